@@ -1,0 +1,35 @@
+"""Names and types of every table on disk, each written once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+REGISTRATIONS: Final = "registrations"
+LISTENS: Final = "listens"
+STATIONS: Final = "stations"
+
+USER_ID: Final = "user_id"
+REGISTERED_AT: Final = "registered_at"
+AGE: Final = "age"
+GENDER: Final = "gender"
+COUNTRY: Final = "country"
+GENRES: Final = "genres"
+STARTED_AT: Final = "started_at"
+STATION_ID: Final = "station_id"
+SECONDS: Final = "seconds"
+NAME: Final = "name"
+GENRE: Final = "genre"
+TOP_GENRE: Final = "top_genre"
+PLAYED: Final = "played"
+PROBABILITIES: Final = "probabilities"
+
+PICK_SEPARATOR: Final = "|"
+
+REGISTRATION_COLUMNS: Final = (USER_ID, REGISTERED_AT, AGE, GENDER, COUNTRY, GENRES)
+LISTEN_COLUMNS: Final = (USER_ID, STARTED_AT, STATION_ID, SECONDS)
+STATION_COLUMNS: Final = (STATION_ID, NAME, GENRE)
+COLUMNS: Final = {
+    REGISTRATIONS: REGISTRATION_COLUMNS,
+    LISTENS: LISTEN_COLUMNS,
+    STATIONS: STATION_COLUMNS,
+}
