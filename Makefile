@@ -35,8 +35,8 @@ bench: setup
 
 lock:
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --group run -o requirements/run.txt
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --all-extras --group run --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --all-extras --group run --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
