@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 MAX_PICKS = 100
 MAX_TEXT = 200
@@ -27,6 +30,36 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gender: Text | None = None
     country: Text | None = None
     genres: Picks = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What training learns from: n people, what each told us at registration and what they then played.
+
+    `genres` are the k genres that at least one of them played most, sorted; `tops` (n,) indexes into them; `shares` (n, k)
+    says how the seconds of each person's window were divided, rows summing to 1; `registered_at` (n,) is datetime64[s] in UTC.
+    """
+
+    user_ids: tuple[str, ...]
+    registrations: tuple[Registration, ...]
+    registered_at: NDArray[np.datetime64]
+    genres: tuple[str, ...]
+    tops: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.registrations)
+
+    def take(self, which: NDArray[np.int64]) -> Examples:
+        """The examples at these positions, in this order; the genres stay."""
+        return Examples(
+            tuple(self.user_ids[i] for i in which),
+            tuple(self.registrations[i] for i in which),
+            self.registered_at[which],
+            self.genres,
+            self.tops[which],
+            self.shares[which],
+        )
 
 
 class Ranking(msgspec.Struct, frozen=True):
@@ -83,8 +116,10 @@ def normal(text: str) -> str:
     >>> normal("  Hip\\u00a0Hop ")
     'Hip Hop'
     """
-    return text if text.isascii() and text == " ".join(text.split()) else " ".join(
-        unicodedata.normalize("NFKC", text).split()
+    return (
+        text
+        if text.isascii() and text == " ".join(text.split())
+        else " ".join(unicodedata.normalize("NFKC", text).split())
     )
 
 
