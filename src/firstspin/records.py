@@ -37,7 +37,8 @@ class Examples:
     """What training learns from: n people, what each told us at registration and what they then played.
 
     `genres` are the k genres that at least one of them played most, sorted; `tops` (n,) indexes into them; `shares`
-    (n, k) says how the seconds of each window were divided, rows summing to 1; `registered_at` (n,) is datetime64[s] in UTC.
+    (n, k) says how the seconds of each window were divided, rows summing to 1;
+    `registered_at` (n,) is datetime64[s] in UTC.
     """
 
     user_ids: tuple[str, ...]
