@@ -1,0 +1,373 @@
+"""Files as received -> checked tables, or an error naming file, row, field and value.
+
+Registrations and stations become DuckDB tables. Listens stay on disk: Parquet is read in place, CSV is rewritten once
+as typed Parquet in the workspace, so that no step ever holds them in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from firstspin import tables
+from firstspin.records import InputError, normal
+
+SHOWN = 10
+MEMORY_LIMIT = "1300MB"
+ZONE = r"(Z|z|[+-]\d\d(:?\d\d)?)$"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row is bad when `broken` (SQL over the columns as received) is true; `complaint` ends the sentence."""
+
+    field: str
+    broken: str
+    complaint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file as received: how DuckDB reads it, and the type of each of its columns there."""
+
+    name: str
+    path: Path
+    reader: str
+    types: dict[str, str]
+
+    def moment(self, field: str) -> str:
+        """SQL for a timestamp in UTC; text needs a zone, Parquet's own timestamps are taken as UTC."""
+        if self.types[field] == "VARCHAR":
+            zoned = f"regexp_matches(trim({field}), '{ZONE}')"
+            return f"CASE WHEN {zoned} THEN TRY_CAST({field} AS TIMESTAMPTZ)::TIMESTAMP END"
+        return f"{field}::TIMESTAMP"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The checked tables `registrations`, `listens` and `stations`, as DuckDB relations of one connection.
+
+    `registrations` and `stations` have a further column `row`: the position in the file, from 0. `ignored` counts
+    what was left out: bad rows by reason (only when asked to skip them) and picks that name no known genre.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    genres: tuple[str, ...]
+    extra: tuple[str, ...]
+    ignored: dict[str, int]
+
+
+def open_tables(
+    data: Path, *, workspace: Path, extra: Sequence[str] = (), skip_bad_rows: bool = False, threads: int | None = None
+) -> Tables:
+    """Check the three tables of a folder and make them ready to query.
+
+    Raises InputError with at most ten bad rows, one a line, and the count of the rest.
+    """
+    connection = connect(workspace, threads)
+    ignored: dict[str, int] = {}
+    stations = _source(connection, data, tables.STATIONS)
+    _load(connection, stations, _station_rules(), _station_columns(stations), skip_bad_rows, ignored)
+    _normalise_genres(connection)
+    registrations = _source(connection, data, tables.REGISTRATIONS, extra)
+    _load(
+        connection,
+        registrations,
+        _registration_rules(registrations),
+        _registration_columns(registrations, extra),
+        skip_bad_rows,
+        ignored,
+    )
+    _load_listens(connection, _source(connection, data, tables.LISTENS), workspace, skip_bad_rows, ignored)
+    genres = tuple(g for (g,) in connection.sql("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
+    unknown = _count_unknown_picks(connection)
+    return Tables(connection, genres, tuple(extra), ignored | ({"picks of no known genre": unknown} if unknown else {}))
+
+
+def connect(workspace: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own that spills to the workspace instead of growing."""
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    connection.execute("SET preserve_insertion_order = false")
+    connection.execute(f"SET temp_directory = {_quoted(workspace / 'spill')}")
+    if threads:
+        connection.execute(f"SET threads = {threads}")
+    return connection
+
+
+def read_registrations(
+    path: Path, *, workspace: Path, extra: Sequence[str] = (), skip_bad_rows: bool = False
+) -> tuple[duckdb.DuckDBPyConnection, dict[str, int]]:
+    """Registrations alone, for `score`: the table `registrations` on a new connection, and the rows skipped."""
+    connection = connect(workspace)
+    source = _open_file(connection, path, tables.REGISTRATIONS, _needed(tables.REGISTRATIONS, extra))
+    ignored: dict[str, int] = {}
+    columns = _registration_columns(source, extra)
+    _load(connection, source, _registration_rules(source), columns, skip_bad_rows, ignored)
+    return connection, ignored
+
+
+# ------------------------------------------------------------------------------------------- the rules
+
+
+def _station_rules() -> list[Rule]:
+    return [
+        Rule("station_id", "coalesce(station_id::VARCHAR, '') = ''", "is missing"),
+        Rule("genre", "genre IS NULL OR trim(genre) = ''", "is missing"),
+        _unique("station_id"),
+    ]
+
+
+def _registration_rules(source: Source) -> list[Rule]:
+    return [
+        Rule("user_id", "coalesce(user_id::VARCHAR, '') = ''", "is missing"),
+        *_moment_rules(source, "registered_at"),
+        Rule("age", "age IS NOT NULL AND TRY_CAST(age AS DOUBLE) IS NULL", "is not a number"),
+        Rule("age", "TRY_CAST(age AS DOUBLE) <> floor(TRY_CAST(age AS DOUBLE))", "is not a whole number"),
+        Rule("age", "NOT (TRY_CAST(age AS DOUBLE) BETWEEN 0 AND 120)", "is not between 0 and 120"),
+        _unique("user_id"),
+    ]
+
+
+def _listen_rules(source: Source) -> list[Rule]:
+    return [
+        Rule("user_id", "coalesce(user_id::VARCHAR, '') = ''", "is missing"),
+        *_moment_rules(source, "started_at"),
+        Rule("station_id", "coalesce(station_id::VARCHAR, '') = ''", "is missing"),
+        Rule("station_id", "station_id::VARCHAR NOT IN (SELECT station_id FROM stations)", "is not in the stations"),
+        Rule("seconds", "seconds IS NULL", "is missing"),
+        Rule("seconds", "seconds IS NOT NULL AND TRY_CAST(seconds AS DOUBLE) IS NULL", "is not a number"),
+        Rule("seconds", "NOT isfinite(TRY_CAST(seconds AS DOUBLE))", "is not a number"),
+        Rule("seconds", "TRY_CAST(seconds AS DOUBLE) <= 0", "is not more than 0"),
+    ]
+
+
+def _moment_rules(source: Source, field: str) -> list[Rule]:
+    missing = Rule(field, f"{field} IS NULL", "is missing")
+    if source.types[field] != "VARCHAR":
+        return [missing]
+    return [
+        missing,
+        Rule(field, f"TRY_CAST({field} AS TIMESTAMPTZ) IS NULL", "is not an ISO 8601 time"),
+        Rule(field, f"NOT regexp_matches(trim({field}), '{ZONE}') OR NOT contains({field}, ':')", "has no time zone"),
+    ]
+
+
+def _unique(field: str) -> Rule:
+    return Rule(field, f"row_number() OVER (PARTITION BY {field} ORDER BY row) > 1", "appears a second time")
+
+
+# ------------------------------------------------------------------------------------ columns, as kept
+
+
+def _station_columns(source: Source) -> str:
+    further = [f'"{name}"' for name in source.types if name not in tables.STATION_COLUMNS]
+    return ", ".join(
+        ["station_id::VARCHAR AS station_id", "coalesce(name, station_id)::VARCHAR AS name", "genre", *further]
+    )
+
+
+def _registration_columns(source: Source, extra: Sequence[str]) -> str:
+    picks = "genres" if "[" in source.types["genres"] else f"string_split(genres, '{tables.PICK_SEPARATOR}')"
+    return ", ".join(
+        [
+            "user_id::VARCHAR AS user_id",
+            f"{source.moment('registered_at')} AS registered_at",
+            "TRY_CAST(TRY_CAST(age AS DOUBLE) AS INTEGER) AS age",
+            "nullif(trim(gender::VARCHAR), '') AS gender",
+            "nullif(trim(country::VARCHAR), '') AS country",
+            f"list_filter(coalesce({picks}, []), lambda pick: trim(pick) <> '') AS genres",
+            *(f'"{name}"' for name in extra),
+        ]
+    )
+
+
+def _listen_columns(source: Source) -> str:
+    seconds = "seconds" if source.types["seconds"] in {"INTEGER", "BIGINT", "DOUBLE"} else "TRY_CAST(seconds AS DOUBLE)"
+    return (
+        f"user_id::VARCHAR AS user_id, {source.moment('started_at')} AS started_at, "
+        f"station_id::VARCHAR AS station_id, {seconds} AS seconds"
+    )
+
+
+# --------------------------------------------------------------------------------------- reading files
+
+
+def _needed(name: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
+    return (*tables.COLUMNS[name], *extra)
+
+
+def _source(connection: duckdb.DuckDBPyConnection, data: Path, name: str, extra: Sequence[str] = ()) -> Source:
+    if not data.is_dir():
+        raise InputError(f"{data} is not a folder with registrations, listens and stations")
+    for suffix in (".parquet", ".csv"):
+        path = data / f"{name}{suffix}"
+        if path.exists():
+            return _open_file(connection, path, name, _needed(name, extra))
+    raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
+
+
+def _open_file(connection: duckdb.DuckDBPyConnection, path: Path, name: str, needed: Sequence[str]) -> Source:
+    """Find out how to read a file, and that it has the columns it must have."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    try:
+        reader = _csv_reader(path) if path.suffix != ".parquet" else f"read_parquet({_quoted(path)})"
+        described = connection.sql(f"DESCRIBE FROM {reader}").fetchall()
+    except (duckdb.Error, OSError, UnicodeDecodeError, csv.Error) as problem:
+        raise InputError(f"{path.name} can't be read: {_first_line(problem)}") from problem
+    types = {str(column): str(kind) for column, kind, *_ in described}
+    missing = [column for column in needed if column not in types]
+    if missing:
+        raise InputError(f"{path.name} has no column {', '.join(missing)} (it has {', '.join(types)})")
+    return Source(name, path, reader, types)
+
+
+def _csv_reader(path: Path) -> str:
+    """DuckDB's CSV reader with every column as text: what a value means is ours to decide, not a sniffer's."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    if not header:
+        raise InputError(f"{path.name} is empty; the first line must name the columns")
+    twice = {column for column in header if header.count(column) > 1}
+    if twice:
+        raise InputError(f"{path.name} names the column {sorted(twice)[0]} twice")
+    columns = ", ".join(f"{_quoted(column)}: 'VARCHAR'" for column in header)
+    return (
+        f"read_csv({_quoted(path)}, columns = {{{columns}}}, header = true, auto_detect = false, delim = ',', "
+        "quote = '\"', escape = '\"', nullstr = '', max_line_size = 10000000)"
+    )
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    rules: list[Rule],
+    columns: str,
+    skip_bad_rows: bool,
+    ignored: dict[str, int],
+) -> None:
+    """Read a small table whole, in the order of its file, keeping the good rows."""
+    try:
+        connection.execute("SET preserve_insertion_order = true")
+        connection.execute(
+            f"CREATE TEMP TABLE received AS SELECT *, row_number() OVER () - 1 AS row FROM {source.reader}"
+        )
+        connection.execute("SET preserve_insertion_order = false")
+        bad = _refuse_or_count(connection, "received", source, rules, skip_bad_rows, ignored)
+        good = f"received WHERE row NOT IN (SELECT row FROM ({_problems('received', rules)}))" if bad else "received"
+        connection.execute(f"CREATE TABLE {source.name} AS SELECT {columns}, row FROM {good} ORDER BY row")
+        connection.execute("DROP TABLE received")
+    except duckdb.Error as problem:
+        raise InputError(f"{source.path.name} can't be read: {_first_line(problem)}") from problem
+
+
+def _load_listens(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    workspace: Path,
+    skip_bad_rows: bool,
+    ignored: dict[str, int],
+) -> None:
+    """Make the view `listens` over Parquet on disk."""
+    rules = _listen_rules(source)
+    broken = " OR ".join(f"coalesce({rule.broken}, false)" for rule in rules)
+    columns = _listen_columns(source)
+    try:
+        if source.path.suffix == ".parquet":
+            bad = connection.sql(f"SELECT 1 FROM {source.reader} WHERE {broken} LIMIT 1").fetchall()
+            good = f"SELECT {columns} FROM {source.reader}" + (f" WHERE NOT ({broken})" if bad else "")
+        else:
+            typed = workspace / "listens.parquet"
+            flagged = f"SELECT {columns}, {broken} AS bad FROM {source.reader}"
+            connection.execute(f"COPY ({flagged}) TO {_quoted(typed)} (FORMAT parquet)")
+            bad = connection.sql(f"SELECT 1 FROM {_quoted(typed)} WHERE bad LIMIT 1").fetchall()
+            good = f"SELECT * EXCLUDE (bad) FROM {_quoted(typed)} WHERE NOT bad"
+        if bad:
+            connection.execute("SET preserve_insertion_order = true")
+            numbered = f"(SELECT *, row_number() OVER () - 1 AS row FROM {source.reader})"
+            _refuse_or_count(connection, numbered, source, rules, skip_bad_rows, ignored)
+            connection.execute("SET preserve_insertion_order = false")
+        connection.execute(f"CREATE VIEW listens AS {good}")
+    except duckdb.Error as problem:
+        raise InputError(f"{source.path.name} can't be read: {_first_line(problem)}") from problem
+
+
+# --------------------------------------------------------------------------------------- what is wrong
+
+
+def _problems(rows: str, rules: list[Rule]) -> str:
+    """SQL: the bad rows with the number of the first rule each breaks."""
+    cases = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
+    return f"SELECT * FROM (SELECT *, CASE {cases} END AS broken FROM {rows}) WHERE broken IS NOT NULL"
+
+
+def _refuse_or_count(
+    connection: duckdb.DuckDBPyConnection,
+    rows: str,
+    source: Source,
+    rules: list[Rule],
+    skip_bad_rows: bool,
+    ignored: dict[str, int],
+) -> int:
+    """The number of bad rows; unless they may be skipped, an InputError that shows the first ten."""
+    problems = _problems(rows, rules)
+    counts = dict(connection.sql(f"SELECT broken, count(*) FROM ({problems}) GROUP BY ALL ORDER BY ALL").fetchall())
+    total = sum(counts.values())
+    if total and not skip_bad_rows:
+        raise InputError("\n".join(_complaints(connection, problems, source, rules, total)))
+    for number, count in counts.items():
+        ignored[f"{source.path.name}: {rules[number].field} {rules[number].complaint}"] = count
+    return total
+
+
+def _complaints(
+    connection: duckdb.DuckDBPyConnection, problems: str, source: Source, rules: list[Rule], total: int
+) -> list[str]:
+    fields = list(dict.fromkeys(rule.field for rule in rules))
+    values = ", ".join(f"{field}::VARCHAR" for field in fields)
+    first = connection.sql(f"SELECT row, broken, {values} FROM ({problems}) ORDER BY row LIMIT {SHOWN}").fetchall()
+    lines = [
+        _complaint(source, rules[broken], row, dict(zip(fields, shown, strict=True))) for row, broken, *shown in first
+    ]
+    if total > SHOWN:
+        lines.append(f"{source.path.name}: and {total - SHOWN} more bad rows")
+    return lines
+
+
+def _complaint(source: Source, rule: Rule, row: int, values: dict[str, str | None]) -> str:
+    value = values[rule.field]
+    shown = "" if value is None else f" {value[:80]!r}"
+    return f"{source.path.name} row {row + 1}: {rule.field}{shown} {rule.complaint}"
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().split("\n", 1)[0][:300]
+
+
+def _quoted(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+# ---------------------------------------------------------------------------------------------- genres
+
+
+def _normalise_genres(connection: duckdb.DuckDBPyConnection) -> None:
+    """Write each station's genre as we compare it; the table is small, so Python's own Unicode does it."""
+    spelled = [genre for (genre,) in connection.sql("SELECT DISTINCT genre FROM stations").fetchall()]
+    for genre in spelled:
+        if normal(genre) != genre:
+            connection.execute("UPDATE stations SET genre = ? WHERE genre = ?", [normal(genre), genre])
+
+
+def _count_unknown_picks(connection: duckdb.DuckDBPyConnection) -> int:
+    known = {genre for (genre,) in connection.sql("SELECT DISTINCT genre FROM stations").fetchall()}
+    picks = connection.sql(
+        "SELECT pick, count(*) FROM (SELECT unnest(genres) AS pick FROM registrations) GROUP BY pick"
+    )
+    return sum(count for pick, count in picks.fetchall() if normal(pick) not in known)

@@ -1,0 +1,165 @@
+"""Registrations + listens -> examples: the genre each earlier registration came to love, and a census of the rest.
+
+One Ibis expression says it, so that the same words run on DuckDB here and on Spark when the listens outgrow a machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from firstspin.ingest import Tables
+from firstspin.records import Examples, InputError, Registration, with_further_fields
+from firstspin.tables import PLAYED, REGISTERED_AT, TOP_GENRE, USER_ID
+
+NOT_OVER = "window not over yet"
+NO_LISTEN = "no listen in the window"
+TOO_LITTLE = "under the activity rule"
+REASONS = (NO_LISTEN, TOO_LITTLE, NOT_OVER)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """What counts as the label: most seconds in [registered_at + gap, + gap + window), from so many seconds on.
+
+    `data_ends` (UTC) is the moment up to which listens are complete; by default that of the last listen.
+    """
+
+    gap_days: int = 30
+    window_days: int = 30
+    least_seconds: float = 600
+    data_ends: datetime | None = None
+
+    def state(self) -> dict[str, object]:
+        """As JSON keeps it."""
+        return asdict(self) | {"data_ends": self.data_ends and f"{self.data_ends.isoformat()}Z"}
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Every user of the registrations, kept or dropped by reason."""
+
+    registered: int
+    labelled: int
+    dropped: dict[str, int]
+
+
+def label_tables(tables: Tables, rule: LabelRule, out: Path) -> tuple[Census, LabelRule]:
+    """Write the labelled users to a Parquet file, in the order of the registrations; count everyone.
+
+    Returns the rule with `data_ends` filled in. Raises InputError when nobody gets a label.
+    """
+    connection = ibis.duckdb.from_connection(tables.connection)
+    registrations, listens, stations = (connection.table(name) for name in ("registrations", "listens", "stations"))
+    first, last = tables.connection.sql("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()[
+        0
+    ]
+    (heard_last,) = tables.connection.sql("SELECT max(started_at) FROM listens").fetchall()[0]
+    if first is None or heard_last is None:
+        raise InputError("there is nothing to learn from: the registrations or the listens are empty")
+    rule = replace(rule, data_ends=rule.data_ends or heard_last)
+    everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
+    connection.create_table("fates", everyone, temp=True)
+    found = connection.table("fates")
+    counts = {
+        row["dropped"]: row["n"] for row in found.group_by("dropped").agg(n=found.count()).to_pyarrow().to_pylist()
+    }
+    census = Census(sum(counts.values()), counts.pop(None, 0), {reason: counts.get(reason, 0) for reason in REASONS})
+    if not census.labelled:
+        raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
+    labelled = found.filter(found.dropped.isnull()).order_by("row").drop("row", "dropped")
+    connection.to_parquet(labelled, out)
+    return census, rule
+
+
+def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
+    """The labelled users of a file written by `label_tables`."""
+    return to_examples(pq.read_table(path), tuple(extra))
+
+
+def _listed(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+
+
+def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
+    """One row a registration, in no order: its columns, `top_genre`, `seconds` and `played` (what each genre got in the
+    window), and `dropped`: why it has no label, or null.
+
+    `rule.data_ends` must be set. `registrations` has the integer column `row`: grouping by it costs less than by text.
+    """
+    gap = ibis.interval(days=rule.gap_days)
+    window = ibis.interval(days=rule.gap_days + rule.window_days)
+    people = registrations.select("row", "user_id", "registered_at")
+    heard = listens.join(people, "user_id").join(stations.select("station_id", "genre"), "station_id")
+    heard = heard.filter(
+        heard.started_at >= heard.registered_at + gap,  # a listen on the first moment of the window counts
+        heard.started_at < heard.registered_at + window,  # one on the last does not
+    )
+    by_genre = heard.group_by("row", "genre").agg(seconds=heard.seconds.sum().cast("float64"))
+    most = ibis.struct({"less": -by_genre.seconds, "genre": by_genre.genre})  # a tie goes to the alphabetically first
+    by_person = by_genre.group_by("row").agg(
+        top_genre=by_genre.genre.argmin(most),
+        seconds=by_genre.seconds.sum(),
+        played=ibis.struct({"genre": by_genre.genre, "seconds": by_genre.seconds}).collect(),
+    )
+    everyone = registrations.left_join(by_person, "row").drop("row_right")
+    over = everyone.registered_at + window <= ibis.timestamp(rule.data_ends)
+    return everyone.mutate(
+        dropped=ibis.cases(
+            (~over, NOT_OVER),
+            (everyone.seconds.isnull(), NO_LISTEN),
+            (everyone.seconds < rule.least_seconds, TOO_LITTLE),
+            else_=ibis.null("string"),
+        )
+    )
+
+
+def within_reach(listens: ir.Table, first: datetime, last: datetime, rule: LabelRule) -> ir.Table:
+    """Only listens that can lie in anyone's window: spares the join those before the first or after the last."""
+    opens = first + timedelta(days=rule.gap_days)
+    ends = last + timedelta(days=rule.gap_days + rule.window_days)
+    return listens.filter(listens.started_at >= ibis.timestamp(opens), listens.started_at < ibis.timestamp(ends))
+
+
+def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
+    """The rows of `label`'s file as examples, in the order they stand in."""
+    kind = with_further_fields(extra)
+    answers = labelled.select(["age", "gender", "country", "genres", *extra]).to_pylist()
+    genres = tuple(sorted(set(labelled[TOP_GENRE].to_pylist())))
+    index = {genre: i for i, genre in enumerate(genres)}
+    return Examples(
+        user_ids=tuple(labelled[USER_ID].to_pylist()),
+        registrations=tuple(_registration(kind, row) for row in answers),
+        registered_at=labelled[REGISTERED_AT].cast(pa.timestamp("s"), safe=False).to_numpy(),
+        genres=genres,
+        tops=np.array([index[genre] for genre in labelled[TOP_GENRE].to_pylist()], dtype=np.int64),
+        shares=_shares(labelled, index),
+    )
+
+
+def _registration(kind: type[Registration], row: dict[str, object]) -> Registration:
+    return kind(**{**row, "genres": tuple(row["genres"] or ())})  # type: ignore[arg-type]
+
+
+def _shares(labelled: pa.Table, index: dict[str, int]) -> NDArray[np.float64]:
+    """(n, k) each person's seconds by genre, as shares; genres nobody played most are left out of the division."""
+    played = labelled[PLAYED].combine_chunks()
+    lengths = np.diff(played.offsets.to_numpy())
+    person = np.repeat(np.arange(len(labelled)), lengths)
+    entries = played.flatten()
+    genre = np.array([index.get(name, -1) for name in entries.field("genre").to_pylist()], dtype=np.int64)
+    seconds = entries.field("seconds").to_numpy()
+    shares = np.zeros((len(labelled), len(index)))
+    known = genre >= 0
+    shares[person[known], genre[known]] = seconds[known]
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
