@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from firstspin import tables
-from firstspin.records import InputError, normal
+from firstspin.records import InputError, Station, normal
 
 SHOWN = 10
 MEMORY_LIMIT = "1300MB"
@@ -100,16 +100,38 @@ def connect(workspace: Path, threads: int | None = None) -> duckdb.DuckDBPyConne
     return connection
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Registrations alone, to be answered: the table `registrations` of a connection, and the bad rows skipped."""
+
+    connection: duckdb.DuckDBPyConnection
+    rows: int
+    ignored: dict[str, int]
+
+
 def read_registrations(
     path: Path, *, workspace: Path, extra: Sequence[str] = (), skip_bad_rows: bool = False
-) -> tuple[duckdb.DuckDBPyConnection, dict[str, int]]:
-    """Registrations alone, for `score`: the table `registrations` on a new connection, and the rows skipped."""
+) -> Received:
+    """The registrations of a CSV or Parquet file, checked as `open_tables` does."""
     connection = connect(workspace)
     source = _open_file(connection, path, tables.REGISTRATIONS, _needed(tables.REGISTRATIONS, extra))
     ignored: dict[str, int] = {}
     columns = _registration_columns(source, extra)
     _load(connection, source, _registration_rules(source), columns, skip_bad_rows, ignored)
-    return connection, ignored
+    ((rows,),) = connection.sql("SELECT count(*) FROM registrations").fetchall()
+    return Received(connection, rows, ignored)
+
+
+def station_popularity(found: Tables) -> list[tuple[Station, float]]:
+    """Each station with its popularity: the column of that name where there is one, else the seconds it was heard."""
+    columns = {str(name) for name, *_ in found.connection.sql("DESCRIBE stations").fetchall()}
+    popularity = (
+        "coalesce(TRY_CAST(popularity AS DOUBLE), 0)"
+        if "popularity" in columns
+        else "coalesce((SELECT sum(seconds) FROM listens WHERE listens.station_id = stations.station_id), 0)"
+    )
+    rows = found.connection.sql(f"SELECT station_id, name, genre, {popularity} FROM stations ORDER BY row").fetchall()
+    return [(Station(station_id, name, genre), float(popularity)) for station_id, name, genre, popularity in rows]
 
 
 # ------------------------------------------------------------------------------------------- the rules
@@ -119,6 +141,7 @@ def _station_rules() -> list[Rule]:
     return [
         Rule("station_id", "coalesce(station_id::VARCHAR, '') = ''", "is missing"),
         Rule("genre", "genre IS NULL OR trim(genre) = ''", "is missing"),
+        Rule("genre", f"contains(genre, '{tables.PICK_SEPARATOR}')", "holds a pipe sign, which separates genres"),
         _unique("station_id"),
     ]
 

@@ -5,11 +5,12 @@ One Ibis expression says it, so that the same words run on DuckDB here and on Sp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import numpy as np
@@ -18,39 +19,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from firstspin.ingest import Tables
-from firstspin.records import Examples, InputError, Registration, with_further_fields
+from firstspin.records import Census, Examples, InputError, LabelRule, Registration, with_further_fields
 from firstspin.tables import PLAYED, REGISTERED_AT, TOP_GENRE, USER_ID
 
 NOT_OVER = "window not over yet"
 NO_LISTEN = "no listen in the window"
 TOO_LITTLE = "under the activity rule"
 REASONS = (NO_LISTEN, TOO_LITTLE, NOT_OVER)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelRule:
-    """What counts as the label: most seconds in [registered_at + gap, + gap + window), from so many seconds on.
-
-    `data_ends` (UTC) is the moment up to which listens are complete; by default that of the last listen.
-    """
-
-    gap_days: int = 30
-    window_days: int = 30
-    least_seconds: float = 600
-    data_ends: datetime | None = None
-
-    def state(self) -> dict[str, object]:
-        """As JSON keeps it."""
-        return asdict(self) | {"data_ends": self.data_ends and f"{self.data_ends.isoformat()}Z"}
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """Every user of the registrations, kept or dropped by reason."""
-
-    registered: int
-    labelled: int
-    dropped: dict[str, int]
 
 
 def label_tables(tables: Tables, rule: LabelRule, out: Path) -> tuple[Census, LabelRule]:
@@ -144,6 +119,18 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
         tops=np.array([index[genre] for genre in labelled[TOP_GENRE].to_pylist()], dtype=np.int64),
         shares=_shares(labelled, index),
     )
+
+
+def read_people(
+    connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000
+) -> Iterator[tuple[list[str], list[Registration]]]:
+    """The table `registrations` of a connection in batches, in the order of its file: user ids and registrations."""
+    kind = with_further_fields(extra)
+    fields = ", ".join(["age", "gender", "country", "genres", *(f'"{name}"' for name in extra)])
+    rows = connection.sql(f"SELECT user_id, {fields} FROM registrations ORDER BY row").to_arrow_reader(batch)
+    for part in rows:
+        answers = part.to_pylist()
+        yield [row.pop("user_id") for row in answers], [_registration(kind, row) for row in answers]
 
 
 def _registration(kind: type[Registration], row: dict[str, object]) -> Registration:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -61,6 +62,32 @@ class Examples:
             self.tops[which],
             self.shares[which],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """What counts as the label: most seconds in [registered_at + gap, + gap + window), from so many seconds on.
+
+    `data_ends` (UTC) is the moment up to which listens are complete; by default that of the last listen.
+    """
+
+    gap_days: int = 30
+    window_days: int = 30
+    least_seconds: float = 600
+    data_ends: datetime | None = None
+
+    def state(self) -> dict[str, object]:
+        """As JSON keeps it."""
+        return asdict(self) | {"data_ends": self.data_ends and f"{self.data_ends.isoformat()}Z"}
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Every user of the registrations, kept or dropped by reason."""
+
+    registered: int
+    labelled: int
+    dropped: dict[str, int]
 
 
 class Ranking(msgspec.Struct, frozen=True):

@@ -1,0 +1,257 @@
+"""Arguments -> one function of the pipeline, and its result told in the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from firstspin import pipeline
+from firstspin.cli import scorecard, terminal
+from firstspin.records import InputError, LabelRule, Registration
+
+app = typer.Typer(
+    name="firstspin",
+    help="Real-time recommendations for people who have only just registered.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[Path, typer.Option(help="Folder with registrations, listens and stations (.csv or .parquet).")]
+BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
+Extra = Annotated[str, typer.Option(help="Further columns of the registrations to use, with commas between.")]
+Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,gender.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.")]
+Tune = Annotated[float, typer.Option(help="Minutes to spend on tuning.", min=0)]
+Port = Annotated[int, typer.Option(help="Port to listen on.")]
+GapDays = Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)]
+WindowDays = Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)]
+LeastSeconds = Annotated[float, typer.Option(help="Seconds in the window under which a user is not active.", min=0)]
+DataEnds = Annotated[
+    str, typer.Option(help="Moment up to which listens are complete; that of the last one if not given.")
+]
+
+
+class Engine(StrEnum):
+    """What runs the labels' expression."""
+
+    duckdb = "duckdb"
+    spark = "spark"
+
+
+@app.command("world")
+def world(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    users: Annotated[int, typer.Option(help="How many people register.", min=1)],
+    seed: Seed = 0,
+) -> None:
+    """Write the tables of a make-believe service, and its truth."""
+    with terminal.progress("make-believe service") as progress:
+        pipeline.make_world(out, users, seed, progress)
+    terminal.out.print(f"{users:,} make-believe registrations are in {out}", markup=False)
+    terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
+
+
+@app.command("label")
+def label(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Parquet file to write, one row a labelled user.")],
+    engine: Annotated[Engine, typer.Option(help="What runs it.")] = Engine.duckdb,
+    extra: Extra = "",
+    skip_bad_rows: SkipBadRows = False,
+    gap_days: GapDays = 30,
+    window_days: WindowDays = 30,
+    least_seconds: LeastSeconds = 600,
+    data_ends: DataEnds = "",
+) -> None:
+    """Find the genre each earlier registration listened to most in its window."""
+    rule = _rule(gap_days, window_days, least_seconds, data_ends)
+    with terminal.progress("labels") as progress:
+        progress("reading the tables", 0.0)
+        census, ignored = pipeline.label(data, out, pipeline.Reading(_names(extra), skip_bad_rows, rule), engine.value)
+    scorecard.print_census(census, ignored)
+    terminal.next_step(f"firstspin train --data {data} --out bundle")
+
+
+@app.command("train")
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Bundle to write.")],
+    model: Annotated[str, typer.Option(help="auto, or the name of a model.")] = "auto",
+    extra: Extra = "",
+    without: Without = "",
+    tune: Tune = 0.0,
+    seed: Seed = 0,
+    skip_bad_rows: SkipBadRows = False,
+    gap_days: GapDays = 30,
+    window_days: WindowDays = 30,
+    least_seconds: LeastSeconds = 600,
+    data_ends: DataEnds = "",
+) -> None:
+    """Learn from the tables and pack a bundle."""
+    rule = _rule(gap_days, window_days, least_seconds, data_ends)
+    with terminal.progress("training") as progress:
+        packed, dataset, card = pipeline.train(
+            data,
+            out,
+            model,
+            reading=pipeline.Reading(_names(extra), skip_bad_rows, rule),
+            learning=pipeline.Learning(_names(without), seed, tune),
+            progress=progress,
+        )
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_scorecard(card)
+    made_of = packed.predictor.made_of or packed.predictor.name
+    terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
+    terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
+
+
+@app.command("evaluate")
+def evaluate(
+    data: Data,
+    models: Annotated[str, typer.Option(help="Names with commas between.")] = "popularity,logistic,lightgbm,auto",
+    bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
+    folds: Annotated[int, typer.Option(help="Parts of the users; each is asked once.", min=2)] = 5,
+    split_at: Annotated[str, typer.Option(help="Instead of folds: learn from before, ask from this date on.")] = "",
+    out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
+    extra: Extra = "",
+    without: Without = "",
+    tune: Tune = 0.0,
+    seed: Seed = 0,
+    skip_bad_rows: SkipBadRows = False,
+    gap_days: GapDays = 30,
+    window_days: WindowDays = 30,
+    least_seconds: LeastSeconds = 600,
+    data_ends: DataEnds = "",
+) -> None:
+    """Measure models on people they have not seen, with intervals."""
+    reading = pipeline.Reading(_names(extra), skip_bad_rows, _rule(gap_days, window_days, least_seconds, data_ends))
+    with terminal.progress("evaluation") as progress:
+        if bundle:
+            card, dataset = pipeline.evaluate_bundle(data, bundle, reading=reading, progress=progress)
+        else:
+            card, dataset = pipeline.evaluate_models(
+                data,
+                _names(models),
+                protocol=pipeline.Protocol(folds, _moment(split_at) if split_at else None, seed),
+                reading=reading,
+                learning=pipeline.Learning(_names(without), seed, tune),
+                progress=progress,
+            )
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_scorecard(card)
+    if out:
+        pipeline.write_json(out, card.state())
+    terminal.next_step(f"firstspin train --data {data} --out bundle")
+
+
+@app.command("recommend")
+def recommend(
+    bundle: BundlePath,
+    age: Annotated[int | None, typer.Option(help="Age in years.")] = None,
+    gender: Annotated[str | None, typer.Option(help="Gender as told.")] = None,
+    country: Annotated[str | None, typer.Option(help="Country as told.")] = None,
+    genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Answer one newcomer in the terminal."""
+    registration = _registration(age, gender, country, genres)
+    answer = pipeline.recommend(bundle, registration)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        return
+    shown = terminal.table(f"model {answer.model}, answered by: {answer.source}", "genre", "probability")
+    for genre in answer.genres:
+        shown.add_row(genre.genre, f"{genre.probability:.3f}")
+    terminal.out.print(shown)
+    if answer.message:
+        terminal.out.print(f"\n{answer.message.title}. {answer.message.reason}.", markup=False)
+    terminal.next_step(f"firstspin serve --bundle {bundle}")
+
+
+@app.command("score")
+def score(
+    bundle: BundlePath,
+    registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
+    out: Annotated[str, typer.Option(help="File (.csv or .parquet) to write.")],
+    top: Annotated[int | None, typer.Option(help="How many genres a user; all if not given.", min=1)] = None,
+    skip_bad_rows: SkipBadRows = False,
+) -> None:
+    """Answer every registration of a file."""
+    with terminal.progress("scoring") as progress:
+        written, ignored = pipeline.score(
+            bundle, registrations, out, top, skip_bad_rows=skip_bad_rows, progress=progress
+        )
+    terminal.counted("left out", ignored)
+    terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)
+
+
+@app.command("demo")
+def demo(
+    users: Annotated[int, typer.Option(help="How many make-believe people register.", min=100)] = 12_000,
+    seed: Seed = 0,
+    port: Port = 8080,
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the scorecard.")] = False,
+) -> None:
+    """The whole story on a make-believe service, then the live page."""
+    folder = Path(tempfile.mkdtemp(prefix="firstspin-demo-"))
+    with terminal.progress("make-believe service") as progress:
+        pipeline.make_world(folder, users, seed, progress)
+    terminal.out.print(f"A make-believe service with {users:,} registrations is in {folder}", markup=False)
+    train(data=folder, out=folder / "bundle", seed=seed)
+    if not no_serve:
+        terminal.out.print(f"\nServing on http://127.0.0.1:{port} (Ctrl-C stops)", markup=False)
+        sys.stdout.flush()
+        command = [sys.executable, "-m", "firstspin.service", "--bundle", str(folder / "bundle"), "--port", str(port)]
+        os.execv(sys.executable, command)  # the lean process, without what training imported
+
+
+@app.command("serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve() -> None:
+    """Answer over HTTP: --bundle BUNDLE [--host H] [--port P] [--workers N]."""
+
+
+@app.command("experiment", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def experiment() -> None:
+    """Plan, simulate and analyse an A/B test."""
+
+
+def main() -> None:
+    """The command line."""
+    terminal.run(app)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _rule(gap_days: int, window_days: int, least_seconds: float, data_ends: str) -> LabelRule:
+    return LabelRule(gap_days, window_days, least_seconds, _moment(data_ends) if data_ends else None)
+
+
+def _moment(text: str) -> datetime:
+    """A date or a time; without a zone it is taken as UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a date or time like 2026-01-31") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
+
+
+def _registration(age: int | None, gender: str | None, country: str | None, genres: str) -> Registration:
+    told = {"age": age, "gender": gender, "country": country, "genres": [g for g in genres.split("|") if g.strip()]}
+    try:
+        return msgspec.convert(told, Registration)
+    except msgspec.ValidationError as problem:
+        raise InputError(f"this is not a registration: {problem}") from None

@@ -1,0 +1,62 @@
+"""How the commands speak: progress, tables, one clear next step, and errors as one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from firstspin.records import InputError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr while something takes time; gone when it is done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+
+        def tell(step: str, done: float) -> None:
+            bar.update(task, description=f"{title}: {step}", completed=done)
+
+        yield tell
+
+
+def counted(title: str, counts: Mapping[str, int]) -> None:
+    """A line a count, nothing where there is none."""
+    for reason, count in counts.items():
+        if count:
+            out.print(f"{title} {count:,}: {reason}", markup=False)
+
+
+def next_step(text: str) -> None:
+    """The one thing to do next."""
+    out.print(f"\nNext: {text}", style="bold", markup=False, soft_wrap=True)
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table, the first column left and the others right."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, name in enumerate(columns):
+        made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+    return made
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line: status 0 done, 1 the work failed (a clear line on stderr), 2 wrong usage."""
+    try:
+        app()
+    except InputError as problem:
+        err.print(str(problem), markup=False, soft_wrap=True)
+        sys.exit(1)
+    except OSError as problem:
+        err.print(f"{problem.filename or 'the system'}: {problem.strerror or problem}", markup=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,84 @@
+"""How good a ranking was for one person: functions of where the true genre stood and the chance it got."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+LEAST_CHANCE = 1e-6
+"""What log loss charges a genre the model doesn't know: a floor, so that one surprise is costly but not infinite."""
+
+
+def hit(positions: Positions, k: int) -> Array:
+    """(n,) 1 where the true genre stands among the first k. `positions` (n,) counts from 0; a genre not ranked is -1.
+
+    >>> hit(np.array([0, 2, 3, -1]), 3).tolist()
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    return ((positions >= 0) & (positions < k)).astype(np.float64)
+
+
+def ndcg(positions: Positions, k: int) -> Array:
+    """(n,) normalised discounted gain with one relevant genre: 1 / log2(position + 2) in the first k, else 0.
+
+    Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, ACM TOIS 20(4), 2002.
+
+    >>> ndcg(np.array([0, 2, 5]), 5).round(3).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    within = hit(positions, k)
+    return within / np.log2(np.where(within > 0, positions, 0) + 2.0)
+
+
+def log_loss(chances: Array) -> Array:
+    """(n,) -log of the chance (n,) given to the true genre, floored at LEAST_CHANCE.
+
+    >>> log_loss(np.array([1.0, 0.5])).round(3).tolist()
+    [-0.0, 0.693]
+    """
+    return -np.log(np.maximum(chances, LEAST_CHANCE))
+
+
+def calibration(chances: Array, hits: Array, bins: int = 10) -> list[dict[str, float]]:
+    """Reliability: people sorted by the chance (n,) they were given into bins of equal size; per bin the mean chance,
+    the share of hits and the count. Perfect probabilities have both means equal.
+    """
+    ascending = np.argsort(chances, kind="stable")
+    parts = [part for part in np.array_split(ascending, bins) if len(part)]
+    return [
+        {"chance": float(chances[part].mean()), "hit_rate": float(hits[part].mean()), "people": len(part)}
+        for part in parts
+    ]
+
+
+def expected_calibration_error(chances: Array, hits: Array, bins: int = 10) -> float:
+    """Mean distance between the chance given and the share of hits, over equal bins (Naeini et al., AAAI 2015)."""
+    found = calibration(chances, hits, bins)
+    return float(np.average([abs(b["chance"] - b["hit_rate"]) for b in found], weights=[b["people"] for b in found]))
+
+
+def paired_bootstrap(values: Array, resamples: int, rng: np.random.Generator) -> Array:
+    """(resamples, m) means of the columns of `values` (n, m) when the n people are drawn again with replacement.
+
+    One draw serves all columns, so differences between columns are paired (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, chapter 8).
+    """
+    n = len(values)
+    means = np.empty((resamples, values.shape[1]))
+    for i in range(resamples):
+        times_drawn = np.bincount(rng.integers(0, n, size=n), minlength=n)
+        means[i] = times_drawn @ values
+    return means / n
+
+
+def interval(resampled: Array, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of resampled figures; figures that are not finite (a lift over nothing) are left out."""
+    finite = resampled[np.isfinite(resampled)]
+    if not len(finite):
+        return (float("nan"), float("nan"))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,292 @@
+"""The whole system, one short function a stage, in order. READ FIRST: it only calls.
+
+    tables -label-> examples -fit-> predictor -pack-> bundle -rank-> ranking -fill-> recommendation
+
+The commands are thin over these functions, and notebooks and schedulers call them too. Every stage that can take more
+than a second tells `progress` the name of its step and how much of it is done, from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from firstspin.lazily import lazily
+from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration
+
+if TYPE_CHECKING:
+    from firstspin import bundle, evaluate, files, ingest, labelling, recommender, scoring, stations, world
+    from firstspin.models import predictor, registry
+else:
+    bundle = lazily("firstspin.bundle")
+    evaluate = lazily("firstspin.evaluate")
+    files = lazily("firstspin.files")
+    ingest = lazily("firstspin.ingest")
+    labelling = lazily("firstspin.labelling")
+    predictor = lazily("firstspin.models.predictor")
+    recommender = lazily("firstspin.recommender")
+    registry = lazily("firstspin.models.registry")
+    scoring = lazily("firstspin.scoring")
+    stations = lazily("firstspin.stations")
+    world = lazily("firstspin.world")
+
+SCORECARD_PART = 5
+"""Training keeps one part in so many aside to measure itself, then learns from everyone."""
+
+
+def silent(step: str, done: float) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The three tables, checked and labelled."""
+
+    examples: Examples
+    genres: tuple[str, ...]
+    extra: tuple[str, ...]
+    catalogue: stations.Catalogue
+    census: Census
+    rule: LabelRule
+    ignored: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read the tables: which further columns to use, and whether to go on without bad rows."""
+
+    extra: tuple[str, ...] = ()
+    skip_bad_rows: bool = False
+    rule: LabelRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """How to learn: the questions left out, the seed, and minutes to spend on tuning."""
+
+    without: tuple[str, ...] = ()
+    seed: int = 0
+    tune_minutes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Who a model learns from and who it is then asked about: folds over users, or a moment in time."""
+
+    folds: int = 5
+    split_at: datetime | None = None
+    seed: int = field(default=0)
+
+
+# ---------------------------------------------------------------------------------- tables -> examples
+
+
+def make_world(out: Path, users: int, seed: int, progress: evaluate.Progress = silent) -> None:
+    """Write the tables of a make-believe service, and its truth."""
+    world.write_world(out, users, seed, lambda written: progress("users written", written / users))
+
+
+def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "duckdb") -> tuple[Census, dict[str, int]]:
+    """Write one row a labelled user; count everyone, and what was ignored."""
+    with _workspace() as workspace, files.written_beside(out) as beside:
+        tables = _tables(data, workspace, reading)
+        census, _ = labelling.label_tables(tables, _rule(reading), beside)
+    return census, tables.ignored
+
+
+def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
+    """The tables of a folder as examples to learn from."""
+    with _workspace() as workspace:
+        tables = _tables(data, workspace, reading)
+        labelled = workspace / "labelled.parquet"
+        census, rule = labelling.label_tables(tables, _rule(reading), labelled)
+        return Dataset(
+            examples=labelling.read_examples(labelled, reading.extra),
+            genres=tables.genres,
+            extra=reading.extra,
+            catalogue=stations.Catalogue.of(ingest.station_popularity(tables)),
+            census=census,
+            rule=rule,
+            ignored=tables.ignored,
+        )
+
+
+# --------------------------------------------------------------------- examples -> predictor -> bundle
+
+
+def train(
+    data: Path,
+    out: Path,
+    model: str = "auto",
+    *,
+    reading: Reading = Reading(),
+    learning: Learning = Learning(),
+    progress: evaluate.Progress = silent,
+) -> tuple[bundle.Bundle, Dataset, evaluate.Scorecard]:
+    """Tables -> a bundle that carries its own scorecard: measured on a part kept aside, then trained on everyone."""
+    progress("reading the tables", 0.0)
+    dataset = read_dataset(data, reading)
+    card = _own_scorecard(dataset, model, learning, progress)
+    fitted = _fit(dataset, learning, progress)(model, dataset.examples)
+    packed = bundle.save(
+        out,
+        fitted,
+        _fit(dataset, learning, silent)("popularity", dataset.examples),
+        dataset.catalogue,
+        known_genres=dataset.genres,
+        extra=dataset.extra,
+        label=dataset.rule.state(),
+        data=_about(dataset),
+        scorecard=card.state(),
+    )
+    return packed, dataset, card
+
+
+def evaluate_models(
+    data: Path,
+    models: Sequence[str],
+    *,
+    protocol: Protocol = Protocol(),
+    reading: Reading = Reading(),
+    learning: Learning = Learning(),
+    progress: evaluate.Progress = silent,
+) -> tuple[evaluate.Scorecard, Dataset]:
+    """Train each model on some people and ask it about others; the baselines always come along."""
+    progress("reading the tables", 0.0)
+    dataset = read_dataset(data, reading)
+    splits, told = _splits(dataset, protocol)
+    names = list(dict.fromkeys([*evaluate.BASELINES, *models]))
+    found = evaluate.outcomes(dataset.examples, splits, names, _fit(dataset, learning, silent), progress)
+    return evaluate.score(found, told | _about(dataset), seed=protocol.seed), dataset
+
+
+def evaluate_bundle(
+    data: Path, path: Path, *, reading: Reading = Reading(), progress: evaluate.Progress = silent
+) -> tuple[evaluate.Scorecard, Dataset]:
+    """Ask a trained bundle about all labelled people of some tables, beside baselines learned from the same people."""
+    progress("reading the tables", 0.0)
+    loaded = bundle.load(path)
+    dataset = read_dataset(data, reading)
+    fit = _fit(dataset, Learning(), silent)
+    found = {name: evaluate.answer(fit(name, dataset.examples), dataset.examples) for name in evaluate.BASELINES}
+    found[f"bundle {loaded.id}"] = evaluate.answer(loaded.predictor, dataset.examples)
+    about = _about(dataset)
+    seen = loaded.manifest.data["fingerprint"] == about["fingerprint"]
+    told = {"protocol": "bundle", "trained on these very people": seen, "baselines know the answers": True}
+    return evaluate.score(found, told | about, seed=0), dataset
+
+
+# ----------------------------------------------------------------------------------- bundle -> answers
+
+
+def recommend(path: Path, registration: Registration) -> Recommendation:
+    """One answer."""
+    return recommender.Recommender(bundle.load(path)).recommend(registration)
+
+
+def score(
+    path: Path,
+    registrations: Path,
+    out: str,
+    top: int | None = None,
+    *,
+    skip_bad_rows: bool = False,
+    progress: evaluate.Progress = silent,
+) -> tuple[int, dict[str, int]]:
+    """Answer every registration of a file, in order; the number written and the rows skipped by reason."""
+    answering = recommender.Recommender(bundle.load(path))
+    extra = answering.bundle.manifest.extra
+    with _workspace() as workspace:
+        received = ingest.read_registrations(
+            registrations, workspace=workspace, extra=extra, skip_bad_rows=skip_bad_rows
+        )
+        people = labelling.read_people(received.connection, extra)
+        written = scoring.write(out, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
+    return written, received.ignored
+
+
+# ---------------------------------------------------------------------------------------------- inside
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="firstspin-") as folder:
+        yield Path(folder)
+
+
+def _rule(reading: Reading) -> LabelRule:
+    return reading.rule or LabelRule()
+
+
+def _tables(data: Path, workspace: Path, reading: Reading) -> ingest.Tables:
+    return ingest.open_tables(data, workspace=workspace, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows)
+
+
+def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> evaluate.Fit:
+    def fit(name: str, examples: Examples) -> predictor.Predictor:
+        return registry.fit(
+            name,
+            examples,
+            known_genres=dataset.genres,
+            extra=dataset.extra,
+            without=learning.without,
+            seed=learning.seed,
+            tune_minutes=learning.tune_minutes,
+            progress=progress,
+        )
+
+    return fit
+
+
+def _own_scorecard(dataset: Dataset, model: str, learning: Learning, progress: evaluate.Progress) -> evaluate.Scorecard:
+    people = len(dataset.examples)
+    if people < SCORECARD_PART:
+        raise InputError(f"{people} labelled users are too few to learn from; at least {SCORECARD_PART} are needed")
+    aside = evaluate.folds(people, SCORECARD_PART, learning.seed)[:1]
+    names = list(dict.fromkeys([*evaluate.BASELINES, model]))
+    found = evaluate.outcomes(dataset.examples, aside, names, _fit(dataset, learning, silent), progress)
+    told: dict[str, object] = {"protocol": f"one part in {SCORECARD_PART} kept aside", "seed": learning.seed}
+    return evaluate.score(found, told, seed=learning.seed)
+
+
+def _splits(dataset: Dataset, protocol: Protocol) -> tuple[list[evaluate.Split], dict[str, object]]:
+    if protocol.split_at is None:
+        made = evaluate.folds(len(dataset.examples), protocol.folds, protocol.seed)
+        return made, {"protocol": f"{protocol.folds} folds over users", "seed": protocol.seed}
+    days = dataset.rule.gap_days + dataset.rule.window_days
+    one = evaluate.by_date(dataset.examples, protocol.split_at, days)
+    between = len(dataset.examples) - len(one.learn) - len(one.ask)
+    return [one], {
+        "protocol": f"split at {protocol.split_at.isoformat()}Z",
+        "learned from": len(one.learn),
+        "label not yet known at the split": between,
+    }
+
+
+def _about(dataset: Dataset) -> dict[str, object]:
+    """What the manifest and the scorecard say of the data: no person can be told from it."""
+    examples = dataset.examples
+    people = "\n".join(f"{user}\t{top}" for user, top in zip(examples.user_ids, examples.tops.tolist(), strict=True))
+    return {
+        "fingerprint": hashlib.sha256(people.encode()).hexdigest(),
+        "registered": dataset.census.registered,
+        "labelled": dataset.census.labelled,
+        "dropped": dataset.census.dropped,
+        "ignored": dataset.ignored,
+        "from": str(examples.registered_at.min()),
+        "to": str(examples.registered_at.max()),
+    }
+
+
+def write_json(out: Path, content: dict[str, object]) -> None:
+    """JSON for people and programs; a figure that is not defined is null."""
+    with files.written_beside(out) as beside:
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")

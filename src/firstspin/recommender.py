@@ -1,0 +1,75 @@
+"""A bundle + one policy -> an answer for anyone. HTTP, batch, terminal and Lambda all ask here, so all answer alike.
+
+`source` says what answered:
+
+- `model`: the bundle's model;
+- `popular`: nothing usable was told, so what the model expects of people who told nothing;
+- `under-age`: the age is under the configured one: the business rule on the picks alone, age and gender unused;
+- `rule`: the model failed: the business rule on the picks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from firstspin.bundle import Bundle
+from firstspin.records import Ranking, Recommendation, Registration, normal
+from firstspin.stations import fill
+
+LEAST_AGE = 13
+"""Below this age nobody is told apart by age or gender (the United States' COPPA draws its line at 13)."""
+
+BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Recommender:
+    """Answers registrations from one bundle; `least_age` in years."""
+
+    bundle: Bundle
+    least_age: int = LEAST_AGE
+
+    def rank(self, registration: Registration) -> Ranking:
+        """All genres for one newcomer, best first."""
+        source = self.source(registration)
+        if source == "under-age":
+            return self.by_rule(registration, source)
+        return self.bundle.predictor.rank(registration, source)
+
+    def rankings(self, registrations: Sequence[Registration]) -> Iterator[Ranking]:
+        """`rank` for many, in order, to the last bit the same, in a fraction of the time."""
+        for start in range(0, len(registrations), BATCH):
+            batch = registrations[start : start + BATCH]
+            by_model = self.bundle.predictor.rankings(batch)
+            for registration, ranking in zip(batch, by_model, strict=True):
+                source = self.source(registration)
+                if source == "under-age":
+                    yield self.by_rule(registration, source)
+                else:
+                    yield Ranking(ranking.genres, ranking.probabilities, source)
+
+    def recommend(self, registration: Registration) -> Recommendation:
+        """The whole answer: genres, stations, message, carousels."""
+        return self.fill(registration, self.rank(registration))
+
+    def fill(self, registration: Registration, ranking: Ranking) -> Recommendation:
+        """Turn a ranking into content."""
+        picks = {normal(pick) for pick in registration.genres}
+        return fill(ranking, picks, self.bundle.catalogue, self.bundle.id)
+
+    def by_rule(self, registration: Registration, source: str = "rule") -> Ranking:
+        """The business rule on the picks alone."""
+        return self.bundle.rule.rank(Registration(genres=registration.genres), source)
+
+    def source(self, registration: Registration) -> str:
+        """What will answer this registration."""
+        if registration.age is not None and registration.age < self.least_age:
+            return "under-age"
+        return "model" if self.bundle.predictor.encoder.knows(registration) else "popular"
+
+
+def top(ranking: Ranking, k: int) -> Ranking:
+    """The first k genres of a ranking."""
+    return Ranking(tuple(islice(ranking.genres, k)), tuple(islice(ranking.probabilities, k)), ranking.source)

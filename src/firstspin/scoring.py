@@ -1,0 +1,68 @@
+"""Batch answers -> a file or a key-value store, one row a registration, in order."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from firstspin.files import written_beside
+from firstspin.recommender import Recommender, top
+from firstspin.records import InputError, Ranking, Registration
+from firstspin.tables import GENRES, PICK_SEPARATOR, PROBABILITIES, USER_ID
+
+People = Iterable[tuple[list[str], list[Registration]]]
+Batch = tuple[list[str], list[Ranking]]
+SCHEMA = pa.schema([(USER_ID, pa.string()), (GENRES, pa.list_(pa.string())), (PROBABILITIES, pa.list_(pa.float64()))])
+
+
+class Writer(Protocol):
+    """Takes all batches of answers; returns when they are safe."""
+
+    def __call__(self, batches: Iterator[Batch]) -> None: ...
+
+
+def write(out: str, people: People, answering: Recommender, k: int | None, progress: Callable[[int], None]) -> int:
+    """Answer everyone and write to `out`: a .csv or .parquet file. Returns how many.
+
+    Raises InputError for an `out` of another kind, before anything is written.
+    """
+    path = Path(out)
+    writers: dict[str, Callable[[Path, Iterator[Batch]], None]] = {".csv": _to_csv, ".parquet": _to_parquet}
+    if path.suffix not in writers:
+        raise InputError(f"--out {out}: a file that ends in .csv or .parquet is needed")
+    written = 0
+
+    def answered() -> Iterator[Batch]:
+        nonlocal written
+        for users, registrations in people:
+            rankings = answering.rankings(registrations)
+            yield users, [top(ranking, k) if k else ranking for ranking in rankings]
+            written += len(users)
+            progress(written)
+
+    with written_beside(path) as beside:
+        writers[path.suffix](beside, answered())
+    return written
+
+
+def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([USER_ID, GENRES, PROBABILITIES])
+        for users, rankings in batches:
+            writer.writerows(
+                (user, PICK_SEPARATOR.join(ranking.genres), PICK_SEPARATOR.join(map(repr, ranking.probabilities)))
+                for user, ranking in zip(users, rankings, strict=True)
+            )
+
+
+def _to_parquet(path: Path, batches: Iterator[Batch]) -> None:
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for users, rankings in batches:
+            columns = [users, [r.genres for r in rankings], [r.probabilities for r in rankings]]
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
