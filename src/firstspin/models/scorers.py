@@ -1,0 +1,152 @@
+"""Trained models as they answer: frozen arrays and numpy, nothing of what trained them.
+
+`load(kind, scorer.state())` gives the same scorer again, to the last bit of every score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin.models.predictor import Array, Scorer, State
+
+Indexes = NDArray[np.int64]
+JUST_ABOVE: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The business rule: picks first, by overall popularity, then the most popular rest.
+
+    Every score is the log of a popularity; picks get a lift of `lift`, or more where it takes more to put the least
+    popular pick above the most popular other genre. `columns` (k,) says which column of a row tells that a genre
+    was picked, -1 for none.
+    """
+
+    log_popularity: Array
+    columns: Indexes
+    lift: float
+    only_one: bool = False  # heed only the most popular pick
+    kind: ClassVar[str] = "rule"
+
+    def scores(self, rows: Array) -> Array:
+        picked = np.zeros((len(rows), len(self.columns)), dtype=bool)
+        picked[:, self.columns >= 0] = rows.take(self.columns[self.columns >= 0], axis=1) > 0
+        if self.only_one:
+            best = np.where(picked, self.log_popularity, -np.inf).argmax(axis=1)
+            picked &= np.arange(len(self.columns)) == best[:, None]
+        lowest = np.where(picked, self.log_popularity, np.inf).min(axis=1)
+        highest = np.where(picked, -np.inf, self.log_popularity).max(axis=1)
+        lift = np.maximum(self.lift, highest - lowest + JUST_ABOVE)
+        return np.where(picked, self.log_popularity + lift[:, None], self.log_popularity)
+
+    def state(self) -> dict[str, NDArray[np.generic] | str]:
+        return {
+            "log_popularity": self.log_popularity,
+            "columns": self.columns,
+            "lift": np.array(self.lift),
+            "only_one": np.array(self.only_one),
+        }
+
+    @staticmethod
+    def from_state(state: State) -> Rule:
+        lift, only_one = float(_array(state, "lift")), bool(_array(state, "only_one"))
+        return Rule(_array(state, "log_popularity"), _array(state, "columns").astype(np.int64), lift, only_one)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Scores that add up: `bias` (k,) plus every value of `columns` (m,) times its row of `weights` (m, k)."""
+
+    columns: Indexes
+    weights: Array
+    bias: Array
+    kind: ClassVar[str] = "linear"
+
+    def scores(self, rows: Array) -> Array:
+        return weighted_sum(rows.take(self.columns, axis=1), self.weights, self.bias)
+
+    def state(self) -> dict[str, NDArray[np.generic] | str]:
+        return {"columns": self.columns, "weights": self.weights, "bias": self.bias}
+
+    @staticmethod
+    def from_state(state: State) -> Linear:
+        return Linear(_array(state, "columns").astype(np.int64), _array(state, "weights"), _array(state, "bias"))
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """A weighted sum of other scorers' scores: their chances multiplied, each to the power of its weight.
+
+    With one member it sharpens (weight over 1) or flattens (under 1) that member's probabilities: a temperature.
+    """
+
+    members: tuple[Scorer, ...]
+    weights: tuple[float, ...]
+    kind: ClassVar[str] = "blend"
+
+    def scores(self, rows: Array) -> Array:
+        total = self.members[0].scores(rows) * self.weights[0]
+        for member, weight in zip(self.members[1:], self.weights[1:], strict=True):
+            total += member.scores(rows) * weight
+        return total
+
+    def state(self) -> dict[str, NDArray[np.generic] | str]:
+        kept: dict[str, NDArray[np.generic] | str] = {"weights": np.array(self.weights)}
+        for i, member in enumerate(self.members):
+            kept[f"{i}.kind"] = member.kind
+            kept |= {f"{i}.{name}": value for name, value in member.state().items()}
+        return kept
+
+    @staticmethod
+    def from_state(state: State) -> Blend:
+        weights = tuple(_array(state, "weights").tolist())
+        return Blend(tuple(_member(state, f"{i}.") for i in range(len(weights))), weights)
+
+
+KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
+    Rule.kind: Rule.from_state,
+    Linear.kind: Linear.from_state,
+    Blend.kind: Blend.from_state,
+}
+
+
+def load(kind: str, state: State) -> Scorer:
+    """The scorer that `state()` came from.
+
+    :raises ValueError: if no scorer is of this kind
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no scorer is called {kind!r}")
+    return KINDS[kind](state)
+
+
+def weighted_sum(values: Array, weights: Array, bias: Array) -> Array:
+    """`values @ weights + bias`, added up in the order of the columns however many rows there are."""
+    if len(values) == 1 and weights.shape[1] > 1:  # the same additions in the same order, in one call
+        used = np.flatnonzero(values[0])
+        terms = weights.take(used, axis=0)
+        terms *= values[0].take(used)[:, None]
+        return np.add.reduce(terms, axis=0, keepdims=True) + bias
+    total = np.zeros((len(values), weights.shape[1]))
+    for column, weight in zip(values.T, weights, strict=True):
+        rows = np.flatnonzero(column)  # adding nothing would change no bit
+        if 2 * len(rows) > len(values):
+            total += column[:, None] * weight
+        elif len(rows):
+            total[rows] += column[rows, None] * weight
+    total += bias
+    return total
+
+
+def _member(state: State, prefix: str) -> Scorer:
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return load(str(own.pop("kind")), own)
+
+
+def _array(state: State, name: str) -> Array:
+    return cast("Array", state[name])

@@ -1,0 +1,57 @@
+"""What a model learns from: encoded rows and what these people then played."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin.features import Encoder
+from firstspin.models.predictor import Array, log_probabilities
+
+Indexes = NDArray[np.int64]
+Progress = Callable[[str, float], None]
+
+
+def silent(step: str, done: float) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """n people as rows (n, c), their top genre `tops` (n,) and listening `shares` (n, k), and how to learn from it.
+
+    `progress` is told the name of a step and how much of it is done, from 0 to 1.
+    """
+
+    encoder: Encoder
+    genres: tuple[str, ...]
+    rows: Array
+    tops: Indexes
+    shares: Array
+    seed: int = 0
+    tune_minutes: float = 0.0
+    progress: Progress = silent
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: Indexes) -> Task:
+        """The same task for the people at these positions only."""
+        return replace(self, rows=self.rows[which], tops=self.tops[which], shares=self.shares[which])
+
+
+def folds(n: int, k: int, seed: int) -> Iterator[tuple[Indexes, Indexes]]:
+    """(rest, part) for each of k parts of a shuffle of n people."""
+    parts = np.array_split(np.random.default_rng(seed).permutation(n), k)
+    for part in parts:
+        rest = np.ones(n, dtype=bool)
+        rest[part] = False
+        yield np.flatnonzero(rest), np.sort(part)
+
+
+def log_loss(scores: Array, tops: Indexes) -> float:
+    """Mean of minus the log of the probability given to the genre that it was."""
+    return float(-np.take_along_axis(log_probabilities(scores), tops[:, None], axis=1).mean())
