@@ -95,7 +95,12 @@ def make_world(out: Path, users: int, seed: int, progress: evaluate.Progress = s
 
 
 def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "duckdb") -> tuple[Census, dict[str, int]]:
-    """Write one row a labelled user; count everyone, and what was ignored."""
+    """Write one row a labelled user; count everyone, and what was ignored.
+
+    Raises InputError for an engine that is not there.
+    """
+    if engine != "duckdb":
+        raise InputError(f"--engine {engine}: this version labels with duckdb only")
     with _workspace() as workspace, files.written_beside(out) as beside:
         tables = _tables(data, workspace, reading)
         census, _ = labelling.label_tables(tables, _rule(reading), beside)
