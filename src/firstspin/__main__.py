@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Final
+
+
+DOORS: Final = {"serve": "firstspin.service.__main__"}
+"""Commands that are a program of their own: each gets the words after its name."""
 
 
 def main() -> None:
-    serving = sys.argv[1:2] == ["serve"]
-    if serving:
-        del sys.argv[1]
-    importlib.import_module("firstspin.service.__main__" if serving else "firstspin.cli").main()
+    door = DOORS.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    if door:
+        sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
+    importlib.import_module(door or "firstspin.cli.main").main()
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def _golden(predictor: Predictor) -> tuple[Golden, ...]:
 
 def _answered(predictor: Predictor, registration: Registration) -> Golden:
     ranking = predictor.rank(registration)
-    told = {"age": registration.age, "genres": registration.genres}
+    told: dict[str, object] = {"age": registration.age, "genres": registration.genres}
     return Golden(told, ranking.genres[:5], ranking.probabilities[:5])
 
 

@@ -9,7 +9,7 @@ from firstspin.cli import terminal
 
 if TYPE_CHECKING:
     from firstspin.evaluate import Figure, Scorecard
-    from firstspin.labelling import Census
+    from firstspin.records import Census
 
 SHOWN = ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss")
 
