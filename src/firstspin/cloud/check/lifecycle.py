@@ -1,0 +1,212 @@
+"""A hosting container from its start to its end: how it comes up, on which port, and how it leaves."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from firstspin.cloud.check import player
+from firstspin.cloud.check.client import Answer, Client, NoAnswer
+from firstspin.cloud.check.payloads import Payload
+from firstspin.cloud.check.player import Container, Place, Target
+from firstspin.cloud.check.report import Finding, judged, passed, untestable
+
+SERVERLESS_READY = 180.0
+IN_FLIGHT = 4
+ARRIVE, LINGER = 0.05, 0.5  # seconds: requests reach the server before SIGTERM, the half sent one is finished after
+PORT_RELEASE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a container came up: `client` speaks to it, and is None when it never was ready."""
+
+    target: Target
+    container: Container
+    place: Place
+    client: Client | None
+    asked_port: int | None
+    seconds: float
+    model_before: Mapping[str, tuple[int, int]]
+
+    @property
+    def failure(self) -> str:
+        status = self.container.process.poll()
+        how = "no ping answered 200" if status is None else f"the process ended with status {status}"
+        return f"{how} after {self.seconds:.1f} s; its last line: {self.container.last_line()[:200]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What happened at SIGTERM: exit status and seconds to it (None: it had to be killed), and what requests got."""
+
+    status: int | None
+    seconds: float
+    sent: tuple[str, ...]
+    half_sent: str
+    model_changed: str
+
+
+@contextmanager
+def serving(
+    target: Target, folder: Path, model: Path | None, variables: Mapping[str, str], *, named_port: bool = True
+) -> Iterator[Start]:
+    """The container as SageMaker hosts it, once it is ready or has failed to be.
+
+    With `named_port` it is asked to listen on a free port; where it listens on its own port all the same, that one is
+    used, if nobody else had it before.
+    """
+    folder.mkdir(parents=True)
+    place = player.prepare(target, folder, model)
+    asked = player.free_port() if named_port else None
+    own_is_free = released(target.port)
+    clients = [Client("127.0.0.1", asked, target.limits)] if asked is not None else []
+    clients += [Client("127.0.0.1", target.port, target.limits)] if own_is_free else []
+    before = player.contents(place.model)
+    named = {**variables, **({"SAGEMAKER_BIND_TO_PORT": str(asked)} if asked is not None else {})}
+    with player.running(target, place, "serve", named) as container:
+        client, seconds = player.first_ready(container, tuple(clients), target.limits.ready)
+        yield Start(target, container, place, client, asked, seconds, before)
+
+
+def released(port: int) -> bool:
+    """Whether a port is free, given a moment for the container before to let go of it."""
+    deadline = time.monotonic() + PORT_RELEASE
+    while not (free := player.is_free(port)) and time.monotonic() < deadline:
+        time.sleep(player.POLL)
+    return free
+
+
+def starts(start: Start) -> Finding:
+    return judged(start.client is not None, "" if start.client else start.failure)
+
+
+def runs_as_root(start: Start) -> Finding:
+    if os.geteuid() != 0:
+        return untestable("the check does not run as root itself")
+    return judged(start.client is not None, "" if start.client else start.failure)
+
+
+def serves_its_model(start: Start) -> Finding:
+    if not start.model_before:
+        return untestable("no model was given")
+    return judged(start.client is not None, f"{len(start.model_before)} files" if start.client else start.failure)
+
+
+def obeys_the_port(start: Start) -> Finding:
+    if start.client is None:
+        return untestable("it never became ready")
+    return judged(
+        start.client.port == start.asked_port, f"asked for {start.asked_port}, listens on {start.client.port}"
+    )
+
+
+def is_ready_in_time(start: Start) -> Finding:
+    return judged(start.client is not None, f"{start.seconds:.1f} s" if start.client else start.failure)
+
+
+def takes_the_environment(start: Start) -> Finding:
+    return judged(start.client is not None, f"{player.MAP_ENTRIES} variables" if start.client else start.failure)
+
+
+def is_ready_for_serverless(start: Start) -> Finding:
+    in_time = start.client is not None and start.seconds <= SERVERLESS_READY
+    return judged(in_time, f"{start.seconds:.1f} s" if start.client else start.failure)
+
+
+START_CHECKS: Mapping[str, Callable[[Start], Finding]] = {
+    "1.1": starts,
+    "3.1": runs_as_root,
+    "4.1": serves_its_model,
+    "5.2": obeys_the_port,
+    "6.4": is_ready_in_time,
+    "11.1": takes_the_environment,
+    "27.1": is_ready_for_serverless,
+}
+
+
+def variables() -> dict[str, str]:
+    """What SageMaker sets beside the port: the caller's map, and spare ports."""
+    return {"SAGEMAKER_SAFE_PORT_RANGE": "21000-21999", **player.user_map()}
+
+
+def listens_on_its_own_port(target: Target, folder: Path, model: Path | None) -> Finding:
+    """Starts it once more, telling it no port."""
+    if not released(target.port):
+        return untestable(f"port {target.port} is taken on this machine")
+    with serving(target, folder, model, {}, named_port=False) as start:
+        return judged(start.client is not None, f"{target.port}" if start.client else start.failure)
+
+
+def stop(start: Start, client: Client, payload: Payload) -> Stop:
+    """SIGTERM while requests are under way: some sent just before, one of which half the body is still to come."""
+    half = client.begin(payload)
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        sent = [pool.submit(client.invoke, payload) for _ in range(IN_FLIGHT)]
+        time.sleep(ARRIVE)
+        player.terminate(start.container)
+        signalled = time.monotonic()
+        time.sleep(LINGER)
+        rest = pool.submit(client.finish, half, payload)
+        status = player.ended(start.container, start.target.limits.drain)
+        seconds = time.monotonic() - signalled
+        if status is None:
+            start.container.process.kill()
+        got, half_got = tuple(_fate(answer) for answer in sent), _fate(rest)
+    changed = player.changes(start.model_before, player.contents(start.place.model))
+    return Stop(status, seconds, got, half_got, changed)
+
+
+def ends_in_time(stop: Stop) -> Finding:
+    return judged(stop.status is not None, f"{stop.seconds:.1f} s" if stop.status is not None else "had to be killed")
+
+
+def ends_well(stop: Stop) -> Finding:
+    if stop.status is None:
+        return untestable("it had to be killed")
+    return judged(stop.status == 0, f"status {stop.status}")
+
+
+def answers_what_was_sent(stop: Stop) -> Finding:
+    lost = [fate for fate in stop.sent if fate]
+    return judged(
+        not lost, f"{len(lost)} of {len(stop.sent)} lost ({lost[0]})" if lost else f"{len(stop.sent)} answered"
+    )
+
+
+def answers_what_was_half_sent(stop: Stop) -> Finding:
+    return judged(not stop.half_sent, stop.half_sent)
+
+
+def leaves_the_model_alone(stop: Stop) -> Finding:
+    return judged(not stop.model_changed, stop.model_changed and f"changed: {stop.model_changed}")
+
+
+STOP_CHECKS: Mapping[str, Callable[[Stop], Finding]] = {
+    "2.1": ends_in_time,
+    "2.2": ends_well,
+    "2.3": answers_what_was_sent,
+    "2.4": answers_what_was_half_sent,
+    "4.2": leaves_the_model_alone,
+}
+
+
+def own_port_from(start: Start) -> Finding | None:
+    """What a start with a named port already says about the container's own; None when it says nothing."""
+    if start.client is not None and start.client.port == start.target.port:
+        return passed(f"{start.target.port}")
+    return None
+
+
+def _fate(answer: Future[Answer]) -> str:
+    """Empty where a request was answered well, else what became of it."""
+    try:
+        got = answer.result()
+    except NoAnswer as error:
+        return str(error)
+    return "" if got.fine else f"status {got.status}"

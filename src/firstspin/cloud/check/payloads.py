@@ -1,0 +1,99 @@
+"""Bodies that the container under check understands, and what is made of them: longer, broken, one record more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from firstspin.records import InputError
+
+JSON = frozenset({"application/json"})
+CSV = frozenset({"text/csv"})
+JSON_LINES = frozenset(
+    {
+        "application/jsonlines",
+        "application/x-ndjson",
+        "application/x-jsonlines",
+        "application/jsonl",
+        "application/jsonlines+json",
+    }
+)
+
+
+def media_type(content_type: str) -> str:
+    """The type without its parameters.
+
+    >>> media_type("Text/CSV; charset=utf-8")
+    'text/csv'
+    """
+    return content_type.partition(";")[0].strip().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A body that must be answered with 2xx."""
+
+    content_type: str
+    body: bytes
+
+    @property
+    def media_type(self) -> str:
+        return media_type(self.content_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """One valid body for each content type that is to be checked; the first is the one used where any would do."""
+
+    examples: tuple[Payload, ...]
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise InputError("the check needs at least one valid body, with its content type")
+
+    @property
+    def first(self) -> Payload:
+        return self.examples[0]
+
+    def of(self, types: frozenset[str]) -> Payload | None:
+        return next((payload for payload in self.examples if payload.media_type in types), None)
+
+
+def filled(payload: Payload, size: int) -> Payload | None:
+    """The same request as a body of `size` bytes, or None where we can't tell how.
+
+    JSON and JSON Lines grow by spaces, which mean nothing there, to exactly `size`; a table can only grow by its last
+    row, to at most `size`.
+    """
+    room = size - len(payload.body)
+    if payload.media_type in JSON | JSON_LINES:
+        body = payload.body.rstrip(b"\r\n")
+        return Payload(payload.content_type, body + b" " * (size - len(body) - 1) + b"\n")
+    if payload.media_type in CSV:
+        row = _last_line(payload)
+        return Payload(payload.content_type, _ended(payload.body) + row * ((room - 1) // len(row)))
+    return None
+
+
+def one_more(payload: Payload) -> Payload | None:
+    """The body with its last record twice, or None for types that aren't a record a line."""
+    if payload.media_type not in CSV | JSON_LINES:
+        return None
+    return Payload(payload.content_type, _ended(payload.body) + _last_line(payload))
+
+
+def broken(payload: Payload) -> Payload:
+    """What no server can make sense of: cut JSON with bytes that aren't UTF-8."""
+    return Payload(payload.content_type, b'{"cut": ["\xff\xfe\x00')
+
+
+def records(body: bytes) -> int:
+    """How many lines that aren't empty."""
+    return sum(bool(line.strip()) for line in body.splitlines())
+
+
+def _ended(body: bytes) -> bytes:
+    return body if body.endswith(b"\n") else body + b"\n"
+
+
+def _last_line(payload: Payload) -> bytes:
+    return payload.body.rstrip(b"\r\n").splitlines()[-1] + b"\n"

@@ -1,0 +1,219 @@
+"""Plays the machine: a private /opt/ml, the environment SageMaker sets, the container's process and its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+from firstspin.cloud.check.client import Client, Limits, NoAnswer
+from firstspin.records import InputError
+
+POLL = 0.05
+LAST_WORDS = 5.0
+MAP_ENTRIES = 90  # with those that SageMaker itself sets, close to its limits of 100 entries and 32 KB
+MAP_VALUE = "v" * 300
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is checked: a command that starts the container, or the address of a server that runs already.
+
+    The command gets `serve` or `train` as its last word and finds its /opt/ml through SAGEMAKER_BASE_DIR. A word of it
+    may hold `{root}`, the folder to be mounted at /opt/ml (then SAGEMAKER_BASE_DIR is not set), and `{env}`, a file
+    of NAME=VALUE lines: `docker run --rm --network host -v {root}:/opt/ml --env-file {env} IMAGE`.
+
+    `environment` is what an image would bring with it (PATH ...); `model` a folder or tar.gz for /opt/ml/model;
+    `training` a folder for the channel of that name; `port` the one to listen on when nothing else is said.
+    """
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    model: Path | None = None
+    training: Path | None = None
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    port: int = 8080
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if bool(self.command) == bool(self.url):
+            raise InputError("the check needs either a command or an address, and not both")
+        for path in (self.model, self.training):
+            if path is not None and not path.exists():
+                raise InputError(f"{path}: no such file or folder")
+
+    @property
+    def subject(self) -> str:
+        return self.url or " ".join(self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A private /opt/ml: `root` on this machine, `inside` as the container names it."""
+
+    root: Path
+    inside: str
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A running command; `log` holds what it wrote to stdout and stderr."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else "it wrote nothing"
+
+
+def prepare(target: Target, folder: Path, model: Path | None = None) -> Place:
+    """An /opt/ml below `folder` with the folders SageMaker makes, and the model unpacked in its own."""
+    root = folder / "ml"
+    for name in ("model", "models", "input/config", "input/data", "output/data", "checkpoints"):
+        (root / name).mkdir(parents=True)
+    if model is not None:
+        unpack(model, root / "model")
+    return Place(root, "/opt/ml" if _mounts(target) else str(root))
+
+
+def unpack(model: Path, into: Path) -> None:
+    """A model folder or its tar.gz, as SageMaker lays it out for the container."""
+    if model.is_dir():
+        shutil.copytree(model, into, dirs_exist_ok=True)
+        return
+    try:
+        with tarfile.open(model) as archive:
+            archive.extractall(into, filter="data")
+    except tarfile.TarError as error:
+        raise InputError(f"{model}: neither a folder nor a tar archive ({error})") from error
+
+
+@contextmanager
+def running(target: Target, place: Place, argument: str, variables: Mapping[str, str]) -> Iterator[Container]:
+    """The container started with this argument and these variables; nothing of it is left afterwards."""
+    log, listed = place.root.parent / f"{argument}.log", place.root.parent / "variables"
+    named = dict(variables) if _mounts(target) else {"SAGEMAKER_BASE_DIR": place.inside, **variables}
+    listed.write_text("".join(f"{name}={value}\n" for name, value in named.items()))
+    words = [word.replace("{root}", str(place.root)).replace("{env}", str(listed)) for word in target.command]
+    process = _start([*words, argument], {**target.environment, **named}, log)
+    reaper = Thread(target=_reap, args=(process,))
+    reaper.start()
+    try:
+        yield Container(process, log)
+    finally:
+        _kill(process)
+        reaper.join()
+
+
+def user_map() -> dict[str, str]:
+    """An environment map about as large as SageMaker lets it be."""
+    return {f"CHECKED_{i:03}": MAP_VALUE for i in range(MAP_ENTRIES)}
+
+
+def terminate(container: Container) -> None:
+    """SIGTERM to the first process alone, as a container engine sends it."""
+    with suppress(ProcessLookupError):
+        container.process.send_signal(signal.SIGTERM)
+
+
+def ended(container: Container, within: float) -> int | None:
+    """The exit status (a signal's number negative), or None when it still runs after so many seconds."""
+    try:
+        return container.process.wait(within)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def first_ready(container: Container, clients: tuple[Client, ...], within: float) -> tuple[Client | None, float]:
+    """The client whose ping is first answered 200 (None: no ping was, or the process ended), and the seconds waited."""
+    started = time.monotonic()
+    while (waited := time.monotonic() - started) < within and container.process.poll() is None:
+        for client in clients:
+            with suppress(NoAnswer):
+                if client.ping().status == 200:
+                    return client, time.monotonic() - started
+        time.sleep(POLL)
+    return None, waited
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens there; what is left of closed connections does not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder below with its size and time of change: equal before and after means left alone."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        state = path.lstat()
+        found[str(path.relative_to(folder))] = (0 if path.is_dir() else state.st_size, state.st_mtime_ns)
+    return found
+
+
+def changes(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> str:
+    """Names a few of the files that differ; empty where none does."""
+    return ", ".join(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))[:3])
+
+
+def _mounts(target: Target) -> bool:
+    return any("{root}" in word for word in target.command)
+
+
+def _start(words: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        try:
+            return subprocess.Popen(
+                words,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InputError(f"{words[0]}: {error.strerror}") from error
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """In a container the end of the first process is the end of all: so it is here, at once."""
+    process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # SIGTERM first: `docker run` passes it on to the container, SIGKILL would only end docker's client.
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(LAST_WORDS)
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

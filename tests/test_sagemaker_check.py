@@ -1,0 +1,433 @@
+"""The check against a container that keeps the contract, and against many that each break one fact of it."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import socket
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sagemaker_container
+
+from firstspin.cloud.check import batch, facts, hosting, lifecycle, multimodel, payloads, player, report, run, training
+from firstspin.cloud.check.client import Client, Limits, NoAnswer
+from firstspin.cloud.check.payloads import Payload, Payloads
+from firstspin.cloud.check.player import Target
+from firstspin.cloud.check.report import Finding, Outcome
+from firstspin.records import InputError
+
+EXAMPLES = Payloads(
+    (
+        Payload("application/json", b'{"age": 31, "genres": ["Rock"]}'),
+        Payload("text/csv", b"age,genre\n31,Rock\n"),
+        Payload("application/jsonlines", b'{"age": 31}\n{"age": 40, "genre": "Jazz"}\n'),
+    )
+)
+PATIENT = Limits(ready=20, ping=2, answer=20, drain=20, training=20, training_stop=20)
+HURRIED = Limits(ready=20, ping=0.5, answer=2, drain=1.5, training=20, training_stop=1)
+LIVE = {**hosting.CHECKS, **batch.CHECKS}
+
+
+def target(
+    fault: str = "",
+    *,
+    limits: Limits = PATIENT,
+    training: Path | None = None,
+    hyperparameters: Mapping[str, str] | None = None,
+) -> Target:
+    port = player.free_port()
+    return Target(
+        command=(sys.executable, sagemaker_container.__file__, "--port", str(port), "--fault", fault),
+        environment=dict(os.environ),
+        training=training,
+        hyperparameters=hyperparameters or {},
+        port=port,
+        limits=limits,
+    )
+
+
+def misses(found: Mapping[str, Finding]) -> set[str]:
+    return {number for number, finding in found.items() if finding.outcome == Outcome.MISS}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "words.txt").write_text("hello\n")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "word.txt").write_text("hello")
+    return folder
+
+
+@contextmanager
+def up(fault: str = "", *, many: bool = False) -> Iterator[sagemaker_container.Server]:
+    """The container's server in a thread of this process."""
+    server = sagemaker_container.Server(0, fault=fault, word="hello", many=many)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class TestTheWholeCheck:
+    def test_a_container_that_keeps_the_contract_misses_nothing(self, data: Path) -> None:
+        said: list[str] = []
+        honest = target(training=data, hyperparameters={"rounds": "6"})
+        found = run.check(honest, payloads=EXAMPLES, progress=said.append)
+
+        assert [(r.fact.number, r.finding.detail) for r in found.of(Outcome.MISS)] == []
+        # It serves what it trained; whether the check runs as root is not the container's doing.
+        assert {r.fact.number for r in found.of(Outcome.UNTESTABLE) if not r.fact.beyond} <= {"3.1"}
+        assert report.exit_status(found) == 0
+        assert "running `train`" in said
+        assert "6.1 pass: status 200" in said
+
+    def test_a_server_that_runs_already_is_asked_what_can_be_asked(self) -> None:
+        with up("ping body") as server:
+            found = run.check(Target(url=f"http://127.0.0.1:{server.server_port}"), payloads=EXAMPLES)
+        assert [r.fact.number for r in found.of(Outcome.MISS)] == ["6.2"]
+        assert {r.fact.number for r in found.of(Outcome.PASS)} == hosting.CHECKS.keys() - {"6.2"}
+        assert report.exit_status(found) == 1
+
+    def test_a_command_that_never_serves_is_told_by_its_last_words(self) -> None:
+        words = (sys.executable, "-c", "print('no libgomp here')")
+        dead = Target(command=words, port=player.free_port(), limits=HURRIED)
+        found = {r.fact.number: r.finding for r in run.check(dead, payloads=EXAMPLES).results}
+        assert found["1.1"].outcome == Outcome.MISS
+        assert "no libgomp here" in found["1.1"].detail
+        assert found["7.2"] == report.untestable("it never became ready")
+        assert found["16.1"] == report.untestable("no training data was given")
+
+    def test_a_command_that_is_not_there_is_refused(self) -> None:
+        with pytest.raises(InputError, match="no-such-command: No such file"):
+            run.check(Target(command=("no-such-command",)), payloads=EXAMPLES)
+
+    @pytest.mark.parametrize("url", ["https://example.com", "127.0.0.1:8080", "http://127.0.0.1:8080/path"])
+    def test_an_address_it_cannot_use_is_refused(self, url: str) -> None:
+        with pytest.raises(InputError, match="an address like"):
+            run.check(Target(url=url), payloads=EXAMPLES)
+
+    def test_a_target_is_a_command_or_an_address(self) -> None:
+        with pytest.raises(InputError, match="either a command or an address"):
+            Target()
+        with pytest.raises(InputError, match="either a command or an address"):
+            Target(command=("serve",), url="http://127.0.0.1:8080")
+        with pytest.raises(InputError, match="no such file"):
+            Target(command=("serve",), model=Path("not-there"))
+
+
+class TestServersThatBreakOneFact:
+    @pytest.mark.parametrize(
+        ("fault", "broken"),
+        [
+            ("ping body", {"6.2"}),
+            ("closes", {"7.3"}),
+            ("chunks", {"7.4"}),
+            ("strange headers", {"8.1"}),
+            ("long headers", {"8.2"}),
+            ("5m", {"9.1"}),
+            ("swallows", {"10.1", "10.2"}),
+            ("blames itself", {"10.2"}),
+            ("not application/json", {"12.1"}),
+            ("no text/csv", {"12.2"}),
+            ("not application/jsonlines", {"12.3", "23.2"}),
+            ("exact type", {"12.4"}),
+            ("any type", {"12.5"}),
+            ("no /metrics", {"14.1"}),
+            ("metrics in HTML", {"14.1"}),
+            ("always a table", {"15.1"}),
+            ("one answer for all", {"23.2"}),
+            ("no /execution-parameters", {"24.1"}),
+        ],
+    )
+    def test_is_caught_at_that_fact_alone(self, fault: str, broken: set[str]) -> None:
+        with up(fault) as server:
+            client = Client("127.0.0.1", server.server_port, PATIENT)
+            found = dict(run.each(LIVE, hosting.Server(client, EXAMPLES)))
+        assert misses(found) == broken
+
+    @pytest.mark.parametrize(
+        ("fault", "number"),
+        [
+            ("ping 404", "6.1"),
+            ("slow ping", "6.3"),
+            ("busy", "6.5"),
+            ("never answers", "7.2"),
+            ("slow", "7.2"),
+            ("dies of a cut", "10.3"),
+        ],
+    )
+    def test_is_caught_where_much_else_breaks_with_it(self, fault: str, number: str) -> None:
+        with up(fault) as server:
+            client = Client("127.0.0.1", server.server_port, Limits(ping=0.5, answer=0.5))
+            found = dict(run.each({number: LIVE[number]}, hosting.Server(client, EXAMPLES)))
+        assert misses(found) == {number}
+
+    def test_a_server_that_does_not_take_its_connections_is_caught(self) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            client = Client("127.0.0.1", listener.getsockname()[1], Limits(answer=0.6))
+            found = dict(run.each({"7.1": hosting.accepts_quickly}, hosting.Server(client, EXAMPLES)))
+        assert misses(found) == {"7.1"}
+
+
+class TestMultiModelServers:
+    def found(self, fault: str, *, many: bool = True) -> dict[str, Finding]:
+        with up(fault, many=many) as server:
+            client = Client("127.0.0.1", server.server_port, PATIENT)
+            market = multimodel.Market(client, EXAMPLES.first, "/opt/ml/models/a/model")
+            return dict(run.each(multimodel.CHECKS, market))
+
+    @pytest.mark.parametrize(
+        ("fault", "broken"),
+        [
+            ("never loads", {"26.1", "26.2", "26.3", "26.4", "26.5", "26.7"}),
+            ("loads twice", {"26.2"}),
+            ("lists none", {"26.3"}),
+            ("shows none", {"26.4"}),
+            ("invokes anything", {"26.6"}),
+            ("never unloads", {"26.7"}),
+        ],
+    )
+    def test_a_verb_that_fails_is_caught(self, fault: str, broken: set[str]) -> None:
+        assert misses(self.found(fault)) == broken
+
+    def test_a_server_without_the_verbs_passes_none_of_them(self) -> None:
+        assert misses(self.found("", many=False)) == multimodel.CHECKS.keys()
+
+
+class TestContainersThatStartOrStopBadly:
+    @pytest.mark.parametrize(
+        ("fault", "broken"),
+        [
+            ("deaf", {"2.1"}),
+            ("odd status", {"2.2"}),
+            ("drops", {"2.3", "2.4"}),
+            ("writes its model", {"4.2"}),
+            ("own port", {"5.2"}),
+        ],
+    )
+    def test_are_caught_at_that_fact(self, fault: str, broken: set[str], model: Path, tmp_path: Path) -> None:
+        checked = target(fault, limits=HURRIED)
+        with lifecycle.serving(checked, tmp_path / "run", model, lifecycle.variables()) as start:
+            assert start.client is not None
+            found = dict(run.each(lifecycle.START_CHECKS, start))
+            found |= run.each(lifecycle.STOP_CHECKS, lifecycle.stop(start, start.client, EXAMPLES.first))
+        assert misses(found) == broken
+
+    def test_a_container_that_cannot_bear_its_environment_is_caught(self, model: Path, tmp_path: Path) -> None:
+        checked = target("small environment", limits=HURRIED)
+        with lifecycle.serving(checked, tmp_path / "run", model, lifecycle.variables()) as start:
+            found = dict(run.each(lifecycle.START_CHECKS, start))
+        assert "11.1" in misses(found)
+        assert "too many variables" in found["11.1"].detail
+
+    def test_a_container_on_another_port_than_its_own_is_caught(self, model: Path, tmp_path: Path) -> None:
+        checked = target("odd port", limits=Limits(ready=1.5))
+        assert lifecycle.listens_on_its_own_port(checked, tmp_path / "run", model).outcome == Outcome.MISS
+
+    def test_a_port_that_somebody_has_is_no_fault_of_the_container(self, tmp_path: Path) -> None:
+        with up() as other:
+            taken = Target(command=("unused",), port=other.server_port)
+            found = lifecycle.listens_on_its_own_port(taken, tmp_path / "run", None)
+        assert found == report.untestable(f"port {taken.port} is taken on this machine")
+
+    def test_nothing_of_a_container_is_left(self, model: Path, tmp_path: Path) -> None:
+        with lifecycle.serving(target("drops"), tmp_path / "run", model, {}) as start:
+            process, client = start.container.process, start.client
+            assert process.poll() is None
+        assert process.returncode is not None
+        assert client is not None
+        with pytest.raises(NoAnswer):
+            client.ping()
+
+
+class TestJobsThatBreakOneFact:
+    @pytest.mark.parametrize(
+        ("fault", "broken"),
+        [
+            ("fails", {"16.1", "17.1", "17.2", "19.1", "20.1", "22.1"}),
+            ("wants numbers", {"16.1", "17.1", "17.2", "19.1", "20.1", "22.1"}),
+            ("changes its input", {"18.2"}),
+            ("no model", {"19.1"}),
+            ("strews", {"19.2"}),
+            ("no metrics", {"22.1"}),
+        ],
+    )
+    def test_a_whole_job(self, fault: str, broken: set[str], data: Path, tmp_path: Path) -> None:
+        checked = target(fault, hyperparameters={"rounds": "1"})
+        found = dict(run.each(training.WHOLE_CHECKS, training.run(checked, tmp_path / "run", data)))
+        assert misses(found) == broken
+
+    @pytest.mark.parametrize(
+        ("fault", "broken"),
+        [
+            ("ignores its channel", {"18.1"}),
+            ("fails with 0", {"19.3"}),
+            ("fails silently", {"19.4"}),
+            ("rambles", {"19.5"}),
+        ],
+    )
+    def test_a_job_without_data(self, fault: str, broken: set[str], tmp_path: Path) -> None:
+        found = dict(run.each(training.WITHOUT_DATA_CHECKS, training.run(target(fault), tmp_path / "run", None)))
+        assert misses(found) == broken
+
+    @pytest.mark.parametrize(("fault", "broken"), [("deaf", {"21.1", "21.2"}), ("saves nothing", {"21.2"})])
+    def test_a_job_that_is_stopped(self, fault: str, broken: set[str], data: Path, tmp_path: Path) -> None:
+        checked = target(fault, limits=HURRIED, hyperparameters={"rounds": "100"})
+        stopped = training.run(checked, tmp_path / "run", data, stop_after=1.5)
+        assert misses(dict(run.each(training.STOPPED_CHECKS, stopped))) == broken
+
+    def test_a_job_too_short_to_be_stopped_is_not_judged(self, data: Path, tmp_path: Path) -> None:
+        short = training.run(target(hyperparameters={"rounds": "0"}), tmp_path / "run", data, stop_after=20)
+        outcomes = {finding.outcome for _, finding in run.each(training.STOPPED_CHECKS, short)}
+        assert outcomes == {Outcome.UNTESTABLE}
+
+
+class TestThePlayer:
+    def test_a_model_archive_is_unpacked_as_sagemaker_does(self, model: Path, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+            archive.add(model / "word.txt", "word.txt")
+        place = player.prepare(target(), tmp_path / "run", tmp_path / "model.tar.gz")
+        assert (place.model / "word.txt").read_text() == "hello"
+
+    def test_what_is_no_archive_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "model.txt").write_text("hello")
+        with pytest.raises(InputError, match="neither a folder nor a tar archive"):
+            player.prepare(target(), tmp_path / "run", tmp_path / "model.txt")
+
+    def test_an_engine_gets_its_mount_and_its_variables_as_words(self, tmp_path: Path) -> None:
+        script = 'test -d "$1/model" && cat "$2" && echo "base: $SAGEMAKER_BASE_DIR"'
+        engine = Target(command=("sh", "-c", script, "sh", "{root}", "{env}"), environment={"PATH": os.environ["PATH"]})
+        place = player.prepare(engine, tmp_path / "run")
+        with player.running(engine, place, "serve", {"SAGEMAKER_BATCH": "true"}) as container:
+            assert player.ended(container, 20) == 0
+        assert container.log.read_text() == "SAGEMAKER_BATCH=true\nbase: \n"
+        assert place.inside == "/opt/ml"
+
+    def test_files_that_come_go_or_change_are_seen(self, tmp_path: Path) -> None:
+        for name in ("kept", "changed", "removed"):
+            (tmp_path / name).write_text("a")
+        before = player.contents(tmp_path)
+        (tmp_path / "changed").write_text("ab")
+        (tmp_path / "removed").unlink()
+        (tmp_path / "added").mkdir()
+        assert player.changes(before, player.contents(tmp_path)) == "added, changed, removed"
+        assert player.changes(before, before) == ""
+
+
+class TestPayloads:
+    def test_json_grows_to_the_byte_and_stays_the_same_value(self) -> None:
+        full = payloads.filled(EXAMPLES.examples[0], 1000)
+        assert full is not None
+        assert len(full.body) == 1000
+        assert json.loads(full.body) == {"age": 31, "genres": ["Rock"]}
+
+    def test_json_lines_grow_to_the_byte_and_stay_as_many(self) -> None:
+        full = payloads.filled(EXAMPLES.examples[2], 1000)
+        assert full is not None
+        assert len(full.body) == 1000
+        assert [json.loads(line) for line in full.body.splitlines()] == [{"age": 31}, {"age": 40, "genre": "Jazz"}]
+
+    def test_a_table_grows_by_its_last_row(self) -> None:
+        full = payloads.filled(EXAMPLES.examples[1], 40)
+        assert full is not None
+        assert full.body == b"age,genre\n31,Rock\n31,Rock\n31,Rock\n"
+
+    def test_a_table_without_a_last_newline_gets_its_row_whole(self) -> None:
+        more = payloads.one_more(Payload("text/csv", b"31,Rock"))
+        assert more is not None
+        assert more.body == b"31,Rock\n31,Rock\n"
+
+    def test_what_it_does_not_know_it_leaves(self) -> None:
+        picture = Payload("image/png", b"\x89PNG")
+        assert payloads.filled(picture, 1000) is None
+        assert payloads.one_more(picture) is None
+
+    def test_there_must_be_one(self) -> None:
+        with pytest.raises(InputError, match="at least one valid body"):
+            Payloads(())
+
+    def test_the_examples_in_the_docstrings_hold(self) -> None:
+        assert doctest.testmod(payloads).failed == 0
+
+
+class TestTheReport:
+    def found(self, number: str, finding: Finding) -> report.Report:
+        fine = {fact.number: report.passed("") for fact in facts.FACTS}
+        return report.assemble("it", fine | {number: finding})
+
+    def test_every_number_of_the_contract_is_there_once(self) -> None:
+        numbers = [fact.number for fact in facts.FACTS]
+        assert len(set(numbers)) == len(numbers)
+        assert {int(number.partition(".")[0]) for number in numbers} == set(range(1, 41))
+
+    def test_every_fact_is_tested_somewhere_or_says_why_it_cannot_be(self) -> None:
+        tested = [
+            *hosting.CHECKS,
+            *batch.CHECKS,
+            *multimodel.CHECKS,
+            *lifecycle.START_CHECKS,
+            *lifecycle.STOP_CHECKS,
+            *training.WHOLE_CHECKS,
+            *training.WITHOUT_DATA_CHECKS,
+            *training.STOPPED_CHECKS,
+            "5.1",
+            "19.6",
+        ]
+        assert len(set(tested)) == len(tested)
+        assert {fact.number for fact in facts.FACTS if not fact.beyond} == set(tested)
+
+    def test_every_source_is_spelled_out(self) -> None:
+        named = {source for fact in facts.FACTS for source in fact.source.split(", ")}
+        assert named <= facts.SOURCES.keys()
+
+    def test_a_required_or_expected_miss_fails_and_an_optional_one_does_not(self) -> None:
+        assert report.exit_status(self.found("6.1", report.missed("status 404"))) == 1
+        assert report.exit_status(self.found("6.2", report.missed("1 byte"))) == 1
+        assert report.exit_status(self.found("14.1", report.missed("status 404"))) == 0
+        assert report.exit_status(self.found("6.1", report.untestable("no"))) == 0
+        assert report.exit_status(self.found("6.1", report.passed(""))) == 0
+
+    def test_it_reads_as_a_line_a_fact(self) -> None:
+        lines = report.as_text(self.found("6.2", report.missed("a|b"))).splitlines()
+        assert "✗ 6.2   miss              expected the body of that answer is empty: a|b" in lines
+        assert lines[-1].startswith("it: ")
+        assert "1 miss" in lines[-1]
+
+    def test_it_reads_as_a_table_of_the_docs(self) -> None:
+        table = report.as_markdown(self.found("6.2", report.missed("a|b")))
+        assert "| 6.2 | the body of that answer is empty | expected | **miss** | a\\|b |" in table.splitlines()
+        assert "| 40 |" not in table
+
+    def test_a_program_reads_the_same(self) -> None:
+        told = json.loads(report.as_json(self.found("6.2", report.missed("a|b"))))
+        assert told["exit_status"] == 1
+        assert len(told["results"]) == len(facts.FACTS)
+        assert {
+            "fact": "6.2",
+            "title": "the body of that answer is empty",
+            "source": "H",
+            "severity": "expected",
+            "outcome": "miss",
+            "detail": "a|b",
+        } in told["results"]
