@@ -6,7 +6,6 @@ import importlib
 import sys
 from typing import Final
 
-
 DOORS: Final = {"serve": "firstspin.service.__main__"}
 """Commands that are a program of their own: each gets the words after its name."""
 

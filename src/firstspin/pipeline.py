@@ -36,7 +36,7 @@ else:
     registry = lazily("firstspin.models.registry")
     scoring = lazily("firstspin.scoring")
     stations = lazily("firstspin.stations")
-    world = lazily("firstspin.world")
+    # world = lazily("firstspin.world")
 
 SCORECARD_PART = 5
 """Training keeps one part in so many aside to measure itself, then learns from everyone."""

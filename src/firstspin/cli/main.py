@@ -171,7 +171,8 @@ def recommend(
     if as_json:
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         return
-    shown = terminal.table(f"model {answer.model}, answered by: {answer.source}", "genre", "probability")
+    terminal.out.print(f"model {answer.model}, answered by: {answer.source}", markup=False)
+    shown = terminal.table("", "genre", "probability")
     for genre in answer.genres:
         shown.add_row(genre.genre, f"{genre.probability:.3f}")
     terminal.out.print(shown)

@@ -23,7 +23,7 @@ def print_census(census: Census, ignored: Mapping[str, int]) -> None:
 
 def print_scorecard(card: Scorecard) -> None:
     """A row a model; then the lift over each baseline."""
-    title = f"{card.protocol['protocol']}, {card.people:,} people asked, 95% intervals"
+    title = f"{card.protocol['protocol']}, {card.people:,} people asked, ± half the 95% interval"
     figures = terminal.table(title, "model", *SHOWN)
     for name, row in card.figures.items():
         figures.add_row(name, *(_with_interval(row[metric]) for metric in SHOWN))
@@ -43,7 +43,7 @@ def _baselines(card: Scorecard) -> list[str]:
 
 
 def _with_interval(figure: Figure) -> str:
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    return f"{figure.value:.3f} ±{(figure.high - figure.low) / 2:.3f}"
 
 
 def _lift(figure: Figure) -> str:

@@ -44,7 +44,7 @@ def next_step(text: str) -> None:
 
 def table(title: str, *columns: str) -> Table:
     """An empty table, the first column left and the others right."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for number, name in enumerate(columns):
         made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     return made

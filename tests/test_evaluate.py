@@ -1,0 +1,83 @@
+"""The scorecard asks only about people a model has not seen, and its figures are what a slow reading gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import made_people
+import numpy as np
+import pytest
+
+from firstspin import evaluate
+from firstspin.models import registry
+from firstspin.models.predictor import Predictor
+from firstspin.records import Examples, InputError
+
+
+def fit(name: str, examples: Examples) -> Predictor:
+    return registry.fit(name, examples, known_genres=made_people.GENRES)
+
+
+def silent(step: str, done: float) -> None: ...
+
+
+def test_every_person_is_asked_once_and_never_learned_from() -> None:
+    splits = evaluate.folds(103, 5, seed=1)
+    assert sorted(np.concatenate([split.ask for split in splits]).tolist()) == list(range(103))
+    for split in splits:
+        assert not set(split.ask) & set(split.learn)
+        assert len(split.ask) + len(split.learn) == 103
+
+
+def test_a_split_by_date_learns_only_from_labels_known_by_then() -> None:
+    examples = made_people.examples(200)
+    split = evaluate.by_date(examples, datetime(2025, 4, 1), label_days=60)
+    assert split.ask.tolist() == list(range(90, 200))  # registered from 1 April on
+    assert split.learn.tolist() == list(range(31))  # registered by 31 January, so known by 1 April
+
+
+def test_a_split_with_nobody_on_one_side_is_refused() -> None:
+    with pytest.raises(InputError, match="0 registered later"):
+        evaluate.by_date(made_people.examples(50), datetime(2026, 1, 1), label_days=60)
+
+
+def test_outcomes_agree_with_asking_one_by_one() -> None:
+    examples = made_people.examples(120)
+    predictor = fit("logistic", examples)
+    ask = made_people.examples(40, seed=5)
+    found = evaluate.answer(predictor, ask)
+    for i, registration in enumerate(ask.registrations):
+        ranking = predictor.rank(registration)
+        truth = ask.genres[ask.tops[i]]
+        assert found.position[i] == ranking.genres.index(truth)
+        assert found.chance[i] == pytest.approx(ranking.probabilities[found.position[i]], abs=1e-6)
+        assert [ask.genres[j] for j in found.shown[i] if j >= 0] == list(ranking.genres[:5])
+
+
+def test_a_genre_that_nobody_learned_from_played_is_a_miss() -> None:
+    examples = made_people.examples(100)
+    without_jazz = Examples(
+        examples.user_ids[:50],
+        examples.registrations[:50],
+        examples.registered_at[:50],
+        ("Blues", "Pop"),
+        np.arange(50) % 2,
+        np.eye(2)[np.arange(50) % 2],
+    )
+    found = evaluate.answer(fit("popularity", without_jazz), examples)
+    missing = np.isin(examples.tops, [1, 3])
+    assert (found.position[missing] == -1).all()
+    assert (found.chance[missing] == 0).all()
+    assert (found.position[~missing] >= 0).all()
+
+
+def test_a_model_that_sees_the_pattern_beats_the_rule_with_an_interval_clear_of_zero() -> None:
+    examples = made_people.examples(400)
+    splits = evaluate.folds(400, 4, seed=0)
+    found = evaluate.outcomes(examples, splits, ["overall", "popularity", "logistic"], fit, silent)
+    card = evaluate.score(found, {"protocol": "test"}, seed=0)
+    assert card.people == 400
+    lift = card.lifts["logistic"]["popularity"]["hit@1"].difference
+    assert lift.low > 0
+    assert lift.low < lift.value < lift.high
+    assert card.figures["logistic"]["hit@1"].value == np.mean(found["logistic"].position == 0)
