@@ -1,0 +1,55 @@
+"""Two means compared by Welch's test, with Fieller's interval of their ratio: one statistic, so p and intervals agree.
+
+Fieller (Journal of the Royal Statistical Society B 16, 1954) keeps the ratios r for which mean 1 - r x mean 0 is no
+further from zero than chance allows; at r = 1 that is Welch's test.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scipy.special import stdtr, stdtrit
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """An arm's mean over n users and the variance of that mean (the squared standard error)."""
+
+    n: int
+    mean: float
+    variance: float
+
+
+def ratio_t(one: Mean, zero: Mean, ratio: float, *, covariance: float = 0.0) -> float:
+    """Student's t where mean 1 = ratio x mean 0 holds. NaN where neither arm has any spread."""
+    variance = one.variance - 2 * ratio * covariance + ratio**2 * zero.variance
+    return (one.mean - ratio * zero.mean) / math.sqrt(variance) if variance > 0 else math.nan
+
+
+def degrees_of_freedom(one: Mean, zero: Mean) -> float:
+    """Welch and Satterthwaite's degrees of freedom of the difference."""
+    parts = one.variance**2 / (one.n - 1) + zero.variance**2 / (zero.n - 1)
+    return (one.variance + zero.variance) ** 2 / parts
+
+
+def critical(one: Mean, zero: Mean, alpha: float) -> float:
+    """The t beyond which a two-sided test at `alpha` rejects."""
+    return -float(stdtrit(degrees_of_freedom(one, zero), alpha / 2))
+
+
+def tail(one: Mean, zero: Mean, t: float) -> float:
+    """How likely a t above this one is, by chance alone."""
+    return float(stdtr(degrees_of_freedom(one, zero), -t))
+
+
+def fieller(one: Mean, zero: Mean, critical: float, *, covariance: float = 0.0) -> tuple[float, float] | None:
+    """The ratios mean 1 / mean 0 within `critical` standard errors; None where mean 0 may be zero: any would do."""
+    square = critical**2
+    a = zero.mean**2 - square * zero.variance
+    if zero.mean <= 0 or a <= 0:
+        return None
+    b = zero.mean * one.mean - square * covariance
+    c = one.mean**2 - square * one.variance
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return (b - root) / a, (b + root) / a
