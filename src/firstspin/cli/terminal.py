@@ -21,7 +21,7 @@ err = Console(stderr=True, highlight=False)
 def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr while something takes time; gone when it is done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(title, total=1.0)
 
         def tell(step: str, done: float) -> None:

@@ -1,0 +1,156 @@
+"""The command line: status 0 done, 1 the work failed (one clear line on stderr, no traceback), 2 wrong usage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import made_people
+import made_tables
+import pyarrow.parquet as pq
+import pytest
+from test_bundle import pack
+
+from firstspin import bundle
+from firstspin.recommender import Recommender
+from firstspin.records import Registration
+
+
+def firstspin(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "firstspin", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def failed(*words: object) -> str:
+    """The one line of a command that fails."""
+    done = firstspin(*words)
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    return done.stderr.rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and a bundle `b`."""
+    folder = tmp_path_factory.mktemp("cli")
+    people = made_people.examples(60)
+    station = {genre: str(i) for i, genre in enumerate(people.genres)}
+    rows = [
+        (user, f"{at}Z", "" if told.age is None else told.age, "", told.country, "|".join(told.genres))
+        for user, at, told in zip(people.user_ids, people.registered_at, people.registrations, strict=True)
+    ]
+    listens = [
+        (user, f"{at + 45 * 86_400}Z", station[people.genres[top]], 900)
+        for user, at, top in zip(people.user_ids, people.registered_at, people.tops, strict=True)
+    ]
+    listens.append(("nobody", "2025-12-31T00:00:00Z", "0", 1))
+    stations = [(number, f"{genre} FM", genre) for genre, number in station.items()]
+    made_tables.tables(folder / "data", rows, listens, stations)
+    pack(folder / "b")
+    return folder
+
+
+def test_wrong_usage_is_status_2() -> None:
+    assert firstspin("train").returncode == 2
+    assert firstspin("sing").returncode == 2
+    assert firstspin("evaluate", "--data", ".", "--split-at", "soon").returncode == 2
+
+
+def test_help_names_every_command() -> None:
+    shown = firstspin("--help").stdout
+    for command in ("demo", "world", "label", "train", "evaluate", "recommend", "score", "serve", "experiment"):
+        assert f"  {command} " in shown
+
+
+def test_label_writes_a_row_a_labelled_user_and_counts_the_rest(made: Path, tmp_path: Path) -> None:
+    done = firstspin("label", "--data", made / "data", "--out", tmp_path / "labels.parquet")
+    assert done.returncode == 0, done.stderr
+    assert "60 of 60 registrations have a label" in done.stdout
+    assert "Next: firstspin train" in done.stdout
+    rows = pq.read_table(tmp_path / "labels.parquet").to_pylist()
+    assert [row["user_id"] for row in rows] == [f"u{i}" for i in range(60)]
+    assert rows[0].keys() >= {"user_id", "registered_at", "age", "gender", "country", "genres", "top_genre", "seconds"}
+
+
+def test_bad_rows_stop_the_work_and_nothing_is_half_written(tmp_path: Path) -> None:
+    data = made_tables.tables(tmp_path / "data", [("u", "2025-01-01T00:00:00Z", "300", "", "", "")], [])
+    message = failed("label", "--data", data, "--out", tmp_path / "out" / "labels.parquet")
+    assert message == "registrations.csv row 1: age '300' is not between 0 and 120"
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_train_packs_a_bundle_with_its_scorecard(made: Path, tmp_path: Path) -> None:
+    done = firstspin("train", "--data", made / "data", "--model", "logistic", "--out", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    loaded = bundle.load(tmp_path / "b")
+    assert f"Bundle {loaded.id} (logistic)" in done.stdout
+    assert loaded.manifest.scorecard is not None
+    assert loaded.manifest.data["labelled"] == 60
+
+
+def test_an_unknown_model_is_one_clear_line(made: Path, tmp_path: Path) -> None:
+    message = failed("train", "--data", made / "data", "--model", "oracle", "--out", tmp_path / "b")
+    assert message.startswith("no model is called 'oracle'; there are ")
+    assert not (tmp_path / "b").exists()
+
+
+def test_evaluate_prints_and_writes_the_scorecard(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scorecard.json"
+    words = ("evaluate", "--data", made / "data", "--models", "logistic", "--folds", 3, "--out", out)
+    done = firstspin(*words)
+    assert done.returncode == 0, done.stderr
+    assert "logistic" in done.stdout
+    first = out.read_bytes()
+    assert json.loads(first)["figures"]["logistic"]["hit@3"].keys() == {"value", "low", "high"}
+    firstspin(*words)
+    assert out.read_bytes() == first  # bit for bit
+
+
+def test_evaluate_can_split_by_date_and_ask_a_bundle(made: Path) -> None:
+    by_date = firstspin("evaluate", "--data", made / "data", "--models", "logistic", "--split-at", "2025-02-25")
+    assert by_date.returncode == 1  # nobody's label is known by then
+    assert "0 users with a label known by then" in by_date.stderr
+    done = firstspin("evaluate", "--data", made / "data", "--bundle", made / "b")
+    assert done.returncode == 0, done.stderr
+
+
+def test_recommend_and_score_give_the_same_answers(made: Path, tmp_path: Path) -> None:
+    answer = json.loads(
+        firstspin("recommend", "--bundle", made / "b", "--age", 31, "--genres", "Rock|Jazz", "--json").stdout
+    )
+    assert answer["source"] == "model"
+    people = [
+        ("001", "2025-01-01T00:00:00Z", "31", "", "", "Rock|Jazz"),
+        ("NA", "2025-01-01T00:00:00Z", "", "", "", ""),
+    ]
+    asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, people)
+    done = firstspin("score", "--bundle", made / "b", "--registrations", asked, "--out", tmp_path / "o.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "o.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (first["user_id"], second["user_id"]) == ("001", "NA")
+    assert first["genres"].split("|") == [g["genre"] for g in answer["genres"]]
+    assert [float(p) for p in first["probabilities"].split("|")] == [g["probability"] for g in answer["genres"]]
+    ranking = Recommender(bundle.load(made / "b")).rank(Registration())
+    assert second["genres"].split("|") == list(ranking.genres)
+
+
+def test_score_writes_parquet_and_refuses_what_it_does_not_know(made: Path, tmp_path: Path) -> None:
+    asked = made / "data" / "registrations.csv"
+    words = ("score", "--bundle", made / "b", "--registrations", asked, "--top", 2, "--out")
+    assert firstspin(*words, tmp_path / "o.parquet").returncode == 0
+    table = pq.read_table(tmp_path / "o.parquet")
+    assert table.column_names == ["user_id", "genres", "probabilities"]
+    assert {len(genres) for genres in table["genres"].to_pylist()} == {2}
+    assert "ends in .csv or .parquet" in failed(*words, tmp_path / "o.xlsx")
+
+
+def test_a_bundle_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
+    assert failed("recommend", "--bundle", tmp_path) == f"{tmp_path} is not a bundle: it has no manifest.json"
+
+
+def test_an_impossible_age_is_one_clear_line(made: Path) -> None:
+    assert "this is not a registration" in failed("recommend", "--bundle", made / "b", "--age", 300)
