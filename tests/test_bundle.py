@@ -26,7 +26,7 @@ def pack(out: Path, model: str = "logistic", seed: int = 0) -> bundle.Bundle:
         *fitted,
         Catalogue.of(stations),
         known_genres=made_people.GENRES,
-        extra=(),
+        extra={},
         label={},
         data={"fingerprint": "f"},
         scorecard=None,

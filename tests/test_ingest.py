@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from firstspin.ingest import open_tables
+from firstspin.ingest import open_tables, read_registrations
 from firstspin.records import InputError
 
 GOOD = ("007", "2025-01-01T00:00:00Z", "31", "female", "US", "Rock|Jazz")
@@ -173,3 +173,22 @@ def test_a_bad_parquet_row_is_named_too(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), data / "listens.parquet")
     with pytest.raises(InputError, match=r"listens\.parquet row 2: seconds '-3\.0' is not more than 0"):
         open_tables(data, workspace=tmp_path)
+
+
+def test_further_columns_are_numbers_where_every_value_is_one(tmp_path: Path) -> None:
+    data = made_tables.tables(tmp_path / "data", [], [LISTEN])
+    header = (*made_tables.REGISTRATIONS, "device", "visits")
+    rows = [("7", GOOD[1], "", "", "", "", "phone", "3"), ("8", GOOD[1], "", "", "", "", "4", "")]
+    made_tables.write(data, "registrations", header, rows)
+    found = open_tables(data, workspace=tmp_path, extra=("device", "visits"))
+    assert found.extra == {"device": "text", "visits": "number"}
+    kept = found.connection.sql("SELECT device, visits FROM registrations ORDER BY row").fetchall()
+    assert kept == [("phone", 3.0), ("4", None)]
+
+
+def test_a_further_column_must_be_there_and_stay_what_it_was(tmp_path: Path) -> None:
+    asked = made_tables.write(tmp_path, "new", (*made_tables.REGISTRATIONS, "visits"), [(*GOOD, "many")])
+    with pytest.raises(InputError, match=r"new\.csv row 1: visits 'many' is not a number"):
+        read_registrations(asked, workspace=tmp_path, extra={"visits": "number"})
+    with pytest.raises(InputError, match=r"new\.csv has no column device"):
+        read_registrations(asked, workspace=tmp_path, extra={"device": "text"})

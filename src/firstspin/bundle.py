@@ -64,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True):
     rule: Part
     encoder: dict[str, object]
     known_genres: tuple[str, ...]
-    extra: tuple[str, ...]
+    extra: dict[str, str]
     label: dict[str, object]
     data: dict[str, object]
     scorecard: dict[str, object] | None
@@ -100,7 +100,7 @@ def save(
     catalogue: Catalogue,
     *,
     known_genres: tuple[str, ...],
-    extra: tuple[str, ...],
+    extra: dict[str, str],
     label: dict[str, object],
     data: dict[str, object],
     scorecard: dict[str, object] | None,

@@ -7,7 +7,7 @@ as typed Parquet in the workspace, so that no step ever holds them in memory.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from firstspin import tables
 from firstspin.records import InputError, Station, normal
 
 SHOWN = 10
+NUMBER = "number"
+TEXT = "text"
 MEMORY_LIMIT = "1300MB"
 ZONE = r"(Z|z|[+-]\d\d(:?\d\d)?)$"
 
@@ -52,12 +54,13 @@ class Tables:
     """The checked tables `registrations`, `listens` and `stations`, as DuckDB relations of one connection.
 
     `registrations` and `stations` have a further column `row`: the position in the file, from 0. `ignored` counts
-    what was left out: bad rows by reason (only when asked to skip them) and picks that name no known genre.
+    what was left out: bad rows by reason (only when asked to skip them) and picks that name no known genre. `extra` says
+    of each further column whether it holds "number" or "text".
     """
 
     connection: duckdb.DuckDBPyConnection
     genres: tuple[str, ...]
-    extra: tuple[str, ...]
+    extra: dict[str, str]
     ignored: dict[str, int]
 
 
@@ -68,6 +71,8 @@ def open_tables(
 
     Raises InputError with at most ten bad rows, one a line, and the count of the rest.
     """
+    if twice := set(extra) & set(tables.REGISTRATION_COLUMNS):
+        raise InputError(f"--extra {sorted(twice)[0]}: this column is used anyway")
     connection = connect(workspace, threads)
     ignored: dict[str, int] = {}
     stations = _source(connection, data, tables.STATIONS)
@@ -85,7 +90,8 @@ def open_tables(
     _load_listens(connection, _source(connection, data, tables.LISTENS), workspace, skip_bad_rows, ignored)
     genres = tuple(g for (g,) in connection.sql("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
     unknown = _count_unknown_picks(connection)
-    return Tables(connection, genres, tuple(extra), ignored | ({"picks of no known genre": unknown} if unknown else {}))
+    kinds = {name: _type_further(connection, name) for name in extra}
+    return Tables(connection, genres, kinds, ignored | ({"picks of no known genre": unknown} if unknown else {}))
 
 
 def connect(workspace: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -110,14 +116,18 @@ class Received:
 
 
 def read_registrations(
-    path: Path, *, workspace: Path, extra: Sequence[str] = (), skip_bad_rows: bool = False
+    path: Path, *, workspace: Path, extra: Mapping[str, str] | None = None, skip_bad_rows: bool = False
 ) -> Received:
-    """The registrations of a CSV or Parquet file, checked as `open_tables` does."""
+    """The registrations of a CSV or Parquet file, checked as `open_tables` does; `extra` as in `Tables`."""
+    extra = extra or {}
     connection = connect(workspace)
-    source = _open_file(connection, path, tables.REGISTRATIONS, _needed(tables.REGISTRATIONS, extra))
+    source = _open_file(connection, path, tables.REGISTRATIONS, _needed(tables.REGISTRATIONS, list(extra)))
     ignored: dict[str, int] = {}
-    columns = _registration_columns(source, extra)
-    _load(connection, source, _registration_rules(source), columns, skip_bad_rows, ignored)
+    rules = _registration_rules(source) + [_number(name) for name, kind in extra.items() if kind == NUMBER]
+    columns = _registration_columns(source, list(extra))
+    _load(connection, source, rules, columns, skip_bad_rows, ignored)
+    for name, kind in extra.items():
+        _type_further(connection, name, kind)
     ((rows,),) = connection.sql("SELECT count(*) FROM registrations").fetchall()
     return Received(connection, rows, ignored)
 
@@ -181,6 +191,10 @@ def _moment_rules(source: Source, field: str) -> list[Rule]:
     ]
 
 
+def _number(field: str) -> Rule:
+    return Rule(field, f'"{field}" IS NOT NULL AND TRY_CAST("{field}" AS DOUBLE) IS NULL', "is not a number")
+
+
 def _unique(field: str) -> Rule:
     return Rule(field, f"row_number() OVER (PARTITION BY {field} ORDER BY row) > 1", "appears a second time")
 
@@ -208,6 +222,19 @@ def _registration_columns(source: Source, extra: Sequence[str]) -> str:
             *(f'"{name}"' for name in extra),
         ]
     )
+
+
+def _type_further(connection: duckdb.DuckDBPyConnection, name: str, kind: str | None = None) -> str:
+    """Make a further column of the registrations numbers or text: as told, or numbers where every value is one."""
+    if kind is None:
+        asked = (
+            f'SELECT count("{name}") > 0 AND count("{name}") = count(TRY_CAST("{name}" AS DOUBLE)) FROM registrations'
+        )
+        ((numbers,),) = connection.sql(asked).fetchall()
+        kind = NUMBER if numbers else TEXT
+    wanted = "DOUBLE" if kind == NUMBER else "VARCHAR"
+    connection.execute(f'ALTER TABLE registrations ALTER "{name}" TYPE {wanted} USING TRY_CAST("{name}" AS {wanted})')
+    return kind
 
 
 def _listen_columns(source: Source) -> str:
@@ -353,7 +380,7 @@ def _complaints(
     connection: duckdb.DuckDBPyConnection, problems: str, source: Source, rules: list[Rule], total: int
 ) -> list[str]:
     fields = list(dict.fromkeys(rule.field for rule in rules))
-    values = ", ".join(f"{field}::VARCHAR" for field in fields)
+    values = ", ".join(f'"{field}"::VARCHAR' for field in fields)
     first = connection.sql(f"SELECT row, broken, {values} FROM ({problems}) ORDER BY row LIMIT {SHOWN}").fetchall()
     lines = [
         _complaint(source, rules[broken], row, dict(zip(fields, shown, strict=True))) for row, broken, *shown in first

@@ -52,7 +52,7 @@ class Dataset:
 
     examples: Examples
     genres: tuple[str, ...]
-    extra: tuple[str, ...]
+    extra: dict[str, str]
     catalogue: stations.Catalogue
     census: Census
     rule: LabelRule
@@ -116,7 +116,7 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
         return Dataset(
             examples=labelling.read_examples(labelled, reading.extra),
             genres=tables.genres,
-            extra=reading.extra,
+            extra=tables.extra,
             catalogue=stations.Catalogue.of(ingest.station_popularity(tables)),
             census=census,
             rule=rule,
@@ -213,7 +213,7 @@ def score(
         received = ingest.read_registrations(
             registrations, workspace=workspace, extra=extra, skip_bad_rows=skip_bad_rows
         )
-        people = labelling.read_people(received.connection, extra)
+        people = labelling.read_people(received.connection, tuple(extra))
         written = scoring.write(out, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
     return written, received.ignored
 
@@ -241,7 +241,7 @@ def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> e
             name,
             examples,
             known_genres=dataset.genres,
-            extra=dataset.extra,
+            extra=tuple(dataset.extra),
             without=learning.without,
             seed=learning.seed,
             tune_minutes=learning.tune_minutes,
