@@ -15,6 +15,7 @@ import pytest
 from test_bundle import pack
 
 from firstspin import bundle
+from firstspin.cloud.stores import open_scores
 from firstspin.recommender import Recommender
 from firstspin.records import Registration
 
@@ -146,6 +147,10 @@ def test_score_writes_parquet_and_refuses_what_it_does_not_know(made: Path, tmp_
     assert table.column_names == ["user_id", "genres", "probabilities"]
     assert {len(genres) for genres in table["genres"].to_pylist()} == {2}
     assert "ends in .csv or .parquet" in failed(*words, tmp_path / "o.xlsx")
+    assert firstspin(*words, f"sqlite:{tmp_path / 'o.db'}").returncode == 0
+    kept = open_scores(f"sqlite:{tmp_path / 'o.db'}").get("u0")
+    assert kept is not None
+    assert list(kept.genres) == table["genres"].to_pylist()[0]
 
 
 def test_a_bundle_that_is_none_is_one_clear_line(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ class Tables:
     """The checked tables `registrations`, `listens` and `stations`, as DuckDB relations of one connection.
 
     `registrations` and `stations` have a further column `row`: the position in the file, from 0. `ignored` counts
-    what was left out: bad rows by reason (only when asked to skip them) and picks that name no known genre. `extra` says
-    of each further column whether it holds "number" or "text".
+    what was left out: bad rows by reason (only when asked to skip them) and picks that name no known genre. `extra`
+    says of each further column whether it holds "number" or "text".
     """
 
     connection: duckdb.DuckDBPyConnection

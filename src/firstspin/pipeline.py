@@ -24,6 +24,7 @@ from firstspin.records import Census, Examples, InputError, LabelRule, Recommend
 
 if TYPE_CHECKING:
     from firstspin import bundle, evaluate, files, ingest, labelling, recommender, scoring, stations, world
+    from firstspin.cloud import stores
     from firstspin.models import predictor, registry
 else:
     bundle = lazily("firstspin.bundle")
@@ -36,6 +37,7 @@ else:
     registry = lazily("firstspin.models.registry")
     scoring = lazily("firstspin.scoring")
     stations = lazily("firstspin.stations")
+    stores = lazily("firstspin.cloud.stores")
     # world = lazily("firstspin.world")
 
 SCORECARD_PART = 5
@@ -203,18 +205,24 @@ def score(
     out: str,
     top: int | None = None,
     *,
+    now: datetime,
     skip_bad_rows: bool = False,
     progress: evaluate.Progress = silent,
 ) -> tuple[int, dict[str, int]]:
-    """Answer every registration of a file, in order; the number written and the rows skipped by reason."""
+    """Answer every registration of a file, in order; the number written and the rows skipped by reason.
+
+    `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
+    the bundle and `now`.
+    """
     answering = recommender.Recommender(bundle.load(path))
+    sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S}")
     extra = answering.bundle.manifest.extra
     with _workspace() as workspace:
         received = ingest.read_registrations(
             registrations, workspace=workspace, extra=extra, skip_bad_rows=skip_bad_rows
         )
         people = labelling.read_people(received.connection, tuple(extra))
-        written = scoring.write(out, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
+        written = scoring.write(sink, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
     return written, received.ignored
 
 
@@ -225,6 +233,14 @@ def score(
 def _workspace() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="firstspin-") as folder:
         yield Path(folder)
+
+
+def _sink(out: str, version: str) -> scoring.Sink:
+    scheme, _, name = out.partition(":")
+    if scheme in stores.OPENERS and name:
+        store = stores.open_scores(out)
+        return lambda batches: store.write(version, batches)
+    return scoring.file_sink(Path(out))
 
 
 def _rule(reading: Reading) -> LabelRule:

@@ -20,21 +20,27 @@ Batch = tuple[list[str], list[Ranking]]
 SCHEMA = pa.schema([(USER_ID, pa.string()), (GENRES, pa.list_(pa.string())), (PROBABILITIES, pa.list_(pa.float64()))])
 
 
-class Writer(Protocol):
-    """Takes all batches of answers; returns when they are safe."""
+class Sink(Protocol):
+    """Where batch answers go; returns when they are safe, all or none of them visible."""
 
-    def __call__(self, batches: Iterator[Batch]) -> None: ...
+    def __call__(self, batches: Iterator[Batch], /) -> None: ...
 
 
-def write(out: str, people: People, answering: Recommender, k: int | None, progress: Callable[[int], None]) -> int:
-    """Answer everyone and write to `out`: a .csv or .parquet file. Returns how many.
-
-    Raises InputError for an `out` of another kind, before anything is written.
-    """
-    path = Path(out)
+def file_sink(out: Path) -> Sink:
+    """A .csv or .parquet file, written beside and renamed. Raises InputError for a file of another kind."""
     writers: dict[str, Callable[[Path, Iterator[Batch]], None]] = {".csv": _to_csv, ".parquet": _to_parquet}
-    if path.suffix not in writers:
-        raise InputError(f"--out {out}: a file that ends in .csv or .parquet is needed")
+    if out.suffix not in writers:
+        raise InputError(f"--out {out}: a file that ends in .csv or .parquet, sqlite:PATH or dynamodb:TABLE is needed")
+
+    def sink(batches: Iterator[Batch], /) -> None:
+        with written_beside(out) as beside:
+            writers[out.suffix](beside, batches)
+
+    return sink
+
+
+def write(sink: Sink, people: People, answering: Recommender, k: int | None, progress: Callable[[int], None]) -> int:
+    """Answer everyone, the first k genres each (None: all of them), into a sink. Returns how many."""
     written = 0
 
     def answered() -> Iterator[Batch]:
@@ -45,8 +51,7 @@ def write(out: str, people: People, answering: Recommender, k: int | None, progr
             written += len(users)
             progress(written)
 
-    with written_beside(path) as beside:
-        writers[path.suffix](beside, answered())
+    sink(answered())
     return written
 
 

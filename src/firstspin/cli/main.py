@@ -185,14 +185,14 @@ def recommend(
 def score(
     bundle: BundlePath,
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
-    out: Annotated[str, typer.Option(help="File (.csv or .parquet) to write.")],
+    out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
     top: Annotated[int | None, typer.Option(help="How many genres a user; all if not given.", min=1)] = None,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Answer every registration of a file."""
     with terminal.progress("scoring") as progress:
         written, ignored = pipeline.score(
-            bundle, registrations, out, top, skip_bad_rows=skip_bad_rows, progress=progress
+            bundle, registrations, out, top, now=datetime.now(UTC), skip_bad_rows=skip_bad_rows, progress=progress
         )
     terminal.counted("left out", ignored)
     terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)

@@ -1,0 +1,187 @@
+"""Key-value stores of batch answers: written by `score`, read back one user at a time.
+
+Every run writes under its own version and then points `current` at it in one step, so a reader sees all of a run or
+nothing of it. The version before stays readable for those who have just read the pointer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+
+from firstspin.records import InputError, Ranking
+
+Batch = tuple[list[str], list[Ranking]]
+Rows = list[tuple[str, bytes]]
+CURRENT: Final = "#current"
+ITEMS_A_CALL: Final = 25
+"""DynamoDB takes no more in one BatchWriteItem."""
+
+TRIES: Final = 8
+KEPT: Final = timedelta(days=3)
+TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 5, "retries": {"max_attempts": 3, "mode": "standard"}}
+
+
+class Scores(Protocol):
+    """Answers by user."""
+
+    def write(self, version: str, batches: Iterator[Batch]) -> None:
+        """Keep a run's answers and make them the current ones."""
+
+    def get(self, user_id: str) -> Ranking | None:
+        """The current answer for a user, its source "batch"; None when there is none."""
+
+
+class SqliteScores:
+    """Answers in an SQLite file; the two latest versions are kept."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS scores "
+            "(version TEXT, user_id TEXT, answer BLOB, PRIMARY KEY (version, user_id)) WITHOUT ROWID"
+        )
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS current (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT)"
+        )
+
+    def write(self, version: str, batches: Iterator[Batch]) -> None:
+        before = self._version()
+        for rows in map(_rows, batches):
+            with _transaction(self._connection) as connection:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", [(version, user, answer) for user, answer in rows]
+                )
+        with _transaction(self._connection) as connection:
+            connection.execute("INSERT OR REPLACE INTO current VALUES (1, ?)", [version])
+        with _transaction(self._connection) as connection:
+            connection.execute("DELETE FROM scores WHERE version NOT IN (?, ?)", [version, before])
+
+    def get(self, user_id: str) -> Ranking | None:
+        found = self._connection.execute(
+            "SELECT answer FROM scores JOIN current USING (version) WHERE user_id = ?", [user_id]
+        ).fetchone()
+        return _ranking(found[0]) if found else None
+
+    def _version(self) -> str | None:
+        found = self._connection.execute("SELECT version FROM current").fetchone()
+        return str(found[0]) if found else None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A transaction of a connection in autocommit mode."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+class DynamoScores:
+    """Answers in a DynamoDB table with the keys `user_id` (hash) and `version` (range), all text.
+
+    Items of a run expire by the attribute `expires` (epoch seconds) where the table has it as its time to live.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        client: Any,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        rng: np.random.Generator | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._table, self._client, self._sleep, self._now = table, client, sleep, now
+        self._rng = rng or np.random.default_rng()
+
+    def write(self, version: str, batches: Iterator[Batch]) -> None:
+        expires = str(int((self._now() + KEPT).timestamp()))
+        for rows in map(_rows, batches):
+            for start in range(0, len(rows), ITEMS_A_CALL):
+                self._put(
+                    [
+                        {
+                            "user_id": {"S": user},
+                            "version": {"S": version},
+                            "answer": {"B": answer},
+                            "expires": {"N": expires},
+                        }
+                        for user, answer in rows[start : start + ITEMS_A_CALL]
+                    ]
+                )
+        pointer = {"user_id": {"S": CURRENT}, "version": {"S": CURRENT}, "points_to": {"S": version}}
+        self._client.put_item(TableName=self._table, Item=pointer)
+
+    def get(self, user_id: str) -> Ranking | None:
+        pointer = self._item(CURRENT, CURRENT)
+        found = self._item(user_id, pointer["points_to"]["S"]) if pointer else None
+        return _ranking(bytes(found["answer"]["B"])) if found else None
+
+    def _item(self, user_id: str, version: str) -> dict[str, Any] | None:
+        key = {"user_id": {"S": user_id}, "version": {"S": version}}
+        item: dict[str, Any] | None = self._client.get_item(TableName=self._table, Key=key).get("Item")
+        return item
+
+    def _put(self, items: list[dict[str, Any]]) -> None:
+        """Write at most 25 items; what DynamoDB leaves unprocessed is sent again, ever later."""
+        left = {self._table: [{"PutRequest": {"Item": item}} for item in items]}
+        for attempt in range(TRIES):
+            left = self._client.batch_write_item(RequestItems=left)["UnprocessedItems"]
+            if not left:
+                return
+            self._sleep(float(self._rng.uniform(0, 0.05 * 2**attempt)))
+        unwritten = len(left[self._table])
+        raise InputError(f"DynamoDB table {self._table} left {unwritten} items unwritten after {TRIES} tries")
+
+
+def _rows(batch: Batch) -> Rows:
+    """A batch as keys and encoded answers; a user who stands twice in it counts once, the later answer."""
+    return list({user: msgspec.json.encode(ranking) for user, ranking in zip(*batch, strict=True)}.items())
+
+
+def _ranking(answer: bytes) -> Ranking | None:
+    """A stored answer; None for one that is malformed, so that the caller falls back."""
+    try:
+        found = msgspec.json.decode(answer, type=Ranking)
+    except msgspec.MsgspecError:
+        return None
+    return Ranking(found.genres, found.probabilities, "batch")
+
+
+def _sqlite(name: str) -> Scores:
+    return SqliteScores(Path(name))
+
+
+def _dynamodb(name: str) -> Scores:
+    try:
+        client = import_module("boto3").client("dynamodb", config=import_module("botocore.config").Config(**TIMEOUTS))
+    except ModuleNotFoundError:
+        raise InputError(f"dynamodb:{name} needs boto3: pip install 'firstspin[aws]'") from None
+    return DynamoScores(name, client)
+
+
+OPENERS: Final[dict[str, Callable[[str], Scores]]] = {"sqlite": _sqlite, "dynamodb": _dynamodb}
+
+
+def open_scores(url: str) -> Scores:
+    """The store of a URL, sqlite:PATH or dynamodb:TABLE. Raises InputError for any other."""
+    scheme, _, name = url.partition(":")
+    if scheme not in OPENERS or not name:
+        raise InputError(f"{url!r} is no store: sqlite:PATH or dynamodb:TABLE is needed")
+    return OPENERS[scheme](name)
