@@ -1,0 +1,144 @@
+"""The image's entrypoint, in SageMaker's words: `firstspin-container train` and `firstspin-container serve`.
+
+Folders lie under /opt/ml, or under SAGEMAKER_BASE_DIR where that is set, so that the same entrypoint runs in tests.
+The hyperparameters are `firstspin train`'s options by name, all text, as SageMaker hands them over.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Final, TypeVar
+
+import msgspec
+
+from firstspin import pipeline
+from firstspin.records import InputError, LabelRule
+
+CHANNEL: Final = "training"
+Number = TypeVar("Number", int, float)
+LONGEST_FAILURE: Final = 1024
+"""SageMaker shows no more of output/failure."""
+
+
+def main() -> None:
+    """Run as SageMaker runs it: one argument, train or serve."""
+    base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+    what = sys.argv[1] if len(sys.argv) > 1 else ""
+    if what == "train":
+        signal.signal(signal.SIGTERM, _stopped)
+        sys.exit(train(base))
+    if what == "serve":
+        sys.argv[1:] = ["--bundle", str(base / "model"), "--host", "0.0.0.0", "--port", _port()]
+        importlib.import_module("firstspin.service.__main__").main()
+    sys.stderr.write("usage: firstspin-container train|serve\n")
+    sys.exit(2)
+
+
+def train(base: Path) -> int:
+    """Learn from the channel `training` and leave the bundle in `model`; on failure say why in `output/failure`."""
+    try:
+        model, reading, learning = _options(_hyperparameters(base))
+        with tempfile.TemporaryDirectory(prefix="firstspin-") as folder:
+            packed, _, card = pipeline.train(
+                base / "input" / "data" / CHANNEL,
+                Path(folder) / "bundle",
+                model,
+                reading=reading,
+                learning=learning,
+                progress=_tell,
+            )
+            shutil.copytree(Path(folder) / "bundle", base / "model", dirs_exist_ok=True)
+    except (InputError, OSError) as problem:
+        return _fail(base, str(problem))
+    except SystemExit:
+        return _fail(base, "stopped before the model was ready")
+    figures = card.figures[packed.manifest.predictor.model]
+    for name in ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss"):
+        sys.stdout.write(f"valid_{name.replace('@', '')}={figures[name].value:.6f};\n")  # what tuning reads
+    sys.stdout.write(f"bundle={packed.id};\n")
+    return 0
+
+
+def _hyperparameters(base: Path) -> dict[str, str]:
+    path = base / "input" / "config" / "hyperparameters.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+    except msgspec.MsgspecError as problem:
+        raise InputError(f"hyperparameters.json: {problem}") from None
+
+
+def _options(told: dict[str, str]) -> tuple[str, pipeline.Reading, pipeline.Learning]:
+    """`firstspin train`'s options out of hyperparameters; a word that is none of them is refused."""
+    model = told.pop("model", "auto")
+    reading = pipeline.Reading(_names(told.pop("extra", "")), _yes(told.pop("skip_bad_rows", "")), _rule(told))
+    seed, tune = (told.pop(name, "0") for name in ("seed", "tune"))
+    learning = pipeline.Learning(
+        _names(told.pop("without", "")), _number("seed", seed, int), _number("tune", tune, float)
+    )
+    _refuse_unknown(told)
+    return model, reading, learning
+
+
+def _rule(told: dict[str, str]) -> LabelRule:
+    ends = told.pop("data_ends", "")
+    try:
+        moment = datetime.fromisoformat(ends.removesuffix("Z")) if ends else None
+    except ValueError:
+        raise InputError(f"hyperparameter data_ends: {ends!r} is not a date or time") from None
+    return LabelRule(
+        _number("gap_days", told.pop("gap_days", "30"), int),
+        _number("window_days", told.pop("window_days", "30"), int),
+        _number("least_seconds", told.pop("least_seconds", "600"), float),
+        moment,
+    )
+
+
+def _number(name: str, text: str, kind: type[Number]) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"hyperparameter {name}: {text!r} is not a number") from None
+
+
+def _refuse_unknown(told: Mapping[str, str]) -> None:
+    # SageMaker adds words of its own, each with this beginning
+    if unknown := [name for name in told if not name.startswith(("sagemaker_", "_tuning"))]:
+        raise InputError(f"hyperparameter {unknown[0]}: `firstspin train` has no such option")
+
+
+def _fail(base: Path, reason: str) -> int:
+    output = base / "output"
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "failure").write_text(reason[:LONGEST_FAILURE], encoding="utf-8")
+    sys.stderr.write(reason + "\n")
+    return 1
+
+
+def _stopped(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM in training: SageMaker kills after 120 s, so stop now and leave nothing half written."""
+    sys.exit(1)
+
+
+def _tell(step: str, done: float) -> None:
+    sys.stderr.write(f"{done:6.1%} {step}\n")
+
+
+def _port() -> str:
+    return os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _yes(text: str) -> bool:
+    return text.lower() in {"1", "true", "yes"}
