@@ -46,7 +46,7 @@ def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: 
         source=ranking.source,
         genres=tuple(map(GenreChance, shown, ranking.probabilities[:SHOWN_GENRES])),
         stations=stations,
-        message=_message(stations[0], picks) if stations else None,
+        message=message(stations[0], picks) if stations else None,
         carousels=_carousels(ranking.genres, picks, catalogue),
     )
 
@@ -57,7 +57,8 @@ def _first_stations(genres: Sequence[str], catalogue: Catalogue) -> tuple[Statio
     return _filled(best, catalogue.popular, SHOWN_STATIONS, set())
 
 
-def _message(station: Station, picks: Collection[str]) -> Message:
+def message(station: Station, picks: Collection[str]) -> Message:
+    """The in-app message about a station, to someone with these picks."""
     return Message(station.station_id, f"Start with {station.name}", _reason(station.genre, picks))
 
 
@@ -67,14 +68,19 @@ def _reason(genre: str, picks: Collection[str]) -> str:
     return f"{genre} is popular with people like you" if picks else f"{genre} is popular with newcomers"
 
 
+def carousel(genre: str, tiles: Iterable[Station], picks: Collection[str]) -> Carousel:
+    """A genre's row of the home page, to someone with these picks."""
+    title = f"Because you picked {genre}" if genre in picks else genre
+    return Carousel(title, genre, tuple(station.station_id for station in tiles))
+
+
 def _carousels(genres: Sequence[str], picks: Collection[str], catalogue: Catalogue) -> tuple[Carousel, ...]:
     used: set[str] = set()
     carousels = []
     for genre in genres[:CAROUSELS]:
         tiles = _filled(catalogue.by_genre.get(genre, ()), catalogue.popular, TILES, used)
         used.update(station.station_id for station in tiles)
-        title = f"Because you picked {genre}" if genre in picks else genre
-        carousels.append(Carousel(title, genre, tuple(station.station_id for station in tiles)))
+        carousels.append(carousel(genre, tiles, picks))
     return tuple(carousels)
 
 

@@ -1,0 +1,150 @@
+"""Registration -> the bytes of its answer, in one pass.
+
+What an answer is made of is known when the bundle is loaded: a genre's name and best station, its carousel, its
+message. They are written down once as JSON; answering puts them together. The result is byte for byte what
+`msgspec.json.encode(recommender.recommend(registration))` gives, which is also what answers wherever a genre has too
+few stations for its own carousel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from firstspin.recommender import Recommender
+from firstspin.records import Ranking, Recommendation, Registration, Station, normal
+from firstspin.service.wire import Asked, Encoding, csv_row
+from firstspin.stations import CAROUSELS, SHOWN_GENRES, SHOWN_STATIONS, TILES, carousel, message
+
+log = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Answering(Protocol):
+    """Whoever answers: a model, or what stands in for it."""
+
+    @property
+    def model(self) -> str:
+        """The bundle's id, as every answer names it."""
+
+    def one(self, registration: Registration) -> tuple[bytes, str]:
+        """The answer as JSON, and the source it names."""
+
+    def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
+        """The answers in the encoding of the question, in order, and the source of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A genre's parts of an answer as JSON; pairs are for a genre not picked, and picked."""
+
+    chance: bytes
+    station: bytes
+    carousel: tuple[bytes, bytes]
+    message: tuple[bytes, bytes]  # for people who picked something
+    message_for_all: bytes  # for people who picked nothing
+
+
+class Answers:
+    """Answers from one bundle."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+        self.model = recommender.bundle.id
+        self._genres = self._written()
+        self._told = False
+
+    def one(self, registration: Registration) -> tuple[bytes, str]:
+        return self._filled(registration, self._ranked(registration))
+
+    def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
+        rankings = self._all_ranked(asked.registrations)
+        if asked.encoding is Encoding.csv:
+            return [(csv_row(ranking), ranking.source) for ranking in rankings]
+        return [self._filled(*pair) for pair in zip(asked.registrations, rankings, strict=True)]
+
+    def _ranked(self, registration: Registration) -> Ranking:
+        try:
+            return self._recommender.rank(registration)
+        except Exception as problem:  # the newcomer gets an answer all the same; its `source` tells, and is counted
+            self._tell(problem)
+            return self._recommender.by_rule(registration)
+
+    def _all_ranked(self, registrations: Sequence[Registration]) -> list[Ranking]:
+        try:
+            return list(self._recommender.rankings(registrations))
+        except Exception:  # as above, and only for those whom it concerns
+            return [self._ranked(registration) for registration in registrations]
+
+    def _tell(self, problem: Exception) -> None:
+        """Log the cause, once."""
+        if not self._told:
+            log.error("the model failed; the business rule answers", extra={"problem": type(problem).__name__})
+        self._told = True
+
+    def _filled(self, registration: Registration, ranking: Ranking) -> tuple[bytes, str]:
+        try:
+            shown = [self._genres[genre] for genre in ranking.genres[:SHOWN_GENRES]]
+        except KeyError:  # a genre with few stations
+            return _encode(self._recommender.fill(registration, ranking)), ranking.source
+        picks = registration.genres and {normal(pick) for pick in registration.genres}
+        chances = _encode(ranking.probabilities[:SHOWN_GENRES])[1:-1].split(b",")
+        first = shown[0]
+        told = [genre in picks for genre in ranking.genres[:SHOWN_GENRES]]
+        return b"".join(
+            (
+                b'{"model":"',
+                self.model.encode(),
+                b'","source":"',
+                ranking.source.encode(),
+                b'","genres":[',
+                b",".join([written.chance + chance + b"}" for written, chance in zip(shown, chances, strict=True)]),
+                b'],"stations":[',
+                b",".join([written.station for written in shown]),
+                b'],"message":',
+                first.message[told[0]] if picks else first.message_for_all,
+                b',"carousels":[',
+                b",".join([written.carousel[picked] for written, picked in zip(shown, told, strict=True)]),
+                b"]}",
+            )
+        ), ranking.source
+
+    def _written(self) -> dict[str, _Written]:
+        """The parts of every genre that has stations enough to need no other's; none unless all lists are as long."""
+        if (
+            not SHOWN_GENRES == SHOWN_STATIONS == CAROUSELS
+            or len(self._recommender.bundle.predictor.genres) < CAROUSELS
+        ):
+            return {}
+        by_genre = self._recommender.bundle.catalogue.by_genre
+        return {genre: _write(genre, stations) for genre, stations in by_genre.items() if len(stations) >= TILES}
+
+
+def _write(genre: str, stations: Sequence[Station]) -> _Written:
+    best, tiles = stations[0], stations[:TILES]
+    return _Written(
+        chance=b'{"genre":' + _encode(genre) + b',"probability":',
+        station=_encode(best),
+        carousel=(_encode(carousel(genre, tiles, ())), _encode(carousel(genre, tiles, {genre}))),
+        message=(_encode(message(best, {""})), _encode(message(best, {genre}))),
+        message_for_all=_encode(message(best, ())),
+    )
+
+
+class NoModel:
+    """Answers while there is no model yet: nothing is recommended, and `source` says so."""
+
+    model = "none"
+
+    def one(self, registration: Registration) -> tuple[bytes, str]:  # noqa: ARG002
+        return _encode(Recommendation(self.model, "no-model", ())), "no-model"
+
+    def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
+        if asked.encoding is Encoding.csv:
+            return [(csv_row(Ranking((), (), "no-model")), "no-model")] * len(asked.registrations)
+        return [self.one(registration) for registration in asked.registrations]

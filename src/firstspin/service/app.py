@@ -1,0 +1,180 @@
+"""Requests -> replies: which path does what. The hot path is one call from body to body; nothing here waits.
+
+A reply of several newcomers is made in pieces between which other requests are answered. Whatever goes wrong inside,
+the newcomer gets an answer whose `source` says so: no request is answered with a 5xx because of what it holds.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import sleep
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from firstspin.service.answers import Answering, NoModel
+from firstspin.service.connection import RETRY, Reply, Request
+from firstspin.service.metrics import ROUTES, Tallies, Tally
+from firstspin.service.wire import SPELLINGS, Asked, Encoding, Reader, Refusal, check_accept, encoding_of, join
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 32
+"""So many newcomers are answered without letting others in between."""
+
+TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
+_ANY: Final = (None, b"*/*", b"application/json, */*")
+_ALLOW: Final = {"GET": b"allow: GET, HEAD\r\n", "POST": b"allow: POST\r\n"}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A model with the reader of the fields it asks for: taken once at the start of a request, so never mixed."""
+
+    answering: Answering
+    reader: Reader
+
+    @staticmethod
+    def nothing() -> Serving:
+        """What answers before there is a model."""
+        return Serving(NoModel(), Reader())
+
+
+class App:
+    """The service's state, and its answer to any request."""
+
+    def __init__(self, tallies: Tallies, tally: Tally, now: Callable[[], int], *, without_model: bool = False) -> None:
+        """`now` gives nanoseconds that only ever grow; `without_model` is to answer before there is a model."""
+        self._now = now
+        self._tallies, self._tally = tallies, tally
+        self._without_model = without_model
+        self._serving: Serving | None = None
+        self.draining = False
+        self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply]]]] = {
+            "/invocations": ("POST", self._invocations),
+            "/ping": ("GET", self._ping),
+            "/metrics": ("GET", self._metrics),
+            "/": ("GET", self._home),
+        }
+
+    def serve(self, serving: Serving) -> None:
+        """Answer from this model from the next request on."""
+        self._serving = serving
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should come here."""
+        return not self.draining and (self._serving is not None or self._without_model)
+
+    def refused(self, status: int) -> None:
+        """A request was turned away before it came here."""
+        self._tally.request("other", status, 0)
+
+    def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
+        start = self._now()
+        try:
+            reply = self._routed(request)
+        except Refusal as refusal:
+            reply = _refused(refusal)
+        except Exception as problem:
+            reply = self._failed(problem)
+        route = request.path if request.path in ROUTES else "page" if request.path in self._routes else "other"
+        if not isinstance(reply, Reply):
+            return self._awaited(reply, route, start)
+        self._tally.request(route, reply.status, self._now() - start)
+        return reply
+
+    def _routed(self, request: Request) -> Reply | Awaitable[Reply]:
+        method, answer = self._routes.get(request.path, ("", None))
+        if answer is None:
+            raise Refusal(404, "not_found", "there is nothing at this path")
+        if request.method != method and (request.method, method) != ("HEAD", "GET"):
+            refusal = Refusal(405, "method_not_allowed", f"this path takes {method}")
+            return Reply(405, refusal.body(), headers=_ALLOW[method])
+        return answer(request)
+
+    async def _awaited(self, reply: Awaitable[Reply], route: str, start: int) -> Reply:
+        try:
+            done = await reply
+        except Refusal as refusal:
+            done = _refused(refusal)
+        except Exception as problem:
+            done = self._failed(problem)
+        self._tally.request(route, done.status, self._now() - start)
+        return done
+
+    def _failed(self, problem: Exception) -> Reply:
+        log.error("a request failed", extra={"problem": type(problem).__name__}, exc_info=True)
+        return _refused(Refusal(500, "internal", "this is our mistake"))
+
+    # --------------------------------------------------------------------------------------------------- the hot path
+
+    def _invocations(self, request: Request) -> Reply | Awaitable[Reply]:
+        serving = self._now_serving()
+        start = self._now()
+        asked = serving.reader.read(request.body, _encoding(request))
+        read = self._now()
+        self._tally.took("read", read - start)
+        if asked.alone:
+            body, source = serving.answering.one(asked.registrations[0])
+            self._tally.answer(source)
+            self._tally.took("answer", self._now() - read)
+            return Reply(200, body)
+        if len(asked.registrations) <= AT_ONCE:
+            return Reply(200, join(self._several(serving, asked), asked), asked.encoding.encode())
+        return self._many(serving, asked)
+
+    def _several(self, serving: Serving, asked: Asked) -> list[bytes]:
+        start = self._now()
+        answers = list(serving.answering.several(asked))
+        for _, source in answers:
+            self._tally.answer(source)
+        self._tally.took("answer", self._now() - start)
+        return [body for body, _ in answers]
+
+    async def _many(self, serving: Serving, asked: Asked) -> Reply:
+        parts: list[bytes] = []
+        for start in range(0, len(asked.registrations), AT_ONCE):
+            await sleep(0)  # whoever asks about one newcomer comes first
+            part = Asked(asked.registrations[start : start + AT_ONCE], asked.encoding)
+            parts += self._several(serving, part)
+        return Reply(200, join(parts, asked), asked.encoding.encode())
+
+    def _now_serving(self) -> Serving:
+        if self._serving is not None:
+            return self._serving
+        if self._without_model:
+            return Serving.nothing()
+        raise Refusal(503, "no_model", "there is no model yet; try again in a moment")
+
+    # ----------------------------------------------------------------------------------------------------- operation
+
+    def _ping(self, request: Request) -> Reply:  # noqa: ARG002
+        if self.ready:
+            return Reply(200, b"")
+        return _refused(Refusal(503, "not_ready", "draining" if self.draining else "there is no model yet"))
+
+    def _metrics(self, request: Request) -> Reply:  # noqa: ARG002
+        return Reply(200, self._tallies.text(), TEXT)
+
+    def _home(self, request: Request) -> Reply:  # noqa: ARG002
+        model = self._serving.answering.model if self._serving else "no model yet"
+        text = f"firstspin: recommendations for people who have only just registered.\nModel {model}.\n"
+        return Reply(200, text.encode(), b"text/plain; charset=utf-8")
+
+
+def _encoding(request: Request) -> Encoding:
+    headers = request.headers
+    kind = headers.get(b"content-type", b"")
+    encoding = _KNOWN_TYPES.get(kind) or encoding_of(kind.decode("latin-1"))
+    accept = headers.get(b"accept")
+    if accept not in _ANY and accept != kind:
+        check_accept((accept or b"").decode("latin-1"), encoding)
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Refusal(415, "unsupported_content_encoding", "send the body uncompressed")
+    return encoding
+
+
+def _refused(refusal: Refusal) -> Reply:
+    return Reply(refusal.status, refusal.body(), headers=RETRY if refusal.status in (429, 503) else b"")

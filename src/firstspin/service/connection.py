@@ -1,0 +1,358 @@
+"""HTTP/1.1 on a socket: what a request must pass before the service sees it, and how an answer leaves.
+
+httptools (Node's llhttp) parses, strictly; this file keeps the limits that no Python server keeps by default: a size
+for the head (431) and the body (413, before reading all), a deadline for the head, the body (408), an idle connection
+and a slow reader, a number of connections, and of requests answered in one turn of the loop (503 with Retry-After).
+
+Answering is mostly a matter of microseconds, so the handler is called where the request ends, without a task. It may
+return a future instead; requests behind it on the same connection then wait their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, NamedTuple, cast
+
+import httptools
+
+from firstspin.service.wire import LARGEST_BODY, Refusal
+
+JSON: Final = b"application/json"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+RETRY: Final = b"retry-after: 1\r\n"
+
+_BEGIN: Final = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Request(NamedTuple):
+    """A request that arrived whole. Header names are in lower case; of a header given twice the last counts."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+class Reply(NamedTuple):
+    """What goes back. `headers` are further ones, each ended by CR LF."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: bytes = b""
+
+
+Handler = Callable[[Request], Reply | Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds; per connection, except the last two, which are per worker."""
+
+    head: int = 16_384
+    body: int = LARGEST_BODY
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    write_seconds: float = 30.0
+    linger_seconds: float = 2.0
+    connections: int = 4_096
+    in_flight: int = 512
+
+
+class Hub:
+    """All connections of a worker, and what they share."""
+
+    def __init__(
+        self, handler: Handler, limits: Limits, loop: asyncio.AbstractEventLoop, refused: Callable[[int], None]
+    ) -> None:
+        """`refused` is told the status of every request that never reaches the handler."""
+        self.handler, self.limits, self.loop, self.refused = handler, limits, loop, refused
+        self.connections: dict[Connection, None] = {}
+        self.idle: dict[Connection, None] = {}  # the longest idle first
+        self.now = loop.time()  # as of the last sweep: near enough for deadlines
+        self.admitted = 0  # in this turn of the loop
+        self.head = b""  # further headers of every answer, each ended by CR LF
+        self.closing = False  # every answer from now on is the connection's last
+
+    def protocol(self) -> Connection:
+        """A connection to come."""
+        return Connection(self)
+
+    def admit(self) -> bool:
+        """Whether there is room for one more request in this turn of the loop.
+
+        All requests that have arrived are answered one after the other in one turn; who would wait too long behind the
+        others is told to come back, which takes a tenth of the time.
+        """
+        if self.admitted == 0:
+            self.loop.call_soon(self._next_turn)
+        self.admitted += 1
+        return self.admitted <= self.limits.in_flight
+
+    def _next_turn(self) -> None:
+        self.admitted = 0
+
+    def sweep(self) -> None:
+        """Close what is past its deadline. To be called about twice a second."""
+        self.now = self.loop.time()
+        for connection in [c for c in self.connections if c.deadline < self.now]:
+            connection.expire()
+
+    def opened(self, connection: Connection) -> None:
+        self.connections[connection] = None
+        if len(self.connections) > self.limits.connections:
+            if self.idle:
+                next(iter(self.idle)).close()
+            else:
+                connection.refuse(Refusal(503, "too_many_connections", "try again in a moment"))
+
+    def gone(self, connection: Connection) -> None:
+        self.connections.pop(connection, None)
+        self.idle.pop(connection, None)
+
+    def close(self) -> None:
+        """Answer what has begun to arrive, and nothing after it."""
+        self.closing = True
+        for connection in list(self.idle):
+            connection.close()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_body",
+        "_ending",
+        "_head",
+        "_headers",
+        "_hub",
+        "_in_head",
+        "_parser",
+        "_paused",
+        "_queue",
+        "_refused",
+        "_size",
+        "_task",
+        "_transport",
+        "_url",
+        "deadline",
+    )
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[tuple[Request, bool]] = deque()
+        self._task: asyncio.Future[Reply] | None = None
+        self._refused: Refusal | None = None
+        self._paused = False  # the client reads more slowly than we write
+        self._ending = False  # the last answer is written; what still arrives is thrown away
+        self._in_head, self._head = True, 0
+        self._url, self._headers, self._body, self._size = (
+            b"",
+            cast("dict[bytes, bytes]", {}),
+            cast("list[bytes]", []),
+            0,
+        )
+        self.deadline = hub.now + hub.limits.head_seconds
+
+    # -------------------------------------------------------------------------------------------- the loop calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._hub.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        if self._in_head and self._too_long(data):
+            self.refuse(Refusal(431, "header_too_large", f"headers may be {self._hub.limits.head} bytes in all"))
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.refuse(Refusal(400, "upgrade_refused", "this service speaks HTTP/1.1 only"))
+        except httptools.HttpParserError:
+            self.refuse(Refusal(400, "malformed_request", "this is not a request in HTTP/1.1"))
+        if self._refused and not self._ending:
+            self.refuse(self._refused)
+
+    def eof_received(self) -> bool:
+        return self._task is not None  # who only half closed still gets the answer
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._hub.idle.pop(self, None)
+        self._transport.pause_reading()
+        self.deadline = self._hub.now + self._hub.limits.write_seconds
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if not self._ending:
+            self._rest()
+            self._answer_queue()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._ending = True
+        self._queue.clear()
+        self._hub.gone(self)
+
+    # ----------------------------------------------------------------------------------------- the parser calls these
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._url, self._headers, self._body, self._size = b"", {}, [], 0
+        if self._task is None:
+            self.deadline = self._hub.now + self._hub.limits.head_seconds
+        self._hub.idle.pop(self, None)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head = False, 0
+        if self._task is None:
+            self.deadline = self._hub.now + self._hub.limits.body_seconds
+        length = self._headers.get(b"content-length")
+        if length is not None and int(length) > self._hub.limits.body:
+            self._refused = self._too_large()
+        elif b"expect" in self._headers and self._task is None and not self._ending:
+            self._transport.write(CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > self._hub.limits.body:
+            self._refused, self._body = self._too_large(), []
+        elif not self._refused:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        if self._refused or self._ending:
+            return
+        if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
+            self._refused = Refusal(400, "malformed_request", "there is no Host header")
+            return
+        path, _, query = self._url.partition(b"?")
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        method = self._parser.get_method().decode()
+        request = Request(method, path.decode("latin-1"), query, self._headers, body)
+        self._body = []
+        if self._task or self._queue or self._paused:
+            self._queue.append((request, self._parser.should_keep_alive()))
+            self._transport.pause_reading()
+        else:
+            self._answer(request, self._parser.should_keep_alive())
+
+    # -------------------------------------------------------------------------------------------------------- answering
+
+    def _answer(self, request: Request, keep_alive: bool) -> None:
+        hub = self._hub
+        if not hub.admit() and request.path != "/ping":
+            refusal = Refusal(503, "overloaded", "try again in a moment")
+            hub.refused(503)
+            self._write(Reply(503, refusal.body(), JSON, RETRY), request.method, keep_alive)
+            return
+        reply = hub.handler(request)
+        if isinstance(reply, Reply):
+            self._write(reply, request.method, keep_alive)
+            return
+        self.deadline = float("inf")
+        self._task = asyncio.ensure_future(reply, loop=hub.loop)
+        self._task.add_done_callback(lambda task: self._done(task, request.method, keep_alive))
+
+    def _done(self, task: asyncio.Future[Reply], method: str, keep_alive: bool) -> None:
+        self._task = None
+        if self._ending:
+            return
+        self._write(task.result(), method, keep_alive)
+        self._answer_queue()
+
+    def _answer_queue(self) -> None:
+        while self._queue and not (self._task or self._paused or self._ending):
+            self._answer(*self._queue.popleft())
+        if not (self._queue or self._task or self._paused or self._ending):
+            self._transport.resume_reading()
+
+    def _write(self, reply: Reply, method: str, keep_alive: bool) -> None:
+        last = not keep_alive or self._hub.closing
+        self._transport.write(
+            b"".join(
+                (
+                    _BEGIN[reply.status],
+                    b"content-type: ",
+                    reply.content_type,
+                    b"\r\ncontent-length: ",
+                    str(len(reply.body)).encode(),
+                    b"\r\n",
+                    self._hub.head,
+                    reply.headers,
+                    b"connection: close\r\n\r\n" if last else b"\r\n",
+                    b"" if method == "HEAD" else reply.body,
+                )
+            )
+        )
+        if last:
+            self._end()
+        elif not self._queue and not self._paused:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Between two requests, unless the next one has begun."""
+        if self._head or not self._in_head:
+            return
+        self.deadline = self._hub.now + self._hub.limits.idle_seconds
+        self._hub.idle[self] = None
+
+    # ---------------------------------------------------------------------------------------------------------- ending
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer something that can't be served, and end the connection."""
+        self._hub.refused(refusal.status)
+        if self._task or self._queue:  # answers before this one are still owed, so this one can't be given
+            self.close()
+            return
+        headers = RETRY if refusal.status == 503 else b""
+        self._write(Reply(refusal.status, refusal.body(), JSON, headers), "GET", keep_alive=False)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._ending or self._paused or self in self._hub.idle:
+            self._transport.abort()
+        elif self._in_head and not self._head:
+            self.close()  # nothing was ever sent
+        else:
+            self.refuse(Refusal(408, "too_slow", "the request did not arrive in time"))
+
+    def _end(self) -> None:
+        """Half close, and read on for a moment: closing with unread data would take the answer away from the client."""
+        self._ending = True
+        self._queue.clear()
+        self._hub.idle.pop(self, None)
+        self.deadline = self._hub.now + self._hub.limits.linger_seconds
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """End the connection when what is written has left."""
+        self._ending = True
+        self._hub.idle.pop(self, None)
+        self.deadline = self._hub.now + self._hub.limits.linger_seconds
+        self._transport.close()
+
+    def _too_long(self, data: bytes) -> bool:
+        """Whether the head, of which this is the next part, outgrows its limit."""
+        limit = self._hub.limits.head
+        self._head += len(data)
+        return self._head > limit and data.find(b"\r\n\r\n", 0, limit + len(data) - self._head + 4) < 0
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "body_too_large", f"a body may have {self._hub.limits.body} bytes")

@@ -1,0 +1,143 @@
+"""What the service counts, in memory that outlives its workers.
+
+Every worker owns a row of whole numbers in memory which it shares with the process that started it: counting costs an
+addition, a worker that is killed takes no count with it, and the one in its place goes on in the same row. Any worker
+can tell the sum of all rows. Labels come from fixed lists, so their number is known beforehand.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+ROUTES: Final = ("/invocations", "/v1/recommendations", "/v1/events", "/ping", "/metrics", "page", "other")
+STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 429, 431, 500, 503)
+SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model")
+HOPS: Final = ("read", "answer", "whole")
+RELOADS: Final = ("done", "refused", "rollback")
+BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
+
+_COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...], ...]], ...]] = (
+    ("firstspin_requests", "Requests answered", ("route", "status"), (ROUTES, STATUSES)),
+    ("firstspin_answers", "Newcomers answered, by what answered them", ("source",), (SOURCES,)),
+    ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
+    ("firstspin_worker_starts", "Workers started", (), ()),
+    ("firstspin_worker_deaths", "Workers that ended unasked", (), ()),
+    ("firstspin_exposures_dropped", "Exposures that could not be kept", (), ()),
+)
+_GAUGES: Final = (
+    ("firstspin_connections", "Open connections"),
+    ("firstspin_ready", "Workers that can answer"),
+)
+_LATENCY: Final = "firstspin_latency_seconds"
+
+
+def _laid_out() -> dict[tuple[object, ...], int]:
+    """(name, label values…) -> position in a row."""
+    keys: list[tuple[object, ...]] = [
+        (name, *labels) for name, _, _, values in _COUNTERS for labels in product(*values)
+    ]
+    keys += [(name,) for name, _ in _GAUGES]
+    keys += [(_LATENCY, hop, bucket) for hop in HOPS for bucket in (*range(len(BUCKETS) + 1), "sum")]
+    return {key: position for position, key in enumerate(keys)}
+
+
+_PLACE: Final = _laid_out()
+
+
+class Tally:
+    """One row: what one process counts."""
+
+    def __init__(self, cells: memoryview) -> None:
+        self._cells = cells
+        self._requests = {key[1:]: place for key, place in _PLACE.items() if key[0] == "firstspin_requests"}
+        self._answers = {key[1]: place for key, place in _PLACE.items() if key[0] == "firstspin_answers"}
+        self._hops = {hop: _PLACE[_LATENCY, hop, 0] for hop in HOPS}
+
+    def request(self, route: str, status: int, nanoseconds: int) -> None:
+        """A request was answered."""
+        place = self._requests.get((route, status))
+        if place is not None:
+            self._cells[place] += 1
+        self.took("whole", nanoseconds)
+
+    def answer(self, source: str) -> None:
+        """A newcomer was answered."""
+        self._cells[self._answers[source]] += 1
+
+    def took(self, hop: str, nanoseconds: int) -> None:
+        """A part of answering took so long."""
+        first = self._hops[hop]
+        self._cells[first + bisect_left(BUCKETS, nanoseconds // 1000)] += 1
+        self._cells[first + len(BUCKETS) + 1] += nanoseconds
+
+    def count(self, name: str, *labels: object) -> None:
+        """One more of anything else."""
+        self._cells[_PLACE[(name, *labels)]] += 1
+
+    def gauge(self, name: str, value: int) -> None:
+        """How many there are now."""
+        self._cells[_PLACE[(name,)]] = value
+
+    def died(self) -> None:
+        """The process is gone: counts stay, what it had at the moment is no more."""
+        for name, _ in _GAUGES:
+            self.gauge(name, 0)
+
+
+class Tallies(Collector):
+    """The rows of all processes of a service. Make it before any of them is forked."""
+
+    def __init__(self, processes: int) -> None:
+        self._width = len(_PLACE)
+        self._memory = mmap.mmap(-1, 8 * self._width * processes)
+        self._cells = memoryview(self._memory).cast("Q")
+        self._processes = processes
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def row(self, process: int) -> Tally:
+        """The row of one process."""
+        return Tally(self._cells[process * self._width : (process + 1) * self._width])
+
+    def text(self) -> bytes:
+        """As Prometheus reads it."""
+        return generate_latest(self._registry)
+
+    def total(self, name: str, *labels: object) -> int:
+        """The sum over all processes."""
+        place = _PLACE[(name, *labels)]
+        return sum(self._cells[place :: self._width])
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        for name, help_text, labels, values in _COUNTERS:
+            counter = CounterMetricFamily(name, help_text, labels=labels)
+            for combination in product(*values):
+                if (total := self.total(name, *combination)) or not labels:
+                    counter.add_metric([str(value) for value in combination], total)
+            yield counter
+        for name, help_text in _GAUGES:
+            yield GaugeMetricFamily(name, help_text, self.total(name))
+        latency = HistogramMetricFamily(
+            _LATENCY, "Time to answer, by hop: reading, answering, and whole", labels=["hop"]
+        )
+        for hop in HOPS:
+            latency.add_metric([hop], *self._histogram(hop))
+        yield latency
+
+    def _histogram(self, hop: str) -> tuple[list[tuple[str, float]], float]:
+        below, buckets = 0, []
+        for position, bound in enumerate([*(microseconds / 1e6 for microseconds in BUCKETS), "+Inf"]):
+            below += self.total(_LATENCY, hop, position)
+            buckets.append((str(bound), float(below)))
+        return buckets, self.total(_LATENCY, hop, "sum") / 1e9

@@ -1,0 +1,245 @@
+"""Bodies <-> records: JSON, JSON Lines and CSV, the same rules at every door (HTTP, Lambda).
+
+Reading is strict: a field nobody knows, the text "30" for an age, true or 30.5 are refused, not guessed at. The rules
+where bodies could be read in two ways: of a key given twice the last counts; a genre picked twice counts once; empty
+lines are skipped; an empty CSV cell is an answer not given. No error repeats anything that was sent.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Final
+
+import msgspec
+
+from firstspin.records import MAX_TEXT, InputError, Ranking, Registration, with_further_fields
+from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, PICK_SEPARATOR, USER_ID
+
+LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
+MOST_INSTANCES: Final = 10_000
+INSTANCES: Final = "instances"
+
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_PLACE: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[[0-9]+\])+)`$")
+
+
+class Encoding(StrEnum):
+    """How a body is written down. The answer is written as the question was."""
+
+    json = "application/json"
+    lines = "application/jsonlines"
+    csv = "text/csv"
+
+
+SPELLINGS: Final = {
+    "application/json": Encoding.json,
+    "application/jsonlines": Encoding.lines,
+    "application/x-ndjson": Encoding.lines,
+    "text/csv": Encoding.csv,
+}
+
+
+class Refusal(Exception):
+    """A request that gets no answer: an HTTP status, a code that programs may rely on, and a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status, self.code, self.message = status, code, message
+
+    def body(self) -> bytes:
+        """As it goes over the wire."""
+        return msgspec.json.encode({"error": {"code": self.code, "message": self.message}})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a body asks: about whom, in order, and whether it was one object rather than a list."""
+
+    registrations: Sequence[Registration]
+    encoding: Encoding
+    alone: bool = False
+
+
+# ------------------------------------------------------------------------------------------------------------- headers
+
+
+def encoding_of(content_type: str) -> Encoding:
+    """The encoding that a Content-Type names; JSON where there is none. Refusal 415 for any other."""
+    media, _, parameters = content_type.partition(";")
+    found = SPELLINGS.get(media.strip().lower() or "application/json")
+    if found is None:
+        raise Refusal(415, "unsupported_content_type", f"send one of {', '.join(SPELLINGS)}")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().lower().partition("=")
+        if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
+            raise Refusal(415, "unsupported_charset", "send UTF-8")
+    return found
+
+
+def check_accept(accept: str, encoding: Encoding) -> None:
+    """Refusal 406 unless an Accept header takes an answer in the encoding of the request."""
+    welcome = {name for name, kind in SPELLINGS.items() if kind is encoding}
+    welcome |= {"*/*", encoding.partition("/")[0] + "/*"}
+    for part in accept.lower().split(","):
+        media, *parameters = (word.strip() for word in part.split(";"))
+        refused = any(re.fullmatch(r"q=0(\.0*)?", parameter.replace(" ", "")) for parameter in parameters)
+        if media in welcome and not refused:
+            return
+    raise Refusal(406, "not_acceptable", f"this request is answered in {encoding}, the encoding it was sent in")
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+class Reader:
+    """Reads bodies for a service that asks the `extra` fields too, `numbers` among them being numbers.
+
+    With `of_users` every registration must carry a `user_id`; it is then an attribute of what `read` gives.
+    """
+
+    def __init__(self, extra: Sequence[str] = (), numbers: Sequence[str] = (), *, of_users: bool = False) -> None:
+        if taken := sorted({INSTANCES, USER_ID} & set(extra)):
+            raise InputError(f"a further field can't be called {taken[0]!r}: requests use that name")
+        asked = with_further_fields(extra)
+        self._one = _with(asked, USER_ID, UserId) if of_users else asked
+        self._of_users = of_users
+        alone = _with(asked, USER_ID, UserId | msgspec.UnsetType, msgspec.UNSET) if of_users else asked
+        body = _with(alone, INSTANCES, tuple[self._one, ...] | msgspec.UnsetType, msgspec.UNSET)  # type: ignore[name-defined]
+        self._decode_body = msgspec.json.Decoder(body).decode
+        self._decode_one = msgspec.json.Decoder(self._one).decode
+        self._nothing = body()
+        self._names = ((USER_ID,) if of_users else ()) + (AGE, GENDER, COUNTRY, GENRES, *extra)
+        self._numbers = frozenset(numbers)
+
+    def read(self, body: bytes, encoding: Encoding) -> Asked:
+        """Everyone a body asks about. Refusal 400 for what can't be read, 422 for what can but isn't a registration."""
+        if encoding is Encoding.json:
+            return self._from_json(body)
+        rows = self._from_lines(body) if encoding is Encoding.lines else self._from_csv(body)
+        found = list(islice(rows, MOST_INSTANCES + 1))
+        _check_number(found)
+        if not found:
+            raise Refusal(400, "empty", "the body holds no registration")
+        return Asked(found, encoding)
+
+    def _from_json(self, body: bytes) -> Asked:
+        asked = _decoded(self._decode_body, body)
+        several: Sequence[Registration] | msgspec.UnsetType = getattr(asked, INSTANCES)
+        if several is msgspec.UNSET:
+            if self._of_users and getattr(asked, USER_ID) is msgspec.UNSET:
+                raise Refusal(422, "invalid", f"Object missing required field `{USER_ID}`")
+            return Asked((asked,), Encoding.json, alone=True)
+        if msgspec.structs.replace(asked, **{INSTANCES: msgspec.UNSET}) != self._nothing:
+            raise Refusal(422, "invalid", f"fields beside `{INSTANCES}`: give one registration or a list, not both")
+        _check_number(several)
+        return Asked(several, Encoding.json)
+
+    def _from_lines(self, body: bytes) -> Iterator[Registration]:
+        for number, line in enumerate(body.split(b"\n"), 1):
+            if line.strip():
+                yield _decoded(self._decode_one, line, f"line {number}: ")
+
+    def _from_csv(self, body: bytes) -> Iterator[Registration]:
+        try:
+            text = body.decode("utf-8-sig")  # spreadsheets put a byte order mark in front
+        except UnicodeDecodeError:
+            raise Refusal(400, "malformed", "the body is not UTF-8") from None
+        names: Sequence[str] = self._names
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        for number, row in enumerate(_lines(rows), 1):
+            if number == 1 and (header := self._header(row)):
+                names = header
+            elif row:
+                yield self._from_row(names, row, f"line {number}: ")
+
+    def _header(self, row: Sequence[str]) -> list[str] | None:
+        names = [cell.strip().lower() for cell in row]
+        known = set(names) <= set(self._names) and len(set(names)) == len(names)
+        return names if known and names else None
+
+    def _from_row(self, names: Sequence[str], row: Sequence[str], where: str) -> Registration:
+        if len(row) != len(names):
+            raise Refusal(422, "invalid", f"{where}{len(row)} cells instead of {len(names)}")
+        told = {name: self._cell(name, cell) for name, cell in zip(names, row, strict=True) if cell.strip()}
+        try:
+            return msgspec.convert(told, self._one)
+        except msgspec.ValidationError as problem:
+            raise Refusal(422, "invalid", where + _said(problem)) from None
+
+    def _cell(self, name: str, cell: str) -> object:
+        if name == GENRES:
+            return [pick for pick in cell.split(PICK_SEPARATOR) if pick.strip()]
+        if name == AGE and _WHOLE_NUMBER.fullmatch(cell.strip()):
+            return int(cell)
+        if name in self._numbers and _NUMBER.fullmatch(cell.strip()):
+            return float(cell)
+        return cell
+
+
+def _with(
+    asked: type[Registration], name: str, kind: object, default: object = msgspec.NODEFAULT
+) -> type[Registration]:
+    return msgspec.defstruct(  # type: ignore[return-value]
+        asked.__name__, [(name, kind, default)], bases=(asked,), frozen=True, kw_only=True, forbid_unknown_fields=True
+    )
+
+
+def _decoded(decode: Callable[[bytes], Registration], body: bytes, where: str = "") -> Registration:
+    try:
+        return decode(body)
+    except msgspec.ValidationError as problem:
+        if str(problem).startswith("Expected `object`") and " at " not in str(problem):
+            raise Refusal(400, "not_an_object", f"{where}a registration is a JSON object") from None
+        raise Refusal(422, "invalid", where + _said(problem)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refusal(400, "malformed", f"{where}the body is not JSON") from None
+
+
+def _said(problem: msgspec.ValidationError) -> str:
+    """What msgspec found wrong, only where its words are types, limits and places, never what was sent."""
+    text = str(problem)
+    place = _PLACE.search(text)
+    words = text.partition(" - at ")[0]
+    if not words.startswith(("Expected ", "Object missing required field", "Number out", "Integer value out")):
+        words = "there is a field that this service does not ask for"
+    return f"{words} - at `{place[1][1:]}`" if place else words
+
+
+def _check_number(found: Sequence[Registration]) -> None:
+    if len(found) > MOST_INSTANCES:
+        raise Refusal(413, "too_many_instances", f"ask about at most {MOST_INSTANCES} newcomers at once")
+
+
+def _lines(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error:
+        raise Refusal(400, "malformed", "the body is not CSV") from None
+
+
+# ----------------------------------------------------------------------------------------------------------- answering
+
+
+def join(parts: Iterable[bytes], asked: Asked) -> bytes:
+    """The answers, each already written down in the encoding of the question, as one body."""
+    if asked.encoding is Encoding.json:
+        joined = b",".join(parts)
+        return joined if asked.alone else b'{"predictions":[' + joined + b"]}"
+    return b"".join([part + b"\n" for part in parts])
+
+
+def csv_row(ranking: Ranking) -> bytes:
+    """All genres of a ranking and their probabilities, as `firstspin score` writes them; no line end."""
+    line = io.StringIO()
+    probabilities = PICK_SEPARATOR.join(map(repr, ranking.probabilities))
+    csv.writer(line, lineterminator="").writerow([PICK_SEPARATOR.join(ranking.genres), probabilities])
+    return line.getvalue().encode()

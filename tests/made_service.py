@@ -1,0 +1,140 @@
+"""A running service for tests: the real process on a port of its own, and a client that speaks raw HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Service:
+    """The process and where it answers."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """One request on a connection of its own: status, headers in lower case, body."""
+        with self.connect() as connection:
+            return exchange(connection, request(method, path, body, **headers))
+
+    def recommend(self, **told: Any) -> dict[str, Any]:
+        """An answer to one registration, which must be given."""
+        status, _, body = self.ask("POST", "/invocations", json.dumps(told).encode())
+        assert status == 200, body
+        return json.loads(body)  # type: ignore[no-any-return]
+
+    def connect(self, port: int | None = None) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port or self.port), timeout=20)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def wait_for(self, words: str, times: int = 1, seconds: float = 20) -> None:
+        """Until these words stand in the log."""
+        until = time.monotonic() + seconds
+        while self.log.read_text().count(words) < times:
+            assert time.monotonic() < until, f"{words!r} never came: {self.log.read_text()[-2000:]}"
+            time.sleep(0.02)
+
+
+@contextmanager
+def serving(bundle: Path, *options: str, ready: bool = True) -> Iterator[Service]:
+    """`firstspin serve` on a free port; killed at the end with all its children if it has not ended."""
+    log = bundle.parent / f"serve-{time.monotonic_ns()}.log"
+    command = [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", "0", *options]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=dict(os.environ)
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "http://" in line, log.read_text()
+        service = Service(process, int(line.rsplit(":", 1)[1].split()[0].strip("/")), log)
+        if ready:
+            wait_until_ready(service)
+        yield service
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        finally:
+            kill_group(process.pid)
+            process.communicate()
+
+
+def wait_until_ready(service: Service, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with suppress(OSError):
+            if service.ask("GET", "/ping")[0] == 200:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"never ready: {service.log.read_text()[-2000:]}")
+
+
+def kill_group(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
+    """A request as bytes; JSON unless `content_type` says otherwise."""
+    told = {"host": "test"}
+    if body or method == "POST":
+        told |= {"content-type": "application/json", "content-length": str(len(body))}
+    told |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def exchange(connection: socket.socket, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+    connection.sendall(sent)
+    return reply(connection)
+
+
+def reply(connection: socket.socket, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
+    """The next answer on a connection; an OSError where it ends before."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _more(connection)
+    first, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = first.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    while not head and len(body) < int(headers.get("content-length", "0")):
+        body += _more(connection)
+    return int(status.split()[1]), headers, body
+
+
+def closes(connection: socket.socket) -> bool:
+    """Whether the server ends the connection, within the socket's timeout."""
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def _more(connection: socket.socket) -> bytes:
+    more = connection.recv(65536)
+    if not more:
+        raise ConnectionResetError("the service closed the connection")
+    return more

@@ -1,0 +1,240 @@
+"""The app behind the socket: every path, every encoding, and an answer for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import made_people
+import msgspec
+import pytest
+from test_bundle import pack
+
+from firstspin import bundle
+from firstspin.recommender import Recommender
+from firstspin.records import Registration, Station
+from firstspin.service.answers import Answers
+from firstspin.service.app import App, Serving
+from firstspin.service.connection import Reply, Request
+from firstspin.service.metrics import Tallies
+from firstspin.service.wire import Asked, Encoding, Reader
+from firstspin.service.worker import load
+from firstspin.stations import Catalogue
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = tmp_path_factory.mktemp("bundle") / "b"
+    pack(made)
+    return made
+
+
+@pytest.fixture
+def app(folder: Path) -> App:
+    made = new_app()
+    made.serve(load(folder, 13))
+    return made
+
+
+def new_app(**options: Any) -> App:
+    tallies = Tallies(1)
+    return App(tallies, tallies.row(0), count(0, 1000).__next__, **options)
+
+
+def ask(app: App, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
+    told = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    reply = app(Request(method, path, b"", told, body))
+    if isinstance(reply, Reply):
+        return reply
+
+    async def awaited() -> Reply:
+        return await reply
+
+    return asyncio.run(awaited())
+
+
+def code(reply: Reply) -> str:
+    return str(json.loads(reply.body)["error"]["code"])
+
+
+# ----------------------------------------------------------------------------------------------------------- answering
+
+
+def test_an_answer_is_what_the_recommender_gives_to_the_last_byte(app: App, folder: Path) -> None:
+    recommender = Recommender(bundle.load(folder))
+    for registration in made_people.examples(50, 3).registrations:
+        expected = msgspec.json.encode(recommender.recommend(registration))
+        assert ask(app, "POST", "/invocations", msgspec.json.encode(registration)).body == expected
+
+
+def test_prepared_parts_say_the_same_as_the_slow_way(folder: Path) -> None:
+    loaded = bundle.load(folder)
+    genres = tuple(f"G{i}" for i in range(4)) + made_people.GENRES
+    many = [(Station(f"{genre}-{i}", f'"{genre}" & {i}é', genre), float(i)) for genre in genres for i in range(9)]
+    ranked = Recommender(
+        bundle.Bundle(
+            loaded.id,
+            loaded.manifest,
+            Six(loaded.predictor.encoder),  # type: ignore[arg-type]
+            loaded.rule,
+            Catalogue.of(many),
+        )
+    )
+    answers = Answers(ranked)
+    for picks in ((), ("G1",), ("G1", "G0"), ("Rock", "nothing known"), ("nothing known",)):
+        registration = Registration(age=31, genres=picks)
+        assert answers.one(registration)[0] == msgspec.json.encode(ranked.recommend(registration))
+
+
+class Six:
+    """A predictor that likes six genres, whoever asks."""
+
+    genres = ("G1", "G0", "Rock", "G2", "Jazz", "G3")
+
+    def __init__(self, encoder: object) -> None:
+        self.encoder = encoder
+
+    def rank(self, registration: Registration, source: str = "model") -> Any:  # noqa: ARG002
+        return msgspec.convert(
+            {"genres": self.genres, "probabilities": (0.5, 0.25, 0.1, 1e-06, 0.0, 0.0), "source": source},
+            bundle.Ranking,
+        )
+
+
+def test_several_are_answered_in_order_as_each_alone(app: App) -> None:
+    people = made_people.examples(70, 5).registrations
+    alone = [ask(app, "POST", "/invocations", msgspec.json.encode(person)).body for person in people]
+    instances = msgspec.json.encode({"instances": people})
+    assert msgspec.json.decode(ask(app, "POST", "/invocations", instances).body) == {
+        "predictions": [msgspec.json.decode(body) for body in alone]
+    }
+    lines = b"\n".join(map(msgspec.json.encode, people))
+    reply = ask(app, "POST", "/invocations", lines, content_type="application/x-ndjson")
+    assert reply.body == b"".join(body + b"\n" for body in alone)
+    assert reply.content_type == b"application/jsonlines"
+
+
+def test_csv_is_answered_in_csv_with_all_genres(app: App, folder: Path) -> None:
+    ranking = Recommender(bundle.load(folder)).rank(Registration(age=31, genres=("Rock",)))
+    reply = ask(app, "POST", "/invocations", b"31,,,Rock\n,,,\n", content_type="text/csv")
+    first, second, end = reply.body.decode().split("\n")
+    assert first == "|".join(ranking.genres) + "," + "|".join(map(repr, ranking.probabilities))
+    assert sorted(second.split(",")[0].split("|")) == sorted(made_people.GENRES)
+    assert end == ""
+
+
+def test_cases_6_to_8_anyone_is_answered_and_source_says_by_what(app: App) -> None:
+    asked: dict[str, dict[str, object]] = {
+        "model": {"age": 31, "gender": "does not say", "country": "Atlantis", "genres": ["Polka", "Rock"]},
+        "popular": {"gender": "x", "genres": ["Polka"]},
+        "under-age": {"age": 12, "gender": "female", "genres": ["Rock"]},
+    }
+    for source, told in asked.items():
+        answer = json.loads(ask(app, "POST", "/invocations", json.dumps(told).encode()).body)
+        assert answer["source"] == source
+        assert len(answer["genres"]) == 4
+    assert json.loads(ask(app, "POST", "/invocations", b"{}").body)["source"] == "popular"
+    child = json.loads(ask(app, "POST", "/invocations", b'{"age":0,"genres":["Rock"]}').body)
+    assert child["genres"][0]["genre"] == "Rock"
+
+
+class Broken:
+    """A model that fails whoever asks."""
+
+    genres = made_people.GENRES
+
+    def __init__(self, encoder: object) -> None:
+        self.encoder = encoder
+
+    def rank(self, *_: object) -> None:
+        raise FloatingPointError("no answer")
+
+    rankings = rank
+
+
+def test_a_model_that_fails_is_replaced_by_the_rule_and_the_answer_says_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = bundle.load(folder)
+    broken = bundle.Bundle(
+        loaded.id,
+        loaded.manifest,
+        Broken(loaded.predictor.encoder),
+        loaded.rule,
+        loaded.catalogue,  # type: ignore[arg-type]
+    )
+    answers = Answers(Recommender(broken))
+    body, source = answers.one(Registration(age=31, genres=("Rock",)))
+    assert (source, json.loads(body)["genres"][0]["genre"]) == ("rule", "Rock")
+    several = Asked((Registration(age=31), Registration(age=41)), Encoding.json)
+    assert [source for _, source in answers.several(several)] == ["rule", "rule"]
+    assert [record.getMessage() for record in caplog.records] == ["the model failed; the business rule answers"]
+
+
+def test_case_30_without_a_model_the_service_is_not_ready_unless_told_to_answer_all_the_same() -> None:
+    waiting = new_app()
+    assert ask(waiting, "GET", "/ping").status == 503
+    reply = ask(waiting, "POST", "/invocations", b"{}")
+    assert (reply.status, code(reply), reply.headers) == (503, "no_model", b"retry-after: 1\r\n")
+    answering = new_app(without_model=True)
+    assert ask(answering, "GET", "/ping").status == 200
+    assert json.loads(ask(answering, "POST", "/invocations", b'{"age":31}').body)["source"] == "no-model"
+    assert ask(answering, "POST", "/invocations", b"31,,,\n", content_type="text/csv").body == b",\n"
+
+
+def test_the_answer_names_the_model(app: App, folder: Path) -> None:
+    assert json.loads(ask(app, "POST", "/invocations", b"{}").body)["model"] == bundle.load(folder).id
+
+
+# ------------------------------------------------------------------------------------------------------------ refusing
+
+
+def test_case_12_other_paths_are_404_and_other_methods_405_with_allow(app: App) -> None:
+    assert code(ask(app, "GET", "/nowhere")) == "not_found"
+    reply = ask(app, "GET", "/invocations")
+    assert (reply.status, reply.headers) == (405, b"allow: POST\r\n")
+    reply = ask(app, "DELETE", "/ping")
+    assert (reply.status, reply.headers) == (405, b"allow: GET, HEAD\r\n")
+
+
+def test_case_11_types_are_negotiated(app: App) -> None:
+    assert ask(app, "POST", "/invocations", b"{}", content_type="text/plain").status == 415
+    assert ask(app, "POST", "/invocations", b"{}", accept="text/html").status == 406
+    assert ask(app, "POST", "/invocations", b"{}", accept="application/json;q=0.5, */*;q=0.1").status == 200
+
+
+def test_case_9_a_compressed_body_is_never_unpacked(app: App) -> None:
+    assert (
+        code(ask(app, "POST", "/invocations", b"\x1f\x8b", content_encoding="gzip")) == "unsupported_content_encoding"
+    )
+
+
+def test_a_mistake_of_ours_is_a_500_without_a_word_of_the_request(app: App) -> None:
+    app.serve(Serving(None, Reader()))  # type: ignore[arg-type]
+    reply = ask(app, "POST", "/invocations", b'{"gender":"secret"}')
+    assert (reply.status, code(reply)) == (500, "internal")
+    assert b"secret" not in reply.body
+
+
+# ------------------------------------------------------------------------------------------------------------ counting
+
+
+def test_metrics_tell_requests_answers_and_latency(app: App) -> None:
+    ask(app, "POST", "/invocations", b"{}")
+    ask(app, "POST", "/invocations", b"{")
+    ask(app, "GET", "/nowhere/with/any/name")
+    text = ask(app, "GET", "/metrics").body.decode()
+    assert 'firstspin_requests_total{route="/invocations",status="200"} 1.0' in text
+    assert 'firstspin_requests_total{route="/invocations",status="400"} 1.0' in text
+    assert 'firstspin_requests_total{route="other",status="404"} 1.0' in text
+    assert 'firstspin_answers_total{source="popular"} 1.0' in text
+    assert 'firstspin_latency_seconds_count{hop="whole"} 3.0' in text
+
+
+def test_draining_turns_readiness_off_and_goes_on_answering(app: App) -> None:
+    app.draining = True
+    assert ask(app, "GET", "/ping").status == 503
+    assert ask(app, "POST", "/invocations", b"{}").status == 200

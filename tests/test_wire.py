@@ -1,0 +1,212 @@
+"""Bodies become records by strict rules, and no error repeats what was sent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from firstspin.records import Ranking, Registration
+from firstspin.service.wire import Asked, Encoding, Reader, Refusal, check_accept, csv_row, encoding_of, join
+
+reader = Reader()
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")  # tests never judge time: the machine is shared
+WOMAN = Registration(age=31, gender="female", country="US", genres=("Rock", "Jazz"))
+
+
+def refused(body: bytes, encoding: Encoding = Encoding.json, reader: Reader = reader) -> tuple[int, str, str]:
+    with pytest.raises(Refusal) as caught:
+        reader.read(body, encoding)
+    return caught.value.status, caught.value.code, caught.value.message
+
+
+def status(body: bytes, encoding: Encoding) -> int:
+    try:
+        reader.read(body, encoding)
+    except Refusal as refusal:
+        return refusal.status
+    return 200
+
+
+def test_one_object_is_one_registration() -> None:
+    asked = reader.read(b'{"age":31,"gender":"female","country":"US","genres":["Rock","Jazz"]}', Encoding.json)
+    assert asked.alone
+    assert [(r.age, r.gender, r.country, r.genres) for r in asked.registrations] == [
+        (31, "female", "US", ("Rock", "Jazz"))
+    ]
+
+
+def test_every_field_may_be_missing_or_null() -> None:
+    assert reader.read(b"{}", Encoding.json).registrations[0].genres == ()
+    assert reader.read(b'{"age":null,"gender":null,"country":null}', Encoding.json).registrations[0].age is None
+
+
+def test_instances_lines_and_rows_keep_their_order() -> None:
+    several = reader.read(b'{"instances":[{"age":31},{},{"genres":["Jazz"]}]}', Encoding.json)
+    lines = reader.read(b'{"age":31}\r\n{}\n\n{"genres":["Jazz"]}\n', Encoding.lines)
+    rows = reader.read(b"31,,,\r\n,,,\n\n,,,Jazz\n", Encoding.csv)
+    assert several.registrations == tuple(lines.registrations) == tuple(rows.registrations)
+    assert not several.alone
+
+
+def test_a_csv_header_is_recognised_by_its_names_and_may_reorder() -> None:
+    body = "\ufeffgenres,Age,country,gender\nRock|Jazz,31,US,female\n".encode()
+    assert reader.read(body, Encoding.csv).registrations == [WOMAN]
+    assert reader.read(b"age\n31\n", Encoding.csv).registrations == [Registration(age=31)]
+
+
+def test_further_fields_are_text_or_numbers_as_training_saw_them() -> None:
+    asking = Reader(("device", "visits"), ("visits",))
+    from_json = asking.read(b'{"device":"5","visits":5}', Encoding.json).registrations[0]
+    from_csv = asking.read(b"device,visits\n5,5\n", Encoding.csv).registrations[0]
+    assert [(r.device, r.visits) for r in (from_json, from_csv)] == [("5", 5.0)] * 2  # type: ignore[attr-defined]
+
+
+def test_users_come_with_their_id() -> None:
+    asking = Reader(of_users=True)
+    assert asking.read(b'{"user_id":"007","age":31}', Encoding.json).registrations[0].user_id == "007"  # type: ignore[attr-defined]
+    two = asking.read(b'{"instances":[{"user_id":"1"},{"user_id":"2"}]}', Encoding.json)
+    assert [r.user_id for r in two.registrations] == ["1", "2"]  # type: ignore[attr-defined]
+    assert refused(b"{}", reader=asking)[:2] == (422, "invalid")
+    assert refused(b'{"instances":[{}]}', reader=asking)[:2] == (422, "invalid")
+    assert refused(b'{"user_id":"1","instances":[]}', reader=asking)[:2] == (422, "invalid")
+
+
+NOT_JSON = (b"", b" ", b"{", b'{"age":3', b'{"age":NaN}', b'{"age":Infinity}', b"{} {}", b"age=31", b"\x16\x03\x01")
+NOT_UTF8 = (b"\xff\xfe{}", b"\xef\xbb\xbf{}", b'{"gender":"\xff"}', b'{"gender":"\\ud800"}', b'{"gender":"\\udc00 on"}')
+
+
+@pytest.mark.parametrize("body", NOT_JSON + NOT_UTF8)
+def test_cases_1_to_3_what_is_not_json_is_400(body: bytes) -> None:
+    assert refused(body)[:2] == (400, "malformed")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"[", b"null", b'"31"', b"31", b"true"])
+def test_case_1_json_that_is_not_an_object_is_400(body: bytes) -> None:
+    assert refused(body)[:2] == (400, "not_an_object")
+
+
+WRONG_AGES = (b'"30"', b"true", b"30.5", b"30.0", b"1e400", b"9" * 5000, b"-1", b"121", b"{}", b"[" * 100_000)
+WRONG_FIELDS = (b'"genres":"Rock"', b'"genres":[1]', b'"genres":null', b'"genres":[[', b'"gender":"%b"' % (b"x" * 201))
+
+
+@pytest.mark.parametrize("age", WRONG_AGES)
+def test_cases_2_4_5_and_7_an_impossible_age_is_422(age: bytes) -> None:
+    assert refused(b'{"age":' + age + b"}")[:2] == (422, "invalid")
+
+
+@pytest.mark.parametrize("field", [*WRONG_FIELDS, b'"born":"2031-01-01"', b'"x":' + b"[" * 100_000, b'"user_id":"7"'])
+def test_cases_4_and_5_what_is_no_registration_is_422(field: bytes) -> None:
+    assert refused(b"{" + field + b"}")[:2] == (422, "invalid")
+
+
+def test_case_4_of_a_key_given_twice_the_last_counts_and_ten_thousand_genres_are_refused() -> None:
+    assert reader.read(b'{"age":1,"age":31}', Encoding.json).registrations[0].age == 31
+    many = json.dumps({"genres": ["g"] * 10_000}).encode()
+    assert refused(many)[:2] == (422, "invalid")
+    assert refused(b'{"instances":[' + b"{}," * 10_000 + b"{}]}")[:2] == (413, "too_many_instances")
+    assert refused(b"{}\n" * 10_001, Encoding.lines)[:2] == (413, "too_many_instances")
+
+
+@pytest.mark.parametrize("cell", ["30.5", "true", "thirty", "1e1", "121", "9" * 5000, "0x1f", "3 1", "NaN"])
+def test_case_5_csv_is_as_strict_as_json(cell: str) -> None:
+    assert refused(f"{cell},,,\n".encode(), Encoding.csv)[:2] == (422, "invalid")
+
+
+@pytest.mark.parametrize("body", [b"31,female\n", b"31,female,US,Rock,more\n"])
+def test_a_csv_row_has_the_cells_of_the_header(body: bytes) -> None:
+    assert refused(body, Encoding.csv)[:2] == (422, "invalid")
+
+
+@pytest.mark.parametrize("body", [b'31,"fem,US,Rock', b"\xff,,,", b"\x00,,,", b'"a"b,,,', b",,," + b"x" * 200_000])
+def test_what_is_not_csv_is_400(body: bytes) -> None:
+    assert refused(body, Encoding.csv)[0] in (400, 422)
+
+
+def test_a_body_with_no_registration_is_refused() -> None:
+    assert refused(b"\n\n", Encoding.lines)[:2] == (400, "empty")
+    assert refused(b"age,gender,country,genres\n", Encoding.csv)[:2] == (400, "empty")
+
+
+def test_errors_name_the_place_and_never_repeat_what_was_sent() -> None:
+    assert refused(b'{"instances":[{},{"age":"secret31"}]}')[2].endswith("at `instances[1].age`")
+    assert refused(b'{}\n{"age":"secret31"}\n', Encoding.lines)[2].startswith("line 2: ")
+    for body in (b'{"secret31":1}', b'{"gender":{"secret31":1}}', b'{"genres":["a",{"secret31":[]}]}', b"secret31"):
+        assert "secret31" not in refused(body)[2]
+    assert "secret31" not in refused(b"secret31,,,\n", Encoding.csv)[2]
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding"),
+    [
+        ("", Encoding.json),
+        ("application/json", Encoding.json),
+        ("Application/JSON; charset=UTF-8", Encoding.json),
+        ("application/x-ndjson", Encoding.lines),
+        ("application/jsonlines", Encoding.lines),
+        ("text/csv; header=present", Encoding.csv),
+    ],
+)
+def test_content_types_name_encodings(header: str, encoding: Encoding) -> None:
+    assert encoding_of(header) is encoding
+
+
+@pytest.mark.parametrize("header", ["text/plain", "application/x-npy", "application/json; charset=latin-1", "json"])
+def test_case_11_other_content_types_are_415(header: str) -> None:
+    with pytest.raises(Refusal, match="415"):
+        encoding_of(header)
+
+
+def test_case_11_an_answer_in_another_encoding_is_406() -> None:
+    for fine in ("*/*", "application/*", "text/html, application/json;q=0.9", "application/json"):
+        check_accept(fine, Encoding.json)
+    for other in ("text/html", "application/json;q=0", "image/*", ""):
+        with pytest.raises(Refusal, match="406"):
+            check_accept(other, Encoding.json)
+
+
+def test_answers_are_joined_as_the_question_was_written() -> None:
+    one, two = b'{"a":1}', b'{"b":2}'
+    assert join([one], Asked((WOMAN,), Encoding.json, alone=True)) == one
+    assert join([one, two], Asked((WOMAN,) * 2, Encoding.json)) == b'{"predictions":[{"a":1},{"b":2}]}'
+    assert join([one, two], Asked((WOMAN,) * 2, Encoding.lines)) == b'{"a":1}\n{"b":2}\n'
+    assert csv_row(Ranking(("Rock", 'R, "n" B'), (0.75, 0.25), "model")) == b'"Rock|R, ""n"" B",0.75|0.25'
+
+
+@given(st.binary(max_size=200), st.sampled_from(Encoding))
+def test_any_bytes_are_read_or_refused(body: bytes, encoding: Encoding) -> None:
+    assert status(body, encoding) in (200, 400, 413, 422)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["age", "genres", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["age", "gender", "country", "genres", "instances", "x"]), JSON))
+def test_any_json_is_read_or_refused(told: dict[str, object]) -> None:
+    assert status(json.dumps(told).encode(), Encoding.json) in (200, 400, 422)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "age": st.none() | st.integers(0, 120),
+            "gender": st.none() | st.text(max_size=200),
+            "country": st.none() | st.text(max_size=200),
+            "genres": st.lists(st.text(max_size=200), max_size=100),
+        },
+    )
+)
+def test_every_valid_registration_is_read(told: dict[str, object]) -> None:
+    body = json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    if any("\ud800" <= letter <= "\udfff" for letter in json.dumps(told, ensure_ascii=False)):
+        return
+    read = reader.read(body, Encoding.json).registrations[0]
+    assert list(read.genres) == told.get("genres", [])
