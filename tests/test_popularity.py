@@ -23,6 +23,27 @@ class TestOverall(PredictorContract):
     heeds_picks = False
 
 
+class TestAgeGender(PredictorContract):
+    name = "age_gender"
+    heeds_picks = False
+
+
+def test_an_age_band_and_gender_get_what_is_popular_among_them() -> None:
+    boys = [Registration(age=16, gender="male")] * 60
+    women = [Registration(age=60, gender="Female")] * 60
+    told = fit("age_gender", people(boys + women, ["Rock"] * 60 + ["Jazz"] * 60), known_genres=KNOWN)
+    assert told.rank(Registration(age=17, gender="MALE", genres=("Jazz",))).genres[0] == "Rock"
+    assert told.rank(Registration(age=55, gender="female", genres=("Rock",))).genres[0] == "Jazz"
+
+
+def test_a_cell_of_few_people_leans_on_what_is_popular_with_all() -> None:
+    many, one = [Registration(age=30)] * 99, [Registration(age=70)]
+    told = fit("age_gender", people(many + one, ["Pop"] * 99 + ["Folk"]), known_genres=KNOWN)
+    chances = dict(zip(told.genres, told.probabilities(one)[0], strict=True))
+    assert chances["Folk"] == pytest.approx((1 + 20 * 1.5 / 102) / 21)
+    assert told.rank(Registration()).genres[0] == "Pop"
+
+
 def test_picks_come_first_by_popularity_then_the_rest_by_popularity() -> None:
     rule = fit("popularity", checkerboard(), known_genres=KNOWN)
     assert rule.rank(Registration(genres=("Folk", "Rock"))).genres == ("Rock", "Folk", "Pop", "Jazz")

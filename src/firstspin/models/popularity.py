@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from firstspin.features import PICKED
+from firstspin.features import CATEGORY, NUMBER, PICKED
 from firstspin.models.predictor import Array
-from firstspin.models.scorers import Indexes, Rule
+from firstspin.models.scorers import Cells, Indexes, Rule
 from firstspin.models.task import Task, log_loss
+from firstspin.segments import AGE_EDGES
+from firstspin.tables import AGE, GENDER
 
 PSEUDOCOUNT: Final = 0.5
 MOST_LIFT: Final = 12.0
+CELL_STRENGTH: Final = 20.0
 
 
 def popularity(task: Task) -> Rule:
@@ -30,6 +34,20 @@ def overall(task: Task) -> Rule:
     """The most popular genres for everyone."""
     nothing = np.full(len(task.genres), -1, dtype=np.int64)
     return Rule(log_popularity(task), nothing, 0.0)
+
+
+def age_gender(task: Task) -> Cells:
+    """What is popular in an age band and gender; a cell of few people leans on overall popularity."""
+    told = task.encoder.questions
+    age = [i for i in task.encoder.of_kind(NUMBER) if told[i] == AGE]
+    genders = np.array([i for i in task.encoder.of_kind(CATEGORY) if told[i] == GENDER], dtype=np.int64)
+    edges = np.array(AGE_EDGES, dtype=np.float64)
+    k = len(task.genres)
+    cells = Cells(age[0] if age else -1, edges, genders, np.zeros((len(edges) + 2, len(genders) + 1, k)))
+    counts = np.zeros(cells.table.shape)
+    np.add.at(counts, (*cells.places(task.rows), task.tops), 1.0)
+    leaning = counts + CELL_STRENGTH * np.exp(log_popularity(task))
+    return replace(cells, table=np.log(leaning / leaning.sum(axis=2, keepdims=True)))
 
 
 def log_popularity(task: Task) -> Array:

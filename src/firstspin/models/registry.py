@@ -12,6 +12,7 @@ from firstspin.models.task import Progress, Task, silent
 from firstspin.records import Examples, InputError
 
 MODELS: Final[dict[str, str]] = {
+    "age_gender": "firstspin.models.popularity:age_gender",
     "popularity": "firstspin.models.popularity:popularity",
     "logistic": "firstspin.models.logistic:logistic",
     "overall": "firstspin.models.popularity:overall",

@@ -79,6 +79,39 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Cells:
+    """Scores by age band and gender. `age`: the column of the age, -1 for none; `edges` (b - 1,): ages from which the
+    next band begins; `genders` (g,): the columns that tell the gender; `table` (b + 1, g + 1, k), last for not given.
+    """
+
+    age: int
+    edges: Array
+    genders: Indexes
+    table: Array
+    kind: ClassVar[str] = "cells"
+
+    def scores(self, rows: Array) -> Array:
+        band, gender = self.places(rows)
+        return self.table[band, gender]
+
+    def places(self, rows: Array) -> tuple[Indexes, Indexes]:
+        """(n,) the band and (n,) the gender of each row, as positions in the table."""
+        bands = len(self.edges) + 1
+        ages = rows[:, self.age] if self.age >= 0 else np.full(len(rows), np.nan)
+        band = np.where(np.isnan(ages), bands, np.searchsorted(self.edges, ages, side="right"))
+        told = np.pad(rows.take(self.genders, axis=1), ((0, 0), (0, 1)), constant_values=0.5)
+        return band, told.argmax(axis=1)
+
+    def state(self) -> dict[str, NDArray[np.generic] | str]:
+        return {"age": np.array(self.age), "edges": self.edges, "genders": self.genders, "table": self.table}
+
+    @staticmethod
+    def from_state(state: State) -> Cells:
+        age, genders = int(_array(state, "age")), _array(state, "genders").astype(np.int64)
+        return Cells(age, _array(state, "edges"), genders, _array(state, "table"))
+
+
+@dataclass(frozen=True, slots=True)
 class Blend:
     """A weighted sum of other scorers' scores: their chances multiplied, each to the power of its weight.
 
@@ -111,6 +144,7 @@ class Blend:
 KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
     Rule.kind: Rule.from_state,
     Linear.kind: Linear.from_state,
+    Cells.kind: Cells.from_state,
     Blend.kind: Blend.from_state,
 }
 
