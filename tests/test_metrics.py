@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
 
 from firstspin import metrics
 
@@ -41,6 +42,32 @@ def test_perfect_probabilities_are_well_calibrated() -> None:
     chances = rng.random(200_000)
     hits = (rng.random(200_000) < chances).astype(float)
     assert metrics.expected_calibration_error(chances, hits) < 0.005
+
+
+def test_an_error_of_perfect_probabilities_is_within_luck() -> None:
+    rng = np.random.default_rng(5)
+    within = 0
+    for _ in range(100):
+        chances = rng.random(400)
+        error = metrics.expected_calibration_error(chances, (rng.random(400) < chances).astype(float))
+        low, high = metrics.calibration_error_by_luck(chances, rng, draws=100)
+        within += low <= error <= high
+    assert within >= 85
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_wilson_interval_agrees_with_statsmodels(counted: tuple[int, int]) -> None:
+    hits, n = counted
+    assert metrics.wilson(hits, n) == pytest.approx(proportion_confint(hits, n, method="wilson"), abs=1e-6)
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 9))
+def test_blocks_of_the_bootstrap_are_no_matter(n: int, resamples: int, seed: int) -> None:
+    values = np.random.default_rng(seed).random((n, 3))
+    rng = np.random.default_rng(seed)
+    plain = [values[rng.integers(0, n, size=n)].mean(axis=0) for _ in range(resamples)]
+    drawn = metrics.paired_bootstrap(values, resamples, np.random.default_rng(seed), at_once=2 * n)
+    assert drawn == pytest.approx(np.array(plain))
 
 
 def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:

@@ -1,15 +1,14 @@
-"""Predictors x examples -> scorecard: how good a model is on people it has not seen, with intervals."""
+"""Predictors x examples -> outcomes: what each model answers people it has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin import metrics
 from firstspin.models.predictor import Predictor, order, probabilities
 from firstspin.records import Examples, InputError
 
@@ -17,11 +16,7 @@ Array = NDArray[np.float64]
 Fit = Callable[[str, Examples], Predictor]
 Progress = Callable[[str, float], None]
 
-BASELINES = ("overall", "popularity")
-"""What a model must beat: most popular overall, and the business rule."""
-
 KEPT = 5
-METRICS: Mapping[str, Callable[[Outcome], Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,46 +31,6 @@ class Outcome:
     chance: Array
     shown: NDArray[np.int64]
     first_chance: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A mean with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lift:
-    """How much better than a baseline, as a difference and as a share of the baseline, paired by person."""
-
-    difference: Figure
-    relative: Figure
-
-
-@dataclass(frozen=True, slots=True)
-class Scorecard:
-    """All figures of an evaluation, as the terminal shows and scorecard.json keeps them."""
-
-    protocol: dict[str, object]
-    people: int
-    figures: dict[str, dict[str, Figure]]
-    lifts: dict[str, dict[str, dict[str, Lift]]]
-
-    def state(self) -> dict[str, object]:
-        """As JSON keeps it."""
-        return asdict(self)
-
-
-METRICS = {
-    "hit@1": lambda outcome: metrics.hit(outcome.position, 1),
-    "hit@3": lambda outcome: metrics.hit(outcome.position, 3),
-    "hit@5": lambda outcome: metrics.hit(outcome.position, 5),
-    "ndcg@5": lambda outcome: metrics.ndcg(outcome.position, 5),
-    "log_loss": lambda outcome: metrics.log_loss(outcome.chance),
-}
 
 
 # ---------------------------------------------------------------------------- who learns, who is asked
@@ -112,6 +67,11 @@ def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
             f"registered later; registrations run from {examples.registered_at.min()} to {examples.registered_at.max()}"
         )
     return split
+
+
+def asked(examples: Examples, splits: Sequence[Split]) -> Examples:
+    """Those who are asked, in the order in which `outcomes` has them."""
+    return examples.take(np.concatenate([split.ask for split in splits]))
 
 
 # ---------------------------------------------------------------------------------------- the outcomes
@@ -171,45 +131,3 @@ def _joined(parts: Sequence[Outcome]) -> Outcome:
         np.concatenate([part.shown for part in parts]),
         np.concatenate([part.first_chance for part in parts]),
     )
-
-
-# --------------------------------------------------------------------------------------- the scorecard
-
-
-def score(
-    found: Mapping[str, Outcome], protocol: dict[str, object], *, seed: int, baselines: Sequence[str] = BASELINES
-) -> Scorecard:
-    """Means with 95% percentile bootstrap intervals over people, and each model's lift over each baseline, paired."""
-    columns = [(name, metric) for name in found for metric in METRICS]
-    values = np.stack([METRICS[metric](found[name]) for name, metric in columns], axis=1)
-    resampled = metrics.paired_bootstrap(values, _resamples(len(values)), np.random.default_rng(seed))
-    means = dict(zip(columns, values.mean(axis=0), strict=True))
-    drawn = dict(zip(columns, resampled.T, strict=True))
-
-    def lift(name: str, baseline: str, metric: str) -> Lift:
-        mean, other = means[name, metric], means[baseline, metric]
-        draws, others = drawn[name, metric], drawn[baseline, metric]
-        return Lift(_figure(mean - other, draws - others), _figure(_ratio(mean, other), _ratios(draws, others)))
-
-    return Scorecard(
-        protocol=protocol,
-        people=len(values),
-        figures={n: {m: _figure(means[n, m], drawn[n, m]) for m in METRICS} for n in found},
-        lifts={n: {b: {m: lift(n, b, m) for m in METRICS} for b in baselines if b in found and b != n} for n in found},
-    )
-
-
-def _resamples(people: int) -> int:
-    return 2000 if people <= 50_000 else 1000
-
-
-def _figure(value: float, drawn: Array) -> Figure:
-    return Figure(float(value), *metrics.interval(drawn))
-
-
-def _ratio(mean: float, other: float) -> float:
-    return float(mean / other - 1) if other else float("nan")
-
-
-def _ratios(draws: Array, others: Array) -> Array:
-    return np.divide(draws, others, out=np.full_like(draws, np.nan), where=others != 0) - 1

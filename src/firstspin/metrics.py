@@ -11,6 +11,9 @@ Positions = NDArray[np.int64]
 LEAST_CHANCE = 1e-6
 """What log loss charges a genre the model doesn't know: a floor, so that one surprise is costly but not infinite."""
 
+AT_ONCE = 4_000_000
+"""How many numbers the bootstrap holds at a time."""
+
 
 def hit(positions: Positions, k: int) -> Array:
     """(n,) 1 where the true genre stands among the first k. `positions` (n,) counts from 0; a genre not ranked is -1.
@@ -44,33 +47,76 @@ def log_loss(chances: Array) -> Array:
 
 def calibration(chances: Array, hits: Array, bins: int = 10) -> list[dict[str, float]]:
     """Reliability: people sorted by the chance (n,) they were given into bins of equal size; per bin the mean chance,
-    the share of hits and the count. Perfect probabilities have both means equal.
+    the share of hits with its 95% Wilson interval, and the count. Perfect probabilities have both means equal.
     """
-    ascending = np.argsort(chances, kind="stable")
-    parts = [part for part in np.array_split(ascending, bins) if len(part)]
-    return [
-        {"chance": float(chances[part].mean()), "hit_rate": float(hits[part].mean()), "people": len(part)}
-        for part in parts
-    ]
+    found = []
+    for part in _equal_parts(chances, bins):
+        low, high = wilson(float(hits[part].sum()), len(part))
+        found.append(
+            {
+                "chance": float(chances[part].mean()),
+                "hit_rate": float(hits[part].mean()),
+                "low": low,
+                "high": high,
+                "people": len(part),
+            }
+        )
+    return found
 
 
 def expected_calibration_error(chances: Array, hits: Array, bins: int = 10) -> float:
     """Mean distance between the chance given and the share of hits, over equal bins (Naeini et al., AAAI 2015)."""
-    found = calibration(chances, hits, bins)
-    return float(np.average([abs(b["chance"] - b["hit_rate"]) for b in found], weights=[b["people"] for b in found]))
+    return sum(abs(float((chances[part] - hits[part]).sum())) for part in _equal_parts(chances, bins)) / len(chances)
 
 
-def paired_bootstrap(values: Array, resamples: int, rng: np.random.Generator) -> Array:
+def calibration_error_by_luck(
+    chances: Array, rng: np.random.Generator, bins: int = 10, draws: int = 200
+) -> tuple[float, float]:
+    """The 95% range of `expected_calibration_error` that perfect probabilities would show on so many people.
+
+    The error is never negative, so a sample always shows some; an error inside this range is luck.
+    """
+    parts = _equal_parts(chances, bins)
+    errors = np.zeros(draws)
+    for i in range(draws):
+        excess = chances - (rng.random(len(chances)) < chances)
+        errors[i] = sum(abs(float(excess[part].sum())) for part in parts) / len(chances)
+    return interval(errors)
+
+
+def wilson(hits: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of a share (Wilson, Probable inference, JASA 22, 1927): within 0 and 1 even for few people.
+
+    >>> [round(end, 3) for end in wilson(0, 10)]
+    [0.0, 0.278]
+    """
+    share, spread = hits / n, z * z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * float(np.sqrt(share * (1 - share) / n + spread / (4 * n)))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _equal_parts(chances: Array, bins: int) -> list[NDArray[np.int64]]:
+    """Positions, ascending by chance, in bins of equal size."""
+    ascending = np.argsort(chances, kind="stable")
+    return [part for part in np.array_split(ascending, bins) if len(part)]
+
+
+def paired_bootstrap(values: Array, resamples: int, rng: np.random.Generator, at_once: int = AT_ONCE) -> Array:
     """(resamples, m) means of the columns of `values` (n, m) when the n people are drawn again with replacement.
 
     One draw serves all columns, so differences between columns are paired (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, chapter 8).
+    Bootstrap, 1993, chapter 8). Memory: about `at_once` numbers beside `values`.
     """
     n = len(values)
     means = np.empty((resamples, values.shape[1]))
-    for i in range(resamples):
-        times_drawn = np.bincount(rng.integers(0, n, size=n), minlength=n)
-        means[i] = times_drawn @ values
+    block = max(1, at_once // n)
+    times_drawn = np.empty((min(block, resamples), n))
+    for start in range(0, resamples, block):
+        some = times_drawn[: resamples - start]
+        for row in some:
+            row[:] = np.bincount(rng.integers(0, n, size=n), minlength=n)
+        means[start : start + len(some)] = some @ values
     return means / n
 
 

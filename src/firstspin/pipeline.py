@@ -23,7 +23,19 @@ from firstspin.lazily import lazily
 from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration
 
 if TYPE_CHECKING:
-    from firstspin import bundle, evaluate, files, ingest, labelling, recommender, scoring, stations, world
+    from firstspin import (
+        bundle,
+        evaluate,
+        files,
+        ingest,
+        labelling,
+        recommender,
+        scorecard,
+        scoring,
+        stations,
+        truth,
+        world,
+    )
     from firstspin.cloud import stores
     from firstspin.models import predictor, registry
 else:
@@ -35,9 +47,11 @@ else:
     predictor = lazily("firstspin.models.predictor")
     recommender = lazily("firstspin.recommender")
     registry = lazily("firstspin.models.registry")
+    scorecard = lazily("firstspin.scorecard")
     scoring = lazily("firstspin.scoring")
     stations = lazily("firstspin.stations")
     stores = lazily("firstspin.cloud.stores")
+    truth = lazily("firstspin.truth")
     # world = lazily("firstspin.world")
 
 SCORECARD_PART = 5
@@ -137,7 +151,7 @@ def train(
     reading: Reading = Reading(),
     learning: Learning = Learning(),
     progress: evaluate.Progress = silent,
-) -> tuple[bundle.Bundle, Dataset, evaluate.Scorecard]:
+) -> tuple[bundle.Bundle, Dataset, scorecard.Scorecard]:
     """Tables -> a bundle that carries its own scorecard: measured on a part kept aside, then trained on everyone."""
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
@@ -152,7 +166,7 @@ def train(
         extra=dataset.extra,
         label=dataset.rule.state(),
         data=_about(dataset),
-        scorecard=card.state(),
+        scorecard=card.headline(),
     )
     return packed, dataset, card
 
@@ -165,30 +179,33 @@ def evaluate_models(
     reading: Reading = Reading(),
     learning: Learning = Learning(),
     progress: evaluate.Progress = silent,
-) -> tuple[evaluate.Scorecard, Dataset]:
+) -> tuple[scorecard.Scorecard, Dataset]:
     """Train each model on some people and ask it about others; the baselines always come along."""
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
     splits, told = _splits(dataset, protocol)
-    names = list(dict.fromkeys([*evaluate.BASELINES, *models]))
+    names = list(dict.fromkeys([*scorecard.BASELINES, *models]))
     found = evaluate.outcomes(dataset.examples, splits, names, _fit(dataset, learning, silent), progress)
-    return evaluate.score(found, told | _about(dataset), seed=protocol.seed), dataset
+    asked = evaluate.asked(dataset.examples, splits)
+    known = truth.read_truth(data, asked.user_ids)
+    return scorecard.score(found, asked, told, _about(dataset), seed=protocol.seed, truth=known), dataset
 
 
 def evaluate_bundle(
     data: Path, path: Path, *, reading: Reading = Reading(), progress: evaluate.Progress = silent
-) -> tuple[evaluate.Scorecard, Dataset]:
+) -> tuple[scorecard.Scorecard, Dataset]:
     """Ask a trained bundle about all labelled people of some tables, beside baselines learned from the same people."""
     progress("reading the tables", 0.0)
     loaded = bundle.load(path)
     dataset = read_dataset(data, reading)
     fit = _fit(dataset, Learning(), silent)
-    found = {name: evaluate.answer(fit(name, dataset.examples), dataset.examples) for name in evaluate.BASELINES}
+    found = {name: evaluate.answer(fit(name, dataset.examples), dataset.examples) for name in scorecard.BASELINES}
     found[f"bundle {loaded.id}"] = evaluate.answer(loaded.predictor, dataset.examples)
     about = _about(dataset)
     seen = loaded.manifest.data["fingerprint"] == about["fingerprint"]
     told = {"protocol": "bundle", "trained on these very people": seen, "baselines know the answers": True}
-    return evaluate.score(found, told | about, seed=0), dataset
+    known = truth.read_truth(data, dataset.examples.user_ids)
+    return scorecard.score(found, dataset.examples, told, about, seed=0, truth=known), dataset
 
 
 # ----------------------------------------------------------------------------------- bundle -> answers
@@ -267,15 +284,18 @@ def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> e
     return fit
 
 
-def _own_scorecard(dataset: Dataset, model: str, learning: Learning, progress: evaluate.Progress) -> evaluate.Scorecard:
+def _own_scorecard(
+    dataset: Dataset, model: str, learning: Learning, progress: evaluate.Progress
+) -> scorecard.Scorecard:
     people = len(dataset.examples)
     if people < SCORECARD_PART:
         raise InputError(f"{people} labelled users are too few to learn from; at least {SCORECARD_PART} are needed")
     aside = evaluate.folds(people, SCORECARD_PART, learning.seed)[:1]
-    names = list(dict.fromkeys([*evaluate.BASELINES, model]))
+    names = list(dict.fromkeys([*scorecard.BASELINES, model]))
     found = evaluate.outcomes(dataset.examples, aside, names, _fit(dataset, learning, silent), progress)
     told: dict[str, object] = {"protocol": f"one part in {SCORECARD_PART} kept aside", "seed": learning.seed}
-    return evaluate.score(found, told, seed=learning.seed)
+    asked = evaluate.asked(dataset.examples, aside)
+    return scorecard.score(found, asked, told, _about(dataset), seed=learning.seed)
 
 
 def _splits(dataset: Dataset, protocol: Protocol) -> tuple[list[evaluate.Split], dict[str, object]]:

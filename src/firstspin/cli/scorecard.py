@@ -1,4 +1,4 @@
-"""The scorecard and the census as the terminal shows them."""
+"""The scorecard and the census as the terminal shows them, within 80 columns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from firstspin.cli import terminal
 
 if TYPE_CHECKING:
-    from firstspin.evaluate import Figure, Scorecard
     from firstspin.records import Census
+    from firstspin.scorecard import Ceiling, Figure, Reliability, Scorecard
 
 SHOWN = ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss")
+RULE = "popularity"
 
 
 def print_census(census: Census, ignored: Mapping[str, int]) -> None:
@@ -22,29 +23,82 @@ def print_census(census: Census, ignored: Mapping[str, int]) -> None:
 
 
 def print_scorecard(card: Scorecard) -> None:
-    """A row a model; then the lift over each baseline."""
+    """A row a model; the lift over each baseline; the groups of people and the probabilities of the best model."""
+    _print_ladder(card)
+    _print_lifts(card)
+    if card.ceiling:
+        _print_ceiling(card.ceiling)
+    _print_segments(card)
+    if card.best in card.reliability:
+        _print_reliability(card.best, card.reliability[card.best])
+
+
+def _print_ladder(card: Scorecard) -> None:
     title = f"{card.protocol['protocol']}, {card.people:,} people asked, ± half the 95% interval"
     figures = terminal.table(title, "model", *SHOWN)
     for name, row in card.figures.items():
         figures.add_row(name, *(_with_interval(row[metric]) for metric in SHOWN))
-    terminal.out.print()
-    terminal.out.print(figures)
-    lifts = terminal.table("lift in hit@3", "model", *(f"over {baseline}" for baseline in _baselines(card)))
+    terminal.show(figures)
+
+
+def _print_lifts(card: Scorecard) -> None:
+    baselines = _baselines(card)
+    lifts = terminal.table("lift in hit@3 over each baseline, as a share of it", "model", *baselines)
     for name, over in card.lifts.items():
-        if name not in _baselines(card):
-            lifts.add_row(name, *(_lift(over[baseline]["hit@3"].relative) for baseline in _baselines(card)))
-    if lifts.row_count:
-        terminal.out.print()
-        terminal.out.print(lifts)
+        if name not in baselines:
+            lifts.add_row(name, *(_lift(over[baseline]["hit@3"].relative) for baseline in baselines))
+    terminal.show(lifts)
+
+
+def _print_ceiling(ceiling: Ceiling) -> None:
+    title = f"expected hit@3 under the simulated truth; the best possible is {_with_interval(ceiling.best)}"
+    table = terminal.table(title, "model", "expected hit@3", "of the best possible")
+    for name, expected in ceiling.expected.items():
+        table.add_row(name, _with_interval(expected), _percent(ceiling.share[name]))
+    terminal.show(table)
+
+
+def _print_segments(card: Scorecard) -> None:
+    if not card.segments:
+        return
+    table = terminal.table(f"hit@3 of {card.best} by group", "", "group", "people", "hit@3", RULE, "lift")
+    said = ""
+    for segment in card.segments:
+        by, said = ("" if segment.by == said else segment.by), segment.by
+        lift = _lift(segment.lifts[RULE].relative) if RULE in segment.lifts else ""
+        rule = _with_interval(segment.figures[RULE]) if RULE in segment.figures else ""
+        name = segment.name if len(segment.name) <= 16 else f"{segment.name[:15]}…"
+        table.add_row(by, name, f"{segment.people:,}", _with_interval(segment.figures[card.best]), rule, lift)
+    table.columns[1].justify = "left"
+    terminal.show(table)
+
+
+def _print_reliability(name: str, found: Reliability) -> None:
+    low, high = found.luck
+    terminal.out.print(
+        f"\nProbabilities of {name}: off by {found.error:.3f} on average (perfect ones would seem off by {low:.3f} to "
+        f"{high:.3f})",
+        markup=False,
+    )
 
 
 def _baselines(card: Scorecard) -> list[str]:
-    return list(dict.fromkeys(baseline for over in card.lifts.values() for baseline in over))
+    return [name for name in card.figures if any(name in over for over in card.lifts.values())]
 
 
 def _with_interval(figure: Figure) -> str:
-    return f"{figure.value:.3f} ±{(figure.high - figure.low) / 2:.3f}"
+    return f"{_bare(figure.value)} ±{_bare((figure.high - figure.low) / 2)}"
+
+
+def _bare(value: float) -> str:
+    """Three decimals, without the zero before the point."""
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0.") else text
 
 
 def _lift(figure: Figure) -> str:
-    return f"{figure.value:+.1%} [{figure.low:+.1%}, {figure.high:+.1%}]"
+    return f"{figure.value:+.1%} ±{(figure.high - figure.low) * 50:.1f}"
+
+
+def _percent(figure: Figure) -> str:
+    return f"{figure.value:.2%} ±{(figure.high - figure.low) * 50:.2f}"

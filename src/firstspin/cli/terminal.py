@@ -50,6 +50,13 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
+def show(made: Table) -> None:
+    """The table, an empty line before it; nothing if it has no rows."""
+    if made.row_count:
+        out.print()
+        out.print(made)
+
+
 def run(app: typer.Typer) -> None:
     """Run a command line: status 0 done, 1 the work failed (a clear line on stderr), 2 wrong usage."""
     try:

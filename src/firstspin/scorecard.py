@@ -1,0 +1,257 @@
+"""Outcomes -> scorecard: every figure with its 95% interval, and every model paired with what it must beat.
+
+Intervals are percentile bootstraps over people: the people are drawn again, and one draw serves all models, so that
+differences are paired. Figures are kept to six decimals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin import metrics
+from firstspin.evaluate import Outcome
+from firstspin.records import Examples
+from firstspin.segments import groups
+from firstspin.truth import Truth
+
+Array = NDArray[np.float64]
+
+OVERALL: Final = "overall"
+RULE: Final = "popularity"
+BASELINES: Final = (OVERALL, "single_pick", RULE, "age_gender")
+"""What a model must beat: the most popular for everyone, the most popular single pick, all picks by popularity (the
+business rule), and what is popular in an age band and gender."""
+
+HEADLINE: Final = "hit@3"
+METRICS: Final[Mapping[str, Callable[[Outcome], Array]]] = {
+    "hit@1": lambda outcome: metrics.hit(outcome.position, 1),
+    HEADLINE: lambda outcome: metrics.hit(outcome.position, 3),
+    "hit@5": lambda outcome: metrics.hit(outcome.position, 5),
+    "ndcg@5": lambda outcome: metrics.ndcg(outcome.position, 5),
+    "log_loss": lambda outcome: metrics.log_loss(outcome.chance),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A mean with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """How much better than a baseline, as a difference and as a share of the baseline, paired by person."""
+
+    difference: Figure
+    relative: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """hit@3 among the people of one group: of every model, and the lift of the best one over each baseline."""
+
+    by: str
+    name: str
+    people: int
+    figures: dict[str, Figure]
+    lifts: dict[str, Lift]
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Whether the chance given to the first genre comes true as often as it says.
+
+    `bins` are of equal size, see `metrics.calibration`. `error` is the expected calibration error, and `luck` the 95%
+    range it would have if the probabilities were perfect. `excess` is the mean chance given minus the share of hits.
+    """
+
+    bins: list[dict[str, float]]
+    error: float
+    luck: tuple[float, float]
+    excess: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`counts[i][j]`: people whose top genre was genre i and who were shown genre j first; the last j is any other."""
+
+    model: str
+    genres: tuple[str, ...]
+    counts: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """hit@3 under the truth of a make-believe service: what the best possible reaches, and each model's part of it."""
+
+    best: Figure
+    expected: dict[str, Figure]
+    share: dict[str, Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """All figures of an evaluation, as the terminal shows and scorecard.json keeps them.
+
+    `best` is the model with the highest hit@3 that is no baseline; `data` has the census of the users.
+    """
+
+    protocol: dict[str, object]
+    data: dict[str, object]
+    people: int
+    best: str
+    figures: dict[str, dict[str, Figure]]
+    lifts: dict[str, dict[str, dict[str, Lift]]]
+    segments: list[Segment] = field(default_factory=list)
+    reliability: dict[str, Reliability] = field(default_factory=dict)
+    confusion: Confusion | None = None
+    ceiling: Ceiling | None = None
+
+    def state(self) -> dict[str, object]:
+        """As JSON keeps it."""
+        return asdict(self)
+
+    def headline(self) -> dict[str, object]:
+        """What a bundle carries: the figures and lifts alone."""
+        state = asdict(self)
+        return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts")}
+
+
+def score(
+    found: Mapping[str, Outcome],
+    asked: Examples,
+    protocol: dict[str, object],
+    data: dict[str, object],
+    *,
+    seed: int,
+    truth: Truth | None = None,
+    baselines: Sequence[str] = BASELINES,
+) -> Scorecard:
+    """Everything there is to say about what these models (`found`) answered these people, row by row the same."""
+    rng = np.random.default_rng(seed)
+    against = [name for name in baselines if name in found]
+    figures, lifts = _ladder(found, against, rng)
+    best = _best(figures, against)
+    return Scorecard(
+        protocol=protocol,
+        data=data,
+        people=len(asked),
+        best=best,
+        figures=figures,
+        lifts=lifts,
+        segments=_segments(found, asked, best, against, rng),
+        reliability={name: _reliability(found[name], rng) for name in found},
+        confusion=_confusion(best, found[best], asked),
+        ceiling=_ceiling(found, asked.genres, truth, rng) if truth else None,
+    )
+
+
+def resamples(people: int) -> int:
+    """How often people are drawn again: the ends of an interval are steadier than they are wide."""
+    return 2000 if people <= 50_000 else 1000
+
+
+def figure(value: float, drawn: Array) -> Figure:
+    """A mean with the interval of what it was when people were drawn again."""
+    low, high = metrics.interval(drawn)
+    return Figure(round(float(value), 6), round(low, 6), round(high, 6))
+
+
+def _best(figures: Mapping[str, Mapping[str, Figure]], baselines: Sequence[str]) -> str:
+    models = [name for name in figures if name not in baselines] or list(figures)
+    return max(models, key=lambda name: figures[name][HEADLINE].value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A mean, and what it was each time the people were drawn again."""
+
+    mean: float
+    again: Array
+
+    def figure(self) -> Figure:
+        return figure(self.mean, self.again)
+
+    def over(self, other: _Drawn) -> Lift:
+        return Lift(figure(self.mean - other.mean, self.again - other.again), _less_one(self.share_of(other)))
+
+    def share_of(self, other: _Drawn) -> Figure:
+        """This as a part of another, not defined where the other is zero."""
+        shares = np.divide(self.again, other.again, out=np.full_like(self.again, np.nan), where=other.again != 0)
+        return figure(self.mean / other.mean if other.mean else float("nan"), shares)
+
+
+def _less_one(share: Figure) -> Figure:
+    return Figure(round(share.value - 1, 6), round(share.low - 1, 6), round(share.high - 1, 6))
+
+
+def _draw(values: Mapping[str, Array], rng: np.random.Generator) -> dict[str, _Drawn]:
+    """Means of values (n,) by name, drawn again together."""
+    table = np.stack(list(values.values()), axis=1)
+    drawn = metrics.paired_bootstrap(table, resamples(len(table)), rng)
+    return {name: _Drawn(float(table[:, i].mean()), drawn[:, i]) for i, name in enumerate(values)}
+
+
+def _ladder(
+    found: Mapping[str, Outcome], baselines: Sequence[str], rng: np.random.Generator
+) -> tuple[dict[str, dict[str, Figure]], dict[str, dict[str, dict[str, Lift]]]]:
+    """Each model's figures, and its lift over each baseline."""
+    values = {f"{name} {metric}": of(outcome) for name, outcome in found.items() for metric, of in METRICS.items()}
+    drawn = _draw(values, rng)
+
+    def over(name: str, baseline: str) -> dict[str, Lift]:
+        return {metric: drawn[f"{name} {metric}"].over(drawn[f"{baseline} {metric}"]) for metric in METRICS}
+
+    figures = {name: {metric: drawn[f"{name} {metric}"].figure() for metric in METRICS} for name in found}
+    return figures, {name: {other: over(name, other) for other in baselines if other != name} for name in found}
+
+
+def _segments(
+    found: Mapping[str, Outcome], asked: Examples, best: str, baselines: Sequence[str], rng: np.random.Generator
+) -> list[Segment]:
+    hits = {name: METRICS[HEADLINE](outcome) for name, outcome in found.items()}
+    segments = []
+    for group in groups(asked):
+        drawn = _draw({name: values[group.members] for name, values in hits.items()}, rng)
+        lifts = {other: drawn[best].over(drawn[other]) for other in baselines if other != best}
+        figures = {name: mean.figure() for name, mean in drawn.items()}
+        segments.append(Segment(group.by, group.name, len(group.members), figures, lifts))
+    return segments
+
+
+def _reliability(outcome: Outcome, rng: np.random.Generator) -> Reliability:
+    chances, hits = outcome.first_chance, metrics.hit(outcome.position, 1)
+    low, high = metrics.calibration_error_by_luck(chances, rng)
+    return Reliability(
+        bins=[{name: round(value, 6) for name, value in found.items()} for found in metrics.calibration(chances, hits)],
+        error=round(metrics.expected_calibration_error(chances, hits), 6),
+        luck=(round(low, 6), round(high, 6)),
+        excess=_draw({"excess": chances - hits}, rng)["excess"].figure(),
+    )
+
+
+def _confusion(model: str, outcome: Outcome, asked: Examples) -> Confusion:
+    k = len(asked.genres)
+    first = outcome.shown[:, 0]
+    counts = np.zeros((k, k + 1), dtype=np.int64)
+    np.add.at(counts, (asked.tops, np.where(first < 0, k, first)), 1)
+    return Confusion(model, asked.genres, counts.tolist())
+
+
+def _ceiling(found: Mapping[str, Outcome], genres: Sequence[str], truth: Truth, rng: np.random.Generator) -> Ceiling:
+    expected = {name: truth.expected_hits(genres, outcome.shown[:, :3]) for name, outcome in found.items()}
+    drawn = _draw({"": truth.best_hits(3)} | expected, rng)
+    best = drawn.pop("")
+    return Ceiling(
+        best=best.figure(),
+        expected={name: mean.figure() for name, mean in drawn.items()},
+        share={name: mean.share_of(best) for name, mean in drawn.items()},
+    )

@@ -1,0 +1,57 @@
+"""The truth of a make-believe service: P(top genre | registration) of everyone, so that a score has a known ceiling."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin.records import InputError
+
+TRUTH: Final = "truth.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """`chances` (n, k): the true chance that each of `genres` becomes a person's top genre."""
+
+    genres: tuple[str, ...]
+    chances: NDArray[np.float64]
+
+    def expected_hits(self, genres: Sequence[str], shown: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) the chance that one of those shown is the one; `shown` (n, s) are positions in `genres`, -1 for none."""
+        index = {genre: i for i, genre in enumerate(self.genres)}
+        column = np.array([*(index.get(genre, len(self.genres)) for genre in genres), len(self.genres)])
+        with_none = np.pad(self.chances, ((0, 0), (0, 1)))
+        hits: NDArray[np.float64] = np.take_along_axis(with_none, column[shown], axis=1).sum(axis=1)
+        return hits
+
+    def best_hits(self, k: int) -> NDArray[np.float64]:
+        """(n,) the chance of a hit for who knows the truth and shows the k likeliest."""
+        best: NDArray[np.float64] = np.partition(self.chances, -k, axis=1)[:, -k:].sum(axis=1)
+        return best
+
+
+def read_truth(data: Path, user_ids: Sequence[str]) -> Truth | None:
+    """The truth for these people, in their order; None where the tables come from the real world.
+
+    Raises InputError when the file can't be read or does not know one of them.
+    """
+    path = data / TRUTH
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            known, genres, chances = kept["user_id"], kept["genres"], kept["p"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as problem:
+        raise InputError(f"{path}: this is not the truth of a make-believe service ({problem})") from problem
+    row = {user: i for i, user in enumerate(known.tolist())}
+    rows = [row.get(user, -1) for user in user_ids]
+    if -1 in rows:
+        raise InputError(f"{path}: it does not know user {user_ids[rows.index(-1)]!r}, so it belongs to other tables")
+    return Truth(tuple(genres.tolist()), chances[rows])
