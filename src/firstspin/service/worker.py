@@ -24,7 +24,7 @@ def load(folder: Path, least_age: int) -> Serving:
     extra = loaded.manifest.extra
     encoder = loaded.predictor.encoder
     numbers = {question for question, kind in zip(encoder.questions, encoder.kinds, strict=True) if kind == NUMBER}
-    return Serving(Answers(Recommender(loaded, least_age)), Reader(extra, sorted(numbers)))
+    return Serving(Answers(Recommender(loaded, least_age)), Reader(tuple(extra), sorted(numbers)))
 
 
 async def run(
