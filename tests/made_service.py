@@ -23,6 +23,7 @@ class Service:
     process: subprocess.Popen[str]
     port: int
     log: Path
+    bundle: Path
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own: status, headers in lower case, body."""
@@ -63,7 +64,7 @@ def serving(bundle: Path, *options: str, ready: bool = True) -> Iterator[Service
         assert process.stdout is not None
         line = process.stdout.readline()
         assert "http://" in line, log.read_text()
-        service = Service(process, int(line.rsplit(":", 1)[1].split()[0].strip("/")), log)
+        service = Service(process, int(line.rsplit(":", 1)[1].split()[0].strip("/")), log, bundle)
         if ready:
             wait_until_ready(service)
         yield service

@@ -35,12 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def app(folder: Path) -> App:
     made = new_app()
-    made.serve(load(folder, 13))
+    made.serve(load(folder))
     return made
 
 
 def new_app(**options: Any) -> App:
     tallies = Tallies(1)
+    tallies.row(0).gauge("firstspin_started", 1)
     return App(tallies, tallies.row(0), count(0, 1000).__next__, **options)
 
 
@@ -213,7 +214,7 @@ def test_case_9_a_compressed_body_is_never_unpacked(app: App) -> None:
 
 
 def test_a_mistake_of_ours_is_a_500_without_a_word_of_the_request(app: App) -> None:
-    app.serve(Serving(None, Reader()))  # type: ignore[arg-type]
+    app.serve(Serving(None, Reader(), Reader()))  # type: ignore[arg-type]
     reply = ask(app, "POST", "/invocations", b'{"gender":"secret"}')
     assert (reply.status, code(reply)) == (500, "internal")
     assert b"secret" not in reply.body

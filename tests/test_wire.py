@@ -59,7 +59,7 @@ def test_a_csv_header_is_recognised_by_its_names_and_may_reorder() -> None:
 
 
 def test_further_fields_are_text_or_numbers_as_training_saw_them() -> None:
-    asking = Reader(("device", "visits"), ("visits",))
+    asking = Reader({"device": "text", "visits": "number"})
     from_json = asking.read(b'{"device":"5","visits":5}', Encoding.json).registrations[0]
     from_csv = asking.read(b"device,visits\n5,5\n", Encoding.csv).registrations[0]
     assert [(r.device, r.visits) for r in (from_json, from_csv)] == [("5", 5.0)] * 2  # type: ignore[attr-defined]

@@ -3,60 +3,179 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter_ns
+from typing import NoReturn
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: one worker is one thread
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is one thread, and forks safely
 
 import uvloop
 
 from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
+from firstspin.service import logs
 from firstspin.service.app import App
 from firstspin.service.connection import Limits
 from firstspin.service.metrics import Tallies
-from firstspin.service.worker import load, run
+from firstspin.service.shelf import Shelf
+from firstspin.service.supervisor import Outside, Slot, Supervisor, listeners
+from firstspin.service.worker import Manners, Order, Place, Worker
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def main() -> None:
     """The command."""
     options = _options(sys.argv[1:])
+    logs.start(options.log_level)
     try:
-        uvloop.run(_serve(options))
+        with tempfile.TemporaryDirectory(prefix="firstspin-serve-") as folder:
+            status = _supervise(options, options.state or Path(folder))
     except (InputError, OSError) as problem:
         sys.exit(f"firstspin serve: {problem}")
+    sys.exit(status)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("firstspin serve", description="Answer over HTTP.")
-    parser.add_argument("--bundle", type=Path, required=True, help="folder written by `firstspin train`")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--least-age", type=int, default=LEAST_AGE, help="under it, age and gender are not used")
-    return parser.parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        "firstspin serve",
+        description="Answer over HTTP. Every option can also be given in the environment, as in FIRSTSPIN_PORT=80.",
+    )
+    add = parser.add_argument
+    add("--bundle", type=Path, help="folder written by `firstspin train`; another one there is taken up by itself")
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, default=8080)
+    add("--workers", type=int, default=1, help="processes that answer; as many as cores")
+    add("--state", type=Path, help="folder that keeps the last good bundles over a restart")
+    add("--least-age", type=int, default=LEAST_AGE, help="under it, age and gender are not used and nothing is kept")
+    add("--under-age", choices=("answer", "refuse"), default="answer", help="refuse: 403 instead of the rule's answer")
+    add("--allow-no-model", action="store_true", help="answer with an empty list while there is no model")
+    add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
+    add("--connections", type=int, default=4096, help="connections a worker keeps open")
+    add("--head-seconds", type=float, default=10.0, help="deadline for a request's headers")
+    add("--body-seconds", type=float, default=30.0, help="deadline for a request's body")
+    add("--idle-seconds", type=float, default=75.0, help="how long a connection may rest between requests")
+    add("--drain-delay", type=float, default=2.0, help="seconds from readiness off to the end, after SIGTERM")
+    add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    for action in parser._actions:
+        if (given := os.environ.get(f"FIRSTSPIN_{action.dest.upper()}")) is not None:
+            action.default = (
+                action.const is True and given.lower() in ("1", "true", "yes") if action.nargs == 0 else given
+            )
+    options = parser.parse_args(arguments)
+    if options.bundle is None:
+        parser.error("the following argument is required: --bundle")
+    if not 1 <= options.workers <= 64:
+        parser.error("--workers takes a number from 1 to 64")
+    return options
 
 
-async def _serve(options: argparse.Namespace) -> None:
-    listener = socket.create_server((options.host, options.port), backlog=2048)
-    tallies = Tallies(1)
-    app = App(tallies, tallies.row(0), perf_counter_ns)
-    app.serve(load(options.bundle, options.least_age))
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    address = f"http://{options.host}:{listener.getsockname()[1]}"
-    await run(listener, app, Limits(), lambda: print_ready(address), stop)
+def _from_environment(parser: argparse.ArgumentParser) -> list[str]:
+    """FIRSTSPIN_DRAIN_DELAY=1 as if `--drain-delay 1` came first; a switch is on when it is 1, true or yes."""
+    told = []
+    for action in parser._actions:
+        given = os.environ.get(f"FIRSTSPIN_{action.dest.upper()}")
+        if given is not None and action.nargs != 0:
+            told += [action.option_strings[0], given]
+        elif given is not None and given.lower() in ("1", "true", "yes"):
+            told.append(action.option_strings[0])
+    return told
 
 
-def print_ready(address: str) -> None:
-    """Tell that requests may come."""
-    sys.stdout.write(f"firstspin answers at {address}\n")
+def _supervise(options: argparse.Namespace, state: Path) -> int:
+    _allow_many_files()
+    sockets = _listen(options)
+    tallies = Tallies(options.workers + 1)
+    reading = _signals()
+    port = sockets[0].getsockname()[1]
+    return Supervisor(
+        bundle=options.bundle,
+        shelf=Shelf(state),
+        slots=[Slot(number, listener) for number, listener in enumerate(sockets)],
+        tallies=tallies,
+        outside=Outside(
+            now=time.monotonic,
+            signals=reading,
+            be_worker=_worker(options, tallies),
+            announce=lambda: _announce(options.host, port),
+        ),
+        without_model=options.allow_no_model,
+    ).run()
+
+
+def _listen(options: argparse.Namespace) -> list[socket.socket]:
+    """The sockets; after a kill -9 of an earlier supervisor its workers may take a moment to leave the port."""
+    for _ in range(20):
+        try:
+            return listeners(options.host, options.port, options.workers)
+        except OSError as problem:
+            last = problem
+            time.sleep(0.1)
+    raise OSError(f"can't listen on {options.host}:{options.port}: {last.strerror}")
+
+
+def _signals() -> int:
+    """Signals as bytes to read, so that none is ever handled in the middle of something."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    return reading
+
+
+def _worker(options: argparse.Namespace, tallies: Tallies) -> Callable[[Slot, socket.socket, Order | None], NoReturn]:
+    manners = Manners(
+        limits=Limits(
+            head_seconds=options.head_seconds,
+            body_seconds=options.body_seconds,
+            idle_seconds=options.idle_seconds,
+            write_seconds=options.body_seconds,
+            connections=options.connections,
+            in_flight=options.in_flight,
+        ),
+        least_age=options.least_age,
+        refuse_under_age=options.under_age == "refuse",
+        drain_delay=options.drain_delay,
+    )
+
+    def be_worker(slot: Slot, channel: socket.socket, first: Order | None) -> NoReturn:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the supervisor decides
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        tally = tallies.row(slot.number)
+        app = App(tallies, tally, time.perf_counter_ns, without_model=options.allow_no_model)
+        status = 1
+        try:
+            uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
+            status = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    return be_worker
+
+
+def _date() -> str:
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+
+
+def _allow_many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
+
+
+def _announce(host: str, port: int) -> None:
+    sys.stdout.write(f"firstspin answers at http://{host}:{port}\n")
     sys.stdout.flush()
 
 

@@ -34,11 +34,13 @@ class Serving:
 
     answering: Answering
     reader: Reader
+    reader_of_users: Reader
+    least_age: int = 0  # who is younger is refused
 
     @staticmethod
     def nothing() -> Serving:
         """What answers before there is a model."""
-        return Serving(NoModel(), Reader())
+        return Serving(NoModel(), Reader(), Reader(of_users=True))
 
 
 class App:
@@ -64,8 +66,9 @@ class App:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here."""
-        return not self.draining and (self._serving is not None or self._without_model)
+        """Whether requests should come here: not before every worker of the service can answer them."""
+        answering = self._serving is not None or self._without_model
+        return answering and not self.draining and self._tallies.total("firstspin_started") > 0
 
     def refused(self, status: int) -> None:
         """A request was turned away before it came here."""

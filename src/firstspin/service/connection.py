@@ -119,8 +119,9 @@ class Hub:
     def close(self) -> None:
         """Answer what has begun to arrive, and nothing after it."""
         self.closing = True
-        for connection in list(self.idle):
-            connection.close()
+        for connection in list(self.connections):
+            if connection.resting:
+                connection.close()
 
 
 class Connection(asyncio.Protocol):
@@ -175,8 +176,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.refuse(Refusal(400, "upgrade_refused", "this service speaks HTTP/1.1 only"))
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refuse(Refusal(400, "malformed_request", "this is not a request in HTTP/1.1"))
         if self._refused and not self._ending:
@@ -184,6 +185,18 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         return self._task is not None  # who only half closed still gets the answer
+
+    def _stay(self, rest: bytes) -> None:
+        """Somebody offers HTTP/2 or WebSocket: read the same request as HTTP/1.1, which a server may."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self.refuse(Refusal(400, "upgrade_refused", "this service is no proxy"))
+            return
+        kept = [
+            name + b": " + value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")
+        ]
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([method + b" " + self._url + b" HTTP/1.1", *kept, b"", rest]))
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -236,7 +249,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._in_head = True
-        if self._refused or self._ending:
+        if self._refused or self._ending or self._parser.should_upgrade():
             return
         if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
             self._refused = Refusal(400, "malformed_request", "there is no Host header")
@@ -304,6 +317,11 @@ class Connection(asyncio.Protocol):
             self._end()
         elif not self._queue and not self._paused:
             self._rest()
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing of a request is here."""
+        return self._in_head and not (self._head or self._task or self._queue or self._paused)
 
     def _rest(self) -> None:
         """Between two requests, unless the next one has begun."""

@@ -35,6 +35,7 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
 _GAUGES: Final = (
     ("firstspin_connections", "Open connections"),
     ("firstspin_ready", "Workers that can answer"),
+    ("firstspin_started", "1 from the moment on when all workers could answer for the first time"),
 )
 _LATENCY: Final = "firstspin_latency_seconds"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -18,7 +18,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from firstspin.records import MAX_TEXT, SHOWN_GENRES, InputError, Ranking, Registration, with_further_fields
+from firstspin.records import MAX_TEXT, InputError, Ranking, Registration, with_further_fields
 from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, PICK_SEPARATOR, USER_ID
 
 LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
@@ -101,15 +101,16 @@ def check_accept(accept: str, encoding: Encoding) -> None:
 
 
 class Reader:
-    """Reads bodies for a service that asks the `extra` fields too, `numbers` among them being numbers.
+    """Reads bodies for a service that asks the `extra` fields too; each is "number" or "text", as training saw it.
 
     With `of_users` every registration must carry a `user_id`; it is then an attribute of what `read` gives.
     """
 
-    def __init__(self, extra: Sequence[str] = (), numbers: Sequence[str] = (), *, of_users: bool = False) -> None:
+    def __init__(self, extra: Mapping[str, str] | None = None, *, of_users: bool = False) -> None:
+        extra = extra or {}
         if taken := sorted({INSTANCES, USER_ID} & set(extra)):
             raise InputError(f"a further field can't be called {taken[0]!r}: requests use that name")
-        asked = with_further_fields(extra)
+        asked = with_further_fields(tuple(extra))
         self._one = _with(asked, USER_ID, UserId) if of_users else asked
         self._of_users = of_users
         alone = _with(asked, USER_ID, UserId | msgspec.UnsetType, msgspec.UNSET) if of_users else asked
@@ -118,7 +119,7 @@ class Reader:
         self._decode_one = msgspec.json.Decoder(self._one).decode
         self._nothing = body()
         self._names = ((USER_ID,) if of_users else ()) + (AGE, GENDER, COUNTRY, GENRES, *extra)
-        self._numbers = frozenset(numbers)
+        self._numbers = {name for name, kind in extra.items() if kind == "number"}
 
     def read(self, body: bytes, encoding: Encoding) -> Asked:
         """Everyone a body asks about. Refusal 400 for what can't be read, 422 for what can but isn't a registration."""
@@ -238,8 +239,8 @@ def join(parts: Iterable[bytes], asked: Asked) -> bytes:
 
 
 def csv_row(ranking: Ranking) -> bytes:
-    """The first genres of a ranking and their probabilities, as `firstspin score` writes them; no line end."""
+    """All genres of a ranking and their probabilities, as `firstspin score` writes them; no line end."""
     line = io.StringIO()
-    probabilities = PICK_SEPARATOR.join(map(repr, ranking.probabilities[:SHOWN_GENRES]))
-    csv.writer(line, lineterminator="").writerow([PICK_SEPARATOR.join(ranking.genres[:SHOWN_GENRES]), probabilities])
+    probabilities = PICK_SEPARATOR.join(map(repr, ranking.probabilities))
+    csv.writer(line, lineterminator="").writerow([PICK_SEPARATOR.join(ranking.genres), probabilities])
     return line.getvalue().encode()

@@ -1,45 +1,180 @@
-"""One worker: a loop that answers on one socket from one bundle."""
+"""One worker: a loop that answers on one socket, and takes orders from the process that started it.
+
+Where there is a model already it loads that first and then begins to listen, so that a worker in the place of another
+never turns anyone away. Another model comes by an order; it is loaded in a thread and put in place between two
+requests. When the other end of the channel is gone, so is the service: the
+worker finishes what has begun and ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from firstspin import bundle
-from firstspin.features import NUMBER
-from firstspin.recommender import Recommender
+from firstspin.recommender import LEAST_AGE, Recommender
+from firstspin.records import InputError
 from firstspin.service.answers import Answers
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Hub, Limits
+from firstspin.service.metrics import Tally
 from firstspin.service.wire import Reader
+
+log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.5
 
 
-def load(folder: Path, least_age: int) -> Serving:
+class Order(msgspec.Struct, frozen=True):
+    """To a worker: take the bundle in this folder."""
+
+    folder: str
+    id: str
+
+
+class Word(msgspec.Struct, frozen=True):
+    """From a worker: it answers, has taken a bundle, or could not."""
+
+    what: Literal["up", "loaded", "refused"]
+    id: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a worker answers and ends."""
+
+    limits: Limits = field(default_factory=Limits)
+    least_age: int = LEAST_AGE
+    refuse_under_age: bool = False
+    drain_delay: float = 2.0
+    drain_seconds: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker works: its listening socket, its channel, what it counts, and a clock for the Date header."""
+
+    listener: socket.socket
+    channel: socket.socket
+    tally: Tally
+    date: Callable[[], str]
+
+
+def load(folder: Path, manners: Manners = Manners()) -> Serving:
     """A bundle, checked and ready to answer. Raises InputError with the reason where it is not."""
     loaded = bundle.load(folder)
     extra = loaded.manifest.extra
-    encoder = loaded.predictor.encoder
-    numbers = {question for question, kind in zip(encoder.questions, encoder.kinds, strict=True) if kind == NUMBER}
-    return Serving(Answers(Recommender(loaded, least_age)), Reader(tuple(extra), sorted(numbers)))
+    return Serving(
+        Answers(Recommender(loaded, manners.least_age)),
+        Reader(extra),
+        Reader(extra, of_users=True),
+        manners.least_age if manners.refuse_under_age else 0,
+    )
 
 
-async def run(
-    listener: socket.socket, app: App, limits: Limits, ready: Callable[[], None], stop: asyncio.Event
-) -> None:
-    """Answer until `stop` is set, then finish what has begun."""
-    loop = asyncio.get_running_loop()
-    hub = Hub(app, limits, loop, app.refused)
-    server = await loop.create_server(hub.protocol, sock=listener, backlog=2048)
-    ready()
-    while not stop.is_set():
+class Worker:
+    """The worker's loop and what it is waiting for."""
+
+    def __init__(self, place: Place, app: App, manners: Manners) -> None:
+        self._place, self._app, self._manners = place, app, manners
+        self._stop = asyncio.Event()
+        self._orphan = False
+        self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._left = b""
+
+    async def run(self, first: Order | None) -> None:
+        """Answer, from the `first` model on, until told to stop; then finish what has begun."""
+        loop = asyncio.get_running_loop()
+        hub = Hub(self._app, self._manners.limits, loop, self._app.refused)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        self._place.channel.setblocking(False)
+        loop.add_reader(self._place.channel, self._read_orders)
+        if first:
+            await self._take(first)
+        server = await loop.create_server(hub.protocol, sock=self._place.listener)
+        obeying = loop.create_task(self._obey())
+        self._say(Word("up"))
+        await self._until_stopped(hub)
+        await self._drain(hub, server)
+        obeying.cancel()
+
+    async def _until_stopped(self, hub: Hub) -> None:
+        while not self._stop.is_set():
+            self._sweep(hub)
+            try:
+                await asyncio.wait_for(self._stop.wait(), SWEEP_SECONDS)
+            except TimeoutError:
+                continue
+
+    def _sweep(self, hub: Hub) -> None:
         hub.sweep()
+        hub.head = f"date: {self._place.date()}\r\n".encode()
+        self._place.tally.gauge("firstspin_connections", len(hub.connections))
+        self._place.tally.gauge("firstspin_ready", int(self._app.ready))
+
+    async def _drain(self, hub: Hub, server: asyncio.Server) -> None:
+        """Readiness off; a moment for whoever sends requests to notice; no new connections; finish; end."""
+        loop = asyncio.get_running_loop()
+        self._app.draining = hub.closing = True
+        end = loop.time() + self._manners.drain_seconds
+        if not self._orphan:
+            await self._wait(hub, loop.time() + self._manners.drain_delay, until_empty=False)
+        server.close()
+        hub.close()
+        await self._wait(hub, end, until_empty=True)
+
+    async def _wait(self, hub: Hub, end: float, *, until_empty: bool) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < end and not (until_empty and not hub.connections):
+            self._sweep(hub)
+            await asyncio.sleep(0.02)
+
+    # ---------------------------------------------------------------------------------------------------------- orders
+
+    def _read_orders(self) -> None:
         try:
-            await asyncio.wait_for(stop.wait(), SWEEP_SECONDS)
-        except TimeoutError:
-            continue
-    server.close()
-    hub.close()
+            read = self._place.channel.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            read = b""
+        if not read:
+            asyncio.get_running_loop().remove_reader(self._place.channel)
+            self._orphan = True
+            self._stop.set()
+        *lines, self._left = (self._left + read).split(b"\n")
+        for line in lines:
+            self._orders.put_nowait(msgspec.json.decode(line, type=Order))
+
+    async def _obey(self) -> None:
+        while True:
+            await self._take(await self._orders.get())
+
+    async def _take(self, order: Order) -> None:
+        loading = asyncio.get_running_loop().run_in_executor(None, load, Path(order.folder), self._manners)
+        try:
+            serving = await loading
+        except (InputError, OSError) as problem:
+            self._say(Word("refused", order.id, str(problem)))
+            return
+        if serving.answering.model != order.id:
+            self._say(Word("refused", order.id, f"the folder holds {serving.answering.model}"))
+            return
+        self._app.serve(serving)
+        self._place.tally.gauge("firstspin_ready", int(self._app.ready))
+        self._say(Word("loaded", order.id))
+
+    def _say(self, word: Word) -> None:
+        try:
+            self._place.channel.send(msgspec.json.encode(word) + b"\n")
+        except OSError:
+            log.warning("nobody listens to this worker")

@@ -1,0 +1,278 @@
+"""What production does to a service, done to the real processes: kill, reload, corrupt, roll back, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from made_service import Service, exchange, request, serving, wait_until_ready
+from test_bundle import pack
+
+QUICK = ("--drain-delay", "0.2")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder: Path = tmp_path_factory.mktemp("bundles")
+    pack(folder / "one")
+    pack(folder / "two", seed=3)
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture
+def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A link that names the bundle to serve, as deployments do it."""
+    link = tmp_path / "current"
+    link.symlink_to(bundles[0])
+    return link
+
+
+def point(link: Path, to: Path) -> None:
+    beside = link.with_name("beside")
+    beside.symlink_to(to)
+    beside.replace(link)
+
+
+def workers(service: Service) -> list[int]:
+    """The process ids of the children."""
+    told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(service.process.pid)], capture_output=True, text=True)
+    return [int(line) for line in told.stdout.split()]
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "this never came true"
+        time.sleep(0.02)
+
+
+class Callers:
+    """Clients that ask without pause on connections they keep, and count what they get."""
+
+    def __init__(self, service: Service, number: int = 4) -> None:
+        self._service, self._number = service, number
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    @contextmanager
+    def calling(self) -> Iterator[Callers]:
+        self._end = threading.Event()
+        threads = [threading.Thread(target=self._call) for _ in range(self._number)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._end.set()
+            for thread in threads:
+                thread.join()
+
+    def _call(self) -> None:
+        asked = request("POST", "/invocations", b'{"age":31,"genres":["Rock"]}')
+        connection = self._service.connect()
+        while not self._end.is_set():
+            try:
+                status, headers, body = exchange(connection, asked)
+            except OSError as problem:
+                self.failures.append(type(problem).__name__)
+                status, headers = 0, {"connection": "close"}
+            if status == 200:
+                self.answers[json.loads(body)["model"]] += 1
+            elif status:
+                self.failures.append(str(status))
+            if headers.get("connection") == "close":
+                connection.close()
+                try:
+                    connection = self._service.connect()
+                except OSError:
+                    return
+        connection.close()
+
+
+def test_case_25_a_new_bundle_is_taken_up_under_load_without_a_failed_request(
+    current: Path, bundles: tuple[Path, Path]
+) -> None:
+    with serving(current, "--workers", "2", *QUICK) as service:
+        first = service.recommend(age=31)["model"]
+        with Callers(service).calling() as callers:
+            point(current, bundles[1])
+            until(lambda: len(callers.answers) == 2)
+            service.wait_for("a worker answers from a model", times=4)
+            point(current, bundles[0])
+            service.wait_for("a worker answers from a model", times=6)
+        assert callers.failures == []
+        assert service.recommend(age=31)["model"] == first
+
+
+def test_cases_26_and_27_a_corrupt_bundle_is_refused_with_the_reason_and_the_old_one_serves_on(
+    current: Path, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with serving(current, *QUICK) as service:
+        first = service.recommend(age=31)["model"]
+        for name, harm in HARMS.items():
+            bad = tmp_path / name
+            shutil.copytree(bundles[1], bad)
+            harm(bad)
+            before = service.log.read_text().count("a bundle was refused")
+            point(current, bad)
+            service.wait_for("a bundle was refused", times=before + 1)
+            assert service.recommend(age=31)["model"] == first
+        point(current, bundles[1])
+        until(lambda: service.recommend(age=31)["model"] != first, 90)
+        assert 'firstspin_reloads_total{outcome="refused"}' in service.ask("GET", "/metrics")[2].decode()
+
+
+def _largest(bundle: Path) -> Path:
+    return max(bundle.glob("*.npy"), key=lambda path: path.stat().st_size)
+
+
+def _zero(bundle: Path) -> None:
+    path = _largest(bundle)
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _outside(bundle: Path) -> None:
+    path = _largest(bundle)
+    path.rename(bundle.parent / "elsewhere.npy")
+    path.symlink_to(bundle.parent / "elsewhere.npy")
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda bundle: os.truncate(_largest(bundle), 100),
+    "zeroed": _zero,
+    "symlink": _outside,
+    "pickle": lambda bundle: (bundle / "model.pkl").write_bytes(b"\x80\x04."),
+    "half": lambda bundle: _largest(bundle).unlink(),
+}
+
+
+def test_case_31_sighup_reloads_and_case_28_the_copy_outlives_the_original(
+    bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    served = tmp_path / "b"
+    shutil.copytree(bundles[0], served)
+    with serving(served, *QUICK) as service:
+        first = service.recommend(age=31)["model"]
+        _zero(served)  # in place, while it is served
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for("a bundle was refused")
+        for pid in workers(service):
+            os.kill(pid, signal.SIGKILL)
+        service.wait_for("a worker answers from a model", times=2)
+        assert service.recommend(age=31)["model"] == first
+
+
+def test_case_22_a_killed_worker_comes_back_and_its_counts_are_kept(current: Path) -> None:
+    with serving(current, "--workers", "2", *QUICK) as service:
+        for _ in range(20):
+            service.recommend(age=31)
+        with Callers(service).calling() as callers:
+            killed = workers(service)[0]
+            os.kill(killed, signal.SIGKILL)
+            service.wait_for("a worker answers from a model", times=3)
+            until(lambda: sum(callers.answers.values()) > 100)
+        assert len(callers.failures) <= 4  # what that worker was answering
+        assert len(workers(service)) == 2
+        text = service.ask("GET", "/metrics")[2].decode()
+        told = next(line for line in text.splitlines() if 'firstspin_answers_total{source="model"}' in line)
+        assert float(told.split()[1]) >= 20 + sum(callers.answers.values())
+
+
+def test_case_49_the_gauges_of_a_dead_worker_drop(current: Path) -> None:
+    with serving(current, "--workers", "2", *QUICK) as service:
+        until(lambda: b"firstspin_ready 2.0" in service.ask("GET", "/metrics")[2])
+        for pid in workers(service):
+            os.kill(pid, signal.SIGKILL)
+        service.wait_for("a worker answers from a model", times=4)
+        until(lambda: b"firstspin_ready 2.0" in service.ask("GET", "/metrics")[2])
+
+
+def test_case_24_a_worker_that_keeps_dying_starts_more_and_more_seldom(current: Path) -> None:
+    with serving(current, *QUICK) as service:
+        for times in range(1, 5):
+            until(lambda: workers(service))
+            os.kill(workers(service)[0], signal.SIGKILL)
+            service.wait_for("a worker ended", times=times)
+        waits = [line["starts_again_in"] for line in service.lines() if line["event"] == "a worker ended"]
+        assert waits == sorted(waits)
+        assert waits[-1] >= 4 * waits[0]
+
+
+def test_case_20_sigterm_turns_readiness_off_finishes_and_exits_0(current: Path) -> None:
+    with serving(current, "--workers", "2", "--drain-delay", "0.5") as service:
+        with Callers(service).calling() as callers:
+            until(lambda: sum(callers.answers.values()) > 50)
+            service.process.send_signal(signal.SIGTERM)
+            until(lambda: service.ask("GET", "/ping")[0] == 503)
+            assert service.recommend(age=31)
+            assert service.process.wait(28) == 0
+        assert set(callers.failures) <= {"ConnectionRefusedError", "ConnectionResetError"}
+
+
+def test_case_20_a_request_that_has_begun_is_finished(current: Path) -> None:
+    with serving(current, "--drain-delay", "0") as service, service.connect() as connection:
+        sent = request("POST", "/invocations", b'{"age":31}')
+        connection.sendall(sent[:-3])
+        time.sleep(0.2)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        status, headers, _ = exchange(connection, sent[-3:])
+        assert (status, headers["connection"]) == (200, "close")
+        assert service.process.wait(10) == 0
+
+
+def test_case_21_a_second_sigterm_ends_at_once_and_sigint_is_as_sigterm(current: Path) -> None:
+    with serving(current, "--drain-delay", "20") as service:
+        service.process.send_signal(signal.SIGINT)
+        service.wait_for("stopping")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(2) == 128 + signal.SIGTERM
+
+
+def test_case_23_a_killed_parent_takes_its_workers_along_and_the_last_good_bundle_is_served_again(
+    bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    served, state = tmp_path / "b", tmp_path / "state"
+    shutil.copytree(bundles[0], served)
+    with serving(served, "--state", str(state), "--workers", "2", *QUICK) as service:
+        first = service.recommend(age=31)["model"]
+        left = workers(service)
+        service.process.kill()
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), 5)
+    _zero(served)
+    with serving(served, "--state", str(state), *QUICK) as again:
+        assert again.recommend(age=31)["model"] == first
+
+
+def test_case_30_a_service_without_a_model_waits_for_one(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    with serving(tmp_path / "b", "--allow-no-model", *QUICK) as service:
+        assert service.recommend(age=31)["source"] == "no-model"
+        service.wait_for("a bundle was refused")
+        shutil.copytree(bundles[0], tmp_path / "b")
+        until(lambda: service.recommend(age=31)["source"] == "model")
+
+
+def test_a_port_in_use_is_told_in_one_line(current: Path) -> None:
+    with serving(current, *QUICK) as service:
+        command = [*service.process.args[:4], str(current), "--port", str(service.port)]  # type: ignore[index]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert told.returncode == 1
+    assert "Address already in use" in told.stderr
+    assert len(told.stderr.splitlines()) == 1
+
+
+def test_settings_come_from_the_environment_too(current: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTSPIN_LEAST_AGE", "40")
+    with serving(current, *QUICK) as service:
+        wait_until_ready(service)
+        assert service.recommend(age=31)["source"] == "under-age"
