@@ -203,7 +203,8 @@ def serve(base: Path, port: int, fault: str) -> int:
         if fault == "drops":
             os._exit(0)
         server.draining = True
-        threading.Thread(target=server.shutdown).start()
+        # Whoever is connecting at this moment is still served.
+        threading.Timer(0.2, server.shutdown).start()
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN if fault == "deaf" else drain)
     server.serve_forever(0.05)

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PICKS = 100
+SHOWN_GENRES = 5
+"""How many genres an answer names, over HTTP and in batch alike."""
+
 MAX_TEXT = 200
 
 Age = Annotated[int, msgspec.Meta(ge=0, le=120)]

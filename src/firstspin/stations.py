@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from firstspin.records import Carousel, GenreChance, Message, Ranking, Recommendation, Station
+from firstspin.records import SHOWN_GENRES, Carousel, GenreChance, Message, Ranking, Recommendation, Station
 
-SHOWN_GENRES = 5
 SHOWN_STATIONS = 5
 CAROUSELS = 5
 TILES = 8

@@ -39,6 +39,7 @@ def main() -> None:
     if what == "serve":
         sys.argv[1:] = ["--bundle", str(base / "model"), "--host", "0.0.0.0", "--port", _port()]
         importlib.import_module("firstspin.service.__main__").main()
+        return
     sys.stderr.write("usage: firstspin-container train|serve\n")
     sys.exit(2)
 

@@ -15,7 +15,7 @@ import typer
 
 from firstspin import pipeline
 from firstspin.cli import scorecard, terminal
-from firstspin.records import InputError, LabelRule, Registration
+from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
 
 app = typer.Typer(
     name="firstspin",
@@ -186,7 +186,7 @@ def score(
     bundle: BundlePath,
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
     out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
-    top: Annotated[int | None, typer.Option(help="How many genres a user; all if not given.", min=1)] = None,
+    top: Annotated[int, typer.Option(help="How many genres a user; the service shows five.", min=1)] = SHOWN_GENRES,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Answer every registration of a file."""

@@ -16,9 +16,9 @@ from typing import Protocol
 import msgspec
 
 from firstspin.recommender import Recommender
-from firstspin.records import Ranking, Recommendation, Registration, Station, normal
+from firstspin.records import SHOWN_GENRES, Ranking, Recommendation, Registration, Station, normal
 from firstspin.service.wire import Asked, Encoding, csv_row
-from firstspin.stations import CAROUSELS, SHOWN_GENRES, SHOWN_STATIONS, TILES, carousel, message
+from firstspin.stations import CAROUSELS, SHOWN_STATIONS, TILES, carousel, message
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from firstspin.records import MAX_TEXT, InputError, Ranking, Registration, with_further_fields
+from firstspin.records import MAX_TEXT, SHOWN_GENRES, InputError, Ranking, Registration, with_further_fields
 from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, PICK_SEPARATOR, USER_ID
 
 LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
@@ -239,8 +239,8 @@ def join(parts: Iterable[bytes], asked: Asked) -> bytes:
 
 
 def csv_row(ranking: Ranking) -> bytes:
-    """All genres of a ranking and their probabilities, as `firstspin score` writes them; no line end."""
+    """The first genres of a ranking and their probabilities, as `firstspin score` writes them; no line end."""
     line = io.StringIO()
-    probabilities = PICK_SEPARATOR.join(map(repr, ranking.probabilities))
-    csv.writer(line, lineterminator="").writerow([PICK_SEPARATOR.join(ranking.genres), probabilities])
+    probabilities = PICK_SEPARATOR.join(map(repr, ranking.probabilities[:SHOWN_GENRES]))
+    csv.writer(line, lineterminator="").writerow([PICK_SEPARATOR.join(ranking.genres[:SHOWN_GENRES]), probabilities])
     return line.getvalue().encode()

@@ -63,7 +63,7 @@ def ping_answers_200(server: Server) -> Finding:
 
 def ping_has_no_body(server: Server) -> Finding:
     body = server.client.ping().body
-    return judged(not body, f"{len(body)} bytes: {body[:20]!r}" if body else "")
+    return judged(not body, repr(body[:20]) if body else "")
 
 
 def ping_is_quick(server: Server) -> Finding:
@@ -161,13 +161,13 @@ def takes_the_largest_body(server: Server) -> Finding:
 
 
 def refuses_a_broken_body(server: Server) -> Finding:
-    status = server.client.invoke(bodies.broken(server.payload)).status
-    return judged(status >= 400, f"status {status}")
+    statuses = _statuses_of_broken_bodies(server)
+    return judged(min(statuses.values()) >= 400, _listed(statuses))
 
 
 def blames_the_caller(server: Server) -> Finding:
-    status = server.client.invoke(bodies.broken(server.payload)).status
-    return judged(400 <= status < 500, f"status {status}")
+    statuses = _statuses_of_broken_bodies(server)
+    return judged(all(400 <= status < 500 for status in statuses.values()), _listed(statuses))
 
 
 def survives_bad_callers(server: Server) -> Finding:
@@ -276,6 +276,16 @@ CHECKS: Mapping[str, Check] = {
 
 def _slowest_ping(server: Server) -> float:
     return max(server.client.ping().seconds for _ in range(PINGS))
+
+
+def _statuses_of_broken_bodies(server: Server) -> dict[str, int]:
+    return {
+        payload.media_type: server.client.invoke(bodies.broken(payload)).status for payload in server.payloads.examples
+    }
+
+
+def _listed(statuses: Mapping[str, int]) -> str:
+    return ", ".join(f"{status} to {kind}" for kind, status in statuses.items())
 
 
 def _on(connection: HTTPConnection, server: Server) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from firstspin.records import InputError
 
@@ -56,6 +57,27 @@ class Payloads:
 
     def of(self, types: frozenset[str]) -> Payload | None:
         return next((payload for payload in self.examples if payload.media_type in types), None)
+
+
+REGISTRATIONS = Payloads(
+    (
+        Payload("application/json", b'{"age": 31, "gender": "female", "country": "US", "genres": ["Rock", "Jazz"]}'),
+        Payload("text/csv", b"age,gender,country,genres\n31,female,US,Rock|Jazz\n"),
+        Payload("application/jsonlines", b'{"age": 31, "genres": ["Rock"]}\n{"country": "SE"}\n'),
+    )
+)
+"""What every container of ours answers."""
+
+
+def read(path: Path, content_type: str) -> Payload:
+    """The body in a file; InputError when it can't be read or holds nothing."""
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    if not body.strip():
+        raise InputError(f"{path}: holds no body")
+    return Payload(content_type, body)
 
 
 def filled(payload: Payload, size: int) -> Payload | None:

@@ -18,6 +18,7 @@ from threading import Thread
 from firstspin.cloud.check.client import Client, Limits, NoAnswer
 from firstspin.records import InputError
 
+MOUNT = "/opt/ml"
 POLL = 0.05
 LAST_WORDS = 5.0
 MAP_ENTRIES = 90  # with those that SageMaker itself sets, close to its limits of 100 entries and 32 KB
@@ -71,14 +72,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A running command; `log` holds what it wrote to stdout and stderr."""
+    """A running command at its place; `log` holds what it wrote to stdout and stderr."""
 
     process: subprocess.Popen[bytes]
+    place: Place
     log: Path
 
-    def last_line(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else "it wrote nothing"
+    def written(self) -> str:
+        """What it wrote so far, with its folder called /opt/ml."""
+        return named_as_mounted(self.log.read_text(errors="replace"), self.place)
 
 
 def prepare(target: Target, folder: Path, model: Path | None = None) -> Place:
@@ -88,7 +90,7 @@ def prepare(target: Target, folder: Path, model: Path | None = None) -> Place:
         (root / name).mkdir(parents=True)
     if model is not None:
         unpack(model, root / "model")
-    return Place(root, "/opt/ml" if _mounts(target) else str(root))
+    return Place(root, MOUNT if _mounts(target) else str(root))
 
 
 def unpack(model: Path, into: Path) -> None:
@@ -114,10 +116,24 @@ def running(target: Target, place: Place, argument: str, variables: Mapping[str,
     reaper = Thread(target=_reap, args=(process,))
     reaper.start()
     try:
-        yield Container(process, log)
+        yield Container(process, place, log)
     finally:
         _kill(process)
         reaper.join()
+
+
+def named_as_mounted(text: str, place: Place) -> str:
+    return text.replace(str(place.root), MOUNT)
+
+
+def last_words(log: str) -> str:
+    """The last line that has a word in it.
+
+    >>> last_words("KeyError: 'rounds'\\n]\\n\\n")
+    "KeyError: 'rounds'"
+    """
+    lines = [line.strip() for line in log.splitlines() if any(map(str.isalnum, line))]
+    return lines[-1][:200] if lines else "it wrote nothing"
 
 
 def user_map() -> dict[str, str]:
@@ -139,16 +155,22 @@ def ended(container: Container, within: float) -> int | None:
         return None
 
 
-def first_ready(container: Container, clients: tuple[Client, ...], within: float) -> tuple[Client | None, float]:
-    """The client whose ping is first answered 200 (None: no ping was, or the process ended), and the seconds waited."""
-    started = time.monotonic()
+def first_ready(
+    container: Container, clients: tuple[Client, ...], within: float
+) -> tuple[Client | None, float, int | None]:
+    """The client whose ping is first answered 200, the seconds until then, and the last status a ping got.
+
+    There is no such client when the process ends or the time is over before.
+    """
+    started, status = time.monotonic(), None
     while (waited := time.monotonic() - started) < within and container.process.poll() is None:
         for client in clients:
             with suppress(NoAnswer):
-                if client.ping().status == 200:
-                    return client, time.monotonic() - started
+                status = client.ping().status
+                if status == 200:
+                    return client, time.monotonic() - started, status
         time.sleep(POLL)
-    return None, waited
+    return None, waited, status
 
 
 def free_port() -> int:

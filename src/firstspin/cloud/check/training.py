@@ -48,9 +48,8 @@ class Job:
         """How it ended, with its last words where it didn't end well."""
         if self.status == 0:
             return f"status 0 after {self.seconds:.1f} s"
-        last = self.log.strip().splitlines()[-1:] or ["it wrote nothing"]
         how = "had to be killed" if self.status is None else f"status {self.status}"
-        return f"{how} after {self.seconds:.1f} s; its last line: {last[0].strip()[:200]}"
+        return f"{how} after {self.seconds:.1f} s; its last words: {player.last_words(self.log)}"
 
 
 def run(target: Target, folder: Path, data: Path | None, *, stop_after: float | None = None) -> Job:
@@ -72,9 +71,9 @@ def run(target: Target, folder: Path, data: Path | None, *, stop_after: float | 
         status,
         seconds,
         stopped,
-        container.log.read_text(errors="replace"),
+        container.written(),
         place.model,
-        failure.read_text(errors="replace") if failure.is_file() else None,
+        player.named_as_mounted(failure.read_text(errors="replace"), place) if failure.is_file() else None,
         player.changes(given, player.contents(place.root / "input")),
         player.changes(around, _around(place)),
     )

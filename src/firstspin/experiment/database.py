@@ -1,0 +1,124 @@
+"""What the event store asks of a database, and what it does with one: the same words for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from firstspin.experiment import statements
+from firstspin.experiment.events import Event, Exposure, Status, tombstone
+from firstspin.records import InputError
+
+Row = tuple[str | int | float | bytes | None, ...]
+Found = tuple[Any, ...]  # a row of an answer: its types are those its query asks for
+Outcome = TypeVar("Outcome")
+
+
+class Session(Protocol):
+    """An open transaction. In its statements `?` stands for a value."""
+
+    def run(self, statement: str, values: Row = ()) -> list[Found]:
+        """The rows a statement answers with, if any."""
+
+    def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
+        """Run the statement once for each row; how many rows of the table each run changed."""
+
+    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[Found]]:
+        """The rows of a query, at most `chunk` at a time."""
+
+
+class Database(Protocol):
+    """Used by one thread at a time. Every method raises `Unavailable` where the database can't serve just now."""
+
+    def open(self) -> None:
+        """Connect, and make what is missing. Raises InputError for a store of another key or another version."""
+
+    def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
+        """Do the work in one transaction, which is on the disk on return.
+
+        With `deleting` no writer is at work meanwhile, and a full disk is no obstacle. The work may run twice.
+        """
+
+    def snapshot(self) -> AbstractContextManager[Session]:
+        """A session to read in, during which nothing changes."""
+
+    def compact(self) -> bool:
+        """Rewrite the files without what was deleted; False where that has to wait for space or for other processes."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of each row, in order."""
+
+    exposures: tuple[Status, ...]
+    events: tuple[Status, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """How many rows were deleted, and how many of these a sink had taken before."""
+
+    exposures: int
+    events: int
+    sent: int
+
+
+def prepare(session: Session, fingerprint: str, tables: Sequence[str]) -> None:
+    """Run the statements that make the tables, and refuse a store that isn't ours to write."""
+    for table in tables:
+        session.run(table)
+    session.each(statements.NOTE, [("version", str(statements.VERSION)), ("key", fingerprint)])
+    notes: dict[str, str] = dict(session.run(statements.NOTES))
+    if notes["version"] != str(statements.VERSION):
+        raise InputError(f"the event store has version {notes['version']}, this program knows {statements.VERSION}")
+    if notes["key"] != fingerprint:
+        raise InputError("the event store was written under another key: its users would not be recognised")
+
+
+def write(session: Session, exposures: Sequence[Exposure], events: Sequence[Event]) -> Written:
+    """Keep what is new, leave what is there already, and keep nothing of erased users."""
+    shown = [(exposure.user_hash, statements.exposure_row(exposure)) for exposure in exposures]
+    done = [(event.user_hash, statements.event_row(event)) for event in events]
+    erased = erased_among(session, {user_hash for user_hash, _ in (*shown, *done)})
+    return Written(
+        _keep(session, statements.INSERT_EXPOSURE, shown, erased),
+        _keep(session, statements.INSERT_EVENT, done, erased),
+    )
+
+
+def erased_among(session: Session, user_hashes: Iterable[bytes]) -> set[bytes]:
+    """Those of the users who were erased."""
+    if not session.run(statements.ANY_ERASED):
+        return set()  # nearly always, and the writer is spared a hash a user
+    users = list(user_hashes)
+    found: set[bytes] = set()
+    for start in range(0, len(users), statements.MOST_VALUES):
+        of = {tombstone(user): user for user in users[start : start + statements.MOST_VALUES]}
+        found.update(of[grave] for (grave,) in session.run(statements.erased(len(of)), tuple(of)))
+    return found
+
+
+def delete_users(session: Session, user_hashes: Sequence[bytes], at: int) -> Deleted:
+    """Delete every row of these users, and remember since when (microseconds since 1970) they are erased."""
+    session.each(statements.BURY, [(tombstone(user_hash), at) for user_hash in user_hashes])
+    exposures, exposures_sent = _delete(session, statements.EXPOSURES, user_hashes)
+    events, events_sent = _delete(session, statements.EVENTS, user_hashes)
+    return Deleted(exposures, events, exposures_sent + events_sent)
+
+
+def _keep(session: Session, insert: str, rows: Sequence[tuple[bytes, Row]], erased: set[bytes]) -> tuple[Status, ...]:
+    changed = iter(session.each(insert, [row for user_hash, row in rows if user_hash not in erased]))
+    return tuple(
+        "erased" if user_hash in erased else "stored" if next(changed) else "duplicate" for user_hash, _ in rows
+    )
+
+
+def _delete(session: Session, table: str, user_hashes: Sequence[bytes]) -> tuple[int, int]:
+    """How many rows there were, and how many of them were sent."""
+    users = [(user_hash,) for user_hash in user_hashes]
+    sent = sum(session.each(statements.DELETE_SENT.format(table=table), users))
+    return sent + sum(session.each(statements.DELETE.format(table=table), users)), sent

@@ -1,0 +1,183 @@
+"""The event store's database in one SQLite file, for one host: write-ahead log, every commit on the disk.
+
+Several processes may write to the file; SQLite lets one commit at a time. Beside it lies a reserve: space that is
+given back when the disk is full, because without any even a deletion fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from firstspin.experiment.database import Found, Row, Session, prepare
+from firstspin.experiment.events import Unavailable
+from firstspin.experiment.statements import tables
+from firstspin.records import InputError
+
+RESERVE_BYTES: Final = 16 << 20  # more than the log holds between two checkpoints
+PATIENCE: Final = 1.0  # seconds to wait for another process's commit
+
+_PIECE: Final = 1 << 20
+_PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # NORMAL may lose acknowledged commits with the power
+    "PRAGMA secure_delete = ON",
+    f"PRAGMA journal_size_limit = {RESERVE_BYTES}",
+)
+
+Outcome = TypeVar("Outcome")
+log = logging.getLogger(__name__)
+
+
+class SqliteDatabase:
+    """A `Database` in the file at `path`, which is made when it isn't there."""
+
+    def __init__(
+        self, path: Path, fingerprint: str, *, reserve_bytes: int = RESERVE_BYTES, patience: float = PATIENCE
+    ) -> None:
+        self.path = path
+        self._fingerprint = fingerprint
+        self._reserve_bytes = reserve_bytes
+        self._patience = patience
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        with self._answering():
+            self._connect()
+        self._keep_reserve()
+
+    def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
+        with self._answering():
+            try:
+                return _in_transaction(self._connect(), work)
+            except sqlite3.OperationalError as error:
+                if not deleting or error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    raise  # all else may be a full disk, which has many names
+            with self._reserve_spent():
+                return _in_transaction(self._connect(), work)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        with self._answering():
+            connection = self._connect()
+            connection.execute("BEGIN")
+            try:
+                yield _Session(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    def compact(self) -> bool:
+        # secure_delete zeroes rows where they lie, but not the copies that splitting pages left behind: only a
+        # rewrite does. The log holds old pages until it is cut.
+        with self._answering():
+            try:
+                self._connect().execute("VACUUM")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in _PASSING:
+                    raise
+                return False
+            return self._checkpoint()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(
+                self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
+            )
+            try:
+                for pragma in _PRAGMAS:
+                    connection.execute(pragma)
+                _in_transaction(connection, self._prepare)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _prepare(self, session: Session) -> None:
+        prepare(session, self._fingerprint, tables(seq="INTEGER PRIMARY KEY", digest="BLOB"))
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What SQLite says of disks and locks, in the words of a `Database`."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise  # a row that breaks a rule of its table is our own mistake
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise InputError(f"{self.path.name} is not an event store") from error
+            if error.sqlite_errorcode not in _PASSING:
+                with suppress(sqlite3.Error):
+                    self.close()
+            raise Unavailable(f"{self.path.name}: {error}") from error
+
+    def _checkpoint(self) -> bool:
+        """Move the log's pages into the file and cut it to nothing; False where a reader still needs it."""
+        with suppress(sqlite3.OperationalError):
+            ((busy, _, _),) = self._connect().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return not busy
+        return False
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-reserve")
+
+    def _keep_reserve(self) -> None:
+        with suppress(OSError):
+            if self._reserve.stat().st_size == self._reserve_bytes:
+                return
+        try:
+            with self._reserve.open("wb") as file:
+                for written in range(0, self._reserve_bytes, _PIECE):
+                    file.write(bytes(min(_PIECE, self._reserve_bytes - written)))
+        except OSError as error:
+            log.warning("%s: no room for a reserve of %d bytes: %s", self.path.name, self._reserve_bytes, error)
+            self._reserve.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reserve_spent(self) -> Iterator[None]:
+        self._reserve.unlink(missing_ok=True)
+        self._checkpoint()
+        try:
+            yield
+            self._checkpoint()
+        finally:
+            self._keep_reserve()
+
+
+class _Session:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: str, values: Row = ()) -> list[Found]:
+        return self._connection.execute(statement, values).fetchall()
+
+    def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
+        return [self._connection.execute(statement, row).rowcount for row in rows]
+
+    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[Found]]:
+        cursor = self._connection.execute(query, values)
+        while rows := cursor.fetchmany(chunk):
+            yield rows
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[Session], Outcome]) -> Outcome:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        outcome = work(_Session(connection))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite has undone it already where the disk is full
+            connection.execute("ROLLBACK")
+        raise
+    return outcome

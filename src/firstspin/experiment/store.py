@@ -1,0 +1,258 @@
+"""The event store as the service uses it: many small submissions, few commits, an answer only after the commit.
+
+A commit that reaches the disk costs about a millisecond whatever it holds, so one thread commits for everybody:
+while one group is on its way to the disk, the next one gathers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from firstspin.experiment.database import Database, Written, write
+from firstspin.experiment.events import Event, Exposure, Secret, Status, Unavailable
+from firstspin.experiment.sqlite import SqliteDatabase
+from firstspin.records import InputError
+
+log = logging.getLogger(__name__)
+
+SQLITE: Final = "sqlite:"
+POSTGRES: Final = ("postgresql://", "postgres://")
+
+Statuses = tuple[Status, ...]
+Submission = tuple[tuple[Event, ...], Future[Statuses]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How the store gathers, waits and refuses."""
+
+    rows: int = 200  # so many waiting rows are written at once
+    linger: float = 0.01  # fewer are left to gather until this many seconds after the commit before
+    group: int = 1_000  # no commit takes more rows, but for the rest of a request's events
+    waiting_events: int = 10_000  # more are refused: their sender still has them and comes again
+    waiting_exposures: int = 50_000  # more are dropped and counted: a newcomer's answer never waits
+    retry: float = 0.25  # seconds between attempts while the database can't keep anything
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the store can keep anything now, and what it has done since it was opened."""
+
+    ready: bool
+    reason: str  # why not; empty when ready
+    waiting_events: int
+    waiting_exposures: int
+    events: Mapping[Status, int]
+    exposures: Mapping[Status, int]
+    dropped_exposures: int
+    commits: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What one commit takes to the disk."""
+
+    exposures: list[Exposure]
+    submissions: list[Submission]
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for events, _ in self.submissions for event in events]
+
+
+class Store:
+    """Keeps events and exposures; safe to call from any thread, and from an event loop: no call waits for the disk.
+
+    Open it in the process that uses it, after any fork. Raises InputError for a database that isn't ours to write; one
+    that is only out of reach is tried again and again, and `health` says so.
+    """
+
+    def __init__(self, database: Database, limits: Limits = Limits()) -> None:
+        self._database = database
+        self._limits = limits
+        self._wake = threading.Condition()
+        self._submissions: deque[Submission] = deque()
+        self._exposures: deque[Exposure] = deque()
+        self._waiting_events = 0
+        self._closing = False
+        self._reason = ""
+        self._kept: dict[str, Counter[Status]] = {"events": Counter(), "exposures": Counter()}
+        self._dropped = 0
+        self._commits = 0
+        try:
+            database.open()
+        except Unavailable as error:
+            self._set_reason(str(error))
+        self._writer = threading.Thread(target=self._write_on, name="event-store", daemon=True)
+        self._writer.start()
+
+    def submit(self, events: Sequence[Event]) -> Future[Statuses]:
+        """The status of each event, in order, once all are on the disk.
+
+        Raises `Unavailable`, here or from the future, when they could not be kept: then none was acknowledged, and
+        the sender may send them again, because what is there already is a duplicate. For asyncio: wrap_future.
+        """
+        future: Future[Statuses] = Future()
+        with self._wake:
+            if self._closing:
+                raise Unavailable("the event store is closing")
+            if self._waiting_events + len(events) > self._limits.waiting_events:
+                raise Unavailable(self._reason or "more events are waiting than the store can take")
+            self._submissions.append((tuple(events), future))
+            self._waiting_events += len(events)
+            self._wake_writer(len(events))
+        return future
+
+    def submit_exposure(self, exposure: Exposure) -> bool:
+        """Keep the exposure as soon as that is possible; False where it had to be dropped (and counted)."""
+        with self._wake:
+            if self._closing or len(self._exposures) >= self._limits.waiting_exposures:
+                self._dropped += 1
+                return False
+            self._exposures.append(exposure)
+            self._wake_writer(1)
+        return True
+
+    def health(self) -> Health:
+        with self._wake:
+            return Health(
+                ready=not self._reason and not self._closing,
+                reason=self._reason or ("the event store is closing" if self._closing else ""),
+                waiting_events=self._waiting_events,
+                waiting_exposures=len(self._exposures),
+                events=dict(self._kept["events"]),
+                exposures=dict(self._kept["exposures"]),
+                dropped_exposures=self._dropped,
+                commits=self._commits,
+            )
+
+    def close(self, timeout: float = 20.0) -> Health:
+        """Take no more, bring what waits to the disk, and say how it ended."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._writer.join(timeout)
+        return self.health()
+
+    def _write_on(self) -> None:
+        while (group := self._next_group()) is not None:
+            try:
+                written = self._database.transact(lambda session: write(session, group.exposures, group.events))
+            except (Unavailable, InputError) as error:
+                self._put_off(group, str(error))
+            except Exception:
+                # Our own mistake, which trying again would not mend: the writer must outlive it.
+                log.exception("a group of events could not be written")
+                _fail(group.submissions, "the event store failed")
+                with self._wake:
+                    self._dropped += len(group.exposures)
+            else:
+                self._acknowledge(group, written)
+        self._database.close()
+
+    def _wake_writer(self, rows: int) -> None:
+        """Only when there is something new to decide: the first row to wait, or the one that makes a group."""
+        waiting = self._waiting_rows()
+        if waiting == rows or waiting - rows < self._limits.rows <= waiting:
+            self._wake.notify()
+
+    def _waiting_rows(self) -> int:
+        return self._waiting_events + len(self._exposures)
+
+    def _next_group(self) -> _Group | None:
+        """What is to be written next, as soon as it should be; None when closing and nothing is left."""
+        with self._wake:
+            if self._commits:
+                self._wake.wait_for(self._is_due, self._limits.linger)
+            self._wake.wait_for(lambda: self._closing or self._submissions or self._exposures)
+            if not (self._submissions or self._exposures):
+                return None
+            group = _Group([], [])
+            rows = 0
+            while self._submissions and rows < self._limits.group:
+                events, future = self._submissions.popleft()
+                self._waiting_events -= len(events)
+                if future.set_running_or_notify_cancel():
+                    group.submissions.append((events, future))
+                    rows += len(events)
+            while self._exposures and rows < self._limits.group:
+                group.exposures.append(self._exposures.popleft())
+                rows += 1
+            return group
+
+    def _is_due(self) -> bool:
+        return self._closing or self._waiting_rows() >= self._limits.rows
+
+    def _acknowledge(self, group: _Group, written: Written) -> None:
+        with self._wake:
+            self._kept["events"].update(written.events)
+            self._kept["exposures"].update(written.exposures)
+            self._commits += 1
+            self._set_reason("")
+        start = 0
+        for events, future in group.submissions:
+            future.set_result(written.events[start : start + len(events)])
+            start += len(events)
+
+    def _put_off(self, group: _Group, reason: str) -> None:
+        """The senders are told to come again; the exposures, which nobody else has, wait for the next attempt."""
+        _fail(group.submissions, reason)
+        with self._wake:
+            self._set_reason(reason)
+            self._exposures.extendleft(reversed(group.exposures))
+            closing = self._wake.wait_for(lambda: self._closing, self._limits.retry)
+        if closing:
+            self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        """Closing, and the database still can't keep anything: nothing more is promised or waited for."""
+        with self._wake:
+            left = [(events, future) for events, future in self._submissions if future.set_running_or_notify_cancel()]
+            self._submissions.clear()
+            self._waiting_events = 0
+            self._dropped += len(self._exposures)
+            self._exposures.clear()
+        _fail(left, reason)
+
+    def _set_reason(self, reason: str) -> None:
+        if reason and not self._reason:
+            log.error("events can't be kept: %s", reason)
+        if self._reason and not reason:
+            log.warning("events are kept again")
+        self._reason = reason
+
+
+def open_database(url: str, secret: Secret) -> Database:
+    """The database at `sqlite:///events.sqlite` (a fourth slash starts an absolute path) or `postgresql://...`.
+
+    Nothing is opened yet. Raises InputError for any other address, and where PostgreSQL's driver isn't installed.
+    """
+    if url.startswith(SQLITE):
+        path = url.removeprefix(SQLITE)
+        return SqliteDatabase(Path(path.removeprefix("///") if path.startswith("///") else path), secret.fingerprint)
+    if not url.startswith(POSTGRES):
+        raise InputError(f"an event store is at {SQLITE}///PATH or {POSTGRES[0]}HOST/NAME")
+    try:
+        postgres = importlib.import_module("firstspin.experiment.postgres")
+    except ImportError as error:
+        raise InputError("an event store in PostgreSQL needs firstspin[postgres] installed") from error
+    database: Database = postgres.PostgresDatabase(url, secret.fingerprint)
+    return database
+
+
+def open_store(url: str, secret: Secret, limits: Limits = Limits()) -> Store:
+    """The event store at this address, ready to take events."""
+    return Store(open_database(url, secret), limits)
+
+
+def _fail(submissions: Sequence[Submission], reason: str) -> None:
+    for _, future in submissions:
+        future.set_exception(Unavailable(reason))

@@ -1,0 +1,205 @@
+"""What every database behind the event store must do. A test class names its database and inherits the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager
+
+import pytest
+from made_events import NOON, SECRET, click, clicks, ids, shown
+
+from firstspin.experiment.database import Database, write
+from firstspin.experiment.erase import erase, erased_users
+from firstspin.experiment.events import Event, Exposure, Secret, Unavailable
+from firstspin.experiment.store import Limits, Statuses, Store, open_database, open_store
+from firstspin.records import InputError
+
+QUICK = Limits(linger=0.002, retry=0.02)
+
+
+def kept(database: Database, table: str = "events") -> list[bytes]:
+    """The ids of all rows, in the order of their arrival."""
+    with database.snapshot() as session:
+        return [row for (row,) in session.run(f"SELECT {table[:-1]}_id FROM {table} ORDER BY seq")]
+
+
+def put(database: Database, exposures: list[Exposure], events: list[Event]) -> tuple[Statuses, Statuses]:
+    written = database.transact(lambda session: write(session, exposures, events))
+    return written.exposures, written.events
+
+
+class EventStoreContract:
+    url: str
+
+    def held(self) -> AbstractContextManager[None]:
+        """While this lasts, nobody else can write."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def database(self) -> Iterator[Database]:
+        database = open_database(self.url, SECRET)
+        yield database
+        database.close()
+
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        store = open_store(self.url, SECRET, QUICK)
+        yield store
+        store.close()
+
+    def test_an_answer_means_that_others_can_read_it(self, store: Store, database: Database) -> None:
+        assert store.submit(clicks("e", 3)).result(10) == ("stored", "stored", "stored")
+        assert set(kept(database)) == ids(clicks("e", 3))
+
+    def test_what_is_there_already_is_a_duplicate(self, store: Store, database: Database) -> None:
+        assert store.submit([click("a"), click("b")]).result(10) == ("stored", "stored")
+        assert store.submit([click("b"), click("c"), click("c")]).result(10) == ("duplicate", "stored", "duplicate")
+        assert len(kept(database)) == 3
+
+    def test_one_event_sent_a_thousand_times_at_once_is_one_row(self, store: Store, database: Database) -> None:
+        futures: list[Future[Statuses]] = []
+
+        def send() -> None:
+            futures.extend([store.submit([click("same")]) for _ in range(125)])
+
+        senders = [threading.Thread(target=send) for _ in range(8)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        assert Counter(future.result(20) for future in futures) == {("stored",): 1, ("duplicate",): 999}
+        assert kept(database) == [click("same").event_id]
+
+    def test_stores_that_are_sent_the_same_in_another_order_agree(self, database: Database) -> None:
+        events = clicks("e", 300)
+        stores = [open_store(self.url, SECRET, QUICK) for _ in range(2)]
+        futures = [stores[0].submit(events), stores[1].submit(events[::-1])]
+        statuses = Counter(status for future in futures for status in future.result(20))
+        for store in stores:
+            store.close()
+        assert statuses == {"stored": 300, "duplicate": 300}
+        assert set(kept(database)) == ids(events)
+
+    def test_an_exposure_is_kept_once(self, store: Store, database: Database) -> None:
+        for _ in range(3):
+            assert store.submit_exposure(shown())
+        assert store.submit_exposure(shown(station_id="4"))
+        health = store.close()
+        assert health.exposures == {"stored": 2, "duplicate": 2}
+        assert kept(database, "exposures") == [shown().exposure_id, shown(station_id="4").exposure_id]
+
+    def test_an_exposure_comes_back_as_it_went(self, database: Database) -> None:
+        put(database, [shown()], [])
+        with database.snapshot() as session:
+            ((candidates, decided_at, propensity, schema),) = session.run(
+                "SELECT candidates, decided_at, propensity, schema FROM exposures"
+            )
+        assert candidates == '{"model":["17","4"],"rule":["9"]}'
+        assert (decided_at, propensity, schema) == (shown().decided_at, 0.5, 1)
+
+    def test_events_keep_the_order_they_came_in(self, store: Store, database: Database) -> None:
+        for event in clicks("e", 50):
+            store.submit([event])
+        store.close()
+        assert kept(database) == [event.event_id for event in clicks("e", 50)]
+
+    def test_closing_brings_everything_to_the_disk(self, store: Store, database: Database) -> None:
+        futures = [store.submit(clicks(f"e{i}-", 20)) for i in range(100)]
+        for i in range(500):
+            store.submit_exposure(shown(f"user {i}"))
+        health = store.close()
+        assert all(future.done() for future in futures)
+        assert (len(kept(database)), len(kept(database, "exposures"))) == (2000, 500)
+        assert (health.waiting_events, health.waiting_exposures, health.dropped_exposures) == (0, 0, 0)
+
+    def test_a_closed_store_takes_nothing(self, store: Store) -> None:
+        store.close()
+        with pytest.raises(Unavailable, match="closing"):
+            store.submit([click("e")])
+        assert not store.submit_exposure(shown())
+        assert store.health().dropped_exposures == 1
+
+    def test_a_submission_withdrawn_in_time_is_not_written(self, database: Database) -> None:
+        store = open_store(self.url, SECRET, Limits(linger=30))
+        store.submit([click("first")]).result(10)  # after a commit the next group gathers, here for half a minute
+        withdrawn, wanted = store.submit([click("withdrawn")]), store.submit([click("wanted")])
+        assert withdrawn.cancel()
+        store.close()
+        assert wanted.result(0) == ("stored",)
+        assert set(kept(database)) == ids([click("first"), click("wanted")])
+
+    def test_while_the_database_is_held_events_are_refused_and_exposures_wait(self, database: Database) -> None:
+        store = open_store(self.url, SECRET, QUICK)
+        with self.held():
+            with pytest.raises(Unavailable):
+                store.submit([click("refused")]).result(30)
+            assert store.submit_exposure(shown())
+            health = store.health()
+            assert not health.ready
+            assert health.reason
+        done = store.submit([click("taken")])
+        wait([done], 30)
+        while done.exception() is not None:  # an attempt made while the database was still held
+            done = store.submit([click("taken")])
+            wait([done], 30)
+        assert store.health().ready
+        assert store.close().exposures == {"stored": 1}
+        assert set(kept(database)) >= ids([click("taken")])
+
+    def test_queues_are_bounded(self) -> None:
+        store = open_store(self.url, SECRET, Limits(waiting_events=10, waiting_exposures=3, retry=30))
+        with self.held():
+            store.submit([click("on its way")])
+            while store.health().waiting_events:
+                pass
+            store.submit(clicks("e", 10))
+            with pytest.raises(Unavailable):
+                store.submit([click("too many")])
+            assert [store.submit_exposure(shown(f"user {i}")) for i in range(5)] == [True, True, True, False, False]
+            health = store.close(timeout=60)
+        assert health.dropped_exposures == 5
+
+    def test_a_store_of_another_key_is_refused(self, database: Database) -> None:
+        database.open()
+        with pytest.raises(InputError, match="another key"):
+            open_store(self.url, Secret(bytes(32)))
+
+    def test_a_snapshot_does_not_move(self, database: Database) -> None:
+        put(database, [], clicks("before", 2))
+        reader = open_database(self.url, SECRET)
+        with reader.snapshot() as session:
+            assert session.run("SELECT COUNT(*) FROM events") == [(2,)]
+            put(database, [], clicks("after", 3))
+            chunks = list(session.stream("SELECT event_id FROM events WHERE station_id = ?", ("17",), 1))
+        assert [len(chunk) for chunk in chunks] == [1, 1]
+        reader.close()
+
+    def test_work_that_fails_leaves_nothing(self, database: Database) -> None:
+        with pytest.raises(ZeroDivisionError):
+            database.transact(lambda session: (write(session, [], clicks("e", 2)), 1 // 0))
+        assert kept(database) == []
+
+    def test_an_erased_user_is_gone_and_stays_away(self, store: Store, database: Database) -> None:
+        put(database, [shown("anna"), shown("bert")], [click("a", "anna"), click("b", "anna"), click("c", "bert")])
+        erasure = erase(database, SECRET, ["anna", "nobody"], now=NOON)
+        assert (erasure.deleted.exposures, erasure.deleted.events, erasure.deleted.sent) == (1, 2, 0)
+        assert erasure.compacted
+        assert store.submit([click("a", "anna"), click("late", "anna"), click("d", "bert")]).result(10) == (
+            "erased",
+            "erased",
+            "stored",
+        )
+        store.submit_exposure(shown("anna", "autumn"))
+        assert store.close().exposures == {"erased": 1}
+        assert set(kept(database)) == ids([click("c"), click("d")])
+        assert erased_users(database, SECRET, ["bert", "anna", "carl"]) == {"anna"}
+
+    def test_many_are_erased_at_once(self, database: Database) -> None:
+        users = [f"user {i}" for i in range(100)]
+        put(database, [], [click(f"e{user}", user) for user in users])
+        assert erase(database, SECRET, users[:90], now=NOON).deleted.events == 90
+        assert erased_users(database, SECRET, users) == set(users[:90])
+        assert len(kept(database)) == 10
