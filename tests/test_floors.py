@@ -17,6 +17,7 @@ FLOORS = (
         "labelling",
         "features",
         "segments",
+        "figures",
         "metrics",
         "models.bitrows",
         "models.predictor",

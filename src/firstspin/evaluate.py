@@ -89,13 +89,13 @@ def outcomes(
             progress(f"{name}, part {number + 1} of {len(splits)}", (number * len(names) + i) / steps)
             parts[name].append(answer(fit(name, learn), ask))
     progress("done", 1.0)
-    return {name: _joined(found) for name, found in parts.items()}
+    return {name: joined(found) for name, found in parts.items()}
 
 
 def answer(predictor: Predictor, ask: Examples) -> Outcome:
     """What a trained model answers these people."""
     found = [_answer(predictor, part) for part in _batches(ask)]
-    return _joined(found)
+    return joined(found)
 
 
 def _batches(examples: Examples, size: int = 20_000) -> Iterator[Examples]:
@@ -124,7 +124,8 @@ def _answer(predictor: Predictor, ask: Examples) -> Outcome:
     )
 
 
-def _joined(parts: Sequence[Outcome]) -> Outcome:
+def joined(parts: Sequence[Outcome]) -> Outcome:
+    """The outcomes of parts of the people, one after the other."""
     return Outcome(
         np.concatenate([part.position for part in parts]),
         np.concatenate([part.chance for part in parts]),

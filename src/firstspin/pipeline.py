@@ -12,7 +12,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from firstspin import (
         bundle,
         evaluate,
+        features,
         files,
         ingest,
         labelling,
+        questions,
         recommender,
         scorecard,
         scoring,
@@ -41,10 +43,12 @@ if TYPE_CHECKING:
 else:
     bundle = lazily("firstspin.bundle")
     evaluate = lazily("firstspin.evaluate")
+    features = lazily("firstspin.features")
     files = lazily("firstspin.files")
     ingest = lazily("firstspin.ingest")
     labelling = lazily("firstspin.labelling")
     predictor = lazily("firstspin.models.predictor")
+    questions = lazily("firstspin.questions")
     recommender = lazily("firstspin.recommender")
     registry = lazily("firstspin.models.registry")
     scorecard = lazily("firstspin.scorecard")
@@ -178,6 +182,7 @@ def evaluate_models(
     protocol: Protocol = Protocol(),
     reading: Reading = Reading(),
     learning: Learning = Learning(),
+    ask_what_questions_buy: bool = False,
     progress: evaluate.Progress = silent,
 ) -> tuple[scorecard.Scorecard, Dataset]:
     """Train each model on some people and ask it about others; the baselines always come along."""
@@ -188,7 +193,10 @@ def evaluate_models(
     found = evaluate.outcomes(dataset.examples, splits, names, _fit(dataset, learning, silent), progress)
     asked = evaluate.asked(dataset.examples, splits)
     known = truth.read_truth(data, asked.user_ids)
-    return scorecard.score(found, asked, told, _about(dataset), seed=protocol.seed, truth=known), dataset
+    card = scorecard.score(found, asked, told, _about(dataset), seed=protocol.seed, truth=known)
+    if ask_what_questions_buy:
+        card = replace(card, questions=_what_questions_buy(dataset, splits, card.best, learning, progress))
+    return card, dataset
 
 
 def evaluate_bundle(
@@ -282,6 +290,16 @@ def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> e
         )
 
     return fit
+
+
+def _what_questions_buy(
+    dataset: Dataset, splits: Sequence[evaluate.Split], model: str, learning: Learning, progress: evaluate.Progress
+) -> questions.Study:
+    def fit(learn: Examples, without: tuple[str, ...]) -> predictor.Predictor:
+        return _fit(dataset, replace(learning, without=(*learning.without, *without)), silent)(model, learn)
+
+    asked = [name for name in (*features.QUESTIONS, *dataset.extra) if name not in learning.without]
+    return questions.study(dataset.examples, splits, model, fit, asked, learning.seed, progress)
 
 
 def _own_scorecard(

@@ -1,8 +1,4 @@
-"""Outcomes -> scorecard: every figure with its 95% interval, and every model paired with what it must beat.
-
-Intervals are percentile bootstraps over people: the people are drawn again, and one draw serves all models, so that
-differences are paired. Figures are kept to six decimals.
-"""
+"""Outcomes -> scorecard: every figure with its 95% interval, and every model paired with what it must beat."""
 
 from __future__ import annotations
 
@@ -15,6 +11,8 @@ from numpy.typing import NDArray
 
 from firstspin import metrics
 from firstspin.evaluate import Outcome
+from firstspin.figures import Figure, Lift, draw
+from firstspin.questions import Study
 from firstspin.records import Examples
 from firstspin.segments import groups
 from firstspin.truth import Truth
@@ -35,23 +33,6 @@ METRICS: Final[Mapping[str, Callable[[Outcome], Array]]] = {
     "ndcg@5": lambda outcome: metrics.ndcg(outcome.position, 5),
     "log_loss": lambda outcome: metrics.log_loss(outcome.chance),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A mean with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lift:
-    """How much better than a baseline, as a difference and as a share of the baseline, paired by person."""
-
-    difference: Figure
-    relative: Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +95,7 @@ class Scorecard:
     reliability: dict[str, Reliability] = field(default_factory=dict)
     confusion: Confusion | None = None
     ceiling: Ceiling | None = None
+    questions: Study | None = None
 
     def state(self) -> dict[str, object]:
         """As JSON keeps it."""
@@ -154,50 +136,9 @@ def score(
     )
 
 
-def resamples(people: int) -> int:
-    """How often people are drawn again: the ends of an interval are steadier than they are wide."""
-    return 2000 if people <= 50_000 else 1000
-
-
-def figure(value: float, drawn: Array) -> Figure:
-    """A mean with the interval of what it was when people were drawn again."""
-    low, high = metrics.interval(drawn)
-    return Figure(round(float(value), 6), round(low, 6), round(high, 6))
-
-
 def _best(figures: Mapping[str, Mapping[str, Figure]], baselines: Sequence[str]) -> str:
     models = [name for name in figures if name not in baselines] or list(figures)
     return max(models, key=lambda name: figures[name][HEADLINE].value)
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A mean, and what it was each time the people were drawn again."""
-
-    mean: float
-    again: Array
-
-    def figure(self) -> Figure:
-        return figure(self.mean, self.again)
-
-    def over(self, other: _Drawn) -> Lift:
-        return Lift(figure(self.mean - other.mean, self.again - other.again), _less_one(self.share_of(other)))
-
-    def share_of(self, other: _Drawn) -> Figure:
-        """This as a part of another, not defined where the other is zero."""
-        shares = np.divide(self.again, other.again, out=np.full_like(self.again, np.nan), where=other.again != 0)
-        return figure(self.mean / other.mean if other.mean else float("nan"), shares)
-
-
-def _less_one(share: Figure) -> Figure:
-    return Figure(round(share.value - 1, 6), round(share.low - 1, 6), round(share.high - 1, 6))
-
-
-def _draw(values: Mapping[str, Array], rng: np.random.Generator) -> dict[str, _Drawn]:
-    """Means of values (n,) by name, drawn again together."""
-    table = np.stack(list(values.values()), axis=1)
-    drawn = metrics.paired_bootstrap(table, resamples(len(table)), rng)
-    return {name: _Drawn(float(table[:, i].mean()), drawn[:, i]) for i, name in enumerate(values)}
 
 
 def _ladder(
@@ -205,7 +146,7 @@ def _ladder(
 ) -> tuple[dict[str, dict[str, Figure]], dict[str, dict[str, dict[str, Lift]]]]:
     """Each model's figures, and its lift over each baseline."""
     values = {f"{name} {metric}": of(outcome) for name, outcome in found.items() for metric, of in METRICS.items()}
-    drawn = _draw(values, rng)
+    drawn = draw(values, rng)
 
     def over(name: str, baseline: str) -> dict[str, Lift]:
         return {metric: drawn[f"{name} {metric}"].over(drawn[f"{baseline} {metric}"]) for metric in METRICS}
@@ -220,7 +161,7 @@ def _segments(
     hits = {name: METRICS[HEADLINE](outcome) for name, outcome in found.items()}
     segments = []
     for group in groups(asked):
-        drawn = _draw({name: values[group.members] for name, values in hits.items()}, rng)
+        drawn = draw({name: values[group.members] for name, values in hits.items()}, rng)
         lifts = {other: drawn[best].over(drawn[other]) for other in baselines if other != best}
         figures = {name: mean.figure() for name, mean in drawn.items()}
         segments.append(Segment(group.by, group.name, len(group.members), figures, lifts))
@@ -234,7 +175,7 @@ def _reliability(outcome: Outcome, rng: np.random.Generator) -> Reliability:
         bins=[{name: round(value, 6) for name, value in found.items()} for found in metrics.calibration(chances, hits)],
         error=round(metrics.expected_calibration_error(chances, hits), 6),
         luck=(round(low, 6), round(high, 6)),
-        excess=_draw({"excess": chances - hits}, rng)["excess"].figure(),
+        excess=draw({"excess": chances - hits}, rng)["excess"].figure(),
     )
 
 
@@ -248,7 +189,7 @@ def _confusion(model: str, outcome: Outcome, asked: Examples) -> Confusion:
 
 def _ceiling(found: Mapping[str, Outcome], genres: Sequence[str], truth: Truth, rng: np.random.Generator) -> Ceiling:
     expected = {name: truth.expected_hits(genres, outcome.shown[:, :3]) for name, outcome in found.items()}
-    drawn = _draw({"": truth.best_hits(3)} | expected, rng)
+    drawn = draw({"": truth.best_hits(3)} | expected, rng)
     best = drawn.pop("")
     return Ceiling(
         best=best.figure(),

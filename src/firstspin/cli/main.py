@@ -124,6 +124,7 @@ def evaluate(
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
     folds: Annotated[int, typer.Option(help="Parts of the users; each is asked once.", min=2)] = 5,
     split_at: Annotated[str, typer.Option(help="Instead of folds: learn from before, ask from this date on.")] = "",
+    questions: Annotated[bool, typer.Option("--questions", help="Say what each question buys, too.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
     extra: Extra = "",
     without: Without = "",
@@ -147,6 +148,7 @@ def evaluate(
                 protocol=pipeline.Protocol(folds, _moment(split_at) if split_at else None, seed),
                 reading=reading,
                 learning=pipeline.Learning(_names(without), seed, tune),
+                ask_what_questions_buy=questions,
                 progress=progress,
             )
     scorecard.print_census(dataset.census, dataset.ignored)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from firstspin.cli import terminal
 
 if TYPE_CHECKING:
+    from firstspin.figures import Figure
+    from firstspin.questions import Study
     from firstspin.records import Census
-    from firstspin.scorecard import Ceiling, Figure, Reliability, Scorecard
+    from firstspin.scorecard import Ceiling, Reliability, Scorecard
 
 SHOWN = ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss")
 RULE = "popularity"
@@ -31,6 +33,8 @@ def print_scorecard(card: Scorecard) -> None:
     _print_segments(card)
     if card.best in card.reliability:
         _print_reliability(card.best, card.reliability[card.best])
+    if card.questions:
+        _print_questions(card.questions)
 
 
 def _print_ladder(card: Scorecard) -> None:
@@ -82,6 +86,27 @@ def _print_reliability(name: str, found: Reliability) -> None:
     )
 
 
+def _print_questions(study: Study) -> None:
+    title = f"What a question buys: {study.model} with all of them has hit@3 {_with_interval(study.full)}"
+    table = terminal.table(title, "question", "answered", "hit@3 lost without", "top 3 change", "with another's")
+    for question in study.questions:
+        table.add_row(
+            question.name,
+            f"{question.answered:,}",
+            _signed(question.lost),
+            _share(question.withheld),
+            _share(question.changed),
+        )
+    if {"age", "gender"} & {question.name for question in study.questions}:
+        table.add_row("age and gender", "", _signed(study.demographics_lost), "", "")
+    terminal.show(table)
+    gaps = terminal.table("hit@3 between groups", "", "best", "worst", "gap", "without age, gender")
+    bare = {gap.by: gap for gap in study.gaps_without_demographics}
+    for gap in study.gaps:
+        gaps.add_row(gap.by, gap.best, gap.worst, _signed(gap.distance), _signed(bare[gap.by].distance))
+    terminal.show(gaps)
+
+
 def _baselines(card: Scorecard) -> list[str]:
     return [name for name in card.figures if any(name in over for over in card.lifts.values())]
 
@@ -98,6 +123,14 @@ def _bare(value: float) -> str:
 
 def _lift(figure: Figure) -> str:
     return f"{figure.value:+.1%} ±{(figure.high - figure.low) * 50:.1f}"
+
+
+def _signed(figure: Figure) -> str:
+    return f"{'-' if figure.value < 0 else '+'}{_bare(abs(figure.value))} ±{_bare((figure.high - figure.low) / 2)}"
+
+
+def _share(figure: Figure) -> str:
+    return f"{figure.value:.1%} ±{(figure.high - figure.low) * 50:.1f}"
 
 
 def _percent(figure: Figure) -> str:

@@ -1,0 +1,237 @@
+"""What does a question buy? Hits lost when it isn't asked, answers that change, and gaps between groups.
+
+A question's worth is measured twice: by training without it, which says what hit@3 would be had it never been asked;
+and by changing one answer of a trained model, which says how often that answer decides what a newcomer is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin import metrics
+from firstspin.evaluate import Outcome, Progress, Split, answer, asked, joined
+from firstspin.figures import Drawn, Figure, draw
+from firstspin.models.predictor import Predictor
+from firstspin.records import Examples, Registration
+from firstspin.segments import OTHER, Group, groups
+from firstspin.tables import AGE, GENDER
+
+Array = NDArray[np.float64]
+FitWithout = Callable[[Examples, tuple[str, ...]], Predictor]
+"""Train on these people as if these questions had not been asked."""
+
+DEMOGRAPHICS: Final = (AGE, GENDER)
+FIRST: Final = 3
+LEAST_IN_GAP: Final = 50
+GAPS: Final = ("picks", "age", "gender", "country")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question's worth. `answered`: how many of those asked answered it.
+
+    `lost`: hit@3 of the model that knows the answer minus that of one trained without the question, over everyone.
+    `withheld`, `changed`: of those who answered, the share who'd be shown another set of three genres had they not
+    answered, or had they given the answer of someone else drawn at random among those who answered differently.
+    """
+
+    name: str
+    answered: int
+    lost: Figure
+    withheld: Figure
+    changed: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The distance in hit@3 between the groups a model serves best and worst, of those with 50 people or more.
+
+    With many small groups some distance is chance: the interval is that of the two groups as found.
+    """
+
+    by: str
+    best: str
+    worst: str
+    distance: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What questions buy: for `model`, and for the same model without any demographics (age, gender)."""
+
+    model: str
+    people: int
+    full: Figure
+    questions: list[Question]
+    no_demographics: Figure
+    demographics_lost: Figure
+    gaps: list[Gap]
+    gaps_without_demographics: list[Gap]
+
+
+def study(
+    examples: Examples,
+    splits: Sequence[Split],
+    model: str,
+    fit: FitWithout,
+    questions: Sequence[str],
+    seed: int,
+    progress: Progress,
+) -> Study:
+    """Train with all questions, without each, and without demographics; ask those left out of training."""
+    rng = np.random.default_rng(seed)
+    names = answered(examples, questions)
+    parts = [
+        _Part.of(examples, split, fit, names, rng, _within(progress, i, len(splits))) for i, split in enumerate(splits)
+    ]
+    progress("done", 1.0)
+    everyone = asked(examples, splits)
+    full = joined([part.full for part in parts])
+    bare = joined([part.bare for part in parts])
+    without = {name: joined([part.without[name] for part in parts]) for name in names}
+    drawn = draw({"": _hits(full), "bare": _hits(bare)} | {f"-{q}": _hits(found) for q, found in without.items()}, rng)
+
+    def worth(name: str) -> Question:
+        told = np.array([given(registration, name) for registration in everyone.registrations])
+        withheld, changed = (
+            np.concatenate([getattr(part, way)[name] for part in parts]) for way in ("withheld", "changed")
+        )
+        lost = drawn[""].over(drawn[f"-{name}"]).difference
+        return Question(name, int(told.sum()), lost, _share(withheld, rng), _share(changed, rng))
+
+    return Study(
+        model=model,
+        people=len(everyone),
+        full=drawn[""].figure(),
+        questions=[worth(name) for name in names],
+        no_demographics=drawn["bare"].figure(),
+        demographics_lost=drawn[""].over(drawn["bare"]).difference,
+        gaps=list(_gaps(everyone, full, rng)),
+        gaps_without_demographics=list(_gaps(everyone, bare, rng)),
+    )
+
+
+def answered(examples: Examples, questions: Sequence[str]) -> list[str]:
+    """The questions that at least one person answered."""
+    return [name for name in questions if any(given(told, name) for told in examples.registrations)]
+
+
+def given(registration: Registration, question: str) -> bool:
+    """Whether this question was answered."""
+    return getattr(registration, question) not in (None, ())
+
+
+def withhold(registration: Registration, *questions: str) -> Registration:
+    """The same person, had they not answered these questions."""
+    return msgspec.structs.replace(registration, **{name: () if name == "genres" else None for name in questions})
+
+
+def with_anothers_answer(
+    registrations: Sequence[Registration], question: str, rng: np.random.Generator
+) -> list[Registration]:
+    """Each with the answer of someone else who answered differently; as they are where nobody did."""
+    pool: list[Hashable] = [getattr(registration, question) for registration in registrations]
+    if len(set(pool)) < 2:
+        return list(registrations)
+    return [
+        msgspec.structs.replace(registration, **{question: _another(pool, own, rng)})
+        for registration, own in zip(registrations, pool, strict=True)
+    ]
+
+
+def _another(pool: Sequence[Hashable], own: Hashable, rng: np.random.Generator) -> Hashable:
+    while (drawn := pool[int(rng.integers(len(pool)))]) == own:
+        pass
+    return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One split: what the models answered, and whether (1, 0) the first three change, for those who answered."""
+
+    full: Outcome
+    bare: Outcome
+    without: dict[str, Outcome]
+    withheld: dict[str, Array]
+    changed: dict[str, Array]
+
+    @staticmethod
+    def of(
+        examples: Examples,
+        split: Split,
+        fit: FitWithout,
+        names: Sequence[str],
+        rng: np.random.Generator,
+        progress: Progress,
+    ) -> _Part:
+        learn, ask = examples.take(split.learn), examples.take(split.ask)
+        steps = len(names) + 2
+        progress("with all questions", 0.0)
+        predictor = fit(learn, ())
+        full = answer(predictor, ask)
+        progress("without demographics", 1 / steps)
+        bare = answer(fit(learn, DEMOGRAPHICS), ask) if set(DEMOGRAPHICS) & set(names) else full
+        without, withheld, changed = {}, {}, {}
+        for i, name in enumerate(names):
+            progress(f"without {name}", (i + 2) / steps)
+            without[name] = answer(fit(learn, (name,)), ask)
+            withheld[name], changed[name] = _changes(predictor, ask, full, name, rng)
+        return _Part(full, bare, without, withheld, changed)
+
+
+def _changes(
+    predictor: Predictor, ask: Examples, full: Outcome, question: str, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """For those who answered: whether the set of the first three changes without the answer, and with another's."""
+    told = np.flatnonzero([given(registration, question) for registration in ask.registrations])
+    if not len(told):
+        return np.empty(0), np.empty(0)
+    those, now = ask.take(told), _first(full)[told]
+
+    def differs(said: Sequence[Registration]) -> Array:
+        then = _first(answer(predictor, replace(those, registrations=tuple(said))))
+        changed: Array = (then != now).any(axis=1).astype(np.float64)
+        return changed
+
+    silent = [withhold(registration, question) for registration in those.registrations]
+    return differs(silent), differs(with_anothers_answer(those.registrations, question, rng))
+
+
+def _first(outcome: Outcome) -> NDArray[np.int64]:
+    """(n, 3) what is shown first, in no order."""
+    return np.sort(outcome.shown[:, :FIRST], axis=1)
+
+
+def _hits(outcome: Outcome) -> Array:
+    return metrics.hit(outcome.position, FIRST)
+
+
+def _share(values: Array, rng: np.random.Generator) -> Figure:
+    """A share, not defined where nobody answered."""
+    return draw({"": values}, rng)[""].figure() if len(values) else Figure(float("nan"), float("nan"), float("nan"))
+
+
+def _gaps(everyone: Examples, outcome: Outcome, rng: np.random.Generator) -> Iterator[Gap]:
+    hits = _hits(outcome)
+    big = [group for group in groups(everyone) if len(group.members) >= LEAST_IN_GAP and group.name != OTHER]
+    for by in GAPS:
+        these = [group for group in big if group.by == by]
+        if len(these) < 2:
+            continue
+        best, worst = (choose(these, key=lambda group: hits[group.members].mean()) for choose in (max, min))
+        distance = _drawn(hits, best, rng).over(_drawn(hits, worst, rng)).difference
+        yield Gap(by, best.name, worst.name, distance)
+
+
+def _drawn(hits: Array, group: Group, rng: np.random.Generator) -> Drawn:
+    return draw({"": hits[group.members]}, rng)[""]
+
+
+def _within(progress: Progress, part: int, parts: int) -> Progress:
+    return lambda step, done: progress(f"questions, {step}, part {part + 1} of {parts}", (part + done) / parts)
