@@ -1,12 +1,14 @@
-"""What the classic SageMaker image misses of SageMaker's contract: the table kept in docs/sagemaker-check.md.
+"""What an image misses of SageMaker's contract: the tables kept in docs/sagemaker-check.md.
 
-    python bench/sagemaker_check.py
+    python bench/sagemaker_check.py                  the classic image, on a small made-up table
+    python bench/sagemaker_check.py --ours DATA_DIR  firstspin's entrypoint, on a folder of its three tables
 
-Trains the image of bench/classic on a small made-up table and serves what it trained; nothing of it is real.
+Each trains, serves what it trained, and is stopped; nothing of the classic image's data is real.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import shutil
@@ -16,10 +18,11 @@ import tempfile
 from pathlib import Path
 
 from firstspin.cloud.check import report, run
-from firstspin.cloud.check.payloads import Payload, Payloads
+from firstspin.cloud.check.payloads import REGISTRATIONS, Payload, Payloads
 from firstspin.cloud.check.player import Target
 
-COMMAND = (sys.executable, str(Path(__file__).resolve().parent / "classic" / "container.py"))
+CLASSIC = (sys.executable, str(Path(__file__).resolve().parent / "classic" / "container.py"))
+OURS = (str(Path(sys.executable).with_name("firstspin-container")),)
 COLUMNS = "age,gender=female,gender=male,picked=Rock,picked=Jazz"
 PAYLOADS = Payloads(
     (
@@ -31,22 +34,24 @@ PAYLOADS = Payloads(
 
 
 def main() -> None:
-    if shutil.which("nginx") is None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ours", type=Path, metavar="DATA_DIR")
+    data = parser.parse_args().ours
+    if data is not None:
+        show(Target(OURS, environment=os.environ, training=data, hyperparameters={"model": "logistic"}), REGISTRATIONS)
+    elif shutil.which("nginx") is None:
         print("not run: nginx is not installed (apt-get install nginx-light)")
-        return
-    subprocess.run([*COMMAND, "setup"], check=True)
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "listeners.csv").write_text(listeners(random.Random(7), 3000))
-        classic = Target(
-            command=COMMAND,
-            environment=dict(os.environ),
-            training=Path(folder),
-            hyperparameters={"num_rounds": "300"},
-        )
-        found = run.check(classic, payloads=PAYLOADS, progress=lambda line: print(line, file=sys.stderr))
-    print(report.as_markdown(found))
-    print()
-    print(report.summary(found))
+    else:
+        subprocess.run([*CLASSIC, "setup"], check=True)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "listeners.csv").write_text(listeners(random.Random(7), 3000))
+            rounds = {"num_rounds": "300"}
+            show(Target(CLASSIC, environment=os.environ, training=Path(folder), hyperparameters=rounds), PAYLOADS)
+
+
+def show(target: Target, payloads: Payloads) -> None:
+    found = run.check(target, payloads=payloads, progress=lambda line: print(line, file=sys.stderr))
+    print(report.as_markdown(found), report.summary(found), sep="\n\n")
 
 
 def listeners(rng: random.Random, n: int) -> str:

@@ -24,7 +24,7 @@ app = flask.Flask(__name__)
 class Model:
     def __init__(self, folder):
         self.booster = lightgbm.Booster(model_file=str(folder / "model.txt"))
-        self.columns = read(folder / "columns.json", self.booster.feature_name())
+        self.columns = [named(column) for column in read(folder / "columns.json", self.booster.feature_name())]
         classes = self.booster.num_model_per_iteration()
         self.genres = read(folder / "genres.json", [str(k) for k in range(classes)])
         self.content = read(folder / "content.json", {})
@@ -45,17 +45,23 @@ def model():
 
 def encoded(registration, columns):
     """A registration as a row of numbers, by the columns' names."""
-    values = {"age": registration.get("age"), "picks": len(registration.get("genres", ()))}
-    for question in ("age", "gender", "country", "genres"):
-        values[f"{question} missing"] = float(not registration.get(question))
+    age = registration.get("age")
+    values = {"age": math.nan if age is None else age, "age_missing": float(age is None)}
     for question in ("gender", "country"):
-        answer = f"{question}={registration.get(question)}"
-        values[answer if answer in columns else f"{question}=other"] = 1.0
-    for position, genre in enumerate(registration.get("genres", ()), start=1):
-        values[f"picked={genre}"] = 1.0
-        values[f"rank={genre}"] = 1.0 / position
-    values = {name.replace(" ", "_"): math.nan if value is None else value for name, value in values.items()}
-    return [values.get(name.replace(" ", "_"), 0.0) for name in columns]
+        word = registration.get(question)
+        column = f"{question}_missing" if word is None else named(f"{question}={word.lower()}")
+        values[column if column in columns else f"{question}=other"] = 1.0
+    picks = [genre for genre in dict.fromkeys(registration.get("genres", ())) if named(f"picked={genre}") in columns]
+    for position, genre in enumerate(picks, start=1):
+        values[named(f"picked={genre}")] = 1.0
+        values[named(f"rank={genre}")] = 1.0 / position
+    values["picks"] = len(picks)
+    return [values.get(column, 0.0) for column in columns]
+
+
+def named(column):
+    """LightGBM keeps no spaces in the names of columns."""
+    return column.replace(" ", "_")
 
 
 def answer(probabilities):
