@@ -6,14 +6,12 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #define TILE 512      /* trees worked on at once: their masks, 2 or 4 KiB, stay in the first cache */
 #define CHUNK 32      /* rows that share a tile while its leaves are in the second */
 #define ALONE 8       /* so many rows are scored without releasing the GIL */
-#define ZERO 1e-35f   /* LightGBM takes what is not larger for 0 */
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
@@ -52,8 +50,6 @@ static int64_t interval(const double *cuts, int64_t n, double value)
 
     if (value != value)
         return n + 1;
-    if (fabs(value) <= ZERO)
-        value = 0.0;
     while (n > 0) {
         int64_t half = (n + 1) / 2;
         below += cuts[below + half - 1] < value ? half : 0;

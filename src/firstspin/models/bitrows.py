@@ -33,7 +33,8 @@ Engine = Literal["auto", "c", "numpy"]
 
 MAX_LEAVES: Final = 64
 MAX_CELLS: Final = 2**28  # masks in the tables: 1 GiB, a hundred times what registrations need
-NEAR_ZERO: Final = float(np.float32(1e-35))  # LightGBM takes what is not larger for 0
+NEAR_ZERO: Final = float(np.float32(1e-35))  # LightGBM takes what is not larger for 0,
+BELOW_ZERO: Final = float(np.nextafter(-NEAR_ZERO, -1.0))  # and so this for the next number below it
 
 
 def tables(model_text: str) -> Tables:
@@ -105,13 +106,23 @@ class _Splits:
 def _splits_on(column: int, trees: Trees, masks: Masks) -> _Splits:
     here = trees.nodes & (trees.columns == column)
     return _Splits(
-        np.nonzero(here)[0], trees.thresholds[here], trees.missing[here], trees.default_left[here], masks[here]
+        trees=np.nonzero(here)[0],
+        thresholds=_apart_from_zero(trees.thresholds[here]),
+        missing=trees.missing[here],
+        default_left=trees.default_left[here],
+        masks=masks[here],
     )
+
+
+def _apart_from_zero(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thresholds for values as they come that part them as LightGBM does, which first makes the smallest values 0."""
+    near = np.where(thresholds < 0, BELOW_ZERO, NEAR_ZERO)
+    return np.where(np.abs(thresholds) <= NEAR_ZERO, near, thresholds)
 
 
 def _cuts(splits: _Splits) -> NDArray[np.float64]:
     """The sorted thresholds of a column; where zero counts as missing, cuts on both sides give it an interval alone."""
-    around_zero = [-NEAR_ZERO, 0.0] if (splits.missing == MISSING_ZERO).any() else []
+    around_zero = [BELOW_ZERO, NEAR_ZERO] if (splits.missing == MISSING_ZERO).any() else []
     return np.unique(np.concatenate([splits.thresholds, around_zero]))
 
 
@@ -202,12 +213,13 @@ class NumpyScorer:
         leaves: NDArray[np.float64],
     ) -> None:
         n_cuts = np.diff(starts)
-        self._masks, self._rows, self._cuts, self._leaves = masks, rows, cuts, leaves
+        self._masks, self._rows, self._leaves = masks, rows, leaves
         self._n_columns = len(n_cuts)
-        self._columns = np.flatnonzero(n_cuts)  # the others are in no split
-        self._starts, self._n_cuts = starts[self._columns], n_cuts[self._columns]
-        self._first_interval = self._starts + 2 * self._columns
-        self._column_of_cut = np.repeat(np.arange(len(self._columns)), self._n_cuts)
+        # one more cut a column, at infinity: whatever is not NaN is at most that
+        self._cuts = np.insert(cuts, starts[1:], np.inf)
+        self._column_of_cut = np.repeat(np.arange(len(n_cuts)), n_cuts + 1)
+        self._starts = starts[:-1] + np.arange(len(n_cuts))
+        self._of_nan = starts[1:] + 2 * np.arange(len(n_cuts)) + 1
         self._one = masks.dtype.type(1)
         # ends every search for the lowest bit inside the tree's own leaves, whatever the masks hold
         self._guard = self._one << masks.dtype.type(leaves.shape[2] - 1)
@@ -221,7 +233,8 @@ class NumpyScorer:
             self._score(row, scores)
 
     def _score(self, row: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
-        picked = self._rows[self._first_interval + self._intervals(row[self._columns])]
+        at_least = np.add.reduceat(row[self._column_of_cut] <= self._cuts, self._starts, dtype=np.int64)
+        picked = self._rows[self._of_nan - at_least]
         open_leaves = np.bitwise_and.reduce(self._masks.take(picked[picked >= 0], axis=0), axis=0) | self._guard
         lowest = np.bitwise_count(open_leaves ^ (open_leaves - self._one))  # counted from 1
         rounds = self._leaves.take(self._before + lowest).reshape(-1, len(scores))
@@ -229,9 +242,3 @@ class NumpyScorer:
             np.add.reduce(rounds, axis=0, out=scores)  # across the rows of a matrix numpy adds one after the other,
         else:
             scores[:] = np.add.accumulate(rounds)[-1]  # along its memory in pairs
-
-    def _intervals(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """For each column with cuts: how many of them lie below its value; NaN comes after all."""
-        snapped = np.where(np.abs(values) <= NEAR_ZERO, 0.0, values)
-        below = np.add.reduceat(self._cuts < snapped[self._column_of_cut], self._starts, dtype=np.int64)
-        return np.where(np.isnan(values), self._n_cuts + 1, below)
