@@ -12,7 +12,16 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
     ("records", "tables", "files", "lazily"),
-    ("ingest", "world", "world_taste", "truth", "experiment.assign", "models.lightgbm_text"),
+    (
+        "ingest",
+        "world",
+        "world_people",
+        "world_stations",
+        "world_taste",
+        "truth",
+        "experiment.assign",
+        "models.lightgbm_text",
+    ),
     (
         "labelling",
         "features",

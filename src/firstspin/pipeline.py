@@ -56,7 +56,7 @@ else:
     stations = lazily("firstspin.stations")
     stores = lazily("firstspin.cloud.stores")
     truth = lazily("firstspin.truth")
-    # world = lazily("firstspin.world")
+    world = lazily("firstspin.world")
 
 SCORECARD_PART = 5
 """Training keeps one part in so many aside to measure itself, then learns from everyone."""

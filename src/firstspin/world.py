@@ -1,0 +1,302 @@
+"""A seeded make-believe service whose truth is known: who registers, what they play, and why.
+
+For every person the genre played most in the second month is drawn first, from exactly P(top genre | registration);
+then listens are made up that bear it out. So the truth written beside the tables is no estimate. docs/world.md has the
+whole picture; the numbers are in world_taste.py, world_people.py and world_stations.py.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from firstspin import tables
+from firstspin.files import written_beside
+from firstspin.records import InputError, Registration
+from firstspin.truth import TRUTH
+from firstspin.world_people import DATA_END, DAY, REGISTERING, Listens, People, durations, get_going, listen, register
+from firstspin.world_stations import Dial, build_dial
+from firstspin.world_taste import (
+    COUNTRIES,
+    GENDERS,
+    GENRES,
+    NOT_GIVEN,
+    Answers,
+    Taste,
+    bent_taste,
+    encode,
+    probabilities,
+)
+
+BEGIN: Final = np.datetime64("2025-01-01T00:00:00", "us")
+
+BLOCK: Final = 10_000  # people made up at a time, each block from a random stream of its own
+WORLD, PEOPLE = 1, 2  # the random streams of a seed
+NO_LABEL: Final = -1
+
+# What a newcomer does with a message about one genre (the simulated experiment).
+CLICK_FAVOURITE: Final = 0.068
+CLICK_OTHER: Final = 0.040
+
+UTC: Final = pa.timestamp("us", tz="UTC")
+REGISTRATIONS: Final = pa.schema(
+    [
+        (tables.USER_ID, pa.string()),
+        (tables.REGISTERED_AT, UTC),
+        (tables.AGE, pa.int32()),
+        (tables.GENDER, pa.string()),
+        (tables.COUNTRY, pa.string()),
+        (tables.GENRES, pa.list_(pa.string())),
+    ]
+)
+LISTENS: Final = pa.schema(
+    [
+        (tables.USER_ID, pa.string()),
+        (tables.STARTED_AT, UTC),
+        (tables.STATION_ID, pa.string()),
+        (tables.SECONDS, pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """The ground truth of one make-believe service: its k genres (sorted), who likes what, and what can be heard."""
+
+    seed: int
+    genres: tuple[str, ...]
+    taste: Taste
+    dial: Dial
+
+
+@dataclass(frozen=True, eq=False)
+class Newcomers:
+    """n people about to be shown a message, and all that decides what they do with it."""
+
+    registrations: tuple[Registration, ...]
+    p: NDArray[np.float64]  # (n, k) P(top genre | registration)
+    favourite: NDArray[np.int64]  # (n,) the genre they would come to play most, into the genres
+    reluctance: NDArray[np.float64]  # (n,) in [0, 1): a message is clicked when its pull exceeds this
+    seconds: NDArray[np.int64]  # (n,) how long they listen after a click, whatever the genre
+
+
+def make_world(seed: int) -> World:
+    """The service of this seed. All of them are alike; no two have quite the same taste and stations.
+
+    Raises InputError for a negative seed.
+    """
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it can't be negative")
+    rng = np.random.default_rng([seed, WORLD])
+    taste = bent_taste(rng)
+    fame = np.array([GENRES[genre].played for genre in taste.genres])
+    return World(seed, taste.genres, taste, build_dial(taste.genres, fame / fame.sum(), rng))
+
+
+def true_probabilities(world: World, registrations: Sequence[Registration]) -> NDArray[np.float64]:
+    """(n, k): P(top genre of days 30 to 60 | registration) of people who get a label; columns as `world.genres`.
+
+    Exact for labels by the default rules: whether somebody gets one depends on the registration alone, not on taste.
+    """
+    return probabilities(world.taste, encode(registrations, world.genres))
+
+
+# ------------------------------------------------------------------------------- the simulated experiment
+
+
+def newcomers(world: World, n: int, rng: np.random.Generator) -> Newcomers:
+    """n people who register now. `clicks` says what they do with what each was shown."""
+    people = register(world.taste, n, rng)
+    return Newcomers(
+        registrations=_registrations(people.answers, world.genres),
+        p=people.p,
+        favourite=people.favourite,
+        reluctance=rng.random(n),
+        seconds=durations(n, rng),
+    )
+
+
+def clicks(people: Newcomers, shown: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,): who clicks the message about the genre `shown` (n,), by true taste; asked again they decide alike."""
+    return people.reluctance < np.where(shown == people.favourite, CLICK_FAVOURITE, CLICK_OTHER)
+
+
+def click_chances(people: Newcomers, shown: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,): the true P(click | registration, genre shown), which `clicks` comes to on average."""
+    liked = np.take_along_axis(people.p, shown[:, None], axis=1)[:, 0]
+    return CLICK_OTHER + (CLICK_FAVOURITE - CLICK_OTHER) * liked
+
+
+def _registrations(answers: Answers, genres: tuple[str, ...]) -> tuple[Registration, ...]:
+    countries = tuple(COUNTRIES)
+    return tuple(
+        Registration(
+            age=None if age == NOT_GIVEN else age,
+            gender=None if gender == NOT_GIVEN else GENDERS[gender],
+            country=None if country == NOT_GIVEN else countries[country],
+            genres=tuple(genres[pick] for pick in picks if pick != NOT_GIVEN),
+        )
+        for age, gender, country, picks in zip(
+            answers.age.tolist(), answers.gender.tolist(), answers.country.tolist(), answers.picks.tolist(), strict=True
+        )
+    )
+
+
+# --------------------------------------------------------------------------------------------- the tables
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some of a world's people, and what they did, on the world's own clock (seconds since BEGIN)."""
+
+    user_ids: list[str]
+    people: People
+    registered: NDArray[np.int64]  # (n,)
+    active: NDArray[np.bool_]  # (n,)
+    listens: Listens  # until the data end, ordered by person, then time
+    stations: NDArray[np.int64]  # (l,) into the dial's
+
+
+def write_world(out: Path, users: int, seed: int, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Write registrations, listens and stations as Parquet, and truth.npz (docs/world.md), into the folder `out`.
+
+    Nothing appears there before all of it is whole. `progress` hears how many users are done so far. The same seed
+    gives the same tables, and the users of a small world are the first ones of a bigger one. Raises InputError when
+    `users` or `seed` is out of range.
+    """
+    if users < 1:
+        raise InputError(f"users is {users}; a world needs at least one")
+    world = make_world(seed)
+    with ExitStack() as whole:
+        registrations, listens, stations = (
+            whole.enter_context(written_beside(out / f"{table}.parquet")) for table in tables.COLUMNS
+        )
+        truth = whole.enter_context(written_beside(out / TRUTH))
+        pq.write_table(_station_table(world.dial), stations)
+        blocks = (_block(world, first, min(BLOCK, users - first)) for first in range(0, users, BLOCK))
+        with pq.ParquetWriter(registrations, REGISTRATIONS) as people, pq.ParquetWriter(listens, LISTENS) as heard:
+            _write_truth(truth, world, users, _written(world, blocks, people, heard, progress))
+
+
+def _written(
+    world: World,
+    blocks: Iterable[Block],
+    people: pq.ParquetWriter,
+    heard: pq.ParquetWriter,
+    progress: Callable[[int], None],
+) -> Iterator[Block]:
+    """The blocks as they come, each already in the tables."""
+    done = 0
+    for block in blocks:
+        people.write_table(_registration_table(block, world.genres))
+        heard.write_table(_listen_table(block, world.dial))
+        yield block
+        done += len(block.user_ids)
+        progress(done)
+
+
+def _block(world: World, first: int, n: int) -> Block:
+    """The n people from number `first` on (a multiple of BLOCK). A whole block is made up, whatever part is wanted."""
+    rng = np.random.default_rng([world.seed, PEOPLE, first])
+    people = register(world.taste, BLOCK, rng)
+    registered = rng.integers(REGISTERING, size=BLOCK)
+    active = get_going(people, rng)
+    listens = listen(people, active, world.genres, rng)
+    stations = world.dial.tuned(people.home[listens.person], listens.genre, rng)
+    started = listens.started + registered[listens.person]
+    order = np.lexsort((started, listens.person))
+    order = order[(listens.person[order] < n) & (started[order] < DATA_END)]
+    return Block(
+        user_ids=[f"{number:08d}" for number in range(first, first + n)],
+        people=people.first(n),
+        registered=registered[:n],
+        active=active[:n],
+        listens=Listens(listens.person[order], started[order], listens.genre[order], listens.seconds[order]),
+        stations=stations[order],
+    )
+
+
+def _write_truth(path: Path, world: World, users: int, blocks: Iterable[Block]) -> None:
+    """The archive of numpy arrays; `p`, which is big, goes to disk block by block."""
+    user_ids, registered, active, favourite = [], [], [], []
+    heard_last = 0
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("p.npy", "w", force_zip64=True) as file:
+            shape = (users, len(world.genres))
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+            for block in blocks:
+                file.write(block.people.p.astype("<f8").tobytes())
+                user_ids.append(np.array(block.user_ids))
+                registered.append(block.registered)
+                active.append(block.active)
+                favourite.append(block.people.favourite)
+                heard_last = max(heard_last, block.listens.started.max(initial=0))
+        over = (
+            np.concatenate(registered) + 60 * DAY <= heard_last
+        )  # as labelling has it: the data end with the last listen
+        labelled = np.concatenate(active) & over
+        arrays = {
+            "user_id": np.concatenate(user_ids),
+            "genres": np.array(world.genres),
+            "label": np.where(labelled, np.concatenate(favourite), NO_LABEL),
+            "labelled": labelled,
+        }
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _registration_table(block: Block, genres: tuple[str, ...]) -> pa.Table:
+    answers = block.people.answers
+    counts = (answers.picks != NOT_GIVEN).sum(axis=1)
+    picks = pa.array(genres).take(pa.array(answers.picks[answers.picks != NOT_GIVEN]))
+    columns = [
+        pa.array(block.user_ids),
+        _moments(block.registered),
+        pa.array(answers.age, mask=answers.age == NOT_GIVEN, type=pa.int32()),
+        _words(GENDERS, answers.gender),
+        _words(tuple(COUNTRIES), answers.country),
+        pa.ListArray.from_arrays(np.concatenate([[0], counts.cumsum()]).astype(np.int32), picks),
+    ]
+    return pa.table(columns, schema=REGISTRATIONS)
+
+
+def _listen_table(block: Block, dial: Dial) -> pa.Table:
+    station_ids = pa.array([station.station_id for station in dial.stations])
+    columns = [
+        pa.array(block.user_ids).take(pa.array(block.listens.person)),
+        _moments(block.listens.started),
+        station_ids.take(pa.array(block.stations)),
+        pa.array(block.listens.seconds, type=pa.int32()),
+    ]
+    return pa.table(columns, schema=LISTENS)
+
+
+def _station_table(dial: Dial) -> pa.Table:
+    return pa.table(
+        {
+            tables.STATION_ID: [station.station_id for station in dial.stations],
+            tables.NAME: [station.name for station in dial.stations],
+            tables.GENRE: [station.genre for station in dial.stations],
+            "market": dial.markets,
+            "popularity": dial.popularity,
+            "colour": dial.colours,
+        }
+    )
+
+
+def _moments(seconds: NDArray[np.int64]) -> pa.Array:
+    return pa.array(BEGIN + seconds.astype("timedelta64[s]"), type=UTC)
+
+
+def _words(words: tuple[str, ...], codes: NDArray[np.int16]) -> pa.Array:
+    return pa.array(words).take(pa.array(codes, mask=codes == NOT_GIVEN))
