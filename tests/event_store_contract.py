@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from made_events import NOON, SECRET, click, clicks, ids, shown
@@ -14,6 +15,8 @@ from made_events import NOON, SECRET, click, clicks, ids, shown
 from firstspin.experiment.database import Database, write
 from firstspin.experiment.erase import erase, erased_users
 from firstspin.experiment.events import Event, Exposure, Secret, Unavailable
+from firstspin.experiment.export import Exported, export
+from firstspin.experiment.outbox import Record, Reply, Sink, Tally, send
 from firstspin.experiment.store import Limits, Statuses, Store, open_database, open_store
 from firstspin.records import InputError
 
@@ -203,3 +206,34 @@ class EventStoreContract:
         assert erase(database, SECRET, users[:90], now=NOON).deleted.events == 90
         assert erased_users(database, SECRET, users) == set(users[:90])
         assert len(kept(database)) == 10
+
+    def test_rows_go_out_once_in_the_order_they_came(self, database: Database) -> None:
+        put(database, [shown("anna")], [*clicks("a", 3, "anna"), *clicks("b", 2, "bert")])
+        taken: list[bytes] = []
+
+        class Taker:
+            def put_record_batch(self, *, DeliveryStreamName: str, Records: list[Record]) -> Reply:
+                assert DeliveryStreamName == "lake"
+                taken.extend(record["Data"] for record in Records)
+                return {"RequestResponses": [{"ErrorCode": "no"}, *({} for _ in Records[1:])]}
+
+        sink = Sink(Taker(), {"events": "lake"}, scope="lake")
+        assert send(database, sink, "events") == Tally(sent=2, failed=3)
+        assert send(database, sink, "events") == Tally(failed=3)
+        assert [record.count(b"\n") for record in taken] == [3, 2, 3]
+        assert taken[0] == taken[2]
+
+    def test_an_experiment_is_exported_with_its_flags(self, database: Database, tmp_path: Path) -> None:
+        put(
+            database,
+            [shown("anna"), shown("bert", "autumn")],
+            [
+                click("in order", "anna", minutes=1),
+                click("early", "anna", minutes=-1),
+                click("late", "anna", minutes=1, flag="late"),
+                click("orphan", "nobody"),
+                click("elsewhere", "bert", minutes=1),
+            ],
+        )
+        exported = export(database, tmp_path / "out", "spring", chunk=2)
+        assert exported == Exported(exposures=1, events={"": 1, "early": 1, "late": 1, "orphan": 1})
