@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
+from firstspin.experiment.proportions import ratio_z, table
 from firstspin.experiment.sequential import always_valid_alpha, crossing_probability, spending_alphas, spent
 
 POWER_OF_80 = 1.959964 + 0.841621
@@ -77,6 +78,15 @@ def test_daily_peeking_with_the_spending_rule_errs_no_more_than_one_time_in_twen
     bounds = z(spending_alphas(*equal_looks(14), 0.05))
     seen = (np.abs(paths(14, runs=100_000, looks=14)) > bounds).any(axis=1).mean()
     assert 0.0475 < seen < 0.0525
+
+
+def test_fourteen_daily_looks_at_clicks_of_alike_arms_err_no_more_than_one_time_in_twenty() -> None:
+    runs, a_day = 20_000, 1_000
+    clicked, control = np.random.default_rng(15).binomial(a_day, 0.05, (2, runs, 14)).cumsum(axis=2)
+    users = a_day * np.arange(1, 15)
+    seen = np.abs(ratio_z(table(clicked, users, control, users), np.ones((runs, 14))))
+    assert 0.045 < (seen > z(spending_alphas(*equal_looks(14), 0.05))).any(axis=1).mean() < 0.055
+    assert (seen > 1.959964).any(axis=1).mean() > 0.2  # without the rule
 
 
 def test_an_always_valid_rule_errs_seldom_even_over_a_thousand_looks() -> None:

@@ -121,7 +121,7 @@ def read_registrations(
     """The registrations of a CSV or Parquet file, checked as `open_tables` does; `extra` as in `Tables`."""
     extra = extra or {}
     connection = connect(workspace)
-    source = _open_file(connection, path, tables.REGISTRATIONS, _needed(tables.REGISTRATIONS, list(extra)))
+    source = open_file(connection, path, tables.REGISTRATIONS, _needed(tables.REGISTRATIONS, list(extra)))
     ignored: dict[str, int] = {}
     rules = _registration_rules(source) + [_number(name) for name, kind in extra.items() if kind == NUMBER]
     columns = _registration_columns(source, list(extra))
@@ -258,11 +258,11 @@ def _source(connection: duckdb.DuckDBPyConnection, data: Path, name: str, extra:
     for suffix in (".parquet", ".csv"):
         path = data / f"{name}{suffix}"
         if path.exists():
-            return _open_file(connection, path, name, _needed(name, extra))
+            return open_file(connection, path, name, _needed(name, extra))
     raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
 
 
-def _open_file(connection: duckdb.DuckDBPyConnection, path: Path, name: str, needed: Sequence[str]) -> Source:
+def open_file(connection: duckdb.DuckDBPyConnection, path: Path, name: str, needed: Sequence[str]) -> Source:
     """Find out how to read a file, and that it has the columns it must have."""
     if not path.is_file():
         raise InputError(f"{path} is not a file")

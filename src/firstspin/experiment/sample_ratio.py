@@ -72,5 +72,5 @@ def log_e_value(counts: Sequence[int], shares: Sequence[float]) -> float:
 
 def _why(uneven: bool, p: float, alpha: float, log10_e: float) -> str:
     if uneven:
-        return f"arms this uneven come by chance {p:.2g} of the time (the check's limit is {alpha:g})"
+        return f"so uneven a split has p = {p:.2g}, below {alpha:g}"
     return f"at one look the evidence against the promised split was 10^{log10_e:.1f} to one"

@@ -1,0 +1,204 @@
+"""Outcomes and the rules they are read by -> the verdict. First whether the split is sound, then who won, if anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+
+import numpy as np
+
+from firstspin.experiment.decide import PRIMARY, decide, warnings
+from firstspin.experiment.lift import Lift, lift, non_inferiority, significant
+from firstspin.experiment.outcomes import Outcomes
+from firstspin.experiment.rules import Metric, Rules, checked_rules, treatments
+from firstspin.experiment.sample_ratio import sample_ratio
+from firstspin.experiment.sequential import always_valid_alpha, spending_alphas
+from firstspin.experiment.several import holm_levels, holm_p_values
+from firstspin.experiment.summary import Mask, arm_summary, capped, comparison, of_arm
+from firstspin.experiment.verdict import Beside, Day, Measured, Role, Verdict, Weekday
+from firstspin.records import InputError
+
+
+def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) -> Verdict:
+    """The verdict on the experiment; `outcomes` must have been read with the metrics and covariates of the rules.
+
+    `now` tells whether the planned reading time (`rules.reads_at`) has come; without it, where there is one, it hasn't.
+    Raises InputError where rules and outcomes don't fit each other.
+    """
+    rules = checked_rules(rules, outcomes.arms)
+    planned = _planned_days(outcomes, rules)
+    cuts = [capped(values, metric) for values, metric in zip(planned.values, planned.metrics, strict=True)]
+    cut = replace(planned, values=tuple(values for values, _ in cuts))
+    looks = _looks(cut, rules)
+    over = rules.reads_at is None or (now is not None and now >= rules.reads_at)
+    counts = [look.users for look in looks] or [_users(planned, rules)]
+    ratio = sample_ratio(counts, rules.weights, final=over)
+    metrics = tuple(_measured(planned, cut, rules, looks, i, cap) for i, (_, cap) in enumerate(cuts))
+    decision, winner, sentence = decide(rules, ratio, metrics, looks, over=over)
+    return Verdict(
+        decision=decision,
+        winner=winner,
+        sentence=sentence,
+        warnings=tuple(warnings(rules, metrics, outcomes.left_out, late=len(outcomes) - len(planned))),
+        control=rules.control,
+        users=ratio.users,
+        left_out=outcomes.left_out,
+        sample_ratio=ratio,
+        metrics=metrics,
+        clickers=_clickers(planned, rules),
+        daily=tuple(looks),
+        weekdays=_weekdays(cut, rules),
+    )
+
+
+# --------------------------------------------------------------------------------------------- the users
+
+
+def _planned_days(outcomes: Outcomes, rules: Rules) -> Outcomes:
+    """The users who came within the planned days; all where there is no such plan."""
+    if outcomes.day is None:
+        if rules.peeking != "none":
+            raise InputError("a rule for looking daily needs the column that says on which day a user came")
+        return outcomes
+    if rules.days is None:
+        return outcomes
+    first = np.datetime64(rules.starts_on, "D") if rules.starts_on else outcomes.day.min()
+    return _only(outcomes, (outcomes.day >= first) & (outcomes.day < first + np.timedelta64(rules.days, "D")))
+
+
+def _only(outcomes: Outcomes, among: Mask) -> Outcomes:
+    return replace(
+        outcomes,
+        arm=outcomes.arm[among],
+        values=tuple(values[among] for values in outcomes.values),
+        per=tuple(per[among] if per is not None else None for per in outcomes.per),
+        covariates=outcomes.covariates[among],
+        day=outcomes.day[among] if outcomes.day is not None else None,
+    )
+
+
+def _everybody(outcomes: Outcomes) -> Mask:
+    return np.ones(len(outcomes), dtype=np.bool_)
+
+
+def _users(outcomes: Outcomes, rules: Rules, among: Mask | None = None) -> dict[str, int]:
+    among = _everybody(outcomes) if among is None else among
+    return {arm: int((among & of_arm(outcomes, arm)).sum()) for arm in rules.weights}
+
+
+# ------------------------------------------------------------------------------------------ the metrics
+
+
+def _measured(
+    planned: Outcomes, cut: Outcomes, rules: Rules, looks: Sequence[Day], metric: int, cap: float | None
+) -> Measured:
+    """Everything about one metric: summaries of what users did, comparisons of it with the cap."""
+    told = planned.metrics[metric]
+    return Measured(
+        metric=f"{told.column} / {told.per}" if told.per else told.column,
+        kind=told.kind or "continuous",
+        role=_role(told, metric),
+        cap=cap,
+        arms=tuple(arm_summary(planned, metric, arm, _everybody(planned)) for arm in rules.weights),
+        beside_control=tuple(_beside_control(cut, rules, looks, metric)),
+    )
+
+
+def _role(metric: Metric, position: int) -> Role:
+    return "primary" if position == PRIMARY else "guardrail" if metric.margin is not None else "secondary"
+
+
+def _beside_control(cut: Outcomes, rules: Rules, looks: Sequence[Day], metric: int) -> list[Beside]:
+    """Each arm beside the control: the primary held to the rules' correction or daily level, the others to alpha."""
+    arms = treatments(rules)
+    pairs = [comparison(cut, metric, rules.control, arm, _everybody(cut)) for arm in arms]
+    lifts = [lift(pair, alpha=rules.alpha) for pair, _ in pairs]
+    p_values = [1.0 if found.p_value is None else found.p_value for found in lifts]
+    corrected: list[float | None] = [None] * len(arms)
+    if metric == PRIMARY and rules.peeking != "none":
+        lifts = [looks[-1].lifts[arm] for arm in arms]
+    elif metric == PRIMARY and len(arms) > 1:
+        corrected = list(holm_p_values(p_values))
+        levels = holm_levels(p_values, rules.alpha)
+        lifts = [lift(pair, alpha=level) for (pair, _), level in zip(pairs, levels, strict=True)]
+    margin = cut.metrics[metric].margin
+    # A guardrail that would let the test stop early is held to the same strictness as what stops it.
+    strict = looks[-1].lifts[arms[0]].alpha if rules.peeking != "none" else rules.alpha
+    return [
+        Beside(
+            arm=arm,
+            lift=found,
+            significant=significant(found),
+            holm_p_value=p,
+            non_inferiority=non_inferiority(pair, margin=margin, alpha=strict) if margin is not None else None,
+            variance_reduction=reduction if cut.covariates.shape[1] else None,
+        )
+        for arm, found, p, (pair, reduction) in zip(arms, lifts, corrected, pairs, strict=True)
+    ]
+
+
+def _clickers(planned: Outcomes, rules: Rules) -> tuple[Measured, ...]:
+    """What those did who said yes to the primary metric: other people in each arm, so described and never compared."""
+    if planned.metrics[PRIMARY].kind != "binary":
+        return ()
+    clicked = planned.values[PRIMARY] == 1
+    name = planned.metrics[PRIMARY].column
+    return tuple(
+        Measured(
+            metric=f"{metric.column} among users with {name}",
+            kind="continuous",
+            role="secondary",
+            cap=None,
+            arms=tuple(arm_summary(planned, i, arm, clicked) for arm in rules.weights),
+            beside_control=(),
+        )
+        for i, metric in enumerate(planned.metrics)
+        if metric.kind == "continuous"
+    )
+
+
+# --------------------------------------------------------------------------------------------- the days
+
+
+def _looks(cut: Outcomes, rules: Rules) -> list[Day]:
+    """The primary metric so far after each day, at the level that a look on that day is allowed."""
+    if cut.day is None:
+        return []
+    days = np.unique(cut.day)
+    so_far = [cut.day <= day for day in days]
+    levels = _look_levels(rules, [_date(day) for day in days], [int(among.sum()) for among in so_far])
+    return [
+        Day(_date(day), _users(cut, rules, among), _lifts(cut, rules, among, level))
+        for day, among, level in zip(days, so_far, levels, strict=True)
+    ]
+
+
+def _lifts(cut: Outcomes, rules: Rules, among: Mask, level: float) -> dict[str, Lift]:
+    return {arm: lift(comparison(cut, PRIMARY, rules.control, arm, among)[0], alpha=level) for arm in treatments(rules)}
+
+
+def _look_levels(rules: Rules, days: Sequence[date], users: Sequence[int]) -> list[float]:
+    alpha = rules.alpha / len(treatments(rules))
+    if rules.peeking == "always-valid" or rules.days is None:
+        return [always_valid_alpha(n, alpha, tuned_for=rules.tuned_for) for n in users]
+    first = rules.starts_on or days[0]
+    return spending_alphas([((day - first) / timedelta(days=1) + 1) / rules.days for day in days], users, alpha)
+
+
+def _weekdays(cut: Outcomes, rules: Rules) -> tuple[Weekday, ...]:
+    """The primary metric by the day of the week on which users came; nothing before there are two such days."""
+    if cut.day is None:
+        return ()
+    # 1970-01-01, day 0 of datetime64, was a Thursday
+    weekday = (cut.day.astype(np.int64) + 3) % 7 + 1
+    found = []
+    for day in np.unique(weekday):
+        summaries = [arm_summary(cut, PRIMARY, arm, weekday == day) for arm in rules.weights]
+        users, means = {s.arm: s.users for s in summaries}, {s.arm: s.mean for s in summaries}
+        found.append(Weekday(int(day), users, means))
+    return tuple(found) if len(found) > 1 else ()
+
+
+def _date(day: np.datetime64) -> date:
+    return date.fromisoformat(str(day))

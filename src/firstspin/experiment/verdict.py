@@ -1,0 +1,211 @@
+"""What an experiment says, as data: the numbers, the decision, and the sentence to read out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Literal
+
+import msgspec
+
+from firstspin.experiment.lift import Estimate, Lift, NonInferiority
+from firstspin.experiment.outcomes import LeftOut
+from firstspin.experiment.rules import Kind
+from firstspin.experiment.sample_ratio import SampleRatio
+from firstspin.experiment.summary import ArmSummary
+
+Decision = Literal[
+    "winner",
+    "control is better",
+    "no difference shown",
+    "guardrail not kept",
+    "no decision yet",
+    "sample ratio mismatch",
+]
+Role = Literal["primary", "guardrail", "secondary"]
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """An arm beside the control. `significant` is at `lift.alpha`, which a correction or a daily look makes stricter.
+
+    `holm_p_value` is p as corrected for several arms; `variance_reduction` is what the covariates took away.
+    """
+
+    arm: str
+    lift: Lift
+    significant: bool
+    holm_p_value: float | None = None
+    non_inferiority: NonInferiority | None = None
+    variance_reduction: float | None = None
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One metric: every arm's users, and each arm beside the control."""
+
+    metric: str
+    kind: Kind
+    role: Role
+    cap: float | None
+    arms: tuple[ArmSummary, ...]
+    beside_control: tuple[Beside, ...]
+
+
+class Day(msgspec.Struct, frozen=True):
+    """All users up to and including a day, and each arm's lift at the level that daily looking allows this look."""
+
+    day: date
+    users: dict[str, int]
+    lifts: dict[str, Lift]
+
+
+class Weekday(msgspec.Struct, frozen=True):
+    """Who came on this day of the week (1 is Monday) and the primary metric's mean in each arm: a description."""
+
+    weekday: int
+    users: dict[str, int]
+    means: dict[str, float | None]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """All an analysis found. `metrics` begins with the primary; `clickers` describes and compares nothing."""
+
+    decision: Decision
+    winner: str | None
+    sentence: str
+    warnings: tuple[str, ...]
+    control: str
+    users: dict[str, int]
+    left_out: LeftOut
+    sample_ratio: SampleRatio
+    metrics: tuple[Measured, ...]
+    clickers: tuple[Measured, ...]
+    daily: tuple[Day, ...]
+    weekdays: tuple[Weekday, ...]
+
+
+class Section(msgspec.Struct, frozen=True):
+    """A table for the terminal: a title, the columns' names and rows of text as long."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def verdict_lines(verdict: Verdict) -> tuple[Section, ...]:
+    """The verdict as tables of text, in reading order; `verdict.sentence` and `verdict.warnings` go above them."""
+    sections = [_sample_ratio(verdict), *(_measured(metric) for metric in verdict.metrics)]
+    sections += [_tail(metric) for metric in verdict.metrics if any(arm.quantiles for arm in metric.arms)]
+    sections += [_tail(metric) for metric in verdict.clickers]
+    if verdict.daily:
+        sections.append(_daily(verdict))
+    if verdict.weekdays:
+        sections.append(_weekdays(verdict))
+    return tuple(sections)
+
+
+def signed_percent(share: float | None) -> str:
+    """A relative lift as people say it.
+
+    >>> signed_percent(0.087)
+    '+8.7%'
+    """
+    return "-" if share is None else f"{100 * share:+.{2 if abs(share) < 0.01 else 1}f}%"
+
+
+def p_words(p: float | None) -> str:
+    """A p-value to four decimals, to be read out.
+
+    >>> p_words(0.050455), p_words(0.000012)
+    ('p = 0.0505', 'p under 0.0001')
+    """
+    return "no p" if p is None else "p under 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
+def _sample_ratio(verdict: Verdict) -> Section:
+    check = verdict.sample_ratio
+    rows = [(arm, f"{n:,}", f"{check.expected[arm]:,.0f}") for arm, n in check.users.items()]
+    state = "sound" if check.sound else "MISMATCH"
+    return Section(
+        f"Users by arm: {state} (chi-square {p_words(check.p_value)})", ("arm", "users", "expected"), tuple(rows)
+    )
+
+
+def _measured(measured: Measured) -> Section:
+    cap = f", counted up to {_value(measured.kind, measured.cap)} a user" if measured.cap is not None else ""
+    beside = {found.arm: found for found in measured.beside_control}
+    rows = [_arm_row(measured, arm, beside.get(arm.arm)) for arm in measured.arms]
+    columns = ("arm", "users", "ratio" if measured.kind == "ratio" else "per user", "lift", "interval", "p", "")
+    return Section(f"{measured.metric} ({measured.role}{cap})", columns, tuple(rows))
+
+
+def _arm_row(measured: Measured, arm: ArmSummary, beside: Beside | None) -> tuple[str, ...]:
+    """The means as compared: capped, and adjusted where there are covariates."""
+    users = f"{arm.users - arm.missing:,}"
+    if beside is None:
+        compared = measured.beside_control[0].lift.control
+        return arm.arm, users, _value(measured.kind, compared), "", "", "", "control"
+    found, relative = beside.lift, beside.lift.relative
+    ends = _interval(relative)
+    value = _value(measured.kind, found.treatment)
+    note = relative.reason or _note(beside)
+    return arm.arm, users, value, signed_percent(relative.value), ends, _p(found.p_value), note
+
+
+def _note(beside: Beside) -> str:
+    words = []
+    if beside.non_inferiority is not None:
+        kept = beside.non_inferiority
+        words.append(f"loses at most {signed_percent(kept.bound)}: margin {'kept' if kept.shown else 'NOT kept'}")
+    if beside.significant:
+        words.append("significant")
+    if beside.variance_reduction:
+        words.append(f"variance {signed_percent(-beside.variance_reduction)} by covariates")
+    return "; ".join(words)
+
+
+def _tail(measured: Measured) -> Section:
+    names = tuple(next((arm.quantiles for arm in measured.arms if arm.quantiles), {}))
+    rows = []
+    for arm in measured.arms:
+        zero = "-" if arm.zero_share is None else f"{100 * arm.zero_share:.1f}%"
+        found = (_value("continuous", arm.quantiles.get(name)) for name in names)
+        rows.append((arm.arm, f"{arm.users - arm.missing:,}", _value(measured.kind, arm.mean), zero, *found))
+    return Section(f"{measured.metric}: how it is spread", ("arm", "users", "mean", "zero", *names), tuple(rows))
+
+
+def _daily(verdict: Verdict) -> Section:
+    arms = [found.arm for found in verdict.metrics[0].beside_control]
+    rows = []
+    for day in verdict.daily:
+        ends = (f"{signed_percent(r.value)} {_interval(r)}" for r in (day.lifts[arm].relative for arm in arms))
+        rows.append((day.day.isoformat(), f"{sum(day.users.values()):,}", *ends))
+    title = f"{verdict.metrics[0].metric} so far, day by day (intervals made for daily looking)"
+    return Section(title, ("until", "users", *arms), tuple(rows))
+
+
+def _weekdays(verdict: Verdict) -> Section:
+    names = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+    kind, arms = verdict.metrics[0].kind, tuple(verdict.users)
+    rows = [
+        (names[d.weekday - 1], f"{sum(d.users.values()):,}", *(_value(kind, d.means[arm]) for arm in arms))
+        for d in verdict.weekdays
+    ]
+    return Section(f"{verdict.metrics[0].metric} by day of the week", ("day", "users", *arms), tuple(rows))
+
+
+def _value(kind: Kind, mean: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.3f}%" if kind == "binary" else f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
+
+
+def _interval(estimate: Estimate) -> str:
+    ends: Sequence[float | None] = (estimate.low, estimate.high)
+    if ends == (None, None):
+        return "-"
+    low, high = ("unbounded" if end is None else signed_percent(end) for end in ends)
+    return f"{low} to {high}"
+
+
+def _p(p: float | None) -> str:
+    return "-" if p is None else p_words(p).removeprefix("p ").removeprefix("= ")
