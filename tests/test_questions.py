@@ -34,7 +34,7 @@ def study(examples: Examples, splits: list[Split]) -> Study:
 @cache
 def studied() -> tuple[Study, dict[str, Question]]:
     """The study of 600 people, and its questions by name."""
-    found = study(made_people.examples(N), evaluate.folds(N, 3, seed=0))
+    found = study(made_people.examples(N), evaluate.folds(made_people.examples(N).tops, 3, seed=0))
     return found, {question.name: question for question in found.questions}
 
 
@@ -89,7 +89,13 @@ def test_a_model_of_picks_alone_has_the_same_three_whatever_the_country() -> Non
         return registry.fit("popularity", learn, known_genres=made_people.GENRES, without=without)
 
     found = questions.study(
-        examples, evaluate.folds(150, 3, seed=0), "popularity", rule, ("country",), 0, lambda _step, _done: None
+        examples,
+        evaluate.folds(examples.tops, 3, seed=0),
+        "popularity",
+        rule,
+        ("country",),
+        0,
+        lambda _step, _done: None,
     )
     (country,) = found.questions
     assert (country.lost.value, country.withheld.value, country.changed.value) == (0, 0, 0)
@@ -100,7 +106,7 @@ def test_without_demographics_is_the_same_model_where_nobody_told_any() -> None:
         made_people.examples(90),
         registrations=tuple(Registration(genres=told.genres) for told in made_people.examples(90).registrations),
     )
-    found = study(bare, evaluate.folds(90, 3, seed=0))
+    found = study(bare, evaluate.folds(bare.tops, 3, seed=0))
     assert found.no_demographics == found.full
     assert found.demographics_lost.value == 0
 

@@ -30,7 +30,7 @@ def fit(name: str, examples: Examples) -> Predictor:
 @cache
 def evaluated() -> tuple[dict[str, Outcome], Examples, Scorecard]:
     examples = made_people.examples(N)
-    splits = evaluate.folds(N, 4, seed=0)
+    splits = evaluate.folds(np.arange(N) % 3, 4, seed=0)
     found = evaluate.outcomes(examples, splits, [*BASELINES, "logistic"], fit, lambda _step, _done: None)
     asked = evaluate.asked(examples, splits)
     return found, asked, scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0)

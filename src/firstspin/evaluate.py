@@ -44,12 +44,16 @@ class Split:
     ask: NDArray[np.int64]
 
 
-def folds(people: int, k: int, seed: int) -> list[Split]:
-    """Everyone is asked once, by a model that learned from the other k - 1 parts."""
+def folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
+    """Everyone is asked once, by a model that learned from the other k - 1 parts.
+
+    `tops` (n,): the parts hold each top genre alike, so that no figure hangs on which part the rare genres fell into.
+    """
+    people = len(tops)
     if not 2 <= k <= people:
         raise InputError(f"{k} folds of {people} labelled users can't be made: 2 to {people} can")
-    shuffled = np.random.default_rng(seed).permutation(people)
-    parts = [np.sort(shuffled[i::k]) for i in range(k)]
+    dealt = np.lexsort((np.random.default_rng(seed).random(people), tops))
+    parts = [np.sort(dealt[i::k]) for i in range(k)]
     return [Split(np.sort(np.concatenate(parts[:i] + parts[i + 1 :])), parts[i]) for i in range(k)]
 
 

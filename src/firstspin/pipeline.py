@@ -308,7 +308,7 @@ def _own_scorecard(
     people = len(dataset.examples)
     if people < SCORECARD_PART:
         raise InputError(f"{people} labelled users are too few to learn from; at least {SCORECARD_PART} are needed")
-    aside = evaluate.folds(people, SCORECARD_PART, learning.seed)[:1]
+    aside = evaluate.folds(dataset.examples.tops, SCORECARD_PART, learning.seed)[:1]
     names = list(dict.fromkeys([*scorecard.BASELINES, model]))
     found = evaluate.outcomes(dataset.examples, aside, names, _fit(dataset, learning, silent), progress)
     told: dict[str, object] = {"protocol": f"one part in {SCORECARD_PART} kept aside", "seed": learning.seed}
@@ -318,7 +318,7 @@ def _own_scorecard(
 
 def _splits(dataset: Dataset, protocol: Protocol) -> tuple[list[evaluate.Split], dict[str, object]]:
     if protocol.split_at is None:
-        made = evaluate.folds(len(dataset.examples), protocol.folds, protocol.seed)
+        made = evaluate.folds(dataset.examples.tops, protocol.folds, protocol.seed)
         return made, {"protocol": f"{protocol.folds} folds over users", "seed": protocol.seed}
     days = dataset.rule.gap_days + dataset.rule.window_days
     one = evaluate.by_date(dataset.examples, protocol.split_at, days)

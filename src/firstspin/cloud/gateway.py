@@ -147,5 +147,5 @@ def from_environment(environment: Mapping[str, str]) -> Gateway:
         "sagemaker-runtime", config=config, endpoint_url=environment.get("FIRSTSPIN_RUNTIME_URL")
     )
     loaded = bundle.load(Path(environment["FIRSTSPIN_BUNDLE"]))
-    reader = Reader(tuple(loaded.manifest.extra))
+    reader = Reader(loaded.manifest.extra)
     return Gateway(runtime, environment["FIRSTSPIN_ENDPOINT"], Recommender(loaded), reader, budget)

@@ -12,6 +12,8 @@ from firstspin.models.task import Progress, Task, silent
 from firstspin.records import Examples, InputError
 
 MODELS: Final[dict[str, str]] = {
+    "auto": "firstspin.models.auto:auto",
+    "lightgbm": "firstspin.models.boosting:boosting",
     "age_gender": "firstspin.models.popularity:age_gender",
     "popularity": "firstspin.models.popularity:popularity",
     "logistic": "firstspin.models.logistic:logistic",

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.models.bitrows import BitRows
 from firstspin.models.predictor import Array, Scorer, State
 
 Indexes = NDArray[np.int64]
@@ -112,6 +113,34 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True)
+class Trees:
+    """LightGBM's trees, by bit rows. `text` is the model as LightGBM wrote it; answering needs only the tables."""
+
+    columns: Indexes
+    text: str
+    tables: Mapping[str, NDArray[np.generic]]
+    rows: BitRows
+    kind: ClassVar[str] = "trees"
+
+    def scores(self, rows: Array) -> Array:
+        return self.rows.scores(np.ascontiguousarray(rows.take(self.columns, axis=1)))
+
+    def state(self) -> dict[str, NDArray[np.generic] | str]:
+        kept: dict[str, NDArray[np.generic] | str] = {"columns": self.columns, "model": self.text}
+        return kept | {f"bits.{name}": table for name, table in self.tables.items()}
+
+    @staticmethod
+    def of(columns: Indexes, text: str, tables: Mapping[str, NDArray[np.generic]]) -> Trees:
+        """The trees of a model's text and its tables."""
+        return Trees(columns, text, tables, BitRows(tables))
+
+    @staticmethod
+    def from_state(state: State) -> Trees:
+        kept = {name.removeprefix("bits."): _array(state, name) for name in state if name.startswith("bits.")}
+        return Trees.of(_array(state, "columns").astype(np.int64), str(state["model"]), kept)
+
+
+@dataclass(frozen=True, slots=True)
 class Blend:
     """A weighted sum of other scorers' scores: their chances multiplied, each to the power of its weight.
 
@@ -145,6 +174,7 @@ KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
     Rule.kind: Rule.from_state,
     Linear.kind: Linear.from_state,
     Cells.kind: Cells.from_state,
+    Trees.kind: Trees.from_state,
     Blend.kind: Blend.from_state,
 }
 
