@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from firstspin import bundle
 from firstspin.recommender import Recommender
 from firstspin.records import Registration, Station
 from firstspin.service.answers import Answers
-from firstspin.service.app import App, Serving
+from firstspin.service.app import App, Clock, Policy, Serving
 from firstspin.service.connection import Reply, Request
 from firstspin.service.metrics import Tallies
 from firstspin.service.wire import Asked, Encoding, Reader
@@ -39,10 +40,13 @@ def app(folder: Path) -> App:
     return made
 
 
-def new_app(**options: Any) -> App:
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def new_app(**policy: Any) -> App:
     tallies = Tallies(1)
     tallies.row(0).gauge("firstspin_started", 1)
-    return App(tallies, tallies.row(0), count(0, 1000).__next__, **options)
+    return App(tallies, tallies.row(0), Clock(count(0, 1000).__next__, lambda: NOW), Policy(**policy))
 
 
 def ask(app: App, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:

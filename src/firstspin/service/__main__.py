@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,11 +20,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is 
 
 import uvloop
 
+from firstspin.experiment.events import KEY_BYTES, read_secret
+from firstspin.experiment.store import open_store
 from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
 from firstspin.service import logs
-from firstspin.service.app import App
+from firstspin.service.app import App, Clock, Policy
 from firstspin.service.connection import Limits
+from firstspin.service.keys import Keys, read_keys
+from firstspin.service.ledger import Ledger, Running, read_experiment
 from firstspin.service.metrics import Tallies
 from firstspin.service.shelf import Shelf
 from firstspin.service.supervisor import Outside, Slot, Supervisor, listeners
@@ -57,6 +63,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--least-age", type=int, default=LEAST_AGE, help="under it, age and gender are not used and nothing is kept")
     add("--under-age", choices=("answer", "refuse"), default="answer", help="refuse: 403 instead of the rule's answer")
     add("--allow-no-model", action="store_true", help="answer with an empty list while there is no model")
+    add("--keys", type=Path, help="file of API keys for /v1; without it anyone may call")
+    add("--events", help="event store for /v1: sqlite:///PATH or postgresql://…")
+    add("--events-secret", type=Path, help="file with the store's secret; events.secret beside --state if not given")
+    add("--experiment", type=Path, help="file of the experiment that /v1/recommendations runs; needs --events")
     add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
     add("--connections", type=int, default=4096, help="connections a worker keeps open")
     add("--head-seconds", type=float, default=10.0, help="deadline for a request's headers")
@@ -74,6 +84,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         parser.error("the following argument is required: --bundle")
     if not 1 <= options.workers <= 64:
         parser.error("--workers takes a number from 1 to 64")
+    if options.events and not (options.events_secret or options.state):
+        parser.error("--events needs --events-secret or --state, to keep the store's secret")
+    if options.experiment and not options.events:
+        parser.error("--experiment needs --events")
     return options
 
 
@@ -146,22 +160,44 @@ def _worker(options: argparse.Namespace, tallies: Tallies) -> Callable[[Slot, so
         drain_delay=options.drain_delay,
     )
 
+    keys = read_keys(options.keys) if options.keys else None
+    running = read_experiment(options.experiment) if options.experiment else None
+
     def be_worker(slot: Slot, channel: socket.socket, first: Order | None) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the supervisor decides
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         tally = tallies.row(slot.number)
-        app = App(tallies, tally, time.perf_counter_ns, without_model=options.allow_no_model)
         status = 1
         try:
+            ledger = _ledger(options, running)
+            policy = Policy(options.allow_no_model, Keys(keys, 1 / options.workers) if keys else None, ledger)
+            app = App(tallies, tally, Clock(time.perf_counter_ns, _now), policy)
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
+            if ledger:
+                ledger.store.close()
             status = 0
+        except InputError as problem:
+            logging.getLogger(__name__).error("a worker can't start", extra={"reason": str(problem)})
         finally:
             sys.stderr.flush()
             os._exit(status)
 
     return be_worker
+
+
+def _ledger(options: argparse.Namespace, running: Running | None) -> Ledger | None:
+    """The event store, opened in the process that uses it."""
+    if not options.events:
+        return None
+    path = options.events_secret or options.state / "events.secret"
+    secret = read_secret(path, os.urandom(KEY_BYTES))
+    return Ledger(open_store(options.events, secret), secret, _now, running)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _date() -> str:

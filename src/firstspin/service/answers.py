@@ -68,6 +68,16 @@ class Answers:
             return [(csv_row(ranking), ranking.source) for ranking in rankings]
         return [self._filled(*pair) for pair in zip(asked.registrations, rankings, strict=True)]
 
+    def source(self, registration: Registration) -> str:
+        """What will answer this registration."""
+        return self._recommender.source(registration)
+
+    def by_arm(self, registration: Registration, arm: str) -> Recommendation:
+        """The answer of one arm of an experiment: the business rule's for `rule`, or else the model's."""
+        rule = arm == "rule"
+        ranking = self._recommender.by_rule(registration) if rule else self._ranked(registration)
+        return self._recommender.fill(registration, ranking)
+
     def _ranked(self, registration: Registration) -> Ranking:
         try:
             return self._recommender.rank(registration)

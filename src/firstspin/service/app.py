@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import logging
 from asyncio import sleep
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
 from typing import Final
 
+from firstspin.records import Registration
 from firstspin.service.answers import Answering, NoModel
 from firstspin.service.connection import RETRY, Reply, Request
+from firstspin.service.keys import Keys
+from firstspin.service.ledger import Ledger
 from firstspin.service.metrics import ROUTES, Tallies, Tally
+from firstspin.service.openapi import schema
 from firstspin.service.wire import SPELLINGS, Asked, Encoding, Reader, Refusal, check_accept, encoding_of, join
 
 log = logging.getLogger(__name__)
@@ -23,6 +29,9 @@ AT_ONCE: Final = 32
 """So many newcomers are answered without letting others in between."""
 
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
+HTML: Final = b"text/html; charset=utf-8"
+HOME: Final = files("firstspin.service").joinpath("pages/index.html").read_bytes()
+SAFE: Final = b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx-content-type-options: nosniff\r\n"
 _KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
 _ANY: Final = (None, b"*/*", b"application/json, */*")
 _ALLOW: Final = {"GET": b"allow: GET, HEAD\r\n", "POST": b"allow: POST\r\n"}
@@ -43,18 +52,36 @@ class Serving:
         return Serving(NoModel(), Reader(), Reader(of_users=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """`now` gives nanoseconds that only ever grow, `date` the time of day."""
+
+    now: Callable[[], int]
+    date: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whether to answer before there is a model, who may call `/v1`, and what is kept there."""
+
+    without_model: bool = False
+    keys: Keys | None = None
+    ledger: Ledger | None = None
+
+
 class App:
     """The service's state, and its answer to any request."""
 
-    def __init__(self, tallies: Tallies, tally: Tally, now: Callable[[], int], *, without_model: bool = False) -> None:
-        """`now` gives nanoseconds that only ever grow; `without_model` is to answer before there is a model."""
-        self._now = now
+    def __init__(self, tallies: Tallies, tally: Tally, clock: Clock, policy: Policy) -> None:
+        self._clock, self._now, self._policy = clock, clock.now, policy
         self._tallies, self._tally = tallies, tally
-        self._without_model = without_model
         self._serving: Serving | None = None
         self.draining = False
         self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply]]]] = {
             "/invocations": ("POST", self._invocations),
+            "/v1/recommendations": ("POST", self._recommendations),
+            "/v1/events": ("POST", self._events),
+            "/openapi.json": ("GET", self._openapi),
             "/ping": ("GET", self._ping),
             "/metrics": ("GET", self._metrics),
             "/": ("GET", self._home),
@@ -67,7 +94,7 @@ class App:
     @property
     def ready(self) -> bool:
         """Whether requests should come here: not before every worker of the service can answer them."""
-        answering = self._serving is not None or self._without_model
+        answering = self._serving is not None or self._policy.without_model
         return answering and not self.draining and self._tallies.total("firstspin_started") > 0
 
     def refused(self, status: int) -> None:
@@ -115,41 +142,73 @@ class App:
 
     def _invocations(self, request: Request) -> Reply | Awaitable[Reply]:
         serving = self._now_serving()
+        return self._answered(request, serving, serving.reader, serving.answering)
+
+    def _recommendations(self, request: Request) -> Reply | Awaitable[Reply]:
+        self._admit(request)
+        serving = self._now_serving()
+        ledger = self._policy.ledger
+        answering = Assigned(serving.answering, ledger) if ledger else serving.answering
+        return self._answered(request, serving, serving.reader_of_users, answering)
+
+    def _answered(
+        self, request: Request, serving: Serving, reader: Reader, answering: Answering
+    ) -> Reply | Awaitable[Reply]:
         start = self._now()
-        asked = serving.reader.read(request.body, _encoding(request))
+        asked = reader.read(request.body, _encoding(request))
         read = self._now()
         self._tally.took("read", read - start)
+        if serving.least_age:
+            _check_ages(asked, serving.least_age)
         if asked.alone:
-            body, source = serving.answering.one(asked.registrations[0])
+            body, source = answering.one(asked.registrations[0])
             self._tally.answer(source)
             self._tally.took("answer", self._now() - read)
             return Reply(200, body)
         if len(asked.registrations) <= AT_ONCE:
-            return Reply(200, join(self._several(serving, asked), asked), asked.encoding.encode())
-        return self._many(serving, asked)
+            return Reply(200, join(self._several(answering, asked), asked), asked.encoding.encode())
+        return self._many(answering, asked)
 
-    def _several(self, serving: Serving, asked: Asked) -> list[bytes]:
+    def _several(self, answering: Answering, asked: Asked) -> list[bytes]:
         start = self._now()
-        answers = list(serving.answering.several(asked))
+        answers = list(answering.several(asked))
         for _, source in answers:
             self._tally.answer(source)
         self._tally.took("answer", self._now() - start)
         return [body for body, _ in answers]
 
-    async def _many(self, serving: Serving, asked: Asked) -> Reply:
+    async def _many(self, answering: Answering, asked: Asked) -> Reply:
         parts: list[bytes] = []
         for start in range(0, len(asked.registrations), AT_ONCE):
             await sleep(0)  # whoever asks about one newcomer comes first
             part = Asked(asked.registrations[start : start + AT_ONCE], asked.encoding)
-            parts += self._several(serving, part)
+            parts += self._several(answering, part)
         return Reply(200, join(parts, asked), asked.encoding.encode())
 
     def _now_serving(self) -> Serving:
         if self._serving is not None:
             return self._serving
-        if self._without_model:
+        if self._policy.without_model:
             return Serving.nothing()
         raise Refusal(503, "no_model", "there is no model yet; try again in a moment")
+
+    # ---------------------------------------------------------------------------------------------------- what is kept
+
+    def _events(self, request: Request) -> Awaitable[Reply]:
+        self._admit(request)
+        if self._policy.ledger is None:
+            raise Refusal(503, "events_unavailable", "this service was started without an event store")
+        if _encoding(request) is not Encoding.json:
+            raise Refusal(415, "unsupported_content_type", "events are sent as application/json")
+        return self._kept(self._policy.ledger, request.body)
+
+    async def _kept(self, ledger: Ledger, body: bytes) -> Reply:
+        return Reply(202, await ledger.keep(body))
+
+    def _admit(self, request: Request) -> None:
+        """Refusal for a caller without a key, or over its rate, where keys are asked for."""
+        if self._policy.keys is not None:
+            self._policy.keys.spend(self._policy.keys.check(request.headers, self._clock.date()), self._now())
 
     # ----------------------------------------------------------------------------------------------------- operation
 
@@ -161,10 +220,12 @@ class App:
     def _metrics(self, request: Request) -> Reply:  # noqa: ARG002
         return Reply(200, self._tallies.text(), TEXT)
 
+    def _openapi(self, request: Request) -> Reply:  # noqa: ARG002
+        serving = self._serving or Serving.nothing()
+        return Reply(200, schema(serving.reader.extra))
+
     def _home(self, request: Request) -> Reply:  # noqa: ARG002
-        model = self._serving.answering.model if self._serving else "no model yet"
-        text = f"firstspin: recommendations for people who have only just registered.\nModel {model}.\n"
-        return Reply(200, text.encode(), b"text/plain; charset=utf-8")
+        return Reply(200, HOME, HTML, SAFE)
 
 
 def _encoding(request: Request) -> Encoding:
@@ -177,6 +238,30 @@ def _encoding(request: Request) -> Encoding:
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "unsupported_content_encoding", "send the body uncompressed")
     return encoding
+
+
+class Assigned:
+    """Answers users of the experiment by their arm."""
+
+    def __init__(self, answering: Answering, ledger: Ledger) -> None:
+        self._answering, self._ledger = answering, ledger
+
+    @property
+    def model(self) -> str:
+        return self._answering.model
+
+    def one(self, registration: Registration) -> tuple[bytes, str]:
+        return self._ledger.answer(self._answering, registration)
+
+    def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
+        if asked.encoding is Encoding.csv:
+            raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
+        return [self.one(registration) for registration in asked.registrations]
+
+
+def _check_ages(asked: Asked, least: int) -> None:
+    if any(registration.age is not None and registration.age < least for registration in asked.registrations):
+        raise Refusal(403, "under_age", "this service does not answer people of this age")
 
 
 def _refused(refusal: Refusal) -> Reply:

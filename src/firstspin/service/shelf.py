@@ -79,7 +79,7 @@ class Shelf:
         self.names = names
         kept = {names.current, names.previous, _NAMES}
         for path in self._folder.iterdir():
-            if path.name not in kept and not path.name.startswith(".incoming"):
+            if path.name not in kept and (path / bundle.MANIFEST).is_file():
                 shutil.rmtree(path, ignore_errors=True)
 
 

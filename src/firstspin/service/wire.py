@@ -107,7 +107,7 @@ class Reader:
     """
 
     def __init__(self, extra: Mapping[str, str] | None = None, *, of_users: bool = False) -> None:
-        extra = extra or {}
+        self.extra = extra = dict(extra or {})
         if taken := sorted({INSTANCES, USER_ID} & set(extra)):
             raise InputError(f"a further field can't be called {taken[0]!r}: requests use that name")
         asked = with_further_fields(tuple(extra))

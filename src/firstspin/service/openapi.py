@@ -1,0 +1,122 @@
+"""The service described exactly, for programs: OpenAPI 3.1, made from the types that it reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+
+from firstspin.records import MAX_TEXT, Recommendation, Registration, with_further_fields
+from firstspin.service.wire import INSTANCES, MOST_INSTANCES, SPELLINGS, Encoding
+
+ERRORS: Final = {
+    400: "The request or its body can't be read.",
+    401: "A key is needed.",
+    403: "The key has ended, or the policy does not allow an answer.",
+    404: "There is nothing at this path.",
+    405: "The path takes another method, named in Allow.",
+    406: "The answer can only be in the encoding of the request.",
+    408: "The request did not arrive in time.",
+    413: "The body is too large, or asks about too many.",
+    415: "The body is in an encoding that this service does not read.",
+    422: "The body is not a registration.",
+    429: "The key is over its rate.",
+    431: "The headers are too large.",
+    503: "Not now: no model yet, overloaded, or events can't be kept. See Retry-After.",
+}
+
+
+def schema(extra: Mapping[str, str]) -> bytes:
+    """The description of a service that asks the `extra` fields too, as JSON."""
+    kinds = {"number": {"type": "number"}, "text": {"type": "string", "maxLength": MAX_TEXT}}
+    further = {name: {"anyOf": [kinds["number"], kinds["text"], {"type": "null"}]} for name in extra}
+    (_, answer), found = msgspec.json.schema_components(
+        [with_further_fields(tuple(extra)), Recommendation], ref_template="#/components/schemas/{name}"
+    )
+    del answer
+    components = {name.removeprefix("firstspin.records."): part for name, part in found.items()}
+    registration = components["Registration"]
+    registration["properties"] |= further
+    user = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}}
+    components["User"] = registration | {
+        "title": "User",
+        "properties": user | registration["properties"],
+        "required": ["user_id"],
+    }
+    components["Error"] = _object(error=_object(code={"type": "string"}, message={"type": "string"}))
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "firstspin", "version": version("firstspin"), "summary": Registration.__doc__},
+            "paths": _paths(),
+            "components": {
+                "schemas": components,
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+    )
+
+
+def _paths() -> dict[str, Any]:
+    events = {
+        "application/json": {"schema": _object(events={"type": "array", "maxItems": 1000, "items": {"type": "object"}})}
+    }
+    results = _object(results={"type": "array", "items": {"type": "object"}})
+    return {
+        "/invocations": {"post": _asking("Recommend to newcomers", "Registration")},
+        "/v1/recommendations": {
+            "post": _asking("Recommend to users, who take part in the experiment", "User")
+            | {"security": [{}, {"key": []}]}
+        },
+        "/v1/events": {
+            "post": {
+                "summary": "Keep clicks and listens",
+                "requestBody": {"required": True, "content": events},
+                "responses": _responses("202", "All that could be kept is on the disk.", "application/json", results),
+                "security": [{}, {"key": []}],
+            }
+        },
+        "/ping": {"get": _getting("Ready", "application/json")},
+        "/metrics": {"get": _getting("Counts for Prometheus", "text/plain")},
+        "/openapi.json": {"get": _getting("This description", "application/json")},
+        "/": {"get": _getting("A page to try it", "text/html")},
+    }
+
+
+def _asking(summary: str, about: str) -> dict[str, Any]:
+    one, answer = _named(about), _named("Recommendation")
+    several = _object(**{INSTANCES: {"type": "array", "items": one, "maxItems": MOST_INSTANCES}})
+    predictions = _object(predictions={"type": "array", "items": answer})
+    text = {"schema": {"type": "string"}}
+    others = {name: text for name, kind in SPELLINGS.items() if kind is Encoding.lines or about == "Registration"}
+    asked = others | {"application/json": {"schema": {"anyOf": [one, several]}}}
+    responses = _responses(
+        "200", "The answer, in the encoding of the request.", "application/json", {"anyOf": [answer, predictions]}
+    )
+    responses["200"]["content"] |= {"application/jsonlines": text, "text/csv": text}
+    return {"summary": summary, "requestBody": {"required": True, "content": asked}, "responses": responses}
+
+
+def _getting(summary: str, media: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": _responses("200", summary, media, {})}
+
+
+def _responses(status: str, summary: str, media: str, content: dict[str, Any]) -> dict[str, Any]:
+    error = {"application/json": {"schema": _named("Error")}}
+    refused = {str(code): {"description": text, "content": error} for code, text in ERRORS.items()}
+    return {status: {"description": summary, "content": {media: {"schema": content}}}} | refused
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": sorted(properties),
+        "additionalProperties": False,
+    }
+
+
+def _named(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
