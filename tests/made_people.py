@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import made_tables
 import numpy as np
 
 from firstspin.records import Examples, Registration
@@ -29,4 +32,22 @@ def examples(n: int, seed: int = 0) -> Examples:
         GENRES,
         np.array(tops),
         shares,
+    )
+
+
+def tables(folder: Path, n: int) -> Path:
+    """The same people as a folder of tables: each plays a station of their top genre in the window."""
+    people = examples(n)
+    station = {genre: str(i) for i, genre in enumerate(people.genres)}
+    rows = [
+        (user, f"{at}Z", "" if told.age is None else told.age, "", told.country, "|".join(told.genres))
+        for user, at, told in zip(people.user_ids, people.registered_at, people.registrations, strict=True)
+    ]
+    listens = [
+        (user, f"{at + 45 * 86_400}Z", station[people.genres[top]], 900)
+        for user, at, top in zip(people.user_ids, people.registered_at, people.tops, strict=True)
+    ]
+    listens.append(("nobody", "2025-12-31T00:00:00Z", "0", 1))  # the data end long after everybody's window
+    return made_tables.tables(
+        folder, rows, listens, [(number, f"{genre} FM", genre) for genre, number in station.items()]
     )

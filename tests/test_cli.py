@@ -37,19 +37,7 @@ def failed(*words: object) -> str:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and a bundle `b`."""
     folder = tmp_path_factory.mktemp("cli")
-    people = made_people.examples(60)
-    station = {genre: str(i) for i, genre in enumerate(people.genres)}
-    rows = [
-        (user, f"{at}Z", "" if told.age is None else told.age, "", told.country, "|".join(told.genres))
-        for user, at, told in zip(people.user_ids, people.registered_at, people.registrations, strict=True)
-    ]
-    listens = [
-        (user, f"{at + 45 * 86_400}Z", station[people.genres[top]], 900)
-        for user, at, top in zip(people.user_ids, people.registered_at, people.tops, strict=True)
-    ]
-    listens.append(("nobody", "2025-12-31T00:00:00Z", "0", 1))
-    stations = [(number, f"{genre} FM", genre) for genre, number in station.items()]
-    made_tables.tables(folder / "data", rows, listens, stations)
+    made_people.tables(folder / "data", 60)
     pack(folder / "b")
     return folder
 
@@ -108,6 +96,18 @@ def test_evaluate_prints_and_writes_the_scorecard(made: Path, tmp_path: Path) ->
     assert json.loads(first)["figures"]["logistic"]["hit@3"].keys() == {"value", "low", "high"}
     firstspin(*words)
     assert out.read_bytes() == first  # bit for bit
+
+
+def test_evaluate_says_what_questions_buy_and_report_shows_it(made: Path, tmp_path: Path) -> None:
+    card, page = tmp_path / "scorecard.json", tmp_path / "report.html"
+    words = ("--data", made / "data", "--models", "logistic", "--folds", 2, "--questions", "--out", card)
+    done = firstspin("evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    assert "What a question buys" in done.stdout
+    assert "…" not in done.stdout  # nothing is cut where the terminal has 80 columns
+    done = firstspin("report", "--data", made / "data", "--bundle", made / "b", "--scorecard", card, "--out", page)
+    assert done.returncode == 0, done.stderr
+    assert page.read_text().startswith("<!doctype html>")
 
 
 def test_evaluate_can_split_by_date_and_ask_a_bundle(made: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import made_people
 import msgspec
@@ -16,7 +17,7 @@ from firstspin import evaluate, scorecard
 from firstspin.evaluate import Outcome
 from firstspin.models import registry
 from firstspin.models.predictor import Predictor
-from firstspin.records import Examples
+from firstspin.records import Examples, InputError
 from firstspin.scorecard import BASELINES, Scorecard
 from firstspin.truth import Truth
 
@@ -132,3 +133,23 @@ def test_the_same_seed_gives_the_same_scorecard_as_json() -> None:
     assert msgspec.json.encode(again.state()) == kept
     assert json.loads(kept)["confusion"]["genres"] == list(made_people.GENRES)
     assert card.headline().keys() == {"protocol", "people", "best", "figures", "lifts"}
+
+
+def test_a_scorecard_read_back_is_the_same(tmp_path: Path) -> None:
+    _, _, card = evaluated()
+    (tmp_path / "card.json").write_bytes(msgspec.json.encode(card.state()))
+    assert scorecard.read_scorecard(tmp_path / "card.json") == card
+
+
+def test_figures_that_are_not_defined_are_read_back_as_such(tmp_path: Path) -> None:
+    found = {"overall": outcome([0] * 4, [0] * 4), "m": outcome([0] * 4, [1] * 4)}
+    card = scorecard.score(found, made_people.examples(4), {}, {}, seed=0)
+    (tmp_path / "card.json").write_bytes(msgspec.json.encode(card.state()))
+    lift = scorecard.read_scorecard(tmp_path / "card.json").lifts["m"]["overall"]["hit@1"]
+    assert math.isnan(lift.relative.value)
+
+
+def test_a_file_that_is_no_scorecard_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text('{"people": 3}')
+    with pytest.raises(InputError, match="is not a scorecard"):
+        scorecard.read_scorecard(tmp_path / "card.json")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from firstspin.features import Encoder
 from firstspin.models import scorers
 from firstspin.models.predictor import Predictor
-from firstspin.records import InputError, Ranking, Registration, Station
+from firstspin.records import InputError, LabelRule, Ranking, Registration, Station
 from firstspin.stations import Catalogue
 
 FORMAT = 1
@@ -88,6 +88,11 @@ class Bundle:
     predictor: Predictor
     rule: Predictor
     catalogue: Catalogue
+
+    def label_rule(self) -> LabelRule:
+        """What a label was in training; until when the data reached there is no part of it."""
+        label = self.manifest.label
+        return msgspec.convert({name: of for name, of in label.items() if name != "data_ends"}, LabelRule)
 
 
 # -------------------------------------------------------------------------------------------------------------- packing

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from firstspin.cloud import stores
     from firstspin.models import predictor, registry
+    from firstspin.report import page as study
 else:
     bundle = lazily("firstspin.bundle")
     evaluate = lazily("firstspin.evaluate")
@@ -55,9 +56,11 @@ else:
     scoring = lazily("firstspin.scoring")
     stations = lazily("firstspin.stations")
     stores = lazily("firstspin.cloud.stores")
+    study = lazily("firstspin.report.page")
     truth = lazily("firstspin.truth")
     world = lazily("firstspin.world")
 
+REPORT_FOLDS = 3
 SCORECARD_PART = 5
 """Training keeps one part in so many aside to measure itself, then learns from everyone."""
 
@@ -214,6 +217,33 @@ def evaluate_bundle(
     told = {"protocol": "bundle", "trained on these very people": seen, "baselines know the answers": True}
     known = truth.read_truth(data, dataset.examples.user_ids)
     return scorecard.score(found, dataset.examples, told, about, seed=0, truth=known), dataset
+
+
+# ------------------------------------------------------------------------- examples + scorecard -> report
+
+
+def report(
+    data: Path, path: Path, out: Path, *, measured: Path | None = None, progress: evaluate.Progress = silent
+) -> None:
+    """Write the study of these tables and of a bundle's model as one HTML page.
+
+    `measured` is a scorecard.json of these tables; without one, the bundle's model is measured here, over three folds.
+    """
+    loaded = bundle.load(path)
+    reading = Reading(tuple(loaded.manifest.extra), rule=loaded.label_rule())
+    if measured:
+        card, dataset = scorecard.read_scorecard(measured), read_dataset(data, reading)
+        if card.data.get("fingerprint") != _about(dataset)["fingerprint"]:
+            raise InputError(f"{measured} is not about the people of {data}: other tables, or another label rule")
+    else:
+        names, protocol = ("logistic", loaded.predictor.name), Protocol(folds=REPORT_FOLDS)
+        card, dataset = evaluate_models(
+            data, names, protocol=protocol, reading=reading, ask_what_questions_buy=True, progress=progress
+        )
+    plain = _fit(dataset, Learning(), silent)("logistic", dataset.examples)
+    page = study.page(study.material(dataset.examples, dataset.rule, card, plain, loaded), progress)
+    with files.written_beside(out) as beside:
+        beside.write_text(page, encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------- bundle -> answers

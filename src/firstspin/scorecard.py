@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from firstspin import metrics
 from firstspin.evaluate import Outcome
 from firstspin.figures import Figure, Lift, draw
 from firstspin.questions import Study
-from firstspin.records import Examples
+from firstspin.records import Examples, InputError
 from firstspin.segments import groups
 from firstspin.truth import Truth
 
@@ -105,6 +107,25 @@ class Scorecard:
         """What a bundle carries: the figures and lifts alone."""
         state = asdict(self)
         return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts")}
+
+
+def read_scorecard(path: Path) -> Scorecard:
+    """The scorecard of a file that `firstspin evaluate` wrote.
+
+    Raises InputError when it is something else.
+    """
+    try:
+        return msgspec.convert(_with_nan(msgspec.json.decode(path.read_bytes())), Scorecard)
+    except msgspec.MsgspecError as problem:
+        raise InputError(f"{path} is not a scorecard that firstspin evaluate wrote ({problem})") from None
+
+
+def _with_nan(kept: Any) -> Any:
+    """JSON has null for a figure that is not defined."""
+    if isinstance(kept, dict):
+        undefined = kept.keys() == {"value", "low", "high"}
+        return {name: float("nan") if undefined and of is None else _with_nan(of) for name, of in kept.items()}
+    return [_with_nan(one) for one in kept] if isinstance(kept, list) else kept
 
 
 def score(

@@ -158,6 +158,21 @@ def evaluate(
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
 
+@app.command("report")
+def report(
+    data: Data,
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    measured: Annotated[
+        Path | None, typer.Option("--scorecard", help="What `evaluate --questions --out` wrote; else measured here.")
+    ] = None,
+) -> None:
+    """Write the study as one page: who listens to what, which model sees it, what each question buys."""
+    with terminal.progress("report") as progress:
+        pipeline.report(data, bundle, out, measured=measured, progress=progress)
+    terminal.out.print(f"The report is in {out}", markup=False)
+
+
 @app.command("recommend")
 def recommend(
     bundle: BundlePath,

@@ -122,6 +122,8 @@ def _bare(value: float) -> str:
 
 
 def _lift(figure: Figure) -> str:
+    if figure.value != figure.value:  # nobody was hit before
+        return "–"
     return f"{figure.value:+.1%} ±{(figure.high - figure.low) * 50:.1f}"
 
 
