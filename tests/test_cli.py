@@ -98,6 +98,15 @@ def test_evaluate_prints_and_writes_the_scorecard(made: Path, tmp_path: Path) ->
     assert out.read_bytes() == first  # bit for bit
 
 
+def test_recommend_explains_itself(made: Path) -> None:
+    words = ("recommend", "--bundle", made / "b", "--age", 50, "--genres", "Rock|Pop", "--explain")
+    done = firstspin(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[3].split() == ["genre", "told", "nothing", "age", "genres", "probability"]
+    found = json.loads(firstspin(*words, "--json").stdout)
+    assert found["genres"][0]["moved"].keys() == {"age", "genres"}
+
+
 def test_evaluate_says_what_questions_buy_and_report_shows_it(made: Path, tmp_path: Path) -> None:
     card, page = tmp_path / "scorecard.json", tmp_path / "report.html"
     words = ("--data", made / "data", "--models", "logistic", "--folds", 2, "--questions", "--out", card)

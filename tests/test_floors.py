@@ -105,7 +105,7 @@ def test_every_package_file_is_empty() -> None:
     assert [path for path in SOURCE.rglob("__init__.py") if path.read_text()] == []
 
 
-@pytest.mark.parametrize("door", ["firstspin.recommender", "firstspin.service.__main__"])
+@pytest.mark.parametrize("door", ["firstspin.recommender", "firstspin.explain", "firstspin.service.__main__"])
 def test_the_serving_process_is_lean(door: str) -> None:
     code = f"import sys, {door}; print([m for m in {HEAVY} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

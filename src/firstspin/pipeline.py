@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         truth,
         world,
     )
+    from firstspin import explain as reasons
     from firstspin.cloud import stores
     from firstspin.models import predictor, registry
     from firstspin.report import page as study
@@ -50,6 +51,7 @@ else:
     labelling = lazily("firstspin.labelling")
     predictor = lazily("firstspin.models.predictor")
     questions = lazily("firstspin.questions")
+    reasons = lazily("firstspin.explain")
     recommender = lazily("firstspin.recommender")
     registry = lazily("firstspin.models.registry")
     scorecard = lazily("firstspin.scorecard")
@@ -252,6 +254,11 @@ def report(
 def recommend(path: Path, registration: Registration) -> Recommendation:
     """One answer."""
     return recommender.Recommender(bundle.load(path)).recommend(registration)
+
+
+def explain(path: Path, registration: Registration) -> reasons.Explanation:
+    """Why one answer is as it is: how much each answer given moved each genre shown."""
+    return reasons.explain(recommender.Recommender(bundle.load(path)), registration)
 
 
 def score(

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from firstspin import pipeline
-from firstspin.cli import scorecard, terminal
+from firstspin.cli import reasons, scorecard, terminal
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
 
 app = typer.Typer(
@@ -180,10 +180,14 @@ def recommend(
     gender: Annotated[str | None, typer.Option(help="Gender as told.")] = None,
     country: Annotated[str | None, typer.Option(help="Country as told.")] = None,
     genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
+    explain: Annotated[bool, typer.Option("--explain", help="Say how much each answer moved each genre.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer one newcomer in the terminal."""
     registration = _registration(age, gender, country, genres)
+    if explain:
+        reasons.show(pipeline.explain(bundle, registration), as_json=as_json)
+        return
     answer = pipeline.recommend(bundle, registration)
     if as_json:
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
