@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import doctest
-
 import pyarrow as pa
 
-from firstspin.experiment import verdict as module
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.outcomes import read_outcomes
 from firstspin.experiment.rules import Rules, parse_metric
@@ -52,7 +49,3 @@ def test_what_is_not_known_is_a_dash_with_its_reason() -> None:
         "the control is at 0 or may be: nothing to relate the change to",
     )
     assert sections[2].rows[1][2:] == ("-", "-", "-", "-", "an arm has no users")
-
-
-def test_the_examples_of_the_texts_hold() -> None:
-    assert doctest.testmod(module).failed == 0
