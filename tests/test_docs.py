@@ -55,6 +55,8 @@ def test_every_link_in_the_docs_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
-@pytest.mark.parametrize("module", ["firstspin.records", "firstspin.metrics"])
+@pytest.mark.parametrize(
+    "module", ["records", "metrics", "experiment.assign", "experiment.rules", "experiment.verdict"]
+)
 def test_the_examples_in_docstrings_hold(module: str) -> None:
-    assert doctest.testmod(import_module(module), optionflags=FLAGS).failed == 0
+    assert doctest.testmod(import_module(f"firstspin.{module}"), optionflags=FLAGS).failed == 0

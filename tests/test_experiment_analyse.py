@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from event_store_contract import put
+from made_events import NOON, SECRET, click, shown
 
 from firstspin.experiment.analyse import analyse
+from firstspin.experiment.attribution import attribute
+from firstspin.experiment.export import export
 from firstspin.experiment.lift import ClickRates, Clicks, lift
 from firstspin.experiment.outcomes import read_outcomes
 from firstspin.experiment.rules import Peeking, Rules, parse_metric
+from firstspin.experiment.store import open_database
 from firstspin.experiment.verdict import Verdict
 from firstspin.records import InputError
 
@@ -208,3 +213,25 @@ def test_a_rule_for_looking_daily_without_days_is_refused() -> None:
     table = people(np.random.default_rng(8), 100).drop_columns("day")
     with pytest.raises(InputError, match="column that says on which day"):
         verdict(table, "clicked", **plan("always-valid"))
+
+
+def test_what_the_event_store_kept_is_read_to_a_verdict(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/events.sqlite", SECRET)
+    users = [f"u{i}" for i in range(400)]
+    exposures = [shown(user, arm="model" if i % 2 else "rule") for i, user in enumerate(users)]
+    clicks = [click(f"click of {user}", user, minutes=5) for i, user in enumerate(users) if i % 4 == 1 or i % 10 == 0]
+    put(database, exposures, [*clicks, click("click of a stranger", "nobody", minutes=5)])
+    export(database, tmp_path / "out", "spring")
+    database.close()
+    found = attribute(
+        tmp_path / "out" / "exposures.parquet",
+        tmp_path / "out" / "events.parquet",
+        experiment="spring",
+        until=NOON + timedelta(days=30),
+    )
+    assert (found.counted.users, found.counted.clicks_in_time, found.counted.orphan_events) == (400, len(clicks), 1)
+    metrics = (parse_metric("clicked:binary"), parse_metric("seconds:continuous"))
+    outcomes = read_outcomes(found.table, arm="arm", metrics=metrics, day="day", left_out=found.left_out)
+    read = analyse(outcomes, Rules(control="rule", metrics=metrics))
+    assert read.winner == "model"
+    assert [arm.mean for arm in read.metrics[0].arms] == [40 / 200, 100 / 200]

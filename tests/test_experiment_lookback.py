@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from firstspin.experiment.lookback import Log, Lookback, crossfit_rewards, look_back, propensity_of
+from firstspin.experiment.lookback import Log, Lookback, crossfit_rewards, look_back, propensity_of, read_log
 from firstspin.records import InputError
 
 SHARES = np.array([0.7, 0.3])
@@ -149,3 +150,31 @@ def test_expected_rewards_come_from_other_users_and_near_the_truth() -> None:
     flipped.reward[0] = 1 - flipped.reward[0]
     again = crossfit_rewards(flipped, day.chosen, day.segments, np.random.default_rng(7))
     assert again[0] == chosen[0]
+
+
+def exposures(**columns: list[object]) -> pa.Table:
+    return pa.table(columns)
+
+
+def test_a_log_is_read_from_exposures_and_both_arms_candidates() -> None:
+    table = exposures(
+        station_id=["17", "9", "9", "4", "fallback"],
+        candidates_rule=[["9", "17"], ["9"], ["9"], ["4"], ["9"]],
+        candidates_model=[["17"], ["17", "9"], ["9"], ["4"], []],
+        clicked=[1, 0, 1, None, 1],
+    )
+    log, chosen, supported = read_log(table, {"rule": 3, "model": 1}, ["17", "17", "17", "4", "9"])
+    assert log.propensity.tolist() == [0.25, 0.75, 1.0, 1.0, 1.0]
+    assert (log.shown == chosen).tolist() == [True, False, False, True, False]
+    # the third could only be shown 9, the fourth has no answer yet, the fifth was shown what no arm proposed
+    assert supported.tolist() == [True, True, False, False, False]
+    found = look_back(log, chosen, supported)
+    assert (found.users, found.support, found.matched) == (5, 0.4, 1)
+
+
+def test_a_station_may_stand_for_its_genre() -> None:
+    table = exposures(station_id=["1"], candidates_rule=[["1"]], candidates_model=[["2"]], clicked=[1])
+    genres = {"1": "Rock", "2": "Rock", "3": "Rock"}
+    assert not read_log(table, {"rule": 1, "model": 1}, ["3"])[2].any()
+    log, chosen, supported = read_log(table, {"rule": 1, "model": 1}, ["3"], genres=genres)
+    assert (log.shown[0], log.propensity[0], supported[0]) == (chosen[0], 1.0, True)

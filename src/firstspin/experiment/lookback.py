@@ -9,11 +9,13 @@ one's interval is by the delta method.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
@@ -97,6 +99,30 @@ def propensity_of(items: Items, candidates: Items, shares: Numbers) -> Numbers:
     Two arms with the same candidate make it certain. 0: the log can't judge this item for this user.
     """
     return np.asarray((candidates == items[:, None]) @ shares, dtype=np.float64)
+
+
+def read_log(
+    attributed: pa.Table, shares: Mapping[str, float], chosen: Sequence[str], *, genres: Mapping[str, str] | None = None
+) -> tuple[Log, Items, Mask]:
+    """What `look_back` asks for, from attributed exposures with each arm's `candidates_ARM`, best first.
+
+    `chosen` are the stations the policy would have shown, a user's in each row. `shares` are the arms' weights. With
+    `genres` (station -> genre) a station stands for its genre: more users match, if clicks depend on the genre alone.
+    Not supported, and so left out, are users without an answer yet, and those shown something that no arm proposed.
+    """
+    total = math.fsum(shares.values())
+    proposed = [[next(iter(best), "") for best in attributed[f"candidates_{arm}"].to_pylist()] for arm in shares]
+    names = [*proposed, attributed["station_id"].to_pylist(), list(chosen)]
+    if genres is not None:
+        names = [[genres.get(station, station) for station in stations] for stations in names]
+    items = np.unique(np.array(names, dtype=str), return_inverse=True)[1].reshape(len(names), -1)
+    candidates, (shown, wanted) = items[:-2].T, items[-2:]
+    chance = np.array([weight / total for weight in shares.values()])
+    propensity = propensity_of(shown, candidates, chance)
+    reward = attributed["clicked"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    supported = (propensity_of(wanted, candidates, chance) > 0) & (propensity > 0) & ~np.isnan(reward)
+    log = Log(shown, np.where(propensity > 0, propensity, 1.0), np.nan_to_num(reward))
+    return log, wanted, supported
 
 
 def crossfit_rewards(
