@@ -149,7 +149,7 @@ def excludes(low: float | None, high: float | None) -> bool:
     return low > 0 or (high is not None and high < 0)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(one=arms, two=arms)
 def test_swapping_the_arms_mirrors_the_lift(one: Clicks, two: Clicks) -> None:
     there, back = lift(ClickRates(one, two)), lift(ClickRates(two, one))
@@ -208,7 +208,7 @@ def test_no_significant_difference_is_not_just_as_good() -> None:
     assert -0.05 < shown.bound < 0
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(control=arms, model=arms, margin=st.sampled_from([0.01, 0.05, 0.2]))
 def test_a_margin_is_kept_exactly_when_the_bound_lies_inside_it(control: Clicks, model: Clicks, margin: float) -> None:
     kept = non_inferiority(ClickRates(control, model), margin=margin)
