@@ -46,6 +46,15 @@ def test_swapping_the_means_mirrors_the_ratios(one: Mean, zero: Mean) -> None:
         assert mirrored == pytest.approx((1 / ends[1], 1 / ends[0]), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-80, 1.0, 1e50])
+def test_the_unit_of_measurement_does_not_matter(scale: float) -> None:
+    one, zero = (Mean(n, mean * scale, variance * scale**2) for n, mean, variance in ((10, 3.0, 0.5), (20, 2.0, 0.1)))
+    t = ratio_t(one, zero, 1.0)
+    assert (t, tail(one, zero, t)) == pytest.approx(
+        (1 / 0.6**0.5, stats.t.sf(1 / 0.6**0.5, 0.36 / (0.25 / 9 + 0.01 / 19)))
+    )
+
+
 def test_means_tied_by_a_covariance_are_compared_more_sharply() -> None:
     one, zero = Mean(100, 1.1, 0.01), Mean(100, 1.0, 0.01)
     assert ratio_t(one, zero, 1.0, covariance=0.005) == pytest.approx(0.1 / 0.1)

@@ -78,6 +78,7 @@ def test_gaps_in_a_metric_stay_gaps(tmp_path: Path) -> None:
         ("arm,clicked\na,1\nb,maybe\n", "clicked:binary", "o.csv row 2: clicked 'maybe' is neither yes nor no"),
         ("arm,s\na,1\nb,2\na,NaN\n", "s:continuous", "o.csv row 3: s 'NaN' is not a finite number"),
         ("arm,s\na,1\nb,inf\n", "s:continuous", "o.csv row 2: s 'inf'"),
+        ("arm,s\na,1\nb,1e99\n", "s:continuous", "o.csv row 2: s '1e99'"),
         ("arm,s\na,1\nb,x\n", "s", "o.csv row 2: s 'x' is not a finite number"),
         ("arm,s\na,1\nb,2\n", "t", "has no column t"),
         ("arm,s\n", "s", "no user in any one arm"),
@@ -159,6 +160,21 @@ def test_a_covariate_of_too_many_levels_or_of_one_is_refused_or_left_out(tmp_pat
     with pytest.raises(InputError, match="name has more than 50"):
         read(csv(tmp_path, rows), "clicked", covariates=["name"])
     assert read(csv(tmp_path, rows), "clicked", covariates=["same"]).covariates.shape == (60, 0)
+
+
+def test_columns_that_hold_no_numbers_or_days_are_refused_by_their_type() -> None:
+    table = pa.table({"arm": ["a", "b"], "s": [[1], [2]], "day": [1, 2], "c": [1, 0]})
+    with pytest.raises(InputError, match=r"column s is of type BIGINT\[\], where numbers are needed"):
+        read(table, "s")
+    with pytest.raises(InputError, match="column day is of type BIGINT, where days are needed"):
+        read(table, "c", day="day")
+
+
+def test_a_column_named_like_a_word_of_ours_is_only_a_column() -> None:
+    names = ["row", "unit", "arms", "v0", "users", "received"]
+    table = pa.table({"arm": ["a", "b"], **{name: [1.5, 2.5] for name in names}})
+    found = read(table, *names)
+    assert all(values.tolist() == [1.5, 2.5] for values in found.values)
 
 
 def test_names_with_quotes_and_spaces_are_only_names(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_the_plan_says_what_it_needs() -> None:
     [
         ({"name": "First Message!"}, "small letters"),
         ({"control": "none"}, "control 'none' is not among the arms"),
-        ({"arms": {"rule": 1.0}}, "2 to"),
+        ({"arms": {"rule": 1.0}}, "only arm is .rule."),
         ({"arms": {"rule": 1.0, "model": 0.0}}, "arm 'model'"),
         ({"metrics": ()}, "at least one metric"),
         ({"metrics": (Metric("clicked"),)}, "binary, continuous or a ratio"),

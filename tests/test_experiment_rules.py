@@ -79,3 +79,8 @@ def test_without_weights_all_arms_found_weigh_the_same() -> None:
 def test_rules_that_do_not_fit_the_arms_are_refused(rules: Rules, words: str) -> None:
     with pytest.raises(InputError, match=words):
         checked_rules(rules, ["a", "b"])
+
+
+def test_one_arm_is_no_experiment() -> None:
+    with pytest.raises(InputError, match="only arm is 'a'"):
+        checked_rules(Rules(control="a", metrics=CLICKED), ["a"])

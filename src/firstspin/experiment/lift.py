@@ -20,7 +20,7 @@ from firstspin.experiment.proportions import Table, difference_interval, ratio_i
 
 NOBODY: Final = "an arm has no users"
 ONE_USER: Final = "an arm has a single user: no spread to measure"
-NO_SPREAD: Final = "every user of both arms has the same value: no spread to measure"
+NO_SPREAD: Final = "in each arm all users have the same value: no spread to measure"
 ZERO_CONTROL: Final = "the control is at 0 or may be: nothing to relate the change to"
 
 

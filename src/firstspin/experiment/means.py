@@ -29,8 +29,8 @@ def ratio_t(one: Mean, zero: Mean, ratio: float, *, covariance: float = 0.0) -> 
 
 def degrees_of_freedom(one: Mean, zero: Mean) -> float:
     """Welch and Satterthwaite's degrees of freedom of the difference."""
-    parts = one.variance**2 / (one.n - 1) + zero.variance**2 / (zero.n - 1)
-    return (one.variance + zero.variance) ** 2 / parts
+    share = one.variance / (one.variance + zero.variance)
+    return 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (zero.n - 1))
 
 
 def critical(one: Mean, zero: Mean, alpha: float) -> float:

@@ -23,7 +23,13 @@ Numbers = NDArray[np.float64]
 
 MOST_LEVELS: Final = 50
 
+_LARGEST: Final = 1e60  # so that squares of squares are numbers too
+_ROW: Final = '"row of the file"'
 _YES: Final = "('1', '1.0', 'true', 't', 'yes', 'y')"
+_NUMBERS: Final = (
+    *("VARCHAR", "BOOLEAN", "ENUM", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL"),
+)
 _NO: Final = "('0', '0.0', 'false', 'f', 'no', 'n')"
 
 
@@ -106,7 +112,7 @@ def read_outcomes(
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """The table `received` of a connection: the wanted columns as they came, and `row`, counted from 1."""
+    """The table `received` of a connection: the wanted columns as they came, and the row of the file, from 1."""
 
     connection: duckdb.DuckDBPyConnection
     name: str
@@ -141,7 +147,7 @@ def _received(connection: duckdb.DuckDBPyConnection, source: Path | pa.Table, wa
             raise InputError(f"{name} has no column {', '.join(missing)} (it has {', '.join(types)})")
     kept = ", ".join(_quoted(c) for c in dict.fromkeys([*wanted, *([USER_ID] if USER_ID in types else [])]))
     try:
-        connection.execute(f"CREATE TABLE received AS SELECT {kept}, row_number() OVER () AS row FROM {reader}")
+        connection.execute(f"CREATE TABLE received AS SELECT {kept}, row_number() OVER () AS {_ROW} FROM {reader}")
         described = connection.sql("DESCRIBE received").fetchall()
     except duckdb.Error as problem:
         raise InputError(f"{name} can't be read: {str(problem).splitlines()[0][:300]}") from problem
@@ -150,7 +156,7 @@ def _received(connection: duckdb.DuckDBPyConnection, source: Path | pa.Table, wa
 
 def _one_row_a_user(table: _Received, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
     """Make the table `users` (arm and the columns) and count who is not in it."""
-    unit_sql = f"{_quoted(unit)}::VARCHAR" if unit else "row"
+    unit_sql = f"{_quoted(unit)}::VARCHAR" if unit else _ROW
     rows = ", ".join([f"nullif(trim({_quoted(arm)}::VARCHAR), '') AS arm", *(f"{c.sql} AS {c.name}" for c in columns)])
     totals = ", ".join(["min(arm) AS arm", *(_summed(c) for c in columns)])
     if unit:
@@ -200,6 +206,7 @@ def _with_kind(table: _Received, metric: Metric) -> Metric:
     """The metric with its kind: as given, else binary where every value is a yes or a no."""
     if metric.kind is not None:
         return metric
+    _expect(table, metric.column, _NUMBERS, "numbers")
     column = _quoted(metric.column)
     other = (
         f"received WHERE {column} IS NOT NULL AND ({_yes_or_no(column, table.types[metric.column])}) IS NULL LIMIT 1"
@@ -210,12 +217,13 @@ def _with_kind(table: _Received, metric: Metric) -> Metric:
 
 def _value(table: _Received, column: str, kind: str | None) -> str:
     """SQL for the column as a number, after a check that all its values are."""
+    _expect(table, column, _NUMBERS, "numbers")
     name, type_name = _quoted(column), table.types[column]
     if kind == "binary":
         sql, complaint = _yes_or_no(name, type_name), "is neither yes nor no (1 or 0, true or false)"
     else:
         sql, complaint = _number(name, type_name), "is not a finite number"
-    _refuse(table, column, f"{name} IS NOT NULL AND NOT coalesce(isfinite({sql}), false)", complaint)
+    _refuse(table, column, f"{name} IS NOT NULL AND NOT coalesce(abs({sql}) < {_LARGEST}, false)", complaint)
     return sql
 
 
@@ -236,6 +244,7 @@ def _total(metric: Metric) -> str:
 
 def _day(table: _Received, column: str) -> str:
     """SQL for the column's date in UTC."""
+    _expect(table, column, ("VARCHAR", "DATE", "TIMESTAMP"), "days")
     name = _quoted(column)
     sql = f"TRY_CAST({name} AS TIMESTAMPTZ)::TIMESTAMP::DATE" if table.types[column] == "VARCHAR" else f"{name}::DATE"
     _refuse(table, column, f"({sql}) IS NULL", "is not a date or an ISO 8601 time")
@@ -244,10 +253,11 @@ def _day(table: _Received, column: str) -> str:
 
 def _covariate(table: _Received, column: str) -> str:
     """SQL for a number, or for a level of few as the list of those that it is: [0, 1, 0]."""
+    _expect(table, column, _NUMBERS, "numbers or names")
     name = _quoted(column)
     number = _number(name, table.types[column])
     if not table.ask(
-        f"SELECT 1 FROM received WHERE {name} IS NOT NULL AND NOT coalesce(isfinite({number}), false) LIMIT 1"
+        f"SELECT 1 FROM received WHERE {name} IS NOT NULL AND NOT coalesce(abs({number}) < {_LARGEST}, false) LIMIT 1"
     ):
         return number
     levels = table.ask(
@@ -259,9 +269,16 @@ def _covariate(table: _Received, column: str) -> str:
     return f"list_position({known}, coalesce({name}::VARCHAR, ''))::INTEGER"
 
 
+def _expect(table: _Received, column: str, types: tuple[str, ...], what: str) -> None:
+    """Raise InputError for a column of another type than those that begin so."""
+    found = table.types[column]
+    if not found.startswith(types) or "[" in found:
+        raise InputError(f"{table.name}: the column {column} is of type {found.split('(')[0]}, where {what} are needed")
+
+
 def _refuse(table: _Received, column: str, bad: str, complaint: str) -> None:
     """Raise InputError for the first row where `bad` (SQL) is true."""
-    first = table.ask(f"SELECT row, {_quoted(column)}::VARCHAR FROM received WHERE {bad} ORDER BY row LIMIT 1")
+    first = table.ask(f"SELECT {_ROW}, {_quoted(column)}::VARCHAR FROM received WHERE {bad} ORDER BY ALL LIMIT 1")
     if first:
         row, value = first[0]
         shown = "" if value is None else f" {str(value)[:80]!r}"

@@ -140,6 +140,8 @@ def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
     strange = [arm for arm in arms if rules.weights and arm not in rules.weights]
     if strange:
         raise InputError(f"the arm {strange[0]!r} has no weight (weights are given for {', '.join(rules.weights)})")
+    if len(rules.weights or arms) < 2:
+        raise InputError(f"the only arm is {arms[0]!r}: there is nothing to compare it with")
     if not rules.metrics:
         raise InputError("name at least one metric: the first is the one that decides")
     if not 0 < rules.alpha < 0.5:
