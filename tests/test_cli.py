@@ -15,9 +15,12 @@ import pytest
 from test_bundle import pack
 
 from firstspin import bundle
+from firstspin.cli import ledger
 from firstspin.cloud.stores import open_scores
+from firstspin.figures import Figure, Lift
 from firstspin.recommender import Recommender
 from firstspin.records import Registration
+from firstspin.scorecard import Scorecard
 
 
 def firstspin(*words: object) -> subprocess.CompletedProcess[str]:
@@ -96,6 +99,16 @@ def test_evaluate_prints_and_writes_the_scorecard(made: Path, tmp_path: Path) ->
     assert json.loads(first)["figures"]["logistic"]["hit@3"].keys() == {"value", "low", "high"}
     firstspin(*words)
     assert out.read_bytes() == first  # bit for bit
+
+
+def test_the_ledger_sets_the_articles_claims_beside_ours() -> None:
+    lift = Lift(Figure(0.1, 0.09, 0.11), Figure(0.147, 0.137, 0.157))
+    figures = {"auto": {"hit@3": Figure(0.773, 0.763, 0.783)}}
+    card = Scorecard({}, {}, 100, "auto", figures, {"auto": {"popularity": {"hit@3": lift}}})
+    hits, lifted = ledger.entries(card, Path("data"))
+    assert (hits.article, hits.found) == ("77%", "77.3% ±1.0")
+    assert (lifted.article, lifted.found) == ("+15%", "+14.7% ±1.0")
+    assert hits.command == "firstspin evaluate --data data --models auto --out scorecard.json"
 
 
 def test_recommend_explains_itself(made: Path) -> None:

@@ -8,14 +8,17 @@ import tempfile
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from firstspin import pipeline
-from firstspin.cli import reasons, scorecard, terminal
+from firstspin.cli import ledger, reasons, scorecard, terminal
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
+
+if TYPE_CHECKING:
+    from firstspin.scorecard import Scorecard
 
 app = typer.Typer(
     name="firstspin",
@@ -101,20 +104,8 @@ def train(
 ) -> None:
     """Learn from the tables and pack a bundle."""
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
-    with terminal.progress("training") as progress:
-        packed, dataset, card = pipeline.train(
-            data,
-            out,
-            model,
-            reading=pipeline.Reading(_names(extra), skip_bad_rows, rule),
-            learning=pipeline.Learning(_names(without), seed, tune),
-            progress=progress,
-        )
-    scorecard.print_census(dataset.census, dataset.ignored)
-    scorecard.print_scorecard(card)
-    made_of = packed.predictor.made_of or packed.predictor.name
-    terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
-    terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
+    reading = pipeline.Reading(_names(extra), skip_bad_rows, rule)
+    _train(data, out, model, reading, pipeline.Learning(_names(without), seed, tune))
 
 
 @app.command("evaluate")
@@ -231,7 +222,8 @@ def demo(
     with terminal.progress("make-believe service") as progress:
         pipeline.make_world(folder, users, seed, progress)
     terminal.out.print(f"A make-believe service with {users:,} registrations is in {folder}", markup=False)
-    train(data=folder, out=folder / "bundle", seed=seed)
+    card = _train(folder, folder / "bundle", "auto", pipeline.Reading(), pipeline.Learning(seed=seed))
+    ledger.show(ledger.entries(card, folder))
     if not no_serve:
         terminal.out.print(f"\nServing on http://127.0.0.1:{port} (Ctrl-C stops)", markup=False)
         sys.stdout.flush()
@@ -252,6 +244,18 @@ def experiment() -> None:
 def main() -> None:
     """The command line."""
     terminal.run(app)
+
+
+def _train(data: Path, out: Path, model: str, reading: pipeline.Reading, learning: pipeline.Learning) -> Scorecard:
+    """Train, and tell what was learned from whom and how good it is."""
+    with terminal.progress("training") as progress:
+        packed, dataset, card = pipeline.train(data, out, model, reading=reading, learning=learning, progress=progress)
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_headline(card)
+    made_of = packed.predictor.made_of or packed.predictor.name
+    terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
+    terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
+    return card
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -24,10 +24,15 @@ def print_census(census: Census, ignored: Mapping[str, int]) -> None:
     terminal.counted("  ignored", ignored)
 
 
-def print_scorecard(card: Scorecard) -> None:
-    """A row a model; the lift over each baseline; the groups of people and the probabilities of the best model."""
+def print_headline(card: Scorecard) -> None:
+    """A row a model, and the lift over each baseline."""
     _print_ladder(card)
     _print_lifts(card)
+
+
+def print_scorecard(card: Scorecard) -> None:
+    """The headline; then the ceiling, the groups of people and the probabilities of the best model, and questions."""
+    print_headline(card)
     if card.ceiling:
         _print_ceiling(card.ceiling)
     _print_segments(card)

@@ -1,0 +1,50 @@
+"""The ledger: what the article claims, what this run found, and the command that shows it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firstspin.cli import terminal
+
+if TYPE_CHECKING:
+    from firstspin.figures import Figure
+    from firstspin.scorecard import Scorecard
+
+RULE = "popularity"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One claim: what the article says, what was found here (simulated people), and the command that finds it."""
+
+    claim: str
+    article: str
+    found: str
+    command: str
+
+
+def entries(card: Scorecard, data: Path) -> list[Entry]:
+    """What a scorecard says to the article's offline claims."""
+    again = f"firstspin evaluate --data {data} --models {card.best} --out scorecard.json"
+    found = [Entry("favourite among the first three (hit@3)", "77%", _share(card.figures[card.best]["hit@3"]), again)]
+    if RULE in card.lifts.get(card.best, {}):
+        lift = card.lifts[card.best][RULE]["hit@3"].relative
+        found.append(Entry("lift over picks by popularity", "+15%", _share(lift, "+"), again))
+    return found
+
+
+def show(found: Sequence[Entry]) -> None:
+    """A row a claim, then the commands, each once."""
+    table = terminal.table("The ledger (simulated people, ± half the 95% interval)", "claim", "article", "here")
+    for entry in found:
+        table.add_row(entry.claim, entry.article, entry.found)
+    terminal.show(table)
+    for command in dict.fromkeys(entry.command for entry in found):
+        terminal.out.print(f"  shown by: {command}", markup=False, soft_wrap=True)
+
+
+def _share(figure: Figure, sign: str = "") -> str:
+    return f"{figure.value:{sign}.1%} ±{(figure.high - figure.low) * 50:.1f}"
