@@ -27,7 +27,7 @@ _LARGEST: Final = 1e60  # so that squares of squares are numbers too
 _ROW: Final = '"row of the file"'
 _YES: Final = "('1', '1.0', 'true', 't', 'yes', 'y')"
 _NUMBERS: Final = (
-    *("VARCHAR", "BOOLEAN", "ENUM", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *('"NULL"', "VARCHAR", "BOOLEAN", "ENUM", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL"),
 )
 _NO: Final = "('0', '0.0', 'false', 'f', 'no', 'n')"
