@@ -47,7 +47,7 @@ FLOORS = (
         "experiment",
     ),
     ("service",),
-    ("service.__main__", "cloud"),
+    ("service.__main__", "service.admin_main", "cloud"),
     ("pipeline",),
     ("cli", "__main__"),
 )

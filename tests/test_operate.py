@@ -276,3 +276,29 @@ def test_settings_come_from_the_environment_too(current: Path, monkeypatch: pyte
     with serving(current, *QUICK) as service:
         wait_until_ready(service)
         assert service.recommend(age=31)["source"] == "under-age"
+
+
+def admin(service: Service, method: str, path: str) -> tuple[int, dict[str, object]]:
+    port = next(line["port"] for line in service.lines() if line["event"] == "admin port")
+    with service.connect(port) as connection:
+        status, _, body = exchange(connection, request(method, path, connection="close"))
+    return status, json.loads(body)
+
+
+def test_case_31_rollback_is_one_call_and_needs_no_restart(current: Path, bundles: tuple[Path, Path]) -> None:
+    with serving(current, "--workers", "2", "--admin-port", "0", *QUICK) as service:
+        first = service.recommend(age=31)["model"]
+        assert admin(service, "POST", "/rollback")[0] == 409
+        point(current, bundles[1])
+        service.wait_for("a worker answers from a model", times=4)
+        second = service.recommend(age=31)["model"]
+        status, told = admin(service, "POST", "/rollback")
+        assert (status, told["model"], told["previous"]) == (200, first, second)
+        service.wait_for("a worker answers from a model", times=6)
+        assert {service.recommend(age=31)["model"] for _ in range(10)} == {first}
+        time.sleep(2.5)  # what lies in the folder is not taken up again by itself
+        assert service.recommend(age=31)["model"] == first
+        assert admin(service, "POST", "/reload")[0] == 200
+        service.wait_for("a worker answers from a model", times=8)
+        assert service.recommend(age=31)["model"] == second
+        assert admin(service, "GET", "/state")[1]["model"] == second

@@ -48,9 +48,11 @@ class Predictor:
 
     def rank(self, registration: Registration, source: str = "model") -> Ranking:
         """All genres for one newcomer, best first."""
-        scores = self.scorer.scores(self.encoder.encode(registration)[None])
-        best = order(scores)[0]
-        chances = rounded(probabilities(scores)[0].take(best))
+        scores = self.scorer.scores(self.encoder.encode(registration)[None])[0]
+        best = (-scores).argsort(kind="stable")  # from here on `order`, `probabilities` and `rounded` for one row,
+        grown = np.exp(scores - np.maximum.reduce(scores))  # the same steps without what many rows need
+        grown /= np.add.reduce(grown)
+        chances = grown.take(best).round(6)
         return Ranking(tuple([self.genres[i] for i in best.tolist()]), tuple(chances.tolist()), source)
 
     def rankings(self, registrations: Sequence[Registration], source: str = "model") -> Iterator[Ranking]:

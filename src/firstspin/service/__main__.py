@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -67,6 +68,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--events", help="event store for /v1: sqlite:///PATH or postgresql://…")
     add("--events-secret", type=Path, help="file with the store's secret; events.secret beside --state if not given")
     add("--experiment", type=Path, help="file of the experiment that /v1/recommendations runs; needs --events")
+    add("--admin-port", type=int, help="port for state, reload, rollback and erasure; none if not given")
+    add("--admin-host", default="127.0.0.1")
     add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
     add("--connections", type=int, default=4096, help="connections a worker keeps open")
     add("--head-seconds", type=float, default=10.0, help="deadline for a request's headers")
@@ -109,6 +112,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     tallies = Tallies(options.workers + 1)
     reading = _signals()
     port = sockets[0].getsockname()[1]
+    admin = _start_admin(options) if options.admin_port is not None else None
     return Supervisor(
         bundle=options.bundle,
         shelf=Shelf(state),
@@ -119,6 +123,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             signals=reading,
             be_worker=_worker(options, tallies),
             announce=lambda: _announce(options.host, port),
+            admin=admin,
         ),
         without_model=options.allow_no_model,
     ).run()
@@ -187,12 +192,32 @@ def _worker(options: argparse.Namespace, tallies: Tallies) -> Callable[[Slot, so
     return be_worker
 
 
+def _start_admin(options: argparse.Namespace) -> socket.socket:
+    """The admin process, a fresh one, so that no worker carries what it imports; our end of the line to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = socket.create_server((options.admin_host, options.admin_port))
+    told = [str(theirs.fileno()), str(listener.fileno()), str(options.keys or ""), options.events or ""]
+    told.append(str(_secret_path(options)) if options.events else "")
+    command = [sys.executable, "-m", "firstspin.service.admin_main", *told]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, pass_fds=(theirs.fileno(), listener.fileno()), process_group=0
+    )
+    logging.getLogger(__name__).info("admin port", extra={"port": listener.getsockname()[1], "admin_pid": process.pid})
+    theirs.close()
+    listener.close()
+    return ours
+
+
+def _secret_path(options: argparse.Namespace) -> Path:
+    path: Path = options.events_secret or options.state / "events.secret"
+    return path
+
+
 def _ledger(options: argparse.Namespace, running: Running | None) -> Ledger | None:
     """The event store, opened in the process that uses it."""
     if not options.events:
         return None
-    path = options.events_secret or options.state / "events.secret"
-    secret = read_secret(path, os.urandom(KEY_BYTES))
+    secret = read_secret(_secret_path(options), os.urandom(KEY_BYTES))
     return Ledger(open_store(options.events, secret), secret, _now, running)
 
 

@@ -16,7 +16,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -94,7 +94,6 @@ class Supervisor:
     next_try: float = 0.0  # of the one that was refused
     announced: bool = False
     stopping: float | None = None
-    left: bytes = field(default=b"")
 
     def run(self) -> int:
         """Until told to stop; the exit status."""
@@ -316,6 +315,10 @@ class Supervisor:
     def _obey(self, admin: socket.socket) -> None:
         """An order from the admin process: one word; the answer is JSON."""
         order = admin.recv(64).decode()
+        if not order:
+            log.error("the admin process has ended")
+            self.outside = replace(self.outside, admin=None)
+            return
         told: dict[str, object] = {"ok": True}
         if order == "reload":
             self._look_now()

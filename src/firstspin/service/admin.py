@@ -1,0 +1,92 @@
+"""The admin port: state, reload, rollback, erasure. A process of its own, with FastAPI and its documentation at /docs.
+
+It holds no model and answers no newcomer; it passes orders to the supervisor over a socket and says what came of them.
+Whoever may reach the port may give orders, so it listens on 127.0.0.1 unless told otherwise, and asks for an admin key
+where the service has keys.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+from typing import Annotated, Any
+
+import msgspec
+import uvicorn
+from fastapi import Body, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from firstspin.experiment.database import Database
+from firstspin.experiment.erase import erase
+from firstspin.experiment.events import Secret
+from firstspin.service.keys import Keys
+from firstspin.service.wire import Refusal
+
+LONGEST_WORD = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What the admin process has: the line to the supervisor, the keys and the event store if there are any."""
+
+    supervisor: socket.socket
+    now: Callable[[], datetime]
+    keys: Keys | None = None
+    store: tuple[Database, Secret] | None = None
+
+
+def make(office: Office) -> FastAPI:
+    """The application."""
+    app = FastAPI(title="firstspin: admin", openapi_url="/openapi.json")
+    one_at_a_time = Lock()
+
+    def order(word: str) -> JSONResponse:
+        with one_at_a_time:
+            office.supervisor.send(word.encode())
+            told: Mapping[str, Any] = msgspec.json.decode(office.supervisor.recv(LONGEST_WORD))
+        return JSONResponse(told, 200 if told["ok"] else 409)
+
+    @app.middleware("http")
+    async def keyed(request: Request, call_next: Callable[[Request], Any]) -> Response:
+        try:
+            if office.keys:
+                office.keys.check(dict(request.headers.raw), office.now(), admin=True)
+        except Refusal as refusal:
+            return Response(refusal.body(), refusal.status, media_type="application/json")
+        answer: Response = await call_next(request)
+        return answer
+
+    @app.get("/state")
+    def state() -> JSONResponse:
+        """The model in use, the one before, why a bundle was refused last, and the workers."""
+        return order("state")
+
+    @app.post("/reload")
+    def reload() -> JSONResponse:
+        """Look at the bundle again now; /state tells what came of it."""
+        return order("reload")
+
+    @app.post("/rollback")
+    def rollback() -> JSONResponse:
+        """Serve the previous bundle; 409 when there is none."""
+        return order("rollback")
+
+    @app.post("/erase")
+    def erase_users(user_ids: Annotated[list[str], Body(embed=True, min_length=1, max_length=1_000)]) -> JSONResponse:
+        """Forget users: what was kept of them is deleted, and what comes later is refused."""
+        if office.store is None:
+            return JSONResponse({"ok": False, "reason": "this service has no event store"}, 409)
+        database, secret = office.store
+        done = erase(database, secret, user_ids, now=office.now())
+        return JSONResponse({"ok": True, "deleted": msgspec.to_builtins(done.deleted), "compacted": done.compacted})
+
+    return app
+
+
+def run(office: Office, listener: socket.socket) -> None:
+    """Answer until SIGTERM."""
+    server = uvicorn.Server(uvicorn.Config(make(office), log_config=None, access_log=False, lifespan="off"))
+    server.run(sockets=[listener])
