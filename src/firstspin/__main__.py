@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Final
 
-DOORS: Final = {"serve": "firstspin.service.__main__"}
+DOORS: Final = {"serve": "firstspin.service.__main__", "experiment": "firstspin.cli.experiment"}
 """Commands that are a program of their own: each gets the words after its name."""
 
 

@@ -238,7 +238,7 @@ def serve() -> None:
 
 @app.command("experiment", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def experiment() -> None:
-    """Plan, simulate and analyse an A/B test."""
+    """Plan an A/B test, and read its result."""
 
 
 def main() -> None:

@@ -1,0 +1,49 @@
+"""`firstspin experiment`: the known case through the public command, and a plan that can't be edited."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from test_cli import failed, firstspin
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,000 of 20,000 against 1,087 of 20,000, in no order."""
+    rows = [("control", i < 1000) for i in range(20_000)] + [("model", i < 1087) for i in range(20_000)]
+    random.Random(5).shuffle(rows)
+    path = tmp_path_factory.mktemp("experiment") / "outcomes.csv"
+    lines = [f"u{i},{arm},{int(clicked)}" for i, (arm, clicked) in enumerate(rows)]
+    path.write_text("\n".join(["user_id,arm,clicked", *lines]) + "\n")
+    return path
+
+
+def test_the_known_case_is_just_not_significant(outcomes: Path) -> None:
+    words = ("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm", "--metric", "clicked:binary")
+    done = firstspin(*words, "--control", "control", "--json")
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(done.stdout)
+    assert verdict["winner"] is None
+    assert "+8.7%" in verdict["sentence"]
+    assert "p = 0.0505" in verdict["sentence"]
+    assert failed(*words, "--control", "nobody")
+
+
+def test_a_sealed_plan_can_not_be_edited_or_overwritten(outcomes: Path, tmp_path: Path) -> None:
+    sealed = tmp_path / "experiment.toml"
+    words = ("experiment", "plan", "--name", "first-message", "--baseline", 0.05, "--registrations-a-day", 10_000)
+    words = (*words, "--arms", "control=1,model=1", "--starts-on", "2030-01-07", "--out", sealed)
+    done = firstspin(*words)
+    assert done.returncode == 0, done.stderr
+    assert "days needed: 9" in done.stdout
+    assert "is there and sealed" in failed(*words)
+    sealed.write_text(sealed.read_text().replace("0.05", "0.06"))
+    message = failed("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm", "--plan", sealed)
+    assert "was changed after it was sealed" in message
+
+
+def test_analyse_without_control_or_plan_is_wrong_usage(outcomes: Path) -> None:
+    assert firstspin("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm").returncode == 2
