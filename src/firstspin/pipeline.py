@@ -95,11 +95,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """How to learn: the questions left out, the seed, and minutes to spend on tuning."""
+    """How to learn: the questions left out and the seed."""
 
     without: tuple[str, ...] = ()
     seed: int = 0
-    tune_minutes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +321,6 @@ def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> e
             extra=tuple(dataset.extra),
             without=learning.without,
             seed=learning.seed,
-            tune_minutes=learning.tune_minutes,
             progress=progress,
         )
 

@@ -81,10 +81,7 @@ def _options(told: dict[str, str]) -> tuple[str, pipeline.Reading, pipeline.Lear
     """`firstspin train`'s options out of hyperparameters; a word that is none of them is refused."""
     model = told.pop("model", "auto")
     reading = pipeline.Reading(_names(told.pop("extra", "")), _yes(told.pop("skip_bad_rows", "")), _rule(told))
-    seed, tune = (told.pop(name, "0") for name in ("seed", "tune"))
-    learning = pipeline.Learning(
-        _names(told.pop("without", "")), _number("seed", seed, int), _number("tune", tune, float)
-    )
+    learning = pipeline.Learning(_names(told.pop("without", "")), _number("seed", told.pop("seed", "0"), int))
     _refuse_unknown(told)
     return model, reading, learning
 

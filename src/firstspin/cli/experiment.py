@@ -14,7 +14,7 @@ from firstspin.cli import terminal
 from firstspin.experiment.analyse import analyse as read_result
 from firstspin.experiment.outcomes import read_outcomes
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, plan_sizing, read_plan
-from firstspin.experiment.rules import Rules, parse_metric
+from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.experiment.verdict import Verdict, verdict_lines
 from firstspin.records import InputError
 
@@ -46,7 +46,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """How many users and days a test needs; then seal it in a file, for a changed plan is a new experiment."""
-    weights = _weights(arms)
+    weights = parse_weights(arms)
     told = {
         "name": name,
         "starts_on": starts_on or date.fromordinal(datetime.now(UTC).toordinal() + 1).isoformat(),
@@ -112,20 +112,9 @@ def _rules(control: str, metrics: list[str], covariates: list[str], weights: str
     return Rules(
         control=control,
         metrics=tuple(map(parse_metric, metrics)),
-        weights=_weights(weights) if weights else {},
+        weights=parse_weights(weights) if weights else {},
         covariates=tuple(covariates),
     )
-
-
-def _weights(text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = part.partition("=")
-        try:
-            found[name.strip()] = float(weight or 1)
-        except ValueError:
-            raise typer.BadParameter(f"{part!r} is not an arm with its weight, as in A=1") from None
-    return found
 
 
 def _print_json(content: object) -> None:

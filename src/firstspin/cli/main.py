@@ -36,7 +36,6 @@ Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,ge
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.")]
-Tune = Annotated[float, typer.Option(help="Minutes to spend on tuning.", min=0)]
 Port = Annotated[int, typer.Option(help="Port to listen on.")]
 GapDays = Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)]
 WindowDays = Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)]
@@ -94,7 +93,6 @@ def train(
     model: Annotated[str, typer.Option(help="auto, or the name of a model.")] = "auto",
     extra: Extra = "",
     without: Without = "",
-    tune: Tune = 0.0,
     seed: Seed = 0,
     skip_bad_rows: SkipBadRows = False,
     gap_days: GapDays = 30,
@@ -105,7 +103,7 @@ def train(
     """Learn from the tables and pack a bundle."""
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
     reading = pipeline.Reading(_names(extra), skip_bad_rows, rule)
-    _train(data, out, model, reading, pipeline.Learning(_names(without), seed, tune))
+    _train(data, out, model, reading, pipeline.Learning(_names(without), seed))
 
 
 @app.command("evaluate")
@@ -119,7 +117,6 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
     extra: Extra = "",
     without: Without = "",
-    tune: Tune = 0.0,
     seed: Seed = 0,
     skip_bad_rows: SkipBadRows = False,
     gap_days: GapDays = 30,
@@ -138,7 +135,7 @@ def evaluate(
                 _names(models),
                 protocol=pipeline.Protocol(folds, _moment(split_at) if split_at else None, seed),
                 reading=reading,
-                learning=pipeline.Learning(_names(without), seed, tune),
+                learning=pipeline.Learning(_names(without), seed),
                 ask_what_questions_buy=questions,
                 progress=progress,
             )

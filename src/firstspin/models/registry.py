@@ -30,7 +30,6 @@ def fit(
     extra: Sequence[str] = (),
     without: Sequence[str] = (),
     seed: int = 0,
-    tune_minutes: float = 0.0,
     progress: Progress = silent,
 ) -> Predictor:
     """The model of this name, trained on these people.
@@ -43,7 +42,7 @@ def fit(
         raise InputError("there is nobody to learn from: no user has a label")
     encoder = fit_encoder(examples, known_genres=known_genres, extra=extra, without=without)
     rows = encoder.matrix(examples.registrations)
-    task = Task(encoder, examples.genres, rows, examples.tops, examples.shares, seed, tune_minutes, progress)
+    task = Task(encoder, examples.genres, rows, examples.tops, examples.shares, seed, progress)
     return Predictor(encoder, examples.genres, train(name, task), name)
 
 

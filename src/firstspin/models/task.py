@@ -32,7 +32,6 @@ class Task:
     tops: Indexes
     shares: Array
     seed: int = 0
-    tune_minutes: float = 0.0
     progress: Progress = silent
 
     def __len__(self) -> int:
