@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -94,20 +95,30 @@ def erased_among(session: Session, user_hashes: Iterable[bytes]) -> set[bytes]:
     """Those of the users who were erased."""
     if not session.run(statements.ANY_ERASED):
         return set()  # nearly always, and the writer is spared a hash a user
-    users = list(user_hashes)
     found: set[bytes] = set()
-    for start in range(0, len(users), statements.MOST_VALUES):
-        of = {tombstone(user): user for user in users[start : start + statements.MOST_VALUES]}
+    for users in _portions(user_hashes):
+        of = {tombstone(user): user for user in users}
         found.update(of[grave] for (grave,) in session.run(statements.erased(len(of)), tuple(of)))
     return found
 
 
-def delete_users(session: Session, user_hashes: Sequence[bytes], at: int) -> Deleted:
+def delete_users(session: Session, user_hashes: Iterable[bytes], at: int) -> Deleted:
     """Delete every row of these users, and remember since when (microseconds since 1970) they are erased."""
-    session.each(statements.BURY, [(tombstone(user_hash), at) for user_hash in user_hashes])
-    exposures, exposures_sent = _delete(session, statements.EXPOSURES, user_hashes)
-    events, events_sent = _delete(session, statements.EVENTS, user_hashes)
-    return Deleted(exposures, events, exposures_sent + events_sent)
+    rows = Counter[str]()
+    for users in _portions(user_hashes):
+        session.each(statements.BURY, [(tombstone(user), at) for user in users])
+        for table in (statements.EXPOSURES, statements.EVENTS):
+            ((n, sent),) = session.run(statements.count(table, len(users)), users)
+            session.run(statements.delete(table, len(users)), users)
+            rows.update({table: n, "sent": sent})
+    return Deleted(rows[statements.EXPOSURES], rows[statements.EVENTS], rows["sent"])
+
+
+def _portions(user_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """As many at once as a statement can carry."""
+    users = tuple(user_hashes)
+    for start in range(0, len(users), statements.MOST_VALUES):
+        yield users[start : start + statements.MOST_VALUES]
 
 
 def _keep(session: Session, insert: str, rows: Sequence[tuple[bytes, Row]], erased: set[bytes]) -> tuple[Status, ...]:
@@ -115,10 +126,3 @@ def _keep(session: Session, insert: str, rows: Sequence[tuple[bytes, Row]], eras
     return tuple(
         "erased" if user_hash in erased else "stored" if next(changed) else "duplicate" for user_hash, _ in rows
     )
-
-
-def _delete(session: Session, table: str, user_hashes: Sequence[bytes]) -> tuple[int, int]:
-    """How many rows there were, and how many of them were sent."""
-    users = [(user_hash,) for user_hash in user_hashes]
-    sent = sum(session.each(statements.DELETE_SENT.format(table=table), users))
-    return sent + sum(session.each(statements.DELETE.format(table=table), users)), sent

@@ -55,7 +55,7 @@ SELECT e.event_id, e.type, e.user_hash, e.at, e.received_at, e.station_id, e.sec
 FROM events e
 LEFT JOIN (SELECT user_hash, MIN(decided_at) AS shown_at FROM exposures WHERE experiment = ? GROUP BY user_hash) x
        ON x.user_hash = e.user_hash
-WHERE x.shown_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM exposures o WHERE o.user_hash = e.user_hash)
+WHERE x.shown_at IS NOT NULL OR e.user_hash NOT IN (SELECT user_hash FROM exposures)
 ORDER BY e.seq
 """
 

@@ -35,7 +35,7 @@ class Limits:
     """How the store gathers, waits and refuses."""
 
     rows: int = 200  # so many waiting rows are written at once
-    linger: float = 0.01  # fewer are left to gather until this many seconds after the commit before
+    linger: float = 0.002  # fewer are left to gather until this many seconds after the commit before
     group: int = 1_000  # no commit takes more rows, but for the rest of a request's events
     waiting_events: int = 10_000  # more are refused: their sender still has them and comes again
     waiting_exposures: int = 50_000  # more are dropped and counted: a newcomer's answer never waits
