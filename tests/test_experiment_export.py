@@ -12,6 +12,7 @@ import pytest
 from event_store_contract import put
 from made_events import NOON, SECRET, click, clicks, shown
 
+from firstspin.experiment.attribution import attribute
 from firstspin.experiment.database import Database
 from firstspin.experiment.erase import erase
 from firstspin.experiment.events import Event, scoped
@@ -138,3 +139,18 @@ def test_more_rows_than_a_chunk_come_out_whole(database: Database, tmp_path: Pat
     assert export(database, tmp_path / "out", "spring", chunk=7).events == {"": 50}
     table = pq.read_table(tmp_path / "out" / "events.parquet")
     assert table["event_id"].to_pylist() == [event.event_id.hex() for event in clicks("e", 50)]
+
+
+def test_the_tables_are_what_the_analysis_reads(database: Database, tmp_path: Path) -> None:
+    put(
+        database,
+        [shown("anna"), shown("bert", arm="rule"), shown("carl")],
+        [click("a", "anna", minutes=1), click("b", "bert", minutes=-1), click("c", "nobody", minutes=1)],
+    )
+    export(database, tmp_path, "spring")
+    found = attribute(
+        tmp_path / "exposures.parquet", tmp_path / "events.parquet", experiment="spring", until=NOON + timedelta(days=9)
+    )
+    clicked = dict(zip(found.table["user_key"].to_pylist(), found.table["clicked"].to_pylist(), strict=True))
+    assert clicked == {key("anna"): 1, key("bert"): 0, key("carl"): 0}
+    assert (found.counted.clicks_early, found.counted.orphan_events) == (1, 1)
