@@ -272,3 +272,10 @@ def test_a_file_that_holds_no_key_is_not_overwritten(tmp_path: Path, content: st
     with pytest.raises(InputError, match="the key of an event store is"):
         read_secret(path, bytes(32))
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize("fresh", [None, b""])
+def test_a_key_that_is_not_there_is_not_made_up(tmp_path: Path, fresh: bytes | None) -> None:
+    with pytest.raises(InputError, match="the key of"):
+        read_secret(tmp_path / "events.key", fresh)
+    assert list(tmp_path.iterdir()) == []

@@ -119,12 +119,16 @@ class Secret:
         return _digest(self._events, event_id)
 
 
-def read_secret(path: Path, fresh: bytes) -> Secret:
-    """The secret kept in this file; a file that isn't there is written with `fresh`, 32 random bytes from the caller.
+def read_secret(path: Path, fresh: bytes | None = None) -> Secret:
+    """The secret kept in this file; where there is none it is written with `fresh`, 32 random bytes from the caller.
 
-    Processes that start together agree on one key. Raises InputError for a file that holds anything else.
+    Processes that start together agree on one key. Raises InputError for a file that holds anything else, and without
+    `fresh` for one that isn't there.
     """
     if not path.exists():
+        if fresh is None:
+            raise InputError(f"{path.name}: the key of the event store is not there")
+        Secret(fresh)  # refuse it before it is written
         beside = path.with_name(f"{path.name}.{os.getpid()}")
         beside.touch(0o600)
         with beside.open("w") as file:

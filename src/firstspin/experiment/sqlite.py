@@ -19,7 +19,7 @@ from firstspin.experiment.statements import tables
 from firstspin.records import InputError
 
 RESERVE_BYTES: Final = 16 << 20  # more than the log holds between two checkpoints
-PATIENCE: Final = 1.0  # seconds to wait for another process's commit
+PATIENCE: Final = 2.0  # seconds to wait for others' commits; four busy processes made one wait for 0.7
 
 _PIECE: Final = 1 << 20
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})

@@ -21,7 +21,7 @@ def main(line: str, listener: str, keys: str, events: str, secret: str) -> None:
     """Numbers of the inherited sockets; files and addresses as `serve` was given them."""
     store = None
     if events:
-        known = read_secret(Path(secret), b"")
+        known = read_secret(Path(secret))
         store = (open_database(events, known), known)
         store[0].open()
     office = Office(
