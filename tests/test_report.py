@@ -57,7 +57,7 @@ def silent(step: str, done: float) -> None: ...
 @cache
 def material(known: bool = True) -> Material:
     examples = made_people.examples(240)
-    splits = evaluate.folds(240, 2, seed=0)
+    splits = evaluate.folds(examples.tops, 2, seed=0)
     found = evaluate.outcomes(examples, splits, [*BASELINES, "logistic"], fit, silent)
     asked = evaluate.asked(examples, splits)
     truth = Truth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
