@@ -132,24 +132,35 @@ def classic_python() -> Path:
     return folder / "bin/python"
 
 
-def stacks(work: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Command and environment of every stack."""
+Stack = tuple[list[str], dict[str, str]]
+
+
+def python_stacks(work: Path) -> dict[str, Stack]:
+    """Command and environment of ours and of FastAPI's."""
     port = str(PORT)
-    floor = str(work / "floor")
-    subprocess.run(["gcc", "-O2", "-o", floor, str(HERE / "stacks/floor.c")], check=True)
     uvicorn = [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--app-dir", str(HERE / "stacks"), "--port", port]
     ours = [sys.executable, "-m", "firstspin.service", "--bundle", str(work / "bundle"), "--port", port]
-    classic = {"SAGEMAKER_BASE_DIR": str(work), "MODEL_SERVER_WORKERS": "1"}
+    threads = {"OMP_NUM_THREADS": "1"}
     return {
-        "C floor": ([floor, port, "2900"], {}),
         "firstspin": ([*ours, "--drain-delay", "0", "--log-level", "warning"], {}),
         "FastAPI + pydantic + lgb.predict": (
             [*uvicorn, "--no-access-log", "--log-level", "warning"],
-            {"MODEL_FOLDER": str(work / "model"), "OMP_NUM_THREADS": "1"},
+            threads | {"MODEL_FOLDER": str(work / "model")},
         ),
+    }
+
+
+def stacks(work: Path) -> dict[str, Stack]:
+    """Command and environment of every stack."""
+    floor = str(work / "floor")
+    subprocess.run(["gcc", "-O2", "-o", floor, str(HERE / "stacks/floor.c")], check=True)
+    classic = {"SAGEMAKER_BASE_DIR": str(work), "MODEL_SERVER_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+    return {
+        "C floor": ([floor, str(PORT), "2900"], {}),
+        **python_stacks(work),
         "nginx + gunicorn + flask + lgb.predict": (
-            [str(classic_python()), str(HERE / "classic/serve"), port],
-            classic | {"OMP_NUM_THREADS": "1"},
+            [str(classic_python()), str(HERE / "classic/serve"), str(PORT)],
+            classic,
         ),
     }
 

@@ -12,6 +12,8 @@ from typing import Any
 import made_people
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_bundle import pack
 
 from firstspin import bundle
@@ -192,6 +194,34 @@ def test_case_30_without_a_model_the_service_is_not_ready_unless_told_to_answer_
 
 def test_the_answer_names_the_model(app: App, folder: Path) -> None:
     assert json.loads(ask(app, "POST", "/invocations", b"{}").body)["model"] == bundle.load(folder).id
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+PICKS = st.lists(st.sampled_from(made_people.GENRES) | TEXT, max_size=8)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "age": st.none() | st.integers(0, 120),
+    "gender": st.none() | st.sampled_from(["female", "male"]) | TEXT,
+    "country": st.none() | st.sampled_from(["US", "DE"]) | TEXT,
+    "genres": PICKS,
+}
+
+
+@pytest.mark.parametrize("mask", range(2 ** len(FIELDS)))
+def test_every_subset_of_fields_is_answered_whatever_they_hold(folder: Path, mask: int) -> None:
+    app = new_app()
+    app.serve(load(folder))
+    told = {name: values for bit, (name, values) in enumerate(FIELDS.items()) if mask >> bit & 1}
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.fixed_dictionaries(told))
+    def answered(registration: dict[str, Any]) -> None:
+        reply = ask(app, "POST", "/invocations", json.dumps(registration).encode())
+        assert reply.status == 200
+        answer = json.loads(reply.body)
+        assert {genre["genre"] for genre in answer["genres"]} == set(made_people.GENRES)
+        assert answer["source"] in ("model", "popular", "under-age")
+
+    answered()
 
 
 # ------------------------------------------------------------------------------------------------------------ refusing
