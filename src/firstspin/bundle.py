@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -18,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.features import Encoder
+from firstspin.lazily import lazily
 from firstspin.models import scorers
 from firstspin.models.predictor import Predictor
 from firstspin.records import InputError, LabelRule, Ranking, Registration, Station
 from firstspin.stations import Catalogue
+
+metadata = lazily("importlib.metadata")  # who serves never asks for it
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -126,7 +128,7 @@ def save(
         (beside / STATIONS).write_bytes(msgspec.json.encode(stored))
         manifest = Manifest(
             format=FORMAT,
-            created_by=f"firstspin {version('firstspin')}",
+            created_by=f"firstspin {metadata.version('firstspin')}",
             predictor=_part(predictor),
             rule=_part(rule),
             encoder=predictor.encoder.state(),

@@ -22,7 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is 
 import uvloop
 
 from firstspin.experiment.events import KEY_BYTES, read_secret
-from firstspin.experiment.store import open_store
+from firstspin.lazily import lazily
 from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
 from firstspin.service import logs
@@ -34,6 +34,8 @@ from firstspin.service.metrics import Tallies
 from firstspin.service.shelf import Shelf
 from firstspin.service.supervisor import Outside, Slot, Supervisor, listeners
 from firstspin.service.worker import Manners, Order, Place, Worker
+
+store = lazily("firstspin.experiment.store")  # only where events are kept
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -218,7 +220,7 @@ def _ledger(options: argparse.Namespace, running: Running | None) -> Ledger | No
     if not options.events:
         return None
     secret = read_secret(_secret_path(options), os.urandom(KEY_BYTES))
-    return Ledger(open_store(options.events, secret), secret, _now, running)
+    return Ledger(store.open_store(options.events, secret), secret, _now, running)
 
 
 def _now() -> datetime:

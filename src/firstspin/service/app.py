@@ -11,7 +11,7 @@ from asyncio import sleep
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from firstspin.records import Registration
@@ -30,7 +30,7 @@ AT_ONCE: Final = 32
 
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 HTML: Final = b"text/html; charset=utf-8"
-HOME: Final = files("firstspin.service").joinpath("pages/index.html").read_bytes()
+HOME: Final = Path(__file__).with_name("pages").joinpath("index.html").read_bytes()
 SAFE: Final = b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx-content-type-options: nosniff\r\n"
 _KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
 _ANY: Final = (None, b"*/*", b"application/json, */*")

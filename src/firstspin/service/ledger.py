@@ -11,16 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
 from firstspin.experiment.assign import Split, assign, split
 from firstspin.experiment.events import Secret, Unavailable, exposure, read_batch, results
-from firstspin.experiment.store import Store
 from firstspin.records import InputError, Recommendation, Registration
 from firstspin.service.answers import Answering, Answers
 from firstspin.service.wire import Refusal
+
+if TYPE_CHECKING:
+    from firstspin.experiment.store import Store
 
 Arm = Literal["model", "rule"]
 ARMS: Final[tuple[Arm, ...]] = ("model", "rule")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
 
+from firstspin.lazily import lazily
 from firstspin.records import MAX_TEXT, Recommendation, Registration, with_further_fields
 from firstspin.service.wire import INSTANCES, MOST_INSTANCES, SPELLINGS, Encoding
+
+metadata = lazily("importlib.metadata")
 
 ERRORS: Final = {
     400: "The request or its body can't be read.",
@@ -49,7 +51,7 @@ def schema(extra: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
-            "info": {"title": "firstspin", "version": version("firstspin"), "summary": Registration.__doc__},
+            "info": {"title": "firstspin", "version": metadata.version("firstspin"), "summary": Registration.__doc__},
             "paths": _paths(),
             "components": {
                 "schemas": components,
