@@ -30,20 +30,28 @@ def served(bundle: Path) -> Iterator[http.client.HTTPConnection]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "firstspin", "serve", "--bundle", str(bundle), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
-            for _ in range(200):
-                try:
-                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-                    connection.request("GET", "/ping")
-                    connection.getresponse().read()
-                    break
-                except OSError:
-                    time.sleep(0.05)
+            wait_until_ready(connection)
             yield connection
-            connection.close()
         finally:
+            connection.close()
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
+
+
+def wait_until_ready(connection: http.client.HTTPConnection) -> None:
+    for _ in range(600):
+        try:
+            connection.request("GET", "/ping")
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status == 200:
+                return
+        except OSError:
+            connection.close()
+        time.sleep(0.05)
+    raise AssertionError("the service did not become ready")
 
 
 @pytest.mark.parametrize("task", ["lastfm-2k", "lastfm-1k"])
