@@ -151,7 +151,7 @@ def score(
         figures=figures,
         lifts=lifts,
         segments=_segments(found, asked, best, against, rng),
-        reliability={name: _reliability(found[name], rng) for name in found},
+        reliability=_reliability(found, rng),
         confusion=_confusion(best, found[best], asked),
         ceiling=_ceiling(found, asked.genres, truth, rng) if truth else None,
     )
@@ -189,14 +189,20 @@ def _segments(
     return segments
 
 
-def _reliability(outcome: Outcome, rng: np.random.Generator) -> Reliability:
-    chances, hits = outcome.first_chance, metrics.hit(outcome.position, 1)
+def _reliability(found: Mapping[str, Outcome], rng: np.random.Generator) -> dict[str, Reliability]:
+    chances = {name: outcome.first_chance for name, outcome in found.items()}
+    hits = {name: metrics.hit(outcome.position, 1) for name, outcome in found.items()}
+    excess = draw({name: chances[name] - hits[name] for name in found}, rng)  # one draw for all: it costs the most
+    return {name: _reliability_of(chances[name], hits[name], excess[name].figure(), rng) for name in found}
+
+
+def _reliability_of(chances: Array, hits: Array, excess: Figure, rng: np.random.Generator) -> Reliability:
     low, high = metrics.calibration_error_by_luck(chances, rng)
     return Reliability(
         bins=[{name: round(value, 6) for name, value in found.items()} for found in metrics.calibration(chances, hits)],
         error=round(metrics.expected_calibration_error(chances, hits), 6),
         luck=(round(low, 6), round(high, 6)),
-        excess=draw({"excess": chances - hits}, rng)["excess"].figure(),
+        excess=excess,
     )
 
 
