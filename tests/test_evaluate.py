@@ -80,3 +80,37 @@ def test_those_asked_stand_in_the_order_of_their_outcomes() -> None:
         alone = evaluate.answer(fit("popularity", examples.take(split.learn)), examples.take(split.ask))
         assert found.position[start : start + 20].tolist() == alone.position.tolist()
         assert asked.user_ids[start : start + 20] == tuple(examples.user_ids[i] for i in split.ask)
+
+
+def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None:
+    examples = made_people.examples(90)
+    splits = evaluate.folds(examples.tops, 3, seed=0)
+    names = ["popularity", "logistic", "overall"]
+    alone, together = (evaluate.outcomes(examples, splits, names, fit, silent, at_once) for at_once in (1, 3))
+    assert list(alone) == list(together) == names
+    for name in names:
+        assert alone[name].chance.tobytes() == together[name].chance.tobytes()
+        assert alone[name].shown.tobytes() == together[name].shown.tobytes()
+
+
+def test_progress_rises_to_one() -> None:
+    examples = made_people.examples(60)
+    told: list[float] = []
+    splits = evaluate.folds(examples.tops, 3, seed=0)
+    evaluate.outcomes(examples, splits, ["popularity", "overall"], fit, lambda _step, done: told.append(done))
+    assert told[0] == 0
+    assert told[-1] == 1
+    assert len(told) == 8
+
+
+def test_a_model_that_fails_stops_the_rest() -> None:
+    examples = made_people.examples(60)
+    trained: list[str] = []
+
+    def failing(name: str, _learn: Examples) -> Predictor:
+        trained.append(name)
+        raise InputError(f"no model is called {name!r}")
+
+    with pytest.raises(InputError, match="no model is called"):
+        evaluate.outcomes(examples, evaluate.folds(examples.tops, 5, seed=0), ["a"] * 20, failing, silent)
+    assert len(trained) < 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +18,7 @@ Fit = Callable[[str, Examples], Predictor]
 Progress = Callable[[str, float], None]
 
 KEPT = 5
+AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +84,36 @@ def asked(examples: Examples, splits: Sequence[Split]) -> Examples:
 
 
 def outcomes(
-    examples: Examples, splits: Sequence[Split], names: Sequence[str], fit: Fit, progress: Progress
+    examples: Examples,
+    splits: Sequence[Split],
+    names: Sequence[str],
+    fit: Fit,
+    progress: Progress,
+    at_once: int = AT_ONCE,
 ) -> dict[str, Outcome]:
-    """What each model answers those it is asked about, in the order of the splits."""
-    parts: dict[str, list[Outcome]] = {name: [] for name in names}
-    steps = len(splits) * len(names)
-    for number, split in enumerate(splits):
-        learn, ask = examples.take(split.learn), examples.take(split.ask)
-        for i, name in enumerate(names):
-            progress(f"{name}, part {number + 1} of {len(splits)}", (number * len(names) + i) / steps)
-            parts[name].append(answer(fit(name, learn), ask))
+    """What each model answers those it is asked about, in the order of the splits.
+
+    `at_once` models are trained side by side: threads suffice, as numpy, SciPy and LightGBM let go of the interpreter
+    while they work, and each training has a seed of its own, so the outcomes are the same however many there are.
+    """
+    jobs = [(split, name) for split in splits for name in names]
+    done: list[str] = []
+
+    def run(job: tuple[Split, str]) -> Outcome:
+        split, name = job
+        found = answer(fit(name, examples.take(split.learn)), examples.take(split.ask))
+        done.append(name)
+        progress(f"{len(done)} of {len(jobs)} trained and asked, {name} last", len(done) / len(jobs))
+        return found
+
+    progress(f"training {len(jobs)} times", 0.0)
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        found = list(pool.map(run, jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)  # one failed, or somebody lost patience: what has not begun never does
     progress("done", 1.0)
-    return {name: joined(found) for name, found in parts.items()}
+    return {name: joined(found[i :: len(names)]) for i, name in enumerate(names)}
 
 
 def answer(predictor: Predictor, ask: Examples) -> Outcome:

@@ -62,6 +62,7 @@ else:
     truth = lazily("firstspin.truth")
     world = lazily("firstspin.world")
 
+FOLDS, FOLDS_OF_MANY, MANY_PEOPLE = 5, 3, 100_000
 REPORT_FOLDS = 3
 SCORECARD_PART = 5
 """Training keeps one part in so many aside to measure itself, then learns from everyone."""
@@ -103,9 +104,13 @@ class Learning:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Who a model learns from and who it is then asked about: folds over users, or a moment in time."""
+    """Who a model learns from and who it is then asked about: folds over users, or a moment in time.
 
-    folds: int = 5
+    Everyone is asked once, however many folds. None is five, or three where the people are so many that learning from
+    two thirds of them is as good as from four fifths.
+    """
+
+    folds: int | None = None
     split_at: datetime | None = None
     seed: int = field(default=0)
 
@@ -313,8 +318,10 @@ def _tables(data: Path, workspace: Path, reading: Reading) -> ingest.Tables:
 
 
 def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> evaluate.Fit:
+    train = registry.fit  # before any thread asks for it: loading lazily is not safe among threads
+
     def fit(name: str, examples: Examples) -> predictor.Predictor:
-        return registry.fit(
+        return train(
             name,
             examples,
             known_genres=dataset.genres,
@@ -353,8 +360,9 @@ def _own_scorecard(
 
 def _splits(dataset: Dataset, protocol: Protocol) -> tuple[list[evaluate.Split], dict[str, object]]:
     if protocol.split_at is None:
-        made = evaluate.folds(dataset.examples.tops, protocol.folds, protocol.seed)
-        return made, {"protocol": f"{protocol.folds} folds over users", "seed": protocol.seed}
+        folds = protocol.folds or (FOLDS if len(dataset.examples) < MANY_PEOPLE else FOLDS_OF_MANY)
+        made = evaluate.folds(dataset.examples.tops, folds, protocol.seed)
+        return made, {"protocol": f"{folds} folds over users", "seed": protocol.seed}
     days = dataset.rule.gap_days + dataset.rule.window_days
     one = evaluate.by_date(dataset.examples, protocol.split_at, days)
     between = len(dataset.examples) - len(one.learn) - len(one.ask)

@@ -111,7 +111,10 @@ def evaluate(
     data: Data,
     models: Annotated[str, typer.Option(help="Names with commas between.")] = "popularity,logistic,lightgbm,auto",
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
-    folds: Annotated[int, typer.Option(help="Parts of the users; each is asked once.", min=2)] = 5,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Parts of the users; each is asked once. 5, or 3 from 100,000 people on.", min=2),
+    ] = None,
     split_at: Annotated[str, typer.Option(help="Instead of folds: learn from before, ask from this date on.")] = "",
     questions: Annotated[bool, typer.Option("--questions", help="Say what each question buys, too.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
