@@ -60,7 +60,7 @@ def _print_lifts(card: Scorecard) -> None:
 
 
 def _print_ceiling(ceiling: Ceiling) -> None:
-    title = f"expected hit@3 under the simulated truth; the best possible is {_with_interval(ceiling.best)}"
+    title = f"under the simulated truth; the best is {_with_interval(ceiling.best)}"
     table = terminal.table(title, "model", "expected hit@3", "of the best possible")
     for name, expected in ceiling.expected.items():
         table.add_row(name, _with_interval(expected), _percent(ceiling.share[name]))
