@@ -56,7 +56,8 @@ def test_every_link_in_the_docs_leads_somewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["records", "metrics", "experiment.assign", "experiment.rules", "experiment.verdict"]
+    "module",
+    ["records", "metrics", "experiment.assign", "experiment.rules", "experiment.verdict", "service.ledger"],
 )
 def test_the_examples_in_docstrings_hold(module: str) -> None:
     assert doctest.testmod(import_module(f"firstspin.{module}"), optionflags=FLAGS).failed == 0

@@ -13,11 +13,11 @@ from firstspin.experiment.plan import (
     freeze,
     plan_hash,
     plan_rules,
-    plan_sizing,
     plan_split,
     read_plan,
 )
 from firstspin.experiment.rules import Metric
+from firstspin.experiment.sizing import plan_sizing
 from firstspin.records import InputError
 
 PLAN = Plan(

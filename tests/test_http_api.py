@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from made_service import Service, serving
 from test_bundle import pack
+from test_v1 import PLAN
+
+from firstspin.experiment.plan import freeze
 
 PAGE = Path(__file__).parent.parent / "docs" / "http-api.md"
 BLOCKS = re.findall(r"^```http\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -19,10 +22,8 @@ EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("documented")
     pack(folder / "b")
-    experiment = folder / "experiment.json"
-    told = re.search(r'`(\{"name": "launch".*?\})`', PAGE.read_text(encoding="utf-8"))
-    assert told
-    experiment.write_text(told[1])
+    experiment = folder / "experiment.toml"
+    freeze(PLAN, experiment)
     events = f"sqlite:///{folder / 'events.sqlite'}"
     kept = ("--state", str(folder / "state"), "--events", events, "--experiment", str(experiment))
     with serving(folder / "b", "--drain-delay", "0", *kept) as running:

@@ -5,26 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from test_bundle import pack
 from test_service import NOW, ask, code, new_app
 
-from firstspin.experiment.assign import assign, split
+from firstspin.experiment.assign import assign
 from firstspin.experiment.events import Secret
+from firstspin.experiment.plan import Plan, experiment_key, freeze
+from firstspin.experiment.rules import Metric
 from firstspin.experiment.store import Store, open_store
 from firstspin.records import InputError
 from firstspin.service.app import App
 from firstspin.service.keys import Key, Keys, read_keys
-from firstspin.service.ledger import Ledger, Running, read_experiment
+from firstspin.service.ledger import Ledger, running
 from firstspin.service.wire import Refusal
 from firstspin.service.worker import load
 
 SECRET = Secret(bytes(32))
-HALVES = Running("first", split("first", {"model": 0.5, "rule": 0.5}))
+PLAN = Plan(
+    name="first",
+    starts_on=date(2026, 1, 26),
+    control="rule",
+    arms={"rule": 1.0, "model": 1.0},
+    metrics=(Metric("clicked", "binary"),),
+    registrations_a_day=1_000,
+    baseline=0.05,
+    minimum_effect=0.1,
+)
+HALVES = running(PLAN)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +89,12 @@ def test_each_user_is_answered_by_the_arm_and_the_exposure_is_kept(app: App, sto
     assert by_rule["genres"][0]["genre"] == "Rock"  # type: ignore[index]
     kept = exposures(tmp_path, store)
     assert sorted(str(row["arm"]) for row in kept) == ["model", "rule"]
-    assert {row["propensity"] for row in kept} == {0.5}
+    assert {(row["experiment"], row["propensity"]) for row in kept} == {(experiment_key(PLAN), 0.5)}
+    for row in kept:
+        would = json.loads(str(row["candidates"]))
+        answer = {"model": by_model, "rule": by_rule}[str(row["arm"])]
+        assert would[row["arm"]] == [station["station_id"] for station in answer["stations"]]  # type: ignore[attr-defined]
+        assert row["station_id"] == would[row["arm"]][0]
     assert not any(name in row for row in kept for name in ("age", "gender", "country", "user_id"))
 
 
@@ -168,7 +188,7 @@ def test_admin_calls_need_a_key_of_their_own() -> None:
     assert keys.check({b"x-api-key": b"two"}, NOW, admin=True).name == "ops"
 
 
-def test_files_of_keys_and_experiments_are_checked(tmp_path: Path) -> None:
+def test_files_of_keys_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text('{"keys":[{"name":"app","sha256":"%s"}]}' % ("0" * 64))
     assert [found.name for found in read_keys(path)] == ["app"]
@@ -176,8 +196,34 @@ def test_files_of_keys_and_experiments_are_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a file of keys") as refused:
         read_keys(path)
     assert "secret" not in str(refused.value)
-    path.write_text('{"name":"first","salt":"s","weights":{"model":1,"rule":1}}')
-    assert read_experiment(path).split.assignments[0].propensity == 0.5
-    path.write_text('{"name":"first","salt":"s","weights":{"model":1,"magic":1}}')
-    with pytest.raises(InputError, match="not an experiment"):
-        read_experiment(path)
+
+
+def test_both_arms_of_an_a_a_test_get_the_same_answer(folder: Path, store: Store, tmp_path: Path) -> None:
+    alike = running(msgspec.structs.replace(PLAN, control="model-a", arms={"model-a": 1.0, "model-b": 1.0}))
+    app = new_app(ledger=Ledger(store, SECRET, lambda: NOW, alike))
+    app.serve(load(folder))
+    answers = [recommend(app, user_id=str(user), age=45, genres=["Rock"]) for user in range(20)]
+    assert all(answer == answers[0] and answer["source"] == "model" for answer in answers)
+    kept = exposures(tmp_path, store)
+    assert {row["arm"] for row in kept} == {"model-a", "model-b"}
+    assert all(would["model-a"] == would["model-b"] for would in (json.loads(str(row["candidates"])) for row in kept))
+
+
+def test_a_plan_with_an_arm_that_nothing_here_answers_is_not_served() -> None:
+    with pytest.raises(InputError, match="arm 'magic': the service answers model and rule"):
+        running(msgspec.structs.replace(PLAN, arms={"rule": 1.0, "magic": 1.0}))
+
+
+def test_a_plan_changed_after_sealing_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    sealed = tmp_path / "experiment.toml"
+    freeze(PLAN, sealed)
+    sealed.write_text(sealed.read_text().replace("rule = 1.0", "rule = 9.0"))
+    command = [sys.executable, "-m", "firstspin.service", "--bundle", str(folder), "--port", "0"]
+    kept = ["--events", f"sqlite:///{tmp_path / 'events.sqlite'}", "--state", str(tmp_path / "state")]
+    told = subprocess.run(
+        [*command, *kept, "--experiment", str(sealed)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert told.returncode == 1
+    assert told.stderr == (
+        "firstspin serve: experiment.toml was changed after it was sealed: a changed plan is a new experiment\n"
+    )

@@ -39,7 +39,7 @@ class Catalogue:
 def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: str) -> Recommendation:
     """The whole answer for one newcomer. `picks` are the normal names of the genres they picked."""
     shown = ranking.genres[:SHOWN_GENRES]
-    stations = _first_stations(shown, catalogue)
+    stations = first_stations(shown, catalogue)
     return Recommendation(
         model=model,
         source=ranking.source,
@@ -50,7 +50,7 @@ def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: 
     )
 
 
-def _first_stations(genres: Sequence[str], catalogue: Catalogue) -> tuple[Station, ...]:
+def first_stations(genres: Sequence[str], catalogue: Catalogue) -> tuple[Station, ...]:
     """The best station of each genre in turn, filled up with the most popular of all."""
     best = [catalogue.by_genre[genre][0] for genre in genres if genre in catalogue.by_genre]
     return _filled(best, catalogue.popular, SHOWN_STATIONS, set())

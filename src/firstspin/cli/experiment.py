@@ -13,8 +13,9 @@ import typer
 from firstspin.cli import terminal
 from firstspin.experiment.analyse import analyse as read_result
 from firstspin.experiment.outcomes import read_outcomes
-from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, plan_sizing, read_plan
+from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
+from firstspin.experiment.sizing import plan_sizing
 from firstspin.experiment.verdict import Verdict, verdict_lines
 from firstspin.records import InputError
 

@@ -2,6 +2,8 @@
 
 The file carries the hash of what it says, and the experiment's key carries it too, so users are assigned and exposures
 logged under it: a changed plan is another experiment with users of its own, never the same one read differently.
+
+The service reads plans too, so nothing here needs a library of statistics.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import msgspec
 
 from firstspin.experiment.assign import Split, split
 from firstspin.experiment.rules import Metric, Peeking, Rules, checked_rules
-from firstspin.experiment.sizing import Design, Sizing, sizing
 from firstspin.records import InputError
 
 DAYS: Final = 14
@@ -96,13 +97,6 @@ def reads_at(plan: Plan) -> datetime:
     """When the last user's windows have closed, and the result may be read."""
     last = datetime.combine(plan.starts_on, time(), UTC) + timedelta(days=plan.days)
     return last + max(timedelta(hours=plan.click_within_hours), timedelta(days=plan.listen_within_days))
-
-
-def plan_sizing(plan: Plan) -> Sizing:
-    """How many users and days the plan needs, and what its days can find."""
-    design = Design(plan.baseline, plan.deviation, plan.alpha, plan.power, plan.peeking)
-    a_day = plan.registrations_a_day * plan.coverage
-    return sizing(design, plan.minimum_effect, plan.control, plan.arms, users_a_day=a_day, days=plan.days)
 
 
 def checked_plan(plan: Plan) -> Plan:

@@ -12,6 +12,7 @@ import msgspec
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
+from firstspin.experiment.plan import Plan
 from firstspin.experiment.rules import Peeking
 from firstspin.experiment.sequential import always_valid_alpha, crossing_probability, spending_alphas
 
@@ -53,6 +54,13 @@ class Sizing(msgspec.Struct, frozen=True):
     power_at_days: float
     by_days: tuple[Point, ...]
     by_effect: tuple[Point, ...]
+
+
+def plan_sizing(plan: Plan) -> Sizing:
+    """How many users and days the plan needs, and what its days can find."""
+    design = Design(plan.baseline, plan.deviation, plan.alpha, plan.power, plan.peeking)
+    a_day = plan.registrations_a_day * plan.coverage
+    return sizing(design, plan.minimum_effect, plan.control, plan.arms, users_a_day=a_day, days=plan.days)
 
 
 def sizing(

@@ -22,6 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is 
 import uvloop
 
 from firstspin.experiment.events import KEY_BYTES, read_secret
+from firstspin.experiment.plan import read_plan
 from firstspin.lazily import lazily
 from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
@@ -29,7 +30,7 @@ from firstspin.service import logs
 from firstspin.service.app import App, Clock, Policy
 from firstspin.service.connection import Limits
 from firstspin.service.keys import Keys, read_keys
-from firstspin.service.ledger import Ledger, Running, read_experiment
+from firstspin.service.ledger import Ledger, Running, running
 from firstspin.service.metrics import Tallies
 from firstspin.service.shelf import Shelf
 from firstspin.service.supervisor import Outside, Slot, Supervisor, listeners
@@ -69,7 +70,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--keys", type=Path, help="file of API keys for /v1; without it anyone may call")
     add("--events", help="event store for /v1: sqlite:///PATH or postgresql://…")
     add("--events-secret", type=Path, help="file with the store's secret; events.secret beside --state if not given")
-    add("--experiment", type=Path, help="file of the experiment that /v1/recommendations runs; needs --events")
+    add("--experiment", type=Path, help="sealed plan of the experiment that /v1/recommendations runs; needs --events")
     add("--admin-port", type=int, help="port for state, reload, rollback and erasure; none if not given")
     add("--admin-host", default="127.0.0.1")
     add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
@@ -94,18 +95,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     if options.experiment and not options.events:
         parser.error("--experiment needs --events")
     return options
-
-
-def _from_environment(parser: argparse.ArgumentParser) -> list[str]:
-    """FIRSTSPIN_DRAIN_DELAY=1 as if `--drain-delay 1` came first; a switch is on when it is 1, true or yes."""
-    told = []
-    for action in parser._actions:
-        given = os.environ.get(f"FIRSTSPIN_{action.dest.upper()}")
-        if given is not None and action.nargs != 0:
-            told += [action.option_strings[0], given]
-        elif given is not None and given.lower() in ("1", "true", "yes"):
-            told.append(action.option_strings[0])
-    return told
 
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
@@ -168,7 +157,7 @@ def _worker(options: argparse.Namespace, tallies: Tallies) -> Callable[[Slot, so
     )
 
     keys = read_keys(options.keys) if options.keys else None
-    running = read_experiment(options.experiment) if options.experiment else None
+    experiment = running(read_plan(options.experiment)) if options.experiment else None
 
     def be_worker(slot: Slot, channel: socket.socket, first: Order | None) -> NoReturn:
         signal.set_wakeup_fd(-1)
@@ -178,7 +167,7 @@ def _worker(options: argparse.Namespace, tallies: Tallies) -> Callable[[Slot, so
         tally = tallies.row(slot.number)
         status = 1
         try:
-            ledger = _ledger(options, running)
+            ledger = _ledger(options, experiment)
             policy = Policy(options.allow_no_model, Keys(keys, 1 / options.workers) if keys else None, ledger)
             app = App(tallies, tally, Clock(time.perf_counter_ns, _now), policy)
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
@@ -215,12 +204,12 @@ def _secret_path(options: argparse.Namespace) -> Path:
     return path
 
 
-def _ledger(options: argparse.Namespace, running: Running | None) -> Ledger | None:
+def _ledger(options: argparse.Namespace, experiment: Running | None) -> Ledger | None:
     """The event store, opened in the process that uses it."""
     if not options.events:
         return None
     secret = read_secret(_secret_path(options), os.urandom(KEY_BYTES))
-    return Ledger(store.open_store(options.events, secret), secret, _now, running)
+    return Ledger(store.open_store(options.events, secret), secret, _now, experiment)
 
 
 def _now() -> datetime:

@@ -18,7 +18,7 @@ import msgspec
 from firstspin.recommender import Recommender
 from firstspin.records import SHOWN_GENRES, Ranking, Recommendation, Registration, Station, normal
 from firstspin.service.wire import Asked, Encoding, csv_row
-from firstspin.stations import CAROUSELS, SHOWN_STATIONS, TILES, carousel, message
+from firstspin.stations import CAROUSELS, SHOWN_STATIONS, TILES, carousel, first_stations, message
 
 log = logging.getLogger(__name__)
 
@@ -60,23 +60,26 @@ class Answers:
         self._told = False
 
     def one(self, registration: Registration) -> tuple[bytes, str]:
-        return self._filled(registration, self._ranked(registration))
+        return self.filled(registration, self._ranked(registration))
 
     def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
         rankings = self._all_ranked(asked.registrations)
         if asked.encoding is Encoding.csv:
             return [(csv_row(ranking), ranking.source) for ranking in rankings]
-        return [self._filled(*pair) for pair in zip(asked.registrations, rankings, strict=True)]
+        return [self.filled(*pair) for pair in zip(asked.registrations, rankings, strict=True)]
 
     def source(self, registration: Registration) -> str:
         """What will answer this registration."""
         return self._recommender.source(registration)
 
-    def by_arm(self, registration: Registration, arm: str) -> Recommendation:
-        """The answer of one arm of an experiment: the business rule's for `rule`, or else the model's."""
-        rule = arm == "rule"
-        ranking = self._recommender.by_rule(registration) if rule else self._ranked(registration)
-        return self._recommender.fill(registration, ranking)
+    def ranked(self, registration: Registration, policy: str) -> Ranking:
+        """What an arm of an experiment goes by: the business rule for `rule`, or else the model."""
+        return self._recommender.by_rule(registration) if policy == "rule" else self._ranked(registration)
+
+    def stations(self, ranking: Ranking) -> list[str]:
+        """The ids of the stations that the answer of this ranking names, the message's first."""
+        shown = first_stations(ranking.genres[:SHOWN_GENRES], self._recommender.bundle.catalogue)
+        return [station.station_id for station in shown]
 
     def _ranked(self, registration: Registration) -> Ranking:
         try:
@@ -97,7 +100,8 @@ class Answers:
             log.error("the model failed; the business rule answers", extra={"problem": type(problem).__name__})
         self._told = True
 
-    def _filled(self, registration: Registration, ranking: Ranking) -> tuple[bytes, str]:
+    def filled(self, registration: Registration, ranking: Ranking) -> tuple[bytes, str]:
+        """The answer of this ranking as JSON, and the source it names."""
         try:
             shown = [self._genres[genre] for genre in ranking.genres[:SHOWN_GENRES]]
         except KeyError:  # a genre with few stations

@@ -7,55 +7,52 @@ with the exposure. Whoever is under age, or outside the experiment, is answered 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from firstspin.experiment.assign import Split, assign, split
+from firstspin.experiment.assign import Split, assign
 from firstspin.experiment.events import Secret, Unavailable, exposure, read_batch, results
-from firstspin.records import InputError, Recommendation, Registration
+from firstspin.experiment.plan import Plan, experiment_key, plan_split
+from firstspin.records import InputError, Registration
 from firstspin.service.answers import Answering, Answers
 from firstspin.service.wire import Refusal
 
 if TYPE_CHECKING:
     from firstspin.experiment.store import Store
 
-Arm = Literal["model", "rule"]
-ARMS: Final[tuple[Arm, ...]] = ("model", "rule")
-
-
-class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file of an experiment: the model against the business rule. A new salt is a new experiment."""
-
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-    salt: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    weights: dict[Arm, float]
-    coverage: float = 1.0
+ArmPolicy = Literal["model", "rule"]
+POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule")
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An experiment and its split."""
+    """A sealed plan as it is served: its key, who gets which arm, and the policy that answers each arm."""
 
-    name: str
+    plan: Plan
+    key: str
     split: Split
+    policies: Mapping[str, ArmPolicy]
 
 
-def read_experiment(path: Path) -> Running:
-    """The experiment of a file. Raises InputError where it is none."""
-    try:
-        read = msgspec.json.decode(path.read_bytes(), type=Experiment)
-    except OSError as problem:
-        raise InputError(f"{path}: {problem.strerror}") from problem
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path} is not an experiment: {problem}") from problem
-    return Running(
-        read.name, split(read.salt, {str(arm): w for arm, w in read.weights.items()}, coverage=read.coverage)
-    )
+def running(plan: Plan) -> Running:
+    """The plan, ready to be served. Raises InputError for an arm that no policy of the service answers."""
+    return Running(plan, experiment_key(plan), plan_split(plan), {arm: policy(arm) for arm in plan.arms})
+
+
+def policy(arm: str) -> ArmPolicy:
+    """What answers an arm: its name is `model` or `rule`, or begins so, as in `model-a` and `model-b` of an A/A test.
+
+    >>> policy("rule"), policy("model-b")
+    ('rule', 'model')
+    """
+    found = next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)
+    if found is None:
+        raise InputError(f"arm {arm!r}: the service answers {' and '.join(POLICIES)}, and arms named like model-b")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +71,25 @@ class Ledger:
         if given is None or not isinstance(answering, Answers) or answering.source(registration) == "under-age":
             return answering.one(registration)
         assert self.running is not None
-        would = {arm: answering.by_arm(registration, arm) for arm in ARMS}
-        shown = would[ARMS[ARMS.index(given.arm)]]
-        if shown.message:
+        policies = self.running.policies
+        would = {policy: answering.ranked(registration, policy) for policy in dict.fromkeys(policies.values())}
+        shown = would[policies[given.arm]]
+        stations = {policy: answering.stations(ranking) for policy, ranking in would.items()}
+        if first := stations[policies[given.arm]][:1]:
             kept = exposure(
                 self.secret,
-                experiment=self.running.name,
+                experiment=self.running.key,
                 user_id=user_id,
                 arm=given.arm,
                 propensity=given.propensity,
                 decided_at=self.now(),
                 source=shown.source,
-                model=shown.model,
-                station_id=shown.message.station_id,
-                candidates={arm: _stations(answer) for arm, answer in would.items()},
+                model=answering.model,
+                station_id=first[0],
+                candidates={arm: stations[policy] for arm, policy in policies.items()},
             )
             self.store.submit_exposure(kept)
-        return msgspec.json.encode(shown), shown.source
+        return answering.filled(registration, shown)
 
     async def keep(self, body: bytes) -> bytes:
         """A status for every event, once all are on the disk. Refusal 503 while that can't be."""
@@ -103,7 +102,3 @@ class Ledger:
         except Unavailable:
             raise Refusal(503, "events_unavailable", "events can't be kept just now; send them again") from None
         return msgspec.json.encode({"results": results(batch, statuses)})
-
-
-def _stations(answer: Recommendation) -> list[str]:
-    return [station.station_id for station in answer.stations]
