@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from made_service import Service, exchange, request, serving, wait_until_ready
-from test_bundle import pack
+from test_bundle import DAMAGE, pack
 
 QUICK = ("--drain-delay", "0.2")
 
@@ -278,10 +281,11 @@ def test_settings_come_from_the_environment_too(current: Path, monkeypatch: pyte
         assert service.recommend(age=31)["source"] == "under-age"
 
 
-def admin(service: Service, method: str, path: str) -> tuple[int, dict[str, object]]:
+def admin(service: Service, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, object]]:
+    """An order to the admin port, and what it says."""
     port = next(line["port"] for line in service.lines() if line["event"] == "admin port")
     with service.connect(port) as connection:
-        status, _, body = exchange(connection, request(method, path, connection="close"))
+        status, _, body = exchange(connection, request(method, path, body, connection="close", **headers))
     return status, json.loads(body)
 
 
@@ -302,3 +306,101 @@ def test_case_31_rollback_is_one_call_and_needs_no_restart(current: Path, bundle
         service.wait_for("a worker answers from a model", times=8)
         assert service.recommend(age=31)["model"] == second
         assert admin(service, "GET", "/state")[1]["model"] == second
+
+
+# ------------------------------------------------------------------------------------------------- bundles that do harm
+
+
+@contextmanager
+def never_opened(path: Path) -> Iterator[None]:
+    """A file whose opening takes (nearly) for ever, as on a disk that does not answer: we hold a lease on it."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(file, 10, signal.SIGURG)  # F_SETSIG: the kernel's request to give it back, which we do not hear
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as problem:
+        os.close(file)
+        pytest.skip(f"this file system has no leases ({problem.strerror})")
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def trying(service: Service) -> int:
+    """The process that tries a bundle just now: the only child that is no worker."""
+    told = {worker["pid"] for worker in admin(service, "GET", "/state")[1]["workers"]}  # type: ignore[attr-defined]
+    told |= {line["admin_pid"] for line in service.lines() if line["event"] == "admin port"}
+    until(lambda: len(set(workers(service)) - told) == 1)
+    return (set(workers(service)) - told).pop()
+
+
+def test_cases_26_and_50_a_bundle_that_hangs_or_crashes_in_loading_harms_nobody(
+    bundles: tuple[Path, Path], current: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad"
+    pack(bad, seed=5)
+    with serving(current, "--trial-seconds", "1", "--admin-port", "0", "--drain-delay", "0.2") as service:
+        first = service.recommend(age=31)["model"]
+        with never_opened(next(bad.glob("predictor.*.npy"))), Callers(service, 2).calling() as callers:
+            point(current, bad)
+            service.wait_for("ended with -9: it crashed, or took over 1 s")
+            until(lambda: admin(service, "GET", "/state")[1]["trying"])  # it is tried again
+            assert service.ask("GET", "/ping")[0] == 200
+            os.kill(trying(service), signal.SIGSEGV)
+            service.wait_for("ended with -11: it crashed")
+        assert set(callers.answers) == {first}
+        assert callers.failures == []
+        point(current, bundles[1])
+        until(lambda: service.recommend(age=31)["model"] != first)
+
+
+def test_case_26_a_service_stops_in_time_though_a_bundle_hangs(current: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    pack(bad, seed=5)
+    options = ("--admin-port", "0", "--drain-delay", "0")
+    with serving(current, *options) as service, never_opened(next(bad.glob("predictor.*.npy"))):
+        point(current, bad)
+        until(lambda: admin(service, "GET", "/state")[1]["trying"])
+        hanging = trying(service)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
+        until(lambda: not Path(f"/proc/{hanging}").exists(), 5)
+
+
+def test_case_27_a_valid_file_that_answers_otherwise_is_refused(current: Path, tmp_path: Path) -> None:
+    with serving(current, "--drain-delay", "0") as service:
+        first = service.recommend(age=31)["model"]
+        for number, reason in enumerate(("golden answers", "does not fit", "bundle format 99")):
+            bad = tmp_path / str(number)
+            pack(bad, seed=3)
+            DAMAGE[reason](bad)
+            point(current, bad)
+            service.wait_for(reason)
+            assert service.recommend(age=31)["model"] == first
+
+
+def test_cases_30_and_50_a_service_that_waits_for_its_first_model_says_so(
+    bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    link = tmp_path / "later"
+    log = tmp_path / "log"
+    command = ["--bundle", str(link), "--port", str(port), "--drain-delay", "0"]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "firstspin.service", *command], stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
+    ):
+        service = Service(process, port, log, link)
+        service.wait_for("a bundle was refused")
+        assert service.ask("GET", "/ping")[0] == 503
+        status, headers, _ = service.ask("POST", "/invocations", b"{}")
+        assert (status, headers["retry-after"]) == (503, "1")
+        link.symlink_to(bundles[0])
+        until(lambda: service.ask("GET", "/ping")[0] == 200)
+        assert service.recommend(age=31)["source"] == "model"
+        process.terminate()
+        assert process.wait(20) == 0

@@ -8,7 +8,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -22,9 +23,10 @@ from firstspin.experiment.plan import Plan, experiment_key, freeze
 from firstspin.experiment.rules import Metric
 from firstspin.experiment.store import Store, open_store
 from firstspin.records import InputError
-from firstspin.service.app import App
+from firstspin.service.app import App, Clock, Policy
 from firstspin.service.keys import Key, Keys, read_keys
 from firstspin.service.ledger import Ledger, running
+from firstspin.service.metrics import Tallies
 from firstspin.service.wire import Refusal
 from firstspin.service.worker import load
 
@@ -111,6 +113,25 @@ def test_case_7_policy_may_refuse_children(folder: Path) -> None:
     refused = ask(app, "POST", "/invocations", b'{"age":12}')
     assert (refused.status, code(refused)) == (403, "under_age")
     assert ask(app, "POST", "/invocations", b'{"age":13}').status == 200
+
+
+def test_case_43_a_clock_that_jumps_back_changes_no_arm_no_rate_and_no_time_taken(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    today = [NOW]
+    tallies = Tallies(1)
+    policy = Policy(keys=Keys((key("app", b"one", rate=1),)), ledger=Ledger(store, SECRET, lambda: today[0], HALVES))
+    app = App(tallies, tallies.row(0), Clock(count(0, 50_000_000).__next__, lambda: today[0]), policy)
+    app.serve(load(folder))
+    body = json.dumps({"user_id": user_of("rule"), "age": 45}).encode()
+    first = ask(app, "POST", "/v1/recommendations", body, x_api_key="one")
+    assert ask(app, "POST", "/v1/recommendations", body, x_api_key="one").status == 429
+    today[0] -= timedelta(hours=1)
+    while (again := ask(app, "POST", "/v1/recommendations", body, x_api_key="one")).status == 429:
+        continue  # rates and times taken go by the other clock, which only ever grows
+    assert again.body == first.body
+    assert len(exposures(tmp_path, store)) == 1  # the same message to the same user is the same exposure
+    assert 0 < tallies.total("firstspin_latency_seconds", "whole", "sum") < 60e9
 
 
 def test_users_need_an_id_and_several_are_answered_in_order(app: App) -> None:

@@ -33,7 +33,7 @@ from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
 from firstspin.service.metrics import Tallies
 from firstspin.service.shelf import Shelf
-from firstspin.service.supervisor import Outside, Slot, Supervisor, listeners
+from firstspin.service.supervisor import TRIAL_SECONDS, Outside, Slot, Supervisor, listeners
 from firstspin.service.worker import Manners, Order, Place, Worker
 
 store = lazily("firstspin.experiment.store")  # only where events are kept
@@ -79,6 +79,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--body-seconds", type=float, default=30.0, help="deadline for a request's body")
     add("--idle-seconds", type=float, default=75.0, help="how long a connection may rest between requests")
     add("--drain-delay", type=float, default=2.0, help="seconds from readiness off to the end, after SIGTERM")
+    add("--trial-seconds", type=float, default=TRIAL_SECONDS, help="how long a new bundle may take to load")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     for action in parser._actions:
         if (given := os.environ.get(f"FIRSTSPIN_{action.dest.upper()}")) is not None:
@@ -117,6 +118,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             admin=admin,
         ),
         without_model=options.allow_no_model,
+        trial_seconds=options.trial_seconds,
     ).run()
 
 

@@ -85,6 +85,7 @@ class Supervisor:
     tallies: Tallies
     outside: Outside
     without_model: bool = False
+    trial_seconds: float = TRIAL_SECONDS
     trial: Trial | None = None
     accepted: object = None  # signature of the bundle that came in last, taken or rolled back from
     refused: object = None  # signature of the bundle that was refused last, so many times
@@ -103,6 +104,7 @@ class Supervisor:
                 self._start_due(now)
                 self._look(now)
             elif not any(slot.pid for slot in self.slots):
+                self._kill()
                 return 0
             elif now > self.stopping:
                 self._kill()
@@ -235,7 +237,7 @@ class Supervisor:
             os.close(reading)
             _try_in_child(self.bundle, incoming, writing)
         os.close(writing)
-        self.trial = Trial(pid, reading, incoming, signature, self.outside.now() + TRIAL_SECONDS)
+        self.trial = Trial(pid, reading, incoming, signature, self.outside.now() + self.trial_seconds)
 
     def _judge(self, trial: Trial, status: int) -> None:
         self.trial = None
@@ -247,7 +249,7 @@ class Supervisor:
         elif ended == 1 and said:
             self._refuse(trial, said.decode())
         else:
-            self._refuse(trial, f"loading it ended with {ended}: it crashed, or took over {TRIAL_SECONDS:g} s")
+            self._refuse(trial, f"loading it ended with {ended}: it crashed, or took over {self.trial_seconds:g} s")
 
     def _accept(self, trial: Trial, name: str) -> None:
         self.accepted, self.refused, self.last_refusal = trial.signature, None, ""
@@ -340,9 +342,10 @@ class Supervisor:
                 os.kill(slot.pid, signal.SIGTERM)
 
     def _kill(self) -> None:
-        for slot in self.slots:
-            if slot.pid:
-                os.kill(slot.pid, signal.SIGKILL)
+        """End whoever is left, the child that tries a bundle too."""
+        for pid in (*(slot.pid for slot in self.slots), self.trial.pid if self.trial else 0):
+            if pid:
+                os.kill(pid, signal.SIGKILL)
 
     def _count(self, name: str, *labels: str) -> None:
         self.tallies.row(len(self.slots)).count(name, *labels)
