@@ -164,24 +164,20 @@ def train(
     reading: Reading = Reading(),
     learning: Learning = Learning(),
     progress: evaluate.Progress = silent,
+    early: Path | None = None,
 ) -> tuple[bundle.Bundle, Dataset, scorecard.Scorecard]:
-    """Tables -> a bundle that carries its own scorecard: measured on a part kept aside, then trained on everyone."""
+    """Tables -> a bundle that carries its own scorecard: measured on a part kept aside, then trained on everyone.
+
+    `early` is for who may be stopped half way: a bundle of the business rule is there as soon as the tables are read.
+    """
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
+    rule = _fit(dataset, learning, silent)("popularity", dataset.examples)
+    if early:
+        _pack(early, rule, rule, dataset, None)
     card = _own_scorecard(dataset, model, learning, progress)
     fitted = _fit(dataset, learning, progress)(model, dataset.examples)
-    packed = bundle.save(
-        out,
-        fitted,
-        _fit(dataset, learning, silent)("popularity", dataset.examples),
-        dataset.catalogue,
-        known_genres=dataset.genres,
-        extra=dataset.extra,
-        label=dataset.rule.state(),
-        data=_about(dataset),
-        scorecard=card.headline(),
-    )
-    return packed, dataset, card
+    return _pack(out, fitted, rule, dataset, card), dataset, card
 
 
 def evaluate_models(
@@ -332,6 +328,26 @@ def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> e
         )
 
     return fit
+
+
+def _pack(
+    out: Path,
+    fitted: predictor.Predictor,
+    rule: predictor.Predictor,
+    dataset: Dataset,
+    card: scorecard.Scorecard | None,
+) -> bundle.Bundle:
+    return bundle.save(
+        out,
+        fitted,
+        rule,
+        dataset.catalogue,
+        known_genres=dataset.genres,
+        extra=dataset.extra,
+        label=dataset.rule.state(),
+        data=_about(dataset),
+        scorecard=card.headline() if card else None,
+    )
 
 
 def _what_questions_buy(

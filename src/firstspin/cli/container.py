@@ -12,10 +12,11 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Final, TypeVar
 
 import msgspec
@@ -24,9 +25,12 @@ from firstspin import pipeline
 from firstspin.records import InputError, LabelRule
 
 CHANNEL: Final = "training"
+EARLY: Final = "early"
 Number = TypeVar("Number", int, float)
 LONGEST_FAILURE: Final = 1024
 """SageMaker shows no more of output/failure."""
+
+LOG_LEVELS: Final = {"10": "debug", "20": "info", "30": "warning", "40": "error"}
 
 
 def main() -> None:
@@ -34,21 +38,38 @@ def main() -> None:
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
     what = sys.argv[1] if len(sys.argv) > 1 else ""
     if what == "train":
-        signal.signal(signal.SIGTERM, _stopped)
         sys.exit(train(base))
     if what == "serve":
-        sys.argv[1:] = ["--bundle", str(base / "model"), "--host", "0.0.0.0", "--port", _port()]
+        sys.argv[1:] = serving(base, os.environ, cores=len(os.sched_getaffinity(0)))
         importlib.import_module("firstspin.service.__main__").main()
         return
     sys.stderr.write("usage: firstspin-container train|serve\n")
     sys.exit(2)
 
 
+def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]:
+    """The service's options as SageMaker's variables ask for them; what FIRSTSPIN_… variables say goes before."""
+    told = {"--host": "0.0.0.0", "--port": environment.get("SAGEMAKER_BIND_TO_PORT", "8080")}
+    if _yes(environment.get("SAGEMAKER_MULTI_MODEL", "")):
+        told["--models"] = str(base / "models")
+    else:
+        told["--bundle"] = str(base / "model")
+    told["--workers"] = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS", str(cores))
+    if (level := environment.get("SAGEMAKER_CONTAINER_LOG_LEVEL")) in LOG_LEVELS:
+        told["--log-level"] = LOG_LEVELS[level]
+    own = {name for name in told if f"FIRSTSPIN_{name[2:].replace('-', '_').upper()}" in environment}
+    return [word for name, value in told.items() if name not in own for word in (name, value)]
+
+
 def train(base: Path) -> int:
-    """Learn from the channel `training` and leave the bundle in `model`; on failure say why in `output/failure`."""
+    """Learn from the channel `training` and leave the bundle in `model`; on failure say why in `output/failure`.
+
+    SageMaker stops a job by SIGTERM and kills it 120 s later. A job that is stopped ends at once and leaves the
+    business rule's bundle, if the tables were read by then: it can be served, and the gate before a promotion knows it.
+    """
     try:
         model, reading, learning = _options(_hyperparameters(base))
-        with tempfile.TemporaryDirectory(prefix="firstspin-") as folder:
+        with tempfile.TemporaryDirectory(prefix="firstspin-") as folder, _stoppable(base, Path(folder)) as ending:
             packed, _, card = pipeline.train(
                 base / "input" / "data" / CHANNEL,
                 Path(folder) / "bundle",
@@ -56,16 +77,46 @@ def train(base: Path) -> int:
                 reading=reading,
                 learning=learning,
                 progress=_tell,
+                early=Path(folder) / EARLY,
             )
+            ending.acquire()  # the model is made: no stop comes between it and its place
             shutil.copytree(Path(folder) / "bundle", base / "model", dirs_exist_ok=True)
     except (InputError, OSError) as problem:
         return _fail(base, str(problem))
-    except SystemExit:
-        return _fail(base, "stopped before the model was ready")
     figures = card.figures[packed.manifest.predictor.model]
     for name in ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss"):
         sys.stdout.write(f"valid_{name.replace('@', '')}={figures[name].value:.6f};\n")  # what tuning reads
     sys.stdout.write(f"bundle={packed.id};\n")
+    return 0
+
+
+@contextmanager
+def _stoppable(base: Path, folder: Path) -> Iterator[threading.Lock]:
+    """SIGTERM ends the process, unless the lock is taken.
+
+    A thread waits for it: a handler would run only when the main thread comes back from whatever library it is in.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    ending = threading.Lock()
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGTERM})
+        ending.acquire()
+        status = _stopped(base, folder / EARLY)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(status)
+
+    threading.Thread(target=wait, daemon=True).start()
+    yield ending
+
+
+def _stopped(base: Path, early: Path) -> int:
+    """Leave what there is, and give the exit status."""
+    if not (early / "manifest.json").is_file():
+        return _fail(base, "stopped before the tables were read")
+    shutil.copytree(early, base / "model", dirs_exist_ok=True)
+    sys.stderr.write("stopped: what is left is the business rule\n")
+    sys.stderr.flush()
     return 0
 
 
@@ -121,17 +172,8 @@ def _fail(base: Path, reason: str) -> int:
     return 1
 
 
-def _stopped(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM in training: SageMaker kills after 120 s, so stop now and leave nothing half written."""
-    sys.exit(1)
-
-
 def _tell(step: str, done: float) -> None:
     sys.stderr.write(f"{done:6.1%} {step}\n")
-
-
-def _port() -> str:
-    return os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -31,7 +31,9 @@ from firstspin.service.app import App, Clock, Policy
 from firstspin.service.connection import Limits
 from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
+from firstspin.service.market import Market, Stall
 from firstspin.service.metrics import Tallies
+from firstspin.service.sagemaker import further
 from firstspin.service.shelf import Shelf
 from firstspin.service.supervisor import TRIAL_SECONDS, Outside, Slot, Supervisor, listeners
 from firstspin.service.worker import Manners, Order, Place, Worker
@@ -66,6 +68,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--state", type=Path, help="folder that keeps the last good bundles over a restart")
     add("--least-age", type=int, default=LEAST_AGE, help="under it, age and gender are not used and nothing is kept")
     add("--under-age", choices=("answer", "refuse"), default="answer", help="refuse: 403 instead of the rule's answer")
+    add("--models", type=Path, help="serve many models, loaded by POST /models from this folder; --bundle is optional")
+    add("--models-memory", type=int, help="MB of memory for all of them; half of what the machine has if not given")
     add("--allow-no-model", action="store_true", help="answer with an empty list while there is no model")
     add("--keys", type=Path, help="file of API keys for /v1; without it anyone may call")
     add("--events", help="event store for /v1: sqlite:///PATH or postgresql://…")
@@ -87,7 +91,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
                 action.const is True and given.lower() in ("1", "true", "yes") if action.nargs == 0 else given
             )
     options = parser.parse_args(arguments)
-    if options.bundle is None:
+    if options.bundle is None and options.models is None:
         parser.error("the following argument is required: --bundle")
     if not 1 <= options.workers <= 64:
         parser.error("--workers takes a number from 1 to 64")
@@ -100,6 +104,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
+    stall = _stall(options, state)
     sockets = _listen(options)
     tallies = Tallies(options.workers + 1)
     reading = _signals()
@@ -113,11 +118,11 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
         outside=Outside(
             now=time.monotonic,
             signals=reading,
-            be_worker=_worker(options, tallies),
+            be_worker=_worker(options, tallies, stall),
             announce=lambda: _announce(options.host, port),
             admin=admin,
         ),
-        without_model=options.allow_no_model,
+        without_model=options.allow_no_model or stall is not None,
         trial_seconds=options.trial_seconds,
     ).run()
 
@@ -143,7 +148,28 @@ def _signals() -> int:
     return reading
 
 
-def _worker(options: argparse.Namespace, tallies: Tallies) -> Callable[[Slot, socket.socket, Order | None], NoReturn]:
+def _stall(options: argparse.Namespace, state: Path) -> Stall | None:
+    """Where the models of a multi-model endpoint lie, none yet; None where there is but one model."""
+    if options.models is None:
+        return None
+    memory = options.models_memory * 2**20 if options.models_memory else _machine_memory() // 2
+    stall = Stall(state / "models", options.models, memory // options.workers)
+    stall.empty()
+    return stall
+
+
+def _machine_memory() -> int:
+    """Bytes that this process may use: what its container is given, or else what the machine has."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such limit
+        return physical
+
+
+def _worker(
+    options: argparse.Namespace, tallies: Tallies, stall: Stall | None
+) -> Callable[[Slot, socket.socket, Order | None], NoReturn]:
     manners = Manners(
         limits=Limits(
             head_seconds=options.head_seconds,
@@ -170,7 +196,12 @@ def _worker(options: argparse.Namespace, tallies: Tallies) -> Callable[[Slot, so
         status = 1
         try:
             ledger = _ledger(options, experiment)
-            policy = Policy(options.allow_no_model, Keys(keys, 1 / options.workers) if keys else None, ledger)
+            policy = Policy(
+                options.allow_no_model or stall is not None,
+                Keys(keys, 1 / options.workers) if keys else None,
+                ledger,
+                further(options.workers, Market(stall, manners) if stall else None),
+            )
             app = App(tallies, tally, Clock(time.perf_counter_ns, _now), policy)
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
             if ledger:

@@ -62,11 +62,16 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Whether to answer before there is a model, who may call `/v1`, and what is kept there."""
+    """Whether to answer before there is a model, who may call `/v1`, what is kept there, and who has further paths."""
 
     without_model: bool = False
     keys: Keys | None = None
     ledger: Ledger | None = None
+    further: Further | None = None
+
+
+Further = Callable[["App", Request], Reply | Awaitable[Reply]]
+"""Answers the paths that the app does not have. Raises Refusal for what it has not either."""
 
 
 class App:
@@ -118,6 +123,8 @@ class App:
     def _routed(self, request: Request) -> Reply | Awaitable[Reply]:
         method, answer = self._routes.get(request.path, ("", None))
         if answer is None:
+            if self._policy.further:
+                return self._policy.further(self, request)
             raise Refusal(404, "not_found", "there is nothing at this path")
         if request.method != method and (request.method, method) != ("HEAD", "GET"):
             refusal = Refusal(405, "method_not_allowed", f"this path takes {method}")
@@ -141,7 +148,10 @@ class App:
     # --------------------------------------------------------------------------------------------------- the hot path
 
     def _invocations(self, request: Request) -> Reply | Awaitable[Reply]:
-        serving = self._now_serving()
+        return self.answered(request, self._now_serving())
+
+    def answered(self, request: Request, serving: Serving) -> Reply | Awaitable[Reply]:
+        """What `/invocations` would answer if it served this model."""
         return self._answered(request, serving, serving.reader, serving.answering)
 
     def _recommendations(self, request: Request) -> Reply | Awaitable[Reply]:

@@ -79,7 +79,7 @@ class Outside:
 class Supervisor:
     """All workers of a service, and the model they serve."""
 
-    bundle: Path
+    bundle: Path | None  # None: models come by other ways
     shelf: Shelf
     slots: list[Slot]
     tallies: Tallies
@@ -216,26 +216,26 @@ class Supervisor:
 
     def _look(self, now: float) -> None:
         """See whether there is another bundle; one that was refused is tried again, more and more seldom."""
-        if now < self.next_look or self.trial:
+        if self.bundle is None or now < self.next_look or self.trial:
             return
         self.next_look = now + WATCH_SECONDS
         signature = _signature(self.bundle)
         if signature != self.accepted and (signature != self.refused or now >= self.next_try):
-            self._try(signature)
+            self._try(self.bundle, signature)
 
     def _look_now(self) -> None:
         """Take the bundle that lies there as new."""
         self.accepted = self.refused = None
         self.next_look = 0.0
 
-    def _try(self, signature: object) -> None:
+    def _try(self, bundle: Path, signature: object) -> None:
         """Copy and check the bundle in a child."""
         reading, writing = os.pipe()
         incoming = self.shelf.incoming(os.getpid())
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _try_in_child(self.bundle, incoming, writing)
+            _try_in_child(bundle, incoming, writing)
         os.close(writing)
         self.trial = Trial(pid, reading, incoming, signature, self.outside.now() + self.trial_seconds)
 
@@ -351,8 +351,10 @@ class Supervisor:
         self.tallies.row(len(self.slots)).count(name, *labels)
 
 
-def _signature(bundle: Path) -> object:
+def _signature(bundle: Path | None) -> object:
     """What changes when another bundle comes to lie there; None where there is none."""
+    if bundle is None:
+        return "nothing"
     try:
         folder = bundle.resolve(strict=True)
         found = (folder / "manifest.json").stat()

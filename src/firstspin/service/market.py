@@ -1,0 +1,274 @@
+"""Many models in one service, one a market: SageMaker's verbs of a multi-model endpoint.
+
+What is loaded lies in a folder that all workers share: for each model a folder with its verified copy and its entry. A
+model comes and goes by the renaming of that folder, so any worker answers from it at once, and none after it has gone,
+whoever loaded it and whichever worker has died since. Each worker keeps in memory what it has been asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from firstspin.records import InputError
+from firstspin.service.app import App, Serving
+from firstspin.service.connection import Reply, Request
+from firstspin.service.trial import NO_ROOM, Taken
+from firstspin.service.wire import Refusal
+from firstspin.service.worker import Manners, load
+
+PATH: Final = "/models"
+TRIAL_SECONDS: Final = 30.0
+PAGE: Final = 100
+LONGEST_NAME: Final = 1024
+_BUNDLE, _ENTRY, _LOCK = "bundle", "entry.json", "lock"
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A model to load: the name it goes by, and the folder where it lies unpacked."""
+
+    model_name: Name
+    url: Name
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A model that is loaded. `bytes` is what it takes of one worker's memory."""
+
+    modelName: str
+    modelUrl: str
+    bytes: int
+
+    def shown(self) -> dict[str, str]:
+        """As SageMaker wants to see it."""
+        return {"modelName": self.modelName, "modelUrl": self.modelUrl}
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Where the models are: `folder` is ours, `root` holds what may be loaded, `room` is the memory for all (bytes)."""
+
+    folder: Path
+    root: Path
+    room: int
+
+    def empty(self) -> None:
+        """Begin with no model, as SageMaker expects of a container that has just started."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        (self.folder / _LOCK).touch()
+
+    def place(self, name: str) -> Path:
+        """The folder of a model, loaded or not; any name makes a good file name."""
+        return self.folder / hashlib.sha256(name.encode()).hexdigest()[:32]
+
+    def entry(self, name: str) -> Entry:
+        """What is loaded under this name. Refusal 404 where nothing is."""
+        try:
+            return _entry(self.place(name))
+        except FileNotFoundError:
+            raise _unknown() from None
+
+    def entries(self) -> list[Entry]:
+        """All that is loaded, by name."""
+        found = []
+        for place in self.folder.iterdir():
+            if place.is_dir() and not place.name.startswith("."):
+                with suppress(FileNotFoundError):  # unloaded in the meantime
+                    found.append(_entry(place))
+        return sorted(found, key=lambda entry: entry.modelName)
+
+    def left(self) -> int:
+        """Memory for further models."""
+        return self.room - sum(entry.bytes for entry in self.entries())
+
+    def add(self, incoming: Path, entry: Entry) -> None:
+        """Make a checked copy a model that is loaded. Refusal 409 or 507 where that can't be."""
+        (incoming / _ENTRY).write_bytes(msgspec.json.encode(entry))
+        with (self.folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two workers may load at a time
+            place = self.place(entry.modelName)
+            if place.exists():
+                raise _loaded_already()
+            if entry.bytes > self.left():
+                raise _no_room()
+            incoming.rename(place)
+
+    def remove(self, name: str) -> None:
+        """Refusal 404 where nothing is loaded under this name."""
+        gone = self.folder / f".gone-{os.getpid()}-{self.place(name).name}"
+        try:
+            self.place(name).rename(gone)
+        except FileNotFoundError:
+            raise _unknown() from None
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+class Market:
+    """One worker's part: answers `/models` and all below it."""
+
+    def __init__(self, stall: Stall, manners: Manners) -> None:
+        self._stall, self._manners = stall, manners
+        self._serving: dict[str, tuple[tuple[int, int], Serving]] = {}
+        self._number = count()
+        self._loading = asyncio.Lock()
+
+    def __call__(self, app: App, request: Request) -> Reply | Awaitable[Reply]:
+        """Refusal 404 or 405 for what is none of the verbs."""
+        words = [unquote(word) for word in request.path.removeprefix(PATH).split("/")[1:]]
+        match request.method, words:
+            case "GET" | "HEAD", []:
+                return self._listed(request.query)
+            case "POST", []:
+                return self._load(request.body)
+            case "GET" | "HEAD", [name]:
+                return _told(self._stall.entry(name).shown())
+            case "DELETE", [name]:
+                return self._unload(name)
+            case "POST", [name, "invoke"]:
+                return self._invoke(app, request, name)
+            case _, [] | [_] | [_, "invoke"]:
+                raise Refusal(405, "method_not_allowed", "this path does not take that method")
+        raise Refusal(404, "not_found", "there is nothing at this path")
+
+    def _listed(self, query: bytes) -> Reply:
+        """A page of what is loaded; its token is the last name on it."""
+        told = parse_qs(query.decode("latin-1"))
+        after = told.get("next_page_token", [""])[-1]
+        limit = told.get("limit", [str(PAGE)])[-1]
+        if not limit.isdecimal() or not 1 <= int(limit) <= PAGE:
+            raise Refusal(400, "invalid", f"limit takes a number from 1 to {PAGE}")
+        entries = [entry for entry in self._stall.entries() if entry.modelName > after]
+        page = entries[: int(limit)]
+        more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}
+        return _told({"models": [entry.shown() for entry in page], **more})
+
+    async def _load(self, body: bytes) -> Reply:
+        wanted = _wanted(body)
+        if self._stall.place(wanted.model_name).exists():
+            raise _loaded_already()
+        source = Path(wanted.url)
+        if not source.resolve().is_relative_to(self._stall.root.resolve()):
+            raise Refusal(400, "invalid", "the url is not in the folder of models")
+        incoming = self._stall.folder / f".incoming-{os.getpid()}-{next(self._number)}"
+        incoming.mkdir()
+        try:
+            taken = await self._tried(source, incoming / _BUNDLE)
+            entry = Entry(wanted.model_name, wanted.url, taken.bytes)
+            await asyncio.to_thread(self._stall.add, incoming, entry)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        await self._taken_up(wanted.model_name)
+        return _told({"status": f"model {taken.id} is loaded"})
+
+    async def _tried(self, source: Path, to: Path) -> Taken:
+        """Copied and checked in a process of its own. Refusal 400 where it is no bundle, 507 where there is no room."""
+        words = [str(source), str(to), str(max(self._stall.left(), 0))]
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "firstspin.service.trial",
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            said, _ = await asyncio.wait_for(child.communicate(), TRIAL_SECONDS)
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+            raise Refusal(400, "not_a_bundle", f"loading it takes over {TRIAL_SECONDS:g} s") from None
+        if child.returncode == 0:
+            return msgspec.json.decode(said, type=Taken)
+        if child.returncode == NO_ROOM:
+            raise _no_room()
+        reason = msgspec.json.decode(said, type=str) if said else f"loading it ended with {child.returncode}"
+        raise Refusal(400, "not_a_bundle", reason)
+
+    async def _unload(self, name: str) -> Reply:
+        self._serving.pop(name, None)
+        await asyncio.to_thread(self._stall.remove, name)
+        return _told({"status": "model is unloaded"})
+
+    def _invoke(self, app: App, request: Request, name: str) -> Reply | Awaitable[Reply]:
+        mark = self._mark(name)
+        kept = self._serving.get(name)
+        if kept and kept[0] == mark:
+            return app.answered(request, kept[1])
+        return self._invoke_cold(app, request, name)
+
+    async def _invoke_cold(self, app: App, request: Request, name: str) -> Reply:
+        reply = app.answered(request, await self._taken_up(name))
+        return reply if isinstance(reply, Reply) else await reply
+
+    async def _taken_up(self, name: str) -> Serving:
+        """A model loaded into this worker's memory, once however many ask for it."""
+        async with self._loading:
+            mark = self._mark(name)
+            kept = self._serving.get(name)
+            if kept and kept[0] == mark:
+                return kept[1]
+            self._forget_gone()
+            try:
+                serving = await asyncio.to_thread(load, self._stall.place(name) / _BUNDLE, self._manners)
+            except (InputError, OSError):
+                self._mark(name)  # unloaded in the meantime?
+                raise
+            self._serving[name] = mark, serving
+            return serving
+
+    def _forget_gone(self) -> None:
+        """Let go of what another worker unloaded."""
+        for name in [name for name in self._serving if not self._stall.place(name).exists()]:
+            del self._serving[name]
+
+    def _mark(self, name: str) -> tuple[int, int]:
+        """What is another when a model is loaded again under the same name. Refusal 404 where none is loaded."""
+        try:
+            found = (self._stall.place(name) / _ENTRY).stat()
+        except FileNotFoundError:
+            self._serving.pop(name, None)
+            raise _unknown() from None
+        return found.st_ino, found.st_mtime_ns
+
+
+def _wanted(body: bytes) -> Wanted:
+    try:
+        return msgspec.json.decode(body, type=Wanted)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refusal(400, "malformed", "a model is loaded by its model_name and url, in JSON") from None
+
+
+def _entry(place: Path) -> Entry:
+    return msgspec.json.decode((place / _ENTRY).read_bytes(), type=Entry)
+
+
+def _told(what: object) -> Reply:
+    return Reply(200, msgspec.json.encode(what))
+
+
+def _unknown() -> Refusal:
+    return Refusal(404, "unknown_model", "no model of this name is loaded")
+
+
+def _loaded_already() -> Refusal:
+    return Refusal(409, "model_loaded", "a model of this name is loaded already")
+
+
+def _no_room() -> Refusal:
+    return Refusal(507, "no_memory", "there is no memory for one more model; unload another first")

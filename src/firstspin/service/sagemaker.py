@@ -1,0 +1,36 @@
+"""What SageMaker asks of a container beside `/ping` and `/invocations`: its limits in batch, and many models."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Final
+
+import msgspec
+
+from firstspin.service.app import App, Further
+from firstspin.service.connection import Reply, Request
+from firstspin.service.market import PATH, Market
+from firstspin.service.wire import LARGEST_BODY, Refusal
+
+PARAMETERS: Final = "/execution-parameters"
+
+
+def further(workers: int, market: Market | None = None) -> Further:
+    """Answers these paths; Refusal 404 or 405 for all others. Without a `market` only the service's model is there."""
+    limits = {
+        "MaxConcurrentTransforms": workers,
+        "BatchStrategy": "MULTI_RECORD",
+        "MaxPayloadInMB": LARGEST_BODY // 2**20,
+    }
+    parameters = Reply(200, msgspec.json.encode(limits))
+
+    def answer(app: App, request: Request) -> Reply | Awaitable[Reply]:
+        if request.path == PARAMETERS:
+            if request.method not in ("GET", "HEAD"):
+                raise Refusal(405, "method_not_allowed", "this path takes GET")
+            return parameters
+        if market and (request.path == PATH or request.path.startswith(f"{PATH}/")):
+            return market(app, request)
+        raise Refusal(404, "not_found", "there is nothing at this path")
+
+    return answer

@@ -1,0 +1,162 @@
+"""Many models in one service: what one worker loads all of them answer from, and nothing takes the others along."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from made_service import Service, serving
+from test_bundle import pack
+from test_operate import until, workers
+
+from firstspin import bundle
+from firstspin.recommender import Recommender
+from firstspin.records import Registration
+
+BODY = b'{"age": 31, "genres": ["Rock"]}'
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What SageMaker has unpacked: two models, one that is cut short, and one that is none."""
+    folder: Path = tmp_path_factory.mktemp("opt") / "models"
+    pack(folder / "se" / "model")
+    pack(folder / "dk" / "model", seed=3)
+    shutil.copytree(folder / "se" / "model", folder / "cut" / "model")
+    largest = max((folder / "cut" / "model").glob("*.npy"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-8])
+    (folder / "none" / "model").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def service(root: Path, tmp_path: Path) -> Iterator[Service]:
+    pack(tmp_path / "b", seed=5)
+    with serving(tmp_path / "b", "--models", str(root), "--workers", "2", "--drain-delay", "0") as running:
+        yield running
+
+
+def load(service: Service, name: str, folder: Path) -> int:
+    body = json.dumps({"model_name": name, "url": str(folder)}).encode()
+    return service.ask("POST", "/models", body)[0]
+
+
+def invoke(service: Service, name: str) -> tuple[int, bytes]:
+    status, _, body = service.ask("POST", f"/models/{quote(name, safe='')}/invoke", BODY)
+    return status, body
+
+
+def test_every_worker_answers_from_the_model_that_was_asked_for(service: Service, root: Path) -> None:
+    assert load(service, "se", root / "se" / "model") == 200
+    assert load(service, "dk", root / "dk" / "model") == 200
+    for market in ("se", "dk"):
+        loaded = bundle.load(root / market / "model")
+        best = Recommender(loaded).rank(Registration(age=31, genres=("Rock",))).genres[0]
+        told = [json.loads(invoke(service, market)[1]) for _ in range(12)]  # a connection each: both workers
+        assert {answer["model"] for answer in told} == {loaded.id}
+        assert {answer["genres"][0]["genre"] for answer in told} == {best}
+    assert service.recommend(age=31)["model"] == bundle.load(service.bundle).id
+
+
+def test_a_name_is_any_text(service: Service, root: Path) -> None:
+    name = "a/b c%2F../ö"
+    assert load(service, name, root / "se" / "model") == 200
+    status, _, body = service.ask("GET", f"/models/{quote(name, safe='')}")
+    assert (status, json.loads(body)) == (200, {"modelName": name, "modelUrl": str(root / "se" / "model")})
+    assert invoke(service, name)[0] == 200
+
+
+def test_what_is_unloaded_is_gone_from_every_worker_and_can_come_back_as_another(service: Service, root: Path) -> None:
+    assert load(service, "m", root / "se" / "model") == 200
+    assert load(service, "m", root / "dk" / "model") == 409
+    assert {invoke(service, "m")[0] for _ in range(12)} == {200}
+    assert service.ask("DELETE", "/models/m")[0] == 200
+    assert {invoke(service, "m")[0] for _ in range(12)} == {404}
+    assert service.ask("DELETE", "/models/m")[0] == 404
+    assert service.ask("GET", "/models/m")[0] == 404
+    assert load(service, "m", root / "dk" / "model") == 200
+    assert {json.loads(invoke(service, "m")[1])["model"] for _ in range(12)} == {bundle.load(root / "dk" / "model").id}
+
+
+def test_models_outlive_the_worker_that_loaded_them(service: Service, root: Path) -> None:
+    assert load(service, "se", root / "se" / "model") == 200
+    before = workers(service)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(set(workers(service)) - set(before)) == 2)
+    assert {invoke(service, "se")[0] for _ in range(8)} == {200}
+
+
+def test_the_list_comes_in_pages(service: Service, root: Path) -> None:
+    for name in "dbeac":
+        assert load(service, name, root / "se" / "model") == 200
+    names, token = [], ""
+    while True:
+        status, _, body = service.ask("GET", f"/models?limit=2&next_page_token={token}")
+        assert status == 200
+        page = json.loads(body)
+        names.append([model["modelName"] for model in page["models"]])
+        if not (token := page.get("nextPageToken", "")):
+            break
+    assert names == [["a", "b"], ["c", "d"], ["e"]]
+    assert service.ask("GET", "/models?limit=0")[0] == 400
+
+
+@pytest.mark.parametrize("broken", ["cut", "none", "not there"])
+def test_what_is_no_bundle_is_refused_and_leaves_nothing(service: Service, root: Path, broken: str) -> None:
+    assert load(service, "m", root / broken / "model") == 400
+    assert json.loads(service.ask("GET", "/models")[2]) == {"models": []}
+    assert service.recommend(age=31)
+
+
+def test_only_the_folder_of_models_is_loaded_from(service: Service, root: Path, tmp_path: Path) -> None:
+    assert load(service, "m", service.bundle) == 400
+    assert load(service, "m", root / ".." / ".." / service.bundle.name) == 400
+    (root / "link").unlink(missing_ok=True)
+    (root / "link").symlink_to(tmp_path)
+    assert load(service, "m", root / "link" / "b") == 400
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"model_name": "", "url": "x"}', b'{"model_name": 1, "url": "x"}', b"\xff"]
+)
+def test_what_asks_for_no_model_is_refused(service: Service, body: bytes) -> None:
+    assert service.ask("POST", "/models", body)[0] == 400
+
+
+def test_no_more_is_loaded_than_memory_was_given_for(root: Path, tmp_path: Path) -> None:
+    pack(tmp_path / "b", seed=5)
+    with serving(tmp_path / "b", "--models", str(root), "--models-memory", "8", "--drain-delay", "0") as service:
+        loaded = []
+        for number in range(64):
+            status = load(service, f"m{number}", root / "se" / "model")
+            if status != 200:
+                break
+            loaded.append(f"m{number}")
+        assert (status, len(loaded) > 1) == (507, True)
+        assert service.ask("DELETE", "/models/m0")[0] == 200
+        assert load(service, "again", root / "se" / "model") == 200
+        assert {invoke(service, name)[0] for name in loaded[1:]} == {200}
+
+
+def test_a_verb_that_is_none_is_told_so(service: Service) -> None:
+    assert service.ask("PUT", "/models")[0] == 405
+    assert service.ask("POST", "/models/m")[0] == 405
+    assert service.ask("POST", "/models/m/explain", BODY)[0] == 404
+    assert service.ask("GET", "/modelsx")[0] == 404
+
+
+def test_without_the_option_there_are_no_such_verbs_but_the_limits_of_batch_are_told(tmp_path: Path) -> None:
+    pack(tmp_path / "b")
+    with serving(tmp_path / "b", "--workers", "2", "--drain-delay", "0") as service:
+        assert service.ask("GET", "/models")[0] == 404
+        status, _, body = service.ask("GET", "/execution-parameters")
+        expected = {"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
+        assert (status, json.loads(body)) == (200, expected)
+        assert service.ask("POST", "/execution-parameters")[0] == 405
