@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from firstspin.ingest import open_tables, read_registrations
-from firstspin.records import InputError
+from firstspin.ingest import open_tables, read_registrations, station_markets, station_popularity
+from firstspin.records import InputError, Station
 
 GOOD = ("007", "2025-01-01T00:00:00Z", "31", "female", "US", "Rock|Jazz")
 LISTEN = ("007", "2025-02-05T10:00:00Z", "1", "900")
@@ -192,3 +192,33 @@ def test_a_further_column_must_be_there_and_stay_what_it_was(tmp_path: Path) -> 
         read_registrations(asked, workspace=tmp_path, extra={"visits": "number"})
     with pytest.raises(InputError, match=r"new\.csv has no column device"):
         read_registrations(asked, workspace=tmp_path, extra={"device": "text"})
+
+
+def with_stations(tmp_path: Path, *rows: tuple[object, ...]) -> Path:
+    """Tables of which the stations tell more."""
+    data = made_tables.tables(tmp_path / "data", [GOOD], [LISTEN])
+    made_tables.write(data, "stations", (*made_tables.STATIONS, "market", "available", "popularity"), rows)
+    return data
+
+
+def test_a_station_that_is_not_available_is_not_offered_and_markets_are_read(tmp_path: Path) -> None:
+    data = with_stations(
+        tmp_path,
+        ("1", "Rock FM", "Rock", "SE|no", "true", 5),
+        ("2", "Jazz FM", "Jazz", "", "FALSE", 9),
+        ("3", "Folk FM", "Folk", " | ", "", ""),
+    )
+    found = open_tables(data, workspace=tmp_path)
+    assert station_popularity(found) == [(Station("1", "Rock FM", "Rock"), 5.0), (Station("3", "Folk FM", "Folk"), 0.0)]
+    assert station_markets(found) == {"1": ("SE", "no")}
+    assert found.genres == ("Folk", "Jazz", "Rock")  # who listened to it before still did
+    (tmp_path / "other").mkdir()
+    plain = open_tables(made_tables.tables(tmp_path / "plain", [GOOD], [LISTEN]), workspace=tmp_path / "other")
+    assert [(station.station_id, heard) for station, heard in station_popularity(plain)] == [("1", 900.0), ("2", 0.0)]
+    assert station_markets(plain) == {}
+
+
+def test_availability_is_yes_or_no(tmp_path: Path) -> None:
+    data = with_stations(tmp_path, ("1", "Rock FM", "Rock", "", "soon", 5))
+    with pytest.raises(InputError, match=r"stations\.csv row 1: available 'soon' is not true or false"):
+        open_tables(data, workspace=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -96,10 +97,44 @@ def test_prepared_parts_say_the_same_as_the_slow_way(folder: Path) -> None:
         assert answers.one(registration)[0] == msgspec.json.encode(ranked.recommend(registration))
 
 
+SIX = ("G1", "G0", "Rock", "G2", "Jazz", "G3")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    listed=st.dictionaries(
+        st.integers(0, 99).map(str), st.tuples(st.sampled_from(SIX), st.integers(0, 9)), min_size=0, max_size=99
+    )
+    | st.integers(8, 12).map(lambda n: {f"{genre}-{i}": (genre, i % 4) for genre in SIX for i in range(n)}),
+    markets=st.dictionaries(st.integers(0, 99).map(str), st.sets(st.sampled_from(["SE", "de", "Ünion"]), max_size=2)),
+    registration=st.builds(
+        Registration,
+        age=st.sampled_from([None, 9, 31]),
+        country=st.sampled_from([None, "se", " SE", "DE", "ÜNION", "XX", ""]),
+        genres=st.lists(st.sampled_from([*SIX, " Rock ", "unknown", ""]), max_size=3).map(tuple),
+    ),
+)
+def test_whatever_the_catalogue_prepared_parts_say_the_same_as_the_slow_way(
+    folder: Path,
+    listed: dict[str, tuple[str, int]],
+    markets: dict[str, set[str]],
+    registration: Registration,
+) -> None:
+    loaded = bundle.load(folder)
+    stations = [(Station(name, f'"{name}" é', genre), float(heard)) for name, (genre, heard) in listed.items()]
+    some_of_each = {name: {"SE"} for name in listed if "-" in name and int(name.split("-")[1]) >= 8}
+    ranked = Recommender(
+        replace(
+            loaded, predictor=Six(loaded.predictor.encoder), catalogue=Catalogue.of(stations, markets | some_of_each)
+        )
+    )
+    assert Answers(ranked).one(registration)[0] == msgspec.json.encode(ranked.recommend(registration))
+
+
 class Six:
     """A predictor that likes six genres, whoever asks."""
 
-    genres = ("G1", "G0", "Rock", "G2", "Jazz", "G3")
+    genres = SIX
 
     def __init__(self, encoder: object) -> None:
         self.encoder = encoder

@@ -20,7 +20,7 @@ from firstspin.features import Encoder
 from firstspin.lazily import lazily
 from firstspin.models import scorers
 from firstspin.models.predictor import Predictor
-from firstspin.records import InputError, LabelRule, Ranking, Registration, Station
+from firstspin.records import InputError, LabelRule, Ranking, Registration
 from firstspin.stations import Catalogue
 
 metadata = lazily("importlib.metadata")  # who serves never asks for it
@@ -74,13 +74,6 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, FileProof]
 
 
-class StoredStations(msgspec.Struct, frozen=True):
-    """stations.json, whole."""
-
-    by_genre: dict[str, tuple[Station, ...]]
-    popular: tuple[Station, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A loaded bundle. `id` names it: eight hex digits of its manifest's SHA-256, the same wherever it was packed."""
@@ -124,8 +117,7 @@ def save(
     try:
         for role, part in (("predictor", predictor), ("rule", rule)):
             _write_state(beside, role, part.scorer.state())
-        stored = StoredStations(dict(catalogue.by_genre), catalogue.popular)
-        (beside / STATIONS).write_bytes(msgspec.json.encode(stored))
+        (beside / STATIONS).write_bytes(msgspec.json.encode(catalogue))
         manifest = Manifest(
             format=FORMAT,
             created_by=f"firstspin {metadata.version('firstspin')}",
@@ -199,13 +191,12 @@ def load(folder: Path) -> Bundle:
         encoder = Encoder.from_state(manifest.encoder)
         predictor = _predictor(folder, manifest.predictor, "predictor", encoder, manifest.files)
         rule = _predictor(folder, manifest.rule, "rule", encoder, manifest.files)
-        stored = msgspec.json.decode((folder / STATIONS).read_bytes(), type=StoredStations)
+        catalogue = msgspec.json.decode((folder / STATIONS).read_bytes(), type=Catalogue)
         wrong = [golden for golden in manifest.golden if not _agrees(predictor, golden)]
     except (KeyError, ValueError, TypeError, IndexError, msgspec.MsgspecError) as problem:
         raise InputError(f"{folder}: the model does not fit its manifest ({type(problem).__name__})") from problem
     if wrong:
         raise InputError(f"{folder}: {len(wrong)} of {len(manifest.golden)} golden answers come out differently")
-    catalogue = Catalogue(stored.by_genre, stored.popular)
     return Bundle(hashlib.sha256(encoded).hexdigest()[:8], manifest, predictor, rule, catalogue)
 
 

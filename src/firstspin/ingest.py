@@ -21,6 +21,7 @@ NUMBER = "number"
 TEXT = "text"
 MEMORY_LIMIT = "1300MB"
 ZONE = r"(Z|z|[+-]\d\d(:?\d\d)?)$"
+_AVAILABLE = f"TRY_CAST({tables.AVAILABLE} AS BOOLEAN)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def open_tables(
     connection = connect(workspace, threads)
     ignored: dict[str, int] = {}
     stations = _source(connection, data, tables.STATIONS)
-    _load(connection, stations, _station_rules(), _station_columns(stations), skip_bad_rows, ignored)
+    _load(connection, stations, _station_rules(stations), _station_columns(stations), skip_bad_rows, ignored)
     _normalise_genres(connection)
     registrations = _source(connection, data, tables.REGISTRATIONS, extra)
     _load(
@@ -133,26 +134,46 @@ def read_registrations(
 
 
 def station_popularity(found: Tables) -> list[tuple[Station, float]]:
-    """Each station with its popularity: the column of that name where there is one, else the seconds it was heard."""
-    columns = {str(name) for name, *_ in found.connection.sql("DESCRIBE stations").fetchall()}
+    """Each available station with its popularity: the column of that name, or else the seconds that it was heard."""
+    columns = _columns_of_stations(found)
+    available = f"coalesce({_AVAILABLE}, true)" if tables.AVAILABLE in columns else "true"
     popularity = (
         "coalesce(TRY_CAST(popularity AS DOUBLE), 0)"
         if "popularity" in columns
         else "coalesce((SELECT sum(seconds) FROM listens WHERE listens.station_id = stations.station_id), 0)"
     )
-    rows = found.connection.sql(f"SELECT station_id, name, genre, {popularity} FROM stations ORDER BY row").fetchall()
+    query = f"SELECT station_id, name, genre, {popularity} FROM stations WHERE {available} ORDER BY row"
+    rows = found.connection.sql(query).fetchall()
     return [(Station(station_id, name, genre), float(popularity)) for station_id, name, genre, popularity in rows]
+
+
+def station_markets(found: Tables) -> dict[str, tuple[str, ...]]:
+    """The countries that each station broadcasts to, where it names any."""
+    if tables.MARKET not in _columns_of_stations(found):
+        return {}
+    query = f"SELECT station_id, {tables.MARKET}::VARCHAR FROM stations WHERE {tables.MARKET} IS NOT NULL ORDER BY row"
+    named = {
+        station_id: tuple(market for market in markets.split(tables.PICK_SEPARATOR) if market.strip())
+        for station_id, markets in found.connection.sql(query).fetchall()
+    }
+    return {station_id: markets for station_id, markets in named.items() if markets}
+
+
+def _columns_of_stations(found: Tables) -> set[str]:
+    return {str(name) for name, *_ in found.connection.sql("DESCRIBE stations").fetchall()}
 
 
 # ------------------------------------------------------------------------------------------- the rules
 
 
-def _station_rules() -> list[Rule]:
+def _station_rules(source: Source) -> list[Rule]:
+    unclear = Rule(tables.AVAILABLE, f"{tables.AVAILABLE} IS NOT NULL AND {_AVAILABLE} IS NULL", "is not true or false")
     return [
         Rule("station_id", "coalesce(station_id::VARCHAR, '') = ''", "is missing"),
         Rule("genre", "genre IS NULL OR trim(genre) = ''", "is missing"),
         Rule("genre", f"contains(genre, '{tables.PICK_SEPARATOR}')", "holds a pipe sign, which separates genres"),
         _unique("station_id"),
+        *([unclear] if tables.AVAILABLE in source.types else []),
     ]
 
 

@@ -57,7 +57,7 @@ class Recommender:
     def fill(self, registration: Registration, ranking: Ranking) -> Recommendation:
         """Turn a ranking into content."""
         picks = {normal(pick) for pick in registration.genres}
-        return fill(ranking, picks, self.bundle.catalogue, self.bundle.id)
+        return fill(ranking, picks, self.bundle.catalogue.of_country(registration.country), self.bundle.id)
 
     def by_rule(self, registration: Registration, source: str = "rule") -> Ranking:
         """The business rule on the picks alone."""

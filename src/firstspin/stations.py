@@ -1,43 +1,83 @@
 """A ranking of genres -> real content: the message's station, the carousels and their tiles.
 
-The rules, in the order they apply: the first genre gives the message; each of the first genres gives a carousel, in the
-order of the ranking; inside a genre the most popular stations come first (ties by station_id); a station stands in one
-place only; where a genre has too few, the most popular stations of all fill up.
+The rules, in the order they apply:
+
+1. A station that is not available is never shown: it does not enter the catalogue.
+2. A station that names its markets is for newcomers of those countries. Who tells no country, or one that no station
+   names, sees the stations that name none; where every station names one, all of them.
+3. The first of the genres shown that has a station gives the message; where none has, the most popular station does.
+4. A carousel for each of the first genres that have a station, in the order of the ranking, and then of popularity.
+   None is ever empty.
+5. Inside a genre the most popular stations come first; equally popular ones in the order of their ids.
+6. A station stands in one carousel only. One that is not full with its own genre is filled up with the most popular
+   stations that stand nowhere yet, the first carousel first. Only where the catalogue ends does it stay short.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
-from firstspin.records import SHOWN_GENRES, Carousel, GenreChance, Message, Ranking, Recommendation, Station
+import msgspec
+
+from firstspin.records import SHOWN_GENRES, Carousel, GenreChance, Message, Ranking, Recommendation, Station, normal
 
 SHOWN_STATIONS = 5
 CAROUSELS = 5
 TILES = 8
-KEPT_A_GENRE = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """The stations worth showing: the most popular of each genre, and of all, best first."""
+class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The stations worth showing: as many of each genre, and of all, as an answer can need, best first.
 
-    by_genre: Mapping[str, tuple[Station, ...]]
+    `markets` holds a catalogue for each country that a station names, by `market_name`; itself it is for all others.
+    """
+
+    by_genre: dict[str, Annotated[tuple[Station, ...], msgspec.Meta(min_length=1)]]
     popular: tuple[Station, ...]
+    markets: dict[str, Catalogue] = {}
 
     @staticmethod
-    def of(stations: Iterable[tuple[Station, float]]) -> Catalogue:
-        """From stations with their popularity (any unit, more is more popular)."""
+    def of(
+        stations: Iterable[tuple[Station, float]], markets: Mapping[str, Collection[str]] | None = None
+    ) -> Catalogue:
+        """From stations with their popularity (any unit, more is more popular) and the markets each id names."""
         ordered = [s for s, _ in sorted(stations, key=lambda item: (-item[1], item[0].station_id))]
-        by_genre: dict[str, list[Station]] = {}
-        for station in ordered:
-            by_genre.setdefault(station.genre, []).append(station)
-        kept = {genre: tuple(found[:KEPT_A_GENRE]) for genre, found in sorted(by_genre.items())}
-        return Catalogue(kept, tuple(ordered[:KEPT_A_GENRE]))
+        named = {station_id: set(map(market_name, of)) for station_id, of in (markets or {}).items() if of}
+        everywhere = [station for station in ordered if station.station_id not in named]
+        return _shelved(
+            everywhere or ordered,
+            {
+                market: _shelved([s for s in ordered if market in named.get(s.station_id, (market,))], {})
+                for market in sorted(set().union(*(named[s.station_id] for s in ordered if s.station_id in named)))
+            },
+        )
+
+    def of_country(self, country: str | None) -> Catalogue:
+        """What newcomers of this country may see."""
+        if country is None or not self.markets:
+            return self
+        return self.markets.get(market_name(country), self)
+
+
+def market_name(country: str) -> str:
+    """A country as we compare it."""
+    return normal(country).casefold()
+
+
+def _shelved(ordered: Sequence[Station], markets: dict[str, Catalogue]) -> Catalogue:
+    by_genre: dict[str, list[Station]] = {}
+    for station in ordered:
+        by_genre.setdefault(station.genre, []).append(station)
+    kept = {genre: tuple(found[:TILES]) for genre, found in sorted(by_genre.items())}
+    return Catalogue(kept, tuple(ordered[: CAROUSELS * TILES]), markets)
 
 
 def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: str) -> Recommendation:
-    """The whole answer for one newcomer. `picks` are the normal names of the genres they picked."""
+    """The whole answer for one newcomer, from the catalogue of their country.
+
+    `picks` are the normal names of the genres they picked.
+    """
     shown = ranking.genres[:SHOWN_GENRES]
     stations = first_stations(shown, catalogue)
     return Recommendation(
@@ -50,10 +90,11 @@ def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: 
     )
 
 
-def first_stations(genres: Sequence[str], catalogue: Catalogue) -> tuple[Station, ...]:
+def first_stations(genres: Iterable[str], catalogue: Catalogue) -> tuple[Station, ...]:
     """The best station of each genre in turn, filled up with the most popular of all."""
     best = [catalogue.by_genre[genre][0] for genre in genres if genre in catalogue.by_genre]
-    return _filled(best, catalogue.popular, SHOWN_STATIONS, set())
+    found = {station.station_id: station for station in (*best, *catalogue.popular)}
+    return tuple(found.values())[:SHOWN_STATIONS]
 
 
 def message(station: Station, picks: Collection[str]) -> Message:
@@ -73,21 +114,14 @@ def carousel(genre: str, tiles: Iterable[Station], picks: Collection[str]) -> Ca
     return Carousel(title, genre, tuple(station.station_id for station in tiles))
 
 
-def _carousels(genres: Sequence[str], picks: Collection[str], catalogue: Catalogue) -> tuple[Carousel, ...]:
-    used: set[str] = set()
+def _carousels(genres: Iterable[str], picks: Collection[str], catalogue: Catalogue) -> tuple[Carousel, ...]:
+    in_order = dict.fromkeys((*genres, *(station.genre for station in catalogue.popular)))
+    titled = [genre for genre in in_order if genre in catalogue.by_genre][:CAROUSELS]
+    own = {station.station_id for genre in titled for station in catalogue.by_genre[genre]}
+    others = iter([station for station in catalogue.popular if station.station_id not in own])
     carousels = []
-    for genre in genres[:CAROUSELS]:
-        tiles = _filled(catalogue.by_genre.get(genre, ()), catalogue.popular, TILES, used)
-        used.update(station.station_id for station in tiles)
-        carousels.append(carousel(genre, tiles, picks))
+    for genre in titled:
+        tiles = catalogue.by_genre[genre]
+        more = [station for _, station in zip(range(TILES - len(tiles)), others, strict=False)]
+        carousels.append(carousel(genre, (*tiles, *more), picks))
     return tuple(carousels)
-
-
-def _filled(first: Iterable[Station], rest: Iterable[Station], n: int, used: Collection[str]) -> tuple[Station, ...]:
-    """Up to n stations, the first ones before the rest, none twice and none already used."""
-    found: dict[str, Station] = {}
-    for stations in (first, rest):
-        for station in stations:
-            if len(found) < n and station.station_id not in used:
-                found.setdefault(station.station_id, station)
-    return tuple(found.values())

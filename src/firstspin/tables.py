@@ -22,6 +22,8 @@ GENRE: Final = "genre"
 TOP_GENRE: Final = "top_genre"
 PLAYED: Final = "played"
 PROBABILITIES: Final = "probabilities"
+MARKET: Final = "market"
+AVAILABLE: Final = "available"
 
 PICK_SEPARATOR: Final = "|"
 

@@ -18,7 +18,16 @@ import msgspec
 from firstspin.recommender import Recommender
 from firstspin.records import SHOWN_GENRES, Ranking, Recommendation, Registration, Station, normal
 from firstspin.service.wire import Asked, Encoding, csv_row
-from firstspin.stations import CAROUSELS, SHOWN_STATIONS, TILES, carousel, first_stations, message
+from firstspin.stations import (
+    CAROUSELS,
+    SHOWN_STATIONS,
+    TILES,
+    Catalogue,
+    carousel,
+    first_stations,
+    market_name,
+    message,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +65,9 @@ class Answers:
     def __init__(self, recommender: Recommender) -> None:
         self._recommender = recommender
         self.model = recommender.bundle.id
-        self._genres = self._written()
+        catalogue = recommender.bundle.catalogue
+        self._genres = self._written(catalogue)
+        self._markets = {market: self._written(of) for market, of in catalogue.markets.items()}
         self._told = False
 
     def one(self, registration: Registration) -> tuple[bytes, str]:
@@ -76,9 +87,10 @@ class Answers:
         """What an arm of an experiment goes by: the business rule for `rule`, or else the model."""
         return self._recommender.by_rule(registration) if policy == "rule" else self._ranked(registration)
 
-    def stations(self, ranking: Ranking) -> list[str]:
+    def stations(self, registration: Registration, ranking: Ranking) -> list[str]:
         """The ids of the stations that the answer of this ranking names, the message's first."""
-        shown = first_stations(ranking.genres[:SHOWN_GENRES], self._recommender.bundle.catalogue)
+        catalogue = self._recommender.bundle.catalogue.of_country(registration.country)
+        shown = first_stations(ranking.genres[:SHOWN_GENRES], catalogue)
         return [station.station_id for station in shown]
 
     def _ranked(self, registration: Registration) -> Ranking:
@@ -102,8 +114,11 @@ class Answers:
 
     def filled(self, registration: Registration, ranking: Ranking) -> tuple[bytes, str]:
         """The answer of this ranking as JSON, and the source it names."""
+        genres = self._genres
+        if self._markets and registration.country is not None:
+            genres = self._markets.get(market_name(registration.country), genres)
         try:
-            shown = [self._genres[genre] for genre in ranking.genres[:SHOWN_GENRES]]
+            shown = [genres[genre] for genre in ranking.genres[:SHOWN_GENRES]]
         except KeyError:  # a genre with few stations
             return _encode(self._recommender.fill(registration, ranking)), ranking.source
         picks = registration.genres and {normal(pick) for pick in registration.genres}
@@ -128,15 +143,15 @@ class Answers:
             )
         ), ranking.source
 
-    def _written(self) -> dict[str, _Written]:
+    def _written(self, catalogue: Catalogue) -> dict[str, _Written]:
         """The parts of every genre that has stations enough to need no other's; none unless all lists are as long."""
         if (
             not SHOWN_GENRES == SHOWN_STATIONS == CAROUSELS
             or len(self._recommender.bundle.predictor.genres) < CAROUSELS
         ):
             return {}
-        by_genre = self._recommender.bundle.catalogue.by_genre
-        return {genre: _write(genre, stations) for genre, stations in by_genre.items() if len(stations) >= TILES}
+        full = {genre: stations for genre, stations in catalogue.by_genre.items() if len(stations) >= TILES}
+        return {genre: _write(genre, stations) for genre, stations in full.items()}
 
 
 def _write(genre: str, stations: Sequence[Station]) -> _Written:

@@ -74,7 +74,7 @@ class Ledger:
         policies = self.running.policies
         would = {policy: answering.ranked(registration, policy) for policy in dict.fromkeys(policies.values())}
         shown = would[policies[given.arm]]
-        stations = {policy: answering.stations(ranking) for policy, ranking in would.items()}
+        stations = {policy: answering.stations(registration, ranking) for policy, ranking in would.items()}
         if first := stations[policies[given.arm]][:1]:
             kept = exposure(
                 self.secret,
