@@ -172,7 +172,7 @@ def test_score_writes_parquet_and_refuses_what_it_does_not_know(made: Path, tmp_
     assert firstspin(*words, f"sqlite:{tmp_path / 'o.db'}").returncode == 0
     kept = open_scores(f"sqlite:{tmp_path / 'o.db'}").get("u0")
     assert kept is not None
-    assert list(kept.genres) == table["genres"].to_pylist()[0]
+    assert list(kept.ranking.genres) == table["genres"].to_pylist()[0]
 
 
 def test_a_bundle_that_is_none_is_one_clear_line(tmp_path: Path) -> None:

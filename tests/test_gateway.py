@@ -5,65 +5,39 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import threading
-import time
+import socket
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import msgspec
 import pytest
+from moto.server import ThreadedMotoServer
+from stand_in_runtime import Endpoint
+from stand_in_runtime import endpoint as running_endpoint
 from test_bundle import pack
 
+from firstspin import bundle
 from firstspin.cloud.gateway import Gateway, from_environment
+from firstspin.cloud.stores import DynamoScores, Kept
 from firstspin.recommender import Recommender
-from firstspin.records import Registration
+from firstspin.records import Ranking, Registration
+from firstspin.service import wire
+from firstspin.service.wire import Reader
 
 BODY = '{"age": 31, "gender": "female", "genres": ["Rock"]}'
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Stands in for sagemaker-runtime: `POST /endpoints/NAME/invocations`, in one of its moods."""
-
-    mood = "well"
-    calls = 0
-    answer = b"{}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Endpoint
-
-    def do_POST(self) -> None:
-        self.server.calls += 1
-        assert self.path == "/endpoints/newcomers/invocations"
-        self.rfile.read(int(self.headers["content-length"]))
-        moods = {"well": (200, ""), "hiccup": (503, "ServiceUnavailable"), "missing": (400, "ValidationError")}
-        status, code = moods.get(self.server.mood, (200, ""))
-        if self.server.mood == "slow":
-            time.sleep(1.5)
-        if self.server.mood == "hiccup":
-            self.server.mood = "well"
-        body = self.server.answer if status == 200 else b'{"Message": "no"}'
-        self.send_response(status)
-        self.send_header("content-type", self.headers["content-type"])
-        self.send_header("content-length", str(len(body)))
-        if code:
-            self.send_header("x-amzn-errortype", code)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Stay quiet."""
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+TABLE_WORDS = {
+    "KeySchema": [
+        {"AttributeName": "user_id", "KeyType": "HASH"},
+        {"AttributeName": "version", "KeyType": "RANGE"},
+    ],
+    "AttributeDefinitions": [
+        {"AttributeName": "user_id", "AttributeType": "S"},
+        {"AttributeName": "version", "AttributeType": "S"},
+    ],
+    "BillingMode": "PAY_PER_REQUEST",
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +47,46 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def gateway(endpoint: Endpoint, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+@pytest.fixture(autouse=True)
+def account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Lambda's environment tells boto3."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    made = from_environment(
-        {
-            "FIRSTSPIN_ENDPOINT": "newcomers",
-            "FIRSTSPIN_BUNDLE": str(bundle_folder),
-            "FIRSTSPIN_RUNTIME_URL": f"http://127.0.0.1:{endpoint.server_port}",
-            "FIRSTSPIN_BUDGET": "0.8",
-        }
-    )
-    asked = msgspec.json.decode(BODY, type=Registration)
-    endpoint.answer = msgspec.json.encode(made.fallback.recommend(asked))
-    return made
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+
+
+@pytest.fixture
+def endpoint(bundle_folder: Path) -> Iterator[Endpoint]:
+    answers = Recommender(bundle.load(bundle_folder))
+    reader = Reader()
+
+    def answer(body: bytes, content_type: str) -> bytes:
+        asked = reader.read(body, wire.encoding_of(content_type))
+        if asked.encoding is wire.Encoding.csv:
+            return wire.join(map(wire.csv_row, answers.rankings(asked.registrations)), asked)
+        return wire.join(map(msgspec.json.encode, map(answers.recommend, asked.registrations)), asked)
+
+    with running_endpoint(answer) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(bundle_folder: Path) -> dict[str, str]:
+    return {"FIRSTSPIN_ENDPOINT": "newcomers", "FIRSTSPIN_BUNDLE": str(bundle_folder)}
+
+
+@pytest.fixture
+def gateway(endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    """For those who ask a good endpoint: a busy machine has the time it needs."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+    return from_environment(environment | {"FIRSTSPIN_BUDGET": "6"})
+
+
+@pytest.fixture
+def hasty(endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    """For those who wait in vain."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+    return from_environment(environment | {"FIRSTSPIN_BUDGET": "0.6"})
 
 
 def rest(body: str = BODY, **changed: Any) -> dict[str, Any]:
@@ -109,38 +107,98 @@ def http_api(body: str = BODY) -> dict[str, Any]:
     }
 
 
+def of_user(user: str) -> dict[str, Any]:
+    return rest(headers={"Content-Type": "application/json", "X-Firstspin-User": user})
+
+
+def answered(reply: dict[str, Any]) -> dict[str, Any]:
+    assert reply["statusCode"] == 200
+    found: dict[str, Any] = json.loads(reply["body"])
+    return found
+
+
 @pytest.mark.parametrize("event", [rest(), http_api()])
 def test_the_endpoints_answer_comes_through_as_it_is(
     gateway: Gateway, endpoint: Endpoint, event: dict[str, Any]
 ) -> None:
     reply = gateway(event)
-    assert reply["statusCode"] == 200
-    assert reply["body"].encode() == endpoint.answer
-    assert json.loads(reply["body"])["source"] == "model"
+    assert reply["body"].encode() == endpoint.answer(BODY.encode(), "application/json")
+    assert answered(reply)["source"] == "model"
+    assert endpoint.asked == [BODY.encode()]
 
 
-@pytest.mark.parametrize(("mood", "calls"), [("slow", 2), ("missing", 1)])
+@pytest.mark.parametrize(
+    ("mood", "calls"),
+    [
+        ("silent", 2),
+        ("trickling", 2),
+        ("hanging up", 2),
+        ("unavailable", 2),
+        ("internal", 2),
+        ("model failed", 2),
+        ("model refused", 1),  # it would refuse again
+        ("throttled", 1),  # another try would make it worse
+        ("not ready", 1),
+        ("missing", 1),
+        ("not allowed", 1),
+        ("nonsense", 1),
+    ],
+)
 def test_an_endpoint_that_does_not_answer_is_covered_by_the_rule(
-    gateway: Gateway, endpoint: Endpoint, mood: str, calls: int
+    hasty: Gateway, endpoint: Endpoint, mood: str, calls: int
 ) -> None:
-    endpoint.mood = mood
-    answer = json.loads(gateway(rest())["body"])
+    endpoint.moods = [mood]
+    answer = answered(hasty(rest()))
     assert answer["source"] == "rule"
     assert answer["genres"][0]["genre"] == "Rock"
-    assert answer["model"] == gateway.fallback.bundle.id
-    assert endpoint.calls == calls
+    assert answer["model"] == hasty.fallback.bundle.id
+    assert len(endpoint.asked) == calls
 
 
-def test_a_hiccup_is_tried_once_more(gateway: Gateway, endpoint: Endpoint) -> None:
-    endpoint.mood = "hiccup"
-    assert json.loads(gateway(rest())["body"])["source"] == "model"
-    assert endpoint.calls == 2
+@pytest.mark.parametrize("mood", ["unavailable", "silent", "hanging up"])
+def test_a_hiccup_is_tried_once_more(gateway: Gateway, endpoint: Endpoint, mood: str) -> None:
+    endpoint.moods = [mood, "well"]
+    assert answered(gateway(rest()))["source"] == "model"
+    assert len(endpoint.asked) == 2
 
 
-def test_an_endpoint_that_is_gone_is_covered_too(gateway: Gateway, endpoint: Endpoint) -> None:
-    endpoint.shutdown()
-    endpoint.server_close()
-    assert json.loads(gateway(rest())["body"])["source"] == "rule"
+def test_calls_that_never_end_do_not_pile_up(hasty: Gateway, endpoint: Endpoint) -> None:
+    endpoint.moods = ["trickling"]
+    assert {answered(hasty(rest()))["source"] for _ in range(6)} == {"rule"}
+    assert len(endpoint.asked) == 8  # of twelve tries; the others found no free thread and were dropped
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_an_endpoint_that_is_gone_is_covered_too(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, accepts: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as gone:  # accepts connections and reads nothing
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", f"http://127.0.0.1:{gone.getsockname()[1]}")
+        if not accepts:
+            gone.close()
+        assert answered(from_environment(environment)(rest()))["source"] == "rule"
+
+
+@pytest.mark.parametrize(
+    ("asked", "content_type", "wrong"),
+    [
+        ("{}", "application/json", b"{}"),
+        ("{}", "application/json", b'{"predictions":[]}'),
+        ("{}", "application/json", b""),
+        ('{"instances": [{}, {}]}', "application/json", b'{"predictions":[]}'),
+        ("{}\n{}\n", "application/jsonlines", b"{}\n{}\n"),
+        ("31,female,US,Jazz\n", "text/csv", b""),
+        ("31,female,US,Jazz\n", "text/csv", b"Rock|Jazz,0.5|0.5\nRock|Jazz,0.5|0.5\n"),
+    ],
+)
+def test_an_answer_to_something_else_is_not_passed_on(
+    gateway: Gateway, endpoint: Endpoint, asked: str, content_type: str, wrong: bytes
+) -> None:
+    endpoint.answer = lambda *_: wrong
+    reply = gateway(rest(asked, headers={"content-type": content_type}))
+    assert reply["statusCode"] == 200
+    assert reply["body"].encode() != wrong
+    assert len(endpoint.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -156,6 +214,7 @@ def test_an_endpoint_that_is_gone_is_covered_too(gateway: Gateway, endpoint: End
         (rest(path="/elsewhere"), 404, "not_found"),
         (rest(httpMethod="GET"), 405, "method_not_allowed"),
         (rest("%%%", isBase64Encoded=True), 400, "malformed"),
+        (of_user("u" * 201), 422, "invalid"),
     ],
 )
 def test_a_bad_request_is_refused_without_a_call(
@@ -163,32 +222,85 @@ def test_a_bad_request_is_refused_without_a_call(
 ) -> None:
     reply = gateway(event)
     assert (reply["statusCode"], json.loads(reply["body"])["error"]["code"]) == (status, code)
-    assert endpoint.calls == 0
+    assert endpoint.asked == []
 
 
-def test_several_and_csv_are_answered_in_kind(gateway: Gateway, endpoint: Endpoint) -> None:
-    endpoint.mood = "missing"
-    several = json.loads(gateway(rest('{"instances": [{}, {"genres": ["Jazz"]}]}'))["body"])
-    assert [answer["source"] for answer in several["predictions"]] == ["rule", "rule"]
+@pytest.mark.parametrize("mood", ["well", "missing"])
+def test_several_and_csv_are_answered_in_kind(gateway: Gateway, endpoint: Endpoint, mood: str) -> None:
+    endpoint.moods = [mood]
+    several = answered(gateway(rest('{"instances": [{}, {"genres": ["Jazz"]}]}')))
+    sources = [answer["source"] for answer in several["predictions"]]
+    assert sources == (["popular", "model"] if mood == "well" else ["rule", "rule"])
+    lines = gateway(rest("{}\n{}\n", headers={"content-type": "application/x-ndjson"}))
+    assert len(lines["body"].splitlines()) == 2
     reply = gateway(rest("31,female,US,Jazz|Rock\n", headers={"content-type": "text/csv"}))
     assert reply["headers"]["content-type"] == "text/csv"
-    assert reply["body"].startswith("Jazz|") or reply["body"].startswith("Rock|")
+    assert reply["body"].startswith(("Jazz|", "Rock|"))
 
 
-def test_no_answer_of_a_person_is_logged(
-    gateway: Gateway, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
-) -> None:
-    endpoint.mood = "missing"
+def test_an_answer_longer_than_lambda_lets_through_is_refused_in_words(gateway: Gateway, endpoint: Endpoint) -> None:
+    endpoint.moods = ["missing"]
+    reply = gateway(rest('{"instances": [' + ",".join(['{"genres": ["Rock"]}'] * 9_000) + "]}"))
+    assert (reply["statusCode"], json.loads(reply["body"])["error"]["code"]) == (413, "answer_too_large")
+
+
+def test_no_answer_of_a_person_is_logged(hasty: Gateway, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    event = rest('{"age": 31, "gender": "some-gender", "genres": ["Rock"]}') | of_user("user-4711")
     with caplog.at_level(logging.DEBUG, logger="firstspin"):
-        gateway(rest('{"age": 47, "gender": "some-gender", "genres": ["Rock"]}'))
+        for mood in ("missing", "model refused", "silent", "nonsense"):
+            endpoint.moods = [mood]
+            hasty(event)
     assert "ValidationError" in caplog.text
-    assert "47" not in caplog.text
-    assert "some-gender" not in caplog.text
+    assert caplog.text.count("fell_back") == 4
+    for personal in ("31", "some-gender", "user-4711", "Rock"):
+        assert personal not in caplog.text
 
 
 def test_the_rule_is_the_bundles_own(gateway: Gateway, endpoint: Endpoint) -> None:
-    endpoint.mood = "missing"
+    endpoint.moods = ["missing"]
     asked = Registration(age=31, gender="female", genres=("Rock",))
     fallback: Recommender = gateway.fallback
     expected = fallback.fill(asked, fallback.by_rule(asked, "rule"))
     assert gateway(rest())["body"].encode() == msgspec.json.encode(expected)
+
+
+class TestWithKeptAnswers:
+    """`firstspin score` has written this user's answer to DynamoDB (moto's)."""
+
+    @pytest.fixture
+    def gateway(
+        self, endpoint: Endpoint, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Gateway]:
+        moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        moto.start()
+        host, port = moto.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+        client = boto3.client("dynamodb")
+        table = tmp_path.name  # moto forgets nothing between tests
+        client.create_table(TableName=table, **TABLE_WORDS)
+        kept = Ranking(("Classical", "Jazz"), (0.6, 0.4), "model")
+        DynamoScores(table, client).write("3f2a9c1b.20261123T040000", iter([(["u1"], [kept])]))
+        yield from_environment(environment | {"FIRSTSPIN_SCORES": table, "FIRSTSPIN_BUDGET": "9"})
+        moto.stop()
+
+    def test_a_known_user_is_answered_as_the_batch_answered(self, gateway: Gateway, endpoint: Endpoint) -> None:
+        assert gateway.scores is not None
+        assert gateway.scores.get("u1") == Kept("3f2a9c1b", Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch"))
+        endpoint.moods = ["missing"]
+        answer = answered(gateway(of_user("u1")))
+        assert (answer["source"], answer["model"]) == ("batch", "3f2a9c1b")
+        assert answer["genres"][0] == {"genre": "Classical", "probability": 0.6}
+
+    def test_the_endpoint_comes_first_and_the_rule_last(self, gateway: Gateway, endpoint: Endpoint) -> None:
+        assert answered(gateway(of_user("u1")))["source"] == "model"
+        endpoint.moods = ["missing"]
+        assert answered(gateway(of_user("nobody-knows")))["source"] == "rule"
+        assert answered(gateway(rest()))["source"] == "rule"
+
+    def test_a_table_that_is_not_there_leaves_the_rule(
+        self, gateway: Gateway, endpoint: Endpoint, tmp_path: Path
+    ) -> None:
+        boto3.client("dynamodb").delete_table(TableName=tmp_path.name)
+        endpoint.moods = ["missing"]
+        assert answered(gateway(of_user("u1")))["source"] == "rule"

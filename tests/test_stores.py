@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firstspin.cloud.stores import ITEMS_A_CALL, DynamoScores, SqliteScores, open_scores
+from firstspin.cloud.stores import ITEMS_A_CALL, DynamoScores, Kept, SqliteScores, open_scores
 from firstspin.records import InputError, Ranking
 
 
@@ -41,7 +41,8 @@ class Table:
     def put_item(self, TableName: str, Item: dict[str, Any]) -> None:  # noqa: ARG002
         self.items[Item["user_id"]["S"], Item["version"]["S"]] = Item
 
-    def get_item(self, TableName: str, Key: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def get_item(self, TableName: str, Key: dict[str, Any], ConsistentRead: bool) -> dict[str, Any]:  # noqa: ARG002
+        assert ConsistentRead
         item = self.items.get((Key["user_id"]["S"], Key["version"]["S"]))
         return {"Item": item} if item else {}
 
@@ -54,8 +55,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteScores | Dyna
 
 
 def test_every_answer_can_be_read_back(store: SqliteScores | DynamoScores) -> None:
-    store.write("one", batches("Rock"))
-    assert [store.get(f"u{i}") for i in range(60)] == [Ranking(("Rock", "Other"), (0.75, 0.25), "batch")] * 60
+    store.write("3f2a9c1b.20261123T040000", batches("Rock"))
+    assert [store.get(f"u{i}") for i in range(60)] == [
+        Kept("3f2a9c1b", Ranking(("Rock", "Other"), (0.75, 0.25), "batch"))
+    ] * 60
     assert store.get("nobody") is None
 
 
@@ -70,25 +73,25 @@ def test_a_run_is_seen_only_when_it_is_whole(store: SqliteScores | DynamoScores)
         yield from batches("Jazz", 30)
         seen = store.get("u1")
         assert seen is not None
-        assert seen.genres[0] == "Rock"  # half of the new run lies there, unseen
+        assert seen.ranking.genres[0] == "Rock"  # half of the new run lies there, unseen
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
         store.write("two", broken())
     still = store.get("u1")
     assert still is not None
-    assert still.genres[0] == "Rock"
+    assert still.ranking.genres[0] == "Rock"
     store.write("three", batches("Jazz"))
     now = store.get("u1")
     assert now is not None
-    assert now.genres[0] == "Jazz"
+    assert now.ranking.genres[0] == "Jazz"
 
 
 def test_a_user_who_is_scored_twice_has_the_later_answer(store: SqliteScores | DynamoScores) -> None:
     store.write("one", iter([(["u", "u"], [answer("Rock"), answer("Jazz")])]))
     found = store.get("u")
     assert found is not None
-    assert found.genres[0] == "Jazz"
+    assert found.ranking.genres[0] == "Jazz"
 
 
 def test_a_malformed_row_is_nobodys_answer(store: SqliteScores | DynamoScores) -> None:
@@ -109,7 +112,7 @@ def test_a_table_that_takes_nothing_is_an_error_and_the_old_run_stays() -> None:
         store.write("two", batches("Jazz"))
     still = store.get("u1")
     assert still is not None
-    assert still.genres[0] == "Rock"
+    assert still.ranking.genres[0] == "Rock"
 
 
 def test_a_url_of_another_kind_is_refused() -> None:

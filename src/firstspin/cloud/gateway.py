@@ -2,8 +2,10 @@
 endpoint does.
 
 The body is checked by the service's own reader, so a request is refused here in the same words as there, without a
-call. A good one goes to the endpoint as it came. When the endpoint is slow, throttled, down or missing, the business
-rule of a bundle that lies in the Lambda's package answers, and `source` says so.
+call. A good one goes to the endpoint as it came. When the endpoint is slow, throttled, down, missing or answers
+nonsense, the answer kept for this very user by the last `firstspin score` is given (`source` "batch"), where a table
+of them is configured and the request names its user in the header `x-firstspin-user`; else the business rule of a
+bundle that lies in the Lambda's package answers (`source` "rule").
 """
 
 from __future__ import annotations
@@ -13,16 +15,19 @@ import binascii
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from firstspin import bundle
+from firstspin.cloud.stores import DynamoScores, Kept
 from firstspin.recommender import Recommender
+from firstspin.records import MAX_TEXT, Ranking, Recommendation
 from firstspin.service import wire
 from firstspin.service.wire import Asked, Encoding, Reader, Refusal
 
@@ -31,8 +36,35 @@ log = logging.getLogger(__name__)
 TRIES: Final = 2
 """A call and at most one more."""
 
-SOURCE: Final = "rule"
+SHARES: Final = TRIES + 1
+"""Each try has an equal share of the budget, and the table of kept answers the last."""
+
+THREADS: Final = 8
+"""Calls that hang beyond their time, before the gateway goes straight to the fallback."""
+
+LONG: Final = 1_000_000
+"""Bytes of an answer from which on its length as Lambda counts it, quotes and backslashes escaped, is looked at."""
+
+FALLBACK: Final = "rule"
 ROUTE: Final = "/invocations"
+USER: Final = "x-firstspin-user"
+HOPELESS: Final = frozenset(
+    {
+        "AccessDeniedException",
+        "Malformed",
+        "ModelNotReadyException",
+        "ThrottlingException",
+        "ValidationError",
+        "ValidationException",
+    }
+)
+"""Failures that another try at once doesn't mend, or, where the endpoint is short of breath, makes worse."""
+
+Found = TypeVar("Found")
+
+
+class Malformed(Exception):
+    """The endpoint answered, but not what was asked."""
 
 
 class Runtime(Protocol):
@@ -42,54 +74,90 @@ class Runtime(Protocol):
         """Ask the endpoint."""
 
 
+class KeptAnswers(Protocol):
+    """The one verb we use of a store of batch answers."""
+
+    def get(self, user_id: str) -> Kept | None:
+        """The answer kept for a user."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One Lambda: `endpoint` by name, `budget` in seconds for all tries, `clock` counting seconds."""
+    """One Lambda: `endpoint` by name, `budget` in seconds for everything that goes over the network."""
 
     runtime: Runtime
     endpoint: str
     fallback: Recommender
     reader: Reader
+    scores: KeptAnswers | None = None
     budget: float = 0.6
-    clock: Callable[[], float] = monotonic
+    threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
 
     def __call__(self, event: Mapping[str, Any], _context: object = None) -> dict[str, Any]:
         """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0)."""
         try:
-            encoding, body = _request(event)
+            encoding, body, user = _request(event)
             asked = self.reader.read(body, encoding)
+            answer = self._by_endpoint(body, asked)
+            return _reply(200, encoding.value, self._by_fallback(asked, user) if answer is None else answer)
         except Refusal as refusal:
             return _reply(refusal.status, "application/json", refusal.body())
-        answer = self._asked_of_endpoint(body, encoding)
-        return _reply(200, encoding.value, answer if answer is not None else self._by_rule(asked))
 
-    def _asked_of_endpoint(self, body: bytes, encoding: Encoding) -> bytes | None:
+    def _by_endpoint(self, body: bytes, asked: Asked) -> bytes | None:
         """The endpoint's answer, or None when there is none in time."""
-        ends = self.clock() + self.budget
         for attempt in range(TRIES):
-            if attempt and self.clock() >= ends - self.budget / TRIES:  # no time left for a whole try
-                break
             try:
-                answer = self.runtime.invoke_endpoint(
-                    EndpointName=self.endpoint, ContentType=encoding.value, Accept=encoding.value, Body=body
-                )
-                return bytes(answer["Body"].read())
+                answer = self._in_time(lambda: self._ask(body, asked.encoding))
+                _check(answer, asked)
+                return answer
             except Exception as problem:  # whatever it is, the newcomer gets an answer
-                log.warning(json.dumps({"event": "endpoint failed", "try": attempt + 1, "kind": _kind(problem)}))
+                _log("endpoint_failed", kind=_kind(problem), attempt=attempt + 1)
                 if not _may_pass(problem):
                     break
         return None
 
-    def _by_rule(self, asked: Asked) -> bytes:
-        rankings = [self.fallback.by_rule(registration, SOURCE) for registration in asked.registrations]
+    def _ask(self, body: bytes, encoding: Encoding) -> bytes:
+        answer = self.runtime.invoke_endpoint(
+            EndpointName=self.endpoint, ContentType=encoding.value, Accept=encoding.value, Body=body
+        )
+        return bytes(answer["Body"].read())
+
+    def _by_fallback(self, asked: Asked, user: str) -> bytes:
+        kept = self._kept(user) if user and len(asked.registrations) == 1 else None
+        _log("fell_back", source=kept.ranking.source if kept else FALLBACK)
+        rankings = [kept.ranking] if kept else [self.fallback.by_rule(one, FALLBACK) for one in asked.registrations]
+        return self._written(asked, rankings, kept.model if kept else self.fallback.bundle.id)
+
+    def _kept(self, user: str) -> Kept | None:
+        if self.scores is None:
+            return None
+        get = self.scores.get
+        try:
+            return self._in_time(lambda: get(user))
+        except Exception as problem:  # the rule is left
+            _log("kept_answers_failed", kind=_kind(problem))
+            return None
+
+    def _written(self, asked: Asked, rankings: list[Ranking], model: str) -> bytes:
         if asked.encoding is Encoding.csv:
             return wire.join(map(wire.csv_row, rankings), asked)
         filled = map(self.fallback.fill, asked.registrations, rankings)
-        return wire.join(map(msgspec.json.encode, filled), asked)
+        return wire.join((msgspec.json.encode(replace(one, model=model)) for one in filled), asked)
+
+    def _in_time(self, call: Callable[[], Found]) -> Found:
+        """What `call` gives within its share of the budget; TimeoutError after that, whatever it still waits for.
+
+        botocore's own limits count neither the look-up of a name nor an answer that trickles in.
+        """
+        future = self.threads.submit(call)
+        try:
+            return future.result(self.budget / SHARES)
+        finally:
+            future.cancel()
 
 
-def _request(event: Mapping[str, Any]) -> tuple[Encoding, bytes]:
-    """What was asked, in either shape of event. Raises Refusal."""
+def _request(event: Mapping[str, Any]) -> tuple[Encoding, bytes, str]:
+    """The encoding, the body and the user, in either shape of event. Raises Refusal."""
     http = event.get("requestContext", {}).get("http", {})
     method = event.get("httpMethod") or http.get("method", "")
     path = event.get("path") or event.get("rawPath", "")
@@ -100,7 +168,10 @@ def _request(event: Mapping[str, Any]) -> tuple[Encoding, bytes]:
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     encoding = wire.encoding_of(headers.get("content-type", ""))
     wire.check_accept(headers.get("accept", "*/*"), encoding)
-    return encoding, _body(event)
+    user = headers.get(USER, "")
+    if len(user) > MAX_TEXT:
+        raise Refusal(422, "invalid", f"header {USER}: at most {MAX_TEXT} characters")
+    return encoding, _body(event), user
 
 
 def _body(event: Mapping[str, Any]) -> bytes:
@@ -114,13 +185,51 @@ def _body(event: Mapping[str, Any]) -> bytes:
     return body
 
 
+def _check(answer: bytes, asked: Asked) -> None:
+    """Raise Malformed unless this answers everyone asked about; it goes on to the caller as it came."""
+    try:
+        found = _number_answered(answer, asked)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise Malformed from None
+    if found != len(asked.registrations):
+        raise Malformed
+
+
+def _number_answered(answer: bytes, asked: Asked) -> int:
+    if asked.alone:
+        _ONE(answer)
+        return 1
+    if asked.encoding is Encoding.json:
+        return len(_SEVERAL(answer).predictions)
+    lines = answer.splitlines()
+    if asked.encoding is Encoding.lines:
+        return len([_ONE(line) for line in lines])
+    return sum(b"," in line for line in lines)
+
+
+class _Predictions(msgspec.Struct):
+    predictions: tuple[Recommendation, ...]
+
+
+_ONE: Final = msgspec.json.Decoder(Recommendation).decode
+_SEVERAL: Final = msgspec.json.Decoder(_Predictions).decode
+
+
 def _reply(status: int, content_type: str, body: bytes) -> dict[str, Any]:
+    text = body.decode()
+    if len(body) > LONG and len(json.dumps(text)) > wire.LARGEST_BODY:
+        raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
     return {
         "statusCode": status,
         "headers": {"content-type": content_type},
-        "body": body.decode(),
+        "body": text,
         "isBase64Encoded": False,
     }
+
+
+def _log(event: str, **told: object) -> None:
+    """One line of JSON. The alarms of deploy/aws count these events by name."""
+    log.warning(json.dumps({"event": event, **told}))
 
 
 def _kind(problem: Exception) -> str:
@@ -130,22 +239,31 @@ def _kind(problem: Exception) -> str:
 
 
 def _may_pass(problem: Exception) -> bool:
-    """Whether another try may go better: not after the endpoint said that it does not exist or that we may not ask."""
-    return _kind(problem) not in {"ValidationError", "ValidationException", "AccessDeniedException"}
+    """Whether another try at once may go better: not after the model itself refused the body (a 4xx of its own)."""
+    response = getattr(problem, "response", None) or {}
+    refused = 400 <= int(response.get("OriginalStatusCode") or 0) < 500
+    return not refused and _kind(problem) not in HOPELESS
 
 
 def from_environment(environment: Mapping[str, str]) -> Gateway:
     """The gateway that the Lambda's environment describes: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (s),
-    and FIRSTSPIN_RUNTIME_URL where the endpoint is not AWS's own."""
+    and FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes, where there is one."""
     budget = float(environment.get("FIRSTSPIN_BUDGET", "0.6"))
-    config = import_module("botocore.config").Config(
-        connect_timeout=budget / (2 * TRIES),
-        read_timeout=budget / (2 * TRIES),
-        retries={"total_max_attempts": 1},  # trying again is ours, inside the budget
-    )
-    runtime = import_module("boto3").client(
-        "sagemaker-runtime", config=config, endpoint_url=environment.get("FIRSTSPIN_RUNTIME_URL")
-    )
+    table = environment.get("FIRSTSPIN_SCORES")
     loaded = bundle.load(Path(environment["FIRSTSPIN_BUNDLE"]))
-    reader = Reader(loaded.manifest.extra)
-    return Gateway(runtime, environment["FIRSTSPIN_ENDPOINT"], Recommender(loaded), reader, budget)
+    return Gateway(
+        runtime=_client("sagemaker-runtime", budget / SHARES),
+        endpoint=environment["FIRSTSPIN_ENDPOINT"],
+        fallback=Recommender(loaded),
+        reader=Reader(loaded.manifest.extra),
+        scores=DynamoScores(table, _client("dynamodb", budget / SHARES)) if table else None,
+        budget=budget,
+    )
+
+
+def _client(service: str, seconds: float) -> Any:
+    """A client of AWS that gives up by itself: trying again is ours, inside the budget."""
+    config = import_module("botocore.config").Config(
+        connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1}
+    )
+    return import_module("boto3").client(service, config=config)

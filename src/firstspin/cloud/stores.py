@@ -1,7 +1,8 @@
 """Key-value stores of batch answers: written by `score`, read back one user at a time.
 
 Every run writes under its own version and then points `current` at it in one step, so a reader sees all of a run or
-nothing of it. The version before stays readable for those who have just read the pointer.
+nothing of it. The version before stays readable for those who have just read the pointer. A version begins with the
+id of the bundle that answered, up to the first full stop.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -31,14 +33,22 @@ KEPT: Final = timedelta(days=3)
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 5, "retries": {"max_attempts": 3, "mode": "standard"}}
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer as a store keeps it: the ranking, its source "batch", and the id of the bundle that gave it."""
+
+    model: str
+    ranking: Ranking
+
+
 class Scores(Protocol):
     """Answers by user."""
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
         """Keep a run's answers and make them the current ones."""
 
-    def get(self, user_id: str) -> Ranking | None:
-        """The current answer for a user, its source "batch"; None when there is none."""
+    def get(self, user_id: str) -> Kept | None:
+        """The current answer for a user; None when there is none."""
 
 
 class SqliteScores:
@@ -69,11 +79,11 @@ class SqliteScores:
         with _transaction(self._connection) as connection:
             connection.execute("DELETE FROM scores WHERE version NOT IN (?, ?)", [version, before])
 
-    def get(self, user_id: str) -> Ranking | None:
+    def get(self, user_id: str) -> Kept | None:
         found = self._connection.execute(
-            "SELECT answer FROM scores JOIN current USING (version) WHERE user_id = ?", [user_id]
+            "SELECT answer, version FROM scores JOIN current USING (version) WHERE user_id = ?", [user_id]
         ).fetchone()
-        return _ranking(found[0]) if found else None
+        return _kept(*found) if found else None
 
     def _version(self) -> str | None:
         found = self._connection.execute("SELECT version FROM current").fetchone()
@@ -128,15 +138,17 @@ class DynamoScores:
         pointer = {"user_id": {"S": CURRENT}, "version": {"S": CURRENT}, "points_to": {"S": version}}
         self._client.put_item(TableName=self._table, Item=pointer)
 
-    def get(self, user_id: str) -> Ranking | None:
+    def get(self, user_id: str) -> Kept | None:
         pointer = self._item(CURRENT, CURRENT)
         found = self._item(user_id, pointer["points_to"]["S"]) if pointer else None
-        return _ranking(bytes(found["answer"]["B"])) if found else None
+        return _kept(bytes(found["answer"]["B"]), found["version"]["S"]) if found else None
 
     def _item(self, user_id: str, version: str) -> dict[str, Any] | None:
-        key = {"user_id": {"S": user_id}, "version": {"S": version}}
-        item: dict[str, Any] | None = self._client.get_item(TableName=self._table, Key=key).get("Item")
-        return item
+        # consistent: the pointer may be newer than a replica of the item
+        found: dict[str, Any] = self._client.get_item(
+            TableName=self._table, Key={"user_id": {"S": user_id}, "version": {"S": version}}, ConsistentRead=True
+        )
+        return found.get("Item")
 
     def _put(self, items: list[dict[str, Any]]) -> None:
         """Write at most 25 items; what DynamoDB leaves unprocessed is sent again, ever later."""
@@ -155,13 +167,13 @@ def _rows(batch: Batch) -> Rows:
     return list({user: msgspec.json.encode(ranking) for user, ranking in zip(*batch, strict=True)}.items())
 
 
-def _ranking(answer: bytes) -> Ranking | None:
+def _kept(answer: bytes, version: str) -> Kept | None:
     """A stored answer; None for one that is malformed, so that the caller falls back."""
     try:
         found = msgspec.json.decode(answer, type=Ranking)
     except msgspec.MsgspecError:
         return None
-    return Ranking(found.genres, found.probabilities, "batch")
+    return Kept(version.partition(".")[0], Ranking(found.genres, found.probabilities, "batch"))
 
 
 def _sqlite(name: str) -> Scores:
