@@ -1,15 +1,16 @@
-"""Only what pyproject.toml can't say: the scorer's C form, left out without complaint where nothing compiles it."""
+"""Only what pyproject.toml can't say: the answer's steps in C, left out without complaint where nothing compiles."""
 
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
         Extension(
-            "firstspin.models._bitrows",
-            ["src/firstspin/models/_bitrows.c"],
+            f"firstspin.models.{name}",
+            [f"src/firstspin/models/{name}.c"],
             # no fused or reordered arithmetic: the scores are LightGBM's to the last bit
             extra_compile_args=["-O3", "-ffp-contract=off"],
             optional=True,
         )
+        for name in ("_bitrows", "_ranking")
     ]
 )

@@ -139,7 +139,7 @@ class Six:
     def __init__(self, encoder: object) -> None:
         self.encoder = encoder
 
-    def rank(self, registration: Registration, source: str = "model") -> Any:  # noqa: ARG002
+    def rank_row(self, row: object, source: str) -> Any:  # noqa: ARG002
         return msgspec.convert(
             {"genres": self.genres, "probabilities": (0.5, 0.25, 0.1, 1e-06, 0.0, 0.0), "source": source},
             bundle.Ranking,

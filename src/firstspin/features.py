@@ -14,9 +14,11 @@ somebody registered, let alone what came later.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+from math import nan
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -44,6 +46,7 @@ NUMBER, MISSING, HAT, CATEGORY, PICKED, RANK, COUNT = (
 )
 
 Row = NDArray[np.float64]
+Cells = Row | MutableSequence[float]
 Answer = str | float | tuple[str, ...] | None
 
 
@@ -55,7 +58,7 @@ class Question(Protocol):
     def columns(self) -> list[tuple[str, str]]:
         """Name and kind of each column, in order."""
 
-    def writer(self, first: int) -> Callable[[Row, Any], bool]:
+    def writer(self, first: int) -> Callable[[Cells, Any], bool]:
         """A function that writes an answer into a row, from column `first` on; it says whether it knew the answer."""
 
     def state(self) -> dict[str, Any]:
@@ -73,12 +76,12 @@ class Number:
         hats = [(f"{self.name}~{knot:g}", HAT) for knot in self.knots]
         return [(self.name, NUMBER), (f"{self.name} missing", MISSING), *hats]
 
-    def writer(self, first: int) -> Callable[[Row, Any], bool]:
+    def writer(self, first: int) -> Callable[[Cells, Any], bool]:
         hat = _hat_writer(self.knots, first + 2)
 
-        def write(row: Row, answer: Answer) -> bool:
+        def write(row: Cells, answer: Answer) -> bool:
             if not isinstance(answer, (int, float)) or answer != answer:
-                row[first] = np.nan
+                row[first] = nan
                 row[first + 1] = 1.0
                 return False
             row[first] = answer
@@ -102,16 +105,16 @@ class Category:
         words = (*(f"={value}" for value in self.values), "=other", " missing")
         return [(self.name + word, CATEGORY) for word in words]
 
-    def writer(self, first: int) -> Callable[[Row, Any], bool]:
+    def writer(self, first: int) -> Callable[[Cells, Any], bool]:
         index = {value: first + i for i, value in enumerate(self.values)}
         usual = {spelling: i for value, i in index.items() for spelling in (value.upper(), value.title(), value)}
         other = first + len(self.values)
 
-        def write(row: Row, answer: Answer) -> bool:
+        def write(row: Cells, answer: Answer) -> bool:
             if answer is None:
                 row[other + 1] = 1.0
                 return False
-            column = usual.get(answer) if answer in usual else index.get(_folded(answer), other)  # type: ignore[arg-type]
+            column = usual[answer] if answer in usual else index.get(_folded(answer), other)  # type: ignore[arg-type]
             row[column] = 1.0
             return column != other
 
@@ -133,14 +136,14 @@ class Picks:
         rank = [(f"rank={genre}", RANK) for genre in self.genres]
         return [*picked, *rank, ("picks", COUNT), *((f"picks~{knot:g}", HAT) for knot in PICK_KNOTS)]
 
-    def writer(self, first: int) -> Callable[[Row, Any], bool]:
+    def writer(self, first: int) -> Callable[[Cells, Any], bool]:
         known = len(self.genres)
         index = {genre: first + i for i, genre in enumerate(self.genres)}
         count = first + 2 * known
         hat = _hat_writer(PICK_KNOTS, count + 1)
         worth = [1.0 / position for position in range(1, MAX_PICKS + 1)]
 
-        def write(row: Row, answer: tuple[str, ...]) -> bool:
+        def write(row: Cells, answer: tuple[str, ...]) -> bool:
             picks = 0
             for pick in answer:
                 column = index.get(pick)
@@ -170,19 +173,23 @@ class Encoder:
         self.questions = tuple(question for question, _, _ in columns)
         self.columns = tuple(name for _, name, _ in columns)
         self.kinds = tuple(kind for _, _, kind in columns)
-        self._writers: list[tuple[str, Callable[[Row, Any], bool]]] = []
+        self._writers: list[tuple[str, Callable[[Cells, Any], bool]]] = []
         first = 0
         for question in questions:
             self._writers.append((question.name, question.writer(first)))
             first += len(question.columns())
-        self._empty = np.zeros(first)
+        self._empty = array("d", bytes(8 * first))
 
     def encode(self, registration: Registration) -> Row:
         """One registration as a row (c,)."""
-        row = self._empty.copy()
+        return self.encode_told(registration)[0]
+
+    def encode_told(self, registration: Registration) -> tuple[Row, bool]:
+        """One registration as a row (c,), and whether at least one answer is one that training has seen."""
+        row, told = self._empty[:], False  # an array of the standard library: setting one number costs a third
         for name, write in self._writers:
-            write(row, getattr(registration, name))
-        return row
+            told |= write(row, getattr(registration, name))
+        return np.frombuffer(row), told
 
     def matrix(self, registrations: Sequence[Registration]) -> NDArray[np.float64]:
         """Many registrations as rows (n, c), each the same to the bit as it is alone."""
@@ -194,8 +201,7 @@ class Encoder:
 
     def knows(self, registration: Registration) -> bool:
         """Whether at least one answer is one that training has seen."""
-        row = self._empty.copy()
-        return any(write(row, getattr(registration, name)) for name, write in self._writers)
+        return self.encode_told(registration)[1]
 
     def of_kind(self, *kinds: str) -> NDArray[np.int64]:
         """Positions of the columns of these kinds, ascending."""
@@ -256,10 +262,10 @@ def _question(saved: Mapping[str, Any]) -> Question:
     return Category(saved["name"], saved["values"])
 
 
-def _hat_writer(knots: Sequence[float], first: int) -> Callable[[Row, float], None]:
+def _hat_writer(knots: Sequence[float], first: int) -> Callable[[Cells, float], None]:
     last = len(knots)
 
-    def write(row: Row, value: float) -> None:
+    def write(row: Cells, value: float) -> None:
         above = bisect_right(knots, value)
         if above == 0:
             row[first] = 1.0

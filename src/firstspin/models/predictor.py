@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from firstspin.features import Encoder
 from firstspin.records import Ranking, Registration
 
+try:
+    from firstspin.models._ranking import ranked as compiled_ranked
+except ImportError:  # no compiler at install
+    compiled_ranked = None  # type: ignore[assignment]
+
 Array = NDArray[np.float64]
 State = Mapping[str, NDArray[np.generic] | str]
+Ranked = tuple[tuple[str, ...], tuple[float, ...]]
 
 BATCH = 4096
 
@@ -48,21 +54,19 @@ class Predictor:
 
     def rank(self, registration: Registration, source: str = "model") -> Ranking:
         """All genres for one newcomer, best first."""
-        scores = self.scorer.scores(self.encoder.encode(registration)[None])[0]
-        best = (-scores).argsort(kind="stable")  # from here on `order`, `probabilities` and `rounded` for one row,
-        grown = np.exp(scores - np.maximum.reduce(scores))  # the same steps without what many rows need
-        grown /= np.add.reduce(grown)
-        chances = grown.take(best).round(6)
-        return Ranking(tuple([self.genres[i] for i in best.tolist()]), tuple(chances.tolist()), source)
+        return self.rank_row(self.encoder.encode(registration), source)
+
+    def rank_row(self, row: Array, source: str) -> Ranking:
+        """All genres for one newcomer whose row (c,) the encoder has made."""
+        [(genres, chances)] = ranked(self.scorer.scores(row[None]), self.genres)
+        return Ranking(genres, chances, source)
 
     def rankings(self, registrations: Sequence[Registration], source: str = "model") -> Iterator[Ranking]:
         """`rank` for many, in order, in a fraction of the time."""
         for start in range(0, len(registrations), BATCH):
             scores = self.scorer.scores(self.encoder.matrix(registrations[start : start + BATCH]))
-            best = order(scores)
-            chances = np.take_along_axis(rounded(probabilities(scores)), best, axis=1)
-            for genres, row in zip(best.tolist(), chances.tolist(), strict=True):
-                yield Ranking(tuple([self.genres[i] for i in genres]), tuple(row), source)
+            for genres, chances in ranked(scores, self.genres):
+                yield Ranking(genres, chances, source)
 
     def scores(self, registrations: Sequence[Registration]) -> Array:
         """(n, k) scores, the columns in the order of `genres`."""
@@ -75,6 +79,23 @@ class Predictor:
     def probabilities(self, registrations: Sequence[Registration]) -> Array:
         """(n, k) chances that each genre will be the top genre, the columns in the order of `genres`."""
         return probabilities(self.scores(registrations))
+
+
+def ranked(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
+    """(n, k) scores -> for each row its genres, best first, and their probabilities to six decimals.
+
+    Equal scores keep the order of `genres`. One newcomer's scores are so few that in numpy the calls cost more than
+    the work, so this is compiled where a compiler was there at install; the two ways may differ in a probability's
+    last bit before it is rounded, as two machines' numpy may, but one machine uses one of them for everything.
+    """
+    return ranked_by_numpy(scores, genres) if compiled_ranked is None else compiled_ranked(scores, genres)
+
+
+def ranked_by_numpy(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
+    """`ranked` where nothing was compiled."""
+    best = order(scores)
+    chances = np.take_along_axis(np.round(probabilities(scores), 6), best, axis=1).tolist()
+    return [(tuple([genres[i] for i in row]), tuple(of)) for row, of in zip(best.tolist(), chances, strict=True)]
 
 
 def order(scores: Array) -> NDArray[np.int64]:
@@ -94,8 +115,3 @@ def log_probabilities(scores: Array) -> Array:
     away: Array = scores - scores.max(axis=1, keepdims=True)
     away -= np.log(np.add.reduce(np.exp(away), axis=1, keepdims=True))
     return away
-
-
-def rounded(chances: Array) -> Array:
-    """To six decimals, as a Ranking shows them."""
-    return np.round(chances, 6)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Protocol
 
 import msgspec
 
 from firstspin.recommender import Recommender
 from firstspin.records import SHOWN_GENRES, Ranking, Recommendation, Registration, Station, normal
+from firstspin.service.metrics import SOURCES
 from firstspin.service.wire import Asked, Encoding, csv_row
 from firstspin.stations import (
     CAROUSELS,
@@ -50,13 +52,13 @@ class Answering(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A genre's parts of an answer as JSON; pairs are for a genre not picked, and picked."""
+    """A genre's parts of an answer as JSON, to someone who picked it, or did not."""
 
     chance: bytes
     station: bytes
-    carousel: tuple[bytes, bytes]
-    message: tuple[bytes, bytes]  # for people who picked something
-    message_for_all: bytes  # for people who picked nothing
+    carousel: bytes
+    message: bytes
+    message_for_all: bytes  # to people who picked nothing
 
 
 class Answers:
@@ -68,6 +70,7 @@ class Answers:
         catalogue = recommender.bundle.catalogue
         self._genres = self._written(catalogue)
         self._markets = {market: self._written(of) for market, of in catalogue.markets.items()}
+        self._begin = {s: f'{{"model":"{self.model}","source":"{s}","genres":['.encode() for s in SOURCES}
         self._told = False
 
     def one(self, registration: Registration) -> tuple[bytes, str]:
@@ -114,53 +117,53 @@ class Answers:
 
     def filled(self, registration: Registration, ranking: Ranking) -> tuple[bytes, str]:
         """The answer of this ranking as JSON, and the source it names."""
-        genres = self._genres
+        genres, source = ranking.genres[:SHOWN_GENRES], ranking.source
+        picks = {normal(pick) for pick in registration.genres}
+        written = self._genres
         if self._markets and registration.country is not None:
-            genres = self._markets.get(market_name(registration.country), genres)
+            written = self._markets.get(market_name(registration.country), written)
         try:
-            shown = [genres[genre] for genre in ranking.genres[:SHOWN_GENRES]]
+            shown = [written[genre in picks][genre] for genre in genres]
         except KeyError:  # a genre with few stations
-            return _encode(self._recommender.fill(registration, ranking)), ranking.source
-        picks = registration.genres and {normal(pick) for pick in registration.genres}
+            return _encode(self._recommender.fill(registration, ranking)), source
         chances = _encode(ranking.probabilities[:SHOWN_GENRES])[1:-1].split(b",")
         first = shown[0]
-        told = [genre in picks for genre in ranking.genres[:SHOWN_GENRES]]
-        return b"".join(
-            (
-                b'{"model":"',
-                self.model.encode(),
-                b'","source":"',
-                ranking.source.encode(),
-                b'","genres":[',
-                b",".join([written.chance + chance + b"}" for written, chance in zip(shown, chances, strict=True)]),
-                b'],"stations":[',
-                b",".join([written.station for written in shown]),
-                b'],"message":',
-                first.message[told[0]] if picks else first.message_for_all,
-                b',"carousels":[',
-                b",".join([written.carousel[picked] for written, picked in zip(shown, told, strict=True)]),
-                b"]}",
-            )
-        ), ranking.source
+        body = (
+            self._begin[source],
+            b"},".join(map(add, [genre.chance for genre in shown], chances)),
+            b'}],"stations":[',
+            b",".join([genre.station for genre in shown]),
+            b'],"message":',
+            first.message if picks else first.message_for_all,
+            b',"carousels":[',
+            b",".join([genre.carousel for genre in shown]),
+            b"]}",
+        )
+        return b"".join(body), source
 
-    def _written(self, catalogue: Catalogue) -> dict[str, _Written]:
-        """The parts of every genre that has stations enough to need no other's; none unless all lists are as long."""
+    def _written(self, catalogue: Catalogue) -> tuple[dict[str, _Written], dict[str, _Written]]:
+        """The parts of every genre that has stations enough to need no other's; none unless all lists are as long.
+
+        First as they are to someone who did not pick the genre, then to someone who did.
+        """
         if (
             not SHOWN_GENRES == SHOWN_STATIONS == CAROUSELS
             or len(self._recommender.bundle.predictor.genres) < CAROUSELS
         ):
-            return {}
+            return {}, {}
         full = {genre: stations for genre, stations in catalogue.by_genre.items() if len(stations) >= TILES}
-        return {genre: _write(genre, stations) for genre, stations in full.items()}
+        unpicked, picked = ({g: _write(g, s, picked) for g, s in full.items()} for picked in (False, True))
+        return unpicked, picked
 
 
-def _write(genre: str, stations: Sequence[Station]) -> _Written:
+def _write(genre: str, stations: Sequence[Station], picked: bool) -> _Written:
     best, tiles = stations[0], stations[:TILES]
+    picks = {genre} if picked else {""}
     return _Written(
         chance=b'{"genre":' + _encode(genre) + b',"probability":',
         station=_encode(best),
-        carousel=(_encode(carousel(genre, tiles, ())), _encode(carousel(genre, tiles, {genre}))),
-        message=(_encode(message(best, {""})), _encode(message(best, {genre}))),
+        carousel=_encode(carousel(genre, tiles, picks)),
+        message=_encode(message(best, picks)),
         message_for_all=_encode(message(best, ())),
     )
 

@@ -1,0 +1,6 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def ranked(
+    scores: NDArray[np.float64], genres: tuple[str, ...], /
+) -> list[tuple[tuple[str, ...], tuple[float, ...]]]: ...

@@ -1,0 +1,52 @@
+"""Scores become rankings: best first, equal scores in the order of the genres, chances that sum to one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from firstspin.models.predictor import compiled_ranked, ranked, ranked_by_numpy
+
+SCORES = st.integers(1, 90).flatmap(
+    lambda k: arrays(np.float64, st.tuples(st.integers(0, 5), st.just(k)), elements=st.floats(-50, 50, width=16))
+)
+
+
+def test_the_best_comes_first_and_equal_scores_keep_the_order_of_the_genres() -> None:
+    [(genres, chances)] = ranked(np.log([[0.1, 0.4, 0.1, 0.4]]), ("a", "b", "c", "d"))
+    assert genres == ("b", "d", "a", "c")
+    assert chances == (0.4, 0.4, 0.1, 0.1)
+
+
+def test_chances_are_given_to_six_decimals() -> None:
+    [(_, chances)] = ranked(np.array([[0.0, 0.0, 0.0]]), ("a", "b", "c"))
+    assert chances == (0.333333, 0.333333, 0.333333)
+
+
+@pytest.mark.skipif(compiled_ranked is None, reason="nothing was compiled at install")
+@given(scores=SCORES)
+def test_compiled_and_in_numpy_it_comes_out_alike(scores: np.ndarray) -> None:
+    genres = tuple(f"genre {i}" for i in range(scores.shape[1]))
+    for (names, chances), (own_names, own_chances) in zip(
+        ranked(scores, genres), ranked_by_numpy(scores, genres), strict=True
+    ):
+        assert names == own_names
+        assert chances == pytest.approx(own_chances, abs=1.1e-6)
+
+
+@pytest.mark.skipif(compiled_ranked is None, reason="nothing was compiled at install")
+def test_arrays_of_another_kind_are_refused() -> None:
+    for scores, genres in (
+        (np.zeros((1, 3), np.float32), ("a", "b", "c")),
+        (np.zeros(3), ("a", "b", "c")),
+        (np.zeros((1, 3)), ("a", "b")),
+    ):
+        with pytest.raises(ValueError, match="scores"):
+            ranked(scores, genres)
+    with pytest.raises(TypeError, match="tuple of genres"):
+        ranked(np.zeros((1, 2)), ["a", "b"])  # type: ignore[arg-type]
+    with pytest.raises((ValueError, BufferError)):
+        ranked(np.zeros((3, 2)).T, ("a", "b", "c"))
