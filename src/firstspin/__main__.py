@@ -6,7 +6,11 @@ import importlib
 import sys
 from typing import Final
 
-DOORS: Final = {"serve": "firstspin.service.__main__", "experiment": "firstspin.cli.experiment"}
+DOORS: Final = {
+    "serve": "firstspin.service.__main__",
+    "experiment": "firstspin.cli.experiment",
+    "sagemaker": "firstspin.cli.sagemaker",
+}
 """Commands that are a program of their own: each gets the words after its name."""
 
 

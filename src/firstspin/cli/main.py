@@ -241,6 +241,11 @@ def experiment() -> None:
     """Plan an A/B test, and read its result."""
 
 
+@app.command("sagemaker", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def sagemaker() -> None:
+    """See whether a container keeps SageMaker's contract, and ship a bundle there."""
+
+
 def main() -> None:
     """The command line."""
     terminal.run(app)

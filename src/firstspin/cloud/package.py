@@ -1,0 +1,105 @@
+"""A bundle <-> model.tar.gz, as SageMaker takes a model.
+
+The archive is made of a checked copy, in the order of names, without times, owners or rights: the same bundle gives the
+same bytes, whoever packs it and when. Its name in S3 is made of the bundle's id and of what the archive holds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from firstspin.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
+from firstspin.files import written_beside
+from firstspin.records import InputError
+from firstspin.service.shelf import copy
+
+ARCHIVE: Final = "model.tar.gz"
+LEVEL: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An archive: the bundle's id, the SHA-256 of the tar inside (which no version of zlib changes), and its size."""
+
+    path: Path
+    id: str
+    sha256: str
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        """Its place below a prefix in S3: another bundle never comes to lie there."""
+        return f"{self.id}-{self.sha256[:16]}/{ARCHIVE}"
+
+
+class _Hashed:
+    """A file to write to that knows the SHA-256 of what it was given."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def package(bundle: Path, out: Path) -> Packed:
+    """Write a bundle as an archive. Raises InputError where it is no bundle to the last byte."""
+    with tempfile.TemporaryDirectory(prefix="firstspin-package-") as folder, written_beside(out) as beside:
+        checked = Path(folder) / "bundle"
+        name = copy(bundle, checked)
+        with (
+            beside.open("wb") as raw,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=raw, mtime=0) as zipped,
+        ):
+            hashed = _Hashed(zipped)
+            with tarfile.open(fileobj=hashed, mode="w|", format=tarfile.USTAR_FORMAT) as archive:  # type: ignore[call-overload]
+                for path in sorted(checked.iterdir()):
+                    with path.open("rb") as file:
+                        archive.addfile(_bare(path), file)
+        size = beside.stat().st_size
+    return Packed(out, name, hashed.sha256(), size)
+
+
+def _bare(path: Path) -> tarfile.TarInfo:
+    """An entry without time, owner and rights of its own."""
+    told = tarfile.TarInfo(path.name)
+    told.size = path.stat().st_size
+    told.mode = 0o644
+    return told
+
+
+def read_manifest(archive: bytes, where: str) -> Manifest:
+    """The manifest in an archive, which may come from anywhere: nothing is unpacked.
+
+    Raises InputError where there is none that can be read; `where` is how the archive is named then.
+    """
+    with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
+        for entry in files:
+            if entry.name.removeprefix("./") == MANIFEST and entry.isfile() and entry.size <= LARGEST_MANIFEST:
+                file = files.extractfile(entry)
+                assert file is not None
+                return msgspec.json.decode(file.read(), type=Manifest)
+    raise InputError(f"{where} holds no bundle: it has no {MANIFEST}")
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, msgspec.MsgspecError) as problem:
+        raise InputError(f"{where} can't be read ({type(problem).__name__})") from None

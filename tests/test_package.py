@@ -1,0 +1,109 @@
+"""An archive is the bundle and nothing else, the same bytes from the same bundle."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from test_bundle import pack
+
+from firstspin import bundle
+from firstspin.cloud.package import package, read_manifest
+from firstspin.records import InputError
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    pack(tmp_path / "b")
+    return tmp_path / "b"
+
+
+def test_the_archive_unpacks_to_the_same_bundle(packed: Path, tmp_path: Path) -> None:
+    made = package(packed, tmp_path / "out" / "model.tar.gz")
+    with tarfile.open(made.path) as archive:
+        archive.extractall(tmp_path / "model", filter="data")
+    assert bundle.load(tmp_path / "model").id == made.id == bundle.load(packed).id
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == {
+        path.name: path.read_bytes() for path in packed.iterdir()
+    }
+    assert made.bytes == made.path.stat().st_size
+
+
+def test_the_same_bundle_gives_the_same_bytes_wherever_and_whenever(packed: Path, tmp_path: Path) -> None:
+    one = package(packed, tmp_path / "one.tar.gz")
+    again = tmp_path / "elsewhere" / "again"
+    pack(again)
+    for path in again.iterdir():
+        os.utime(path, (time.time() + 5000, 1))
+        path.chmod(0o600)
+    two = package(again, tmp_path / "two.tar.gz")
+    assert one.path.read_bytes() == two.path.read_bytes()
+    assert (one.sha256, one.name) == (two.sha256, two.name)
+
+
+def test_nothing_of_its_maker_is_in_it(packed: Path, tmp_path: Path) -> None:
+    made = package(packed, tmp_path / "model.tar.gz")
+    with tarfile.open(made.path) as archive:
+        entries = archive.getmembers()
+    assert [entry.name for entry in entries] == sorted(path.name for path in packed.iterdir())
+    assert {(e.mtime, e.uid, e.gid, e.uname, e.gname, e.mode, e.type) for e in entries} == {
+        (0, 0, 0, "", "", 0o644, tarfile.REGTYPE)
+    }
+    assert made.path.read_bytes()[4:8] == b"\0\0\0\0"  # the time in gzip's own head
+
+
+def test_its_name_says_what_the_archive_holds(packed: Path, tmp_path: Path) -> None:
+    made = package(packed, tmp_path / "model.tar.gz")
+    inside = hashlib.sha256(gzip.decompress(made.path.read_bytes())).hexdigest()
+    assert made.sha256 == inside
+    assert made.name == f"{made.id}-{inside[:16]}/model.tar.gz"
+    other = pack(tmp_path / "other", seed=3)
+    assert package(tmp_path / "other", tmp_path / "other.tar.gz").name.startswith(other.id)
+
+
+@pytest.mark.parametrize("wrong", ["changed", "stranger", "link", "nothing"])
+def test_what_is_no_bundle_to_the_last_byte_is_not_packed(wrong: str, packed: Path, tmp_path: Path) -> None:
+    if wrong == "changed":
+        (packed / "stations.json").write_bytes(b"{}")
+    elif wrong == "stranger":
+        (packed / "notes.txt").write_text("mine")
+    elif wrong == "link":
+        (packed / "secret").symlink_to("/etc/passwd")
+    with pytest.raises(InputError):
+        package(packed if wrong != "nothing" else tmp_path / "nothing", tmp_path / "model.tar.gz")
+    assert not (tmp_path / "model.tar.gz").exists()
+
+
+def test_a_manifest_is_read_without_unpacking(packed: Path, tmp_path: Path) -> None:
+    made = package(packed, tmp_path / "model.tar.gz")
+    assert read_manifest(made.path.read_bytes(), "it") == bundle.load(packed).manifest
+
+
+def archive_of(name: str, content: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        b"",
+        b"not an archive",
+        archive_of("model.pkl", b"x"),
+        archive_of("manifest.json", b"{}"),
+        archive_of("a", b"")[:-9],
+    ],
+)
+def test_an_archive_that_is_none_of_ours_is_refused_with_its_name(archive: bytes) -> None:
+    with pytest.raises(InputError, match="s3://models/theirs"):
+        read_manifest(archive, "s3://models/theirs")
