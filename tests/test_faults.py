@@ -276,6 +276,22 @@ def test_admin_calls_take_an_admin_key(whole: tuple[Service, Path]) -> None:
     assert admin(service, "GET", "/state", x_api_key=OPS)[0] == 200
 
 
+def test_what_the_admin_port_can_not_read_is_refused_without_a_word_of_it(whole: tuple[Service, Path]) -> None:
+    service, _ = whole
+    for body in (
+        b'{"user_ids":["telltale\\ud800"]}',
+        b'{"user_ids":[NaN,1e400]}',
+        b'{"telltale":1}',
+        b"\xfftelltale",
+        b"[" * 9999,
+    ):
+        status, told = admin(service, "POST", "/erase", body, x_api_key=OPS)
+        assert status in (400, 422), body
+        assert told["error"]["code"] in ("invalid", "malformed")  # type: ignore[index]
+        assert "telltale" not in str(told)
+    assert "telltale" not in service.log.read_text()
+
+
 def test_case_38_an_event_sent_ten_thousand_times_at_once_is_one_row(whole: tuple[Service, Path]) -> None:
     service, folder = whole
     statuses: list[tuple[int, list[str]]] = []

@@ -144,3 +144,12 @@ def test_an_age_nobody_gave_has_columns_all_the_same() -> None:
 def test_each_known_genre_can_be_picked() -> None:
     encoder = fitted()
     assert [encoder.columns[i] for i in encoder.of_kind(PICKED)] == [f"picked={genre}" for genre in KNOWN]
+
+
+def test_a_form_without_a_further_field_did_not_get_it_answered() -> None:
+    asked = with_further_fields(("device",))
+    registrations = [asked(age=20 + i, device=("phone", "car")[i % 2]) for i in range(40)]  # type: ignore[call-arg]
+    encoder = fitted(registrations, extra=["device"])
+    assert np.array_equal(encoder.encode(Registration(age=31)), encoder.encode(asked(age=31)), equal_nan=True)
+    assert np.array_equal(encoder.matrix([Registration(age=31)])[0], encoder.encode(asked(age=31)), equal_nan=True)
+    assert not encoder.knows(Registration())

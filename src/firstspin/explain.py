@@ -70,7 +70,7 @@ def explain(recommender: Recommender, registration: Registration, shown: int = S
 
 def given(registration: Registration, questions: Sequence[str] | dict[str, None]) -> list[tuple[str, ...]]:
     """The questions that were answered, each alone, or the last ones together where they are more than `MOST`."""
-    answered = [name for name in questions if getattr(registration, name) not in (None, ())]
+    answered = [name for name in questions if getattr(registration, name, None) not in (None, ())]
     if len(answered) <= MOST:
         return [(name,) for name in answered]
     return [*((name,) for name in answered[: MOST - 1]), tuple(answered[MOST - 1 :])]

@@ -165,7 +165,10 @@ class Picks:
 
 
 class Encoder:
-    """Turns what a newcomer told us into a row of numbers. Build one with `fit_encoder` or `Encoder.from_state`."""
+    """Turns what a newcomer told us into a row of numbers. Build one with `fit_encoder` or `Encoder.from_state`.
+
+    A further field that a registration has no place for is an answer not given, as on a form that doesn't ask it.
+    """
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self._questions = tuple(questions)
@@ -188,7 +191,7 @@ class Encoder:
         """One registration as a row (c,), and whether at least one answer is one that training has seen."""
         row, told = self._empty[:], False  # an array of the standard library: setting one number costs a third
         for name, write in self._writers:
-            told |= write(row, getattr(registration, name))
+            told |= write(row, getattr(registration, name, None))
         return np.frombuffer(row), told
 
     def matrix(self, registrations: Sequence[Registration]) -> NDArray[np.float64]:
@@ -196,7 +199,7 @@ class Encoder:
         rows = np.zeros((len(registrations), len(self.columns)))
         for row, registration in zip(rows, registrations, strict=True):
             for name, write in self._writers:
-                write(row, getattr(registration, name))
+                write(row, getattr(registration, name, None))
         return rows
 
     def knows(self, registration: Registration) -> bool:

@@ -198,8 +198,8 @@ def exposure(
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
 
-class _Wire(msgspec.Struct, forbid_unknown_fields=True):
-    """An event as a client sends it."""
+class SentEvent(msgspec.Struct, forbid_unknown_fields=True):
+    """An event as a client sends it: a click, or a listen with its seconds."""
 
     event_id: _Id
     type: Type
@@ -231,7 +231,7 @@ _ERASED: Final = "this user was erased: nothing is kept"
 _FIELD: Final = re.compile(r"(?:at `\$\.|required field `)(\w+)`$")
 
 _bodies: Final = msgspec.json.Decoder(_Body)
-_wires: Final = msgspec.json.Decoder(_Wire)
+_wires: Final = msgspec.json.Decoder(SentEvent)
 _names: Final = msgspec.json.Decoder(_Named)
 
 
@@ -253,8 +253,8 @@ def read_batch(
     received = microseconds(received_at)
     late, future = punctuality.late // _MICROSECOND, punctuality.future // _MICROSECOND
     return Batch(
-        tuple(_event(wire, secret, received, late, future) for wire in checked if isinstance(wire, _Wire)),
-        tuple(wire.event_id if isinstance(wire, _Wire) else wire for wire in checked),
+        tuple(_event(wire, secret, received, late, future) for wire in checked if isinstance(wire, SentEvent)),
+        tuple(wire.event_id if isinstance(wire, SentEvent) else wire for wire in checked),
     )
 
 
@@ -270,7 +270,7 @@ def _result(event_id: str, status: Status) -> Result:
     return Result(event_id=event_id, status=status)
 
 
-def _check(item: msgspec.Raw) -> _Wire | Result:
+def _check(item: msgspec.Raw) -> SentEvent | Result:
     try:
         wire = _wires.decode(item)
     except msgspec.ValidationError as error:
@@ -297,7 +297,7 @@ def _refusal(item: msgspec.Raw, rule: str) -> Result:
     return Result(event_id=event_id if in_order else None, status="invalid", error=rule)
 
 
-def _event(wire: _Wire, secret: Secret, received: int, late: int, future: int) -> Event:
+def _event(wire: SentEvent, secret: Secret, received: int, late: int, future: int) -> Event:
     at = microseconds(wire.at)
     return Event(
         event_id=secret.event_id(wire.event_id),

@@ -12,20 +12,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import uvicorn
 from fastapi import Body, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import Field
+from starlette.exceptions import HTTPException
 
 from firstspin.experiment.database import Database
 from firstspin.experiment.erase import erase
 from firstspin.experiment.events import Secret
+from firstspin.records import MAX_TEXT
 from firstspin.service.keys import Keys
 from firstspin.service.wire import Refusal
 
 LONGEST_WORD = 65_536
+UserId = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]  # a limit makes pydantic refuse lone surrogates too
+_ERROR: Final = {"schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": what, "content": {"application/json": _ERROR}}
+    for status, what in {
+        400: "The body can't be read.",
+        401: "A key is needed.",
+        403: "The key has ended, or is no admin key.",
+        422: "The body is not what is asked for.",
+    }.items()
+}
+_CONFLICT: Final[dict[int | str, dict[str, Any]]] = {409: {"description": "This can't be done now; `reason` says why."}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +56,7 @@ class Office:
 
 def make(office: Office) -> FastAPI:
     """The application."""
-    app = FastAPI(title="firstspin: admin", openapi_url="/openapi.json")
+    app = FastAPI(title="firstspin: admin", openapi_url="/openapi.json", responses=_REFUSALS)
     one_at_a_time = Lock()
 
     def order(word: str) -> JSONResponse:
@@ -55,9 +71,17 @@ def make(office: Office) -> FastAPI:
             if office.keys:
                 office.keys.check(dict(request.headers.raw), office.now(), admin=True)
         except Refusal as refusal:
-            return Response(refusal.body(), refusal.status, media_type="application/json")
+            return _refused(refusal)
         answer: Response = await call_next(request)
         return answer
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_: Request, __: Exception) -> Response:  # FastAPI's own would repeat what was sent
+        return _refused(Refusal(422, "invalid", "the body is not what /docs shows"))
+
+    @app.exception_handler(HTTPException)
+    def unread(_: Request, problem: HTTPException) -> Response:
+        return _refused(Refusal(problem.status_code, "malformed", "this can't be read, or is not there"))
 
     @app.get("/state")
     def state() -> JSONResponse:
@@ -69,13 +93,15 @@ def make(office: Office) -> FastAPI:
         """Look at the bundle again now; /state tells what came of it."""
         return order("reload")
 
-    @app.post("/rollback")
+    @app.post("/rollback", responses=_CONFLICT)
     def rollback() -> JSONResponse:
         """Serve the previous bundle; 409 when there is none."""
         return order("rollback")
 
-    @app.post("/erase")
-    def erase_users(user_ids: Annotated[list[str], Body(embed=True, min_length=1, max_length=1_000)]) -> JSONResponse:
+    @app.post("/erase", responses=_CONFLICT)
+    def erase_users(
+        user_ids: Annotated[list[UserId], Body(embed=True, min_length=1, max_length=1_000)],
+    ) -> JSONResponse:
         """Forget users: what was kept of them is deleted, and what comes later is refused."""
         if office.store is None:
             return JSONResponse({"ok": False, "reason": "this service has no event store"}, 409)
@@ -84,6 +110,10 @@ def make(office: Office) -> FastAPI:
         return JSONResponse({"ok": True, "deleted": msgspec.to_builtins(done.deleted), "compacted": done.compacted})
 
     return app
+
+
+def _refused(refusal: Refusal) -> Response:
+    return Response(refusal.body(), refusal.status, media_type="application/json")
 
 
 def run(office: Office, listener: socket.socket) -> None:

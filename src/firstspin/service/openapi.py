@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from firstspin.experiment.events import MAX_EVENTS, Result, SentEvent
 from firstspin.lazily import lazily
 from firstspin.records import MAX_TEXT, Recommendation, Registration, with_further_fields
 from firstspin.service.wire import INSTANCES, MOST_INSTANCES, SPELLINGS, Encoding
@@ -34,10 +35,8 @@ def schema(extra: Mapping[str, str]) -> bytes:
     """The description of a service that asks the `extra` fields too, as JSON."""
     kinds = {"number": {"type": "number"}, "text": {"type": "string", "maxLength": MAX_TEXT}}
     further = {name: {"anyOf": [kinds["number"], kinds["text"], {"type": "null"}]} for name in extra}
-    (_, answer), found = msgspec.json.schema_components(
-        [with_further_fields(tuple(extra)), Recommendation], ref_template="#/components/schemas/{name}"
-    )
-    del answer
+    described = [with_further_fields(tuple(extra)), Recommendation, SentEvent, Result]
+    _, found = msgspec.json.schema_components(described, ref_template="#/components/schemas/{name}")
     components = {name.removeprefix("firstspin.records."): part for name, part in found.items()}
     registration = components["Registration"]
     registration["properties"] |= further
@@ -62,10 +61,9 @@ def schema(extra: Mapping[str, str]) -> bytes:
 
 
 def _paths() -> dict[str, Any]:
-    events = {
-        "application/json": {"schema": _object(events={"type": "array", "maxItems": 1000, "items": {"type": "object"}})}
-    }
-    results = _object(results={"type": "array", "items": {"type": "object"}})
+    sent = _object(events={"type": "array", "maxItems": MAX_EVENTS, "items": _named("SentEvent")})
+    events = {"application/json": {"schema": sent}}
+    results = _object(results={"type": "array", "items": _named("Result")})
     return {
         "/invocations": {"post": _asking("Recommend to newcomers", "Registration")},
         "/v1/recommendations": {
