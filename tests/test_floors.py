@@ -47,7 +47,7 @@ FLOORS = (
         "experiment",
     ),
     ("service",),
-    ("service.__main__", "service.admin_main", "cloud"),
+    ("service.__main__", "service.admin_main", "cloud", "simulation"),
     ("pipeline",),
     ("cli", "__main__"),
 )

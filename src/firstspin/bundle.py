@@ -235,7 +235,8 @@ def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, files: Map
     state: dict[str, NDArray[np.generic] | str] = {}
     for name in files:
         if name.startswith(f"{role}.") and name.endswith(".npy"):
-            state[name[len(role) + 1 : -4]] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            mapped = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            state[name[len(role) + 1 : -4]] = np.asarray(mapped)  # the same memory, without memmap's cost a use
         elif name.startswith(f"{role}.") and name.endswith(".txt"):
             state[name[len(role) + 1 : -4]] = (folder / name).read_text(encoding="utf-8")
     return Predictor(encoder, part.genres, scorers.load(part.kind, state), part.model, part.made_of)

@@ -19,4 +19,7 @@ def lazily(name: str) -> ModuleType:
     module = module_from_spec(spec)
     sys.modules[name] = module
     loader.exec_module(module)
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)  # as an import does: others who import it find it there
     return module

@@ -88,6 +88,13 @@ class Newcomers:
     reluctance: NDArray[np.float64]  # (n,) in [0, 1): a message is clicked when its pull exceeds this
     seconds: NDArray[np.int64]  # (n,) how long they listen after a click, whatever the genre
 
+    def take(self, which: NDArray[np.int64]) -> Newcomers:
+        """Those at these positions, in this order."""
+        registrations = tuple(self.registrations[i] for i in which)
+        return Newcomers(
+            registrations, self.p[which], self.favourite[which], self.reluctance[which], self.seconds[which]
+        )
+
 
 def make_world(seed: int) -> World:
     """The service of this seed. All of them are alike; no two have quite the same taste and stations.

@@ -1,27 +1,45 @@
-"""`firstspin experiment …`: plan a test, and read its result."""
+"""`firstspin experiment …`: plan a test, read its result, or run one on simulated people."""
 
 from __future__ import annotations
 
 import sys
+import time
+from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
 
+from firstspin import pipeline
 from firstspin.cli import terminal
+from firstspin.cli.stored import Events, EventsSecret, open_store
+from firstspin.cli.verdict import show, show_simulated
 from firstspin.experiment.analyse import analyse as read_result
-from firstspin.experiment.outcomes import read_outcomes
+from firstspin.experiment.attribution import attribute_export, planned_outcomes
+from firstspin.experiment.database import Database
+from firstspin.experiment.events import Secret
+from firstspin.experiment.export import export
+from firstspin.experiment.outcomes import Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.experiment.sizing import plan_sizing
-from firstspin.experiment.verdict import Verdict, verdict_lines
+from firstspin.lazily import lazily
 from firstspin.records import InputError
+
+if TYPE_CHECKING:
+    from firstspin.simulation import run as simulation
+else:
+    simulation = lazily("firstspin.simulation.run")
+
+LEARNED_FROM: Final = 40_000
+"""Simulated people a model learns from where none is given."""
 
 app = typer.Typer(
     name="firstspin experiment",
-    help="Plan an A/B test, and read its result.",
+    help="Plan an A/B test, read its result, or run one on simulated people.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -77,13 +95,14 @@ def plan(
             terminal.out.print(f"  {field.replace('_', ' ')}: {shown}", markup=False)
     if made.days % 7:
         terminal.out.print(f"  {made.days} days are not whole weeks: weekdays will weigh unequally", markup=False)
-    terminal.next_step(f"firstspin experiment analyse --outcomes outcomes.csv --arm arm --plan {out}")
+    store = "--events sqlite:///events.sqlite --events-secret events.secret"
+    terminal.next_step(f"firstspin serve --bundle bundle --experiment {out} {store}")
 
 
 @app.command("analyse")
 def analyse(
-    outcomes: Annotated[Path, typer.Option(help="CSV or Parquet, one row a user (or see --unit).")],
-    arm: Annotated[str, typer.Option(help="The column that names the arm.")],
+    outcomes: Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a user (or see --unit).")] = None,
+    arm: Annotated[str, typer.Option(help="The column that names the arm.")] = "arm",
     control: Annotated[str, typer.Option(help="The arm to compare with.")] = "",
     metric: Annotated[
         list[str] | None, typer.Option(help="COLUMN[:binary|continuous|ratio=COLUMN][:cap=pN][:margin=SHARE]; repeat.")
@@ -95,16 +114,62 @@ def analyse(
     ] = None,
     weights: Annotated[str, typer.Option(help="Planned shares of the arms, as in A=1,B=1.")] = "",
     plan: Annotated[Path | None, typer.Option(help="Sealed plan; it says control, metrics and weights.")] = None,
+    exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`, for --plan.")] = None,
+    events: Events = "",
+    events_secret: EventsSecret = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the sample ratio, then the lift with its interval; no winner where the check fails."""
+    """Check the sample ratio, then the lift with its interval; no winner where the check fails.
+
+    Reads a table (--outcomes), or a plan's users from the event store (--plan and --events) or from its export.
+    """
+    now = datetime.now(UTC)
     rules = plan_rules(read_plan(plan)) if plan else _rules(control, metric or [], covariate or [], weights)
-    read = read_outcomes(outcomes, arm=arm, metrics=rules.metrics, unit=unit, day=day, covariates=rules.covariates)
-    verdict = read_result(read, rules, now=datetime.now(UTC))
+    if outcomes:
+        read = read_outcomes(outcomes, arm=arm, metrics=rules.metrics, unit=unit, day=day, covariates=rules.covariates)
+    elif plan and exported:
+        read = _exported_outcomes(exported, read_plan(plan), now)
+    elif plan and events:
+        read = _stored_outcomes(read_plan(plan), open_store(events, events_secret), now)
+    else:
+        raise typer.BadParameter("give --outcomes, or --plan with --events or --exported")
+    verdict = read_result(read, rules, now=now)
     if as_json:
         _print_json(msgspec.to_builtins(verdict))
     else:
-        _print_verdict(verdict)
+        show(verdict)
+
+
+@app.command("simulate")
+def simulate(
+    users: Annotated[int, typer.Option(help="How many simulated newcomers register.", min=1)] = 100_000,
+    days: Annotated[int, typer.Option(help="Simulated days they come in.", min=1, max=60)] = 10,
+    seed: Annotated[int, typer.Option(help="Of the simulated world and its newcomers.", min=0)] = 0,
+    aa: Annotated[bool, typer.Option("--aa", help="Both arms show the same: there is nothing to find.")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Trained on `firstspin world --seed SEED`; else one is trained here.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that answer.", min=1, max=64)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder to keep plan, store and outcomes in.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the article's test on simulated newcomers, through the real service, beside the truth of their world."""
+    with ExitStack() as opened:
+        folder = out or Path(opened.enter_context(TemporaryDirectory(prefix="firstspin-simulate-")))
+        progress = opened.enter_context(terminal.progress("simulation"))
+        if bundle is None:
+            bundle = folder / "bundle"
+            pipeline.make_world(folder / "world", LEARNED_FROM, seed, progress)
+            pipeline.train(folder / "world", bundle, progress=progress)
+        setting = simulation.Setting(users=users, days=days, seed=seed, alike=aa, workers=workers)
+        found = simulation.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
+    if as_json:
+        _print_json(msgspec.to_builtins(found))
+        return
+    show_simulated(found)
+    if out:
+        plan = f"--plan {out / 'experiment.toml'}"
+        terminal.next_step(f"firstspin experiment analyse --exported {out} {plan}")
 
 
 def _rules(control: str, metrics: list[str], covariates: list[str], weights: str) -> Rules:
@@ -122,16 +187,18 @@ def _print_json(content: object) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n")
 
 
-def _print_verdict(verdict: Verdict) -> None:
-    terminal.out.print(verdict.sentence, style="bold", markup=False)
-    for warning in verdict.warnings:
-        terminal.out.print(f"Mind: {warning}", markup=False)
-    for section in verdict_lines(verdict):
-        shown = terminal.table(section.title, *section.columns)
-        for row in section.rows:
-            shown.add_row(*row)
-        terminal.out.print()
-        terminal.out.print(shown)
+def _exported_outcomes(folder: Path, plan: Plan, now: datetime) -> Outcomes:
+    return planned_outcomes(attribute_export(folder, plan, until=now), plan)
+
+
+def _stored_outcomes(plan: Plan, store: tuple[Database, Secret], now: datetime) -> Outcomes:
+    database, _ = store
+    with TemporaryDirectory(prefix="firstspin-analyse-") as folder:
+        try:
+            export(database, Path(folder), experiment_key(plan), arms=tuple(plan.arms))
+        finally:
+            database.close()
+        return _exported_outcomes(Path(folder), plan, now)
 
 
 def main() -> None:

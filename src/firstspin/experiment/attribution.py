@@ -12,7 +12,9 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from firstspin.experiment.outcomes import LeftOut
+from firstspin.experiment.export import EVENTS, EXPOSURES
+from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
+from firstspin.experiment.plan import Plan, experiment_key
 from firstspin.ingest import connect
 from firstspin.records import InputError
 
@@ -127,6 +129,30 @@ def attribute(
         (counts,) = connection.sql(_COUNTED).fetchall()
         ((users,),) = connection.sql("SELECT count(DISTINCT user_key) FROM shown").fetchall()
     return Attributed(table, LeftOut(in_several_arms=users - table.num_rows), Counted(*counts))
+
+
+def attribute_export(folder: Path, plan: Plan, *, until: datetime) -> Attributed:
+    """The same, of a folder that `export` wrote and by the windows of a plan."""
+    return attribute(
+        folder / EXPOSURES,
+        folder / EVENTS,
+        experiment=experiment_key(plan),
+        until=until,
+        click_within=timedelta(hours=plan.click_within_hours),
+        listen_within=timedelta(days=plan.listen_within_days),
+    )
+
+
+def planned_outcomes(found: Attributed, plan: Plan) -> Outcomes:
+    """Attributed users as `analyse` reads them by the rules of a plan."""
+    return read_outcomes(
+        found.table,
+        arm="arm",
+        metrics=plan.metrics,
+        day="day",
+        covariates=plan.covariates,
+        left_out=found.left_out,
+    )
 
 
 def _offer(connection: duckdb.DuckDBPyConnection, name: str, log: Log, columns: tuple[str, ...]) -> None:

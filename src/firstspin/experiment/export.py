@@ -17,6 +17,8 @@ from firstspin.experiment.events import scoped
 from firstspin.files import written_beside
 
 ARMS: Final = ("model", "rule")
+EXPOSURES: Final = "exposures.parquet"
+EVENTS: Final = "events.parquet"
 CHUNK: Final = 50_000
 
 _TIME: Final = pa.timestamp("us", "UTC")
@@ -87,9 +89,9 @@ def export(
     with database.snapshot() as session:
         candidates = [(f"candidates_{arm}", pa.list_(pa.string())) for arm in arms]
         exposures = _write(
-            out / "exposures.parquet", (*_EXPOSURE_TABLE, *candidates), _exposures(session, experiment, arms, chunk)
+            out / EXPOSURES, (*_EXPOSURE_TABLE, *candidates), _exposures(session, experiment, arms, chunk)
         )
-        _write(out / "events.parquet", _EVENT_TABLE, _events(session, experiment, flags, chunk))
+        _write(out / EVENTS, _EVENT_TABLE, _events(session, experiment, flags, chunk))
     return Exported(exposures, dict(flags))
 
 

@@ -28,6 +28,7 @@ from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
 from firstspin.service import logs
 from firstspin.service.app import App, Clock, Policy
+from firstspin.service.clock import read_clock
 from firstspin.service.connection import Limits
 from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
@@ -75,6 +76,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--events", help="event store for /v1: sqlite:///PATH or postgresql://…")
     add("--events-secret", type=Path, help="file with the store's secret; events.secret beside --state if not given")
     add("--experiment", type=Path, help="sealed plan of the experiment that /v1/recommendations runs; needs --events")
+    add("--clock", type=Path, help="for simulations: a file that tells the time of day, instead of the system")
     add("--admin-port", type=int, help="port for state, reload, rollback and erasure; none if not given")
     add("--admin-host", default="127.0.0.1")
     add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
@@ -186,6 +188,7 @@ def _worker(
 
     keys = read_keys(options.keys) if options.keys else None
     experiment = running(read_plan(options.experiment)) if options.experiment else None
+    now = read_clock(options.clock) if options.clock else _now
 
     def be_worker(slot: Slot, channel: socket.socket, first: Order | None) -> NoReturn:
         signal.set_wakeup_fd(-1)
@@ -195,14 +198,14 @@ def _worker(
         tally = tallies.row(slot.number)
         status = 1
         try:
-            ledger = _ledger(options, experiment)
+            ledger = _ledger(options, experiment, now)
             policy = Policy(
                 options.allow_no_model or stall is not None,
                 Keys(keys, 1 / options.workers) if keys else None,
                 ledger,
                 further(options.workers, Market(stall, manners) if stall else None),
             )
-            app = App(tallies, tally, Clock(time.perf_counter_ns, _now), policy)
+            app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
             if ledger:
                 ledger.store.close()
@@ -237,12 +240,12 @@ def _secret_path(options: argparse.Namespace) -> Path:
     return path
 
 
-def _ledger(options: argparse.Namespace, experiment: Running | None) -> Ledger | None:
+def _ledger(options: argparse.Namespace, experiment: Running | None, now: Callable[[], datetime]) -> Ledger | None:
     """The event store, opened in the process that uses it."""
     if not options.events:
         return None
     secret = read_secret(_secret_path(options), os.urandom(KEY_BYTES))
-    return Ledger(store.open_store(options.events, secret), secret, _now, experiment)
+    return Ledger(store.open_store(options.events, secret), secret, now, experiment)
 
 
 def _now() -> datetime:

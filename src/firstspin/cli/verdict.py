@@ -1,0 +1,96 @@
+"""A verdict, and a simulated experiment beside its truth, told in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from firstspin.cli import terminal
+from firstspin.experiment.verdict import Verdict, signed_percent, verdict_lines
+
+if TYPE_CHECKING:
+    from firstspin.experiment.lift import Estimate
+    from firstspin.simulation.judged import NeverShown
+    from firstspin.simulation.run import Served, Simulated
+
+
+def show(verdict: Verdict) -> None:
+    """The sentence first, then what to mind, then the tables."""
+    terminal.out.print(verdict.sentence, style="bold", markup=False)
+    for warning in verdict.warnings:
+        terminal.out.print(f"Mind: {warning}", markup=False)
+    for section in verdict_lines(verdict):
+        _print_table(section.title, section.columns, section.rows)
+
+
+def show_simulated(found: Simulated) -> None:
+    """A simulated experiment: its verdict, then what only a simulation knows."""
+    alike = ", both arms alike" if found.arms_alike else ""
+    days = f"{found.users:,} simulated newcomers in {found.days} simulated days{alike}"
+    terminal.out.print(f"{found.experiment}: {days}\n", markup=False)
+    show(found.verdict)
+    columns = ("a user", "control", "treatment", "lift", "95% interval", "true lift")
+    _print_table("Measured, beside the truth of the simulated world", columns, measured_rows(found))
+    _print_table("The service that answered them", ("", ""), served_rows(found.served))
+    if found.never_shown:
+        columns = (
+            "clicks a user, had everybody been shown",
+            "users",
+            "IPS",
+            "self-normalised",
+            "doubly robust",
+            "truth",
+        )
+        _print_table(
+            "Looking back: policies never shown", columns, [_never_shown_row(one) for one in found.never_shown]
+        )
+
+
+def measured_rows(found: Simulated) -> list[tuple[str, ...]]:
+    """Each metric's means, its lift with the interval, and the true lift, which is the same for both metrics."""
+    rows = []
+    for measured in found.verdict.metrics:
+        lift = measured.beside_control[0].lift
+        binary = measured.kind == "binary"
+        means = (_mean(value, binary) for value in (lift.control, lift.treatment))
+        name = "clicks" if binary else "seconds listened"
+        ends = f"{signed_percent(lift.relative.low)} to {signed_percent(lift.relative.high)}"
+        rows.append((name, *means, signed_percent(lift.relative.value), ends, signed_percent(found.truth.lift)))
+    return rows
+
+
+def served_rows(served: Served) -> list[tuple[str, ...]]:
+    """Counts, rate and latency, as text."""
+    return [
+        ("recommendations", f"{served.recommendations:,}"),
+        ("events", f"{served.events:,}"),
+        ("errors", f"{served.errors:,}"),
+        ("recommendations/s", f"{served.a_second:,.0f}"),
+        (f"latency p50, {served.connections} at a time", f"{served.p50_ms:.1f} ms"),
+        (f"latency p99, {served.connections} at a time", f"{served.p99_ms:.1f} ms"),
+    ]
+
+
+def _never_shown_row(found: NeverShown) -> tuple[str, ...]:
+    back = found.lookback
+    robust = back.doubly_robust
+    estimates = (back.ips.value, back.self_normalised.value, robust.value if robust else None)
+    return found.policy, f"{back.support:.0%}", *map(_estimate, estimates), f"{found.truth:.2%}"
+
+
+def _estimate(found: Estimate | None) -> str:
+    if found is None or found.value is None or found.low is None or found.high is None:
+        return "-"
+    return f"{found.value:.2%} ±{(found.high - found.low) * 50:.2f}"
+
+
+def _mean(value: float | None, share: bool) -> str:
+    return "-" if value is None else f"{value:.3%}" if share else f"{value:.1f}"
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    shown = terminal.table(title, *columns)
+    shown.columns[-1].no_wrap = False  # what is said of a row may go on below
+    for row in rows:
+        shown.add_row(*row)
+    terminal.show(shown)

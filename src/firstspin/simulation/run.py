@@ -1,0 +1,215 @@
+"""The article's test run again, on make-believe people whose taste is known: from the plan to the verdict, end to end.
+
+newcomers -HTTP-> the real service -event store-> export -> attribute -> analyse -> verdict, beside the truth
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import uvloop
+from numpy.typing import NDArray
+
+from firstspin import bundle
+from firstspin.experiment.analyse import analyse
+from firstspin.experiment.attribution import Attributed, Counted, attribute_export, planned_outcomes
+from firstspin.experiment.events import KEY_BYTES, Secret, read_secret, scoped
+from firstspin.experiment.export import export
+from firstspin.experiment.plan import Plan, checked_plan, experiment_key, plan_rules, reads_at
+from firstspin.experiment.rules import Metric
+from firstspin.experiment.store import open_database
+from firstspin.experiment.verdict import Verdict
+from firstspin.records import InputError
+from firstspin.service.clock import set_clock
+from firstspin.simulation.client import Client
+from firstspin.simulation.days import Audience, Days, Lived, Progress, audience
+from firstspin.simulation.judged import NeverShown, TrueRates, never_shown, true_rates
+from firstspin.simulation.service import HOST, Premises, serving
+from firstspin.world import Newcomers, World, make_world, newcomers
+
+BEGINS: Final = date(2026, 1, 5)  # a Monday
+NEWCOMERS: Final = 3  # the random stream of a seed from which they come; the tables of its world come from others
+ARMS: Final = {"rule": 1.0, "model": 1.0}
+ARMS_ALIKE: Final = {"model-a": 1.0, "model-b": 1.0}
+METRICS: Final = (Metric("clicked", "binary"), Metric("seconds", "continuous", cap="p99", margin=0.05))
+BASELINE, EFFECT = 0.05, 0.087  # what the article's test looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How many newcomers come in how many days to the service of which seed; `alike`: both arms show the same.
+
+    `connections` are those to the service, over each of which one newcomer at a time is answered.
+    """
+
+    users: int = 100_000
+    days: int = 10
+    seed: int = 0
+    alike: bool = False
+    workers: int = 1
+    connections: int = 8
+
+
+class Served(msgspec.Struct, frozen=True):
+    """How the service did: recommendations a second while asked without pause, and how long one took to come back."""
+
+    recommendations: int
+    events: int
+    errors: int
+    a_second: float
+    p50_ms: float
+    p99_ms: float
+    connections: int
+
+
+class Simulated(msgspec.Struct, frozen=True):
+    """A simulated experiment: what was measured, and the truth of the world in which it was."""
+
+    experiment: str
+    users: int
+    days: int
+    seed: int
+    arms_alike: bool
+    served: Served
+    counted: Counted
+    verdict: Verdict
+    truth: TrueRates
+    never_shown: tuple[NeverShown, ...]
+
+
+def simulate(
+    bundle_path: Path, setting: Setting, folder: Path, *, now: Callable[[], int], progress: Progress
+) -> Simulated:
+    """Run a simulated experiment against the real service, and analyse what its event store holds.
+
+    Leaves in `folder` the sealed plan, the store, its export and `outcomes.parquet`, a row a user. `now` gives
+    nanoseconds that only ever grow. Raises InputError for a bundle trained on anything but the world of the seed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    world = make_world(setting.seed)
+    popular = _check_bundle(bundle_path, world)
+    plan = simulated_plan(setting)
+    premises = Premises(folder)
+    rng = np.random.default_rng([setting.seed, NEWCOMERS])
+    secret = read_secret(premises.secret, rng.bytes(KEY_BYTES))
+    progress("newcomers", 0.0)
+    come = audience(newcomers(world, setting.users, rng), setting.days, f"simulated-{setting.seed}", rng)
+    set_clock(premises.clock, datetime.combine(plan.starts_on, time(), UTC))
+    with serving(bundle_path, plan, premises, setting.workers) as port:
+        client = Client(HOST, port, setting.connections, now)
+        lived = uvloop.run(_live(client, plan, come, _genre_numbers(world), premises, progress))
+    progress("analysis", 1.0)
+    attributed = _attributed(premises, secret, plan)
+    outcomes = planned_outcomes(attributed, plan)
+    people = come.people.take(_rows(come, attributed, secret, plan))
+    return Simulated(
+        experiment=experiment_key(plan),
+        users=setting.users,
+        days=setting.days,
+        seed=setting.seed,
+        arms_alike=setting.alike,
+        served=_served(lived, setting),
+        counted=attributed.counted,
+        verdict=analyse(outcomes, plan_rules(plan), now=reads_at(plan)),
+        truth=_truth(people, attributed, plan, world),
+        never_shown=() if setting.alike else _looked_back(people, attributed, world, popular, rng),
+    )
+
+
+def simulated_plan(setting: Setting) -> Plan:
+    """The plan of the article's test: model against business rule, clicks decide, listening must not suffer."""
+    arms = ARMS_ALIKE if setting.alike else ARMS
+    return checked_plan(
+        Plan(
+            name="simulated",
+            starts_on=BEGINS,
+            control=next(iter(arms)),
+            arms=arms,
+            metrics=METRICS,
+            registrations_a_day=max(setting.users // setting.days, 1),
+            baseline=BASELINE,
+            minimum_effect=EFFECT,
+            days=setting.days,
+        )
+    )
+
+
+async def _live(
+    client: Client, plan: Plan, come: Audience, genre_of: Mapping[str, int], premises: Premises, progress: Progress
+) -> Lived:
+    await client.open()
+    try:
+        return await Days(client, plan, come, genre_of, lambda moment: set_clock(premises.clock, moment)).live(progress)
+    finally:
+        await client.close()
+
+
+def _check_bundle(path: Path, world: World) -> str:
+    """The bundle's most popular station. Raises InputError where its stations are not this world's."""
+    popular = bundle.load(path).catalogue.popular
+    if not popular or set(popular) - set(world.dial.stations):
+        raise InputError(f"{path} was not trained on the make-believe service of seed {world.seed}")
+    return popular[0].station_id
+
+
+def _genres(world: World) -> dict[str, str]:
+    return {station.station_id: station.genre for station in world.dial.stations}
+
+
+def _genre_numbers(world: World) -> dict[str, int]:
+    return {station: world.genres.index(genre) for station, genre in _genres(world).items()}
+
+
+def _attributed(premises: Premises, secret: Secret, plan: Plan) -> Attributed:
+    """The store's log as one row a user, kept as outcomes.parquet too."""
+    database = open_database(premises.store, secret)
+    try:
+        export(database, premises.folder, experiment_key(plan), arms=tuple(plan.arms))
+    finally:
+        database.close()
+    found = attribute_export(premises.folder, plan, until=reads_at(plan))
+    pq.write_table(found.table, premises.folder / "outcomes.parquet")
+    return found
+
+
+def _rows(come: Audience, attributed: Attributed, secret: Secret, plan: Plan) -> NDArray[np.int64]:
+    """Who of the audience each row is about; only who holds the store's secret can tell."""
+    scope = experiment_key(plan)
+    number = {scoped(secret.user_hash(user_id), scope): i for i, user_id in enumerate(come.user_ids)}
+    return np.array([number[key] for key in attributed.table["user_key"].to_pylist()], dtype=np.int64)
+
+
+def _truth(people: Newcomers, attributed: Attributed, plan: Plan, world: World) -> TrueRates:
+    genre_of = _genre_numbers(world)
+    would = {
+        arm: np.array([genre_of[best[0]] for best in attributed.table[f"candidates_{arm}"].to_pylist()], dtype=np.int64)
+        for arm in plan.arms
+    }
+    return true_rates(people, *would.values())
+
+
+def _looked_back(
+    people: Newcomers, attributed: Attributed, world: World, popular: str, rng: np.random.Generator
+) -> tuple[NeverShown, ...]:
+    return never_shown(people, attributed.table, ARMS, _genres(world), world.genres, popular, rng)
+
+
+def _served(lived: Lived, setting: Setting) -> Served:
+    p50, p99 = np.quantile(lived.took, (0.5, 0.99)) / 1e6 if lived.took else (0.0, 0.0)
+    a_second = len(lived.took) / lived.asking * 1e9 if lived.asking else 0.0
+    return Served(
+        recommendations=len(lived.took),
+        events=lived.events,
+        errors=lived.errors,
+        a_second=a_second,
+        p50_ms=float(p50),
+        p99_ms=float(p99),
+        connections=setting.connections,
+    )

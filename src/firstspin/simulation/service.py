@@ -1,0 +1,89 @@
+"""The real service, as a process of its own that lives as long as a simulation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from firstspin.experiment.plan import Plan, freeze
+from firstspin.records import InputError
+
+HOST: Final = "127.0.0.1"
+END_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Premises:
+    """The folder of a simulation, and what lies where in it."""
+
+    folder: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "experiment.toml"
+
+    @property
+    def clock(self) -> Path:
+        return self.folder / "clock"
+
+    @property
+    def secret(self) -> Path:
+        return self.folder / "events.secret"
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.folder / 'events.sqlite'}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "service.log"
+
+
+@contextmanager
+def serving(bundle: Path, plan: Plan, premises: Premises, workers: int) -> Iterator[int]:
+    """The port on which `firstspin serve` answers, running the plan by the clock of the premises.
+
+    At the end it is told to stop and has everything on the disk. Raises InputError where it does not start.
+    """
+    freeze(plan, premises.plan)
+    with premises.log.open("w") as log:
+        process = subprocess.Popen(
+            [*_command(bundle, premises), "--workers", str(workers)], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        with process:
+            try:
+                yield _port(process, premises)
+            finally:
+                process.terminate()
+                try:
+                    process.wait(END_SECONDS)
+                finally:
+                    process.kill()
+
+
+def _command(bundle: Path, premises: Premises) -> list[str]:
+    kept = [
+        "--events",
+        premises.store,
+        "--events-secret",
+        str(premises.secret),
+        "--state",
+        str(premises.folder / "state"),
+    ]
+    run = ["--experiment", str(premises.plan), "--clock", str(premises.clock)]
+    quiet = ["--port", "0", "--host", HOST, "--drain-delay", "0", "--log-level", "warning"]
+    return [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), *kept, *run, *quiet]
+
+
+def _port(process: subprocess.Popen[str], premises: Premises) -> int:
+    assert process.stdout is not None
+    announced = process.stdout.readline()  # nothing, where the process ended instead
+    if not announced:
+        said = premises.log.read_text(encoding="utf-8").strip().splitlines()
+        raise InputError(f"the simulated experiment's service did not start: {said[-1] if said else 'it said nothing'}")
+    return int(announced.rstrip("/\n").rsplit(":", 1)[1])
