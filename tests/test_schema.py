@@ -37,7 +37,8 @@ HOLDS = [
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
-PATHS = ("/invocations", "/v1/recommendations", "/v1/events", "/ping", "/metrics", "/openapi.json", "/")
+POSTS = ("/invocations", "/v1/recommendations", "/v1/explanations", "/v1/events")
+PATHS = (*POSTS, "/ping", "/metrics", "/openapi.json", "/report", "/")
 ADMIN_PATHS = ("/state", "/reload", "/rollback", "/erase")
 
 
@@ -78,7 +79,18 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     pack_with_further_fields(folder / "b")
     freeze(PLAN, folder / "experiment.toml")
     kept = ("--state", str(folder / "state"), "--events", f"sqlite:///{folder / 'events.sqlite'}")
-    options = (*kept, "--experiment", str(folder / "experiment.toml"), "--admin-port", "0", "--drain-delay", "0")
+    (folder / "report.html").write_text("<!doctype html><title>The study</title>", encoding="utf-8")
+    options = (
+        *kept,
+        "--report",
+        str(folder / "report.html"),
+        "--experiment",
+        str(folder / "experiment.toml"),
+        "--admin-port",
+        "0",
+        "--drain-delay",
+        "0",
+    )
     with serving(folder / "b", *options) as service:
         port = next(line["port"] for line in service.lines() if line["event"] == "admin port")
         yield Running(service, port)
@@ -114,7 +126,7 @@ def holds_an_age_with_a_point(body: object) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("path", "mode"), [(path, mode) for mode in GenerationMode for path in PATHS[: 3 if mode.is_negative else None]]
+    ("path", "mode"), [(path, mode) for mode in GenerationMode for path in (POSTS if mode.is_negative else PATHS)]
 )
 def test_what_the_description_allows_is_answered_and_nothing_is_a_5xx(
     running: Running, path: str, mode: GenerationMode
@@ -131,7 +143,7 @@ def test_the_admin_port_keeps_to_its_description(running: Running, path: str, mo
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("path", PATHS[:3])
+@pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_a_thousand_of_each(running: Running, path: str, mode: GenerationMode) -> None:
     conforms(running.service.port, path, mode, 1_000)
@@ -194,7 +206,7 @@ def test_every_subset_of_fields_at_length(running: Running) -> None:
 
 @settings(max_examples=5 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.sampled_from(PATHS[:3]),
+    st.sampled_from(POSTS),
     st.sampled_from(["application/json", "application/jsonlines", "text/csv", "text/plain", ""]),
     st.binary(max_size=60) | ANY.map(lambda told: json.dumps(told).encode()),
 )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from test_bundle import pack
 
 from firstspin import bundle
+from firstspin.explain import explain
 from firstspin.recommender import Recommender
 from firstspin.records import Registration, Station
 from firstspin.service.answers import Answers
@@ -144,6 +145,33 @@ class Six:
             {"genres": self.genres, "probabilities": (0.5, 0.25, 0.1, 1e-06, 0.0, 0.0), "source": source},
             bundle.Ranking,
         )
+
+
+def test_an_explanation_is_what_the_terminal_tells(app: App, folder: Path) -> None:
+    told = Registration(age=31, country="DE", genres=("Rock", "Jazz"))
+    expected = msgspec.json.encode(explain(Recommender(bundle.load(folder)), told))
+    reply = ask(app, "POST", "/v1/explanations", msgspec.json.encode(told))
+    assert (reply.status, reply.body) == (200, expected)
+    assert set(json.loads(reply.body)["genres"][0]["moved"]) == {"age", "country", "genres"}
+    assert ask(app, "POST", "/v1/explanations", b'{"instances":[{}]}').status == 422
+    assert ask(app, "POST", "/v1/explanations", b"31,,,", content_type="text/csv").status == 415
+
+
+def test_who_can_not_explain_says_so(folder: Path) -> None:
+    assert code(ask(new_app(), "POST", "/v1/explanations", b"{}")) == "no_model"
+    answer = json.loads(ask(new_app(without_model=True), "POST", "/v1/explanations", b"{}").body)
+    assert (answer["source"], answer["genres"]) == ("no-model", [])
+    loaded = bundle.load(folder)
+    broken = replace(loaded, predictor=Broken(loaded.predictor.encoder))
+    app = new_app()
+    app.serve(Serving(Answers(Recommender(broken)), Reader(), Reader(of_users=True)))
+    assert code(ask(app, "POST", "/v1/explanations", b'{"age":31}')) == "no_explanation"
+
+
+def test_the_report_is_shown_where_there_is_one(app: App) -> None:
+    assert ask(app, "GET", "/report").status == 404
+    reply = ask(new_app(report=b"<!doctype html>"), "GET", "/report")
+    assert (reply.status, reply.body, reply.content_type) == (200, b"<!doctype html>", b"text/html; charset=utf-8")
 
 
 def test_several_are_answered_in_order_as_each_alone(app: App) -> None:

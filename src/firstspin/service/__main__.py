@@ -86,6 +86,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--idle-seconds", type=float, default=75.0, help="how long a connection may rest between requests")
     add("--drain-delay", type=float, default=2.0, help="seconds from readiness off to the end, after SIGTERM")
     add("--trial-seconds", type=float, default=TRIAL_SECONDS, help="how long a new bundle may take to load")
+    add("--report", type=Path, help="page written by `firstspin report`, to be had at /report")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     for action in parser._actions:
         if (given := os.environ.get(f"FIRSTSPIN_{action.dest.upper()}")) is not None:
@@ -189,6 +190,7 @@ def _worker(
     keys = read_keys(options.keys) if options.keys else None
     experiment = running(read_plan(options.experiment)) if options.experiment else None
     now = read_clock(options.clock) if options.clock else _now
+    report = options.report.read_bytes() if options.report else b""
 
     def be_worker(slot: Slot, channel: socket.socket, first: Order | None) -> NoReturn:
         signal.set_wakeup_fd(-1)
@@ -204,6 +206,7 @@ def _worker(
                 Keys(keys, 1 / options.workers) if keys else None,
                 ledger,
                 further(options.workers, Market(stall, manners) if stall else None),
+                report,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))

@@ -16,10 +16,11 @@ from typing import Protocol
 
 import msgspec
 
+from firstspin.explain import Explanation, explain
 from firstspin.recommender import Recommender
 from firstspin.records import SHOWN_GENRES, Ranking, Recommendation, Registration, Station, normal
 from firstspin.service.metrics import SOURCES
-from firstspin.service.wire import Asked, Encoding, csv_row
+from firstspin.service.wire import Asked, Encoding, Refusal, csv_row
 from firstspin.stations import (
     CAROUSELS,
     SHOWN_STATIONS,
@@ -48,6 +49,9 @@ class Answering(Protocol):
 
     def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
         """The answers in the encoding of the question, in order, and the source of each."""
+
+    def explained(self, registration: Registration) -> bytes:
+        """Why the answer is as it is, as JSON. Refusal 503 while the model can't tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,13 @@ class Answers:
         if asked.encoding is Encoding.csv:
             return [(csv_row(ranking), ranking.source) for ranking in rankings]
         return [self.filled(*pair) for pair in zip(asked.registrations, rankings, strict=True)]
+
+    def explained(self, registration: Registration) -> bytes:
+        try:
+            return _encode(explain(self._recommender, registration))
+        except Exception as problem:
+            self._tell(problem)
+            raise Refusal(503, "no_explanation", "the model failed, and the rule answers in its place") from None
 
     def source(self, registration: Registration) -> str:
         """What will answer this registration."""
@@ -180,3 +191,6 @@ class NoModel:
         if asked.encoding is Encoding.csv:
             return [(csv_row(Ranking((), (), "no-model")), "no-model")] * len(asked.registrations)
         return [self.one(registration) for registration in asked.registrations]
+
+    def explained(self, registration: Registration) -> bytes:  # noqa: ARG002
+        return _encode(Explanation(self.model, "no-model", ()))

@@ -62,12 +62,16 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Whether to answer before there is a model, who may call `/v1`, what is kept there, and who has further paths."""
+    """Whether to answer before there is a model, who may call `/v1`, what is kept there, and what else is to be had.
+
+    `further` answers further paths; `report` is the study that led to the model, as a page.
+    """
 
     without_model: bool = False
     keys: Keys | None = None
     ledger: Ledger | None = None
     further: Further | None = None
+    report: bytes = b""
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -86,9 +90,11 @@ class App:
             "/invocations": ("POST", self._invocations),
             "/v1/recommendations": ("POST", self._recommendations),
             "/v1/events": ("POST", self._events),
+            "/v1/explanations": ("POST", self._explanation),
             "/openapi.json": ("GET", self._openapi),
             "/ping": ("GET", self._ping),
             "/metrics": ("GET", self._metrics),
+            "/report": ("GET", self._report),
             "/": ("GET", self._home),
         }
 
@@ -160,6 +166,18 @@ class App:
         ledger = self._policy.ledger
         answering = Assigned(serving.answering, ledger) if ledger else serving.answering
         return self._answered(request, serving, serving.reader_of_users, answering)
+
+    def _explanation(self, request: Request) -> Reply:
+        self._admit(request)
+        serving = self._now_serving()
+        if _encoding(request) is not Encoding.json:
+            raise Refusal(415, "unsupported_content_type", "an explanation is asked for as application/json")
+        asked = serving.reader.read(request.body, Encoding.json)
+        if not asked.alone:
+            raise Refusal(422, "invalid", "an explanation is for one registration")
+        if serving.least_age:
+            _check_ages(asked, serving.least_age)
+        return Reply(200, serving.answering.explained(asked.registrations[0]))
 
     def _answered(
         self, request: Request, serving: Serving, reader: Reader, answering: Answering
@@ -234,6 +252,11 @@ class App:
         serving = self._serving or Serving.nothing()
         return Reply(200, schema(serving.reader.extra))
 
+    def _report(self, request: Request) -> Reply:  # noqa: ARG002
+        if not self._policy.report:
+            raise Refusal(404, "not_found", "this service was started without a report")
+        return Reply(200, self._policy.report, HTML, SAFE)
+
     def _home(self, request: Request) -> Reply:  # noqa: ARG002
         return Reply(200, HOME, HTML, SAFE)
 
@@ -262,6 +285,9 @@ class Assigned:
 
     def one(self, registration: Registration) -> tuple[bytes, str]:
         return self._ledger.answer(self._answering, registration)
+
+    def explained(self, registration: Registration) -> bytes:
+        return self._answering.explained(registration)
 
     def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
         if asked.encoding is Encoding.csv:

@@ -23,7 +23,16 @@ else:
     prometheus_client = lazily("prometheus_client")
     core = lazily("prometheus_client.core")
 
-ROUTES: Final = ("/invocations", "/v1/recommendations", "/v1/events", "/ping", "/metrics", "page", "other")
+ROUTES: Final = (
+    "/invocations",
+    "/v1/recommendations",
+    "/v1/events",
+    "/v1/explanations",
+    "/ping",
+    "/metrics",
+    "page",
+    "other",
+)
 STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 500, 503, 507)
 SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model")
 HOPS: Final = ("read", "answer", "whole")

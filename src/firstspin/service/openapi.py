@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from firstspin.experiment.events import MAX_EVENTS, Result, SentEvent
+from firstspin.explain import Explanation
 from firstspin.lazily import lazily
 from firstspin.records import MAX_TEXT, Recommendation, Registration, with_further_fields
 from firstspin.service.wire import INSTANCES, MOST_INSTANCES, SPELLINGS, Encoding
@@ -35,7 +36,7 @@ def schema(extra: Mapping[str, str]) -> bytes:
     """The description of a service that asks the `extra` fields too, as JSON."""
     kinds = {"number": {"type": "number"}, "text": {"type": "string", "maxLength": MAX_TEXT}}
     further = {name: {"anyOf": [kinds["number"], kinds["text"], {"type": "null"}]} for name in extra}
-    described = [with_further_fields(tuple(extra)), Recommendation, SentEvent, Result]
+    described = [with_further_fields(tuple(extra)), Recommendation, Explanation, SentEvent, Result]
     _, found = msgspec.json.schema_components(described, ref_template="#/components/schemas/{name}")
     components = {name.removeprefix("firstspin.records."): part for name, part in found.items()}
     registration = components["Registration"]
@@ -78,6 +79,18 @@ def _paths() -> dict[str, Any]:
                 "security": [{}, {"key": []}],
             }
         },
+        "/v1/explanations": {
+            "post": {
+                "summary": "Say how much each answer of a newcomer moved each genre",
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": _named("Registration")}},
+                },
+                "responses": _responses("200", "The reasons.", "application/json", _named("Explanation")),
+                "security": [{}, {"key": []}],
+            }
+        },
+        "/report": {"get": _getting("The study that led to the model, where the service has it", "text/html")},
         "/ping": {"get": _getting("Ready", "application/json")},
         "/metrics": {"get": _getting("Counts for Prometheus", "text/plain")},
         "/openapi.json": {"get": _getting("This description", "application/json")},
