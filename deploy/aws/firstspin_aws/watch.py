@@ -1,0 +1,120 @@
+"""Who is woken when, and what they look at."""
+
+from __future__ import annotations
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as functions
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sns as sns
+from constructs import Construct
+
+from firstspin_aws.settings import Settings
+
+MINUTE = Duration.minutes(1)
+FELL_BACK = "fell_back"
+"""The event that cloud.gateway logs when the endpoint did not answer."""
+
+
+def _alarms_may_publish(scope: Construct, topic: sns.Topic) -> iam.PolicyStatement:
+    """A topic with a policy of its own has lost the permission that it has by default."""
+    return iam.PolicyStatement(
+        principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+        actions=["sns:Publish"],
+        resources=[topic.topic_arn],
+        conditions={"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}},
+    )
+
+
+class Watch(Construct):
+    """Alarms, told to one topic, and a dashboard."""
+
+    def __init__(self, scope: Construct, settings: Settings) -> None:
+        super().__init__(scope, "Watch")
+        self._settings = settings
+        self.topic = sns.Topic(self, "Topic", topic_name=f"{settings.name}-alarms", enforce_ssl=True)
+        self.topic.add_to_resource_policy(_alarms_may_publish(self, self.topic))
+        self._graphs: list[cloudwatch.IWidget] = []
+
+    def endpoint(self) -> list[str]:
+        """Watch the endpoint; the names of the alarms that take a release back."""
+        named = {"EndpointName": self._settings.name, "VariantName": self._settings.endpoint.variant}
+
+        def metric(name: str, statistic: str) -> cloudwatch.Metric:
+            return cloudwatch.Metric(
+                namespace="AWS/SageMaker", metric_name=name, dimensions_map=named, statistic=statistic, period=MINUTE
+            )
+
+        errors, latency = metric("Invocation5XXErrors", "Sum"), metric("ModelLatency", "p99")
+        most = self._settings.alarms.latency_p99_ms * 1000  # SageMaker counts microseconds
+        self._graph("Invocations", metric("Invocations", "Sum"), metric("InvocationsPerInstance", "Sum"))
+        self._graph("Time in the container (us)", metric("ModelLatency", "p50"), latency)
+        self._graph("Endpoint errors", errors, metric("Invocation4XXErrors", "Sum"))
+        self._alarm("endpoint-5xx", errors, 0, minutes=2)
+        self._alarm("endpoint-latency", latency, most, minutes=3)
+        return [self._name("endpoint-5xx"), self._name("endpoint-latency")]
+
+    def door(self, api: apigateway.RestApi) -> None:
+        """Watch the REST API."""
+        errors = api.metric_server_error(period=MINUTE, statistic="Sum")
+        self._graph("API requests", api.metric_count(period=MINUTE))
+        self._graph("API time (ms)", api.metric_latency(period=MINUTE, statistic="p99"))
+        self._graph("API errors", errors, api.metric_client_error(period=MINUTE, statistic="Sum"))
+        self._alarm("api-5xx", errors, 0, minutes=2)
+
+    def function(self, function: functions.Function, log: logs.LogGroup) -> None:
+        """Watch the Lambda: above all, what share of newcomers the fallback answers."""
+        logs.MetricFilter(
+            self,
+            "FellBack",
+            log_group=log,
+            filter_pattern=logs.FilterPattern.all_terms(FELL_BACK),
+            metric_namespace=self._settings.name,
+            metric_name=FELL_BACK,
+            metric_value="1",
+            default_value=0,
+        )
+        fell_back = cloudwatch.Metric(
+            namespace=self._settings.name, metric_name=FELL_BACK, statistic="Sum", period=Duration.minutes(5)
+        )
+        share = cloudwatch.MathExpression(
+            expression="IF(asked > 0, 100 * fell_back / asked, 0)",
+            using_metrics={
+                "fell_back": fell_back,
+                "asked": function.metric_invocations(period=Duration.minutes(5), statistic="Sum"),
+            },
+            label="answered by a fallback (%)",
+            period=Duration.minutes(5),
+        )
+        errors = function.metric_errors(period=MINUTE, statistic="Sum")
+        self._graph("Fallback (%)", share)
+        self._graph("Lambda errors and throttles", errors, function.metric_throttles(period=MINUTE))
+        self._alarm("fallback-share", share, self._settings.alarms.fallback_percent, minutes=1)
+        self._alarm("lambda-errors", errors, 0, minutes=2)
+
+    def dashboard(self) -> None:
+        """All graphs, two a row."""
+        rows = [self._graphs[i : i + 2] for i in range(0, len(self._graphs), 2)]
+        cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.name, widgets=rows)
+
+    def _graph(self, title: str, *metrics: cloudwatch.IMetric) -> None:
+        self._graphs.append(cloudwatch.GraphWidget(title=title, left=list(metrics), width=12))
+
+    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, *, minutes: int) -> None:
+        """Wakes after so many periods in a row above the threshold; no data is a quiet hour, not a fault."""
+        cloudwatch.Alarm(
+            self,
+            name,
+            alarm_name=self._name(name),
+            metric=metric,
+            threshold=threshold,
+            evaluation_periods=minutes,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        ).add_alarm_action(actions.SnsAction(self.topic))
+
+    def _name(self, name: str) -> str:
+        return f"{self._settings.name}-{name}"

@@ -1,0 +1,320 @@
+"""What the templates promise: who may do what, what scales at which figure, who gets in, who is woken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from app import build
+from aws_cdk.assertions import Match, Template
+from firstspin_aws.front import NETWORK
+from firstspin_aws.settings import DIRECT, TEN_SECONDS, Endpoint, Front, Scaling, Settings, SettingsError, read_settings
+
+HERE = Path(__file__).parent.parent
+USUAL = Settings()
+OTHER = Settings(
+    name="other",
+    endpoint=Endpoint(challenger_share=0.25),
+    scaling=Scaling(load_test_rps=400, load_test_seconds=0.02, safety=0.5, metric=TEN_SECONDS),
+    front=Front(route=DIRECT, consumers=("web", "mobile")),
+)
+UNMANAGED = replace(USUAL, name="unmanaged", endpoint=Endpoint(managed=False))
+TAKE_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", *NETWORK}
+
+
+@dataclass(frozen=True)
+class Made:
+    """The templates of one choice of settings."""
+
+    ground: Template
+    serving: Template
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    found = {}
+    for settings in (USUAL, OTHER, UNMANAGED):
+        folder = tmp_path_factory.mktemp(settings.name)
+        ground, serving = build(settings, folder)
+        found[settings.name] = Made(Template.from_stack(ground), Template.from_stack(serving), folder)
+    return found
+
+
+@pytest.fixture(params=[USUAL.name, OTHER.name, UNMANAGED.name])
+def each(request: pytest.FixtureRequest, made: dict[str, Made]) -> Made:
+    return made[request.param]
+
+
+@pytest.fixture
+def usual(made: dict[str, Made]) -> Made:
+    return made[USUAL.name]
+
+
+@pytest.fixture
+def other(made: dict[str, Made]) -> Made:
+    return made[OTHER.name]
+
+
+def statements(each: Made) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every statement of every role and of every door out of the network."""
+    for template in (each.ground, each.serving):
+        for name, resource in template.to_json()["Resources"].items():
+            properties = resource.get("Properties", {})
+            documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+            documents += [properties["PolicyDocument"]] if resource["Type"] == "AWS::EC2::VPCEndpoint" else []
+            for document in documents:
+                yield from ((name, statement) for statement in document["Statement"])
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+class TestRoles:
+    def test_no_action_is_given_by_pattern(self, each: Made) -> None:
+        given = [action for _, statement in statements(each) for action in listed(statement["Action"])]
+        assert given
+        assert [action for action in given if "*" in action] == []
+
+    def test_everything_stands_only_where_aws_knows_nothing_narrower(self, each: Made) -> None:
+        for name, statement in statements(each):
+            if statement["Effect"] == "Allow" and "*" in listed(statement["Resource"]):
+                assert set(listed(statement["Action"])) <= TAKE_NO_RESOURCE, name
+
+    def test_no_role_brings_a_managed_policy_along(self, each: Made) -> None:
+        for template in (each.ground, each.serving):
+            for role in template.find_resources("AWS::IAM::Role").values():
+                assert "ManagedPolicyArns" not in role["Properties"]
+            template.resource_count_is("AWS::IAM::Policy", 0)
+
+    def test_the_lambda_may_ask_one_endpoint_and_read_one_table(self, usual: Made) -> None:
+        (role,) = [
+            r for name, r in usual.serving.find_resources("AWS::IAM::Role").items() if name.startswith("Function")
+        ]
+        allowed = [
+            s for s in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"
+        ]
+        by_action = {action: s["Resource"] for s in allowed for action in listed(s["Action"])}
+        assert by_action.keys() == {
+            "sagemaker:InvokeEndpoint",
+            "dynamodb:GetItem",
+            "logs:CreateLogStream",
+            "logs:PutLogEvents",
+            *NETWORK,
+        }
+        assert by_action["sagemaker:InvokeEndpoint"]["Fn::Join"][1][-1].endswith(":endpoint/firstspin")
+
+    def test_the_lambdas_own_code_may_not_touch_the_network(self, usual: Made) -> None:
+        denied = [s for _, s in statements(usual) if s["Effect"] == "Deny"]
+        assert [set(s["Action"]) for s in denied] == [set(NETWORK)]
+        assert "lambda:SourceFunctionArn" in denied[0]["Condition"]["ArnEquals"]
+
+
+class TestScaling:
+    def test_the_target_is_what_one_instance_holds_a_minute_times_the_safety(self, usual: Made) -> None:
+        assert USUAL.scaling.target == 200 * 60 * 0.5
+        usual.serving.has_resource_properties(
+            "AWS::ApplicationAutoScaling::ScalingPolicy",
+            {
+                "PolicyType": "TargetTrackingScaling",
+                "TargetTrackingScalingPolicyConfiguration": {
+                    "TargetValue": 6000,
+                    "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+                    "ScaleOutCooldown": 60,
+                    "ScaleInCooldown": 600,
+                },
+            },
+        )
+
+    def test_by_ten_seconds_it_is_what_is_under_way_at_once(self, other: Made) -> None:
+        assert OTHER.scaling.target == 400 * 0.02 * 0.5
+        metric = {"PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"}
+        other.serving.all_resources_properties(
+            "AWS::ApplicationAutoScaling::ScalingPolicy",
+            {
+                "TargetTrackingScalingPolicyConfiguration": Match.object_like(
+                    {"TargetValue": 4, "PredefinedMetricSpecification": metric}
+                )
+            },
+        )
+
+    def test_each_variant_scales_by_itself_within_its_bounds(self, other: Made) -> None:
+        targets = other.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+        found = {target["Properties"]["ResourceId"] for target in targets}
+        assert found == {"endpoint/other/variant/current", "endpoint/other/variant/challenger"}
+        for target in targets:
+            assert (target["Properties"]["MinCapacity"], target["Properties"]["MaxCapacity"]) == (2, 10)
+
+    def test_instances_are_scaled_only_once_the_endpoint_is_there(self, usual: Made, made: dict[str, Made]) -> None:
+        (target,) = usual.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+        assert any(name.startswith("ModelEndpoint") for name in target["DependsOn"])
+        made["unmanaged"].serving.resource_count_is("AWS::SageMaker::Endpoint", 0)
+        made["unmanaged"].serving.resource_count_is("AWS::ApplicationAutoScaling::ScalingPolicy", 1)
+
+
+class TestModel:
+    def test_the_container_reaches_nothing(self, usual: Made) -> None:
+        usual.serving.all_resources_properties("AWS::SageMaker::Model", {"EnableNetworkIsolation": True})
+
+    def test_the_variants_share_as_the_settings_say(self, other: Made) -> None:
+        variant = {"InstanceType": "ml.c6i.large", "InitialInstanceCount": 2}
+        other.serving.has_resource_properties(
+            "AWS::SageMaker::EndpointConfig",
+            {
+                "ProductionVariants": [
+                    Match.object_like(variant | {"VariantName": "current", "InitialVariantWeight": 0.75}),
+                    Match.object_like(variant | {"VariantName": "challenger", "InitialVariantWeight": 0.25}),
+                ]
+            },
+        )
+
+    def test_a_release_is_taken_back_by_alarms_that_are_there(self, usual: Made) -> None:
+        (endpoint,) = usual.serving.find_resources("AWS::SageMaker::Endpoint").values()
+        release = endpoint["Properties"]["DeploymentConfig"]
+        named = {alarm["AlarmName"] for alarm in release["AutoRollbackConfiguration"]["Alarms"]}
+        alarms = usual.serving.find_resources("AWS::CloudWatch::Alarm")
+        assert named <= {alarm["Properties"]["AlarmName"] for alarm in alarms.values()}
+        routing = release["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+        assert routing["CanarySize"]["Value"] <= 50  # SageMaker's bound
+        assert endpoint["Properties"]["RetainAllVariantProperties"] is True
+
+
+class TestDoor:
+    def test_callers_are_known_by_iam_and_metered_by_a_key(self, each: Made) -> None:
+        each.serving.all_resources_properties(
+            "AWS::ApiGateway::Method", {"AuthorizationType": "AWS_IAM", "ApiKeyRequired": True, "HttpMethod": "POST"}
+        )
+
+    def test_stage_and_keys_are_throttled(self, other: Made) -> None:
+        settings = {"ThrottlingRateLimit": 500, "ThrottlingBurstLimit": 1000}
+        other.serving.has_resource_properties(
+            "AWS::ApiGateway::Stage", {"MethodSettings": [Match.object_like(settings)]}
+        )
+        other.serving.resource_count_is("AWS::ApiGateway::UsagePlan", 2)
+        other.serving.resource_count_is("AWS::ApiGateway::UsagePlanKey", 2)
+        other.serving.all_resources_properties(
+            "AWS::ApiGateway::UsagePlan",
+            {"Quota": {"Limit": 10_000_000, "Period": "DAY"}, "Throttle": {"RateLimit": 500, "BurstLimit": 1000}},
+        )
+
+    def test_the_lambda_ends_after_its_budget_and_before_api_gateway_gives_up(self, usual: Made) -> None:
+        (function,) = usual.serving.find_resources("AWS::Lambda::Function").values()
+        assert float(function["Properties"]["Environment"]["Variables"]["FIRSTSPIN_BUDGET"]) == USUAL.front.budget
+        assert USUAL.front.budget < function["Properties"]["Timeout"] < 29
+
+    def test_the_direct_route_has_no_lambda_and_passes_no_error_on(self, other: Made) -> None:
+        other.serving.resource_count_is("AWS::Lambda::Function", 0)
+        (method,) = other.serving.find_resources("AWS::ApiGateway::Method").values()
+        integration = method["Properties"]["Integration"]
+        uri = "".join(part for part in integration["Uri"]["Fn::Join"][1] if isinstance(part, str))
+        assert uri.endswith(":runtime.sagemaker:path/endpoints/other/invocations")
+        assert (integration["Type"], integration["IntegrationHttpMethod"]) == ("AWS", "POST")
+        failing = [answer for answer in integration["IntegrationResponses"] if answer["StatusCode"] != "200"]
+        assert failing
+        assert all("unavailable" in answer["ResponseTemplates"]["application/json"] for answer in failing)
+
+
+class TestNetwork:
+    def test_there_is_no_way_out(self, each: Made) -> None:
+        for kind in ("InternetGateway", "NatGateway", "Route", "EgressOnlyInternetGateway"):
+            each.ground.resource_count_is(f"AWS::EC2::{kind}", 0)
+
+    def test_two_doors_lead_to_what_the_lambda_needs(self, each: Made) -> None:
+        each.ground.resource_count_is("AWS::EC2::VPCEndpoint", 2)
+        doors = each.ground.find_resources("AWS::EC2::VPCEndpoint").values()
+        allowed = {d["Properties"]["PolicyDocument"]["Statement"][0]["Action"] for d in doors}
+        assert allowed == {"sagemaker:InvokeEndpoint", "dynamodb:GetItem"}
+
+    def test_the_lambda_lies_inside(self, usual: Made) -> None:
+        usual.serving.has_resource_properties(
+            "AWS::Lambda::Function",
+            {"VpcConfig": {"SubnetIds": Match.any_value(), "SecurityGroupIds": Match.any_value()}},
+        )
+
+
+class TestData:
+    def test_the_table_is_the_one_that_score_writes(self, each: Made) -> None:
+        each.ground.has_resource_properties(
+            "AWS::DynamoDB::Table",
+            {
+                "KeySchema": [
+                    {"AttributeName": "user_id", "KeyType": "HASH"},
+                    {"AttributeName": "version", "KeyType": "RANGE"},
+                ],
+                "TimeToLiveSpecification": {"AttributeName": "expires", "Enabled": True},
+            },
+        )
+
+    def test_buckets_are_closed_and_encrypted(self, each: Made) -> None:
+        closed = dict.fromkeys(
+            ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"], True
+        )
+        each.ground.all_resources_properties(
+            "AWS::S3::Bucket",
+            {"PublicAccessBlockConfiguration": closed, "BucketEncryption": Match.any_value()},
+        )
+
+    def test_events_go_to_a_folder_a_day(self, each: Made) -> None:
+        streams = each.ground.find_resources("AWS::KinesisFirehose::DeliveryStream").values()
+        prefixes = {s["Properties"]["ExtendedS3DestinationConfiguration"]["Prefix"] for s in streams}
+        assert prefixes == {f"{kind}/day=!{{timestamp:yyyy-MM-dd}}/" for kind in ("exposures", "events")}
+
+
+class TestAlarms:
+    @pytest.mark.parametrize("name", ["endpoint-5xx", "endpoint-latency", "api-5xx", "fallback-share", "lambda-errors"])
+    def test_someone_is_told(self, usual: Made, name: str) -> None:
+        usual.serving.has_resource_properties(
+            "AWS::CloudWatch::Alarm",
+            {"AlarmName": f"firstspin-{name}", "AlarmActions": [Match.any_value()], "TreatMissingData": "notBreaching"},
+        )
+
+    def test_latency_is_counted_in_microseconds(self, usual: Made) -> None:
+        usual.serving.has_resource_properties(
+            "AWS::CloudWatch::Alarm",
+            {"MetricName": "ModelLatency", "ExtendedStatistic": "p99", "Threshold": 50_000},
+        )
+
+    def test_the_fallback_is_counted_by_the_event_that_the_gateway_logs(self, usual: Made) -> None:
+        usual.serving.has_resource_properties("AWS::Logs::MetricFilter", {"FilterPattern": '"fell_back"'})
+        gateway = HERE.parent.parent / "src" / "firstspin" / "cloud" / "gateway.py"
+        assert '_log("fell_back"' in gateway.read_text(encoding="utf-8")
+
+
+def test_every_template_is_clean(made: dict[str, Made]) -> None:
+    templates = [str(path) for each in made.values() for path in each.folder.glob("*.template.json")]
+    assert len(templates) == 6
+    lint = [str(Path(sys.executable).with_name("cfn-lint")), *templates]
+    run = subprocess.run(lint, cwd=HERE, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+
+
+def test_nothing_is_an_asset(each: Made) -> None:
+    assert [path.name for path in each.folder.iterdir() if path.name.startswith("asset.")] == []
+
+
+def test_the_settings_of_the_file_are_those_of_the_code() -> None:
+    assert read_settings(HERE / "settings.toml") == USUAL
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nam = 'x'", "nam is no setting"),
+        ("[scaling]\nsaftey = 0.5", "scaling.saftey is no setting"),
+        ("[scaling]\nsafety = 1.5", "scaling.safety must be"),
+        ("[scaling]\nmetric = 'hour'", "scaling.metric must be"),
+        ("[scaling]\nload_test_rps = 0", "scaling.load_test_rps must be"),
+        ("[front]\nroute = 'ftp'", "front.route must be"),
+        ("[front]\nbudget = 40", "front.budget must be"),
+    ],
+)
+def test_a_setting_that_is_none_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        read_settings(tmp_path / "s.toml")
