@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -203,16 +205,44 @@ def test_case_17_idle_connections_are_bounded_and_a_new_client_is_served(service
 
 def test_case_16_a_burst_is_answered_or_told_to_come_back(service: Service, tmp_path: Path) -> None:
     shutil.copytree(service.bundle, tmp_path / "b")
-    with serving(tmp_path / "b", "--in-flight", "8", "--drain-delay", "0") as small, small.connect() as connection:
-        connection.sendall(request("POST", "/invocations", b'{"age":31}') * 100 + request("GET", "/ping"))
-        received = b""
-        while received.count(b"HTTP/1.1 ") < 101:
-            received += connection.recv(1_000_000)
-        replies = received.split(b"HTTP/1.1 ")[1:]
-        assert {part[:3] for part in replies} == {b"200", b"503"}
-        assert all(b"retry-after: 1\r\n" in part for part in replies if part[:3] == b"503")
-        assert replies[-1][:3] == b"200"  # /ping always gets through
+    with serving(tmp_path / "b", "--in-flight", "8", "--drain-delay", "0") as small, ExitStack() as stack:
+        connections = [stack.enter_context(small.connect()) for _ in range(41)]
+        assert {exchange(connection, request("GET", "/ping"))[0] for connection in connections} == {200}
+        os.killpg(small.process.pid, signal.SIGSTOP)  # so that all arrive in one turn of its loop
+        for connection in connections[:-1]:
+            connection.sendall(request("POST", "/invocations", b'{"age":31}'))
+        connections[-1].sendall(request("GET", "/ping"))
+        os.killpg(small.process.pid, signal.SIGCONT)
+        replies = [reply(connection) for connection in connections]
+        assert {status for status, _, _ in replies} == {200, 503}
+        assert all(headers["retry-after"] == "1" for status, headers, _ in replies if status == 503)
+        assert replies[-1][0] == 200  # /ping always gets through
         assert small.recommend(age=31)["source"] == "model"
+
+
+def test_many_requests_on_one_connection_are_all_answered_in_their_order(service: Service) -> None:
+    with service.connect() as connection:
+        asked = [request("POST", "/invocations", b'{"age":31}'), request("GET", "/ping"), request("GET", "/nowhere")]
+        connection.sendall(b"".join(asked) * 40)
+        answered = b""
+        while answered.count(b"HTTP/1.1 ") < 120 or not answered.endswith(b"}}"):
+            answered += connection.recv(1_000_000)
+        statuses = [part[:3] for part in answered.split(b"HTTP/1.1 ")[1:]]
+        assert statuses == [b"200", b"200", b"404"] * 40
+
+
+def test_what_comes_before_a_broken_request_is_still_answered(service: Service) -> None:
+    with service.connect() as connection:
+        connection.sendall(request("POST", "/invocations", b'{"age":31}') * 3 + b"no request at all\r\n\r\n")
+        answered = b"".join(iter(lambda: connection.recv(1_000_000), b""))
+        assert [part[:3] for part in answered.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"200", b"400"]
+
+
+def test_a_request_that_begins_behind_another_has_its_deadline_too(service: Service) -> None:
+    with service.connect() as connection:
+        connection.sendall(request("POST", "/invocations", b'{"age":31}') + b"POST /invocations HTTP/1.1\r\n")
+        assert reply(connection)[0] == 200
+        assert reply(connection)[0] == 408
 
 
 def test_an_offer_of_http_2_is_answered_in_http_1_1(service: Service) -> None:

@@ -55,7 +55,7 @@ def new_app(**policy: Any) -> App:
 
 def ask(app: App, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
     told = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    reply = app(Request(method, path, b"", told, body))
+    [reply] = app([Request(method, path, b"", told, body)])
     if isinstance(reply, Reply):
         return reply
 
@@ -141,10 +141,7 @@ class Six:
         self.encoder = encoder
 
     def rank_row(self, row: object, source: str) -> Any:  # noqa: ARG002
-        return msgspec.convert(
-            {"genres": self.genres, "probabilities": (0.5, 0.25, 0.1, 1e-06, 0.0, 0.0), "source": source},
-            bundle.Ranking,
-        )
+        return bundle.Ranking(self.genres, (0.5, 0.25, 0.1, 1e-06, 0.0, 0.0), source)
 
 
 def test_an_explanation_is_what_the_terminal_tells(app: App, folder: Path) -> None:

@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from math import nan
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ NUMBER, MISSING, HAT, CATEGORY, PICKED, RANK, COUNT = (
 )
 
 Row = NDArray[np.float64]
-Cells = Row | MutableSequence[float]
+Cells = MutableSequence[float]
 Answer = str | float | tuple[str, ...] | None
 
 
@@ -196,11 +196,18 @@ class Encoder:
 
     def matrix(self, registrations: Sequence[Registration]) -> NDArray[np.float64]:
         """Many registrations as rows (n, c), each the same to the bit as it is alone."""
-        rows = np.zeros((len(registrations), len(self.columns)))
-        for row, registration in zip(rows, registrations, strict=True):
+        return self.matrix_told(registrations)[0]
+
+    def matrix_told(self, registrations: Sequence[Registration]) -> tuple[NDArray[np.float64], list[bool]]:
+        """Many registrations as rows (n, c), and of each whether at least one answer is one that training has seen."""
+        width = len(self.columns)
+        rows, told = np.zeros((len(registrations), width)), [False] * len(registrations)
+        cells = cast("MutableSequence[float]", memoryview(rows.reshape(-1).data))
+        for n, registration in enumerate(registrations):
+            row = cells[n * width : (n + 1) * width]
             for name, write in self._writers:
-                write(row, getattr(registration, name, None))
-        return rows
+                told[n] |= write(row, getattr(registration, name, None))
+        return rows, told
 
     def knows(self, registration: Registration) -> bool:
         """Whether at least one answer is one that training has seen."""

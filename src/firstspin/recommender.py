@@ -42,13 +42,12 @@ class Recommender:
         """`rank` for many, in order, to the last bit the same, in a fraction of the time."""
         for start in range(0, len(registrations), BATCH):
             batch = registrations[start : start + BATCH]
-            by_model = self.bundle.predictor.rankings(batch)
-            for registration, ranking in zip(batch, by_model, strict=True):
-                source = self.source(registration)
-                if source == "under-age":
-                    yield self.by_rule(registration, source)
+            rows, told = self.bundle.predictor.encoder.matrix_told(batch)
+            for registration, known, ranking in zip(batch, told, self.bundle.predictor.rank_rows(rows), strict=True):
+                if self._under_age(registration):
+                    yield self.by_rule(registration, "under-age")
                 else:
-                    yield Ranking(ranking.genres, ranking.probabilities, source)
+                    yield Ranking(*ranking, "model" if known else "popular")
 
     def recommend(self, registration: Registration) -> Recommendation:
         """The whole answer: genres, stations, message, carousels."""

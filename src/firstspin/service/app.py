@@ -1,4 +1,4 @@
-"""Requests -> replies: which path does what. The hot path is one call from body to body; nothing here waits.
+"""Requests -> replies: which path does what. Nothing here waits, and all who ask in one turn are ranked together.
 
 A reply of several newcomers is made in pieces between which other requests are answered. Whatever goes wrong inside,
 the newcomer gets an answer whose `source` says so: no request is answered with a 5xx because of what it holds.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from asyncio import sleep
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from firstspin.records import Registration
 from firstspin.service.answers import Answering, NoModel
@@ -78,6 +78,16 @@ Further = Callable[["App", Request], Reply | Awaitable[Reply]]
 """Answers the paths that the app does not have. Raises Refusal for what it has not either."""
 
 
+class Asking(NamedTuple):
+    """Somebody asks about one newcomer and can be answered together with others; times in nanoseconds."""
+
+    answering: Answering
+    registration: Registration
+    read: int
+    route: str = "other"
+    start: int = 0
+
+
 class App:
     """The service's state, and its answer to any request."""
 
@@ -86,7 +96,7 @@ class App:
         self._tallies, self._tally = tallies, tally
         self._serving: Serving | None = None
         self.draining = False
-        self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply]]]] = {
+        self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]]] = {
             "/invocations": ("POST", self._invocations),
             "/v1/recommendations": ("POST", self._recommendations),
             "/v1/events": ("POST", self._events),
@@ -112,21 +122,30 @@ class App:
         """A request was turned away before it came here."""
         self._tally.request("other", status, 0)
 
-    def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
+    def __call__(self, requests: Sequence[Request]) -> list[Reply | Awaitable[Reply]]:
+        """Replies to the requests of one turn, in order."""
+        begun = [self._begin(request) for request in requests]
+        together = [one for one in begun if isinstance(one, Asking)]
+        answers = iter(self._answer_together(together))
+        return [next(answers) if isinstance(one, Asking) else one for one in begun]
+
+    def _begin(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
         start = self._now()
+        route = request.path if request.path in ROUTES else "page" if request.path in self._routes else "other"
         try:
             reply = self._routed(request)
         except Refusal as refusal:
             reply = _refused(refusal)
         except Exception as problem:
             reply = self._failed(problem)
-        route = request.path if request.path in ROUTES else "page" if request.path in self._routes else "other"
+        if isinstance(reply, Asking):
+            return reply._replace(route=route, start=start)
         if not isinstance(reply, Reply):
             return self._awaited(reply, route, start)
         self._tally.request(route, reply.status, self._now() - start)
         return reply
 
-    def _routed(self, request: Request) -> Reply | Awaitable[Reply]:
+    def _routed(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
         method, answer = self._routes.get(request.path, ("", None))
         if answer is None:
             if self._policy.further:
@@ -153,14 +172,16 @@ class App:
 
     # --------------------------------------------------------------------------------------------------- the hot path
 
-    def _invocations(self, request: Request) -> Reply | Awaitable[Reply]:
-        return self.answered(request, self._now_serving())
+    def _invocations(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
+        serving = self._now_serving()
+        return self._answered(request, serving, serving.reader, serving.answering)
 
     def answered(self, request: Request, serving: Serving) -> Reply | Awaitable[Reply]:
         """What `/invocations` would answer if it served this model."""
-        return self._answered(request, serving, serving.reader, serving.answering)
+        reply = self._answered(request, serving, serving.reader, serving.answering)
+        return self._answer(reply) if isinstance(reply, Asking) else reply
 
-    def _recommendations(self, request: Request) -> Reply | Awaitable[Reply]:
+    def _recommendations(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
         self._admit(request)
         serving = self._now_serving()
         ledger = self._policy.ledger
@@ -181,7 +202,7 @@ class App:
 
     def _answered(
         self, request: Request, serving: Serving, reader: Reader, answering: Answering
-    ) -> Reply | Awaitable[Reply]:
+    ) -> Reply | Awaitable[Reply] | Asking:
         start = self._now()
         asked = reader.read(request.body, _encoding(request))
         read = self._now()
@@ -189,13 +210,36 @@ class App:
         if serving.least_age:
             _check_ages(asked, serving.least_age)
         if asked.alone:
-            body, source = answering.one(asked.registrations[0])
-            self._tally.answer(source)
-            self._tally.took("answer", self._now() - read)
-            return Reply(200, body)
+            return Asking(answering, asked.registrations[0], read)
         if len(asked.registrations) <= AT_ONCE:
             return Reply(200, join(self._several(answering, asked), asked), asked.encoding.encode())
         return self._many(answering, asked)
+
+    def _answer_together(self, asking: Sequence[Asking]) -> list[Reply]:
+        """Everyone who asked in this turn: ranked in one go, so that the model is fetched into the caches once."""
+        if len(asking) < 2 or any(one.answering is not asking[0].answering for one in asking):
+            return [self._finished(one, self._answer(one)) for one in asking]
+        asked = Asked([one.registration for one in asking], Encoding.json)
+        try:
+            bodies = self._several(asking[0].answering, asked)
+        except Exception:  # again, one by one, so that it concerns nobody else
+            return [self._finished(one, self._answer(one)) for one in asking]
+        return [self._finished(one, Reply(200, body)) for one, body in zip(asking, bodies, strict=True)]
+
+    def _answer(self, one: Asking) -> Reply:
+        try:
+            body, source = one.answering.one(one.registration)
+        except Refusal as refusal:
+            return _refused(refusal)
+        except Exception as problem:
+            return self._failed(problem)
+        self._tally.answer(source)
+        self._tally.took("answer", self._now() - one.read)
+        return Reply(200, body)
+
+    def _finished(self, one: Asking, reply: Reply) -> Reply:
+        self._tally.request(one.route, reply.status, self._now() - one.start)
+        return reply
 
     def _several(self, answering: Answering, asked: Asked) -> list[bytes]:
         start = self._now()

@@ -4,15 +4,16 @@ httptools (Node's llhttp) parses, strictly; this file keeps the limits that no P
 for the head (431) and the body (413, before reading all), a deadline for the head, the body (408), an idle connection
 and a slow reader, a number of connections, and of requests answered in one turn of the loop (503 with Retry-After).
 
-Answering is mostly a matter of microseconds, so the handler is called where the request ends, without a task. It may
-return a future instead; requests behind it on the same connection then wait their turn.
+All requests that have arrived in one turn of the loop are handed over together when it ends: the model, too large for
+the nearest caches, is then fetched once for all of them. Answering is a matter of microseconds and needs no task; a
+handler may return a future instead. Either way the next request of the same connection waits until it is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, NamedTuple, cast
@@ -24,6 +25,7 @@ from firstspin.service.wire import LARGEST_BODY, Refusal
 JSON: Final = b"application/json"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 RETRY: Final = b"retry-after: 1\r\n"
+NEVER: Final = float("inf")
 
 _BEGIN: Final = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -47,7 +49,7 @@ class Reply(NamedTuple):
     headers: bytes = b""
 
 
-Handler = Callable[[Request], Reply | Awaitable[Reply]]
+Handler = Callable[[Sequence[Request]], Sequence[Reply | Awaitable[Reply]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Hub:
         self.connections: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}  # the longest idle first
         self.now = loop.time()  # as of the last sweep: near enough for deadlines
-        self.admitted = 0  # in this turn of the loop
+        self._asked: list[tuple[Connection, Request, bool]] = []  # in this turn of the loop
         self.head = b""  # further headers of every answer, each ended by CR LF
         self.closing = False  # every answer from now on is the connection's last
 
@@ -84,19 +86,23 @@ class Hub:
         """A connection to come."""
         return Connection(self)
 
-    def admit(self) -> bool:
-        """Whether there is room for one more request in this turn of the loop.
+    def ask(self, connection: Connection, request: Request, keep_alive: bool) -> bool:
+        """Have a request answered when this turn of the loop ends; False where there is no room for one more.
 
-        All requests that have arrived are answered one after the other in one turn; who would wait too long behind the
-        others is told to come back, which takes a tenth of the time.
+        Who would wait too long behind the others is told to come back, which takes a tenth of the time.
         """
-        if self.admitted == 0:
-            self.loop.call_soon(self._next_turn)
-        self.admitted += 1
-        return self.admitted <= self.limits.in_flight
+        if len(self._asked) >= self.limits.in_flight and request.path != "/ping":
+            return False
+        if not self._asked:
+            self.loop.call_soon(self._answer)
+        self._asked.append((connection, request, keep_alive))
+        return True
 
-    def _next_turn(self) -> None:
-        self.admitted = 0
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, []
+        replies = self.handler([request for _, request, _ in asked])
+        for (connection, request, keep_alive), reply in zip(asked, replies, strict=True):
+            connection.answer(reply, request.method, keep_alive)
 
     def sweep(self) -> None:
         """Close what is past its deadline. To be called about twice a second."""
@@ -128,18 +134,20 @@ class Connection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
+        "_begun",
         "_body",
         "_ending",
         "_head",
         "_headers",
+        "_held",
         "_hub",
         "_in_head",
+        "_owed",
         "_parser",
         "_paused",
         "_queue",
         "_refused",
         "_size",
-        "_task",
         "_transport",
         "_url",
         "deadline",
@@ -149,11 +157,12 @@ class Connection(asyncio.Protocol):
         self._hub = hub
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[tuple[Request, bool]] = deque()
-        self._task: asyncio.Future[Reply] | None = None
+        self._owed = False  # a request has been handed over and is not yet answered
+        self._held = False  # not reading on, because requests wait behind it
         self._refused: Refusal | None = None
         self._paused = False  # the client reads more slowly than we write
         self._ending = False  # the last answer is written; what still arrives is thrown away
-        self._in_head, self._head = True, 0
+        self._begun, self._in_head, self._head = False, True, 0
         self._url, self._headers, self._body, self._size = (
             b"",
             cast("dict[bytes, bytes]", {}),
@@ -169,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._hub.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._ending:
+        if self._ending or self._refused:
             return
         if self._in_head and self._too_long(data):
             self.refuse(Refusal(431, "header_too_large", f"headers may be {self._hub.limits.head} bytes in all"))
@@ -184,7 +193,7 @@ class Connection(asyncio.Protocol):
             self.refuse(self._refused)
 
     def eof_received(self) -> bool:
-        return self._task is not None  # who only half closed still gets the answer
+        return self._owed  # who only half closed still gets the answer
 
     def _stay(self, rest: bytes) -> None:
         """Somebody offers HTTP/2 or WebSocket: read the same request as HTTP/1.1, which a server may."""
@@ -218,9 +227,9 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------- the parser calls these
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._begun = self._in_head = True
         self._url, self._headers, self._body, self._size = b"", {}, [], 0
-        if self._task is None:
+        if not self._owed:
             self.deadline = self._hub.now + self._hub.limits.head_seconds
         self._hub.idle.pop(self, None)
 
@@ -232,12 +241,12 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._head = False, 0
-        if self._task is None:
+        if not self._owed:
             self.deadline = self._hub.now + self._hub.limits.body_seconds
         length = self._headers.get(b"content-length")
         if length is not None and int(length) > self._hub.limits.body:
             self._refused = self._too_large()
-        elif b"expect" in self._headers and self._task is None and not self._ending:
+        elif b"expect" in self._headers and not (self._owed or self._ending):
             self._transport.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -248,7 +257,7 @@ class Connection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        self._in_head = True
+        self._begun, self._in_head = False, True
         if self._refused or self._ending or self._parser.should_upgrade():
             return
         if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
@@ -259,40 +268,47 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode()
         request = Request(method, path.decode("latin-1"), query, self._headers, body)
         self._body = []
-        if self._task or self._queue or self._paused:
-            self._queue.append((request, self._parser.should_keep_alive()))
+        keep_alive = self._parser.should_keep_alive()
+        if self._owed or self._queue or self._paused:
+            self._queue.append((request, keep_alive))
+            self._held = True
             self._transport.pause_reading()
         else:
-            self._answer(request, self._parser.should_keep_alive())
+            self._ask(request, keep_alive)
 
     # -------------------------------------------------------------------------------------------------------- answering
 
-    def _answer(self, request: Request, keep_alive: bool) -> None:
-        hub = self._hub
-        if not hub.admit() and request.path != "/ping":
-            refusal = Refusal(503, "overloaded", "try again in a moment")
-            hub.refused(503)
-            self._write(Reply(503, refusal.body(), JSON, RETRY), request.method, keep_alive)
+    def _ask(self, request: Request, keep_alive: bool) -> None:
+        if self._hub.ask(self, request, keep_alive):
+            self._owed, self.deadline = True, NEVER
             return
-        reply = hub.handler(request)
-        if isinstance(reply, Reply):
-            self._write(reply, request.method, keep_alive)
-            return
-        self.deadline = float("inf")
-        self._task = asyncio.ensure_future(reply, loop=hub.loop)
-        self._task.add_done_callback(lambda task: self._done(task, request.method, keep_alive))
+        refusal = Refusal(503, "overloaded", "try again in a moment")
+        self._hub.refused(503)
+        self._write(Reply(503, refusal.body(), JSON, RETRY), request.method, keep_alive)
 
-    def _done(self, task: asyncio.Future[Reply], method: str, keep_alive: bool) -> None:
-        self._task = None
+    def answer(self, reply: Reply | Awaitable[Reply], method: str, keep_alive: bool) -> None:
+        """The request handed over is answered, or will be."""
+        if isinstance(reply, Reply):
+            self._done(reply, method, keep_alive)
+        else:
+            task = asyncio.ensure_future(reply, loop=self._hub.loop)
+            task.add_done_callback(lambda task: self._done(task.result(), method, keep_alive))
+
+    def _done(self, reply: Reply, method: str, keep_alive: bool) -> None:
+        self._owed = False
         if self._ending:
             return
-        self._write(task.result(), method, keep_alive)
-        self._answer_queue()
+        self._write(reply, method, keep_alive)
+        if self._held:
+            self._answer_queue()
+        if self._refused and not (self._owed or self._queue or self._ending):
+            self.refuse(self._refused)
 
     def _answer_queue(self) -> None:
-        while self._queue and not (self._task or self._paused or self._ending):
-            self._answer(*self._queue.popleft())
-        if not (self._queue or self._task or self._paused or self._ending):
+        while self._queue and not (self._owed or self._paused or self._ending):
+            self._ask(*self._queue.popleft())
+        if not (self._queue or self._owed or self._paused or self._ending):
+            self._held = False
             self._transport.resume_reading()
 
     def _write(self, reply: Reply, method: str, keep_alive: bool) -> None:
@@ -321,23 +337,25 @@ class Connection(asyncio.Protocol):
     @property
     def resting(self) -> bool:
         """Whether nothing of a request is here."""
-        return self._in_head and not (self._head or self._task or self._queue or self._paused)
+        return self._in_head and not (self._begun or self._head or self._owed or self._queue or self._paused)
 
     def _rest(self) -> None:
         """Between two requests, unless the next one has begun."""
-        if self._head or not self._in_head:
+        limits = self._hub.limits
+        if self._begun or self._head:
+            self.deadline = self._hub.now + (limits.head_seconds if self._in_head else limits.body_seconds)
             return
-        self.deadline = self._hub.now + self._hub.limits.idle_seconds
+        self.deadline = self._hub.now + limits.idle_seconds
         self._hub.idle[self] = None
 
     # ---------------------------------------------------------------------------------------------------------- ending
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer something that can't be served, and end the connection."""
-        self._hub.refused(refusal.status)
-        if self._task or self._queue:  # answers before this one are still owed, so this one can't be given
-            self.close()
+        """Answer something that can't be served, after all that came before it, and end the connection."""
+        self._refused = refusal
+        if self._owed or self._queue:
             return
+        self._hub.refused(refusal.status)
         headers = RETRY if refusal.status == 503 else b""
         self._write(Reply(refusal.status, refusal.body(), JSON, headers), "GET", keep_alive=False)
 
@@ -345,7 +363,7 @@ class Connection(asyncio.Protocol):
         """The deadline has passed."""
         if self._ending or self._paused or self in self._hub.idle:
             self._transport.abort()
-        elif self._in_head and not self._head:
+        elif self._in_head and not (self._begun or self._head):
             self.close()  # nothing was ever sent
         else:
             self.refuse(Refusal(408, "too_slow", "the request did not arrive in time"))
