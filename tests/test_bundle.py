@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import made_people
+import msgspec
 import numpy as np
 import pytest
 
 from firstspin import bundle
 from firstspin.models import registry
-from firstspin.records import InputError, Station
+from firstspin.records import Examples, InputError, Registration, Station, with_further_fields
 from firstspin.stations import Catalogue
 
 
-def pack(out: Path, model: str = "logistic", seed: int = 0) -> bundle.Bundle:
+def pack(out: Path, model: str = "logistic", seed: int = 0, *, knows_silence: bool = True) -> bundle.Bundle:
     examples = made_people.examples(120, seed)
     fitted = [registry.fit(name, examples, known_genres=made_people.GENRES) for name in (model, "popularity")]
     stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
@@ -29,6 +30,36 @@ def pack(out: Path, model: str = "logistic", seed: int = 0) -> bundle.Bundle:
         extra={},
         label={},
         data={"fingerprint": "f"},
+        scorecard=None,
+        knows_silence=knows_silence,
+    )
+
+
+EXTRA = {"device": "text", "visits": "number"}
+
+
+def pack_with_further_fields(out: Path) -> None:
+    """A bundle of a model that was told a device and a number of visits too."""
+    people = made_people.examples(120)
+    asked = with_further_fields(tuple(EXTRA))
+    registrations = tuple(
+        msgspec.convert(msgspec.to_builtins(told) | {"device": ("phone", "car")[i % 2], "visits": i % 7}, asked)
+        for i, told in enumerate(people.registrations)
+    )
+    told = Examples(people.user_ids, registrations, people.registered_at, people.genres, people.tops, people.shares)
+    fitted = [
+        registry.fit(name, told, known_genres=made_people.GENRES, extra=tuple(EXTRA))
+        for name in ("logistic", "popularity")
+    ]
+    stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
+    bundle.save(
+        out,
+        *fitted,
+        Catalogue.of(stations),
+        known_genres=made_people.GENRES,
+        extra=EXTRA,
+        label={},
+        data={},
         scorecard=None,
     )
 
@@ -143,3 +174,10 @@ def test_no_registration_of_a_real_person_is_in_the_bundle(tmp_path: Path) -> No
     told = [msg.registration for msg in packed.manifest.golden]
     assert told[0] == {"age": None, "genres": []}
     assert all(set(answer) == {"age", "genres"} for answer in told)
+
+
+def test_a_bundle_that_asks_more_answers_who_is_not_asked(tmp_path: Path) -> None:
+    pack_with_further_fields(tmp_path / "b")
+    loaded = bundle.load(tmp_path / "b")
+    assert loaded.manifest.extra == EXTRA
+    assert loaded.predictor.rank(Registration(age=31)).genres

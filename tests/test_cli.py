@@ -12,7 +12,7 @@ import made_people
 import made_tables
 import pyarrow.parquet as pq
 import pytest
-from test_bundle import pack
+from test_bundle import pack, pack_with_further_fields
 
 from firstspin import bundle
 from firstspin.cli import ledger
@@ -81,6 +81,7 @@ def test_train_packs_a_bundle_with_its_scorecard(made: Path, tmp_path: Path) -> 
     assert f"Bundle {loaded.id} (logistic)" in done.stdout
     assert loaded.manifest.scorecard is not None
     assert loaded.manifest.data["labelled"] == 60
+    assert not loaded.manifest.knows_silence  # everybody told a country
 
 
 def test_an_unknown_model_is_one_clear_line(made: Path, tmp_path: Path) -> None:
@@ -118,6 +119,17 @@ def test_recommend_explains_itself(made: Path) -> None:
     assert done.stdout.splitlines()[3].split() == ["genre", "told", "nothing", "age", "genres", "probability"]
     found = json.loads(firstspin(*words, "--json").stdout)
     assert found["genres"][0]["moved"].keys() == {"age", "genres"}
+
+
+def test_recommend_takes_answers_to_further_fields(tmp_path: Path) -> None:
+    pack_with_further_fields(tmp_path / "b")
+    words = ("recommend", "--bundle", tmp_path / "b", "--answer", "device=phone", "--answer", "visits=3", "--json")
+    assert json.loads(firstspin(*words).stdout)["source"] == "model"
+    moved = json.loads(firstspin(*words, "--explain").stdout)["genres"][0]["moved"]
+    assert moved.keys() == {"device", "visits"}
+    assert failed(*words[:3], "--answer", "shoe=1") == "this bundle does not ask 'shoe'; it asks device, visits"
+    assert failed(*words[:3], "--answer", "visits=many") == "visits 'many' is not a number"
+    assert firstspin(*words[:3], "--answer", "phone").returncode == 2
 
 
 def test_evaluate_says_what_questions_buy_and_report_shows_it(made: Path, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from itertools import product
 from pathlib import Path
 
 import made_people
+import numpy as np
 import pytest
 from test_bundle import pack
 
+from firstspin.explain import explain
 from firstspin.recommender import Recommender, top
 from firstspin.records import Registration
 
@@ -64,6 +66,21 @@ def test_the_whole_answer_is_full_and_never_twice_the_same(recommender: Recommen
     assert answer.message is not None
     assert answer.message.station_id == answer.stations[0].station_id
     assert answer.message.reason == "Because you picked Jazz"
+
+
+def test_of_people_who_tell_nothing_a_model_that_met_none_does_not_speak(tmp_path: Path) -> None:
+    met_none = Recommender(pack(tmp_path / "b", knows_silence=False))
+    shares = np.bincount(made_people.examples(120).tops) + 0.5
+    expected = sorted(zip(made_people.GENRES, shares / shares.sum(), strict=True), key=lambda pair: -pair[1])
+    for nothing in (Registration(), Registration(gender="unheard of", genres=("Polka",))):
+        ranking = met_none.rank(nothing)
+        assert ranking == next(met_none.rankings([nothing]))
+        assert (ranking.source, ranking.genres) == ("popular", tuple(genre for genre, _ in expected))
+        assert ranking.probabilities == pytest.approx([share for _, share in expected], abs=1e-6)
+        explained = explain(met_none, nothing)
+        assert [reason.probability for reason in explained.genres] == list(ranking.probabilities)
+        assert not any(any(reason.moved.values()) for reason in explained.genres)
+    assert met_none.rank(Registration(age=31)).source == "model"
 
 
 def test_top_keeps_the_best(recommender: Recommender) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import made_people
-import msgspec
 import pytest
 import requests
 import schemathesis
@@ -21,16 +20,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from made_service import Service, exchange, request, serving
 from schemathesis import GenerationMode, checks
+from test_bundle import pack_with_further_fields
 from test_v1 import PLAN
 
-from firstspin import bundle
 from firstspin.experiment.plan import freeze
-from firstspin.models import registry
-from firstspin.records import Examples, Station, with_further_fields
-from firstspin.stations import Catalogue
 
 EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "40"))
-EXTRA = {"device": "text", "visits": "number"}
 HOLDS = [
     checks.not_a_server_error,
     checks.status_code_conformance,
@@ -45,32 +40,6 @@ ADMIN_PATHS = ("/state", "/reload", "/rollback", "/erase")
 class Running(NamedTuple):
     service: Service
     admin_port: int
-
-
-def pack_with_further_fields(out: Path) -> None:
-    """A bundle of a model that was told a device and a number of visits too."""
-    people = made_people.examples(120)
-    asked = with_further_fields(tuple(EXTRA))
-    registrations = tuple(
-        msgspec.convert(msgspec.to_builtins(told) | {"device": ("phone", "car")[i % 2], "visits": i % 7}, asked)
-        for i, told in enumerate(people.registrations)
-    )
-    told = Examples(people.user_ids, registrations, people.registered_at, people.genres, people.tops, people.shares)
-    fitted = [
-        registry.fit(name, told, known_genres=made_people.GENRES, extra=tuple(EXTRA))
-        for name in ("logistic", "popularity")
-    ]
-    stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
-    bundle.save(
-        out,
-        *fitted,
-        Catalogue.of(stations),
-        known_genres=made_people.GENRES,
-        extra=EXTRA,
-        label={},
-        data={},
-        scorecard=None,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,8 @@ class Manifest(msgspec.Struct, frozen=True):
     scorecard: dict[str, object] | None
     golden: tuple[Golden, ...]
     files: dict[str, FileProof]
+    knows_silence: bool = True
+    """Whether training saw people who told nothing, so that the model can speak of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def save(
     label: dict[str, object],
     data: dict[str, object],
     scorecard: dict[str, object] | None,
+    knows_silence: bool = True,
 ) -> Bundle:
     """Write a bundle beside `out`, load it as a check, then rename it into place; a bundle already there is replaced.
 
@@ -131,6 +134,7 @@ def save(
             scorecard=scorecard,
             golden=_golden(predictor),
             files={path.name: _proof(path) for path in sorted(beside.iterdir())},
+            knows_silence=knows_silence,
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         (beside / MANIFEST).write_bytes(encoded)

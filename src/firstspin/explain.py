@@ -49,7 +49,7 @@ def explain(recommender: Recommender, registration: Registration, shown: int = S
     """
     source = recommender.source(registration)
     predictor = recommender.bundle.predictor
-    if source == "under-age":
+    if recommender.ruled(source):
         predictor, registration = recommender.bundle.rule, Registration(genres=registration.genres)
     answers = given(registration, dict.fromkeys(predictor.encoder.questions))
     chances = _with_every_part(predictor, registration, answers)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from firstspin.lazily import lazily
-from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration
+from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration, with_further_fields
 
 if TYPE_CHECKING:
     from firstspin import (
@@ -251,14 +252,16 @@ def report(
 # ----------------------------------------------------------------------------------- bundle -> answers
 
 
-def recommend(path: Path, registration: Registration) -> Recommendation:
-    """One answer."""
-    return recommender.Recommender(bundle.load(path)).recommend(registration)
+def recommend(path: Path, registration: Registration, further: Mapping[str, str] | None = None) -> Recommendation:
+    """One answer; `further` fields are answered in text. Raises InputError for one that the bundle doesn't ask."""
+    answering = recommender.Recommender(bundle.load(path))
+    return answering.recommend(_with_further(registration, further or {}, answering.bundle.manifest.extra))
 
 
-def explain(path: Path, registration: Registration) -> reasons.Explanation:
-    """Why one answer is as it is: how much each answer given moved each genre shown."""
-    return reasons.explain(recommender.Recommender(bundle.load(path)), registration)
+def explain(path: Path, registration: Registration, further: Mapping[str, str] | None = None) -> reasons.Explanation:
+    """Why one answer is as it is: how much each answer given moved each genre shown; `further` as in `recommend`."""
+    answering = recommender.Recommender(bundle.load(path))
+    return reasons.explain(answering, _with_further(registration, further or {}, answering.bundle.manifest.extra))
 
 
 def score(
@@ -289,6 +292,19 @@ def score(
 
 
 # ---------------------------------------------------------------------------------------------- inside
+
+
+def _with_further(registration: Registration, further: Mapping[str, str], kinds: Mapping[str, str]) -> Registration:
+    """The registration with more answers, each a number or text as training saw it."""
+    told: dict[str, object] = {}
+    for name, answer in further.items():
+        if name not in kinds:
+            raise InputError(f"this bundle does not ask {name!r}; it asks {', '.join(kinds) or 'no further field'}")
+        try:
+            told[name] = float(answer) if kinds[name] == ingest.NUMBER else answer
+        except ValueError:
+            raise InputError(f"{name} {answer!r} is not a number") from None
+    return msgspec.convert(msgspec.to_builtins(registration) | told, with_further_fields(tuple(kinds)))
 
 
 @contextmanager
@@ -347,7 +363,14 @@ def _pack(
         label=dataset.rule.state(),
         data=_about(dataset),
         scorecard=card.headline() if card else None,
+        knows_silence=_knows_silence(fitted.encoder, dataset.examples),
     )
+
+
+def _knows_silence(encoder: features.Encoder, examples: Examples) -> bool:
+    """Whether people enough told nothing, for a model to have learned what they play."""
+    silent_people = (told for told in examples.registrations if not encoder.knows(told))
+    return len(list(islice(silent_people, features.OFTEN_ENOUGH))) == features.OFTEN_ENOUGH
 
 
 def _what_questions_buy(

@@ -3,7 +3,8 @@
 `source` says what answered:
 
 - `model`: the bundle's model;
-- `popular`: nothing usable was told, so what the model expects of people who told nothing;
+- `popular`: nothing usable was told, so what the model expects of people who told nothing; where training saw nobody
+  like that, what is popular over all, since the model would only guess;
 - `under-age`: the age is under the configured one: the business rule on the picks alone, age and gender unused;
 - `rule`: the model failed: the business rule on the picks.
 """
@@ -36,7 +37,8 @@ class Recommender:
         if self._under_age(registration):
             return self.by_rule(registration, "under-age")
         row, told = self.bundle.predictor.encoder.encode_told(registration)
-        return self.bundle.predictor.rank_row(row, "model" if told else "popular")
+        source = "model" if told else "popular"
+        return self.by_rule(registration, source) if self.ruled(source) else self.bundle.predictor.rank_row(row, source)
 
     def rankings(self, registrations: Sequence[Registration]) -> Iterator[Ranking]:
         """`rank` for many, in order, to the last bit the same, in a fraction of the time."""
@@ -44,10 +46,11 @@ class Recommender:
             batch = registrations[start : start + BATCH]
             rows, told = self.bundle.predictor.encoder.matrix_told(batch)
             for registration, known, ranking in zip(batch, told, self.bundle.predictor.rank_rows(rows), strict=True):
-                if self._under_age(registration):
-                    yield self.by_rule(registration, "under-age")
+                source = "under-age" if self._under_age(registration) else "model" if known else "popular"
+                if self.ruled(source):
+                    yield self.by_rule(registration, source)
                 else:
-                    yield Ranking(*ranking, "model" if known else "popular")
+                    yield Ranking(*ranking, source)
 
     def recommend(self, registration: Registration) -> Recommendation:
         """The whole answer: genres, stations, message, carousels."""
@@ -61,6 +64,10 @@ class Recommender:
     def by_rule(self, registration: Registration, source: str = "rule") -> Ranking:
         """The business rule on the picks alone."""
         return self.bundle.rule.rank(Registration(genres=registration.genres), source)
+
+    def ruled(self, source: str) -> bool:
+        """Whether the business rule answers what has this source."""
+        return source == "under-age" or (source == "popular" and not self.bundle.manifest.knows_silence)
 
     def source(self, registration: Registration) -> str:
         """What will answer this registration."""

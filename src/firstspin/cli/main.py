@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -171,25 +172,28 @@ def recommend(
     gender: Annotated[str | None, typer.Option(help="Gender as told.")] = None,
     country: Annotated[str | None, typer.Option(help="Country as told.")] = None,
     genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
+    answer: Annotated[
+        list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; once for each.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say how much each answer moved each genre.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer one newcomer in the terminal."""
-    registration = _registration(age, gender, country, genres)
+    registration, further = _registration(age, gender, country, genres), _answers(answer or ())
     if explain:
-        reasons.show(pipeline.explain(bundle, registration), as_json=as_json)
+        reasons.show(pipeline.explain(bundle, registration, further), as_json=as_json)
         return
-    answer = pipeline.recommend(bundle, registration)
+    found = pipeline.recommend(bundle, registration, further)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return
-    terminal.out.print(f"model {answer.model}, answered by: {answer.source}", markup=False)
+    terminal.out.print(f"model {found.model}, answered by: {found.source}", markup=False)
     shown = terminal.table("", "genre", "probability")
-    for genre in answer.genres:
+    for genre in found.genres:
         shown.add_row(genre.genre, f"{genre.probability:.3f}")
     terminal.out.print(shown)
-    if answer.message:
-        terminal.out.print(f"\n{answer.message.title}. {answer.message.reason}.", markup=False)
+    if found.message:
+        terminal.out.print(f"\n{found.message.title}. {found.message.reason}.", markup=False)
     terminal.next_step(f"firstspin serve --bundle {bundle}")
 
 
@@ -278,6 +282,14 @@ def _moment(text: str) -> datetime:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a date or time like 2026-01-31") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
+
+
+def _answers(told: Iterable[str]) -> dict[str, str]:
+    """`device=phone` as a field and its answer."""
+    pairs = [pair.partition("=") for pair in told]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not FIELD=ANSWER", param_hint="--answer")
+    return {name: answer for name, _, answer in pairs}
 
 
 def _registration(age: int | None, gender: str | None, country: str | None, genres: str) -> Registration:
