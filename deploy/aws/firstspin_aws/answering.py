@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aws_cdk import ArnFormat, CfnParameter, CfnTag, Stack
+from aws_cdk import CfnParameter, CfnTag, Stack
 from aws_cdk import aws_applicationautoscaling as scaling
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
@@ -28,7 +27,6 @@ class Model(Construct):
         stack = Stack.of(self)
         image = CfnParameter(stack, "ImageTag", description="Tag of the image in the repository of the ground stack")
         self._image = f"{ground.repository.repository_uri}:{image.value_as_string}"
-        self._role = self._execution_role()
         share = settings.endpoint.challenger_share
         variants = [self._variant(settings.endpoint.variant, "ModelKey", 1 - share)]
         if share:
@@ -52,7 +50,7 @@ class Model(Construct):
         model = sagemaker.CfnModel(
             self,
             name,
-            execution_role_arn=self._role.role_arn,
+            execution_role_arn=self._ground.model_role.role_arn,
             enable_network_isolation=True,  # the container only answers; SageMaker itself fetches the model
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
                 image=self._image,
@@ -65,37 +63,6 @@ class Model(Construct):
             instance_type=self._settings.endpoint.instance,
             initial_instance_count=self._settings.scaling.least_instances,
             initial_variant_weight=weight,
-        )
-
-    def _execution_role(self) -> iam.Role:
-        stack, ground = Stack.of(self), self._ground
-        logs = stack.format_arn(
-            service="logs",
-            resource="log-group",
-            resource_name=f"/aws/sagemaker/Endpoints/{self._settings.name}*",
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        )
-        statements = [
-            iam.PolicyStatement(actions=["s3:GetObject"], resources=[ground.artifacts.arn_for_objects("models/*")]),
-            iam.PolicyStatement(
-                actions=["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-                resources=[ground.repository.repository_arn],
-            ),
-            iam.PolicyStatement(
-                actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-                resources=[logs],
-            ),
-            iam.PolicyStatement(  # neither of the two takes a resource
-                actions=["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"], resources=["*"]
-            ),
-        ]
-        return iam.Role(
-            self,
-            "Role",
-            assumed_by=iam.ServicePrincipal(
-                "sagemaker.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": stack.account}}
-            ),
-            inline_policies={"answer": iam.PolicyDocument(statements=statements)},
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import ArnFormat, CfnOutput, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
@@ -46,6 +46,7 @@ class Ground(Stack):
             time_to_live_attribute="expires",
             removal_policy=RemovalPolicy.DESTROY,  # `firstspin score` makes it anew
         )
+        self.model_role, training_role = self._model_role(), self._training_role()
         self._deliveries()
         self.vpc = ec2.Vpc(
             self,
@@ -62,6 +63,14 @@ class Ground(Stack):
             self, "Inside", vpc=self.vpc, allow_all_outbound=False, description="The Lambda, and what it may reach"
         )
         self._doors()
+        for name, value in {
+            "ImageRepository": self.repository.repository_uri,
+            "ArtifactsBucket": self.artifacts.bucket_name,
+            "ModelRoleArn": self.model_role.role_arn,
+            "TrainingRoleArn": training_role.role_arn,
+            "ScoresTable": self.table.table_name,
+        }.items():
+            CfnOutput(self, name, value=value)
 
     def _bucket(self, name: str, *, versioned: bool = False) -> s3.Bucket:
         return s3.Bucket(
@@ -72,6 +81,51 @@ class Ground(Stack):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             lifecycle_rules=[s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))],
+        )
+
+    def _model_role(self) -> iam.Role:
+        """What an endpoint may: fetch its model and its image, and write its log."""
+        model = iam.PolicyStatement(actions=["s3:GetObject"], resources=[self.artifacts.arn_for_objects("models/*")])
+        return self._sagemaker_role("ModelRole", f"/aws/sagemaker/Endpoints/{self.settings.name}*", [model])
+
+    def _training_role(self) -> iam.Role:
+        """What a training job may: read the tables below data/, leave its model below models/, and write its log."""
+        objects = self.artifacts.arn_for_objects
+        return self._sagemaker_role(
+            "TrainingRole",
+            "/aws/sagemaker/TrainingJobs*",
+            [
+                iam.PolicyStatement(actions=["s3:GetObject"], resources=[objects("data/*")]),
+                iam.PolicyStatement(
+                    actions=["s3:ListBucket"],
+                    resources=[self.artifacts.bucket_arn],
+                    conditions={"StringLike": {"s3:prefix": ["data/*"]}},
+                ),
+                iam.PolicyStatement(actions=["s3:PutObject"], resources=[objects("models/*")]),
+            ],
+        )
+
+    def _sagemaker_role(self, name: str, log: str, own: list[iam.PolicyStatement]) -> iam.Role:
+        logs = self.format_arn(
+            service="logs", resource="log-group", resource_name=log, arn_format=ArnFormat.COLON_RESOURCE_NAME
+        )
+        image = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        written = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+        statements = [
+            *own,
+            iam.PolicyStatement(actions=image, resources=[self.repository.repository_arn]),
+            iam.PolicyStatement(actions=written, resources=[logs]),
+            iam.PolicyStatement(  # neither of the two takes a resource
+                actions=["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"], resources=["*"]
+            ),
+        ]
+        return iam.Role(
+            self,
+            name,
+            assumed_by=iam.ServicePrincipal(
+                "sagemaker.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": self.account}}
+            ),
+            inline_policies={"work": iam.PolicyDocument(statements=statements)},
         )
 
     def _deliveries(self) -> None:

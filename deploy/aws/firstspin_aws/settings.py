@@ -20,8 +20,8 @@ class SettingsError(Exception):
 class Endpoint:
     """What answers."""
 
-    managed: bool = True
-    variant: str = "current"
+    managed: bool = False
+    variant: str = "AllTraffic"
     instance: str = "ml.c6i.large"
     challenger_share: float = 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from firstspin_aws.front import NETWORK
 from firstspin_aws.settings import DIRECT, TEN_SECONDS, Endpoint, Front, Scaling, Settings, SettingsError, read_settings
 
 HERE = Path(__file__).parent.parent
-USUAL = Settings()
+USUAL = Settings(endpoint=Endpoint(managed=True))
 OTHER = Settings(
     name="other",
-    endpoint=Endpoint(challenger_share=0.25),
+    endpoint=Endpoint(managed=True, challenger_share=0.25),
     scaling=Scaling(load_test_rps=400, load_test_seconds=0.02, safety=0.5, metric=TEN_SECONDS),
     front=Front(route=DIRECT, consumers=("web", "mobile")),
 )
-UNMANAGED = replace(USUAL, name="unmanaged", endpoint=Endpoint(managed=False))
+UNMANAGED = Settings(name="unmanaged")
 TAKE_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", *NETWORK}
 
 
@@ -147,7 +147,7 @@ class TestScaling:
     def test_each_variant_scales_by_itself_within_its_bounds(self, other: Made) -> None:
         targets = other.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
         found = {target["Properties"]["ResourceId"] for target in targets}
-        assert found == {"endpoint/other/variant/current", "endpoint/other/variant/challenger"}
+        assert found == {"endpoint/other/variant/AllTraffic", "endpoint/other/variant/challenger"}
         for target in targets:
             assert (target["Properties"]["MinCapacity"], target["Properties"]["MaxCapacity"]) == (2, 10)
 
@@ -168,7 +168,7 @@ class TestModel:
             "AWS::SageMaker::EndpointConfig",
             {
                 "ProductionVariants": [
-                    Match.object_like(variant | {"VariantName": "current", "InitialVariantWeight": 0.75}),
+                    Match.object_like(variant | {"VariantName": "AllTraffic", "InitialVariantWeight": 0.75}),
                     Match.object_like(variant | {"VariantName": "challenger", "InitialVariantWeight": 0.25}),
                 ]
             },
@@ -299,7 +299,7 @@ def test_nothing_is_an_asset(each: Made) -> None:
 
 
 def test_the_settings_of_the_file_are_those_of_the_code() -> None:
-    assert read_settings(HERE / "settings.toml") == USUAL
+    assert read_settings(HERE / "settings.toml") == Settings()
 
 
 @pytest.mark.parametrize(
@@ -318,3 +318,9 @@ def test_a_setting_that_is_none_is_named(tmp_path: Path, text: str, said: str) -
     (tmp_path / "s.toml").write_text(text)
     with pytest.raises(SettingsError, match=said):
         read_settings(tmp_path / "s.toml")
+
+
+def test_a_model_that_is_shipped_by_command_has_its_role_and_its_place(made: dict[str, Made]) -> None:
+    outputs = made["unmanaged"].ground.to_json()["Outputs"]
+    assert {"ImageRepository", "ArtifactsBucket", "ModelRoleArn", "TrainingRoleArn", "ScoresTable"} <= outputs.keys()
+    made["unmanaged"].serving.resource_count_is("AWS::SageMaker::Model", 0)
