@@ -64,7 +64,7 @@ def pack_with_further_fields(out: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("model", ["logistic", "popularity"])
+@pytest.mark.parametrize("model", ["logistic", "popularity", "forest", "network"])
 def test_what_is_loaded_answers_as_what_was_packed(tmp_path: Path, model: str) -> None:
     packed = pack(tmp_path / "b", model)
     loaded = bundle.load(tmp_path / "b")

@@ -19,9 +19,9 @@ from firstspin.records import Registration, with_further_fields
 ANSWERS = ("age", "gender", "country", "genres")
 
 
-@pytest.fixture(scope="module")
-def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    return Recommender(pack(tmp_path_factory.mktemp("explain") / "b"))
+@pytest.fixture(scope="module", params=["logistic", "forest", "network"])
+def recommender(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Recommender:
+    return Recommender(pack(tmp_path_factory.mktemp("explain") / "b", request.param))
 
 
 newcomers = st.builds(

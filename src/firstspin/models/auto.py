@@ -1,10 +1,9 @@
-"""The model to ship: chosen by cross-validation among a logistic model, trees and both together, and never one that
-the business rule beats on people it has not learned from."""
+"""The model to ship: a team of models whose parts are learned on people kept aside, and never one that the business
+rule beats there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,75 +11,88 @@ from scipy.optimize import minimize
 
 from firstspin.models.boosting import boosting
 from firstspin.models.logistic import logistic
+from firstspin.models.network import network
 from firstspin.models.popularity import popularity
 from firstspin.models.predictor import Array, Scorer, log_probabilities, order
 from firstspin.models.scorers import Blend
-from firstspin.models.task import Indexes, Task, folds, log_loss
+from firstspin.models.task import Indexes, Task, folds, log_losses
 
 TRAINERS: Final[Mapping[str, Callable[[Task], Scorer]]] = {
     "popularity": popularity,  # in a team, it pulls the others towards what is safe
     "logistic": logistic,
     "lightgbm": boosting,
+    "network": network,
 }
-TEAMS: Final[Sequence[tuple[str, ...]]] = (
-    ("popularity", "logistic"),
-    ("popularity", "lightgbm"),
-    ("popularity", "logistic", "lightgbm"),
-)
+SMALL: Final = ("popularity", "logistic")
+LARGE: Final = tuple(TRAINERS)
 SHOWN: Final = 3
 LEAST: Final = 20
 """With fewer people nothing can be compared: the rule is shipped."""
+CLEARLY: Final = 2.0
+WORTH_HAVING: Final = 0.05
+"""Whoever counts for less in a team is left out of it."""
 
 
 def auto(task: Task) -> Scorer:
-    """The team with the least log loss on people kept aside, its members' weights learned there too; or the rule."""
+    """A small team, or a large one where that is clearly better on people kept aside; or the rule.
+
+    Weights are a logarithmic opinion pool's (Genest and Zidek, Statistical Science 1, 1986). They need not sum to one,
+    so they settle how bold the probabilities are, too.
+    """
     if len(task) < LEAST or len(task.genres) < 2:
         return popularity(task)
-    aside, seen = _out_of_fold(task)
-    tops = task.tops[aside]
-    weighed = {team: _weights([seen[name] for name in team], tops) for team in TEAMS}
-    mixed = {team: _mixed([seen[name] for name in team], weights) for team, weights in weighed.items()}
-    best = min(TEAMS, key=lambda team: log_loss(mixed[team], tops))
-    if _hits(mixed[best], tops).mean() <= _hits(seen["popularity"], tops).mean():
-        return popularity(task)
-    members = tuple(TRAINERS[name](task) for name in best)
-    return Blend(members, tuple(weighed[best]))
-
-
-def _out_of_fold(task: Task) -> tuple[Indexes, dict[str, Array]]:
-    """Who was kept aside, and the scores each candidate then gives them; fewer parts where there are many people."""
-    parts = list(folds(len(task), 5, task.seed))[: _parts(len(task))]
-    found: dict[str, list[Array]] = {name: [] for name in TRAINERS}
-    for rest, part in parts:
-        learn, watch = task.take(rest), replace(task.take(part), seed=task.seed)
-        for name, train in TRAINERS.items():
-            found[name].append(train(learn).scores(watch.rows))
+    parts = _parts(task)
+    trained = [{name: train(task.take(rest)) for name, train in TRAINERS.items()} for rest, _ in parts]
     aside = np.concatenate([part for _, part in parts])
-    return aside, {name: np.concatenate(scores) for name, scores in found.items()}
+    seen = {
+        name: np.concatenate(
+            [each[name].scores(task.rows[part]) for each, (_, part) in zip(trained, parts, strict=True)]
+        )
+        for name in TRAINERS
+    }
+    weights = chosen_weights(seen, task.tops[aside])
+    if not weights:
+        return popularity(task)
+    # of so many people that one part was kept aside, the others were enough
+    members = trained[0] if len(parts) == 1 else {name: TRAINERS[name](task) for name in weights}
+    return Blend(tuple(members[name] for name in weights), tuple(weights.values()))
 
 
-def _parts(people: int) -> int:
-    return 5 if people < 5_000 else 2 if people < 20_000 else 1
+def chosen_weights(seen: Mapping[str, Array], tops: Indexes) -> dict[str, float]:
+    """How much each member of the better team counts, given scores of people kept aside; none, if the rule is best.
+
+    The large team must be better by two standard errors, paired over people: between equals the smaller is safer.
+    """
+    small, large = _weights(seen, SMALL, tops), _weights(seen, LARGE, tops)
+    gains = log_losses(_mixed(seen, small), tops) - log_losses(_mixed(seen, large), tops)
+    chosen = large if gains.mean() > CLEARLY * gains.std() / np.sqrt(len(tops)) else small
+    return chosen if _hits(_mixed(seen, chosen), tops) > _hits(seen["popularity"], tops) else {}
 
 
-def _weights(scores: Sequence[Array], tops: Indexes) -> list[float]:
-    """How much each member counts, so that the log loss is least."""
-    logs = [log_probabilities(part) for part in scores]
+def _parts(task: Task) -> list[tuple[Indexes, Indexes]]:
+    """Who learns and who is kept aside, in turns; of many people a tenth, once."""
+    if len(task) < 20_000:
+        return list(folds(len(task), 5, task.seed))[: 5 if len(task) < 5_000 else 2]
+    return list(folds(len(task), 10, task.seed))[:1]
+
+
+def _weights(seen: Mapping[str, Array], team: Sequence[str], tops: Indexes) -> dict[str, float]:
+    """How much each of the team counts, so that the log loss is least; who counts for next to nothing is left out."""
+    logs = [log_probabilities(seen[name]) for name in team]
 
     def loss(weights: Array) -> float:
-        return log_loss(_mixed(logs, weights.tolist()), tops)
+        return float(log_losses(sum(w * log for w, log in zip(weights, logs, strict=True)), tops).mean())
 
     found = minimize(loss, np.full(len(logs), 1 / len(logs)), bounds=[(0, 3)] * len(logs))
-    return [float(weight) for weight in np.round(found.x, 3)]
+    weights = dict(zip(team, np.round(found.x, 3).tolist(), strict=True))
+    kept = [name for name in team if weights[name] >= WORTH_HAVING]
+    return weights if len(kept) in (0, len(team)) else _weights(seen, kept, tops)
 
 
-def _mixed(scores: Sequence[Array], weights: Sequence[float]) -> Array:
-    total = np.zeros_like(scores[0])
-    for part, weight in zip(scores, weights, strict=True):
-        total += part * weight
+def _mixed(seen: Mapping[str, Array], weights: Mapping[str, float]) -> Array:
+    total: Array = np.sum([seen[name] * weight for name, weight in weights.items()], axis=0)
     return total
 
 
-def _hits(scores: Array, tops: Indexes) -> Array:
-    hit: Array = (order(scores)[:, :SHOWN] == tops[:, None]).any(axis=1).astype(np.float64)
-    return hit
+def _hits(scores: Array, tops: Indexes) -> float:
+    return float((order(scores)[:, :SHOWN] == tops[:, None]).any(axis=1).mean())

@@ -27,27 +27,20 @@ class Settings:
     softness: float = 0.5
 
 
-def logistic(task: Task, settings: Settings | None = None) -> Linear:
+def logistic(task: Task) -> Linear:
     """The weights under which people's top genres, and the shares of their listening, are most likely."""
-    settings = settings or Settings()
+    settings = task.chosen(Settings) or Settings()
     columns = task.encoder.of_kind(*COLUMNS)
-    goal = targets(task, settings.softness)
+    goal = task.targets(settings.softness)
     weights, bias = fit_weights(task.rows[:, columns], goal, settings.penalty, log_popularity(task))
     return Linear(columns, weights, bias)
-
-
-def targets(task: Task, softness: float) -> Array:
-    """(n, k) what to predict: between the top genre alone and the shares of all listening."""
-    soft = softness * task.shares
-    soft[np.arange(len(task)), task.tops] += 1.0 - softness
-    return soft
 
 
 def fit_weights(values: Array, goal: Array, penalty: float, start: Array) -> tuple[Array, Array]:
     """The weights (m, k) and bias (k,) with the least `cross_entropy`, from bias `start` on."""
     first = np.concatenate([np.zeros(values.shape[1] * len(start)), start])
     found = minimize(
-        cross_entropy(values, goal, penalty), first, jac=True, method="L-BFGS-B", options={"maxiter": 300, "ftol": 1e-7}
+        cross_entropy(values, goal, penalty), first, jac=True, method="L-BFGS-B", options={"maxiter": 300, "ftol": 1e-6}
     )
     return found.x[: -len(start)].reshape(-1, len(start)).copy(), found.x[-len(start) :].copy()
 

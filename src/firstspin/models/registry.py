@@ -13,10 +13,12 @@ from firstspin.records import Examples, InputError
 
 MODELS: Final[dict[str, str]] = {
     "auto": "firstspin.models.auto:auto",
-    "lightgbm": "firstspin.models.boosting:boosting",
-    "age_gender": "firstspin.models.popularity:age_gender",
     "popularity": "firstspin.models.popularity:popularity",
     "logistic": "firstspin.models.logistic:logistic",
+    "forest": "firstspin.models.forest:forest",
+    "network": "firstspin.models.network:network",
+    "lightgbm": "firstspin.models.boosting:boosting",
+    "age_gender": "firstspin.models.popularity:age_gender",
     "overall": "firstspin.models.popularity:overall",
     "single_pick": "firstspin.models.popularity:single_pick",
 }
@@ -42,7 +44,7 @@ def fit(
         raise InputError("there is nobody to learn from: no user has a label")
     encoder = fit_encoder(examples, known_genres=known_genres, extra=extra, without=without)
     rows = encoder.matrix(examples.registrations)
-    task = Task(encoder, examples.genres, rows, examples.tops, examples.shares, seed, progress)
+    task = Task(encoder, examples.genres, rows, examples.tops, examples.shares, seed, progress=progress)
     return Predictor(encoder, examples.genres, train(name, task), name)
 
 

@@ -141,6 +141,63 @@ class Trees:
 
 
 @dataclass(frozen=True, slots=True)
+class Forest:
+    """The log of what trees add up to: shares. `least` (k,) is added to each, so that the log is of more than zero."""
+
+    trees: Trees
+    least: Array
+    kind: ClassVar[str] = "forest"
+
+    def scores(self, rows: Array) -> Array:
+        shares = np.maximum(self.trees.scores(rows), 0.0)
+        shares += self.least
+        return np.log(shares, out=shares)
+
+    def state(self) -> dict[str, NDArray[np.generic] | str]:
+        return self.trees.state() | {"least": self.least}
+
+    @staticmethod
+    def from_state(state: State) -> Forest:
+        return Forest(Trees.from_state(state), _array(state, "least"))
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A hidden layer of h units that are 0 or more, beside a straight path from `columns` (m,) to the k scores.
+
+    `inward` (m, h) and `bias_inward` (h,) lead into the layer, `outward` (h, k) leads out, `straight` (m, k) past it.
+    """
+
+    columns: Indexes
+    inward: Array
+    bias_inward: Array
+    outward: Array
+    bias: Array
+    straight: Array
+    kind: ClassVar[str] = "network"
+
+    def scores(self, rows: Array) -> Array:
+        values = rows.take(self.columns, axis=1)
+        active = np.maximum(weighted_sum(values, self.inward, self.bias_inward), 0.0)
+        return weighted_sum(active, self.outward, weighted_sum(values, self.straight, self.bias))
+
+    def state(self) -> dict[str, NDArray[np.generic] | str]:
+        return {
+            "columns": self.columns,
+            "inward": self.inward,
+            "bias_inward": self.bias_inward,
+            "outward": self.outward,
+            "bias": self.bias,
+            "straight": self.straight,
+        }
+
+    @staticmethod
+    def from_state(state: State) -> Network:
+        layers = [_array(state, name) for name in ("inward", "bias_inward", "outward", "bias", "straight")]
+        return Network(_array(state, "columns").astype(np.int64), *layers)
+
+
+@dataclass(frozen=True, slots=True)
 class Blend:
     """A weighted sum of other scorers' scores: their chances multiplied, each to the power of its weight.
 
@@ -175,6 +232,8 @@ KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
     Linear.kind: Linear.from_state,
     Cells.kind: Cells.from_state,
     Trees.kind: Trees.from_state,
+    Forest.kind: Forest.from_state,
+    Network.kind: Network.from_state,
     Blend.kind: Blend.from_state,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from firstspin.models.predictor import Array, log_probabilities
 
 Indexes = NDArray[np.int64]
 Progress = Callable[[str, float], None]
+Settings = TypeVar("Settings")
 
 
 def silent(step: str, done: float) -> None:
@@ -23,7 +25,8 @@ def silent(step: str, done: float) -> None:
 class Task:
     """n people as rows (n, c), their top genre `tops` (n,) and listening `shares` (n, k), and how to learn from it.
 
-    `progress` is told the name of a step and how much of it is done, from 0 to 1.
+    `settings` are those that tuning chose, each of its model's own type. `progress` is told the name of a step and how
+    much of it is done, from 0 to 1.
     """
 
     encoder: Encoder
@@ -32,6 +35,7 @@ class Task:
     tops: Indexes
     shares: Array
     seed: int = 0
+    settings: tuple[object, ...] = ()
     progress: Progress = silent
 
     def __len__(self) -> int:
@@ -40,6 +44,16 @@ class Task:
     def take(self, which: Indexes) -> Task:
         """The same task for the people at these positions only."""
         return replace(self, rows=self.rows[which], tops=self.tops[which], shares=self.shares[which])
+
+    def chosen(self, kind: type[Settings]) -> Settings | None:
+        """The settings of this type that tuning chose, if it did."""
+        return next((settings for settings in self.settings if isinstance(settings, kind)), None)
+
+    def targets(self, softness: float) -> Array:
+        """(n, k) what to predict: between the top genre alone (softness 0) and the shares of all listening (1)."""
+        soft = softness * self.shares
+        soft[np.arange(len(self)), self.tops] += 1.0 - softness
+        return soft
 
 
 def folds(n: int, k: int, seed: int) -> Iterator[tuple[Indexes, Indexes]]:
@@ -51,6 +65,12 @@ def folds(n: int, k: int, seed: int) -> Iterator[tuple[Indexes, Indexes]]:
         yield np.flatnonzero(rest), np.sort(part)
 
 
+def log_losses(scores: Array, tops: Indexes) -> Array:
+    """(n,) minus the log of the probability given to the genre that it was."""
+    losses: Array = -np.take_along_axis(log_probabilities(scores), tops[:, None], axis=1)[:, 0]
+    return losses
+
+
 def log_loss(scores: Array, tops: Indexes) -> float:
-    """Mean of minus the log of the probability given to the genre that it was."""
-    return float(-np.take_along_axis(log_probabilities(scores), tops[:, None], axis=1).mean())
+    """The mean of `log_losses`."""
+    return float(log_losses(scores, tops).mean())
