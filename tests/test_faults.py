@@ -257,7 +257,21 @@ def test_case_18_a_key_is_changed_without_a_gap_and_the_old_one_ends(current: Pa
         for wrong in ({}, {"x_api_key": "summe"}, {"authorization": "Bearer"}, {"x_api_key": "\xff"}):
             assert ask_for(service, "carl", **wrong)[0] == 401
         assert send(service, click("no key"))[0] == 401
+        write_keys(tmp_path / "keys.json", {"name": "app", "key": "autumn"})  # summer is taken away
+        until(lambda: ask_for(service, "carl", authorization="Bearer summer")[0] == 401)
+        assert ask_for(service, "carl", authorization="Bearer autumn")[0] == 200
+        os.kill(workers(service)[0], signal.SIGKILL)  # the one in its place knows too
+        service.wait_for("a worker answers from a model", times=2)
+        assert ask_for(service, "carl", authorization="Bearer summer")[0] == 401
+        (tmp_path / "keys.json").write_text("{")
+        service.wait_for("keys can't be read again")
+        assert ask_for(service, "carl", authorization="Bearer autumn")[0] == 200
         assert service.recommend(age=31)  # /invocations lies behind the platform's own door
+
+
+def test_a_file_without_a_key_lets_nobody_in(current: Path, tmp_path: Path) -> None:
+    with serving(current, "--keys", write_keys(tmp_path / "keys.json"), "--drain-delay", "0") as service:
+        assert ask_for(service, "carl")[0] == 401
 
 
 def test_case_19_a_caller_over_its_rate_waits_and_no_other_does(whole: tuple[Service, Path]) -> None:

@@ -203,7 +203,7 @@ def _worker(
             ledger = _ledger(options, experiment, now)
             policy = Policy(
                 options.allow_no_model or stall is not None,
-                Keys(keys, 1 / options.workers) if keys else None,
+                Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
                 ledger,
                 further(options.workers, Market(stall, manners) if stall else None),
                 report,

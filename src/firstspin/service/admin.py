@@ -69,6 +69,7 @@ def make(office: Office) -> FastAPI:
     async def keyed(request: Request, call_next: Callable[[Request], Any]) -> Response:
         try:
             if office.keys:
+                office.keys.refresh()
                 office.keys.check(dict(request.headers.raw), office.now(), admin=True)
         except Refusal as refusal:
             return _refused(refusal)

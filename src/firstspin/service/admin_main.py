@@ -27,7 +27,7 @@ def main(line: str, listener: str, keys: str, events: str, secret: str) -> None:
     office = Office(
         supervisor=socket.socket(fileno=int(line)),
         now=lambda: datetime.now(UTC),
-        keys=Keys(read_keys(Path(keys))) if keys else None,
+        keys=Keys(read_keys(Path(keys)), path=Path(keys)) if keys else None,
         store=store,
     )
     Thread(target=_end_with, args=(office.supervisor,), daemon=True).start()

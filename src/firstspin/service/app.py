@@ -112,6 +112,11 @@ class App:
         """Answer from this model from the next request on."""
         self._serving = serving
 
+    def refresh(self) -> None:
+        """Take up what has changed outside. To be called about twice a second."""
+        if self._policy.keys is not None:
+            self._policy.keys.refresh()
+
     @property
     def ready(self) -> bool:
         """Whether requests should come here: not before every worker of the service can answer them."""

@@ -3,12 +3,15 @@
 The file is JSON: {"keys": [{"name": "app", "sha256": "…", "rate": 200, "until": "2027-01-01T00:00:00Z"}, …]}. Two
 entries of one name are two keys of one caller, as while keys are changed; `rate` is requests a second, shared by the
 keys of a name; `admin` opens the admin port too. A key is 32 random bytes, so a plain hash keeps it.
+
+The file is read again when it changes, so that a key can be taken away without a restart.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +22,8 @@ import msgspec
 
 from firstspin.records import InputError
 from firstspin.service.wire import Refusal
+
+log = logging.getLogger(__name__)
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,12 +51,25 @@ class _Bucket:
 
 
 class Keys:
-    """Checks callers; `share` is this process's part of every rate."""
+    """Checks callers; `share` is this process's part of every rate, `path` the file to look at again."""
 
-    def __init__(self, keys: tuple[Key, ...], share: float = 1.0) -> None:
+    def __init__(self, keys: tuple[Key, ...], share: float = 1.0, path: Path | None = None) -> None:
         self._keys = keys
         self._share = share
+        self._path = path
         self._buckets: dict[str, _Bucket] = {}
+        self._seen: object = None
+        self.refresh()  # the keys may be older than this process
+
+    def refresh(self) -> None:
+        """Take up the file where it has changed. One that can't be read is logged, and the keys stay as they are."""
+        if self._path is None or (now := _signature(self._path)) == self._seen:
+            return
+        self._seen = now
+        try:
+            self._keys = read_keys(self._path)
+        except InputError as problem:
+            log.error("keys can't be read again; the ones before stay", extra={"reason": str(problem)})
 
     def check(self, headers: Mapping[bytes, bytes], date: datetime, *, admin: bool = False) -> Key:
         """The key of a request. Refusal 401 without one that is known, 403 where it has ended or does not reach."""
@@ -79,6 +97,15 @@ class Keys:
         if bucket.level < 1.0:
             raise Refusal(429, "too_many_requests", "this key is over its rate; try again in a moment")
         bucket.level -= 1.0
+
+
+def _signature(path: Path | None) -> object:
+    """What changes when the file does."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return "nothing"
+    return found and (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

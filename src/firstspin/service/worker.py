@@ -117,6 +117,7 @@ class Worker:
 
     def _sweep(self, hub: Hub) -> None:
         hub.sweep()
+        self._app.refresh()
         hub.head = f"date: {self._place.date()}\r\n".encode()
         self._place.tally.gauge("firstspin_connections", len(hub.connections))
         self._place.tally.gauge("firstspin_ready", int(self._app.ready))
