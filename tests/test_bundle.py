@@ -18,7 +18,14 @@ from firstspin.records import Examples, InputError, Registration, Station, with_
 from firstspin.stations import Catalogue
 
 
-def pack(out: Path, model: str = "logistic", seed: int = 0, *, knows_silence: bool = True) -> bundle.Bundle:
+def pack(
+    out: Path,
+    model: str = "logistic",
+    seed: int = 0,
+    *,
+    knows_silence: bool = True,
+    scorecard: dict[str, object] | None = None,
+) -> bundle.Bundle:
     examples = made_people.examples(120, seed)
     fitted = [registry.fit(name, examples, known_genres=made_people.GENRES) for name in (model, "popularity")]
     stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
@@ -30,7 +37,7 @@ def pack(out: Path, model: str = "logistic", seed: int = 0, *, knows_silence: bo
         extra={},
         label={},
         data={"fingerprint": "f"},
-        scorecard=None,
+        scorecard=scorecard,
         knows_silence=knows_silence,
     )
 

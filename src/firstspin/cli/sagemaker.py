@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
+from firstspin.bundle import load
 from firstspin.cli import terminal
+from firstspin.cloud import rollout
+from firstspin.cloud.account import Account, open_account
 from firstspin.cloud.check import payloads as bodies
 from firstspin.cloud.check import report
 from firstspin.cloud.check import run as contract
 from firstspin.cloud.check.payloads import REGISTRATIONS, Payloads
 from firstspin.cloud.check.player import Target
-from firstspin.cloud.package import ARCHIVE
+from firstspin.cloud.gate import Metric, judge
+from firstspin.cloud.package import ARCHIVE, Packed
 from firstspin.cloud.package import package as pack
+from firstspin.records import InputError
 
 app = typer.Typer(
     name="firstspin sagemaker",
@@ -30,6 +40,14 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
+Endpoint = Annotated[str, typer.Option(help="Name of the endpoint.")]
+Alarms = Annotated[list[str] | None, typer.Option(help="CloudWatch alarm that takes the change back; repeat.")]
+Canary = Annotated[int | None, typer.Option(help="Percent of the instances that change first (10).", min=1, max=50)]
+Bake = Annotated[int | None, typer.Option(help="Seconds the alarms watch them (300).", min=0, max=3600)]
+Deadline = Annotated[float, typer.Option(help="Seconds to wait for the endpoint.", min=0)]
+Poll = Annotated[float, typer.Option(help="Seconds between two looks at it.", min=0)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
 
 
 @app.command("check")
@@ -72,7 +90,7 @@ def check(
 
 @app.command("package")
 def package(
-    bundle: Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")],
+    bundle: BundlePath,
     out: Annotated[Path, typer.Option(help="Archive to write.")] = Path(ARCHIVE),
     as_json: AsJson = False,
 ) -> None:
@@ -83,6 +101,140 @@ def package(
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         return
     terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes", markup=False)
+
+
+@app.command("deploy")
+def deploy(
+    bundle: BundlePath,
+    endpoint: Endpoint,
+    bucket: Annotated[str, typer.Option(help="S3 bucket for the archive.")],
+    image: Annotated[str, typer.Option(help="Image in ECR that serves.")],
+    role: Annotated[str, typer.Option(help="ARN of the role that the endpoint takes.")],
+    prefix: Annotated[str, typer.Option(help="Where in the bucket.")] = "firstspin",
+    instance_type: Annotated[str, typer.Option(help="As in ml.c6i.large.")] = "ml.c6i.large",
+    instances: Annotated[int, typer.Option(help="How many at first.", min=1)] = 2,
+    variable: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the container; repeat.")] = None,
+    alarm: Alarms = None,
+    canary: Canary = None,
+    bake: Bake = None,
+    deadline: Deadline = 3600,
+    poll: Poll = 15,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an endpoint that answers from a bundle, or update it. No gate: what is given is what serves."""
+    hosting = rollout.Hosting(image, role, instance_type, instances, _pairs(variable or []))
+    told = _rollout(alarm, canary, bake) or rollout.Rollout()
+    account = open_account()
+    with _packed(bundle) as packed:
+        plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosting, told)
+        _carry_out(account, plan, _Manner(packed.id, deadline, poll, dry_run, as_json))
+
+
+@app.command("promote")
+def promote(
+    bundle: BundlePath,
+    endpoint: Endpoint,
+    metric: Annotated[Metric, typer.Option(help="The figure of the scorecards that must be better.")] = Metric.HIT_3,
+    force: Annotated[str, typer.Option(help="Promote all the same; the reason is kept as a tag.")] = "",
+    alarm: Alarms = None,
+    canary: Canary = None,
+    bake: Bake = None,
+    deadline: Deadline = 3600,
+    poll: Poll = 15,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let an endpoint answer from a bundle, if that beats the one it answers from now on its own scorecard.
+
+    All else of the endpoint stays as it is.
+    """
+    account = open_account()
+    now = _serving(account, endpoint)
+    with _packed(bundle) as packed:
+        manner = _Manner(packed.id, deadline, poll, dry_run, as_json)
+        if now.archive.endswith(f"/{packed.name}"):
+            _carry_out(account, rollout.Plan(endpoint, now.endpoint["EndpointConfigName"], ()), manner)
+            return
+        if force:
+            _tell(f"the gate is passed by: {force}")
+        else:
+            verdict = judge(load(bundle).manifest, rollout.served_manifest(account, now), metric)
+            if not verdict.passes:
+                raise InputError(f"bundle {packed.id} is not promoted: {verdict.why} (--force REASON promotes it)")
+            _tell(f"bundle {packed.id} passes the gate: {verdict.why}")
+        plan = rollout.plan_promote(account, now, packed, _rollout(alarm, canary, bake), force)
+        _carry_out(account, plan, manner)
+
+
+@app.command("rollback")
+def rollback(
+    endpoint: Endpoint,
+    deadline: Deadline = 3600,
+    poll: Poll = 15,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let an endpoint answer as it did before the last change; once more, and it is as it was."""
+    account = open_account()
+    plan = rollout.plan_rollback(account, _serving(account, endpoint))
+    _carry_out(account, plan, _Manner("", deadline, poll, dry_run, as_json))
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a plan is carried out and told; times in seconds."""
+
+    bundle: str
+    deadline: float
+    poll: float
+    dry_run: bool
+    as_json: bool
+
+
+def _carry_out(account: Account, plan: rollout.Plan, manner: _Manner) -> None:
+    changes = [f"{step.what} {step.name}" for step in plan.left]
+    if manner.as_json:
+        told: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
+        told |= {"bundle": manner.bundle, "changes": changes, "dry_run": manner.dry_run}
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+    elif manner.dry_run or not changes:
+        for step in plan.steps:
+            terminal.out.print(
+                f"{'there' if step.there else 'to do'}  {step.what} {step.name}", markup=False, soft_wrap=True
+            )
+        if not changes:
+            terminal.out.print(f"endpoint {plan.endpoint}: nothing to do", markup=False)
+    if manner.dry_run:
+        return
+    rollout.carry_out(plan, _tell)
+    rollout.wait(
+        account, plan, _tell, clock=time.monotonic, sleep=time.sleep, deadline=manner.deadline, every=manner.poll
+    )
+
+
+def _serving(account: Account, endpoint: str) -> rollout.Serving:
+    now = rollout.serving(account, endpoint)
+    if now is None:
+        raise InputError(f"there is no endpoint {endpoint}; `firstspin sagemaker deploy` makes one")
+    return now
+
+
+@contextmanager
+def _packed(bundle: Path) -> Iterator[Packed]:
+    with tempfile.TemporaryDirectory(prefix="firstspin-ship-") as folder:
+        yield pack(bundle, Path(folder) / ARCHIVE)
+
+
+def _rollout(alarms: list[str] | None, canary: int | None, bake: int | None) -> rollout.Rollout | None:
+    """What was said of it; None where nothing was."""
+    said = {"alarms": tuple(alarms) if alarms else None, "canary": canary, "bake": bake}
+    told = {name: of for name, of in said.items() if of is not None}
+    return rollout.Rollout(**told) if told else None  # type: ignore[arg-type]
+
+
+def _tell(line: str) -> None:
+    terminal.err.print(line, markup=False, soft_wrap=True)
 
 
 def _pairs(told: list[str]) -> dict[str, str]:

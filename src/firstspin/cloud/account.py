@@ -1,0 +1,75 @@
+"""An AWS account as we use it: clients with time limits and retries, and its errors as one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, Protocol
+
+from firstspin.records import InputError
+
+TIMEOUTS: Final = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 5, "mode": "standard"}}
+_MISSING: Final = {"404", "NoSuchKey", "ResourceNotFound", "ResourceNotFoundException"}
+
+
+class Client(Protocol):
+    """A client of boto3: every verb of the service is a method that takes and gives words."""
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        """The verb of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The services that a roll-out needs."""
+
+    sagemaker: Client
+    s3: Client
+
+
+def open_account() -> Account:
+    """With the credentials, region and addresses of the environment, as every AWS tool takes them.
+
+    Raises InputError where boto3 is not installed, or where no region is named.
+    """
+    try:
+        boto3, config = import_module("boto3"), import_module("botocore.config").Config(**TIMEOUTS)
+    except ModuleNotFoundError:
+        raise InputError("this needs boto3: pip install 'firstspin[aws]'") from None
+    with clear("AWS"):
+        return Account(boto3.client("sagemaker", config=config), boto3.client("s3", config=config))
+
+
+@contextmanager
+def clear(doing: str) -> Iterator[None]:
+    """Whatever AWS answers but success becomes an InputError that says what was being done."""
+    try:
+        yield
+    except Exception as problem:
+        if not type(problem).__module__.startswith(("botocore", "boto3")):
+            raise
+        raise InputError(f"{doing}: {_said(problem)}") from problem
+
+
+def found(ask: Callable[..., Mapping[str, Any]], doing: str, **words: object) -> Mapping[str, Any] | None:
+    """What is asked for, or None where AWS says that there is none."""
+    with clear(doing):
+        try:
+            return ask(**words)
+        except Exception as problem:
+            error = _error(problem)
+            if error.get("Code") in _MISSING or "could not find" in error.get("Message", "").lower():
+                return None
+            raise
+
+
+def _error(problem: Exception) -> Mapping[str, str]:
+    error: Mapping[str, str] = (getattr(problem, "response", None) or {}).get("Error", {})
+    return error
+
+
+def _said(problem: Exception) -> str:
+    error = _error(problem)
+    return f"{error.get('Code')}: {error.get('Message')}" if error else str(problem)

@@ -1,0 +1,384 @@
+"""A bundle -> a SageMaker endpoint that answers from it: what is to be done, first as a plan, then step by step.
+
+Everything is named by what it holds: the archive in S3, the model, the endpoint's configuration. What is there already
+is right and is left alone, so doing it all twice does nothing the second time, and the next run finishes one that was
+cut off. An update is blue/green: a canary first, alarms that take it back, then the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from firstspin.bundle import Manifest
+from firstspin.cloud.account import Account, clear, found
+from firstspin.cloud.package import Packed, read_manifest
+from firstspin.records import InputError
+from firstspin.service.shelf import LARGEST
+
+Words = dict[str, Any]
+LONGEST_NAME: Final = 63
+VARIANT: Final = "AllTraffic"
+BUNDLE, PREVIOUS, FORCED = "firstspin:bundle", "firstspin:previous", "firstspin:forced"
+SETTLED: Final = "InService"
+STARTUP_SECONDS: Final = 240
+MARGIN_SECONDS: Final = 1800
+"""What an update may take beside its waits: to start instances, and to stop them."""
+
+_ENDPOINT = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_TAG = re.compile(r"[\w\s.:/=+\-@]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How an endpoint changes over: `canary` percent first, watched for `bake` seconds; `alarms` take it back."""
+
+    alarms: tuple[str, ...] = ()
+    canary: int = 10
+    bake: int = 300
+
+    def configuration(self, instances: int) -> Words:
+        """SageMaker's DeploymentConfig. A canary is at most half of the instances, so one alone changes at once."""
+        if not (1 <= self.canary <= 50 and 0 <= self.bake <= 3600 and len(self.alarms) <= 10):
+            raise InputError(
+                "a roll-out has a canary of 1 to 50 percent, 0 to 3600 seconds of watch, at most 10 alarms"
+            )
+        routing: Words = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": self.bake}
+        if instances > 1:
+            routing |= {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": self.canary}}
+        policy = {
+            "TrafficRoutingConfiguration": routing,
+            "TerminationWaitInSeconds": min(self.bake, 3600),
+            "MaximumExecutionTimeoutInSeconds": 3 * self.bake + MARGIN_SECONDS,
+        }
+        told: Words = {"BlueGreenUpdatePolicy": policy}
+        if self.alarms:
+            told["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """A new endpoint: the image that serves, the role it takes, and the instances."""
+
+    image: str
+    role: str
+    instance_type: str = "ml.c6i.large"
+    instances: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """An endpoint as it is: its configuration and model as SageMaker describes them, and its tags."""
+
+    endpoint: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    model: Mapping[str, Any]
+    tags: Mapping[str, str]
+
+    @property
+    def archive(self) -> str:
+        """Where the model lies that it answers from; empty where that can't be told."""
+        return str(_container(self.model).get("ModelDataUrl", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do: `what` it makes, its `name`, and whether that is there already."""
+
+    what: str
+    name: str
+    there: bool
+    do: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps in order, and the configuration that the endpoint has after them."""
+
+    endpoint: str
+    configuration: str
+    steps: tuple[Step, ...]
+
+    @property
+    def left(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if not step.there)
+
+
+# --------------------------------------------------------------------------------------------------- what is there
+
+
+def serving(account: Account, endpoint: str) -> Serving | None:
+    """The endpoint of that name, or None where there is none. Raises InputError for a name that none can have."""
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise InputError(
+            f"{endpoint!r} is no name for an endpoint: letters, digits and hyphens, at most {LONGEST_NAME}"
+        )
+    doing, sagemaker = f"endpoint {endpoint}", account.sagemaker
+    described = found(sagemaker.describe_endpoint, doing, EndpointName=endpoint)
+    if described is None:
+        return None
+    with clear(doing):
+        name = described["EndpointConfigName"]
+        configuration = sagemaker.describe_endpoint_config(EndpointConfigName=name)
+        model = sagemaker.describe_model(ModelName=_variant(configuration)["ModelName"])
+        tags = sagemaker.list_tags(ResourceArn=described["EndpointArn"])["Tags"]
+    return Serving(described, configuration, model, {tag["Key"]: tag["Value"] for tag in tags})
+
+
+def served_manifest(account: Account, now: Serving) -> Manifest:
+    """The manifest of the bundle that an endpoint answers from. Raises InputError where that is no bundle of ours."""
+    bucket, _, key = now.archive.removeprefix("s3://").partition("/")
+    with clear(now.archive or "the endpoint's model"):
+        held = account.s3.get_object(Bucket=bucket, Key=key)
+        if held["ContentLength"] > LARGEST:
+            raise InputError(f"{now.archive} is larger than {LARGEST:,} bytes")
+        archive = held["Body"].read()
+    return read_manifest(archive, now.archive)
+
+
+# ------------------------------------------------------------------------------------------------------------- plans
+
+
+def plan_deploy(
+    account: Account, endpoint: str, packed: Packed, place: tuple[str, str], hosting: Hosting, rollout: Rollout
+) -> Plan:
+    """An endpoint on these instances that answers from this bundle, made or updated; `place` is a bucket and prefix."""
+    now = serving(account, endpoint)
+    bucket, prefix = place
+    container = {"Image": hosting.image, "Environment": dict(hosting.environment)}
+    variant = {
+        "VariantName": _variant(now.configuration)["VariantName"] if now else VARIANT,
+        "InitialInstanceCount": hosting.instances,
+        "InstanceType": hosting.instance_type,
+        "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
+        "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
+    }
+    model: Words = {"ExecutionRoleArn": hosting.role, "PrimaryContainer": container}
+    return _planned(
+        account, endpoint, packed, f"s3://{bucket}/{prefix}", (model, {"ProductionVariants": [variant]}), now, rollout
+    )
+
+
+def plan_promote(account: Account, now: Serving, packed: Packed, rollout: Rollout | None, forced: str = "") -> Plan:
+    """The endpoint as it is, but with this bundle. `rollout` is that of the last update where it is None."""
+    if forced and not _TAG.fullmatch(forced):
+        raise InputError("a reason is kept as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
+    endpoint = now.endpoint["EndpointName"]
+    before, _, _ = now.archive.rpartition("/")  # …/PREFIX/ID-SHA/model.tar.gz
+    place, _, _ = before.rpartition("/")
+    if not place.startswith("s3://"):
+        raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
+    given = ("ExecutionRoleArn", "PrimaryContainer", "VpcConfig", "EnableNetworkIsolation")
+    model = {name: now.model[name] for name in given if now.model.get(name)}
+    kept = (
+        "ProductionVariants",
+        "DataCaptureConfig",
+        "KmsKeyId",
+        "AsyncInferenceConfig",
+        "ExecutionRoleArn",
+        "VpcConfig",
+    )
+    configuration = {name: now.configuration[name] for name in kept if now.configuration.get(name)}
+    return _planned(account, endpoint, packed, place, (model, configuration), now, rollout, forced)
+
+
+def plan_rollback(account: Account, now: Serving) -> Plan:
+    """The endpoint with the configuration it had before. Raises InputError where none is known."""
+    endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
+    previous = now.tags.get(PREVIOUS, "")
+    if not previous or previous == current:
+        raise InputError(f"endpoint {endpoint} has no configuration to go back to")
+    if found(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous) is None:
+        raise InputError(f"endpoint {endpoint} had the configuration {previous}, which was deleted")
+    change = partial(_update, account, now, previous, None)
+    step = Step("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
+    return Plan(endpoint, previous, (step,))
+
+
+def _planned(
+    account: Account,
+    endpoint: str,
+    packed: Packed,
+    place: str,
+    asked: tuple[Words, Words],
+    now: Serving | None,
+    rollout: Rollout | None,
+    forced: str = "",
+) -> Plan:
+    url = f"{place.rstrip('/')}/{packed.name}"
+    tags = [{"Key": BUNDLE, "Value": packed.id}]
+    model, configuration = asked
+    model = {**model, "PrimaryContainer": {**model["PrimaryContainer"], "ModelDataUrl": url}}
+    model_name = _name(f"{endpoint}-{packed.id}", model)
+    variants = [{**_only(_variant(configuration)), "ModelName": model_name}]
+    configuration = {**configuration, "ProductionVariants": variants}
+    name = _name(f"{endpoint}-{packed.id}", configuration)
+    reason = [{"Key": FORCED, "Value": forced}] if forced else []
+    sagemaker = account.sagemaker
+    steps = (
+        _upload(account, packed, url),
+        Step(
+            "model",
+            model_name,
+            found(sagemaker.describe_model, model_name, ModelName=model_name) is not None,
+            lambda: sagemaker.create_model(ModelName=model_name, Tags=tags, **model),
+        ),
+        Step(
+            "configuration",
+            name,
+            found(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
+            lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=tags, **configuration),
+        ),
+        _change(account, endpoint, name, now, rollout, reason, variants[0].get("InitialInstanceCount", 1)),
+    )
+    return Plan(endpoint, name, steps)
+
+
+def _upload(account: Account, packed: Packed, url: str) -> Step:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    there = found(account.s3.head_object, url, Bucket=bucket, Key=key)
+
+    def put() -> None:
+        with packed.path.open("rb") as body:
+            told = {"firstspin-bundle": packed.id, "firstspin-sha256": packed.sha256}
+            account.s3.put_object(Bucket=bucket, Key=key, Body=body, Metadata=told, ContentLength=packed.bytes)
+
+    return Step("archive", f"{url} ({packed.bytes:,} bytes)", there is not None, put)
+
+
+def _change(
+    account: Account,
+    endpoint: str,
+    name: str,
+    now: Serving | None,
+    rollout: Rollout | None,
+    reason: Sequence[Mapping[str, str]],
+    instances: int,
+) -> Step:
+    """The endpoint made, or updated, or as it should be."""
+    if now is None:
+        make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, EndpointConfigName=name)
+        return Step("endpoint", f"{endpoint} with {name}", False, make)
+    current = now.endpoint["EndpointConfigName"]
+    pending = now.endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName", current)
+    there = name in (current, pending) and now.endpoint["EndpointStatus"] in (SETTLED, "Creating", "Updating")
+
+    def update() -> None:
+        if reason:
+            arn = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)["EndpointConfigArn"]
+            account.sagemaker.add_tags(ResourceArn=arn, Tags=list(reason))
+        last = now.endpoint.get("LastDeploymentConfig") if rollout is None else None
+        _update(account, now, name, last or (rollout or Rollout()).configuration(min(instances, _instances(now))))
+
+    return Step("endpoint", f"{endpoint}: {current} -> {name}", there, update)
+
+
+def _instances(now: Serving) -> int:
+    """How many there are at the moment, or were asked for at first."""
+    at_first = _variant(now.configuration).get("InitialInstanceCount", 1)
+    return int(now.endpoint.get("ProductionVariants", [{}])[0].get("CurrentInstanceCount", at_first))
+
+
+def _update(account: Account, now: Serving, name: str, deployment: Mapping[str, Any] | None) -> None:
+    """Let the endpoint change over; where the instances asked for are as many as before, those of autoscaling stay.
+
+    The tag with the way back is written first: a run cut off in between has lost nothing but an older way back.
+    """
+    endpoint, status = now.endpoint["EndpointName"], now.endpoint["EndpointStatus"]
+    if status != SETTLED:
+        raise InputError(f"endpoint {endpoint} is {status}; it can be changed when it is {SETTLED}")
+    new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    counts = {_variant(one).get("InitialInstanceCount") for one in (new, now.configuration)}
+    told = {"DeploymentConfig": deployment} if deployment else {}
+    tag = {"Key": PREVIOUS, "Value": now.endpoint["EndpointConfigName"]}
+    account.sagemaker.add_tags(ResourceArn=now.endpoint["EndpointArn"], Tags=[tag])
+    account.sagemaker.update_endpoint(
+        EndpointName=endpoint, EndpointConfigName=name, RetainAllVariantProperties=len(counts) == 1, **told
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- doing
+
+
+def carry_out(plan: Plan, tell: Callable[[str], None]) -> None:
+    """Do what is left of a plan. Raises InputError at the step that fails; those before it stay done."""
+    for step in plan.steps:
+        if step.there:
+            tell(f"{step.what} {step.name}: there already")
+            continue
+        tell(f"{step.what} {step.name}")
+        with clear(f"{step.what} {step.name}"):
+            step.do()
+
+
+def wait(
+    account: Account,
+    plan: Plan,
+    tell: Callable[[str], None],
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    deadline: float,
+    every: float,
+) -> None:
+    """Until the endpoint has the plan's configuration and is in service; `deadline` and `every` in seconds.
+
+    Raises InputError when it failed, when alarms took the change back, and at the deadline.
+    """
+    began, told = clock(), ""
+    while True:
+        with clear(f"endpoint {plan.endpoint}"):
+            now = account.sagemaker.describe_endpoint(EndpointName=plan.endpoint)
+        status, waited = now["EndpointStatus"], clock() - began
+        if status != told:
+            tell(f"{waited:5.0f} s  endpoint {plan.endpoint} is {status}")
+        told = status
+        if status == SETTLED and now["EndpointConfigName"] == plan.configuration:
+            return
+        reason = f": {now['FailureReason']}" if now.get("FailureReason") else ""
+        if status == SETTLED:
+            back = now["EndpointConfigName"]
+            raise InputError(f"endpoint {plan.endpoint} went back to {back}{reason or ': an alarm, or a failed start'}")
+        if status in ("Failed", "UpdateRollbackFailed", "OutOfService"):
+            raise InputError(f"endpoint {plan.endpoint} is {status}{reason}")
+        if waited > deadline:
+            raise InputError(f"endpoint {plan.endpoint} is still {status} after {deadline:g} s; it goes on by itself")
+        sleep(every)
+
+
+# -------------------------------------------------------------------------------------------------------------- words
+
+
+def _container(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    one: Mapping[str, Any] = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
+    return one
+
+
+def _variant(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
+    variants = configuration["ProductionVariants"]
+    if len(variants) != 1:
+        names = ", ".join(variant["VariantName"] for variant in variants)
+        raise InputError(
+            f"the endpoint has {len(variants)} production variants ({names}); this rolls out where there is one"
+        )
+    one: Mapping[str, Any] = variants[0]
+    return one
+
+
+def _only(variant: Mapping[str, Any]) -> Words:
+    """What may be asked for, of what is described."""
+    return {name: of for name, of in variant.items() if of is not None}
+
+
+def _name(stem: str, content: Mapping[str, Any]) -> str:
+    """A name that another content never gets."""
+    digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:8]
+    return f"{stem[: LONGEST_NAME - 9].rstrip('-')}-{digest}"

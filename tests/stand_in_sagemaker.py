@@ -1,0 +1,182 @@
+"""SageMaker's control plane for tests: moto's own, with the life of an endpoint that moto leaves out.
+
+moto puts every endpoint in service at once and knows no UpdateEndpoint. Here an endpoint is Creating or Updating for a
+few looks, and then changes over or is taken back by an alarm. Everything else goes on to moto.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+LOOKS = 2
+
+
+@dataclass
+class Life:
+    """One endpoint's state."""
+
+    configuration: str
+    status: str = "Creating"
+    looks: int = LOOKS
+    pending: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    reason: str = ""
+
+
+@dataclass
+class Fate:
+    """What will happen to changes, and what was asked for."""
+
+    ringing: set[str] = field(default_factory=set)  # alarms
+    fails_to_start: bool = False
+    stuck: bool = False
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    lives: dict[str, Life] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """The verbs that changed something, in order."""
+        return [verb for verb, _ in self.asked if verb.startswith(("Create", "Update"))]
+
+
+class ControlPlane(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, moto: int) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.moto, self.fate = moto, Fate()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: ControlPlane
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        verb = self.headers.get("x-amz-target", "").partition(".")[2]
+        told = json.loads(body or b"{}")
+        self.server.fate.asked.append((verb, told))
+        answer = {"CreateEndpoint": self.create, "UpdateEndpoint": self.update, "DescribeEndpoint": self.describe}
+        status, said = answer[verb](told) if verb in answer else self.forward(verb, told)
+        encoded = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/x-amz-json-1.1")
+        self.send_header("content-length", str(len(encoded)))
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def forward(self, verb: str, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.moto, timeout=20)
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in ("content-length", "host")}
+        connection.request("POST", "/", json.dumps(told), kept | {"X-Amz-Target": f"SageMaker.{verb}"})
+        answer = connection.getresponse()
+        said = answer.read()
+        connection.close()
+        return answer.status, json.loads(said or b"{}")
+
+    def create(self, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, said = self.forward("CreateEndpoint", told)
+        if status == 200:
+            self.server.fate.lives[told["EndpointName"]] = Life(told["EndpointConfigName"])
+        return status, said
+
+    def update(self, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        life = self.server.fate.lives[told["EndpointName"]]
+        status, said = self.forward("DescribeEndpointConfig", {"EndpointConfigName": told["EndpointConfigName"]})
+        if status != 200:
+            return status, said
+        if life.status != "InService":
+            return 400, {
+                "__type": "ValidationException",
+                "message": f"Cannot update in-progress endpoint: {life.status}",
+            }
+        if told["EndpointConfigName"] == life.configuration:
+            return 400, {"__type": "ValidationException", "message": "Cannot update to the configuration in use"}
+        life.status, life.looks, life.pending, life.reason = "Updating", LOOKS, told, ""
+        return 200, {"EndpointArn": "arn"}
+
+    def describe(self, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, said = self.forward("DescribeEndpoint", told)
+        if status != 200:
+            return status, said
+        life = self.server.fate.lives[told["EndpointName"]]
+        live(life, self.server.fate)
+        said |= {"EndpointStatus": life.status, "EndpointConfigName": life.configuration}
+        if life.pending:
+            said["PendingDeploymentSummary"] = {"EndpointConfigName": life.pending["EndpointConfigName"]}
+        if life.last:
+            said["LastDeploymentConfig"] = life.last
+        if life.reason:
+            said["FailureReason"] = life.reason
+        return 200, said
+
+
+def live(life: Life, fate: Fate) -> None:
+    """A look later."""
+    if life.status not in ("Creating", "Updating") or fate.stuck:
+        return
+    life.looks -= 1
+    if life.looks >= 0:
+        return
+    if life.pending is None:
+        life.status = "Failed" if fate.fails_to_start else "InService"
+        life.reason = "The primary container did not pass the ping health check" if fate.fails_to_start else ""
+        return
+    deployment = life.pending.get("DeploymentConfig", {})
+    watched = {alarm["AlarmName"] for alarm in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", [])}
+    if rung := watched & fate.ringing:
+        life.reason = f"Alarm {min(rung)} is in the ALARM state"
+    else:
+        life.configuration, life.last = life.pending["EndpointConfigName"], deployment or None
+    life.status, life.pending = "InService", None
+
+
+@contextmanager
+def control_plane(moto: int) -> Iterator[ControlPlane]:
+    server = ControlPlane(moto)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def moto_server(log: Path) -> Iterator[int]:
+    """moto's real server, on a port of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        try:
+            until = time.monotonic() + 60
+            while not _up(port):
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _up(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
