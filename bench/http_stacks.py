@@ -4,7 +4,7 @@ Every stack serves the same model of 3,225 trees on one core and answers about 2
 wrk asks on the other core over 64 connections with 500 different registrations. The stacks take turns; each figure is
 the median over the turns. The ratio that counts is of server CPU time a request (user and system, from the process
 accounts, over all processes of the stack): requests a second depend on what else the machine does. The floor is a C
-program that answers with fixed bytes. Needs wrk, nginx and gcc; the classic image's environment is made at first use.
+program that answers with fixed bytes. Needs wrk, nginx and gcc; the other stacks' environments are made at first use.
 """
 
 from __future__ import annotations
@@ -121,15 +121,14 @@ done = function(s, l, r)
 end""")
 
 
-def classic_python() -> Path:
-    """The classic image's environment, made at first use."""
-    folder = Path(tempfile.gettempdir()) / "firstspin-bench-classic"
+def environment(requirements: Path) -> Path:
+    """The folder of programs of another stack's own environment, made at first use."""
+    folder = Path(tempfile.gettempdir()) / f"firstspin-bench-{requirements.parent.name}"
     if not (folder / "ready").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        wanted = str(HERE / "classic" / "requirements.txt")
-        subprocess.run([folder / "bin/pip", "install", "-qq", "--require-hashes", "-r", wanted], check=True)
+        subprocess.run([folder / "bin/pip", "install", "-qq", "--require-hashes", "-r", str(requirements)], check=True)
         (folder / "ready").touch()
-    return folder / "bin/python"
+    return folder / "bin"
 
 
 Stack = tuple[list[str], dict[str, str]]
@@ -150,18 +149,33 @@ def python_stacks(work: Path) -> dict[str, Stack]:
     }
 
 
+def serving_frameworks(work: Path) -> dict[str, Stack]:
+    """Command and environment of the frameworks that serve any model."""
+    found = {}
+    for name, command, own in (
+        ("MLServer", ["mlserver", "start"], {"MLSERVER_HTTP_PORT": str(PORT), "MLSERVER_PARALLEL_WORKERS": "0"}),
+        ("BentoML", ["bentoml", "serve", "service:Newcomers", "--port", str(PORT)], {"BENTOML_DO_NOT_TRACK": "True"}),
+    ):
+        folder = HERE / "stacks" / name.lower()
+        programs = environment(folder / "requirements.txt")
+        told = {"PYTHONPATH": f"{folder}:{folder.parent}", "MODEL_FOLDER": str(work / "model"), "OMP_NUM_THREADS": "1"}
+        told |= {"MLSERVER_DEBUG": "false", "BENTOML_HOME": str(work / "bentoml")} | own
+        where = [str(folder)] if name == "MLServer" else ["--working-dir", str(folder)]
+        found[f"{name} + lgb.predict"] = ([str(programs / command[0]), *command[1:], *where], told)
+    return found
+
+
 def stacks(work: Path) -> dict[str, Stack]:
     """Command and environment of every stack."""
     floor = str(work / "floor")
     subprocess.run(["gcc", "-O2", "-o", floor, str(HERE / "stacks/floor.c")], check=True)
     classic = {"SAGEMAKER_BASE_DIR": str(work), "MODEL_SERVER_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+    python = environment(HERE / "classic" / "requirements.txt") / "python"
     return {
         "C floor": ([floor, str(PORT), "2900"], {}),
         **python_stacks(work),
-        "nginx + gunicorn + flask + lgb.predict": (
-            [str(classic_python()), str(HERE / "classic/serve"), str(PORT)],
-            classic,
-        ),
+        "nginx + gunicorn + flask + lgb.predict": ([str(python), str(HERE / "classic/serve"), str(PORT)], classic),
+        **serving_frameworks(work),
     }
 
 
@@ -180,7 +194,7 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[int]:
         asked = urllib.request.Request(
             f"http://127.0.0.1:{PORT}/invocations", body, {"content-type": "application/json"}
         )
-        for _ in range(300):
+        for _ in range(600):
             with suppress(OSError):
                 urllib.request.urlopen(asked, timeout=5).read()
                 break
