@@ -247,7 +247,7 @@ def whole(bundles: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_case_18_a_key_is_changed_without_a_gap_and_the_old_one_ends(current: Path, tmp_path: Path) -> None:
-    ends = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    ends = (datetime.now(UTC) + timedelta(seconds=6)).isoformat()
     old, new = {"name": "app", "key": "spring", "until": ends}, {"name": "app", "key": "summer"}
     with serving(current, "--keys", write_keys(tmp_path / "keys.json", old, new), "--drain-delay", "0") as service:
         assert ask_for(service, "carl", authorization="Bearer spring")[0] == 200
