@@ -1,0 +1,97 @@
+"""From tables to an answer by way of SageMaker: trained, packed, deployed, served and asked as AWS does each.
+
+The container is the image's own entrypoint in a private /opt/ml; S3 and SageMaker's control plane are moto, the runtime
+is a stand-in that passes calls on to the container, and the Lambda runs in AWS's runtime client.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import boto3
+import pytest
+from stand_in_runtime import endpoint, runtime_api
+from stand_in_sagemaker import control_plane, moto_server
+from test_container import start
+from test_gateway import rest
+from test_lambda_handler import function
+
+from firstspin.cloud import rollout
+from firstspin.cloud.account import open_account
+from firstspin.cloud.check import lifecycle
+from firstspin.cloud.check.client import Limits
+from firstspin.cloud.check.payloads import Payload
+from firstspin.cloud.check.player import Target
+from firstspin.cloud.package import package
+from firstspin.world import write_world
+
+ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.container import main; main()")
+HOSTING = rollout.Hosting("firstspin:1", "arn:aws:iam::123456789012:role/firstspin-serves", "ml.c5.large")
+NEWCOMERS = {
+    ("--age", "31", "--gender", "female", "--country", "US", "--genres", "Rock|Jazz"): (
+        '{"age": 31, "gender": "female", "country": "US", "genres": ["Rock", "Jazz"]}'
+    ),
+    ("--age", "9"): '{"age": 9}',
+    (): "{}",
+}
+
+
+def recommend(bundle: Path, *words: str) -> bytes:
+    """What the terminal answers."""
+    command = [sys.executable, "-m", "firstspin", "recommend", "--bundle", str(bundle), *words, "--json"]
+    return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.removesuffix(b"\n")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    """An account with a bucket."""
+    with moto_server(tmp_path / "moto.log") as moto, control_plane(moto) as server:
+        told = {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{moto}",
+            "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{server.server_port}",
+            "AWS_ACCESS_KEY_ID": "none",
+            "AWS_SECRET_ACCESS_KEY": "none",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        urllib.request.urlopen(f"http://127.0.0.1:{moto}/moto-api/reset", data=b"", timeout=20).close()
+        boto3.client("s3").create_bucket(Bucket="firstspin-models")
+        yield server
+
+
+@pytest.mark.usefixtures("aws")
+def test_from_tables_to_the_lambdas_answer_which_is_the_terminals_to_the_last_bit(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    write_world(job / "input" / "data" / "training", 600, 5, lambda _: None)
+    assert start(job, {"model": "logistic"}).wait(120) == 0
+    bundle = job / "model"
+
+    account = open_account()
+    packed = package(bundle, tmp_path / "model.tar.gz")
+    plan = rollout.plan_deploy(account, "newcomers", packed, ("firstspin-models", "m"), HOSTING, rollout.Rollout())
+    rollout.carry_out(plan, lambda _: None)
+    rollout.wait(account, plan, lambda _: None, clock=lambda: 0.0, sleep=lambda _: None, deadline=1, every=0)
+
+    serving = rollout.serving(account, "newcomers")
+    assert serving is not None
+    bucket, _, key = serving.archive.removeprefix("s3://").partition("/")
+    account.s3.download_file(bucket, key, str(tmp_path / "downloaded.tar.gz"))
+    image = Target(ENTRYPOINT, environment=os.environ, limits=Limits(ready=60))
+    with lifecycle.serving(image, tmp_path / "host", tmp_path / "downloaded.tar.gz", {}) as host:
+        client = host.client
+        assert client is not None, host.failure
+        with (
+            endpoint(lambda body, kind: client.invoke(Payload(kind, body)).body) as runtime,
+            runtime_api() as api,
+            function(api, runtime, bundle),
+        ):
+            for words, body in NEWCOMERS.items():
+                kind, answer = api.invoke(rest(body))
+                assert (kind, answer["statusCode"]) == ("response", 200)
+                assert answer["body"].encode() == recommend(bundle, *words)
+            assert len(runtime.asked) == len(NEWCOMERS)  # every answer is the endpoint's, none the fallback's
