@@ -105,7 +105,8 @@ def test_the_list_comes_in_pages(service: Service, root: Path) -> None:
         if not (token := page.get("nextPageToken", "")):
             break
     assert names == [["a", "b"], ["c", "d"], ["e"]]
-    assert service.ask("GET", "/models?limit=0")[0] == 400
+    for limit in ("0", "101", "-1", "two", "9" * 5_000):
+        assert service.ask("GET", f"/models?limit={limit}")[0] == 400
 
 
 @pytest.mark.parametrize("broken", ["cut", "none", "not there"])
@@ -160,3 +161,8 @@ def test_without_the_option_there_are_no_such_verbs_but_the_limits_of_batch_are_
         expected = {"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
         assert (status, json.loads(body)) == (200, expected)
         assert service.ask("POST", "/execution-parameters")[0] == 405
+
+
+def test_what_is_no_path_is_refused(service: Service) -> None:
+    for url in ("\0", "/" + "a/" * 500, "x" * 1_000, "/proc/self/environ"):
+        assert service.ask("POST", "/models", json.dumps({"model_name": "m", "url": url}).encode())[0] == 400

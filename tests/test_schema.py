@@ -33,7 +33,8 @@ HOLDS = [
     checks.response_schema_conformance,
 ]
 POSTS = ("/invocations", "/v1/recommendations", "/v1/explanations", "/v1/events")
-PATHS = (*POSTS, "/ping", "/metrics", "/openapi.json", "/report", "/")
+PATHS = (*POSTS, "/execution-parameters", "/ping", "/metrics", "/openapi.json", "/report", "/")
+MODELS = ("/models", "/models/{model_name}", "/models/{model_name}/invoke")
 ADMIN_PATHS = ("/state", "/reload", "/rollback", "/erase")
 
 
@@ -73,15 +74,16 @@ def conforms(port: int, path: str, mode: GenerationMode, examples: int) -> None:
     with requests.Session() as session:
         described = schemathesis.openapi.from_dict(session.get(f"{base}/openapi.json").json())
         found = [operation.ok() for operation in described.get_all_operations()]
-        (operation,) = [operation for operation in found if operation.path == path]
+        operations = [operation for operation in found if operation.path == path]
+        assert operations
 
         @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(operation.as_strategy(generation_mode=mode))
+        @given(st.one_of([operation.as_strategy(generation_mode=mode) for operation in operations]))
         def answered(case: schemathesis.Case) -> None:
             assume(not holds_an_age_with_a_point(case.body))
             response = case.call(base_url=base, session=session, timeout=20)
             case.validate_response(response, checks=HOLDS)
-            if mode is GenerationMode.POSITIVE and case.media_type in (None, "application/json"):
+            if mode.is_positive and path not in MODELS and case.media_type in (None, "application/json"):
                 assert response.status_code in (200, 202, 409), response.content
 
         answered()
@@ -109,6 +111,13 @@ def test_what_the_description_allows_is_answered_and_nothing_is_a_5xx(
 )
 def test_the_admin_port_keeps_to_its_description(running: Running, path: str, mode: GenerationMode) -> None:
     conforms(running.admin_port, path, mode, EXAMPLES // 4)
+
+
+@pytest.mark.parametrize("path", MODELS)
+def test_the_verbs_of_many_models_keep_to_their_description(running: Running, path: str) -> None:
+    conforms(running.service.port, path, GenerationMode.POSITIVE, EXAMPLES)
+    if path == MODELS[0]:
+        conforms(running.service.port, path, GenerationMode.NEGATIVE, EXAMPLES)
 
 
 @pytest.mark.soak

@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Awaitable
@@ -150,7 +151,7 @@ class Market:
         told = parse_qs(query.decode("latin-1"))
         after = told.get("next_page_token", [""])[-1]
         limit = told.get("limit", [str(PAGE)])[-1]
-        if not limit.isdecimal() or not 1 <= int(limit) <= PAGE:
+        if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE:
             raise Refusal(400, "invalid", f"limit takes a number from 1 to {PAGE}")
         entries = [entry for entry in self._stall.entries() if entry.modelName > after]
         page = entries[: int(limit)]
@@ -162,7 +163,7 @@ class Market:
         if self._stall.place(wanted.model_name).exists():
             raise _loaded_already()
         source = Path(wanted.url)
-        if not source.resolve().is_relative_to(self._stall.root.resolve()):
+        if "\0" in wanted.url or not source.resolve().is_relative_to(self._stall.root.resolve()):
             raise Refusal(400, "invalid", "the url is not in the folder of models")
         incoming = self._stall.folder / f".incoming-{os.getpid()}-{next(self._number)}"
         incoming.mkdir()

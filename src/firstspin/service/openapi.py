@@ -23,13 +23,20 @@ ERRORS: Final = {
     405: "The path takes another method, named in Allow.",
     406: "The answer can only be in the encoding of the request.",
     408: "The request did not arrive in time.",
+    409: "A model of this name is loaded already.",
     413: "The body is too large, or asks about too many.",
     415: "The body is in an encoding that this service does not read.",
     422: "The body is not a registration.",
     429: "The key is over its rate.",
     431: "The headers are too large.",
+    507: "There is no memory for one more model.",
     503: "Not now: no model yet, overloaded, or events can't be kept. See Retry-After.",
 }
+
+
+_TEXT: Final = {"type": "string"}
+_NAME: Final = {"type": "string", "minLength": 1, "maxLength": 1024}
+_MODEL: Final = {"name": "model_name", "in": "path", "required": True, "schema": _NAME}
 
 
 def schema(extra: Mapping[str, str]) -> bytes:
@@ -90,6 +97,33 @@ def _paths() -> dict[str, Any]:
                 "security": [{}, {"key": []}],
             }
         },
+        "/models": {
+            "get": _getting("Models that are loaded, a page of them", "application/json")
+            | {
+                "parameters": [
+                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 100}),
+                    _query("next_page_token", _TEXT),
+                ]
+            },
+            "post": {
+                "summary": "Load a model",
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": _object(model_name=_NAME, url=_NAME)}},
+                },
+                "responses": _responses("200", "It is loaded.", "application/json", {}),
+            },
+        },
+        "/models/{model_name}": {
+            "parameters": [_MODEL],
+            "get": _getting("A model that is loaded", "application/json"),
+            "delete": _getting("Unload a model", "application/json"),
+        },
+        "/models/{model_name}/invoke": {
+            "parameters": [_MODEL],
+            "post": _asking("Recommend to newcomers from one of many models", "Registration"),
+        },
+        "/execution-parameters": {"get": _getting("The limits, for SageMaker's batch transform", "application/json")},
         "/report": {"get": _getting("The study that led to the model, where the service has it", "text/html")},
         "/ping": {"get": _getting("Ready", "application/json")},
         "/metrics": {"get": _getting("Counts for Prometheus", "text/plain")},
@@ -110,6 +144,10 @@ def _asking(summary: str, about: str) -> dict[str, Any]:
     )
     responses["200"]["content"] |= {"application/jsonlines": text, "text/csv": text}
     return {"summary": summary, "requestBody": {"required": True, "content": asked}, "responses": responses}
+
+
+def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema}
 
 
 def _getting(summary: str, media: str) -> dict[str, Any]:
