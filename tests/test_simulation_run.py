@@ -14,10 +14,12 @@ import pytest
 from test_cli import firstspin
 
 from firstspin import bundle, pipeline
+from firstspin.cli import ledger
 from firstspin.experiment.assign import assign
 from firstspin.experiment.events import KEY_BYTES, Secret, scoped
 from firstspin.experiment.plan import experiment_key, plan_split
 from firstspin.experiment.rules import Metric
+from firstspin.experiment.verdict import signed_percent
 from firstspin.recommender import Recommender
 from firstspin.records import InputError
 from firstspin.service.clock import read_clock, set_clock
@@ -130,6 +132,17 @@ def test_the_command_tells_everything_and_says_that_it_is_simulated(trained: Pat
     with pytest.raises(InputError, match="is there and sealed"):
         simulated(trained, Setting(users=300, days=1, seed=SEED), tmp_path / "kept")
     assert msgspec.json.decode(firstspin(*words, "--aa", "--json").stdout)["truth"]["lift"] == 0
+
+
+def test_the_demos_ledger_sets_the_articles_test_beside_a_simulated_one(run: tuple[Simulated, Path]) -> None:
+    clicks, truth, listening, errors, latency = ledger.tested(run[0], Path("bundle"))
+    lift = run[0].verdict.metrics[0].beside_control[0].lift.relative
+    assert lift.value is not None
+    assert clicks.found.startswith(f"{signed_percent(lift.value)} (")
+    assert truth.found == signed_percent(run[0].truth.lift)
+    assert (clicks.article, listening.article, errors.found) == ("+8.7%", "as strong", "0")
+    assert latency.found.endswith(" ms")
+    assert clicks.command == "firstspin experiment simulate --users 100000 --seed 3 --bundle bundle"
 
 
 def test_a_clock_is_what_it_was_set_to(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from firstspin.cloud import stores
     from firstspin.models import predictor, registry
     from firstspin.report import page as study
+    from firstspin.simulation import run as simulation
 else:
     bundle = lazily("firstspin.bundle")
     evaluate = lazily("firstspin.evaluate")
@@ -57,6 +58,7 @@ else:
     registry = lazily("firstspin.models.registry")
     scorecard = lazily("firstspin.scorecard")
     scoring = lazily("firstspin.scoring")
+    simulation = lazily("firstspin.simulation.run")
     stations = lazily("firstspin.stations")
     stores = lazily("firstspin.cloud.stores")
     study = lazily("firstspin.report.page")
@@ -289,6 +291,19 @@ def score(
         people = labelling.read_people(received.connection, tuple(extra))
         written = scoring.write(sink, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
     return written, received.ignored
+
+
+# ------------------------------------------------------------------------ bundle -> verdict, simulated
+
+
+def simulate(
+    path: Path, setting: simulation.Setting, out: Path, *, now: Callable[[], int], progress: evaluate.Progress = silent
+) -> simulation.Simulated:
+    """An A/B test of a bundle on simulated newcomers, through the real service, beside the truth of their world.
+
+    Leaves plan, event store and outcomes in `out`. `now` gives nanoseconds that only ever grow.
+    """
+    return simulation.simulate(path, setting, out, now=now, progress=progress)
 
 
 # ---------------------------------------------------------------------------------------------- inside

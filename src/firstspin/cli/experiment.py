@@ -162,7 +162,7 @@ def simulate(
             pipeline.make_world(folder / "world", LEARNED_FROM, seed, progress)
             pipeline.train(folder / "world", bundle, progress=progress)
         setting = simulation.Setting(users=users, days=days, seed=seed, alike=aa, workers=workers)
-        found = simulation.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
+        found = pipeline.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
     if as_json:
         _print_json(msgspec.to_builtins(found))
         return

@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
+from firstspin.lazily import lazily
 
 if TYPE_CHECKING:
+    from firstspin.experiment import verdict
+    from firstspin.experiment.lift import Estimate
     from firstspin.figures import Figure
     from firstspin.scorecard import Scorecard
+    from firstspin.simulation.run import Simulated
+else:
+    verdict = lazily("firstspin.experiment.verdict")
 
 RULE = "popularity"
 
@@ -36,14 +42,38 @@ def entries(card: Scorecard, data: Path) -> list[Entry]:
     return found
 
 
+def tested(found: Simulated, bundle: Path) -> list[Entry]:
+    """What a simulated A/B test says to the article's claims about its own."""
+    again = f"firstspin experiment simulate --users 100000 --seed {found.seed} --bundle {bundle}"
+    clicks, listening = (measured.beside_control[0].lift.relative for measured in found.verdict.metrics)
+    served = found.served
+    latency = f"{served.p50_ms:.1f} / {served.p99_ms:.1f} ms"
+    return [
+        Entry(f"lift in clicks, A/B test on {found.users:,}", "+8.7%", _interval(clicks), again),
+        Entry("  what it truly is in this world", "", verdict.signed_percent(found.truth.lift), again),
+        Entry("lift in listening a user", "as strong", _interval(listening), again),
+        Entry("errors of the service, events and all", "", f"{served.errors:,}", again),
+        Entry(f"latency p50 / p99, {served.connections} at a time", "real time", latency, again),
+    ]
+
+
 def show(found: Sequence[Entry]) -> None:
     """A row a claim, then the commands, each once."""
-    table = terminal.table("The ledger (simulated people, ± half the 95% interval)", "claim", "article", "here")
+    table = terminal.table(
+        "The ledger (simulated people, ± half the 95% interval, or all of it)", "claim", "article", "here"
+    )
     for entry in found:
         table.add_row(entry.claim, entry.article, entry.found)
     terminal.show(table)
     for command in dict.fromkeys(entry.command for entry in found):
         terminal.out.print(f"  shown by: {command}", markup=False, soft_wrap=True)
+
+
+def _interval(lift: Estimate) -> str:
+    if lift.value is None:
+        return lift.reason
+    value, low, high = map(verdict.signed_percent, (lift.value, lift.low, lift.high))
+    return f"{value} ({low} to {high})"
 
 
 def _share(figure: Figure, sign: str = "") -> str:
