@@ -24,6 +24,7 @@ FLOORS = (
     ),
     (
         "labelling",
+        "erased",
         "features",
         "segments",
         "figures",

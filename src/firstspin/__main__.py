@@ -9,6 +9,7 @@ from typing import Final
 DOORS: Final = {
     "serve": "firstspin.service.__main__",
     "experiment": "firstspin.cli.experiment",
+    "events": "firstspin.cli.events",
     "sagemaker": "firstspin.cli.sagemaker",
 }
 """Commands that are a program of their own: each gets the words after its name."""

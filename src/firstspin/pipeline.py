@@ -26,6 +26,7 @@ from firstspin.records import Census, Examples, InputError, LabelRule, Recommend
 if TYPE_CHECKING:
     from firstspin import (
         bundle,
+        erased,
         evaluate,
         features,
         files,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from firstspin.simulation import run as simulation
 else:
     bundle = lazily("firstspin.bundle")
+    erased = lazily("firstspin.erased")
     evaluate = lazily("firstspin.evaluate")
     features = lazily("firstspin.features")
     files = lazily("firstspin.files")
@@ -90,11 +92,15 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How to read the tables: which further columns to use, and whether to go on without bad rows."""
+    """How to read the tables: which further columns to use, and whether to go on without bad rows.
+
+    `erased` tells those of some users who were erased from an event store: they are left out, and counted.
+    """
 
     extra: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     rule: LabelRule | None = None
+    erased: erased.Erased | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +234,21 @@ def evaluate_bundle(
 
 
 def report(
-    data: Path, path: Path, out: Path, *, measured: Path | None = None, progress: evaluate.Progress = silent
+    data: Path,
+    path: Path,
+    out: Path,
+    *,
+    measured: Path | None = None,
+    reading: Reading = Reading(),
+    progress: evaluate.Progress = silent,
 ) -> None:
     """Write the study of these tables and of a bundle's model as one HTML page.
 
     `measured` is a scorecard.json of these tables; without one, the bundle's model is measured here, over three folds.
+    The bundle says which further columns are read, and by what rule of labels.
     """
     loaded = bundle.load(path)
-    reading = Reading(tuple(loaded.manifest.extra), rule=loaded.label_rule())
+    reading = replace(reading, extra=tuple(loaded.manifest.extra), rule=loaded.label_rule())
     if measured:
         card, dataset = scorecard.read_scorecard(measured), read_dataset(data, reading)
         if card.data.get("fingerprint") != _about(dataset)["fingerprint"]:
@@ -341,7 +354,8 @@ def _rule(reading: Reading) -> LabelRule:
 
 
 def _tables(data: Path, workspace: Path, reading: Reading) -> ingest.Tables:
-    return ingest.open_tables(data, workspace=workspace, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows)
+    found = ingest.open_tables(data, workspace=workspace, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows)
+    return erased.without_erased(found, reading.erased) if reading.erased else found
 
 
 def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> evaluate.Fit:

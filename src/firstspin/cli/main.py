@@ -6,7 +6,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -21,9 +22,14 @@ from firstspin.lazily import lazily
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
 
 if TYPE_CHECKING:
+    from firstspin.cli import stored
+    from firstspin.experiment import erase, events
     from firstspin.scorecard import Scorecard
     from firstspin.simulation import run as simulation
 else:
+    erase = lazily("firstspin.experiment.erase")
+    events = lazily("firstspin.experiment.events")
+    stored = lazily("firstspin.cli.stored")
     simulation = lazily("firstspin.simulation.run")
 
 NEWCOMERS: Final = 8_000
@@ -52,6 +58,10 @@ LeastSeconds = Annotated[float, typer.Option(help="Seconds in the window under w
 DataEnds = Annotated[
     str, typer.Option(help="Moment up to which listens are complete; that of the last one if not given.")
 ]
+
+
+Erased = Annotated[str, typer.Option(help="Leave out users erased from this event store; needs --events-secret.")]
+EventsSecret = Annotated[Path | None, typer.Option(help="File with that store's secret.")]
 
 
 class Engine(StrEnum):
@@ -85,12 +95,15 @@ def label(
     window_days: WindowDays = 30,
     least_seconds: LeastSeconds = 600,
     data_ends: DataEnds = "",
+    erased: Erased = "",
+    events_secret: EventsSecret = None,
 ) -> None:
     """Find the genre each earlier registration listened to most in its window."""
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
-    with terminal.progress("labels") as progress:
+    with terminal.progress("labels") as progress, _who_was(erased, events_secret) as gone:
         progress("reading the tables", 0.0)
-        census, ignored = pipeline.label(data, out, pipeline.Reading(_names(extra), skip_bad_rows, rule), engine.value)
+        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
+        census, ignored = pipeline.label(data, out, reading, engine.value)
     scorecard.print_census(census, ignored)
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
@@ -108,11 +121,14 @@ def train(
     window_days: WindowDays = 30,
     least_seconds: LeastSeconds = 600,
     data_ends: DataEnds = "",
+    erased: Erased = "",
+    events_secret: EventsSecret = None,
 ) -> None:
     """Learn from the tables and pack a bundle."""
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
-    reading = pipeline.Reading(_names(extra), skip_bad_rows, rule)
-    _train(data, out, model, reading, pipeline.Learning(_names(without), seed))
+    with _who_was(erased, events_secret) as gone:
+        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
+        _train(data, out, model, reading, pipeline.Learning(_names(without), seed))
 
 
 @app.command("evaluate")
@@ -135,10 +151,13 @@ def evaluate(
     window_days: WindowDays = 30,
     least_seconds: LeastSeconds = 600,
     data_ends: DataEnds = "",
+    erased: Erased = "",
+    events_secret: EventsSecret = None,
 ) -> None:
     """Measure models on people they have not seen, with intervals."""
-    reading = pipeline.Reading(_names(extra), skip_bad_rows, _rule(gap_days, window_days, least_seconds, data_ends))
-    with terminal.progress("evaluation") as progress:
+    rule = _rule(gap_days, window_days, least_seconds, data_ends)
+    with terminal.progress("evaluation") as progress, _who_was(erased, events_secret) as gone:
+        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
         if bundle:
             card, dataset = pipeline.evaluate_bundle(data, bundle, reading=reading, progress=progress)
         else:
@@ -166,10 +185,13 @@ def report(
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="What `evaluate --questions --out` wrote; else measured here.")
     ] = None,
+    erased: Erased = "",
+    events_secret: EventsSecret = None,
 ) -> None:
     """Write the study as one page: who listens to what, which model sees it, what each question buys."""
-    with terminal.progress("report") as progress:
-        pipeline.report(data, bundle, out, measured=measured, progress=progress)
+    with terminal.progress("report") as progress, _who_was(erased, events_secret) as gone:
+        reading = pipeline.Reading(erased=gone)
+        pipeline.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
     terminal.out.print(f"The report is in {out}", markup=False)
 
 
@@ -253,6 +275,11 @@ def serve() -> None:
     """Answer over HTTP: --bundle BUNDLE [--host H] [--port P] [--workers N]."""
 
 
+@app.command("events", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def events_of_users() -> None:
+    """What is kept of users: erase it, export it, pass it on."""
+
+
 @app.command("experiment", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def experiment() -> None:
     """Plan an A/B test, and read its result."""
@@ -278,6 +305,20 @@ def _train(data: Path, out: Path, model: str, reading: pipeline.Reading, learnin
     terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
     terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
     return card
+
+
+@contextmanager
+def _who_was(erased: str, secret: Path | None) -> Iterator[Callable[[Collection[str]], Collection[str]] | None]:
+    """Who of some users was erased from the event store; None where there is none to ask."""
+    if not erased:
+        yield None
+        return
+    try:
+        database, known = stored.open_store(erased, secret)
+        with closing(database):
+            yield lambda users: erase.erased_users(database, known, users)
+    except events.Unavailable as problem:
+        raise InputError(f"the event store can't say who was erased: {problem}") from problem
 
 
 def _names(text: str) -> tuple[str, ...]:

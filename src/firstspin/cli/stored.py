@@ -22,7 +22,7 @@ EventsSecret = Annotated[
 def open_store(events: str, events_secret: Path | None) -> tuple[Database, Secret]:
     """The store's database, ready to use, and its secret."""
     if not events or events_secret is None:
-        raise typer.BadParameter("--events and --events-secret are needed together")
+        raise typer.BadParameter("an event store needs its address and --events-secret")
     secret = read_secret(events_secret)
     database = open_database(events, secret)
     database.open()

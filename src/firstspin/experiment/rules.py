@@ -135,7 +135,7 @@ def checked_weights(weights: dict[str, float]) -> dict[str, float]:
 
 def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
     """The rules with weights for all arms, the control first. Raises InputError where they don't fit the arms found."""
-    if rules.control not in arms:
+    if rules.control not in (rules.weights or arms):
         raise InputError(f"the control {rules.control!r} is not among the arms found ({', '.join(arms)})")
     strange = [arm for arm in arms if rules.weights and arm not in rules.weights]
     if strange:

@@ -1,0 +1,147 @@
+"""`firstspin events …`: what is kept of users: erase it, export it, pass it on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from threading import Event
+from typing import Annotated, Final
+
+import numpy as np
+import typer
+
+from firstspin.cli import terminal
+from firstspin.cli.stored import Events, EventsSecret, open_store
+from firstspin.experiment.database import Database
+from firstspin.experiment.erase import erase as erase_users
+from firstspin.experiment.events import Secret, Unavailable
+from firstspin.experiment.export import export as export_tables
+from firstspin.experiment.outbox import Firehose, Sink
+from firstspin.experiment.outbox import forward as forward_rows
+from firstspin.experiment.plan import experiment_key, read_plan
+from firstspin.records import InputError
+
+TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
+"""Of a call to Firehose, in seconds; the forwarder itself tries again, and waits longer each time."""
+
+app = typer.Typer(
+    name="firstspin events",
+    help="Exposures, clicks and listens: erase users, export an experiment, pass rows on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command("erase")
+def erase(
+    users: Annotated[list[str] | None, typer.Argument(help="Ids of the users to forget.")] = None,
+    listed: Annotated[Path | None, typer.Option("--users", help="File with an id a line; all cost as one.")] = None,
+    events: Events = "",
+    events_secret: EventsSecret = None,
+) -> None:
+    """Forget users for good: their rows go, what comes later is refused, and training leaves them out (--erased)."""
+    named = [*(users or ()), *(_lines(listed) if listed else ())]
+    if not named:
+        raise typer.BadParameter("name at least one user, or a file of them with --users")
+    with _store(events, events_secret) as (database, secret):
+        done = erase_users(database, secret, named, now=datetime.now(UTC))
+    deleted = f"{done.deleted.exposures:,} exposures and {done.deleted.events:,} events"
+    terminal.out.print(f"{len(named):,} users are erased; {deleted} were deleted", markup=False)
+    if done.deleted.sent:
+        terminal.out.print(
+            f"{done.deleted.sent:,} of these rows had gone to a sink before: erase them there", markup=False
+        )
+    if not done.compacted:
+        terminal.out.print(
+            "bytes of them may lie in the store's files yet: run this again when it is idle", markup=False
+        )
+    terminal.next_step("firstspin train --data DIR --out BUNDLE --erased STORE --events-secret FILE")
+
+
+@app.command("export")
+def export(
+    out: Annotated[Path, typer.Option(help="Folder for exposures.parquet and events.parquet.")],
+    plan: Annotated[Path, typer.Option(help="Sealed plan of the experiment.")],
+    events: Events = "",
+    events_secret: EventsSecret = None,
+) -> None:
+    """Write an experiment's exposures and events as tables, without a user's id."""
+    known = read_plan(plan)
+    with _store(events, events_secret) as (database, _):
+        done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
+    terminal.out.print(
+        f"{done.exposures:,} exposures and {sum(done.events.values()):,} events are in {out}", markup=False
+    )
+    terminal.counted("flagged", {flag: n for flag, n in done.events.items() if flag})
+    terminal.next_step(f"firstspin experiment analyse --exported {out} --plan {plan}")
+
+
+@app.command("forward")
+def forward(
+    exposures_stream: Annotated[str, typer.Option(help="Firehose delivery stream for exposures.")] = "",
+    events_stream: Annotated[str, typer.Option(help="Firehose delivery stream for clicks and listens.")] = "",
+    scope: Annotated[str, typer.Option(help="Users' keys are made for this scope: name the sink.")] = "lake",
+    endpoint_url: Annotated[str | None, typer.Option(help="Another Firehose than that of the AWS region.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing waits, or the sink fails.")] = False,
+    events: Events = "",
+    events_secret: EventsSecret = None,
+) -> None:
+    """Pass rows on to Kinesis Data Firehose as they come, until SIGTERM or Ctrl-C. Run one for a store."""
+    given = {"exposures": exposures_stream, "events": events_stream}
+    streams = {table: stream for table, stream in given.items() if stream}
+    if not streams:
+        raise typer.BadParameter("give --exposures-stream, --events-stream or both")
+    sink = Sink(_firehose(endpoint_url), streams, scope)
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with _store(events, events_secret) as (database, _):
+        pause = (lambda wait: wait > 0) if once else stop.wait
+        done = forward_rows(database, sink, rng=np.random.default_rng(), pause=pause)
+    terminal.out.print(f"{done.sent:,} rows sent", markup=False)
+    if once and done.failed:
+        raise InputError(f"{done.failed:,} rows could not be sent; they wait in the store for the next time")
+
+
+@contextmanager
+def _store(events: str, events_secret: Path | None) -> Iterator[tuple[Database, Secret]]:
+    """The store, closed at the end; where it can't serve just now, an InputError says so."""
+    try:
+        database, secret = open_store(events, events_secret)
+        with closing(database):
+            yield database, secret
+    except Unavailable as problem:
+        raise InputError(f"the event store can't be used just now: {problem}") from problem
+
+
+def _firehose(endpoint_url: str | None) -> Firehose:
+    try:
+        boto3, errors = import_module("boto3"), import_module("botocore.exceptions")
+    except ImportError as problem:
+        raise InputError("Firehose needs boto3: pip install 'firstspin[aws]'") from problem
+    try:
+        config = import_module("botocore.config").Config(**TIMEOUTS)
+        client: Firehose = boto3.client("firehose", config=config, endpoint_url=endpoint_url)
+    except (errors.BotoCoreError, ValueError) as problem:
+        raise InputError(f"Firehose: {problem}") from problem
+    return client
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path} is not text in UTF-8") from problem
+    return [line for line in text.splitlines() if line]
+
+
+def main() -> None:
+    """The command line."""
+    terminal.run(app)
