@@ -8,7 +8,7 @@ from predictor_contract import KNOWN, checkerboard
 
 from firstspin.features import fit_encoder
 from firstspin.models import forest, network
-from firstspin.models.task import Task, folds, log_loss, log_losses
+from firstspin.models.task import Task, Tuned, folds, log_loss, log_losses
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def test_targets_lie_between_the_top_genre_alone_and_the_shares(task: Task) -> N
 
 
 def test_a_model_finds_the_settings_meant_for_it(task: Task) -> None:
-    tuned = Task(*(getattr(task, name) for name in task.__slots__[:5]), settings=(forest.Settings(trees=3),))
+    tuned = Task(
+        *(getattr(task, name) for name in task.__slots__[:5]), tuned=(Tuned("forest", forest.Settings(trees=3), 9),)
+    )
     assert tuned.chosen(forest.Settings) == forest.Settings(trees=3)
     assert tuned.chosen(network.Settings) is None
     assert tuned.take(np.array([0])).chosen(forest.Settings) == forest.Settings(trees=3)

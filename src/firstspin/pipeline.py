@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from firstspin import explain as reasons
     from firstspin.cloud import stores
-    from firstspin.models import predictor, registry
+    from firstspin.models import predictor, registry, task
     from firstspin.report import page as study
     from firstspin.simulation import run as simulation
 else:
@@ -105,10 +105,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """How to learn: the questions left out and the seed."""
+    """How to learn: the questions left out, the seed, and how long and how often `train` tries settings out before.
+
+    `tuned` are settings found before; without them and without tuning, the usual ones are used.
+    """
 
     without: tuple[str, ...] = ()
     seed: int = 0
+    tune_minutes: float | None = None
+    tune_trials: int | None = None
+    tuned: tuple[task.Tuned, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,7 @@ def train(
 ) -> tuple[bundle.Bundle, Dataset, scorecard.Scorecard]:
     """Tables -> a bundle that carries its own scorecard: measured on a part kept aside, then trained on everyone.
 
+    Settings are tuned, if at all, without a look at that part.
     `early` is for who may be stopped half way: a bundle of the business rule is there as soon as the tables are read.
     """
     progress("reading the tables", 0.0)
@@ -184,7 +191,10 @@ def train(
     rule = _fit(dataset, learning, silent)("popularity", dataset.examples)
     if early:
         _pack(early, rule, rule, dataset, None)
-    card = _own_scorecard(dataset, model, learning, progress)
+    aside = _kept_aside(dataset, learning)
+    if learning.tune_minutes or learning.tune_trials:
+        learning = replace(learning, tuned=_tuned(dataset, aside, model, learning, progress))
+    card = _own_scorecard(dataset, aside, model, learning, progress)
     fitted = _fit(dataset, learning, progress)(model, dataset.examples)
     return _pack(out, fitted, rule, dataset, card), dataset, card
 
@@ -369,6 +379,7 @@ def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> e
             extra=tuple(dataset.extra),
             without=learning.without,
             seed=learning.seed,
+            tuned=learning.tuned,
             progress=progress,
         )
 
@@ -412,17 +423,36 @@ def _what_questions_buy(
     return questions.study(dataset.examples, splits, model, fit, asked, learning.seed, progress)
 
 
-def _own_scorecard(
-    dataset: Dataset, model: str, learning: Learning, progress: evaluate.Progress
-) -> scorecard.Scorecard:
+def _kept_aside(dataset: Dataset, learning: Learning) -> evaluate.Split:
     people = len(dataset.examples)
     if people < SCORECARD_PART:
         raise InputError(f"{people} labelled users are too few to learn from; at least {SCORECARD_PART} are needed")
-    aside = evaluate.folds(dataset.examples.tops, SCORECARD_PART, learning.seed)[:1]
+    return evaluate.folds(dataset.examples.tops, SCORECARD_PART, learning.seed)[0]
+
+
+def _tuned(
+    dataset: Dataset, aside: evaluate.Split, model: str, learning: Learning, progress: evaluate.Progress
+) -> tuple[task.Tuned, ...]:
+    return registry.tune(
+        model,
+        dataset.examples.take(aside.learn),
+        minutes=learning.tune_minutes,
+        trials=learning.tune_trials,
+        known_genres=dataset.genres,
+        extra=tuple(dataset.extra),
+        without=learning.without,
+        seed=learning.seed,
+        progress=progress,
+    )
+
+
+def _own_scorecard(
+    dataset: Dataset, aside: evaluate.Split, model: str, learning: Learning, progress: evaluate.Progress
+) -> scorecard.Scorecard:
     names = list(dict.fromkeys([*scorecard.BASELINES, model]))
-    found = evaluate.outcomes(dataset.examples, aside, names, _fit(dataset, learning, silent), progress)
+    found = evaluate.outcomes(dataset.examples, [aside], names, _fit(dataset, learning, silent), progress)
     told: dict[str, object] = {"protocol": f"one part in {SCORECARD_PART} kept aside", "seed": learning.seed}
-    asked = evaluate.asked(dataset.examples, aside)
+    asked = evaluate.asked(dataset.examples, [aside])
     return scorecard.score(found, asked, told, _about(dataset), seed=learning.seed)
 
 

@@ -132,7 +132,12 @@ def _options(told: dict[str, str]) -> tuple[str, pipeline.Reading, pipeline.Lear
     """`firstspin train`'s options out of hyperparameters; a word that is none of them is refused."""
     model = told.pop("model", "auto")
     reading = pipeline.Reading(_names(told.pop("extra", "")), _yes(told.pop("skip_bad_rows", "")), _rule(told))
-    learning = pipeline.Learning(_names(told.pop("without", "")), _number("seed", told.pop("seed", "0"), int))
+    learning = pipeline.Learning(
+        _names(told.pop("without", "")),
+        _number("seed", told.pop("seed", "0"), int),
+        _number("tune", told.pop("tune", "0"), float),
+        _number("trials", told.pop("trials", "0"), int),
+    )
     _refuse_unknown(told)
     return model, reading, learning
 

@@ -113,6 +113,8 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
     model: Annotated[str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.")] = "auto",
+    tune: Annotated[float | None, typer.Option(help="Minutes to look for better settings first.", min=0)] = None,
+    trials: Annotated[int | None, typer.Option(help="Settings to try; the same number finds the same.", min=1)] = None,
     extra: Extra = "",
     without: Without = "",
     seed: Seed = 0,
@@ -128,7 +130,7 @@ def train(
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
     with _who_was(erased, events_secret) as gone:
         reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
-        _train(data, out, model, reading, pipeline.Learning(_names(without), seed))
+        _train(data, out, model, reading, pipeline.Learning(_names(without), seed, tune, trials))
 
 
 @app.command("evaluate")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Final
 
 from firstspin.features import fit_encoder
 from firstspin.models.predictor import Predictor, Scorer
-from firstspin.models.task import Progress, Task, silent
+from firstspin.models.scorers import Blend
+from firstspin.models.task import Progress, Task, Tuned, silent
 from firstspin.records import Examples, InputError
 
 MODELS: Final[dict[str, str]] = {
@@ -23,6 +25,9 @@ MODELS: Final[dict[str, str]] = {
     "single_pick": "firstspin.models.popularity:single_pick",
 }
 
+NAMES: Final = {"rule": "popularity", "linear": "logistic", "trees": "lightgbm"}
+"""What the members of `auto`'s team are called whose scorers have a name of their own."""
+
 
 def fit(
     name: str,
@@ -32,23 +37,64 @@ def fit(
     extra: Sequence[str] = (),
     without: Sequence[str] = (),
     seed: int = 0,
+    tuned: tuple[Tuned, ...] = (),
     progress: Progress = silent,
 ) -> Predictor:
-    """The model of this name, trained on these people.
+    """The model of this name, trained on these people, with the settings that tuning chose if it did.
 
     :raises InputError: if there is no such model, or nobody to learn from
     """
-    if name not in MODELS:
-        raise InputError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    if not len(examples):
-        raise InputError("there is nobody to learn from: no user has a label")
-    encoder = fit_encoder(examples, known_genres=known_genres, extra=extra, without=without)
-    rows = encoder.matrix(examples.registrations)
-    task = Task(encoder, examples.genres, rows, examples.tops, examples.shares, seed, progress=progress)
-    return Predictor(encoder, examples.genres, train(name, task), name)
+    task = replace(_task(name, examples, known_genres, extra, without), seed=seed, tuned=tuned, progress=progress)
+    scorer = train(name, task)
+    told = [_made_of(scorer)] if name == "auto" else []
+    told += [str(one) for one in tuned if name in ("auto", one.name)]
+    return Predictor(task.encoder, task.genres, scorer, name, "; ".join(told))
+
+
+def tune(
+    name: str,
+    examples: Examples,
+    *,
+    known_genres: Sequence[str],
+    minutes: float | None = None,
+    trials: int | None = None,
+    extra: Sequence[str] = (),
+    without: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Tuned, ...]:
+    """The settings with which the model of this name, or each of `auto`'s, does best on people kept aside.
+
+    :raises InputError: if there is no such model, it has no settings, nobody to learn from, or Optuna is not installed
+    """
+    task = replace(_task(name, examples, known_genres, extra, without), seed=seed, progress=progress)
+    try:
+        tuning = import_module("firstspin.models.tuning")
+    except ModuleNotFoundError:
+        raise InputError("tuning needs Optuna: pip install 'firstspin[tune]'") from None
+    return tuning.tune(name, task, minutes, trials)  # type: ignore[no-any-return]
 
 
 def train(name: str, task: Task) -> Scorer:
     """The scorer of the model of this name."""
     module, function = MODELS[name].split(":")
     return getattr(import_module(module), function)(task)  # type: ignore[no-any-return]
+
+
+def _task(
+    name: str, examples: Examples, known_genres: Sequence[str], extra: Sequence[str], without: Sequence[str]
+) -> Task:
+    if name not in MODELS:
+        raise InputError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    if not len(examples):
+        raise InputError("there is nobody to learn from: no user has a label")
+    encoder = fit_encoder(examples, known_genres=known_genres, extra=extra, without=without)
+    rows = encoder.matrix(examples.registrations)
+    return Task(encoder, examples.genres, rows, examples.tops, examples.shares)
+
+
+def _made_of(scorer: Scorer) -> str:
+    if isinstance(scorer, Blend):
+        parts = zip(scorer.weights, scorer.members, strict=True)
+        return " + ".join(f"{weight:.2f} {_made_of(member)}" for weight, member in parts)
+    return NAMES.get(scorer.kind, scorer.kind)

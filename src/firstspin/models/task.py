@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,24 @@ def silent(step: str, done: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning chose for the model of this name, after so many trials."""
+
+    name: str
+    settings: Any
+    trials: int
+
+    def __str__(self) -> str:
+        chosen = ", ".join(f"{name}={value}" for name, value in asdict(self.settings).items())
+        return f"{self.name} tuned in {self.trials} trials ({chosen})"
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """n people as rows (n, c), their top genre `tops` (n,) and listening `shares` (n, k), and how to learn from it.
 
-    `settings` are those that tuning chose, each of its model's own type. `progress` is told the name of a step and how
-    much of it is done, from 0 to 1.
+    `tuned` holds the settings that tuning chose, each of its model's own type. `progress` is told the name of a step
+    and how much of it is done, from 0 to 1.
     """
 
     encoder: Encoder
@@ -35,7 +48,7 @@ class Task:
     tops: Indexes
     shares: Array
     seed: int = 0
-    settings: tuple[object, ...] = ()
+    tuned: tuple[Tuned, ...] = ()
     progress: Progress = silent
 
     def __len__(self) -> int:
@@ -47,7 +60,7 @@ class Task:
 
     def chosen(self, kind: type[Settings]) -> Settings | None:
         """The settings of this type that tuning chose, if it did."""
-        return next((settings for settings in self.settings if isinstance(settings, kind)), None)
+        return next((tuned.settings for tuned in self.tuned if isinstance(tuned.settings, kind)), None)
 
     def targets(self, softness: float) -> Array:
         """(n, k) what to predict: between the top genre alone (softness 0) and the shares of all listening (1)."""
