@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--ours", type=Path, metavar="DATA_DIR")
     data = parser.parse_args().ours
     if data is not None:
-        show(Target(OURS, environment=os.environ, training=data, hyperparameters={"model": "logistic"}), REGISTRATIONS)
+        told = {"model": "auto", "seed": "7"}
+        show(Target(OURS, environment=os.environ, training=data, hyperparameters=told), REGISTRATIONS)
     elif shutil.which("nginx") is None:
         print("not run: nginx is not installed (apt-get install nginx-light)")
     else:

@@ -329,6 +329,11 @@ def test_metrics_tell_requests_answers_and_latency(app: App) -> None:
     assert 'firstspin_latency_seconds_count{hop="whole"} 3.0' in text
 
 
+def test_readiness_is_told_by_the_status_alone_as_sagemaker_asks(app: App) -> None:
+    reply = ask(app, "GET", "/ping")
+    assert (reply.status, reply.body) == (200, b"")
+
+
 def test_draining_turns_readiness_off_and_goes_on_answering(app: App) -> None:
     app.draining = True
     assert ask(app, "GET", "/ping").status == 503

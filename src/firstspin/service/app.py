@@ -291,7 +291,7 @@ class App:
 
     def _ping(self, request: Request) -> Reply:  # noqa: ARG002
         if self.ready:
-            return Reply(200, b"{}")
+            return Reply(200, b"", TEXT)  # empty, as SageMaker asks for it
         return _refused(Refusal(503, "not_ready", "draining" if self.draining else "there is no model yet"))
 
     def _metrics(self, request: Request) -> Reply:  # noqa: ARG002
