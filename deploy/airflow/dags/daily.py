@@ -1,0 +1,142 @@
+"""Every day: label -> train -> gate -> package -> score -> promote, each one firstspin command.
+
+Airflow knows when and in what order, firstspin knows how: it lives in an environment of its own, which FIRSTSPIN names.
+A bundle that does not beat the serving one is no failure: the day goes on with the bundle promoted last, so that the
+batch answers stay fresh. What a task says is in its log; a command that fails fails its task with that command's line.
+
+How often a task is tried again is Airflow's own setting (default_task_retries). Ours are environment variables of the
+workers:
+
+    FIRSTSPIN           the command, as in /opt/firstspin/bin/firstspin
+    FIRSTSPIN_DATA      folder of the three tables
+    FIRSTSPIN_WORK      folder that all workers share: a folder a run, and what was promoted last
+    FIRSTSPIN_ENDPOINT  name of the SageMaker endpoint
+    FIRSTSPIN_SCORES    dynamodb:TABLE or sqlite:PATH
+    FIRSTSPIN_TRAIN     further words for `firstspin train`, as in "--model lightgbm"
+    FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`, as in "--alarm firstspin-endpoint-5xx"
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from airflow.sdk import dag, get_current_context, task
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+log = logging.getLogger(__name__)
+REFUSED = "is not promoted"
+
+
+@dag(
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+)
+def firstspin_daily() -> None:
+    """The day's story."""
+    bundle = train(label())
+    chosen = gate(bundle)
+    package(chosen) >> score(chosen) >> promote(chosen)
+
+
+@task
+def label() -> str:
+    """Who listened to what, and a census of everyone without a label: its log is where to look when they grow few."""
+    out = today() / "labelled.parquet"
+    firstspin("label", "--data", os.environ["FIRSTSPIN_DATA"], "--out", out)
+    return str(out)
+
+
+@task
+def train(_labelled: str) -> str:
+    """A bundle of today that carries its own scorecard."""
+    out = today() / "bundle"
+    firstspin("train", "--data", os.environ["FIRSTSPIN_DATA"], "--out", out, *further("FIRSTSPIN_TRAIN"))
+    return str(out)
+
+
+@task
+def gate(bundle: str) -> str:
+    """The bundle to go on with: today's if it beats the serving one, or else the one promoted last."""
+    try:
+        firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", *of_endpoint())
+    except AirflowException as problem:
+        if REFUSED not in str(problem):
+            raise
+        if not promoted().exists():
+            raise AirflowSkipException(f"{problem}; and none was promoted before") from None
+        log.info("%s; today goes on with the one promoted last", problem)
+        return promoted().read_text()
+    return bundle
+
+
+@task
+def package(bundle: str) -> str:
+    """The archive as it will be uploaded, kept beside the bundle."""
+    out = Path(bundle).parent / "model.tar.gz"
+    firstspin("sagemaker", "package", "--bundle", bundle, "--out", out)
+    return str(out)
+
+
+@task
+def score(bundle: str) -> None:
+    """Everyone's answer, for the hour when the endpoint fails."""
+    registrations = next(Path(os.environ["FIRSTSPIN_DATA"]).glob("registrations.*"))
+    firstspin("score", "--bundle", bundle, "--registrations", registrations, "--out", os.environ["FIRSTSPIN_SCORES"])
+
+
+@task
+def promote(bundle: str) -> None:
+    """Blue/green; asked about the bundle that serves already, the command changes nothing."""
+    if promoted().exists() and promoted().read_text() == bundle and Path(bundle).parent != today():
+        raise AirflowSkipException("today's bundle did not pass the gate")
+    firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *further("FIRSTSPIN_PROMOTE"))
+    promoted().write_text(bundle)
+
+
+def firstspin(*words: object) -> str:
+    """What the command printed. Raises AirflowException with the last line it said."""
+    command = [os.environ["FIRSTSPIN"], *map(str, words)]
+    log.info("%s", shlex.join(command))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    log.info("%s%s", done.stdout, done.stderr)
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        raise AirflowException(said or f"exit status {done.returncode}")
+    return done.stdout
+
+
+def today() -> Path:
+    """The folder of this run: another run on the same day must not overwrite what was promoted."""
+    moment = get_current_context()["dag_run"].run_after
+    folder = Path(os.environ["FIRSTSPIN_WORK"]) / f"{moment:%Y-%m-%dT%H%M%S}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def promoted() -> Path:
+    """Where it is written which bundle was promoted last."""
+    return Path(os.environ["FIRSTSPIN_WORK"]) / "promoted"
+
+
+def of_endpoint() -> list[str]:
+    return ["--endpoint", os.environ["FIRSTSPIN_ENDPOINT"]]
+
+
+def further(name: str) -> list[str]:
+    return shlex.split(os.environ.get(name, ""))
+
+
+daily = firstspin_daily()
+
+if __name__ == "__main__":  # one run here and now, without a scheduler; told as JSON on the last line
+    run = daily.test()
+    print(json.dumps({one.task_id: str(one.state) for one in run.get_task_instances()}))  # noqa: T201

@@ -1,0 +1,131 @@
+"""A day of the DAG, for real: Airflow runs it in its own environment on SQLite, each task runs the firstspin command.
+
+Only AWS is stood in for: moto, with a control plane whose endpoints live as SageMaker's do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from stand_in_sagemaker import ControlPlane, control_plane, moto_server
+
+from firstspin.cloud.stores import open_scores
+
+HERE = Path(__file__).parent
+AIRFLOW = HERE / ".venv" / "bin"
+FIRSTSPIN = str(Path(sys.executable).with_name("firstspin"))
+ROLE = "arn:aws:iam::123456789012:role/model"
+ALL = ("label", "train", "gate", "package", "score", "promote")
+Day = Callable[[str], dict[str, str]]
+
+
+def command(environment: dict[str, str], *words: object) -> str:
+    run = [FIRSTSPIN, *map(str, words)]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def cloud(folder: Path) -> Iterator[tuple[ControlPlane, dict[str, str]]]:
+    """AWS as it is stood in for, and the environment that leads there."""
+    with moto_server(folder / "moto.log") as moto, control_plane(moto) as plane:
+        yield (
+            plane,
+            os.environ
+            | {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto}",
+                "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{plane.server_port}",
+                "AWS_ACCESS_KEY_ID": "none",
+                "AWS_SECRET_ACCESS_KEY": "none",
+                "AWS_DEFAULT_REGION": "eu-central-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "OMP_NUM_THREADS": "1",
+            },
+        )
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[ControlPlane, Day]]:
+    """An endpoint that answers by popularity alone, and what runs a day: given the model, the state of each task."""
+    with cloud(tmp_path) as (plane, environment):
+        environment |= {
+            "FIRSTSPIN": FIRSTSPIN,
+            "FIRSTSPIN_DATA": str(tmp_path / "tables"),
+            "FIRSTSPIN_WORK": str(tmp_path / "work"),
+            "FIRSTSPIN_ENDPOINT": "newcomers",
+            "FIRSTSPIN_SCORES": f"sqlite:{tmp_path / 'scores.db'}",
+            "FIRSTSPIN_PROMOTE": "--poll 0.05 --bake 0 --alarm newcomers-endpoint-5xx",
+            "AIRFLOW_HOME": str(tmp_path / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        }
+        command(environment, "world", tmp_path / "tables", "--users", 1500, "--seed", 5)
+        bundle = tmp_path / "first"
+        command(environment, "train", "--data", tmp_path / "tables", "--out", bundle, "--model", "popularity")
+        make = "import boto3; boto3.client('s3').create_bucket(Bucket='models', "
+        make += "CreateBucketConfiguration={'LocationConstraint': 'eu-central-1'})"
+        subprocess.run([sys.executable, "-c", make], env=environment, check=True)
+        words = ("--bucket", "models", "--image", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/firstspin:1")
+        at = (
+            "--endpoint",
+            "newcomers",
+            "--role",
+            ROLE,
+            "--poll",
+            0.05,
+            "--instance-type",
+            "ml.c5.large",
+        )  # moto knows no c6i
+        command(environment, "sagemaker", "deploy", "--bundle", bundle, *words, *at)
+        plane.fate.asked.clear()
+        subprocess.run([AIRFLOW / "airflow", "db", "migrate"], env=environment, capture_output=True, check=True)
+
+        def day(model: str) -> dict[str, str]:
+            told = environment | {"FIRSTSPIN_TRAIN": f"--model {model}"}
+            run = [AIRFLOW / "python", HERE / "dags" / "daily.py"]
+            done = subprocess.run(run, env=told, capture_output=True, text=True, timeout=600, check=False)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+            states: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+            return states
+
+        yield plane, day
+
+
+def test_a_better_bundle_is_promoted_and_a_worse_one_is_not_but_the_answers_stay_fresh(
+    service: tuple[ControlPlane, Day], tmp_path: Path
+) -> None:
+    plane, day = service
+    assert day("logistic") == dict.fromkeys(ALL, "success")
+    assert plane.fate.names() == ["CreateModel", "CreateEndpointConfig", "UpdateEndpoint"]
+    promoted = (tmp_path / "work" / "promoted").read_text()
+    assert json.loads(Path(promoted, "manifest.json").read_text())["predictor"]["model"] == "logistic"
+    user = pq.read_table(tmp_path / "tables" / "registrations.parquet", columns=["user_id"])["user_id"][0].as_py()
+    kept = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
+    assert kept is not None
+
+    plane.fate.asked.clear()
+    assert day("popularity") == dict.fromkeys(ALL, "success") | {"promote": "skipped"}
+    assert plane.fate.names() == []
+    assert (tmp_path / "work" / "promoted").read_text() == promoted
+    again = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
+    assert again == kept  # by the model that was promoted, not by today's
+
+
+def test_a_command_that_fails_fails_its_task_and_nothing_is_promoted(
+    service: tuple[ControlPlane, Day], tmp_path: Path
+) -> None:
+    plane, day = service
+    (tmp_path / "tables" / "listens.parquet").unlink()
+    states = day("logistic")
+    assert states["label"] == "failed"
+    assert "success" not in states.values()
+    assert plane.fate.names() == []
