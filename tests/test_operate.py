@@ -62,8 +62,9 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 class Callers:
     """Clients that ask without pause on connections they keep, and count what they get."""
 
-    def __init__(self, service: Service, number: int = 4) -> None:
+    def __init__(self, service: Service, number: int = 4, requests_a_connection: int = 1 << 60) -> None:
         self._service, self._number = service, number
+        self._requests_a_connection = requests_a_connection
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
 
@@ -82,7 +83,7 @@ class Callers:
 
     def _call(self) -> None:
         asked = request("POST", "/invocations", b'{"age":31,"genres":["Rock"]}')
-        connection = self._service.connect()
+        connection, sent = self._service.connect(), 0
         while not self._end.is_set():
             try:
                 status, headers, body = exchange(connection, asked)
@@ -93,7 +94,8 @@ class Callers:
                 self.answers[json.loads(body)["model"]] += 1
             elif status:
                 self.failures.append(str(status))
-            if headers.get("connection") == "close":
+            sent += 1
+            if headers.get("connection") == "close" or sent % self._requests_a_connection == 0:
                 connection.close()
                 try:
                     connection = self._service.connect()
