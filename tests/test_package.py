@@ -103,6 +103,7 @@ def archive_of(name: str, content: bytes) -> bytes:
         archive_of("manifest.json", b"{}"),
         archive_of("a", b"")[:-9],
     ],
+    ids=["empty", "no archive", "a pickle", "a manifest alone", "cut off"],
 )
 def test_an_archive_that_is_none_of_ours_is_refused_with_its_name(archive: bytes) -> None:
     with pytest.raises(InputError, match="s3://models/theirs"):

@@ -212,6 +212,7 @@ def _worker(
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
             if ledger:
                 ledger.store.close()
+                app.refresh()
             status = 0
         except InputError as problem:
             logging.getLogger(__name__).error("a worker can't start", extra={"reason": str(problem)})

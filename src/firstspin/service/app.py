@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from firstspin.records import Registration
+from firstspin.service import experiments
 from firstspin.service.answers import Answering, NoModel
 from firstspin.service.connection import RETRY, Reply, Request
 from firstspin.service.keys import Keys
@@ -95,6 +96,7 @@ class App:
         self._clock, self._now, self._policy = clock, clock.now, policy
         self._tallies, self._tally = tallies, tally
         self._serving: Serving | None = None
+        self._counted: dict[str, int] = {}  # what the ledger had kept when it was last asked
         self.draining = False
         self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]]] = {
             "/invocations": ("POST", self._invocations),
@@ -105,6 +107,7 @@ class App:
             "/ping": ("GET", self._ping),
             "/metrics": ("GET", self._metrics),
             "/report": ("GET", self._report),
+            "/experiments": ("GET", self._experiments),
             "/": ("GET", self._home),
         }
 
@@ -116,6 +119,10 @@ class App:
         """Take up what has changed outside. To be called about twice a second."""
         if self._policy.keys is not None:
             self._policy.keys.refresh()
+        if self._policy.ledger is not None:
+            for name, kept in self._policy.ledger.kept().items():
+                self._tally.count(name, more=kept - self._counted.get(name, 0))
+                self._counted[name] = kept
 
     @property
     def ready(self) -> bool:
@@ -305,6 +312,12 @@ class App:
         if not self._policy.report:
             raise Refusal(404, "not_found", "this service was started without a report")
         return Reply(200, self._policy.report, HTML, SAFE)
+
+    def _experiments(self, request: Request) -> Reply:  # noqa: ARG002
+        ledger = self._policy.ledger
+        totals = {name: self._tallies.total(name) for name in self._counted}
+        page = experiments.page(ledger.running if ledger else None, totals, self._clock.date())
+        return Reply(200, page, HTML, SAFE)
 
     def _home(self, request: Request) -> Reply:  # noqa: ARG002
         return Reply(200, HOME, HTML, SAFE)

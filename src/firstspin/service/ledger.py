@@ -91,6 +91,15 @@ class Ledger:
             self.store.submit_exposure(kept)
         return answering.filled(registration, shown)
 
+    def kept(self) -> dict[str, int]:
+        """What this process has kept since it began, by the name it is counted under."""
+        health = self.store.health()
+        return {
+            "firstspin_exposures_stored": health.exposures.get("stored", 0),
+            "firstspin_exposures_dropped": health.dropped_exposures,
+            "firstspin_events_stored": health.events.get("stored", 0),
+        }
+
     async def keep(self, body: bytes) -> bytes:
         """A status for every event, once all are on the disk. Refusal 503 while that can't be."""
         try:

@@ -45,7 +45,9 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
     ("firstspin_worker_starts", "Workers started", (), ()),
     ("firstspin_worker_deaths", "Workers that ended unasked", (), ()),
+    ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
     ("firstspin_exposures_dropped", "Exposures that could not be kept", (), ()),
+    ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),
 )
 _GAUGES: Final = (
     ("firstspin_connections", "Open connections"),
@@ -94,9 +96,9 @@ class Tally:
         self._cells[first + bisect_left(BUCKETS, nanoseconds // 1000)] += 1
         self._cells[first + len(BUCKETS) + 1] += nanoseconds
 
-    def count(self, name: str, *labels: object) -> None:
-        """One more of anything else."""
-        self._cells[_PLACE[(name, *labels)]] += 1
+    def count(self, name: str, *labels: object, more: int = 1) -> None:
+        """One more, or so many, of anything else."""
+        self._cells[_PLACE[(name, *labels)]] += more
 
     def gauge(self, name: str, value: int) -> None:
         """How many there are now."""
