@@ -144,4 +144,4 @@ def _lines(path: Path) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    terminal.run(app)
+    terminal.run(app, "firstspin events")

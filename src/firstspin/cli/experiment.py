@@ -203,4 +203,4 @@ def _stored_outcomes(plan: Plan, store: tuple[Database, Secret], now: datetime) 
 
 def main() -> None:
     """The command line."""
-    terminal.run(app)
+    terminal.run(app, "firstspin experiment")

@@ -251,4 +251,4 @@ def _payloads(files: list[Path], types: list[str]) -> Payloads:
 
 def main() -> None:
     """The command line."""
-    terminal.run(app)
+    terminal.run(app, "firstspin sagemaker")

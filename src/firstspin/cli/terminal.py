@@ -57,10 +57,10 @@ def show(made: Table) -> None:
         out.print(made)
 
 
-def run(app: typer.Typer) -> None:
-    """Run a command line: status 0 done, 1 the work failed (a clear line on stderr), 2 wrong usage."""
+def run(app: typer.Typer, words: str = "firstspin") -> None:
+    """Run the command line called `words`: status 0 done, 1 the work failed (a line on stderr), 2 wrong usage."""
     try:
-        app()
+        app(prog_name=words)
     except InputError as problem:
         err.print(str(problem), markup=False, soft_wrap=True)
         sys.exit(1)
