@@ -16,7 +16,7 @@ import typer
 from firstspin import pipeline
 from firstspin.cli import terminal
 from firstspin.cli.stored import Events, EventsSecret, open_store
-from firstspin.cli.verdict import show, show_simulated
+from firstspin.cli.verdict import show, show_simulated, show_sizing
 from firstspin.experiment.analyse import analyse as read_result
 from firstspin.experiment.attribution import attribute_export, planned_outcomes
 from firstspin.experiment.database import Database
@@ -89,10 +89,7 @@ def plan(
         _print_json({"experiment": experiment_key(made), "file": str(out), "sizing": msgspec.to_builtins(needed)})
         return
     terminal.out.print(f"{experiment_key(made)} is sealed in {out}", markup=False)
-    for field, value in msgspec.structs.asdict(needed).items():
-        if isinstance(value, int | float):
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-            terminal.out.print(f"  {field.replace('_', ' ')}: {shown}", markup=False)
+    show_sizing(made, needed)
     if made.days % 7:
         terminal.out.print(f"  {made.days} days are not whole weeks: weekdays will weigh unequally", markup=False)
     store = "--events sqlite:///events.sqlite --events-secret events.secret"

@@ -10,6 +10,8 @@ from firstspin.experiment.verdict import Verdict, signed_percent, verdict_lines
 
 if TYPE_CHECKING:
     from firstspin.experiment.lift import Estimate
+    from firstspin.experiment.plan import Plan
+    from firstspin.experiment.sizing import Point, Sizing
     from firstspin.simulation.judged import NeverShown
     from firstspin.simulation.run import Served, Simulated
 
@@ -21,6 +23,23 @@ def show(verdict: Verdict) -> None:
         terminal.out.print(f"Mind: {warning}", markup=False)
     for section in verdict_lines(verdict):
         _print_table(section.title, section.columns, section.rows)
+
+
+def show_sizing(plan: Plan, needed: Sizing) -> None:
+    """What a plan needs, and its power: after other lengths, and where the true lift is another."""
+    users = ", ".join(f"{number:,} in {arm}" for arm, number in needed.users.items())
+    lift, weeks = f"a lift of {plan.minimum_effect:.1%}", f"{needed.weeks_needed} in whole weeks"
+    terminal.out.print(f"  To find {lift} with {plan.power:.0%} power: {users}", markup=False)
+    terminal.out.print(f"  days needed: {needed.days_needed:,} ({weeks}); planned: {plan.days}", markup=False)
+    by_days = [(f"{point.days} days", f"{point.users:,}", *_power(point)) for point in needed.by_days]
+    by_effect = [(f"{point.effect:+.1%}", *_power(point)) for point in needed.by_effect]
+    _print_table(f"How often {lift} is found", ("after", "users", "power", ""), by_days)
+    _print_table(f"What {plan.days} days find", ("true lift", "power", ""), by_effect)
+
+
+def _power(point: Point) -> tuple[str, str]:
+    share = min(point.power, 0.999)  # no test is sure
+    return f"{share:.1%}", ("█" * round(20 * share)).ljust(20, "░")
 
 
 def show_simulated(found: Simulated) -> None:
