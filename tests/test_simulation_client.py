@@ -16,7 +16,7 @@ Handler = Callable[[Request], Reply | Awaitable[Reply]]
 async def asked(handler: Handler, requests: list[bytes], connections: int = 3) -> list[tuple[int, bytes]]:
     """Status and body of each reply of a service that answers so, on a port of its own."""
     loop = asyncio.get_running_loop()
-    hub = Hub(handler, Limits(), loop, lambda _: None)
+    hub = Hub(lambda turn: [handler(request) for request in turn], Limits(), loop, lambda _: None)
     server = await loop.create_server(lambda: Connection(hub), "127.0.0.1", 0)
     client = Client("127.0.0.1", server.sockets[0].getsockname()[1], connections, time.perf_counter_ns)
     await client.open()

@@ -96,7 +96,7 @@ def _stoppable(base: Path, folder: Path) -> Iterator[threading.Lock]:
 
     A thread waits for it: a handler would run only when the main thread comes back from whatever library it is in.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     ending = threading.Lock()
 
     def wait() -> None:
@@ -107,7 +107,10 @@ def _stoppable(base: Path, folder: Path) -> Iterator[threading.Lock]:
         os._exit(status)
 
     threading.Thread(target=wait, daemon=True).start()
-    yield ending
+    try:
+        yield ending
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what is started after this can be ended again
 
 
 def _stopped(base: Path, early: Path) -> int:

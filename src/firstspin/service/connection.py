@@ -12,6 +12,7 @@ handler may return a future instead. Either way the next request of the same con
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from typing import Final, NamedTuple, cast
 import httptools
 
 from firstspin.service.wire import LARGEST_BODY, Refusal
+
+log = logging.getLogger(__name__)
 
 JSON: Final = b"application/json"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -100,7 +103,11 @@ class Hub:
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, []
-        replies = self.handler([request for _, request, _ in asked])
+        try:
+            replies = self.handler([request for _, request, _ in asked])
+        except Exception:  # nobody is left waiting for what will not come
+            log.exception("a turn of requests failed")
+            replies = [Reply(500, Refusal(500, "internal", "this is our mistake").body())] * len(asked)
         for (connection, request, keep_alive), reply in zip(asked, replies, strict=True):
             connection.answer(reply, request.method, keep_alive)
 
