@@ -31,7 +31,7 @@ EXAMPLES = Payloads(
     )
 )
 PATIENT = Limits(ready=20, ping=2, answer=20, drain=20, training=20, training_stop=20)
-HURRIED = Limits(ready=20, ping=0.5, answer=2, drain=1.5, training=20, training_stop=1)
+HURRIED = Limits(ready=20, ping=0.5, answer=2, drain=6, training=20, training_stop=1)
 LIVE = {**hosting.CHECKS, **batch.CHECKS}
 
 

@@ -125,6 +125,7 @@ def _paths() -> dict[str, Any]:
         },
         "/execution-parameters": {"get": _getting("The limits, for SageMaker's batch transform", "application/json")},
         "/report": {"get": _getting("The study that led to the model, where the service has it", "text/html")},
+        "/experiments": {"get": _getting("What is being tried, on whom, until when", "text/html")},
         "/ping": {"get": _getting("Ready; the body is empty", "text/plain")},
         "/metrics": {"get": _getting("Counts for Prometheus", "text/plain")},
         "/openapi.json": {"get": _getting("This description", "application/json")},
