@@ -194,8 +194,8 @@ class TestMultiModelServers:
     def found(self, fault: str, *, many: bool = True) -> dict[str, Finding]:
         with up(fault, many=many) as server:
             client = Client("127.0.0.1", server.server_port, PATIENT)
-            market = multimodel.Market(client, EXAMPLES.first, "/opt/ml/models/a/model")
-            return dict(run.each(multimodel.CHECKS, market))
+            one = multimodel.OneOfMany(client, EXAMPLES.first, "/opt/ml/models/a/model")
+            return dict(run.each(multimodel.CHECKS, one))
 
     @pytest.mark.parametrize(
         ("fault", "broken"),

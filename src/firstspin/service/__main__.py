@@ -32,7 +32,7 @@ from firstspin.service.clock import read_clock
 from firstspin.service.connection import Limits
 from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
-from firstspin.service.market import Market, Stall
+from firstspin.service.many_models import ManyModels, Stock
 from firstspin.service.metrics import Tallies
 from firstspin.service.sagemaker import further
 from firstspin.service.shelf import Shelf
@@ -107,7 +107,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
-    stall = _stall(options, state)
+    stock = _stock(options, state)
     sockets = _listen(options)
     tallies = Tallies(options.workers + 1)
     reading = _signals()
@@ -121,11 +121,11 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
         outside=Outside(
             now=time.monotonic,
             signals=reading,
-            be_worker=_worker(options, tallies, stall),
+            be_worker=_worker(options, tallies, stock),
             announce=lambda: _announce(options.host, port),
             admin=admin,
         ),
-        without_model=options.allow_no_model or stall is not None,
+        without_model=options.allow_no_model or stock is not None,
         trial_seconds=options.trial_seconds,
     ).run()
 
@@ -151,14 +151,14 @@ def _signals() -> int:
     return reading
 
 
-def _stall(options: argparse.Namespace, state: Path) -> Stall | None:
+def _stock(options: argparse.Namespace, state: Path) -> Stock | None:
     """Where the models of a multi-model endpoint lie, none yet; None where there is but one model."""
     if options.models is None:
         return None
     memory = options.models_memory * 2**20 if options.models_memory else _machine_memory() // 2
-    stall = Stall(state / "models", options.models, memory // options.workers)
-    stall.empty()
-    return stall
+    stock = Stock(state / "models", options.models, memory // options.workers)
+    stock.empty()
+    return stock
 
 
 def _machine_memory() -> int:
@@ -171,7 +171,7 @@ def _machine_memory() -> int:
 
 
 def _worker(
-    options: argparse.Namespace, tallies: Tallies, stall: Stall | None
+    options: argparse.Namespace, tallies: Tallies, stock: Stock | None
 ) -> Callable[[Slot, socket.socket, Order | None], NoReturn]:
     manners = Manners(
         limits=Limits(
@@ -202,10 +202,10 @@ def _worker(
         try:
             ledger = _ledger(options, experiment, now)
             policy = Policy(
-                options.allow_no_model or stall is not None,
+                options.allow_no_model or stock is not None,
                 Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
                 ledger,
-                further(options.workers, Market(stall, manners) if stall else None),
+                further(options.workers, ManyModels(stock, manners) if stock else None),
                 report,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)

@@ -9,14 +9,14 @@ import msgspec
 
 from firstspin.service.app import App, Further
 from firstspin.service.connection import Reply, Request
-from firstspin.service.market import PATH, Market
+from firstspin.service.many_models import PATH, ManyModels
 from firstspin.service.wire import LARGEST_BODY, Refusal
 
 PARAMETERS: Final = "/execution-parameters"
 
 
-def further(workers: int, market: Market | None = None) -> Further:
-    """Answers these paths; Refusal 404 or 405 for all others. Without a `market` only the service's model is there."""
+def further(workers: int, many: ManyModels | None = None) -> Further:
+    """Answers these paths; Refusal 404 or 405 for all others. Without `many` only the service's model is there."""
     limits = {
         "MaxConcurrentTransforms": workers,
         "BatchStrategy": "MULTI_RECORD",
@@ -29,8 +29,8 @@ def further(workers: int, market: Market | None = None) -> Further:
             if request.method not in ("GET", "HEAD"):
                 raise Refusal(405, "method_not_allowed", "this path takes GET")
             return parameters
-        if market and (request.path == PATH or request.path.startswith(f"{PATH}/")):
-            return market(app, request)
+        if many and (request.path == PATH or request.path.startswith(f"{PATH}/")):
+            return many(app, request)
         raise Refusal(404, "not_found", "there is nothing at this path")
 
     return answer

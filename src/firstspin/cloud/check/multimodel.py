@@ -16,11 +16,11 @@ from firstspin.cloud.check.report import Finding, judged
 
 VARIABLES = {"SAGEMAKER_MULTI_MODEL": "true"}
 NAME, UNKNOWN = "a1b2c3", "never-loaded"
-TARGET_MODEL = {"X-Amzn-SageMaker-Target-Model": "market/se.tar.gz"}
+TARGET_MODEL = {"X-Amzn-SageMaker-Target-Model": "one/se.tar.gz"}
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class OneOfMany:
     """A model among others: who serves it, a body it must answer, and the folder the container is told of."""
 
     client: Client
@@ -44,58 +44,58 @@ def unpacked(place: Place, model: Path) -> str:
     return f"{place.inside}/models/{NAME}/model"
 
 
-def loads(market: Market) -> Finding:
-    status = market.load().status
+def loads(one: OneOfMany) -> Finding:
+    status = one.load().status
     return judged(status == 200, f"status {status}")
 
 
-def refuses_to_load_twice(market: Market) -> Finding:
-    status = market.load().status
+def refuses_to_load_twice(one: OneOfMany) -> Finding:
+    status = one.load().status
     return judged(status == 409, f"status {status}")
 
 
-def lists(market: Market) -> Finding:
-    answer = market.client.get("/models")
+def lists(one: OneOfMany) -> Finding:
+    answer = one.client.get("/models")
     value = decoded(answer.body)
     listed = value.get("models") if isinstance(value, dict) else None
-    entry = {"modelName": NAME, "modelUrl": market.url}
+    entry = {"modelName": NAME, "modelUrl": one.url}
     found = isinstance(listed, list) and any(isinstance(one, dict) and entry.items() <= one.items() for one in listed)
     return judged(answer.status == 200 and found, f"status {answer.status}, {'listed' if found else 'not listed'}")
 
 
-def shows(market: Market) -> Finding:
-    answer = market.client.get(f"/models/{NAME}")
+def shows(one: OneOfMany) -> Finding:
+    answer = one.client.get(f"/models/{NAME}")
     value = decoded(answer.body)
-    right = isinstance(value, dict) and value.get("modelName") == NAME and value.get("modelUrl") == market.url
+    right = isinstance(value, dict) and value.get("modelName") == NAME and value.get("modelUrl") == one.url
     return judged(
         answer.status == 200 and right, f"status {answer.status}{'' if right else ', without its name and url'}"
     )
 
 
-def invokes(market: Market) -> Finding:
-    answer = market.invoke(NAME)
+def invokes(one: OneOfMany) -> Finding:
+    answer = one.invoke(NAME)
     return judged(answer.fine, f"status {answer.status}")
 
 
-def knows_what_it_lacks(market: Market) -> Finding:
+def knows_what_it_lacks(one: OneOfMany) -> Finding:
     got = {
-        "GET": market.client.get(f"/models/{UNKNOWN}").status,
-        "DELETE": market.forget(UNKNOWN).status,
-        "invoke": market.invoke(UNKNOWN).status,
+        "GET": one.client.get(f"/models/{UNKNOWN}").status,
+        "DELETE": one.forget(UNKNOWN).status,
+        "invoke": one.invoke(UNKNOWN).status,
     }
-    listed = market.client.get("/models").status
+    listed = one.client.get("/models").status
     # A server without these verbs answers 404 to everything: that is not what is meant.
     detail = ", ".join(f"{verb} {status}" for verb, status in got.items()) + f"; GET /models {listed}"
     return judged(set(got.values()) == {404} and listed == 200, detail)
 
 
-def unloads(market: Market) -> Finding:
-    deleted = market.forget(NAME).status
-    after = market.client.get(f"/models/{NAME}").status
+def unloads(one: OneOfMany) -> Finding:
+    deleted = one.forget(NAME).status
+    after = one.client.get(f"/models/{NAME}").status
     return judged(deleted == 200 and after == 404, f"status {deleted}, then GET {after}")
 
 
-CHECKS: Mapping[str, Callable[[Market], Finding]] = {
+CHECKS: Mapping[str, Callable[[OneOfMany], Finding]] = {
     "26.1": loads,
     "26.2": refuses_to_load_twice,
     "26.3": lists,

@@ -14,7 +14,7 @@ from firstspin.cloud.check.client import Client, NoAnswer
 from firstspin.cloud.check.facts import FACTS, TRAINING
 from firstspin.cloud.check.hosting import Server
 from firstspin.cloud.check.lifecycle import Start
-from firstspin.cloud.check.multimodel import Market
+from firstspin.cloud.check.multimodel import OneOfMany
 from firstspin.cloud.check.payloads import Payloads
 from firstspin.cloud.check.player import Target
 from firstspin.cloud.check.report import Finding, Report, assemble, missed, passed, untestable
@@ -70,7 +70,7 @@ def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress
     hurried = replace(target, limits=replace(target.limits, ready=min(target.limits.ready, 10 + 3 * ready)))
     with lifecycle.serving(hurried, folder / "multimodel", None, multimodel.VARIABLES) as start:
         url = multimodel.unpacked(start.place, model)
-        yield from _asking(multimodel.CHECKS, start, lambda client: Market(client, payloads.first, url))
+        yield from _asking(multimodel.CHECKS, start, lambda client: OneOfMany(client, payloads.first, url))
 
 
 def _training(target: Target, folder: Path, progress: Progress) -> Found:

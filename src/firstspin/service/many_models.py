@@ -1,4 +1,4 @@
-"""Many models in one service, one a market: SageMaker's verbs of a multi-model endpoint.
+"""Many models in one service, one a country, say: SageMaker's verbs of a multi-model endpoint.
 
 What is loaded lies in a folder that all workers share: for each model a folder with its verified copy and its entry. A
 model comes and goes by the renaming of that folder, so any worker answers from it at once, and none after it has gone,
@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Stall:
+class Stock:
     """Where the models are: `folder` is ours, `root` holds what may be loaded, `room` is the memory for all (bytes)."""
 
     folder: Path
@@ -119,11 +119,11 @@ class Stall:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-class Market:
+class ManyModels:
     """One worker's part: answers `/models` and all below it."""
 
-    def __init__(self, stall: Stall, manners: Manners) -> None:
-        self._stall, self._manners = stall, manners
+    def __init__(self, stock: Stock, manners: Manners) -> None:
+        self._stock, self._manners = stock, manners
         self._serving: dict[str, tuple[tuple[int, int], Serving]] = {}
         self._number = count()
         self._loading = asyncio.Lock()
@@ -137,7 +137,7 @@ class Market:
             case "POST", []:
                 return self._load(request.body)
             case "GET" | "HEAD", [name]:
-                return _told(self._stall.entry(name).shown())
+                return _told(self._stock.entry(name).shown())
             case "DELETE", [name]:
                 return self._unload(name)
             case "POST", [name, "invoke"]:
@@ -153,24 +153,24 @@ class Market:
         limit = told.get("limit", [str(PAGE)])[-1]
         if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE:
             raise Refusal(400, "invalid", f"limit takes a number from 1 to {PAGE}")
-        entries = [entry for entry in self._stall.entries() if entry.modelName > after]
+        entries = [entry for entry in self._stock.entries() if entry.modelName > after]
         page = entries[: int(limit)]
         more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}
         return _told({"models": [entry.shown() for entry in page], **more})
 
     async def _load(self, body: bytes) -> Reply:
         wanted = _wanted(body)
-        if self._stall.place(wanted.model_name).exists():
+        if self._stock.place(wanted.model_name).exists():
             raise _loaded_already()
         source = Path(wanted.url)
-        if "\0" in wanted.url or not source.resolve().is_relative_to(self._stall.root.resolve()):
+        if "\0" in wanted.url or not source.resolve().is_relative_to(self._stock.root.resolve()):
             raise Refusal(400, "invalid", "the url is not in the folder of models")
-        incoming = self._stall.folder / f".incoming-{os.getpid()}-{next(self._number)}"
+        incoming = self._stock.folder / f".incoming-{os.getpid()}-{next(self._number)}"
         incoming.mkdir()
         try:
             taken = await self._tried(source, incoming / _BUNDLE)
             entry = Entry(wanted.model_name, wanted.url, taken.bytes)
-            await asyncio.to_thread(self._stall.add, incoming, entry)
+            await asyncio.to_thread(self._stock.add, incoming, entry)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         await self._taken_up(wanted.model_name)
@@ -178,7 +178,7 @@ class Market:
 
     async def _tried(self, source: Path, to: Path) -> Taken:
         """Copied and checked in a process of its own. Refusal 400 where it is no bundle, 507 where there is no room."""
-        words = [str(source), str(to), str(max(self._stall.left(), 0))]
+        words = [str(source), str(to), str(max(self._stock.left(), 0))]
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -203,7 +203,7 @@ class Market:
 
     async def _unload(self, name: str) -> Reply:
         self._serving.pop(name, None)
-        await asyncio.to_thread(self._stall.remove, name)
+        await asyncio.to_thread(self._stock.remove, name)
         return _told({"status": "model is unloaded"})
 
     def _invoke(self, app: App, request: Request, name: str) -> Reply | Awaitable[Reply]:
@@ -226,7 +226,7 @@ class Market:
                 return kept[1]
             self._forget_gone()
             try:
-                serving = await asyncio.to_thread(load, self._stall.place(name) / _BUNDLE, self._manners)
+                serving = await asyncio.to_thread(load, self._stock.place(name) / _BUNDLE, self._manners)
             except (InputError, OSError):
                 self._mark(name)  # unloaded in the meantime?
                 raise
@@ -235,13 +235,13 @@ class Market:
 
     def _forget_gone(self) -> None:
         """Let go of what another worker unloaded."""
-        for name in [name for name in self._serving if not self._stall.place(name).exists()]:
+        for name in [name for name in self._serving if not self._stock.place(name).exists()]:
             del self._serving[name]
 
     def _mark(self, name: str) -> tuple[int, int]:
         """What is another when a model is loaded again under the same name. Refusal 404 where none is loaded."""
         try:
-            found = (self._stall.place(name) / _ENTRY).stat()
+            found = (self._stock.place(name) / _ENTRY).stat()
         except FileNotFoundError:
             self._serving.pop(name, None)
             raise _unknown() from None
