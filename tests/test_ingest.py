@@ -42,6 +42,18 @@ def refused(tmp_path: Path, **changed: object) -> str:
         (("7", GOOD[1], "30.5", *GOOD[3:]), "registrations.csv row 1: age '30.5' is not a whole number"),
         (("7", GOOD[1], "old", *GOOD[3:]), "registrations.csv row 1: age 'old' is not a number"),
         (("7", GOOD[1], "nan", *GOOD[3:]), "registrations.csv row 1: age 'nan' is not between 0 and 120"),
+        (
+            ("7", GOOD[1], "31", "x" * 201, *GOOD[4:]),
+            f"registrations.csv row 1: gender {'x' * 80!r} is longer than 200 characters",
+        ),
+        (
+            (*GOOD[:5], "|".join(["Rock"] * 101)),
+            f"registrations.csv row 1: genres {'Rock|' * 16!r} names more than 100 genres",
+        ),
+        (
+            (*GOOD[:5], "Jazz|" + "x" * 201),
+            f"registrations.csv row 1: genres {'Jazz|' + 'x' * 75!r} names a genre of more than 200 characters",
+        ),
     ],
 )
 def test_a_bad_registration_is_named(tmp_path: Path, row: tuple[str, ...], message: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from firstspin import tables
-from firstspin.records import InputError, Station, normal
+from firstspin.records import MAX_PICKS, MAX_TEXT, InputError, Station, normal
 
 SHOWN = 10
 NUMBER = "number"
@@ -184,8 +184,20 @@ def _registration_rules(source: Source) -> list[Rule]:
         Rule("age", "age IS NOT NULL AND TRY_CAST(age AS DOUBLE) IS NULL", "is not a number"),
         Rule("age", "TRY_CAST(age AS DOUBLE) <> floor(TRY_CAST(age AS DOUBLE))", "is not a whole number"),
         Rule("age", "NOT (TRY_CAST(age AS DOUBLE) BETWEEN 0 AND 120)", "is not between 0 and 120"),
+        *(_not_too_long(field) for field in ("user_id", "gender", "country")),
+        Rule("genres", f"len({_picks(source)}) > {MAX_PICKS}", f"names more than {MAX_PICKS} genres"),
+        Rule(
+            "genres",
+            f"len(list_filter({_picks(source)}, lambda pick: length(pick) > {MAX_TEXT})) > 0",
+            f"names a genre of more than {MAX_TEXT} characters",
+        ),
         _unique("user_id"),
     ]
+
+
+def _not_too_long(field: str) -> Rule:
+    """What no answer over HTTP may be either."""
+    return Rule(field, f"length({field}::VARCHAR) > {MAX_TEXT}", f"is longer than {MAX_TEXT} characters")
 
 
 def _listen_rules(source: Source) -> list[Rule]:
@@ -231,7 +243,6 @@ def _station_columns(source: Source) -> str:
 
 
 def _registration_columns(source: Source, extra: Sequence[str]) -> str:
-    picks = "genres" if "[" in source.types["genres"] else f"string_split(genres, '{tables.PICK_SEPARATOR}')"
     return ", ".join(
         [
             "user_id::VARCHAR AS user_id",
@@ -239,10 +250,16 @@ def _registration_columns(source: Source, extra: Sequence[str]) -> str:
             "TRY_CAST(TRY_CAST(age AS DOUBLE) AS INTEGER) AS age",
             "nullif(trim(gender::VARCHAR), '') AS gender",
             "nullif(trim(country::VARCHAR), '') AS country",
-            f"list_filter(coalesce({picks}, []), lambda pick: trim(pick) <> '') AS genres",
+            f"{_picks(source)} AS genres",
             *(f'"{name}"' for name in extra),
         ]
     )
+
+
+def _picks(source: Source) -> str:
+    """The genres picked, as a list without empty names."""
+    picks = "genres" if "[" in source.types["genres"] else f"string_split(genres, '{tables.PICK_SEPARATOR}')"
+    return f"list_filter(coalesce({picks}, []), lambda pick: trim(pick) <> '')"
 
 
 def _type_further(connection: duckdb.DuckDBPyConnection, name: str, kind: str | None = None) -> str:
