@@ -45,6 +45,15 @@ def outcome(first: list[int], hits: list[int]) -> Outcome:
     return Outcome(position, half, shown, half)
 
 
+def test_groups_and_mistakes_are_those_of_the_model_asked_about() -> None:
+    found, asked, card = evaluated()
+    about = scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0, about="single_pick")
+    assert (card.best, about.best) == ("logistic", "single_pick")
+    assert about.figures == card.figures
+    assert all("single_pick" not in segment.lifts for segment in about.segments)
+    assert about.confusion != card.confusion
+
+
 def test_a_model_that_sees_the_pattern_beats_every_baseline_with_an_interval_clear_of_zero() -> None:
     _, _, card = evaluated()
     assert card.people == N

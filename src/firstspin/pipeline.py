@@ -69,6 +69,7 @@ else:
 
 FOLDS, FOLDS_OF_MANY, MANY_PEOPLE = 5, 3, 100_000
 REPORT_FOLDS = 3
+LADDER = ("logistic", "forest", "network", "lightgbm")  # what the report compares the bundle's model with
 SCORECARD_PART = 5
 """Training keeps one part in so many aside to measure itself, then learns from everyone."""
 
@@ -206,10 +207,14 @@ def evaluate_models(
     protocol: Protocol = Protocol(),
     reading: Reading = Reading(),
     learning: Learning = Learning(),
+    about: str = "",
     ask_what_questions_buy: bool = False,
     progress: evaluate.Progress = silent,
 ) -> tuple[scorecard.Scorecard, Dataset]:
-    """Train each model on some people and ask it about others; the baselines always come along."""
+    """Train each model on some people and ask it about others; the baselines always come along.
+
+    Groups, mistakes and questions are those of the model `about`, or else of the best.
+    """
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
     splits, told = _splits(dataset, protocol)
@@ -217,7 +222,7 @@ def evaluate_models(
     found = evaluate.outcomes(dataset.examples, splits, names, _fit(dataset, learning, silent), progress)
     asked = evaluate.asked(dataset.examples, splits)
     known = truth.read_truth(data, asked.user_ids)
-    card = scorecard.score(found, asked, told, _about(dataset), seed=protocol.seed, truth=known)
+    card = scorecard.score(found, asked, told, _about(dataset), seed=protocol.seed, truth=known, about=about)
     if ask_what_questions_buy:
         card = replace(card, questions=_what_questions_buy(dataset, splits, card.best, learning, progress))
     return card, dataset
@@ -264,9 +269,10 @@ def report(
         if card.data.get("fingerprint") != _about(dataset)["fingerprint"]:
             raise InputError(f"{measured} is not about the people of {data}: other tables, or another label rule")
     else:
-        names, protocol = ("logistic", loaded.predictor.name), Protocol(folds=REPORT_FOLDS)
+        own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
+        names = (*(name for name in LADDER if name != own), own)
         card, dataset = evaluate_models(
-            data, names, protocol=protocol, reading=reading, ask_what_questions_buy=True, progress=progress
+            data, names, protocol=protocol, reading=reading, about=own, ask_what_questions_buy=True, progress=progress
         )
     plain = _fit(dataset, Learning(), silent)("logistic", dataset.examples)
     page = study.page(study.material(dataset.examples, dataset.rule, card, plain, loaded), progress)

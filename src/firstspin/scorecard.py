@@ -84,7 +84,8 @@ class Ceiling:
 class Scorecard:
     """All figures of an evaluation, as the terminal shows and scorecard.json keeps them.
 
-    `best` is the model with the highest hit@3 that is no baseline; `data` has the census of the users.
+    `best` is the model that was asked about, or the one with the highest hit@3 that is no baseline; `data` has the
+    census of the users.
     """
 
     protocol: dict[str, object]
@@ -137,12 +138,16 @@ def score(
     seed: int,
     truth: Truth | None = None,
     baselines: Sequence[str] = BASELINES,
+    about: str = "",
 ) -> Scorecard:
-    """Everything there is to say about what these models (`found`) answered these people, row by row the same."""
+    """Everything there is to say about what these models (`found`) answered these people, row by row the same.
+
+    What is said of one model alone is said `about` this one, or else about the best.
+    """
     rng = np.random.default_rng(seed)
     against = [name for name in baselines if name in found]
     figures, lifts = _ladder(found, against, rng)
-    best = _best(figures, against)
+    best = about or _best(figures, against)
     return Scorecard(
         protocol=protocol,
         data=data,
