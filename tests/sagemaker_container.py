@@ -20,6 +20,7 @@ from pathlib import Path
 JSON, CSV, LINES = "application/json", "text/csv", "application/jsonlines"
 PARAMETERS = {"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
 METRICS = '# TYPE answers counter\nanswers_total{source="model"} 1.0\nlatency_bucket{le="+Inf"} 3\n'
+SMALL = 400_000
 SECONDS_AN_ANSWER = {"busy": 0.05, "drops": 0.3, "slow": 1.0}
 
 
@@ -64,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.chunks()
             return b"" if self.faulty("chunks") else body
         length = int(self.headers.get("Content-Length", 0))
-        if self.faulty("5m") and length > 5 * 2**20:
+        if self.faulty("small bodies") and length > SMALL:
             self.close_connection = True
             return None
         body = self.rfile.read(length)
@@ -165,13 +166,16 @@ class Handler(BaseHTTPRequestHandler):
             status = {"blames itself": 500, "swallows": 200}.get(self.server.fault, 400)
             self.reply(status, b'{"error": "not understood"}')
             return
-        if self.faulty("never answers"):
+        if self.faulty("few records") and answer.count("\n") > 1000:
+            self.reply(413)
+        elif self.faulty("never answers"):
             self.reply(500)
         elif self.faulty("one answer for all") and kind != JSON:
             self.reply(200, b"1\n", kind)
         elif self.faulty("not " + kind):
             self.reply(200, b"{oops", kind)
         else:
+            answer = answer.replace("\n", " " * 30 + "\n") if self.faulty("long answers") else answer
             self.reply(200, answer.encode(), CSV if self.faulty("always a table") else kind)
 
 
@@ -181,7 +185,7 @@ def answered(body: str, kind: str, word: str) -> str:
         return json.dumps({"word": word, "fields": len(json.loads(body))})
     rows = [line for line in body.splitlines() if line.strip()]
     if kind == LINES:
-        return "".join(json.dumps({"word": word, "fields": len(json.loads(row))}) + "\n" for row in rows)
+        return "".join(json.dumps({"word": word[: len(json.loads(row))]}) + "\n" for row in rows)
     if any("{" in row for row in rows):
         raise ValueError("not a table")
     return "".join(f"{word},{len(row.split(','))}\n" for row in rows)

@@ -1,6 +1,7 @@
 """Every door gives the same answer to the last bit, and refuses the same registrations.
 
-The doors: the library, `score`, the container's /invocations in each encoding, /v1, and the Lambda in front of it.
+The doors: the library, `score`, the container's /invocations in each encoding, the container as batch transform starts
+it, /v1, and the Lambda in front of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,14 @@ from test_bundle import pack
 from test_gateway import rest
 
 from firstspin import bundle
-from firstspin.cloud.check import lifecycle
+from firstspin.cloud.check import batch, lifecycle
 from firstspin.cloud.check.client import Answer, Client, Limits
 from firstspin.cloud.check.payloads import Payload
 from firstspin.cloud.check.player import Target
 from firstspin.cloud.gateway import Gateway, from_environment
 from firstspin.recommender import Recommender
 from firstspin.records import Registration
-from firstspin.service.wire import Encoding, Reader, Refusal
+from firstspin.service.wire import LARGEST_BODY, Encoding, Reader, Refusal
 
 ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.container import main; main()")
 PORTION = 2_000
@@ -62,6 +64,7 @@ class Doors:
 
     bundle: Path
     client: Client
+    in_batch: Client
     gateway: Gateway
 
     def invoke(self, body: bytes, encoding: Encoding = Encoding.json) -> Answer:
@@ -80,9 +83,13 @@ class Doors:
 def doors(packed: Path, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Doors]:
     """The container serving this bundle, and a Lambda in front of it."""
     image = Target(ENTRYPOINT, environment=os.environ, limits=Limits(ready=60))
-    with lifecycle.serving(image, folder / "host", packed, {}) as host:
-        client = host.client
+    with (
+        lifecycle.serving(image, folder / "host", packed, {}) as host,
+        lifecycle.serving(image, folder / "batch", packed, batch.VARIABLES) as transform,
+    ):
+        client, in_batch = host.client, transform.client
         assert client is not None, host.failure
+        assert in_batch is not None, transform.failure
         with endpoint(lambda body, kind: client.invoke(Payload(kind, body)).body) as runtime:
             told = {
                 "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime.url,
@@ -95,7 +102,7 @@ def doors(packed: Path, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Doo
             gateway = from_environment(
                 {"FIRSTSPIN_ENDPOINT": "newcomers", "FIRSTSPIN_BUNDLE": str(packed), "FIRSTSPIN_BUDGET": "60"}
             )
-            yield Doors(packed, client, gateway)
+            yield Doors(packed, client, in_batch, gateway)
 
 
 def told_by(rng: random.Random) -> dict[str, Any]:
@@ -164,12 +171,24 @@ def agree(open_doors: Doors, people: list[dict[str, Any]], folder: Path) -> None
     assert list(in_batch) == [f"{number:07}" for number, _ in good]
     figures = [told_in_figures(answer) for answer in by_library]
     assert list(in_batch.values()) == figures
+    transformed(open_doors, [told for _, told in good], by_library)
 
     for start in range(0, len(good), PORTION):
         part, answers = good[start : start + PORTION], by_library[start : start + PORTION]
         alike(open_doors, part, answers, figures[start : start + PORTION])
     for _, told in [pair for pair in enumerate(people) if not is_good(pair[1])]:
         refused_alike(open_doors, told)
+
+
+def transformed(open_doors: Doors, people: list[dict[str, Any]], answers: list[bytes]) -> None:
+    """Batch transform sends as many as fit into a body."""
+    start = 0
+    while start < len(people):
+        lines = [msgspec.json.encode(told) + b"\n" for told in people[start : start + 100_000]]
+        fit = sum(total <= LARGEST_BODY for total in accumulate(map(len, lines)))
+        answer = open_doors.in_batch.invoke(Payload(Encoding.lines.value, b"".join(lines[:fit])))
+        assert answer.body == b"".join(one + b"\n" for one in answers[start : start + fit])
+        start += fit
 
 
 def alike(open_doors: Doors, part: list[tuple[int, dict[str, Any]]], answers: list[bytes], figures: list[Any]) -> None:

@@ -17,6 +17,7 @@ from firstspin.cli.container import serving
 from firstspin.world import write_world
 
 BASE = Path("/opt/ml")
+ONLINE = "--largest-answer 6291456"
 
 
 def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -94,16 +95,25 @@ def test_a_job_that_is_stopped_before_it_has_read_says_so(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({}, "--host 0.0.0.0 --port 8080 --bundle /opt/ml/model --workers 4"),
+        ({}, f"--host 0.0.0.0 --port 8080 --bundle /opt/ml/model --workers 4 {ONLINE}"),
         (
             {"SAGEMAKER_BIND_TO_PORT": "9000", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"},
-            "--host 0.0.0.0 --port 9000 --bundle /opt/ml/model --workers 1",
+            f"--host 0.0.0.0 --port 9000 --bundle /opt/ml/model --workers 1 {ONLINE}",
         ),
         (
             {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_CONTAINER_LOG_LEVEL": "30"},
-            "--host 0.0.0.0 --port 8080 --models /opt/ml/models --workers 4 --log-level warning",
+            f"--host 0.0.0.0 --port 8080 --models /opt/ml/models --workers 4 {ONLINE} --log-level warning",
         ),
-        ({"FIRSTSPIN_WORKERS": "2"}, "--host 0.0.0.0 --port 8080 --bundle /opt/ml/model"),
+        ({"FIRSTSPIN_WORKERS": "2"}, f"--host 0.0.0.0 --port 8080 --bundle /opt/ml/model {ONLINE}"),
+        (
+            {"SAGEMAKER_BATCH": "true"},
+            "--host 0.0.0.0 --port 8080 --bundle /opt/ml/model --workers 4 --most-newcomers 0 --body-seconds 600",
+        ),
+        (
+            {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "20", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"},
+            "--host 0.0.0.0 --port 8080 --bundle /opt/ml/model --workers 1 --most-newcomers 0 --body-seconds 600 "
+            "--largest-body 20971520",
+        ),
     ],
 )
 def test_sagemakers_variables_become_the_services_options(told: dict[str, str], words: str) -> None:

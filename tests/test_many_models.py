@@ -158,7 +158,7 @@ def test_without_the_option_there_are_no_such_verbs_but_the_limits_of_batch_are_
     with serving(tmp_path / "b", "--workers", "2", "--drain-delay", "0") as service:
         assert service.ask("GET", "/models")[0] == 404
         status, _, body = service.ask("GET", "/execution-parameters")
-        expected = {"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
+        expected = {"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 1}
         assert (status, json.loads(body)) == (200, expected)
         assert service.ask("POST", "/execution-parameters")[0] == 405
 

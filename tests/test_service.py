@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,17 @@ def test_the_report_is_shown_where_there_is_one(app: App) -> None:
     assert ask(app, "GET", "/report").status == 404
     reply = ask(new_app(report=b"<!doctype html>"), "GET", "/report")
     assert (reply.status, reply.body, reply.content_type) == (200, b"<!doctype html>", b"text/html; charset=utf-8")
+
+
+def test_an_answer_that_would_be_too_long_is_refused_as_soon_as_that_is_known(folder: Path) -> None:
+    asked = msgspec.json.encode({"instances": [{"age": 31}] * 40})
+    replies = []
+    for room in (inf, 6_000):
+        app = new_app(largest_answer=room)
+        app.serve(load(folder))
+        replies.append(ask(app, "POST", "/invocations", asked))
+    assert (replies[0].status, len(replies[0].body) > 6_000) == (200, True)
+    assert (replies[1].status, code(replies[1])) == (413, "answer_too_large")
 
 
 def test_several_are_answered_in_order_as_each_alone(app: App) -> None:

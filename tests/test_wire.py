@@ -111,6 +111,12 @@ def test_case_4_of_a_key_given_twice_the_last_counts_and_ten_thousand_genres_are
     assert refused(b"{}\n" * 10_001, Encoding.lines)[:2] == (413, "too_many_instances")
 
 
+def test_how_many_may_be_asked_about_is_a_setting() -> None:
+    assert len(Reader(most=None).read(b"{}\n" * 10_001, Encoding.lines).registrations) == 10_001
+    with pytest.raises(Refusal, match="at most 2 newcomers"):
+        Reader(most=2).read(b"{}\n{}\n{}\n", Encoding.lines)
+
+
 @pytest.mark.parametrize("cell", ["30.5", "true", "thirty", "1e1", "121", "9" * 5000, "0x1f", "3 1", "NaN"])
 def test_case_5_csv_is_as_strict_as_json(cell: str) -> None:
     assert refused(f"{cell},,,\n".encode(), Encoding.csv)[:2] == (422, "invalid")

@@ -30,6 +30,15 @@ Number = TypeVar("Number", int, float)
 LONGEST_FAILURE: Final = 1024
 """SageMaker shows no more of output/failure."""
 
+LARGEST: Final = str(6 << 20)
+"""Bytes of an answer that InvokeEndpoint hands on."""
+
+MOST_IN_BATCH: Final = 100
+"""Megabytes, where a transform job sets no limit: SageMaker's own for all its concurrent requests."""
+
+BATCH_SECONDS: Final = "600"
+"""SageMaker's default for a request of batch transform."""
+
 LOG_LEVELS: Final = {"10": "debug", "20": "info", "30": "warning", "40": "error"}
 
 
@@ -55,10 +64,18 @@ def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]
     else:
         told["--bundle"] = str(base / "model")
     told["--workers"] = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS", str(cores))
+    told |= _in_batch(environment) if _yes(environment.get("SAGEMAKER_BATCH", "")) else {"--largest-answer": LARGEST}
     if (level := environment.get("SAGEMAKER_CONTAINER_LOG_LEVEL")) in LOG_LEVELS:
         told["--log-level"] = LOG_LEVELS[level]
     own = {name for name in told if f"FIRSTSPIN_{name[2:].replace('-', '_').upper()}" in environment}
     return [word for name, value in told.items() if name not in own for word in (name, value)]
+
+
+def _in_batch(environment: Mapping[str, str]) -> dict[str, str]:
+    """Batch transform fills a body with as many records as fit, of a size that its job may set, and has time."""
+    told = {"--most-newcomers": "0", "--body-seconds": BATCH_SECONDS}
+    job = environment.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "")
+    return told | ({"--largest-body": str((int(job) or MOST_IN_BATCH) << 20)} if job.isdecimal() else {})
 
 
 def train(base: Path) -> int:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +38,7 @@ from firstspin.service.metrics import Tallies
 from firstspin.service.sagemaker import further
 from firstspin.service.shelf import Shelf
 from firstspin.service.supervisor import TRIAL_SECONDS, Outside, Slot, Supervisor, listeners
+from firstspin.service.wire import LARGEST_BODY, MOST_INSTANCES
 from firstspin.service.worker import Manners, Order, Place, Worker
 
 store = lazily("firstspin.experiment.store")  # only where events are kept
@@ -81,6 +83,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--admin-host", default="127.0.0.1")
     add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
     add("--connections", type=int, default=4096, help="connections a worker keeps open")
+    add("--largest-body", type=int, default=LARGEST_BODY, help="bytes of a request's body")
+    add("--largest-answer", type=int, help="bytes of an answer; no limit if not given")
+    add("--most-newcomers", type=int, default=MOST_INSTANCES, help="newcomers in one request; 0 is no limit")
     add("--head-seconds", type=float, default=10.0, help="deadline for a request's headers")
     add("--body-seconds", type=float, default=30.0, help="deadline for a request's body")
     add("--idle-seconds", type=float, default=75.0, help="how long a connection may rest between requests")
@@ -175,6 +180,7 @@ def _worker(
 ) -> Callable[[Slot, socket.socket, Order | None], NoReturn]:
     manners = Manners(
         limits=Limits(
+            body=options.largest_body,
             head_seconds=options.head_seconds,
             body_seconds=options.body_seconds,
             idle_seconds=options.idle_seconds,
@@ -184,6 +190,7 @@ def _worker(
         ),
         least_age=options.least_age,
         refuse_under_age=options.under_age == "refuse",
+        most_newcomers=options.most_newcomers or None,
         drain_delay=options.drain_delay,
     )
 
@@ -207,6 +214,7 @@ def _worker(
                 ledger,
                 further(options.workers, ManyModels(stock, manners) if stock else None),
                 report,
+                options.largest_answer or inf,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))

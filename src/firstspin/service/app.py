@@ -11,6 +11,7 @@ from asyncio import sleep
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -65,7 +66,8 @@ class Clock:
 class Policy:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and what else is to be had.
 
-    `further` answers further paths; `report` is the study that led to the model, as a page.
+    `further` answers further paths; `report` is the study that led to the model, as a page. An answer of more than
+    `largest_answer` bytes is refused.
     """
 
     without_model: bool = False
@@ -73,6 +75,7 @@ class Policy:
     ledger: Ledger | None = None
     further: Further | None = None
     report: bytes = b""
+    largest_answer: float = inf
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -263,10 +266,14 @@ class App:
 
     async def _many(self, answering: Answering, asked: Asked) -> Reply:
         parts: list[bytes] = []
+        size = len(join((), asked))
         for start in range(0, len(asked.registrations), AT_ONCE):
             await sleep(0)  # whoever asks about one newcomer comes first
-            part = Asked(asked.registrations[start : start + AT_ONCE], asked.encoding)
-            parts += self._several(answering, part)
+            answers = self._several(answering, Asked(asked.registrations[start : start + AT_ONCE], asked.encoding))
+            size += sum(map(len, answers)) + len(answers)
+            if size > self._policy.largest_answer:
+                raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
+            parts += answers
         return Reply(200, join(parts, asked), asked.encoding.encode())
 
     def _now_serving(self) -> Serving:
@@ -306,7 +313,7 @@ class App:
 
     def _openapi(self, request: Request) -> Reply:  # noqa: ARG002
         serving = self._serving or Serving.nothing()
-        return Reply(200, schema(serving.reader.extra))
+        return Reply(200, schema(serving.reader.extra, serving.reader.most))
 
     def _report(self, request: Request) -> Reply:  # noqa: ARG002
         if not self._policy.report:

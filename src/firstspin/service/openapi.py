@@ -39,8 +39,8 @@ _NAME: Final = {"type": "string", "minLength": 1, "maxLength": 1024}
 _MODEL: Final = {"name": "model_name", "in": "path", "required": True, "schema": _NAME}
 
 
-def schema(extra: Mapping[str, str]) -> bytes:
-    """The description of a service that asks the `extra` fields too, as JSON."""
+def schema(extra: Mapping[str, str], most: int | None = MOST_INSTANCES) -> bytes:
+    """The description of a service that asks the `extra` fields too, about so many at once, as JSON."""
     kinds = {"number": {"type": "number"}, "text": {"type": "string", "maxLength": MAX_TEXT}}
     further = {name: {"anyOf": [kinds["number"], kinds["text"], {"type": "null"}]} for name in extra}
     described = [with_further_fields(tuple(extra)), Recommendation, Explanation, SentEvent, Result]
@@ -59,7 +59,7 @@ def schema(extra: Mapping[str, str]) -> bytes:
         {
             "openapi": "3.1.0",
             "info": {"title": "firstspin", "version": metadata.version("firstspin"), "summary": Registration.__doc__},
-            "paths": _paths(),
+            "paths": _paths({"maxItems": most} if most is not None else {}),
             "components": {
                 "schemas": components,
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -68,14 +68,14 @@ def schema(extra: Mapping[str, str]) -> bytes:
     )
 
 
-def _paths() -> dict[str, Any]:
+def _paths(limit: Mapping[str, int]) -> dict[str, Any]:
     sent = _object(events={"type": "array", "maxItems": MAX_EVENTS, "items": _named("SentEvent")})
     events = {"application/json": {"schema": sent}}
     results = _object(results={"type": "array", "items": _named("Result")})
     return {
-        "/invocations": {"post": _asking("Recommend to newcomers", "Registration")},
+        "/invocations": {"post": _asking("Recommend to newcomers", "Registration", limit)},
         "/v1/recommendations": {
-            "post": _asking("Recommend to users, who take part in the experiment", "User")
+            "post": _asking("Recommend to users, who take part in the experiment", "User", limit)
             | {"security": [{}, {"key": []}]}
         },
         "/v1/events": {
@@ -121,7 +121,7 @@ def _paths() -> dict[str, Any]:
         },
         "/models/{model_name}/invoke": {
             "parameters": [_MODEL],
-            "post": _asking("Recommend to newcomers from one of many models", "Registration"),
+            "post": _asking("Recommend to newcomers from one of many models", "Registration", limit),
         },
         "/execution-parameters": {"get": _getting("The limits, for SageMaker's batch transform", "application/json")},
         "/report": {"get": _getting("The study that led to the model, where the service has it", "text/html")},
@@ -133,9 +133,9 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def _asking(summary: str, about: str) -> dict[str, Any]:
+def _asking(summary: str, about: str, limit: Mapping[str, int]) -> dict[str, Any]:
     one, answer = _named(about), _named("Recommendation")
-    several = _object(**{INSTANCES: {"type": "array", "items": one, "maxItems": MOST_INSTANCES}})
+    several = _object(**{INSTANCES: {"type": "array", "items": one, **limit}})
     predictions = _object(predictions={"type": "array", "items": answer})
     text = {"schema": {"type": "string"}}
     others = {name: text for name, kind in SPELLINGS.items() if kind is Encoding.lines or about == "Registration"}

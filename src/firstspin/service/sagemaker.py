@@ -10,9 +10,11 @@ import msgspec
 from firstspin.service.app import App, Further
 from firstspin.service.connection import Reply, Request
 from firstspin.service.many_models import PATH, ManyModels
-from firstspin.service.wire import LARGEST_BODY, Refusal
+from firstspin.service.wire import Refusal
 
 PARAMETERS: Final = "/execution-parameters"
+BATCH_MEGABYTES: Final = 1
+"""What batch transform sends at a time unless its job says otherwise: the answer to it has forty times the length."""
 
 
 def further(workers: int, many: ManyModels | None = None) -> Further:
@@ -20,7 +22,7 @@ def further(workers: int, many: ManyModels | None = None) -> Further:
     limits = {
         "MaxConcurrentTransforms": workers,
         "BatchStrategy": "MULTI_RECORD",
-        "MaxPayloadInMB": LARGEST_BODY // 2**20,
+        "MaxPayloadInMB": BATCH_MEGABYTES,
     }
     parameters = Reply(200, msgspec.json.encode(limits))
 

@@ -103,11 +103,15 @@ def check_accept(accept: str, encoding: Encoding) -> None:
 class Reader:
     """Reads bodies for a service that asks the `extra` fields too; each is "number" or "text", as training saw it.
 
-    With `of_users` every registration must carry a `user_id`; it is then an attribute of what `read` gives.
+    With `of_users` every registration must carry a `user_id`; it is then an attribute of what `read` gives. A body may
+    ask about `most` newcomers; None leaves that to its length.
     """
 
-    def __init__(self, extra: Mapping[str, str] | None = None, *, of_users: bool = False) -> None:
+    def __init__(
+        self, extra: Mapping[str, str] | None = None, *, of_users: bool = False, most: int | None = MOST_INSTANCES
+    ) -> None:
         self.extra = extra = dict(extra or {})
+        self.most = most
         if taken := sorted({INSTANCES, USER_ID} & set(extra)):
             raise InputError(f"a further field can't be called {taken[0]!r}: requests use that name")
         asked = with_further_fields(tuple(extra))
@@ -126,8 +130,8 @@ class Reader:
         if encoding is Encoding.json:
             return self._from_json(body)
         rows = self._from_lines(body) if encoding is Encoding.lines else self._from_csv(body)
-        found = list(islice(rows, MOST_INSTANCES + 1))
-        _check_number(found)
+        found = list(islice(rows, None if self.most is None else self.most + 1))
+        self._check_number(found)
         if not found:
             raise Refusal(400, "empty", "the body holds no registration")
         return Asked(found, encoding)
@@ -141,7 +145,7 @@ class Reader:
             return Asked((asked,), Encoding.json, alone=True)
         if msgspec.structs.replace(asked, **{INSTANCES: msgspec.UNSET}) != self._nothing:
             raise Refusal(422, "invalid", f"fields beside `{INSTANCES}`: give one registration or a list, not both")
-        _check_number(several)
+        self._check_number(several)
         return Asked(several, Encoding.json)
 
     def _from_lines(self, body: bytes) -> Iterator[Registration]:
@@ -175,6 +179,10 @@ class Reader:
             return msgspec.convert(told, self._one)
         except msgspec.ValidationError as problem:
             raise Refusal(422, "invalid", where + _said(problem)) from None
+
+    def _check_number(self, found: Sequence[Registration]) -> None:
+        if self.most is not None and len(found) > self.most:
+            raise Refusal(413, "too_many_instances", f"ask about at most {self.most} newcomers at once")
 
     def _cell(self, name: str, cell: str) -> object:
         if name == GENRES:
@@ -213,11 +221,6 @@ def _said(problem: msgspec.ValidationError) -> str:
     if not words.startswith(("Expected ", "Object missing required field", "Number out", "Integer value out")):
         words = "there is a field that this service does not ask for"
     return f"{words} - at `{place[1][1:]}`" if place else words
-
-
-def _check_number(found: Sequence[Registration]) -> None:
-    if len(found) > MOST_INSTANCES:
-        raise Refusal(413, "too_many_instances", f"ask about at most {MOST_INSTANCES} newcomers at once")
 
 
 def _lines(rows: Iterator[list[str]]) -> Iterator[list[str]]:

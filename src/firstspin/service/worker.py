@@ -26,7 +26,7 @@ from firstspin.service.answers import Answers
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Hub, Limits
 from firstspin.service.metrics import Tally
-from firstspin.service.wire import Reader
+from firstspin.service.wire import MOST_INSTANCES, Reader
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Manners:
     limits: Limits = field(default_factory=Limits)
     least_age: int = LEAST_AGE
     refuse_under_age: bool = False
+    most_newcomers: int | None = MOST_INSTANCES
     drain_delay: float = 2.0
     drain_seconds: float = 25.0
 
@@ -72,11 +73,11 @@ class Place:
 def load(folder: Path, manners: Manners = Manners()) -> Serving:
     """A bundle, checked and ready to answer. Raises InputError with the reason where it is not."""
     loaded = bundle.load(folder)
-    extra = loaded.manifest.extra
+    extra, most = loaded.manifest.extra, manners.most_newcomers
     return Serving(
         Answers(Recommender(loaded, manners.least_age)),
-        Reader(extra),
-        Reader(extra, of_users=True),
+        Reader(extra, most=most),
+        Reader(extra, of_users=True, most=most),
         manners.least_age if manners.refuse_under_age else 0,
     )
 

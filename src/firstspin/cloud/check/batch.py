@@ -32,4 +32,21 @@ def answers_a_line_a_record(server: Server) -> Finding:
     return untestable("neither CSV nor JSON Lines is answered")
 
 
-CHECKS: Mapping[str, Check] = {"23.1": answers_as_in_hosting, "23.2": answers_a_line_a_record}
+def answers_a_full_body(server: Server) -> Finding:
+    """As MultiRecord sends it, which is the default: a container that limits the records of a body fails the job."""
+    for payload in filter(None, (server.payloads.of(JSON_LINES), server.payloads.of(CSV))):
+        full = bodies.filled_with_records(payload, server.client.limits.body)
+        if full is not None and server.client.invoke(payload).fine:
+            answer = server.client.invoke(full)
+            asked, answered = bodies.records(full.body), bodies.records(answer.body)
+            # a header may stand in either
+            holds = answer.fine and abs(asked - answered) <= 1
+            return judged(holds, f"status {answer.status}, {answered:,} lines to {asked:,} of {full.media_type}")
+    return untestable("neither CSV nor JSON Lines is answered")
+
+
+CHECKS: Mapping[str, Check] = {
+    "23.1": answers_as_in_hosting,
+    "23.2": answers_a_line_a_record,
+    "23.3": answers_a_full_body,
+}

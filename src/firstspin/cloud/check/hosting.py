@@ -160,6 +160,18 @@ def takes_the_largest_body(server: Server) -> Finding:
     return judged(answer.fine, detail)
 
 
+def sends_no_more_than_is_handed_on(server: Server) -> Finding:
+    """Asked about as many records as fit into a body, of which every answer is longer than its question in most."""
+    limit = server.client.limits.body
+    for payload in filter(None, (server.payloads.of(JSON_LINES), server.payloads.of(CSV))):
+        full = bodies.filled_with_records(payload, limit)
+        if full is not None and server.client.invoke(payload).fine:
+            answer = server.client.invoke(full)
+            held = len(answer.body) <= limit if answer.fine else 400 <= answer.status < 500
+            return judged(held, f"status {answer.status} with {len(answer.body):,} bytes to {full.media_type}")
+    return untestable("neither CSV nor JSON Lines is answered")
+
+
 def refuses_a_broken_body(server: Server) -> Finding:
     statuses = _statuses_of_broken_bodies(server)
     return judged(min(statuses.values()) >= 400, _listed(statuses))
@@ -260,6 +272,7 @@ CHECKS: Mapping[str, Check] = {
     "8.1": ignores_unknown_headers,
     "8.2": tolerates_forwarded_headers,
     "9.1": takes_the_largest_body,
+    "9.2": sends_no_more_than_is_handed_on,
     "10.1": refuses_a_broken_body,
     "10.2": blames_the_caller,
     "10.3": survives_bad_callers,

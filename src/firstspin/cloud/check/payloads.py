@@ -86,14 +86,18 @@ def filled(payload: Payload, size: int) -> Payload | None:
     JSON and JSON Lines grow by spaces, which mean nothing there, to exactly `size`; a table can only grow by its last
     row, to at most `size`.
     """
-    room = size - len(payload.body)
     if payload.media_type in JSON | JSON_LINES:
         body = payload.body.rstrip(b"\r\n")
         return Payload(payload.content_type, body + b" " * (size - len(body) - 1) + b"\n")
-    if payload.media_type in CSV:
-        row = _last_line(payload)
-        return Payload(payload.content_type, _ended(payload.body) + row * ((room - 1) // len(row)))
-    return None
+    return filled_with_records(payload, size) if payload.media_type in CSV else None
+
+
+def filled_with_records(payload: Payload, size: int) -> Payload | None:
+    """The body with its last record again and again, up to `size` bytes; None for types that aren't a record a line."""
+    if payload.media_type not in CSV | JSON_LINES:
+        return None
+    body, record = _ended(payload.body), _last_line(payload)
+    return Payload(payload.content_type, body + record * ((size - len(body)) // len(record)))
 
 
 def one_more(payload: Payload) -> Payload | None:
