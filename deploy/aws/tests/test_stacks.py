@@ -110,6 +110,24 @@ class TestRoles:
         }
         assert by_action["sagemaker:InvokeEndpoint"]["Fn::Join"][1][-1].endswith(":endpoint/firstspin")
 
+    @pytest.mark.parametrize(
+        ("role", "reads", "writes"),
+        [
+            ("ModelRole", {"models"}, set()),
+            ("TrainingRole", {"data", "checkpoints"}, {"models", "checkpoints"}),
+            ("TransformRole", {"models", "transform/asked"}, {"transform/answered"}),
+        ],
+    )
+    def test_what_sagemaker_runs_touches_its_own_folders_alone(
+        self, each: Made, role: str, reads: set[str], writes: set[str]
+    ) -> None:
+        found: dict[str, set[str]] = {"s3:GetObject": set(), "s3:PutObject": set()}
+        for name, one in statements(each):
+            for action in found.keys() & set(listed(one["Action"])) if name.startswith(role) else ():
+                places = [place["Fn::Join"][1][-1] for place in listed(one["Resource"])]
+                found[action] |= {place.removeprefix("/").removesuffix("/*") for place in places}
+        assert found == {"s3:GetObject": reads, "s3:PutObject": writes}
+
     def test_the_lambdas_own_code_may_not_touch_the_network(self, usual: Made) -> None:
         denied = [s for _, s in statements(usual) if s["Effect"] == "Deny"]
         assert [set(s["Action"]) for s in denied] == [set(NETWORK)]
@@ -322,5 +340,12 @@ def test_a_setting_that_is_none_is_named(tmp_path: Path, text: str, said: str) -
 
 def test_a_model_that_is_shipped_by_command_has_its_role_and_its_place(made: dict[str, Made]) -> None:
     outputs = made["unmanaged"].ground.to_json()["Outputs"]
-    assert {"ImageRepository", "ArtifactsBucket", "ModelRoleArn", "TrainingRoleArn", "ScoresTable"} <= outputs.keys()
+    assert {
+        "ImageRepository",
+        "ArtifactsBucket",
+        "ModelRoleArn",
+        "TrainingRoleArn",
+        "TransformRoleArn",
+        "ScoresTable",
+    } <= outputs.keys()
     made["unmanaged"].serving.resource_count_is("AWS::SageMaker::Model", 0)

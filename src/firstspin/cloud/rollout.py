@@ -161,7 +161,8 @@ def plan_deploy(
         "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
         "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
     }
-    model: Words = {"ExecutionRoleArn": hosting.role, "PrimaryContainer": container}
+    # the container only answers; SageMaker itself fetches the model
+    model: Words = {"ExecutionRoleArn": hosting.role, "PrimaryContainer": container, "EnableNetworkIsolation": True}
     return _planned(
         account, endpoint, packed, f"s3://{bucket}/{prefix}", (model, {"ProductionVariants": [variant]}), now, rollout
     )
