@@ -20,9 +20,9 @@ from test_bundle import pack
 
 from firstspin import bundle
 from firstspin.cloud.gateway import Gateway, from_environment
-from firstspin.cloud.stores import DynamoScores, Kept
+from firstspin.cloud.stores import DynamoScores
 from firstspin.recommender import Recommender
-from firstspin.records import Ranking, Registration
+from firstspin.records import Kept, Ranking, Registration
 from firstspin.service import wire
 from firstspin.service.wire import Reader
 

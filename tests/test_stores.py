@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firstspin.cloud.stores import ITEMS_A_CALL, DynamoScores, Kept, SqliteScores, open_scores
-from firstspin.records import InputError, Ranking
+from firstspin.cloud.stores import ITEMS_A_CALL, DynamoScores, Malformed, SqliteScores, open_scores
+from firstspin.records import InputError, Kept, Ranking
 
 
 def answer(genre: str) -> Ranking:
@@ -100,7 +100,8 @@ def test_a_malformed_row_is_nobodys_answer(store: SqliteScores | DynamoScores) -
         store._client.items["u0", "one"]["answer"] = {"B": b"{"}
     else:
         store._connection.execute("UPDATE scores SET answer = '{'")
-    assert store.get("u0") is None
+    with pytest.raises(Malformed):
+        store.get("u0")
 
 
 def test_a_table_that_takes_nothing_is_an_error_and_the_old_run_stays() -> None:

@@ -101,6 +101,13 @@ class Ranking(msgspec.Struct, frozen=True):
     source: str
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """An answer as a store of batch answers keeps it: its source is "batch", `model` the bundle that gave it."""
+
+    model: str
+    ranking: Ranking
+
+
 class Station(msgspec.Struct, frozen=True):
     """Something that can be played. `genre` is already normal."""
 

@@ -25,9 +25,9 @@ import msgspec
 from msgspec.structs import replace
 
 from firstspin import bundle
-from firstspin.cloud.stores import DynamoScores, Kept
+from firstspin.cloud.stores import DynamoScores
 from firstspin.recommender import Recommender
-from firstspin.records import MAX_TEXT, Ranking, Recommendation
+from firstspin.records import MAX_TEXT, Kept, Ranking, Recommendation
 from firstspin.service import wire
 from firstspin.service.wire import Asked, Encoding, Reader, Refusal
 

@@ -11,8 +11,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import numpy as np
 
-from firstspin.records import InputError, Ranking
+from firstspin.records import InputError, Kept, Ranking
 
 Batch = tuple[list[str], list[Ranking]]
 Rows = list[tuple[str, bytes]]
@@ -33,12 +33,8 @@ KEPT: Final = timedelta(days=3)
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 5, "retries": {"max_attempts": 3, "mode": "standard"}}
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An answer as a store keeps it: the ranking, its source "batch", and the id of the bundle that gave it."""
-
-    model: str
-    ranking: Ranking
+class Malformed(ValueError):
+    """A row that no `score` of ours wrote."""
 
 
 class Scores(Protocol):
@@ -48,7 +44,7 @@ class Scores(Protocol):
         """Keep a run's answers and make them the current ones."""
 
     def get(self, user_id: str) -> Kept | None:
-        """The current answer for a user; None when there is none."""
+        """The current answer for a user; None when there is none. Raises Malformed for a row that can't be read."""
 
 
 class SqliteScores:
@@ -56,7 +52,8 @@ class SqliteScores:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        # SQLite itself lets one thread in at a time
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(
@@ -167,12 +164,11 @@ def _rows(batch: Batch) -> Rows:
     return list({user: msgspec.json.encode(ranking) for user, ranking in zip(*batch, strict=True)}.items())
 
 
-def _kept(answer: bytes, version: str) -> Kept | None:
-    """A stored answer; None for one that is malformed, so that the caller falls back."""
+def _kept(answer: bytes, version: str) -> Kept:
     try:
         found = msgspec.json.decode(answer, type=Ranking)
-    except msgspec.MsgspecError:
-        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise Malformed from None
     return Kept(version.partition(".")[0], Ranking(found.genres, found.probabilities, "batch"))
 
 
@@ -193,7 +189,12 @@ OPENERS: Final[dict[str, Callable[[str], Scores]]] = {"sqlite": _sqlite, "dynamo
 
 def open_scores(url: str) -> Scores:
     """The store of a URL, sqlite:PATH or dynamodb:TABLE. Raises InputError for any other."""
+    return opener(url)()
+
+
+def opener(url: str) -> Callable[[], Scores]:
+    """What opens the store of a URL. Raises InputError for what is none."""
     scheme, _, name = url.partition(":")
     if scheme not in OPENERS or not name:
         raise InputError(f"{url!r} is no store: sqlite:PATH or dynamodb:TABLE is needed")
-    return OPENERS[scheme](name)
+    return partial(OPENERS[scheme], name)

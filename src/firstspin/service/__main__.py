@@ -31,6 +31,7 @@ from firstspin.service import logs
 from firstspin.service.app import App, Clock, Policy
 from firstspin.service.clock import read_clock
 from firstspin.service.connection import Limits
+from firstspin.service.kept import KeptAnswers
 from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
 from firstspin.service.many_models import ManyModels, Stock
@@ -42,6 +43,7 @@ from firstspin.service.wire import LARGEST_BODY, MOST_INSTANCES
 from firstspin.service.worker import Manners, Order, Place, Worker
 
 store = lazily("firstspin.experiment.store")  # only where events are kept
+stores = lazily("firstspin.cloud.stores")  # only where batch answers are read
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -78,6 +80,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--events", help="event store for /v1: sqlite:///PATH or postgresql://…")
     add("--events-secret", type=Path, help="file with the store's secret; events.secret beside --state if not given")
     add("--experiment", type=Path, help="sealed plan of the experiment that /v1/recommendations runs; needs --events")
+    add("--scores", help="answers kept by `firstspin score`, for users of /v1: sqlite:PATH or dynamodb:TABLE")
+    add("--scores-first", action="store_true", help="they go before the model's; else only where the model fails")
+    add("--scores-seconds", type=float, default=0.05, help="how long a look for one may take")
     add("--clock", type=Path, help="for simulations: a file that tells the time of day, instead of the system")
     add("--admin-port", type=int, help="port for state, reload, rollback and erasure; none if not given")
     add("--admin-host", default="127.0.0.1")
@@ -112,6 +117,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
+    if options.scores:
+        stores.opener(options.scores)  # an address that is none is told at once
     stock = _stock(options, state)
     sockets = _listen(options)
     tallies = Tallies(options.workers + 1)
@@ -215,6 +222,7 @@ def _worker(
                 further(options.workers, ManyModels(stock, manners) if stock else None),
                 report,
                 options.largest_answer or inf,
+                _kept(options),
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
             uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
@@ -258,6 +266,17 @@ def _ledger(options: argparse.Namespace, experiment: Running | None, now: Callab
         return None
     secret = read_secret(_secret_path(options), os.urandom(KEY_BYTES))
     return Ledger(store.open_store(options.events, secret), secret, now, experiment)
+
+
+def _kept(options: argparse.Namespace) -> KeptAnswers | None:
+    if not options.scores:
+        return None
+    return KeptAnswers(
+        lambda: stores.open_scores(options.scores),
+        time.monotonic_ns,
+        first=options.scores_first,
+        budget=options.scores_seconds,
+    )
 
 
 def _now() -> datetime:

@@ -18,7 +18,7 @@ import msgspec
 
 from firstspin.explain import Explanation, explain
 from firstspin.recommender import Recommender
-from firstspin.records import SHOWN_GENRES, Ranking, Recommendation, Registration, Station, normal
+from firstspin.records import SHOWN_GENRES, Kept, Ranking, Recommendation, Registration, Station, normal
 from firstspin.service.metrics import SOURCES
 from firstspin.service.wire import Asked, Encoding, Refusal, csv_row
 from firstspin.stations import (
@@ -27,6 +27,7 @@ from firstspin.stations import (
     TILES,
     Catalogue,
     carousel,
+    fill,
     first_stations,
     market_name,
     message,
@@ -49,6 +50,9 @@ class Answering(Protocol):
 
     def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
         """The answers in the encoding of the question, in order, and the source of each."""
+
+    def kept(self, registration: Registration, kept: Kept) -> tuple[bytes, str] | None:
+        """An answer that batch kept, as JSON, and its source; None where it is another bundle's."""
 
     def explained(self, registration: Registration) -> bytes:
         """Why the answer is as it is, as JSON. Refusal 503 while the model can't tell."""
@@ -85,6 +89,11 @@ class Answers:
         if asked.encoding is Encoding.csv:
             return [(csv_row(ranking), ranking.source) for ranking in rankings]
         return [self.filled(*pair) for pair in zip(asked.registrations, rankings, strict=True)]
+
+    def kept(self, registration: Registration, kept: Kept) -> tuple[bytes, str] | None:
+        if kept.model != self.model:
+            return None
+        return _encode(self._recommender.fill(registration, kept.ranking)), kept.ranking.source
 
     def explained(self, registration: Registration) -> bytes:
         try:
@@ -191,6 +200,10 @@ class NoModel:
         if asked.encoding is Encoding.csv:
             return [(csv_row(Ranking((), (), "no-model")), "no-model")] * len(asked.registrations)
         return [self.one(registration) for registration in asked.registrations]
+
+    def kept(self, registration: Registration, kept: Kept) -> tuple[bytes, str] | None:
+        nowhere = Catalogue.of([])  # which stations there are, only the bundle knows
+        return _encode(fill(kept.ranking, registration.genres, nowhere, kept.model)), kept.ranking.source
 
     def explained(self, registration: Registration) -> bytes:  # noqa: ARG002
         return _encode(Explanation(self.model, "no-model", ()))

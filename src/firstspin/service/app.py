@@ -15,20 +15,25 @@ from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from firstspin.records import Registration
+from firstspin.records import Kept, Registration
 from firstspin.service import experiments
 from firstspin.service.answers import Answering, NoModel
 from firstspin.service.connection import RETRY, Reply, Request
+from firstspin.service.kept import KeptAnswers
 from firstspin.service.keys import Keys
 from firstspin.service.ledger import Ledger
 from firstspin.service.metrics import ROUTES, Tallies, Tally
 from firstspin.service.openapi import schema
 from firstspin.service.wire import SPELLINGS, Asked, Encoding, Reader, Refusal, check_accept, encoding_of, join
+from firstspin.tables import USER_ID
 
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 32
 """So many newcomers are answered without letting others in between."""
+
+WITHOUT_MODEL: Final = ("rule", "no-model")
+"""Sources of an answer that the model had no part in, although it should have."""
 
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 HTML: Final = b"text/html; charset=utf-8"
@@ -66,7 +71,8 @@ class Clock:
 class Policy:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and what else is to be had.
 
-    `further` answers further paths; `report` is the study that led to the model, as a page. An answer of more than
+    `further` answers further paths; `report` is the study that led to the model, as a page; `kept` are the answers of
+    batch, for users. An answer of more than
     `largest_answer` bytes is refused.
     """
 
@@ -76,6 +82,7 @@ class Policy:
     further: Further | None = None
     report: bytes = b""
     largest_answer: float = inf
+    kept: KeptAnswers | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -201,7 +208,25 @@ class App:
         serving = self._now_serving()
         ledger = self._policy.ledger
         answering = Assigned(serving.answering, ledger) if ledger else serving.answering
-        return self._answered(request, serving, serving.reader_of_users, answering)
+        reply = self._answered(request, serving, serving.reader_of_users, answering)
+        if self._policy.kept is None or not isinstance(reply, Asking) or (ledger and ledger.takes(_user(reply))):
+            return reply
+        return self._with_kept(reply, self._policy.kept)
+
+    async def _with_kept(self, one: Asking, kept: KeptAnswers) -> Reply:
+        """What batch kept for this user: before the model's own answer, or where the model has none."""
+        if kept.first:
+            found = await self._looked_up(one, kept)
+            return self._told(one, *found) if found else self._answer(one)
+        body, source = one.answering.one(one.registration)
+        found = await self._looked_up(one, kept) if source in WITHOUT_MODEL else None
+        return self._told(one, *(found or (body, source)))
+
+    async def _looked_up(self, one: Asking, kept: KeptAnswers) -> tuple[bytes, str] | None:
+        found, outcome = await kept.get(_user(one))
+        answer = one.answering.kept(one.registration, found) if found else None
+        self._tally.count("firstspin_kept_answers", "other-version" if found and not answer else outcome)
+        return answer
 
     def _explanation(self, request: Request) -> Reply:
         self._admit(request)
@@ -243,11 +268,13 @@ class App:
 
     def _answer(self, one: Asking) -> Reply:
         try:
-            body, source = one.answering.one(one.registration)
+            return self._told(one, *one.answering.one(one.registration))
         except Refusal as refusal:
             return _refused(refusal)
         except Exception as problem:
             return self._failed(problem)
+
+    def _told(self, one: Asking, body: bytes, source: str) -> Reply:
         self._tally.answer(source)
         self._tally.took("answer", self._now() - one.read)
         return Reply(200, body)
@@ -355,6 +382,9 @@ class Assigned:
     def one(self, registration: Registration) -> tuple[bytes, str]:
         return self._ledger.answer(self._answering, registration)
 
+    def kept(self, registration: Registration, kept: Kept) -> tuple[bytes, str] | None:
+        return self._answering.kept(registration, kept)
+
     def explained(self, registration: Registration) -> bytes:
         return self._answering.explained(registration)
 
@@ -362,6 +392,11 @@ class Assigned:
         if asked.encoding is Encoding.csv:
             raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         return [self.one(registration) for registration in asked.registrations]
+
+
+def _user(one: Asking) -> str:
+    user_id: str = getattr(one.registration, USER_ID)  # a field that only the reader of users adds
+    return user_id
 
 
 def _check_ages(asked: Asked, least: int) -> None:

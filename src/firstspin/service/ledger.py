@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from firstspin.experiment.assign import Split, assign
+from firstspin.experiment.assign import Assignment, Split, assign
 from firstspin.experiment.events import Secret, Unavailable, exposure, read_batch, results
 from firstspin.experiment.plan import Plan, experiment_key, plan_split
 from firstspin.records import InputError, Registration
@@ -67,7 +67,7 @@ class Ledger:
     def answer(self, answering: Answering, registration: Registration) -> tuple[bytes, str]:
         """The answer of the user's arm and its source; the exposure is kept as soon as that is possible."""
         user_id: str = getattr(registration, "user_id")  # noqa: B009 - a field that only the reader of users adds
-        given = assign(self.running.split, user_id) if self.running else None
+        given = self._given(user_id)
         if given is None or not isinstance(answering, Answers) or answering.source(registration) == "under-age":
             return answering.one(registration)
         assert self.running is not None
@@ -90,6 +90,13 @@ class Ledger:
             )
             self.store.submit_exposure(kept)
         return answering.filled(registration, shown)
+
+    def takes(self, user_id: str) -> bool:
+        """Whether a user is in the experiment."""
+        return self._given(user_id) is not None
+
+    def _given(self, user_id: str) -> Assignment | None:
+        return assign(self.running.split, user_id) if self.running else None
 
     def kept(self) -> dict[str, int]:
         """What this process has kept since it began, by the name it is counted under."""

@@ -34,14 +34,16 @@ ROUTES: Final = (
     "other",
 )
 STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 500, 503, 507)
-SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model")
+SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model", "batch")
 HOPS: Final = ("read", "answer", "whole")
+KEPT: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
 _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...], ...]], ...]] = (
     ("firstspin_requests", "Requests answered", ("route", "status"), (ROUTES, STATUSES)),
     ("firstspin_answers", "Newcomers answered, by what answered them", ("source",), (SOURCES,)),
+    ("firstspin_kept_answers", "Looks for an answer kept by batch, by outcome", ("outcome",), (KEPT,)),
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
     ("firstspin_worker_starts", "Workers started", (), ()),
     ("firstspin_worker_deaths", "Workers that ended unasked", (), ()),
