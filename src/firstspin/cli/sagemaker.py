@@ -18,6 +18,7 @@ import typer
 
 from firstspin.bundle import load
 from firstspin.cli import terminal
+from firstspin.cli.load import load_test
 from firstspin.cloud import rollout
 from firstspin.cloud.account import Account, open_account
 from firstspin.cloud.check import payloads as bodies
@@ -86,6 +87,9 @@ def check(
         found = contract.check(target, payloads=asked, progress=lambda line: progress(line, 0.0))
     sys.stdout.write(report.as_json(found).decode() + "\n" if as_json else report.as_text(found) + "\n")
     sys.exit(report.exit_status(found))
+
+
+app.command("load-test")(load_test)
 
 
 @app.command("package")

@@ -34,12 +34,26 @@ def open_account() -> Account:
 
     Raises InputError where boto3 is not installed, or where no region is named.
     """
+    return Account(_client("sagemaker", TIMEOUTS), _client("s3", TIMEOUTS))
+
+
+def open_runtime(patience: float, connections: int) -> Client:
+    """SageMaker's runtime for many threads at once, which tries nothing twice; `patience` in seconds.
+
+    Raises InputError as `open_account` does.
+    """
+    limits = {"connect_timeout": patience, "read_timeout": patience, "retries": {"total_max_attempts": 1}}
+    return _client("sagemaker-runtime", limits | {"max_pool_connections": connections})
+
+
+def _client(service: str, settings: Mapping[str, object]) -> Client:
     try:
-        boto3, config = import_module("boto3"), import_module("botocore.config").Config(**TIMEOUTS)
+        boto3, config = import_module("boto3"), import_module("botocore.config").Config(**settings)
     except ModuleNotFoundError:
         raise InputError("this needs boto3: pip install 'firstspin[aws]'") from None
     with clear("AWS"):
-        return Account(boto3.client("sagemaker", config=config), boto3.client("s3", config=config))
+        client: Client = boto3.client(service, config=config)
+        return client
 
 
 @contextmanager
