@@ -67,7 +67,7 @@ def test_a_job_leaves_a_bundle_and_figures_for_tuning(tmp_path: Path) -> None:
     assert "valid_hit3=0." in log
     assert f"bundle={packed.id};" in log
     assert failure(tmp_path) is None
-    assert not list((tmp_path / "checkpoints").iterdir())  # a job takes minutes: one that is interrupted starts anew
+    assert not list((tmp_path / "checkpoints").iterdir())  # without tuning, an interrupted job starts anew
 
 
 def test_a_job_that_is_stopped_leaves_the_business_rule(tmp_path: Path) -> None:
@@ -80,6 +80,27 @@ def test_a_job_that_is_stopped_leaves_the_business_rule(tmp_path: Path) -> None:
     assert left.manifest.predictor.model == "popularity"
     assert left.manifest.scorecard is None
     assert failure(tmp_path) is None
+
+
+def tried_until_stopped(base: Path, trials: int) -> list[object]:
+    """What is kept of a job that tunes and is stopped after so many trials, or a few more."""
+    job = start(base, {"model": "logistic", "trials": "100000"})
+    until_said(job, base, f"tuning, {trials} tried")
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(30) == 0
+    kept: list[object] = json.loads((base / "checkpoints" / "tuning.json").read_bytes())["tried"]["logistic"]
+    return kept
+
+
+def test_a_job_that_is_stopped_while_it_tunes_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
+    write_world(tmp_path / "input" / "data" / "training", 600, 1, lambda _: None)
+    before = tried_until_stopped(tmp_path, 2)
+    after = tried_until_stopped(tmp_path, len(before) + 2)
+    assert len(before) >= 2
+    assert len(after) >= len(before) + 2
+    assert after[: len(before)] == before
+    assert f"tuning, {len(before)} tried" not in (tmp_path / "log").read_text()
+    assert bundle.load(tmp_path / "model").predictor.name == "popularity"
 
 
 def test_a_job_that_is_stopped_before_it_has_read_says_so(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import made_people
 import numpy as np
 import pytest
+from test_cli import firstspin
 
 from firstspin import bundle, pipeline
 from firstspin.cli import container
@@ -115,3 +116,20 @@ def test_in_the_container_tuning_is_a_hyperparameter(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert container.train(tmp_path) == 0
     assert "tuned in 2 trials" in bundle.load(tmp_path / "model").predictor.made_of
+    assert (tmp_path / "checkpoints" / "tuning.json").is_file()
+
+
+def test_training_goes_on_from_a_folder_and_packs_the_same_bundle(tmp_path: Path) -> None:
+    data = made_people.tables(tmp_path / "data", 60)
+    words = ("--model", "logistic", "--trials", 2, "--checkpoints", tmp_path / "kept", "--out", tmp_path / "before")
+    done = firstspin("train", "--data", data, *words)
+    assert done.returncode == 0, done.stderr
+    told: list[str] = []
+    learning = pipeline.Learning(tune_trials=3)
+    uncut, *_ = pipeline.train(data, tmp_path / "uncut", "logistic", learning=learning)
+    learning = replace(learning, checkpoints=tmp_path / "kept")
+    after, *_ = pipeline.train(
+        data, tmp_path / "after", "logistic", learning=learning, progress=lambda step, _: told.append(step)
+    )
+    assert after.id == uncut.id
+    assert [step.split(",")[1] for step in told if step.startswith("tuning")] == [" 3 tried"]

@@ -108,7 +108,8 @@ class Reading:
 class Learning:
     """How to learn: the questions left out, the seed, and how long and how often `train` tries settings out before.
 
-    `tuned` are settings found before; without them and without tuning, the usual ones are used.
+    `tuned` are settings found before; without them and without tuning, the usual ones are used. The folder
+    `checkpoints` keeps what tuning has tried, and a run that was cut off goes on from there.
     """
 
     without: tuple[str, ...] = ()
@@ -116,6 +117,7 @@ class Learning:
     tune_minutes: float | None = None
     tune_trials: int | None = None
     tuned: tuple[task.Tuned, ...] = ()
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +446,7 @@ def _tuned(
         dataset.examples.take(aside.learn),
         minutes=learning.tune_minutes,
         trials=learning.tune_trials,
+        checkpoints=learning.checkpoints,
         known_genres=dataset.genres,
         extra=tuple(dataset.extra),
         without=learning.without,

@@ -26,6 +26,7 @@ from firstspin.records import InputError, LabelRule
 
 CHANNEL: Final = "training"
 EARLY: Final = "early"
+CHECKPOINTS: Final = "checkpoints"
 Number = TypeVar("Number", int, float)
 LONGEST_FAILURE: Final = 1024
 """SageMaker shows no more of output/failure."""
@@ -83,9 +84,10 @@ def train(base: Path) -> int:
 
     SageMaker stops a job by SIGTERM and kills it 120 s later. A job that is stopped ends at once and leaves the
     business rule's bundle, if the tables were read by then: it can be served, and the gate before a promotion knows it.
+    What tuning has tried is in `checkpoints`, and a job that is started again with that folder goes on from there.
     """
     try:
-        model, reading, learning = _options(_hyperparameters(base))
+        model, reading, learning = _options(_hyperparameters(base), base / CHECKPOINTS)
         with tempfile.TemporaryDirectory(prefix="firstspin-") as folder, _stoppable(base, Path(folder)) as ending:
             packed, _, card = pipeline.train(
                 base / "input" / "data" / CHANNEL,
@@ -148,7 +150,7 @@ def _hyperparameters(base: Path) -> dict[str, str]:
         raise InputError(f"hyperparameters.json: {problem}") from None
 
 
-def _options(told: dict[str, str]) -> tuple[str, pipeline.Reading, pipeline.Learning]:
+def _options(told: dict[str, str], checkpoints: Path) -> tuple[str, pipeline.Reading, pipeline.Learning]:
     """`firstspin train`'s options out of hyperparameters; a word that is none of them is refused."""
     model = told.pop("model", "auto")
     reading = pipeline.Reading(_names(told.pop("extra", "")), _yes(told.pop("skip_bad_rows", "")), _rule(told))
@@ -157,6 +159,7 @@ def _options(told: dict[str, str]) -> tuple[str, pipeline.Reading, pipeline.Lear
         _number("seed", told.pop("seed", "0"), int),
         _number("tune", told.pop("tune", "0"), float),
         _number("trials", told.pop("trials", "0"), int),
+        checkpoints=checkpoints,
     )
     _refuse_unknown(told)
     return model, reading, learning

@@ -62,6 +62,10 @@ DataEnds = Annotated[
 
 Erased = Annotated[str, typer.Option(help="Leave out users erased from this event store; needs --events-secret.")]
 EventsSecret = Annotated[Path | None, typer.Option(help="File with that store's secret.")]
+Checkpoints = Annotated[
+    Path | None,
+    typer.Option(help="Folder that keeps what tuning has tried, so that a run that was cut off goes on from there."),
+]
 
 
 class Engine(StrEnum):
@@ -115,6 +119,7 @@ def train(
     model: Annotated[str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.")] = "auto",
     tune: Annotated[float | None, typer.Option(help="Minutes to look for better settings first.", min=0)] = None,
     trials: Annotated[int | None, typer.Option(help="Settings to try; the same number finds the same.", min=1)] = None,
+    checkpoints: Checkpoints = None,
     extra: Extra = "",
     without: Without = "",
     seed: Seed = 0,
@@ -130,7 +135,8 @@ def train(
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
     with _who_was(erased, events_secret) as gone:
         reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
-        _train(data, out, model, reading, pipeline.Learning(_names(without), seed, tune, trials))
+        learning = pipeline.Learning(_names(without), seed, tune, trials, checkpoints=checkpoints)
+        _train(data, out, model, reading, learning)
 
 
 @app.command("evaluate")

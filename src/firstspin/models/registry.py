@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 from firstspin.features import fit_encoder
@@ -58,6 +59,7 @@ def tune(
     known_genres: Sequence[str],
     minutes: float | None = None,
     trials: int | None = None,
+    checkpoints: Path | None = None,
     extra: Sequence[str] = (),
     without: Sequence[str] = (),
     seed: int = 0,
@@ -65,14 +67,17 @@ def tune(
 ) -> tuple[Tuned, ...]:
     """The settings with which the model of this name, or each of `auto`'s, does best on people kept aside.
 
+    The folder `checkpoints` keeps what was tried, and a run that was cut off goes on from there.
+
     :raises InputError: if there is no such model, it has no settings, nobody to learn from, or Optuna is not installed
+    :raises OSError: if the folder can't be written to
     """
     task = replace(_task(name, examples, known_genres, extra, without), seed=seed, progress=progress)
     try:
         tuning = import_module("firstspin.models.tuning")
     except ModuleNotFoundError:
         raise InputError("tuning needs Optuna: pip install 'firstspin[tune]'") from None
-    return tuning.tune(name, task, minutes, trials)  # type: ignore[no-any-return]
+    return tuning.tune(name, task, minutes, trials, checkpoints)  # type: ignore[no-any-return]
 
 
 def train(name: str, task: Task) -> Scorer:

@@ -5,16 +5,20 @@ The models of a team take turns, so that one number of trials says what was done
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
 from scipy.optimize import minimize_scalar
 
-from firstspin.models import auto, boosting, forest, logistic, network
+from firstspin.models import auto, boosting, checkpoint, forest, logistic, network
 from firstspin.models.predictor import Array, Scorer
 from firstspin.models.task import Indexes, Task, Tuned, folds, log_loss
 from firstspin.records import InputError
@@ -75,31 +79,42 @@ SPACES: Final[Mapping[str, Space]] = {
 }
 
 
-def tune(name: str, task: Task, minutes: float | None, trials: int | None) -> tuple[Tuned, ...]:
+def tune(
+    name: str, task: Task, minutes: float | None, trials: int | None, checkpoints: Path | None = None
+) -> tuple[Tuned, ...]:
     """The best settings found for this model, or for each of `auto`'s, the usual ones among those tried.
 
     It ends after so many `trials`, or before one that would end after so many `minutes`, judged by the longest so far;
     the first is always made. The same task and number of trials give the same settings, to the last bit; how many there
-    are in a time is the machine's affair.
+    are in a time is the machine's affair. The folder `checkpoints` keeps what was tried: a run that was cut off and
+    goes on finds what it would have found, and the minutes it has used are used.
 
     :raises InputError: if the model has no settings
+    :raises OSError: if the folder can't be written to
     """
     names = [one for one in (auto.TRAINERS if name == "auto" else [name]) if one in SPACES]
     if not names:
         raise InputError(f"{name} has nothing to tune; auto, {', '.join(SPACES)} have")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     few = task.take(np.sort(np.random.default_rng(task.seed).permutation(len(task))[:MOST_PEOPLE]))
-    studies = {one: _study(SPACES[one], few) for one in names}
+    told = _fingerprint(names, few)
+    studies = _studies(names, few, trials or None, checkpoints, told)
     budget, most = 60.0 * minutes if minutes else inf, trials or inf
-    made, spent, longest = 0, 0.0, 0.0
-    while made < most and (not made or spent + longest <= budget):
+    rounds = _rounds(studies)
+    while (made := len(rounds)) < most and (not made or sum(rounds) + max(rounds) <= budget):
         for one, study in studies.items():
-            study.optimize(_objective(SPACES[one], few), n_trials=1)
-        took = sum(_seconds(study.trials[-1]) for study in studies.values())
-        made, spent, longest = made + 1, spent + took, max(longest, took)
+            if len(_trials(study)) > made:  # a run was cut off within this round, after this model's turn
+                continue
+            _try(study, SPACES[one], few)
+            if checkpoints:
+                checkpoint.save(checkpoints, told, {each: _trials(studies[each]) for each in names})
+        rounds = _rounds(studies)
         losses = ", ".join(f"{one} {study.best_value:.4f}" for one, study in studies.items())
-        task.progress(f"tuning, {made} tried, log loss {losses}", min(1.0, max(made / most, spent / budget)))
-    return tuple(Tuned(one, _settings(SPACES[one], study.best_trial, few), made) for one, study in studies.items())
+        done = min(1.0, max(len(rounds) / most, sum(rounds) / budget))
+        task.progress(f"tuning, {len(rounds)} tried, log loss {losses}", done)
+    return tuple(
+        Tuned(one, _settings(SPACES[one], study.best_params, len(few)), made) for one, study in studies.items()
+    )
 
 
 def best_loss(scores: Array, tops: Indexes) -> float:
@@ -108,40 +123,75 @@ def best_loss(scores: Array, tops: Indexes) -> float:
     return float(found.fun)
 
 
-def _study(space: Space, task: Task) -> optuna.Study:
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=task.seed), pruner=optuna.pruners.MedianPruner()
-    )
-    usual = asdict(space.usual(len(task)))
-    study.enqueue_trial({name: usual[name] for name in space.ranges})
-    return study
+def _studies(
+    names: Sequence[str], task: Task, most: int | None, checkpoints: Path | None, fingerprint: str
+) -> dict[str, optuna.Study]:
+    """A study of each model, with what was tried of it before; what was tried on something else is left aside."""
+    studies = {one: optuna.create_study(pruner=optuna.pruners.MedianPruner()) for one in names}
+    if not checkpoints:
+        return studies
+    try:
+        kept = checkpoint.load(checkpoints, fingerprint, {one: _distributions(SPACES[one]) for one in names})
+    except (OSError, ValueError):
+        task.progress(f"tuning, starting anew: what {checkpoints} keeps is not of this tuning, or can't be read", 0.0)
+        return studies
+    for one, study in studies.items():
+        study.add_trials(kept[one][:most])  # as many trials find the same, whatever was tried beyond them
+    return studies
 
 
-def _objective(space: Space, task: Task) -> Callable[[optuna.Trial], float]:
-    def loss(trial: optuna.Trial) -> float:
-        tried = replace(task, tuned=(Tuned("", _settings(space, trial, task), 0),))
-        losses: list[float] = []
-        for rest, part in folds(len(task), PARTS, task.seed):
-            scores = space.train(tried.take(rest)).scores(task.rows[part])
-            losses.append(best_loss(scores, task.tops[part]))
-            trial.report(float(np.mean(losses)), len(losses))
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        return float(np.mean(losses))
-
-    return loss
+def _fingerprint(names: Sequence[str], task: Task) -> str:
+    """Another one for other people, another seed, other models or ranges; no person can be told from it."""
+    spaces = [(one, SPACES[one].usual(len(task)), SPACES[one].ranges) for one in names]
+    told = hashlib.sha256(repr((task.seed, task.encoder.columns, task.genres, spaces)).encode())
+    for figures in (task.rows, task.tops, task.shares):
+        told.update(figures.tobytes())
+    return told.hexdigest()
 
 
-def _settings(space: Space, trial: optuna.Trial | optuna.trial.FrozenTrial, task: Task) -> object:
-    """What a trial proposes, in few digits; a setting that is never zero is sought by its order of magnitude."""
-    found: dict[str, int | float] = {}
-    for name, (low, high) in space.ranges.items():
-        if isinstance(low, int) and isinstance(high, int):
-            found[name] = trial.suggest_int(name, low, high, log=True)
-        else:
-            found[name] = float(f"{trial.suggest_float(name, low, high, log=low > 0):.4g}")
-    return replace(space.usual(len(task)), **found)
+def _try(study: optuna.Study, space: Space, task: Task) -> None:
+    """One more trial, a function of the task and the trials before it alone; the first is of the usual settings."""
+    number = len(_trials(study))
+    # a sampler that lasted would carry on its random state, and a run that is cut off loses that
+    seed = int(np.random.default_rng((task.seed, number)).integers(2**32))
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    if not number:
+        usual = asdict(space.usual(len(task)))
+        study.enqueue_trial({name: usual[name] for name in space.ranges})
+    trial = study.ask(_distributions(space))
+    tried = replace(task, tuned=(Tuned("", _settings(space, trial.params, len(task)), 0),))
+    losses: list[float] = []
+    for rest, part in folds(len(task), PARTS, task.seed):
+        scores = space.train(tried.take(rest)).scores(task.rows[part])
+        losses.append(best_loss(scores, task.tops[part]))
+        trial.report(float(np.mean(losses)), len(losses))
+        if trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+    study.tell(trial, float(np.mean(losses)))
 
 
-def _seconds(trial: optuna.trial.FrozenTrial) -> float:
-    return trial.duration.total_seconds() if trial.duration else 0.0
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    return {name: _distribution(low, high) for name, (low, high) in space.ranges.items()}
+
+
+def _distribution(low: float, high: float) -> BaseDistribution:
+    """Between which values a setting is sought; one that is never zero by its order of magnitude."""
+    if isinstance(low, int):
+        return IntDistribution(low, high, log=True)
+    return FloatDistribution(low, high, log=low > 0)
+
+
+def _settings(space: Space, params: Mapping[str, int | float], people: int) -> object:
+    """What a trial proposes, in few digits."""
+    found = {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in params.items()}
+    return replace(space.usual(people), **found)
+
+
+def _trials(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False)  # type: ignore[no-any-return]
+
+
+def _rounds(studies: Mapping[str, optuna.Study]) -> list[float]:
+    """The seconds that each round took in which every model had its turn."""
+    return [sum(map(checkpoint.seconds, turns)) for turns in zip(*map(_trials, studies.values()), strict=False)]
