@@ -13,20 +13,26 @@ from pathlib import Path
 import pytest
 
 from firstspin import bundle
-from firstspin.cli.container import serving
+from firstspin.cli import container
+from firstspin.cli.container import serving, train
 from firstspin.world import write_world
 
 BASE = Path("/opt/ml")
 ONLINE = "--largest-answer 6291456"
 
 
-def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """A training job on whatever lies in its channel."""
+def prepared(base: Path, hyperparameters: bytes) -> None:
+    """The folders that SageMaker makes."""
     for name in ("input/config", "input/data/training", "model", "output/data", "checkpoints"):
         (base / name).mkdir(parents=True, exist_ok=True)
-    (base / "input/config/hyperparameters.json").write_text(json.dumps(hyperparameters or {}))
-    environment = os.environ | {"SAGEMAKER_BASE_DIR": str(base), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", "from firstspin.cli.container import main; main()", "train"]
+    (base / "input/config/hyperparameters.json").write_bytes(hyperparameters)
+
+
+def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """A training job on whatever lies in its channel."""
+    prepared(base, json.dumps(hyperparameters or {}).encode())
+    environment = os.environ | {"SAGEMAKER_BASE_DIR": str(base)}  # and as many threads as in the image
+    words = [sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()", "train"]
     with (base / "log").open("wb") as log:
         return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
 
@@ -113,6 +119,67 @@ def test_a_job_that_is_stopped_before_it_has_read_says_so(tmp_path: Path) -> Non
     assert not list((tmp_path / "model").iterdir())
 
 
+def test_a_job_that_is_stopped_while_it_still_imports_says_so(tmp_path: Path) -> None:
+    job = start(tmp_path)
+    while not _blocks_sigterm(job.pid):
+        time.sleep(0.001)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(30) == 1
+    assert failure(tmp_path) == "stopped before the tables were read"
+
+
+def _blocks_sigterm(pid: int) -> bool:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigBlk"))
+    return bool(int(line.split()[1], 16) & 1 << signal.SIGTERM - 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"seed": "-1"}, "a seed is a whole number from 0"),
+        ({"seed": "two"}, "hyperparameter seed: 'two' is not a number"),
+        ({"trials": "-3"}, "none of them below 0"),
+        ({"tune": "nan"}, "none of them below 0"),
+        ({"gap_days": "-5"}, "the label's gap is 0 to 3650 days"),
+        ({"gap_days": "99999999999"}, "the label's gap is 0 to 3650 days"),
+        ({"least_seconds": "inf"}, "0 or more"),
+        ({"data_ends": "tomorrow"}, "'tomorrow' is not a date or time"),
+        ({"skip_bad_rows": "maybe"}, "'maybe' is neither true nor false"),
+        ({"depth": "3"}, "hyperparameter depth: `firstspin train` has no such option"),
+    ],
+)
+def test_a_hyperparameter_that_cannot_be_is_named_in_the_failure_file(
+    told: dict[str, str], why: str, tmp_path: Path
+) -> None:
+    prepared(tmp_path, json.dumps(told).encode())
+    assert train(tmp_path) == 1
+    assert why in (failure(tmp_path) or "")
+
+
+@pytest.mark.parametrize("told", [b"\xff\xfe", b"{", b'{"model": {"name": "auto"}}', b"[]"])
+def test_hyperparameters_that_cannot_be_read_are_a_failure_with_a_reason(told: bytes, tmp_path: Path) -> None:
+    prepared(tmp_path, told)
+    assert train(tmp_path) == 1
+    assert (failure(tmp_path) or "").startswith("hyperparameters.json: ")
+
+
+def test_a_question_that_nobody_was_asked_is_a_failure_with_a_reason(tmp_path: Path) -> None:
+    write_world(tmp_path / "input" / "data" / "training", 300, 1, lambda _: None)
+    assert start(tmp_path, {"model": "popularity", "without": "shoe"}).wait(120) == 1
+    assert "'shoe' can't be left out: asked are age, gender, country, genres" in (failure(tmp_path) or "")
+
+
+def test_a_bundle_that_does_not_fit_leaves_no_manifest(tmp_path: Path) -> None:
+    for name in ("manifest.json", "a.npy", "z.npy"):
+        (tmp_path / "bundle").mkdir(exist_ok=True)
+        (tmp_path / "bundle" / name).write_text(name)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "z.npy").mkdir()  # nothing can be written there
+    with pytest.raises(IsADirectoryError):
+        container._leave(tmp_path / "bundle", tmp_path / "model")
+    assert not (tmp_path / "model" / "manifest.json").exists()
+
+
 @pytest.mark.parametrize(
     ("told", "words"),
     [
@@ -124,6 +191,10 @@ def test_a_job_that_is_stopped_before_it_has_read_says_so(tmp_path: Path) -> Non
         (
             {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_CONTAINER_LOG_LEVEL": "30"},
             f"--host 0.0.0.0 --port 8080 --models /opt/ml/models --workers 4 {ONLINE} --log-level warning",
+        ),
+        (
+            {"SAGEMAKER_MODEL_SERVER_WORKERS": ""},
+            f"--host 0.0.0.0 --port 8080 --bundle /opt/ml/model --workers 4 {ONLINE}",
         ),
         ({"FIRSTSPIN_WORKERS": "2"}, f"--host 0.0.0.0 --port 8080 --bundle /opt/ml/model {ONLINE}"),
         (
@@ -141,7 +212,11 @@ def test_sagemakers_variables_become_the_services_options(told: dict[str, str], 
     assert " ".join(serving(BASE, told, cores=4)) == words
 
 
+def test_the_largest_instances_have_more_cores_than_workers_are_of_use() -> None:
+    assert serving(BASE, {}, cores=128)[7] == "64"
+
+
 def test_another_argument_is_wrong_usage() -> None:
-    words = [sys.executable, "-c", "from firstspin.cli.container import main; main()", "evaluate"]
+    words = [sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()", "evaluate"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "usage: firstspin-container train|serve\n")

@@ -29,7 +29,7 @@ from firstspin.cloud.check.player import Target
 from firstspin.cloud.package import package
 from firstspin.world import write_world
 
-ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.container import main; main()")
+ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()")
 HOSTING = rollout.Hosting("firstspin:1", "arn:aws:iam::123456789012:role/firstspin-serves", "ml.c5.large")
 NEWCOMERS = {
     ("--age", "31", "--gender", "female", "--country", "US", "--genres", "Rock|Jazz"): (

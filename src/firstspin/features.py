@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.records import MAX_PICKS, Examples, Registration, normal
+from firstspin.records import MAX_PICKS, Examples, InputError, Registration, normal
 from firstspin.tables import AGE, COUNTRY, GENDER, GENRES
 
 QUESTIONS: Final = (AGE, GENDER, COUNTRY, GENRES)
@@ -232,8 +232,11 @@ def fit_encoder(
 ) -> Encoder:
     """Learn which answers occur: knots of the numbers, categories seen often enough, and the genres there are.
 
-    `extra` names further fields of the registrations to use; `without` names questions to leave out.
+    `extra` names further fields of the registrations to use; `without` names questions to leave out. Raises InputError
+    for one that nobody was asked.
     """
+    if unknown := [name for name in without if name not in (*QUESTIONS, *extra)]:
+        raise InputError(f"{unknown[0]!r} can't be left out: asked are {', '.join((*QUESTIONS, *extra))}")
     asked = [name for name in (*QUESTIONS, *extra) if name not in without]
     return Encoder([_fit_question(name, examples, known_genres) for name in asked])
 

@@ -70,6 +70,9 @@ else:
 FOLDS, FOLDS_OF_MANY, MANY_PEOPLE = 5, 3, 100_000
 REPORT_FOLDS = 3
 LADDER = ("logistic", "forest", "network", "lightgbm")  # what the report compares the bundle's model with
+LARGEST_SEED = 2**31 - 1
+"""All libraries that learn take it."""
+
 SCORECARD_PART = 5
 """Training keeps one part in so many aside to measure itself, then learns from everyone."""
 
@@ -118,6 +121,12 @@ class Learning:
     tune_trials: int | None = None
     tuned: tuple[task.Tuned, ...] = ()
     checkpoints: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"a seed is a whole number from 0 to {LARGEST_SEED}")
+        if not ((self.tune_minutes or 0) >= 0 and (self.tune_trials or 0) >= 0):
+            raise InputError("tuning takes so many minutes or trials, none of them below 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from math import inf
 from typing import Annotated
 
 import msgspec
@@ -17,6 +18,7 @@ SHOWN_GENRES = 5
 """How many genres an answer names, over HTTP and in batch alike."""
 
 MAX_TEXT = 200
+LONGEST_DAYS = 3650
 
 Age = Annotated[int, msgspec.Meta(ge=0, le=120)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
@@ -71,7 +73,8 @@ class Examples:
 class LabelRule:
     """What counts as the label: most seconds in [registered_at + gap, + gap + window), from so many seconds on.
 
-    `data_ends` (UTC) is the moment up to which listens are complete; by default that of the last listen.
+    `data_ends` (UTC) is the moment up to which listens are complete; by default that of the last listen. Raises
+    InputError for what can't be: a gap below 0 would learn from listens before the registration.
     """
 
     gap_days: int = 30
@@ -79,9 +82,18 @@ class LabelRule:
     least_seconds: float = 600
     data_ends: datetime | None = None
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.gap_days <= LONGEST_DAYS and 1 <= self.window_days <= LONGEST_DAYS):
+            raise InputError(f"the label's gap is 0 to {LONGEST_DAYS} days, its window 1 to {LONGEST_DAYS}")
+        if not 0 <= self.least_seconds < inf:
+            raise InputError("the least seconds of a window are 0 or more")
+
     def state(self) -> dict[str, object]:
         """As JSON keeps it."""
-        return asdict(self) | {"data_ends": self.data_ends and f"{self.data_ends.isoformat()}Z"}
+        return asdict(self) | {
+            "least_seconds": float(self.least_seconds),
+            "data_ends": self.data_ends and f"{self.data_ends.isoformat()}Z",
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The image's entrypoint, in SageMaker's words: `firstspin-container train` and `firstspin-container serve`.
+"""What the image does, in SageMaker's words: `firstspin-container train` and `firstspin-container serve`.
 
 Folders lie under /opt/ml, or under SAGEMAKER_BASE_DIR where that is set, so that the same entrypoint runs in tests.
 The hyperparameters are `firstspin train`'s options by name, all text, as SageMaker hands them over.
@@ -13,15 +13,17 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
 from firstspin import pipeline
+from firstspin.bundle import MANIFEST
 from firstspin.records import InputError, LabelRule
 
 CHANNEL: Final = "training"
@@ -30,6 +32,9 @@ CHECKPOINTS: Final = "checkpoints"
 Number = TypeVar("Number", int, float)
 LONGEST_FAILURE: Final = 1024
 """SageMaker shows no more of output/failure."""
+
+MOST_WORKERS: Final = 64
+"""As many as the service takes; there are instances with more cores."""
 
 LARGEST: Final = str(6 << 20)
 """Bytes of an answer that InvokeEndpoint hands on."""
@@ -40,6 +45,8 @@ MOST_IN_BATCH: Final = 100
 BATCH_SECONDS: Final = "600"
 """SageMaker's default for a request of batch transform."""
 
+YES: Final = frozenset({"1", "true", "yes"})
+NO: Final = frozenset({"0", "false", "no", ""})
 LOG_LEVELS: Final = {"10": "debug", "20": "info", "30": "warning", "40": "error"}
 
 
@@ -64,7 +71,7 @@ def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]
         told["--models"] = str(base / "models")
     else:
         told["--bundle"] = str(base / "model")
-    told["--workers"] = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS", str(cores))
+    told["--workers"] = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or str(min(cores, MOST_WORKERS))
     told |= _in_batch(environment) if _yes(environment.get("SAGEMAKER_BATCH", "")) else {"--largest-answer": LARGEST}
     if (level := environment.get("SAGEMAKER_CONTAINER_LOG_LEVEL")) in LOG_LEVELS:
         told["--log-level"] = LOG_LEVELS[level]
@@ -99,9 +106,12 @@ def train(base: Path) -> int:
                 early=Path(folder) / EARLY,
             )
             ending.acquire()  # the model is made: no stop comes between it and its place
-            shutil.copytree(Path(folder) / "bundle", base / "model", dirs_exist_ok=True)
+            _leave(Path(folder) / "bundle", base / "model")
     except (InputError, OSError) as problem:
         return _fail(base, str(problem))
+    except Exception as problem:
+        traceback.print_exc()
+        return _fail(base, f"this is our mistake ({type(problem).__name__}); the log tells where")
     figures = card.figures[packed.manifest.predictor.model]
     for name in ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss"):
         sys.stdout.write(f"valid_{name.replace('@', '')}={figures[name].value:.6f};\n")  # what tuning reads
@@ -115,7 +125,7 @@ def _stoppable(base: Path, folder: Path) -> Iterator[threading.Lock]:
 
     A thread waits for it: a handler would run only when the main thread comes back from whatever library it is in.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     ending = threading.Lock()
 
     def wait() -> None:
@@ -129,31 +139,38 @@ def _stoppable(base: Path, folder: Path) -> Iterator[threading.Lock]:
     try:
         yield ending
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what is started after this can be ended again
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _stopped(base: Path, early: Path) -> int:
     """Leave what there is, and give the exit status."""
-    if not (early / "manifest.json").is_file():
+    if not (early / MANIFEST).is_file():
         return _fail(base, "stopped before the tables were read")
-    shutil.copytree(early, base / "model", dirs_exist_ok=True)
+    _leave(early, base / "model")
     sys.stderr.write("stopped: what is left is the business rule\n")
     sys.stderr.flush()
     return 0
+
+
+def _leave(bundle: Path, model: Path) -> None:
+    """Copy a bundle to its place, the manifest last: without it, what a full disk or a kill cut off is no bundle."""
+    for path in sorted(bundle.iterdir(), key=lambda path: (path.name == MANIFEST, path.name)):
+        shutil.copyfile(path, model / path.name)
 
 
 def _hyperparameters(base: Path) -> dict[str, str]:
     path = base / "input" / "config" / "hyperparameters.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise InputError(f"hyperparameters.json: {problem}") from None
 
 
 def _options(told: dict[str, str], checkpoints: Path) -> tuple[str, pipeline.Reading, pipeline.Learning]:
     """`firstspin train`'s options out of hyperparameters; a word that is none of them is refused."""
     model = told.pop("model", "auto")
-    reading = pipeline.Reading(_names(told.pop("extra", "")), _yes(told.pop("skip_bad_rows", "")), _rule(told))
+    skip = _yes_or_no("skip_bad_rows", told.pop("skip_bad_rows", "no"))
+    reading = pipeline.Reading(_names(told.pop("extra", "")), skip, _rule(told))
     learning = pipeline.Learning(
         _names(told.pop("without", "")),
         _number("seed", told.pop("seed", "0"), int),
@@ -168,14 +185,14 @@ def _options(told: dict[str, str], checkpoints: Path) -> tuple[str, pipeline.Rea
 def _rule(told: dict[str, str]) -> LabelRule:
     ends = told.pop("data_ends", "")
     try:
-        moment = datetime.fromisoformat(ends.removesuffix("Z")) if ends else None
+        moment = datetime.fromisoformat(ends) if ends else None
     except ValueError:
         raise InputError(f"hyperparameter data_ends: {ends!r} is not a date or time") from None
     return LabelRule(
         _number("gap_days", told.pop("gap_days", "30"), int),
         _number("window_days", told.pop("window_days", "30"), int),
         _number("least_seconds", told.pop("least_seconds", "600"), float),
-        moment,
+        moment.astimezone(UTC).replace(tzinfo=None) if moment and moment.tzinfo else moment,
     )
 
 
@@ -186,6 +203,12 @@ def _number(name: str, text: str, kind: type[Number]) -> Number:
         raise InputError(f"hyperparameter {name}: {text!r} is not a number") from None
 
 
+def _yes_or_no(name: str, text: str) -> bool:
+    if text.lower() not in YES | NO:
+        raise InputError(f"hyperparameter {name}: {text!r} is neither true nor false")
+    return _yes(text)
+
+
 def _refuse_unknown(told: Mapping[str, str]) -> None:
     # SageMaker adds words of its own, each with this beginning
     if unknown := [name for name in told if not name.startswith(("sagemaker_", "_tuning"))]:
@@ -194,8 +217,9 @@ def _refuse_unknown(told: Mapping[str, str]) -> None:
 
 def _fail(base: Path, reason: str) -> int:
     output = base / "output"
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "failure").write_text(reason[:LONGEST_FAILURE], encoding="utf-8")
+    with suppress(OSError):  # where nothing can be written, the log is left
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "failure").write_text(reason[:LONGEST_FAILURE], encoding="utf-8")
     sys.stderr.write(reason + "\n")
     return 1
 
@@ -209,4 +233,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _yes(text: str) -> bool:
-    return text.lower() in {"1", "true", "yes"}
+    return text.lower() in YES

@@ -50,7 +50,7 @@ Extra = Annotated[str, typer.Option(help="Further columns of the registrations t
 Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,gender.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=2**31 - 1)]
 Port = Annotated[int, typer.Option(help="Port to listen on.")]
 GapDays = Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)]
 WindowDays = Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)]

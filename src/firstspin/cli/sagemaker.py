@@ -73,8 +73,12 @@ def check(
     """
     if bool(command) == bool(url):
         raise typer.BadParameter("either --command or --url is needed, and not both")
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as problem:
+        raise typer.BadParameter(f"--command: {problem}") from None
     target = Target(
-        tuple(shlex.split(command)),
+        words,
         url,
         environment=os.environ,
         model=model,

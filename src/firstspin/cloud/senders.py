@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 
 from firstspin.cloud.account import clear, open_runtime
+from firstspin.cloud.check.client import http_address
 from firstspin.cloud.check.payloads import Payload
 from firstspin.cloud.load import THREADS, Send
 from firstspin.records import InputError, Registration
@@ -39,7 +39,7 @@ def over_http(url: str, patience: float) -> Iterator[Send]:
 
     Raises InputError for what is no address like http://127.0.0.1:8080.
     """
-    host, port = _address(url)
+    host, port = http_address(url, "the load test")
     idle: deque[HTTPConnection] = deque()  # the last one used is used first, so that few grow old
 
     def send(payload: Payload) -> str:
@@ -76,17 +76,6 @@ def _hung_up(connection: HTTPConnection) -> bool:
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port or 80
-    except ValueError:
-        port = 0
-    if parts.scheme != "http" or not parts.hostname or not port or parts.path not in ("", "/"):
-        raise InputError(f"{url}: the load test wants an address like http://127.0.0.1:8080")
-    return parts.hostname, port
 
 
 @contextmanager

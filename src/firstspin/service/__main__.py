@@ -108,6 +108,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         parser.error("the following argument is required: --bundle")
     if not 1 <= options.workers <= 64:
         parser.error("--workers takes a number from 1 to 64")
+    if not 0 <= options.port <= 65_535:
+        parser.error("--port takes a number from 0 to 65535")
     if options.events and not (options.events_secret or options.state):
         parser.error("--events needs --events-secret or --state, to keep the store's secret")
     if options.experiment and not options.events:

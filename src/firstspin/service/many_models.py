@@ -77,6 +77,13 @@ class Stock:
         """The folder of a model, loaded or not; any name makes a good file name."""
         return self.folder / hashlib.sha256(name.encode()).hexdigest()[:32]
 
+    def holds(self, url: str) -> bool:
+        """Whether this is the path of something in `root`."""
+        try:
+            return Path(url).resolve().is_relative_to(self.root.resolve())
+        except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL
+            return False
+
     def entry(self, name: str) -> Entry:
         """What is loaded under this name. Refusal 404 where nothing is."""
         try:
@@ -163,7 +170,7 @@ class ManyModels:
         if self._stock.place(wanted.model_name).exists():
             raise _loaded_already()
         source = Path(wanted.url)
-        if "\0" in wanted.url or not source.resolve().is_relative_to(self._stock.root.resolve()):
+        if not self._stock.holds(wanted.url):
             raise Refusal(400, "invalid", "the url is not in the folder of models")
         incoming = self._stock.folder / f".incoming-{os.getpid()}-{next(self._number)}"
         incoming.mkdir()
@@ -199,7 +206,7 @@ class ManyModels:
         if child.returncode == NO_ROOM:
             raise _no_room()
         reason = msgspec.json.decode(said, type=str) if said else f"loading it ended with {child.returncode}"
-        raise Refusal(400, "not_a_bundle", reason)
+        raise Refusal(400, "not_a_bundle", reason.replace(str(to), "the folder").replace(str(source), "the folder"))
 
     async def _unload(self, name: str) -> Reply:
         self._serving.pop(name, None)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
 
 import msgspec
 
 from firstspin.cloud.check.payloads import Payload, media_type
+from firstspin.records import InputError
 
 
 class NoAnswer(Exception):
@@ -127,6 +129,18 @@ class Client:
             raise NoAnswer(_said(error)) from error
         finally:
             connection.close()
+
+
+def http_address(url: str, who: str) -> tuple[str, int]:
+    """Host and port of an address like http://127.0.0.1:8080. InputError, in the words of `who`, for any other."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host = None
+    if not host or parts.scheme != "http" or parts.path not in ("", "/"):
+        raise InputError(f"{url}: {who} wants an address like http://127.0.0.1:8080")
+    return host, port
 
 
 def received(connection: HTTPConnection, *, started: float, within: float) -> Answer:

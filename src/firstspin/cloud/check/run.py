@@ -7,10 +7,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from firstspin.cloud.check import batch, hosting, lifecycle, multimodel, player, training
-from firstspin.cloud.check.client import Client, NoAnswer
+from firstspin.cloud.check.client import Client, NoAnswer, http_address
 from firstspin.cloud.check.facts import FACTS, TRAINING
 from firstspin.cloud.check.hosting import Server
 from firstspin.cloud.check.lifecycle import Start
@@ -18,7 +17,6 @@ from firstspin.cloud.check.multimodel import OneOfMany
 from firstspin.cloud.check.payloads import Payloads
 from firstspin.cloud.check.player import Target
 from firstspin.cloud.check.report import Finding, Report, assemble, missed, passed, untestable
-from firstspin.records import InputError
 
 Progress = Callable[[str], None]
 Found = Iterator[tuple[str, Finding]]
@@ -156,7 +154,5 @@ def every(numbers: Iterable[str], finding: Finding) -> Found:
 
 
 def _client(target: Target) -> Client:
-    parts = urlsplit(target.url)
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-        raise InputError(f"{target.url}: the check wants an address like http://127.0.0.1:8080")
-    return Client(parts.hostname, parts.port or 80, target.limits)
+    host, port = http_address(target.url, "the check")
+    return Client(host, port, target.limits)
