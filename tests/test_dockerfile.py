@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from test_sagemaker_check import up
 
-from firstspin.cloud.check import player
+from firstspin.cloud.check import image, player
+from firstspin.cloud.check.report import Outcome
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,6 +112,16 @@ def test_the_base_is_pinned_by_its_digest() -> None:
 
 def test_nothing_of_the_image_lies_where_sagemaker_mounts() -> None:
     assert all("/opt/ml" not in rest for stage in STAGES.values() for _, rest in stage.words)
+
+
+def test_what_an_engine_would_tell_of_it_keeps_every_fact_of_an_image(tmp_path: Path) -> None:
+    stage = STAGES["sagemaker"]
+    (entrypoint,), (user,), (labels,) = (stage.of(word) for word in ("ENTRYPOINT", "USER", "LABEL"))
+    config = {"Entrypoint": json.loads(entrypoint), "User": user, "Labels": dict(re.findall(r'(\S+?)="(.*?)"', labels))}
+    told = [{"Size": 0, "Config": config | {"WorkingDir": (STAGES["runtime"].of("WORKDIR") or ["/"])[0]}}]
+    (tmp_path / "inspect.json").write_text(json.dumps(told))
+    seen = image.read(tmp_path / "inspect.json")
+    assert {number for number, check in image.CHECKS.items() if check(seen).outcome != Outcome.PASS} == set()
 
 
 def test_it_says_that_it_serves_many_models_and_takes_the_port_it_is_given() -> None:

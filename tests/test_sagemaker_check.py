@@ -12,11 +12,24 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import sagemaker_container
 
-from firstspin.cloud.check import batch, facts, hosting, lifecycle, multimodel, payloads, player, report, run, training
+from firstspin.cloud.check import (
+    batch,
+    facts,
+    hosting,
+    image,
+    lifecycle,
+    multimodel,
+    payloads,
+    player,
+    report,
+    run,
+    training,
+)
 from firstspin.cloud.check.client import Client, Limits, NoAnswer
 from firstspin.cloud.check.payloads import Payload, Payloads
 from firstspin.cloud.check.player import Target
@@ -96,7 +109,7 @@ class TestTheWholeCheck:
 
         assert [(r.fact.number, r.finding.detail) for r in found.of(Outcome.MISS)] == []
         # It serves what it trained; whether the check runs as root is not the container's doing.
-        assert {r.fact.number for r in found.of(Outcome.UNTESTABLE) if not r.fact.beyond} <= {"3.1"}
+        assert {r.fact.number for r in found.of(Outcome.UNTESTABLE) if not r.fact.beyond} <= {"3.1", *image.CHECKS}
         assert report.exit_status(found) == 0
         assert "running `train`" in said
         assert "6.1 pass: status 200" in said
@@ -191,6 +204,49 @@ class TestServersThatBreakOneFact:
             client = Client("127.0.0.1", listener.getsockname()[1], Limits(answer=0.6))
             found = dict(run.each({"7.1": hosting.accepts_quickly}, hosting.Server(client, EXAMPLES)))
         assert misses(found) == {"7.1"}
+
+
+class TestImages:
+    GOOD: ClassVar = {
+        "Entrypoint": ["firstspin-container"],
+        "User": "root",
+        "WorkingDir": "/build",
+        "Labels": {image.CAPABILITY + "multi-models": "true", image.CAPABILITY + "accept-bind-to-port": "true"},
+    }
+
+    def found(self, folder: Path, size: int = 400_000_000, **config: object) -> dict[str, Finding]:
+        told = [{"Id": "sha256:…", "Size": size, "Config": self.GOOD | {"Cmd": None} | config}]
+        (folder / "inspect.json").write_text(json.dumps(told))
+        return dict(run.each(image.CHECKS, image.read(folder / "inspect.json")))
+
+    def test_a_good_one_misses_nothing(self, tmp_path: Path) -> None:
+        found = self.found(tmp_path)
+        assert misses(found) == set()
+        assert found["27.2"].detail == "0.40 GB"
+        assert misses(self.found(tmp_path, User="", Volumes={"/var/cache": {}})) == set()
+
+    @pytest.mark.parametrize(
+        ("config", "broken"),
+        [
+            ({"Entrypoint": ["/bin/sh", "-c", "python serve.py"]}, {"1.2"}),
+            ({"Entrypoint": ["/usr/bin/tini", "--", "serve"]}, {"1.2"}),
+            ({"Entrypoint": None}, {"1.2"}),
+            ({"User": "1000:1000"}, {"3.2"}),
+            ({"WorkingDir": "/opt/ml/code"}, {"19.7"}),
+            ({"Volumes": {"/opt/ml/model": {}}}, {"19.7"}),
+            ({"Labels": None}, {"5.3", "26.9"}),
+            ({"size": 11 * 10**9}, {"27.2"}),
+        ],
+    )
+    def test_each_fault_is_caught_at_its_fact(self, config: dict[str, Any], broken: set[str], tmp_path: Path) -> None:
+        assert misses(self.found(tmp_path, **config)) == broken
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", '[{"Size": 1}]', '[{"Size": "1", "Config": {}}]'])
+    def test_a_file_of_something_else_is_refused_before_anything_starts(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "inspect.json").write_text(text)
+        target = Target(command=("never-started",), inspected=tmp_path / "inspect.json")
+        with pytest.raises(InputError, match="not what `docker image inspect IMAGE` prints"):
+            run.check(target, payloads=EXAMPLES)
 
 
 class TestMultiModelServers:
@@ -403,6 +459,7 @@ class TestTheReport:
             *training.WHOLE_CHECKS,
             *training.WITHOUT_DATA_CHECKS,
             *training.STOPPED_CHECKS,
+            *image.CHECKS,
             "5.1",
             "11.1",
             "19.6",

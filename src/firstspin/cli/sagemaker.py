@@ -62,6 +62,9 @@ def check(
     model: Annotated[
         Path | None, typer.Option(help="Folder or tar.gz to serve; what the training left if not given.")
     ] = None,
+    inspected: Annotated[
+        Path | None, typer.Option("--inspect", help="File with what `docker image inspect IMAGE` prints.")
+    ] = None,
     payload: Annotated[list[Path] | None, typer.Option(help="File with a body that must be answered; repeat.")] = None,
     content_type: Annotated[list[str] | None, typer.Option(help="The content type of each payload, in order.")] = None,
     port: Annotated[int, typer.Option(help="Where the container listens when nothing else is said.")] = 8080,
@@ -85,6 +88,7 @@ def check(
         training=train,
         hyperparameters=_pairs(hyperparameter or []),
         port=port,
+        inspected=inspected,
     )
     asked = _payloads(payload or [], content_type or [])
     with terminal.progress("check") as progress:

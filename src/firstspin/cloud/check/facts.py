@@ -44,22 +44,18 @@ EXPECTED, OPTIONAL = Severity.EXPECTED, Severity.OPTIONAL
 
 HOSTING = (
     Fact("1.1", "starts with the argument `serve`", "H"),
-    Fact(
-        "1.2",
-        "ENTRYPOINT in exec form, not tini",
-        "H",
-        EXPECTED,
-        beyond="only the image shows it; 2.1 tests that signals arrive",
-    ),
+    Fact("1.2", "ENTRYPOINT in exec form, not tini", "H", EXPECTED),
     Fact("2.1", "ends by itself within 30 s of SIGTERM", "H", EXPECTED),
     Fact("2.2", "ends with exit status 0 after SIGTERM", "H", EXPECTED),
     Fact("2.3", "answers the requests begun before SIGTERM", "H", EXPECTED),
     Fact("2.4", "answers a request that was half received at SIGTERM", "H", EXPECTED),
     Fact("3.1", "runs as root", "H"),
+    Fact("3.2", "the image does not leave root for another user", "H", EXPECTED),
     Fact("4.1", "serves the model found in /opt/ml/model", "H"),
     Fact("4.2", "leaves /opt/ml/model as it was", "H", EXPECTED),
     Fact("5.1", "listens on port 8080", "H"),
     Fact("5.2", "listens on the port in SAGEMAKER_BIND_TO_PORT instead", "H, K", EXPECTED),
+    Fact("5.3", "LABEL ...capabilities.accept-bind-to-port=true", "H", OPTIONAL),
     Fact("6.1", "GET /ping answers 200", "H"),
     Fact("6.2", "the body of that answer is empty", "H", EXPECTED),
     Fact("6.3", "each ping is answered within 2 s", "H"),
@@ -107,6 +103,7 @@ TRAINING = (
     Fact("19.4", "a job that fails says why in /opt/ml/output/failure", "T", EXPECTED),
     Fact("19.5", "that text is at most 1024 characters, as the rest is cut", "T, SDK", EXPECTED),
     Fact("19.6", "the model it left is served", "T, H"),
+    Fact("19.7", "nothing of the image lies in /opt/ml", "T", EXPECTED),
     Fact("20.1", "runs with TRAINING_JOB_NAME, TRAINING_JOB_ARN and 100 variables set", "T, SDK"),
     Fact("21.1", "ends by itself within 120 s of SIGTERM", "T", EXPECTED),
     Fact("21.2", "leaves a model when it is stopped", "T", OPTIONAL),
@@ -130,12 +127,13 @@ MULTIMODEL = (
     Fact("26.6", "an unknown model is answered 404 by each verb", "M", OPTIONAL),
     Fact("26.7", "DELETE /models/NAME unloads it", "M", OPTIONAL),
     Fact("26.8", "507 when memory is out", "M", OPTIONAL, beyond="memory would have to run out"),
-    Fact("26.9", "LABEL ...capabilities.multi-models=true", "M", OPTIONAL, beyond="only the image shows it"),
+    Fact("26.9", "LABEL ...capabilities.multi-models=true", "M", OPTIONAL),
 )
 
 ACCOUNT = "the account's side: no container sees it"
 BEYOND = (
-    Fact("27.2", "serverless: memory, concurrency, image size", "S, SDK", OPTIONAL, beyond=ACCOUNT),
+    Fact("27.2", "serverless: the image has at most 10 GB", "S, SDK", OPTIONAL),
+    Fact("27.3", "serverless: memory, concurrency", "S, SDK", OPTIONAL, beyond=ACCOUNT),
     Fact("28", "asynchronous: bodies up to 1 GB, an hour an answer", "Y, SDK", OPTIONAL, beyond="needs S3"),
     Fact("29", "inference components", "SDK", OPTIONAL, beyond=ACCOUNT),
     Fact("30", "production variants and how traffic is split", "SDK", OPTIONAL, beyond=ACCOUNT),

@@ -34,7 +34,8 @@ class Target:
     of NAME=VALUE lines: `docker run --rm --network host -v {root}:/opt/ml --env-file {env} IMAGE`.
 
     `environment` is what an image would bring with it (PATH ...); `model` a folder or tar.gz for /opt/ml/model;
-    `training` a folder for the channel of that name; `port` the one to listen on when nothing else is said.
+    `training` a folder for the channel of that name; `port` the one to listen on when nothing else is said;
+    `inspected` a file of what `docker image inspect IMAGE` prints.
     """
 
     command: tuple[str, ...] = ()
@@ -45,11 +46,12 @@ class Target:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     port: int = 8080
     limits: Limits = field(default_factory=Limits)
+    inspected: Path | None = None
 
     def __post_init__(self) -> None:
         if bool(self.command) == bool(self.url):
             raise InputError("the check needs either a command or an address, and not both")
-        for path in (self.model, self.training):
+        for path in (self.model, self.training, self.inspected):
             if path is not None and not path.exists():
                 raise InputError(f"{path}: no such file or folder")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from firstspin.cloud.check import batch, hosting, lifecycle, multimodel, player, training
+from firstspin.cloud.check import batch, hosting, image, lifecycle, multimodel, player, training
 from firstspin.cloud.check.client import Client, NoAnswer, http_address
 from firstspin.cloud.check.facts import FACTS, TRAINING
 from firstspin.cloud.check.hosting import Server
@@ -36,12 +37,19 @@ def check(target: Target, *, payloads: Payloads, progress: Progress | None = Non
     say = progress or (lambda _: None)
     otherwise = untestable(RUNS_ALREADY if target.url else NEVER_READY)
     findings = dict(every((fact.number for fact in FACTS), otherwise))
+    seen = _inspected(target)
     with tempfile.TemporaryDirectory(prefix="sagemaker-check-") as folder:
         stages = _served(target, payloads) if target.url else _played(target, payloads, Path(folder), say)
-        for number, finding in stages:
+        for number, finding in chain(seen, stages):
             findings[number] = finding
             say(f"{number} {finding.outcome}" + (f": {finding.detail}" if finding.detail else ""))
     return assemble(target.subject, findings)
+
+
+def _inspected(target: Target) -> Found:
+    if target.inspected is None:
+        return every(image.CHECKS, untestable("no file of `docker image inspect` was given"))
+    return each(image.CHECKS, image.read(target.inspected))
 
 
 def _served(target: Target, payloads: Payloads) -> Found:

@@ -1,0 +1,90 @@
+"""The facts that only the image shows, from what a container engine tells of it: `docker image inspect IMAGE`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import msgspec
+
+from firstspin.cloud.check.player import MOUNT
+from firstspin.cloud.check.report import Finding, judged, missed, passed
+from firstspin.records import InputError
+
+INITS: Final = frozenset({"tini", "tini-static", "docker-init"})
+SHELLS: Final = frozenset({"sh", "bash", "dash", "ash"})
+SERVERLESS_BYTES: Final = 10 * 10**9
+CAPABILITY: Final = "com.amazonaws.sagemaker.capabilities."
+
+
+class Config(msgspec.Struct, frozen=True, rename="pascal"):
+    """What starts the image's containers; null where the Dockerfile says nothing."""
+
+    entrypoint: tuple[str, ...] | None = None
+    user: str | None = None
+    labels: dict[str, str] | None = None
+    volumes: dict[str, object] | None = None
+    working_dir: str | None = None
+
+
+class Image(msgspec.Struct, frozen=True, rename="pascal"):
+    """One image; `size` in bytes, unpacked."""
+
+    config: Config
+    size: int
+
+
+def read(path: Path) -> Image:
+    """The image that a file of `docker image inspect` describes. Raises InputError where it describes none."""
+    try:
+        (image,) = msgspec.json.decode(path.read_bytes(), type=tuple[Image])
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path}: not what `docker image inspect IMAGE` prints of one image ({problem})") from None
+    return image
+
+
+def hears_signals(image: Image) -> Finding:
+    """An ENTRYPOINT in shell form is told by its `sh -c`: the shell gets the signal, the program does not."""
+    words = image.config.entrypoint or ()
+    if not words:
+        return missed("there is none: SageMaker runs the image with the one word `serve`")
+    program = PurePosixPath(words[0]).name
+    if program in SHELLS and words[1:2] == ("-c",):
+        return missed(f"shell form: {' '.join(words)}"[:200])
+    return judged(program not in INITS, " ".join(words)[:200])
+
+
+def leaves_root(image: Image) -> Finding:
+    user = image.config.user or "root"
+    return judged(user.partition(":")[0] in ("root", "0"), f"USER {user}")
+
+
+def keeps_off_the_mount(image: Image) -> Finding:
+    places = [*(image.config.volumes or {}), image.config.working_dir or "/"]
+    inside = [place for place in places if PurePosixPath(place).is_relative_to(MOUNT)]
+    return judged(not inside, ", ".join(inside))
+
+
+def _labelled(capability: str) -> Callable[[Image], Finding]:
+    def check(image: Image) -> Finding:
+        found = (image.config.labels or {}).get(CAPABILITY + capability)
+        return judged(found == "true", "no such label" if found is None else found)
+
+    return check
+
+
+def is_small_enough(image: Image) -> Finding:
+    return (passed if image.size <= SERVERLESS_BYTES else missed)(f"{image.size / 1e9:.2f} GB")
+
+
+CHECKS: Mapping[str, Callable[[Image], Finding]] = {
+    "1.2": hears_signals,
+    "3.2": leaves_root,
+    "5.3": _labelled("accept-bind-to-port"),
+    "19.7": keeps_off_the_mount,
+    "26.9": _labelled("multi-models"),
+    "27.2": is_small_enough,
+}
