@@ -111,6 +111,11 @@ def of_user(user: str) -> dict[str, Any]:
     return rest(headers={"Content-Type": "application/json", "X-Firstspin-User": user})
 
 
+def answer_of(genres: str) -> bytes:
+    """An answer of the endpoint, but for its genres."""
+    return f'{{"model":"m","source":"model","genres":{genres}}}'.encode("latin-1")
+
+
 def answered(reply: dict[str, Any]) -> dict[str, Any]:
     assert reply["statusCode"] == 200
     found: dict[str, Any] = json.loads(reply["body"])
@@ -189,6 +194,28 @@ def test_an_endpoint_that_is_gone_is_covered_too(
         ("{}\n{}\n", "application/jsonlines", b"{}\n{}\n"),
         ("31,female,US,Jazz\n", "text/csv", b""),
         ("31,female,US,Jazz\n", "text/csv", b"Rock|Jazz,0.5|0.5\nRock|Jazz,0.5|0.5\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"\xff,\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"<html>a,b</html>"),
+        ("31,female,US,Jazz\n", "text/csv", b"error, no model"),
+        ("31,female,US,Jazz\n", "text/csv", b"\0,\0\n"),
+        ("31,female,US,Jazz\n", "text/csv", b'{"model":"m","source":"model"}'),
+        ("31,female,US,Jazz\n", "text/csv", b",\n"),  # a service without a model
+        ("31,female,US,Jazz\n", "text/csv", b"|,0.5|0.5\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"Rock|Jazz,0.5\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"Rock|Jazz,0.5|nan\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"Rock|Jazz,0.5|1.5\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"Rock,0.5,0.5\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"Rock,0.5\n\n"),
+        ("31,female,US,Jazz\n", "text/csv", b"Rock,0.5\n|,0.5|0.5\n"),
+        ("31,female,US,Jazz\n", "text/csv", b'"Rock,0.5\n'),
+        ("{}", "application/json", answer_of("[]")),
+        ("{}", "application/json", answer_of('[{"genre":"","probability":0.5}]')),
+        ("{}", "application/json", answer_of('[{"genre":"Rock","probability":1.5}]')),
+        ("{}", "application/json", answer_of('[{"genre":"Rock","probability":-0.5}]')),
+        ("{}", "application/json", answer_of('[{"genre":"Rock","probability":0.5}],"more":"\xff"')),
+        ("{}", "application/json", answer_of('[{"genre":"Rock","probability":0.5}],"more":' + "[" * 9999 + "]" * 9999)),
+        ("{}\n", "application/jsonlines", answer_of("[]")),
+        ('{"instances": [{}]}', "application/json", b'{"predictions":[' + answer_of("[]") + b"]}"),
     ],
 )
 def test_an_answer_to_something_else_is_not_passed_on(
@@ -199,6 +226,16 @@ def test_an_answer_to_something_else_is_not_passed_on(
     assert reply["statusCode"] == 200
     assert reply["body"].encode() != wrong
     assert len(endpoint.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "written", [b"Rock,1\n", b'"Rock, hard|Jazz",0.5|1e-06\r\n', "Schlager|Märsche,0.0|1.0".encode()]
+)
+def test_an_answer_in_csv_that_says_what_was_asked_is_passed_on_as_it_came(
+    gateway: Gateway, endpoint: Endpoint, written: bytes
+) -> None:
+    endpoint.answer = lambda *_: written
+    assert gateway(rest("31,female,US,Jazz\n", headers={"content-type": "text/csv"}))["body"].encode() == written
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import csv
+import io
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -19,7 +21,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -27,9 +29,10 @@ from msgspec.structs import replace
 from firstspin import bundle
 from firstspin.cloud.stores import DynamoScores
 from firstspin.recommender import Recommender
-from firstspin.records import MAX_TEXT, Kept, Ranking, Recommendation
+from firstspin.records import MAX_TEXT, GenreChance, Kept, Ranking, Recommendation
 from firstspin.service import wire
 from firstspin.service.wire import Asked, Encoding, Reader, Refusal
+from firstspin.tables import PICK_SEPARATOR
 
 log = logging.getLogger(__name__)
 
@@ -189,29 +192,49 @@ def _check(answer: bytes, asked: Asked) -> None:
     """Raise Malformed unless this answers everyone asked about; it goes on to the caller as it came."""
     try:
         found = _number_answered(answer, asked)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, csv.Error, ValueError, RecursionError):
         raise Malformed from None
     if found != len(asked.registrations):
         raise Malformed
 
 
 def _number_answered(answer: bytes, asked: Asked) -> int:
+    text = answer.decode()  # all of it: msgspec doesn't look into fields that it skips
     if asked.alone:
         _ONE(answer)
         return 1
     if asked.encoding is Encoding.json:
         return len(_SEVERAL(answer).predictions)
-    lines = answer.splitlines()
     if asked.encoding is Encoding.lines:
-        return len([_ONE(line) for line in lines])
-    return sum(b"," in line for line in lines)
+        return len([_ONE(line) for line in answer.splitlines()])
+    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    if not all(map(_is_answer, rows)):
+        raise Malformed
+    return len(rows)
+
+
+def _is_answer(row: list[str]) -> bool:
+    """Whether this is a row as `wire.csv_row` writes them. False or ValueError where it isn't."""
+    genres, probabilities = (cell.split(PICK_SEPARATOR) for cell in row)
+    return all(genres) and all(0 <= float(one) <= 1 for _, one in zip(genres, probabilities, strict=True))
+
+
+class _Chance(GenreChance, frozen=True):
+    genre: Annotated[str, msgspec.Meta(min_length=1)]
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class _Answer(Recommendation, frozen=True, kw_only=True):
+    """A recommendation that recommends something; a service without a model doesn't, and the rule does better."""
+
+    genres: Annotated[tuple[_Chance, ...], msgspec.Meta(min_length=1)]
 
 
 class _Predictions(msgspec.Struct):
-    predictions: tuple[Recommendation, ...]
+    predictions: tuple[_Answer, ...]
 
 
-_ONE: Final = msgspec.json.Decoder(Recommendation).decode
+_ONE: Final = msgspec.json.Decoder(_Answer).decode
 _SEVERAL: Final = msgspec.json.Decoder(_Predictions).decode
 
 
