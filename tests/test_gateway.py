@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import logging
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import boto3
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
@@ -107,6 +112,18 @@ def http_api(body: str = BODY) -> dict[str, Any]:
     }
 
 
+def balancer(body: str = BODY, content_type: str = "application/json") -> dict[str, Any]:
+    """An event of a load balancer that lists the values of each header."""
+    return {
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/g/1"}},
+        "httpMethod": "POST",
+        "path": "/invocations",
+        "multiValueHeaders": {"content-type": ["image/png", content_type], "accept": []},
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
 def of_user(user: str) -> dict[str, Any]:
     return rest(headers={"Content-Type": "application/json", "X-Firstspin-User": user})
 
@@ -122,7 +139,18 @@ def answered(reply: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("event", [rest(), http_api()])
+@pytest.mark.parametrize(
+    "event",
+    [
+        rest(),
+        http_api(),
+        balancer(),
+        rest(path="/invocations/"),
+        rest(requestContext=None, multiValueHeaders={"content-type": ["image/png"]}),
+        rest(headers=None),
+        rest(headers={"content-type": None}),
+    ],
+)
 def test_the_endpoints_answer_comes_through_as_it_is(
     gateway: Gateway, endpoint: Endpoint, event: dict[str, Any]
 ) -> None:
@@ -260,6 +288,120 @@ def test_a_bad_request_is_refused_without_a_call(
     reply = gateway(event)
     assert (reply["statusCode"], json.loads(reply["body"])["error"]["code"]) == (status, code)
     assert endpoint.asked == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        [],
+        "text",
+        rest(requestContext=[]),
+        rest(requestContext={"http": "POST"}),
+        rest(headers=[]),
+        rest(headers={"accept": 5}),
+        rest(headers={"accept": ["*/*"]}),
+        rest(headers={5: "*/*"}),
+        rest(headers=None, multiValueHeaders={"accept": "*/*"}),
+        rest(path=5),
+        rest(body={}),
+        rest(body=5),
+        rest(isBase64Encoded="no"),
+        rest() | {"\ud800": 1},
+        {5: 5},
+    ],
+)
+def test_an_event_that_nobody_should_send_is_refused_too(gateway: Gateway, endpoint: Endpoint, event: object) -> None:
+    reply = gateway(event)
+    assert (reply["statusCode"], json.loads(reply["body"])["error"]["message"]) == (400, "malformed event")
+    assert endpoint.asked == []
+
+
+@pytest.mark.parametrize("mood", ["well", "missing"])
+def test_a_load_balancer_that_lists_headers_is_answered_in_lists(
+    gateway: Gateway, endpoint: Endpoint, mood: str
+) -> None:
+    endpoint.moods = [mood]
+    reply = gateway(balancer("31,female,US,Jazz|Rock\n", "text/csv"))
+    assert (reply["statusCode"], reply["multiValueHeaders"]) == (200, {"content-type": ["text/csv"]})
+    assert "headers" not in reply
+    assert gateway(balancer("{"))["multiValueHeaders"] == {"content-type": ["application/json"]}
+
+
+SENT = "what-was-sent"
+TEXTS = st.text().map(lambda text: SENT + text)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | TEXTS, inner, max_size=3),
+)
+FIELDS = ["httpMethod", "path", "rawPath", "requestContext", "headers", "multiValueHeaders", "body", "isBase64Encoded"]
+HEADERS = st.sampled_from(["content-type", "accept", "x-firstspin-user"])
+EVENTS = st.one_of(
+    ANYTHING,
+    st.builds(
+        lambda good, field, value: good | {field: value},
+        st.sampled_from([rest(), http_api(), balancer()]),
+        st.sampled_from(FIELDS),
+        ANYTHING | st.dictionaries(HEADERS, ANYTHING),
+    ),
+    st.builds(lambda http: http_api() | {"requestContext": {"http": http}}, ANYTHING),
+    st.builds(lambda body: rest(json.dumps(body)), ANYTHING),
+)
+
+
+class Repeating:
+    """A runtime whose every failure repeats what was sent."""
+
+    def invoke_endpoint(self, **words: Any) -> dict[str, Any]:
+        raise ConnectionError(words["Body"])
+
+
+def test_whatever_the_event_it_is_answered_and_not_repeated(
+    bundle_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = Gateway(Repeating(), "newcomers", Recommender(bundle.load(bundle_folder)), Reader())
+
+    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(EVENTS)
+    def answered(event: object) -> None:
+        caplog.clear()
+        reply = gateway(event)
+        assert isinstance(reply["body"], str)
+        assert 200 <= reply["statusCode"] < 500
+        assert SENT not in reply["body"] or reply["statusCode"] == 200
+        assert SENT not in caplog.text
+
+    answered()
+
+
+class Answering:
+    """A runtime that answers with these bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+
+    def invoke_endpoint(self, **_: Any) -> dict[str, Any]:
+        return {"Body": io.BytesIO(self.answer)}
+
+
+def test_whatever_the_endpoint_answers_the_newcomer_gets_genres(bundle_folder: Path) -> None:
+    fallback = Recommender(bundle.load(bundle_folder))
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.binary() | st.text(alphabet='ab,|"\n\r 01.5').map(str.encode), st.sampled_from(list(wire.Encoding)))
+    def answered(answer: bytes, encoding: wire.Encoding) -> None:
+        body = "31,female,US,Jazz\n" if encoding is wire.Encoding.csv else BODY
+        with ThreadPoolExecutor(1) as threads:
+            gateway = Gateway(Answering(answer), "newcomers", fallback, Reader(), threads=threads)
+            reply = gateway(rest(body, headers={"content-type": encoding.value}))
+        assert reply["statusCode"] == 200
+        if encoding is wire.Encoding.csv:
+            [[genres, probabilities]] = csv.reader(io.StringIO(reply["body"], newline=""))
+            assert len(genres.split("|")) == len([float(one) for one in probabilities.split("|")])
+        else:
+            assert json.loads(reply["body"])["genres"]
+
+    answered()
 
 
 @pytest.mark.parametrize("mood", ["well", "missing"])

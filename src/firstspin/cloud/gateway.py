@@ -11,7 +11,6 @@ bundle that lies in the Lambda's package answers (`source` "rule").
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import io
 import json
@@ -96,15 +95,25 @@ class Gateway:
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
 
-    def __call__(self, event: Mapping[str, Any], _context: object = None) -> dict[str, Any]:
-        """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0)."""
+    def __call__(self, event: object, _context: object = None) -> dict[str, Any]:
+        """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0), or of a load balancer."""
+        try:
+            told = msgspec.convert(event, _Event)
+        except (msgspec.ValidationError, UnicodeEncodeError):  # a name with a lone surrogate is the latter
+            return _refused(Refusal(400, "malformed", "malformed event"))
+        reply = self._answer(told)
+        if told.in_lists:
+            reply["multiValueHeaders"] = {name: [value] for name, value in reply.pop("headers").items()}
+        return reply
+
+    def _answer(self, event: _Event) -> dict[str, Any]:
         try:
             encoding, body, user = _request(event)
             asked = self.reader.read(body, encoding)
             answer = self._by_endpoint(body, asked)
             return _reply(200, encoding.value, self._by_fallback(asked, user) if answer is None else answer)
         except Refusal as refusal:
-            return _reply(refusal.status, "application/json", refusal.body())
+            return _refused(refusal)
 
     def _by_endpoint(self, body: bytes, asked: Asked) -> bytes | None:
         """The endpoint's answer, or None when there is none in time."""
@@ -159,16 +168,48 @@ class Gateway:
             future.cancel()
 
 
-def _request(event: Mapping[str, Any]) -> tuple[Encoding, bytes, str]:
-    """The encoding, the body and the user, in either shape of event. Raises Refusal."""
-    http = event.get("requestContext", {}).get("http", {})
-    method = event.get("httpMethod") or http.get("method", "")
-    path = event.get("path") or event.get("rawPath", "")
-    if not path.endswith(ROUTE):
+class _Http(msgspec.Struct):
+    method: str | None = None
+
+
+class _Context(msgspec.Struct):
+    http: _Http | None = None
+
+
+class _Event(msgspec.Struct, rename="camel"):
+    """What is read of a proxy event, whoever sent it."""
+
+    http_method: str | None = None
+    path: str | None = None
+    raw_path: str | None = None
+    request_context: _Context | None = None
+    headers: dict[str, str | None] | None = None
+    multi_value_headers: dict[str, list[str]] | None = None
+    body: str | None = None
+    is_base64_encoded: bool | None = None
+
+    @property
+    def in_lists(self) -> bool:
+        """Whether it comes from a load balancer that lists the values of a header, and takes no answer that doesn't."""
+        return self.headers is None and self.multi_value_headers is not None
+
+    def by_name(self) -> dict[str, str]:
+        """The headers by their names in lower case; of several values the last counts."""
+        listed = (self.multi_value_headers or {}).items()
+        told = {name: values[-1] for name, values in listed if values} if self.headers is None else self.headers
+        return {name.lower(): value for name, value in told.items() if value is not None}
+
+
+def _request(event: _Event) -> tuple[Encoding, bytes, str]:
+    """The encoding, the body and the user. Raises Refusal."""
+    http = event.request_context and event.request_context.http
+    method = event.http_method or (http and http.method)
+    path = event.path or event.raw_path or ""
+    if not path.rstrip("/").endswith(ROUTE):
         raise Refusal(404, "not_found", f"only {ROUTE} is here")
     if method != "POST":
         raise Refusal(405, "method_not_allowed", "only POST is allowed")
-    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    headers = event.by_name()
     encoding = wire.encoding_of(headers.get("content-type", ""))
     wire.check_accept(headers.get("accept", "*/*"), encoding)
     user = headers.get(USER, "")
@@ -177,11 +218,11 @@ def _request(event: Mapping[str, Any]) -> tuple[Encoding, bytes, str]:
     return encoding, _body(event), user
 
 
-def _body(event: Mapping[str, Any]) -> bytes:
-    text = event.get("body") or ""
+def _body(event: _Event) -> bytes:
+    text = event.body or ""
     try:
-        body = base64.b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
-    except (binascii.Error, ValueError):  # a lone surrogate is a ValueError too
+        body = base64.b64decode(text, validate=True) if event.is_base64_encoded else text.encode()
+    except ValueError:  # no base64, or a lone surrogate
         raise Refusal(400, "malformed", "the body can't be read") from None
     if len(body) > wire.LARGEST_BODY:
         raise Refusal(413, "body_too_large", f"at most {wire.LARGEST_BODY} bytes")
@@ -248,6 +289,10 @@ def _reply(status: int, content_type: str, body: bytes) -> dict[str, Any]:
         "body": text,
         "isBase64Encoded": False,
     }
+
+
+def _refused(refusal: Refusal) -> dict[str, Any]:
+    return _reply(refusal.status, "application/json", refusal.body())
 
 
 def _log(event: str, **told: object) -> None:
