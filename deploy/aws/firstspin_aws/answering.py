@@ -8,9 +8,8 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from firstspin_aws.ground import Ground
-from firstspin_aws.settings import MINUTE, Settings
+from firstspin_aws.settings import CHALLENGER, MINUTE, Settings
 
-CHALLENGER = "challenger"
 METRICS = {
     True: "SageMakerVariantInvocationsPerInstance",
     False: "SageMakerVariantConcurrentRequestsPerModelHighResolution",

@@ -7,10 +7,10 @@ from typing import Any
 from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
-from firstspin_aws.answering import CHALLENGER, Model, scale
+from firstspin_aws.answering import Model, scale
 from firstspin_aws.front import Door, Function
 from firstspin_aws.ground import Ground
-from firstspin_aws.settings import LAMBDA, Settings
+from firstspin_aws.settings import CHALLENGER, LAMBDA, Settings
 from firstspin_aws.watch import Watch
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 MINUTE, TEN_SECONDS = "minute", "10 seconds"
 LAMBDA, DIRECT = "lambda", "direct"
+CHALLENGER = "challenger"
+
+NAME: Final = "2 to 40 lower-case letters, digits and single hyphens inside, a letter first"
+"""What every kind of name that is made of it may hold: an endpoint's, a repository's, a stream's with a suffix."""
 
 
 class SettingsError(Exception):
@@ -25,6 +31,15 @@ class Endpoint:
     instance: str = "ml.c6i.large"
     challenger_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        variant = _matches(self.variant, r"[A-Za-z0-9](-?[A-Za-z0-9])*") and len(self.variant) <= 63
+        _check("endpoint.variant", variant, "up to 63 letters, digits and single hyphens inside")
+        _check("endpoint.variant", self.variant != CHALLENGER, f"another name: {CHALLENGER!r} is the second variant's")
+        _check(
+            "endpoint.instance", _matches(self.instance, r"ml\.[a-z0-9-]+\.[a-z0-9-]+"), "a type such as ml.c6i.large"
+        )
+        _check("endpoint.challenger_share", 0 <= self.challenger_share < 1, "at least 0 and below 1")
+
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
@@ -38,6 +53,16 @@ class Scaling:
     most_instances: int = 10
     out_cooldown: int = 60
     in_cooldown: int = 600
+
+    def __post_init__(self) -> None:
+        _check("scaling.metric", self.metric in {MINUTE, TEN_SECONDS}, f"{MINUTE!r} or {TEN_SECONDS!r}")
+        _check("scaling.safety", 0 < self.safety <= 1, "above 0 and at most 1")
+        _check("scaling.load_test_seconds", self.load_test_seconds > 0, "above 0")
+        _check("scaling.load_test_rps", self.target > 0, "so much that the target is above 0")
+        _check("scaling.least_instances", self.least_instances >= 1, "at least 1")
+        _check("scaling.most_instances", self.most_instances >= self.least_instances, "at least least_instances")
+        _check("scaling.out_cooldown", self.out_cooldown >= 0, "at least 0 seconds")
+        _check("scaling.in_cooldown", self.in_cooldown >= 0, "at least 0 seconds")
 
     @property
     def target(self) -> float:
@@ -64,6 +89,16 @@ class Front:
     quota_a_day: int = 10_000_000
     consumers: tuple[str, ...] = ("backend",)
 
+    def __post_init__(self) -> None:
+        _check("front.route", self.route in {LAMBDA, DIRECT}, f"{LAMBDA!r} or {DIRECT!r}")
+        _check("front.budget", 0 < self.budget <= 25, "above 0 and at most 25 s: API Gateway waits 29")
+        _check("front.memory", 128 <= self.memory <= 10_240, "128 to 10240 MB, what Lambda offers")
+        _check("front.requests_a_second", self.requests_a_second >= 1, "at least 1")
+        _check("front.burst", self.burst >= 1, "at least 1")
+        _check("front.quota_a_day", self.quota_a_day >= 1, "at least 1")
+        _check("front.consumers", 0 < len(self.consumers) == len(set(self.consumers)), "one name at least, none twice")
+        _check("front.consumers", all(map(_is_name, self.consumers)), f"names of {NAME}")
+
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
@@ -71,6 +106,10 @@ class Alarms:
 
     latency_p99_ms: float = 50.0
     fallback_percent: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("alarms.latency_p99_ms", self.latency_p99_ms > 0, "above 0")
+        _check("alarms.fallback_percent", 0 <= self.fallback_percent <= 100, "0 to 100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,34 +124,60 @@ class Settings:
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:
-        scaling, front = self.scaling, self.front
-        _check("scaling.metric", scaling.metric in {MINUTE, TEN_SECONDS}, f"{MINUTE!r} or {TEN_SECONDS!r}")
-        _check("scaling.safety", 0 < scaling.safety <= 1, "above 0 and at most 1")
-        _check("scaling.load_test_rps", scaling.target > 0, "so much that the target is above 0")
-        _check("scaling.most_instances", 1 <= scaling.least_instances <= scaling.most_instances, "at least the least")
-        _check("endpoint.challenger_share", 0 <= self.endpoint.challenger_share < 1, "at least 0 and below 1")
-        _check("front.route", front.route in {LAMBDA, DIRECT}, f"{LAMBDA!r} or {DIRECT!r}")
-        _check("front.budget", 0 < front.budget <= 25, "at most 25 s: API Gateway waits 29")
-        _check("front.consumers", bool(front.consumers), "one name at least")
+        _check("name", _is_name(self.name), NAME)
+        _check("region", _matches(self.region, r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"), "as AWS writes it: eu-central-1")
 
 
-PARTS: Final = {"endpoint": Endpoint, "scaling": Scaling, "front": Front, "alarms": Alarms}
+LARGEST: Final = 2**31 - 1
+"""What CloudFormation takes for a whole number; far from what any setting needs."""
+
+TYPES: Final[dict[Any, tuple[Callable[[Any], bool], str]]] = {
+    bool: (lambda told: isinstance(told, bool), "true or false"),
+    int: (lambda told: type(told) is int and abs(told) <= LARGEST, f"a whole number, at most {LARGEST}"),
+    float: (lambda told: type(told) in (int, float) and abs(told) <= LARGEST, f"a number, at most {LARGEST}"),
+    str: (lambda told: isinstance(told, str), "text"),
+    tuple[str, ...]: (
+        lambda told: isinstance(told, list) and all(isinstance(one, str) for one in told),
+        "a list of texts",
+    ),
+}
+"""What TOML may give for a field of each type, and how that is called."""
 
 
 def read_settings(path: Path) -> Settings:
     """The settings of a file; what it leaves out is as above. Raises SettingsError for a name or value that is none."""
-    told = tomllib.loads(path.read_text(encoding="utf-8"))
-    for name, part in PARTS.items():
-        if name in told:
-            told[name] = _made(part, told[name], f"{name}.")
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise SettingsError(f"{path} can't be read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:  # what is not UTF-8 is a ValueError too
+        raise SettingsError(f"{path} is not TOML: {problem}") from None
     made: Settings = _made(Settings, told, "")
     return made
 
 
 def _made(kind: type[Any], told: dict[str, Any], where: str) -> Any:
-    if unknown := told.keys() - {known.name for known in fields(kind)}:
+    wanted = get_type_hints(kind)
+    if unknown := told.keys() - wanted.keys():
         raise SettingsError(f"{where}{min(unknown)} is no setting")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    return kind(**{name: _value(wanted[name], value, f"{where}{name}") for name, value in told.items()})
+
+
+def _value(wanted: Any, told: Any, name: str) -> Any:
+    if is_dataclass(wanted):
+        _check(name, isinstance(told, dict), "a table")
+        return _made(wanted, told, f"{name}.")
+    fits, words = TYPES[wanted]
+    _check(name, fits(told), words)
+    return tuple(told) if isinstance(told, list) else told
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= 40 and _matches(text, r"[a-z](-?[a-z0-9])+")
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return re.fullmatch(pattern, text) is not None
 
 
 def _check(name: str, holds: bool, wanted: str) -> None:

@@ -330,12 +330,70 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("[scaling]\nload_test_rps = 0", "scaling.load_test_rps must be"),
         ("[front]\nroute = 'ftp'", "front.route must be"),
         ("[front]\nbudget = 40", "front.budget must be"),
+        ("[front]\nbudget = '1'", "front.budget must be a number"),
+        ("[front]\nconsumers = 'backend'", "front.consumers must be a list of texts"),
+        ("[front]\nconsumers = [1]", "front.consumers must be a list of texts"),
+        ("[front]\nconsumers = []", "front.consumers must be one name at least"),
+        ("[front]\nconsumers = ['web', 'web']", "front.consumers must be one name at least, none twice"),
+        ("[front]\nconsumers = ['Web App']", "front.consumers must be names of 2 to 40 lower-case letters"),
+        ("[front]\nmemory = -1", "front.memory must be 128 to 10240 MB"),
+        ("[front]\nmemory = 64", "front.memory must be 128 to 10240 MB"),
+        ("[front]\nburst = -1", "front.burst must be at least 1"),
+        ("[front]\nburst = true", "front.burst must be a whole number"),
+        ("[front]\nquota_a_day = 0", "front.quota_a_day must be at least 1"),
+        ("[front]\nquota_a_day = 9999999999", "front.quota_a_day must be a whole number"),
+        ("[front]\nrequests_a_second = 0", "front.requests_a_second must be at least 1"),
+        ("[endpoint]\nmanaged = 'no'", "endpoint.managed must be true or false"),
+        ("[endpoint]\nmanaged = 1", "endpoint.managed must be true or false"),
+        ("[endpoint]\nvariant = ''", "endpoint.variant must be up to 63 letters"),
+        ("[endpoint]\nvariant = 'challenger'", "endpoint.variant must be another name"),
+        ("[endpoint]\ninstance = 'c6i.large'", "endpoint.instance must be a type such as ml"),
+        ("[endpoint]\nchallenger_share = 'x'", "endpoint.challenger_share must be a number"),
+        ("endpoint = 5", "endpoint must be a table"),
+        ("[[endpoint]]", "endpoint must be a table"),
+        ("[scaling]\nmetric = {}", "scaling.metric must be text"),
+        ("[scaling]\nout_cooldown = -5", "scaling.out_cooldown must be at least 0"),
+        ("[scaling]\nin_cooldown = -5", "scaling.in_cooldown must be at least 0"),
+        ("[scaling]\nleast_instances = 2.5", "scaling.least_instances must be a whole number"),
+        ("[scaling]\nleast_instances = '2'", "scaling.least_instances must be a whole number"),
+        ("[scaling]\nleast_instances = 0", "scaling.least_instances must be at least 1"),
+        ("[scaling]\nmost_instances = 1", "scaling.most_instances must be at least least_instances"),
+        ("[scaling]\nload_test_seconds = 0", "scaling.load_test_seconds must be above 0"),
+        ("[scaling]\nload_test_rps = '200'", "scaling.load_test_rps must be a number"),
+        ("[scaling]\nload_test_rps = inf", "scaling.load_test_rps must be a number"),
+        ("[scaling]\nload_test_rps = nan", "scaling.load_test_rps must be a number"),
+        (f"[scaling]\nload_test_rps = {10**400}", "scaling.load_test_rps must be a number"),
+        ("[alarms]\nlatency_p99_ms = 'x'", "alarms.latency_p99_ms must be a number"),
+        ("[alarms]\nlatency_p99_ms = -1", "alarms.latency_p99_ms must be above 0"),
+        ("[alarms]\nfallback_percent = -1", "alarms.fallback_percent must be 0 to 100"),
+        ("name = ''", "name must be 2 to 40 lower-case letters, digits and single hyphens"),
+        ("name = 'Bad Name!'", "name must be 2 to 40 lower-case letters"),
+        ("name = 'double--hyphen'", "name must be 2 to 40 lower-case letters"),
+        (f"name = '{41 * 'n'}'", "name must be 2 to 40 lower-case letters"),
+        ("name = 5", "name must be text"),
+        ("region = ''", "region must be as AWS writes it"),
+        ("name = ", "s.toml is not TOML: Invalid value"),
+        ("a = " + 9999 * "[", "s.toml is not TOML: "),
+        ("name = '\udcff'", "s.toml is not TOML: 'utf-8' codec"),
     ],
 )
 def test_a_setting_that_is_none_is_named(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "s.toml").write_text(text)
-    with pytest.raises(SettingsError, match=said):
+    (tmp_path / "s.toml").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(SettingsError, match=said) as caught:
         read_settings(tmp_path / "s.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("name = 'two-words'\n[scaling]\nload_test_rps = 300\n")
+    assert read_settings(tmp_path / "s.toml") == Settings(name="two-words", scaling=Scaling(load_test_rps=300.0))
+
+
+def test_a_file_that_is_not_there_is_one_line_and_a_failure(tmp_path: Path) -> None:
+    command = [sys.executable, "app.py", str(tmp_path / "none.toml")]
+    run = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    said = f"{tmp_path}/none.toml can't be read: No such file or directory\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", said)
 
 
 def test_a_model_that_is_shipped_by_command_has_its_role_and_its_place(made: dict[str, Made]) -> None:
