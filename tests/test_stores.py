@@ -94,12 +94,25 @@ def test_a_user_who_is_scored_twice_has_the_later_answer(store: SqliteScores | D
     assert found.ranking.genres[0] == "Jazz"
 
 
-def test_a_malformed_row_is_nobodys_answer(store: SqliteScores | DynamoScores) -> None:
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"{",
+        None,
+        b'{"genres":[],"probabilities":[],"source":"model"}',
+        b'{"genres":["Rock","Jazz"],"probabilities":[0.5],"source":"model"}',
+        b'{"genres":["Rock","Rock"],"probabilities":[0.5,0.5],"source":"model"}',
+        b'{"genres":["Rock"],"probabilities":[1.1],"source":"model"}',
+        b'{"genres":["Rock"],"probabilities":[-0.1],"source":"model"}',
+    ],
+    ids=["no JSON", "empty", "no genre", "two lengths", "a genre twice", "over 1", "under 0"],
+)
+def test_a_malformed_row_is_nobodys_answer(row: bytes | None, store: SqliteScores | DynamoScores) -> None:
     store.write("one", batches("Rock", 1))
     if isinstance(store, DynamoScores):
-        store._client.items["u0", "one"]["answer"] = {"B": b"{"}
+        store._client.items["u0", "one"]["answer"] = {"NULL": True} if row is None else {"B": row}
     else:
-        store._connection.execute("UPDATE scores SET answer = '{'")
+        store._connection.execute("UPDATE scores SET answer = ?", [row])
     with pytest.raises(Malformed):
         store.get("u0")
 

@@ -138,7 +138,7 @@ class DynamoScores:
     def get(self, user_id: str) -> Kept | None:
         pointer = self._item(CURRENT, CURRENT)
         found = self._item(user_id, pointer["points_to"]["S"]) if pointer else None
-        return _kept(bytes(found["answer"]["B"]), found["version"]["S"]) if found else None
+        return _kept(found.get("answer", {}).get("B"), found["version"]["S"]) if found else None
 
     def _item(self, user_id: str, version: str) -> dict[str, Any] | None:
         # consistent: the pointer may be newer than a replica of the item
@@ -167,9 +167,14 @@ def _rows(batch: Batch) -> Rows:
 def _kept(answer: bytes, version: str) -> Kept:
     try:
         found = msgspec.json.decode(answer, type=Ranking)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
         raise Malformed from None
-    return Kept(version.partition(".")[0], Ranking(found.genres, found.probabilities, "batch"))
+    genres, chances = found.genres, found.probabilities
+    if not genres or len(genres) != len(chances) or len(set(genres)) < len(genres):
+        raise Malformed
+    if not all(0 <= chance <= 1 for chance in chances):
+        raise Malformed
+    return Kept(version.partition(".")[0], Ranking(genres, chances, "batch"))
 
 
 def _sqlite(name: str) -> Scores:
