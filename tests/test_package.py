@@ -80,6 +80,23 @@ def test_what_is_no_bundle_to_the_last_byte_is_not_packed(wrong: str, packed: Pa
     assert not (tmp_path / "model.tar.gz").exists()
 
 
+@pytest.mark.parametrize("out", ["b/model.tar.gz", "b/deeper/model.tar.gz", "b", "link/model.tar.gz", "model.tar.gz"])
+def test_an_archive_never_lies_in_its_own_bundle(
+    out: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(packed)
+    monkeypatch.chdir(packed if out == "model.tar.gz" else tmp_path)
+    with pytest.raises(InputError, match=f"^{out} would lie in the bundle"):
+        package(packed, Path(out))
+    bundle.load(packed)
+
+
+def test_an_error_names_the_folder_that_was_given(packed: Path, tmp_path: Path) -> None:
+    (packed / "stations.json").unlink()
+    with pytest.raises(InputError, match=f"^{packed}: stations.json is missing$"):
+        package(packed, tmp_path / "model.tar.gz")
+
+
 def test_a_manifest_is_read_without_unpacking(packed: Path, tmp_path: Path) -> None:
     made = package(packed, tmp_path / "model.tar.gz")
     assert read_manifest(made.path.read_bytes(), "it") == bundle.load(packed).manifest

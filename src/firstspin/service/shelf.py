@@ -100,4 +100,7 @@ def copy(source: Path, to: Path) -> str:
         if left < 0:
             raise InputError(f"{source} is larger than {LARGEST:,} bytes")
         shutil.copyfile(entry.path, to / entry.name, follow_symlinks=False)
-    return bundle.load(to).id
+    try:
+        return bundle.load(to).id
+    except InputError as problem:  # told of the folder that was given
+        raise InputError(str(problem).replace(str(to), str(source))) from problem
