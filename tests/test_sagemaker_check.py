@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import random
 import socket
 import sys
 import tarfile
@@ -369,8 +370,19 @@ class TestThePlayer:
 
     def test_what_is_no_archive_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "model.txt").write_text("hello")
-        with pytest.raises(InputError, match="neither a folder nor a tar archive"):
+        with pytest.raises(InputError, match=r"^\S+model.txt: neither a folder nor a tar archive .*$") as problem:
             player.prepare(target(), tmp_path / "run", tmp_path / "model.txt")
+        assert "\n" not in str(problem.value)
+
+    def test_an_archive_that_was_cut_off_is_refused(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+            for name in ("one", "two"):
+                (tmp_path / name).write_bytes(random.Random(0).randbytes(50_000))
+                archive.add(tmp_path / name, name)
+        whole = (tmp_path / "model.tar.gz").read_bytes()
+        (tmp_path / "model.tar.gz").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=r"a tar archive that can be unpacked \(EOFError\)$"):
+            player.prepare(target(), tmp_path / "run", tmp_path / "model.tar.gz")
 
     def test_an_engine_gets_its_mount_and_its_variables_as_words(self, tmp_path: Path) -> None:
         script = 'test -d "$1/model" && cat "$2" && echo "base: $SAGEMAKER_BASE_DIR"'

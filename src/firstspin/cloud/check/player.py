@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -103,8 +104,10 @@ def unpack(model: Path, into: Path) -> None:
     try:
         with tarfile.open(model) as archive:
             archive.extractall(into, filter="data")
-    except tarfile.TarError as error:
-        raise InputError(f"{model}: neither a folder nor a tar archive ({error})") from error
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        # without the error's text, which has a line for every compression that was tried
+        told = f"neither a folder nor a tar archive that can be unpacked ({type(error).__name__})"
+        raise InputError(f"{model}: {told}") from error
 
 
 @contextmanager
