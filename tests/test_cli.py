@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import made_people
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_bundle import pack, pack_with_further_fields
 
-from firstspin import bundle
+from firstspin import bundle, pipeline
 from firstspin.cli import ledger
 from firstspin.cloud.stores import open_scores
 from firstspin.figures import Figure, Lift
@@ -185,6 +188,26 @@ def test_score_writes_parquet_and_refuses_what_it_does_not_know(made: Path, tmp_
     kept = open_scores(f"sqlite:{tmp_path / 'o.db'}").get("u0")
     assert kept is not None
     assert list(kept.ranking.genres) == table["genres"].to_pylist()[0]
+
+
+def test_score_of_nobody_is_an_empty_file_and_leaves_a_store_as_it_was(made: Path, tmp_path: Path) -> None:
+    nobody = made_tables.write(tmp_path, "nobody", made_tables.REGISTRATIONS, [])
+    words = ("score", "--bundle", made / "b", "--out")
+    store = f"sqlite:{tmp_path / 'o.db'}"
+    assert firstspin(*words, store, "--registrations", made / "data" / "registrations.csv").returncode == 0
+    said = failed(*words, store, "--registrations", nobody)
+    assert said == f"{store}: there is nobody to answer, so the answers kept before stay"
+    assert open_scores(store).get("u0") is not None
+    assert firstspin(*words, tmp_path / "o.csv", "--registrations", nobody).returncode == 0
+    assert (tmp_path / "o.csv").read_text() == "user_id,genres,probabilities\n"
+
+
+def test_two_runs_of_one_second_are_two_versions(made: Path, tmp_path: Path) -> None:
+    registrations, second = made / "data" / "registrations.csv", datetime(2026, 11, 25, tzinfo=UTC)
+    for now in (second, second + timedelta(milliseconds=1)):
+        pipeline.score(made / "b", registrations, f"sqlite:{tmp_path / 'o.db'}", now=now)
+    with closing(sqlite3.connect(tmp_path / "o.db")) as kept:
+        assert kept.execute("SELECT count(DISTINCT version) FROM scores").fetchone() == (2,)
 
 
 def test_a_bundle_that_is_none_is_one_clear_line(tmp_path: Path) -> None:

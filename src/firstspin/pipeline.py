@@ -322,7 +322,7 @@ def score(
     the bundle and `now`.
     """
     answering = recommender.Recommender(bundle.load(path))
-    sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S}")
+    sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S%f}")
     extra = answering.bundle.manifest.extra
     with _workspace() as workspace:
         received = ingest.read_registrations(

@@ -6,12 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
+from urllib.parse import urlsplit
 
 from firstspin.records import InputError
 
 TIMEOUTS: Final = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 5, "mode": "standard"}}
 _MISSING: Final = {"404", "NoSuchKey", "ResourceNotFound", "ResourceNotFoundException"}
+_NEXT: Final = {
+    "NoCredentialsError": ": set them as for any AWS tool, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile",
+    "NoRegionError": " Set AWS_DEFAULT_REGION, as for any AWS tool.",
+}
+"""What to do about an error that doesn't say it."""
 
 
 class Client(Protocol):
@@ -32,9 +38,9 @@ class Account:
 def open_account() -> Account:
     """With the credentials, region and addresses of the environment, as every AWS tool takes them.
 
-    Raises InputError where boto3 is not installed, or where no region is named.
+    Raises InputError where boto3 is not installed, no region is named, or an address is none.
     """
-    return Account(_client("sagemaker", TIMEOUTS), _client("s3", TIMEOUTS))
+    return Account(open_client("sagemaker", TIMEOUTS), open_client("s3", TIMEOUTS))
 
 
 def open_runtime(patience: float, connections: int) -> Client:
@@ -43,17 +49,22 @@ def open_runtime(patience: float, connections: int) -> Client:
     Raises InputError as `open_account` does.
     """
     limits = {"connect_timeout": patience, "read_timeout": patience, "retries": {"total_max_attempts": 1}}
-    return _client("sagemaker-runtime", limits | {"max_pool_connections": connections})
+    return open_client("sagemaker-runtime", limits | {"max_pool_connections": connections})
 
 
-def _client(service: str, settings: Mapping[str, object]) -> Client:
+def open_client(service: str, settings: Mapping[str, object]) -> Client:
+    """One client, with settings of botocore. Raises InputError as `open_account` does."""
     try:
         boto3, config = import_module("boto3"), import_module("botocore.config").Config(**settings)
     except ModuleNotFoundError:
         raise InputError("this needs boto3: pip install 'firstspin[aws]'") from None
-    with clear("AWS"):
-        client: Client = boto3.client(service, config=config)
-        return client
+    try:
+        with clear("AWS"):
+            client = boto3.client(service, config=config)
+            _ = urlsplit(client.meta.endpoint_url).port  # botocore itself would not look at it before the first call
+            return cast(Client, client)
+    except ValueError as problem:
+        raise InputError(f"AWS: a setting such as AWS_ENDPOINT_URL can't be used: {problem}") from problem
 
 
 @contextmanager
@@ -86,4 +97,5 @@ def _error(problem: Exception) -> Mapping[str, str]:
 
 def _said(problem: Exception) -> str:
     error = _error(problem)
-    return f"{error.get('Code')}: {error.get('Message')}" if error else str(problem)
+    said = f"{error.get('Code')}: {error.get('Message')}" if error else str(problem)
+    return " ".join(said.split()) + _NEXT.get(type(problem).__name__, "")

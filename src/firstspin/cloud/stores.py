@@ -2,7 +2,9 @@
 
 Every run writes under its own version and then points `current` at it in one step, so a reader sees all of a run or
 nothing of it. The version before stays readable for those who have just read the pointer. A version begins with the
-id of the bundle that answered, up to the first full stop.
+id of the bundle that answered, up to the first full stop. A run that answers nobody is refused, and changes nothing.
+
+`write` raises InputError with the store's name and the reason; `get` raises what the store's own client raises.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
 
+from firstspin.cloud.account import clear, open_client
 from firstspin.records import InputError, Kept, Ranking
 
 Batch = tuple[list[str], list[Ranking]]
@@ -48,33 +50,37 @@ class Scores(Protocol):
 
 
 class SqliteScores:
-    """Answers in an SQLite file; the two latest versions are kept."""
+    """Answers in an SQLite file; the two latest versions are kept.
+
+    A whole run is one transaction: readers go on with the run before, what a killed run wrote was never there, and
+    another run waits for a few seconds and is then refused.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._name = f"sqlite:{path}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # SQLite itself lets one thread in at a time
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS scores "
-            "(version TEXT, user_id TEXT, answer BLOB, PRIMARY KEY (version, user_id)) WITHOUT ROWID"
-        )
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS current (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT)"
-        )
+        with _clear(self._name):
+            # SQLite itself lets one thread in at a time
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS scores "
+                "(version TEXT, user_id TEXT, answer BLOB, PRIMARY KEY (version, user_id)) WITHOUT ROWID"
+            )
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS current (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT)"
+            )
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
-        before = self._version()
-        for rows in map(_rows, batches):
-            with _transaction(self._connection) as connection:
+        with _clear(self._name), self._connection as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM scores WHERE version IS NOT (SELECT version FROM current)")
+            for rows in _rows(batches, self._name):
                 connection.executemany(
                     "INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", [(version, user, answer) for user, answer in rows]
                 )
-        with _transaction(self._connection) as connection:
             connection.execute("INSERT OR REPLACE INTO current VALUES (1, ?)", [version])
-        with _transaction(self._connection) as connection:
-            connection.execute("DELETE FROM scores WHERE version NOT IN (?, ?)", [version, before])
 
     def get(self, user_id: str) -> Kept | None:
         found = self._connection.execute(
@@ -82,21 +88,15 @@ class SqliteScores:
         ).fetchone()
         return _kept(*found) if found else None
 
-    def _version(self) -> str | None:
-        found = self._connection.execute("SELECT version FROM current").fetchone()
-        return str(found[0]) if found else None
-
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """A transaction of a connection in autocommit mode."""
-    connection.execute("BEGIN IMMEDIATE")
+def _clear(store: str) -> Iterator[None]:
+    """Whatever SQLite can't do becomes an InputError with the store's name and the reason."""
     try:
-        yield connection
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+        yield
+    except sqlite3.Error as problem:
+        hint = " (is another run writing to it?)" if "locked" in str(problem) else ""
+        raise InputError(f"{store}: {problem}{hint}") from problem
 
 
 class DynamoScores:
@@ -116,24 +116,17 @@ class DynamoScores:
     ) -> None:
         self._table, self._client, self._sleep, self._now = table, client, sleep, now
         self._rng = rng or np.random.default_rng()
+        self._name = f"dynamodb:{table}"
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
-        expires = str(int((self._now() + KEPT).timestamp()))
-        for rows in map(_rows, batches):
-            for start in range(0, len(rows), ITEMS_A_CALL):
-                self._put(
-                    [
-                        {
-                            "user_id": {"S": user},
-                            "version": {"S": version},
-                            "answer": {"B": answer},
-                            "expires": {"N": expires},
-                        }
-                        for user, answer in rows[start : start + ITEMS_A_CALL]
-                    ]
-                )
+        about = {"version": {"S": version}, "expires": {"N": str(int((self._now() + KEPT).timestamp()))}}
         pointer = {"user_id": {"S": CURRENT}, "version": {"S": CURRENT}, "points_to": {"S": version}}
-        self._client.put_item(TableName=self._table, Item=pointer)
+        with clear(self._name):
+            for rows in _rows(batches, self._name):
+                items = [{"user_id": {"S": user}, "answer": {"B": answer}} | about for user, answer in rows]
+                for start in range(0, len(items), ITEMS_A_CALL):
+                    self._put(items[start : start + ITEMS_A_CALL])
+            self._client.put_item(TableName=self._table, Item=pointer)
 
     def get(self, user_id: str) -> Kept | None:
         pointer = self._item(CURRENT, CURRENT)
@@ -156,12 +149,20 @@ class DynamoScores:
                 return
             self._sleep(float(self._rng.uniform(0, 0.05 * 2**attempt)))
         unwritten = len(left[self._table])
-        raise InputError(f"DynamoDB table {self._table} left {unwritten} items unwritten after {TRIES} tries")
+        raise InputError(f"{self._name} left {unwritten} items unwritten after {TRIES} tries")
 
 
-def _rows(batch: Batch) -> Rows:
-    """A batch as keys and encoded answers; a user who stands twice in it counts once, the later answer."""
-    return list({user: msgspec.json.encode(ranking) for user, ranking in zip(*batch, strict=True)}.items())
+def _rows(batches: Iterator[Batch], store: str) -> Iterator[Rows]:
+    """Each batch as keys and encoded answers; a user who stands twice in it counts once, the later answer.
+
+    Raises InputError at the end where nobody was in any.
+    """
+    nobody = True
+    for users, rankings in batches:
+        nobody = nobody and not users
+        yield list(dict(zip(users, map(msgspec.json.encode, rankings), strict=True)).items())
+    if nobody:
+        raise InputError(f"{store}: there is nobody to answer, so the answers kept before stay")
 
 
 def _kept(answer: bytes, version: str) -> Kept:
@@ -182,11 +183,7 @@ def _sqlite(name: str) -> Scores:
 
 
 def _dynamodb(name: str) -> Scores:
-    try:
-        client = import_module("boto3").client("dynamodb", config=import_module("botocore.config").Config(**TIMEOUTS))
-    except ModuleNotFoundError:
-        raise InputError(f"dynamodb:{name} needs boto3: pip install 'firstspin[aws]'") from None
-    return DynamoScores(name, client)
+    return DynamoScores(name, open_client("dynamodb", TIMEOUTS))
 
 
 OPENERS: Final[dict[str, Callable[[str], Scores]]] = {"sqlite": _sqlite, "dynamodb": _dynamodb}
