@@ -22,7 +22,14 @@ $(VENV)/ready: $(VENV)/run requirements/dev.txt
 demo: $(VENV)/run
 	$(BIN)/firstspin demo
 
-test: setup
+# DynamoDB's own limits are tested against dynalite, which needs Node; nothing else of the tests does.
+DYNALITE := tests/dynalite
+$(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
+	@cd $(DYNALITE) && command -v npm >/dev/null && \
+	    npm ci --silent --no-audit --no-fund --ignore-scripts --engine-strict || \
+	    echo "dynalite is not installed, which takes npm and Node 20: the test of DynamoDB's limits will be skipped"
+
+test: setup $(DYNALITE)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest -n 2 -m "not soak"
 
 soak: setup
@@ -65,4 +72,4 @@ lock:
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
 
 clean:
-	rm -rf $(VENV) $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache

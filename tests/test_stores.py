@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from firstspin.cloud.stores import ITEMS_A_CALL, DynamoScores, Malformed, SqliteScores, open_scores
@@ -281,6 +283,61 @@ class TestDynamoDBInTrouble:
     def test_a_name_that_can_be_none(self) -> None:
         with pytest.raises(InputError, match=r"^dynamodb:: Parameter validation failed: Invalid length .*$"):
             DynamoScores("", boto3.client("dynamodb")).write("one", batches("Rock"))
+
+
+DYNALITE = Path(__file__).parent / "dynalite"
+LISTEN = """
+const server = require('dynalite')({createTableMs: 0})
+server.listen(0, '127.0.0.1', () => console.log(server.address().port))
+"""
+
+
+@pytest.mark.skipif(
+    not (shutil.which("node") and (DYNALITE / "node_modules" / ".package-lock.json").exists()),
+    reason=f"DynamoDB's limits are not tested: `make test` finds no npm and Node 20 to install {DYNALITE}",
+)
+class TestDynamoDBsLimits:
+    """dynalite refuses what DynamoDB refuses, where moto and our stand-in may be kinder."""
+
+    @pytest.fixture
+    def client(self) -> Iterator[Any]:
+        with subprocess.Popen(["node", "-e", LISTEN], cwd=DYNALITE, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                yield boto3.client(
+                    "dynamodb",
+                    endpoint_url=f"http://127.0.0.1:{int(server.stdout.readline())}",
+                    region_name="eu-west-1",
+                    aws_access_key_id="a",
+                    aws_secret_access_key="b",
+                )
+            finally:
+                server.terminate()
+
+    @pytest.fixture(autouse=True)
+    def table(self, client: Any) -> None:
+        keys = {"user_id": "HASH", "version": "RANGE"}
+        client.create_table(
+            TableName="scores",
+            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys.items()],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        client.get_waiter("table_exists").wait(TableName="scores", WaiterConfig={"Delay": 0.05})
+
+    def test_a_run_is_written_and_read_back(self, client: Any) -> None:
+        store = DynamoScores("scores", client)
+        store.write("3f2a9c1b.20261123T040000", batches("Rock"))
+        assert [first_genre(store, f"u{i}") for i in range(60)] == ["Rock"] * 60
+        assert store.get("nobody") is None
+
+    def test_more_items_a_call_are_refused_there_and_by_our_stand_in(self, client: Any) -> None:
+        keys = [{"user_id": {"S": f"u{i}"}, "version": {"S": "one"}} for i in range(ITEMS_A_CALL + 1)]
+        requests = {"scores": [{"PutRequest": {"Item": key}} for key in keys]}
+        with pytest.raises(ClientError, match=r"ValidationException.* 25"):
+            client.batch_write_item(RequestItems=requests)
+        with pytest.raises(AssertionError):
+            Table().batch_write_item(requests)
 
 
 def said(table: str) -> str:
