@@ -1,7 +1,8 @@
 """SageMaker's control plane for tests: moto's own, with the life of an endpoint that moto leaves out.
 
-moto puts every endpoint in service at once and knows no UpdateEndpoint. Here an endpoint is Creating or Updating for a
-few looks, and then changes over or is taken back by an alarm. Everything else goes on to moto.
+moto puts every endpoint in service at once, knows no UpdateEndpoint, and forgets newer settings of a model or a
+configuration. Here an endpoint is Creating or Updating for a few looks, and then changes over or is taken back by an
+alarm, and what was made is described in full. Everything else goes on to moto.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ class Fate:
     stuck: bool = False
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     lives: dict[str, Life] = field(default_factory=dict)
+    made: dict[str, dict[str, Any]] = field(default_factory=dict)  # models and configurations, as asked for
 
     def names(self) -> list[str]:
         """The verbs that changed something, in order."""
@@ -70,7 +73,15 @@ class Handler(BaseHTTPRequestHandler):
         verb = self.headers.get("x-amz-target", "").partition(".")[2]
         told = json.loads(body or b"{}")
         self.server.fate.asked.append((verb, told))
-        answer = {"CreateEndpoint": self.create, "UpdateEndpoint": self.update, "DescribeEndpoint": self.describe}
+        answer = {
+            "CreateModel": partial(self.make, "Model"),
+            "DescribeModel": partial(self.show, "Model"),
+            "CreateEndpointConfig": partial(self.make, "EndpointConfig"),
+            "DescribeEndpointConfig": partial(self.show, "EndpointConfig"),
+            "CreateEndpoint": self.create,
+            "UpdateEndpoint": self.update,
+            "DescribeEndpoint": self.describe,
+        }
         status, said = answer[verb](told) if verb in answer else self.forward(verb, told)
         encoded = json.dumps(said).encode()
         self.send_response(status)
@@ -87,6 +98,18 @@ class Handler(BaseHTTPRequestHandler):
         said = answer.read()
         connection.close()
         return answer.status, json.loads(said or b"{}")
+
+    def make(self, what: str, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, said = self.forward(f"Create{what}", told)
+        if status == 200:
+            self.server.fate.made[told[f"{what}Name"]] = {name: of for name, of in told.items() if name != "Tags"}
+        return status, said
+
+    def show(self, what: str, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, said = self.forward(f"Describe{what}", told)
+        if status == 200:
+            said |= self.server.fate.made[told[f"{what}Name"]]
+        return status, said
 
     def create(self, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         status, said = self.forward("CreateEndpoint", told)

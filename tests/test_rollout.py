@@ -17,8 +17,9 @@ from test_bundle import pack
 from typer.testing import CliRunner, Result
 
 from firstspin.cli.sagemaker import app
-from firstspin.cloud import rollout
+from firstspin.cloud import endpoint, rollout
 from firstspin.cloud.account import Account, open_account
+from firstspin.cloud.endpoint import Serving
 from firstspin.cloud.package import package, read_manifest
 from firstspin.cloud.rollout import Hosting, Plan, Rollout
 from firstspin.records import InputError
@@ -96,8 +97,8 @@ def promote(account: Account, bundle: Path, told: Rollout | None = None, forced:
     return ship(account, rollout.plan_promote(account, now(account), packed, told, forced))
 
 
-def now(account: Account) -> rollout.Serving:
-    found = rollout.serving(account, "newcomers")
+def now(account: Account) -> Serving:
+    found = endpoint.serving(account, "newcomers")
     assert found is not None
     return found
 
@@ -112,7 +113,7 @@ class TestDeploying:
         said = deploy(account, bundles / "good")
         assert [line.split()[0] for line in said[:4]] == ["archive", "model", "configuration", "endpoint"]
         assert said[4:] == ["   10 s  endpoint newcomers is Creating", "   30 s  endpoint newcomers is InService"]
-        manifest = rollout.served_manifest(account, now(account))
+        manifest = endpoint.served_manifest(account, now(account))
         assert manifest == read_manifest((bundles / "model.tar.gz").read_bytes(), "it")
         variant = now(account).configuration["ProductionVariants"][0]
         assert (variant["InitialInstanceCount"], variant["InstanceType"]) == (2, "ml.c5.large")
@@ -178,6 +179,17 @@ class TestPromoting:
         one, other = (serving.configuration["ProductionVariants"][0] for serving in (before, after))
         assert {name for name in one if one[name] != other[name]} == changed
 
+    def test_of_what_serves_does_nothing_but_not_while_another_comes(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        assert promote(account, bundles / "good") == ["   10 s  endpoint newcomers is InService"]
+        aws.fate.stuck = True
+        with pytest.raises(InputError, match="still Updating"):
+            promote(account, bundles / "better")
+        with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
+            promote(account, bundles / "good")
+
     def test_keeps_the_alarms_of_the_last_update(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
         promote(account, bundles / "better", Rollout(("slow",), bake=60))
@@ -223,6 +235,14 @@ class TestGoingBack:
         with pytest.raises(InputError, match="which was deleted"):
             rollout.plan_rollback(account, now(account))
 
+    def test_waits_for_a_change_under_way(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        aws.fate.stuck = True
+        with pytest.raises(InputError, match="still Updating"):
+            promote(account, bundles / "better")
+        with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
+            rollout.plan_rollback(account, now(account))
+
 
 class TestWhatGoesWrong:
     def test_an_endpoint_that_does_not_start_is_told_with_the_reason(
@@ -249,8 +269,46 @@ class TestWhatGoesWrong:
         aws.fate.stuck = True
         with pytest.raises(InputError, match="still Updating"):
             promote(account, bundles / "better")
-        with pytest.raises(InputError, match="is Updating; it can be changed when it is InService"):
+        made = aws.fate.names()
+        with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
             promote(account, bundles / "worse")
+        assert aws.fate.names() == made
+
+    def test_one_that_failed_is_told_with_the_way_out_before_anything_is_done(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        aws.fate.fails_to_start = True
+        way_out = r"is Failed: The primary .* check; `aws sagemaker delete-endpoint --endpoint-name newcomers`, then"
+        with pytest.raises(InputError, match=way_out):
+            deploy(account, bundles / "good")
+        made = aws.fate.names()
+        for change in (deploy, promote):
+            for bundle in ("good", "better"):
+                with pytest.raises(InputError, match=way_out):
+                    change(account, bundles / bundle)
+        with pytest.raises(InputError, match=way_out):
+            rollout.plan_rollback(account, now(account))
+        assert aws.fate.names() == made
+
+    def test_a_pipeline_of_containers(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        (variant,) = now(account).configuration["ProductionVariants"]
+        account.sagemaker.create_model(
+            ModelName="pipeline", ExecutionRoleArn=ROLE, Containers=[{"Image": HOSTING.image}, {"Image": HOSTING.image}]
+        )
+        account.sagemaker.delete_endpoint(EndpointName="newcomers")
+        account.sagemaker.create_endpoint_config(
+            EndpointConfigName="theirs", ProductionVariants=[variant | {"ModelName": "pipeline"}]
+        )
+        account.sagemaker.create_endpoint(EndpointName="newcomers", EndpointConfigName="theirs")
+        with pytest.raises(InputError, match="newcomers is a pipeline of containers"):
+            promote(account, bundles / "better")
+
+    def test_inference_components(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        del aws.fate.made[now(account).endpoint["EndpointConfigName"]]["ProductionVariants"][0]["ModelName"]
+        with pytest.raises(InputError, match="newcomers hosts inference components"):
+            endpoint.serving(account, "newcomers")
 
     def test_no_such_bucket(self, account: Account, bundles: Path) -> None:
         packed = package(bundles / "good", bundles / "model.tar.gz")
@@ -265,12 +323,12 @@ class TestWhatGoesWrong:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         with pytest.raises(InputError, match="endpoint newcomers: Could not connect"):
-            rollout.serving(open_account(), "newcomers")
+            endpoint.serving(open_account(), "newcomers")
 
     @pytest.mark.parametrize("name", ["", "new comers", "-a", "a" * 64])
     def test_a_name_that_no_endpoint_can_have(self, account: Account, name: str) -> None:
         with pytest.raises(InputError, match="is no name for an endpoint"):
-            rollout.serving(account, name)
+            endpoint.serving(account, name)
 
     def test_a_reason_that_no_tag_can_hold(self, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
@@ -282,7 +340,7 @@ class TestWhatGoesWrong:
         bucket, _, key = now(account).archive.removeprefix("s3://").partition("/")
         account.s3.put_object(Bucket=bucket, Key=key, Body=b"theirs")
         with pytest.raises(InputError, match=r"s3://firstspin-models/newcomers/.* can't be read"):
-            rollout.served_manifest(account, now(account))
+            endpoint.served_manifest(account, now(account))
 
 
 class TestTheCommands:
@@ -328,3 +386,14 @@ class TestTheCommands:
         assert "passes the gate: its hit@3 of 0.6000" in better.stderr
         twice = self.run("promote", "--bundle", bundles / "better")
         assert "nothing to do" in twice.stdout
+
+    def test_a_dry_run_promises_nothing_that_can_not_be_done(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        where = ("--bucket", PLACE[0], "--image", HOSTING.image, "--role", ROLE, "--instance-type", "ml.c5.large")
+        words = ("deploy", "--bundle", bundles / "good", *where, "--dry-run")
+        aws.fate.fails_to_start = True
+        with pytest.raises(InputError, match="is Failed"):
+            deploy(account, bundles / "good")
+        assert "is Failed" in str(self.run(*words).exception)
+        assert "is Failed" in str(self.run("promote", "--bundle", bundles / "worse", "--dry-run").exception)

@@ -26,6 +26,7 @@ from firstspin.cloud.check import lifecycle
 from firstspin.cloud.check.client import Limits
 from firstspin.cloud.check.payloads import Payload
 from firstspin.cloud.check.player import Target
+from firstspin.cloud.endpoint import serving
 from firstspin.cloud.package import package
 from firstspin.world import write_world
 
@@ -77,9 +78,9 @@ def test_from_tables_to_the_lambdas_answer_which_is_the_terminals_to_the_last_bi
     rollout.carry_out(plan, lambda _: None)
     rollout.wait(account, plan, lambda _: None, clock=lambda: 0.0, sleep=lambda _: None, deadline=1, every=0)
 
-    serving = rollout.serving(account, "newcomers")
-    assert serving is not None
-    bucket, _, key = serving.archive.removeprefix("s3://").partition("/")
+    now = serving(account, "newcomers")
+    assert now is not None
+    bucket, _, key = now.archive.removeprefix("s3://").partition("/")
     account.s3.download_file(bucket, key, str(tmp_path / "downloaded.tar.gz"))
     image = Target(ENTRYPOINT, environment=os.environ, limits=Limits(ready=60))
     with lifecycle.serving(image, tmp_path / "host", tmp_path / "downloaded.tar.gz", {}) as host:

@@ -26,6 +26,7 @@ from firstspin.cloud.check import report
 from firstspin.cloud.check import run as contract
 from firstspin.cloud.check.payloads import REGISTRATIONS, Payloads
 from firstspin.cloud.check.player import Target
+from firstspin.cloud.endpoint import Serving, served_manifest, serving
 from firstspin.cloud.gate import Metric, judge
 from firstspin.cloud.package import ARCHIVE, Packed
 from firstspin.cloud.package import package as pack
@@ -164,19 +165,15 @@ def promote(
     account = open_account()
     now = _serving(account, endpoint)
     with _packed(bundle) as packed:
-        manner = _Manner(packed.id, deadline, poll, dry_run, as_json)
-        if now.archive.endswith(f"/{packed.name}"):
-            _carry_out(account, rollout.Plan(endpoint, now.endpoint["EndpointConfigName"], ()), manner)
-            return
-        if force:
+        plan = rollout.plan_promote(account, now, packed, _rollout(alarm, canary, bake), force)
+        if plan.left and force:
             _tell(f"the gate is passed by: {force}")
-        else:
-            verdict = judge(load(bundle).manifest, rollout.served_manifest(account, now), metric)
+        elif plan.left:
+            verdict = judge(load(bundle).manifest, served_manifest(account, now), metric)
             if not verdict.passes:
                 raise InputError(f"bundle {packed.id} is not promoted: {verdict.why} (--force REASON promotes it)")
             _tell(f"bundle {packed.id} passes the gate: {verdict.why}")
-        plan = rollout.plan_promote(account, now, packed, _rollout(alarm, canary, bake), force)
-        _carry_out(account, plan, manner)
+        _carry_out(account, plan, _Manner(packed.id, deadline, poll, dry_run, as_json))
 
 
 @app.command("rollback")
@@ -225,8 +222,8 @@ def _carry_out(account: Account, plan: rollout.Plan, manner: _Manner) -> None:
     )
 
 
-def _serving(account: Account, endpoint: str) -> rollout.Serving:
-    now = rollout.serving(account, endpoint)
+def _serving(account: Account, endpoint: str) -> Serving:
+    now = serving(account, endpoint)
     if now is None:
         raise InputError(f"there is no endpoint {endpoint}; `firstspin sagemaker deploy` makes one")
     return now

@@ -16,22 +16,27 @@ from typing import Any, Final
 
 import msgspec
 
-from firstspin.bundle import Manifest
 from firstspin.cloud.account import Account, clear, found
-from firstspin.cloud.package import Packed, read_manifest
+from firstspin.cloud.endpoint import (
+    LONGEST_NAME,
+    MOVING,
+    SETTLED,
+    Serving,
+    leads_to,
+    must_be_settled,
+    only_variant,
+    serving,
+)
+from firstspin.cloud.package import Packed
 from firstspin.records import InputError
-from firstspin.service.shelf import LARGEST
 
 Words = dict[str, Any]
-LONGEST_NAME: Final = 63
 VARIANT: Final = "AllTraffic"
 BUNDLE, PREVIOUS, FORCED = "firstspin:bundle", "firstspin:previous", "firstspin:forced"
-SETTLED: Final = "InService"
 STARTUP_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 1800
 """What an update may take beside its waits: to start instances, and to stop them."""
 
-_ENDPOINT = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _TAG = re.compile(r"[\w\s.:/=+\-@]{1,256}")
 
 
@@ -75,21 +80,6 @@ class Hosting:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """An endpoint as it is: its configuration and model as SageMaker describes them, and its tags."""
-
-    endpoint: Mapping[str, Any]
-    configuration: Mapping[str, Any]
-    model: Mapping[str, Any]
-    tags: Mapping[str, str]
-
-    @property
-    def archive(self) -> str:
-        """Where the model lies that it answers from; empty where that can't be told."""
-        return str(_container(self.model).get("ModelDataUrl", ""))
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """One thing to do: `what` it makes, its `name`, and whether that is there already."""
 
@@ -112,38 +102,6 @@ class Plan:
         return tuple(step for step in self.steps if not step.there)
 
 
-# --------------------------------------------------------------------------------------------------- what is there
-
-
-def serving(account: Account, endpoint: str) -> Serving | None:
-    """The endpoint of that name, or None where there is none. Raises InputError for a name that none can have."""
-    if not _ENDPOINT.fullmatch(endpoint):
-        raise InputError(
-            f"{endpoint!r} is no name for an endpoint: letters, digits and hyphens, at most {LONGEST_NAME}"
-        )
-    doing, sagemaker = f"endpoint {endpoint}", account.sagemaker
-    described = found(sagemaker.describe_endpoint, doing, EndpointName=endpoint)
-    if described is None:
-        return None
-    with clear(doing):
-        name = described["EndpointConfigName"]
-        configuration = sagemaker.describe_endpoint_config(EndpointConfigName=name)
-        model = sagemaker.describe_model(ModelName=_variant(configuration)["ModelName"])
-        tags = sagemaker.list_tags(ResourceArn=described["EndpointArn"])["Tags"]
-    return Serving(described, configuration, model, {tag["Key"]: tag["Value"] for tag in tags})
-
-
-def served_manifest(account: Account, now: Serving) -> Manifest:
-    """The manifest of the bundle that an endpoint answers from. Raises InputError where that is no bundle of ours."""
-    bucket, _, key = now.archive.removeprefix("s3://").partition("/")
-    with clear(now.archive or "the endpoint's model"):
-        held = account.s3.get_object(Bucket=bucket, Key=key)
-        if held["ContentLength"] > LARGEST:
-            raise InputError(f"{now.archive} is larger than {LARGEST:,} bytes")
-        archive = held["Body"].read()
-    return read_manifest(archive, now.archive)
-
-
 # ------------------------------------------------------------------------------------------------------------- plans
 
 
@@ -155,7 +113,7 @@ def plan_deploy(
     bucket, prefix = place
     container = {"Image": hosting.image, "Environment": dict(hosting.environment)}
     variant = {
-        "VariantName": _variant(now.configuration)["VariantName"] if now else VARIANT,
+        "VariantName": only_variant(now.configuration)["VariantName"] if now else VARIANT,
         "InitialInstanceCount": hosting.instances,
         "InstanceType": hosting.instance_type,
         "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
@@ -172,7 +130,11 @@ def plan_promote(account: Account, now: Serving, packed: Packed, rollout: Rollou
     """The endpoint as it is, but with this bundle. `rollout` is that of the last update where it is None."""
     if forced and not _TAG.fullmatch(forced):
         raise InputError("a reason is kept as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
-    endpoint = now.endpoint["EndpointName"]
+    endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
+    if now.archive.endswith(f"/{packed.name}") and leads_to(now.endpoint, current):
+        return Plan(endpoint, current, ())
+    if now.model.get("Containers"):
+        raise InputError(f"endpoint {endpoint} is a pipeline of containers; this promotes where its model has one")
     before, _, _ = now.archive.rpartition("/")  # …/PREFIX/ID-SHA/model.tar.gz
     place, _, _ = before.rpartition("/")
     if not place.startswith("s3://"):
@@ -193,9 +155,10 @@ def plan_promote(account: Account, now: Serving, packed: Packed, rollout: Rollou
 
 def plan_rollback(account: Account, now: Serving) -> Plan:
     """The endpoint with the configuration it had before. Raises InputError where none is known."""
+    must_be_settled(now.endpoint)
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
-    previous = now.tags.get(PREVIOUS, "")
-    if not previous or previous == current:
+    previous = now.tags.get(PREVIOUS)
+    if not previous:
         raise InputError(f"endpoint {endpoint} has no configuration to go back to")
     if found(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous) is None:
         raise InputError(f"endpoint {endpoint} had the configuration {previous}, which was deleted")
@@ -219,7 +182,7 @@ def _planned(
     model, configuration = asked
     model = {**model, "PrimaryContainer": {**model["PrimaryContainer"], "ModelDataUrl": url}}
     model_name = _name(f"{endpoint}-{packed.id}", model)
-    variants = [{**_only(_variant(configuration)), "ModelName": model_name}]
+    variants = [{**_only(only_variant(configuration)), "ModelName": model_name}]
     configuration = {**configuration, "ProductionVariants": variants}
     name = _name(f"{endpoint}-{packed.id}", configuration)
     reason = [{"Key": FORCED, "Value": forced}] if forced else []
@@ -268,39 +231,38 @@ def _change(
     if now is None:
         make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, EndpointConfigName=name)
         return Step("endpoint", f"{endpoint} with {name}", False, make)
-    current = now.endpoint["EndpointConfigName"]
-    pending = now.endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName", current)
-    there = name in (current, pending) and now.endpoint["EndpointStatus"] in (SETTLED, "Creating", "Updating")
-
-    def update() -> None:
-        if reason:
-            arn = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)["EndpointConfigArn"]
-            account.sagemaker.add_tags(ResourceArn=arn, Tags=list(reason))
-        last = now.endpoint.get("LastDeploymentConfig") if rollout is None else None
-        _update(account, now, name, last or (rollout or Rollout()).configuration(min(instances, _instances(now))))
-
-    return Step("endpoint", f"{endpoint}: {current} -> {name}", there, update)
+    last = now.endpoint.get("LastDeploymentConfig") if rollout is None else None
+    deployment = last or (rollout or Rollout()).configuration(min(instances, _instances(now)))
+    there = leads_to(now.endpoint, name)
+    update = partial(_update, account, now, name, deployment, reason)
+    return Step("endpoint", f"{endpoint}: {now.endpoint['EndpointConfigName']} -> {name}", there, update)
 
 
 def _instances(now: Serving) -> int:
     """How many there are at the moment, or were asked for at first."""
-    at_first = _variant(now.configuration).get("InitialInstanceCount", 1)
+    at_first = only_variant(now.configuration).get("InitialInstanceCount", 1)
     return int(now.endpoint.get("ProductionVariants", [{}])[0].get("CurrentInstanceCount", at_first))
 
 
-def _update(account: Account, now: Serving, name: str, deployment: Mapping[str, Any] | None) -> None:
+def _update(
+    account: Account,
+    now: Serving,
+    name: str,
+    deployment: Mapping[str, Any] | None,
+    reason: Sequence[Mapping[str, str]] = (),
+) -> None:
     """Let the endpoint change over; where the instances asked for are as many as before, those of autoscaling stay.
 
     The tag with the way back is written first: a run cut off in between has lost nothing but an older way back.
     """
-    endpoint, status = now.endpoint["EndpointName"], now.endpoint["EndpointStatus"]
-    if status != SETTLED:
-        raise InputError(f"endpoint {endpoint} is {status}; it can be changed when it is {SETTLED}")
+    endpoint = now.endpoint["EndpointName"]
     new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
-    counts = {_variant(one).get("InitialInstanceCount") for one in (new, now.configuration)}
+    counts = {only_variant(one).get("InitialInstanceCount") for one in (new, now.configuration)}
     told = {"DeploymentConfig": deployment} if deployment else {}
     tag = {"Key": PREVIOUS, "Value": now.endpoint["EndpointConfigName"]}
     account.sagemaker.add_tags(ResourceArn=now.endpoint["EndpointArn"], Tags=[tag])
+    if reason:
+        account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=list(reason))
     account.sagemaker.update_endpoint(
         EndpointName=endpoint, EndpointConfigName=name, RetainAllVariantProperties=len(counts) == 1, **told
     )
@@ -344,34 +306,17 @@ def wait(
         told = status
         if status == SETTLED and now["EndpointConfigName"] == plan.configuration:
             return
-        reason = f": {now['FailureReason']}" if now.get("FailureReason") else ""
         if status == SETTLED:
-            back = now["EndpointConfigName"]
-            raise InputError(f"endpoint {plan.endpoint} went back to {back}{reason or ': an alarm, or a failed start'}")
-        if status in ("Failed", "UpdateRollbackFailed", "OutOfService"):
-            raise InputError(f"endpoint {plan.endpoint} is {status}{reason}")
+            back, reason = now["EndpointConfigName"], now.get("FailureReason") or "an alarm, or a failed start"
+            raise InputError(f"endpoint {plan.endpoint} went back to {back}: {reason}")
+        if status not in MOVING:
+            must_be_settled(now)  # which says why it is not
         if waited > deadline:
             raise InputError(f"endpoint {plan.endpoint} is still {status} after {deadline:g} s; it goes on by itself")
         sleep(every)
 
 
 # -------------------------------------------------------------------------------------------------------------- words
-
-
-def _container(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    one: Mapping[str, Any] = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
-    return one
-
-
-def _variant(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
-    variants = configuration["ProductionVariants"]
-    if len(variants) != 1:
-        names = ", ".join(variant["VariantName"] for variant in variants)
-        raise InputError(
-            f"the endpoint has {len(variants)} production variants ({names}); this rolls out where there is one"
-        )
-    one: Mapping[str, Any] = variants[0]
-    return one
 
 
 def _only(variant: Mapping[str, Any]) -> Words:
