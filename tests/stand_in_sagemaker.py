@@ -44,6 +44,7 @@ class Fate:
     ringing: set[str] = field(default_factory=set)  # alarms
     fails_to_start: bool = False
     stuck: bool = False
+    refuses: str = ""  # updates, for this reason
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     lives: dict[str, Life] = field(default_factory=dict)
     made: dict[str, dict[str, Any]] = field(default_factory=dict)  # models and configurations, as asked for
@@ -127,6 +128,8 @@ class Handler(BaseHTTPRequestHandler):
                 "__type": "ValidationException",
                 "message": f"Cannot update in-progress endpoint: {life.status}",
             }
+        if self.server.fate.refuses:
+            return 400, {"__type": "ResourceLimitExceeded", "message": self.server.fate.refuses}
         if told["EndpointConfigName"] == life.configuration:
             return 400, {"__type": "ValidationException", "message": "Cannot update to the configuration in use"}
         life.status, life.looks, life.pending, life.reason = "Updating", LOOKS, told, ""

@@ -231,9 +231,36 @@ class TestGoingBack:
         with pytest.raises(InputError, match="no configuration to go back to"):
             rollout.plan_rollback(account, now(account))
         promote(account, bundles / "better")
-        account.sagemaker.delete_endpoint_config(EndpointConfigName=now(account).tags["firstspin:previous"])
+        account.sagemaker.delete_endpoint_config(EndpointConfigName=now(account).tags["firstspin:previous:newcomers"])
         with pytest.raises(InputError, match="which was deleted"):
             rollout.plan_rollback(account, now(account))
+
+    def test_is_not_forgotten_for_a_change_that_was_refused(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        good = served(account)
+        promote(account, bundles / "better")
+        aws.fate.refuses = "The account-level service limit is 2 Instances"
+        with pytest.raises(InputError, match="ResourceLimitExceeded"):
+            promote(account, bundles / "worse")
+        with pytest.raises(InputError, match="ResourceLimitExceeded"):
+            ship(account, rollout.plan_rollback(account, now(account)))
+        aws.fate.refuses = ""
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert served(account) == good
+
+    def test_is_not_forgotten_for_a_change_that_an_alarm_took_back(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        good = served(account)
+        promote(account, bundles / "better")
+        aws.fate.ringing.add("slow")
+        with pytest.raises(InputError, match="went back"):
+            promote(account, bundles / "worse", Rollout(("slow",)))
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert served(account) == good
 
     def test_waits_for_a_change_under_way(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
@@ -242,6 +269,18 @@ class TestGoingBack:
             promote(account, bundles / "better")
         with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
             rollout.plan_rollback(account, now(account))
+
+    def test_is_each_endpoints_own_where_two_share_a_configuration(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        shared = now(account).endpoint["EndpointConfigName"]
+        account.sagemaker.create_endpoint(EndpointName="others", EndpointConfigName=shared)
+        ship(account, Plan("others", shared, ()))
+        promote(account, bundles / "better")
+        ship(account, rollout.plan_rollback(account, now(account)))
+        others = endpoint.serving(account, "others")
+        assert others is not None
+        with pytest.raises(InputError, match="no configuration to go back to"):
+            rollout.plan_rollback(account, others)
 
 
 class TestWhatGoesWrong:

@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """An endpoint, its configuration and model as SageMaker describes them, and its tags."""
+    """An endpoint, its configuration and model as SageMaker describes them, and the tags of the configuration."""
 
     endpoint: Mapping[str, Any]
     configuration: Mapping[str, Any]
@@ -53,7 +53,7 @@ def serving(account: Account, endpoint: str) -> Serving | None:
         if "ModelName" not in only_variant(configuration):
             raise InputError(f"{doing} hosts inference components; this rolls out where its variant names a model")
         model = sagemaker.describe_model(ModelName=only_variant(configuration)["ModelName"])
-        tags = sagemaker.list_tags(ResourceArn=described["EndpointArn"])["Tags"]
+        tags = sagemaker.list_tags(ResourceArn=configuration["EndpointConfigArn"])["Tags"]
     return Serving(described, configuration, model, {tag["Key"]: tag["Value"] for tag in tags})
 
 

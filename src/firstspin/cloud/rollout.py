@@ -32,7 +32,7 @@ from firstspin.records import InputError
 
 Words = dict[str, Any]
 VARIANT: Final = "AllTraffic"
-BUNDLE, PREVIOUS, FORCED = "firstspin:bundle", "firstspin:previous", "firstspin:forced"
+BUNDLE, FORCED = "firstspin:bundle", "firstspin:forced"
 STARTUP_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 1800
 """What an update may take beside its waits: to start instances, and to stop them."""
@@ -157,7 +157,7 @@ def plan_rollback(account: Account, now: Serving) -> Plan:
     """The endpoint with the configuration it had before. Raises InputError where none is known."""
     must_be_settled(now.endpoint)
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
-    previous = now.tags.get(PREVIOUS)
+    previous = now.tags.get(_way_back(endpoint))
     if not previous:
         raise InputError(f"endpoint {endpoint} has no configuration to go back to")
     if found(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous) is None:
@@ -253,19 +253,23 @@ def _update(
 ) -> None:
     """Let the endpoint change over; where the instances asked for are as many as before, those of autoscaling stay.
 
-    The tag with the way back is written first: a run cut off in between has lost nothing but an older way back.
+    The way back is written on the new configuration, beforehand: where the change is refused or taken back, the
+    endpoint keeps the configuration it has, and with it the way back from there.
     """
     endpoint = now.endpoint["EndpointName"]
     new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
     counts = {only_variant(one).get("InitialInstanceCount") for one in (new, now.configuration)}
     told = {"DeploymentConfig": deployment} if deployment else {}
-    tag = {"Key": PREVIOUS, "Value": now.endpoint["EndpointConfigName"]}
-    account.sagemaker.add_tags(ResourceArn=now.endpoint["EndpointArn"], Tags=[tag])
-    if reason:
-        account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=list(reason))
+    back = {"Key": _way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
+    account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=[back, *reason])
     account.sagemaker.update_endpoint(
         EndpointName=endpoint, EndpointConfigName=name, RetainAllVariantProperties=len(counts) == 1, **told
     )
+
+
+def _way_back(endpoint: str) -> str:
+    """The tag of a configuration that names the one before it; by endpoint, as several may share a configuration."""
+    return f"firstspin:previous:{endpoint}"
 
 
 # ------------------------------------------------------------------------------------------------------------- doing
