@@ -110,6 +110,9 @@ class Handler(BaseHTTPRequestHandler):
         status, said = self.forward(f"Describe{what}", told)
         if status == 200:
             said |= self.server.fate.made[told[f"{what}Name"]]
+        if url := said.get("PrimaryContainer", {}).get("ModelDataUrl"):
+            source = {"S3DataSource": {"S3Uri": url, "S3DataType": "S3Object", "CompressionType": "Gzip"}}
+            said["PrimaryContainer"] = {"ModelDataSource": source} | said["PrimaryContainer"]
         return status, said
 
     def create(self, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -179,6 +179,29 @@ class TestPromoting:
         one, other = (serving.configuration["ProductionVariants"][0] for serving in (before, after))
         assert {name for name in one if one[name] != other[name]} == changed
 
+    def test_carries_on_what_we_never_set_ourselves(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        (variant,) = now(account).configuration["ProductionVariants"]
+        theirs = {
+            "ShadowProductionVariants": [variant | {"VariantName": "shadow"}],
+            "ExplainerConfig": {
+                "ClarifyExplainerConfig": {"ShapConfig": {"ShapBaselineConfig": {"ShapBaseline": "1"}}}
+            },
+            "EnableNetworkIsolation": True,
+            "MetricsConfig": {"EnableEnhancedMetrics": True},
+        }
+        account.sagemaker.create_endpoint_config(EndpointConfigName="theirs", ProductionVariants=[variant], **theirs)
+        account.sagemaker.update_endpoint(EndpointName="newcomers", EndpointConfigName="theirs")
+        ship(account, Plan("newcomers", "theirs", ()))
+        promote(account, bundles / "better")
+        assert {name: now(account).configuration.get(name) for name in theirs} == theirs
+
+    def test_names_the_archive_before_nowhere(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        promote(account, bundles / "better")
+        container = now(account).model["PrimaryContainer"]
+        assert container["ModelDataSource"]["S3DataSource"]["S3Uri"] == container["ModelDataUrl"]
+
     def test_of_what_serves_does_nothing_but_not_while_another_comes(
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from firstspin.cloud.account import Account, clear, found
+from firstspin.cloud.account import Account, Client, clear, found
 from firstspin.cloud.endpoint import (
     LONGEST_NAME,
     MOVING,
@@ -139,17 +139,8 @@ def plan_promote(account: Account, now: Serving, packed: Packed, rollout: Rollou
     place, _, _ = before.rpartition("/")
     if not place.startswith("s3://"):
         raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
-    given = ("ExecutionRoleArn", "PrimaryContainer", "VpcConfig", "EnableNetworkIsolation")
-    model = {name: now.model[name] for name in given if now.model.get(name)}
-    kept = (
-        "ProductionVariants",
-        "DataCaptureConfig",
-        "KmsKeyId",
-        "AsyncInferenceConfig",
-        "ExecutionRoleArn",
-        "VpcConfig",
-    )
-    configuration = {name: now.configuration[name] for name in kept if now.configuration.get(name)}
+    model = _carried(account.sagemaker, "CreateModel", now.model)
+    configuration = _carried(account.sagemaker, "CreateEndpointConfig", now.configuration)
     return _planned(account, endpoint, packed, place, (model, configuration), now, rollout, forced)
 
 
@@ -180,7 +171,9 @@ def _planned(
     url = f"{place.rstrip('/')}/{packed.name}"
     tags = [{"Key": BUNDLE, "Value": packed.id}]
     model, configuration = asked
-    model = {**model, "PrimaryContainer": {**model["PrimaryContainer"], "ModelDataUrl": url}}
+    container = {**model["PrimaryContainer"], "ModelDataUrl": url}
+    container.pop("ModelDataSource", None)  # the archive before, told in another way
+    model = {**model, "PrimaryContainer": container}
     model_name = _name(f"{endpoint}-{packed.id}", model)
     variants = [{**_only(only_variant(configuration)), "ModelName": model_name}]
     configuration = {**configuration, "ProductionVariants": variants}
@@ -321,6 +314,13 @@ def wait(
 
 
 # -------------------------------------------------------------------------------------------------------------- words
+
+
+def _carried(client: Client, verb: str, described: Mapping[str, Any]) -> Words:
+    """All that the verb takes of what is described, but the name: also what SageMaker learnt after this was written."""
+    sdk: Any = client.meta
+    taken = sdk.service_model.operation_model(verb).input_shape.members.keys() - {"ModelName", "EndpointConfigName"}
+    return {name: of for name, of in described.items() if name in taken and of}
 
 
 def _only(variant: Mapping[str, Any]) -> Words:
