@@ -118,7 +118,9 @@ class Handler(BaseHTTPRequestHandler):
     def create(self, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         status, said = self.forward("CreateEndpoint", told)
         if status == 200:
-            self.server.fate.lives[told["EndpointName"]] = Life(told["EndpointConfigName"])
+            self.server.fate.lives[told["EndpointName"]] = Life(
+                told["EndpointConfigName"], last=told.get("DeploymentConfig")
+            )
         return status, said
 
     def update(self, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -202,6 +202,14 @@ class TestPromoting:
         container = now(account).model["PrimaryContainer"]
         assert container["ModelDataSource"]["S3DataSource"]["S3Uri"] == container["ModelDataUrl"]
 
+    def test_inherits_the_alarms_that_the_endpoint_was_made_with(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good", Rollout(("slow",)))
+        promote(account, bundles / "better")
+        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert update["DeploymentConfig"]["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "slow"}]}
+
     def test_of_what_serves_does_nothing_but_not_while_another_comes(
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
@@ -372,6 +380,10 @@ class TestWhatGoesWrong:
         with pytest.raises(InputError, match="newcomers hosts inference components"):
             endpoint.serving(account, "newcomers")
 
+    def test_more_alarms_than_sagemaker_takes(self) -> None:
+        with pytest.raises(InputError, match="at most 10 alarms"):
+            Rollout(tuple(map(str, range(11))))
+
     def test_no_such_bucket(self, account: Account, bundles: Path) -> None:
         packed = package(bundles / "good", bundles / "model.tar.gz")
         plan = rollout.plan_deploy(account, "newcomers", packed, ("nowhere-at-all", "x"), HOSTING, Rollout())
@@ -392,10 +404,11 @@ class TestWhatGoesWrong:
         with pytest.raises(InputError, match="is no name for an endpoint"):
             endpoint.serving(account, name)
 
-    def test_a_reason_that_no_tag_can_hold(self, account: Account, bundles: Path) -> None:
+    @pytest.mark.parametrize("reason", ["<because>", "   "])
+    def test_a_reason_that_no_tag_can_hold(self, account: Account, bundles: Path, reason: str) -> None:
         deploy(account, bundles / "good")
         with pytest.raises(InputError, match="kept as a tag"):
-            promote(account, bundles / "worse", forced="<because>")
+            promote(account, bundles / "worse", forced=reason)
 
     def test_a_model_that_is_no_bundle_of_ours(self, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
@@ -454,6 +467,8 @@ class TestTheCommands:
     ) -> None:
         where = ("--bucket", PLACE[0], "--image", HOSTING.image, "--role", ROLE, "--instance-type", "ml.c5.large")
         words = ("deploy", "--bundle", bundles / "good", *where, "--dry-run")
+        alarms = [word for number in range(11) for word in ("--alarm", f"alarm-{number}")]
+        assert "at most 10 alarms" in str(self.run(*words, *alarms).exception)
         aws.fate.fails_to_start = True
         with pytest.raises(InputError, match="is Failed"):
             deploy(account, bundles / "good")

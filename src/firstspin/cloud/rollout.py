@@ -37,7 +37,7 @@ STARTUP_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 1800
 """What an update may take beside its waits: to start instances, and to stop them."""
 
-_TAG = re.compile(r"[\w\s.:/=+\-@]{1,256}")
+_TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,14 @@ class Rollout:
     canary: int = 10
     bake: int = 300
 
-    def configuration(self, instances: int) -> Words:
-        """SageMaker's DeploymentConfig. A canary is at most half of the instances, so one alone changes at once."""
+    def __post_init__(self) -> None:
         if not (1 <= self.canary <= 50 and 0 <= self.bake <= 3600 and len(self.alarms) <= 10):
             raise InputError(
                 "a roll-out has a canary of 1 to 50 percent, 0 to 3600 seconds of watch, at most 10 alarms"
             )
+
+    def configuration(self, instances: int) -> Words:
+        """SageMaker's DeploymentConfig. A canary is at most half of the instances, so one alone changes at once."""
         routing: Words = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": self.bake}
         if instances > 1:
             routing |= {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": self.canary}}
@@ -128,7 +130,7 @@ def plan_deploy(
 
 def plan_promote(account: Account, now: Serving, packed: Packed, rollout: Rollout | None, forced: str = "") -> Plan:
     """The endpoint as it is, but with this bundle. `rollout` is that of the last update where it is None."""
-    if forced and not _TAG.fullmatch(forced):
+    if forced and (forced.isspace() or not _TAG.fullmatch(forced)):
         raise InputError("a reason is kept as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
     if now.archive.endswith(f"/{packed.name}") and leads_to(now.endpoint, current):
@@ -221,11 +223,13 @@ def _change(
     instances: int,
 ) -> Step:
     """The endpoint made, or updated, or as it should be."""
+    asked = rollout or Rollout()
     if now is None:
-        make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, EndpointConfigName=name)
+        told = {"EndpointConfigName": name, "DeploymentConfig": asked.configuration(instances)}
+        make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, **told)
         return Step("endpoint", f"{endpoint} with {name}", False, make)
     last = now.endpoint.get("LastDeploymentConfig") if rollout is None else None
-    deployment = last or (rollout or Rollout()).configuration(min(instances, _instances(now)))
+    deployment = last or asked.configuration(min(instances, _instances(now)))
     there = leads_to(now.endpoint, name)
     update = partial(_update, account, now, name, deployment, reason)
     return Step("endpoint", f"{endpoint}: {now.endpoint['EndpointConfigName']} -> {name}", there, update)
