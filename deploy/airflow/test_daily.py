@@ -120,6 +120,22 @@ def test_a_better_bundle_is_promoted_and_a_worse_one_is_not_but_the_answers_stay
     assert again == kept  # by the model that was promoted, not by today's
 
 
+def test_a_promotion_that_an_alarm_takes_back_leaves_the_answers_of_the_bundle_before(
+    service: tuple[ControlPlane, Day], tmp_path: Path
+) -> None:
+    plane, day = service
+    life = plane.fate.lives["newcomers"]
+    first = life.configuration
+    assert day("logistic")["promote"] == "success"
+    user = pq.read_table(tmp_path / "tables" / "registrations.parquet", columns=["user_id"])["user_id"][0].as_py()
+    before = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
+    assert before is not None
+    life.configuration = first  # popularity's, which any other bundle beats
+    plane.fate.ringing.add("newcomers-endpoint-5xx")
+    assert day("logistic --without gender") == dict.fromkeys(ALL, "success") | {"promote": "failed"}
+    assert open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user) == before
+
+
 def test_a_command_that_fails_fails_its_task_and_nothing_is_promoted(
     service: tuple[ControlPlane, Day], tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 Airflow knows when and in what order, firstspin knows how: it lives in an environment of its own, which FIRSTSPIN names.
 A bundle that does not beat the serving one is no failure: the day goes on with the bundle promoted last, so that the
 batch answers stay fresh. What a task says is in its log; a command that fails fails its task with that command's line.
+A promotion that fails for good, as one that alarms take back, brings back the answers of the bundle promoted last. That
+one is known from this DAG's own runs: after a `rollback` by hand it is still the bundle rolled back.
 
 How often a task is tried again is Airflow's own setting (default_task_retries). Ours are environment variables of the
 workers:
@@ -89,17 +91,28 @@ def package(bundle: str) -> str:
 @task
 def score(bundle: str) -> None:
     """Everyone's answer, for the hour when the endpoint fails."""
-    registrations = next(Path(os.environ["FIRSTSPIN_DATA"]).glob("registrations.*"))
-    firstspin("score", "--bundle", bundle, "--registrations", registrations, "--out", os.environ["FIRSTSPIN_SCORES"])
+    keep_answers(bundle)
 
 
-@task
+def answers_of_the_bundle_before(_context: object) -> None:
+    """Those that `score` made current are of a bundle that does not serve; called when no try is left."""
+    if promoted().exists():
+        keep_answers(promoted().read_text())
+
+
+@task(on_failure_callback=answers_of_the_bundle_before)
 def promote(bundle: str) -> None:
     """Blue/green; asked about the bundle that serves already, the command changes nothing."""
     if promoted().exists() and promoted().read_text() == bundle and Path(bundle).parent != today():
         raise AirflowSkipException("today's bundle did not pass the gate")
     firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *further("FIRSTSPIN_PROMOTE"))
     promoted().write_text(bundle)
+
+
+def keep_answers(bundle: str) -> None:
+    """Ask a bundle about everyone, and make its answers the current ones."""
+    registrations = next(Path(os.environ["FIRSTSPIN_DATA"]).glob("registrations.*"))
+    firstspin("score", "--bundle", bundle, "--registrations", registrations, "--out", os.environ["FIRSTSPIN_SCORES"])
 
 
 def firstspin(*words: object) -> str:
