@@ -55,6 +55,30 @@ def test_every_link_in_the_docs_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
+def commands_named() -> set[tuple[str, str]]:
+    """(command, option) for every option of ours that a block of code in the docs names."""
+    found: set[tuple[str, str]] = set()
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+            if line.removeprefix("$ ").startswith("firstspin "):
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                deep = 3 if words[1] in ("experiment", "events", "sagemaker") else 2
+                options = [word.partition("=")[0] for word in words[deep:] if word.startswith("--")]
+                found |= {(" ".join(words[:deep]), option) for option in options}
+    return found
+
+
+def test_every_option_that_the_docs_name_is_there() -> None:
+    named = commands_named()
+    assert len({command for command, _ in named}) > 12
+    environment = os.environ | {"COLUMNS": "200", "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    for command in sorted({command for command, _ in named}):
+        done = subprocess.run([*command.split(), "--help"], env=environment, capture_output=True, text=True, check=True)
+        there = set(re.findall(r"--[a-z0-9-]+", done.stdout))
+        assert {option for name, option in named if name == command} <= there, command
+
+
 @pytest.mark.parametrize(
     "module",
     ["records", "metrics", "experiment.assign", "experiment.rules", "experiment.verdict", "service.ledger"],
