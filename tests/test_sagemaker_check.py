@@ -115,6 +115,18 @@ class TestTheWholeCheck:
         assert "running `train`" in said
         assert "6.1 pass: status 200" in said
 
+    def test_what_the_engine_tells_of_the_image_stands_whatever_else_was_not_given(self, tmp_path: Path) -> None:
+        told = [{"Size": 1, "Config": TestImages.GOOD | {"WorkingDir": "/opt/ml/code"}}]
+        (tmp_path / "inspect.json").write_text(json.dumps(told))
+        with up() as server:
+            url = f"http://127.0.0.1:{server.server_port}"
+            found = run.check(Target(url=url, inspected=tmp_path / "inspect.json"), payloads=EXAMPLES)
+            dead = (sys.executable, "-c", "")
+            never = Target(command=dead, limits=HURRIED, inspected=tmp_path / "inspect.json")
+            without = run.check(never, payloads=EXAMPLES)
+        for report_ in (found, without):
+            assert {r.fact.number for r in report_.of(Outcome.MISS)} & image.CHECKS.keys() == {"19.7"}
+
     def test_a_server_that_runs_already_is_asked_what_can_be_asked(self) -> None:
         with up("ping body") as server:
             found = run.check(Target(url=f"http://127.0.0.1:{server.server_port}"), payloads=EXAMPLES)
@@ -181,6 +193,31 @@ class TestServersThatBreakOneFact:
             found = dict(run.each(LIVE, hosting.Server(client, EXAMPLES)))
         assert misses(found) == broken
 
+    def test_a_batch_is_as_large_as_the_container_says_and_may_take_its_time(self) -> None:
+        limits = Limits(ping=2, answer=2, body=3 << 20)
+        with up("a megabyte") as server:  # refuses more, and says so
+            found = dict(
+                run.each(batch.CHECKS, hosting.Server(Client("127.0.0.1", server.server_port, limits), EXAMPLES))
+            )
+        assert misses(found) == set()
+        assert "to 36,1" in found["23.3"].detail
+        with up("single records") as server:
+            client = Client("127.0.0.1", server.server_port, limits)
+            alone = batch.answers_a_full_body(hosting.Server(client, EXAMPLES))
+        assert alone == report.untestable("it asks for one record at a time")
+        with up("slow") as server:
+            client = Client("127.0.0.1", server.server_port, Limits(answer=1.5, body=1000))
+            assert batch.answers_a_full_body(hosting.Server(client, EXAMPLES)).outcome == Outcome.PASS
+            hurried = Client("127.0.0.1", server.server_port, Limits(answer=1.5, transform=0.1, body=1000))
+            with pytest.raises(NoAnswer):
+                batch.answers_a_full_body(hosting.Server(hurried, EXAMPLES))
+
+    def test_too_many_records_to_answer_in_time_say_nothing_of_the_answers_length(self) -> None:
+        with up("slow records") as server:
+            client = Client("127.0.0.1", server.server_port, Limits(answer=0.5, body=10_000))
+            found = hosting.sends_no_more_than_is_handed_on(hosting.Server(client, EXAMPLES))
+        assert found.outcome == Outcome.UNTESTABLE
+
     @pytest.mark.parametrize(
         ("fault", "number"),
         [
@@ -231,7 +268,12 @@ class TestImages:
         [
             ({"Entrypoint": ["/bin/sh", "-c", "python serve.py"]}, {"1.2"}),
             ({"Entrypoint": ["/usr/bin/tini", "--", "serve"]}, {"1.2"}),
-            ({"Entrypoint": None}, {"1.2"}),
+            ({"Entrypoint": ["/bin/bash", "-lc", "serve"]}, {"1.2"}),
+            ({"Entrypoint": ["bash", "-o", "pipefail", "-c", "serve"]}, {"1.2"}),
+            ({"Entrypoint": ["/usr/bin/env", "A=b", "sh", "-ec", "serve"]}, {"1.2"}),
+            ({"Entrypoint": None}, set()),  # `serve` is then a program on its path
+            ({"Entrypoint": ["/bin/sh", "/start.sh", "-c"]}, set()),
+            ({"Entrypoint": ["/usr/bin/env", "python", "-c", "print()"]}, set()),
             ({"User": "1000:1000"}, {"3.2"}),
             ({"WorkingDir": "/opt/ml/code"}, {"19.7"}),
             ({"Volumes": {"/opt/ml/model": {}}}, {"19.7"}),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from firstspin.cloud.check import hosting
 from firstspin.cloud.check import payloads as bodies
 from firstspin.cloud.check.hosting import Check, Server
 from firstspin.cloud.check.payloads import CSV, JSON_LINES
 from firstspin.cloud.check.report import Finding, judged, untestable
 
+MAX_PAYLOAD = 6 << 20
 VARIABLES = {
     "SAGEMAKER_BATCH": "true",
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6",
@@ -33,11 +35,16 @@ def answers_a_line_a_record(server: Server) -> Finding:
 
 
 def answers_a_full_body(server: Server) -> Finding:
-    """As MultiRecord sends it, which is the default: a container that limits the records of a body fails the job."""
+    """As much as a job sends that sets nothing itself; a container that takes fewer records fails it."""
+    told = hosting.limits(server)
+    if told.get("BatchStrategy") in ("SINGLE_RECORD", "SingleRecord"):
+        return untestable("it asks for one record at a time")
+    named = told.get("MaxPayloadInMB")
+    size = min(server.client.limits.body, named << 20 if isinstance(named, int) and named > 0 else MAX_PAYLOAD)
     for payload in filter(None, (server.payloads.of(JSON_LINES), server.payloads.of(CSV))):
-        full = bodies.filled_with_records(payload, server.client.limits.body)
+        full = bodies.filled_with_records(payload, size)
         if full is not None and server.client.invoke(payload).fine:
-            answer = server.client.invoke(full)
+            answer = server.client.transform(full)
             asked, answered = bodies.records(full.body), bodies.records(answer.body)
             # a header may stand in either
             holds = answer.fine and abs(asked - answered) <= 1

@@ -30,6 +30,7 @@ class Limits:
     ping: float = 2.0
     accept: float = 0.25
     answer: float = 60.0
+    transform: float = 600.0
     drain: float = 30.0
     training: float = 3600.0
     training_stop: float = 120.0
@@ -71,9 +72,15 @@ class Client:
     def invoke(self, payload: Payload, headers: Mapping[str, str] | None = None) -> Answer:
         return self.post("/invocations", payload, headers)
 
-    def post(self, path: str, payload: Payload, headers: Mapping[str, str] | None = None) -> Answer:
+    def transform(self, payload: Payload) -> Answer:
+        """An invocation by batch transform, which waits longer."""
+        return self.post("/invocations", payload, within=self.limits.transform)
+
+    def post(
+        self, path: str, payload: Payload, headers: Mapping[str, str] | None = None, *, within: float | None = None
+    ) -> Answer:
         named = {"Content-Type": payload.content_type, **(headers or {})}
-        return self.ask("POST", path, payload.body, named, within=self.limits.answer)
+        return self.ask("POST", path, payload.body, named, within=within or self.limits.answer)
 
     def ask(
         self,

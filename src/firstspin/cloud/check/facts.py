@@ -103,7 +103,7 @@ TRAINING = (
     Fact("19.4", "a job that fails says why in /opt/ml/output/failure", "T", EXPECTED),
     Fact("19.5", "that text is at most 1024 characters, as the rest is cut", "T, SDK", EXPECTED),
     Fact("19.6", "the model it left is served", "T, H"),
-    Fact("19.7", "nothing of the image lies in /opt/ml", "T", EXPECTED),
+    Fact("19.7", "neither VOLUME nor WORKDIR of the image lies in /opt/ml", "T", EXPECTED),
     Fact("20.1", "runs with TRAINING_JOB_NAME, TRAINING_JOB_ARN and 100 variables set", "T, SDK"),
     Fact("21.1", "ends by itself within 120 s of SIGTERM", "T", EXPECTED),
     Fact("21.2", "leaves a model when it is stopped", "T", OPTIONAL),
@@ -113,7 +113,12 @@ TRAINING = (
 BATCH = (
     Fact("23.1", "starts and answers with the variables of batch transform set", "B"),
     Fact("23.2", "answers a line for each record", "B", EXPECTED),
-    Fact("23.3", "answers as many records as fit into the 6 MB that a job sends by default", "B, SDK", EXPECTED),
+    Fact(
+        "23.3",
+        "answers as many records as a job sends at a time: 6 MB of them, or what /execution-parameters names",
+        "B, SDK",
+        EXPECTED,
+    ),
     Fact("24.1", "GET /execution-parameters names its limits", "B, SDK", OPTIONAL),
     Fact("25", "time limits and retries of a transform job", "SDK", beyond="the job's settings, kept by SageMaker"),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import dropwhile, pairwise, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -50,11 +52,23 @@ def hears_signals(image: Image) -> Finding:
     """An ENTRYPOINT in shell form is told by its `sh -c`: the shell gets the signal, the program does not."""
     words = image.config.entrypoint or ()
     if not words:
-        return missed("there is none: SageMaker runs the image with the one word `serve`")
-    program = PurePosixPath(words[0]).name
-    if program in SHELLS and words[1:2] == ("-c",):
-        return missed(f"shell form: {' '.join(words)}"[:200])
-    return judged(program not in INITS, " ".join(words)[:200])
+        return passed("none: the program `serve` is started by itself")
+    told = " ".join(words)[:200]
+    return missed(f"shell form: {told}") if _is_shell(words) else judged(_name(words[0]) not in INITS, told)
+
+
+def _is_shell(words: Sequence[str]) -> bool:
+    """Whether a shell reads what to do from its words: `sh -c`, `bash -euxc`, `env A=b bash -o pipefail -c`."""
+    words = list(dropwhile(lambda word: _name(word) == "env" or "=" in word, words))
+    if not words or _name(words[0]) not in SHELLS:
+        return False
+    # up to the first word that is neither an option nor one's value: that is a script
+    options = takewhile(lambda pair: pair[1].startswith("-") or pair[0] in ("-o", "+o"), pairwise(words))
+    return any(re.fullmatch("-[a-z]*c[a-z]*", option) for _, option in options)
+
+
+def _name(program: str) -> str:
+    return PurePosixPath(program).name
 
 
 def leaves_root(image: Image) -> Finding:
@@ -63,6 +77,7 @@ def leaves_root(image: Image) -> Finding:
 
 
 def keeps_off_the_mount(image: Image) -> Finding:
+    """What is copied there, no engine tells."""
     places = [*(image.config.volumes or {}), image.config.working_dir or "/"]
     inside = [place for place in places if PurePosixPath(place).is_relative_to(MOUNT)]
     return judged(not inside, ", ".join(inside))

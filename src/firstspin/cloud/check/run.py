@@ -40,7 +40,7 @@ def check(target: Target, *, payloads: Payloads, progress: Progress | None = Non
     seen = _inspected(target)
     with tempfile.TemporaryDirectory(prefix="sagemaker-check-") as folder:
         stages = _served(target, payloads) if target.url else _played(target, payloads, Path(folder), say)
-        for number, finding in chain(seen, stages):
+        for number, finding in chain(stages, seen):
             findings[number] = finding
             say(f"{number} {finding.outcome}" + (f": {finding.detail}" if finding.detail else ""))
     return assemble(target.subject, findings)
