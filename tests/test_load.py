@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import socket
 import threading
@@ -43,40 +44,43 @@ class Time:
         self.now += seconds + self.oversleeps
 
 
-class Line(Executor):
-    """A server that answers one request after the other, beside whoever sends: it has its own now."""
+class Senders(Executor):
+    """So many, each beside the others and beside whoever plans: they have their own now."""
 
-    def __init__(self, time: Time) -> None:
-        self.time, self.free = time, 0.0
+    def __init__(self, time: Time, number: int) -> None:
+        self.time, self.free = time, [0.0] * number
 
     def submit(self, ask: Callable[..., Any], /, *words: Any, **named: Any) -> Future[Any]:
-        asked, self.time.now = self.time.now, max(self.time.now, self.free)
+        planned = self.time.now
+        self.time.now = max(planned, heapq.heappop(self.free))
         ask(*words, **named)
-        self.free, self.time.now = self.time.now, asked
+        heapq.heappush(self.free, self.time.now)
+        self.time.now = planned
         return Future()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        self.time.now = max(self.time.now, self.free)
+        self.time.now = max(self.time.now, *self.free)
 
 
 class Server:
-    """Takes so many seconds for each answer; the answers of some numbers are other than that."""
+    """Answers one after the other, unless `wide`, in so many seconds each; some numbers are other than that."""
 
-    def __init__(self, time: Time, seconds: float) -> None:
-        self.time, self.seconds = time, seconds
+    def __init__(self, time: Time, seconds: float, *, wide: bool = False) -> None:
+        self.time, self.seconds, self.wide, self.free = time, seconds, wide, 0.0
         self.stalls: dict[int, float] = {}
         self.fails: dict[int, str] = {}
         self.asked = 0
 
     def __call__(self, _: Payload) -> str:
-        self.time.now += self.stalls.get(self.asked, self.seconds)
+        begins = self.time.now if self.wide else max(self.time.now, self.free)
+        self.time.now = self.free = begins + self.stalls.get(self.asked, self.seconds)
         self.asked += 1
         return self.fails.get(self.asked - 1, "")
 
 
-def rig(server: Server, seed: int = 0) -> Rig:
+def rig(server: Server, seed: int = 0, senders: int = 10_000) -> Rig:
     time = server.time
-    return Rig(server, [BODY], np.random.default_rng(seed), time.clock, time.sleep, lambda: Line(time))
+    return Rig(server, [BODY], np.random.default_rng(seed), time.clock, time.sleep, lambda: Senders(time, senders))
 
 
 def real(send: load.Send, bodies: list[Payload]) -> Rig:
@@ -155,6 +159,14 @@ def test_a_machine_that_sends_too_late_does_not_blame_the_server() -> None:
     step = load.run(100, Plan(seconds=10), rig(Server(Time(oversleeps=0.06), 0.001)))
     assert step.limit is Limit.GENERATOR
     assert "this machine could not send more" in step.why
+
+
+def test_too_few_senders_for_answers_that_take_their_time_do_not_blame_the_server() -> None:
+    unhurried = Server(Time(), 0.4, wide=True)
+    step = load.run(1_600, Plan(promise=0.6, seconds=5, most=5_000), rig(unhurried, senders=500))
+    assert step.limit is Limit.GENERATOR
+    assert "none was free in time" in step.why
+    assert load.run(1_600, Plan(promise=0.6, seconds=5), rig(Server(Time(), 0.4, wide=True))).limit is None
 
 
 def test_a_server_that_would_be_late_anyway_is_blamed_by_a_late_machine_too() -> None:

@@ -110,6 +110,7 @@ def run(rate: float, plan: Plan, rig: Rig) -> Step:
     """Send at one rate until the time is over, or until it is plain that the rate does not hold."""
     moments = arrivals(rate, plan.seconds, rig.rng)
     took: list[float] = []  # what threads append to: an append is atomic
+    alone: list[float] = []
     slow: list[float] = []
     late: list[float] = []
     errors: list[str] = []
@@ -120,9 +121,12 @@ def run(rate: float, plan: Plan, rig: Rig) -> Step:
     def ask(moment: float, payload: Payload) -> None:
         if lost():
             return  # what waits behind a server that is overrun is not sent after all
+        asked = rig.clock()
         error = rig.send(payload)
-        seconds = rig.clock() - moment
+        answered = rig.clock()
+        seconds = answered - moment
         took.append(seconds)
+        alone.append(answered - asked)
         if error:
             errors.append(error)
         elif seconds > plan.promise:
@@ -141,7 +145,7 @@ def run(rate: float, plan: Plan, rig: Rig) -> Step:
     elapsed = rig.clock() - began
     done = len(took) / (elapsed if lost() else max(elapsed, plan.seconds))
     p50, p99, p99_late = quantile(took, 0.5), quantile(took, 0.99), quantile(late, 0.99)
-    limit, why = _judged(errors, p99, p99_late, plan.promise)
+    limit, why = _judged(errors, p99, quantile(alone, 0.99), p99_late, plan.promise)
     return Step(rate, done, p50, p99, p99_late, len(errors), limit, why)
 
 
@@ -159,7 +163,8 @@ def quantile(values: Sequence[float], q: float) -> float:
     return float(np.quantile(values, q, method="inverted_cdf"))
 
 
-def _judged(errors: Sequence[str], p99: float, late: float, promise: float) -> tuple[Limit | None, str]:
+def _judged(errors: Sequence[str], p99: float, alone: float, late: float, promise: float) -> tuple[Limit | None, str]:
+    """What gave way; `alone` is the p99 from when a sender was free."""
     if errors:
         return Limit.ERROR, f"an answer was not 2xx: {errors[0]}"
     if p99 <= promise:
@@ -168,6 +173,11 @@ def _judged(errors: Sequence[str], p99: float, late: float, promise: float) -> t
     if late > promise * LATE and p99 - 2 * late <= promise:
         return Limit.GENERATOR, (
             f"this machine could not send more: 1 request in 100 left {late * 1e3:.1f} ms late or later; "
+            "that is not the instance's limit"
+        )
+    if alone <= promise:
+        return Limit.GENERATOR, (
+            f"this machine could not send more: of its {THREADS} senders none was free in time; "
             "that is not the instance's limit"
         )
     return Limit.PROMISE, f"p99 was {p99 * 1e3:.1f} ms, over the promise of {promise * 1e3:g} ms"
