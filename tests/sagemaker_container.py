@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.chunks()
             return b"" if self.faulty("chunks") else body
         length = int(self.headers.get("Content-Length", 0))
-        if self.faulty("small bodies") and length > SMALL:
+        if length > {"small bodies": SMALL, "a megabyte": 1 << 20}.get(self.server.fault, length):
             self.close_connection = True
             return None
         body = self.rfile.read(length)
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         pages = {
             "/ping": self.ping,
             "/metrics": self.metrics,
-            "/execution-parameters": lambda: self.reply(200, json.dumps(PARAMETERS).encode()),
+            "/execution-parameters": lambda: self.reply(200, json.dumps(PARAMETERS | self.announced()).encode()),
         }
         if self.path in pages and not self.faulty("no " + self.path):
             pages[self.path]()
@@ -93,6 +93,10 @@ class Handler(BaseHTTPRequestHandler):
             self.show_models(self.path.removeprefix("/models").strip("/"))
         else:
             self.reply(404)
+
+    def announced(self) -> dict[str, object]:
+        single, small = self.faulty("single records"), self.faulty("a megabyte")
+        return ({"BatchStrategy": "SINGLE_RECORD"} if single else {}) | ({"MaxPayloadInMB": 1} if small else {})
 
     def ping(self) -> None:
         if self.faulty("slow ping") or (self.faulty("busy") and self.server.busy):
@@ -146,6 +150,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def invoke(self, body: bytes, word: str) -> None:
         time.sleep(SECONDS_AN_ANSWER.get(self.server.fault, 0))
+        time.sleep(body.count(b"\n") * 0.01 if self.faulty("slow records") else 0)
         given = self.headers.get("Content-Type", "")
         kind = given if self.faulty("exact type") else given.partition(";")[0]
         if self.faulty("any type") and kind not in (JSON, CSV, LINES):

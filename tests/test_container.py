@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,13 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
+from test_bundle import pack
 
 from firstspin import bundle
 from firstspin.cli import container
 from firstspin.cli.container import serving, train
+from firstspin.cloud.check import lifecycle
+from firstspin.cloud.check.client import Limits
+from firstspin.cloud.check.player import Target
 from firstspin.world import write_world
 
 BASE = Path("/opt/ml")
+ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()")
 ONLINE = "--largest-answer 6291456"
 
 
@@ -32,7 +38,7 @@ def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subproce
     """A training job on whatever lies in its channel."""
     prepared(base, json.dumps(hyperparameters or {}).encode())
     environment = os.environ | {"SAGEMAKER_BASE_DIR": str(base)}  # and as many threads as in the image
-    words = [sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()", "train"]
+    words = [*ENTRYPOINT, "train"]
     with (base / "log").open("wb") as log:
         return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
 
@@ -107,6 +113,39 @@ def test_a_job_that_is_stopped_while_it_tunes_goes_on_when_it_is_started_again(t
     assert after[: len(before)] == before
     assert f"tuning, {len(before)} tried" not in (tmp_path / "log").read_text()
     assert bundle.load(tmp_path / "model").predictor.name == "popularity"
+
+
+def test_a_stop_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "manifest.json").write_text("{}")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(container, "_leave", full)
+    assert container._stopped(tmp_path, tmp_path / "early") == 1
+    assert "No space left on device" in (failure(tmp_path) or "")
+
+
+def test_a_mistake_of_ours_names_its_kind_and_place_and_quotes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared(tmp_path, b"{}")
+    monkeypatch.setattr(container.pipeline, "train", lambda *_, **__: float("user-4711,female,17"))
+    assert train(tmp_path) == 1
+    assert failure(tmp_path) == "this is our mistake (ValueError); the log tells where"
+    log = capsys.readouterr().err
+    assert "container.py" in log
+    assert "4711" not in log
+
+
+def test_the_service_forks_before_numpy_has_threads(tmp_path: Path) -> None:
+    pack(tmp_path / "b")
+    image = Target(ENTRYPOINT, environment=os.environ, limits=Limits(ready=60))
+    with lifecycle.serving(image, tmp_path / "host", tmp_path / "b", {}) as host:
+        assert host.client is not None, host.failure
+        status = Path(f"/proc/{host.container.process.pid}/status").read_text()
+    assert "Threads:\t1\n" in status
 
 
 def test_a_job_that_is_stopped_before_it_has_read_says_so(tmp_path: Path) -> None:
@@ -217,6 +256,6 @@ def test_the_largest_instances_have_more_cores_than_workers_are_of_use() -> None
 
 
 def test_another_argument_is_wrong_usage() -> None:
-    words = [sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()", "evaluate"]
+    words = [*ENTRYPOINT, "evaluate"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "usage: firstspin-container train|serve\n")

@@ -25,6 +25,8 @@ import msgspec
 from firstspin import pipeline
 from firstspin.bundle import MANIFEST
 from firstspin.records import InputError, LabelRule
+from firstspin.service.supervisor import MOST_WORKERS
+from firstspin.service.wire import LARGEST_BODY
 
 CHANNEL: Final = "training"
 EARLY: Final = "early"
@@ -33,14 +35,11 @@ Number = TypeVar("Number", int, float)
 LONGEST_FAILURE: Final = 1024
 """SageMaker shows no more of output/failure."""
 
-MOST_WORKERS: Final = 64
-"""As many as the service takes; there are instances with more cores."""
-
-LARGEST: Final = str(6 << 20)
-"""Bytes of an answer that InvokeEndpoint hands on."""
-
 MOST_IN_BATCH: Final = 100
 """Megabytes, where a transform job sets no limit: SageMaker's own for all its concurrent requests."""
+
+ONLINE: Final = {"--largest-answer": str(LARGEST_BODY)}
+"""InvokeEndpoint hands on no more."""
 
 BATCH_SECONDS: Final = "600"
 """SageMaker's default for a request of batch transform."""
@@ -72,7 +71,7 @@ def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]
     else:
         told["--bundle"] = str(base / "model")
     told["--workers"] = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or str(min(cores, MOST_WORKERS))
-    told |= _in_batch(environment) if _yes(environment.get("SAGEMAKER_BATCH", "")) else {"--largest-answer": LARGEST}
+    told |= _in_batch(environment) if _yes(environment.get("SAGEMAKER_BATCH", "")) else ONLINE
     if (level := environment.get("SAGEMAKER_CONTAINER_LOG_LEVEL")) in LOG_LEVELS:
         told["--log-level"] = LOG_LEVELS[level]
     own = {name for name in told if f"FIRSTSPIN_{name[2:].replace('-', '_').upper()}" in environment}
@@ -110,7 +109,9 @@ def train(base: Path) -> int:
     except (InputError, OSError) as problem:
         return _fail(base, str(problem))
     except Exception as problem:
-        traceback.print_exc()
+        where = traceback.extract_tb(problem.__traceback__)
+        sys.stderr.write("".join(f"{frame.filename}:{frame.lineno} {frame.name}\n" for frame in where))
+        # never its text: that may quote a person's row
         return _fail(base, f"this is our mistake ({type(problem).__name__}); the log tells where")
     figures = card.figures[packed.manifest.predictor.model]
     for name in ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss"):
@@ -146,7 +147,10 @@ def _stopped(base: Path, early: Path) -> int:
     """Leave what there is, and give the exit status."""
     if not (early / MANIFEST).is_file():
         return _fail(base, "stopped before the tables were read")
-    _leave(early, base / "model")
+    try:
+        _leave(early, base / "model")
+    except OSError as problem:
+        return _fail(base, str(problem))
     sys.stderr.write("stopped: what is left is the business rule\n")
     sys.stderr.flush()
     return 0

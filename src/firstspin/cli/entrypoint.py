@@ -1,11 +1,12 @@
-"""The image's entrypoint. What SIGTERM does in a training job is settled here, before anything heavy is imported.
+"""The image's entrypoint: what must be settled before numpy is imported, and with it come its threads.
 
-numpy and LightGBM start threads when they are imported, and the kernel gives a signal to any thread that does not block
-it: a job would die of it, or as a container's first process never hear it. Threads inherit what is blocked before them.
+The kernel gives a signal to any thread that does not block it: a job would die of SIGTERM, or as a container's first
+process never hear it. Threads inherit what is blocked before them.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -18,4 +19,6 @@ def main() -> None:
     """Run as SageMaker runs it: one argument, train or serve."""
     if sys.argv[1:2] == ["train"]:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    else:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the service forks its workers, which threads don't bear
     container.main()

@@ -38,7 +38,7 @@ from firstspin.service.many_models import ManyModels, Stock
 from firstspin.service.metrics import Tallies
 from firstspin.service.sagemaker import further
 from firstspin.service.shelf import Shelf
-from firstspin.service.supervisor import TRIAL_SECONDS, Outside, Slot, Supervisor, listeners
+from firstspin.service.supervisor import MOST_WORKERS, TRIAL_SECONDS, Outside, Slot, Supervisor, listeners
 from firstspin.service.wire import LARGEST_BODY, MOST_INSTANCES
 from firstspin.service.worker import Manners, Order, Place, Worker
 
@@ -89,7 +89,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
     add("--connections", type=int, default=4096, help="connections a worker keeps open")
     add("--largest-body", type=int, default=LARGEST_BODY, help="bytes of a request's body")
-    add("--largest-answer", type=int, help="bytes of an answer; no limit if not given")
+    add("--largest-answer", type=int, help="bytes of an answer about several; no limit if not given")
     add("--most-newcomers", type=int, default=MOST_INSTANCES, help="newcomers in one request; 0 is no limit")
     add("--head-seconds", type=float, default=10.0, help="deadline for a request's headers")
     add("--body-seconds", type=float, default=30.0, help="deadline for a request's body")
@@ -106,8 +106,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.bundle is None and options.models is None:
         parser.error("the following argument is required: --bundle")
-    if not 1 <= options.workers <= 64:
-        parser.error("--workers takes a number from 1 to 64")
+    if not 1 <= options.workers <= MOST_WORKERS:
+        parser.error(f"--workers takes a number from 1 to {MOST_WORKERS}")
     if not 0 <= options.port <= 65_535:
         parser.error("--port takes a number from 0 to 65535")
     if options.events and not (options.events_secret or options.state):
@@ -278,6 +278,7 @@ def _kept(options: argparse.Namespace) -> KeptAnswers | None:
         time.monotonic_ns,
         first=options.scores_first,
         budget=options.scores_seconds,
+        least_age=options.least_age,
     )
 
 

@@ -29,6 +29,7 @@ from firstspin.service.worker import Order, Word
 
 log = logging.getLogger(__name__)
 
+MOST_WORKERS: Final = 64
 TRIAL_SECONDS: Final = 30.0
 WATCH_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 28.0  # SageMaker kills after 30
