@@ -26,6 +26,7 @@ import msgspec
 import pytest
 from stand_in_runtime import endpoint
 from test_bundle import pack
+from test_container import ENTRYPOINT
 from test_gateway import rest
 
 from firstspin import bundle
@@ -38,7 +39,6 @@ from firstspin.recommender import Recommender
 from firstspin.records import Registration
 from firstspin.service.wire import LARGEST_BODY, Encoding, Reader, Refusal
 
-ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()")
 PORTION = 2_000
 PICKS = (*made_people.GENRES, "ROCK", " rock", "R&B, soul", 'the "real" thing', "日本の音楽", "Nobody's")
 COUNTRIES = (None, "US", "se", "Côte d'Ivoire", "XX", "NA", "NULL")

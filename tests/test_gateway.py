@@ -317,6 +317,15 @@ def test_an_event_that_nobody_should_send_is_refused_too(gateway: Gateway, endpo
     assert endpoint.asked == []
 
 
+def test_a_load_balancer_is_sent_no_more_than_it_takes(gateway: Gateway, endpoint: Endpoint) -> None:
+    endpoint.moods = ["missing"]
+    many = json.dumps({"instances": [{}] * 1_500})
+    assert gateway(rest(many))["statusCode"] == 200
+    reply = gateway(balancer(many))
+    assert (reply["statusCode"], json.loads(reply["body"])["error"]["code"]) == (413, "answer_too_large")
+    assert gateway(balancer(" " * 1_000_001))["statusCode"] == 413
+
+
 @pytest.mark.parametrize("mood", ["well", "missing"])
 def test_a_load_balancer_that_lists_headers_is_answered_in_lists(
     gateway: Gateway, endpoint: Endpoint, mood: str
@@ -470,6 +479,13 @@ class TestWithKeptAnswers:
         answer = answered(gateway(of_user("u1")))
         assert (answer["source"], answer["model"]) == ("batch", "3f2a9c1b")
         assert answer["genres"][0] == {"genre": "Classical", "probability": 0.6}
+
+    def test_who_is_under_age_gets_nothing_that_may_be_made_of_age_and_gender(
+        self, gateway: Gateway, endpoint: Endpoint
+    ) -> None:
+        endpoint.moods = ["missing"]
+        young = of_user("u1") | {"body": '{"age": 9, "genres": ["Rock"]}'}
+        assert answered(gateway(young))["source"] == "rule"
 
     def test_the_endpoint_comes_first_and_the_rule_last(self, gateway: Gateway, endpoint: Endpoint) -> None:
         assert answered(gateway(of_user("u1")))["source"] == "model"

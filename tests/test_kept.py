@@ -30,7 +30,7 @@ from firstspin.service.answers import Answers
 from firstspin.service.app import App
 from firstspin.service.kept import FAILURES, PAUSE, KeptAnswers
 from firstspin.service.ledger import Ledger
-from firstspin.service.worker import load
+from firstspin.service.worker import Manners, load
 
 BATCH = Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch")
 HASTY = 0.02
@@ -114,6 +114,13 @@ def test_before_there_is_a_model_who_is_known_gets_genres_and_no_station(memory:
     assert (reply["model"], reply["source"], reply["genres"][0]["genre"]) == ("another0", "batch", "Classical")
     assert "stations" not in reply
     assert source(app, "nobody") == "no-model"
+
+
+def test_who_is_under_age_gets_nothing_that_may_be_made_of_age_and_gender(folder: Path, memory: Memory) -> None:
+    made = new_app(kept=KeptAnswers(lambda: memory, lambda: 0, first=True, budget=5, least_age=16))
+    made.serve(load(folder, Manners(least_age=16)))
+    assert source(made, "u1", age=14) == "under-age"
+    assert (source(made, "u1", age=16), memory.asked) == ("batch", 1)
 
 
 def test_case_33_what_another_bundle_answered_and_what_nobody_can_read_is_counted_and_left_aside(

@@ -16,7 +16,7 @@ import boto3
 import pytest
 from stand_in_runtime import endpoint, runtime_api
 from stand_in_sagemaker import control_plane, moto_server
-from test_container import start
+from test_container import ENTRYPOINT, start
 from test_gateway import rest
 from test_lambda_handler import function
 
@@ -30,7 +30,6 @@ from firstspin.cloud.endpoint import serving
 from firstspin.cloud.package import package
 from firstspin.world import write_world
 
-ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()")
 HOSTING = rollout.Hosting("firstspin:1", "arn:aws:iam::123456789012:role/firstspin-serves", "ml.c5.large")
 NEWCOMERS = {
     ("--age", "31", "--gender", "female", "--country", "US", "--genres", "Rock|Jazz"): (

@@ -313,15 +313,17 @@ def score(
     top: int | None = None,
     *,
     now: datetime,
+    least_age: int | None = None,
     skip_bad_rows: bool = False,
     progress: evaluate.Progress = silent,
 ) -> tuple[int, dict[str, int]]:
     """Answer every registration of a file, in order; the number written and the rows skipped by reason.
 
     `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
-    the bundle and `now`.
+    the bundle and `now`. Who is younger than `least_age` (None: as the service has it) is answered by the rule.
     """
-    answering = recommender.Recommender(bundle.load(path))
+    least = recommender.LEAST_AGE if least_age is None else least_age
+    answering = recommender.Recommender(bundle.load(path), least)
     sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S%f}")
     extra = answering.bundle.manifest.extra
     with _workspace() as workspace:

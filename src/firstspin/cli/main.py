@@ -50,7 +50,9 @@ Extra = Annotated[str, typer.Option(help="Further columns of the registrations t
 Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,gender.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=2**31 - 1)]
+Seed = Annotated[
+    int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=pipeline.LARGEST_SEED)
+]
 Port = Annotated[int, typer.Option(help="Port to listen on.")]
 GapDays = Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)]
 WindowDays = Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)]
@@ -241,12 +243,22 @@ def score(
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
     out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
     top: Annotated[int, typer.Option(help="How many genres a user; the service shows five.", min=1)] = SHOWN_GENRES,
+    least_age: Annotated[
+        int | None, typer.Option(help="Under it, age and gender are not used, as in `serve` (13).", min=0, max=120)
+    ] = None,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Answer every registration of a file."""
     with terminal.progress("scoring") as progress:
         written, ignored = pipeline.score(
-            bundle, registrations, out, top, now=datetime.now(UTC), skip_bad_rows=skip_bad_rows, progress=progress
+            bundle,
+            registrations,
+            out,
+            top,
+            now=datetime.now(UTC),
+            least_age=least_age,
+            skip_bad_rows=skip_bad_rows,
+            progress=progress,
         )
     terminal.counted("left out", ignored)
     terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)

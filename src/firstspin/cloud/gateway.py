@@ -15,7 +15,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -26,9 +26,9 @@ import msgspec
 from msgspec.structs import replace
 
 from firstspin import bundle
-from firstspin.cloud.stores import DynamoScores
+from firstspin.cloud.stores import DynamoScores, Scores
 from firstspin.recommender import Recommender
-from firstspin.records import MAX_TEXT, GenreChance, Kept, Ranking, Recommendation
+from firstspin.records import MAX_TEXT, GenreChance, Kept, Ranking, Recommendation, Registration
 from firstspin.service import wire
 from firstspin.service.wire import Asked, Encoding, Reader, Refusal
 from firstspin.tables import PICK_SEPARATOR
@@ -44,8 +44,11 @@ SHARES: Final = TRIES + 1
 THREADS: Final = 8
 """Calls that hang beyond their time, before the gateway goes straight to the fallback."""
 
-LONG: Final = 1_000_000
-"""Bytes of an answer from which on its length as Lambda counts it, quotes and backslashes escaped, is looked at."""
+LARGEST_BALANCED: Final = 1_000_000
+"""Bytes that a load balancer takes of a Lambda, and gives it."""
+
+LONGEST_ESCAPE: Final = 6
+"""Bytes that a character of an answer has at most where Lambda counts it, as in \\u00e9."""
 
 FALLBACK: Final = "rule"
 ROUTE: Final = "/invocations"
@@ -53,7 +56,7 @@ USER: Final = "x-firstspin-user"
 HOPELESS: Final = frozenset(
     {
         "AccessDeniedException",
-        "Malformed",
+        "MalformedAnswer",
         "ModelNotReadyException",
         "ThrottlingException",
         "ValidationError",
@@ -65,7 +68,7 @@ HOPELESS: Final = frozenset(
 Found = TypeVar("Found")
 
 
-class Malformed(Exception):
+class MalformedAnswer(Exception):
     """The endpoint answered, but not what was asked."""
 
 
@@ -76,13 +79,6 @@ class Runtime(Protocol):
         """Ask the endpoint."""
 
 
-class KeptAnswers(Protocol):
-    """The one verb we use of a store of batch answers."""
-
-    def get(self, user_id: str) -> Kept | None:
-        """The answer kept for a user."""
-
-
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """One Lambda: `endpoint` by name, `budget` in seconds for everything that goes over the network."""
@@ -91,7 +87,7 @@ class Gateway:
     endpoint: str
     fallback: Recommender
     reader: Reader
-    scores: KeptAnswers | None = None
+    scores: Scores | None = None
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
 
@@ -111,7 +107,8 @@ class Gateway:
             encoding, body, user = _request(event)
             asked = self.reader.read(body, encoding)
             answer = self._by_endpoint(body, asked)
-            return _reply(200, encoding.value, self._by_fallback(asked, user) if answer is None else answer)
+            answer = self._by_fallback(asked, user) if answer is None else answer
+            return _reply(200, encoding.value, answer, event.largest)
         except Refusal as refusal:
             return _refused(refusal)
 
@@ -135,10 +132,14 @@ class Gateway:
         return bytes(answer["Body"].read())
 
     def _by_fallback(self, asked: Asked, user: str) -> bytes:
-        kept = self._kept(user) if user and len(asked.registrations) == 1 else None
+        kept = self._kept(user) if user and self._may_be_kept(asked.registrations) else None
         _log("fell_back", source=kept.ranking.source if kept else FALLBACK)
         rankings = [kept.ranking] if kept else [self.fallback.by_rule(one, FALLBACK) for one in asked.registrations]
         return self._written(asked, rankings, kept.model if kept else self.fallback.bundle.id)
+
+    def _may_be_kept(self, registrations: Sequence[Registration]) -> bool:
+        """Of one, and old enough: a kept answer may have been made of an age and gender that are not to be used."""
+        return len(registrations) == 1 and self.fallback.source(registrations[0]) != "under-age"
 
     def _kept(self, user: str) -> Kept | None:
         if self.scores is None:
@@ -174,6 +175,7 @@ class _Http(msgspec.Struct):
 
 class _Context(msgspec.Struct):
     http: _Http | None = None
+    elb: object = None
 
 
 class _Event(msgspec.Struct, rename="camel"):
@@ -192,6 +194,11 @@ class _Event(msgspec.Struct, rename="camel"):
     def in_lists(self) -> bool:
         """Whether it comes from a load balancer that lists the values of a header, and takes no answer that doesn't."""
         return self.headers is None and self.multi_value_headers is not None
+
+    @property
+    def largest(self) -> int:
+        """Bytes that may come, and go back."""
+        return LARGEST_BALANCED if self.request_context and self.request_context.elb else wire.LARGEST_BODY
 
     def by_name(self) -> dict[str, str]:
         """The headers by their names in lower case; of several values the last counts."""
@@ -224,19 +231,19 @@ def _body(event: _Event) -> bytes:
         body = base64.b64decode(text, validate=True) if event.is_base64_encoded else text.encode()
     except ValueError:  # no base64, or a lone surrogate
         raise Refusal(400, "malformed", "the body can't be read") from None
-    if len(body) > wire.LARGEST_BODY:
-        raise Refusal(413, "body_too_large", f"at most {wire.LARGEST_BODY} bytes")
+    if len(body) > event.largest:
+        raise Refusal(413, "body_too_large", f"at most {event.largest} bytes")
     return body
 
 
 def _check(answer: bytes, asked: Asked) -> None:
-    """Raise Malformed unless this answers everyone asked about; it goes on to the caller as it came."""
+    """Raise MalformedAnswer unless this answers everyone asked about; it goes on to the caller as it came."""
     try:
         found = _number_answered(answer, asked)
     except (msgspec.MsgspecError, csv.Error, ValueError, RecursionError):
-        raise Malformed from None
+        raise MalformedAnswer from None
     if found != len(asked.registrations):
-        raise Malformed
+        raise MalformedAnswer
 
 
 def _number_answered(answer: bytes, asked: Asked) -> int:
@@ -250,7 +257,7 @@ def _number_answered(answer: bytes, asked: Asked) -> int:
         return len([_ONE(line) for line in answer.splitlines()])
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     if not all(map(_is_answer, rows)):
-        raise Malformed
+        raise MalformedAnswer
     return len(rows)
 
 
@@ -279,9 +286,9 @@ _ONE: Final = msgspec.json.Decoder(_Answer).decode
 _SEVERAL: Final = msgspec.json.Decoder(_Predictions).decode
 
 
-def _reply(status: int, content_type: str, body: bytes) -> dict[str, Any]:
+def _reply(status: int, content_type: str, body: bytes, largest: int = wire.LARGEST_BODY) -> dict[str, Any]:
     text = body.decode()
-    if len(body) > LONG and len(json.dumps(text)) > wire.LARGEST_BODY:
+    if len(body) > largest // LONGEST_ESCAPE and len(json.dumps(text)) > largest:
         raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
     return {
         "statusCode": status,

@@ -72,8 +72,7 @@ class Policy:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and what else is to be had.
 
     `further` answers further paths; `report` is the study that led to the model, as a page; `kept` are the answers of
-    batch, for users. An answer of more than
-    `largest_answer` bytes is refused.
+    batch, for users. An answer about several of more than `largest_answer` bytes is refused.
     """
 
     without_model: bool = False
@@ -209,9 +208,10 @@ class App:
         ledger = self._policy.ledger
         answering = Assigned(serving.answering, ledger) if ledger else serving.answering
         reply = self._answered(request, serving, serving.reader_of_users, answering)
-        if self._policy.kept is None or not isinstance(reply, Asking) or (ledger and ledger.takes(_user(reply))):
+        kept = self._policy.kept
+        if kept is None or not isinstance(reply, Asking) or not kept.serves(reply.registration):
             return reply
-        return self._with_kept(reply, self._policy.kept)
+        return reply if ledger and ledger.takes(_user(reply)) else self._with_kept(reply, kept)
 
     async def _with_kept(self, one: Asking, kept: KeptAnswers) -> Reply:
         """What batch kept for this user: before the model's own answer, or where the model has none."""
@@ -252,7 +252,9 @@ class App:
         if asked.alone:
             return Asking(answering, asked.registrations[0], read)
         if len(asked.registrations) <= AT_ONCE:
-            return Reply(200, join(self._several(answering, asked), asked), asked.encoding.encode())
+            body = join(self._several(answering, asked), asked)
+            self._check_length(len(body))
+            return Reply(200, body, asked.encoding.encode())
         return self._many(answering, asked)
 
     def _answer_together(self, asking: Sequence[Asking]) -> list[Reply]:
@@ -298,10 +300,13 @@ class App:
             await sleep(0)  # whoever asks about one newcomer comes first
             answers = self._several(answering, Asked(asked.registrations[start : start + AT_ONCE], asked.encoding))
             size += sum(map(len, answers)) + len(answers)
-            if size > self._policy.largest_answer:
-                raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
+            self._check_length(size)
             parts += answers
         return Reply(200, join(parts, asked), asked.encoding.encode())
+
+    def _check_length(self, size: int) -> None:
+        if size > self._policy.largest_answer:
+            raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
 
     def _now_serving(self) -> Serving:
         if self._serving is not None:

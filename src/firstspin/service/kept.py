@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Final, Protocol
 
-from firstspin.records import Kept
+from firstspin.recommender import LEAST_AGE
+from firstspin.records import Kept, Registration
 
 FAILURES: Final = 5
 PAUSE: Final = 5_000_000_000
@@ -31,18 +32,29 @@ class Store(Protocol):
 class KeptAnswers:
     """What a store keeps, each answer within `budget` seconds; `first` says whether it goes before the model's own.
 
+    Who is younger than `least_age` gets none: it may have been made of the age and gender that are not to be used.
     `open_store` is called by the first who asks, and again until it succeeds; `now` gives nanoseconds that only grow.
     """
 
     def __init__(
-        self, open_store: Callable[[], Store], now: Callable[[], int], *, first: bool = False, budget: float = 0.05
+        self,
+        open_store: Callable[[], Store],
+        now: Callable[[], int],
+        *,
+        first: bool = False,
+        budget: float = 0.05,
+        least_age: int = LEAST_AGE,
     ) -> None:
-        self.first = first
+        self.first, self._least_age = first, least_age
         self._open, self._now, self._budget = open_store, now, budget
         self._store: Store | None = None
         self._opening = Lock()
         self._failures, self._paused_until = 0, 0
         self._threads = ThreadPoolExecutor(THREADS, "kept")
+
+    def serves(self, registration: Registration) -> bool:
+        """Whether this newcomer may be answered from here."""
+        return registration.age is None or registration.age >= self._least_age
 
     async def get(self, user_id: str) -> tuple[Kept | None, str]:
         """The answer, if there is one, and for the count how it went: found, none, malformed, failed or paused."""
