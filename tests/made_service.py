@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,3 +141,84 @@ def _more(connection: socket.socket) -> bytes:
     if not more:
         raise ConnectionResetError("the service closed the connection")
     return more
+
+
+QUICK = ("--drain-delay", "0.2")
+
+
+def point(link: Path, to: Path) -> None:
+    beside = link.with_name("beside")
+    beside.symlink_to(to)
+    beside.replace(link)
+
+
+def workers(service: Service) -> list[int]:
+    """The process ids of the children."""
+    told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(service.process.pid)], capture_output=True, text=True)
+    return [int(line) for line in told.stdout.split()]
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "this never came true"
+        time.sleep(0.02)
+
+
+class Callers:
+    """Clients that ask without pause on connections they keep, and count what they get."""
+
+    def __init__(self, service: Service, number: int = 4, requests_a_connection: int = 1 << 60) -> None:
+        self._service, self._number = service, number
+        self._requests_a_connection = requests_a_connection
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    @contextmanager
+    def calling(self) -> Iterator[Callers]:
+        self._end = threading.Event()
+        threads = [threading.Thread(target=self._call) for _ in range(self._number)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._end.set()
+            for thread in threads:
+                thread.join()
+
+    def _call(self) -> None:
+        asked = request("POST", "/invocations", b'{"age":31,"genres":["Rock"]}')
+        connection, sent = self._service.connect(), 0
+        while not self._end.is_set():
+            try:
+                status, headers, body = exchange(connection, asked)
+            except OSError as problem:
+                self.failures.append(type(problem).__name__)
+                status, headers = 0, {"connection": "close"}
+            if status == 200:
+                self.answers[json.loads(body)["model"]] += 1
+            elif status:
+                self.failures.append(str(status))
+            sent += 1
+            if headers.get("connection") == "close" or sent % self._requests_a_connection == 0:
+                connection.close()
+                try:
+                    connection = self._service.connect()
+                except OSError:
+                    return
+        connection.close()
+
+
+def admin(service: Service, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, object]]:
+    """An order to the admin port, and what it says."""
+    port = next(line["port"] for line in service.lines() if line["event"] == "admin port")
+    with service.connect(port) as connection:
+        status, _, body = exchange(connection, request(method, path, body, connection="close", **headers))
+    return status, json.loads(body)
+
+
+def resident(pid: int) -> float:
+    """Megabytes in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024

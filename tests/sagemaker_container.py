@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -262,6 +264,20 @@ def main() -> int:
     options = parser.parse_args()
     base = Path(os.environ["SAGEMAKER_BASE_DIR"])
     return serve(base, options.port, options.fault) if options.verb == "serve" else train(base, options.fault)
+
+
+@contextmanager
+def up(fault: str = "", *, many: bool = False) -> Iterator[Server]:
+    """The container's server in a thread of this process."""
+    server = Server(0, fault=fault, word="hello", many=many)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 if __name__ == "__main__":

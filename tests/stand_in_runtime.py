@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 ERRORS = {
@@ -187,3 +191,29 @@ def runtime_api() -> Iterator[RuntimeApi]:
         server.events.put(None)
         server.shutdown()
         server.server_close()
+
+
+HANDLER = "firstspin.cloud.lambda_handler.handler"
+
+
+@contextmanager
+def function(api: RuntimeApi, endpoint: Endpoint, bundle: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A container of the function, waiting for events; killed at the end."""
+    environment = os.environ | {
+        "AWS_LAMBDA_RUNTIME_API": api.address,
+        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": endpoint.url,
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "FIRSTSPIN_ENDPOINT": "newcomers",
+        "FIRSTSPIN_BUNDLE": str(bundle),
+        "FIRSTSPIN_BUDGET": "3",
+        **more,
+    }
+    command = [sys.executable, "-m", "awslambdaric", HANDLER]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    with process:
+        yield process
+        process.kill()

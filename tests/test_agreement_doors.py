@@ -24,10 +24,10 @@ from typing import Any
 import made_people
 import msgspec
 import pytest
+from gateway_events import rest
+from made_bundles import pack
 from stand_in_runtime import endpoint
-from test_bundle import pack
-from test_container import ENTRYPOINT
-from test_gateway import rest
+from training_job import ENTRYPOINT
 
 from firstspin import bundle
 from firstspin.cloud.check import batch, lifecycle

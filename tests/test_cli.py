@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +13,8 @@ import made_people
 import made_tables
 import pyarrow.parquet as pq
 import pytest
-from test_bundle import pack, pack_with_further_fields
+from command_line import failed, firstspin
+from made_bundles import pack, pack_with_further_fields
 
 from firstspin import bundle, pipeline
 from firstspin.cli import ledger
@@ -24,19 +23,6 @@ from firstspin.figures import Figure, Lift
 from firstspin.recommender import Recommender
 from firstspin.records import Registration
 from firstspin.scorecard import Scorecard
-
-
-def firstspin(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "firstspin", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def failed(*words: object) -> str:
-    """The one line of a command that fails."""
-    done = firstspin(*words)
-    assert done.returncode == 1, done
-    assert "Traceback" not in done.stderr
-    return done.stderr.rstrip("\n")
 
 
 @pytest.fixture(scope="module")

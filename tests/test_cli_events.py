@@ -15,13 +15,13 @@ from pathlib import Path
 import made_people
 import pyarrow.parquet as pq
 import pytest
+from command_line import failed, firstspin
+from made_bundles import pack
 from made_events import NOON, SECRET, click, shown
+from made_experiments import PLAN
 from made_service import exchange, request, serving
 from private_postgres import cluster, missing
 from stand_in_firehose import firehose
-from test_bundle import pack
-from test_cli import failed, firstspin
-from test_v1 import PLAN
 
 from firstspin import bundle, erased, ingest, pipeline
 from firstspin.experiment.database import Database, write

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from test_cli import failed, firstspin
+from command_line import failed, firstspin
 
 
 @pytest.fixture(scope="module")

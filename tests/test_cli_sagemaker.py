@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import sagemaker_container
-from test_bundle import pack
-from test_sagemaker_check import up
+from command_line import sagemaker
+from made_bundles import pack
+from sagemaker_container import up
 
 from firstspin.cloud.check import player
-
-
-def sagemaker(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "firstspin", "sagemaker", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def payloads(folder: Path) -> list[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from test_simulation_client import asked
+from served_handler import asked
 
 from firstspin.service.connection import Reply, Request
 from firstspin.simulation.client import get

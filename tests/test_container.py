@@ -7,12 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from test_bundle import pack
+from made_bundles import pack
+from training_job import ENTRYPOINT, prepared, start
 
 from firstspin import bundle
 from firstspin.cli import container
@@ -23,24 +23,7 @@ from firstspin.cloud.check.player import Target
 from firstspin.world import write_world
 
 BASE = Path("/opt/ml")
-ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()")
 ONLINE = "--largest-answer 6291456"
-
-
-def prepared(base: Path, hyperparameters: bytes) -> None:
-    """The folders that SageMaker makes."""
-    for name in ("input/config", "input/data/training", "model", "output/data", "checkpoints"):
-        (base / name).mkdir(parents=True, exist_ok=True)
-    (base / "input/config/hyperparameters.json").write_bytes(hyperparameters)
-
-
-def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """A training job on whatever lies in its channel."""
-    prepared(base, json.dumps(hyperparameters or {}).encode())
-    environment = os.environ | {"SAGEMAKER_BASE_DIR": str(base)}  # and as many threads as in the image
-    words = [*ENTRYPOINT, "train"]
-    with (base / "log").open("wb") as log:
-        return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
 
 
 def until_said(job: subprocess.Popen[bytes], base: Path, words: str) -> None:

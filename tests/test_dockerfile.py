@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_sagemaker_check import up
+from sagemaker_container import up
 
 from firstspin.cloud.check import image, player
 from firstspin.cloud.check.report import Outcome

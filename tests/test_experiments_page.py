@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from made_app import ask, new_app
+from made_experiments import HALVES, PLAN, SECRET
 from msgspec import structs
-from test_service import ask, new_app
-from test_v1 import HALVES, PLAN, SECRET
 
 from firstspin.experiment.events import Exposure
 from firstspin.experiment.store import Limits, Store, open_store

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bundle import pack
+from made_bundles import pack
 
 from firstspin import explain
 from firstspin.recommender import Recommender

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_service import Service, request, serving
-from test_bundle import pack
-from test_operate import Callers, admin, until, workers
-from test_v1 import PLAN
+from made_bundles import pack
+from made_experiments import PLAN
+from made_service import Callers, Service, admin, request, resident, serving, until, workers
 
 from firstspin.experiment.events import read_secret
 from firstspin.experiment.plan import freeze
@@ -384,12 +383,6 @@ def test_case_9_what_is_refused_for_its_size_takes_no_memory(whole: tuple[Servic
                 connection.sendall(b"10000\r\n" + b" " * 65_536 + b"\r\n")
     assert service.recommend(age=31)
     assert resident(pid) < before + 40  # of the 200 MB sent
-
-
-def resident(pid: int) -> float:
-    """Megabytes in memory."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
 def test_case_50_ping_is_answered_while_every_connection_asks_about_thousands(whole: tuple[Service, Path]) -> None:

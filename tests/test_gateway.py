@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -16,12 +15,12 @@ from typing import Any
 import boto3
 import msgspec
 import pytest
+from gateway_events import BODY, balancer, http_api, of_user, rest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
-from test_bundle import pack
 
 from firstspin import bundle
 from firstspin.cloud.gateway import Gateway, from_environment
@@ -31,7 +30,6 @@ from firstspin.records import Kept, Ranking, Registration
 from firstspin.service import wire
 from firstspin.service.wire import Reader
 
-BODY = '{"age": 31, "gender": "female", "genres": ["Rock"]}'
 TABLE_WORDS = {
     "KeySchema": [
         {"AttributeName": "user_id", "KeyType": "HASH"},
@@ -45,13 +43,6 @@ TABLE_WORDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gateway") / "b"
-    pack(folder)
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Lambda's environment tells boto3."""
@@ -61,8 +52,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def endpoint(bundle_folder: Path) -> Iterator[Endpoint]:
-    answers = Recommender(bundle.load(bundle_folder))
+def endpoint(folder: Path) -> Iterator[Endpoint]:
+    answers = Recommender(bundle.load(folder))
     reader = Reader()
 
     def answer(body: bytes, content_type: str) -> bytes:
@@ -76,8 +67,8 @@ def endpoint(bundle_folder: Path) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def environment(bundle_folder: Path) -> dict[str, str]:
-    return {"FIRSTSPIN_ENDPOINT": "newcomers", "FIRSTSPIN_BUNDLE": str(bundle_folder)}
+def environment(folder: Path) -> dict[str, str]:
+    return {"FIRSTSPIN_ENDPOINT": "newcomers", "FIRSTSPIN_BUNDLE": str(folder)}
 
 
 @pytest.fixture
@@ -92,40 +83,6 @@ def hasty(endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest.M
     """For those who wait in vain."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
     return from_environment(environment | {"FIRSTSPIN_BUDGET": "0.6"})
-
-
-def rest(body: str = BODY, **changed: Any) -> dict[str, Any]:
-    """An event of a REST API (payload 1.0)."""
-    headers = {"Content-Type": "application/json"}
-    return {"httpMethod": "POST", "path": "/prod/invocations", "headers": headers, "body": body} | changed
-
-
-def http_api(body: str = BODY) -> dict[str, Any]:
-    """An event of an HTTP API (payload 2.0), its body in base64."""
-    return {
-        "version": "2.0",
-        "rawPath": "/invocations",
-        "requestContext": {"http": {"method": "POST"}},
-        "headers": {"content-type": "application/json"},
-        "body": base64.b64encode(body.encode()).decode(),
-        "isBase64Encoded": True,
-    }
-
-
-def balancer(body: str = BODY, content_type: str = "application/json") -> dict[str, Any]:
-    """An event of a load balancer that lists the values of each header."""
-    return {
-        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/g/1"}},
-        "httpMethod": "POST",
-        "path": "/invocations",
-        "multiValueHeaders": {"content-type": ["image/png", content_type], "accept": []},
-        "body": body,
-        "isBase64Encoded": False,
-    }
-
-
-def of_user(user: str) -> dict[str, Any]:
-    return rest(headers={"Content-Type": "application/json", "X-Firstspin-User": user})
 
 
 def answer_of(genres: str) -> bytes:
@@ -365,10 +322,8 @@ class Repeating:
         raise ConnectionError(words["Body"])
 
 
-def test_whatever_the_event_it_is_answered_and_not_repeated(
-    bundle_folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    gateway = Gateway(Repeating(), "newcomers", Recommender(bundle.load(bundle_folder)), Reader())
+def test_whatever_the_event_it_is_answered_and_not_repeated(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = Gateway(Repeating(), "newcomers", Recommender(bundle.load(folder)), Reader())
 
     @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
     @given(EVENTS)
@@ -393,8 +348,8 @@ class Answering:
         return {"Body": io.BytesIO(self.answer)}
 
 
-def test_whatever_the_endpoint_answers_the_newcomer_gets_genres(bundle_folder: Path) -> None:
-    fallback = Recommender(bundle.load(bundle_folder))
+def test_whatever_the_endpoint_answers_the_newcomer_gets_genres(folder: Path) -> None:
+    fallback = Recommender(bundle.load(folder))
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.binary() | st.text(alphabet='ab,|"\n\r 01.5').map(str.encode), st.sampled_from(list(wire.Encoding)))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_bundles import pack
+from made_experiments import PLAN
 from made_service import Service, serving
-from test_bundle import pack
-from test_v1 import PLAN
 
 from firstspin.experiment.plan import freeze
 

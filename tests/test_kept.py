@@ -14,11 +14,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_service import serving
-from test_bundle import pack
-from test_operate import QUICK
-from test_service import NOW, Broken, ask, new_app
-from test_v1 import HALVES, SECRET
+from made_app import NOW, Broken, ask, new_app
+from made_experiments import HALVES, SECRET
+from made_service import QUICK, serving
 
 from firstspin import bundle, pipeline
 from firstspin.cloud.stores import Malformed
@@ -52,13 +50,6 @@ class Memory:
         if self.problem:
             raise self.problem
         return self.answers.get(user_id)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tmp_path_factory.mktemp("bundle") / "b"
-    pack(made)
-    return made
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from made_bundles import pack
 from made_events import SECRET
 from made_service import Service, exchange, kill_group, request, serving
-from test_bundle import pack
 
 SENDERS, BATCH = 4, 20
 

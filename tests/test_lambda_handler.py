@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import pytest
-from stand_in_runtime import Endpoint, RuntimeApi, runtime_api
+from gateway_events import BODY, http_api, of_user, rest
 from stand_in_runtime import endpoint as running_endpoint
-from test_bundle import pack
-from test_gateway import BODY, http_api, of_user, rest
+from stand_in_runtime import function, runtime_api
 
 from firstspin import bundle
 from firstspin.recommender import Recommender
 from firstspin.records import Registration
-
-HANDLER = "firstspin.cloud.lambda_handler.handler"
-
-
-@pytest.fixture(scope="module")
-def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lambda") / "b"
-    pack(folder)
-    return folder
-
-
-@contextmanager
-def function(api: RuntimeApi, endpoint: Endpoint, bundle_folder: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A container of the function, waiting for events; killed at the end."""
-    environment = os.environ | {
-        "AWS_LAMBDA_RUNTIME_API": api.address,
-        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": endpoint.url,
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "FIRSTSPIN_ENDPOINT": "newcomers",
-        "FIRSTSPIN_BUNDLE": str(bundle_folder),
-        "FIRSTSPIN_BUDGET": "3",
-        **more,
-    }
-    command = [sys.executable, "-m", "awslambdaric", HANDLER]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    with process:
-        yield process
-        process.kill()
 
 
 def ended(process: subprocess.Popen[str]) -> str:
@@ -66,12 +28,12 @@ def recommended(folder: Path) -> bytes:
     return msgspec.json.encode(Recommender(bundle.load(folder)).recommend(asked))
 
 
-def test_one_container_answers_both_shapes_good_days_and_bad(bundle_folder: Path) -> None:
-    expected = recommended(bundle_folder)
+def test_one_container_answers_both_shapes_good_days_and_bad(folder: Path) -> None:
+    expected = recommended(folder)
     with (
         runtime_api() as api,
         running_endpoint(lambda *_: expected) as endpoint,
-        function(api, endpoint, bundle_folder) as process,
+        function(api, endpoint, folder) as process,
     ):
         for event in (rest(), http_api()):
             kind, reply = api.invoke(event)

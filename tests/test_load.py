@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from command_line import sagemaker
+from made_bundles import pack
 from made_service import serving
+from sagemaker_container import up
 from stand_in_runtime import endpoint
-from test_bundle import pack
-from test_cli_sagemaker import sagemaker
-from test_sagemaker_check import up
 
 from firstspin.cloud import load, senders
 from firstspin.cloud.check.payloads import Payload

@@ -11,9 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from made_service import Service, serving
-from test_bundle import pack
-from test_operate import until, workers
+from made_bundles import pack
+from made_service import Service, serving, until, workers
 
 from firstspin import bundle
 from firstspin.recommender import Recommender

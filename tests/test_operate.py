@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_service import Service, exchange, request, serving, wait_until_ready
-from test_bundle import DAMAGE, pack
-
-QUICK = ("--drain-delay", "0.2")
+from made_bundles import DAMAGE, pack
+from made_service import (
+    QUICK,
+    Callers,
+    Service,
+    admin,
+    exchange,
+    point,
+    request,
+    serving,
+    until,
+    wait_until_ready,
+    workers,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,70 +45,6 @@ def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
     link = tmp_path / "current"
     link.symlink_to(bundles[0])
     return link
-
-
-def point(link: Path, to: Path) -> None:
-    beside = link.with_name("beside")
-    beside.symlink_to(to)
-    beside.replace(link)
-
-
-def workers(service: Service) -> list[int]:
-    """The process ids of the children."""
-    told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(service.process.pid)], capture_output=True, text=True)
-    return [int(line) for line in told.stdout.split()]
-
-
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "this never came true"
-        time.sleep(0.02)
-
-
-class Callers:
-    """Clients that ask without pause on connections they keep, and count what they get."""
-
-    def __init__(self, service: Service, number: int = 4, requests_a_connection: int = 1 << 60) -> None:
-        self._service, self._number = service, number
-        self._requests_a_connection = requests_a_connection
-        self.answers: Counter[str] = Counter()
-        self.failures: list[str] = []
-
-    @contextmanager
-    def calling(self) -> Iterator[Callers]:
-        self._end = threading.Event()
-        threads = [threading.Thread(target=self._call) for _ in range(self._number)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._end.set()
-            for thread in threads:
-                thread.join()
-
-    def _call(self) -> None:
-        asked = request("POST", "/invocations", b'{"age":31,"genres":["Rock"]}')
-        connection, sent = self._service.connect(), 0
-        while not self._end.is_set():
-            try:
-                status, headers, body = exchange(connection, asked)
-            except OSError as problem:
-                self.failures.append(type(problem).__name__)
-                status, headers = 0, {"connection": "close"}
-            if status == 200:
-                self.answers[json.loads(body)["model"]] += 1
-            elif status:
-                self.failures.append(str(status))
-            sent += 1
-            if headers.get("connection") == "close" or sent % self._requests_a_connection == 0:
-                connection.close()
-                try:
-                    connection = self._service.connect()
-                except OSError:
-                    return
-        connection.close()
 
 
 def test_case_25_a_new_bundle_is_taken_up_under_load_without_a_failed_request(
@@ -281,14 +224,6 @@ def test_settings_come_from_the_environment_too(current: Path, monkeypatch: pyte
     with serving(current, *QUICK) as service:
         wait_until_ready(service)
         assert service.recommend(age=31)["source"] == "under-age"
-
-
-def admin(service: Service, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, object]]:
-    """An order to the admin port, and what it says."""
-    port = next(line["port"] for line in service.lines() if line["event"] == "admin port")
-    with service.connect(port) as connection:
-        status, _, body = exchange(connection, request(method, path, body, connection="close", **headers))
-    return status, json.loads(body)
 
 
 def test_case_31_rollback_is_one_call_and_needs_no_restart(current: Path, bundles: tuple[Path, Path]) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_bundle import pack
+from made_bundles import pack
 
 from firstspin import bundle
 from firstspin.cloud.package import package, read_manifest

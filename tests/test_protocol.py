@@ -13,8 +13,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from made_bundles import pack
 from made_service import Service, closes, exchange, reply, request, serving
-from test_bundle import pack
 
 from firstspin.service.wire import LARGEST_BODY
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import made_people
 import numpy as np
 import pytest
-from test_bundle import pack
+from made_bundles import pack
 
 from firstspin.explain import explain
 from firstspin.recommender import Recommender, top

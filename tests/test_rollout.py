@@ -12,8 +12,8 @@ from typing import Any
 
 import boto3
 import pytest
+from made_bundles import pack
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
-from test_bundle import pack
 from typer.testing import CliRunner, Result
 
 from firstspin.cli.sagemaker import app

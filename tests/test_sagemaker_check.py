@@ -9,14 +9,13 @@ import random
 import socket
 import sys
 import tarfile
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import sagemaker_container
+from sagemaker_container import up
 
 from firstspin.cloud.check import (
     batch,
@@ -86,20 +85,6 @@ def model(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "word.txt").write_text("hello")
     return folder
-
-
-@contextmanager
-def up(fault: str = "", *, many: bool = False) -> Iterator[sagemaker_container.Server]:
-    """The container's server in a thread of this process."""
-    server = sagemaker_container.Server(0, fault=fault, word="hello", many=many)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class TestTheWholeCheck:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import boto3
 import pytest
-from stand_in_runtime import endpoint, runtime_api
+from gateway_events import rest
+from stand_in_runtime import endpoint, function, runtime_api
 from stand_in_sagemaker import control_plane, moto_server
-from test_container import ENTRYPOINT, start
-from test_gateway import rest
-from test_lambda_handler import function
+from training_job import ENTRYPOINT, start
 
 from firstspin.cloud import rollout
 from firstspin.cloud.account import open_account

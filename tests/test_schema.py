@@ -18,10 +18,10 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from made_bundles import pack_with_further_fields
+from made_experiments import PLAN
 from made_service import Service, exchange, request, serving
 from schemathesis import GenerationMode, checks
-from test_bundle import pack_with_further_fields
-from test_v1 import PLAN
 
 from firstspin.experiment.plan import freeze
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import count
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -16,26 +13,17 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bundle import pack
+from made_app import Broken, ask, code, new_app
 
 from firstspin import bundle
 from firstspin.explain import explain
 from firstspin.recommender import Recommender
 from firstspin.records import Registration, Station
 from firstspin.service.answers import Answers
-from firstspin.service.app import App, Clock, Policy, Serving
-from firstspin.service.connection import Reply, Request
-from firstspin.service.metrics import Tallies
+from firstspin.service.app import App, Serving
 from firstspin.service.wire import Asked, Encoding, Reader
 from firstspin.service.worker import load
 from firstspin.stations import Catalogue
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tmp_path_factory.mktemp("bundle") / "b"
-    pack(made)
-    return made
 
 
 @pytest.fixture
@@ -43,31 +31,6 @@ def app(folder: Path) -> App:
     made = new_app()
     made.serve(load(folder))
     return made
-
-
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-
-def new_app(**policy: Any) -> App:
-    tallies = Tallies(1)
-    tallies.row(0).gauge("firstspin_started", 1)
-    return App(tallies, tallies.row(0), Clock(count(0, 1000).__next__, lambda: NOW), Policy(**policy))
-
-
-def ask(app: App, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-    told = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    [reply] = app([Request(method, path, b"", told, body)])
-    if isinstance(reply, Reply):
-        return reply
-
-    async def awaited() -> Reply:
-        return await reply
-
-    return asyncio.run(awaited())
-
-
-def code(reply: Reply) -> str:
-    return str(json.loads(reply.body)["error"]["code"])
 
 
 # ----------------------------------------------------------------------------------------------------------- answering
@@ -219,20 +182,6 @@ def test_cases_6_to_8_anyone_is_answered_and_source_says_by_what(app: App) -> No
     assert json.loads(ask(app, "POST", "/invocations", b"{}").body)["source"] == "popular"
     child = json.loads(ask(app, "POST", "/invocations", b'{"age":0,"genres":["Rock"]}').body)
     assert child["genres"][0]["genre"] == "Rock"
-
-
-class Broken:
-    """A model that fails whoever asks."""
-
-    genres = made_people.GENRES
-
-    def __init__(self, encoder: object) -> None:
-        self.encoder = encoder
-
-    def rank(self, *_: object) -> None:
-        raise FloatingPointError("no answer")
-
-    rankings = rank
 
 
 def test_a_model_that_fails_is_replaced_by_the_rule_and_the_answer_says_so(

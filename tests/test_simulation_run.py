@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_cli import firstspin
+from command_line import firstspin
 
 from firstspin import bundle, pipeline
 from firstspin.cli import ledger

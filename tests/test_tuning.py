@@ -10,7 +10,7 @@ from pathlib import Path
 import made_people
 import numpy as np
 import pytest
-from test_cli import firstspin
+from command_line import firstspin
 
 from firstspin import bundle, pipeline
 from firstspin.cli import container

@@ -8,19 +8,17 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import msgspec
 import pytest
-from test_bundle import pack
-from test_service import NOW, ask, code, new_app
+from made_app import NOW, ask, code, new_app
+from made_experiments import HALVES, PLAN, SECRET
 
 from firstspin.experiment.assign import assign
-from firstspin.experiment.events import Secret
-from firstspin.experiment.plan import Plan, experiment_key, freeze
-from firstspin.experiment.rules import Metric
+from firstspin.experiment.plan import experiment_key, freeze
 from firstspin.experiment.store import Store, open_store
 from firstspin.records import InputError
 from firstspin.service.app import App, Clock, Policy
@@ -29,26 +27,6 @@ from firstspin.service.ledger import Ledger, running
 from firstspin.service.metrics import Tallies
 from firstspin.service.wire import Refusal
 from firstspin.service.worker import load
-
-SECRET = Secret(bytes(32))
-PLAN = Plan(
-    name="first",
-    starts_on=date(2026, 1, 26),
-    control="rule",
-    arms={"rule": 1.0, "model": 1.0},
-    metrics=(Metric("clicked", "binary"),),
-    registrations_a_day=1_000,
-    baseline=0.05,
-    minimum_effect=0.1,
-)
-HALVES = running(PLAN)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tmp_path_factory.mktemp("bundle") / "b"
-    pack(made)
-    return made
 
 
 @pytest.fixture

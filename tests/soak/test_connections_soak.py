@@ -8,10 +8,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from made_service import exchange, request, serving
-from test_bundle import pack
-from test_faults import resident
-from test_operate import until, workers
+from made_bundles import pack
+from made_service import exchange, request, resident, serving, until, workers
 
 CLIENTS = 10_000
 

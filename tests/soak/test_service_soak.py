@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from made_service import serving
-from test_bundle import pack
-from test_operate import Callers, point, workers
+from made_bundles import pack
+from made_service import Callers, point, serving, workers
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1800"))
 CALLERS = 4  # they change connections, or all may sit at the worker that is never killed

@@ -1,0 +1,27 @@
+"""The image's entrypoint as SageMaker runs it, in a private /opt/ml."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()")
+
+
+def prepared(base: Path, hyperparameters: bytes) -> None:
+    """The folders that SageMaker makes."""
+    for name in ("input/config", "input/data/training", "model", "output/data", "checkpoints"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    (base / "input/config/hyperparameters.json").write_bytes(hyperparameters)
+
+
+def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """A training job on whatever lies in its channel."""
+    prepared(base, json.dumps(hyperparameters or {}).encode())
+    environment = os.environ | {"SAGEMAKER_BASE_DIR": str(base)}  # and as many threads as in the image
+    words = [*ENTRYPOINT, "train"]
+    with (base / "log").open("wb") as log:
+        return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
