@@ -1,12 +1,12 @@
 # One image for SageMaker's `train` and `serve`, and for anywhere else that runs containers.
 #
-#   docker build -t firstspin .                       for SageMaker
+#   docker build -t firstspin .                       for SageMaker, which takes no OCI media types: docs/sagemaker.md
 #   docker build -t firstspin-serve --target serve .  for others: `firstspin serve` as a user without rights
 #
 # The base is pinned by the digest of its index for all platforms, as public Dockerfiles of October 2026 name it; no
 # registry of images could be asked where this file was written. For a newer one:
 #   docker buildx imagetools inspect python:3.11-slim-trixie
-#   docker buildx build --build-arg BASE=python@sha256:… --sbom=true --provenance=true -t firstspin .
+#   docker buildx build --build-arg BASE=python@sha256:… -t firstspin .
 ARG BASE=python:3.11.17-slim-trixie@sha256:45037981b62b34b44602584fccbc4d884d5f7dc92c7ee86bb38a698a79fe1e51
 
 FROM ${BASE} AS build

@@ -53,7 +53,7 @@ class Function(Construct):
             self,
             "Gateway",
             function_name=name,
-            runtime=functions.Runtime.PYTHON_3_11,
+            runtime=functions.Runtime.PYTHON_3_13,
             handler=HANDLER,
             code=functions.Code.from_bucket(ground.artifacts, key.value_as_string),
             role=role.without_policy_updates(),
