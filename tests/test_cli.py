@@ -63,6 +63,17 @@ def test_bad_rows_stop_the_work_and_nothing_is_half_written(tmp_path: Path) -> N
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_where_stderr_is_a_log_a_bad_row_is_named_without_what_stands_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made_tables.tables(tmp_path / "data", [("u", "2025-01-01T00:00:00Z", "300", "", "", "")], [])
+    monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", "1")
+    assert (
+        failed("label", "--data", data, "--out", tmp_path / "l.csv")
+        == "registrations.csv row 1: age is not between 0 and 120"
+    )
+
+
 def test_train_packs_a_bundle_with_its_scorecard(made: Path, tmp_path: Path) -> None:
     done = firstspin("train", "--data", made / "data", "--model", "logistic", "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import made_tables
 import pytest
 from made_bundles import pack
 from training_job import ENTRYPOINT, prepared, start
@@ -120,6 +121,19 @@ def test_a_mistake_of_ours_names_its_kind_and_place_and_quotes_nobody(
     log = capsys.readouterr().err
     assert "container.py" in log
     assert "4711" not in log
+
+
+def test_a_bad_row_is_named_without_what_stands_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared(tmp_path, b"{}")
+    rows = [("user-4711", "2025-01-01T00:00:00Z", "female", "17", "", "")] * 12
+    made_tables.tables(tmp_path / "input/data/training", rows, [])
+    assert train(tmp_path) == 1
+    said = failure(tmp_path)
+    assert said
+    assert said.startswith("registrations.csv row 1: age is not a number\nregistrations.csv row 2: age is not")
+    assert said.endswith("and 2 more bad rows")
+    for kept in (said, capsys.readouterr().err):
+        assert not [word for word in ("4711", "female", "'17'") if word in kept]
 
 
 def test_the_service_forks_before_numpy_has_threads(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from firstspin import tables
-from firstspin.records import MAX_PICKS, MAX_TEXT, InputError, Station, normal
+from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError, Station, normal
 
 SHOWN = 10
 NUMBER = "number"
@@ -70,7 +70,7 @@ def open_tables(
 ) -> Tables:
     """Check the three tables of a folder and make them ready to query.
 
-    Raises InputError with at most ten bad rows, one a line, and the count of the rest.
+    Raises BadRows with at most ten of them, one a line, and the count of the rest; InputError for what else is wrong.
     """
     if twice := set(extra) & set(tables.REGISTRATION_COLUMNS):
         raise InputError(f"--extra {sorted(twice)[0]}: this column is used anyway")
@@ -403,12 +403,12 @@ def _refuse_or_count(
     skip_bad_rows: bool,
     ignored: dict[str, int],
 ) -> int:
-    """The number of bad rows; unless they may be skipped, an InputError that shows the first ten."""
+    """The number of bad rows; unless they may be skipped, BadRows that shows the first ten."""
     problems = _problems(rows, rules)
     counts = dict(connection.sql(f"SELECT broken, count(*) FROM ({problems}) GROUP BY ALL ORDER BY ALL").fetchall())
     total = sum(counts.values())
     if total and not skip_bad_rows:
-        raise InputError("\n".join(_complaints(connection, problems, source, rules, total)))
+        raise _complaints(connection, problems, source, rules, total)
     for number, count in counts.items():
         ignored[f"{source.path.name}: {rules[number].field} {rules[number].complaint}"] = count
     return total
@@ -416,20 +416,20 @@ def _refuse_or_count(
 
 def _complaints(
     connection: duckdb.DuckDBPyConnection, problems: str, source: Source, rules: list[Rule], total: int
-) -> list[str]:
+) -> BadRows:
     fields = list(dict.fromkeys(rule.field for rule in rules))
     values = ", ".join(f'"{field}"::VARCHAR' for field in fields)
     first = connection.sql(f"SELECT row, broken, {values} FROM ({problems}) ORDER BY row LIMIT {SHOWN}").fetchall()
-    lines = [
-        _complaint(source, rules[broken], row, dict(zip(fields, shown, strict=True))) for row, broken, *shown in first
+    more = [f"{source.path.name}: and {total - SHOWN} more bad rows"] if total > SHOWN else []
+    shown = [
+        _complaint(source, rules[broken], row, values[fields.index(rules[broken].field)])
+        for row, broken, *values in first
     ]
-    if total > SHOWN:
-        lines.append(f"{source.path.name}: and {total - SHOWN} more bad rows")
-    return lines
+    bare = [_complaint(source, rules[broken], row) for row, broken, *_ in first]
+    return BadRows("\n".join(shown + more), "\n".join(bare + more))
 
 
-def _complaint(source: Source, rule: Rule, row: int, values: dict[str, str | None]) -> str:
-    value = values[rule.field]
+def _complaint(source: Source, rule: Rule, row: int, value: str | None = None) -> str:
     shown = "" if value is None else f" {value[:80]!r}"
     return f"{source.path.name} row {row + 1}: {rule.field}{shown} {rule.complaint}"
 

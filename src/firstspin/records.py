@@ -29,6 +29,14 @@ class InputError(Exception):
     """What we were given can't be used; the message says what, where and why, in the user's words."""
 
 
+class BadRows(InputError):
+    """Rows that can't be used, one a line; `bare` says the same without what stands in them, for logs."""
+
+    def __init__(self, shown: str, bare: str) -> None:
+        super().__init__(shown)
+        self.bare = bare
+
+
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a newcomer told us. A row of the training table and the body of a request are this same type."""
 

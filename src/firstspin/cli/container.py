@@ -24,7 +24,7 @@ import msgspec
 
 from firstspin import pipeline
 from firstspin.bundle import MANIFEST
-from firstspin.records import InputError, LabelRule
+from firstspin.records import BadRows, InputError, LabelRule
 from firstspin.service.supervisor import MOST_WORKERS
 from firstspin.service.wire import LARGEST_BODY
 
@@ -106,6 +106,8 @@ def train(base: Path) -> int:
             )
             ending.acquire()  # the model is made: no stop comes between it and its place
             _leave(Path(folder) / "bundle", base / "model")
+    except BadRows as problem:
+        return _fail(base, problem.bare)  # what stands in a row is a person's, and failures are read by many
     except (InputError, OSError) as problem:
         return _fail(base, str(problem))
     except Exception as problem:

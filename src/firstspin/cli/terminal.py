@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from firstspin.records import InputError
+from firstspin.records import BadRows, InputError
+
+BARE: Final = "FIRSTSPIN_BARE_ERRORS"
+"""Set in the environment where stderr is kept as a log: bad rows are named without what stands in them."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -62,7 +67,8 @@ def run(app: typer.Typer, words: str = "firstspin") -> None:
     try:
         app(prog_name=words)
     except InputError as problem:
-        err.print(str(problem), markup=False, soft_wrap=True)
+        said = problem.bare if isinstance(problem, BadRows) and os.environ.get(BARE) else str(problem)
+        err.print(said, markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as problem:
         err.print(f"{problem.filename or 'the system'}: {problem.strerror or problem}", markup=False, soft_wrap=True)
