@@ -60,6 +60,7 @@ def aws(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
     with control_plane(moto) as server:
         told = {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{moto}",
+            "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING": f"http://127.0.0.1:{moto}",
             "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{server.server_port}",
             "AWS_ACCESS_KEY_ID": "none",
             "AWS_SECRET_ACCESS_KEY": "none",
@@ -165,6 +166,26 @@ class TestDeploying:
         deploy(account, bundles / "good", hosting=replace(HOSTING, instances=4))
         (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
         assert update["RetainAllVariantProperties"] is False
+
+    def test_on_other_instances_while_it_scales_by_itself_is_refused_beforehand(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        scaled = {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": "endpoint/newcomers/variant/AllTraffic",
+            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+        }
+        account.scaling.register_scalable_target(**scaled, MinCapacity=2, MaxCapacity=10)
+        larger = replace(HOSTING, instance_type="ml.c5.xlarge")
+        done = len(aws.fate.names())
+        with pytest.raises(InputError, match="scales by itself"):
+            deploy(account, bundles / "better", hosting=larger)
+        assert len(aws.fate.names()) == done
+        deploy(account, bundles / "better")  # on the same, it may
+        account.scaling.deregister_scalable_target(**scaled)
+        deploy(account, bundles / "better", hosting=larger)
+        assert now(account).configuration["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
 
 
 class TestPromoting:

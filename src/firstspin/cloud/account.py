@@ -33,6 +33,7 @@ class Account:
 
     sagemaker: Client
     s3: Client
+    scaling: Client
 
 
 def open_account() -> Account:
@@ -40,7 +41,8 @@ def open_account() -> Account:
 
     Raises InputError where boto3 is not installed, no region is named, or an address is none.
     """
-    return Account(open_client("sagemaker", TIMEOUTS), open_client("s3", TIMEOUTS))
+    services = ("sagemaker", "s3", "application-autoscaling")
+    return Account(*(open_client(service, TIMEOUTS) for service in services))
 
 
 def open_runtime(patience: float, connections: int) -> Client:

@@ -110,8 +110,13 @@ class Plan:
 def plan_deploy(
     account: Account, endpoint: str, packed: Packed, place: tuple[str, str], hosting: Hosting, rollout: Rollout
 ) -> Plan:
-    """An endpoint on these instances that answers from this bundle, made or updated; `place` is a bucket and prefix."""
+    """An endpoint on these instances that answers from this bundle, made or updated; `place` is a bucket and prefix.
+
+    Raises InputError where SageMaker would not: other instances for an endpoint that scales by itself.
+    """
     now = serving(account, endpoint)
+    if now and only_variant(now.configuration).get("InstanceType") != hosting.instance_type:
+        _must_not_scale(account, now)
     bucket, prefix = place
     container = {"Image": hosting.image, "Environment": dict(hosting.environment)}
     variant = {
@@ -158,6 +163,20 @@ def plan_rollback(account: Account, now: Serving) -> Plan:
     change = partial(_update, account, now, previous, None)
     step = Step("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
     return Plan(endpoint, previous, (step,))
+
+
+def _must_not_scale(account: Account, now: Serving) -> None:
+    """SageMaker refuses another type of instance for what Application Auto Scaling holds, long after it was asked."""
+    endpoint, variant = now.endpoint["EndpointName"], only_variant(now.configuration)["VariantName"]
+    with clear("application-autoscaling"):
+        held = account.scaling.describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{endpoint}/variant/{variant}"]
+        )
+    if held["ScalableTargets"]:
+        raise InputError(
+            f"endpoint {endpoint} scales by itself, and SageMaker changes no type of instance then: take the scaling "
+            "away (enabled = false under [scaling] of deploy/aws/settings.toml), deploy, and bring it back"
+        )
 
 
 def _planned(
