@@ -14,7 +14,7 @@ import pytest
 from made_bundles import pack
 
 from firstspin import bundle
-from firstspin.cloud.package import package, read_manifest
+from firstspin.cloud.package import package, read_manifest, unpack
 from firstspin.records import InputError
 
 
@@ -102,13 +102,44 @@ def test_a_manifest_is_read_without_unpacking(packed: Path, tmp_path: Path) -> N
     assert read_manifest(made.path.read_bytes(), "it") == bundle.load(packed).manifest
 
 
-def archive_of(name: str, content: bytes) -> bytes:
+def test_it_is_put_back_in_place_of_an_older_one(packed: Path, tmp_path: Path) -> None:
+    made = package(packed, tmp_path / "model.tar.gz")
+    pack(tmp_path / "place", seed=3)
+    assert unpack(made.path.read_bytes(), "it", tmp_path / "place") == made.id
+    assert bundle.load(tmp_path / "place").id == made.id
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is not a bundle"):
+        unpack(made.path.read_bytes(), "it", tmp_path / "mine")
+
+
+def archive_of(name: str, content: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         entry = tarfile.TarInfo(name)
-        entry.size = len(content)
+        entry.size, entry.type, entry.linkname = len(content), kind, "/etc/passwd"
         archive.addfile(entry, io.BytesIO(content))
     return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        archive_of("../outside", b"x"),
+        archive_of("/tmp/outside", b"x"),
+        archive_of("deeper/manifest.json", b"{}"),
+        archive_of("manifest.json", b"", tarfile.SYMTYPE),
+        archive_of("manifest.json", b"", tarfile.FIFOTYPE),
+        archive_of("manifest.json", b"{}"),
+        archive_of("", b"x"),
+    ],
+    ids=["above", "anywhere", "deeper", "a link", "a pipe", "a manifest alone", "no name"],
+)
+def test_nothing_but_one_bundle_is_unpacked(archive: bytes, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^s3://models/theirs"):
+        unpack(archive, "s3://models/theirs", tmp_path / "place" / "b")
+    assert not list((tmp_path / "place").iterdir())
+    assert not list(tmp_path.glob("outside"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from made_bundles import pack
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 from typer.testing import CliRunner, Result
 
+from firstspin.bundle import load
 from firstspin.cli.sagemaker import app
 from firstspin.cloud import endpoint, rollout
 from firstspin.cloud.account import Account, open_account
@@ -114,7 +115,7 @@ class TestDeploying:
         said = deploy(account, bundles / "good")
         assert [line.split()[0] for line in said[:4]] == ["archive", "model", "configuration", "endpoint"]
         assert said[4:] == ["   10 s  endpoint newcomers is Creating", "   30 s  endpoint newcomers is InService"]
-        manifest = endpoint.served_manifest(account, now(account))
+        manifest = read_manifest(endpoint.served_archive(account, now(account)), "it")
         assert manifest == read_manifest((bundles / "model.tar.gz").read_bytes(), "it")
         variant = now(account).configuration["ProductionVariants"][0]
         assert (variant["InitialInstanceCount"], variant["InstanceType"]) == (2, "ml.c5.large")
@@ -436,7 +437,7 @@ class TestWhatGoesWrong:
         bucket, _, key = now(account).archive.removeprefix("s3://").partition("/")
         account.s3.put_object(Bucket=bucket, Key=key, Body=b"theirs")
         with pytest.raises(InputError, match=r"s3://firstspin-models/newcomers/.* can't be read"):
-            endpoint.served_manifest(account, now(account))
+            read_manifest(endpoint.served_archive(account, now(account)), now(account).archive)
 
 
 class TestTheCommands:
@@ -482,6 +483,15 @@ class TestTheCommands:
         assert "passes the gate: its hit@3 of 0.6000" in better.stderr
         twice = self.run("promote", "--bundle", bundles / "better")
         assert "nothing to do" in twice.stdout
+
+    def test_what_serves_is_brought_back(self, account: Account, bundles: Path, tmp_path: Path) -> None:
+        deploy(account, bundles / "good")
+        words = ["fetch", "--endpoint", "newcomers", "--out", str(tmp_path / "b")]
+        told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+        assert told["bundle"] == served(account) == load(tmp_path / "b").id
+        promote(account, bundles / "better")
+        assert f"answers from bundle {served(account)}" in CliRunner().invoke(app, words).stdout
+        assert load(tmp_path / "b").id == served(account)
 
     def test_a_dry_run_promises_nothing_that_can_not_be_done(
         self, aws: ControlPlane, account: Account, bundles: Path

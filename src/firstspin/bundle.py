@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +113,7 @@ def save(
 
     The same training gives the same bytes. Raises InputError when `out` is something else than a bundle.
     """
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not a bundle; it is left as it is")
-    beside = out.parent / f".{out.name}.{os.getpid()}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with placed(out) as beside:
         for role, part in (("predictor", predictor), ("rule", rule)):
             _write_state(beside, role, part.scorer.state())
         (beside / STATIONS).write_bytes(msgspec.json.encode(catalogue))
@@ -138,11 +134,26 @@ def save(
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         (beside / MANIFEST).write_bytes(encoded)
+    return load(out)
+
+
+@contextmanager
+def placed(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to write a bundle to; loaded as a check, then renamed into place over one already there.
+
+    Raises InputError when `out` is something else than a bundle, or what was written is none.
+    """
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not a bundle; it is left as it is")
+    beside = out.parent / f".{out.name}.{os.getpid()}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
         load(beside)
         _swap(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return load(out)
 
 
 def _part(predictor: Predictor) -> Part:

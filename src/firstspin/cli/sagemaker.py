@@ -26,9 +26,9 @@ from firstspin.cloud.check import report
 from firstspin.cloud.check import run as contract
 from firstspin.cloud.check.payloads import REGISTRATIONS, Payloads
 from firstspin.cloud.check.player import Target
-from firstspin.cloud.endpoint import Serving, served_manifest, serving
+from firstspin.cloud.endpoint import Serving, served_archive, serving
 from firstspin.cloud.gate import Metric, judge
-from firstspin.cloud.package import ARCHIVE, Packed
+from firstspin.cloud.package import ARCHIVE, Packed, read_manifest, unpack
 from firstspin.cloud.package import package as pack
 from firstspin.records import InputError
 
@@ -169,7 +169,8 @@ def promote(
         if plan.left and force:
             _tell(f"the gate is passed by: {force}")
         elif plan.left:
-            verdict = judge(load(bundle).manifest, served_manifest(account, now), metric)
+            served = read_manifest(served_archive(account, now), now.archive)
+            verdict = judge(load(bundle).manifest, served, metric)
             if not verdict.passes:
                 raise InputError(f"bundle {packed.id} is not promoted: {verdict.why} (--force REASON promotes it)")
             _tell(f"bundle {packed.id} passes the gate: {verdict.why}")
@@ -188,6 +189,22 @@ def rollback(
     account = open_account()
     plan = rollout.plan_rollback(account, _serving(account, endpoint))
     _carry_out(account, plan, _Manner("", deadline, poll, dry_run, as_json))
+
+
+@app.command("fetch")
+def fetch(
+    endpoint: Endpoint,
+    out: Annotated[Path, typer.Option(help="Folder to write; a bundle already there is replaced.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring back the bundle that an endpoint answers from at this moment."""
+    account = open_account()
+    now = _serving(account, endpoint)
+    name = unpack(served_archive(account, now), now.archive, out)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode({"bundle": name, "folder": str(out), "from": now.archive}).decode() + "\n")
+        return
+    terminal.out.print(f"endpoint {endpoint} answers from bundle {name}, now in {out}", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from firstspin.bundle import Manifest
 from firstspin.cloud.account import Account, clear, found
-from firstspin.cloud.package import read_manifest
 from firstspin.records import InputError
 from firstspin.service.shelf import LARGEST
 
@@ -57,15 +55,15 @@ def serving(account: Account, endpoint: str) -> Serving | None:
     return Serving(described, configuration, model, {tag["Key"]: tag["Value"] for tag in tags})
 
 
-def served_manifest(account: Account, now: Serving) -> Manifest:
-    """The manifest of the bundle that an endpoint answers from. Raises InputError where that is no bundle of ours."""
+def served_archive(account: Account, now: Serving) -> bytes:
+    """The archive of the model that an endpoint answers from. Raises InputError where it can't be had."""
     bucket, _, key = now.archive.removeprefix("s3://").partition("/")
     with clear(now.archive or "the endpoint's model"):
         held = account.s3.get_object(Bucket=bucket, Key=key)
         if held["ContentLength"] > LARGEST:
             raise InputError(f"{now.archive} is larger than {LARGEST:,} bytes")
-        archive = held["Body"].read()
-    return read_manifest(archive, now.archive)
+        archive: bytes = held["Body"].read()
+    return archive
 
 
 def leads_to(endpoint: Mapping[str, Any], configuration: str) -> bool:

@@ -19,10 +19,10 @@ from typing import Final
 
 import msgspec
 
-from firstspin.bundle import LARGEST_MANIFEST, MANIFEST, Manifest
+from firstspin.bundle import LARGEST_MANIFEST, MANIFEST, Manifest, load, placed
 from firstspin.files import written_beside
 from firstspin.records import InputError
-from firstspin.service.shelf import copy
+from firstspin.service.shelf import LARGEST, copy
 
 ARCHIVE: Final = "model.tar.gz"
 LEVEL: Final = 9
@@ -97,6 +97,35 @@ def read_manifest(archive: bytes, where: str) -> Manifest:
                 assert file is not None
                 return msgspec.json.decode(file.read(), type=Manifest)
     raise InputError(f"{where} holds no bundle: it has no {MANIFEST}")
+
+
+def unpack(archive: bytes, where: str, out: Path) -> str:
+    """The bundle in an archive, which may come from anywhere, checked and put in place; its id.
+
+    Raises InputError where the archive holds anything but the plain files of one bundle, and is not to be read.
+    """
+    with placed(out) as beside:
+        for name, content in _plain_files(archive, where):
+            (beside / name).write_bytes(content)
+        try:
+            return load(beside).id
+        except InputError as problem:  # told of the archive, not of where it lay for a moment
+            raise InputError(str(problem).replace(str(beside), where)) from None
+
+
+def _plain_files(archive: bytes, where: str) -> Iterator[tuple[str, bytes]]:
+    left = LARGEST
+    with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
+        for entry in files:
+            name = entry.name.removeprefix("./")
+            if entry.isdir() and name in ("", "."):
+                continue
+            left -= entry.size
+            if not name or not entry.isfile() or Path(name).name != name or left < 0:
+                raise InputError(f"{where} holds more than a bundle: {name[:80]!r}")
+            file = files.extractfile(entry)
+            assert file is not None
+            yield name, file.read()
 
 
 @contextmanager
