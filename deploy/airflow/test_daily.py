@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 
+from firstspin.bundle import load
 from firstspin.cloud.stores import open_scores
 
 HERE = Path(__file__).parent
@@ -106,8 +107,8 @@ def test_a_better_bundle_is_promoted_and_a_worse_one_is_not_but_the_answers_stay
     plane, day = service
     assert day("logistic") == dict.fromkeys(ALL, "success")
     assert plane.fate.names() == ["CreateModel", "CreateEndpointConfig", "UpdateEndpoint"]
-    promoted = (tmp_path / "work" / "promoted").read_text()
-    assert json.loads(Path(promoted, "manifest.json").read_text())["predictor"]["model"] == "logistic"
+    (promoted,) = (tmp_path / "work").glob("*/bundle")
+    assert json.loads((promoted / "manifest.json").read_text())["predictor"]["model"] == "logistic"
     user = pq.read_table(tmp_path / "tables" / "registrations.parquet", columns=["user_id"])["user_id"][0].as_py()
     kept = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert kept is not None
@@ -115,12 +116,13 @@ def test_a_better_bundle_is_promoted_and_a_worse_one_is_not_but_the_answers_stay
     plane.fate.asked.clear()
     assert day("popularity") == dict.fromkeys(ALL, "success") | {"promote": "skipped"}
     assert plane.fate.names() == []
-    assert (tmp_path / "work" / "promoted").read_text() == promoted
+    (served,) = (tmp_path / "work").glob("*/serving")
+    assert (served / "manifest.json").read_bytes() == (promoted / "manifest.json").read_bytes()
     again = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert again == kept  # by the model that was promoted, not by today's
 
 
-def test_a_promotion_that_an_alarm_takes_back_leaves_the_answers_of_the_bundle_before(
+def test_a_promotion_that_an_alarm_takes_back_leaves_the_answers_of_the_bundle_that_serves(
     service: tuple[ControlPlane, Day], tmp_path: Path
 ) -> None:
     plane, day = service
@@ -130,10 +132,13 @@ def test_a_promotion_that_an_alarm_takes_back_leaves_the_answers_of_the_bundle_b
     user = pq.read_table(tmp_path / "tables" / "registrations.parquet", columns=["user_id"])["user_id"][0].as_py()
     before = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert before is not None
-    life.configuration = first  # popularity's, which any other bundle beats
+    life.configuration = first  # rolled back by hand to popularity, which any other bundle beats
     plane.fate.ringing.add("newcomers-endpoint-5xx")
     assert day("logistic --without gender") == dict.fromkeys(ALL, "success") | {"promote": "failed"}
-    assert open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user) == before
+    after = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
+    assert after is not None
+    assert after.model != before.model
+    assert after.model == load(tmp_path / "first").id  # which serves, and was never promoted here
 
 
 def test_a_command_that_fails_fails_its_task_and_nothing_is_promoted(

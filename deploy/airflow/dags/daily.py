@@ -1,17 +1,17 @@
 """Every day: label -> train -> gate -> package -> score -> promote, each one firstspin command.
 
 Airflow knows when and in what order, firstspin knows how: it lives in an environment of its own, which FIRSTSPIN names.
-A bundle that does not beat the serving one is no failure: the day goes on with the bundle promoted last, so that the
-batch answers stay fresh. What a task says is in its log; a command that fails fails its task with that command's line.
-A promotion that fails for good, as one that alarms take back, brings back the answers of the bundle promoted last. That
-one is known from this DAG's own runs: after a `rollback` by hand it is still the bundle rolled back.
+A bundle that does not beat the serving one is no failure: the day goes on with the bundle that serves, so that the
+batch answers stay fresh. What a task says is in its log; a command that fails fails its task with that command's
+line. A promotion that fails for good, as one that alarms take back, brings back the answers of the bundle that serves
+then. Which one that is, the endpoint says: nothing is kept here that a rollback by hand could make untrue.
 
 How often a task is tried again is Airflow's own setting (default_task_retries). Ours are environment variables of the
 workers:
 
     FIRSTSPIN           the command, as in /opt/firstspin/bin/firstspin
     FIRSTSPIN_DATA      folder of the three tables
-    FIRSTSPIN_WORK      folder that all workers share: a folder a run, and what was promoted last
+    FIRSTSPIN_WORK      folder that all workers share: a folder a run
     FIRSTSPIN_ENDPOINT  name of the SageMaker endpoint
     FIRSTSPIN_SCORES    dynamodb:TABLE or sqlite:PATH
     FIRSTSPIN_TRAIN     further words for `firstspin train`, as in "--model lightgbm"
@@ -25,14 +25,17 @@ import logging
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 log = logging.getLogger(__name__)
 REFUSED = "is not promoted"
+SERVING = "serving"
 
 
 @dag(
@@ -67,16 +70,14 @@ def train(_labelled: str) -> str:
 
 @task
 def gate(bundle: str) -> str:
-    """The bundle to go on with: today's if it beats the serving one, or else the one promoted last."""
+    """The bundle to go on with: today's if it beats the serving one, or else that one."""
     try:
         firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", *of_endpoint())
     except AirflowException as problem:
         if REFUSED not in str(problem):
             raise
-        if not promoted().exists():
-            raise AirflowSkipException(f"{problem}; and none was promoted before") from None
-        log.info("%s; today goes on with the one promoted last", problem)
-        return promoted().read_text()
+        log.info("%s; today goes on with the one that serves", problem)
+        return serving(today())
     return bundle
 
 
@@ -94,19 +95,17 @@ def score(bundle: str) -> None:
     keep_answers(bundle)
 
 
-def answers_of_the_bundle_before(_context: object) -> None:
+def answers_of_what_serves(context: Mapping[str, Any]) -> None:
     """Those that `score` made current are of a bundle that does not serve; called when no try is left."""
-    if promoted().exists():
-        keep_answers(promoted().read_text())
+    keep_answers(serving(today(context)))
 
 
-@task(on_failure_callback=answers_of_the_bundle_before)
+@task(on_failure_callback=answers_of_what_serves)
 def promote(bundle: str) -> None:
     """Blue/green; asked about the bundle that serves already, the command changes nothing."""
-    if promoted().exists() and promoted().read_text() == bundle and Path(bundle).parent != today():
+    if Path(bundle).name == SERVING:
         raise AirflowSkipException("today's bundle did not pass the gate")
     firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *further("FIRSTSPIN_PROMOTE"))
-    promoted().write_text(bundle)
 
 
 def keep_answers(bundle: str) -> None:
@@ -129,17 +128,19 @@ def firstspin(*words: object) -> str:
     return done.stdout
 
 
-def today() -> Path:
-    """The folder of this run: another run on the same day must not overwrite what was promoted."""
-    moment = get_current_context()["dag_run"].run_after
+def today(context: Mapping[str, Any] | None = None) -> Path:
+    """The folder of this run, and of no other on the same day; outside of a task its context must be given."""
+    moment = (context or get_current_context())["dag_run"].run_after
     folder = Path(os.environ["FIRSTSPIN_WORK"]) / f"{moment:%Y-%m-%dT%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def promoted() -> Path:
-    """Where it is written which bundle was promoted last."""
-    return Path(os.environ["FIRSTSPIN_WORK"]) / "promoted"
+def serving(folder: Path) -> str:
+    """The bundle that the endpoint answers from at this moment, brought into a folder."""
+    out = folder / SERVING
+    firstspin("sagemaker", "fetch", "--out", out, *of_endpoint())
+    return str(out)
 
 
 def of_endpoint() -> list[str]:
