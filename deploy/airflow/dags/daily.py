@@ -15,7 +15,7 @@ workers:
     FIRSTSPIN_ENDPOINT  name of the SageMaker endpoint
     FIRSTSPIN_SCORES    dynamodb:TABLE or sqlite:PATH
     FIRSTSPIN_TRAIN     further words for `firstspin train`, as in "--model lightgbm"
-    FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`, as in "--alarm firstspin-endpoint-5xx"
+    FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`, as in "--alarm firstspin-endpoint-failed"
 """
 
 from __future__ import annotations

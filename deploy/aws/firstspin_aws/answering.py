@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aws_cdk import CfnParameter, CfnTag, Stack
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_sagemaker as sagemaker
@@ -37,7 +39,7 @@ class Model(Construct):
             endpoint_name=settings.name,
             endpoint_config_name=config.attr_endpoint_config_name,
             retain_all_variant_properties=True,  # a release keeps the number of instances that autoscaling found
-            deployment_config=_release(alarms),
+            deployment_config=_release(alarms, settings.scaling.least_instances),
             tags=[CfnTag(key="project", value=settings.name)],
         )
 
@@ -65,18 +67,19 @@ class Model(Construct):
         )
 
 
-def _release(alarms: list[str]) -> sagemaker.CfnEndpoint.DeploymentConfigProperty:
-    """One tenth of the requests first, five minutes under the alarms, then the rest."""
+def _release(alarms: list[str], instances: int) -> sagemaker.CfnEndpoint.DeploymentConfigProperty:
+    """One tenth first, five minutes under the alarms, then the rest; one instance has no tenth and changes at once."""
     endpoint = sagemaker.CfnEndpoint
+    routing: dict[str, Any] = {"type": "ALL_AT_ONCE"}
+    if instances > 1:
+        routing = {"type": "CANARY", "canary_size": endpoint.CapacitySizeProperty(type="CAPACITY_PERCENT", value=10)}
     return endpoint.DeploymentConfigProperty(
         auto_rollback_configuration=endpoint.AutoRollbackConfigProperty(
             alarms=[endpoint.AlarmProperty(alarm_name=name) for name in alarms]
         ),
         blue_green_update_policy=endpoint.BlueGreenUpdatePolicyProperty(
             traffic_routing_configuration=endpoint.TrafficRoutingConfigProperty(
-                type="CANARY",
-                canary_size=endpoint.CapacitySizeProperty(type="CAPACITY_PERCENT", value=10),
-                wait_interval_in_seconds=300,
+                wait_interval_in_seconds=300, **routing
             ),
             termination_wait_in_seconds=120,
             maximum_execution_timeout_in_seconds=1800,
@@ -84,7 +87,7 @@ def _release(alarms: list[str]) -> sagemaker.CfnEndpoint.DeploymentConfigPropert
     )
 
 
-def scale(scope: Construct, settings: Settings, variant: str) -> scaling.CfnScalingPolicy:
+def scale(scope: Construct, settings: Settings, variant: str) -> scaling.CfnScalableTarget:
     """Hold each instance of a variant at the target of the settings."""
     wanted = settings.scaling
     target = scaling.CfnScalableTarget(
@@ -97,7 +100,7 @@ def scale(scope: Construct, settings: Settings, variant: str) -> scaling.CfnScal
         max_capacity=wanted.most_instances,
     )
     policy = scaling.CfnScalingPolicy
-    return policy(
+    policy(
         scope,
         f"Policy-{variant}",
         policy_name=f"{settings.name}-{variant}",
@@ -112,3 +115,4 @@ def scale(scope: Construct, settings: Settings, variant: str) -> scaling.CfnScal
             scale_in_cooldown=wanted.in_cooldown,
         ),
     )
+    return target

@@ -19,6 +19,9 @@ from firstspin_aws.settings import Settings
 STREAMS = ("exposures", "events")
 """As experiment.outbox names what it sends."""
 
+KEPT = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+"""What holds something is kept when its stack goes, but not when the stack could not even be made."""
+
 
 class Ground(Stack):
     """What the serving stack stands on."""
@@ -29,10 +32,11 @@ class Ground(Stack):
         self.repository = ecr.Repository(
             self,
             "Image",
-            repository_name=settings.name,
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
-            lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
+            # never one with a tag: an endpoint that adds an instance fetches its image again, however old that is
+            lifecycle_rules=[ecr.LifecycleRule(tag_status=ecr.TagStatus.UNTAGGED, max_image_age=Duration.days(7))],
+            removal_policy=KEPT,
         )
         self.artifacts = self._bucket("Artifacts", versioned=True)
         self.events = self._bucket("Events")
@@ -51,7 +55,7 @@ class Ground(Stack):
             self._training_role(),
             self._transform_role(),
         )
-        self._deliveries()
+        forwarder = self._deliveries()
         self.vpc = ec2.Vpc(
             self,
             "Network",
@@ -74,6 +78,7 @@ class Ground(Stack):
             "TrainingRoleArn": training_role.role_arn,
             "TransformRoleArn": transform_role.role_arn,
             "ScoresTable": self.table.table_name,
+            "ForwarderPolicyArn": forwarder.managed_policy_arn,
         }.items():
             CfnOutput(self, name, value=value)
 
@@ -85,6 +90,7 @@ class Ground(Stack):
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
+            removal_policy=KEPT,
             lifecycle_rules=[s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))],
         )
 
@@ -152,8 +158,8 @@ class Ground(Stack):
             inline_policies={"work": iam.PolicyDocument(statements=statements)},
         )
 
-    def _deliveries(self) -> None:
-        """One Firehose for each kind of row, into a folder a day."""
+    def _deliveries(self) -> iam.ManagedPolicy:
+        """One Firehose for each kind of row, into a folder a day; and what `firstspin events forward` may."""
         role = iam.Role(
             self,
             "Delivery",
@@ -175,26 +181,33 @@ class Ground(Stack):
                 )
             },
         )
-        for kind in STREAMS:
-            firehose.CfnDeliveryStream(
-                self,
-                f"Deliver{kind.capitalize()}",
-                delivery_stream_name=f"{self.settings.name}-{kind}",
-                delivery_stream_type="DirectPut",
-                delivery_stream_encryption_configuration_input=firehose.CfnDeliveryStream.DeliveryStreamEncryptionConfigurationInputProperty(
-                    key_type="AWS_OWNED_CMK"
+        streams = [self._stream(kind, role) for kind in STREAMS]
+        send = iam.PolicyStatement(
+            actions=["firehose:PutRecordBatch"], resources=[stream.attr_arn for stream in streams]
+        )
+        about = "For whatever runs firstspin events forward"
+        return iam.ManagedPolicy(self, "Forwarder", description=about, statements=[send])
+
+    def _stream(self, kind: str, role: iam.Role) -> firehose.CfnDeliveryStream:
+        return firehose.CfnDeliveryStream(
+            self,
+            f"Deliver{kind.capitalize()}",
+            delivery_stream_name=f"{self.settings.name}-{kind}",
+            delivery_stream_type="DirectPut",
+            delivery_stream_encryption_configuration_input=firehose.CfnDeliveryStream.DeliveryStreamEncryptionConfigurationInputProperty(
+                key_type="AWS_OWNED_CMK"
+            ),
+            extended_s3_destination_configuration=firehose.CfnDeliveryStream.ExtendedS3DestinationConfigurationProperty(
+                bucket_arn=self.events.bucket_arn,
+                role_arn=role.role_arn,
+                compression_format="GZIP",
+                prefix=f"{kind}/day=!{{timestamp:yyyy-MM-dd}}/",
+                error_output_prefix=f"refused/{kind}/!{{firehose:error-output-type}}/",
+                buffering_hints=firehose.CfnDeliveryStream.BufferingHintsProperty(
+                    interval_in_seconds=300, size_in_m_bs=64
                 ),
-                extended_s3_destination_configuration=firehose.CfnDeliveryStream.ExtendedS3DestinationConfigurationProperty(
-                    bucket_arn=self.events.bucket_arn,
-                    role_arn=role.role_arn,
-                    compression_format="GZIP",
-                    prefix=f"{kind}/day=!{{timestamp:yyyy-MM-dd}}/",
-                    error_output_prefix=f"refused/{kind}/!{{firehose:error-output-type}}/",
-                    buffering_hints=firehose.CfnDeliveryStream.BufferingHintsProperty(
-                        interval_in_seconds=300, size_in_m_bs=64
-                    ),
-                ),
-            )
+            ),
+        )
 
     def _doors(self) -> None:
         """All that can be reached from inside: this one endpoint of SageMaker and this one table of DynamoDB."""

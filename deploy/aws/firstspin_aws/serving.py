@@ -20,15 +20,14 @@ class Serving(Stack):
     def __init__(self, scope: Construct, settings: Settings, ground: Ground, **words: Any) -> None:
         super().__init__(scope, settings.name, **words)
         watch = Watch(self, settings)
-        rollback = watch.endpoint()
         variants = [settings.endpoint.variant, *([CHALLENGER] if settings.endpoint.challenger_share else [])]
-        for variant in variants:
-            scale(self, settings, variant)
+        rollback = [alarm for variant in variants for alarm in watch.endpoint(variant)]
+        scaled = [scale(self, settings, variant) for variant in variants if settings.scaling.enabled]
         if settings.endpoint.managed:
             model = Model(self, settings, ground, rollback)
             model.endpoint.node.add_dependency(watch)
-            for variant in variants:
-                self.node.find_child(f"Instances-{variant}").node.add_dependency(model.endpoint)
+            for target in scaled:
+                target.node.add_dependency(model.endpoint)
         function = Function(self, settings, ground) if settings.front.route == LAMBDA else None
         door = Door(self, settings, ground, function.function if function else None)
         watch.door(door.api)
@@ -36,4 +35,5 @@ class Serving(Stack):
             watch.function(function.function, function.log)
         watch.dashboard()
         CfnOutput(self, "Url", value=door.api.url_for_path("/invocations"))
+        CfnOutput(self, "AlarmTopicArn", value=watch.topic.topic_arn)
         CfnOutput(self, "Target", value=f"{settings.scaling.target:g}", description=f"By the {settings.scaling.metric}")

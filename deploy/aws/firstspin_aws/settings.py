@@ -45,6 +45,7 @@ class Endpoint:
 class Scaling:
     """How many instances answer. Rates in requests a second of one instance, times in seconds."""
 
+    enabled: bool = True
     load_test_rps: float = 200.0
     load_test_seconds: float = 0.01
     safety: float = 0.5
@@ -105,9 +106,14 @@ class Alarms:
     """From when on someone is woken."""
 
     latency_p99_ms: float = 50.0
+    failed_percent: float = 5.0
     fallback_percent: float = 1.0
+    email: str = ""
 
     def __post_init__(self) -> None:
+        _check("alarms.failed_percent", 0 <= self.failed_percent <= 100, "0 to 100")
+        email = not self.email or _matches(self.email, r"[^@\s]+@[^@\s]+\.[^@\s]+")
+        _check("alarms.email", email, "an address to write to, or empty")
         _check("alarms.latency_p99_ms", self.latency_p99_ms > 0, "above 0")
         _check("alarms.fallback_percent", 0 <= self.fallback_percent <= 100, "0 to 100")
 
@@ -125,6 +131,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check("name", _is_name(self.name), NAME)
+        _check(
+            "endpoint.challenger_share",
+            self.endpoint.managed or not self.endpoint.challenger_share,
+            "0 unless endpoint.managed is true: `firstspin sagemaker deploy` makes one variant",
+        )
         _check("region", _matches(self.region, r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"), "as AWS writes it: eu-central-1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,17 @@ import pytest
 from app import build
 from aws_cdk.assertions import Match, Template
 from firstspin_aws.front import NETWORK
-from firstspin_aws.settings import DIRECT, TEN_SECONDS, Endpoint, Front, Scaling, Settings, SettingsError, read_settings
+from firstspin_aws.settings import (
+    DIRECT,
+    TEN_SECONDS,
+    Alarms,
+    Endpoint,
+    Front,
+    Scaling,
+    Settings,
+    SettingsError,
+    read_settings,
+)
 
 HERE = Path(__file__).parent.parent
 USUAL = Settings(endpoint=Endpoint(managed=True))
@@ -22,8 +33,10 @@ OTHER = Settings(
     endpoint=Endpoint(managed=True, challenger_share=0.25),
     scaling=Scaling(load_test_rps=400, load_test_seconds=0.02, safety=0.5, metric=TEN_SECONDS),
     front=Front(route=DIRECT, consumers=("web", "mobile")),
+    alarms=Alarms(email="oncall@example.org"),
 )
 UNMANAGED = Settings(name="unmanaged")
+ALONE = Settings(name="alone", endpoint=Endpoint(managed=True), scaling=Scaling(enabled=False, least_instances=1))
 TAKE_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", *NETWORK}
 
 
@@ -39,14 +52,14 @@ class Made:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     found = {}
-    for settings in (USUAL, OTHER, UNMANAGED):
+    for settings in (USUAL, OTHER, UNMANAGED, ALONE):
         folder = tmp_path_factory.mktemp(settings.name)
         ground, serving = build(settings, folder)
         found[settings.name] = Made(Template.from_stack(ground), Template.from_stack(serving), folder)
     return found
 
 
-@pytest.fixture(params=[USUAL.name, OTHER.name, UNMANAGED.name])
+@pytest.fixture(params=[USUAL.name, OTHER.name, UNMANAGED.name, ALONE.name])
 def each(request: pytest.FixtureRequest, made: dict[str, Made]) -> Made:
     return made[request.param]
 
@@ -175,8 +188,17 @@ class TestScaling:
         made["unmanaged"].serving.resource_count_is("AWS::SageMaker::Endpoint", 0)
         made["unmanaged"].serving.resource_count_is("AWS::ApplicationAutoScaling::ScalingPolicy", 1)
 
+    def test_it_can_be_taken_away(self, made: dict[str, Made]) -> None:
+        for kind in ("ScalableTarget", "ScalingPolicy"):
+            made["alone"].serving.resource_count_is(f"AWS::ApplicationAutoScaling::{kind}", 0)
+
 
 class TestModel:
+    def test_one_instance_changes_at_once_as_it_has_no_tenth(self, made: dict[str, Made]) -> None:
+        (endpoint,) = made["alone"].serving.find_resources("AWS::SageMaker::Endpoint").values()
+        release = endpoint["Properties"]["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+        assert release["TrafficRoutingConfiguration"] == {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300}
+
     def test_the_container_reaches_nothing(self, usual: Made) -> None:
         usual.serving.all_resources_properties("AWS::SageMaker::Model", {"EnableNetworkIsolation": True})
 
@@ -278,6 +300,29 @@ class TestData:
             {"PublicAccessBlockConfiguration": closed, "BucketEncryption": Match.any_value()},
         )
 
+    def test_an_image_with_a_tag_is_kept_as_it_may_serve(self, each: Made) -> None:
+        (repository,) = each.ground.find_resources("AWS::ECR::Repository").values()
+        (rule,) = json.loads(repository["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"])["rules"]
+        assert rule["selection"]["tagStatus"] == "untagged"
+
+    def test_what_is_kept_stands_in_the_way_of_no_second_try(self, each: Made) -> None:
+        kept = {}
+        for name, resource in each.ground.to_json()["Resources"].items():
+            if resource.get("DeletionPolicy", "Delete") != "Delete":
+                kept[name] = (
+                    resource["DeletionPolicy"],
+                    [word for word in resource["Properties"] if word.endswith("Name")],
+                )
+        assert len(kept) == 3
+        assert all(kind == ("RetainExceptOnCreate", []) for kind in kept.values())
+
+    def test_whoever_forwards_events_may_send_to_the_two_streams_alone(self, each: Made) -> None:
+        (policy,) = each.ground.find_resources("AWS::IAM::ManagedPolicy").values()
+        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert statement["Action"] == "firehose:PutRecordBatch"
+        streams = each.ground.find_resources("AWS::KinesisFirehose::DeliveryStream")
+        assert {one["Fn::GetAtt"][0] for one in statement["Resource"]} == streams.keys()
+
     def test_events_go_to_a_folder_a_day(self, each: Made) -> None:
         streams = each.ground.find_resources("AWS::KinesisFirehose::DeliveryStream").values()
         prefixes = {s["Properties"]["ExtendedS3DestinationConfiguration"]["Prefix"] for s in streams}
@@ -285,12 +330,42 @@ class TestData:
 
 
 class TestAlarms:
-    @pytest.mark.parametrize("name", ["endpoint-5xx", "endpoint-latency", "api-5xx", "fallback-share", "lambda-errors"])
+    @pytest.mark.parametrize(
+        "name", ["endpoint-5xx", "endpoint-failed", "endpoint-latency", "api-5xx", "fallback-share", "lambda-errors"]
+    )
     def test_someone_is_told(self, usual: Made, name: str) -> None:
         usual.serving.has_resource_properties(
             "AWS::CloudWatch::Alarm",
             {"AlarmName": f"firstspin-{name}", "AlarmActions": [Match.any_value()], "TreatMissingData": "notBreaching"},
         )
+
+    def test_a_container_that_resets_connections_takes_a_release_back(self, usual: Made) -> None:
+        usual.serving.has_resource_properties(
+            "AWS::CloudWatch::Alarm",
+            {"MetricName": "InvocationModelErrors", "Statistic": "Average", "Threshold": 0.05},
+        )
+
+    def test_every_variant_is_watched_and_takes_a_release_back(self, other: Made) -> None:
+        (endpoint,) = other.serving.find_resources("AWS::SageMaker::Endpoint").values()
+        named = {
+            one["AlarmName"]
+            for one in endpoint["Properties"]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+        }
+        kinds = ("5xx", "failed", "latency")
+        assert named == {f"other-endpoint-{kind}{of}" for kind in kinds for of in ("", "-challenger")}
+        watched = set()
+        for alarm in other.serving.find_resources("AWS::CloudWatch::Alarm").values():
+            watched |= {
+                one["Value"] for one in alarm["Properties"].get("Dimensions", []) if one["Name"] == "VariantName"
+            }
+        assert watched == {"AllTraffic", "challenger"}
+
+    def test_who_is_named_is_written_to(self, usual: Made, other: Made) -> None:
+        other.serving.has_resource_properties(
+            "AWS::SNS::Subscription", {"Protocol": "email", "Endpoint": "oncall@example.org"}
+        )
+        usual.serving.resource_count_is("AWS::SNS::Subscription", 0)
+        assert "AlarmTopicArn" in usual.serving.to_json()["Outputs"]
 
     def test_latency_is_counted_in_microseconds(self, usual: Made) -> None:
         usual.serving.has_resource_properties(
@@ -306,7 +381,7 @@ class TestAlarms:
 
 def test_every_template_is_clean(made: dict[str, Made]) -> None:
     templates = [str(path) for each in made.values() for path in each.folder.glob("*.template.json")]
-    assert len(templates) == 6
+    assert len(templates) == 8
     lint = [str(Path(sys.executable).with_name("cfn-lint")), *templates]
     run = subprocess.run(lint, cwd=HERE, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
@@ -348,6 +423,10 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("[endpoint]\nvariant = ''", "endpoint.variant must be up to 63 letters"),
         ("[endpoint]\nvariant = 'challenger'", "endpoint.variant must be another name"),
         ("[endpoint]\ninstance = 'c6i.large'", "endpoint.instance must be a type such as ml"),
+        ("[endpoint]\nchallenger_share = 0.5", "endpoint.challenger_share must be 0 unless endpoint.managed is true"),
+        ("[scaling]\nenabled = 1", "scaling.enabled must be true or false"),
+        ("[alarms]\nfailed_percent = 101", "alarms.failed_percent must be 0 to 100"),
+        ("[alarms]\nemail = 'on call'", "alarms.email must be an address"),
         ("[endpoint]\nchallenger_share = 'x'", "endpoint.challenger_share must be a number"),
         ("endpoint = 5", "endpoint must be a table"),
         ("[[endpoint]]", "endpoint must be a table"),
