@@ -14,4 +14,4 @@ data=${1:-$work/tables}
 "${build[@]}" ${BASE:+--build-arg "BASE=$BASE"} -t "$image" .
 $engine image inspect "$image" >"$work/inspect.json"
 $firstspin sagemaker check --train "$data" --hyperparameter model=auto --hyperparameter seed=7 --inspect "$work/inspect.json" \
-    --command "${RUN:-$engine run} --rm --network host -v {root}:/opt/ml --env-file {env} $image"
+    --command "${RUN:-$engine run} --rm --name {name} --network host -v {root}:/opt/ml --env-file {env} $image"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def test_a_command_is_trained_served_and_stopped(tmp_path: Path) -> None:
 )
 def test_wrong_usage_is_an_exit_status_of_2(words: tuple[str, ...]) -> None:
     assert sagemaker(*words).returncode == 2
+
+
+def test_a_folder_that_is_left_behind_is_named_on_stderr(tmp_path: Path) -> None:
+    moves = f"a = {str(tmp_path)!r} + '/moved'; os.rename(b, a); os.symlink(a, b)"
+    words = f"import os; b = os.path.dirname(os.path.dirname(os.environ['SAGEMAKER_BASE_DIR'])); {moves}"
+    command = shlex.join([sys.executable, "-c", words])
+    done = sagemaker("check", "--command", command, "--port", player.free_port())
+    folder, _, told = done.stderr.partition(": ")
+    Path(folder).unlink()
+    assert told == "left behind, as the container wrote there what this user can't remove\n"
+    assert "1.1   miss" in done.stdout
 
 
 def test_what_can_not_be_checked_is_one_clear_line() -> None:

@@ -6,13 +6,16 @@ import doctest
 import json
 import os
 import random
+import shutil
 import socket
 import sys
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import container_engine
 import pytest
 import sagemaker_container
 from sagemaker_container import up
@@ -137,6 +140,34 @@ class TestTheWholeCheck:
         with pytest.raises(InputError, match="an address like"):
             run.check(Target(url=url), payloads=EXAMPLES)
 
+    def test_a_folder_that_cannot_be_removed_is_named_after_all_else_is_told(self) -> None:
+        # In place of what a container writes as root: its start puts the folder elsewhere, and a link there.
+        folder = "folder = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR']).parents[1]"
+        moves = "kept = folder.with_suffix('.kept'); os.rename(folder, kept); folder.symlink_to(kept)"
+        words = (sys.executable, "-c", f"import os, pathlib; {folder}; {moves}")
+        found = run.check(Target(command=words, port=player.free_port(), limits=HURRIED), payloads=EXAMPLES)
+        link = Path(found.left)
+        assert link.is_symlink()
+        kept = link.resolve()
+        link.unlink()
+        shutil.rmtree(kept)
+        assert [r.fact.number for r in found.of(Outcome.MISS)] == ["1.1", "6.4"]
+
+    def test_of_the_folder_nothing_is_left(self) -> None:
+        with up() as server:
+            assert run.check(Target(url=f"http://127.0.0.1:{server.server_port}"), payloads=EXAMPLES).left == ""
+
+    def test_a_model_that_cannot_be_read_is_not_served_and_said_to_be_there(self, data: Path) -> None:
+        # A link into nothing is unreadable for root too.
+        words = (
+            sys.executable,
+            "-c",
+            "import os; os.symlink('nothing', os.environ['SAGEMAKER_BASE_DIR'] + '/model/x')",
+        )
+        target = Target(command=words, training=data, port=player.free_port(), limits=HURRIED)
+        found = {r.fact.number: r.finding for r in run.check(target, payloads=EXAMPLES).results}
+        assert found["19.6"] == report.untestable("it left one that this user can't read")
+
     def test_a_target_is_a_command_or_an_address(self) -> None:
         with pytest.raises(InputError, match="either a command or an address"):
             Target()
@@ -144,6 +175,8 @@ class TestTheWholeCheck:
             Target(command=("serve",), url="http://127.0.0.1:8080")
         with pytest.raises(InputError, match="no such file"):
             Target(command=("serve",), model=Path("not-there"))
+        with pytest.raises(InputError, match="its `run` is not in the command"):
+            Target(command=("serve", "{name}"))
 
 
 class TestServersThatBreakOneFact:
@@ -344,6 +377,20 @@ class TestContainersThatStartOrStopBadly:
         assert client is not None
         with pytest.raises(NoAnswer):
             client.ping()
+
+    @pytest.mark.parametrize("stopped", [True, False])
+    def test_a_deaf_container_of_an_engine_is_removed_by_its_name(self, stopped: bool, tmp_path: Path) -> None:
+        deaf = target("deaf", limits=HURRIED)
+        engine = (sys.executable, container_engine.__file__, "--context", str(tmp_path))
+        checked = replace(deaf, command=(*engine, "run", "--name", "{name}", "{root}", *deaf.command))
+        with lifecycle.serving(checked, tmp_path / "run", None, {}) as start:
+            assert (tmp_path / start.container.name).exists()
+            assert start.client is not None
+            if stopped:
+                assert lifecycle.stop(start, start.client, EXAMPLES.first).status is None
+        with pytest.raises(NoAnswer):
+            start.client.ping()
+        assert not (tmp_path / start.container.name).exists()
 
 
 class TestJobsThatBreakOneFact:

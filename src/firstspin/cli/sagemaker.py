@@ -54,9 +54,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and cha
 
 @app.command("check")
 def check(
-    command: Annotated[
-        str, typer.Option(help="What starts the container; {root} is the folder for /opt/ml, {env} its variables.")
-    ] = "",
+    command: Annotated[str, typer.Option(help="What starts the container; {root}, {env} and {name} as above.")] = "",
     url: Annotated[str, typer.Option(help="Instead: a server that runs already, as in http://127.0.0.1:8080.")] = "",
     train: Annotated[Path | None, typer.Option(help="Folder for the channel `training`.")] = None,
     hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the training job; repeat.")] = None,
@@ -72,6 +70,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Play SageMaker against a container: every fact of the contract that can be tested without AWS.
+
+    An engine's command names {root}, the folder for /opt/ml, {env}, a file of variables, and {name}, by which a
+    container that heeds no SIGTERM is removed:
+    docker run --rm --name {name} --network host -v {root}:/opt/ml --env-file {env} IMAGE
 
     The exit status is 1 where a required or expected fact is missed.
     """
@@ -95,6 +97,8 @@ def check(
     with terminal.progress("check") as progress:
         found = contract.check(target, payloads=asked, progress=lambda line: progress(line, 0.0))
     sys.stdout.write(report.as_json(found).decode() + "\n" if as_json else report.as_text(found) + "\n")
+    if found.left:
+        _tell(f"{found.left}: left behind, as the container wrote there what this user can't remove")
     sys.exit(report.exit_status(found))
 
 

@@ -148,7 +148,7 @@ def stop(start: Start, client: Client, payload: Payload) -> Stop:
         status = player.ended(start.container, start.target.limits.drain)
         seconds = time.monotonic() - signalled
         if status is None:
-            start.container.process.kill()
+            player.kill(start.container)
         sent = tuple(fate for caller in callers for began, fate in caller.result() if began < signalled)
     changed = player.changes(start.model_before, player.contents(start.place.model))
     return Stop(status, seconds, sent, rest.result(), changed)

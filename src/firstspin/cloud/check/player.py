@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from firstspin.records import InputError
 MOUNT = "/opt/ml"
 POLL = 0.05
 LAST_WORDS = 5.0
+ENGINE_PATIENCE = 60.0
 MAP_ENTRIES = 90  # with those that SageMaker itself sets, close to its limits of 100 entries and 32 KB
 MAP_VALUE = "v" * 300
 
@@ -31,8 +33,9 @@ class Target:
     """What is checked: a command that starts the container, or the address of a server that runs already.
 
     The command gets `serve` or `train` as its last word and finds its /opt/ml through SAGEMAKER_BASE_DIR. A word of it
-    may hold `{root}`, the folder to be mounted at /opt/ml (then SAGEMAKER_BASE_DIR is not set), and `{env}`, a file
-    of NAME=VALUE lines: `docker run --rm --network host -v {root}:/opt/ml --env-file {env} IMAGE`.
+    may hold `{root}`, the folder to be mounted at /opt/ml (then SAGEMAKER_BASE_DIR is not set), `{env}`, a file of
+    NAME=VALUE lines, and `{name}`, by which the engine is told to remove a container that heeds no SIGTERM:
+    `docker run --rm --name {name} --network host -v {root}:/opt/ml --env-file {env} IMAGE`.
 
     `environment` is what an image would bring with it (PATH ...); `model` a folder or tar.gz for /opt/ml/model;
     `training` a folder for the channel of that name; `port` the one to listen on when nothing else is said;
@@ -52,6 +55,8 @@ class Target:
     def __post_init__(self) -> None:
         if bool(self.command) == bool(self.url):
             raise InputError("the check needs either a command or an address, and not both")
+        if self.names and not self.engine:
+            raise InputError("{name} is for an engine: its `run` is not in the command")
         for path in (self.model, self.training, self.inspected):
             if path is not None and not path.exists():
                 raise InputError(f"{path}: no such file or folder")
@@ -59,6 +64,19 @@ class Target:
     @property
     def subject(self) -> str:
         return self.url or " ".join(self.command)
+
+    @property
+    def mounts(self) -> bool:
+        return any("{root}" in word for word in self.command)
+
+    @property
+    def names(self) -> bool:
+        return any("{name}" in word for word in self.command)
+
+    @property
+    def engine(self) -> tuple[str, ...]:
+        """The words before `run`: the engine, with the options that each of its commands needs."""
+        return self.command[: self.command.index("run")] if "run" in self.command else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +93,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A running command at its place; `log` holds what it wrote to stdout and stderr."""
+    """A running command at its place; `log` holds what it wrote to stdout and stderr, `name` is its engine's for it."""
 
+    target: Target
     process: subprocess.Popen[bytes]
     place: Place
     log: Path
+    name: str
 
     def written(self) -> str:
         """What it wrote so far, with its folder called /opt/ml."""
@@ -93,7 +113,7 @@ def prepare(target: Target, folder: Path, model: Path | None = None) -> Place:
         (root / name).mkdir(parents=True)
     if model is not None:
         unpack(model, root / "model")
-    return Place(root, MOUNT if _mounts(target) else str(root))
+    return Place(root, MOUNT if target.mounts else str(root))
 
 
 def unpack(model: Path, into: Path) -> None:
@@ -112,18 +132,24 @@ def unpack(model: Path, into: Path) -> None:
 
 @contextmanager
 def running(target: Target, place: Place, argument: str, variables: Mapping[str, str]) -> Iterator[Container]:
-    """The container started with this argument and these variables; nothing of it is left afterwards."""
-    log, listed = place.root.parent / f"{argument}.log", place.root.parent / "variables"
-    named = dict(variables) if _mounts(target) else {"SAGEMAKER_BASE_DIR": place.inside, **variables}
+    """The container started with this argument and these variables.
+
+    Nothing of it is left afterwards, but for an engine's container that heeds no SIGTERM and was given no `{name}`.
+    """
+    folder = place.root.parent
+    log, listed = folder / f"{argument}.log", folder / "variables"
+    named = dict(variables) if target.mounts else {"SAGEMAKER_BASE_DIR": place.inside, **variables}
     listed.write_text("".join(f"{name}={value}\n" for name, value in named.items()))
-    words = [word.replace("{root}", str(place.root)).replace("{env}", str(listed)) for word in target.command]
+    name = f"{folder.parent.name}-{folder.name}"  # of the temporary folder, whose name nobody else has
+    words = _filled(target.command, {"{root}": str(place.root), "{env}": str(listed), "{name}": name})
     process = _start([*words, argument], {**target.environment, **named}, log)
     reaper = Thread(target=_reap, args=(process,))
     reaper.start()
+    container = Container(target, process, place, log, name)
     try:
-        yield Container(process, place, log)
+        yield container
     finally:
-        _kill(process)
+        _end(container)
         reaper.join()
 
 
@@ -150,6 +176,24 @@ def terminate(container: Container) -> None:
     """SIGTERM to the first process alone, as a container engine sends it."""
     with suppress(ProcessLookupError):
         container.process.send_signal(signal.SIGTERM)
+
+
+def kill(container: Container) -> None:
+    """SIGKILL to all of it; an engine's client can't pass that on, so that its engine is told in words."""
+    if container.process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(container.process.pid, signal.SIGKILL)
+    if container.target.names:
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                [*container.target.engine, "rm", "--force", container.name],
+                env=dict(container.target.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=ENGINE_PATIENCE,
+                check=False,  # it may be gone already
+            )
 
 
 def ended(container: Container, within: float) -> int | None:
@@ -195,6 +239,11 @@ def is_free(port: int) -> bool:
         return True
 
 
+def readable(folder: Path) -> bool:
+    """Whether everything below can be read: files that a container wrote as root may not be, by another user."""
+    return all(os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)) for path in folder.rglob("*"))
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file and folder below with its size and time of change: equal before and after means left alone."""
     found = {}
@@ -209,8 +258,8 @@ def changes(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int
     return ", ".join(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))[:3])
 
 
-def _mounts(target: Target) -> bool:
-    return any("{root}" in word for word in target.command)
+def _filled(command: tuple[str, ...], told: Mapping[str, str]) -> list[str]:
+    return [re.sub("|".join(map(re.escape, told)), lambda match: told[match.group()], word) for word in command]
 
 
 def _start(words: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -235,12 +284,9 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _end(container: Container) -> None:
     # SIGTERM first: `docker run` passes it on to the container, SIGKILL would only end docker's client.
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(LAST_WORDS)
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    terminate(container)
+    if ended(container, LAST_WORDS) is None:
+        kill(container)
+    container.process.wait()

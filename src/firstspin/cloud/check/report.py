@@ -33,10 +33,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Every fact of the contract in order, each with its finding; `subject` is the command or the address checked."""
+    """Every fact of the contract in order, each with its finding; `subject` is the command or the address checked.
+
+    `left` is the check's folder where it could not be removed, and empty where it was.
+    """
 
     subject: str
     results: tuple[Result, ...]
+    left: str = ""
 
     def of(self, outcome: Outcome) -> tuple[Result, ...]:
         return tuple(result for result in self.results if result.finding.outcome == outcome)
@@ -64,11 +68,12 @@ def judged(holds: bool, detail: str) -> Finding:
     return passed(detail) if holds else missed(detail)
 
 
-def assemble(subject: str, findings: Mapping[str, Finding]) -> Report:
+def assemble(subject: str, findings: Mapping[str, Finding], *, left: str = "") -> Report:
     """All facts in the contract's order with what was found; facts beyond any container carry their own reason."""
     return Report(
         subject,
         tuple(Result(fact, untestable(fact.beyond) if fact.beyond else findings[fact.number]) for fact in FACTS),
+        left,
     )
 
 

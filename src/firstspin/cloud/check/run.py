@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -38,12 +40,25 @@ def check(target: Target, *, payloads: Payloads, progress: Progress | None = Non
     otherwise = untestable(RUNS_ALREADY if target.url else NEVER_READY)
     findings = dict(every((fact.number for fact in FACTS), otherwise))
     seen = _inspected(target)
-    with tempfile.TemporaryDirectory(prefix="sagemaker-check-") as folder:
-        stages = _served(target, payloads) if target.url else _played(target, payloads, Path(folder), say)
+    with _folder() as folder:
+        stages = _served(target, payloads) if target.url else _played(target, payloads, folder, say)
         for number, finding in chain(stages, seen):
             findings[number] = finding
             say(f"{number} {finding.outcome}" + (f": {finding.detail}" if finding.detail else ""))
-    return assemble(target.subject, findings)
+    return assemble(target.subject, findings, left=str(folder) if folder.exists() else "")
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Removed afterwards, as far as it can be: what an image made there as root stays, where the user is another."""
+    made = tempfile.TemporaryDirectory(prefix="sagemaker-check-", ignore_cleanup_errors=True)
+    try:
+        yield Path(made.name)
+    finally:
+        # that it tries to change the rights of another's folder is an error which Python 3.11 does not ignore
+        with suppress(OSError):
+            made.cleanup()
+        shutil.rmtree(made.name, ignore_errors=True)
 
 
 def _inspected(target: Target) -> Found:
@@ -59,7 +74,7 @@ def _served(target: Target, payloads: Payloads) -> Found:
 def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress) -> Found:
     yield from _training(target, folder, progress)
     made = folder / "train" / "ml" / "model"
-    model = target.model or (made if made.is_dir() and any(made.iterdir()) else None)
+    model = target.model or (made if made.is_dir() and any(made.iterdir()) and player.readable(made) else None)
     ready = yield from _hosting(target, payloads, folder, model, progress)
     if ready is None:
         return
@@ -86,7 +101,7 @@ def _training(target: Target, folder: Path, progress: Progress) -> Found:
     progress("running `train`")
     whole = training.run(target, folder / "train", target.training)
     yield from each(training.WHOLE_CHECKS, whole)
-    yield "19.6", untestable("it left none" if target.model is None else "another model was given to serve")
+    yield "19.6", untestable(_why_not_served(target, whole))
     if whole.status != 0:
         others = (*training.WITHOUT_DATA_CHECKS, *training.STOPPED_CHECKS)
         yield from every(others, untestable("no job succeeded to compare with"))
@@ -96,6 +111,12 @@ def _training(target: Target, folder: Path, progress: Progress) -> Found:
     progress("running `train`, to stop it half way")
     stopped = training.run(target, folder / "train-stopped", target.training, stop_after=whole.seconds / 2)
     yield from each(training.STOPPED_CHECKS, stopped)
+
+
+def _why_not_served(target: Target, whole: training.Job) -> str:
+    if target.model is not None:
+        return "another model was given to serve"
+    return "it left none" if player.readable(whole.model) else "it left one that this user can't read"
 
 
 def _hosting(

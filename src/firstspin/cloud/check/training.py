@@ -227,5 +227,5 @@ def _wait(container: Container, target: Target, stop_after: float | None) -> tup
         status = player.ended(container, target.limits.training_stop)
         stopped = time.monotonic() - signalled
     if status is None:
-        container.process.kill()
+        player.kill(container)
     return status, stopped
