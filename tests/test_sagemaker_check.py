@@ -211,6 +211,21 @@ class TestServersThatBreakOneFact:
             found = dict(run.each(LIVE, hosting.Server(client, EXAMPLES)))
         assert misses(found) == broken
 
+    @pytest.mark.parametrize("kind", list(sagemaker_container.OTHERS))
+    def test_a_container_of_another_kind_is_not_judged_by_what_it_need_not_do(self, kind: str) -> None:
+        body = Payload(sagemaker_container.OTHERS[kind], b"\xff\xd8\xff\xe0 a picture")
+        with up(kind) as server:
+            client = Client("127.0.0.1", server.server_port, PATIENT)
+            found = dict(run.each(LIVE, hosting.Server(client, Payloads((body,)))))
+        assert misses(found) == set()
+        assert {found[number].outcome for number in ("10.1", "10.2", "15.1")} == {Outcome.UNTESTABLE}
+        assert found["10.1"] == report.untestable(hosting.ANY_BYTES)
+        assert found["10.3"].outcome == found["8.2"].outcome == Outcome.PASS
+
+    def test_only_bodies_of_text_are_broken_and_answered_in_kind(self) -> None:
+        other = Payload("text/csv; x=1", EXAMPLES.examples[1].body)
+        assert Payloads((Payload("image/jpeg", b"a"), other)).texts == (other,)
+
     def test_a_batch_is_as_large_as_the_container_says_and_may_take_its_time(self) -> None:
         limits = Limits(ping=2, answer=2, body=3 << 20)
         with up("a megabyte") as server:  # refuses more, and says so
@@ -556,6 +571,13 @@ class TestTheReport:
     def test_every_source_is_spelled_out(self) -> None:
         named = {source for fact in facts.FACTS for source in fact.source.split(", ")}
         assert named <= facts.SOURCES.keys()
+
+    def test_the_port_is_expected_of_an_image_whose_label_promises_it(self) -> None:
+        fine = {fact.number: report.passed("") for fact in facts.FACTS} | {"5.2": report.missed("listens on 8080")}
+        assert report.exit_status(report.assemble("it", fine)) == 1
+        for label in (report.missed("no such label"), report.untestable("no file")):
+            assert report.exit_status(report.assemble("it", fine | {"5.3": label})) == 0
+        assert report.exit_status(report.assemble("it", fine | {"5.2": report.passed("")})) == 0
 
     def test_a_required_or_expected_miss_fails_and_an_optional_one_does_not(self) -> None:
         assert report.exit_status(self.found("6.1", report.missed("status 404"))) == 1

@@ -54,7 +54,7 @@ HOSTING = (
     Fact("4.1", "serves the model found in /opt/ml/model", "H"),
     Fact("4.2", "leaves /opt/ml/model as it was", "H", EXPECTED),
     Fact("5.1", "listens on port 8080", "H"),
-    Fact("5.2", "listens on the port in SAGEMAKER_BIND_TO_PORT instead", "H, K", EXPECTED),
+    Fact("5.2", "listens on the port in SAGEMAKER_BIND_TO_PORT instead", "H, K", OPTIONAL),
     Fact("5.3", "LABEL ...capabilities.accept-bind-to-port=true", "H", OPTIONAL),
     Fact("6.1", "GET /ping answers 200", "H"),
     Fact("6.2", "the body of that answer is empty", "H", EXPECTED),
@@ -84,7 +84,7 @@ HOSTING = (
     Fact("12.2", "text/csv is answered", "K", EXPECTED),
     Fact("12.3", "JSON Lines is answered", "K", EXPECTED),
     Fact("12.4", "a content type with a parameter (; charset=utf-8) is the same type", "HTTP", EXPECTED),
-    Fact("12.5", "an unknown content type is answered 415", "K", EXPECTED),
+    Fact("12.5", "an unknown content type is answered 415", "K", OPTIONAL),
     Fact("13", "CloudWatch metrics of the endpoint", "C", beyond="SageMaker emits them"),
     Fact("14.1", "GET /metrics is a Prometheus page", "SDK", OPTIONAL),
     Fact("15.1", "the answer is in the encoding of the request", "SDK", EXPECTED),
@@ -153,5 +153,8 @@ BEYOND = (
     Fact("39", "proxy event shapes", "L", OPTIONAL, beyond=ACCOUNT),
     Fact("40", "DynamoDB batch limits", "SDK", OPTIONAL, beyond=ACCOUNT),
 )
+
+PROMISED = {"5.2": "5.3"}
+"""Optional facts that are expected of an image whose label, the fact beside it, says that they hold."""
 
 FACTS = HOSTING + TRAINING + BATCH + MULTIMODEL + BEYOND

@@ -55,6 +55,11 @@ class Payloads:
     def first(self) -> Payload:
         return self.examples[0]
 
+    @property
+    def texts(self) -> tuple[Payload, ...]:
+        """Those of types of which we know what is valid, and that answers are written in."""
+        return tuple(payload for payload in self.examples if payload.media_type in JSON | CSV | JSON_LINES)
+
     def of(self, types: frozenset[str]) -> Payload | None:
         return next((payload for payload in self.examples if payload.media_type in types), None)
 
@@ -108,7 +113,7 @@ def one_more(payload: Payload) -> Payload | None:
 
 
 def broken(payload: Payload) -> Payload:
-    """What no server can make sense of: cut JSON with bytes that aren't UTF-8."""
+    """What no server can make sense of as one of the `texts`: cut JSON with bytes that aren't UTF-8."""
     return Payload(payload.content_type, b'{"cut": ["\xff\xfe\x00')
 
 

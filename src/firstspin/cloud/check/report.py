@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
 
-from firstspin.cloud.check.facts import FACTS, Fact, Severity
+from firstspin.cloud.check.facts import FACTS, PROMISED, Fact, Severity
 
 
 class Outcome(StrEnum):
@@ -69,10 +69,15 @@ def judged(holds: bool, detail: str) -> Finding:
 
 
 def assemble(subject: str, findings: Mapping[str, Finding], *, left: str = "") -> Report:
-    """All facts in the contract's order with what was found; facts beyond any container carry their own reason."""
+    """All facts in the contract's order with what was found; facts beyond any container carry their own reason.
+
+    An optional fact is expected where the image's label promises it.
+    """
+    kept = {fact for fact, label in PROMISED.items() if findings[label].outcome == Outcome.PASS}
+    facts = [replace(fact, severity=Severity.EXPECTED) if fact.number in kept else fact for fact in FACTS]
     return Report(
         subject,
-        tuple(Result(fact, untestable(fact.beyond) if fact.beyond else findings[fact.number]) for fact in FACTS),
+        tuple(Result(fact, untestable(fact.beyond) if fact.beyond else findings[fact.number]) for fact in facts),
         left,
     )
 
