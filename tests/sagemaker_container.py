@@ -182,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def predict(self, body: bytes, kind: str, word: str) -> None:
         try:
-            answer = answered(body.decode(), kind, word)
+            answer = answered(body.decode(), kind, word, self.server.fault)
         except ValueError:
             status = {"blames itself": 500, "swallows": 200}.get(self.server.fault, 400)
             self.reply(status, b'{"error": "not understood"}')
@@ -200,8 +200,9 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, answer.encode(), CSV if self.faulty("always a table") else kind)
 
 
-def answered(body: str, kind: str, word: str) -> str:
+def answered(body: str, kind: str, word: str, fault: str = "") -> str:
     """The word with the number of fields, a record."""
+    word = f"{word} {time.monotonic_ns()}" if fault == "varies" else word
     if kind == JSON:
         return json.dumps({"word": word, "fields": len(json.loads(body))})
     rows = [line for line in body.splitlines() if line.strip()]
@@ -220,7 +221,9 @@ def serve(base: Path, port: int, fault: str) -> int:
         (base / "model" / "cache").write_text("cached")
     if fault != "own port":
         port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", port + 1 if fault == "odd port" else port))
-    words = [path.read_text() for path in (base / "model").glob("word.txt")]
+    words = [] if fault == "no model read" else [path.read_text() for path in (base / "model").glob("word.txt")]
+    if fault == "needs a model" and not words:
+        return 1
     many = os.environ.get("SAGEMAKER_MULTI_MODEL") == "true"
     server = Server(port, fault=fault, word="".join(words), many=many)
 

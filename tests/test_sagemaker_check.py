@@ -307,7 +307,7 @@ class TestImages:
             ({"Entrypoint": None}, set()),  # `serve` is then a program on its path
             ({"Entrypoint": ["/bin/sh", "/start.sh", "-c"]}, set()),
             ({"Entrypoint": ["/usr/bin/env", "python", "-c", "print()"]}, set()),
-            ({"User": "1000:1000"}, {"3.2"}),
+            ({"User": "1000:1000"}, {"3.1", "3.2"}),
             ({"WorkingDir": "/opt/ml/code"}, {"19.7"}),
             ({"Volumes": {"/opt/ml/model": {}}}, {"19.7"}),
             ({"Labels": None}, {"5.3", "26.9"}),
@@ -368,6 +368,45 @@ class TestContainersThatStartOrStopBadly:
             found = dict(run.each({**lifecycle.START_CHECKS, **lifecycle.READY_CHECKS}, start))
             found |= run.each(lifecycle.STOP_CHECKS, lifecycle.stop(start, start.client, EXAMPLES.first))
         assert misses(found) == broken
+
+    def without_a_model(self, fault: str, model: Path, folder: Path) -> Finding:
+        checked = target(fault, limits=HURRIED)
+        with lifecycle.serving(checked, folder / "run", model, {}) as start:
+            known = lifecycle.known(start, EXAMPLES.first)
+        assert known is not None
+        return lifecycle.serves_its_model(checked, folder / "without", EXAMPLES.first, known)
+
+    @pytest.mark.parametrize(
+        ("fault", "found"),
+        [
+            ("", report.passed("without it, it answers otherwise")),
+            ("needs a model", report.passed("without it, it is not ready")),
+            ("no model read", report.untestable("it answers the same without a model")),
+            ("varies", report.untestable("its answers vary, with a model and without")),
+        ],
+    )
+    def test_a_model_is_served_if_without_it_the_answer_is_another(
+        self, fault: str, found: Finding, model: Path, tmp_path: Path
+    ) -> None:
+        assert self.without_a_model(fault, model, tmp_path) == found
+
+    def test_a_model_that_is_not_read_is_no_pass_in_the_whole_check(self, model: Path) -> None:
+        checked = replace(target("no model read", limits=HURRIED), model=model)
+        found = {r.fact.number: r.finding for r in run.check(checked, payloads=EXAMPLES).results}
+        assert found["4.1"] == report.untestable("it answers the same without a model")
+
+    def test_who_runs_is_told_by_the_image_or_for_a_program_by_the_check_itself(self, tmp_path: Path) -> None:
+        told = [{"Size": 1, "Config": TestImages.GOOD | {"User": "1000"}}]
+        (tmp_path / "inspect.json").write_text(json.dumps(told))
+        program = target(limits=HURRIED)
+        engine = (sys.executable, container_engine.__file__, "--context", str(tmp_path))
+        started = replace(program, command=(*engine, "run", "--name", "{name}", "{root}", *program.command))
+        outcomes = []
+        for checked in (program, started, replace(started, inspected=tmp_path / "inspect.json")):
+            found = {r.fact.number: r.finding for r in run.check(checked, payloads=EXAMPLES).results}
+            outcomes.append(found["3.1"].outcome)
+        own = Outcome.PASS if os.geteuid() == 0 else Outcome.UNTESTABLE
+        assert outcomes == [own, Outcome.UNTESTABLE, Outcome.MISS]
 
     def test_a_container_that_cannot_bear_its_environment_is_caught_and_checked_without(self) -> None:
         found = run.check(target("small environment", limits=HURRIED), payloads=EXAMPLES)
@@ -561,6 +600,7 @@ class TestTheReport:
             *training.WITHOUT_DATA_CHECKS,
             *training.STOPPED_CHECKS,
             *image.CHECKS,
+            "4.1",
             "5.1",
             "11.1",
             "19.6",

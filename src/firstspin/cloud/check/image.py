@@ -97,6 +97,7 @@ def is_small_enough(image: Image) -> Finding:
 
 CHECKS: Mapping[str, Callable[[Image], Finding]] = {
     "1.2": hears_signals,
+    "3.1": leaves_root,
     "3.2": leaves_root,
     "5.3": _labelled("accept-bind-to-port"),
     "19.7": keeps_off_the_mount,

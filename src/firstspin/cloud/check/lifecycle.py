@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -96,12 +96,11 @@ def is_ready_in_time(start: Start) -> Finding:
 START_CHECKS: Mapping[str, Callable[[Start], Finding]] = {"1.1": starts, "6.4": is_ready_in_time}
 
 
-def runs_as_root(_: Start) -> Finding:
+def runs_as_root(start: Start) -> Finding:
+    """Of a program on this machine, which runs as the check does; whom an engine starts, the image tells."""
+    if start.target.mounts:
+        return untestable("no file of `docker image inspect` was given")
     return passed("") if os.geteuid() == 0 else untestable("the check does not run as root itself")
-
-
-def serves_its_model(start: Start) -> Finding:
-    return passed(f"{len(start.model_before)} files") if start.model_before else untestable("no model was given")
 
 
 def obeys_the_port(start: Start) -> Finding:
@@ -114,11 +113,46 @@ def is_ready_for_serverless(start: Start) -> Finding:
 
 
 READY_CHECKS: Mapping[str, Callable[[Start], Finding]] = {
-    "3.1": runs_as_root,
-    "4.1": serves_its_model,
     "5.2": obeys_the_port,
     "27.1": is_ready_for_serverless,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A container that was ready: after how many seconds, and what a request got (more than one if that varies)."""
+
+    seconds: float
+    answers: frozenset[tuple[int, bytes]]
+
+
+def known(start: Start, payload: Payload) -> Known | None:
+    return Known(start.seconds, _answers(start.client, payload)) if start.client else None
+
+
+def serves_its_model(target: Target, folder: Path, payload: Payload, ready: Known) -> Finding:
+    """Starts it once more, without a model: one that answers the very same need not have read any."""
+    with serving(target, folder, None, {}) as start:
+        if start.client is None:
+            return passed("without it, it is not ready")
+        without = _answers(start.client, payload)
+    if ready.answers & without:
+        return untestable("it answers the same without a model")
+    if len(ready.answers) > 1 and _statuses(ready.answers) & _statuses(without):
+        return untestable("its answers vary, with a model and without")
+    return passed("without it, it answers otherwise")
+
+
+def _answers(client: Client, payload: Payload) -> frozenset[tuple[int, bytes]]:
+    """What a request gets that is sent twice; nothing where there was no answer."""
+    got = []
+    with suppress(NoAnswer):
+        got = [client.invoke(payload) for _ in range(2)]
+    return frozenset((answer.status, answer.body) for answer in got)
+
+
+def _statuses(answers: Iterable[tuple[int, bytes]]) -> set[int]:
+    return {status for status, _ in answers}
 
 
 def variables() -> dict[str, str]:

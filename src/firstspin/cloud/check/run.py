@@ -15,7 +15,7 @@ from firstspin.cloud.check import batch, hosting, image, lifecycle, multimodel, 
 from firstspin.cloud.check.client import Client, NoAnswer, http_address
 from firstspin.cloud.check.facts import FACTS, TRAINING
 from firstspin.cloud.check.hosting import Server
-from firstspin.cloud.check.lifecycle import Start
+from firstspin.cloud.check.lifecycle import Known, Start
 from firstspin.cloud.check.multimodel import OneOfMany
 from firstspin.cloud.check.payloads import Payloads
 from firstspin.cloud.check.player import Target
@@ -63,7 +63,8 @@ def _folder() -> Iterator[Path]:
 
 def _inspected(target: Target) -> Found:
     if target.inspected is None:
-        return every(image.CHECKS, untestable("no file of `docker image inspect` was given"))
+        # who a program on this machine runs as is seen without: its start tells
+        return every(image.CHECKS.keys() - {"3.1"}, untestable("no file of `docker image inspect` was given"))
     return each(image.CHECKS, image.read(target.inspected))
 
 
@@ -78,6 +79,13 @@ def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress
     ready = yield from _hosting(target, payloads, folder, model, progress)
     if ready is None:
         return
+    # What never gets ready without a model, as most don't, need not be waited for four minutes to see that.
+    hurried = replace(target, limits=replace(target.limits, ready=min(target.limits.ready, 10 + 3 * ready.seconds)))
+    if model is None:
+        yield "4.1", untestable("no model was given")
+    else:
+        progress("starting `serve` without a model")
+        yield "4.1", lifecycle.serves_its_model(hurried, folder / "serve-no-model", payloads.first, ready)
     progress("starting `serve` without naming a port")
     yield "5.1", lifecycle.listens_on_its_own_port(target, folder / "serve-own-port", model)
     progress("starting `serve` as batch transform does")
@@ -87,8 +95,6 @@ def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress
         yield from every(multimodel.CHECKS, untestable("no model was given"))
         return
     progress("starting `serve` as a multi-model endpoint does")
-    # An image that hosts one model never gets ready without one: no need to wait four minutes to see that.
-    hurried = replace(target, limits=replace(target.limits, ready=min(target.limits.ready, 10 + 3 * ready)))
     with lifecycle.serving(hurried, folder / "multimodel", None, multimodel.VARIABLES) as start:
         url = multimodel.unpacked(start.place, model)
         yield from _asking(multimodel.CHECKS, start, lambda client: OneOfMany(client, payloads.first, url))
@@ -121,20 +127,22 @@ def _why_not_served(target: Target, whole: training.Job) -> str:
 
 def _hosting(
     target: Target, payloads: Payloads, folder: Path, model: Path | None, progress: Progress
-) -> Generator[tuple[str, Finding], None, float | None]:
-    """Starts it with a full environment and, where it dies of that, without; gives the seconds until it was ready."""
+) -> Generator[tuple[str, Finding], None, Known | None]:
+    """Starts it with a full environment and, where it dies of that, without; gives what is known once it was ready."""
     progress("starting `serve`")
     with lifecycle.serving(target, folder / "serve", model, lifecycle.variables()) as start:
         if start.client is not None or start.container.process.poll() is None:
             yield "11.1", passed(f"{player.MAP_ENTRIES} variables") if start.client else untestable(NEVER_READY)
+            known = lifecycle.known(start, payloads.first)
             yield from _hosted(start, payloads, progress)
-            return start.seconds if start.client else None
+            return known
         failure = start.failure
     progress("starting `serve` with a small environment")
     with lifecycle.serving(target, folder / "serve-small", model, {}) as start:
         yield "11.1", missed(failure) if start.client else untestable(NEVER_READY)
+        known = lifecycle.known(start, payloads.first)
         yield from _hosted(start, payloads, progress)
-        return start.seconds if start.client else None
+        return known
 
 
 def _hosted(start: Start, payloads: Payloads, progress: Progress) -> Found:
@@ -143,6 +151,7 @@ def _hosted(start: Start, payloads: Payloads, progress: Progress) -> Found:
         yield "19.6", lifecycle.starts(start)
     if start.client is None:
         return
+    yield "3.1", lifecycle.runs_as_root(start)
     yield from each(lifecycle.READY_CHECKS, start)
     yield from each(hosting.CHECKS, Server(start.client, payloads))
     progress("stopping it while requests are under way")
