@@ -39,7 +39,7 @@ def main() -> None:
     data = parser.parse_args().ours
     if data is not None:
         told = {"model": "auto", "seed": "7"}
-        show(Target(OURS, environment=os.environ, training=data, hyperparameters=told), REGISTRATIONS)
+        show(Target(OURS, environment=os.environ, channels={"training": data}, hyperparameters=told), REGISTRATIONS)
     elif shutil.which("nginx") is None:
         print("not run: nginx is not installed (apt-get install nginx-light)")
     else:
@@ -47,7 +47,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "listeners.csv").write_text(listeners(random.Random(7), 3000))
             rounds = {"num_rounds": "300"}
-            show(Target(CLASSIC, environment=os.environ, training=Path(folder), hyperparameters=rounds), PAYLOADS)
+            show(
+                Target(CLASSIC, environment=os.environ, channels={"training": Path(folder)}, hyperparameters=rounds),
+                PAYLOADS,
+            )
 
 
 def show(target: Target, payloads: Payloads) -> None:

@@ -1,6 +1,6 @@
 """A container that keeps SageMaker's contract, in the standard library alone, and breaks it where it is told to.
 
-    python sagemaker_container.py [--port N] [--fault NAME] serve|train
+    python sagemaker_container.py [--port N] [--fault NAME] [--channel NAME] serve|train
 
 The model is a word in model/word.txt; it is answered with every record. Each fault breaks one fact.
 """
@@ -240,9 +240,10 @@ def serve(base: Path, port: int, fault: str) -> int:
     return 4 if fault == "odd status" else 0
 
 
-def train(base: Path, fault: str) -> int:
+def train(base: Path, fault: str, channel: str) -> int:
     settings = json.loads((base / "input" / "config" / "hyperparameters.json").read_text())
-    files = sorted((base / "input" / "data" / "training").glob("*.txt"))
+    told = json.loads((base / "input" / "config" / "inputdataconfig.json").read_text())
+    files = sorted((base / "input" / "data" / channel).glob("*.txt")) if channel in told else []
     if fault == "fails" or (not files and fault != "ignores its channel"):
         return failed(base, fault)
     rounds = settings.get("rounds", "3")
@@ -277,10 +278,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--fault", default="")
+    parser.add_argument("--channel", default="training")
     parser.add_argument("verb", choices=["serve", "train"])
     options = parser.parse_args()
     base = Path(os.environ["SAGEMAKER_BASE_DIR"])
-    return serve(base, options.port, options.fault) if options.verb == "serve" else train(base, options.fault)
+    if options.verb == "serve":
+        return serve(base, options.port, options.fault)
+    return train(base, options.fault, options.channel)
 
 
 @contextmanager

@@ -53,6 +53,18 @@ def test_a_command_is_trained_served_and_stopped(tmp_path: Path) -> None:
     assert "26.7  pass" in done.stdout
 
 
+def test_channels_are_named(tmp_path: Path) -> None:
+    for name in ("data", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "words.txt").write_text("hello\n")
+    port = player.free_port()
+    command = f"{sys.executable} {sagemaker_container.__file__} --port {port} --channel train"
+    channels = ("--channel", f"train={tmp_path / 'data'}", "--train", tmp_path / "others")
+    done = sagemaker("check", "--command", command, "--port", port, *channels, *payloads(tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert "16.1  pass" in done.stdout
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -60,6 +72,8 @@ def test_a_command_is_trained_served_and_stopped(tmp_path: Path) -> None:
         ("check", "--command", "x", "--url", "http://127.0.0.1:1"),
         ("check", "--command", "x", "--hyperparameter", "rounds"),
         ("check", "--command", "x", "--payload", "body.json"),
+        ("check", "--command", "x", "--channel", "train"),
+        ("check", "--command", "x", "--channel", "training=a", "--train", "b"),
         ("package",),
         ("fly",),
     ],

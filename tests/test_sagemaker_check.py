@@ -63,7 +63,7 @@ def target(
     return Target(
         command=(sys.executable, sagemaker_container.__file__, "--port", str(port), "--fault", fault),
         environment=dict(os.environ),
-        training=training,
+        channels={"training": training} if training else {},
         hyperparameters=hyperparameters or {},
         port=port,
         limits=limits,
@@ -164,7 +164,7 @@ class TestTheWholeCheck:
             "-c",
             "import os; os.symlink('nothing', os.environ['SAGEMAKER_BASE_DIR'] + '/model/x')",
         )
-        target = Target(command=words, training=data, port=player.free_port(), limits=HURRIED)
+        target = Target(command=words, channels={"training": data}, port=player.free_port(), limits=HURRIED)
         found = {r.fact.number: r.finding for r in run.check(target, payloads=EXAMPLES).results}
         assert found["19.6"] == report.untestable("it left one that this user can't read")
 
@@ -175,6 +175,8 @@ class TestTheWholeCheck:
             Target(command=("serve",), url="http://127.0.0.1:8080")
         with pytest.raises(InputError, match="no such file"):
             Target(command=("serve",), model=Path("not-there"))
+        with pytest.raises(InputError, match="not-there: no such folder"):
+            Target(command=("serve",), channels={"train": Path("not-there")})
         with pytest.raises(InputError, match="its `run` is not in the command"):
             Target(command=("serve", "{name}"))
 
@@ -461,7 +463,7 @@ class TestJobsThatBreakOneFact:
     )
     def test_a_whole_job(self, fault: str, broken: set[str], data: Path, tmp_path: Path) -> None:
         checked = target(fault, hyperparameters={"rounds": "1"})
-        found = dict(run.each(training.WHOLE_CHECKS, training.run(checked, tmp_path / "run", data)))
+        found = dict(run.each(training.WHOLE_CHECKS, training.run(checked, tmp_path / "run", {"training": data})))
         assert misses(found) == broken
 
     @pytest.mark.parametrize(
@@ -474,17 +476,36 @@ class TestJobsThatBreakOneFact:
         ],
     )
     def test_a_job_without_data(self, fault: str, broken: set[str], tmp_path: Path) -> None:
-        found = dict(run.each(training.WITHOUT_DATA_CHECKS, training.run(target(fault), tmp_path / "run", None)))
+        found = dict(
+            run.each(training.WITHOUT_DATA_CHECKS, training.run(target(fault), tmp_path / "run", {"training": None}))
+        )
         assert misses(found) == broken
 
     @pytest.mark.parametrize(("fault", "broken"), [("deaf", {"21.1", "21.2"}), ("saves nothing", {"21.2"})])
     def test_a_job_that_is_stopped(self, fault: str, broken: set[str], data: Path, tmp_path: Path) -> None:
         checked = target(fault, limits=HURRIED, hyperparameters={"rounds": "100"})
-        stopped = training.run(checked, tmp_path / "run", data, stop_after=1.5)
+        stopped = training.run(checked, tmp_path / "run", {"training": data}, stop_after=1.5)
         assert misses(dict(run.each(training.STOPPED_CHECKS, stopped))) == broken
 
+    def test_channels_have_the_names_they_are_given(self, data: Path, tmp_path: Path) -> None:
+        checked = target()
+        checked = replace(checked, command=(*checked.command, "--channel", "train"))
+        found = training.run(checked, tmp_path / "run", {"train": data, "validation": None})
+        assert (found.status, (found.model / "word.txt").read_text()) == (0, "hello")
+        told = tmp_path / "run" / "ml" / "input"
+        assert sorted(path.name for path in (told / "data").iterdir()) == ["train", "validation"]
+        assert json.loads((told / "config" / "inputdataconfig.json").read_text()).keys() == {"train", "validation"}
+        assert training.run(checked, tmp_path / "other", {"training": data}).status == 1
+
+    @pytest.mark.parametrize("name", ["", "a/b", "..", "a" * 65])
+    def test_a_name_no_channel_can_have_is_refused(self, name: str, data: Path) -> None:
+        with pytest.raises(InputError, match="can't be a channel's name"):
+            Target(command=("serve",), channels={name: data})
+
     def test_a_job_too_short_to_be_stopped_is_not_judged(self, data: Path, tmp_path: Path) -> None:
-        short = training.run(target(hyperparameters={"rounds": "0"}), tmp_path / "run", data, stop_after=20)
+        short = training.run(
+            target(hyperparameters={"rounds": "0"}), tmp_path / "run", {"training": data}, stop_after=20
+        )
         outcomes = {finding.outcome for _, finding in run.each(training.STOPPED_CHECKS, short)}
         assert outcomes == {Outcome.UNTESTABLE}
 

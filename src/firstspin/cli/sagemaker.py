@@ -57,6 +57,9 @@ def check(
     command: Annotated[str, typer.Option(help="What starts the container; {root}, {env} and {name} as above.")] = "",
     url: Annotated[str, typer.Option(help="Instead: a server that runs already, as in http://127.0.0.1:8080.")] = "",
     train: Annotated[Path | None, typer.Option(help="Folder for the channel `training`.")] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER for a channel of another name; repeat.")
+    ] = None,
     hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the training job; repeat.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="Folder or tar.gz to serve; what the training left if not given.")
@@ -88,7 +91,7 @@ def check(
         url,
         environment=os.environ,
         model=model,
-        training=train,
+        channels=_channels(train, channel or []),
         hyperparameters=_pairs(hyperparameter or []),
         port=port,
         inspected=inspected,
@@ -271,6 +274,14 @@ def _pairs(told: list[str]) -> dict[str, str]:
     if wrong := [one for one in told if "=" not in one]:
         raise typer.BadParameter(f"{wrong[0]!r} is not NAME=VALUE")
     return dict(one.split("=", 1) for one in told)
+
+
+def _channels(train: Path | None, told: list[str]) -> dict[str, Path]:
+    named = [*([f"training={train}"] if train else []), *told]
+    channels = {name: Path(folder) for name, folder in _pairs(named).items()}
+    if len(channels) < len(named):
+        raise typer.BadParameter("a channel is given twice")
+    return channels
 
 
 def _payloads(files: list[Path], types: list[str]) -> Payloads:

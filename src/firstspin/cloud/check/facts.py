@@ -95,7 +95,7 @@ TRAINING = (
     Fact("16.1", "a job runs with the argument `train` and ends with exit status 0", "T"),
     Fact("17.1", "hyperparameters are understood although every value is a string", "T, SDK"),
     Fact("17.2", "runs beside inputdataconfig.json and resourceconfig.json as SageMaker writes them", "T"),
-    Fact("18.1", "reads the channel /opt/ml/input/data/training: without it the job fails", "T"),
+    Fact("18.1", "reads its channels in /opt/ml/input/data: without data the job fails", "T"),
     Fact("18.2", "leaves /opt/ml/input as it was", "T", EXPECTED),
     Fact("19.1", "leaves its model in /opt/ml/model", "T"),
     Fact("19.2", "writes nowhere else below /opt/ml than model, output and checkpoints", "T", EXPECTED),

@@ -24,6 +24,7 @@ MOUNT = "/opt/ml"
 POLL = 0.05
 LAST_WORDS = 5.0
 ENGINE_PATIENCE = 60.0
+CHANNEL = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,64}")
 MAP_ENTRIES = 90  # with those that SageMaker itself sets, close to its limits of 100 entries and 32 KB
 MAP_VALUE = "v" * 300
 
@@ -38,7 +39,7 @@ class Target:
     `docker run --rm --name {name} --network host -v {root}:/opt/ml --env-file {env} IMAGE`.
 
     `environment` is what an image would bring with it (PATH ...); `model` a folder or tar.gz for /opt/ml/model;
-    `training` a folder for the channel of that name; `port` the one to listen on when nothing else is said;
+    `channels` the training job's folders of data by their names; `port` the one to listen on when nothing else is said;
     `inspected` a file of what `docker image inspect IMAGE` prints.
     """
 
@@ -46,7 +47,7 @@ class Target:
     url: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     model: Path | None = None
-    training: Path | None = None
+    channels: Mapping[str, Path] = field(default_factory=dict)
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     port: int = 8080
     limits: Limits = field(default_factory=Limits)
@@ -57,9 +58,14 @@ class Target:
             raise InputError("the check needs either a command or an address, and not both")
         if self.names and not self.engine:
             raise InputError("{name} is for an engine: its `run` is not in the command")
-        for path in (self.model, self.training, self.inspected):
+        for path in (self.model, self.inspected):
             if path is not None and not path.exists():
                 raise InputError(f"{path}: no such file or folder")
+        for name, folder in self.channels.items():
+            if not CHANNEL.fullmatch(name):
+                raise InputError(f"{name!r} can't be a channel's name: 1 to 64 of A-Z a-z 0-9 . - _")
+            if not folder.is_dir():
+                raise InputError(f"{folder}: no such folder")
 
     @property
     def subject(self) -> str:

@@ -101,21 +101,22 @@ def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress
 
 
 def _training(target: Target, folder: Path, progress: Progress) -> Found:
-    if target.training is None:
+    if not target.channels:
         yield from every([fact.number for fact in TRAINING], untestable("no training data was given"))
         return
     progress("running `train`")
-    whole = training.run(target, folder / "train", target.training)
+    whole = training.run(target, folder / "train", target.channels)
     yield from each(training.WHOLE_CHECKS, whole)
     yield "19.6", untestable(_why_not_served(target, whole))
     if whole.status != 0:
         others = (*training.WITHOUT_DATA_CHECKS, *training.STOPPED_CHECKS)
         yield from every(others, untestable("no job succeeded to compare with"))
         return
-    progress("running `train` on an empty channel")
-    yield from each(training.WITHOUT_DATA_CHECKS, training.run(target, folder / "train-without-data", None))
+    progress("running `train` on empty channels")
+    without = training.run(target, folder / "train-without-data", dict.fromkeys(target.channels))
+    yield from each(training.WITHOUT_DATA_CHECKS, without)
     progress("running `train`, to stop it half way")
-    stopped = training.run(target, folder / "train-stopped", target.training, stop_after=whole.seconds / 2)
+    stopped = training.run(target, folder / "train-stopped", target.channels, stop_after=whole.seconds / 2)
     yield from each(training.STOPPED_CHECKS, stopped)
 
 
@@ -147,7 +148,7 @@ def _hosting(
 
 def _hosted(start: Start, payloads: Payloads, progress: Progress) -> Found:
     yield from each(lifecycle.START_CHECKS, start)
-    if start.target.training is not None and start.target.model is None and start.model_before:
+    if start.target.channels and start.target.model is None and start.model_before:
         yield "19.6", lifecycle.starts(start)
     if start.client is None:
         return

@@ -52,14 +52,14 @@ class Job:
         return f"{how} after {self.seconds:.1f} s; its last words: {player.last_words(self.log)}"
 
 
-def run(target: Target, folder: Path, data: Path | None, *, stop_after: float | None = None) -> Job:
-    """One job as SageMaker runs it, with the channel `training` holding `data` or nothing.
+def run(target: Target, folder: Path, channels: Mapping[str, Path | None], *, stop_after: float | None = None) -> Job:
+    """One job as SageMaker runs it, with each channel holding what is in its folder, or nothing.
 
     With `stop_after` it is sent SIGTERM after so many seconds, as StopTrainingJob does.
     """
     folder.mkdir(parents=True)
     place = player.prepare(target, folder)
-    _write_input(place, data, target.hyperparameters)
+    _write_input(place, channels, target.hyperparameters)
     given, around = player.contents(place.root / "input"), _around(place)
     started = time.monotonic()
     with player.running(target, place, "train", _variables()) as container:
@@ -130,18 +130,18 @@ WHOLE_CHECKS: Mapping[str, Callable[[Job], Finding]] = {
 
 def needs_its_channel(without: Job) -> Finding:
     ignored = without.status == 0 and without.left_a_model
-    return judged(not ignored, "it made a model from an empty channel" if ignored else f"status {without.status}")
+    return judged(not ignored, "it made a model from empty channels" if ignored else f"status {without.status}")
 
 
 def fails_with_a_status(without: Job) -> Finding:
     if without.status == 0 and without.left_a_model and without.failure is None:
-        return untestable("the job with an empty channel did not fail")
+        return untestable("the job without data did not fail")
     return judged(without.status not in (0, None), f"status {without.status}")
 
 
 def says_why(without: Job) -> Finding:
     if without.status == 0 and without.left_a_model and without.failure is None:
-        return untestable("the job with an empty channel did not fail")
+        return untestable("the job without data did not fail")
     words = (without.failure or "").strip()
     return judged(bool(words), words.splitlines()[0][:100] if words else "no failure file, or an empty one")
 
@@ -177,19 +177,12 @@ def saves_what_it_has(stopped: Job) -> Finding:
 STOPPED_CHECKS: Mapping[str, Callable[[Job], Finding]] = {"21.1": ends_when_told, "21.2": saves_what_it_has}
 
 
-def _write_input(place: Place, data: Path | None, hyperparameters: Mapping[str, str]) -> None:
-    channel = place.root / "input" / "data" / "training"
-    if data is None:
+def _write_input(place: Place, channels: Mapping[str, Path | None], hyperparameters: Mapping[str, str]) -> None:
+    for name, given in channels.items():
+        channel = place.root / "input" / "data" / name
         channel.mkdir()
-    else:
-        shutil.copytree(data, channel)
-    channels = {
-        "training": {
-            "TrainingInputMode": "File",
-            "S3DistributionType": "FullyReplicated",
-            "RecordWrapperType": "None",
-        }
-    }
+        if given is not None:
+            shutil.copytree(given, channel, dirs_exist_ok=True)
     resources = {
         "current_host": HOST,
         "current_instance_type": "ml.m5.large",
@@ -200,7 +193,12 @@ def _write_input(place: Place, data: Path | None, hyperparameters: Mapping[str, 
         ],
         "network_interface_name": "eth0",
     }
-    files = {"hyperparameters": dict(hyperparameters), "inputdataconfig": channels, "resourceconfig": resources}
+    data = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
+    files = {
+        "hyperparameters": dict(hyperparameters),
+        "inputdataconfig": dict.fromkeys(channels, data),
+        "resourceconfig": resources,
+    }
     for name, value in files.items():
         (place.root / "input" / "config" / f"{name}.json").write_bytes(msgspec.json.encode(value))
 
