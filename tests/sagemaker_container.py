@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         pages = {
             "/ping": self.ping,
             "/metrics": self.metrics,
-            "/execution-parameters": lambda: self.reply(200, json.dumps(PARAMETERS | self.announced()).encode()),
+            "/execution-parameters": lambda: self.reply(200, self.parameters()),
         }
         if self.path in pages and not self.faulty("no " + self.path):
             pages[self.path]()
@@ -96,6 +96,10 @@ class Handler(BaseHTTPRequestHandler):
             self.show_models(self.path.removeprefix("/models").strip("/"))
         else:
             self.reply(404)
+
+    def parameters(self) -> bytes:
+        odd = {"parameters not UTF-8": b'{"BatchStrategy": "\xff"}', "parameters too deep": b"[" * 100_000}
+        return odd.get(self.server.fault) or json.dumps(PARAMETERS | self.announced()).encode()
 
     def announced(self) -> dict[str, object]:
         single, small = self.faulty("single records"), self.faulty("a megabyte")

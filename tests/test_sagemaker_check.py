@@ -33,7 +33,7 @@ from firstspin.cloud.check import (
     run,
     training,
 )
-from firstspin.cloud.check.client import Client, Limits, NoAnswer
+from firstspin.cloud.check.client import Client, Limits, NoAnswer, decoded
 from firstspin.cloud.check.payloads import Payload, Payloads
 from firstspin.cloud.check.player import Target
 from firstspin.cloud.check.report import Finding, Outcome
@@ -168,6 +168,11 @@ class TestTheWholeCheck:
         found = {r.fact.number: r.finding for r in run.check(target, payloads=EXAMPLES).results}
         assert found["19.6"] == report.untestable("it left one that this user can't read")
 
+    @pytest.mark.parametrize("port", [-1, 0, 65536, 99999])
+    def test_a_port_that_cannot_be_is_refused(self, port: int) -> None:
+        with pytest.raises(InputError, match="a port is a number from 1 to 65535"):
+            Target(command=("serve",), port=port)
+
     def test_a_target_is_a_command_or_an_address(self) -> None:
         with pytest.raises(InputError, match="either a command or an address"):
             Target()
@@ -205,6 +210,8 @@ class TestServersThatBreakOneFact:
             ("one answer for all", {"23.2", "23.3"}),
             ("few records", {"23.3"}),
             ("no /execution-parameters", {"24.1"}),
+            ("parameters not UTF-8", {"24.1"}),
+            ("parameters too deep", {"24.1"}),
         ],
     )
     def test_is_caught_at_that_fact_alone(self, fault: str, broken: set[str]) -> None:
@@ -269,6 +276,18 @@ class TestServersThatBreakOneFact:
             client = Client("127.0.0.1", server.server_port, Limits(ping=0.5, answer=0.5))
             found = dict(run.each({number: LIVE[number]}, hosting.Server(client, EXAMPLES)))
         assert misses(found) == {number}
+
+    def test_an_answer_nobody_foresaw_costs_one_fact_and_not_the_report(self) -> None:
+        def strange(_: str) -> Finding:
+            raise ZeroDivisionError("text of somebody else")
+
+        found = dict(run.each({"6.1": strange, "6.2": report.passed}, "fine"))
+        assert found["6.1"] == report.missed("what it answered could not be judged: ZeroDivisionError")
+        assert found["6.2"] == report.passed("fine")
+
+    @pytest.mark.parametrize("body", [b"{", b'"\xff"', b"[" * 100_000, b'{"a":' * 100_000])
+    def test_what_is_no_json_that_can_be_read_is_none(self, body: bytes) -> None:
+        assert decoded(body) is None
 
     def test_a_server_that_does_not_take_its_connections_is_caught(self) -> None:
         with socket.socket() as listener:

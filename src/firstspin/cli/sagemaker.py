@@ -69,7 +69,9 @@ def check(
     ] = None,
     payload: Annotated[list[Path] | None, typer.Option(help="File with a body that must be answered; repeat.")] = None,
     content_type: Annotated[list[str] | None, typer.Option(help="The content type of each payload, in order.")] = None,
-    port: Annotated[int, typer.Option(help="Where the container listens when nothing else is said.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Where the container listens when nothing else is said.", min=1, max=65535)
+    ] = 8080,
     as_json: AsJson = False,
 ) -> None:
     """Play SageMaker against a container: every fact of the contract that can be tested without AWS.

@@ -17,6 +17,9 @@ import msgspec
 from firstspin.cloud.check.payloads import Payload, media_type
 from firstspin.records import InputError
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON raises: for other bytes, for bytes in no encoding, for brackets in brackets without end."""
+
 
 class NoAnswer(Exception):
     """The server refused, closed, was silent for too long or spoke something that isn't HTTP."""
@@ -169,7 +172,7 @@ def decoded(body: bytes) -> object | None:
     """The JSON value, or None where the bytes aren't JSON (or say null)."""
     try:
         return msgspec.json.decode(body, type=object)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException
 import msgspec
 
 from firstspin.cloud.check import payloads as bodies
-from firstspin.cloud.check.client import Answer, Client, NoAnswer, decoded, received
+from firstspin.cloud.check.client import UNREADABLE, Answer, Client, NoAnswer, decoded, received
 from firstspin.cloud.check.payloads import CSV, JSON, JSON_LINES, Payload, Payloads
 from firstspin.cloud.check.report import Finding, judged, missed, passed, untestable
 
@@ -255,7 +255,7 @@ def names_its_limits(server: Server) -> Finding:
         return missed(f"status {answer.status}")
     try:
         told = msgspec.json.decode(answer.body, type=dict[str, int | str])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return missed(str(error))
     concurrent, size = told.get("MaxConcurrentTransforms"), told.get("MaxPayloadInMB")
     right = (

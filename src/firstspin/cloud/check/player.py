@@ -21,6 +21,7 @@ from firstspin.cloud.check.client import Client, Limits, NoAnswer
 from firstspin.records import InputError
 
 MOUNT = "/opt/ml"
+PORTS = range(1, 65536)
 POLL = 0.05
 LAST_WORDS = 5.0
 ENGINE_PATIENCE = 60.0
@@ -58,6 +59,8 @@ class Target:
             raise InputError("the check needs either a command or an address, and not both")
         if self.names and not self.engine:
             raise InputError("{name} is for an engine: its `run` is not in the command")
+        if self.port not in PORTS:
+            raise InputError(f"{self.port}: a port is a number from 1 to {PORTS[-1]}")
         for path in (self.model, self.inspected):
             if path is not None and not path.exists():
                 raise InputError(f"{path}: no such file or folder")

@@ -181,11 +181,17 @@ def _asking(
 
 
 def each(checks: Mapping[str, Callable[[Subject], Finding]], subject: Subject) -> Found:
-    for number, judge in checks.items():
-        try:
-            yield number, judge(subject)
-        except NoAnswer as error:
-            yield number, missed(f"no answer: {error}")
+    yield from ((number, _judged(judge, subject)) for number, judge in checks.items())
+
+
+def _judged(judge: Callable[[Subject], Finding], subject: Subject) -> Finding:
+    try:
+        return judge(subject)
+    except NoAnswer as error:
+        return missed(f"no answer: {error}")
+    except Exception as error:
+        # What a container may answer is past foreseeing: it costs one fact, not all. The error's text may be anything.
+        return missed(f"what it answered could not be judged: {type(error).__name__}")
 
 
 def every(numbers: Iterable[str], finding: Finding) -> Found:
