@@ -403,6 +403,7 @@ class TestContainersThatStartOrStopBadly:
             ("", report.passed("without it, it answers otherwise")),
             ("needs a model", report.passed("without it, it is not ready")),
             ("no model read", report.untestable("it answers the same without a model")),
+            ("never answers", report.untestable("it answered nothing with one")),
             ("varies", report.untestable("its answers vary, with a model and without")),
         ],
     )
