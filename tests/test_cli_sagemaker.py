@@ -73,6 +73,7 @@ def test_channels_are_named(tmp_path: Path) -> None:
         ("check", "--command", "x", "--hyperparameter", "rounds"),
         ("check", "--command", "x", "--payload", "body.json"),
         ("check", "--command", "x", "--channel", "train"),
+        ("check", "--command", "x", "--channel", "train="),
         ("check", "--command", "x", "--port", "0"),
         ("check", "--command", "x", "--port", "99999"),
         ("check", "--command", "x", "--channel", "training=a", "--train", "b"),

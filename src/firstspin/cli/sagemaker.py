@@ -280,10 +280,12 @@ def _pairs(told: list[str]) -> dict[str, str]:
 
 def _channels(train: Path | None, told: list[str]) -> dict[str, Path]:
     named = [*([f"training={train}"] if train else []), *told]
-    channels = {name: Path(folder) for name, folder in _pairs(named).items()}
+    channels = _pairs(named)
     if len(channels) < len(named):
         raise typer.BadParameter("a channel is given twice")
-    return channels
+    if empty := [name for name, folder in channels.items() if not folder]:
+        raise typer.BadParameter(f"the channel {empty[0]!r} has no folder")
+    return {name: Path(folder) for name, folder in channels.items()}
 
 
 def _payloads(files: list[Path], types: list[str]) -> Payloads:
