@@ -95,9 +95,17 @@ class Ground(Stack):
         )
 
     def _model_role(self) -> iam.Role:
-        """What an endpoint may: fetch its model and its image, and write its log."""
+        """What an endpoint may: fetch its model and its image, write its log, and see its own alarms."""
         log = f"/aws/sagemaker/Endpoints/{self.settings.name}*"
-        return self._sagemaker_role("ModelRole", log, [self._objects("s3:GetObject", "models")])
+        alarms = self.format_arn(
+            service="cloudwatch",
+            resource="alarm",
+            resource_name=f"{self.settings.name}-endpoint-*",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        # AWS asks for this of whatever release alarms are to take back
+        seen = iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[alarms])
+        return self._sagemaker_role("ModelRole", log, [self._objects("s3:GetObject", "models"), seen])
 
     def _training_role(self) -> iam.Role:
         """What a training job may: read the tables below data/, leave its model below models/, keep what tuning has

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,16 @@ class TestAlarms:
             "AWS::CloudWatch::Alarm",
             {"MetricName": "InvocationModelErrors", "Statistic": "Average", "Threshold": 0.05},
         )
+
+    def test_the_endpoints_role_sees_every_alarm_that_takes_a_release_back(self, usual: Made, other: Made) -> None:
+        for made in (usual, other):
+            (endpoint,) = made.serving.find_resources("AWS::SageMaker::Endpoint").values()
+            alarms = endpoint["Properties"]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+            [(role, seen)] = [s for s in statements(made) if "cloudwatch:DescribeAlarms" in listed(s[1]["Action"])]
+            pattern = seen["Resource"]["Fn::Join"][1][-1].removeprefix(":alarm:")
+            assert role.startswith("ModelRole")
+            assert all(fnmatchcase(alarm["AlarmName"], pattern) for alarm in alarms)
+            assert pattern != "*"
 
     def test_every_variant_is_watched_and_takes_a_release_back(self, other: Made) -> None:
         (endpoint,) = other.serving.find_resources("AWS::SageMaker::Endpoint").values()
