@@ -15,7 +15,7 @@ LAMBDA, DIRECT = "lambda", "direct"
 CHALLENGER = "challenger"
 
 NAME: Final = "2 to 40 lower-case letters, digits and single hyphens inside, a letter first"
-"""What every kind of name that is made of it may hold: an endpoint's, a repository's, a stream's with a suffix."""
+"""What every kind of name that is made of it may hold: an endpoint's, a table's or a stream's with a suffix."""
 
 
 class SettingsError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from firstspin_aws.settings import (
 )
 
 HERE = Path(__file__).parent.parent
+ROOT = HERE.parent.parent
 USUAL = Settings(endpoint=Endpoint(managed=True))
 OTHER = Settings(
     name="other",
@@ -76,12 +78,13 @@ def other(made: dict[str, Made]) -> Made:
 
 
 def statements(each: Made) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every statement of every role and of every door out of the network."""
+    """Every statement of every role, of every policy to attach and of every door out of the network."""
     for template in (each.ground, each.serving):
         for name, resource in template.to_json()["Resources"].items():
             properties = resource.get("Properties", {})
             documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
-            documents += [properties["PolicyDocument"]] if resource["Type"] == "AWS::EC2::VPCEndpoint" else []
+            whole = resource["Type"] in ("AWS::EC2::VPCEndpoint", "AWS::IAM::ManagedPolicy")
+            documents += [properties["PolicyDocument"]] if whole else []
             for document in documents:
                 yield from ((name, statement) for statement in document["Statement"])
 
@@ -307,15 +310,13 @@ class TestData:
         assert rule["selection"]["tagStatus"] == "untagged"
 
     def test_what_is_kept_stands_in_the_way_of_no_second_try(self, each: Made) -> None:
-        kept = {}
-        for name, resource in each.ground.to_json()["Resources"].items():
-            if resource.get("DeletionPolicy", "Delete") != "Delete":
-                kept[name] = (
-                    resource["DeletionPolicy"],
-                    [word for word in resource["Properties"] if word.endswith("Name")],
-                )
-        assert len(kept) == 3
-        assert all(kind == ("RetainExceptOnCreate", []) for kind in kept.values())
+        resources = [r for template in (each.ground, each.serving) for r in template.to_json()["Resources"].values()]
+        kept = [one for one in resources if one.get("DeletionPolicy", "Delete") != "Delete"]
+        named = [word for one in kept for word in one["Properties"] if word.endswith("Name")]
+        types = sorted(one["Type"] for one in kept)
+        assert types == ["AWS::ECR::Repository", "AWS::S3::Bucket", "AWS::S3::Bucket"]
+        assert {one["DeletionPolicy"] for one in kept} == {"RetainExceptOnCreate"}
+        assert named == []
 
     def test_whoever_forwards_events_may_send_to_the_two_streams_alone(self, each: Made) -> None:
         (policy,) = each.ground.find_resources("AWS::IAM::ManagedPolicy").values()
@@ -323,6 +324,7 @@ class TestData:
         assert statement["Action"] == "firehose:PutRecordBatch"
         streams = each.ground.find_resources("AWS::KinesisFirehose::DeliveryStream")
         assert {one["Fn::GetAtt"][0] for one in statement["Resource"]} == streams.keys()
+        assert "ForwarderPolicyArn" in each.ground.to_json()["Outputs"]
 
     def test_events_go_to_a_folder_a_day(self, each: Made) -> None:
         streams = each.ground.find_resources("AWS::KinesisFirehose::DeliveryStream").values()
@@ -343,8 +345,24 @@ class TestAlarms:
     def test_a_container_that_resets_connections_takes_a_release_back(self, usual: Made) -> None:
         usual.serving.has_resource_properties(
             "AWS::CloudWatch::Alarm",
-            {"MetricName": "InvocationModelErrors", "Statistic": "Average", "Threshold": 0.05},
+            {
+                "AlarmName": "firstspin-endpoint-failed",
+                "Namespace": "AWS/SageMaker",
+                "MetricName": "InvocationModelErrors",
+                "Statistic": "Average",
+                "Threshold": 0.05,
+                "ComparisonOperator": "GreaterThanThreshold",
+            },
         )
+
+    def test_the_alarms_that_the_docs_name_are_there(self, usual: Made) -> None:
+        named = re.findall(
+            r"--alarm\s+(firstspin-[a-z0-9-]+)", (ROOT / "docs/sagemaker.md").read_text(encoding="utf-8")
+        )
+        named += re.findall(r"--alarm (firstspin-[a-z0-9-]+)", (ROOT / "deploy/airflow/dags/daily.py").read_text())
+        alarms = usual.serving.find_resources("AWS::CloudWatch::Alarm").values()
+        assert len(named) >= 2
+        assert set(named) <= {alarm["Properties"]["AlarmName"] for alarm in alarms}
 
     def test_the_endpoints_role_sees_every_alarm_that_takes_a_release_back(self, usual: Made, other: Made) -> None:
         for made in (usual, other):
@@ -386,7 +404,7 @@ class TestAlarms:
 
     def test_the_fallback_is_counted_by_the_event_that_the_gateway_logs(self, usual: Made) -> None:
         usual.serving.has_resource_properties("AWS::Logs::MetricFilter", {"FilterPattern": '"fell_back"'})
-        gateway = HERE.parent.parent / "src" / "firstspin" / "cloud" / "gateway.py"
+        gateway = ROOT / "src" / "firstspin" / "cloud" / "gateway.py"
         assert '_log("fell_back"' in gateway.read_text(encoding="utf-8")
 
 
