@@ -73,7 +73,7 @@ def run(target: Target, folder: Path, channels: Mapping[str, Path | None], *, st
         stopped,
         container.written(),
         place.model,
-        player.named_as_mounted(failure.read_text(errors="replace"), place) if failure.is_file() else None,
+        _text(failure, place) if failure.is_file() else None,
         player.changes(given, player.contents(place.root / "input")),
         player.changes(around, _around(place)),
     )
@@ -175,6 +175,13 @@ def saves_what_it_has(stopped: Job) -> Finding:
 
 
 STOPPED_CHECKS: Mapping[str, Callable[[Job], Finding]] = {"21.1": ends_when_told, "21.2": saves_what_it_has}
+
+
+def _text(failure: Path, place: Place) -> str:
+    try:
+        return player.named_as_mounted(failure.read_text(errors="replace"), place)
+    except PermissionError:  # the container wrote it as root, and we are not
+        return "there, but not for this user to read"
 
 
 def _write_input(place: Place, channels: Mapping[str, Path | None], hyperparameters: Mapping[str, str]) -> None:
