@@ -39,6 +39,10 @@ class Model(Construct):
             endpoint_name=settings.name,
             endpoint_config_name=config.attr_endpoint_config_name,
             retain_all_variant_properties=True,  # a release keeps the number of instances that autoscaling found
+            exclude_retained_variant_properties=[
+                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type=kind)
+                for kind in ("DesiredWeight", *([] if settings.scaling.enabled else ["DesiredInstanceCount"]))
+            ],
             deployment_config=_release(alarms, settings.scaling.least_instances),
             tags=[CfnTag(key="project", value=settings.name)],
         )

@@ -228,6 +228,14 @@ class TestModel:
         assert routing["CanarySize"]["Value"] <= 50  # SageMaker's bound
         assert endpoint["Properties"]["RetainAllVariantProperties"] is True
 
+    def test_a_release_keeps_the_instances_that_scaling_found_and_nothing_else(
+        self, usual: Made, made: dict[str, Made]
+    ) -> None:
+        for one, others in ((usual, ["DesiredWeight"]), (made["alone"], ["DesiredWeight", "DesiredInstanceCount"])):
+            (endpoint,) = one.serving.find_resources("AWS::SageMaker::Endpoint").values()
+            anew = [kind["VariantPropertyType"] for kind in endpoint["Properties"]["ExcludeRetainedVariantProperties"]]
+            assert anew == others
+
 
 class TestDoor:
     def test_callers_are_known_by_iam_and_metered_by_a_key(self, each: Made) -> None:
