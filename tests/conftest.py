@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from made_bundles import pack
+
+settings.register_profile("ours", deadline=None)  # no test asserts a time
+settings.load_profile("ours")
 
 
 @pytest.fixture(scope="session")

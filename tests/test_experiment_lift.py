@@ -103,7 +103,7 @@ def test_tea_tasting_gives_its_rows_of_the_reference_table() -> None:
     assert_printed({"-0.112%": default.rel_effect_size_ci_lower, "18.289%": default.rel_effect_size_ci_upper})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     n=st.tuples(st.integers(20, 50_000), st.integers(20, 50_000)),
     share=st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)),

@@ -33,7 +33,7 @@ newcomers = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(newcomers)
 def test_reasons_add_up_to_the_answer_that_was_given(recommender: Recommender, registration: Registration) -> None:
     answer = recommender.rank(registration)
@@ -63,7 +63,7 @@ def by_brute_force(recommender: Recommender, registration: Registration) -> dict
     return moved
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(newcomers.filter(lambda told: told.age is None or told.age >= 13))
 def test_reasons_agree_with_brute_force(recommender: Recommender, registration: Registration) -> None:
     found = explain.explain(recommender, registration).genres[0].moved

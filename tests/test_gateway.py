@@ -325,7 +325,7 @@ class Repeating:
 def test_whatever_the_event_it_is_answered_and_not_repeated(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     gateway = Gateway(Repeating(), "newcomers", Recommender(bundle.load(folder)), Reader())
 
-    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=500, suppress_health_check=list(HealthCheck))
     @given(EVENTS)
     def answered(event: object) -> None:
         caplog.clear()
@@ -351,7 +351,7 @@ class Answering:
 def test_whatever_the_endpoint_answers_the_newcomer_gets_genres(folder: Path) -> None:
     fallback = Recommender(bundle.load(folder))
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, suppress_health_check=list(HealthCheck))
     @given(st.binary() | st.text(alphabet='ab,|"\n\r 01.5').map(str.encode), st.sampled_from(list(wire.Encoding)))
     def answered(answer: bytes, encoding: wire.Encoding) -> None:
         body = "31,female,US,Jazz\n" if encoding is wire.Encoding.csv else BODY

@@ -83,7 +83,7 @@ moments = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     starts=st.lists(st.integers(0, 40 * 24), min_size=1, max_size=6),
     heard=st.lists(

@@ -77,7 +77,7 @@ def conforms(port: int, path: str, mode: GenerationMode, examples: int) -> None:
         operations = [operation for operation in found if operation.path == path]
         assert operations
 
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
         @given(st.one_of([operation.as_strategy(generation_mode=mode) for operation in operations]))
         def answered(case: schemathesis.Case) -> None:
             assume(not holds_an_age_with_a_point(case.body))
@@ -157,13 +157,13 @@ def subsets(running: Running, examples: int) -> None:
 
         for mask in MASKS:
 
-            @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
             @given(st.fixed_dictionaries({name: VALID[name] for name in mask}))
             def valid(told: dict[str, Any]) -> None:
                 assert status_of("/invocations", told) == 200
                 assert status_of("/v1/recommendations", told | {"user_id": "u"}) == 200
 
-            @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
             @given(st.fixed_dictionaries({name: VALID[name] | ANY for name in mask}), ANY)
             def anything(told: dict[str, Any], user: Any) -> None:
                 assert status_of("/invocations", told) < 500
@@ -182,7 +182,7 @@ def test_every_subset_of_fields_at_length(running: Running) -> None:
     subsets(running, 200)
 
 
-@settings(max_examples=5 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5 * EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(POSTS),
     st.sampled_from(["application/json", "application/jsonlines", "text/csv", "text/plain", ""]),

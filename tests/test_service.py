@@ -65,7 +65,7 @@ def test_prepared_parts_say_the_same_as_the_slow_way(folder: Path) -> None:
 SIX = ("G1", "G0", "Rock", "G2", "Jazz", "G3")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(
     listed=st.dictionaries(
         st.integers(0, 99).map(str), st.tuples(st.sampled_from(SIX), st.integers(0, 9)), min_size=0, max_size=99
@@ -234,7 +234,7 @@ def test_every_subset_of_fields_is_answered_whatever_they_hold(folder: Path, mas
     app.serve(load(folder))
     told = {name: values for bit, (name, values) in enumerate(FIELDS.items()) if mask >> bit & 1}
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(st.fixed_dictionaries(told))
     def answered(registration: dict[str, Any]) -> None:
         reply = ask(app, "POST", "/invocations", json.dumps(registration).encode())
