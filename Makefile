@@ -70,6 +70,10 @@ lock:
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AWS)/requirements.in -o $(AWS)/requirements.txt
 	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
+	cd $(DYNALITE) && npm install --silent --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+	cd $(DYNALITE) && node -e 'const fs = require("fs"), lock = require("./package-lock.json"); \
+	    Object.values(lock.packages).forEach(one => delete one.funding); \
+	    fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
 
 clean:
 	rm -rf $(VENV) $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache
