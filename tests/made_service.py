@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from in_threads import at_work
+
 
 @dataclass
 class Service:
@@ -176,21 +178,13 @@ class Callers:
 
     @contextmanager
     def calling(self) -> Iterator[Callers]:
-        self._end = threading.Event()
-        threads = [threading.Thread(target=self._call) for _ in range(self._number)]
-        for thread in threads:
-            thread.start()
-        try:
+        with at_work(self._number, self._call):
             yield self
-        finally:
-            self._end.set()
-            for thread in threads:
-                thread.join()
 
-    def _call(self) -> None:
+    def _call(self, _number: int, end: threading.Event) -> None:
         asked = request("POST", "/invocations", b'{"age":31,"genres":["Rock"]}')
         connection, sent = self._service.connect(), 0
-        while not self._end.is_set():
+        while not end.is_set():
             try:
                 status, headers, body = exchange(connection, asked)
             except OSError as problem:

@@ -14,10 +14,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from in_threads import served
 
 JSON, CSV, LINES = "application/json", "text/csv", "application/jsonlines"
 PARAMETERS = {"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
@@ -40,6 +41,11 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: object) -> None:
         """Callers that hang up are none of its business."""
+
+
+def up(fault: str = "", *, many: bool = False) -> AbstractContextManager[Server]:
+    """The container's server in a thread of this process."""
+    return served(Server(0, fault=fault, word="hello", many=many))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -289,20 +295,6 @@ def main() -> int:
     if options.verb == "serve":
         return serve(base, options.port, options.fault)
     return train(base, options.fault, options.channel)
-
-
-@contextmanager
-def up(fault: str = "", *, many: bool = False) -> Iterator[Server]:
-    """The container's server in a thread of this process."""
-    server = Server(0, fault=fault, word="hello", many=many)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 if __name__ == "__main__":

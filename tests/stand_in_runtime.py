@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from in_threads import served
+
 ERRORS = {
     "throttled": (400, "ThrottlingException", {"Message": "Rate exceeded"}),
     "missing": (400, "ValidationError", {"Message": "Endpoint newcomers of account 123456789012 not found."}),
@@ -170,27 +172,21 @@ class _RuntimeCall(BaseHTTPRequestHandler):
 @contextmanager
 def endpoint(answer: Callable[[bytes, str], bytes]) -> Iterator[Endpoint]:
     """SageMaker's runtime, answering with `answer(body, content type)`."""
-    server = Endpoint(answer)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.done.set()
-        server.shutdown()
-        server.server_close()
+    with served(Endpoint(answer)) as server:
+        try:
+            yield server
+        finally:
+            server.done.set()
 
 
 @contextmanager
 def runtime_api() -> Iterator[RuntimeApi]:
     """Lambda's Runtime API; who waits for an event at the end is sent away."""
-    server = RuntimeApi()
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.events.put(None)
-        server.shutdown()
-        server.server_close()
+    with served(RuntimeApi()) as server:
+        try:
+            yield server
+        finally:
+            server.events.put(None)
 
 
 HANDLER = "firstspin.cloud.lambda_handler.handler"

@@ -12,15 +12,16 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from in_threads import served
 
 LOOKS = 2
 
@@ -176,17 +177,8 @@ def live(life: Life, fate: Fate) -> None:
     life.status, life.pending = "InService", None
 
 
-@contextmanager
-def control_plane(moto: int) -> Iterator[ControlPlane]:
-    server = ControlPlane(moto)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def control_plane(moto: int) -> AbstractContextManager[ControlPlane]:
+    return served(ControlPlane(moto))
 
 
 @contextmanager

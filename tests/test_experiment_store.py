@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from made_events import NOON, SECRET, click, clicks, ids, shown
+from small_disk import BALLAST, fill_up, small_disk
 
 from firstspin.experiment.erase import erase
 from firstspin.experiment.events import Unavailable
@@ -92,17 +93,9 @@ def test_when_the_power_goes_what_was_acknowledged_is_on_the_disk(tmp_path: Path
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of three megabytes."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a small tmpfs (root)")
-    yield place
-    subprocess.run(["umount", place], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", megabytes=3) as place:
+        yield place
 
 
 def fill(store: Store) -> list[bytes]:
@@ -119,16 +112,9 @@ def fill(store: Store) -> list[bytes]:
     raise AssertionError("the disk is too large")
 
 
-def fill_up(disk: Path) -> None:
-    """Take every byte that is left."""
-    with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-
-
-def test_a_full_disk_refuses_events_keeps_what_it_has_and_goes_on_alone(small_disk: Path) -> None:
-    path = small_disk / "events.sqlite"
-    ballast = small_disk / "ballast"
+def test_a_full_disk_refuses_events_keeps_what_it_has_and_goes_on_alone(disk: Path) -> None:
+    path = disk / "events.sqlite"
+    ballast = disk / BALLAST
     ballast.write_bytes(bytes(1 << 20))
     database = SqliteDatabase(path, SECRET.fingerprint, reserve_bytes=1 << 19)
     store = Store(database, Limits(linger=0.001, retry=0.02))
@@ -146,18 +132,18 @@ def test_a_full_disk_refuses_events_keeps_what_it_has_and_goes_on_alone(small_di
 
 
 @pytest.mark.parametrize("serving", [True, False])
-def test_on_a_full_disk_a_user_can_still_be_erased(small_disk: Path, serving: bool) -> None:
-    path = small_disk / "events.sqlite"
+def test_on_a_full_disk_a_user_can_still_be_erased(disk: Path, serving: bool) -> None:
+    path = disk / "events.sqlite"
     store = Store(SqliteDatabase(path, SECRET.fingerprint, reserve_bytes=1 << 19), Limits(linger=0.001, retry=0.02))
     acknowledged = fill(store)
     if not serving:
         store.close()
-    fill_up(small_disk)
+    fill_up(disk)
     database = SqliteDatabase(path, SECRET.fingerprint, reserve_bytes=1 << 19)
     erasure = erase(database, SECRET, ["user 0"], now=NOON)
     database.close()
     store.close()
-    (small_disk / "ballast").unlink()
+    (disk / BALLAST).unlink()
     assert erasure.deleted.events == 100
     assert set(kept(path)) & set(acknowledged) == set(acknowledged) - ids(clicks("0-", 100))
 

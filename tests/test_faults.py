@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_bundles import pack
+from in_threads import at_work
 from made_experiments import PLAN
 from made_service import Callers, Service, admin, request, resident, serving, until, workers
+from small_disk import BALLAST, fill_up, small_disk
 
 from firstspin.experiment.events import read_secret
 from firstspin.experiment.plan import freeze
@@ -33,18 +33,10 @@ from firstspin.experiment.plan import freeze
 APP, OPS, SLOW = "key-of-app", "key-of-ops", "key-of-slow"
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder: Path = tmp_path_factory.mktemp("bundles")
-    pack(folder / "one")
-    pack(folder / "two", seed=3)
-    return folder / "one", folder / "two"
-
-
 @pytest.fixture
-def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
+def current(folder: Path, tmp_path: Path) -> Path:
     link = tmp_path / "current"
-    link.symlink_to(bundles[0])
+    link.symlink_to(folder)
     return link
 
 
@@ -94,20 +86,12 @@ class Senders:
 
     @contextmanager
     def sending(self) -> Iterator[Senders]:
-        self._end = threading.Event()
-        threads = [threading.Thread(target=self._send, args=(number,)) for number in range(self._number)]
-        for thread in threads:
-            thread.start()
-        try:
+        with at_work(self._number, self._send):
             yield self
-        finally:
-            self._end.set()
-            for thread in threads:
-                thread.join()
 
-    def _send(self, sender: int) -> None:
+    def _send(self, sender: int, end: threading.Event) -> None:
         for turn in range(1_000_000):
-            if self._end.is_set():
+            if end.is_set():
                 return
             event = f"{sender}-{turn}-{time.monotonic_ns()}"
             try:
@@ -170,31 +154,23 @@ def test_case_20_what_was_decided_before_sigterm_is_kept(current: Path, tmp_path
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 20 megabytes."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a small tmpfs (root)")
-    yield place
-    subprocess.run(["umount", place], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", megabytes=20) as place:
+        yield place
 
 
 def test_case_36_while_the_disk_is_full_newcomers_are_answered_and_events_come_back_later(
-    current: Path, small_disk: Path, tmp_path: Path
+    current: Path, disk: Path, tmp_path: Path
 ) -> None:
-    store = small_disk / "events.sqlite"
+    store = disk / "events.sqlite"
     with serving(current, *keeping(tmp_path, store)) as service, Senders(service, 1).sending() as senders:
         until(lambda: len(senders.acknowledged) > 10)
-        with suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        fill_up(disk)
         until(lambda: senders.refused[503] > 3)
         for number in range(20):
             assert ask_for(service, f"user {number}")[0] == 200
         assert service.ask("GET", "/ping")[0] == 200
-        (small_disk / "ballast").unlink()
+        (disk / BALLAST).unlink()
         before = len(senders.acknowledged)
         until(lambda: len(senders.acknowledged) > before + 10)
         assert set(senders.refused) == {503}
@@ -231,18 +207,18 @@ def write_keys(path: Path, *lines: dict[str, object]) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(bundles: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
     """The service and its folder."""
-    folder: Path = tmp_path_factory.mktemp("whole")
+    place: Path = tmp_path_factory.mktemp("whole")
     keys = write_keys(
-        folder / "keys.json",
+        place / "keys.json",
         {"name": "app", "key": APP},
         {"name": "ops", "key": OPS, "admin": True},
         {"name": "slow", "key": SLOW, "rate": 5},
     )
-    (folder / "b").symlink_to(bundles[0])
-    with serving(folder / "b", "--keys", keys, "--admin-port", "0", *keeping(folder)) as running:
-        yield running, folder
+    (place / "b").symlink_to(folder)
+    with serving(place / "b", "--keys", keys, "--admin-port", "0", *keeping(place)) as running:
+        yield running, place
 
 
 def test_case_18_a_key_is_changed_without_a_gap_and_the_old_one_ends(current: Path, tmp_path: Path) -> None:

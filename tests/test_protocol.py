@@ -13,7 +13,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from made_bundles import pack
 from made_service import Service, closes, exchange, reply, request, serving
 
 from firstspin.service.wire import LARGEST_BODY
@@ -22,10 +21,8 @@ TIMES = ("--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "2", "-
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder: Path = tmp_path_factory.mktemp("service")
-    pack(folder / "b")
-    with serving(folder / "b", *TIMES, "--connections", "200") as running:
+def service(folder: Path) -> Iterator[Service]:
+    with serving(folder, *TIMES, "--connections", "200") as running:
         yield running
 
 
