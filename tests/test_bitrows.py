@@ -11,6 +11,7 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import pytest
+from compiled import where_it_compiles
 from numpy.typing import NDArray
 from random_trees import random_model, rows_near, text_of
 
@@ -19,7 +20,7 @@ from firstspin.models.bitrows import BitRows, CompiledScorer, NumpyScorer, table
 from firstspin.models.lightgbm_text import read_trees
 from firstspin.records import InputError
 
-compiled = pytest.mark.skipif(CompiledScorer is None, reason="the C form is not built: no compiler at install")
+compiled = where_it_compiles(CompiledScorer)
 ENGINES = ["numpy", pytest.param("c", marks=compiled)]
 SCORERS = [NumpyScorer, pytest.param(CompiledScorer, marks=compiled)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from compiled import where_it_compiles
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -26,7 +27,7 @@ def test_chances_are_given_to_six_decimals() -> None:
     assert chances == (0.333333, 0.333333, 0.333333)
 
 
-@pytest.mark.skipif(compiled_ranked is None, reason="nothing was compiled at install")
+@where_it_compiles(compiled_ranked)
 @given(scores=SCORES)
 def test_compiled_and_in_numpy_it_comes_out_alike(scores: np.ndarray) -> None:
     genres = tuple(f"genre {i}" for i in range(scores.shape[1]))
@@ -37,7 +38,7 @@ def test_compiled_and_in_numpy_it_comes_out_alike(scores: np.ndarray) -> None:
         assert chances == pytest.approx(own_chances, abs=1.1e-6)
 
 
-@pytest.mark.skipif(compiled_ranked is None, reason="nothing was compiled at install")
+@where_it_compiles(compiled_ranked)
 def test_arrays_of_another_kind_are_refused() -> None:
     for scores, genres in (
         (np.zeros((1, 3), np.float32), ("a", "b", "c")),
