@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
     ("records", "tables", "files", "lazily"),
     (
+        "sources",
         "ingest",
         "world",
         "world_people",

@@ -6,7 +6,6 @@ as typed Parquet in the workspace, so that no step ever holds them in memory.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ import duckdb
 
 from firstspin import tables
 from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError, Station, normal
+from firstspin.sources import ZONE, Source, connect, open_file, quoted, readable
 
 SHOWN = 10
 NUMBER = "number"
 TEXT = "text"
-MEMORY_LIMIT = "1300MB"
-ZONE = r"(Z|z|[+-]\d\d(:?\d\d)?)$"
 _AVAILABLE = f"TRY_CAST({tables.AVAILABLE} AS BOOLEAN)"
 
 
@@ -31,23 +29,6 @@ class Rule:
     field: str
     broken: str
     complaint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One file as received: how DuckDB reads it, and the type of each of its columns there."""
-
-    name: str
-    path: Path
-    reader: str
-    types: dict[str, str]
-
-    def moment(self, field: str) -> str:
-        """SQL for a timestamp in UTC; text needs a zone, Parquet's own timestamps are taken as UTC."""
-        if self.types[field] == "VARCHAR":
-            zoned = f"regexp_matches(trim({field}), '{ZONE}')"
-            return f"CASE WHEN {zoned} THEN TRY_CAST({field} AS TIMESTAMPTZ)::TIMESTAMP END"
-        return f"{field}::TIMESTAMP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +74,6 @@ def open_tables(
     unknown = _count_unknown_picks(connection)
     kinds = {name: _type_further(connection, name) for name in extra}
     return Tables(connection, genres, kinds, ignored | ({"picks of no known genre": unknown} if unknown else {}))
-
-
-def connect(workspace: Path, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB of its own that spills to the workspace instead of growing."""
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-    connection.execute("SET preserve_insertion_order = false")
-    connection.execute(f"SET temp_directory = {_quoted(workspace / 'spill')}")
-    if threads:
-        connection.execute(f"SET threads = {threads}")
-    return connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,38 +269,6 @@ def _source(connection: duckdb.DuckDBPyConnection, data: Path, name: str, extra:
     raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
 
 
-def open_file(connection: duckdb.DuckDBPyConnection, path: Path, name: str, needed: Sequence[str]) -> Source:
-    """Find out how to read a file, and that it has the columns it must have."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a file")
-    try:
-        reader = _csv_reader(path) if path.suffix != ".parquet" else f"read_parquet({_quoted(path)})"
-        described = connection.sql(f"DESCRIBE FROM {reader}").fetchall()
-    except (duckdb.Error, OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise InputError(f"{path.name} can't be read: {_first_line(problem)}") from problem
-    types = {str(column): str(kind) for column, kind, *_ in described}
-    missing = [column for column in needed if column not in types]
-    if missing:
-        raise InputError(f"{path.name} has no column {', '.join(missing)} (it has {', '.join(types)})")
-    return Source(name, path, reader, types)
-
-
-def _csv_reader(path: Path) -> str:
-    """DuckDB's CSV reader with every column as text: what a value means is ours to decide, not a sniffer's."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
-    if not header:
-        raise InputError(f"{path.name} is empty; the first line must name the columns")
-    twice = {column for column in header if header.count(column) > 1}
-    if twice:
-        raise InputError(f"{path.name} names the column {sorted(twice)[0]} twice")
-    columns = ", ".join(f"{_quoted(column)}: 'VARCHAR'" for column in header)
-    return (
-        f"read_csv({_quoted(path)}, columns = {{{columns}}}, header = true, auto_detect = false, delim = ',', "
-        "quote = '\"', escape = '\"', nullstr = '', max_line_size = 10000000)"
-    )
-
-
 def _load(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
@@ -341,7 +278,7 @@ def _load(
     ignored: dict[str, int],
 ) -> None:
     """Read a small table whole, in the order of its file, keeping the good rows."""
-    try:
+    with readable(source.path):
         connection.execute("SET preserve_insertion_order = true")
         connection.execute(
             f"CREATE TEMP TABLE received AS SELECT *, row_number() OVER () - 1 AS row FROM {source.reader}"
@@ -351,8 +288,6 @@ def _load(
         good = f"received WHERE row NOT IN (SELECT row FROM ({_problems('received', rules)}))" if bad else "received"
         connection.execute(f"CREATE TABLE {source.name} AS SELECT {columns}, row FROM {good} ORDER BY row")
         connection.execute("DROP TABLE received")
-    except duckdb.Error as problem:
-        raise InputError(f"{source.path.name} can't be read: {_first_line(problem)}") from problem
 
 
 def _load_listens(
@@ -366,24 +301,22 @@ def _load_listens(
     rules = _listen_rules(source)
     broken = " OR ".join(f"coalesce({rule.broken}, false)" for rule in rules)
     columns = _listen_columns(source)
-    try:
+    with readable(source.path):
         if source.path.suffix == ".parquet":
             bad = connection.sql(f"SELECT 1 FROM {source.reader} WHERE {broken} LIMIT 1").fetchall()
             good = f"SELECT {columns} FROM {source.reader}" + (f" WHERE NOT ({broken})" if bad else "")
         else:
             typed = workspace / "listens.parquet"
             flagged = f"SELECT {columns}, {broken} AS bad FROM {source.reader}"
-            connection.execute(f"COPY ({flagged}) TO {_quoted(typed)} (FORMAT parquet)")
-            bad = connection.sql(f"SELECT 1 FROM {_quoted(typed)} WHERE bad LIMIT 1").fetchall()
-            good = f"SELECT * EXCLUDE (bad) FROM {_quoted(typed)} WHERE NOT bad"
+            connection.execute(f"COPY ({flagged}) TO {quoted(typed)} (FORMAT parquet)")
+            bad = connection.sql(f"SELECT 1 FROM {quoted(typed)} WHERE bad LIMIT 1").fetchall()
+            good = f"SELECT * EXCLUDE (bad) FROM {quoted(typed)} WHERE NOT bad"
         if bad:
             connection.execute("SET preserve_insertion_order = true")
             numbered = f"(SELECT *, row_number() OVER () - 1 AS row FROM {source.reader})"
             _refuse_or_count(connection, numbered, source, rules, skip_bad_rows, ignored)
             connection.execute("SET preserve_insertion_order = false")
         connection.execute(f"CREATE VIEW listens AS {good}")
-    except duckdb.Error as problem:
-        raise InputError(f"{source.path.name} can't be read: {_first_line(problem)}") from problem
 
 
 # --------------------------------------------------------------------------------------- what is wrong
@@ -432,14 +365,6 @@ def _complaints(
 def _complaint(source: Source, rule: Rule, row: int, value: str | None = None) -> str:
     shown = "" if value is None else f" {value[:80]!r}"
     return f"{source.path.name} row {row + 1}: {rule.field}{shown} {rule.complaint}"
-
-
-def _first_line(problem: Exception) -> str:
-    return str(problem).strip().split("\n", 1)[0][:300]
-
-
-def _quoted(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
 
 
 # ---------------------------------------------------------------------------------------------- genres

@@ -15,8 +15,8 @@ import pyarrow as pa
 from firstspin.experiment.export import EVENTS, EXPOSURES
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, experiment_key
-from firstspin.ingest import connect
 from firstspin.records import InputError
+from firstspin.sources import connect
 
 Log: TypeAlias = Path | pa.Table
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from firstspin.experiment.rules import Metric
-from firstspin.ingest import connect, open_file
 from firstspin.records import InputError
+from firstspin.sources import connect, open_file
 from firstspin.tables import USER_ID
 
 Numbers = NDArray[np.float64]
