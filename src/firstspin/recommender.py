@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from firstspin.bundle import Bundle
-from firstspin.records import Ranking, Recommendation, Registration, normal
+from firstspin.records import Ranking, Recommendation, Registration, is_under, normal
 from firstspin.stations import fill
 
 LEAST_AGE = 13
@@ -34,7 +34,7 @@ class Recommender:
 
     def rank(self, registration: Registration) -> Ranking:
         """All genres for one newcomer, best first."""
-        if self._under_age(registration):
+        if is_under(self.least_age, registration):
             return self.by_rule(registration, "under-age")
         row, told = self.bundle.predictor.encoder.encode_told(registration)
         source = "model" if told else "popular"
@@ -46,7 +46,7 @@ class Recommender:
             batch = registrations[start : start + BATCH]
             rows, told = self.bundle.predictor.encoder.matrix_told(batch)
             for registration, known, ranking in zip(batch, told, self.bundle.predictor.rank_rows(rows), strict=True):
-                source = "under-age" if self._under_age(registration) else "model" if known else "popular"
+                source = "under-age" if is_under(self.least_age, registration) else "model" if known else "popular"
                 if self.ruled(source):
                     yield self.by_rule(registration, source)
                 else:
@@ -71,12 +71,9 @@ class Recommender:
 
     def source(self, registration: Registration) -> str:
         """What will answer this registration."""
-        if self._under_age(registration):
+        if is_under(self.least_age, registration):
             return "under-age"
         return "model" if self.bundle.predictor.encoder.knows(registration) else "popular"
-
-    def _under_age(self, registration: Registration) -> bool:
-        return registration.age is not None and registration.age < self.least_age
 
 
 def top(ranking: Ranking, k: int) -> Ranking:

@@ -46,6 +46,11 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     genres: Picks = ()
 
 
+def is_under(age: int, registration: Registration) -> bool:
+    """Whether a newcomer told an age below this one. No method: a further field may have any name."""
+    return registration.age is not None and registration.age < age
+
+
 @dataclass(frozen=True, slots=True)
 class Examples:
     """What training learns from: n people, what each told us at registration and what they then played.

@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from firstspin import bundle
 from firstspin.cloud.stores import DynamoScores, Scores
 from firstspin.recommender import Recommender
-from firstspin.records import MAX_TEXT, GenreChance, Kept, Ranking, Recommendation, Registration
+from firstspin.records import MAX_TEXT, GenreChance, Kept, Ranking, Recommendation, Registration, is_under
 from firstspin.service import wire
 from firstspin.service.wire import Asked, Encoding, Reader, Refusal
 from firstspin.tables import PICK_SEPARATOR
@@ -139,7 +139,7 @@ class Gateway:
 
     def _may_be_kept(self, registrations: Sequence[Registration]) -> bool:
         """Of one, and old enough: a kept answer may have been made of an age and gender that are not to be used."""
-        return len(registrations) == 1 and self.fallback.source(registrations[0]) != "under-age"
+        return len(registrations) == 1 and not is_under(self.fallback.least_age, registrations[0])
 
     def _kept(self, user: str) -> Kept | None:
         if self.scores is None:

@@ -15,7 +15,7 @@ from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from firstspin.records import Kept, Registration
+from firstspin.records import Kept, Registration, is_under
 from firstspin.service import experiments
 from firstspin.service.answers import Answering, NoModel
 from firstspin.service.connection import RETRY, Reply, Request
@@ -405,7 +405,7 @@ def _user(one: Asking) -> str:
 
 
 def _check_ages(asked: Asked, least: int) -> None:
-    if any(registration.age is not None and registration.age < least for registration in asked.registrations):
+    if any(is_under(least, registration) for registration in asked.registrations):
         raise Refusal(403, "under_age", "this service does not answer people of this age")
 
 

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Final, Protocol
 
 from firstspin.recommender import LEAST_AGE
-from firstspin.records import Kept, Registration
+from firstspin.records import Kept, Registration, is_under
 
 FAILURES: Final = 5
 PAUSE: Final = 5_000_000_000
@@ -54,7 +54,7 @@ class KeptAnswers:
 
     def serves(self, registration: Registration) -> bool:
         """Whether this newcomer may be answered from here."""
-        return registration.age is None or registration.age >= self._least_age
+        return not is_under(self._least_age, registration)
 
     async def get(self, user_id: str) -> tuple[Kept | None, str]:
         """The answer, if there is one, and for the count how it went: found, none, malformed, failed or paused."""
