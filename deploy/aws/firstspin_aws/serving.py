@@ -1,4 +1,4 @@
-"""The stack that answers: model, instances, front door, alarms. It stands on the ground stack."""
+"""The serving stack: autoscaling, front door, alarms. It stands on the ground stack; a command makes the endpoint."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
-from firstspin_aws.answering import Model, scale
 from firstspin_aws.front import Door, Function
 from firstspin_aws.ground import Ground
-from firstspin_aws.settings import CHALLENGER, LAMBDA, Settings
+from firstspin_aws.scaling import scale
+from firstspin_aws.settings import LAMBDA, Settings
 from firstspin_aws.watch import Watch
 
 
@@ -20,14 +20,9 @@ class Serving(Stack):
     def __init__(self, scope: Construct, settings: Settings, ground: Ground, **words: Any) -> None:
         super().__init__(scope, settings.name, **words)
         watch = Watch(self, settings)
-        variants = [settings.endpoint.variant, *([CHALLENGER] if settings.endpoint.challenger_share else [])]
-        rollback = [alarm for variant in variants for alarm in watch.endpoint(variant)]
-        scaled = [scale(self, settings, variant) for variant in variants if settings.scaling.enabled]
-        if settings.endpoint.managed:
-            model = Model(self, settings, ground, rollback)
-            model.endpoint.node.add_dependency(watch)
-            for target in scaled:
-                target.node.add_dependency(model.endpoint)
+        watch.endpoint()
+        if settings.scaling.enabled:
+            scale(self, settings)
         function = Function(self, settings, ground) if settings.front.route == LAMBDA else None
         door = Door(self, settings, ground, function.function if function else None)
         watch.door(door.api)

@@ -12,7 +12,6 @@ from typing import Any, Final, get_type_hints
 
 MINUTE, TEN_SECONDS = "minute", "10 seconds"
 LAMBDA, DIRECT = "lambda", "direct"
-CHALLENGER = "challenger"
 
 NAME: Final = "2 to 40 lower-case letters, digits and single hyphens inside, a letter first"
 """What every kind of name that is made of it may hold: an endpoint's, a table's or a stream's with a suffix."""
@@ -26,19 +25,15 @@ class SettingsError(Exception):
 class Endpoint:
     """What answers."""
 
-    managed: bool = False
     variant: str = "AllTraffic"
     instance: str = "ml.c6i.large"
-    challenger_share: float = 0.0
 
     def __post_init__(self) -> None:
         variant = _matches(self.variant, r"[A-Za-z0-9](-?[A-Za-z0-9])*") and len(self.variant) <= 63
         _check("endpoint.variant", variant, "up to 63 letters, digits and single hyphens inside")
-        _check("endpoint.variant", self.variant != CHALLENGER, f"another name: {CHALLENGER!r} is the second variant's")
         _check(
             "endpoint.instance", _matches(self.instance, r"ml\.[a-z0-9-]+\.[a-z0-9-]+"), "a type such as ml.c6i.large"
         )
-        _check("endpoint.challenger_share", 0 <= self.challenger_share < 1, "at least 0 and below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +126,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check("name", _is_name(self.name), NAME)
-        _check(
-            "endpoint.challenger_share",
-            self.endpoint.managed or not self.endpoint.challenger_share,
-            "0 unless endpoint.managed is true: `firstspin sagemaker deploy` makes one variant",
-        )
         _check("region", _matches(self.region, r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"), "as AWS writes it: eu-central-1")
 
 

@@ -13,7 +13,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from firstspin_aws.settings import CHALLENGER, Settings
+from firstspin_aws.settings import Settings
 
 MINUTE = Duration.minutes(1)
 FELL_BACK = "fell_back"
@@ -42,10 +42,9 @@ class Watch(Construct):
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alarms.email))
         self._graphs: list[cloudwatch.IWidget] = []
 
-    def endpoint(self, variant: str) -> list[str]:
-        """Watch a variant of the endpoint; the names of the alarms that take a release back."""
-        named = {"EndpointName": self._settings.name, "VariantName": variant}
-        of = f"-{variant}" if variant == CHALLENGER else ""
+    def endpoint(self) -> None:
+        """Watch the endpoint; these alarms take a release back (`firstspin sagemaker promote --alarm`)."""
+        named = {"EndpointName": self._settings.name, "VariantName": self._settings.endpoint.variant}
 
         def metric(name: str, statistic: str) -> cloudwatch.Metric:
             return cloudwatch.Metric(
@@ -56,14 +55,13 @@ class Watch(Construct):
         # each invocation counts 0 or 1: also for a connection reset, an answer that is no HTTP, and one that never came
         failed = metric("InvocationModelErrors", "Average")
         wanted = self._settings.alarms
-        self._graph(f"Invocations{of}", metric("Invocations", "Sum"), metric("InvocationsPerInstance", "Sum"))
-        self._graph(f"Time in the container (us){of}", metric("ModelLatency", "p50"), latency)
-        self._graph(f"Endpoint errors{of}", errors, metric("Invocation4XXErrors", "Sum"), failed)
-        self._alarm(f"endpoint-5xx{of}", errors, 0, minutes=2)
-        self._alarm(f"endpoint-failed{of}", failed, wanted.failed_percent / 100, minutes=2)
+        self._graph("Invocations", metric("Invocations", "Sum"), metric("InvocationsPerInstance", "Sum"))
+        self._graph("Time in the container (us)", metric("ModelLatency", "p50"), latency)
+        self._graph("Endpoint errors", errors, metric("Invocation4XXErrors", "Sum"), failed)
+        self._alarm("endpoint-5xx", errors, 0, minutes=2)
+        self._alarm("endpoint-failed", failed, wanted.failed_percent / 100, minutes=2)
         # SageMaker counts microseconds
-        self._alarm(f"endpoint-latency{of}", latency, wanted.latency_p99_ms * 1000, minutes=3)
-        return [self._name(f"endpoint-{kind}{of}") for kind in ("5xx", "failed", "latency")]
+        self._alarm("endpoint-latency", latency, wanted.latency_p99_ms * 1000, minutes=3)
 
     def door(self, api: apigateway.RestApi) -> None:
         """Watch the REST API."""

@@ -20,7 +20,6 @@ from firstspin_aws.settings import (
     DIRECT,
     TEN_SECONDS,
     Alarms,
-    Endpoint,
     Front,
     Scaling,
     Settings,
@@ -30,16 +29,14 @@ from firstspin_aws.settings import (
 
 HERE = Path(__file__).parent.parent
 ROOT = HERE.parent.parent
-USUAL = Settings(endpoint=Endpoint(managed=True))
+USUAL = Settings()
 OTHER = Settings(
     name="other",
-    endpoint=Endpoint(managed=True, challenger_share=0.25),
     scaling=Scaling(load_test_rps=400, load_test_seconds=0.02, safety=0.5, metric=TEN_SECONDS),
     front=Front(route=DIRECT, consumers=("web", "mobile")),
     alarms=Alarms(email="oncall@example.org"),
 )
-UNMANAGED = Settings(name="unmanaged")
-ALONE = Settings(name="alone", endpoint=Endpoint(managed=True), scaling=Scaling(enabled=False, least_instances=1))
+ALONE = Settings(name="alone", scaling=Scaling(enabled=False, least_instances=1))
 TAKE_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", *NETWORK}
 
 
@@ -55,14 +52,14 @@ class Made:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     found = {}
-    for settings in (USUAL, OTHER, UNMANAGED, ALONE):
+    for settings in (USUAL, OTHER, ALONE):
         folder = tmp_path_factory.mktemp(settings.name)
         ground, serving = build(settings, folder)
         found[settings.name] = Made(Template.from_stack(ground), Template.from_stack(serving), folder)
     return found
 
 
-@pytest.fixture(params=[USUAL.name, OTHER.name, UNMANAGED.name, ALONE.name])
+@pytest.fixture(params=[USUAL.name, OTHER.name, ALONE.name])
 def each(request: pytest.FixtureRequest, made: dict[str, Made]) -> Made:
     return made[request.param]
 
@@ -179,62 +176,14 @@ class TestScaling:
             },
         )
 
-    def test_each_variant_scales_by_itself_within_its_bounds(self, other: Made) -> None:
-        targets = other.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
-        found = {target["Properties"]["ResourceId"] for target in targets}
-        assert found == {"endpoint/other/variant/AllTraffic", "endpoint/other/variant/challenger"}
-        for target in targets:
-            assert (target["Properties"]["MinCapacity"], target["Properties"]["MaxCapacity"]) == (2, 10)
-
-    def test_instances_are_scaled_only_once_the_endpoint_is_there(self, usual: Made, made: dict[str, Made]) -> None:
-        (target,) = usual.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
-        assert any(name.startswith("ModelEndpoint") for name in target["DependsOn"])
-        made["unmanaged"].serving.resource_count_is("AWS::SageMaker::Endpoint", 0)
-        made["unmanaged"].serving.resource_count_is("AWS::ApplicationAutoScaling::ScalingPolicy", 1)
+    def test_the_variant_scales_within_its_bounds(self, other: Made) -> None:
+        (target,) = other.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+        assert target["Properties"]["ResourceId"] == "endpoint/other/variant/AllTraffic"
+        assert (target["Properties"]["MinCapacity"], target["Properties"]["MaxCapacity"]) == (2, 10)
 
     def test_it_can_be_taken_away(self, made: dict[str, Made]) -> None:
         for kind in ("ScalableTarget", "ScalingPolicy"):
             made["alone"].serving.resource_count_is(f"AWS::ApplicationAutoScaling::{kind}", 0)
-
-
-class TestModel:
-    def test_one_instance_changes_at_once_as_it_has_no_tenth(self, made: dict[str, Made]) -> None:
-        (endpoint,) = made["alone"].serving.find_resources("AWS::SageMaker::Endpoint").values()
-        release = endpoint["Properties"]["DeploymentConfig"]["BlueGreenUpdatePolicy"]
-        assert release["TrafficRoutingConfiguration"] == {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300}
-
-    def test_the_container_reaches_nothing(self, usual: Made) -> None:
-        usual.serving.all_resources_properties("AWS::SageMaker::Model", {"EnableNetworkIsolation": True})
-
-    def test_the_variants_share_as_the_settings_say(self, other: Made) -> None:
-        variant = {"InstanceType": "ml.c6i.large", "InitialInstanceCount": 2}
-        other.serving.has_resource_properties(
-            "AWS::SageMaker::EndpointConfig",
-            {
-                "ProductionVariants": [
-                    Match.object_like(variant | {"VariantName": "AllTraffic", "InitialVariantWeight": 0.75}),
-                    Match.object_like(variant | {"VariantName": "challenger", "InitialVariantWeight": 0.25}),
-                ]
-            },
-        )
-
-    def test_a_release_is_taken_back_by_alarms_that_are_there(self, usual: Made) -> None:
-        (endpoint,) = usual.serving.find_resources("AWS::SageMaker::Endpoint").values()
-        release = endpoint["Properties"]["DeploymentConfig"]
-        named = {alarm["AlarmName"] for alarm in release["AutoRollbackConfiguration"]["Alarms"]}
-        alarms = usual.serving.find_resources("AWS::CloudWatch::Alarm")
-        assert named <= {alarm["Properties"]["AlarmName"] for alarm in alarms.values()}
-        routing = release["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
-        assert routing["CanarySize"]["Value"] <= 50  # SageMaker's bound
-        assert endpoint["Properties"]["RetainAllVariantProperties"] is True
-
-    def test_a_release_keeps_the_instances_that_scaling_found_and_nothing_else(
-        self, usual: Made, made: dict[str, Made]
-    ) -> None:
-        for one, others in ((usual, ["DesiredWeight"]), (made["alone"], ["DesiredWeight", "DesiredInstanceCount"])):
-            (endpoint,) = one.serving.find_resources("AWS::SageMaker::Endpoint").values()
-            anew = [kind["VariantPropertyType"] for kind in endpoint["Properties"]["ExcludeRetainedVariantProperties"]]
-            assert anew == others
 
 
 class TestDoor:
@@ -374,28 +323,26 @@ class TestAlarms:
 
     def test_the_endpoints_role_sees_every_alarm_that_takes_a_release_back(self, usual: Made, other: Made) -> None:
         for made in (usual, other):
-            (endpoint,) = made.serving.find_resources("AWS::SageMaker::Endpoint").values()
-            alarms = endpoint["Properties"]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+            named = [
+                alarm["Properties"]["AlarmName"]
+                for alarm in made.serving.find_resources("AWS::CloudWatch::Alarm").values()
+            ]
+            alarms = [name for name in named if "-endpoint-" in name]
             [(role, seen)] = [s for s in statements(made) if "cloudwatch:DescribeAlarms" in listed(s[1]["Action"])]
             pattern = seen["Resource"]["Fn::Join"][1][-1].removeprefix(":alarm:")
             assert role.startswith("ModelRole")
-            assert all(fnmatchcase(alarm["AlarmName"], pattern) for alarm in alarms)
+            assert len(alarms) == 3
+            assert all(fnmatchcase(name, pattern) for name in alarms)
             assert pattern != "*"
 
-    def test_every_variant_is_watched_and_takes_a_release_back(self, other: Made) -> None:
-        (endpoint,) = other.serving.find_resources("AWS::SageMaker::Endpoint").values()
-        named = {
-            one["AlarmName"]
-            for one in endpoint["Properties"]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    def test_the_variant_that_deploy_makes_is_the_one_watched(self, other: Made) -> None:
+        watched = {
+            one["Value"]
+            for alarm in other.serving.find_resources("AWS::CloudWatch::Alarm").values()
+            for one in alarm["Properties"].get("Dimensions", [])
+            if one["Name"] == "VariantName"
         }
-        kinds = ("5xx", "failed", "latency")
-        assert named == {f"other-endpoint-{kind}{of}" for kind in kinds for of in ("", "-challenger")}
-        watched = set()
-        for alarm in other.serving.find_resources("AWS::CloudWatch::Alarm").values():
-            watched |= {
-                one["Value"] for one in alarm["Properties"].get("Dimensions", []) if one["Name"] == "VariantName"
-            }
-        assert watched == {"AllTraffic", "challenger"}
+        assert watched == {"AllTraffic"}
 
     def test_who_is_named_is_written_to(self, usual: Made, other: Made) -> None:
         other.serving.has_resource_properties(
@@ -418,7 +365,7 @@ class TestAlarms:
 
 def test_every_template_is_clean(made: dict[str, Made]) -> None:
     templates = [str(path) for each in made.values() for path in each.folder.glob("*.template.json")]
-    assert len(templates) == 8
+    assert len(templates) == 6
     lint = [str(Path(sys.executable).with_name("cfn-lint")), *templates]
     run = subprocess.run(lint, cwd=HERE, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
@@ -455,16 +402,11 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("[front]\nquota_a_day = 0", "front.quota_a_day must be at least 1"),
         ("[front]\nquota_a_day = 9999999999", "front.quota_a_day must be a whole number"),
         ("[front]\nrequests_a_second = 0", "front.requests_a_second must be at least 1"),
-        ("[endpoint]\nmanaged = 'no'", "endpoint.managed must be true or false"),
-        ("[endpoint]\nmanaged = 1", "endpoint.managed must be true or false"),
         ("[endpoint]\nvariant = ''", "endpoint.variant must be up to 63 letters"),
-        ("[endpoint]\nvariant = 'challenger'", "endpoint.variant must be another name"),
         ("[endpoint]\ninstance = 'c6i.large'", "endpoint.instance must be a type such as ml"),
-        ("[endpoint]\nchallenger_share = 0.5", "endpoint.challenger_share must be 0 unless endpoint.managed is true"),
         ("[scaling]\nenabled = 1", "scaling.enabled must be true or false"),
         ("[alarms]\nfailed_percent = 101", "alarms.failed_percent must be 0 to 100"),
         ("[alarms]\nemail = 'on call'", "alarms.email must be an address"),
-        ("[endpoint]\nchallenger_share = 'x'", "endpoint.challenger_share must be a number"),
         ("endpoint = 5", "endpoint must be a table"),
         ("[[endpoint]]", "endpoint must be a table"),
         ("[scaling]\nmetric = {}", "scaling.metric must be text"),
@@ -512,8 +454,7 @@ def test_a_file_that_is_not_there_is_one_line_and_a_failure(tmp_path: Path) -> N
     assert (run.returncode, run.stdout, run.stderr) == (1, "", said)
 
 
-def test_a_model_that_is_shipped_by_command_has_its_role_and_its_place(made: dict[str, Made]) -> None:
-    outputs = made["unmanaged"].ground.to_json()["Outputs"]
+def test_the_ground_stack_outputs_what_deploy_needs_and_no_stack_makes_the_endpoint(each: Made) -> None:
     assert {
         "ImageRepository",
         "ArtifactsBucket",
@@ -521,5 +462,6 @@ def test_a_model_that_is_shipped_by_command_has_its_role_and_its_place(made: dic
         "TrainingRoleArn",
         "TransformRoleArn",
         "ScoresTable",
-    } <= outputs.keys()
-    made["unmanaged"].serving.resource_count_is("AWS::SageMaker::Model", 0)
+    } <= each.ground.to_json()["Outputs"].keys()
+    for kind in ("Model", "EndpointConfig", "Endpoint"):
+        each.serving.resource_count_is(f"AWS::SageMaker::{kind}", 0)
