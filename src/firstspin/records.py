@@ -18,9 +18,10 @@ SHOWN_GENRES = 5
 """How many genres an answer names, over HTTP and in batch alike."""
 
 MAX_TEXT = 200
+MAX_AGE = 120
 LONGEST_DAYS = 3650
 
-Age = Annotated[int, msgspec.Meta(ge=0, le=120)]
+Age = Annotated[int, msgspec.Meta(ge=0, le=MAX_AGE)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Picks = Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_PICKS)]
 
