@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from itertools import count
 from pathlib import Path
 
 import made_people
 import pytest
 from made_bundles import DAMAGE, EXTRA, pack, pack_with_further_fields
+from preloaded import preloaded
 
 from firstspin import bundle
 from firstspin.records import InputError, Registration
@@ -33,6 +39,32 @@ def test_a_bundle_is_replaced_whole(tmp_path: Path) -> None:
     new = pack(tmp_path / "b", seed=3)
     assert new.id != old.id
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+REPACK = """
+import shutil, sys
+from pathlib import Path
+from firstspin.bundle import placed
+source, out = map(Path, sys.argv[1:])
+with placed(out) as new:
+    shutil.copytree(source, new, dirs_exist_ok=True)
+"""
+
+
+def test_a_bundle_replaced_by_a_process_killed_at_any_rename_is_whole(tmp_path: Path) -> None:
+    library = preloaded("dies_at", tmp_path)
+    out, source = tmp_path / "b", tmp_path / "new"
+    old, new = pack(out).id, pack(source, seed=3).id
+    seen = []
+    for step in count(1):
+        told = {"LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1", "DIES_AT": str(step), "DIES_IN": "rename"}
+        done = subprocess.run([sys.executable, "-c", REPACK, source, out], env=os.environ | told, check=False)
+        seen.append(bundle.load(out).id)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    assert seen == [old, new]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "dies_at.so", "new"]
 
 
 def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from made_events import NOON, SECRET, click, clicks, ids, shown
+from preloaded import preloaded
 from small_disk import BALLAST, fill_up, small_disk
 
 from firstspin.experiment.erase import erase
@@ -23,8 +23,7 @@ from firstspin.experiment.events import Unavailable
 from firstspin.experiment.sqlite import SqliteDatabase
 from firstspin.experiment.store import Limits, Store, open_store
 
-HERE = Path(__file__).parent
-WRITER = HERE / "event_writer.py"
+WRITER = Path(__file__).with_name("event_writer.py")
 
 
 def url_of(path: Path) -> str:
@@ -80,11 +79,7 @@ def test_ten_times_kill_9_loses_no_acknowledged_event_and_doubles_none(tmp_path:
 
 
 def test_when_the_power_goes_what_was_acknowledged_is_on_the_disk(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler to watch what reaches the disk")
-    library, synced = tmp_path / "synced_only.so", tmp_path / "synced"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, HERE / "synced_only.c", "-ldl"], check=True)
+    library, synced = preloaded("synced_only", tmp_path), tmp_path / "synced"
     synced.mkdir()
     watched = {"LD_PRELOAD": str(library), "SYNCED": str(synced), "SYNCED_NAME": "events.sqlite"}
     acknowledged = killed_writer(url_of(tmp_path / "events.sqlite"), 0, 0.3, watched)

@@ -382,7 +382,7 @@ def test_case_50_ping_is_answered_while_every_connection_asks_about_thousands(wh
 def test_every_case_of_the_list_has_the_tests_that_it_names() -> None:
     page = (Path(__file__).parent.parent / "docs" / "faults.md").read_text(encoding="utf-8")
     cases = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", page, re.MULTILINE)
-    assert [int(number) for number, _ in cases] == list(range(1, 51))
+    assert [int(number) for number, _ in cases] == list(range(1, max(50, len(cases)) + 1))
     for number, told in cases:
         for file, words in re.findall(r"`(\S+\.py)` ((?:\"[^\"]+\"(?:, )?)+)", told):
             names = re.findall(r"def (test_\w+)", (Path(__file__).parent / file).read_text(encoding="utf-8"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import lightgbm
@@ -13,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from preloaded import preloaded
 from scipy.optimize import minimize
 from scipy.stats import chi2
 
@@ -508,6 +513,34 @@ def test_a_broken_run_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="unplugged"):
         write_world(tmp_path, 100, 5, unplugged)
     assert list(tmp_path.iterdir()) == []
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from firstspin.world import write_world
+write_world(Path(sys.argv[1]), 100, int(sys.argv[2]))
+"""
+
+
+def test_a_world_written_over_another_and_killed_at_any_rename_is_never_half_of_each(tmp_path: Path) -> None:
+    library, out, seen = preloaded("dies_at", tmp_path), tmp_path / "world", []
+    write_world(out, 100, 5)
+    write_world(tmp_path / "new", 100, 6)
+    of = {read_bytes(out): "old", read_bytes(tmp_path / "new"): "new"}
+    for step in count(1):
+        told = {"LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1", "DIES_AT": str(step), "DIES_IN": "rename"}
+        done = subprocess.run([sys.executable, "-c", WRITE, out, "6"], env=os.environ | told, check=False)
+        seen.append(of[read_bytes(out)] if (out / "registrations.parquet").exists() else "no registrations")
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    assert set(seen) == {"no registrations", "new"}
+    assert seen[-1] == "new"
+
+
+def read_bytes(world: Path) -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in sorted(world.iterdir()))
 
 
 def test_a_world_needs_people_and_a_seed_that_is_not_negative(tmp_path: Path) -> None:

@@ -6,9 +6,7 @@ Loading trusts nothing: every file must be named in the manifest with its size a
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin import files
 from firstspin.features import Encoder
 from firstspin.lazily import lazily
 from firstspin.models import scorers
@@ -139,21 +138,17 @@ def save(
 
 @contextmanager
 def placed(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write a bundle to; loaded as a check, then renamed into place over one already there.
+    """A folder beside `out` to write a bundle to; loaded as a check, then put in place, in one step if one was there.
 
     Raises InputError when `out` is something else than a bundle, or what was written is none.
     """
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not a bundle; it is left as it is")
-    beside = out.parent / f".{out.name}.{os.getpid()}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-        load(beside)
-        _swap(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with files.beside(out) as new:
+        new.mkdir()
+        yield new
+        load(new)
+        files.put_in_place(new, out)
 
 
 def _part(predictor: Predictor) -> Part:
@@ -178,14 +173,6 @@ def _answered(predictor: Predictor, registration: Registration) -> Golden:
     ranking = predictor.rank(registration)
     told: dict[str, object] = {"age": registration.age, "genres": registration.genres}
     return Golden(told, ranking.genres[:5], ranking.probabilities[:5])
-
-
-def _swap(beside: Path, out: Path) -> None:
-    old = out.parent / f".{out.name}.{os.getpid()}.old"
-    if out.exists():
-        out.rename(old)
-    beside.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
@@ -246,9 +233,9 @@ def _proof(path: Path) -> FileProof:
         return FileProof(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
-def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, files: Mapping[str, FileProof]) -> Predictor:
+def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, names: Iterable[str]) -> Predictor:
     state: dict[str, NDArray[np.generic] | str] = {}
-    for name in files:
+    for name in names:
         if name.startswith(f"{role}.") and name.endswith(".npy"):
             mapped = np.load(folder / name, mmap_mode="r", allow_pickle=False)
             state[name[len(role) + 1 : -4]] = np.asarray(mapped)  # the same memory, without memmap's cost a use

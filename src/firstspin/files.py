@@ -1,20 +1,162 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there, whenever a process is killed or the power goes.
+
+What is new is written in a hidden folder beside its place, synced to the disk, and put in place by one rename.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+_REPLACED: Final = "replaced"
+_LONGEST: Final = 100  # of a name that becomes part of another
+_NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_RENAME_EXCHANGE: Final = 2
+_AT_FDCWD: Final = -100
 
 
 @contextmanager
 def written_beside(out: Path) -> Iterator[Path]:
-    """A path in the same folder to write to; renamed to `out` if all goes well, removed if not."""
+    """A path to write a file to, which replaces `out` if all goes well and is removed if not.
+
+    Raises IsADirectoryError before anything is written where `out` is a folder.
+    """
+    if out.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out))
+    with beside(out) as path:
+        yield path
+        sync(path)
+        path.replace(out)
+        sync(out.parent)
+
+
+@contextmanager
+def beside(out: Path) -> Iterator[Path]:
+    """A path of the same name in a hidden folder beside `out`, which is removed at the end.
+
+    Folders that killed processes left there are removed too; a live process holds a lock on its own.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.parent / f".{out.name}.{os.getpid()}.partial"
+    _clear_up(out)
+    workspace, lock = _workspace(out)
     try:
-        yield beside
-        beside.replace(out)
+        yield workspace / out.name
     finally:
-        beside.unlink(missing_ok=True)
+        shutil.rmtree(workspace, ignore_errors=True)
+        os.close(lock)
+
+
+def put_in_place(new: Path, out: Path) -> None:
+    """Put the folder `new`, made by `beside(out)`, in the place of `out` in one step. Synced before and after.
+
+    A folder at `out` is exchanged with `new`. File systems that can't exchange need two renames: the next `beside(out)`
+    brings back what a kill between them took away.
+    """
+    sync_tree(new)
+    if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
+        new.rename(out)
+    elif not _exchanged(new, out):
+        out.rename(new.parent / _REPLACED)
+        new.rename(out)
+    sync(out.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Sync the files that lie directly in a folder, and the folder."""
+    for path in folder.iterdir():
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as problem:
+        if problem.errno not in _NOT_SUPPORTED:  # of folders, on some network file systems
+            raise
+    finally:
+        os.close(opened)
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 can't hold escaped: a file's name may be any bytes.
+
+    >>> printable("\\udcff.npy")
+    '\\\\udcff.npy'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _workspace(out: Path) -> tuple[Path, int]:
+    """A new folder of this process, and the descriptor that holds its lock."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=_prefix(out), suffix=".partial", dir=out.parent))
+        with suppress(FileNotFoundError):  # another process was clearing up in this moment
+            lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+            if _locked(lock) is not False and made.exists():
+                return made, lock
+            os.close(lock)
+
+
+def _clear_up(out: Path) -> None:
+    for left in _workspaces(out):
+        with suppress(OSError):
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(lock).st_uid == os.geteuid() and _locked(lock):
+                    _recover(left / _REPLACED, out)
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _recover(replaced: Path, out: Path) -> None:
+    if os.path.lexists(replaced) and not os.path.lexists(out):
+        replaced.rename(out)
+
+
+def _workspaces(out: Path) -> list[Path]:
+    ours = re.compile(re.escape(_prefix(out)) + r"[a-z0-9_]+\.partial")
+    with suppress(PermissionError):
+        return [path for path in out.parent.iterdir() if ours.fullmatch(path.name)]
+    return []
+
+
+def _prefix(out: Path) -> str:
+    return f".{out.name[:_LONGEST]}."
+
+
+def _locked(opened: int) -> bool | None:
+    """Whether this process now holds the lock; None where the file system has no locks."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step (Linux, renameat2); False where the system or the file system can't."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    problem = ctypes.get_errno()
+    if problem in _NOT_SUPPORTED:
+        return False
+    raise OSError(problem, os.strerror(problem), str(other))

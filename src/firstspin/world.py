@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from firstspin import tables
-from firstspin.files import written_beside
+from firstspin.files import sync, written_beside
 from firstspin.records import InputError, Registration
 from firstspin.truth import TRUTH
 from firstspin.world_people import DATA_END, DAY, REGISTERING, Listens, People, durations, get_going, listen, register
@@ -192,6 +192,10 @@ def write_world(out: Path, users: int, seed: int, progress: Callable[[int], None
         blocks = (_block(world, first, min(BLOCK, users - first)) for first in range(0, users, BLOCK))
         with pq.ParquetWriter(registrations, REGISTRATIONS) as people, pq.ParquetWriter(listens, LISTENS) as heard:
             _write_truth(truth, world, users, _written(world, blocks, people, heard, progress))
+        for path in (registrations, listens, stations, truth):
+            sync(path)  # a full disk shows here at the latest
+        # placed last: a kill between the renames leaves no registrations rather than those of another world
+        (out / f"{tables.REGISTRATIONS}.parquet").unlink(missing_ok=True)
 
 
 def _written(
