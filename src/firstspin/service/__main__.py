@@ -6,17 +6,15 @@ import argparse
 import logging
 import os
 import resource
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import NoReturn
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is one thread, and forks safely
 
@@ -27,10 +25,12 @@ from firstspin.experiment.plan import read_plan
 from firstspin.lazily import lazily
 from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
-from firstspin.service import logs
+from firstspin.service import listening, logs, signals
 from firstspin.service.app import App, Clock, Policy
+from firstspin.service.children import Child
 from firstspin.service.clock import read_clock
 from firstspin.service.connection import Limits
+from firstspin.service.crew import Crew, Slot
 from firstspin.service.kept import KeptAnswers
 from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
@@ -38,18 +38,18 @@ from firstspin.service.many_models import ManyModels, Stock
 from firstspin.service.metrics import Tallies
 from firstspin.service.sagemaker import further
 from firstspin.service.shelf import Shelf
-from firstspin.service.supervisor import MOST_WORKERS, TRIAL_SECONDS, Outside, Slot, Supervisor, listeners
+from firstspin.service.supervisor import MOST_WORKERS, TRIAL_SECONDS, Outside, Supervisor
 from firstspin.service.wire import LARGEST_BODY, MOST_INSTANCES
 from firstspin.service.worker import Manners, Order, Place, Worker
 
 store = lazily("firstspin.experiment.store")  # only where events are kept
 stores = lazily("firstspin.cloud.stores")  # only where batch answers are read
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+admin_main = lazily("firstspin.service.admin_main")  # only in the admin process
 
 
 def main() -> None:
     """The command."""
+    signals.ignore_others()
     options = _options(sys.argv[1:])
     logs.start(options.log_level)
     try:
@@ -122,47 +122,45 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     if options.scores:
         stores.opener(options.scores)  # an address that is none is told at once
     stock = _stock(options, state)
-    sockets = _listen(options)
-    tallies = Tallies(options.workers + 1)
-    reading = _signals()
-    port = sockets[0].getsockname()[1]
-    admin = _start_admin(options) if options.admin_port is not None else None
+    tallies = Tallies(options.workers + 2)
+    crew = _crew(options, tallies)
+    logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     return Supervisor(
         bundle=options.bundle,
         shelf=Shelf(state),
-        slots=[Slot(number, listener) for number, listener in enumerate(sockets)],
-        tallies=tallies,
+        crew=crew,
         outside=Outside(
             now=time.monotonic,
-            signals=reading,
+            signals=signals.as_bytes(),
             be_worker=_worker(options, tallies, stock),
-            announce=lambda: _announce(options.host, port),
-            admin=admin,
+            be_admin=partial(_be_admin, options, tallies),
+            announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or stock is not None,
         trial_seconds=options.trial_seconds,
     ).run()
 
 
-def _listen(options: argparse.Namespace) -> list[socket.socket]:
-    """The sockets; after a kill -9 of an earlier supervisor its workers may take a moment to leave the port."""
+def _crew(options: argparse.Namespace, tallies: Tallies) -> Crew:
+    """The processes to start, each with its socket. Raises OSError where a port is taken."""
+    held = _reserve(options)
+    port = held.getsockname()[1]
+    slots = [Slot(number, listening.listener(options.host, port)) for number in range(options.workers)]
+    admin = None
+    if options.admin_port is not None:
+        admin = Child(options.workers + 1, socket.create_server((options.admin_host, options.admin_port)))
+    return Crew(slots, admin, tallies, held)
+
+
+def _reserve(options: argparse.Namespace) -> socket.socket:
+    """The port; after a kill -9 of an earlier supervisor its workers may take a moment to leave it."""
     for _ in range(20):
         try:
-            return listeners(options.host, options.port, options.workers)
+            return listening.reserve(options.host, options.port)
         except OSError as problem:
             last = problem
             time.sleep(0.1)
     raise OSError(f"can't listen on {options.host}:{options.port}: {last.strerror}")
-
-
-def _signals() -> int:
-    """Signals as bytes to read, so that none is ever handled in the middle of something."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
-    return reading
 
 
 def _stock(options: argparse.Namespace, state: Path) -> Stock | None:
@@ -186,7 +184,7 @@ def _machine_memory() -> int:
 
 def _worker(
     options: argparse.Namespace, tallies: Tallies, stock: Stock | None
-) -> Callable[[Slot, socket.socket, Order | None], NoReturn]:
+) -> Callable[[Slot, Order | None, socket.socket], int]:
     manners = Manners(
         limits=Limits(
             body=options.largest_body,
@@ -208,13 +206,9 @@ def _worker(
     now = read_clock(options.clock) if options.clock else _now
     report = options.report.read_bytes() if options.report else b""
 
-    def be_worker(slot: Slot, channel: socket.socket, first: Order | None) -> NoReturn:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the supervisor decides
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    def be_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
         tally = tallies.row(slot.number)
-        status = 1
+        logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
         try:
             ledger = _ledger(options, experiment, now)
             policy = Policy(
@@ -231,30 +225,24 @@ def _worker(
             if ledger:
                 ledger.store.close()
                 app.refresh()
-            status = 0
         except InputError as problem:
             logging.getLogger(__name__).error("a worker can't start", extra={"reason": str(problem)})
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
+            return 1
+        return 0
 
     return be_worker
 
 
-def _start_admin(options: argparse.Namespace) -> socket.socket:
-    """The admin process, a fresh one, so that no worker carries what it imports; our end of the line to it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener = socket.create_server((options.admin_host, options.admin_port))
-    told = [str(theirs.fileno()), str(listener.fileno()), str(options.keys or ""), options.events or ""]
-    told.append(str(_secret_path(options)) if options.events else "")
-    command = [sys.executable, "-m", "firstspin.service.admin_main", *told]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, pass_fds=(theirs.fileno(), listener.fileno()), process_group=0
-    )
-    logging.getLogger(__name__).info("admin port", extra={"port": listener.getsockname()[1], "admin_pid": process.pid})
-    theirs.close()
-    listener.close()
-    return ours
+def _be_admin(options: argparse.Namespace, tallies: Tallies, child: Child, line: socket.socket) -> int:
+    """The admin process: what it imports is imported here, so that no worker carries it."""
+    tally = tallies.row(child.number)
+    logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
+    os.setpgid(0, 0)  # Ctrl-C is the supervisor's to hear
+    port = child.listener.getsockname()[1]
+    logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
+    secret = _secret_path(options) if options.events else None
+    admin_main.main(line, child.listener, options.keys, options.events, secret, tally.beat)
+    return 0
 
 
 def _secret_path(options: argparse.Namespace) -> Path:
@@ -297,8 +285,7 @@ def _allow_many_files() -> None:
 
 
 def _announce(host: str, port: int) -> None:
-    sys.stdout.write(f"firstspin answers at http://{host}:{port}\n")
-    sys.stdout.flush()
+    logs.Unblocked(1).write(f"firstspin answers at http://{host}:{port}\n".encode())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ where the service has keys.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from firstspin.experiment.events import Secret
 from firstspin.records import MAX_TEXT
 from firstspin.service.keys import Keys
 from firstspin.service.wire import Refusal
+from firstspin.service.worker import BEAT_SECONDS
 
 LONGEST_WORD = 65_536
 UserId = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]  # a limit makes pydantic refuse lone surrogates too
@@ -118,7 +120,15 @@ def _refused(refusal: Refusal) -> Response:
     return Response(refusal.body(), refusal.status, media_type="application/json")
 
 
-def run(office: Office, listener: socket.socket) -> None:
-    """Answer until SIGTERM."""
+def run(office: Office, listener: socket.socket, beat: Callable[[], None]) -> None:
+    """Answer until SIGTERM; `beat` is called twice a second for as long as the loop turns."""
     server = uvicorn.Server(uvicorn.Config(make(office), log_config=None, access_log=False, lifespan="off"))
-    server.run(sockets=[listener])
+    asyncio.run(_serve(server, listener, beat))
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, beat: Callable[[], None]) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not serving.done():
+        beat()
+        await asyncio.wait([serving], timeout=BEAT_SECONDS)
+    await serving

@@ -37,6 +37,7 @@ STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 4
 SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model", "batch")
 HOPS: Final = ("read", "answer", "whole")
 KEPT: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
+STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop")
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
@@ -47,6 +48,12 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
     ("firstspin_worker_starts", "Workers started", (), ()),
     ("firstspin_worker_deaths", "Workers that ended unasked", (), ()),
+    ("firstspin_worker_hangs", "Workers that sent no heartbeat and were killed", (), ()),
+    ("firstspin_admin_starts", "Admin processes started", (), ()),
+    ("firstspin_admin_deaths", "Admin processes that ended unasked", (), ()),
+    ("firstspin_admin_hangs", "Admin processes that sent no heartbeat and were killed", (), ()),
+    ("firstspin_supervisor_errors", "Failures that the supervisor survived, by step of its loop", ("step",), (STEPS,)),
+    ("firstspin_log_lines_dropped", "Log lines that stderr did not take at once", (), ()),
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
     ("firstspin_exposures_dropped", "Exposures that could not be kept", (), ()),
     ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),
@@ -57,6 +64,7 @@ _GAUGES: Final = (
     ("firstspin_started", "1 from the moment on when all workers could answer for the first time"),
 )
 _LATENCY: Final = "firstspin_latency_seconds"
+_BEATS: Final = "beats"  # not for Prometheus: a sum of heartbeats says nothing
 
 
 def _laid_out() -> dict[tuple[object, ...], int]:
@@ -65,6 +73,7 @@ def _laid_out() -> dict[tuple[object, ...], int]:
         (name, *labels) for name, _, _, values in _COUNTERS for labels in product(*values)
     ]
     keys += [(name,) for name, _ in _GAUGES]
+    keys += [(_BEATS,)]
     keys += [(_LATENCY, hop, bucket) for hop in HOPS for bucket in (*range(len(BUCKETS) + 1), "sum")]
     return {key: position for position, key in enumerate(keys)}
 
@@ -105,6 +114,14 @@ class Tally:
     def gauge(self, name: str, value: int) -> None:
         """How many there are now."""
         self._cells[_PLACE[(name,)]] = value
+
+    def beat(self) -> None:
+        """A heartbeat: the loop of this process turns."""
+        self._cells[_PLACE[(_BEATS,)]] += 1
+
+    def beats(self) -> int:
+        """Heartbeats so far, of all processes that had this row."""
+        return self._cells[_PLACE[(_BEATS,)]]
 
     def died(self) -> None:
         """The process is gone: counts stay, what it had at the moment is no more."""

@@ -1,29 +1,32 @@
-"""The process that starts the workers: no threads, no loop of asyncio, and no model, so that nothing can bring it down.
+"""The process that starts the others: no threads, no loop of asyncio, and no model, so that nothing can bring it down.
 
-It forks workers and starts them again when they end; it tries every new bundle in a child of its own, where a corrupt
-file may crash, abort or hang, before any worker hears of it; and it passes on what operators ask for.
-
-Every worker has its own listening socket on the same port (SO_REUSEPORT), and the supervisor keeps them all open: the
-connections that wait in a killed worker's socket are not lost, the one in its place accepts them.
+It forks the workers and the admin process and replaces those that end or hang; it tries every new bundle in a child of
+its own, where a corrupt file may crash, abort or hang, before any worker hears of it; and it passes on what operators
+ask for. Only SIGTERM and SIGINT end it: its loop takes one step after another, and what fails in a step is contained,
+logged and counted in `_contained`.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 
 from firstspin.records import InputError
-from firstspin.service.metrics import Tallies
+from firstspin.service.children import Child
+from firstspin.service.crew import HUNG_SECONDS, Crew, Slot
 from firstspin.service.shelf import Shelf, copy
 from firstspin.service.worker import Order, Word
 
@@ -33,24 +36,11 @@ MOST_WORKERS: Final = 64
 TRIAL_SECONDS: Final = 30.0
 WATCH_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 28.0  # SageMaker kills after 30
-SETTLED_SECONDS: Final = 10.0  # a worker that lived so long did not fail at its start
-LONGEST_BACKOFF: Final = 30.0
-
-
-@dataclass
-class Slot:
-    """Where one worker is, or will be again."""
-
-    number: int
-    listener: socket.socket
-    pid: int = 0
-    channel: socket.socket | None = None
-    heard: bytes = b""
-    started: float = 0.0
-    failures: int = 0
-    due: float = 0.0
-    model: str = ""
-    up: bool = False
+TURN_SECONDS: Final = 0.25
+PAUSE_SECONDS: Final = 1.5  # a turn that takes so long says that this process itself stood still
+REST_SECONDS: Final = 0.1  # after a turn in which something failed: a lasting failure must not cost a core
+QUIET_SECONDS: Final = 10.0  # between two log lines about the same failure
+MAX_WORD: Final = 65_536
 
 
 @dataclass
@@ -67,23 +57,22 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outside:
-    """What the supervisor is given from outside: clock in seconds, source of signal numbers, and how to be a worker."""
+    """What the supervisor is given from outside: clock in seconds, source of signal numbers, what its children do."""
 
     now: Callable[[], float]
     signals: int  # a file descriptor: one byte a signal
-    be_worker: Callable[[Slot, socket.socket, Order | None], NoReturn]
+    be_worker: Callable[[Slot, Order | None, socket.socket], int]
+    be_admin: Callable[[Child, socket.socket], int]
     announce: Callable[[], None]
-    admin: socket.socket | None = None
 
 
 @dataclass
 class Supervisor:
-    """All workers of a service, and the model they serve."""
+    """The processes of a service, and the model they serve."""
 
     bundle: Path | None  # None: models come by other ways
     shelf: Shelf
-    slots: list[Slot]
-    tallies: Tallies
+    crew: Crew
     outside: Outside
     without_model: bool = False
     trial_seconds: float = TRIAL_SECONDS
@@ -96,90 +85,74 @@ class Supervisor:
     next_try: float = 0.0  # of the one that was refused
     announced: bool = False
     stopping: float | None = None
+    status: int | None = None
+    troubled: bool = False  # something failed in this turn
+    quiet: dict[object, float] = field(default_factory=dict)  # until when a failure is not logged again
 
     def run(self) -> int:
         """Until told to stop; the exit status."""
-        while True:
-            now = self.outside.now()
-            if self.stopping is None:
-                self._start_due(now)
-                self._look(now)
-            elif not any(slot.pid for slot in self.slots):
-                self._kill()
-                return 0
-            elif now > self.stopping:
-                self._kill()
-                return 1
-            if self.trial and now > self.trial.deadline:
-                os.kill(self.trial.pid, signal.SIGKILL)
-            if self._listen():
-                self._kill()
-                return 128 + signal.SIGTERM
-            self._reap()
+        self.crew.begin(self.outside.now())
+        self.crew.private.add(self.outside.signals)
+        while self.status is None:
+            self._notice_pause(self.outside.now())
+            self.troubled = False
+            self._turn()
+            if self.troubled:
+                time.sleep(REST_SECONDS)
+        self._kill()
+        return self.status
 
-    # --------------------------------------------------------------------------------------------------------- workers
+    def _turn(self) -> None:
+        """Every step once. What fails in one keeps none of the others from being done."""
+        crew, now = self.crew, self.crew.now
+        if self.stopping is None:
+            self._start()
+            self._contained("bundle", self._look, now)
+        else:
+            self._contained("stop", self._finish, self.stopping)
+        for child in crew.running():
+            self._contained("watch", crew.watch, child)
+        for slot in crew.slots:
+            self._contained("watch", crew.shut_uncovered, slot)
+        if self.trial and now > self.trial.deadline:
+            self._contained("bundle", os.kill, self.trial.pid, signal.SIGKILL)
+        self._contained("listen", self._listen)
+        self._contained("reap", self._reap)
 
-    def _start_due(self, now: float) -> None:
-        for slot in self.slots:
-            if not slot.pid and now >= slot.due:
-                self._start(slot, now)
-
-    def _start(self, slot: Slot, now: float) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        slot.started, slot.model, slot.up, slot.heard = now, "", False, b""
-        pid = os.fork()
-        if pid == 0:
-            self._forget(slot)
-            ours.close()
-            self.outside.be_worker(slot, theirs, self._order())
-        theirs.close()
-        slot.pid, slot.channel = pid, ours
-        self._count("firstspin_worker_starts")
-
-    def _forget(self, own: Slot) -> None:
-        """In a child: close what belongs to the others."""
-        for slot in self.slots:
-            if slot.channel:
-                slot.channel.close()
-            if slot is not own:
-                slot.listener.close()
-        if self.outside.admin:
-            self.outside.admin.close()
-        if self.trial:
-            os.close(self.trial.pipe)
-
-    def _order(self) -> Order | None:
-        name = self.shelf.names.current
-        return Order(str(self.shelf.path(name)), name) if name else None
-
-    def _hear(self, slot: Slot) -> None:
-        assert slot.channel is not None
+    def _contained(self, step: str, work: Callable[..., object], *given: Any) -> None:
+        """Do a part of the supervisor's work. Every failure ends here: it is counted, logged at times, and survived."""
         try:
-            read = slot.channel.recv(65536)
-        except OSError:
-            read = b""
-        if not read:
-            slot.channel.close()
-            slot.channel = None
-            return
-        *lines, slot.heard = (slot.heard + read).split(b"\n")
-        for line in lines:
-            self._heard(slot, msgspec.json.decode(line, type=Word))
+            work(*given)
+        except Exception as problem:
+            self.troubled = True
+            self._count("firstspin_supervisor_errors", step)
+            number = problem.errno if isinstance(problem, OSError) else None
+            kind = step, type(problem), number
+            if self.quiet.get(kind, 0.0) > self.crew.now:
+                return
+            self.quiet[kind] = self.crew.now + QUIET_SECONDS
+            name = errno.errorcode.get(number, "") if number else ""
+            told = {"step": step, "problem": f"{type(problem).__name__} {name}".strip()}
+            log.error("a step of the supervisor failed", extra=told, exc_info=True)
 
-    def _heard(self, slot: Slot, word: Word) -> None:
-        if word.what == "loaded":
-            slot.model = word.id
-            log.info("a worker answers from a model", extra={"worker": slot.number, "model": word.id})
-        elif word.what == "refused":
-            log.error("a worker could not load a model", extra={"worker": slot.number, "reason": word.reason})
-            os.kill(slot.pid, signal.SIGTERM)  # the one in its place tries again
-        elif word.what == "up":
-            slot.up = True
-        if not self.announced and all(slot.up and (slot.model or self.without_model) for slot in self.slots):
-            self.announced = True
-            self.tallies.row(len(self.slots)).gauge("firstspin_started", 1)
-            self.outside.announce()
+    def _notice_pause(self, now: float) -> None:
+        """Where this process stood still (Ctrl-Z, a suspended machine), so did the others: they get time to wake."""
+        paused, self.crew.now = now - self.crew.now, now
+        if paused < PAUSE_SECONDS:
+            return
+        log.warning("the service stood still", extra={"seconds": round(paused, 1)})
+        self.crew.was_paused()
+        if self.trial:
+            self.trial.deadline += paused
+
+    def _start(self) -> None:
+        """Start what is due, each by itself: one that can't be started does not keep the others from it."""
+        for slot in self.crew.slots:
+            be = partial(self.outside.be_worker, slot, self._order())
+            self._contained("start", self.crew.start_due, slot, be, socket.SOCK_STREAM)
+        if admin := self.crew.admin:
+            be = partial(self.outside.be_admin, admin)
+            self._contained("start", self.crew.start_due, admin, be, socket.SOCK_SEQPACKET)
 
     def _reap(self) -> None:
         while True:
@@ -190,28 +163,10 @@ class Supervisor:
             if pid == 0:
                 return
             if self.trial and pid == self.trial.pid:
-                self._judge(self.trial, status)
-            for slot in self.slots:
-                if slot.pid == pid:
-                    self._buried(slot, status)
-
-    def _buried(self, slot: Slot, status: int) -> None:
-        now = self.outside.now()
-        self.tallies.row(slot.number).died()
-        slot.pid = 0
-        if slot.channel:
-            slot.channel.close()
-            slot.channel = None
-        if self.stopping is not None:
-            return
-        self._count("firstspin_worker_deaths")
-        slot.failures = 0 if now - slot.started > SETTLED_SECONDS else slot.failures + 1
-        wait = min(LONGEST_BACKOFF, 0.05 * 2.0**slot.failures) if slot.failures else 0.0
-        slot.due = now + wait
-        log.error(
-            "a worker ended",
-            extra={"worker": slot.number, "status": os.waitstatus_to_exitcode(status), "starts_again_in": wait},
-        )
+                self._contained("bundle", self._judge, self.trial, status)
+            for child in self.crew.running():
+                if child.pid == pid:
+                    self._contained("reap", self.crew.buried, child, status)
 
     # --------------------------------------------------------------------------------------------------------- models
 
@@ -231,17 +186,22 @@ class Supervisor:
 
     def _try(self, bundle: Path, signature: object) -> None:
         """Copy and check the bundle in a child."""
-        reading, writing = os.pipe()
         incoming = self.shelf.incoming(os.getpid())
-        pid = os.fork()
-        if pid == 0:
+        reading, writing = os.pipe()
+        self.crew.private.add(reading)
+        try:
+            pid = self.crew.fork(partial(_try_in_child, bundle, incoming, writing))
+        except OSError:
+            self.crew.private.discard(reading)
             os.close(reading)
-            _try_in_child(bundle, incoming, writing)
-        os.close(writing)
+            raise
+        finally:
+            os.close(writing)
         self.trial = Trial(pid, reading, incoming, signature, self.outside.now() + self.trial_seconds)
 
     def _judge(self, trial: Trial, status: int) -> None:
         self.trial = None
+        self.crew.private.discard(trial.pipe)
         with os.fdopen(trial.pipe, "rb") as pipe:
             said = pipe.read()
         ended = os.waitstatus_to_exitcode(status)
@@ -270,10 +230,11 @@ class Supervisor:
 
     def _tell_all(self) -> None:
         order = msgspec.json.encode(self._order()) + b"\n"
-        for slot in self.slots:
+        for slot in self.crew.slots:
             try:
-                if slot.channel and slot.model != self.shelf.names.current:
-                    slot.channel.send(order)
+                if slot.line and slot.model != self.shelf.names.current:
+                    slot.line.send(order)
+                    slot.loading_until = self.crew.now + self.trial_seconds
             except OSError:
                 log.warning("a worker could not be told about a model", extra={"worker": slot.number})
 
@@ -286,70 +247,138 @@ class Supervisor:
         self._tell_all()
         return name
 
-    # --------------------------------------------------------------------------------------------------------- orders
+    def _order(self) -> Order | None:
+        name = self.shelf.names.current
+        return Order(str(self.shelf.path(name)), name) if name else None
 
-    def _listen(self) -> bool:
-        """Wait for whatever comes first; whether to end at once."""
-        channels = {slot.channel: slot for slot in self.slots if slot.channel}
-        sources: list[int | socket.socket] = [self.outside.signals, *channels]
-        if self.outside.admin:
-            sources.append(self.outside.admin)
-        ready, _, _ = select.select(sources, [], [], 0.25)
-        for source in ready:
-            if isinstance(source, int):
-                at_once = [self._signal(number) for number in os.read(source, 512)]
-                if any(at_once):
-                    return True
-            elif source is self.outside.admin:
-                self._obey(source)
-            else:
-                self._hear(channels[source])
-        return False
+    # ----------------------------------------------------------------------------------------------- signals and words
 
-    def _signal(self, number: int) -> bool:
+    def _listen(self) -> None:
+        """Wait for whatever comes first, and attend to it."""
+        sources: dict[int, tuple[str, Callable[[], None]]] = {self.outside.signals: ("signal", self._hear_signals)}
+        for slot in self.crew.slots:
+            if slot.line:
+                sources[slot.line.fileno()] = "word", partial(self._hear, slot, slot.line)
+        if (admin := self.crew.admin) and admin.line:
+            sources[admin.line.fileno()] = "order", partial(self._obey, admin, admin.line)
+        waiting = select.poll()
+        for source in sources:
+            waiting.register(source, select.POLLIN)
+        for source, _ in waiting.poll(TURN_SECONDS * 1000):
+            self._contained(*sources[source])
+
+    def _hear_signals(self) -> None:
+        for number in os.read(self.outside.signals, MAX_WORD):
+            self._contained("signal", self._signal, number)
+
+    def _signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             if self.stopping is not None:
-                return True
-            self._stop()
+                self.status = 128 + signal.SIGTERM
+            else:
+                self._stop()
         elif number == signal.SIGHUP:
             self._look_now()
-        return False
 
-    def _obey(self, admin: socket.socket) -> None:
-        """An order from the admin process: one word; the answer is JSON."""
-        order = admin.recv(64).decode()
-        if not order:
-            log.error("the admin process has ended")
-            self.outside = replace(self.outside, admin=None)
+    def _hear(self, slot: Slot, line: socket.socket) -> None:
+        try:
+            read = line.recv(MAX_WORD)
+        except BlockingIOError:
             return
-        told: dict[str, object] = {"ok": True}
-        if order == "reload":
-            self._look_now()
-        elif order == "rollback":
-            try:
+        except OSError:
+            read = b""
+        *words, slot.heard = (slot.heard + read).split(b"\n")
+        for word in words:
+            self._contained("word", self._heard, slot, word)
+        if not read or len(slot.heard) > MAX_WORD:  # it has ended, or is out of its mind
+            slot.hang_up()
+            os.kill(slot.pid, signal.SIGKILL)
+
+    def _heard(self, slot: Slot, line: bytes) -> None:
+        word = msgspec.json.decode(line, type=Word)
+        if word.what == "loaded":
+            slot.model, slot.loading_until = word.id, 0.0
+            log.info("a worker answers from a model", extra={"worker": slot.number, "model": word.id})
+        elif word.what == "refused":
+            log.error("a worker could not load a model", extra={"worker": slot.number, "reason": word.reason})
+            os.kill(slot.pid, signal.SIGTERM)  # the one in its place tries again
+        elif word.what == "up":
+            self.crew.is_up(slot)
+        elif word.what == "closed":
+            self.crew.accepts_no_more(slot)
+        if not self.announced and all(slot.up and (slot.model or self.without_model) for slot in self.crew.slots):
+            self.announced = True
+            self.crew.tally().gauge("firstspin_started", 1)
+            self.outside.announce()
+
+    # --------------------------------------------------------------------------------------------------------- orders
+
+    def _obey(self, admin: Child, line: socket.socket) -> None:
+        """An order from the admin process: one word; the answer is JSON, and there is one whatever happens."""
+        order = line.recv(64)
+        if not order:  # it has ended; whatever replaces it gets another line
+            admin.hang_up()
+            return
+        told: dict[str, object] = {"ok": False, "reason": "this could not be done; the log says why"}
+        try:
+            told = self._carried_out(order.decode())
+        finally:
+            line.send(msgspec.json.encode(told | self._state()))
+
+    def _carried_out(self, order: str) -> dict[str, object]:
+        try:
+            if order == "reload":
+                self._look_now()
+            elif order == "rollback":
                 self.roll_back()
-            except InputError as problem:
-                told = {"ok": False, "reason": str(problem)}
-        workers = [{"worker": s.number, "pid": s.pid, "model": s.model, "failures": s.failures} for s in self.slots]
-        names = self.shelf.names
-        state = {"model": names.current, "previous": names.previous, "refusal": self.last_refusal, "workers": workers}
-        admin.send(msgspec.json.encode(told | state | {"trying": self.trial is not None}))
+        except InputError as problem:
+            return {"ok": False, "reason": str(problem)}
+        except OSError as problem:
+            log.error("an order failed", extra={"order": order, "reason": problem.strerror})
+            return {"ok": False, "reason": f"the state folder can't be written: {problem.strerror}"}
+        return {"ok": True}
+
+    def _state(self) -> dict[str, object]:
+        names, crew = self.shelf.names, self.crew
+        state = {
+            "model": names.current,
+            "previous": names.previous,
+            "refusal": self.last_refusal,
+            "trying": self.trial is not None,
+            "workers": [slot.state(crew.now) for slot in crew.slots],
+        }
+        return state | ({"admin": {"restarts": crew.admin.starts - 1}} if crew.admin else {})
+
+    # --------------------------------------------------------------------------------------------------------- the end
 
     def _stop(self) -> None:
         log.info("stopping")
         self.stopping = self.outside.now() + STOP_SECONDS
-        for slot in self.slots:
+        self.crew.stopping = True
+        for slot in self.crew.slots:
             if slot.pid:
-                os.kill(slot.pid, signal.SIGTERM)
+                self._contained("stop", os.kill, slot.pid, signal.SIGTERM)
+
+    def _finish(self, deadline: float) -> None:
+        """Whether the end has come, and the status."""
+        if not any(slot.pid for slot in self.crew.slots):
+            self.status = 0
+        elif self.crew.now > deadline:
+            self.status = 1
 
     def _kill(self) -> None:
-        """End whoever is left, the child that tries a bundle too."""
-        for pid in (*(slot.pid for slot in self.slots), self.trial.pid if self.trial else 0):
+        """End whoever is left, the child that tries a bundle too. The admin process ends by itself, unless it hangs."""
+        left = [slot.pid for slot in self.crew.slots]
+        if self.trial:
+            left.append(self.trial.pid)
+        if (admin := self.crew.admin) and admin.silence(self.crew.now) > HUNG_SECONDS:
+            left.append(admin.pid)
+        for pid in left:
             if pid:
-                os.kill(pid, signal.SIGKILL)
+                self._contained("stop", os.kill, pid, signal.SIGKILL)
 
     def _count(self, name: str, *labels: str) -> None:
-        self.tallies.row(len(self.slots)).count(name, *labels)
+        self.crew.tally().count(name, *labels)
 
 
 def _signature(bundle: Path | None) -> object:
@@ -364,10 +393,8 @@ def _signature(bundle: Path | None) -> object:
     return folder, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _try_in_child(bundle: Path, incoming: Path, pipe: int) -> NoReturn:
+def _try_in_child(bundle: Path, incoming: Path, pipe: int) -> int:
     """Whatever happens here happens to this child alone."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
     status = 1
     try:
         said = copy(bundle, incoming)
@@ -375,15 +402,4 @@ def _try_in_child(bundle: Path, incoming: Path, pipe: int) -> NoReturn:
     except Exception as problem:
         said = str(problem) or type(problem).__name__
     os.write(pipe, said.encode()[:4000])
-    os._exit(status)
-
-
-def listeners(host: str, port: int, number: int) -> list[socket.socket]:
-    """So many listening sockets on one port. Raises OSError where somebody else listens there."""
-    with socket.create_server((host, port)):  # without SO_REUSEPORT: fails where another service has the port
-        pass
-    found: list[socket.socket] = []
-    for _ in range(number):
-        at = found[0].getsockname()[1] if found else port
-        found.append(socket.create_server((host, at), backlog=2048, reuse_port=True))
-    return found
+    return status

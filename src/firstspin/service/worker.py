@@ -25,12 +25,14 @@ from firstspin.records import InputError
 from firstspin.service.answers import Answers
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Hub, Limits
+from firstspin.service.listening import BACKLOG
 from firstspin.service.metrics import Tally
 from firstspin.service.wire import MOST_INSTANCES, Reader
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.5
+BEAT_SECONDS = 0.5
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -41,9 +43,9 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Word(msgspec.Struct, frozen=True):
-    """From a worker: it answers, has taken a bundle, or could not."""
+    """From a worker: it accepts connections, has taken a bundle, could not, or accepts no more connections."""
 
-    what: Literal["up", "loaded", "refused"]
+    what: Literal["up", "loaded", "refused", "closed"]
     id: str = ""
     reason: str = ""
 
@@ -95,18 +97,26 @@ class Worker:
     async def run(self, first: Order | None) -> None:
         """Answer, from the `first` model on, until told to stop; then finish what has begun."""
         loop = asyncio.get_running_loop()
+        beating = loop.create_task(self._beat())
         hub = Hub(self._app, self._manners.limits, loop, self._app.refused)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         self._place.channel.setblocking(False)
         loop.add_reader(self._place.channel, self._read_orders)
         if first:
             await self._take(first)
-        server = await loop.create_server(hub.protocol, sock=self._place.listener)
+        server = await loop.create_server(hub.protocol, sock=self._place.listener, backlog=BACKLOG)
         obeying = loop.create_task(self._obey())
         self._say(Word("up"))
         await self._until_stopped(hub)
         await self._drain(hub, server)
         obeying.cancel()
+        beating.cancel()
+
+    async def _beat(self) -> None:
+        """Say that this loop turns, from its first turn on: the supervisor kills a worker that is silent."""
+        while True:
+            self._place.tally.beat()
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _until_stopped(self, hub: Hub) -> None:
         while not self._stop.is_set():
@@ -131,6 +141,7 @@ class Worker:
         if not self._orphan:
             await self._wait(hub, loop.time() + self._manners.drain_delay, until_empty=False)
         server.close()
+        self._say(Word("closed"))
         hub.close()
         await self._wait(hub, end, until_empty=True)
 
