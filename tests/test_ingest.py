@@ -234,3 +234,21 @@ def test_availability_is_yes_or_no(tmp_path: Path) -> None:
     data = with_stations(tmp_path, ("1", "Rock FM", "Rock", "", "soon", 5))
     with pytest.raises(InputError, match=r"stations\.csv row 1: available 'soon' is not true or false"):
         open_tables(data, workspace=tmp_path)
+
+
+ATTACK = (
+    "market\" AS zz, row FROM received; COPY (SELECT 1 AS found) TO 'PATH' (FORMAT csv); "
+    'CREATE OR REPLACE TABLE stations AS SELECT *, "popularity'
+)
+
+
+def test_a_column_name_is_never_run_as_sql(tmp_path: Path) -> None:
+    stolen = tmp_path / "stolen.csv"
+    name = ATTACK.replace("PATH", str(stolen))
+    data = made_tables.tables(tmp_path / "data", [GOOD], [LISTEN])
+    made_tables.write(data, "stations", (*made_tables.STATIONS, name), [("1", "Rock FM", "Rock", "x")])
+    open_tables(data, workspace=tmp_path)
+    made_tables.write(data, "registrations", (*made_tables.REGISTRATIONS, name), [(*GOOD, "x")])
+    (tmp_path / "other").mkdir()
+    open_tables(data, workspace=tmp_path / "other", extra=(name,))
+    assert not stolen.exists()

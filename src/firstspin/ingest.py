@@ -14,11 +14,13 @@ import duckdb
 
 from firstspin import tables
 from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError, Station, normal
-from firstspin.sources import ZONE, Source, connect, open_file, quoted, readable
+from firstspin.sources import ZONE, Source, connect, open_file, readable
+from firstspin.sql import identifier, literal
 
 SHOWN = 10
 NUMBER = "number"
 TEXT = "text"
+_SEPARATOR = literal(tables.PICK_SEPARATOR)
 _AVAILABLE = f"TRY_CAST({tables.AVAILABLE} AS BOOLEAN)"
 
 
@@ -140,7 +142,7 @@ def _station_rules(source: Source) -> list[Rule]:
     return [
         Rule("station_id", "coalesce(station_id::VARCHAR, '') = ''", "is missing"),
         Rule("genre", "genre IS NULL OR trim(genre) = ''", "is missing"),
-        Rule("genre", f"contains(genre, '{tables.PICK_SEPARATOR}')", "holds a pipe sign, which separates genres"),
+        Rule("genre", f"contains(genre, {_SEPARATOR})", "holds a pipe sign, which separates genres"),
         _unique("station_id"),
         *([unclear] if tables.AVAILABLE in source.types else []),
     ]
@@ -189,12 +191,17 @@ def _moment_rules(source: Source, field: str) -> list[Rule]:
     return [
         missing,
         Rule(field, f"TRY_CAST({field} AS TIMESTAMPTZ) IS NULL", "is not an ISO 8601 time"),
-        Rule(field, f"NOT regexp_matches(trim({field}), '{ZONE}') OR NOT contains({field}, ':')", "has no time zone"),
+        Rule(
+            field,
+            f"NOT regexp_matches(trim({field}), {literal(ZONE)}) OR NOT contains({field}, ':')",
+            "has no time zone",
+        ),
     ]
 
 
 def _number(field: str) -> Rule:
-    return Rule(field, f'"{field}" IS NOT NULL AND TRY_CAST("{field}" AS DOUBLE) IS NULL', "is not a number")
+    column = identifier(field)
+    return Rule(field, f"{column} IS NOT NULL AND TRY_CAST({column} AS DOUBLE) IS NULL", "is not a number")
 
 
 def _unique(field: str) -> Rule:
@@ -205,7 +212,7 @@ def _unique(field: str) -> Rule:
 
 
 def _station_columns(source: Source) -> str:
-    further = [f'"{name}"' for name in source.types if name not in tables.STATION_COLUMNS]
+    further = [identifier(name) for name in source.types if name not in tables.STATION_COLUMNS]
     return ", ".join(
         ["station_id::VARCHAR AS station_id", "coalesce(name, station_id)::VARCHAR AS name", "genre", *further]
     )
@@ -220,27 +227,28 @@ def _registration_columns(source: Source, extra: Sequence[str]) -> str:
             "nullif(trim(gender::VARCHAR), '') AS gender",
             "nullif(trim(country::VARCHAR), '') AS country",
             f"{_picks(source)} AS genres",
-            *(f'"{name}"' for name in extra),
+            *map(identifier, extra),
         ]
     )
 
 
 def _picks(source: Source) -> str:
     """The genres picked, as a list without empty names."""
-    picks = "genres" if "[" in source.types["genres"] else f"string_split(genres, '{tables.PICK_SEPARATOR}')"
+    picks = "genres" if "[" in source.types["genres"] else f"string_split(genres, {_SEPARATOR})"
     return f"list_filter(coalesce({picks}, []), lambda pick: trim(pick) <> '')"
 
 
 def _type_further(connection: duckdb.DuckDBPyConnection, name: str, kind: str | None = None) -> str:
     """Make a further column of the registrations numbers or text: as told, or numbers where every value is one."""
+    column = identifier(name)
     if kind is None:
         asked = (
-            f'SELECT count("{name}") > 0 AND count("{name}") = count(TRY_CAST("{name}" AS DOUBLE)) FROM registrations'
+            f"SELECT count({column}) > 0 AND count({column}) = count(TRY_CAST({column} AS DOUBLE)) FROM registrations"
         )
         ((numbers,),) = connection.sql(asked).fetchall()
         kind = NUMBER if numbers else TEXT
     wanted = "DOUBLE" if kind == NUMBER else "VARCHAR"
-    connection.execute(f'ALTER TABLE registrations ALTER "{name}" TYPE {wanted} USING TRY_CAST("{name}" AS {wanted})')
+    connection.execute(f"ALTER TABLE registrations ALTER {column} TYPE {wanted} USING TRY_CAST({column} AS {wanted})")
     return kind
 
 
@@ -308,9 +316,9 @@ def _load_listens(
         else:
             typed = workspace / "listens.parquet"
             flagged = f"SELECT {columns}, {broken} AS bad FROM {source.reader}"
-            connection.execute(f"COPY ({flagged}) TO {quoted(typed)} (FORMAT parquet)")
-            bad = connection.sql(f"SELECT 1 FROM {quoted(typed)} WHERE bad LIMIT 1").fetchall()
-            good = f"SELECT * EXCLUDE (bad) FROM {quoted(typed)} WHERE NOT bad"
+            connection.execute(f"COPY ({flagged}) TO {literal(typed)} (FORMAT parquet)")
+            bad = connection.sql(f"SELECT 1 FROM {literal(typed)} WHERE bad LIMIT 1").fetchall()
+            good = f"SELECT * EXCLUDE (bad) FROM {literal(typed)} WHERE NOT bad"
         if bad:
             connection.execute("SET preserve_insertion_order = true")
             numbered = f"(SELECT *, row_number() OVER () - 1 AS row FROM {source.reader})"
@@ -351,7 +359,7 @@ def _complaints(
     connection: duckdb.DuckDBPyConnection, problems: str, source: Source, rules: list[Rule], total: int
 ) -> BadRows:
     fields = list(dict.fromkeys(rule.field for rule in rules))
-    values = ", ".join(f'"{field}"::VARCHAR' for field in fields)
+    values = ", ".join(f"{identifier(field)}::VARCHAR" for field in fields)
     first = connection.sql(f"SELECT row, broken, {values} FROM ({problems}) ORDER BY row LIMIT {SHOWN}").fetchall()
     more = [f"{source.path.name}: and {total - SHOWN} more bad rows"] if total > SHOWN else []
     shown = [

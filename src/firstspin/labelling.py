@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from firstspin.ingest import Tables
 from firstspin.records import Census, Examples, InputError, LabelRule, Registration, with_further_fields
+from firstspin.sql import identifier
 from firstspin.tables import PLAYED, REGISTERED_AT, TOP_GENRE, USER_ID
 
 NOT_OVER = "window not over yet"
@@ -126,7 +127,7 @@ def read_people(
 ) -> Iterator[tuple[list[str], list[Registration]]]:
     """The table `registrations` of a connection in batches, in the order of its file: user ids and registrations."""
     kind = with_further_fields(extra)
-    fields = ", ".join(["age", "gender", "country", "genres", *(f'"{name}"' for name in extra)])
+    fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra)])
     rows = connection.sql(f"SELECT user_id, {fields} FROM registrations ORDER BY row").to_arrow_reader(batch)
     for part in rows:
         answers = part.to_pylist()

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 
 from firstspin.records import InputError
+from firstspin.sql import literal
 
 MEMORY_LIMIT = "1300MB"
 ZONE = r"(Z|z|[+-]\d\d(:?\d\d)?)$"
@@ -28,7 +29,7 @@ class Source:
     def moment(self, field: str) -> str:
         """SQL for a timestamp in UTC; text needs a zone, Parquet's own timestamps are taken as UTC."""
         if self.types[field] == "VARCHAR":
-            zoned = f"regexp_matches(trim({field}), '{ZONE}')"
+            zoned = f"regexp_matches(trim({field}), {literal(ZONE)})"
             return f"CASE WHEN {zoned} THEN TRY_CAST({field} AS TIMESTAMPTZ)::TIMESTAMP END"
         return f"{field}::TIMESTAMP"
 
@@ -37,9 +38,9 @@ def connect(workspace: Path, threads: int | None = None) -> duckdb.DuckDBPyConne
     """A DuckDB of its own that spills to the workspace instead of growing."""
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
     connection.execute("SET preserve_insertion_order = false")
-    connection.execute(f"SET temp_directory = {quoted(workspace / 'spill')}")
+    connection.execute(f"SET temp_directory = {literal(workspace / 'spill')}")
     if threads:
         connection.execute(f"SET threads = {threads}")
     return connection
@@ -50,7 +51,7 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, name: str, need
     if not path.is_file():
         raise InputError(f"{path} is not a file")
     with readable(path):
-        reader = _csv_reader(path) if path.suffix != ".parquet" else f"read_parquet({quoted(path)})"
+        reader = _csv_reader(path) if path.suffix != ".parquet" else f"read_parquet({literal(path)})"
         described = connection.sql(f"DESCRIBE FROM {reader}").fetchall()
     types = {str(column): str(kind) for column, kind, *_ in described}
     missing = [column for column in needed if column not in types]
@@ -68,9 +69,9 @@ def _csv_reader(path: Path) -> str:
     twice = {column for column in header if header.count(column) > 1}
     if twice:
         raise InputError(f"{path.name} names the column {sorted(twice)[0]} twice")
-    columns = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in header)
+    columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
     return (
-        f"read_csv({quoted(path)}, columns = {{{columns}}}, header = true, auto_detect = false, delim = ',', "
+        f"read_csv({literal(path)}, columns = {{{columns}}}, header = true, auto_detect = false, delim = ',', "
         "quote = '\"', escape = '\"', nullstr = '', max_line_size = 10000000)"
     )
 
@@ -83,8 +84,3 @@ def readable(path: Path) -> Iterator[None]:
     except (duckdb.Error, OSError, UnicodeDecodeError, csv.Error) as problem:
         said = str(problem).strip().split("\n", 1)[0][:300]
         raise InputError(f"{path.name} can't be read: {said}") from problem
-
-
-def quoted(text: object) -> str:
-    """Text as SQL writes it."""
-    return "'" + str(text).replace("'", "''") + "'"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from firstspin.experiment.rules import Metric
 from firstspin.records import InputError
 from firstspin.sources import connect, open_file
+from firstspin.sql import identifier, literal
 from firstspin.tables import USER_ID
 
 Numbers = NDArray[np.float64]
@@ -24,7 +25,7 @@ Numbers = NDArray[np.float64]
 MOST_LEVELS: Final = 50
 
 _LARGEST: Final = 1e60  # so that squares of squares are numbers too
-_ROW: Final = '"row of the file"'
+_ROW: Final = identifier("row of the file")
 _YES: Final = "('1', '1.0', 'true', 't', 'yes', 'y')"
 _NUMBERS: Final = (
     *('"NULL"', "VARCHAR", "BOOLEAN", "ENUM", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
@@ -145,7 +146,7 @@ def _received(connection: duckdb.DuckDBPyConnection, source: Path | pa.Table, wa
         missing = [column for column in wanted if column not in types]
         if missing:
             raise InputError(f"{name} has no column {', '.join(missing)} (it has {', '.join(types)})")
-    kept = ", ".join(_quoted(c) for c in dict.fromkeys([*wanted, *([USER_ID] if USER_ID in types else [])]))
+    kept = ", ".join(identifier(c) for c in dict.fromkeys([*wanted, *([USER_ID] if USER_ID in types else [])]))
     try:
         connection.execute(f"CREATE TABLE received AS SELECT {kept}, row_number() OVER () AS {_ROW} FROM {reader}")
         described = connection.sql("DESCRIBE received").fetchall()
@@ -156,8 +157,10 @@ def _received(connection: duckdb.DuckDBPyConnection, source: Path | pa.Table, wa
 
 def _one_row_a_user(table: _Received, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
     """Make the table `users` (arm and the columns) and count who is not in it."""
-    unit_sql = f"{_quoted(unit)}::VARCHAR" if unit else _ROW
-    rows = ", ".join([f"nullif(trim({_quoted(arm)}::VARCHAR), '') AS arm", *(f"{c.sql} AS {c.name}" for c in columns)])
+    unit_sql = f"{identifier(unit)}::VARCHAR" if unit else _ROW
+    rows = ", ".join(
+        [f"nullif(trim({identifier(arm)}::VARCHAR), '') AS arm", *(f"{c.sql} AS {c.name}" for c in columns)]
+    )
     totals = ", ".join(["min(arm) AS arm", *(_summed(c) for c in columns)])
     if unit:
         _refuse(table, unit, f"{unit_sql} IS NULL", "is missing")
@@ -207,7 +210,7 @@ def _with_kind(table: _Received, metric: Metric) -> Metric:
     if metric.kind is not None:
         return metric
     _expect(table, metric.column, _NUMBERS, "numbers")
-    column = _quoted(metric.column)
+    column = identifier(metric.column)
     other = (
         f"received WHERE {column} IS NOT NULL AND ({_yes_or_no(column, table.types[metric.column])}) IS NULL LIMIT 1"
     )
@@ -218,7 +221,7 @@ def _with_kind(table: _Received, metric: Metric) -> Metric:
 def _value(table: _Received, column: str, kind: str | None) -> str:
     """SQL for the column as a number, after a check that all its values are."""
     _expect(table, column, _NUMBERS, "numbers")
-    name, type_name = _quoted(column), table.types[column]
+    name, type_name = identifier(column), table.types[column]
     if kind == "binary":
         sql, complaint = _yes_or_no(name, type_name), "is neither yes nor no (1 or 0, true or false)"
     else:
@@ -245,7 +248,7 @@ def _total(metric: Metric) -> str:
 def _day(table: _Received, column: str) -> str:
     """SQL for the column's date in UTC."""
     _expect(table, column, ("VARCHAR", "DATE", "TIMESTAMP"), "days")
-    name = _quoted(column)
+    name = identifier(column)
     sql = f"TRY_CAST({name} AS TIMESTAMPTZ)::TIMESTAMP::DATE" if table.types[column] == "VARCHAR" else f"{name}::DATE"
     _refuse(table, column, f"({sql}) IS NULL", "is not a date or an ISO 8601 time")
     return sql
@@ -254,7 +257,7 @@ def _day(table: _Received, column: str) -> str:
 def _covariate(table: _Received, column: str) -> str:
     """SQL for a number, or for a level of few as the list of those that it is: [0, 1, 0]."""
     _expect(table, column, _NUMBERS, "numbers or names")
-    name = _quoted(column)
+    name = identifier(column)
     number = _number(name, table.types[column])
     if not table.ask(
         f"SELECT 1 FROM received WHERE {name} IS NOT NULL AND NOT coalesce(abs({number}) < {_LARGEST}, false) LIMIT 1"
@@ -265,7 +268,7 @@ def _covariate(table: _Received, column: str) -> str:
     )
     if len(levels) > MOST_LEVELS:
         raise InputError(f"{table.name}: the covariate {column} has more than {MOST_LEVELS} different values")
-    known = "[" + ", ".join("'" + str(level).replace("'", "''") + "'" for (level,) in levels) + "]"
+    known = "[" + ", ".join(literal(str(level)) for (level,) in levels) + "]"
     return f"list_position({known}, coalesce({name}::VARCHAR, ''))::INTEGER"
 
 
@@ -278,15 +281,11 @@ def _expect(table: _Received, column: str, types: tuple[str, ...], what: str) ->
 
 def _refuse(table: _Received, column: str, bad: str, complaint: str) -> None:
     """Raise InputError for the first row where `bad` (SQL) is true."""
-    first = table.ask(f"SELECT {_ROW}, {_quoted(column)}::VARCHAR FROM received WHERE {bad} ORDER BY ALL LIMIT 1")
+    first = table.ask(f"SELECT {_ROW}, {identifier(column)}::VARCHAR FROM received WHERE {bad} ORDER BY ALL LIMIT 1")
     if first:
         row, value = first[0]
         shown = "" if value is None else f" {str(value)[:80]!r}"
         raise InputError(f"{table.name} row {row}: {column}{shown} {complaint}")
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
 
 
 # ------------------------------------------------------------------------------------------ the numbers
