@@ -218,6 +218,20 @@ def test_the_answer_names_the_model(app: App, folder: Path) -> None:
     assert json.loads(ask(app, "POST", "/invocations", b"{}").body)["model"] == bundle.load(folder).id
 
 
+def test_a_text_that_unicode_expands_is_answered_as_an_unknown_name_and_never_normalised(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normalised: list[str] = []
+    monkeypatch.setattr("firstspin.names.normal", lambda text: normalised.append(text) or text)
+    bomb = "\ufdfa" * 197
+    told = {"gender": bomb, "country": bomb, "genres": ["Rock", *(f"{bomb}{i}" for i in range(99))]}
+    for path in ("/invocations", "/v1/explanations"):
+        sent = ask(app, "POST", path, json.dumps(told).encode())
+        plain = ask(app, "POST", path, b'{"gender":"?","country":"?","genres":["Rock","?"]}')
+        assert (sent.status, sent.body) == (200, plain.body)
+    assert set(normalised) <= {"?"}
+
+
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 PICKS = st.lists(st.sampled_from(made_people.GENRES) | TEXT, max_size=8)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {

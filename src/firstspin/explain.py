@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from firstspin.models.predictor import Array, Predictor, order
+from firstspin.models.predictor import Array, Predictor, order, probabilities
 from firstspin.recommender import Recommender
 from firstspin.records import SHOWN_GENRES, Registration
 from firstspin.tables import GENRES
@@ -97,19 +97,21 @@ def shapley_values(worth: Array) -> Array:
 
 
 def _with_every_part(predictor: Predictor, registration: Registration, answers: Sequence[tuple[str, ...]]) -> Array:
-    """(2^m, k) chances with each part of the answers given, none of them first and all of them last."""
-    asked = [
-        _only(registration, [answer for i, answer in enumerate(answers) if part >> i & 1], answers)
-        for part in range(1 << len(answers))
-    ]
-    return predictor.probabilities(asked)
+    """(2^m, k) chances with each part of the answers given, none of them first and all of them last.
 
-
-def _only(
-    registration: Registration, kept: Sequence[tuple[str, ...]], answers: Sequence[tuple[str, ...]]
-) -> Registration:
-    dropped = [name for names in answers if names not in kept for name in names]
-    return msgspec.structs.replace(registration, **{name: () if name == GENRES else None for name in dropped})
+    Each question has columns of its own, so both rows, with all answers and with none, are encoded once and mixed.
+    """
+    encoder = predictor.encoder
+    withheld = {name: () if name == GENRES else None for names in answers for name in names}
+    every = encoder.encode(registration)
+    none = encoder.encode(msgspec.structs.replace(registration, **withheld))
+    of_answer = [np.isin(encoder.questions, names) for names in answers]
+    rows = np.tile(none, (1 << len(answers), 1))
+    for part, row in enumerate(rows):
+        for i, columns in enumerate(of_answer):
+            if part >> i & 1:
+                row[columns] = every[columns]
+    return probabilities(predictor.scorer.scores(rows))
 
 
 def _rounded(value: float) -> float:

@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.names import Names
 from firstspin.records import MAX_PICKS, Examples, InputError, Registration, normal
 from firstspin.tables import AGE, COUNTRY, GENDER, GENRES
 
@@ -109,12 +110,16 @@ class Category:
         index = {value: first + i for i, value in enumerate(self.values)}
         usual = {spelling: i for value, i in index.items() for spelling in (value.upper(), value.title(), value)}
         other = first + len(self.values)
+        names = Names(self.values, folded=True)
 
         def write(row: Cells, answer: Answer) -> bool:
             if answer is None:
                 row[other + 1] = 1.0
                 return False
-            column = usual[answer] if answer in usual else index.get(_folded(answer), other)  # type: ignore[arg-type]
+            column = usual.get(answer)  # type: ignore[arg-type]
+            if column is None:
+                name = names.find(str(answer))
+                column = other if name is None else index[name]
             row[column] = 1.0
             return column != other
 
@@ -142,13 +147,14 @@ class Picks:
         count = first + 2 * known
         hat = _hat_writer(PICK_KNOTS, count + 1)
         worth = [1.0 / position for position in range(1, MAX_PICKS + 1)]
+        names = Names(self.genres)
 
         def write(row: Cells, answer: tuple[str, ...]) -> bool:
             picks = 0
             for pick in answer:
                 column = index.get(pick)
-                if column is None:
-                    column = index.get(normal(pick))
+                if column is None and (name := names.find(pick)) is not None:
+                    column = index[name]
                 if column is None or row[column]:
                     continue
                 row[column] = 1.0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from firstspin.bundle import Bundle
-from firstspin.records import Ranking, Recommendation, Registration, is_under, normal
+from firstspin.records import Ranking, Recommendation, Registration, is_under
 from firstspin.stations import fill
 
 LEAST_AGE = 13
@@ -58,8 +58,9 @@ class Recommender:
 
     def fill(self, registration: Registration, ranking: Ranking) -> Recommendation:
         """Turn a ranking into content."""
-        picks = {normal(pick) for pick in registration.genres}
-        return fill(ranking, picks, self.bundle.catalogue.of_country(registration.country), self.bundle.id)
+        catalogue = self.bundle.catalogue
+        picks = catalogue.picked(registration.genres)
+        return fill(ranking, picks, catalogue.of_country(registration.country), self.bundle.id)
 
     def by_rule(self, registration: Registration, source: str = "rule") -> Ranking:
         """The business rule on the picks alone."""

@@ -16,10 +16,12 @@ The rules, in the order they apply:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
 
+from firstspin.names import Names
 from firstspin.records import SHOWN_GENRES, Carousel, GenreChance, Message, Ranking, Recommendation, Station, normal
 
 SHOWN_STATIONS = 5
@@ -27,7 +29,7 @@ CAROUSELS = 5
 TILES = 8
 
 
-class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True):
+class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """The stations worth showing: as many of each genre, and of all, as an answer can need, best first.
 
     `markets` holds a catalogue for each country that a station names, by `market_name`; itself it is for all others.
@@ -55,9 +57,25 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def of_country(self, country: str | None) -> Catalogue:
         """What newcomers of this country may see."""
-        if country is None or not self.markets:
-            return self
-        return self.markets.get(market_name(country), self)
+        market = self.market_of(country)
+        return self if market is None else self.markets[market]
+
+    def market_of(self, country: str | None) -> str | None:
+        """The market that this country is; None where no station names it."""
+        return None if country is None or not self.markets else self._market_names.find(country)
+
+    def picked(self, picks: Iterable[str]) -> set[str]:
+        """The genres picked, by the names that stations have; "" stands for all that no station has."""
+        names = self._genre_names
+        return {names.find(pick) or "" for pick in picks}
+
+    @cached_property
+    def _market_names(self) -> Names:
+        return Names(self.markets, folded=True)
+
+    @cached_property
+    def _genre_names(self) -> Names:
+        return Names(set(self.by_genre).union(*(of.by_genre for of in self.markets.values())))
 
 
 def market_name(country: str) -> str:
@@ -76,7 +94,7 @@ def _shelved(ordered: Sequence[Station], markets: dict[str, Catalogue]) -> Catal
 def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: str) -> Recommendation:
     """The whole answer for one newcomer, from the catalogue of their country.
 
-    `picks` are the normal names of the genres they picked.
+    `picks` are the genres they picked, as `Catalogue.picked` names them.
     """
     shown = ranking.genres[:SHOWN_GENRES]
     stations = first_stations(shown, catalogue)

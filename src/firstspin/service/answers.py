@@ -18,7 +18,7 @@ import msgspec
 
 from firstspin.explain import Explanation, explain
 from firstspin.recommender import Recommender
-from firstspin.records import SHOWN_GENRES, Kept, Ranking, Recommendation, Registration, Station, normal
+from firstspin.records import SHOWN_GENRES, Kept, Ranking, Recommendation, Registration, Station
 from firstspin.service.metrics import SOURCES
 from firstspin.service.wire import Asked, Encoding, Refusal, csv_row
 from firstspin.stations import (
@@ -29,7 +29,6 @@ from firstspin.stations import (
     carousel,
     fill,
     first_stations,
-    market_name,
     message,
 )
 
@@ -75,7 +74,7 @@ class Answers:
     def __init__(self, recommender: Recommender) -> None:
         self._recommender = recommender
         self.model = recommender.bundle.id
-        catalogue = recommender.bundle.catalogue
+        self._catalogue = catalogue = recommender.bundle.catalogue
         self._genres = self._written(catalogue)
         self._markets = {market: self._written(of) for market, of in catalogue.markets.items()}
         self._begin = {s: f'{{"model":"{self.model}","source":"{s}","genres":['.encode() for s in SOURCES}
@@ -112,7 +111,7 @@ class Answers:
 
     def stations(self, registration: Registration, ranking: Ranking) -> list[str]:
         """The ids of the stations that the answer of this ranking names, the message's first."""
-        catalogue = self._recommender.bundle.catalogue.of_country(registration.country)
+        catalogue = self._catalogue.of_country(registration.country)
         shown = first_stations(ranking.genres[:SHOWN_GENRES], catalogue)
         return [station.station_id for station in shown]
 
@@ -138,10 +137,9 @@ class Answers:
     def filled(self, registration: Registration, ranking: Ranking) -> tuple[bytes, str]:
         """The answer of this ranking as JSON, and the source it names."""
         genres, source = ranking.genres[:SHOWN_GENRES], ranking.source
-        picks = {normal(pick) for pick in registration.genres}
-        written = self._genres
-        if self._markets and registration.country is not None:
-            written = self._markets.get(market_name(registration.country), written)
+        picks = self._catalogue.picked(registration.genres)
+        market = self._catalogue.market_of(registration.country)
+        written = self._genres if market is None else self._markets[market]
         try:
             shown = [written[genre in picks][genre] for genre in genres]
         except KeyError:  # a genre with few stations
