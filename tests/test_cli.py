@@ -74,6 +74,44 @@ def test_where_stderr_is_a_log_a_bad_row_is_named_without_what_stands_in_it(
     )
 
 
+def test_where_stderr_is_a_log_a_table_without_a_header_is_named_without_its_first_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made_tables.tables(tmp_path / "data", [], [])
+    made_tables.write(data, "registrations", ("007", "2026-01-01T00:00:00Z", "30", "female", "US", "Rock|Jazz"), [])
+    for bare in ("1", "true", "yes", "on"):
+        monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", bare)
+        said = failed("label", "--data", data, "--out", tmp_path / "l.parquet")
+        assert said == "registrations.csv has no column user_id, registered_at, age, gender, country, genres"
+
+
+@pytest.mark.parametrize(("name", "value"), [("FIRSTSPIN_BARE_ERRORS", "y"), ("FIRSTSPIN_BARE_ERROR", "1")])
+def test_bare_errors_are_never_off_by_a_slip(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = firstspin("label", "--data", tmp_path, "--out", tmp_path / "l.parquet")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"firstspin: {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FIRSTSPIN_UNDER_AGE", "Refuse", "FIRSTSPIN_UNDER_AGE: 'Refuse' is not one of answer, refuse"),
+        ("FIRSTSPIN_PORT", "tcp://10.96.0.7:8080", "enableServiceLinks: false"),
+        ("FIRSTSPIN_SCORES_FIRST", "perhaps", "FIRSTSPIN_SCORES_FIRST: 'perhaps' is neither true nor false"),
+    ],
+)
+def test_a_service_with_a_variable_that_cannot_be_does_not_start_and_says_so_in_one_line(
+    name: str, value: str, said: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = firstspin("serve", "--bundle", made / "b")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert said in done.stderr
+
+
 def test_train_packs_a_bundle_with_its_scorecard(made: Path, tmp_path: Path) -> None:
     done = firstspin("train", "--data", made / "data", "--model", "logistic", "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ from firstspin.cli.container import serving, train
 from firstspin.cloud.check import lifecycle
 from firstspin.cloud.check.client import Limits
 from firstspin.cloud.check.player import Target
+from firstspin.records import InputError
 from firstspin.world import write_world
 
 BASE = Path("/opt/ml")
@@ -246,6 +247,40 @@ def test_a_bundle_that_does_not_fit_leaves_no_manifest(tmp_path: Path) -> None:
 )
 def test_sagemakers_variables_become_the_services_options(told: dict[str, str], words: str) -> None:
     assert " ".join(serving(BASE, told, cores=4)) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SAGEMAKER_BIND_TO_PORT", "http", "'http' is not a whole number from 0 to 65535"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "many", "'many' is not a whole number from 1 to 64"),
+        ("SAGEMAKER_MULTI_MODEL", "ture", "'ture' is neither true nor false"),
+        ("SAGEMAKER_BATCH", "2", "'2' is neither true nor false"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud", "'loud' is not one of 0, 10, 20, 30, 40, 50"),
+    ],
+)
+def test_a_variable_of_sagemakers_that_cannot_be_is_named(name: str, value: str, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        serving(BASE, {name: value}, cores=4)
+    assert str(refused.value).startswith(f"{name}: {said}")
+
+
+def test_what_kubernetes_sets_for_a_service_named_firstspin_ends_the_container_in_one_line(tmp_path: Path) -> None:
+    told = os.environ | {"SAGEMAKER_BASE_DIR": str(tmp_path), "FIRSTSPIN_PORT": "tcp://10.96.0.7:8080"}
+    done = subprocess.run([*ENTRYPOINT, "serve"], env=told, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "FIRSTSPIN_PORT" in done.stderr
+    assert "enableServiceLinks: false" in done.stderr
+
+
+@pytest.mark.parametrize("model", ['"popularity"', "popularity"])
+def test_hyperparameters_are_read_as_sagemakers_sdk_writes_them(model: str, tmp_path: Path) -> None:
+    write_world(tmp_path / "input" / "data" / "training", 300, 1, lambda _: None)
+    told = {"model": model, "seed": '"7"', "skip_bad_rows": "True", "without": '["gender", "country"]', "extra": ""}
+    assert start(tmp_path, told).wait(120) == 0
+    packed = bundle.load(tmp_path / "model")
+    assert packed.predictor.name == "popularity"
+    assert [question["name"] for question in packed.manifest.encoder["questions"]] == ["age", "genres"]  # type: ignore[attr-defined]
 
 
 def test_the_largest_instances_have_more_cores_than_workers_are_of_use() -> None:

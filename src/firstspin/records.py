@@ -27,15 +27,21 @@ Picks = Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_PICKS)]
 
 
 class InputError(Exception):
-    """What we were given can't be used; the message says what, where and why, in the user's words."""
+    """What we were given can't be used; the message says what, where and why, in the user's words.
+
+    `bare` says the same without anything that stands in a table, for logs; it is the message itself unless given.
+    """
+
+    def __init__(self, message: str, bare: str | None = None) -> None:
+        super().__init__(message)
+        self.bare = message if bare is None else bare
 
 
 class BadRows(InputError):
-    """Rows that can't be used, one a line; `bare` says the same without what stands in them, for logs."""
+    """Rows that can't be used, one a line."""
 
-    def __init__(self, shown: str, bare: str) -> None:
-        super().__init__(shown)
-        self.bare = bare
+    def __init__(self, message: str, bare: str) -> None:
+        super().__init__(message, bare)
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -56,7 +56,8 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, name: str, need
     types = {str(column): str(kind) for column, kind, *_ in described}
     missing = [column for column in needed if column not in types]
     if missing:
-        raise InputError(f"{path.name} has no column {', '.join(missing)} (it has {', '.join(types)})")
+        lacks = f"{path.name} has no column {', '.join(missing)}"
+        raise InputError(f"{lacks} (it has {', '.join(types)})", bare=lacks)  # without a header, that is a person's row
     return Source(name, path, reader, types)
 
 
@@ -68,7 +69,9 @@ def _csv_reader(path: Path) -> str:
         raise InputError(f"{path.name} is empty; the first line must name the columns")
     twice = {column for column in header if header.count(column) > 1}
     if twice:
-        raise InputError(f"{path.name} names the column {sorted(twice)[0]} twice")
+        raise InputError(
+            f"{path.name} names the column {sorted(twice)[0]} twice", bare=f"{path.name} names a column twice"
+        )
     columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
     return (
         f"read_csv({literal(path)}, columns = {{{columns}}}, header = true, auto_detect = false, delim = ',', "
@@ -83,4 +86,4 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (duckdb.Error, OSError, UnicodeDecodeError, csv.Error) as problem:
         said = str(problem).strip().split("\n", 1)[0][:300]
-        raise InputError(f"{path.name} can't be read: {said}") from problem
+        raise InputError(f"{path.name} can't be read: {said}", bare=f"{path.name} can't be read") from problem

@@ -13,10 +13,8 @@ import signal
 import sys
 import tempfile
 import threading
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,7 +22,10 @@ import msgspec
 
 from firstspin import pipeline
 from firstspin.bundle import MANIFEST
-from firstspin.records import BadRows, InputError, LabelRule
+from firstspin.cli import mistakes
+from firstspin.environment import moment, one_of, read, variable, whole, yes_or_no
+from firstspin.records import InputError, LabelRule
+from firstspin.service.options import PORT, WORKERS
 from firstspin.service.supervisor import MOST_WORKERS
 from firstspin.service.wire import LARGEST_BODY
 
@@ -32,6 +33,7 @@ CHANNEL: Final = "training"
 EARLY: Final = "early"
 CHECKPOINTS: Final = "checkpoints"
 Number = TypeVar("Number", int, float)
+Setting = TypeVar("Setting")
 LONGEST_FAILURE: Final = 1024
 """SageMaker shows no more of output/failure."""
 
@@ -44,19 +46,22 @@ ONLINE: Final = {"--largest-answer": str(LARGEST_BODY)}
 BATCH_SECONDS: Final = "600"
 """SageMaker's default for a request of batch transform."""
 
-YES: Final = frozenset({"1", "true", "yes"})
-NO: Final = frozenset({"0", "false", "no", ""})
-LOG_LEVELS: Final = {"10": "debug", "20": "info", "30": "warning", "40": "error"}
+LOG_LEVELS: Final = {"0": "debug", "10": "debug", "20": "info", "30": "warning", "40": "error", "50": "error"}
+"""Python's numbers, as SageMaker passes them."""
 
 
 def main() -> None:
     """Run as SageMaker runs it: one argument, train or serve."""
-    base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+    base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
     what = sys.argv[1] if len(sys.argv) > 1 else ""
     if what == "train":
         sys.exit(train(base))
     if what == "serve":
-        sys.argv[1:] = serving(base, os.environ, cores=len(os.sched_getaffinity(0)))
+        try:
+            sys.argv[1:] = serving(base, os.environ, cores=len(os.sched_getaffinity(0)))
+        except InputError as problem:
+            sys.stderr.write(f"firstspin-container serve: {problem}\n")
+            sys.exit(2)
         importlib.import_module("firstspin.service.__main__").main()
         return
     sys.stderr.write("usage: firstspin-container train|serve\n")
@@ -64,25 +69,30 @@ def main() -> None:
 
 
 def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]:
-    """The service's options as SageMaker's variables ask for them; what FIRSTSPIN_… variables say goes before."""
-    told = {"--host": "0.0.0.0", "--port": environment.get("SAGEMAKER_BIND_TO_PORT", "8080")}
-    if _yes(environment.get("SAGEMAKER_MULTI_MODEL", "")):
+    """The service's options as SageMaker's variables ask for them; what FIRSTSPIN_… variables say goes before.
+
+    An empty variable of SageMaker's is as good as none. Raises InputError, with its name, for one that can't be read.
+    """
+    asked = {name: text for name, text in environment.items() if text}
+    told = {"--host": "0.0.0.0", "--port": str(read(asked, "SAGEMAKER_BIND_TO_PORT", PORT) or 8080)}
+    if read(asked, "SAGEMAKER_MULTI_MODEL", yes_or_no):
         told["--models"] = str(base / "models")
     else:
         told["--bundle"] = str(base / "model")
-    told["--workers"] = environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or str(min(cores, MOST_WORKERS))
-    told |= _in_batch(environment) if _yes(environment.get("SAGEMAKER_BATCH", "")) else ONLINE
-    if (level := environment.get("SAGEMAKER_CONTAINER_LOG_LEVEL")) in LOG_LEVELS:
+    workers = read(asked, "SAGEMAKER_MODEL_SERVER_WORKERS", WORKERS)
+    told["--workers"] = str(workers or min(cores, MOST_WORKERS))
+    told |= _in_batch(asked) if read(asked, "SAGEMAKER_BATCH", yes_or_no) else ONLINE
+    if level := read(asked, "SAGEMAKER_CONTAINER_LOG_LEVEL", one_of(*LOG_LEVELS)):
         told["--log-level"] = LOG_LEVELS[level]
-    own = {name for name in told if f"FIRSTSPIN_{name[2:].replace('-', '_').upper()}" in environment}
+    own = {name for name in told if variable(name[2:]) in environment}
     return [word for name, value in told.items() if name not in own for word in (name, value)]
 
 
 def _in_batch(environment: Mapping[str, str]) -> dict[str, str]:
     """Batch transform fills a body with as many records as fit, of a size that its job may set, and has time."""
     told = {"--most-newcomers": "0", "--body-seconds": BATCH_SECONDS}
-    job = environment.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "")
-    return told | ({"--largest-body": str((int(job) or MOST_IN_BATCH) << 20)} if job.isdecimal() else {})
+    megabytes = read(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", whole(0))
+    return told if megabytes is None else told | {"--largest-body": str((megabytes or MOST_IN_BATCH) << 20)}
 
 
 def train(base: Path) -> int:
@@ -106,15 +116,13 @@ def train(base: Path) -> int:
             )
             ending.acquire()  # the model is made: no stop comes between it and its place
             _leave(Path(folder) / "bundle", base / "model")
-    except BadRows as problem:
+    except InputError as problem:
         return _fail(base, problem.bare)  # what stands in a row is a person's, and failures are read by many
-    except (InputError, OSError) as problem:
+    except OSError as problem:
         return _fail(base, str(problem))
     except Exception as problem:
-        where = traceback.extract_tb(problem.__traceback__)
-        sys.stderr.write("".join(f"{frame.filename}:{frame.lineno} {frame.name}\n" for frame in where))
-        # never its text: that may quote a person's row
-        return _fail(base, f"this is our mistake ({type(problem).__name__}); the log tells where")
+        sys.stderr.write(mistakes.places(problem))
+        return _fail(base, mistakes.kind(problem))
     figures = card.figures[packed.manifest.predictor.model]
     for name in ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss"):
         sys.stdout.write(f"valid_{name.replace('@', '')}={figures[name].value:.6f};\n")  # what tuning reads
@@ -165,60 +173,63 @@ def _leave(bundle: Path, model: Path) -> None:
 
 
 def _hyperparameters(base: Path) -> dict[str, str]:
+    """What hyperparameters.json says, without what is empty; each name as messages give it."""
     path = base / "input" / "config" / "hyperparameters.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+        told = msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise InputError(f"hyperparameters.json: {problem}") from None
+    return {f"hyperparameter {name}": plain for name, text in told.items() if (plain := _unquoted(text))}
+
+
+def _unquoted(text: str) -> str:
+    """SageMaker's Python SDK may write each value as JSON: a word in quotes, several words as a list."""
+    try:
+        value = msgspec.json.decode(text, type=str | list[str])
+    except msgspec.MsgspecError:
+        return text
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def _options(told: dict[str, str], checkpoints: Path) -> tuple[str, pipeline.Reading, pipeline.Learning]:
     """`firstspin train`'s options out of hyperparameters; a word that is none of them is refused."""
-    model = told.pop("model", "auto")
-    skip = _yes_or_no("skip_bad_rows", told.pop("skip_bad_rows", "no"))
-    reading = pipeline.Reading(_names(told.pop("extra", "")), skip, _rule(told))
+    unread = set(told)
+
+    def of(name: str, convert: Callable[[str], Setting], default: Setting) -> Setting:
+        unread.discard(f"hyperparameter {name}")
+        setting = read(told, f"hyperparameter {name}", convert)
+        return default if setting is None else setting
+
+    model = of("model", str, "auto")
+    rule = LabelRule(
+        of("gap_days", _number(int), 30),
+        of("window_days", _number(int), 30),
+        of("least_seconds", _number(float), 600.0),
+        of("data_ends", moment, None),
+    )
+    reading = pipeline.Reading(of("extra", _names, ()), of("skip_bad_rows", yes_or_no, False), rule)
     learning = pipeline.Learning(
-        _names(told.pop("without", "")),
-        _number("seed", told.pop("seed", "0"), int),
-        _number("tune", told.pop("tune", "0"), float),
-        _number("trials", told.pop("trials", "0"), int),
+        of("without", _names, ()),
+        of("seed", _number(int), 0),
+        of("tune", _number(float), 0.0),
+        of("trials", _number(int), 0),
         checkpoints=checkpoints,
     )
-    _refuse_unknown(told)
+    # SageMaker adds words of its own, each with this beginning
+    names = sorted(name.removeprefix("hyperparameter ") for name in unread)
+    if unknown := [name for name in names if not name.startswith(("sagemaker_", "_tuning"))]:
+        raise InputError(f"hyperparameter {unknown[0]}: `firstspin train` has no such option")
     return model, reading, learning
 
 
-def _rule(told: dict[str, str]) -> LabelRule:
-    ends = told.pop("data_ends", "")
-    try:
-        moment = datetime.fromisoformat(ends) if ends else None
-    except ValueError:
-        raise InputError(f"hyperparameter data_ends: {ends!r} is not a date or time") from None
-    return LabelRule(
-        _number("gap_days", told.pop("gap_days", "30"), int),
-        _number("window_days", told.pop("window_days", "30"), int),
-        _number("least_seconds", told.pop("least_seconds", "600"), float),
-        moment.astimezone(UTC).replace(tzinfo=None) if moment and moment.tzinfo else moment,
-    )
+def _number(kind: type[Number]) -> Callable[[str], Number]:
+    def convert(text: str) -> Number:
+        try:
+            return kind(text)
+        except ValueError:
+            raise InputError(f"{text!r} is not a number") from None
 
-
-def _number(name: str, text: str, kind: type[Number]) -> Number:
-    try:
-        return kind(text)
-    except ValueError:
-        raise InputError(f"hyperparameter {name}: {text!r} is not a number") from None
-
-
-def _yes_or_no(name: str, text: str) -> bool:
-    if text.lower() not in YES | NO:
-        raise InputError(f"hyperparameter {name}: {text!r} is neither true nor false")
-    return _yes(text)
-
-
-def _refuse_unknown(told: Mapping[str, str]) -> None:
-    # SageMaker adds words of its own, each with this beginning
-    if unknown := [name for name in told if not name.startswith(("sagemaker_", "_tuning"))]:
-        raise InputError(f"hyperparameter {unknown[0]}: `firstspin train` has no such option")
+    return convert
 
 
 def _fail(base: Path, reason: str) -> int:
@@ -236,7 +247,3 @@ def _tell(step: str, done: float) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _yes(text: str) -> bool:
-    return text.lower() in YES

@@ -18,6 +18,7 @@ import typer
 
 from firstspin import pipeline
 from firstspin.cli import ledger, reasons, scorecard, terminal
+from firstspin.environment import moment
 from firstspin.lazily import lazily
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
 
@@ -174,7 +175,7 @@ def evaluate(
             card, dataset = pipeline.evaluate_models(
                 data,
                 _names(models),
-                protocol=pipeline.Protocol(folds, _moment(split_at) if split_at else None, seed),
+                protocol=pipeline.Protocol(folds, _moment(split_at, "--split-at") if split_at else None, seed),
                 reading=reading,
                 learning=pipeline.Learning(_names(without), seed),
                 ask_what_questions_buy=questions,
@@ -346,16 +347,14 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _rule(gap_days: int, window_days: int, least_seconds: float, data_ends: str) -> LabelRule:
-    return LabelRule(gap_days, window_days, least_seconds, _moment(data_ends) if data_ends else None)
+    return LabelRule(gap_days, window_days, least_seconds, _moment(data_ends, "--data-ends") if data_ends else None)
 
 
-def _moment(text: str) -> datetime:
-    """A date or a time; without a zone it is taken as UTC."""
+def _moment(text: str, option: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a date or time like 2026-01-31") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
+        return moment(text)
+    except InputError as problem:
+        raise typer.BadParameter(str(problem), param_hint=option) from None
 
 
 def _answers(told: Iterable[str]) -> dict[str, str]:

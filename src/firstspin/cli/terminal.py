@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from firstspin.records import BadRows, InputError
+from firstspin.cli import mistakes
+from firstspin.environment import BARE_ERRORS, bare_errors, refuse_misspelt
+from firstspin.records import InputError
 
-BARE: Final = "FIRSTSPIN_BARE_ERRORS"
-"""Set in the environment where stderr is kept as a log: bad rows are named without what stands in them."""
+VARIABLES: Final = (BARE_ERRORS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET")
+"""All that commands read of the environment."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -65,11 +67,21 @@ def show(made: Table) -> None:
 def run(app: typer.Typer, words: str = "firstspin") -> None:
     """Run the command line called `words`: status 0 done, 1 the work failed (a line on stderr), 2 wrong usage."""
     try:
+        refuse_misspelt(os.environ, VARIABLES)
+        bare = bare_errors(os.environ)
+    except InputError as problem:
+        err.print(f"{words}: {problem}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    try:
         app(prog_name=words)
     except InputError as problem:
-        said = problem.bare if isinstance(problem, BadRows) and os.environ.get(BARE) else str(problem)
-        err.print(said, markup=False, soft_wrap=True)
+        err.print(problem.bare if bare else str(problem), markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as problem:
         err.print(f"{problem.filename or 'the system'}: {problem.strerror or problem}", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except Exception as problem:
+        if not bare:
+            raise
+        err.print(mistakes.places(problem), mistakes.kind(problem), sep="", markup=False, soft_wrap=True)
         sys.exit(1)

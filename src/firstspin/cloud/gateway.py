@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -27,6 +26,7 @@ from msgspec.structs import replace
 
 from firstspin import bundle
 from firstspin.cloud.stores import DynamoScores, Scores
+from firstspin.environment import path, read, required, seconds, words
 from firstspin.recommender import Recommender
 from firstspin.records import MAX_TEXT, GenreChance, Kept, Ranking, Recommendation, Registration, is_under
 from firstspin.service import wire
@@ -322,13 +322,20 @@ def _may_pass(problem: Exception) -> bool:
 
 def from_environment(environment: Mapping[str, str]) -> Gateway:
     """The gateway that the Lambda's environment describes: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (s),
-    and FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes, where there is one."""
-    budget = float(environment.get("FIRSTSPIN_BUDGET", "0.6"))
-    table = environment.get("FIRSTSPIN_SCORES")
-    loaded = bundle.load(Path(environment["FIRSTSPIN_BUNDLE"]))
+    and FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes, where there is one.
+
+    Raises InputError, with the variable's name, for one that is missing or can't be read.
+    """
+    endpoint, folder = (
+        required(environment, "FIRSTSPIN_ENDPOINT", words),
+        required(environment, "FIRSTSPIN_BUNDLE", path),
+    )
+    budget = read(environment, "FIRSTSPIN_BUDGET", seconds()) or 0.6
+    table = read(environment, "FIRSTSPIN_SCORES", words)
+    loaded = bundle.load(folder)
     return Gateway(
         runtime=_client("sagemaker-runtime", budget / SHARES),
-        endpoint=environment["FIRSTSPIN_ENDPOINT"],
+        endpoint=endpoint,
         fallback=Recommender(loaded),
         reader=Reader(loaded.manifest.extra),
         scores=DynamoScores(table, _client("dynamodb", budget / SHARES)) if table else None,

@@ -23,7 +23,6 @@ import uvloop
 from firstspin.experiment.events import KEY_BYTES, read_secret
 from firstspin.experiment.plan import read_plan
 from firstspin.lazily import lazily
-from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
 from firstspin.service import listening, logs, signals
 from firstspin.service.app import App, Clock, Policy
@@ -36,10 +35,10 @@ from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
 from firstspin.service.many_models import ManyModels, Stock
 from firstspin.service.metrics import Tallies
+from firstspin.service.options import parse
 from firstspin.service.sagemaker import further
 from firstspin.service.shelf import Shelf
-from firstspin.service.supervisor import MOST_WORKERS, TRIAL_SECONDS, Outside, Supervisor
-from firstspin.service.wire import LARGEST_BODY, MOST_INSTANCES
+from firstspin.service.supervisor import Outside, Supervisor
 from firstspin.service.worker import Manners, Order, Place, Worker
 
 store = lazily("firstspin.experiment.store")  # only where events are kept
@@ -50,7 +49,7 @@ admin_main = lazily("firstspin.service.admin_main")  # only in the admin process
 def main() -> None:
     """The command."""
     signals.ignore_others()
-    options = _options(sys.argv[1:])
+    options = parse(sys.argv[1:], os.environ)
     logs.start(options.log_level)
     try:
         with tempfile.TemporaryDirectory(prefix="firstspin-serve-") as folder:
@@ -58,63 +57,6 @@ def main() -> None:
     except (InputError, OSError) as problem:
         sys.exit(f"firstspin serve: {problem}")
     sys.exit(status)
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "firstspin serve",
-        description="Answer over HTTP. Every option can also be given in the environment, as in FIRSTSPIN_PORT=80.",
-    )
-    add = parser.add_argument
-    add("--bundle", type=Path, help="folder written by `firstspin train`; another one there is taken up by itself")
-    add("--host", default="127.0.0.1")
-    add("--port", type=int, default=8080)
-    add("--workers", type=int, default=1, help="processes that answer; as many as cores")
-    add("--state", type=Path, help="folder that keeps the last good bundles over a restart")
-    add("--least-age", type=int, default=LEAST_AGE, help="under it, age and gender are not used and nothing is kept")
-    add("--under-age", choices=("answer", "refuse"), default="answer", help="refuse: 403 instead of the rule's answer")
-    add("--models", type=Path, help="serve many models, loaded by POST /models from this folder; --bundle is optional")
-    add("--models-memory", type=int, help="MB of memory for all of them; half of what the machine has if not given")
-    add("--allow-no-model", action="store_true", help="answer with an empty list while there is no model")
-    add("--keys", type=Path, help="file of API keys for /v1; without it anyone may call")
-    add("--events", help="event store for /v1: sqlite:///PATH or postgresql://…")
-    add("--events-secret", type=Path, help="file with the store's secret; events.secret beside --state if not given")
-    add("--experiment", type=Path, help="sealed plan of the experiment that /v1/recommendations runs; needs --events")
-    add("--scores", help="answers kept by `firstspin score`, for users of /v1: sqlite:PATH or dynamodb:TABLE")
-    add("--scores-first", action="store_true", help="they go before the model's; else only where the model fails")
-    add("--scores-seconds", type=float, default=0.05, help="how long a look for one may take")
-    add("--clock", type=Path, help="for simulations: a file that tells the time of day, instead of the system")
-    add("--admin-port", type=int, help="port for state, reload, rollback and erasure; none if not given")
-    add("--admin-host", default="127.0.0.1")
-    add("--in-flight", type=int, default=512, help="requests a worker takes at a time; more are told to come back")
-    add("--connections", type=int, default=4096, help="connections a worker keeps open")
-    add("--largest-body", type=int, default=LARGEST_BODY, help="bytes of a request's body")
-    add("--largest-answer", type=int, help="bytes of an answer about several; no limit if not given")
-    add("--most-newcomers", type=int, default=MOST_INSTANCES, help="newcomers in one request; 0 is no limit")
-    add("--head-seconds", type=float, default=10.0, help="deadline for a request's headers")
-    add("--body-seconds", type=float, default=30.0, help="deadline for a request's body")
-    add("--idle-seconds", type=float, default=75.0, help="how long a connection may rest between requests")
-    add("--drain-delay", type=float, default=2.0, help="seconds from readiness off to the end, after SIGTERM")
-    add("--trial-seconds", type=float, default=TRIAL_SECONDS, help="how long a new bundle may take to load")
-    add("--report", type=Path, help="page written by `firstspin report`, to be had at /report")
-    add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    for action in parser._actions:
-        if (given := os.environ.get(f"FIRSTSPIN_{action.dest.upper()}")) is not None:
-            action.default = (
-                action.const is True and given.lower() in ("1", "true", "yes") if action.nargs == 0 else given
-            )
-    options = parser.parse_args(arguments)
-    if options.bundle is None and options.models is None:
-        parser.error("the following argument is required: --bundle")
-    if not 1 <= options.workers <= MOST_WORKERS:
-        parser.error(f"--workers takes a number from 1 to {MOST_WORKERS}")
-    if not 0 <= options.port <= 65_535:
-        parser.error("--port takes a number from 0 to 65535")
-    if options.events and not (options.events_secret or options.state):
-        parser.error("--events needs --events-secret or --state, to keep the store's secret")
-    if options.experiment and not options.events:
-        parser.error("--experiment needs --events")
-    return options
 
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
