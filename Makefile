@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test soak lint bench synth test-airflow lock clean
+.PHONY: setup demo test soak fuzz lint bench synth test-airflow lock clean
 
 setup: $(VENV)/ready
 
@@ -32,8 +32,17 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 test: setup $(DYNALITE)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest -n 2 -m "not soak"
 
+# The half hour of reloads and kills, 10,000 idle connections, the sanitizers and the large counts of fuzzed inputs.
 soak: setup
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak --collect-only
+	$(BIN)/python -m pytest -m soak -v
+
+# As in make fuzz ENTRY=label,score COUNT=1000 SEED=7; INDEX=123 checks one input again (docs/fuzzing.md).
+COUNT ?= 200000
+SEED ?= 0
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz --count $(COUNT) --seed $(SEED) $(if $(ENTRY),--entry $(ENTRY)) \
+	    $(if $(INDEX),--index $(INDEX)) $(if $(SANITIZED),--sanitized)
 
 lint: setup
 	$(BIN)/ruff check .

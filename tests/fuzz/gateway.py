@@ -1,0 +1,102 @@
+"""The Lambda handler: events of any shape, and endpoints that answer anything."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import gateway_events
+from made_bundles import pack
+
+from firstspin import bundle
+from firstspin.cloud.gateway import Gateway
+from firstspin.recommender import Recommender
+from firstspin.service.wire import Reader
+from fuzz import http, values
+from fuzz.inputs import Check, Input
+from fuzz.invocations import BODIES
+
+FIELDS = ("httpMethod", "path", "rawPath", "requestContext", "headers", "multiValueHeaders", "body", "isBase64Encoded")
+
+
+class Endpoint:
+    """Answers what the input says, or fails."""
+
+    body: bytes | None = None
+
+    def invoke_endpoint(self, **_: Any) -> dict[str, Any]:
+        if self.body is None:
+            raise ConnectionError("no endpoint")
+        return {"Body": BytesIO(self.body)}
+
+
+class AtOnce(Executor):
+    """Calls are made in the same thread: an input leaves nothing running."""
+
+    def submit(self, call: Any, /, *args: Any, **words: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(call(*args, **words))
+        except Exception as problem:
+            future.set_exception(problem)
+        return future
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Check]:
+    pack(folder / "b")
+    endpoint = Endpoint()
+    gateway = Gateway(endpoint, "newcomers", Recommender(bundle.load(folder / "b")), Reader(), threads=AtOnce())
+    with http.logged() as log:
+
+        def check(made: Input) -> str:
+            kind = made.pick(("json", "json", "lines", "csv"))
+            event = _event(made, BODIES[kind](made), http.TYPES[kind].decode())
+            endpoint.body = _answer(made)
+            made.note("event", event)
+            made.note("endpoint", endpoint.body)
+            reply = gateway(event)
+            made.note("reply", reply)
+            log.check()
+            json.dumps(reply)  # what Lambda does with it
+            http.check_reply(reply["statusCode"], reply["body"].encode())
+            return str(reply["statusCode"])
+
+        yield check
+
+
+def _event(made: Input, body: bytes, media: str) -> object:
+    """An event of one of the three shapes, most often whole."""
+    if made.chance(0.03):
+        return values.json_value(made)
+    text = body.decode("utf-8", "surrogateescape" if made.chance(0.1) else "replace")
+    kind = made.number(0, 2)
+    if kind == 0:
+        event = gateway_events.rest(text, headers={"Content-Type": media})
+    elif kind == 1:
+        event = gateway_events.http_api() | {
+            "body": base64.b64encode(body).decode(),
+            "headers": {"content-type": media},
+        }
+    else:
+        event = gateway_events.balancer(text, media)
+    for _ in range(made.number(1, 2) if made.chance(0.3) else 0):
+        event[made.pick(FIELDS)] = values.json_value(made)
+    if made.chance(0.2) and isinstance(event.get("headers"), dict):
+        name = made.pick(("x-firstspin-user", "Accept", "content-type", values.name(made)))
+        event["headers"][name] = values.json_value(made, 1)
+    return event
+
+
+def _answer(made: Input) -> bytes | None:
+    if made.chance(0.4):
+        return None
+    good = b'{"model":"m","source":"model","genres":[{"genre":"Rock","probability":0.5}],"stations":[],"carousels":[]}'
+    answer = made.pick((good, b'{"predictions":[' + good + b"]}", good + b"\n", b"Rock|Jazz,0.5|0.5\n", b""))
+    return values.mutated(made, answer) if made.chance(0.5) else answer

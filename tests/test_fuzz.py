@@ -1,0 +1,58 @@
+"""A few hundred fuzzed inputs of every entry point; `make fuzz` checks as many as there is time for."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz import entries, runs
+from fuzz.__main__ import described
+from fuzz.worker import Failure
+
+QUICK = 300
+SLOW = {"sockets": 150, "bundle": 100}
+"""Entries of which an input costs more than a few milliseconds."""
+
+UNTIL_LANDED = ("label", "score", "analyse", "recommend", "plan", "container", "bundle")
+COMPILED = ("scorer", "ranking")
+
+
+def told(failures: list[Failure], seed: int = 0) -> str:
+    return "\n".join(described(failure, seed) for failure in failures)
+
+
+@pytest.mark.parametrize("entry", [name for name in entries.MODULES if name not in UNTIL_LANDED])
+def test_no_input_breaks_an_entry_point(entry: str) -> None:
+    count = SLOW.get(entry, QUICK)
+    found = runs.run([entry], range(count), seed=0)
+    assert not found.failures, told(found.failures)
+    assert found.outcomes[entry].total() == count
+    assert len(found.outcomes[entry]) > 1  # not all alike
+
+
+def test_an_input_is_made_again_from_its_seed_and_index() -> None:
+    first, again = (runs.run(["wrong"], range(i, 3), seed=5).failures for i in (1, 2))
+    assert [(one.index, one.said.splitlines()[-1]) for one in first] == [
+        (1, "this does not hold"),
+        (2, "KeyError: 'this was not expected'"),
+    ]
+    assert again == first[1:]
+    assert "make fuzz ENTRY=wrong SEED=5 INDEX=2" in told(again, seed=5)
+
+
+def test_a_hang_and_a_crash_are_found_and_the_inputs_after_them_are_checked() -> None:
+    found = runs.run(["wrong"], range(3, 6), seed=0, seconds=1.0)
+    assert [(one.index, one.said.splitlines()[0]) for one in found.failures] == [
+        (3, "hangs"),
+        (4, "ends the process with status -11"),
+    ]
+    assert found.outcomes == {"wrong": {"fine": 1}}
+
+
+def test_files_that_inputs_leave_open_are_found() -> None:
+    [failure] = runs.run(["wrong"], range(6, 7), seed=0).failures
+    assert "50 files" in failure.said
+
+
+def test_each_process_checks_its_share() -> None:
+    found = runs.run(["wrong"], range(0, 3), seed=0, processes=3)
+    assert sorted(failure.index for failure in found.failures) == [1, 2]
+    assert found.outcomes["wrong"].total() == 1
