@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from made_events import NOON, SECRET, click, clicks, ids, shown
+from made_service import until
 
 from firstspin.experiment.database import Database, write
 from firstspin.experiment.erase import erase, erased_users
@@ -20,7 +21,7 @@ from firstspin.experiment.outbox import Record, Reply, Sink, Tally, send
 from firstspin.experiment.store import Limits, Statuses, Store, open_database, open_store
 from firstspin.records import InputError
 
-QUICK = Limits(linger=0.002, retry=0.02)
+QUICK = Limits(linger=0.002, retry=0.02, longest_retry=0.1)
 
 
 def kept(database: Database, table: str = "events") -> list[bytes]:
@@ -143,17 +144,17 @@ class EventStoreContract:
             health = store.health()
             assert not health.ready
             assert health.reason
-        done = store.submit([click("taken")])
-        wait([done], 30)
-        while done.exception() is not None:  # an attempt made while the database was still held
-            done = store.submit([click("taken")])
-            wait([done], 30)
-        assert store.health().ready
+            assert health.failures
+            with pytest.raises(Unavailable):
+                store.submit([click("refused at once")])
+        until(lambda: store.health().ready)
+        assert store.submit([click("taken")]).result(30) == ("stored",)
         assert store.close().exposures == {"stored": 1}
         assert set(kept(database)) >= ids([click("taken")])
 
     def test_queues_are_bounded(self) -> None:
         store = open_store(self.url, SECRET, Limits(waiting_events=10, waiting_exposures=3, retry=30))
+        until(lambda: store.health().ready)
         with self.held():
             store.submit([click("on its way")])
             while store.health().waiting_events:

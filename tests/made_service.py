@@ -212,6 +212,22 @@ def admin(service: Service, method: str, path: str, body: bytes = b"", **headers
     return status, json.loads(body)
 
 
+def click(event_id: str, user_id: str = "anna") -> dict[str, str]:
+    return {"event_id": event_id, "type": "click", "user_id": user_id, "station_id": "1", "at": "2026-01-31T12:00:00Z"}
+
+
+def send(service: Service, *events: object, **headers: str) -> tuple[int, list[str]]:
+    """Events to the service: its status, and that of each."""
+    status, _, body = service.ask("POST", "/v1/events", json.dumps({"events": events}).encode(), **headers)
+    return status, [result["status"] for result in json.loads(body).get("results", [])]
+
+
+def ask_for(service: Service, user_id: str, **headers: str) -> tuple[int, dict[str, Any]]:
+    told = json.dumps({"user_id": user_id, "age": 31, "genres": ["Jazz"]}).encode()
+    status, _, body = service.ask("POST", "/v1/recommendations", told, **headers)
+    return status, json.loads(body)
+
+
 def resident(pid: int) -> float:
     """Megabytes in memory."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,22 @@ class Cluster:
         options = f"-k {self.folder} -c listen_addresses='' -c unix_socket_permissions=0777"
         command = [str(self.tools / "pg_ctl"), "-D", str(self.data), "-l", str(self.folder / "log"), "-w", *action]
         subprocess.run([*self.as_user, *command, "-o", options], check=True, stdout=subprocess.DEVNULL)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """While this lasts, all its processes are stopped: connections stay, and nothing answers."""
+        server = int((self.data / "postmaster.pid").read_text().split()[0])
+        os.kill(server, signal.SIGSTOP)  # first, so that it starts no other
+        told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(server)], capture_output=True, text=True, check=True)
+        stopped = [server, *map(int, told.stdout.split())]
+        for pid in stopped[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
 
 def missing() -> str:

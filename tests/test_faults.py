@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from in_threads import at_work
 from made_experiments import PLAN
-from made_service import Callers, Service, admin, request, resident, serving, until, workers
+from made_service import Callers, Service, admin, ask_for, click, request, resident, send, serving, until, workers
 from small_disk import BALLAST, fill_up, small_disk
 
 from firstspin.experiment.events import read_secret
@@ -55,22 +55,6 @@ def rows(path: Path, columns: str = "event_id", table: str = "events") -> list[t
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return connection.execute(f"SELECT {columns} FROM {table} ORDER BY seq").fetchall()
-
-
-def click(event_id: str, user_id: str = "anna") -> dict[str, str]:
-    return {"event_id": event_id, "type": "click", "user_id": user_id, "station_id": "1", "at": "2026-01-31T12:00:00Z"}
-
-
-def send(service: Service, *events: object, **headers: str) -> tuple[int, list[str]]:
-    """Events to the service: its status, and that of each."""
-    status, _, body = service.ask("POST", "/v1/events", json.dumps({"events": events}).encode(), **headers)
-    return status, [result["status"] for result in json.loads(body).get("results", [])]
-
-
-def ask_for(service: Service, user_id: str, **headers: str) -> tuple[int, dict[str, Any]]:
-    told = json.dumps({"user_id": user_id, "age": 31, "genres": ["Jazz"]}).encode()
-    status, _, body = service.ask("POST", "/v1/recommendations", told, **headers)
-    return status, json.loads(body)
 
 
 # ----------------------------------------------------------------------------------------------- what was acknowledged

@@ -14,6 +14,7 @@ FLOORS = (
     ("records", "tables", "parsing", "environment", "files", "lazily", "names", "sql"),
     (
         "sources",
+        "sqlite_file",
         "ingest",
         "world",
         "world_people",

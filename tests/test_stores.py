@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +218,32 @@ SqliteScores(Path(sys.argv[1])).write("killed", batches())
         assert first_genre(store) == "Rock"
 
     @pytest.mark.parametrize(
-        ("wrong", "reason"), [("folder", "unable to open database file"), ("text", "file is not a database")]
+        ("wrong", "reason"),
+        [
+            ("folder", "is a folder; name a file in it"),
+            ("text", "is not an SQLite file; name another one, it is left as it is"),
+            ("other", "holds other tables than those of `firstspin score`; it is left as it is"),
+        ],
     )
     def test_what_is_no_database_is_refused_by_name(self, wrong: str, reason: str, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
         (tmp_path / "text").write_text("a list of things to do\n" * 100)
-        with pytest.raises(InputError, match=f"^sqlite:{tmp_path / wrong}: {reason}$"):
+        with closing(sqlite3.connect(tmp_path / "other")) as connection, connection:
+            connection.execute("CREATE TABLE places (url TEXT)")
+        with pytest.raises(InputError, match=f"^{tmp_path / wrong} {reason}$"):
             open_scores(f"sqlite:{tmp_path / wrong}")
+
+    @pytest.mark.parametrize(
+        ("url", "meant"),
+        [
+            ("sqlite://scores.db", "write sqlite:scores.db for a file under the working folder, or sqlite:/scores.db"),
+            ("sqlite:///var/scores.db", "or sqlite:/var/scores.db for an absolute path"),
+            ("sqlite::memory:", "is no store"),
+        ],
+    )
+    def test_an_address_with_slashes_too_many_is_refused_with_the_right_spelling(self, url: str, meant: str) -> None:
+        with pytest.raises(InputError, match=re.escape(meant)):
+            open_scores(url)
 
 
 class TestDynamoDBInTrouble:

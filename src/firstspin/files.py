@@ -17,6 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+PRIVATE: Final = 0o600
+"""What holds anything about users is for its owner alone, from its creation on."""
+
 _REPLACED: Final = "replaced"
 _LONGEST: Final = 100  # of a name that becomes part of another
 _NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -53,6 +56,11 @@ def beside(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
         os.close(lock)
+
+
+def private(path: str, flags: int) -> int:
+    """An `opener` for `open`: a file that it creates is for its owner alone."""
+    return os.open(path, flags, PRIVATE)
 
 
 def put_in_place(new: Path, out: Path) -> None:

@@ -372,7 +372,7 @@ def _workspace() -> Iterator[Path]:
 
 def _sink(out: str, version: str) -> scoring.Sink:
     scheme, _, name = out.partition(":")
-    if scheme in stores.OPENERS and name:
+    if scheme in stores.SCHEMES and name:
         store = stores.open_scores(out)
         return lambda batches: store.write(version, batches)
     return scoring.file_sink(Path(out))

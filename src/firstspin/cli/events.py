@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -16,10 +14,8 @@ import numpy as np
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.stored import Events, EventsSecret, open_store
-from firstspin.experiment.database import Database
+from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.experiment.erase import erase as erase_users
-from firstspin.experiment.events import Secret, Unavailable
 from firstspin.experiment.export import export as export_tables
 from firstspin.experiment.outbox import Firehose, Sink
 from firstspin.experiment.outbox import forward as forward_rows
@@ -50,7 +46,7 @@ def erase(
     named = [*(users or ()), *(_lines(listed) if listed else ())]
     if not named:
         raise typer.BadParameter("name at least one user, or a file of them with --users")
-    with _store(events, events_secret) as (database, secret):
+    with opened_store(events, events_secret) as (database, secret):
         done = erase_users(database, secret, named, now=datetime.now(UTC))
     deleted = f"{done.deleted.exposures:,} exposures and {done.deleted.events:,} events"
     terminal.out.print(f"{len(named):,} users are erased; {deleted} were deleted", markup=False)
@@ -74,7 +70,7 @@ def export(
 ) -> None:
     """Write an experiment's exposures and events as tables, without a user's id."""
     known = read_plan(plan)
-    with _store(events, events_secret) as (database, _):
+    with opened_store(events, events_secret) as (database, _):
         done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
     terminal.out.print(
         f"{done.exposures:,} exposures and {sum(done.events.values()):,} events are in {out}", markup=False
@@ -102,23 +98,12 @@ def forward(
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _store(events, events_secret) as (database, _):
+    with opened_store(events, events_secret) as (database, _):
         pause = (lambda wait: wait > 0) if once else stop.wait
         done = forward_rows(database, sink, rng=np.random.default_rng(), pause=pause)
     terminal.out.print(f"{done.sent:,} rows sent", markup=False)
     if once and done.failed:
         raise InputError(f"{done.failed:,} rows could not be sent; they wait in the store for the next time")
-
-
-@contextmanager
-def _store(events: str, events_secret: Path | None) -> Iterator[tuple[Database, Secret]]:
-    """The store, closed at the end; where it can't serve just now, an InputError says so."""
-    try:
-        database, secret = open_store(events, events_secret)
-        with closing(database):
-            yield database, secret
-    except Unavailable as problem:
-        raise InputError(f"the event store can't be used just now: {problem}") from problem
 
 
 def _firehose(endpoint_url: str | None) -> Firehose:

@@ -15,12 +15,11 @@ import typer
 
 from firstspin import pipeline
 from firstspin.cli import terminal
-from firstspin.cli.stored import Events, EventsSecret, open_store
+from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.cli.verdict import show, show_simulated, show_sizing
 from firstspin.experiment.analyse import analyse as read_result
 from firstspin.experiment.attribution import attribute_export, planned_outcomes
 from firstspin.experiment.database import Database
-from firstspin.experiment.events import Secret
 from firstspin.experiment.export import export
 from firstspin.experiment.outcomes import Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
@@ -127,7 +126,8 @@ def analyse(
     elif plan and exported:
         read = _exported_outcomes(exported, read_plan(plan), now)
     elif plan and events:
-        read = _stored_outcomes(read_plan(plan), open_store(events, events_secret), now)
+        with opened_store(events, events_secret) as (database, _):
+            read = _stored_outcomes(read_plan(plan), database, now)
     else:
         raise typer.BadParameter("give --outcomes, or --plan with --events or --exported")
     verdict = read_result(read, rules, now=now)
@@ -188,13 +188,9 @@ def _exported_outcomes(folder: Path, plan: Plan, now: datetime) -> Outcomes:
     return planned_outcomes(attribute_export(folder, plan, until=now), plan)
 
 
-def _stored_outcomes(plan: Plan, store: tuple[Database, Secret], now: datetime) -> Outcomes:
-    database, _ = store
+def _stored_outcomes(plan: Plan, database: Database, now: datetime) -> Outcomes:
     with TemporaryDirectory(prefix="firstspin-analyse-") as folder:
-        try:
-            export(database, Path(folder), experiment_key(plan), arms=tuple(plan.arms))
-        finally:
-            database.close()
+        export(database, Path(folder), experiment_key(plan), arms=tuple(plan.arms))
         return _exported_outcomes(Path(folder), plan, now)
 
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -24,12 +24,11 @@ from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
 
 if TYPE_CHECKING:
     from firstspin.cli import stored
-    from firstspin.experiment import erase, events
+    from firstspin.experiment import erase
     from firstspin.scorecard import Scorecard
     from firstspin.simulation import run as simulation
 else:
     erase = lazily("firstspin.experiment.erase")
-    events = lazily("firstspin.experiment.events")
     stored = lazily("firstspin.cli.stored")
     simulation = lazily("firstspin.simulation.run")
 
@@ -334,12 +333,8 @@ def _who_was(erased: str, secret: Path | None) -> Iterator[Callable[[Collection[
     if not erased:
         yield None
         return
-    try:
-        database, known = stored.open_store(erased, secret)
-        with closing(database):
-            yield lambda users: erase.erased_users(database, known, users)
-    except events.Unavailable as problem:
-        raise InputError(f"the event store can't say who was erased: {problem}") from problem
+    with stored.opened_store(erased, secret) as (database, known):
+        yield lambda users: erase.erased_users(database, known, users)
 
 
 def _names(text: str) -> tuple[str, ...]:

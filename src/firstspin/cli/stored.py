@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from firstspin.experiment.database import Database
-from firstspin.experiment.events import Secret, read_secret
+from firstspin.experiment.events import Secret, Unavailable, read_secret
 from firstspin.experiment.store import open_database
+from firstspin.records import InputError
 
 Events = Annotated[
     str, typer.Option(envvar="FIRSTSPIN_EVENTS", help="Event store: sqlite:///PATH or postgresql://… as for `serve`.")
@@ -19,11 +22,19 @@ EventsSecret = Annotated[
 ]
 
 
-def open_store(events: str, events_secret: Path | None) -> tuple[Database, Secret]:
-    """The store's database, ready to use, and its secret."""
+@contextmanager
+def opened_store(events: str, events_secret: Path | None) -> Iterator[tuple[Database, Secret]]:
+    """The store's database and its secret, closed at the end.
+
+    Raises InputError where there is no store, since an empty one would only seem to answer, and where it can't be used
+    just now.
+    """
     if not events or events_secret is None:
         raise typer.BadParameter("an event store needs its address and --events-secret")
     secret = read_secret(events_secret)
-    database = open_database(events, secret)
-    database.open()
-    return database, secret
+    try:
+        with closing(open_database(events, secret, create=False)) as database:
+            database.open()
+            yield database, secret
+    except Unavailable as problem:
+        raise InputError(f"the event store can't be used just now: {problem}") from problem

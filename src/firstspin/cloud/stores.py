@@ -12,15 +12,16 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
 
+from firstspin import sqlite_file
 from firstspin.cloud.account import clear, open_client
 from firstspin.records import InputError, Kept, Ranking
 
@@ -30,6 +31,7 @@ CURRENT: Final = "#current"
 ITEMS_A_CALL: Final = 25
 """DynamoDB takes no more in one BatchWriteItem."""
 
+TABLES: Final = {"scores", "current"}
 TRIES: Final = 8
 KEPT: Final = timedelta(days=3)
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 5, "retries": {"max_attempts": 3, "mode": "standard"}}
@@ -39,14 +41,18 @@ class Malformed(ValueError):
     """A row that no `score` of ours wrote."""
 
 
-class Scores(Protocol):
+class Reader(Protocol):
     """Answers by user."""
-
-    def write(self, version: str, batches: Iterator[Batch]) -> None:
-        """Keep a run's answers and make them the current ones."""
 
     def get(self, user_id: str) -> Kept | None:
         """The current answer for a user; None when there is none. Raises Malformed for a row that can't be read."""
+
+
+class Scores(Reader, Protocol):
+    """Answers by user, to be written too."""
+
+    def write(self, version: str, batches: Iterator[Batch]) -> None:
+        """Keep a run's answers and make them the current ones."""
 
 
 class SqliteScores:
@@ -59,9 +65,13 @@ class SqliteScores:
     def __init__(self, path: Path) -> None:
         self._name = f"sqlite:{path}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        sqlite_file.refuse_unusable(path)
+        sqlite_file.make_private(path)
         with _clear(self._name):
             # SQLite itself lets one thread in at a time
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False)
+            if not sqlite_file.tables(self._connection) <= TABLES:
+                raise InputError(f"{path} holds other tables than those of `firstspin score`; it is left as it is")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(
@@ -83,10 +93,52 @@ class SqliteScores:
             connection.execute("INSERT OR REPLACE INTO current VALUES (1, ?)", [version])
 
     def get(self, user_id: str) -> Kept | None:
-        found = self._connection.execute(
-            "SELECT answer, version FROM scores JOIN current USING (version) WHERE user_id = ?", [user_id]
-        ).fetchone()
-        return _kept(*found) if found else None
+        return _look_up(self._connection, user_id)
+
+
+class SqliteReader:
+    """Reads what `SqliteScores` keeps and changes nothing. It waits for a file, and follows one that is replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._opened: tuple[sqlite_file.Identity, sqlite3.Connection] | None = None
+
+    def get(self, user_id: str) -> Kept | None:
+        if not self._path.exists():
+            return None
+        return _look_up(self._connection(), user_id)
+
+    def _connection(self) -> sqlite3.Connection:
+        """For all threads the same; that of a file which was replaced closes after the last look into it."""
+        with self._lock:
+            now = sqlite_file.identity(self._path)[:1]
+            if self._opened is None or self._opened[0] != now:
+                self._opened = now, _read_only(self._path)
+            return self._opened[1]
+
+
+def check_sqlite(path: Path) -> None:
+    """Raise InputError where no answers can be at this path, now or later."""
+    sqlite_file.refuse_unusable(path, writing=False)
+    if not path.exists():
+        return
+    with _clear(f"sqlite:{path}"), closing(_read_only(path)) as opened:
+        found = sqlite_file.tables(opened)
+    if found and not found >= TABLES:
+        raise InputError(f"{path} is not a store that `firstspin score` wrote")
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    at = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(at, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _look_up(connection: sqlite3.Connection, user_id: str) -> Kept | None:
+    found = connection.execute(
+        "SELECT answer, version FROM scores JOIN current USING (version) WHERE user_id = ?", [user_id]
+    ).fetchone()
+    return _kept(*found) if found else None
 
 
 @contextmanager
@@ -178,25 +230,43 @@ def _kept(answer: bytes, version: str) -> Kept:
     return Kept(version.partition(".")[0], Ranking(genres, chances, "batch"))
 
 
-def _sqlite(name: str) -> Scores:
-    return SqliteScores(Path(name))
-
-
 def _dynamodb(name: str) -> Scores:
     return DynamoScores(name, open_client("dynamodb", TIMEOUTS))
 
 
-OPENERS: Final[dict[str, Callable[[str], Scores]]] = {"sqlite": _sqlite, "dynamodb": _dynamodb}
+SQLITE: Final = "sqlite"
+SCHEMES: Final = (SQLITE, "dynamodb")
 
 
 def open_scores(url: str) -> Scores:
-    """The store of a URL, sqlite:PATH or dynamodb:TABLE. Raises InputError for any other."""
-    return opener(url)()
+    """The store of a URL, sqlite:PATH or dynamodb:TABLE, to write to. Raises InputError for any other."""
+    scheme, name = _parts(url)
+    return SqliteScores(Path(name)) if scheme == SQLITE else _dynamodb(name)
 
 
-def opener(url: str) -> Callable[[], Scores]:
-    """What opens the store of a URL. Raises InputError for what is none."""
+def read_scores(url: str) -> Reader:
+    """The store of a URL, to read from. Raises InputError for what is none."""
+    scheme, name = _parts(url)
+    return SqliteReader(Path(name)) if scheme == SQLITE else _dynamodb(name)
+
+
+def check_scores(url: str) -> None:
+    """Raise InputError for a URL at which no answers can ever be read."""
+    scheme, name = _parts(url)
+    if scheme == SQLITE:
+        check_sqlite(Path(name))
+    else:
+        _dynamodb(name)
+
+
+def _parts(url: str) -> tuple[str, str]:
     scheme, _, name = url.partition(":")
-    if scheme not in OPENERS or not name:
+    if scheme not in SCHEMES or not name:
         raise InputError(f"{url!r} is no store: sqlite:PATH or dynamodb:TABLE is needed")
-    return partial(OPENERS[scheme], name)
+    if scheme == SQLITE and (name.startswith("//") or name == ":memory:" or "\0" in name):
+        bare = name.lstrip("/") or "PATH"
+        raise InputError(
+            f"{url!r} is no store: write sqlite:{bare} for a file under the working folder, "
+            f"or sqlite:/{bare} for an absolute path"
+        )
+    return scheme, name

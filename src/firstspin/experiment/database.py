@@ -34,7 +34,7 @@ class Database(Protocol):
     """Used by one thread at a time. Every method raises `Unavailable` where the database can't serve just now."""
 
     def open(self) -> None:
-        """Connect, and make what is missing. Raises InputError for a store of another key or another version."""
+        """Connect, and make what is missing. Raises InputError for what is no store of this key, OtherVersion too."""
 
     def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
         """Do the work in one transaction, which is on the disk on return.
@@ -68,16 +68,28 @@ class Deleted:
     sent: int
 
 
-def prepare(session: Session, fingerprint: str, tables: Sequence[str]) -> None:
-    """Run the statements that make the tables, and refuse a store that isn't ours to write."""
-    for table in tables:
-        session.run(table)
-    session.each(statements.NOTE, [("version", str(statements.VERSION)), ("key", fingerprint)])
+class OtherVersion(InputError):
+    """The store was written by another version of this program. It can't be used, and takes nothing else down."""
+
+
+def prepare(session: Session, fingerprint: str, made: Sequence[str]) -> None:
+    """Run the statements that make the tables (none for a store that has them); refuse a store that isn't ours."""
+    for statement in made:
+        session.run(statement)
+    if made:
+        session.each(statements.NOTE, [("version", str(statements.VERSION)), ("key", fingerprint)])
     notes: dict[str, str] = dict(session.run(statements.NOTES))
-    if notes["version"] != str(statements.VERSION):
-        raise InputError(f"the event store has version {notes['version']}, this program knows {statements.VERSION}")
-    if notes["key"] != fingerprint:
-        raise InputError("the event store was written under another key: its users would not be recognised")
+    version = notes.get("version", "unknown")
+    if version != str(statements.VERSION):
+        raise OtherVersion(
+            f"the event store has version {version}, this program knows {statements.VERSION}: "
+            "use the release of firstspin that wrote it, or begin a new store"
+        )
+    if notes.get("key") != fingerprint:
+        raise InputError(
+            "the event store was written under another key: give the secret file that belongs to it, "
+            "or else its users would not be recognised"
+        )
 
 
 def write(session: Session, exposures: Sequence[Exposure], events: Sequence[Event]) -> Written:

@@ -14,6 +14,7 @@ import hmac
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -125,26 +126,33 @@ def read_secret(path: Path, fresh: bytes | None = None) -> Secret:
     Processes that start together agree on one key. Raises InputError for a file that holds anything else, and without
     `fresh` for one that isn't there.
     """
-    if not path.exists():
-        if fresh is None:
-            raise InputError(f"{path.name}: the key of the event store is not there")
-        Secret(fresh)  # refuse it before it is written
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
-        beside.touch(0o600)
+    try:
+        if fresh is not None and not path.exists():
+            _write_secret(path, fresh)
+        return Secret(bytes.fromhex(path.read_text()))
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}") from None
+        raise InputError(f"{path}: the file with the key of the event store is not there") from None
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror}") from problem
+    except ValueError:
+        raise InputError(f"{path}: the key of an event store is {2 * KEY_BYTES} hexadecimal digits") from None
+
+
+def _write_secret(path: Path, fresh: bytes) -> None:
+    Secret(fresh)  # refuse it before it is written
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.touch(0o600)
+    try:
         with beside.open("w") as file:
             file.write(fresh.hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with suppress(FileExistsError):
             os.link(beside, path)  # unlike a rename, this fails where another process was first
-        except FileExistsError:
-            pass
-        finally:
-            beside.unlink()
-    try:
-        return Secret(bytes.fromhex(path.read_text()))
-    except ValueError:
-        raise InputError(f"{path.name}: the key of an event store is {2 * KEY_BYTES} hexadecimal digits") from None
+    finally:
+        beside.unlink()
 
 
 def scoped(user_hash: bytes, scope: str) -> str:

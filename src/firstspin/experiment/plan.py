@@ -152,8 +152,12 @@ def read_plan(path: Path) -> Plan:
         plan = msgspec.convert(fields, Plan)
     except OSError as problem:
         raise InputError(f"{path} can't be read: {problem.strerror}") from problem
-    except (ValueError, msgspec.ValidationError) as problem:
-        raise InputError(f"{path.name}: {problem}") from problem
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{path.name} is not a plan: it is not text in UTF-8") from problem
+    except tomllib.TOMLDecodeError as problem:
+        raise InputError(f"{path.name} is not a plan in TOML: {problem}") from problem
+    except (ValueError, RecursionError, msgspec.ValidationError) as problem:
+        raise InputError(f"{path.name} is not a plan: {problem}") from problem
     if sealed != plan_hash(plan):
         raise InputError(f"{path.name} was changed after it was sealed: a changed plan is a new experiment")
     return checked_plan(plan)

@@ -13,14 +13,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+from firstspin import sqlite_file
+from firstspin.experiment import statements
 from firstspin.experiment.database import Found, Row, Session, prepare
 from firstspin.experiment.events import Unavailable
-from firstspin.experiment.statements import tables
+from firstspin.files import private
 from firstspin.records import InputError
 
 RESERVE_BYTES: Final = 16 << 20  # more than the log holds between two checkpoints
 PATIENCE: Final = 2.0  # seconds to wait for others' commits; four busy processes made one wait for 0.7
 
+_IS_NEW: Final = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'about')"
 _PIECE: Final = 1 << 20
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRAGMAS: Final = (
@@ -35,16 +38,25 @@ log = logging.getLogger(__name__)
 
 
 class SqliteDatabase:
-    """A `Database` in the file at `path`, which is made when it isn't there."""
+    """A `Database` in the file at `path`; without `create` it must be there already."""
 
     def __init__(
-        self, path: Path, fingerprint: str, *, reserve_bytes: int = RESERVE_BYTES, patience: float = PATIENCE
+        self,
+        path: Path,
+        fingerprint: str,
+        *,
+        create: bool = True,
+        reserve_bytes: int = RESERVE_BYTES,
+        patience: float = PATIENCE,
     ) -> None:
         self.path = path
         self._fingerprint = fingerprint
+        self._create = create
         self._reserve_bytes = reserve_bytes
         self._patience = patience
         self._connection: sqlite3.Connection | None = None
+        self._opened: sqlite_file.Identity = ()
+        self._abandoned: list[sqlite3.Connection] = []
 
     def open(self) -> None:
         with self._answering():
@@ -54,12 +66,19 @@ class SqliteDatabase:
     def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
         with self._answering():
             try:
-                return _in_transaction(self._connect(), work)
+                return self._committed(work)
             except sqlite3.OperationalError as error:
                 if not deleting or error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                     raise  # all else may be a full disk, which has many names
             with self._reserve_spent():
-                return _in_transaction(self._connect(), work)
+                return self._committed(work)
+
+    def _committed(self, work: Callable[[Session], Outcome]) -> Outcome:
+        outcome = _in_transaction(self._connect(), work)
+        if self._was_replaced():
+            self._abandon()
+            raise Unavailable(f"{self.path.name} was deleted or replaced while it was written")
+        return outcome
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
@@ -89,22 +108,68 @@ class SqliteDatabase:
             self._connection = None
 
     def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None and self._was_replaced():
+            self._abandon()
         if self._connection is None:
-            connection = sqlite3.connect(
-                self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
-            )
-            try:
-                for pragma in _PRAGMAS:
-                    connection.execute(pragma)
-                _in_transaction(connection, self._prepare)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            self._connection = self._connected()
         return self._connection
 
+    def _connected(self) -> sqlite3.Connection:
+        self._make_file()
+        before = sqlite_file.identity(self.path)
+        connection = sqlite3.connect(
+            self.path.absolute(), timeout=self._patience, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._refuse_foreign(connection)
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+            _in_transaction(connection, self._prepare)
+            self._opened = sqlite_file.identity(self.path)
+            if self._opened[0] != before[0]:
+                raise Unavailable(f"{self.path.name} was replaced while it was opened")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_file(self) -> None:
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder; name a file in it")
+        if not self._create and not self.path.exists():
+            raise InputError(f"there is no event store at {self.path}")
+        try:
+            sqlite_file.make_private(self.path, self._opened)
+        except OSError as error:
+            raise Unavailable(f"{self.path.name}: {error.strerror}") from error
+
+    def _refuse_foreign(self, connection: sqlite3.Connection) -> None:
+        """Before anything is changed in it."""
+        found = sqlite_file.tables(connection)
+        if not (found or self._create) or (found and statements.ABOUT not in found):
+            raise InputError(f"{self.path.name} is not an event store")
+        if found:
+            prepare(_Session(connection), self._fingerprint, ())
+
     def _prepare(self, session: Session) -> None:
-        prepare(session, self._fingerprint, tables(seq="INTEGER PRIMARY KEY", digest="BLOB"))
+        ((is_new,),) = session.run(_IS_NEW)
+        made = statements.tables(seq="INTEGER PRIMARY KEY", digest="BLOB") if is_new else ()
+        prepare(session, self._fingerprint, made)
+
+    def _was_replaced(self) -> bool:
+        return sqlite_file.identity(self.path)[0] != self._opened[0]
+
+    def _abandon(self) -> None:
+        """Let go of a file that is no longer at the path, once it has all that was committed to it.
+
+        The connection stays open until the process ends: closing it would delete the log at the path, which may be that
+        of the file in its place.
+        """
+        assert self._connection is not None
+        log.error("%s was deleted or replaced; what is there now is opened instead", self.path.name)
+        self._checkpoint_of(self._connection)
+        self._abandoned.append(self._connection)
+        self._connection = None
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -114,17 +179,23 @@ class SqliteDatabase:
         except sqlite3.DatabaseError as error:
             if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 raise  # a row that breaks a rule of its table is our own mistake
-            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code == sqlite3.SQLITE_NOTADB:
                 raise InputError(f"{self.path.name} is not an event store") from error
-            if error.sqlite_errorcode not in _PASSING:
+            if code == sqlite3.SQLITE_ERROR:  # no such table or column
+                raise InputError(f"{self.path.name} lacks the tables of an event store: {error}") from error
+            if code not in _PASSING:
                 with suppress(sqlite3.Error):
                     self.close()
             raise Unavailable(f"{self.path.name}: {error}") from error
 
     def _checkpoint(self) -> bool:
         """Move the log's pages into the file and cut it to nothing; False where a reader still needs it."""
+        return self._checkpoint_of(self._connect())
+
+    def _checkpoint_of(self, connection: sqlite3.Connection) -> bool:
         with suppress(sqlite3.OperationalError):
-            ((busy, _, _),) = self._connect().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return not busy
         return False
 
@@ -137,7 +208,7 @@ class SqliteDatabase:
             if self._reserve.stat().st_size == self._reserve_bytes:
                 return
         try:
-            with self._reserve.open("wb") as file:
+            with open(self._reserve, "wb", opener=private) as file:
                 for written in range(0, self._reserve_bytes, _PIECE):
                     file.write(bytes(min(_PIECE, self._reserve_bytes - written)))
         except OSError as error:

@@ -12,6 +12,7 @@ VERSION: Final = 1  # of the tables as a whole; a row says the version of its ow
 
 EXPOSURES: Final = "exposures"
 EVENTS: Final = "events"
+ABOUT: Final = "about"
 EXPOSURE_COLUMNS: Final = Exposure.__struct_fields__
 EVENT_COLUMNS: Final = Event.__struct_fields__
 COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
@@ -40,6 +41,8 @@ def tables(*, seq: str, digest: str) -> tuple[str, ...]:
 
 NOTE: Final = "INSERT INTO about (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
 NOTES: Final = "SELECT name, value FROM about"
+PROBE: Final = "UPDATE about SET value = value WHERE name = 'version'"
+"""Changes nothing, and fails where nothing can be written."""
 
 
 def _insert(table: str, columns: tuple[str, ...]) -> str:

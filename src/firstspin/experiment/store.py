@@ -10,20 +10,22 @@ import importlib
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from firstspin.experiment.database import Database, Written, write
+from firstspin.experiment import sqlite, statements
+from firstspin.experiment.database import Database, Session, Written, write
 from firstspin.experiment.events import Event, Exposure, Secret, Status, Unavailable
 from firstspin.experiment.sqlite import SqliteDatabase
 from firstspin.records import InputError
 
 log = logging.getLogger(__name__)
 
-SQLITE: Final = "sqlite:"
+BEAT_SECONDS: Final = 0.5
+SQLITE: Final = "sqlite:///"
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 Statuses = tuple[Status, ...]
@@ -39,7 +41,8 @@ class Limits:
     group: int = 1_000  # no commit takes more rows, but for the rest of a request's events
     waiting_events: int = 10_000  # more are refused: their sender still has them and comes again
     waiting_exposures: int = 50_000  # more are dropped and counted: a newcomer's answer never waits
-    retry: float = 0.25  # seconds between attempts while the database can't keep anything
+    retry: float = 0.25  # seconds from a failed attempt to the next one; doubled from one to the other, ...
+    longest_retry: float = 5.0  # ... up to this
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Health:
     exposures: Mapping[Status, int]
     dropped_exposures: int
     commits: int
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +75,27 @@ class _Group:
 class Store:
     """Keeps events and exposures; safe to call from any thread, and from an event loop: no call waits for the disk.
 
-    Open it in the process that uses it, after any fork. Raises InputError for a database that isn't ours to write; one
-    that is only out of reach is tried again and again, and `health` says so.
+    Make it in the process that uses it, after any fork. Its own thread opens the database, and opens it again as long
+    as that fails, whatever the reason: `health` says which, and events are refused meanwhile.
     """
 
-    def __init__(self, database: Database, limits: Limits = Limits()) -> None:
+    def __init__(self, database: Database, limits: Limits = Limits(), *, reason: str = "") -> None:
         self._database = database
         self._limits = limits
         self._wake = threading.Condition()
         self._submissions: deque[Submission] = deque()
         self._exposures: deque[Exposure] = deque()
         self._waiting_events = 0
+        self._is_open = False
+        self._writing = False
         self._closing = False
         self._reason = ""
         self._kept: dict[str, Counter[Status]] = {"events": Counter(), "exposures": Counter()}
         self._dropped = 0
         self._commits = 0
-        try:
-            database.open()
-        except Unavailable as error:
-            self._set_reason(str(error))
+        self._failures = 0
+        self._failures_in_a_row = 0
+        self._set_reason(reason)
         self._writer = threading.Thread(target=self._write_on, name="event-store", daemon=True)
         self._writer.start()
 
@@ -104,8 +109,10 @@ class Store:
         with self._wake:
             if self._closing:
                 raise Unavailable("the event store is closing")
+            if self._reason:
+                raise Unavailable(self._reason)
             if self._waiting_events + len(events) > self._limits.waiting_events:
-                raise Unavailable(self._reason or "more events are waiting than the store can take")
+                raise Unavailable("more events are waiting than the store can take")
             self._submissions.append((tuple(events), future))
             self._waiting_events += len(events)
             self._wake_writer(len(events))
@@ -121,10 +128,16 @@ class Store:
             self._wake_writer(1)
         return True
 
+    def overdue(self) -> None:
+        """A submission has waited too long: until the write under way has ended, further ones are refused at once."""
+        with self._wake:
+            if self._writing:
+                self._set_reason("a write takes too long")
+
     def health(self) -> Health:
         with self._wake:
             return Health(
-                ready=not self._reason and not self._closing,
+                ready=self._is_open and not self._reason and not self._closing,
                 reason=self._reason or ("the event store is closing" if self._closing else ""),
                 waiting_events=self._waiting_events,
                 waiting_exposures=len(self._exposures),
@@ -132,31 +145,45 @@ class Store:
                 exposures=dict(self._kept["exposures"]),
                 dropped_exposures=self._dropped,
                 commits=self._commits,
+                failures=self._failures,
             )
 
-    def close(self, timeout: float = 20.0) -> Health:
-        """Take no more, bring what waits to the disk, and say how it ended."""
+    def close(self, timeout: float = 20.0, beat: Callable[[], None] = lambda: None) -> Health:
+        """Take no more, bring what waits to the disk, and say how it ended; call `beat` twice a second meanwhile.
+
+        A write that has not ended after `timeout` seconds is abandoned with its thread; what waited is dropped.
+        """
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._writer.join(timeout)
+        for _ in range(round(timeout / BEAT_SECONDS)):
+            beat()
+            self._writer.join(BEAT_SECONDS)
+        if self._writer.is_alive():
+            self._give_up("the event store was closed in the middle of a write")
         return self.health()
 
     def _write_on(self) -> None:
         while (group := self._next_group()) is not None:
             try:
-                written = self._database.transact(lambda session: write(session, group.exposures, group.events))
+                written = self._written(group)
             except (Unavailable, InputError) as error:
                 self._put_off(group, str(error))
             except Exception:
                 # Our own mistake, which trying again would not mend: the writer must outlive it.
                 log.exception("a group of events could not be written")
-                _fail(group.submissions, "the event store failed")
                 with self._wake:
                     self._dropped += len(group.exposures)
+                self._put_off(_Group([], group.submissions), "the event store failed")
             else:
                 self._acknowledge(group, written)
         self._database.close()
+
+    def _written(self, group: _Group) -> Written:
+        if not self._is_open:
+            self._database.open()
+            self._is_open = True
+        return self._database.transact(lambda session: _write(session, group))
 
     def _wake_writer(self, rows: int) -> None:
         """Only when there is something new to decide: the first row to wait, or the one that makes a group."""
@@ -168,13 +195,17 @@ class Store:
         return self._waiting_events + len(self._exposures)
 
     def _next_group(self) -> _Group | None:
-        """What is to be written next, as soon as it should be; None when closing and nothing is left."""
+        """What is to be written next, as soon as it should be; None when closing and nothing is left.
+
+        A group of nothing is for a database that isn't open or has failed: only a write can tell that it works.
+        """
         with self._wake:
             if self._commits:
                 self._wake.wait_for(self._is_due, self._limits.linger)
-            self._wake.wait_for(lambda: self._closing or self._submissions or self._exposures)
-            if not (self._submissions or self._exposures):
+            self._wake.wait_for(self._has_work)
+            if self._closing and not (self._submissions or self._exposures):
                 return None
+            self._writing = True
             group = _Group([], [])
             rows = 0
             while self._submissions and rows < self._limits.group:
@@ -188,6 +219,9 @@ class Store:
                 rows += 1
             return group
 
+    def _has_work(self) -> bool:
+        return bool(self._submissions or self._exposures or self._reason or self._closing or not self._is_open)
+
     def _is_due(self) -> bool:
         return self._closing or self._waiting_rows() >= self._limits.rows
 
@@ -195,7 +229,9 @@ class Store:
         with self._wake:
             self._kept["events"].update(written.events)
             self._kept["exposures"].update(written.exposures)
-            self._commits += 1
+            self._commits += bool(group.exposures or group.submissions)
+            self._writing = False
+            self._failures_in_a_row = 0
             self._set_reason("")
         start = 0
         for events, future in group.submissions:
@@ -204,23 +240,34 @@ class Store:
 
     def _put_off(self, group: _Group, reason: str) -> None:
         """The senders are told to come again; the exposures, which nobody else has, wait for the next attempt."""
-        _fail(group.submissions, reason)
         with self._wake:
+            self._writing = False
             self._set_reason(reason)
+            self._failures += 1
+            self._failures_in_a_row += 1
             self._exposures.extendleft(reversed(group.exposures))
-            closing = self._wake.wait_for(lambda: self._closing, self._limits.retry)
+            waiting = self._withdrawn()
+        _fail([*group.submissions, *waiting], reason)
+        with self._wake:
+            wait = min(self._limits.longest_retry, self._limits.retry * 2.0 ** min(self._failures_in_a_row - 1, 20))
+            closing = self._wake.wait_for(lambda: self._closing, wait)
         if closing:
             self._give_up(reason)
 
     def _give_up(self, reason: str) -> None:
         """Closing, and the database still can't keep anything: nothing more is promised or waited for."""
         with self._wake:
-            left = [(events, future) for events, future in self._submissions if future.set_running_or_notify_cancel()]
-            self._submissions.clear()
-            self._waiting_events = 0
+            waiting = self._withdrawn()
             self._dropped += len(self._exposures)
             self._exposures.clear()
-        _fail(left, reason)
+        _fail(waiting, reason)
+
+    def _withdrawn(self) -> list[Submission]:
+        """The submissions that wait, but for those whose senders have left; none waits any more."""
+        waiting = [(events, future) for events, future in self._submissions if future.set_running_or_notify_cancel()]
+        self._submissions.clear()
+        self._waiting_events = 0
+        return waiting
 
     def _set_reason(self, reason: str) -> None:
         if reason and not self._reason:
@@ -230,27 +277,66 @@ class Store:
         self._reason = reason
 
 
-def open_database(url: str, secret: Secret) -> Database:
+def open_database(url: str, secret: Secret, *, create: bool = True, patience: float | None = None) -> Database:
     """The database at `sqlite:///events.sqlite` (a fourth slash starts an absolute path) or `postgresql://...`.
 
-    Nothing is opened yet. Raises InputError for any other address, and where PostgreSQL's driver isn't installed.
+    Nothing is opened yet. Without `create` the store must be there already. `patience` is how many seconds a write
+    waits for other processes; with it, a server that does not answer is given up.
+
+    Raises InputError for any other address, and where PostgreSQL's driver isn't installed.
     """
-    if url.startswith(SQLITE):
-        path = url.removeprefix(SQLITE)
-        return SqliteDatabase(Path(path.removeprefix("///") if path.startswith("///") else path), secret.fingerprint)
     if not url.startswith(POSTGRES):
-        raise InputError(f"an event store is at {SQLITE}///PATH or {POSTGRES[0]}HOST/NAME")
+        path = sqlite_path(url)
+        return SqliteDatabase(path, secret.fingerprint, create=create, patience=patience or sqlite.PATIENCE)
     try:
         postgres = importlib.import_module("firstspin.experiment.postgres")
     except ImportError as error:
         raise InputError("an event store in PostgreSQL needs firstspin[postgres] installed") from error
-    database: Database = postgres.PostgresDatabase(url, secret.fingerprint)
+    database: Database = postgres.PostgresDatabase(url, secret.fingerprint, create=create, patience=patience)
     return database
 
 
+def sqlite_path(url: str) -> Path:
+    """The path in `sqlite:///PATH`, relative to the working folder unless it begins with a fourth slash.
+
+    Raises InputError for any other spelling, and says which one is meant.
+
+    >>> str(sqlite_path("sqlite:///events.sqlite")), str(sqlite_path("sqlite:////var/lib/events.sqlite"))
+    ('events.sqlite', '/var/lib/events.sqlite')
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme.lower() != "sqlite" or not colon:
+        given = f", not {scheme}:…" if colon else ""  # no more of it: an address may hold a password
+        raise InputError(f"an event store is at {SQLITE}PATH or {POSTGRES[0]}HOST/NAME{given}")
+    path = url.removeprefix(SQLITE)
+    if path in ("", "/", ":memory:") or "\0" in path or "?" in path:
+        raise InputError(f"{url!r} names no file: an event store in a file is at {SQLITE}PATH, without parameters")
+    if not url.startswith(SQLITE):
+        name = rest.lstrip("/")
+        meant = f"{SQLITE}/{name} (an absolute path, four slashes)"
+        if not rest.startswith("/") or rest.startswith("//"):
+            meant = f"{SQLITE}{name} (under the working folder) or {meant}"
+        raise InputError(f"{url} is not the address of an event store: write {meant}")
+    return Path(path)
+
+
 def open_store(url: str, secret: Secret, limits: Limits = Limits()) -> Store:
-    """The event store at this address, ready to take events."""
-    return Store(open_database(url, secret), limits)
+    """The event store at this address, opened. Raises InputError where it isn't ours to write.
+
+    One that is only out of reach is tried again and again.
+    """
+    database = open_database(url, secret)
+    try:
+        database.open()
+    except Unavailable as error:
+        return Store(database, limits, reason=str(error))
+    return Store(database, limits)
+
+
+def _write(session: Session, group: _Group) -> Written:
+    if not (group.exposures or group.submissions):
+        session.run(statements.PROBE)
+    return write(session, group.exposures, group.events)
 
 
 def _fail(submissions: Sequence[Submission], reason: str) -> None:

@@ -20,7 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is 
 
 import uvloop
 
-from firstspin.experiment.events import KEY_BYTES, read_secret
+from firstspin.experiment.events import Secret
 from firstspin.experiment.plan import read_plan
 from firstspin.lazily import lazily
 from firstspin.records import InputError
@@ -41,9 +41,13 @@ from firstspin.service.shelf import Shelf
 from firstspin.service.supervisor import Outside, Supervisor
 from firstspin.service.worker import Manners, Order, Place, Worker
 
+preflight = lazily("firstspin.service.preflight")  # only where there is a store
 store = lazily("firstspin.experiment.store")  # only where events are kept
 stores = lazily("firstspin.cloud.stores")  # only where batch answers are read
 admin_main = lazily("firstspin.service.admin_main")  # only in the admin process
+
+STORE_PATIENCE = 1.4
+"""Seconds that a write of the event store waits for other processes: a request is refused before it is overdue."""
 
 
 def main() -> None:
@@ -54,17 +58,22 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="firstspin-serve-") as folder:
             status = _supervise(options, options.state or Path(folder))
-    except (InputError, OSError) as problem:
+    except InputError as problem:
         sys.exit(f"firstspin serve: {problem}")
+    except OSError as problem:
+        sys.exit(f"firstspin serve: {f'{problem.filename}: ' if problem.filename else ''}{problem.strerror or problem}")
     sys.exit(status)
 
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = preflight.event_store_secret(options.events, _secret_path(options)) if options.events else None
     if options.scores:
-        stores.opener(options.scores)  # an address that is none is told at once
+        preflight.refuse_unusable("score store", lambda: stores.check_scores(options.scores))
     stock = _stock(options, state)
     tallies = Tallies(options.workers + 2)
+    be_worker = _worker(options, tallies, stock, secret)
     crew = _crew(options, tallies)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     return Supervisor(
@@ -74,8 +83,8 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
         outside=Outside(
             now=time.monotonic,
             signals=signals.as_bytes(),
-            be_worker=_worker(options, tallies, stock),
-            be_admin=partial(_be_admin, options, tallies),
+            be_worker=be_worker,
+            be_admin=partial(_be_admin, options, tallies, secret),
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or stock is not None,
@@ -125,7 +134,7 @@ def _machine_memory() -> int:
 
 
 def _worker(
-    options: argparse.Namespace, tallies: Tallies, stock: Stock | None
+    options: argparse.Namespace, tallies: Tallies, stock: Stock | None, secret: Secret | None
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
     manners = Manners(
         limits=Limits(
@@ -152,7 +161,7 @@ def _worker(
         tally = tallies.row(slot.number)
         logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
         try:
-            ledger = _ledger(options, experiment, now)
+            ledger = _ledger(options.events, secret, experiment, now) if secret else None
             policy = Policy(
                 options.allow_no_model or stock is not None,
                 Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
@@ -163,9 +172,9 @@ def _worker(
                 _kept(options),
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
-            uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
+            left = uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
             if ledger:
-                ledger.store.close()
+                ledger.store.close(left, tally.beat)
                 app.refresh()
         except InputError as problem:
             logging.getLogger(__name__).error("a worker can't start", extra={"reason": str(problem)})
@@ -175,14 +184,15 @@ def _worker(
     return be_worker
 
 
-def _be_admin(options: argparse.Namespace, tallies: Tallies, child: Child, line: socket.socket) -> int:
+def _be_admin(
+    options: argparse.Namespace, tallies: Tallies, secret: Secret | None, child: Child, line: socket.socket
+) -> int:
     """The admin process: what it imports is imported here, so that no worker carries it."""
     tally = tallies.row(child.number)
     logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
     os.setpgid(0, 0)  # Ctrl-C is the supervisor's to hear
     port = child.listener.getsockname()[1]
     logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
-    secret = _secret_path(options) if options.events else None
     admin_main.main(line, child.listener, options.keys, options.events, secret, tally.beat)
     return 0
 
@@ -192,19 +202,17 @@ def _secret_path(options: argparse.Namespace) -> Path:
     return path
 
 
-def _ledger(options: argparse.Namespace, experiment: Running | None, now: Callable[[], datetime]) -> Ledger | None:
+def _ledger(url: str, secret: Secret, experiment: Running | None, now: Callable[[], datetime]) -> Ledger:
     """The event store, opened in the process that uses it."""
-    if not options.events:
-        return None
-    secret = read_secret(_secret_path(options), os.urandom(KEY_BYTES))
-    return Ledger(store.open_store(options.events, secret), secret, now, experiment)
+    opened = store.Store(store.open_database(url, secret, patience=STORE_PATIENCE))
+    return Ledger(opened, secret, now, experiment)
 
 
 def _kept(options: argparse.Namespace) -> KeptAnswers | None:
     if not options.scores:
         return None
     return KeptAnswers(
-        lambda: stores.open_scores(options.scores),
+        lambda: stores.read_scores(options.scores),
         time.monotonic_ns,
         first=options.scores_first,
         budget=options.scores_seconds,

@@ -12,10 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 
-from firstspin.experiment.database import Database
-from firstspin.experiment.events import KEY_BYTES, Secret, Unavailable, read_secret
+from firstspin.experiment.events import Secret
 from firstspin.experiment.store import open_database
-from firstspin.records import InputError
 from firstspin.service.admin import Office, run
 from firstspin.service.keys import Keys, read_keys
 
@@ -27,7 +25,7 @@ def main(
     listener: socket.socket,
     keys: Path | None,
     events: str | None,
-    secret: Path | None,
+    secret: Secret | None,
     beat: Callable[[], None],
 ) -> None:
     """Answer on the listener until SIGTERM; `line` leads to the supervisor, `beat` says that the loop turns."""
@@ -36,21 +34,10 @@ def main(
         supervisor=line,
         now=lambda: datetime.now(UTC),
         keys=Keys(read_keys(keys), path=keys) if keys else None,
-        store=_store(events, secret) if events and secret else None,
+        store=(open_database(events, secret), secret) if events and secret else None,  # it is opened by an erasure
     )
     Thread(target=_end_with, args=(line,), daemon=True).start()
     run(office, listener, beat)
-
-
-def _store(events: str, path: Path) -> tuple[Database, Secret]:
-    """The event store. Where it is away or not ours to use, all but erasure works, and erasure tries it again."""
-    secret = read_secret(path, os.urandom(KEY_BYTES))
-    database = open_database(events, secret)
-    try:
-        database.open()
-    except (Unavailable, InputError) as problem:
-        log.warning("the admin process has no event store yet", extra={"reason": str(problem)})
-    return database, secret
 
 
 def _end_with(line: socket.socket) -> None:

@@ -107,6 +107,7 @@ class App:
         self._serving: Serving | None = None
         self._counted: dict[str, int] = {}  # what the ledger had kept when it was last asked
         self.draining = False
+        self.store_trouble = ""  # why the event store can't keep anything
         self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]]] = {
             "/invocations": ("POST", self._invocations),
             "/v1/recommendations": ("POST", self._recommendations),
@@ -132,6 +133,8 @@ class App:
             for name, kept in self._policy.ledger.kept().items():
                 self._tally.count(name, more=kept - self._counted.get(name, 0))
                 self._counted[name] = kept
+            self.store_trouble = self._policy.ledger.trouble()
+            self._tally.gauge("firstspin_event_store_ready", int(not self.store_trouble))
 
     @property
     def ready(self) -> bool:

@@ -36,6 +36,7 @@ class Slot(Child):
     heard: bytes = b""
     model: str = ""
     loading_until: float = 0.0
+    store_trouble: str = ""  # why its event store takes nothing
 
     def state(self, now: float) -> dict[str, object]:
         """As `/state` shows it."""
@@ -47,6 +48,7 @@ class Slot(Child):
             "heartbeat_age": round(self.silence(now), 1) if self.pid else None,
             "restarts": max(0, self.starts - 1),
             "failures": self.failures,
+            "event_store": self.store_trouble,
         }
 
 

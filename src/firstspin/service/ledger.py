@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ArmPolicy = Literal["model", "rule"]
 POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule")
+KEEP_SECONDS: Final = 1.6
+"""A request with events is answered 503 after so long; what is kept of it later is a duplicate when it comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,24 @@ class Ledger:
             "firstspin_exposures_stored": health.exposures.get("stored", 0),
             "firstspin_exposures_dropped": health.dropped_exposures,
             "firstspin_events_stored": health.events.get("stored", 0),
+            "firstspin_event_store_failures": health.failures,
         }
+
+    def trouble(self) -> str:
+        """Why nothing can be kept now; empty where it can."""
+        health = self.store.health()
+        return "" if health.ready else health.reason or "the event store is not open yet"
 
     async def keep(self, body: bytes) -> bytes:
         """A status for every event, once all are on the disk. Refusal 503 while that can't be."""
         try:
             batch = read_batch(body, self.secret, received_at=self.now())
             written = self.store.submit(batch.events) if batch.events else None
-            statuses = await asyncio.wrap_future(written) if written else ()
+            statuses = await asyncio.wait_for(asyncio.wrap_future(written), KEEP_SECONDS) if written else ()
         except InputError as problem:
             raise Refusal(400, "malformed", str(problem)) from None
-        except Unavailable:
+        except (Unavailable, TimeoutError) as problem:
+            if isinstance(problem, TimeoutError):
+                self.store.overdue()
             raise Refusal(503, "events_unavailable", "events can't be kept just now; send them again") from None
         return msgspec.json.encode({"results": results(batch, statuses)})

@@ -57,10 +57,12 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
     ("firstspin_exposures_dropped", "Exposures that could not be kept", (), ()),
     ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),
+    ("firstspin_event_store_failures", "Attempts to open or write the event store that failed", (), ()),
 )
 _GAUGES: Final = (
     ("firstspin_connections", "Open connections"),
     ("firstspin_ready", "Workers that can answer"),
+    ("firstspin_event_store_ready", "Workers whose event store takes events"),
     ("firstspin_started", "1 from the moment on when all workers could answer for the first time"),
 )
 _LATENCY: Final = "firstspin_latency_seconds"

@@ -304,6 +304,8 @@ class Supervisor:
             os.kill(slot.pid, signal.SIGTERM)  # the one in its place tries again
         elif word.what == "up":
             self.crew.is_up(slot)
+        elif word.what == "store":
+            slot.store_trouble = word.reason
         elif word.what == "closed":
             self.crew.accepts_no_more(slot)
         if not self.announced and all(slot.up and (slot.model or self.without_model) for slot in self.crew.slots):

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.5
 BEAT_SECONDS = 0.5
+MAX_REASON = 1_000
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -43,9 +44,12 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Word(msgspec.Struct, frozen=True):
-    """From a worker: it accepts connections, has taken a bundle, could not, or accepts no more connections."""
+    """From a worker: it accepts connections, has taken a bundle, could not, or accepts no more connections.
 
-    what: Literal["up", "loaded", "refused", "closed"]
+    Or why its event store takes nothing; an empty `reason` says that it does again.
+    """
+
+    what: Literal["up", "loaded", "refused", "closed", "store"]
     id: str = ""
     reason: str = ""
 
@@ -59,7 +63,8 @@ class Manners:
     refuse_under_age: bool = False
     most_newcomers: int | None = MOST_INSTANCES
     drain_delay: float = 2.0
-    drain_seconds: float = 25.0
+    drain_seconds: float = 20.0
+    close_seconds: float = 26.0  # from the end of readiness to the end of the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +98,13 @@ class Worker:
         self._orphan = False
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
         self._left = b""
+        self._said_of_store = ""
 
-    async def run(self, first: Order | None) -> None:
-        """Answer, from the `first` model on, until told to stop; then finish what has begun."""
+    async def run(self, first: Order | None) -> float:
+        """Answer, from the `first` model on, until told to stop; then finish what has begun.
+
+        The seconds that are left then for what else has to end.
+        """
         loop = asyncio.get_running_loop()
         beating = loop.create_task(self._beat())
         hub = Hub(self._app, self._manners.limits, loop, self._app.refused)
@@ -108,9 +117,11 @@ class Worker:
         obeying = loop.create_task(self._obey())
         self._say(Word("up"))
         await self._until_stopped(hub)
+        end = loop.time() + self._manners.close_seconds
         await self._drain(hub, server)
         obeying.cancel()
         beating.cancel()
+        return end - loop.time()
 
     async def _beat(self) -> None:
         """Say that this loop turns, from its first turn on: the supervisor kills a worker that is silent."""
@@ -129,6 +140,9 @@ class Worker:
     def _sweep(self, hub: Hub) -> None:
         hub.sweep()
         self._app.refresh()
+        if self._app.store_trouble != self._said_of_store:
+            self._said_of_store = self._app.store_trouble
+            self._say(Word("store", reason=self._said_of_store[:MAX_REASON]))
         hub.head = f"date: {self._place.date()}\r\n".encode()
         self._place.tally.gauge("firstspin_connections", len(hub.connections))
         self._place.tally.gauge("firstspin_ready", int(self._app.ready))
