@@ -106,107 +106,24 @@ def check_replies(sent: bytes, received: bytes) -> str:
 # --------------------------------------------------------------------------------------------------------------- bytes
 
 
-METHODS = (
-    b"GET",
-    b"POST",
-    b"HEAD",
-    b"PUT",
-    b"OPTIONS",
-    b"TRACE",
-    b"CONNECT",
-    b"PRI",
-    b"get",
-    b"POST ",
-    b"",
-    b"\x16\x03\x01",
-)
+METHODS = b"GET|POST|HEAD|PUT|OPTIONS|TRACE|CONNECT|PRI|get|POST ||\x16\x03\x01".split(b"|")
 TARGETS = (
-    *(
-        b"/ping",
-        b"/invocations",
-        b"/",
-        b"*",
-        b"http://x/ping",
-        b"//ping",
-        b"/ping?a=b#c",
-        b"/%70ing",
-        b"/ping%00",
-        b"/../ping",
-    ),
-    *(
-        b"",
-        b"/a b",
-        b"/\xff",
-        b"/" + b"a" * 3000,
-        b"https://user:pw@x/ping",
-        b"x:443",
-        b"/metrics",
-        b"/openapi.json",
-        b"/v1/events",
-    ),
+    *b"/ping|/invocations|/|*|http://x/ping|//ping|/ping?a=b#c|/%70ing|/ping%00|/../ping||/a b|/\xff".split(b"|"),
+    *b"https://user:pw@x/ping|x:443|/metrics|/openapi.json|/v1/events|http://x|http:///ping".split(b"|"),
+    b"/" + b"a" * 3000,
 )
-VERSIONS = (
-    b"HTTP/1.1",
-    b"HTTP/1.0",
-    b"HTTP/2.0",
-    b"HTTP/0.9",
-    b"HTTP/1.2",
-    b"http/1.1",
-    b"HTTP/1.1 ",
-    b"",
-    b"HTTP/11",
-    b"X/1.1",
-)
+VERSIONS = b"HTTP/1.1|HTTP/1.0|HTTP/2.0|HTTP/0.9|HTTP/1.2|http/1.1|HTTP/1.1 ||HTTP/11|X/1.1".split(b"|")
 HEADERS = (
-    *(
-        b"Host: y",
-        b"Host:",
-        b"host : x",
-        b" Host: x",
-        b"Content-Length: 0",
-        b"Content-Length: +5",
-        b"Content-Length: 5, 5",
-    ),
-    *(
-        b"Content-Length: -1",
-        b"Content-Length: 99999999999999999999",
-        b"Content-Length: 0x5",
-        b"Content-Length: 5\r\n 5",
-    ),
-    *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked"),
-    *(b"Transfer-Encoding: chunked, identity"),
-    *(
-        b"Transfer-Encoding: xchunked",
-        b"Transfer-Encoding : chunked",
-        b"Transfer-Encoding:\x0bchunked",
-        b"TE: trailers",
-    ),
-    *(
-        b"Connection: close",
-        b"Connection: keep-alive",
-        b"Connection: Upgrade, HTTP2-Settings",
-        b"Upgrade: h2c",
-        b"Upgrade: websocket",
-    ),
-    *(
-        b"Expect: 100-continue",
-        b"Expect: x",
-        b"Accept: */*",
-        b"Accept: text/html",
-        b"Content-Type: text/csv",
-        b"Content-Encoding: gzip",
-    ),
-    *(
-        b"X-API-Key: " + values.MARK.encode(),
-        b"X: " + b"a" * 2500,
-        b"\xff: \xff",
-        b"X\x00Y: z",
-        b"X: a\x00b",
-        b"X: a\rb",
-        b": x",
-        b"x",
-    ),
-    *(b"Trailer: Host", b"Cookie: a=b", b"X-Forwarded-For: 1", b"Range: bytes=0-1", b"If-None-Match: *"),
+    *b"Host: y|Host:|host : x| Host: x|Content-Length: 0|Content-Length: +5|Content-Length: 5, 5".split(b"|"),
+    *b"Content-Length: -1|Content-Length: 99999999999999999999|Content-Length: 0x5|Content-Length: 5\r\n 5".split(b"|"),
+    *b"Transfer-Encoding: chunked|Transfer-Encoding: gzip, chunked|Transfer-Encoding: chunked, identity".split(b"|"),
+    *b"Transfer-Encoding: xchunked|Transfer-Encoding : chunked|Transfer-Encoding:\x0bchunked|TE: trailers".split(b"|"),
+    *b"Connection: close|Connection: keep-alive|Connection: Upgrade, HTTP2-Settings|Upgrade: h2c".split(b"|"),
+    *b"Upgrade: websocket|Expect: 100-continue|Expect: x|Accept: */*|Accept: text/html|Trailer: Host".split(b"|"),
+    *b"Content-Type: text/csv|Content-Encoding: gzip|Range: bytes=0-1|If-None-Match: *|Cookie: a=b".split(b"|"),
+    *b"\xff: \xff|X\x00Y: z|X: a\x00b|X: a\rb|: x|x|X-Forwarded-For: 1".split(b"|"),
+    b"X-API-Key: " + values.MARK.encode(),
+    b"X: " + b"a" * 2500,
 )
 
 
