@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -20,7 +22,8 @@ from firstspin.explain import explain
 from firstspin.recommender import Recommender
 from firstspin.records import Registration, Station
 from firstspin.service.answers import Answers
-from firstspin.service.app import App, Serving
+from firstspin.service.app import AT_ONCE, App, Serving
+from firstspin.service.connection import Reply, Request, Work
 from firstspin.service.wire import Asked, Encoding, Reader
 from firstspin.service.worker import load
 from firstspin.stations import Catalogue
@@ -158,6 +161,32 @@ def test_several_are_answered_in_order_as_each_alone(app: App) -> None:
     reply = ask(app, "POST", "/invocations", lines, content_type="application/x-ndjson")
     assert reply.body == b"".join(body + b"\n" for body in alone)
     assert reply.content_type == b"application/jsonlines"
+
+
+def test_however_many_are_asked_about_one_turn_of_the_loop_answers_one_piece(folder: Path) -> None:
+    serving = load(folder)
+    turns = [0]
+
+    class Counting(Answers):
+        def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
+            turns[-1] += len(asked.registrations)
+            return super().several(asked)
+
+    app = new_app()
+    app.serve(replace(serving, answering=Counting(Recommender(bundle.load(folder)))))
+    body = json.dumps({"instances": [{"age": 31}] * 100}).encode()
+
+    async def all_answered() -> list[Reply]:
+        asked = [Request("POST", "/invocations", b"", {}, body)] * 5
+        work = asyncio.gather(*(reply for reply in app(asked) if isinstance(reply, Work)))
+        while not work.done():
+            turns.append(0)
+            await asyncio.sleep(0)
+        return await work
+
+    replies = asyncio.run(all_answered())
+    assert [len(json.loads(reply.body)["predictions"]) for reply in replies] == [100] * 5
+    assert (sum(turns), max(turns)) == (500, AT_ONCE)
 
 
 def test_csv_is_answered_in_csv_with_all_genres(app: App, folder: Path) -> None:

@@ -21,6 +21,9 @@ from firstspin.tables import GENRES
 
 MOST: Final = 8
 """Of a service that asks for more, the last answers are explained together: 2 to the power of this are scored."""
+PARTS: Final = 2**MOST
+"""How many registrations an explanation scores at most: the measure of its work."""
+
 FURTHER: Final = "further answers"
 
 

@@ -1,30 +1,33 @@
 """Requests -> replies: which path does what. Nothing here waits, and all who ask in one turn are ranked together.
 
-A reply of several newcomers is made in pieces between which other requests are answered. Whatever goes wrong inside,
-the newcomer gets an answer whose `source` says so: no request is answered with a 5xx because of what it holds.
+A reply about several newcomers is made in pieces of at most `AT_ONCE`, one piece in a turn of the loop however many
+such requests are in work, so that others are answered in between. Whatever goes wrong inside, the newcomer gets an
+answer whose `source` says so: no request is answered with a 5xx because of what it holds.
 """
 
 from __future__ import annotations
 
 import logging
-from asyncio import sleep
+from asyncio import Lock, sleep
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from firstspin.explain import PARTS
 from firstspin.records import Kept, Registration, is_under
 from firstspin.service import experiments
 from firstspin.service.answers import Answering, NoModel
-from firstspin.service.connection import RETRY, Reply, Request
+from firstspin.service.connection import RETRY, Reply, Request, Work
 from firstspin.service.kept import KeptAnswers
 from firstspin.service.keys import Keys
 from firstspin.service.ledger import Ledger
 from firstspin.service.metrics import ROUTES, Tallies, Tally
 from firstspin.service.openapi import schema
-from firstspin.service.wire import SPELLINGS, Asked, Encoding, Reader, Refusal, check_accept, encoding_of, join
+from firstspin.service.wire import SPELLINGS, Asked, Encoding, Reader, Refusal, around, check_accept, encoding_of
 from firstspin.tables import USER_ID
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,9 @@ class Serving:
     def nothing() -> Serving:
         """What answers before there is a model."""
         return Serving(NoModel(), Reader(), Reader(of_users=True))
+
+
+NOTHING: Final = Serving.nothing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,8 @@ class App:
         self._tallies, self._tally = tallies, tally
         self._serving: Serving | None = None
         self._counted: dict[str, int] = {}  # what the ledger had kept when it was last asked
+        self._piece = Lock()  # held by the request that has its turn
+        self._described: tuple[Serving, Reply] | None = None
         self.draining = False
         self.store_trouble = ""  # why the event store can't keep anything
         self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]]] = {
@@ -164,6 +172,8 @@ class App:
             reply = self._failed(problem)
         if isinstance(reply, Asking):
             return reply._replace(route=route, start=start)
+        if isinstance(reply, Work):
+            return Work(reply.registrations, partial(self._awaited, reply, route, start))
         if not isinstance(reply, Reply):
             return self._awaited(reply, route, start)
         self._tally.request(route, reply.status, self._now() - start)
@@ -231,7 +241,7 @@ class App:
         self._tally.count("firstspin_kept_answers", "other-version" if found and not answer else outcome)
         return answer
 
-    def _explanation(self, request: Request) -> Reply:
+    def _explanation(self, request: Request) -> Work:
         self._admit(request)
         serving = self._now_serving()
         if _encoding(request) is not Encoding.json:
@@ -241,7 +251,11 @@ class App:
             raise Refusal(422, "invalid", "an explanation is for one registration")
         if serving.least_age:
             _check_ages(asked, serving.least_age)
-        return Reply(200, serving.answering.explained(asked.registrations[0]))
+        return Work(PARTS, partial(self._explained, serving.answering, asked.registrations[0]))
+
+    async def _explained(self, answering: Answering, registration: Registration) -> Reply:
+        await self._turn()
+        return Reply(200, answering.explained(registration))
 
     def _answered(
         self, request: Request, serving: Serving, reader: Reader, answering: Answering
@@ -254,11 +268,7 @@ class App:
             _check_ages(asked, serving.least_age)
         if asked.alone:
             return Asking(answering, asked.registrations[0], read)
-        if len(asked.registrations) <= AT_ONCE:
-            body = join(self._several(answering, asked), asked)
-            self._check_length(len(body))
-            return Reply(200, body, asked.encoding.encode())
-        return self._many(answering, asked)
+        return Work(len(asked.registrations), partial(self._many, answering, asked))
 
     def _answer_together(self, asking: Sequence[Asking]) -> list[Reply]:
         """Everyone who asked in this turn: ranked in one go, so that the model is fetched into the caches once."""
@@ -297,25 +307,30 @@ class App:
         return [body for body, _ in answers]
 
     async def _many(self, answering: Answering, asked: Asked) -> Reply:
-        parts: list[bytes] = []
-        size = len(join((), asked))
+        """Each piece is written down where it stays, so that a long answer lies in memory once."""
+        begin, between, end = around(asked.encoding)
+        body = bytearray(begin)
         for start in range(0, len(asked.registrations), AT_ONCE):
-            await sleep(0)  # whoever asks about one newcomer comes first
+            await self._turn()
             answers = self._several(answering, Asked(asked.registrations[start : start + AT_ONCE], asked.encoding))
-            size += sum(map(len, answers)) + len(answers)
-            self._check_length(size)
-            parts += answers
-        return Reply(200, join(parts, asked), asked.encoding.encode())
+            if start:
+                body += between
+            body += between.join(answers)
+            if len(body) + len(end) > self._policy.largest_answer:
+                raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
+        body += end
+        return Reply(200, body, asked.encoding.encode())
 
-    def _check_length(self, size: int) -> None:
-        if size > self._policy.largest_answer:
-            raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
+    async def _turn(self) -> None:
+        """Wait for a turn of the loop in which no other piece of work is done; requests about one newcomer go first."""
+        async with self._piece:
+            await sleep(0)
 
     def _now_serving(self) -> Serving:
         if self._serving is not None:
             return self._serving
         if self._policy.without_model:
-            return Serving.nothing()
+            return NOTHING
         raise Refusal(503, "no_model", "there is no model yet; try again in a moment")
 
     # ---------------------------------------------------------------------------------------------------- what is kept
@@ -326,7 +341,7 @@ class App:
             raise Refusal(503, "events_unavailable", "this service was started without an event store")
         if _encoding(request) is not Encoding.json:
             raise Refusal(415, "unsupported_content_type", "events are sent as application/json")
-        return self._kept(self._policy.ledger, request.body)
+        return self._kept(self._policy.ledger, bytes(request.body))
 
     async def _kept(self, ledger: Ledger, body: bytes) -> Reply:
         return Reply(202, await ledger.keep(body))
@@ -347,8 +362,10 @@ class App:
         return Reply(200, self._tallies.text(), TEXT)
 
     def _openapi(self, request: Request) -> Reply:  # noqa: ARG002
-        serving = self._serving or Serving.nothing()
-        return Reply(200, schema(serving.reader.extra, serving.reader.most))
+        serving = self._serving or NOTHING
+        if self._described is None or self._described[0] is not serving:
+            self._described = serving, Reply(200, schema(serving.reader.extra, serving.reader.most))
+        return self._described[1]
 
     def _report(self, request: Request) -> Reply:  # noqa: ARG002
         if not self._policy.report:

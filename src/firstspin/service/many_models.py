@@ -165,7 +165,7 @@ class ManyModels:
         more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}
         return _told({"models": [entry.shown() for entry in page], **more})
 
-    async def _load(self, body: bytes) -> Reply:
+    async def _load(self, body: bytes | bytearray) -> Reply:
         wanted = _wanted(body)
         if self._stock.place(wanted.model_name).exists():
             raise _loaded_already()
@@ -255,7 +255,7 @@ class ManyModels:
         return found.st_ino, found.st_mtime_ns
 
 
-def _wanted(body: bytes) -> Wanted:
+def _wanted(body: bytes | bytearray) -> Wanted:
     try:
         return msgspec.json.decode(body, type=Wanted)
     except (msgspec.DecodeError, UnicodeDecodeError):

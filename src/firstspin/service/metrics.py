@@ -33,7 +33,7 @@ ROUTES: Final = (
     "page",
     "other",
 )
-STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 500, 503, 507)
+STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model", "batch")
 HOPS: Final = ("read", "answer", "whole")
 KEPT: Final = ("found", "none", "other-version", "malformed", "failed", "paused")

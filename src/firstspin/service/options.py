@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 from firstspin.environment import one_of, path, read, refuse_misspelt, seconds, variable, whole, words, yes_or_no
 from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
+from firstspin.service.connection import IN_FLIGHT
 from firstspin.service.supervisor import MOST_WORKERS, TRIAL_SECONDS
 from firstspin.service.wire import LARGEST_BODY, MOST_INSTANCES
 
@@ -54,7 +55,7 @@ OPTIONS: Final = (
     Option("clock", path, None, "for simulations: a file that tells the time of day, instead of the system"),
     Option("admin-port", PORT, None, "port for state, reload, rollback and erasure; none if not given"),
     Option("admin-host", words, "127.0.0.1"),
-    Option("in-flight", whole(1), 512, "requests a worker takes at a time; more are told to come back"),
+    Option("in-flight", whole(1), IN_FLIGHT, "registrations a worker takes at a time; beyond them it answers 503"),
     Option("connections", whole(1), 4096, "connections a worker keeps open"),
     Option("largest-body", whole(1), LARGEST_BODY, "bytes of a request's body"),
     Option("largest-answer", whole(1), None, "bytes of an answer about several; no limit if not given"),

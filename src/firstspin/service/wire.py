@@ -25,6 +25,8 @@ LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
 MOST_INSTANCES: Final = 10_000
 INSTANCES: Final = "instances"
 
+Body = bytes | bytearray
+
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
@@ -125,7 +127,7 @@ class Reader:
         self._names = ((USER_ID,) if of_users else ()) + (AGE, GENDER, COUNTRY, GENRES, *extra)
         self._numbers = {name for name, kind in extra.items() if kind == "number"}
 
-    def read(self, body: bytes, encoding: Encoding) -> Asked:
+    def read(self, body: Body, encoding: Encoding) -> Asked:
         """Everyone a body asks about. Refusal 400 for what can't be read, 422 for what can but isn't a registration."""
         if encoding is Encoding.json:
             return self._from_json(body)
@@ -136,7 +138,7 @@ class Reader:
             raise Refusal(400, "empty", "the body holds no registration")
         return Asked(found, encoding)
 
-    def _from_json(self, body: bytes) -> Asked:
+    def _from_json(self, body: Body) -> Asked:
         asked = _decoded(self._decode_body, body)
         several: Sequence[Registration] | msgspec.UnsetType = getattr(asked, INSTANCES)
         if several is msgspec.UNSET:
@@ -148,12 +150,12 @@ class Reader:
         self._check_number(several)
         return Asked(several, Encoding.json)
 
-    def _from_lines(self, body: bytes) -> Iterator[Registration]:
-        for number, line in enumerate(body.split(b"\n"), 1):
+    def _from_lines(self, body: Body) -> Iterator[Registration]:
+        for number, line in enumerate(bytes(body).split(b"\n"), 1):
             if line.strip():
                 yield _decoded(self._decode_one, line, f"line {number}: ")
 
-    def _from_csv(self, body: bytes) -> Iterator[Registration]:
+    def _from_csv(self, body: Body) -> Iterator[Registration]:
         try:
             text = body.decode("utf-8-sig")  # spreadsheets put a byte order mark in front
         except UnicodeDecodeError:
@@ -202,7 +204,7 @@ def _with(
     )
 
 
-def _decoded(decode: Callable[[bytes], Registration], body: bytes, where: str = "") -> Registration:
+def _decoded(decode: Callable[[Body], Registration], body: Body, where: str = "") -> Registration:
     try:
         return decode(body)
     except msgspec.ValidationError as problem:
@@ -235,10 +237,13 @@ def _lines(rows: Iterator[list[str]]) -> Iterator[list[str]]:
 
 def join(parts: Iterable[bytes], asked: Asked) -> bytes:
     """The answers, each already written down in the encoding of the question, as one body."""
-    if asked.encoding is Encoding.json:
-        joined = b",".join(parts)
-        return joined if asked.alone else b'{"predictions":[' + joined + b"]}"
-    return b"".join([part + b"\n" for part in parts])
+    begin, between, end = (b"", b"", b"") if asked.alone else around(asked.encoding)
+    return begin + between.join(parts) + end
+
+
+def around(encoding: Encoding) -> tuple[bytes, bytes, bytes]:
+    """What stands before, between and after several answers."""
+    return (b'{"predictions":[', b",", b"]}") if encoding is Encoding.json else (b"", b"\n", b"\n")
 
 
 def csv_row(ranking: Ranking) -> bytes:
