@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import made_people
 import msgspec
@@ -79,32 +80,74 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def _edit(folder: Path, change: Callable[[dict[str, object]], None]) -> None:
+def edit(folder: Path, change: Callable[[Any], object]) -> None:
+    """Change the manifest, which nothing vouches for."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def _weigh_anew(folder: Path) -> None:
-    """Other weights under a manifest that vouches for them."""
-    path = folder / "predictor.weights.npy"
-    np.save(path, np.load(path)[:, ::-1])
-    proof = bundle._proof(path)
-    _edit(folder, lambda m: m["files"].update({path.name: {"sha256": proof.sha256, "bytes": proof.bytes}}))  # type: ignore[attr-defined]
+def sign(folder: Path) -> None:
+    """Let the manifest vouch for the files that lie there now."""
+    proofs = {path.name: bundle._proof(path) for path in folder.iterdir() if path.name != "manifest.json"}
+    files = {name: {"sha256": proof.sha256, "bytes": proof.bytes} for name, proof in proofs.items()}
+    edit(folder, lambda manifest: manifest.update(files=files))
 
 
-DAMAGE = {
-    "golden answers": _weigh_anew,
+def _put(folder: Path, name: str, array: object) -> None:
+    np.save(folder / name, array)
+    sign(folder)
+
+
+def _reverse(folder: Path, name: str) -> None:
+    """Other numbers under a manifest that vouches for them."""
+    _put(folder, name, np.load(folder / name)[..., ::-1])
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "golden answers": lambda folder: _reverse(folder, "predictor.weights.npy"),
     "bytes instead of": lambda folder: _shorten(folder / "predictor.weights.npy"),
     "SHA-256 differs": lambda folder: _flip(folder / "predictor.weights.npy"),
     "predictor.bias.npy is missing": lambda folder: (folder / "predictor.bias.npy").unlink(),
     "surprise.npy is not part": lambda folder: (folder / "surprise.npy").write_bytes(b""),
     "has no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "can't be read": lambda folder: (folder / "manifest.json").write_text("{"),
-    "bundle format 99": lambda folder: _edit(folder, lambda m: m.update(format=99)),
-    "does not fit": lambda folder: _edit(folder, lambda m: m["predictor"].update(kind="oracle")),  # type: ignore[attr-defined]
-    "not a kind of file": lambda folder: _edit(
-        folder,
-        lambda m: m["files"].update({"model.pkl": {"sha256": "", "bytes": 0}}),  # type: ignore[attr-defined]
+    "bundle format 99": lambda folder: edit(folder, lambda m: m.update(format=99)),
+    "does not fit": lambda folder: edit(folder, lambda m: m["predictor"].update(kind="oracle")),
+    "not a kind of file": lambda folder: edit(
+        folder, lambda m: m["files"].update({"model.pkl": {"sha256": "", "bytes": 0}})
     ),
 }
+"""A part of the reason -> what has it."""
+
+NO_ANSWERS: dict[str, Callable[[Path], object]] = {
+    "0 golden answers are too few": lambda folder: edit(folder, lambda m: m.update(golden=[])),
+    "3 golden answers are too few": lambda folder: edit(folder, lambda m: m.update(golden=m["golden"][:3])),
+    "all of one kind": lambda folder: edit(folder, lambda m: m.update(golden=m["golden"][:1] * 9)),
+    "of the rule, or to further fields, are missing": lambda folder: edit(folder, lambda m: m.pop("golden_rule")),
+    "1 golden answers are too few": lambda folder: edit(folder, lambda m: m.update(golden_rule=m["golden_rule"][:1])),
+    "9 golden answers come out": lambda folder: _reverse(folder, "rule.log_popularity.npy"),
+    r"log_popularity is \(2,\) of float64, not \(4,\)": lambda folder: _put(
+        folder, "rule.log_popularity.npy", [-1.0, -1]
+    ),
+    "lift holds a number that is not finite": lambda folder: _put(folder, "rule.lift.npy", np.inf),
+    "bias holds a number that is not finite": lambda folder: _put(folder, "predictor.bias.npy", [0.0, np.nan, 0, 0]),
+    "names a column that is not there": lambda folder: _put(folder, "rule.columns.npy", [0, 1, 2, 10**6]),
+    "not of whole numbers": lambda folder: _put(folder, "rule.columns.npy", [0.5, 1, 2, 3]),
+    "no array 'bias'": lambda folder: ((folder / "predictor.bias.npy").unlink(), sign(folder)),
+    "has no 'more'": lambda folder: _put(folder, "predictor.more.npy", [1.0]),
+    "no genres, or one twice": lambda folder: edit(folder, lambda m: m["rule"].update(genres=["Pop"] * 4)),
+    "is number or text": lambda folder: edit(folder, lambda m: m.update(extra={"device": "blob"})),
+    "which is no field": lambda folder: edit(folder, lambda m: m["encoder"]["questions"][0].update(name="shoe")),
+    "of no known kind": lambda folder: edit(folder, lambda m: m["encoder"]["questions"][0].update(knots=[2, 1])),
+    "the label's gap": lambda folder: edit(folder, lambda m: m.update(label={"gap_days": -1})),
+    "more stations": lambda folder: _crowd(folder),
+}
+"""The same for bundles whose every hash is right, and which can't answer."""
+
+
+def _crowd(folder: Path) -> None:
+    catalogue = json.loads((folder / "stations.json").read_text())
+    catalogue["popular"] *= 10
+    (folder / "stations.json").write_text(json.dumps(catalogue))
+    sign(folder)

@@ -11,8 +11,9 @@ from itertools import count
 from pathlib import Path
 
 import made_people
+import msgspec
 import pytest
-from made_bundles import DAMAGE, EXTRA, pack, pack_with_further_fields
+from made_bundles import DAMAGE, EXTRA, NO_ANSWERS, edit, pack, pack_with_further_fields
 from preloaded import preloaded
 
 from firstspin import bundle
@@ -75,10 +76,10 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("reason", DAMAGE)
+@pytest.mark.parametrize("reason", DAMAGE | NO_ANSWERS)
 def test_a_damaged_bundle_is_refused_with_the_reason(tmp_path: Path, reason: str) -> None:
     pack(tmp_path / "b")
-    DAMAGE[reason](tmp_path / "b")
+    (DAMAGE | NO_ANSWERS)[reason](tmp_path / "b")
     with pytest.raises(InputError, match=reason):
         bundle.load(tmp_path / "b")
 
@@ -121,3 +122,25 @@ def test_a_bundle_that_asks_more_answers_who_is_not_asked(tmp_path: Path) -> Non
     loaded = bundle.load(tmp_path / "b")
     assert loaded.manifest.extra == EXTRA
     assert loaded.predictor.rank(Registration(age=31)).genres
+
+
+def test_golden_answers_of_a_bundle_that_asks_more_are_of_those_who_told_everything(tmp_path: Path) -> None:
+    pack_with_further_fields(tmp_path / "b")
+    golden = bundle.load(tmp_path / "b").manifest.golden_further
+    assert golden is not None
+    assert [golden[0].registration["device"], golden[1].registration["device"]] == ["car", "phone"]
+    edit(tmp_path / "b", lambda manifest: manifest["golden_further"][0]["registration"].pop("device"))
+    with pytest.raises(InputError, match="too few, or all of one kind"):
+        bundle.load(tmp_path / "b")
+
+
+EARLIER = Path(__file__).with_name("bundles_of_0.1")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EARLIER.iterdir()))
+def test_a_bundle_of_an_earlier_version_gives_the_same_bits(name: str) -> None:
+    loaded = bundle.load(EARLIER / name)
+    assert loaded.manifest.golden_rule is None  # of before there were any
+    golden = loaded.manifest.golden[3]
+    ranking = loaded.predictor.rank(msgspec.convert(golden.registration, Registration))
+    assert (ranking.genres, ranking.probabilities) == (golden.genres, golden.probabilities)

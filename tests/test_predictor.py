@@ -51,3 +51,10 @@ def test_arrays_of_another_kind_are_refused() -> None:
         ranked(np.zeros((1, 2)), ["a", "b"])  # type: ignore[arg-type]
     with pytest.raises((ValueError, BufferError)):
         ranked(np.zeros((3, 2)).T, ("a", "b", "c"))
+
+
+def test_a_score_that_is_not_finite_is_no_answer() -> None:
+    for scores in ([[0.0, np.nan]], [[np.inf, 0.0]], [[0.0, -np.inf]]):
+        for rank in (ranked, ranked_by_numpy):
+            with pytest.raises(ValueError, match="not finite"):
+                rank(np.array(scores), ("a", "b"))

@@ -6,7 +6,7 @@ Loading trusts nothing: every file must be named in the manifest with its size a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin import files
-from firstspin.features import Encoder
+from firstspin.features import QUESTIONS, Encoder
+from firstspin.files import printable
 from firstspin.lazily import lazily
 from firstspin.models import scorers
 from firstspin.models.predictor import Predictor
-from firstspin.records import InputError, LabelRule, Ranking, Registration
+from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration, with_further_fields
 from firstspin.stations import Catalogue
+from firstspin.tables import COUNTRY, GENDER, NUMBER, TEXT
 
 metadata = lazily("importlib.metadata")  # who serves never asks for it
 
@@ -31,6 +33,7 @@ STATIONS = "stations.json"
 GOLDEN = 8
 TYPES = (".npy", ".txt", ".json")
 LARGEST_MANIFEST = 50_000_000
+LONGEST_REASON = 400
 
 
 class FileProof(msgspec.Struct, frozen=True):
@@ -74,6 +77,10 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, FileProof]
     knows_silence: bool = True
     """Whether training saw people who told nothing, so that the model can speak of them."""
+    golden_rule: tuple[Golden, ...] | None = None
+    """Answers of the rule; None, as in the next, in a bundle that an earlier version wrote."""
+    golden_further: tuple[Golden, ...] | None = None
+    """Answers of the model to registrations with every further field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,9 @@ def save(
             label=label,
             data=data,
             scorecard=scorecard,
-            golden=_golden(predictor),
+            golden=_golden(predictor, _asked(predictor)),
+            golden_rule=_golden(rule, _asked(predictor)),
+            golden_further=_golden(predictor, _asked_further(predictor, extra)),
             files={path.name: _proof(path) for path in sorted(beside.iterdir())},
             knows_silence=knows_silence,
         )
@@ -163,16 +172,33 @@ def _write_state(folder: Path, role: str, state: Mapping[str, NDArray[np.generic
             np.save(folder / f"{role}.{name}.npy", value, allow_pickle=False)
 
 
-def _golden(predictor: Predictor) -> tuple[Golden, ...]:
-    asked = [Registration()]
-    asked += [Registration(age=15 + 9 * i, genres=predictor.genres[i : i + i % 4 + 1]) for i in range(GOLDEN)]
+def _asked(predictor: Predictor) -> list[Registration]:
+    told = [Registration(age=15 + 9 * i, genres=predictor.genres[i : i + i % 4 + 1]) for i in range(GOLDEN)]
+    return [Registration(), *told]
+
+
+def _asked_further(predictor: Predictor, extra: Mapping[str, str]) -> list[Registration]:
+    """With the lowest of what training saw in every further field, and with the highest."""
+    seen = {question["name"]: question for question in predictor.encoder.state()["questions"]}
+    found = []
+    for i in (0, -1) if extra else ():
+        told: dict[str, object] = {"age": 31, "genres": predictor.genres[:1]}
+        for name, kind in extra.items():
+            values = seen.get(name, {}).get("knots") or seen.get(name, {}).get("values")
+            told[name] = values[i] if values else 0.0 if kind == NUMBER else ""
+        found.append(msgspec.convert(told, with_further_fields(tuple(extra))))
+    return found
+
+
+def _golden(predictor: Predictor, asked: Iterable[Registration]) -> tuple[Golden, ...]:
     return tuple(_answered(predictor, registration) for registration in asked)
 
 
 def _answered(predictor: Predictor, registration: Registration) -> Golden:
     ranking = predictor.rank(registration)
-    told: dict[str, object] = {"age": registration.age, "genres": registration.genres}
-    return Golden(told, ranking.genres[:5], ranking.probabilities[:5])
+    told = msgspec.structs.asdict(registration)
+    del told[GENDER], told[COUNTRY]  # never told here
+    return Golden(told, ranking.genres[:SHOWN_GENRES], ranking.probabilities[:SHOWN_GENRES])
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
@@ -181,51 +207,58 @@ def _answered(predictor: Predictor, registration: Registration) -> Golden:
 def load(folder: Path) -> Bundle:
     """The bundle of a folder, every file checked and arrays mapped rather than read.
 
-    Raises InputError with the reason when anything is not as it was packed.
+    Raises InputError with the reason when anything is not as it was packed, or can't answer; OSError where a file can't
+    be read.
     """
     path = folder / MANIFEST
     if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_MANIFEST:
         raise InputError(f"{folder} is not a bundle: it has no {MANIFEST}")
     encoded = path.read_bytes()
-    manifest = _manifest(encoded, folder)
-    _check_files(folder, manifest)
-    try:
-        encoder = Encoder.from_state(manifest.encoder)
-        predictor = _predictor(folder, manifest.predictor, "predictor", encoder, manifest.files)
-        rule = _predictor(folder, manifest.rule, "rule", encoder, manifest.files)
-        catalogue = msgspec.json.decode((folder / STATIONS).read_bytes(), type=Catalogue)
-        wrong = [golden for golden in manifest.golden if not _agrees(predictor, golden)]
-    except (KeyError, ValueError, TypeError, IndexError, msgspec.MsgspecError) as problem:
-        raise InputError(f"{folder}: the model does not fit its manifest ({type(problem).__name__})") from problem
-    if wrong:
-        raise InputError(f"{folder}: {len(wrong)} of {len(manifest.golden)} golden answers come out differently")
-    return Bundle(hashlib.sha256(encoded).hexdigest()[:8], manifest, predictor, rule, catalogue)
+    with _refused(folder, f"{MANIFEST} can't be read"):
+        manifest = _manifest(encoded)
+    with _refused(folder, "the model does not fit its manifest"):
+        _check_files(folder, manifest)
+        loaded = Bundle(hashlib.sha256(encoded).hexdigest()[:8], manifest, *_parts(folder, manifest))
+        loaded.label_rule()
+        _check_golden(loaded)
+    return loaded
 
 
-def _manifest(encoded: bytes, folder: Path) -> Manifest:
+@contextmanager
+def _refused(folder: Path, what: str) -> Iterator[None]:
+    """Whatever a bundle's content leads to, it is an InputError with a reason."""
     try:
-        found = msgspec.json.decode(encoded)["format"]
-        if found != FORMAT:
-            raise InputError(f"{folder}: bundle format {found!r}, this firstspin reads format {FORMAT}")
-        return msgspec.json.decode(encoded, type=Manifest)
-    except (msgspec.MsgspecError, TypeError, KeyError, UnicodeDecodeError) as problem:
-        raise InputError(f"{folder}: {MANIFEST} can't be read ({problem})") from problem
+        yield
+    except (OSError, MemoryError):
+        raise
+    except InputError as problem:
+        raise InputError(f"{folder}: {printable(str(problem)[:LONGEST_REASON])}") from problem
+    except Exception as problem:
+        said = f"{type(problem).__name__}: {problem}"[:LONGEST_REASON]
+        raise InputError(f"{folder}: {what} ({printable(said)})") from problem
+
+
+def _manifest(encoded: bytes) -> Manifest:
+    found = msgspec.json.decode(encoded)["format"]
+    if found != FORMAT:
+        raise InputError(f"bundle format {str(found)[:20]}, this firstspin reads format {FORMAT}")
+    return msgspec.json.decode(encoded, type=Manifest)
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
     there = {path.name for path in folder.iterdir()} - {MANIFEST}
     if strange := sorted(there - manifest.files.keys()):
-        raise InputError(f"{folder}: {strange[0]} is not part of the bundle")
+        raise InputError(f"{strange[0]} is not part of the bundle")
     for name, proof in manifest.files.items():
         path = folder / name
         if Path(name).name != name or path.suffix not in TYPES:
-            raise InputError(f"{folder}: {name!r} is not a kind of file that a bundle holds")
-        if path.is_symlink() or not path.is_file():
-            raise InputError(f"{folder}: {name} is missing")
+            raise InputError(f"{name[:100]!r} is not a kind of file that a bundle holds")
+        if name not in there or path.is_symlink() or not path.is_file():
+            raise InputError(f"{name[:100]} is missing")
         if path.stat().st_size != proof.bytes:
-            raise InputError(f"{folder}: {name} has {path.stat().st_size} bytes instead of {proof.bytes}")
+            raise InputError(f"{name} has {path.stat().st_size} bytes instead of {proof.bytes}")
         if _proof(path) != proof:
-            raise InputError(f"{folder}: {name} was changed after packing (its SHA-256 differs)")
+            raise InputError(f"{name} was changed after packing (its SHA-256 differs)")
 
 
 def _proof(path: Path) -> FileProof:
@@ -233,17 +266,66 @@ def _proof(path: Path) -> FileProof:
         return FileProof(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
+def _parts(folder: Path, manifest: Manifest) -> tuple[Predictor, Predictor, Catalogue]:
+    if unknown := sorted(set(manifest.extra.values()) - {NUMBER, TEXT}):
+        raise InputError(f"a further field is {NUMBER} or {TEXT}, not {unknown[0][:20]!r}")
+    encoder = Encoder.from_state(manifest.encoder)
+    if strange := set(encoder.questions) - {*QUESTIONS, *manifest.extra}:
+        raise InputError(f"the encoder asks {min(strange)[:100]!r}, which is no field of a registration")
+    predictor = _predictor(folder, manifest.predictor, "predictor", encoder, manifest.files)
+    rule = _predictor(folder, manifest.rule, "rule", encoder, manifest.files)
+    catalogue = msgspec.json.decode((folder / STATIONS).read_bytes(), type=Catalogue)
+    catalogue.check()
+    return predictor, rule, catalogue
+
+
 def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, names: Iterable[str]) -> Predictor:
+    if not part.genres or len(set(part.genres)) < len(part.genres):
+        raise InputError(f"the {role} has no genres, or one twice")
     state: dict[str, NDArray[np.generic] | str] = {}
     for name in names:
         if name.startswith(f"{role}.") and name.endswith(".npy"):
-            mapped = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            mapped = np.lib.format.open_memmap(folder / name, mode="r")  # raises for what would need a pickle
             state[name[len(role) + 1 : -4]] = np.asarray(mapped)  # the same memory, without memmap's cost a use
         elif name.startswith(f"{role}.") and name.endswith(".txt"):
             state[name[len(role) + 1 : -4]] = (folder / name).read_text(encoding="utf-8")
-    return Predictor(encoder, part.genres, scorers.load(part.kind, state), part.model, part.made_of)
+    scorer = scorers.load(part.kind, state)
+    scorer.check(len(encoder.columns), len(part.genres))
+    return Predictor(encoder, part.genres, scorer, part.model, part.made_of)
 
 
-def _agrees(predictor: Predictor, golden: Golden) -> bool:
-    ranking: Ranking = predictor.rank(msgspec.convert(golden.registration, Registration))
-    return ranking.genres[:5] == golden.genres and ranking.probabilities[:5] == golden.probabilities
+def _check_golden(loaded: Bundle) -> None:
+    """Raise InputError unless there are golden answers enough of each kind, and all of them come out."""
+    manifest = loaded.manifest
+    wrong = _wrong(loaded.predictor, manifest.golden)
+    if manifest.golden_rule is not None and manifest.golden_further is not None:
+        wrong += _wrong(loaded.rule, manifest.golden_rule)
+        wrong += _wrong(loaded.predictor, manifest.golden_further, tuple(manifest.extra))
+    elif manifest.golden_rule != manifest.golden_further:
+        raise InputError("golden answers of the rule, or to further fields, are missing")
+    if wrong:
+        raise InputError(f"{wrong} golden answers come out differently")
+
+
+def _wrong(predictor: Predictor, goldens: Sequence[Golden], further: tuple[str, ...] | None = None) -> int:
+    """How many of the golden answers come out differently; `further` names the fields that each must answer."""
+    asked = [msgspec.convert(golden.registration, with_further_fields(further or ())) for golden in goldens]
+    enough = _differ(asked) if further is None else _tell_all(asked, further)
+    if not enough:
+        raise InputError(f"{len(goldens)} golden answers are too few, or all of one kind")
+    return sum(not _agrees(predictor.rank(one), golden) for one, golden in zip(asked, goldens, strict=True))
+
+
+def _differ(asked: Sequence[Registration]) -> bool:
+    """Whether they are enough, one of them without answers, and some with an age and with picks."""
+    kinds = Registration() in asked, any(one.age is not None for one in asked), any(one.genres for one in asked)
+    return all(kinds) and len(set(asked)) > GOLDEN
+
+
+def _tell_all(asked: Sequence[Registration], further: tuple[str, ...]) -> bool:
+    return bool(asked) == bool(further) and all(getattr(one, name) is not None for one in asked for name in further)
+
+
+def _agrees(ranking: Ranking, golden: Golden) -> bool:
+    shown = ranking.genres[:SHOWN_GENRES], ranking.probabilities[:SHOWN_GENRES]
+    return shown == (golden.genres, golden.probabilities)

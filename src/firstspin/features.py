@@ -18,7 +18,8 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
-from math import nan
+from itertools import pairwise
+from math import isfinite, nan
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
@@ -34,6 +35,7 @@ KNOTS: Final = 8
 PICK_KNOTS: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0)
 OFTEN_ENOUGH: Final = 10
 MOST_VALUES: Final = 60
+MOST_COLUMNS: Final = 100_000
 
 # What a column holds; models choose their columns by this.
 NUMBER, MISSING, HAT, CATEGORY, PICKED, RANK, COUNT = (
@@ -229,8 +231,16 @@ class Encoder:
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> Encoder:
-        """The encoder that `state()` came from."""
-        return Encoder([_question(saved) for saved in state["questions"]])
+        """The encoder that `state()` came from. Raises ValueError for what is no encoder's state."""
+        match state:
+            case {"questions": list(questions)} if len(state) == 1:
+                encoder = Encoder([_question(saved) for saved in questions])
+            case _:
+                raise ValueError("the encoder is not a list of questions")
+        names = [name for name, _ in encoder._writers]
+        if len(set(names)) < len(names) or len(encoder.columns) > MOST_COLUMNS:
+            raise ValueError(f"the encoder asks something twice, or has over {MOST_COLUMNS:,} columns")
+        return encoder
 
 
 def fit_encoder(
@@ -273,12 +283,26 @@ def _folded(answer: str | float) -> str:
     return normal(str(answer)).casefold()
 
 
-def _question(saved: Mapping[str, Any]) -> Question:
-    if "knots" in saved:
-        return Number(saved["name"], saved["knots"])
-    if "genres" in saved:
-        return Picks(saved["name"], saved["genres"])
-    return Category(saved["name"], saved["values"])
+def _question(saved: object) -> Question:
+    match saved:
+        case {"name": "genres", "genres": list(genres), **rest} if not rest and _are_words(genres):
+            return Picks(GENRES, genres)
+        case {"name": str(name), "knots": list(knots), **rest} if not rest and name != GENRES and _rise(knots):
+            return Number(name, knots)
+        case {"name": str(name), "values": list(values), **rest} if (
+            not rest and name not in (AGE, GENRES) and _are_words(values)
+        ):
+            return Category(name, values)
+    raise ValueError("the encoder holds a question of no known kind")
+
+
+def _are_words(values: list[object]) -> bool:
+    return all(isinstance(value, str) for value in values) and len(set(values)) == len(values)
+
+
+def _rise(knots: list[object]) -> bool:
+    numbers = [knot for knot in knots if isinstance(knot, (int, float)) and isfinite(knot)]
+    return len(numbers) == len(knots) > 0 and all(low < high for low, high in pairwise(numbers))
 
 
 def _hat_writer(knots: Sequence[float], first: int) -> Callable[[Cells, float], None]:

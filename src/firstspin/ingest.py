@@ -16,10 +16,9 @@ from firstspin import tables
 from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError, Station, normal
 from firstspin.sources import ZONE, Source, connect, open_file, readable
 from firstspin.sql import identifier, literal
+from firstspin.tables import NUMBER, TEXT
 
 SHOWN = 10
-NUMBER = "number"
-TEXT = "text"
 _SEPARATOR = literal(tables.PICK_SEPARATOR)
 _AVAILABLE = f"TRY_CAST({tables.AVAILABLE} AS BOOLEAN)"
 

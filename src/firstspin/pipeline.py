@@ -22,6 +22,7 @@ import msgspec
 
 from firstspin.lazily import lazily
 from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration, with_further_fields
+from firstspin.tables import NUMBER
 
 if TYPE_CHECKING:
     from firstspin import (
@@ -358,7 +359,7 @@ def _with_further(registration: Registration, further: Mapping[str, str], kinds:
         if name not in kinds:
             raise InputError(f"this bundle does not ask {name!r}; it asks {', '.join(kinds) or 'no further field'}")
         try:
-            told[name] = float(answer) if kinds[name] == ingest.NUMBER else answer
+            told[name] = float(answer) if kinds[name] == NUMBER else answer
         except ValueError:
             raise InputError(f"{name} {answer!r} is not a number") from None
     return msgspec.convert(msgspec.to_builtins(registration) | told, with_further_fields(tuple(kinds)))

@@ -55,6 +55,16 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
             },
         )
 
+    def check(self) -> None:
+        """Raise ValueError for a catalogue that holds more than `of` would keep: its answers would be too large."""
+        lists = [(TILES, stations) for stations in self.by_genre.values()] + [(CAROUSELS * TILES, self.popular)]
+        if any(len(stations) > most for most, stations in lists):
+            raise ValueError("the catalogue holds more stations of a genre, or of all, than answers can show")
+        for market in self.markets.values():
+            if market.markets:
+                raise ValueError("the catalogue of a market has markets of its own")
+            market.check()
+
     def of_country(self, country: str | None) -> Catalogue:
         """What newcomers of this country may see."""
         market = self.market_of(country)

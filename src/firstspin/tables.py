@@ -27,6 +27,10 @@ AVAILABLE: Final = "available"
 
 PICK_SEPARATOR: Final = "|"
 
+NUMBER: Final = "number"
+TEXT: Final = "text"
+"""What a further column of the registrations holds."""
+
 REGISTRATION_COLUMNS: Final = (USER_ID, REGISTERED_AT, AGE, GENDER, COUNTRY, GENRES)
 LISTEN_COLUMNS: Final = (USER_ID, STARTED_AT, STATION_ID, SECONDS)
 STATION_COLUMNS: Final = (STATION_ID, NAME, GENRE)

@@ -16,13 +16,13 @@ typedef struct {
     Py_ssize_t place;
 } Scored;
 
-/* Higher scores first; equal ones keep their order, and what is no number comes last. */
+/* Higher scores first; equal ones keep their order. */
 static int before(const void *left, const void *right)
 {
     const Scored *a = left, *b = right;
 
-    if (a->score != b->score && (a->score == a->score || b->score == b->score))
-        return a->score > b->score || b->score != b->score ? -1 : 1;
+    if (a->score != b->score)
+        return a->score > b->score ? -1 : 1;
     return a->place < b->place ? -1 : 1;
 }
 
@@ -52,8 +52,14 @@ static PyObject *rank(const double *scores, Py_ssize_t k, PyObject *genres, Scor
     Py_XDECREF(chances);
     if (!pair)
         return NULL;
-    for (Py_ssize_t i = 0; i < k; i++)
+    for (Py_ssize_t i = 0; i < k; i++) {
+        if (!isfinite(scores[i])) {
+            Py_DECREF(pair);
+            PyErr_SetString(PyExc_ValueError, "scores: not finite");
+            return NULL;
+        }
         best = scores[i] > best ? scores[i] : best;
+    }
     for (Py_ssize_t i = 0; i < k; i++) {
         scored[i].score = scores[i];
         scored[i].place = i;

@@ -196,6 +196,10 @@ def _checked(tables: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[Any
         raise InputError("bit rows: starts must rise from 0 to the number of cuts")
     if len(rows) != len(cuts) + 2 * (len(starts) - 1) or rows.min() < -1 or rows.max() >= len(masks):
         raise InputError("bit rows: rows must name a row of masks for every interval and for NaN, or -1")
+    rises = cuts[1:] > cuts[:-1]
+    rises[starts[(starts > 0) & (starts < len(cuts))] - 1] = True  # from one column to the next
+    if np.isnan(cuts).any() or not rises.all():
+        raise InputError("bit rows: the cuts of a column must rise")
     if 0 in leaves.shape or leaves.shape[2] > 8 * masks.itemsize or masks.shape[1] != leaves.shape[0] * leaves.shape[1]:
         raise InputError("bit rows: masks and leaves must be of the same trees")
     return arrays

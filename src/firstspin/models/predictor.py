@@ -41,6 +41,9 @@ class Scorer(Protocol):
     def state(self) -> dict[str, NDArray[np.generic] | str]:
         """All that is needed to build the scorer again."""
 
+    def check(self, columns: int, genres: int) -> None:
+        """Raise ValueError unless every array fits rows of so many columns and so many genres, and is finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
@@ -90,12 +93,15 @@ def ranked(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
     Equal scores keep the order of `genres`. One newcomer's scores are so few that in numpy the calls cost more than
     the work, so this is compiled where a compiler was there at install; the two ways may differ in a probability's
     last bit before it is rounded, as two machines' numpy may, but one machine uses one of them for everything.
+    Raises ValueError for a score that is not finite.
     """
     return ranked_by_numpy(scores, genres) if compiled_ranked is None else compiled_ranked(scores, genres)
 
 
 def ranked_by_numpy(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
     """`ranked` where nothing was compiled."""
+    if not np.isfinite(scores).all():
+        raise ValueError("scores: not finite")
     best = order(scores)
     chances = np.take_along_axis(np.round(probabilities(scores), 6), best, axis=1).tolist()
     return [(tuple([genres[i] for i in row]), tuple(of)) for row, of in zip(best.tolist(), chances, strict=True)]

@@ -17,6 +17,8 @@ from firstspin.models.predictor import Array, Scorer, State
 
 Indexes = NDArray[np.int64]
 JUST_ABOVE: Final = 1e-6
+LARGEST: Final = 1e30
+"""No model holds a larger number, and sums of products of such numbers are still finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,15 @@ class Rule:
             "only_one": np.array(self.only_one),
         }
 
+    def check(self, columns: int, genres: int) -> None:
+        _check_numbers("log_popularity", self.log_popularity, (genres,))
+        _check_numbers("lift", np.array(self.lift), ())
+        _check_places("columns", self.columns, (genres,), columns, least=-1)
+
     @staticmethod
     def from_state(state: State) -> Rule:
-        lift, only_one = float(_array(state, "lift")), bool(_array(state, "only_one"))
-        return Rule(_array(state, "log_popularity"), _array(state, "columns").astype(np.int64), lift, only_one)
+        lift, only_one = float(_single(state, "lift", "f")), bool(_single(state, "only_one", "b"))
+        return Rule(_array(state, "log_popularity"), _places(state, "columns"), lift, only_one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +81,14 @@ class Linear:
     def state(self) -> dict[str, NDArray[np.generic] | str]:
         return {"columns": self.columns, "weights": self.weights, "bias": self.bias}
 
+    def check(self, columns: int, genres: int) -> None:
+        _check_places("columns", self.columns, (self.columns.size,), columns)
+        _check_numbers("weights", self.weights, (self.columns.size, genres))
+        _check_numbers("bias", self.bias, (genres,))
+
     @staticmethod
     def from_state(state: State) -> Linear:
-        return Linear(_array(state, "columns").astype(np.int64), _array(state, "weights"), _array(state, "bias"))
+        return Linear(_places(state, "columns"), _array(state, "weights"), _array(state, "bias"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +118,17 @@ class Cells:
     def state(self) -> dict[str, NDArray[np.generic] | str]:
         return {"age": np.array(self.age), "edges": self.edges, "genders": self.genders, "table": self.table}
 
+    def check(self, columns: int, genres: int) -> None:
+        _check_places("age", np.array(self.age), (), columns, least=-1)
+        _check_numbers("edges", self.edges, (self.edges.size,))
+        if (self.edges[1:] <= self.edges[:-1]).any():
+            raise ValueError("edges do not rise")
+        _check_places("genders", self.genders, (self.genders.size,), columns)
+        _check_numbers("table", self.table, (self.edges.size + 2, self.genders.size + 1, genres))
+
     @staticmethod
     def from_state(state: State) -> Cells:
-        age, genders = int(_array(state, "age")), _array(state, "genders").astype(np.int64)
+        age, genders = int(_single(state, "age", "i")), _places(state, "genders")
         return Cells(age, _array(state, "edges"), genders, _array(state, "table"))
 
 
@@ -129,6 +149,11 @@ class Trees:
         kept: dict[str, NDArray[np.generic] | str] = {"columns": self.columns, "model": self.text}
         return kept | {f"bits.{name}": table for name, table in self.tables.items()}
 
+    def check(self, columns: int, genres: int) -> None:
+        leaves = self.tables["leaves"]
+        _check_places("columns", self.columns, (self.tables["starts"].size - 1,), columns)
+        _check_numbers("leaves", leaves, (leaves.shape[0], genres, leaves.shape[2]))
+
     @staticmethod
     def of(columns: Indexes, text: str, tables: Mapping[str, NDArray[np.generic]]) -> Trees:
         """The trees of a model's text and its tables."""
@@ -137,7 +162,7 @@ class Trees:
     @staticmethod
     def from_state(state: State) -> Trees:
         kept = {name.removeprefix("bits."): _array(state, name) for name in state if name.startswith("bits.")}
-        return Trees.of(_array(state, "columns").astype(np.int64), str(state["model"]), kept)
+        return Trees.of(_places(state, "columns"), _text(state, "model"), kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +180,12 @@ class Forest:
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
         return self.trees.state() | {"least": self.least}
+
+    def check(self, columns: int, genres: int) -> None:
+        self.trees.check(columns, genres)
+        _check_numbers("least", self.least, (genres,))
+        if (self.least <= 0).any():
+            raise ValueError("least holds a number that is not above 0")
 
     @staticmethod
     def from_state(state: State) -> Forest:
@@ -191,10 +222,19 @@ class Network:
             "straight": self.straight,
         }
 
+    def check(self, columns: int, genres: int) -> None:
+        m, hidden = self.columns.size, self.bias_inward.size
+        _check_places("columns", self.columns, (m,), columns)
+        _check_numbers("inward", self.inward, (m, hidden))
+        _check_numbers("bias_inward", self.bias_inward, (hidden,))
+        _check_numbers("outward", self.outward, (hidden, genres))
+        _check_numbers("bias", self.bias, (genres,))
+        _check_numbers("straight", self.straight, (m, genres))
+
     @staticmethod
     def from_state(state: State) -> Network:
         layers = [_array(state, name) for name in ("inward", "bias_inward", "outward", "bias", "straight")]
-        return Network(_array(state, "columns").astype(np.int64), *layers)
+        return Network(_places(state, "columns"), *layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +261,16 @@ class Blend:
             kept |= {f"{i}.{name}": value for name, value in member.state().items()}
         return kept
 
+    def check(self, columns: int, genres: int) -> None:
+        _check_numbers("weights", np.array(self.weights), (len(self.members),))
+        for member in self.members:
+            member.check(columns, genres)
+
     @staticmethod
     def from_state(state: State) -> Blend:
-        weights = tuple(_array(state, "weights").tolist())
+        weights = tuple(_array(state, "weights").ravel().tolist())
+        if not weights:
+            raise ValueError("a blend of no members")
         return Blend(tuple(_member(state, f"{i}.") for i in range(len(weights))), weights)
 
 
@@ -239,13 +286,16 @@ KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
 
 
 def load(kind: str, state: State) -> Scorer:
-    """The scorer that `state()` came from.
+    """The scorer that `state()` came from. Whether its arrays are whole, its `check` says.
 
-    :raises ValueError: if no scorer is of this kind
+    :raises ValueError: if no scorer is of this kind, or `state` is not what such a scorer keeps
     """
     if kind not in KINDS:
         raise ValueError(f"no scorer is called {kind!r}")
-    return KINDS[kind](state)
+    scorer = KINDS[kind](state)
+    if unused := sorted(state.keys() - scorer.state().keys()):
+        raise ValueError(f"a scorer of kind {kind!r} has no {unused[0]!r}")
+    return scorer
 
 
 def weighted_sum(values: Array, weights: Array, bias: Array) -> Array:
@@ -268,8 +318,48 @@ def weighted_sum(values: Array, weights: Array, bias: Array) -> Array:
 
 def _member(state: State, prefix: str) -> Scorer:
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return load(str(own.pop("kind")), own)
+    kind = _text(own, "kind")
+    del own["kind"]
+    return load(kind, own)
 
 
 def _array(state: State, name: str) -> Array:
-    return cast("Array", state[name])
+    value = state.get(name)
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"no array {name!r}")
+    return cast("Array", value)
+
+
+def _text(state: State, name: str) -> str:
+    value = state.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"no text {name!r}")
+    return value
+
+
+def _places(state: State, name: str) -> Indexes:
+    places = _array(state, name)
+    if places.dtype.kind != "i":
+        raise ValueError(f"{name} is of {places.dtype}, not of whole numbers")
+    return places.astype(np.int64)
+
+
+def _single(state: State, name: str, kind: str) -> Array:
+    value = _array(state, name)
+    if value.shape or value.dtype.kind != kind:
+        raise ValueError(f"{name} has the shape {value.shape} of {value.dtype}")
+    return value
+
+
+def _check_numbers(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
+    if array.dtype != np.float64 or array.shape != shape:
+        raise ValueError(f"{name} is {array.shape} of {array.dtype}, not {shape} of float64")
+    if array.size and not (array.min() >= -LARGEST and array.max() <= LARGEST):  # also where one is not a number
+        raise ValueError(f"{name} holds a number that is not finite, or over {LARGEST:g}")
+
+
+def _check_places(name: str, places: Indexes, shape: tuple[int, ...], end: int, *, least: int = 0) -> None:
+    if places.shape != shape:
+        raise ValueError(f"{name} is {places.shape}, not {shape}")
+    if places.size and not (places.min() >= least and places.max() < end):
+        raise ValueError(f"{name} names a column that is not there")

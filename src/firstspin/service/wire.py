@@ -19,7 +19,7 @@ from typing import Annotated, Final
 import msgspec
 
 from firstspin.records import MAX_TEXT, SHOWN_GENRES, InputError, Ranking, Registration, with_further_fields
-from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, PICK_SEPARATOR, USER_ID
+from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, NUMBER, PICK_SEPARATOR, USER_ID
 
 LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
 MOST_INSTANCES: Final = 10_000
@@ -125,7 +125,7 @@ class Reader:
         self._decode_one = msgspec.json.Decoder(self._one).decode
         self._nothing = body()
         self._names = ((USER_ID,) if of_users else ()) + (AGE, GENDER, COUNTRY, GENRES, *extra)
-        self._numbers = {name for name, kind in extra.items() if kind == "number"}
+        self._numbers = {name for name, kind in extra.items() if kind == NUMBER}
 
     def read(self, body: Body, encoding: Encoding) -> Asked:
         """Everyone a body asks about. Refusal 400 for what can't be read, 422 for what can but isn't a registration."""
