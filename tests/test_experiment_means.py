@@ -86,3 +86,10 @@ def test_twenty_thousand_tests_of_alike_heavy_tails_reject_one_in_twenty_and_hol
             rejected += abs(ratio_t(alike, zero, 1.0)) > beyond
     assert 0.046 < rejected / runs < 0.054
     assert 0.943 < held / runs < 0.957
+
+
+@pytest.mark.parametrize("beyond", [1e155, 1e200, math.inf])
+def test_a_level_of_next_to_no_error_leaves_every_ratio_possible(beyond: float) -> None:
+    one, zero = Mean(2, 1.1, 0.01), Mean(2, 1.0, 0.01)
+    assert fieller(one, zero, beyond) is None
+    assert fieller(one, Mean(2, 1.0, 0.0), math.inf) is None

@@ -44,12 +44,15 @@ def tail(one: Mean, zero: Mean, t: float) -> float:
 
 
 def fieller(one: Mean, zero: Mean, critical: float, *, covariance: float = 0.0) -> tuple[float, float] | None:
-    """The ratios mean 1 / mean 0 within `critical` standard errors; None where mean 0 may be zero: any would do."""
-    square = critical**2
+    """The ratios mean 1 / mean 0 within `critical` standard errors; None where mean 0 may be zero, or the
+    interval has no end that is a number: any ratio would do.
+    """
+    square = critical * critical  # infinite where a look of a few users is held to next to no error; ** would raise
     a = zero.mean**2 - square * zero.variance
-    if zero.mean <= 0 or a <= 0:
+    if zero.mean <= 0 or not a > 0:
         return None
     b = zero.mean * one.mean - square * covariance
     c = one.mean**2 - square * one.variance
     root = math.sqrt(max(b * b - a * c, 0.0))
-    return (b - root) / a, (b + root) / a
+    low, high = (b - root) / a, (b + root) / a
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
