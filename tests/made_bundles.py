@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from firstspin import bundle
+from firstspin.further_fields import with_further_fields
 from firstspin.models import registry
-from firstspin.records import Examples, Station, with_further_fields
+from firstspin.records import Examples, Station
 from firstspin.stations import Catalogue
 
 

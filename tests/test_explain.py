@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from made_bundles import pack
 
 from firstspin import explain
+from firstspin.further_fields import with_further_fields
 from firstspin.recommender import Recommender
-from firstspin.records import Registration, with_further_fields
+from firstspin.records import Registration
 
 ANSWERS = ("age", "gender", "country", "genres")
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from predictor_contract import every_kind_of_newcomer, people
 
 from firstspin.features import HAT, NUMBER, PICKED, Encoder, fit_encoder
-from firstspin.records import Registration, with_further_fields
+from firstspin.further_fields import with_further_fields
+from firstspin.records import Registration
 
 KNOWN = ("Hip Hop", "Jazz", "Rock")
 

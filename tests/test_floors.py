@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "tables", "parsing", "environment", "files", "lazily", "names", "sql"),
+    ("records", "tables", "parsing", "environment", "files", "lazily", "names", "sql", "further_fields"),
     (
         "sources",
         "sqlite_file",

@@ -250,5 +250,7 @@ def test_a_column_name_is_never_run_as_sql(tmp_path: Path) -> None:
     open_tables(data, workspace=tmp_path)
     made_tables.write(data, "registrations", (*made_tables.REGISTRATIONS, name), [(*GOOD, "x")])
     (tmp_path / "other").mkdir()
-    open_tables(data, workspace=tmp_path / "other", extra=(name,))
+    open_tables(data, workspace=tmp_path / "other")
+    with pytest.raises(InputError, match="further column"):
+        open_tables(data, workspace=tmp_path / "other", extra=(name,))
     assert not stolen.exists()

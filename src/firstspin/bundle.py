@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from firstspin import files
 from firstspin.features import QUESTIONS, Encoder
 from firstspin.files import printable
+from firstspin.further_fields import check_names, with_further_fields
 from firstspin.lazily import lazily
 from firstspin.models import scorers
 from firstspin.models.predictor import Predictor
-from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration, with_further_fields
+from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
 from firstspin.stations import Catalogue
 from firstspin.tables import COUNTRY, GENDER, NUMBER, TEXT
 
@@ -267,6 +268,7 @@ def _proof(path: Path) -> FileProof:
 
 
 def _parts(folder: Path, manifest: Manifest) -> tuple[Predictor, Predictor, Catalogue]:
+    check_names(tuple(manifest.extra))
     if unknown := sorted(set(manifest.extra.values()) - {NUMBER, TEXT}):
         raise InputError(f"a further field is {NUMBER} or {TEXT}, not {unknown[0][:20]!r}")
     encoder = Encoder.from_state(manifest.encoder)

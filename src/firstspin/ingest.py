@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from firstspin import tables
+from firstspin.further_fields import check_names
 from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError, Station, normal
 from firstspin.sources import ZONE, Source, connect, open_file, readable
 from firstspin.sql import identifier, literal
@@ -54,8 +55,7 @@ def open_tables(
 
     Raises BadRows with at most ten of them, one a line, and the count of the rest; InputError for what else is wrong.
     """
-    if twice := set(extra) & set(tables.REGISTRATION_COLUMNS):
-        raise InputError(f"--extra {sorted(twice)[0]}: this column is used anyway")
+    check_names(extra)
     connection = connect(workspace, threads)
     ignored: dict[str, int] = {}
     stations = _source(connection, data, tables.STATIONS)

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from firstspin.further_fields import with_further_fields
 from firstspin.ingest import Tables
-from firstspin.records import Census, Examples, InputError, LabelRule, Registration, with_further_fields
+from firstspin.records import Census, Examples, InputError, LabelRule, Registration
 from firstspin.sql import identifier
 from firstspin.tables import PLAYED, REGISTERED_AT, TOP_GENRE, USER_ID
 

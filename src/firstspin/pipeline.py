@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from firstspin.further_fields import check_names, with_further_fields
 from firstspin.lazily import lazily
-from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration, with_further_fields
+from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration
 from firstspin.tables import NUMBER
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ class Reading:
     skip_bad_rows: bool = False
     rule: LabelRule | None = None
     erased: erased.Erased | None = None
+
+    def __post_init__(self) -> None:
+        check_names(self.extra)
 
 
 @dataclass(frozen=True, slots=True)

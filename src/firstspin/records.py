@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import inf
@@ -190,14 +189,4 @@ def normal(text: str) -> str:
         text
         if text.isascii() and text == " ".join(text.split())
         else " ".join(unicodedata.normalize("NFKC", text).split())
-    )
-
-
-def with_further_fields(names: Sequence[str]) -> type[Registration]:
-    """The registration type of a service that asks more: each further field is text, a number, or not given."""
-    if not names:
-        return Registration
-    fields = [(name, Text | float | None, None) for name in names]
-    return msgspec.defstruct(  # type: ignore[return-value]
-        "Registration", fields, bases=(Registration,), frozen=True, kw_only=True, forbid_unknown_fields=True
     )

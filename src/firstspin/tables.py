@@ -25,6 +25,9 @@ PROBABILITIES: Final = "probabilities"
 MARKET: Final = "market"
 AVAILABLE: Final = "available"
 
+INSTANCES: Final = "instances"
+"""No column: the list of registrations of a request."""
+
 PICK_SEPARATOR: Final = "|"
 
 NUMBER: Final = "number"

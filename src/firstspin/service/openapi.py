@@ -9,9 +9,11 @@ import msgspec
 
 from firstspin.experiment.events import MAX_EVENTS, Result, SentEvent
 from firstspin.explain import Explanation
+from firstspin.further_fields import with_further_fields
 from firstspin.lazily import lazily
-from firstspin.records import MAX_TEXT, Recommendation, Registration, with_further_fields
-from firstspin.service.wire import INSTANCES, MOST_INSTANCES, SPELLINGS, Encoding
+from firstspin.records import MAX_TEXT, Recommendation, Registration
+from firstspin.service.wire import MOST_INSTANCES, SPELLINGS, Encoding
+from firstspin.tables import INSTANCES
 
 metadata = lazily("importlib.metadata")
 

@@ -18,12 +18,12 @@ from typing import Annotated, Final
 
 import msgspec
 
-from firstspin.records import MAX_TEXT, SHOWN_GENRES, InputError, Ranking, Registration, with_further_fields
-from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, NUMBER, PICK_SEPARATOR, USER_ID
+from firstspin.further_fields import with_further_fields
+from firstspin.records import MAX_TEXT, SHOWN_GENRES, Ranking, Registration
+from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, INSTANCES, NUMBER, PICK_SEPARATOR, USER_ID
 
 LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
 MOST_INSTANCES: Final = 10_000
-INSTANCES: Final = "instances"
 
 Body = bytes | bytearray
 
@@ -114,8 +114,6 @@ class Reader:
     ) -> None:
         self.extra = extra = dict(extra or {})
         self.most = most
-        if taken := sorted({INSTANCES, USER_ID} & set(extra)):
-            raise InputError(f"a further field can't be called {taken[0]!r}: requests use that name")
         asked = with_further_fields(tuple(extra))
         self._one = _with(asked, USER_ID, UserId) if of_users else asked
         self._of_users = of_users

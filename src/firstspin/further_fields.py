@@ -1,0 +1,63 @@
+"""Further fields: columns of the registrations that a service uses besides the four it always has.
+
+One rule says which names they may have, for `--extra` of every command, for bundles and for requests.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from firstspin import tables
+from firstspin.records import MAX_TEXT, InputError, Registration, Text, normal
+
+_USED: Final = frozenset(tables.REGISTRATION_COLUMNS)
+_IN_REQUESTS: Final = frozenset({tables.INSTANCES, tables.LISTENS})
+_IN_LABELS: Final = frozenset({tables.TOP_GENRE, tables.SECONDS, tables.PLAYED})
+
+
+def with_further_fields(names: Sequence[str]) -> type[Registration]:
+    """The registration type of a service that asks more: each further field is text, a number, or not given.
+
+    Raises InputError for a name that a further field can't have.
+    """
+    check_names(names)
+    if not names:
+        return Registration
+    fields = [(name, Text | float | None, None) for name in names]
+    return msgspec.defstruct(  # type: ignore[return-value]
+        "Registration", fields, bases=(Registration,), frozen=True, kw_only=True, forbid_unknown_fields=True
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise InputError for the first name that is taken, can't be a field of a request, or is there twice.
+
+    Case makes no difference: databases, and so the files that people join with ours, don't tell `Age` from `age`.
+    """
+    seen: set[str] = set()
+    for name in names:
+        folded = name.casefold()
+        if reason := "it is named twice" if folded in seen else _refused(name, folded):
+            shown = name if len(name) <= MAX_TEXT and name.isprintable() else f"{name[:80]!r}"
+            raise InputError(f"further column {shown}: {reason}")
+        seen.add(folded)
+
+
+def _refused(name: str, folded: str) -> str | None:
+    if folded in _USED:
+        return "this column is used anyway"
+    if folded in _IN_REQUESTS:
+        return "requests use this name; rename the column"
+    if folded in _IN_LABELS:
+        return "the labels have a column of this name; rename the column"
+    if len(name) > MAX_TEXT:
+        return f"its name is longer than {MAX_TEXT} characters; rename the column"
+    if not name.isidentifier() or name.startswith("_") or normal(name) != name:
+        return "a name is letters, digits and underscores and begins with a letter; rename the column"
+    if keyword.iskeyword(name):
+        return f"{name} is a word of Python; rename the column"
+    return None
