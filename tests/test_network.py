@@ -1,4 +1,4 @@
-"""A small feed-forward network: its slopes are those of its loss, and it learns what no sum of answers can."""
+"""A small feed-forward network: its gradients are those of its loss, and it learns what no sum of answers can."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from predictor_contract import KNOWN, PredictorContract, people
 
-from firstspin.models.network import Adam, first_layers, slopes
+from firstspin.models.network import Adam, first_layers, gradients
 from firstspin.models.registry import fit
 from firstspin.models.scorers import Network
 from firstspin.records import Registration
@@ -16,12 +16,12 @@ class TestNetwork(PredictorContract):
     name = "network"
 
 
-def test_the_slopes_are_those_of_the_loss() -> None:
+def test_the_gradients_are_those_of_the_loss() -> None:
     rng = np.random.default_rng(3)
     values = rng.integers(0, 2, (20, 5)).astype(np.float64)
     goal = rng.dirichlet(np.ones(3), 20)
     layers = [layer + rng.normal(size=layer.shape) for layer in first_layers(5, 4, np.zeros(3), rng)]
-    found = slopes(layers, values, goal, 0.7)  # type: ignore[arg-type]
+    found = gradients(layers, values, goal, 0.7)  # type: ignore[arg-type]
     for number, layer in enumerate(layers):
         for place in np.ndindex(layer.shape):
             around = []

@@ -78,11 +78,11 @@ def test_a_loss_is_taken_at_the_boldness_that_serves_best() -> None:
 
 
 def test_the_bundle_tells_what_tuning_chose() -> None:
-    tuned = (Tuned("logistic", logistic.Settings(penalty=9.0, softness=0.25), 31),)
+    tuned = (Tuned("logistic", logistic.Settings(penalty=9.0, soft_label_weight=0.25), 31),)
     examples = made_people.examples(80)
     usual = registry.fit("logistic", examples, known_genres=made_people.GENRES)
     found = registry.fit("logistic", examples, known_genres=made_people.GENRES, tuned=tuned)
-    assert found.made_of == "logistic tuned in 31 trials (penalty=9.0, softness=0.25)"
+    assert found.made_of == "logistic tuned in 31 trials (penalty=9.0, soft_label_weight=0.25)"
     assert not np.array_equal(found.scores(examples.registrations), usual.scores(examples.registrations))
     assert registry.fit("popularity", examples, known_genres=made_people.GENRES, tuned=tuned).made_of == ""
 

@@ -1,7 +1,7 @@
-"""LightGBM: many small trees, as many as help people they have not learned from.
+"""LightGBM: gradient-boosted trees of few leaves, early stopping on a hold-out.
 
-LightGBM's own multiclass objective knows one right genre a person. Ours is the same cross entropy to any division of
-the listening.
+LightGBM's multiclass objective takes one true class per row. The objective here is the same cross entropy with soft
+labels: any distribution of listening over the genres.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from firstspin.models.task import Indexes, Task, folds
 Objective = Callable[[Array, lightgbm.Dataset], tuple[Array, Array]]
 
 COLUMNS: Final = (NUMBER, CATEGORY, RANK, COUNT)
-FEW: Final = 60
-"""With fewer people no part can be kept aside to tell when to stop."""
+MIN_FOR_EARLY_STOPPING: Final = 60
+"""Below this number of users there is no hold-out for early stopping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """LightGBM's own words. `rounds`: the most; fewer where a part kept aside stops improving for `patience` rounds.
+    """LightGBM's parameters. `rounds`: the maximum; early stopping ends after `patience` rounds without improvement.
 
-    `softness` as for the logistic model.
+    `soft_label_weight` as for the logistic model.
     """
 
     num_leaves: int = 4
@@ -41,11 +41,11 @@ class Settings:
     feature_fraction: float = 0.5
     rounds: int = 400
     patience: int = 15
-    softness: float = 0.5
+    soft_label_weight: float = 0.5
 
 
 def boosting(task: Task) -> Scorer:
-    """Trees for everyone's listening: the number of rounds is learned from four fifths, the trees then from all."""
+    """Boosted trees: early stopping on one fifth finds the number of rounds, then all users are trained on."""
     columns = varied(task)
     if len(task.genres) < 2 or not len(columns):
         return overall(task)
@@ -55,25 +55,25 @@ def boosting(task: Task) -> Scorer:
 
 
 def settings_for(people: int) -> Settings:
-    """Longer steps where there are people enough to make up for them."""
+    """The default settings: a higher learning rate for many users."""
     return Settings() if people < 20_000 else Settings(num_leaves=8, learning_rate=0.2, min_data_in_leaf=50, patience=5)
 
 
 def varied(task: Task) -> Indexes:
-    """The columns for trees that tell at least two people apart; LightGBM refuses to learn from none."""
+    """(m,) the columns for trees that are not constant. LightGBM refuses to train on none."""
     columns = task.encoder.of_kind(*COLUMNS)
     differ = [len(np.unique(task.rows[:, column])) > 1 for column in columns]
-    kept: Indexes = columns[np.array(differ, dtype=bool)]
-    return kept
+    varying: Indexes = columns[np.array(differ, dtype=bool)]
+    return varying
 
 
-def words(task: Task, objective: Objective, least_people: int) -> dict[str, object]:
-    """What all our trees have in common, in LightGBM's words."""
+def parameters(task: Task, objective: Objective, min_data_in_leaf: int) -> dict[str, object]:
+    """The LightGBM parameters that boosting and forest share."""
     return {
         "objective": objective,
         "metric": "none",
         "num_class": len(task.genres),
-        "min_data_in_leaf": min(least_people, max(1, len(task) // 20)),
+        "min_data_in_leaf": min(min_data_in_leaf, max(1, len(task) // 20)),
         "min_data_in_bin": 1,
         "max_bin": 127,
         "seed": task.seed,
@@ -85,7 +85,7 @@ def words(task: Task, objective: Objective, least_people: int) -> dict[str, obje
 
 
 def rooted(columns: Indexes, booster: lightgbm.Booster, base: Array) -> Trees:
-    """The trees, their first k standing on `base` (k,): so LightGBM's text is the whole model."""
+    """The scorer of a booster; `base` (k,) is added to the leaves of the first k trees, so the text is complete."""
     for number, tree in enumerate(booster.dump_model(num_iteration=1)["tree_info"]):
         for leaf in range(tree["num_leaves"]):
             booster.set_leaf_output(number, leaf, booster.get_leaf_output(number, leaf) + base[number])
@@ -93,47 +93,47 @@ def rooted(columns: Indexes, booster: lightgbm.Booster, base: Array) -> Trees:
     return Trees.of(columns, text, tables(text))
 
 
-def soft_cross_entropy(goal: Array) -> Objective:
-    """Slope and curvature of the cross entropy to `goal` (n, k), the curvature times k / (k - 1) as LightGBM has it."""
-    k = goal.shape[1]
+def soft_cross_entropy(target: Array) -> Objective:
+    """Gradient and Hessian of the cross entropy to `target` (n, k); the Hessian times k / (k - 1), as in LightGBM."""
+    k = target.shape[1]
 
     def objective(scores: Array, _: lightgbm.Dataset) -> tuple[Array, Array]:
-        chances = probabilities(scores)
-        return chances - goal, k / (k - 1) * chances * (1.0 - chances)
+        p = probabilities(scores)
+        return p - target, k / (k - 1) * p * (1.0 - p)
 
     return objective
 
 
 def _rounds(task: Task, columns: Indexes, settings: Settings) -> int:
-    if len(task) < FEW:
+    if len(task) < MIN_FOR_EARLY_STOPPING:
         return min(20, settings.rounds)
     rest, part = next(folds(len(task), 5, task.seed))
-    found = _grown(task.take(rest), columns, settings, settings.rounds, watch=task.take(part))
-    return max(1, round(int(found.best_iteration) * 1.1))  # a little more for a little more people
+    booster = _grown(task.take(rest), columns, settings, settings.rounds, hold_out=task.take(part))
+    return max(1, round(int(booster.best_iteration) * 1.1))  # all users are a quarter more than trained this one
 
 
 def _grown(
-    task: Task, columns: Indexes, settings: Settings, rounds: int, watch: Task | None = None
+    task: Task, columns: Indexes, settings: Settings, rounds: int, hold_out: Task | None = None
 ) -> lightgbm.Booster:
-    """So many rounds of trees, from overall popularity on; fewer where those who `watch` gain nothing by more."""
+    """`rounds` rounds of trees, starting from overall popularity; fewer by early stopping on `hold_out`."""
     base = log_popularity(task)
     chosen = {
         "num_leaves": settings.num_leaves,
         "learning_rate": settings.learning_rate,
         "lambda_l2": settings.lambda_l2,
         "feature_fraction": settings.feature_fraction,
-    } | words(task, soft_cross_entropy(task.targets(settings.softness)), settings.min_data_in_leaf)
-    learned = _dataset(task, columns, base)
-    if watch is None:
-        return lightgbm.train(chosen, learned, rounds)
-    goal = watch.targets(settings.softness)
+    } | parameters(task, soft_cross_entropy(task.targets(settings.soft_label_weight)), settings.min_data_in_leaf)
+    train_set = _dataset(task, columns, base)
+    if hold_out is None:
+        return lightgbm.train(chosen, train_set, rounds)
+    target = hold_out.targets(settings.soft_label_weight)
 
     def loss(scores: Array, _: lightgbm.Dataset) -> tuple[str, float, bool]:
-        return "cross entropy", -float((goal * log_probabilities(scores)).sum(axis=1).mean()), False
+        return "cross entropy", -float((target * log_probabilities(scores)).sum(axis=1).mean()), False
 
     stop = lightgbm.early_stopping(settings.patience, verbose=False)
-    watching = [_dataset(watch, columns, base)]
-    return lightgbm.train(chosen, learned, rounds, valid_sets=watching, feval=loss, callbacks=[stop])
+    valid_sets = [_dataset(hold_out, columns, base)]
+    return lightgbm.train(chosen, train_set, rounds, valid_sets=valid_sets, feval=loss, callbacks=[stop])
 
 
 def _dataset(task: Task, columns: Indexes, base: Array) -> lightgbm.Dataset:

@@ -1,6 +1,7 @@
-"""What tuning has tried, kept in a file, so that a run that was cut off goes on from there.
+"""Finished tuning trials in one file, so that an interrupted run resumes.
 
-Not Optuna's journal: a kill leaves its lock and half a last line behind. This file is whole or not there.
+Optuna's journal is not used: a kill leaves its lock and half a last line behind. This file is whole or absent, which is
+what SageMaker's checkpoint sync to S3 needs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FILE: Final = "tuning.json"
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """A finished trial: settings and figures, nothing of any person. `losses` are its means after each part."""
+    """A finished trial: settings and scores, no personal data. `losses`: its mean log loss after each fold."""
 
     params: dict[str, int | float]
     state: Literal["COMPLETE", "PRUNED"]
@@ -30,40 +31,40 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What was tried of each model, in order, and on what."""
+    """The trials of each model, in order, and the fingerprint of the task they ran on."""
 
     fingerprint: str
     tried: dict[str, list[Tried]]
 
 
 def save(folder: Path, fingerprint: str, trials: Mapping[str, Sequence[FrozenTrial]]) -> None:
-    """Keep the finished trials of each model.
+    """Write the finished trials of each model.
 
     :raises OSError: if the folder can't be written to
     """
-    kept = Kept(fingerprint, {name: [_tried(trial) for trial in finished] for name, finished in trials.items()})
+    history = Kept(fingerprint, {name: [_tried(trial) for trial in finished] for name, finished in trials.items()})
     with written_beside(folder / FILE) as beside:
-        beside.write_bytes(msgspec.json.encode(kept))
+        beside.write_bytes(msgspec.json.encode(history))
 
 
 def load(
     folder: Path, fingerprint: str, distributions: Mapping[str, Mapping[str, BaseDistribution]]
 ) -> dict[str, list[FrozenTrial]]:
-    """The finished trials of each of these models; none where nothing was kept.
+    """The finished trials of each of these models; none where there is no file.
 
-    :raises ValueError: if what was kept is of another fingerprint, or is torn
+    :raises ValueError: if the file has another fingerprint, or is damaged
     :raises OSError: if it can't be read
     """
     if not (folder / FILE).exists():
         return {name: [] for name in distributions}
-    kept = msgspec.json.decode((folder / FILE).read_bytes(), type=Kept)
-    if kept.fingerprint != fingerprint or kept.tried.keys() != distributions.keys():
-        raise ValueError(f"{folder / FILE} is about something else")
-    return {name: [_trial(tried, sought) for tried in kept.tried[name]] for name, sought in distributions.items()}
+    history = msgspec.json.decode((folder / FILE).read_bytes(), type=Kept)
+    if history.fingerprint != fingerprint or history.tried.keys() != distributions.keys():
+        raise ValueError(f"{folder / FILE} holds the trials of another task")
+    return {name: [_trial(tried, ranges) for tried in history.tried[name]] for name, ranges in distributions.items()}
 
 
 def seconds(trial: FrozenTrial) -> float:
-    """How long a finished trial took."""
+    """Duration of a finished trial."""
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 

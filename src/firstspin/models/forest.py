@@ -1,8 +1,8 @@
-"""A random forest: deep trees, each grown on its own sample of the people, that vote with the shares they saw.
+"""A random forest (Breiman, Random forests, Machine Learning 45, 2001), grown by LightGBM.
 
-Breiman, Random forests, Machine Learning 45, 2001. LightGBM grows the trees, one a genre and sample, so they answer as
-fast as boosted ones. Its own forest mode adds up steps that overshoot where a genre is rare; ours adds up shares
-(docs/decisions/0010-a-forest-grown-by-lightgbm.md).
+Each round grows one tree per genre on a bootstrap share of the users; a leaf holds a mean of listening shares. So the
+bit rows that score boosted trees score the forest too. LightGBM's own forest mode sums Newton steps, which overshoot
+for rare genres (docs/decisions/0010-a-forest-grown-by-lightgbm.md).
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Final
 import lightgbm
 import numpy as np
 
-from firstspin.models.boosting import Objective, rooted, varied, words
+from firstspin.models.boosting import Objective, parameters, rooted, varied
 from firstspin.models.popularity import log_popularity, overall
 from firstspin.models.predictor import Array, Scorer
 from firstspin.models.scorers import Forest
 from firstspin.models.task import Task
 
 SAMPLE: Final = 0.632
-"""The share of people in a sample drawn with replacement; without it, it needs no weights."""
-BENEFIT_OF_DOUBT: Final = 0.02
-"""How much of its popularity a genre keeps where no tree has seen it, so that nothing is impossible."""
+"""Expected share of distinct users in a bootstrap sample; drawn without replacement it needs no weights."""
+SMOOTHING: Final = 0.02
+"""Share of its overall popularity added to every genre, so that no probability is zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`trees` a genre, each of `num_leaves` with `min_data_in_leaf` people or more.
+    """`trees` per genre, each with at most `num_leaves` leaves of at least `min_data_in_leaf` users.
 
-    Every split looks at a share of the columns, `columns_a_split`. `softness` as for the logistic model.
+    `columns_a_split`: share of the columns that each split considers. `soft_label_weight` as for the logistic model.
     """
 
     trees: int = 100
     num_leaves: int = 64
     min_data_in_leaf: int = 10
     columns_a_split: float = 0.4
-    softness: float = 0.5
+    soft_label_weight: float = 0.5
 
 
 def forest(task: Task) -> Scorer:
-    """The mean of what the trees say of each genre's share."""
+    """The mean over the trees of each genre's listening share."""
     columns = varied(task)
     if len(task.genres) < 2 or not len(columns):
         return overall(task)
@@ -53,24 +53,24 @@ def forest(task: Task) -> Scorer:
         "bagging_fraction": SAMPLE,
         "learning_rate": 1.0 / settings.trees,
         "min_sum_hessian_in_leaf": 0.0,
-    } | words(task, squared_error(task.targets(settings.softness), popularity), settings.min_data_in_leaf)
-    grown = lightgbm.train(chosen, lightgbm.Dataset(task.rows[:, columns], task.tops), settings.trees)
-    return Forest(rooted(columns, grown, popularity), BENEFIT_OF_DOUBT * popularity)
+    } | parameters(task, squared_error(task.targets(settings.soft_label_weight), popularity), settings.min_data_in_leaf)
+    booster = lightgbm.train(chosen, lightgbm.Dataset(task.rows[:, columns], task.tops), settings.trees)
+    return Forest(rooted(columns, booster, popularity), SMOOTHING * popularity)
 
 
 def settings_for(people: int) -> Settings:
-    """Of many people, more in each leaf: fewer trees then say the same."""
+    """The default settings: fewer trees with larger leaves for many users."""
     return Settings() if people < 20_000 else Settings(trees=50, min_data_in_leaf=50)
 
 
-def squared_error(goal: Array, start: Array) -> Objective:
-    """Slope and curvature of half the squared distance to `goal` (n, k) at `start` (k,), whatever was grown before.
+def squared_error(target: Array, start: Array) -> Objective:
+    """Gradient and Hessian of half the squared error to `target` (n, k) at `start` (k,), the same in every round.
 
-    So every leaf holds the mean of `goal - start` of its people, and splits are those of least variance (Gini).
+    A leaf then holds the mean of `target - start` of its users, and splits minimise the variance (Gini).
     """
-    slope, curvature = start - goal, np.ones_like(goal)
+    gradient, hessian = start - target, np.ones_like(target)
 
     def objective(_scores: Array, _: lightgbm.Dataset) -> tuple[Array, Array]:
-        return slope, curvature
+        return gradient, hessian
 
     return objective

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on what was picked, in which order, and who picked it."""
+"""Multinomial logistic regression on picks, their order, and demographics, trained on soft labels."""
 
 from __future__ import annotations
 
@@ -21,44 +21,48 @@ COLUMNS: Final = (HAT, MISSING, CATEGORY, PICKED, RANK)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`penalty`: how strongly weights are pulled to zero. `softness`: 0 learns the top genre alone, 1 the shares."""
+    """`penalty`: L2 penalty. `soft_label_weight`: 0 trains on the top genre alone, 1 on the listening shares alone."""
 
     penalty: float = 4.0
-    softness: float = 0.5
+    soft_label_weight: float = 0.5
 
 
 def logistic(task: Task) -> Linear:
-    """The weights under which people's top genres, and the shares of their listening, are most likely."""
+    """The linear scorer with minimal penalised cross entropy to the soft labels."""
     settings = task.chosen(Settings) or Settings()
     columns = task.encoder.of_kind(*COLUMNS)
-    goal = task.targets(settings.softness)
-    weights, bias = fit_weights(task.rows[:, columns], goal, settings.penalty, log_popularity(task))
+    target = task.targets(settings.soft_label_weight)
+    weights, bias = fit_weights(task.rows[:, columns], target, settings.penalty, log_popularity(task))
     return Linear(columns, weights, bias)
 
 
-def fit_weights(values: Array, goal: Array, penalty: float, start: Array) -> tuple[Array, Array]:
-    """The weights (m, k) and bias (k,) with the least `cross_entropy`, from bias `start` on."""
+def fit_weights(values: Array, target: Array, penalty: float, start: Array) -> tuple[Array, Array]:
+    """The weights (m, k) and bias (k,) that minimise `cross_entropy`, by L-BFGS from bias `start`."""
     first = np.concatenate([np.zeros(values.shape[1] * len(start)), start])
-    found = minimize(
-        cross_entropy(values, goal, penalty), first, jac=True, method="L-BFGS-B", options={"maxiter": 300, "ftol": 1e-6}
+    solution = minimize(
+        cross_entropy(values, target, penalty),
+        first,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 300, "ftol": 1e-6},
     )
-    return found.x[: -len(start)].reshape(-1, len(start)).copy(), found.x[-len(start) :].copy()
+    return solution.x[: -len(start)].reshape(-1, len(start)).copy(), solution.x[-len(start) :].copy()
 
 
-def cross_entropy(values: Array, goal: Array, penalty: float) -> Callable[[Array], tuple[float, Array]]:
-    """Flat weights and bias -> cross entropy to `goal` (n, k) plus penalty/2 x sum of squared weights, and its slope.
+def cross_entropy(values: Array, target: Array, penalty: float) -> Callable[[Array], tuple[float, Array]]:
+    """Flat weights and bias -> cross entropy to `target` (n, k) plus penalty/2 x squared weights, and its gradient.
 
-    The products run on a sparse matrix, which adds in one fixed order: the same weights however many threads there are.
+    The products use a sparse matrix, which adds in one fixed order, so the result does not depend on the threads.
     """
     sparse = csr_array(values)
     across = csr_array(sparse.T)
-    k = goal.shape[1]
+    k = target.shape[1]
 
     def loss(flat: Array) -> tuple[float, Array]:
         weights, bias = flat[:-k].reshape(-1, k), flat[-k:]
         logs = log_probabilities(sparse @ weights + bias)
-        excess = np.exp(logs) - goal
-        value = penalty / 2 * (weights * weights).sum() - (goal * logs).sum()
+        excess = np.exp(logs) - target
+        value = penalty / 2 * (weights * weights).sum() - (target * logs).sum()
         return float(value), np.concatenate([(across @ excess + penalty * weights).ravel(), excess.sum(axis=0)])
 
     return loss

@@ -1,4 +1,4 @@
-"""The business rule and its plainer relatives: what anyone would do without a model."""
+"""The business rule and the other baselines: what a service does without a model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from firstspin.segments import AGE_EDGES
 from firstspin.tables import AGE, GENDER
 
 PSEUDOCOUNT: Final = 0.5
-MOST_LIFT: Final = 12.0
+MAX_LIFT: Final = 12.0
 CELL_STRENGTH: Final = 20.0
 
 
 def popularity(task: Task) -> Rule:
-    """The picks, ordered by overall popularity, then the most popular rest."""
+    """The business rule: the picks by overall popularity, then the most popular rest."""
     return _with_lift(Rule(log_popularity(task), pick_columns(task), 0.0), task)
 
 
@@ -37,39 +37,39 @@ def overall(task: Task) -> Rule:
 
 
 def age_gender(task: Task) -> Cells:
-    """What is popular in an age band and gender; a cell of few people leans on overall popularity."""
-    told = task.encoder.questions
-    age = [i for i in task.encoder.of_kind(NUMBER) if told[i] == AGE]
-    genders = np.array([i for i in task.encoder.of_kind(CATEGORY) if told[i] == GENDER], dtype=np.int64)
+    """Popularity within age band and gender, shrunk towards overall popularity in small cells."""
+    questions = task.encoder.questions
+    age = [i for i in task.encoder.of_kind(NUMBER) if questions[i] == AGE]
+    genders = np.array([i for i in task.encoder.of_kind(CATEGORY) if questions[i] == GENDER], dtype=np.int64)
     edges = np.array(AGE_EDGES, dtype=np.float64)
     k = len(task.genres)
     cells = Cells(age[0] if age else -1, edges, genders, np.zeros((len(edges) + 2, len(genders) + 1, k)))
     counts = np.zeros(cells.table.shape)
     np.add.at(counts, (*cells.places(task.rows), task.tops), 1.0)
-    leaning = counts + CELL_STRENGTH * np.exp(log_popularity(task))
-    return replace(cells, table=np.log(leaning / leaning.sum(axis=2, keepdims=True)))
+    shrunk = counts + CELL_STRENGTH * np.exp(log_popularity(task))
+    return replace(cells, table=np.log(shrunk / shrunk.sum(axis=2, keepdims=True)))
 
 
 def log_popularity(task: Task) -> Array:
-    """(k,) log of the share of people whose top genre it is; half a person more each, so that nothing is impossible."""
+    """(k,) log of the share of users with each top genre, with a pseudocount of 0.5."""
     counts = np.bincount(task.tops, minlength=len(task.genres)) + PSEUDOCOUNT
     logs: Array = np.log(counts / counts.sum())
     return logs
 
 
 def pick_columns(task: Task) -> Indexes:
-    """(k,) the column that tells whether a genre was picked, -1 where there is none."""
+    """(k,) the column that is 1 where a genre was picked, -1 where there is none."""
     where = {task.encoder.columns[i]: i for i in task.encoder.of_kind(PICKED)}
     return np.array([where.get(f"picked={genre}", -1) for genre in task.genres], dtype=np.int64)
 
 
 def _with_lift(rule: Rule, task: Task) -> Rule:
-    """The rule's order stays; its probabilities say how often picks come true."""
+    """The rule with its pick lift calibrated: the order stays, the probabilities minimise log loss."""
 
     def lifted(lift: float) -> Rule:
         return Rule(rule.log_popularity, rule.columns, lift, rule.only_one)
 
     best = minimize_scalar(
-        lambda lift: log_loss(lifted(lift).scores(task.rows), task.tops), bounds=(0.0, MOST_LIFT), method="bounded"
+        lambda lift: log_loss(lifted(lift).scores(task.rows), task.tops), bounds=(0.0, MAX_LIFT), method="bounded"
     )
     return lifted(float(best.x))

@@ -1,4 +1,4 @@
-"""What a model learns from: encoded rows and what these people then played."""
+"""The training task: encoded registrations and what these users listened to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Settings = TypeVar("Settings")
 
 
 def silent(step: str, done: float) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What tuning chose for the model of this name, after so many trials."""
+    """The settings that tuning chose for the model of this name, after `trials` trials."""
 
     name: str
     settings: Any
@@ -36,10 +36,10 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """n people as rows (n, c), their top genre `tops` (n,) and listening `shares` (n, k), and how to learn from it.
+    """n users as `rows` (n, c), their top genre `tops` (n,) and listening `shares` (n, k).
 
-    `tuned` holds the settings that tuning chose, each of its model's own type. `progress` is told the name of a step
-    and how much of it is done, from 0 to 1.
+    `tuned` holds the settings that tuning chose, each of its model's own type. `progress` receives the name of a step
+    and the fraction done, from 0 to 1.
     """
 
     encoder: Encoder
@@ -55,22 +55,22 @@ class Task:
         return len(self.rows)
 
     def take(self, which: Indexes) -> Task:
-        """The same task for the people at these positions only."""
+        """The task of the users at these positions."""
         return replace(self, rows=self.rows[which], tops=self.tops[which], shares=self.shares[which])
 
     def chosen(self, kind: type[Settings]) -> Settings | None:
         """The settings of this type that tuning chose, if it did."""
         return next((tuned.settings for tuned in self.tuned if isinstance(tuned.settings, kind)), None)
 
-    def targets(self, softness: float) -> Array:
-        """(n, k) what to predict: between the top genre alone (softness 0) and the shares of all listening (1)."""
-        soft = softness * self.shares
-        soft[np.arange(len(self)), self.tops] += 1.0 - softness
+    def targets(self, soft_label_weight: float) -> Array:
+        """(n, k) soft labels: weight 0 is the top genre alone, weight 1 the listening shares. Rows sum to 1."""
+        soft = soft_label_weight * self.shares
+        soft[np.arange(len(self)), self.tops] += 1.0 - soft_label_weight
         return soft
 
 
 def folds(n: int, k: int, seed: int) -> Iterator[tuple[Indexes, Indexes]]:
-    """(rest, part) for each of k parts of a shuffle of n people."""
+    """(train, hold-out) positions of each of k folds of n users, shuffled."""
     parts = np.array_split(np.random.default_rng(seed).permutation(n), k)
     for part in parts:
         rest = np.ones(n, dtype=bool)
@@ -79,11 +79,11 @@ def folds(n: int, k: int, seed: int) -> Iterator[tuple[Indexes, Indexes]]:
 
 
 def log_losses(scores: Array, tops: Indexes) -> Array:
-    """(n,) minus the log of the probability given to the genre that it was."""
+    """(n,) -log(probability of the true genre)."""
     losses: Array = -np.take_along_axis(log_probabilities(scores), tops[:, None], axis=1)[:, 0]
     return losses
 
 
 def log_loss(scores: Array, tops: Indexes) -> float:
-    """The mean of `log_losses`."""
+    """Mean of `log_losses`."""
     return float(log_losses(scores, tops).mean())

@@ -1,6 +1,6 @@
-"""Settings found by trying: Optuna proposes, people kept aside judge, and a hopeless trial ends early.
+"""Hyperparameter search: Optuna's TPE sampler with median pruning, scored by cross-validated log loss.
 
-The models of a team take turns, so that one number of trials says what was done, and the same number does it again.
+The models of an ensemble are tuned in turn, so that the number of trials alone determines the result.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from firstspin.models.predictor import Array, Scorer
 from firstspin.models.task import Indexes, Task, Tuned, folds, log_loss
 from firstspin.records import InputError
 
-PARTS: Final = 3
-MOST_PEOPLE: Final = 40_000
-"""Settings are told apart on so many; of more, these are drawn."""
+FOLDS: Final = 3
+MAX_USERS: Final = 40_000
+"""Trials run on a random sample of at most this many users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """How a model is trained, what it does untuned, and between which values each setting is sought."""
+    """A search space: the training function, the default settings for n users, and each setting's range."""
 
     train: Callable[[Task], Scorer]
     usual: Callable[[int], Any]
@@ -41,7 +41,7 @@ SPACES: Final[Mapping[str, Space]] = {
     "logistic": Space(
         logistic.logistic,
         lambda _people: logistic.Settings(),
-        {"penalty": (0.5, 200.0), "softness": (0.0, 1.0)},
+        {"penalty": (0.5, 200.0), "soft_label_weight": (0.0, 1.0)},
     ),
     "forest": Space(
         forest.forest,
@@ -50,7 +50,7 @@ SPACES: Final[Mapping[str, Space]] = {
             "num_leaves": (8, 64),
             "min_data_in_leaf": (3, 200),
             "columns_a_split": (0.1, 1.0),
-            "softness": (0.0, 1.0),
+            "soft_label_weight": (0.0, 1.0),
         },
     ),
     "network": Space(
@@ -61,7 +61,7 @@ SPACES: Final[Mapping[str, Space]] = {
             "epochs": (5, 80),
             "learning_rate": (0.001, 0.02),
             "penalty": (1.0, 200.0),
-            "softness": (0.0, 1.0),
+            "soft_label_weight": (0.0, 1.0),
         },
     ),
     "lightgbm": Space(
@@ -73,7 +73,7 @@ SPACES: Final[Mapping[str, Space]] = {
             "min_data_in_leaf": (3, 200),
             "lambda_l2": (0.1, 100.0),
             "feature_fraction": (0.2, 1.0),
-            "softness": (0.0, 1.0),
+            "soft_label_weight": (0.0, 1.0),
         },
     ),
 }
@@ -82,12 +82,12 @@ SPACES: Final[Mapping[str, Space]] = {
 def tune(
     name: str, task: Task, minutes: float | None, trials: int | None, checkpoints: Path | None = None
 ) -> tuple[Tuned, ...]:
-    """The best settings found for this model, or for each of `auto`'s, the usual ones among those tried.
+    """The best settings of this model, or of each model of `auto`. The first trial has the default settings.
 
-    It ends after so many `trials`, or before one that would end after so many `minutes`, judged by the longest so far;
-    the first is always made. The same task and number of trials give the same settings, to the last bit; how many there
-    are in a time is the machine's affair. The folder `checkpoints` keeps what was tried: a run that was cut off and
-    goes on finds what it would have found, and the minutes it has used are used.
+    The search ends after `trials` trials, or before one that would end after `minutes`, judged by the longest so far.
+    The same task and number of trials give the same settings, to the last bit; how many fit in a time depends on the
+    machine. With the folder `checkpoints` an interrupted run resumes: it finds what an uninterrupted run finds, and
+    the minutes it has used count.
 
     :raises InputError: if the model has no settings
     :raises OSError: if the folder can't be written to
@@ -96,14 +96,14 @@ def tune(
     if not names:
         raise InputError(f"{name} has nothing to tune; auto, {', '.join(SPACES)} have")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    few = task.take(np.sort(np.random.default_rng(task.seed).permutation(len(task))[:MOST_PEOPLE]))
+    few = task.take(np.sort(np.random.default_rng(task.seed).permutation(len(task))[:MAX_USERS]))
     told = _fingerprint(names, few)
     studies = _studies(names, few, trials or None, checkpoints, told)
     budget, most = 60.0 * minutes if minutes else inf, trials or inf
     rounds = _rounds(studies)
     while (made := len(rounds)) < most and (not made or sum(rounds) + max(rounds) <= budget):
         for one, study in studies.items():
-            if len(_trials(study)) > made:  # a run was cut off within this round, after this model's turn
+            if len(_trials(study)) > made:  # the run was interrupted within this round, after this model's trial
                 continue
             _try(study, SPACES[one], few)
             if checkpoints:
@@ -118,30 +118,32 @@ def tune(
 
 
 def best_loss(scores: Array, tops: Indexes) -> float:
-    """The log loss of these scores when they are as bold as serves them best (a temperature; Guo et al., ICML 2017)."""
-    found = minimize_scalar(lambda bold: log_loss(scores * np.exp(bold), tops), bounds=(-2.0, 2.0), method="bounded")
-    return float(found.fun)
+    """The log loss of these scores at the best temperature (Guo et al., On calibration, ICML 2017)."""
+    solution = minimize_scalar(
+        lambda log_scale: log_loss(scores * np.exp(log_scale), tops), bounds=(-2.0, 2.0), method="bounded"
+    )
+    return float(solution.fun)
 
 
 def _studies(
     names: Sequence[str], task: Task, most: int | None, checkpoints: Path | None, fingerprint: str
 ) -> dict[str, optuna.Study]:
-    """A study of each model, with what was tried of it before; what was tried on something else is left aside."""
+    """A study per model, with its earlier trials; trials of another task are ignored."""
     studies = {one: optuna.create_study(pruner=optuna.pruners.MedianPruner()) for one in names}
     if not checkpoints:
         return studies
     try:
         kept = checkpoint.load(checkpoints, fingerprint, {one: _distributions(SPACES[one]) for one in names})
     except (OSError, ValueError):
-        task.progress(f"tuning, starting anew: what {checkpoints} keeps is not of this tuning, or can't be read", 0.0)
+        task.progress(f"tuning, starting anew: the trials in {checkpoints} are of another task or unreadable", 0.0)
         return studies
     for one, study in studies.items():
-        study.add_trials(kept[one][:most])  # as many trials find the same, whatever was tried beyond them
+        study.add_trials(kept[one][:most])  # N trials give the same result, whatever was tried beyond them
     return studies
 
 
 def _fingerprint(names: Sequence[str], task: Task) -> str:
-    """Another one for other people, another seed, other models or ranges; no person can be told from it."""
+    """SHA-256 of the task, the seed, the models and their ranges; it reveals nothing about a user."""
     spaces = [(one, SPACES[one].usual(len(task)), SPACES[one].ranges) for one in names]
     told = hashlib.sha256(repr((task.seed, task.encoder.columns, task.genres, spaces)).encode())
     for figures in (task.rows, task.tops, task.shares):
@@ -150,9 +152,9 @@ def _fingerprint(names: Sequence[str], task: Task) -> str:
 
 
 def _try(study: optuna.Study, space: Space, task: Task) -> None:
-    """One more trial, a function of the task and the trials before it alone; the first is of the usual settings."""
+    """One more trial: a function of the task and the earlier trials alone. The first has the default settings."""
     number = len(_trials(study))
-    # a sampler that lasted would carry on its random state, and a run that is cut off loses that
+    # a new sampler per trial: the random state of a lasting one would be lost with an interrupted run
     seed = int(np.random.default_rng((task.seed, number)).integers(2**32))
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     if not number:
@@ -161,7 +163,7 @@ def _try(study: optuna.Study, space: Space, task: Task) -> None:
     trial = study.ask(_distributions(space))
     tried = replace(task, tuned=(Tuned("", _settings(space, trial.params, len(task)), 0),))
     losses: list[float] = []
-    for rest, part in folds(len(task), PARTS, task.seed):
+    for rest, part in folds(len(task), FOLDS, task.seed):
         scores = space.train(tried.take(rest)).scores(task.rows[part])
         losses.append(best_loss(scores, task.tops[part]))
         trial.report(float(np.mean(losses)), len(losses))
@@ -176,14 +178,14 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def _distribution(low: float, high: float) -> BaseDistribution:
-    """Between which values a setting is sought; one that is never zero by its order of magnitude."""
+    """The distribution of a setting: log-uniform where the range excludes zero."""
     if isinstance(low, int):
         return IntDistribution(low, high, log=True)
     return FloatDistribution(low, high, log=low > 0)
 
 
 def _settings(space: Space, params: Mapping[str, int | float], people: int) -> object:
-    """What a trial proposes, in few digits."""
+    """The settings of a trial, rounded to four digits."""
     found = {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in params.items()}
     return replace(space.usual(people), **found)
 
@@ -193,5 +195,5 @@ def _trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _rounds(studies: Mapping[str, optuna.Study]) -> list[float]:
-    """The seconds that each round took in which every model had its turn."""
+    """Seconds of each round in which every model had its trial."""
     return [sum(map(checkpoint.seconds, turns)) for turns in zip(*map(_trials, studies.values()), strict=False)]
