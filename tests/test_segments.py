@@ -20,7 +20,7 @@ def asked(registrations: list[Registration], days_apart: int = 1) -> Examples:
 
 
 def sizes(examples: Examples, by: str) -> dict[str, int]:
-    return {group.name: len(group.members) for group in segments.groups(examples) if group.by == by}
+    return {group.name: len(group.members) for group in segments.cohorts(examples) if group.by == by}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_months_become_years_where_there_are_many() -> None:
 
 
 def test_what_nobody_told_makes_no_groups() -> None:
-    assert {group.by for group in segments.groups(asked([Registration()] * 60))} == {"month"}
+    assert {group.by for group in segments.cohorts(asked([Registration()] * 60))} == {"month"}
 
 
 @given(
@@ -78,5 +78,5 @@ def test_what_nobody_told_makes_no_groups() -> None:
 def test_no_person_is_in_two_groups_of_a_kind(told: list[tuple[int | None, str | None]]) -> None:
     examples = asked([Registration(age=age, gender=gender) for age, gender in told])
     for by in ("age", "gender", "picks", "month"):
-        members = [member for group in segments.groups(examples) if group.by == by for member in group.members]
+        members = [member for group in segments.cohorts(examples) if group.by == by for member in group.members]
         assert len(members) == len(set(members))

@@ -1,4 +1,4 @@
-"""Predictors x examples -> outcomes: what each model answers people it has not seen."""
+"""Cross-validation: what each model answers held-out users."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one model answered n people it had not seen.
+    """One model's answers for n held-out users.
 
-    `position` (n,): where the true genre stood, from 0, or -1 if not ranked · `chance` (n,): what it was given ·
-    `shown` (n, 5): the first five, as positions in `Examples.genres` · `first_chance` (n,): the chance of the first.
+    `position` (n,): rank of the true genre from 0, or -1 if not ranked · `chance` (n,): its probability ·
+    `shown` (n, 5): the first five, as positions in `Examples.genres` · `first_chance` (n,): probability of the first.
     """
 
     position: NDArray[np.int64]
@@ -35,21 +35,23 @@ class Outcome:
     first_chance: Array
 
 
-# ---------------------------------------------------------------------------- who learns, who is asked
+# ------------------------------------------------------------------------------------------ the splits
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Positions of those a model learns from and of those it is then asked about."""
+    """Positions of the training users (`learn`) and of the hold-out (`ask`)."""
 
     learn: NDArray[np.int64]
     ask: NDArray[np.int64]
 
 
 def folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
-    """Everyone is asked once, by a model that learned from the other k - 1 parts.
+    """k folds, stratified by top genre: every user is held out once.
 
-    `tops` (n,): the parts hold each top genre alike, so that no figure hangs on which part the rare genres fell into.
+    `tops` (n,): top genres. Stratified folds keep the figures independent of where the rare genres fall.
+
+    Raises InputError for a k that is not from 2 to n.
     """
     people = len(tops)
     if not 2 <= k <= people:
@@ -60,9 +62,11 @@ def folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
 
 
 def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
-    """Learn from those whose label was known at that moment, ask those who registered from then on.
+    """Train on users whose label was known at `at`, hold out the users who registered from then on.
 
-    People between (registered before, label known only later) are left out: at that moment nobody knew their label.
+    Users in between (registered before, label known only later) are left out: at that moment their label was unknown.
+
+    Raises InputError where either side is empty.
     """
     moment = np.datetime64(at, "s")
     known = examples.registered_at + np.timedelta64(label_days, "D") <= moment
@@ -76,11 +80,11 @@ def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
 
 
 def asked(examples: Examples, splits: Sequence[Split]) -> Examples:
-    """Those who are asked, in the order in which `outcomes` has them."""
+    """The held-out users, in the order of `outcomes`."""
     return examples.take(np.concatenate([split.ask for split in splits]))
 
 
-# ---------------------------------------------------------------------------------------- the outcomes
+# ----------------------------------------------------------------------------------------- the answers
 
 
 def outcomes(
@@ -91,10 +95,10 @@ def outcomes(
     progress: Progress,
     at_once: int = AT_ONCE,
 ) -> dict[str, Outcome]:
-    """What each model answers those it is asked about, in the order of the splits.
+    """Every model's answers for the held-out users, in the order of the splits.
 
-    `at_once` models are trained side by side: threads suffice, as numpy, SciPy and LightGBM let go of the interpreter
-    while they work, and each training has a seed of its own, so the outcomes are the same however many there are.
+    `at_once` models are trained in parallel, in threads: numpy, SciPy and LightGBM release the interpreter lock. Each
+    training has a seed of its own, so the answers do not depend on `at_once`.
     """
     jobs = [(split, name) for split in splits for name in names]
     done: list[str] = []
@@ -111,13 +115,13 @@ def outcomes(
     try:
         found = list(pool.map(run, jobs))
     finally:
-        pool.shutdown(cancel_futures=True)  # one failed, or somebody lost patience: what has not begun never does
+        pool.shutdown(cancel_futures=True)  # after a failure or Ctrl-C the remaining jobs are dropped
     progress("done", 1.0)
     return {name: joined(found[i :: len(names)]) for i, name in enumerate(names)}
 
 
 def answer(predictor: Predictor, ask: Examples) -> Outcome:
-    """What a trained model answers these people."""
+    """A trained model's answers for these users."""
     found = [_answer(predictor, part) for part in _batches(ask)]
     return joined(found)
 
@@ -149,7 +153,7 @@ def _answer(predictor: Predictor, ask: Examples) -> Outcome:
 
 
 def joined(parts: Sequence[Outcome]) -> Outcome:
-    """The outcomes of parts of the people, one after the other."""
+    """The answers of several parts as one."""
     return Outcome(
         np.concatenate([part.position for part in parts]),
         np.concatenate([part.chance for part in parts]),

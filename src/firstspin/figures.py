@@ -1,7 +1,6 @@
-"""A figure is a mean with its 95% interval; figures drawn together can be subtracted and divided by person.
+"""Means with 95% percentile bootstrap intervals, and paired differences and ratios of them.
 
-Intervals are percentile bootstraps: the people are drawn again, and one draw serves all columns, so that differences
-are paired. Figures are kept to six decimals.
+All means of one call share the resamples, so differences are paired by user. Figures have six decimals.
 """
 
 from __future__ import annotations
@@ -31,28 +30,31 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """How much better than a baseline, as a difference and as a share of the baseline, paired by person."""
+    """Lift over a baseline, absolute and relative to the baseline, paired by user."""
 
     difference: Figure
     relative: Figure
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A mean, and what it was each time the people were drawn again."""
+class Resampled:
+    """A mean, and its value in each bootstrap resample (resamples,)."""
 
     mean: float
-    again: Array
+    resamples: Array
 
     def figure(self) -> Figure:
-        return figure(self.mean, self.again)
+        """The mean with its interval."""
+        return figure(self.mean, self.resamples)
 
-    def over(self, other: Drawn) -> Lift:
-        return Lift(figure(self.mean - other.mean, self.again - other.again), _less_one(self.share_of(other)))
+    def over(self, other: Resampled) -> Lift:
+        """The lift over a baseline of the same resamples."""
+        return Lift(figure(self.mean - other.mean, self.resamples - other.resamples), _less_one(self.share_of(other)))
 
-    def share_of(self, other: Drawn) -> Figure:
-        """This as a part of another, not defined where the other is zero."""
-        shares = np.divide(self.again, other.again, out=np.full_like(self.again, np.nan), where=other.again != 0)
+    def share_of(self, other: Resampled) -> Figure:
+        """The ratio to another mean of the same resamples; NaN where the other is zero."""
+        undefined = np.full_like(self.resamples, np.nan)
+        shares = np.divide(self.resamples, other.resamples, out=undefined, where=other.resamples != 0)
         return figure(self.mean / other.mean if other.mean else float("nan"), shares)
 
 
@@ -60,14 +62,14 @@ def _less_one(share: Figure) -> Figure:
     return Figure(round(share.value - 1, 6), round(share.low - 1, 6), round(share.high - 1, 6))
 
 
-def draw(values: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Drawn]:
-    """Means of values (n,) by name, drawn again together."""
+def resample(values: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Resampled]:
+    """Paired bootstrap means of `values` (n,) by name."""
     table = np.stack(list(values.values()), axis=1)
-    drawn = metrics.paired_bootstrap(table, RESAMPLES, rng)
-    return {name: Drawn(float(table[:, i].mean()), drawn[:, i]) for i, name in enumerate(values)}
+    means = metrics.paired_bootstrap(table, RESAMPLES, rng)
+    return {name: Resampled(float(table[:, i].mean()), means[:, i]) for i, name in enumerate(values)}
 
 
-def figure(value: float, drawn: Array) -> Figure:
-    """A mean with the interval of what it was when people were drawn again."""
-    low, high = metrics.interval(drawn)
+def figure(value: float, resamples: Array) -> Figure:
+    """A mean with its percentile interval."""
+    low, high = metrics.interval(resamples)
     return Figure(round(float(value), 6), round(low, 6), round(high, 6))

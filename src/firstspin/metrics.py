@@ -1,4 +1,4 @@
-"""How good a ranking was for one person: functions of where the true genre stood and the chance it got."""
+"""Ranking and calibration metrics per user: functions of the rank of the true genre and its probability."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
-LEAST_CHANCE = 1e-6
-"""What log loss charges a genre the model doesn't know: a floor, so that one surprise is costly but not infinite."""
+MIN_PROBABILITY = 1e-6
+"""Floor of a probability in log loss, for genres the model does not know."""
 
 AT_ONCE = 4_000_000
-"""How many numbers the bootstrap holds at a time."""
+"""Numbers that the bootstrap holds in memory at a time."""
 
 
 def hit(positions: Positions, k: int) -> Array:
-    """(n,) 1 where the true genre stands among the first k. `positions` (n,) counts from 0; a genre not ranked is -1.
+    """(n,) 1 where the true genre is among the first k. `positions` (n,): rank from 0, or -1 for a genre not ranked.
 
     >>> hit(np.array([0, 2, 3, -1]), 3).tolist()
     [1.0, 1.0, 0.0, 0.0]
@@ -25,7 +25,7 @@ def hit(positions: Positions, k: int) -> Array:
 
 
 def ndcg(positions: Positions, k: int) -> Array:
-    """(n,) normalised discounted gain with one relevant genre: 1 / log2(position + 2) in the first k, else 0.
+    """(n,) normalised discounted cumulative gain of one relevant genre: 1 / log2(position + 2) in the first k, or 0.
 
     Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, ACM TOIS 20(4), 2002.
 
@@ -36,56 +36,58 @@ def ndcg(positions: Positions, k: int) -> Array:
     return within / np.log2(np.where(within > 0, positions, 0) + 2.0)
 
 
-def log_loss(chances: Array) -> Array:
-    """(n,) -log of the chance (n,) given to the true genre, floored at LEAST_CHANCE.
+def log_loss(p: Array) -> Array:
+    """(n,) -log of the probability (n,) of the true genre, floored at MIN_PROBABILITY.
 
     >>> log_loss(np.array([1.0, 0.5])).round(3).tolist()
     [-0.0, 0.693]
     """
-    return -np.log(np.maximum(chances, LEAST_CHANCE))
+    return -np.log(np.maximum(p, MIN_PROBABILITY))
 
 
-def calibration(chances: Array, hits: Array, bins: int = 10) -> list[dict[str, float]]:
-    """Reliability: people sorted by the chance (n,) they were given into bins of equal size; per bin the mean chance,
-    the share of hits with its 95% Wilson interval, and the count. Perfect probabilities have both means equal.
+def calibration(p: Array, hits: Array, bins: int = 10) -> list[dict[str, float]]:
+    """Reliability diagram: users in bins of equal size by their probability `p` (n,).
+
+    Per bin: the mean probability (`chance`), the share of hits with its 95% Wilson interval, and the count. Perfectly
+    calibrated probabilities have both means equal.
     """
-    found = []
-    for part in _equal_parts(chances, bins):
+    diagram = []
+    for part in _equal_parts(p, bins):
         low, high = wilson(float(hits[part].sum()), len(part))
-        found.append(
+        diagram.append(
             {
-                "chance": float(chances[part].mean()),
+                "chance": float(p[part].mean()),
                 "hit_rate": float(hits[part].mean()),
                 "low": low,
                 "high": high,
                 "people": len(part),
             }
         )
-    return found
+    return diagram
 
 
-def expected_calibration_error(chances: Array, hits: Array, bins: int = 10) -> float:
-    """Mean distance between the chance given and the share of hits, over equal bins (Naeini et al., AAAI 2015)."""
-    return sum(abs(float((chances[part] - hits[part]).sum())) for part in _equal_parts(chances, bins)) / len(chances)
+def expected_calibration_error(p: Array, hits: Array, bins: int = 10) -> float:
+    """Mean distance between probability and share of hits, over bins of equal size (Naeini et al., AAAI 2015)."""
+    return sum(abs(float((p[part] - hits[part]).sum())) for part in _equal_parts(p, bins)) / len(p)
 
 
 def calibration_error_by_luck(
-    chances: Array, rng: np.random.Generator, bins: int = 10, draws: int = 200
+    p: Array, rng: np.random.Generator, bins: int = 10, draws: int = 200
 ) -> tuple[float, float]:
-    """The 95% range of `expected_calibration_error` that perfect probabilities would show on so many people.
+    """The 95% range of `expected_calibration_error` under perfect calibration, simulated for a sample of this size.
 
-    The error is never negative, so a sample always shows some; an error inside this range is luck.
+    The error is never negative, so any sample shows some; an error inside this range is sampling noise.
     """
-    parts = _equal_parts(chances, bins)
+    parts = _equal_parts(p, bins)
     errors = np.zeros(draws)
     for i in range(draws):
-        excess = chances - (rng.random(len(chances)) < chances)
-        errors[i] = sum(abs(float(excess[part].sum())) for part in parts) / len(chances)
+        excess = p - (rng.random(len(p)) < p)
+        errors[i] = sum(abs(float(excess[part].sum())) for part in parts) / len(p)
     return interval(errors)
 
 
 def wilson(hits: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of a share (Wilson, Probable inference, JASA 22, 1927): within 0 and 1 even for few people.
+    """The 95% interval of a share (Wilson, Probable inference, JASA 22, 1927): within 0 and 1 even for small n.
 
     >>> [round(end, 3) for end in wilson(0, 10)]
     [0.0, 0.278]
@@ -96,17 +98,17 @@ def wilson(hits: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _equal_parts(chances: Array, bins: int) -> list[NDArray[np.int64]]:
-    """Positions, ascending by chance, in bins of equal size."""
-    ascending = np.argsort(chances, kind="stable")
+def _equal_parts(p: Array, bins: int) -> list[NDArray[np.int64]]:
+    """Positions, ascending by probability, in bins of equal size."""
+    ascending = np.argsort(p, kind="stable")
     return [part for part in np.array_split(ascending, bins) if len(part)]
 
 
 def paired_bootstrap(values: Array, resamples: int, rng: np.random.Generator, at_once: int = AT_ONCE) -> Array:
-    """(resamples, m) means of the columns of `values` (n, m) when the n people are drawn again with replacement.
+    """(resamples, m) means of the columns of `values` (n, m) over bootstrap resamples of the n users.
 
-    One draw serves all columns, so differences between columns are paired (Efron and Tibshirani, An Introduction to the
-    Bootstrap, 1993, chapter 8). Memory: about `at_once` numbers beside `values`.
+    All columns share the resamples, so differences between columns are paired (Efron and Tibshirani, An Introduction to
+    the Bootstrap, 1993, chapter 8). Memory: about `at_once` numbers beside `values`.
     """
     n = len(values)
     means = np.empty((resamples, values.shape[1]))
@@ -121,7 +123,7 @@ def paired_bootstrap(values: Array, resamples: int, rng: np.random.Generator, at
 
 
 def interval(resampled: Array, confidence: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of resampled figures; figures that are not finite (a lift over nothing) are left out."""
+    """The percentile interval of resampled figures; figures that are not finite (a lift over zero) are left out."""
     finite = resampled[np.isfinite(resampled)]
     if not len(finite):
         return (float("nan"), float("nan"))

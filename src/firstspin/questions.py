@@ -1,7 +1,7 @@
-"""What does a question buy? Hits lost when it isn't asked, answers that change, and gaps between groups.
+"""Ablation: the value of each registration question, answers that change, and gaps between cohorts.
 
-A question's worth is measured twice: by training without it, which says what hit@3 would be had it never been asked;
-and by changing one answer of a trained model, which says how often that answer decides what a newcomer is shown.
+A question is measured twice: by training without it (hit@3 lost), and by withholding or swapping single answers of a
+trained model (how often the first three genres change).
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from numpy.typing import NDArray
 
 from firstspin import metrics
 from firstspin.evaluate import Outcome, Progress, Split, answer, asked, joined
-from firstspin.figures import Drawn, Figure, draw
+from firstspin.figures import Figure, Resampled, resample
 from firstspin.models.predictor import Predictor
 from firstspin.records import Examples, Registration
-from firstspin.segments import OTHER, Group, groups
+from firstspin.segments import OTHER, Cohort, cohorts
 from firstspin.tables import AGE, GENDER
 
 Array = NDArray[np.float64]
 FitWithout = Callable[[Examples, tuple[str, ...]], Predictor]
-"""Train on these people as if these questions had not been asked."""
+"""Train on these users without the answers to these questions."""
 
 DEMOGRAPHICS: Final = (AGE, GENDER)
 FIRST: Final = 3
-LEAST_IN_GAP: Final = 50
+MIN_IN_GAP: Final = 50
 GAPS: Final = ("picks", "age", "gender", "country")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question's worth. `answered`: how many of those asked answered it.
+    """The value of one question. `answered`: held-out users who answered it.
 
-    `lost`: hit@3 of the model that knows the answer minus that of one trained without the question, over everyone.
-    `withheld`, `changed`: of those who answered, the share who'd be shown another set of three genres had they not
-    answered, or had they given the answer of someone else drawn at random among those who answered differently.
+    `lost`: hit@3 of the full model minus that of one trained without the question, over all held-out users.
+    `withheld`, `changed`: of the users who answered, the share whose set of first three genres changes when the answer
+    is withheld, or replaced by a different answer drawn from the other users.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The distance in hit@3 between the groups a model serves best and worst, of those with 50 people or more.
+    """The difference in hit@3 between the best and the worst cohort of at least 50 users.
 
-    With many small groups some distance is chance: the interval is that of the two groups as found.
+    Of many cohorts some difference is noise: the interval is that of these two cohorts, not corrected for selection.
     """
 
     by: str
@@ -63,7 +63,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What questions buy: for `model`, and for the same model without any demographics (age, gender)."""
+    """The ablation study of `model`, and of the same model without demographics (age, gender)."""
 
     model: str
     people: int
@@ -84,7 +84,7 @@ def study(
     seed: int,
     progress: Progress,
 ) -> Study:
-    """Train with all questions, without each, and without demographics; ask those left out of training."""
+    """Train with all questions, without each, and without demographics; score the hold-out of each split."""
     rng = np.random.default_rng(seed)
     names = answered(examples, questions)
     parts = [
@@ -95,47 +95,48 @@ def study(
     full = joined([part.full for part in parts])
     bare = joined([part.bare for part in parts])
     without = {name: joined([part.without[name] for part in parts]) for name in names}
-    drawn = draw({"": _hits(full), "bare": _hits(bare)} | {f"-{q}": _hits(found) for q, found in without.items()}, rng)
+    hits = {"": _hits(full), "bare": _hits(bare)} | {f"-{q}": _hits(answers) for q, answers in without.items()}
+    resampled = resample(hits, rng)
 
     def worth(name: str) -> Question:
         told = np.array([given(registration, name) for registration in everyone.registrations])
         withheld, changed = (
             np.concatenate([getattr(part, way)[name] for part in parts]) for way in ("withheld", "changed")
         )
-        lost = drawn[""].over(drawn[f"-{name}"]).difference
+        lost = resampled[""].over(resampled[f"-{name}"]).difference
         return Question(name, int(told.sum()), lost, _share(withheld, rng), _share(changed, rng))
 
     return Study(
         model=model,
         people=len(everyone),
-        full=drawn[""].figure(),
+        full=resampled[""].figure(),
         questions=[worth(name) for name in names],
-        no_demographics=drawn["bare"].figure(),
-        demographics_lost=drawn[""].over(drawn["bare"]).difference,
+        no_demographics=resampled["bare"].figure(),
+        demographics_lost=resampled[""].over(resampled["bare"]).difference,
         gaps=list(_gaps(everyone, full, rng)),
         gaps_without_demographics=list(_gaps(everyone, bare, rng)),
     )
 
 
 def answered(examples: Examples, questions: Sequence[str]) -> list[str]:
-    """The questions that at least one person answered."""
+    """The questions that at least one user answered."""
     return [name for name in questions if any(given(told, name) for told in examples.registrations)]
 
 
 def given(registration: Registration, question: str) -> bool:
-    """Whether this question was answered."""
+    """Whether this question is answered."""
     return getattr(registration, question) not in (None, ())
 
 
 def withhold(registration: Registration, *questions: str) -> Registration:
-    """The same person, had they not answered these questions."""
+    """The registration without the answers to these questions."""
     return msgspec.structs.replace(registration, **{name: () if name == "genres" else None for name in questions})
 
 
 def with_anothers_answer(
     registrations: Sequence[Registration], question: str, rng: np.random.Generator
 ) -> list[Registration]:
-    """Each with the answer of someone else who answered differently; as they are where nobody did."""
+    """Each registration with a different answer drawn from the others; unchanged where all answers are equal."""
     pool: list[Hashable] = [getattr(registration, question) for registration in registrations]
     if len(set(pool)) < 2:
         return list(registrations)
@@ -153,7 +154,7 @@ def _another(pool: Sequence[Hashable], own: Hashable, rng: np.random.Generator) 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One split: what the models answered, and whether (1, 0) the first three change, for those who answered."""
+    """One split: the models' hold-out answers, and whether (1, 0) the first three change, of the users who answered."""
 
     full: Outcome
     bare: Outcome
@@ -188,7 +189,7 @@ class _Part:
 def _changes(
     predictor: Predictor, ask: Examples, full: Outcome, question: str, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """For those who answered: whether the set of the first three changes without the answer, and with another's."""
+    """Of the users who answered: whether the first three change without the answer, and with another one."""
     told = np.flatnonzero([given(registration, question) for registration in ask.registrations])
     if not len(told):
         return np.empty(0), np.empty(0)
@@ -204,7 +205,7 @@ def _changes(
 
 
 def _first(outcome: Outcome) -> NDArray[np.int64]:
-    """(n, 3) what is shown first, in no order."""
+    """(n, 3) the first three genres as a set: sorted."""
     return np.sort(outcome.shown[:, :FIRST], axis=1)
 
 
@@ -213,24 +214,24 @@ def _hits(outcome: Outcome) -> Array:
 
 
 def _share(values: Array, rng: np.random.Generator) -> Figure:
-    """A share, not defined where nobody answered."""
-    return draw({"": values}, rng)[""].figure() if len(values) else Figure(float("nan"), float("nan"), float("nan"))
+    """The mean of `values`; NaN where there are none."""
+    return resample({"": values}, rng)[""].figure() if len(values) else Figure(float("nan"), float("nan"), float("nan"))
 
 
 def _gaps(everyone: Examples, outcome: Outcome, rng: np.random.Generator) -> Iterator[Gap]:
     hits = _hits(outcome)
-    big = [group for group in groups(everyone) if len(group.members) >= LEAST_IN_GAP and group.name != OTHER]
+    big = [one for one in cohorts(everyone) if len(one.members) >= MIN_IN_GAP and one.name != OTHER]
     for by in GAPS:
-        these = [group for group in big if group.by == by]
+        these = [one for one in big if one.by == by]
         if len(these) < 2:
             continue
-        best, worst = (choose(these, key=lambda group: hits[group.members].mean()) for choose in (max, min))
-        distance = _drawn(hits, best, rng).over(_drawn(hits, worst, rng)).difference
+        best, worst = (choose(these, key=lambda one: hits[one.members].mean()) for choose in (max, min))
+        distance = _resampled(hits, best, rng).over(_resampled(hits, worst, rng)).difference
         yield Gap(by, best.name, worst.name, distance)
 
 
-def _drawn(hits: Array, group: Group, rng: np.random.Generator) -> Drawn:
-    return draw({"": hits[group.members]}, rng)[""]
+def _resampled(hits: Array, cohort: Cohort, rng: np.random.Generator) -> Resampled:
+    return resample({"": hits[cohort.members]}, rng)[""]
 
 
 def _within(progress: Progress, part: int, parts: int) -> Progress:

@@ -1,4 +1,4 @@
-"""Outcomes -> scorecard: every figure with its 95% interval, and every model paired with what it must beat."""
+"""Hold-out answers -> scorecard: every metric with its 95% interval, every model's paired lift over the baselines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from firstspin import metrics
 from firstspin.evaluate import Outcome
-from firstspin.figures import Figure, Lift, draw
+from firstspin.figures import Figure, Lift, resample
 from firstspin.questions import Study
 from firstspin.records import Examples, InputError
-from firstspin.segments import groups
+from firstspin.segments import cohorts
 from firstspin.truth import Truth
 
 Array = NDArray[np.float64]
@@ -24,8 +24,8 @@ Array = NDArray[np.float64]
 OVERALL: Final = "overall"
 RULE: Final = "popularity"
 BASELINES: Final = (OVERALL, "single_pick", RULE, "age_gender")
-"""What a model must beat: the most popular for everyone, the most popular single pick, all picks by popularity (the
-business rule), and what is popular in an age band and gender."""
+"""Overall popularity, the most popular single pick, all picks by popularity (the business rule), and popularity within
+age band and gender."""
 
 HEADLINE: Final = "hit@3"
 METRICS: Final[Mapping[str, Callable[[Outcome], Array]]] = {
@@ -39,7 +39,7 @@ METRICS: Final[Mapping[str, Callable[[Outcome], Array]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """hit@3 among the people of one group: of every model, and the lift of the best one over each baseline."""
+    """hit@3 within one cohort: of every model, and the lift of the best one over each baseline."""
 
     by: str
     name: str
@@ -50,10 +50,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Whether the chance given to the first genre comes true as often as it says.
+    """Calibration of the probability of the first genre.
 
-    `bins` are of equal size, see `metrics.calibration`. `error` is the expected calibration error, and `luck` the 95%
-    range it would have if the probabilities were perfect. `excess` is the mean chance given minus the share of hits.
+    `bins` are of equal size, see `metrics.calibration`. `error` is the expected calibration error, and `luck` its 95%
+    range under perfect calibration. `excess` is the mean probability minus the share of hits: above zero the model is
+    over-confident.
     """
 
     bins: list[dict[str, float]]
@@ -64,7 +65,7 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`counts[i][j]`: people whose top genre was genre i and who were shown genre j first; the last j is any other."""
+    """`counts[i][j]`: users with top genre i whose first genre shown is j; the last j is any other genre."""
 
     model: str
     genres: tuple[str, ...]
@@ -73,7 +74,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """hit@3 under the truth of a make-believe service: what the best possible reaches, and each model's part of it."""
+    """Expected hit@3 under a simulation's truth: Bayes-optimal (`best`), each model's, and its fraction of that."""
 
     best: Figure
     expected: dict[str, Figure]
@@ -82,10 +83,10 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """All figures of an evaluation, as the terminal shows and scorecard.json keeps them.
+    """All figures of an evaluation, as in the terminal and in scorecard.json.
 
-    `best` is the model that was asked about, or the one with the highest hit@3 that is no baseline; `data` has the
-    census of the users.
+    `best` is the model named by the caller, or else the one with the highest hit@3 that is not a baseline; `data` has
+    the census of the users.
     """
 
     protocol: dict[str, object]
@@ -101,11 +102,11 @@ class Scorecard:
     questions: Study | None = None
 
     def state(self) -> dict[str, object]:
-        """As JSON keeps it."""
+        """The scorecard as JSON types."""
         return asdict(self)
 
     def headline(self) -> dict[str, object]:
-        """What a bundle carries: the figures and lifts alone."""
+        """The part that a bundle carries: figures and lifts."""
         state = asdict(self)
         return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts")}
 
@@ -122,7 +123,7 @@ def read_scorecard(path: Path) -> Scorecard:
 
 
 def _with_nan(kept: Any) -> Any:
-    """JSON has null for a figure that is not defined."""
+    """null in a figure means undefined: NaN."""
     if isinstance(kept, dict):
         undefined = kept.keys() == {"value", "low", "high"}
         return {name: float("nan") if undefined and of is None else _with_nan(of) for name, of in kept.items()}
@@ -140,9 +141,9 @@ def score(
     baselines: Sequence[str] = BASELINES,
     about: str = "",
 ) -> Scorecard:
-    """Everything there is to say about what these models (`found`) answered these people, row by row the same.
+    """The scorecard of hold-out answers `found` by model, each row a user of `asked`.
 
-    What is said of one model alone is said `about` this one, or else about the best.
+    Cohort lifts and confusion are those of the model `about`, or else of the best.
     """
     rng = np.random.default_rng(seed)
     against = [name for name in baselines if name in found]
@@ -170,14 +171,14 @@ def _best(figures: Mapping[str, Mapping[str, Figure]], baselines: Sequence[str])
 def _ladder(
     found: Mapping[str, Outcome], baselines: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, dict[str, Figure]], dict[str, dict[str, dict[str, Lift]]]]:
-    """Each model's figures, and its lift over each baseline."""
+    """Each model's metrics, and its lift over each baseline."""
     values = {f"{name} {metric}": of(outcome) for name, outcome in found.items() for metric, of in METRICS.items()}
-    drawn = draw(values, rng)
+    resampled = resample(values, rng)
 
     def over(name: str, baseline: str) -> dict[str, Lift]:
-        return {metric: drawn[f"{name} {metric}"].over(drawn[f"{baseline} {metric}"]) for metric in METRICS}
+        return {metric: resampled[f"{name} {metric}"].over(resampled[f"{baseline} {metric}"]) for metric in METRICS}
 
-    figures = {name: {metric: drawn[f"{name} {metric}"].figure() for metric in METRICS} for name in found}
+    figures = {name: {metric: resampled[f"{name} {metric}"].figure() for metric in METRICS} for name in found}
     return figures, {name: {other: over(name, other) for other in baselines if other != name} for name in found}
 
 
@@ -186,18 +187,18 @@ def _segments(
 ) -> list[Segment]:
     hits = {name: METRICS[HEADLINE](outcome) for name, outcome in found.items()}
     segments = []
-    for group in groups(asked):
-        drawn = draw({name: values[group.members] for name, values in hits.items()}, rng)
-        lifts = {other: drawn[best].over(drawn[other]) for other in baselines if other != best}
-        figures = {name: mean.figure() for name, mean in drawn.items()}
-        segments.append(Segment(group.by, group.name, len(group.members), figures, lifts))
+    for cohort in cohorts(asked):
+        means = resample({name: values[cohort.members] for name, values in hits.items()}, rng)
+        lifts = {other: means[best].over(means[other]) for other in baselines if other != best}
+        figures = {name: mean.figure() for name, mean in means.items()}
+        segments.append(Segment(cohort.by, cohort.name, len(cohort.members), figures, lifts))
     return segments
 
 
 def _reliability(found: Mapping[str, Outcome], rng: np.random.Generator) -> dict[str, Reliability]:
     chances = {name: outcome.first_chance for name, outcome in found.items()}
     hits = {name: metrics.hit(outcome.position, 1) for name, outcome in found.items()}
-    excess = draw({name: chances[name] - hits[name] for name in found}, rng)  # one draw for all: it costs the most
+    excess = resample({name: chances[name] - hits[name] for name in found}, rng)  # shared: the most expensive step
     return {name: _reliability_of(chances[name], hits[name], excess[name].figure(), rng) for name in found}
 
 
@@ -221,10 +222,10 @@ def _confusion(model: str, outcome: Outcome, asked: Examples) -> Confusion:
 
 def _ceiling(found: Mapping[str, Outcome], genres: Sequence[str], truth: Truth, rng: np.random.Generator) -> Ceiling:
     expected = {name: truth.expected_hits(genres, outcome.shown[:, :3]) for name, outcome in found.items()}
-    drawn = draw({"": truth.best_hits(3)} | expected, rng)
-    best = drawn.pop("")
+    means = resample({"": truth.best_hits(3)} | expected, rng)
+    best = means.pop("")
     return Ceiling(
         best=best.figure(),
-        expected={name: mean.figure() for name, mean in drawn.items()},
-        share={name: mean.share_of(best) for name, mean in drawn.items()},
+        expected={name: mean.figure() for name, mean in means.items()},
+        share={name: mean.share_of(best) for name, mean in means.items()},
     )

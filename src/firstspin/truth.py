@@ -1,4 +1,4 @@
-"""The truth of a make-believe service: P(top genre | registration) of everyone, so that a score has a known ceiling."""
+"""The ground truth of a simulated service: P(top genre | registration) of every user, hence the Bayes-optimal hit@k."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TRUTH: Final = "truth.npz"
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """`chances` (n, k): the true chance that each of `genres` becomes a person's top genre."""
+    """`chances` (n, k): the true probability that each of `genres` becomes a user's top genre."""
 
     genres: tuple[str, ...]
     chances: NDArray[np.float64]
 
     def expected_hits(self, genres: Sequence[str], shown: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n,) the chance that one of those shown is the one; `shown` (n, s) are positions in `genres`, -1 for none."""
+        """(n,) probability that the top genre is shown; `shown` (n, s): positions in `genres`, -1 for none."""
         index = {genre: i for i, genre in enumerate(self.genres)}
         column = np.array([*(index.get(genre, len(self.genres)) for genre in genres), len(self.genres)])
         with_none = np.pad(self.chances, ((0, 0), (0, 1)))
@@ -32,15 +32,15 @@ class Truth:
         return hits
 
     def best_hits(self, k: int) -> NDArray[np.float64]:
-        """(n,) the chance of a hit for who knows the truth and shows the k likeliest."""
+        """(n,) hit@k of the Bayes-optimal ranking: the sum of the k largest true probabilities."""
         best: NDArray[np.float64] = np.partition(self.chances, -k, axis=1)[:, -k:].sum(axis=1)
         return best
 
 
 def read_truth(data: Path, user_ids: Sequence[str]) -> Truth | None:
-    """The truth for these people, in their order; None where the tables come from the real world.
+    """The truth of these users, in their order; None for tables without a truth file, as of a real service.
 
-    Raises InputError when the file can't be read or does not know one of them.
+    Raises InputError when the file can't be read or lacks one of the users.
     """
     path = data / TRUTH
     if not path.is_file():
@@ -49,7 +49,7 @@ def read_truth(data: Path, user_ids: Sequence[str]) -> Truth | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             known, genres, chances = kept["user_id"], kept["genres"], kept["p"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as problem:
-        raise InputError(f"{path}: this is not the truth of a make-believe service ({problem})") from problem
+        raise InputError(f"{path}: this is not the truth of a simulated service ({problem})") from problem
     row = {user: i for i, user in enumerate(known.tolist())}
     rows = [row.get(user, -1) for user in user_ids]
     if -1 in rows:

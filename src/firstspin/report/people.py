@@ -17,7 +17,7 @@ from firstspin.report.patterns import (
     listening_by_gender,
     picked_and_played,
 )
-from firstspin.segments import MOST_MONTHS
+from firstspin.segments import MAX_MONTHS
 
 BARS: Final = 12
 MOST_CELLS: Final = 24
@@ -71,7 +71,7 @@ def _timeline(material: Material) -> Picture:
 
 
 def _arrivals(examples: Examples) -> Picture:
-    unit = "M" if len(np.unique(examples.registered_at.astype("datetime64[M]"))) <= MOST_MONTHS else "Y"
+    unit = "M" if len(np.unique(examples.registered_at.astype("datetime64[M]"))) <= MAX_MONTHS else "Y"
     when, count = np.unique(examples.registered_at.astype(f"datetime64[{unit}]"), return_counts=True)
     rows: list[charts.Row] = [{"when": str(moment), "people": int(n)} for moment, n in zip(when, count, strict=True)]
     busiest = int(count.argmax())
