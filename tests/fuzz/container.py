@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from firstspin.cli import container
 from fuzz import commands, values
@@ -29,7 +34,8 @@ GOOD = {
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Check]:  # noqa: ARG001
-    yield check
+    with patch.object(os, "_exit", sys.exit):  # what waits for SIGTERM ends its thread with it instead of the process
+        yield check
 
 
 def check(made: Input) -> str:
@@ -39,12 +45,16 @@ def check(made: Input) -> str:
     content = _content(made)
     made.note("hyperparameters", content)
     (config / "hyperparameters.json").write_bytes(content)
+    threads = set(threading.enumerate())
     done = commands.called(made, lambda: container.train(base))
     if done.status != 1:
         raise Broken(f"status {done.status}: there is nothing to learn from")
     reason = (base / "output" / "failure").read_text(encoding="utf-8")
     if not reason.strip() or reason[:1000].strip() not in done.err or "this is our mistake" in reason:
         raise Broken(f"output/failure says {reason!r}")
+    for waiting in set(threading.enumerate()) - threads:
+        signal.pthread_kill(waiting.ident or 0, signal.SIGTERM)
+        waiting.join()
     return "tables" if "training" in reason else "refused"
 
 

@@ -140,7 +140,7 @@ def _shuffled(made: Input, table: Table) -> Table:
     return replace(
         table,
         columns=tuple(table.columns[i] for i in order),
-        rows=tuple(tuple(row[i] for i in order) for row in table.rows),
+        rows=tuple(tuple(row[i] for i in order if i < len(row)) for row in table.rows),
     )
 
 
