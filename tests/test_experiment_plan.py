@@ -170,6 +170,13 @@ def test_the_plan_says_what_it_needs() -> None:
         ({"coverage": 1.5}, "coverage"),
         ({"days": 0}, "days 0"),
         ({"alpha": 0.7}, "alpha"),
+        ({"alpha": 5e-324}, "alpha"),
+        ({"days": 10**13}, "days 10000000000000"),
+        ({"starts_on": date(9999, 12, 31)}, "starts_on 9999-12-31"),
+        ({"starts_on": date(1, 1, 1)}, "starts_on 0001-01-01"),
+        ({"registrations_a_day": 10**400}, "registrations_a_day 10000"),
+        ({"minimum_effect": 1e-300}, "minimum_effect 1e-300"),
+        ({"arms": {"rule": 1e308, "model": 1e308}}, "arm 'rule': a weight"),
     ],
 )
 def test_a_plan_that_can_not_be_carried_out_is_refused(tmp_path: Path, fields: dict[str, object], words: str) -> None:

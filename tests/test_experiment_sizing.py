@@ -78,3 +78,11 @@ def test_the_curves_rise_with_the_days_and_with_the_effect() -> None:
         assert powers == sorted(powers)
     (planned,) = (point.power for point in found.by_effect if point.effect == 0.087)
     assert planned == found.power_at_days == next(point.power for point in found.by_days if point.days == 10)
+
+
+@pytest.mark.parametrize(("baseline", "effect"), [(0.6, 0.5), (0.9, 0.1), (0.05, 15.0)])
+def test_no_lift_of_a_rate_leads_beyond_all_users(baseline: float, effect: float) -> None:
+    arms = {"rule": 1.0, "model": 1.0}
+    found = sizing(Design(baseline), effect, "rule", arms, users_a_day=100, days=14)
+    assert effect in (point.effect for point in found.by_effect)
+    assert all(baseline * (1 + point.effect) < 1 for point in found.by_effect)

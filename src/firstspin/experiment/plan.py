@@ -24,6 +24,22 @@ from firstspin.records import InputError
 DAYS: Final = 14
 HASH: Final = "hash"
 
+_TINY, _LARGE = 1e-9, 1e12
+_LIMITS: Final[dict[str, tuple[float, float]]] = {
+    "baseline": (_TINY, _LARGE),
+    "minimum_effect": (1e-6, 1e6),
+    "deviation": (_TINY, _LARGE),
+    "registrations_a_day": (1, 10**9),
+    "coverage": (_TINY, 1),
+    "alpha": (_TINY, 0.5),
+    "power": (0.01, 0.999999),
+    "days": (1, 365),
+    "click_within_hours": (1, 24 * 365),
+    "listen_within_days": (1, 365),
+}
+"""From and to, both included: wide enough for every experiment, and the arithmetic of sizing stays finite."""
+
+_FIRST, _LAST = date(2000, 1, 1), date(9000, 1, 1)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
 
 
@@ -103,6 +119,12 @@ def checked_plan(plan: Plan) -> Plan:
     """The plan, if it can be carried out. Raises InputError."""
     if not _NAME.fullmatch(plan.name):
         raise InputError(f"name {plan.name!r}: an experiment's name is small letters, digits and hyphens, 60 at most")
+    for field, (low, high) in _LIMITS.items():
+        value = getattr(plan, field)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{field} {value!r:.40} is out of range: it is from {low:,} to {high:,}")
+    if not _FIRST <= plan.starts_on <= _LAST:
+        raise InputError(f"starts_on {plan.starts_on} is out of range: it is from {_FIRST} to {_LAST}")
     checked_rules(plan_rules(plan), list(plan.arms))
     plan_split(plan)
     primary = plan.metrics[0]
@@ -110,20 +132,8 @@ def checked_plan(plan: Plan) -> Plan:
         raise InputError(f"{primary.column}: a plan says whether its metrics are binary, continuous or a ratio")
     if (primary.kind == "binary") != (plan.deviation is None):
         raise InputError(f"{primary.column}: a deviation is given for every primary metric but a binary one")
-    limits = {
-        "baseline": (plan.baseline, 1.0 if primary.kind == "binary" else float("inf")),
-        "minimum_effect": (plan.minimum_effect, float("inf")),
-        "registrations_a_day": (plan.registrations_a_day, float("inf")),
-        "deviation": (1.0 if plan.deviation is None else plan.deviation, float("inf")),
-        "coverage": (plan.coverage, 1.0000001),
-        "power": (plan.power, 1.0),
-        "days": (plan.days, 366),
-        "click_within_hours": (plan.click_within_hours, 24 * 366),
-        "listen_within_days": (plan.listen_within_days, 366),
-    }
-    for field, (value, below) in limits.items():
-        if not 0 < value < below:
-            raise InputError(f"{field} {value!r} is out of range")
+    if primary.kind == "binary" and plan.baseline >= 1:
+        raise InputError(f"baseline {plan.baseline!r} is out of range: the mean of a binary metric is below 1")
     if primary.kind == "binary" and plan.baseline * (1 + plan.minimum_effect) >= 1:
         raise InputError(f"minimum_effect {plan.minimum_effect!r}: the baseline would be lifted to 100% or more")
     return plan

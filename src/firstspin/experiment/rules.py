@@ -128,8 +128,8 @@ def percentile(metric: Metric) -> float | None:
 
 def checked_weights(weights: dict[str, float]) -> dict[str, float]:
     for arm, weight in weights.items():
-        if not (math.isfinite(weight) and weight > 0):
-            raise InputError(f"arm {arm!r}: a weight is a number above 0, not {weight!r}")
+        if not 1e-9 <= weight <= 1e9:
+            raise InputError(f"arm {arm!r}: a weight is a number above 0, from 1e-9 to 1e9, not {weight!r}")
     return weights
 
 

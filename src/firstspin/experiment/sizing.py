@@ -45,7 +45,7 @@ class Sizing(msgspec.Struct, frozen=True):
     """What a plan needs and what its days can find.
 
     `users` by arm and `days_needed` find the effect with the power asked for; `weeks_needed` rounds up to whole weeks.
-    `by_days` shows tests planned for other lengths, `by_effect` other lifts after the planned days.
+    `by_days` shows tests planned for other lengths, `by_effect` other lifts that are possible, after the planned days.
     """
 
     users: dict[str, int]
@@ -76,6 +76,10 @@ def sizing(
     total = users_needed(design, effect, ratio=smallest / shares[control], days=days) / shares[control]
     days_needed = math.ceil(total / users_a_day)
 
+    lifts = [effect * times for times in EFFECTS]
+    if design.deviation is None:
+        lifts = [lift for lift in lifts if design.baseline * (1 + lift) < 1]  # a rate ends at 100%
+
     def point(days: int, effect: float) -> Point:
         n = users_a_day * days
         found = power(design, effect, n * shares[control], ratio=smallest / shares[control], days=days)
@@ -87,7 +91,7 @@ def sizing(
         weeks_needed=math.ceil(days_needed / WEEK),
         power_at_days=point(days, effect).power,
         by_days=tuple(point(d, effect) for d in sorted({days, *range(WEEK, WEEK * CURVE_WEEKS + 1, WEEK)})),
-        by_effect=tuple(point(days, effect * times) for times in EFFECTS),
+        by_effect=tuple(point(days, lift) for lift in lifts),
     )
 
 
