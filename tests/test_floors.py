@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "tables", "parsing", "environment", "files", "lazily", "names", "sql", "further_fields"),
+    ("records", "tables", "parsing", "environment", "files", "lazily", "extras", "names", "sql", "further_fields"),
     (
         "sources",
         "sqlite_file",
@@ -47,6 +47,7 @@ FLOORS = (
         "explain",
         "report",
         "scoring",
+        "preflight",
         "experiment",
     ),
     ("service",),

@@ -95,7 +95,7 @@ def test_a_model_without_settings_is_refused(task: Task) -> None:
 def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "firstspin.models.tuning")
-    with pytest.raises(InputError, match=r"tuning needs Optuna: pip install 'firstspin\[tune\]'"):
+    with pytest.raises(InputError, match=r"tuning needs optuna: pip install 'firstspin\[tune\]'"):
         registry.tune("logistic", made_people.examples(40), known_genres=made_people.GENRES, trials=1)
 
 

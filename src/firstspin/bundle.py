@@ -152,13 +152,18 @@ def placed(out: Path) -> Iterator[Path]:
 
     Raises InputError when `out` is something else than a bundle, or what was written is none.
     """
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not a bundle; it is left as it is")
+    check_place(out)
     with files.beside(out) as new:
         new.mkdir()
         yield new
         load(new)
         files.put_in_place(new, out)
+
+
+def check_place(out: Path) -> None:
+    """Raises InputError where something else than a bundle is at `out`."""
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not a bundle; it is left as it is")
 
 
 def _part(predictor: Predictor) -> Part:

@@ -251,10 +251,15 @@ def fit_encoder(
     `extra` names further fields of the registrations to use; `without` names questions to leave out. Raises InputError
     for one that nobody was asked.
     """
+    asked = questions_asked(extra, without)
+    return Encoder([_fit_question(name, examples, known_genres) for name in asked])
+
+
+def questions_asked(extra: Sequence[str], without: Sequence[str]) -> list[str]:
+    """The questions that a model learns from. Raises InputError where one that nobody was asked is left out."""
     if unknown := [name for name in without if name not in (*QUESTIONS, *extra)]:
         raise InputError(f"{unknown[0]!r} can't be left out: asked are {', '.join((*QUESTIONS, *extra))}")
-    asked = [name for name in (*QUESTIONS, *extra) if name not in without]
-    return Encoder([_fit_question(name, examples, known_genres) for name in asked])
+    return [name for name in (*QUESTIONS, *extra) if name not in without]
 
 
 def _fit_question(name: str, examples: Examples, known_genres: Sequence[str]) -> Question:

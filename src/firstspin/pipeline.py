@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         files,
         ingest,
         labelling,
+        preflight,
         questions,
         recommender,
         scorecard,
@@ -56,6 +58,7 @@ else:
     ingest = lazily("firstspin.ingest")
     labelling = lazily("firstspin.labelling")
     predictor = lazily("firstspin.models.predictor")
+    preflight = lazily("firstspin.preflight")
     questions = lazily("firstspin.questions")
     reasons = lazily("firstspin.explain")
     recommender = lazily("firstspin.recommender")
@@ -130,8 +133,13 @@ class Learning:
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(f"a seed is a whole number from 0 to {LARGEST_SEED}")
-        if not ((self.tune_minutes or 0) >= 0 and (self.tune_trials or 0) >= 0):
-            raise InputError("tuning takes so many minutes or trials, none of them below 0")
+        if not (0 <= (self.tune_minutes or 0) < inf and (self.tune_trials or 0) >= 0):
+            raise InputError("tuning takes a finite number of minutes, or of trials, none of them below 0")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether settings are searched before training."""
+        return bool(self.tune_minutes or self.tune_trials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +154,19 @@ class Protocol:
     split_at: datetime | None = None
     seed: int = field(default=0)
 
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.folds < 2:
+            raise InputError(f"{self.folds} folds: at least 2 are needed")
+        if self.folds is not None and self.split_at is not None:
+            raise InputError("either folds or a date to split at, not both")
+
 
 # ---------------------------------------------------------------------------------- tables -> examples
 
 
 def make_world(out: Path, users: int, seed: int, progress: evaluate.Progress = silent) -> None:
     """Write the tables of a make-believe service, and its truth."""
+    preflight.folder(out)
     world.write_world(out, users, seed, lambda written: progress("users written", written / users))
 
 
@@ -162,6 +177,7 @@ def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "du
     """
     if engine != "duckdb":
         raise InputError(f"--engine {engine}: this version labels with duckdb only")
+    preflight.file(out, data)
     with _workspace() as workspace, files.written_beside(out) as beside:
         tables = _tables(data, workspace, reading)
         census, _ = labelling.label_tables(tables, _rule(reading), beside)
@@ -203,13 +219,17 @@ def train(
     Settings are tuned, if at all, without a look at that part.
     `early` is for who may be stopped half way: a bundle of the business rule is there as soon as the tables are read.
     """
+    preflight.training([model], reading.extra, learning.without, tuned=learning.tunes)
+    preflight.bundle(out, data)
+    if learning.tunes and learning.checkpoints:
+        preflight.folder(learning.checkpoints)
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
     rule = _fit(dataset, learning, silent)("popularity", dataset.examples)
     if early:
         _pack(early, rule, rule, dataset, None)
     aside = _kept_aside(dataset, learning)
-    if learning.tune_minutes or learning.tune_trials:
+    if learning.tunes:
         learning = replace(learning, tuned=_tuned(dataset, aside, model, learning, progress))
     card = _own_scorecard(dataset, aside, model, learning, progress)
     fitted = _fit(dataset, learning, progress)(model, dataset.examples)
@@ -231,6 +251,7 @@ def evaluate_models(
 
     Groups, mistakes and questions are those of the model `about`, or else of the best.
     """
+    preflight.training(models, reading.extra, learning.without)
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
     splits, told = _splits(dataset, protocol)
@@ -278,6 +299,7 @@ def report(
     `measured` is a scorecard.json of these tables; without one, the bundle's model is measured here, over three folds.
     The bundle says which further columns are read, and by what rule of labels.
     """
+    preflight.report(out, data)
     loaded = bundle.load(path)
     reading = replace(reading, extra=tuple(loaded.manifest.extra), rule=loaded.label_rule())
     if measured:
@@ -327,6 +349,7 @@ def score(
     `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
     the bundle and `now`. Who is younger than `least_age` (None: as the service has it) is answered by the rule.
     """
+    preflight.scores(out, registrations)
     least = recommender.LEAST_AGE if least_age is None else least_age
     answering = recommender.Recommender(bundle.load(path), least)
     sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S%f}")

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from firstspin import pipeline
+from firstspin import pipeline, preflight
 from firstspin.bundle import MANIFEST
 from firstspin.cli import mistakes
 from firstspin.environment import moment, one_of, read, variable, whole, yes_or_no
@@ -104,6 +104,7 @@ def train(base: Path) -> int:
     """
     try:
         model, reading, learning = _options(_hyperparameters(base), base / CHECKPOINTS)
+        preflight.folder(base / "model")
         with tempfile.TemporaryDirectory(prefix="firstspin-") as folder, _stoppable(base, Path(folder)) as ending:
             packed, _, card = pipeline.train(
                 base / "input" / "data" / CHANNEL,

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
+from firstspin import preflight
 from firstspin.cli import terminal
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.experiment.erase import erase as erase_users
@@ -20,6 +21,7 @@ from firstspin.experiment.export import export as export_tables
 from firstspin.experiment.outbox import Firehose, Sink
 from firstspin.experiment.outbox import forward as forward_rows
 from firstspin.experiment.plan import experiment_key, read_plan
+from firstspin.extras import need
 from firstspin.records import InputError
 
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
@@ -70,6 +72,7 @@ def export(
 ) -> None:
     """Write an experiment's exposures and events as tables, without a user's id."""
     known = read_plan(plan)
+    preflight.folder(out)
     with opened_store(events, events_secret) as (database, _):
         done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
     terminal.out.print(
@@ -107,10 +110,8 @@ def forward(
 
 
 def _firehose(endpoint_url: str | None) -> Firehose:
-    try:
-        boto3, errors = import_module("boto3"), import_module("botocore.exceptions")
-    except ImportError as problem:
-        raise InputError("Firehose needs boto3: pip install 'firstspin[aws]'") from problem
+    need("aws", "Firehose")
+    boto3, errors = import_module("boto3"), import_module("botocore.exceptions")
     try:
         config = import_module("botocore.config").Config(**TIMEOUTS)
         client: Firehose = boto3.client("firehose", config=config, endpoint_url=endpoint_url)
@@ -121,7 +122,7 @@ def _firehose(endpoint_url: str | None) -> Firehose:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         raise InputError(f"{path} is not text in UTF-8") from problem
     return [line for line in text.splitlines() if line]

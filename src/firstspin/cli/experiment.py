@@ -141,7 +141,9 @@ def analyse(
 def simulate(
     users: Annotated[int, typer.Option(help="How many simulated newcomers register.", min=1)] = 100_000,
     days: Annotated[int, typer.Option(help="Simulated days they come in.", min=1, max=60)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the simulated world and its newcomers.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the simulated world and its newcomers.", min=0, max=pipeline.LARGEST_SEED)
+    ] = 0,
     aa: Annotated[bool, typer.Option("--aa", help="Both arms show the same: there is nothing to find.")] = False,
     bundle: Annotated[
         Path | None, typer.Option(help="Trained on `firstspin world --seed SEED`; else one is trained here.")
@@ -151,6 +153,8 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run the article's test on simulated newcomers, through the real service, beside the truth of their world."""
+    if out:
+        simulation.check_folder(out)
     with ExitStack() as opened:
         folder = out or Path(opened.enter_context(TemporaryDirectory(prefix="firstspin-simulate-")))
         progress = opened.enter_context(terminal.progress("simulation"))

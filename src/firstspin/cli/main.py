@@ -23,11 +23,15 @@ from firstspin.lazily import lazily
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
 
 if TYPE_CHECKING:
+    from firstspin import preflight
     from firstspin.cli import stored
     from firstspin.experiment import erase
     from firstspin.scorecard import Scorecard
+    from firstspin.service import options
     from firstspin.simulation import run as simulation
 else:
+    preflight = lazily("firstspin.preflight")
+    options = lazily("firstspin.service.options")
     erase = lazily("firstspin.experiment.erase")
     stored = lazily("firstspin.cli.stored")
     simulation = lazily("firstspin.simulation.run")
@@ -53,7 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 Seed = Annotated[
     int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=pipeline.LARGEST_SEED)
 ]
-Port = Annotated[int, typer.Option(help="Port to listen on.")]
+Port = Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)]
 GapDays = Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)]
 WindowDays = Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)]
 LeastSeconds = Annotated[float, typer.Option(help="Seconds in the window under which a user is not active.", min=0)]
@@ -62,7 +66,9 @@ DataEnds = Annotated[
 ]
 
 
-Erased = Annotated[str, typer.Option(help="Leave out users erased from this event store; needs --events-secret.")]
+Erased = Annotated[
+    str | None, typer.Option(help="Leave out users erased from this event store; needs --events-secret.")
+]
 EventsSecret = Annotated[Path | None, typer.Option(help="File with that store's secret.")]
 Checkpoints = Annotated[
     Path | None,
@@ -101,7 +107,7 @@ def label(
     window_days: WindowDays = 30,
     least_seconds: LeastSeconds = 600,
     data_ends: DataEnds = "",
-    erased: Erased = "",
+    erased: Erased = None,
     events_secret: EventsSecret = None,
 ) -> None:
     """Find the genre each earlier registration listened to most in its window."""
@@ -130,7 +136,7 @@ def train(
     window_days: WindowDays = 30,
     least_seconds: LeastSeconds = 600,
     data_ends: DataEnds = "",
-    erased: Erased = "",
+    erased: Erased = None,
     events_secret: EventsSecret = None,
 ) -> None:
     """Learn from the tables and pack a bundle."""
@@ -161,11 +167,17 @@ def evaluate(
     window_days: WindowDays = 30,
     least_seconds: LeastSeconds = 600,
     data_ends: DataEnds = "",
-    erased: Erased = "",
+    erased: Erased = None,
     events_secret: EventsSecret = None,
 ) -> None:
     """Measure models on people they have not seen, with intervals."""
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
+    protocol = pipeline.Protocol(folds, _moment(split_at, "--split-at") if split_at else None, seed)
+    learning = pipeline.Learning(_names(without), seed)
+    if bundle and (folds or split_at or questions or without):
+        raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
+    if out:
+        preflight.file(out, data)
     with terminal.progress("evaluation") as progress, _who_was(erased, events_secret) as gone:
         reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
         if bundle:
@@ -174,9 +186,9 @@ def evaluate(
             card, dataset = pipeline.evaluate_models(
                 data,
                 _names(models),
-                protocol=pipeline.Protocol(folds, _moment(split_at, "--split-at") if split_at else None, seed),
+                protocol=protocol,
                 reading=reading,
-                learning=pipeline.Learning(_names(without), seed),
+                learning=learning,
                 ask_what_questions_buy=questions,
                 progress=progress,
             )
@@ -195,7 +207,7 @@ def report(
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="What `evaluate --questions --out` wrote; else measured here.")
     ] = None,
-    erased: Erased = "",
+    erased: Erased = None,
     events_secret: EventsSecret = None,
 ) -> None:
     """Write the study as one page: who listens to what, which model sees it, what each question buys."""
@@ -272,6 +284,8 @@ def demo(
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the scorecard.")] = False,
 ) -> None:
     """The whole story on a make-believe service, then the live page."""
+    if not no_serve:
+        options.parse(["--bundle", "bundle", "--port", str(port)], os.environ)
     folder = Path(tempfile.mkdtemp(prefix="firstspin-demo-"))
     with terminal.progress("make-believe service") as progress:
         pipeline.make_world(folder, users, seed, progress)
@@ -328,9 +342,11 @@ def _train(data: Path, out: Path, model: str, reading: pipeline.Reading, learnin
 
 
 @contextmanager
-def _who_was(erased: str, secret: Path | None) -> Iterator[Callable[[Collection[str]], Collection[str]] | None]:
+def _who_was(erased: str | None, secret: Path | None) -> Iterator[Callable[[Collection[str]], Collection[str]] | None]:
     """Who of some users was erased from the event store; None where there is none to ask."""
-    if not erased:
+    if erased is None:
+        if secret is not None:
+            raise typer.BadParameter("--erased says of which store", param_hint="--events-secret")
         yield None
         return
     with stored.opened_store(erased, secret) as (database, known):

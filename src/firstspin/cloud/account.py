@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
+from firstspin.extras import need
 from firstspin.records import InputError
 
 TIMEOUTS: Final = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 5, "mode": "standard"}}
@@ -56,10 +57,8 @@ def open_runtime(patience: float, connections: int) -> Client:
 
 def open_client(service: str, settings: Mapping[str, object]) -> Client:
     """One client, with settings of botocore. Raises InputError as `open_account` does."""
-    try:
-        boto3, config = import_module("boto3"), import_module("botocore.config").Config(**settings)
-    except ModuleNotFoundError:
-        raise InputError("this needs boto3: pip install 'firstspin[aws]'") from None
+    need("aws", service)
+    boto3, config = import_module("boto3"), import_module("botocore.config").Config(**settings)
     try:
         with clear("AWS"):
             client = boto3.client(service, config=config)

@@ -59,7 +59,9 @@ class _Hashed:
 
 def package(bundle: Path, out: Path) -> Packed:
     """Write a bundle as an archive. Raises InputError where it is no bundle to the last byte, or would hold `out`."""
-    if (bundle / MANIFEST).exists() and out.resolve().is_relative_to(bundle.resolve()):
+    if not (bundle / MANIFEST).is_file():
+        raise InputError(f"{bundle} is not a bundle: it has no {MANIFEST}")
+    if out.resolve().is_relative_to(bundle.resolve()):
         raise InputError(f"{out} would lie in the bundle, which then were none: name a place outside of {bundle}")
     with tempfile.TemporaryDirectory(prefix="firstspin-package-") as folder, written_beside(out) as beside:
         checked = Path(folder) / "bundle"

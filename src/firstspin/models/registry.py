@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from firstspin.extras import need
 from firstspin.features import fit_encoder
 from firstspin.models.predictor import Predictor, Scorer
 from firstspin.models.scorers import Blend
@@ -25,6 +26,8 @@ MODELS: Final[dict[str, str]] = {
     "overall": "firstspin.models.popularity:overall",
     "single_pick": "firstspin.models.popularity:single_pick",
 }
+
+TUNABLE: Final = ("auto", "logistic", "forest", "network", "lightgbm")
 
 NAMES: Final = {"rule": "popularity", "linear": "logistic", "trees": "lightgbm"}
 """What the members of `auto`'s team are called whose scorers have a name of their own."""
@@ -73,11 +76,21 @@ def tune(
     :raises OSError: if the folder can't be written to
     """
     task = replace(_task(name, examples, known_genres, extra, without), seed=seed, progress=progress)
-    try:
-        tuning = import_module("firstspin.models.tuning")
-    except ModuleNotFoundError:
-        raise InputError("tuning needs Optuna: pip install 'firstspin[tune]'") from None
+    need("tune", "tuning")
+    tuning = import_module("firstspin.models.tuning")
     return tuning.tune(name, task, minutes, trials, checkpoints)  # type: ignore[no-any-return]
+
+
+def check_name(name: str) -> None:
+    """Raises InputError where no model has this name."""
+    if name not in MODELS:
+        raise InputError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+
+
+def check_tunable(name: str) -> None:
+    """Raises InputError where a model has no settings to tune."""
+    if name not in TUNABLE:
+        raise InputError(f"{name} has nothing to tune; {', '.join(TUNABLE)} have")
 
 
 def train(name: str, task: Task) -> Scorer:
@@ -89,8 +102,7 @@ def train(name: str, task: Task) -> Scorer:
 def _task(
     name: str, examples: Examples, known_genres: Sequence[str], extra: Sequence[str], without: Sequence[str]
 ) -> Task:
-    if name not in MODELS:
-        raise InputError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
+    check_name(name)
     if not len(examples):
         raise InputError("there is nobody to learn from: no user has a label")
     encoder = fit_encoder(examples, known_genres=known_genres, extra=extra, without=without)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import uvloop
 from numpy.typing import NDArray
 
-from firstspin import bundle
+from firstspin import bundle, preflight
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, Counted, attribute_export, planned_outcomes
 from firstspin.experiment.events import KEY_BYTES, Secret, read_secret, scoped
@@ -92,6 +92,7 @@ def simulate(
     Leaves in `folder` the sealed plan, the store, its export and `outcomes.parquet`, a row a user. `now` gives
     nanoseconds that only ever grow. Raises InputError for a bundle trained on anything but the world of the seed.
     """
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     world = make_world(setting.seed)
     popular = _check_bundle(bundle_path, world)
@@ -121,6 +122,13 @@ def simulate(
         truth=_truth(people, attributed, plan, world),
         never_shown=() if setting.alike else _looked_back(people, attributed, world, popular, rng),
     )
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError where a simulation can't be kept in this folder: it can't be written, or one is there."""
+    preflight.folder(folder)
+    if (plan := Premises(folder).plan).exists():
+        raise InputError(f"{plan} is there and sealed: name another folder")
 
 
 def simulated_plan(setting: Setting) -> Plan:

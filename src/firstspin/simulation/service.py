@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from firstspin.environment import PREFIX
 from firstspin.experiment.plan import Plan, freeze
 from firstspin.records import InputError
 
@@ -53,7 +55,11 @@ def serving(bundle: Path, plan: Plan, premises: Premises, workers: int) -> Itera
     freeze(plan, premises.plan)
     with premises.log.open("w") as log:
         process = subprocess.Popen(
-            [*_command(bundle, premises), "--workers", str(workers)], stdout=subprocess.PIPE, stderr=log, text=True
+            [*_command(bundle, premises), "--workers", str(workers)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
         )
         with process:
             try:

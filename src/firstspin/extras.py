@@ -1,0 +1,21 @@
+"""The optional extras of the package, by what they bring."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Final
+
+from firstspin.records import InputError
+
+EXTRAS: Final = {
+    "report": ("altair", "vl_convert"),
+    "aws": ("boto3",),
+    "postgres": ("psycopg",),
+    "tune": ("optuna",),
+}
+
+
+def need(extra: str, purpose: str) -> None:
+    """Raises InputError, with the command that installs it, where an extra is not installed. Nothing is imported."""
+    if missing := [module for module in EXTRAS[extra] if find_spec(module) is None]:
+        raise InputError(f"{purpose} needs {missing[0]}: pip install 'firstspin[{extra}]'")
