@@ -11,7 +11,19 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "tables", "parsing", "environment", "files", "lazily", "extras", "names", "sql", "further_fields"),
+    (
+        "arguments",
+        "records",
+        "tables",
+        "parsing",
+        "environment",
+        "files",
+        "lazily",
+        "extras",
+        "names",
+        "sql",
+        "further_fields",
+    ),
     (
         "sources",
         "sqlite_file",

@@ -6,6 +6,8 @@ import importlib
 import sys
 from typing import Final
 
+from firstspin.arguments import move_passwords_away
+
 DOORS: Final = {
     "serve": "firstspin.service.__main__",
     "experiment": "firstspin.cli.experiment",
@@ -16,6 +18,7 @@ DOORS: Final = {
 
 
 def main() -> None:
+    move_passwords_away()
     door = DOORS.get(sys.argv[1] if len(sys.argv) > 1 else "")
     if door:
         sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]

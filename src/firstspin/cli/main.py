@@ -67,7 +67,10 @@ DataEnds = Annotated[
 
 
 Erased = Annotated[
-    str | None, typer.Option(help="Leave out users erased from this event store; needs --events-secret.")
+    str | None,
+    typer.Option(
+        envvar="FIRSTSPIN_ERASED", help="Leave out users erased from this event store; needs --events-secret."
+    ),
 ]
 EventsSecret = Annotated[Path | None, typer.Option(help="File with that store's secret.")]
 Checkpoints = Annotated[

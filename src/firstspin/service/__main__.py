@@ -20,6 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is 
 
 import uvloop
 
+from firstspin.arguments import move_passwords_away
 from firstspin.experiment.events import Secret
 from firstspin.experiment.plan import read_plan
 from firstspin.lazily import lazily
@@ -30,6 +31,7 @@ from firstspin.service.children import Child
 from firstspin.service.clock import read_clock
 from firstspin.service.connection import Limits
 from firstspin.service.crew import Crew, Slot
+from firstspin.service.cross_origin import hosts
 from firstspin.service.kept import KeptAnswers
 from firstspin.service.keys import Keys, read_keys
 from firstspin.service.ledger import Ledger, Running, running
@@ -52,6 +54,7 @@ STORE_PATIENCE = 1.4
 
 def main() -> None:
     """The command."""
+    move_passwords_away()
     signals.ignore_others()
     options = parse(sys.argv[1:], os.environ)
     logs.start(options.log_level)
@@ -193,7 +196,8 @@ def _be_admin(
     os.setpgid(0, 0)  # Ctrl-C is the supervisor's to hear
     port = child.listener.getsockname()[1]
     logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
-    admin_main.main(line, child.listener, options.keys, options.events, secret, tally.beat)
+    ours = hosts(options.admin_host, options.admin_names)
+    admin_main.main(line, child.listener, options.keys, options.events, secret, ours, tally.beat)
     return 0
 
 

@@ -1,134 +1,211 @@
-"""The admin port: state, reload, rollback, erasure. A process of its own, with FastAPI and its documentation at /docs.
+"""The admin port: state, reload, rollback, erasure, and a page at /docs. A process of its own.
 
 It holds no model and answers no newcomer; it passes orders to the supervisor over a socket and says what came of them.
-Whoever may reach the port may give orders, so it listens on 127.0.0.1 unless told otherwise, and asks for an admin key
-where the service has keys.
+The port listens on 127.0.0.1 unless told otherwise, and asks for an admin key where the service has keys. A web page in
+an operator's browser can reach it all the same, so every request is checked for what only such a page sends
+(`cross_origin`). Connections have the limits of the service's own port, and every failure has its form.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Lock
-from typing import Annotated, Any, Final
+from email.utils import format_datetime
+from itertools import count
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-import uvicorn
-from fastapi import Body, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import Field
-from starlette.exceptions import HTTPException
 
 from firstspin.experiment.database import Database
-from firstspin.experiment.erase import erase
-from firstspin.experiment.events import Secret
-from firstspin.records import MAX_TEXT
+from firstspin.experiment.erase import Erasure, erase
+from firstspin.experiment.events import Secret, Unavailable
+from firstspin.records import InputError
+from firstspin.service.admin_routes import ROUTES, description, page
+from firstspin.service.connection import NEVER, RETRY, Hub, Limits, Reply, Request
+from firstspin.service.cross_origin import Hosts, refuse_foreign, refuse_other_types
 from firstspin.service.keys import Keys
-from firstspin.service.wire import Refusal
+from firstspin.service.wire import Refusal, UserId
 from firstspin.service.worker import BEAT_SECONDS
 
-LONGEST_WORD = 65_536
-UserId = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]  # a limit makes pydantic refuse lone surrogates too
-_ERROR: Final = {"schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}}}
-_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"description": what, "content": {"application/json": _ERROR}}
-    for status, what in {
-        400: "The body can't be read.",
-        401: "A key is needed.",
-        403: "The key has ended, or is no admin key.",
-        422: "The body is not what is asked for.",
-    }.items()
-}
-_CONFLICT: Final[dict[int | str, dict[str, Any]]] = {409: {"description": "This can't be done now; `reason` says why."}}
+log = logging.getLogger(__name__)
+
+MAX_ANSWER: Final = 65_536
+ORDER_SECONDS: Final = 5.0
+ERASE_SECONDS: Final = 60.0
+FINISH_SECONDS: Final = 5.0
+LIMITS: Final = Limits(body=4 * 2**20, connections=64, in_flight=64)
+
+Done = TypeVar("Done")
+
+
+class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of an erasure."""
+
+    user_ids: Annotated[tuple[UserId, ...], msgspec.Meta(min_length=1, max_length=1_000)]
 
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """What the admin process has: the line to the supervisor, the keys and the event store if there are any."""
+    """What the admin process has: the line to the supervisor, what it is called, and keys and event store if any."""
 
     supervisor: socket.socket
     now: Callable[[], datetime]
+    hosts: Hosts
     keys: Keys | None = None
     store: tuple[Database, Secret] | None = None
 
 
-def make(office: Office) -> FastAPI:
-    """The application."""
-    app = FastAPI(title="firstspin: admin", openapi_url="/openapi.json", responses=_REFUSALS)
-    one_at_a_time, erasing = Lock(), Lock()
+class AdminApp:
+    """Answers the admin port. What may take time is done in a thread, one at a time, and waited for so long."""
 
-    def order(word: str) -> JSONResponse:
-        with one_at_a_time:
-            office.supervisor.send(word.encode())
-            told: Mapping[str, Any] = msgspec.json.decode(office.supervisor.recv(LONGEST_WORD))
-        return JSONResponse(told, 200 if told["ok"] else 409)
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._ordering, self._erasing = ThreadPoolExecutor(1, "order"), ThreadPoolExecutor(1, "erase")
+        self._numbers = count(1)
+        self._answers: dict[str, Callable[[Request], Reply | Awaitable[Reply]]] = {
+            "/state": lambda _: self._order("state"),
+            "/reload": lambda _: self._order("reload"),
+            "/rollback": lambda _: self._order("rollback"),
+            "/erase": lambda request: self._erase(_users(request.body)),
+            "/openapi.json": lambda _: Reply(200, description()),
+            "/docs": lambda _: page(),
+        }
 
-    @app.middleware("http")
-    async def keyed(request: Request, call_next: Callable[[Request], Any]) -> Response:
+    def __call__(self, requests: Sequence[Request]) -> list[Reply | Awaitable[Reply]]:
+        """Replies to these requests, in order."""
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply | Awaitable[Reply]:
         try:
-            if office.keys:
-                office.keys.refresh()
-                office.keys.check(dict(request.headers.raw), office.now(), admin=True)
+            reply = self._routed(request)
         except Refusal as refusal:
             return _refused(refusal)
-        answer: Response = await call_next(request)
-        return answer
+        except Exception as problem:
+            return _failed(problem)
+        return reply if isinstance(reply, Reply) else _awaited(reply)
 
-    @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, __: Exception) -> Response:  # FastAPI's own would repeat what was sent
-        return _refused(Refusal(422, "invalid", "the body is not what /docs shows"))
+    def _routed(self, request: Request) -> Reply | Awaitable[Reply]:
+        office = self._office
+        refuse_foreign(request.headers, office.hosts)
+        if office.keys:
+            office.keys.refresh()
+            office.keys.check(request.headers, office.now(), admin=True)
+        route = ROUTES.get(request.path)
+        if route is None:
+            raise Refusal(404, "not_found", "there is nothing at this path")
+        if request.method not in route.methods:
+            refusal = Refusal(405, "method_not_allowed", f"this path takes {route.methods[0]}")
+            return Reply(405, refusal.body(), headers=f"allow: {', '.join(route.methods)}\r\n".encode())
+        if request.method == "POST":
+            refuse_other_types(request.headers)
+        return self._answers[request.path](request)
 
-    @app.exception_handler(HTTPException)
-    def unread(_: Request, problem: HTTPException) -> Response:
-        return _refused(Refusal(problem.status_code, "malformed", "this can't be read, or is not there"))
+    # ---------------------------------------------------------------------------------------------------------- orders
 
-    @app.get("/state")
-    def state() -> JSONResponse:
-        """The model in use, the one before, why a bundle was refused last, and the workers."""
-        return order("state")
+    async def _order(self, word: str) -> Reply:
+        late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer just now; /state says what holds")
+        told = await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._asked(word, late))
+        if not told["ok"]:
+            raise Refusal(409, "conflict", str(told["reason"]))
+        return Reply(200, msgspec.json.encode(told))
 
-    @app.post("/reload")
-    def reload() -> JSONResponse:
-        """Look at the bundle again now; /state tells what came of it."""
-        return order("reload")
+    def _asked(self, word: str, late: Refusal) -> dict[str, Any]:
+        """The supervisor's answer to an order. A late one to an earlier order is known by its number, and left."""
+        number, line = next(self._numbers), self._office.supervisor
+        try:
+            line.settimeout(ORDER_SECONDS)
+            line.send(f"{word} {number}".encode())
+            while True:
+                told: dict[str, Any] = msgspec.json.decode(line.recv(MAX_ANSWER))
+                if told.pop("order") == number:
+                    return told
+        except (OSError, msgspec.DecodeError) as problem:  # an empty answer: the line has ended, and so do we
+            raise late from problem
 
-    @app.post("/rollback", responses=_CONFLICT)
-    def rollback() -> JSONResponse:
-        """Serve the previous bundle; 409 when there is none."""
-        return order("rollback")
+    # --------------------------------------------------------------------------------------------------------- erasure
 
-    @app.post("/erase", responses=_CONFLICT)
-    def erase_users(
-        user_ids: Annotated[list[UserId], Body(embed=True, min_length=1, max_length=1_000)],
-    ) -> JSONResponse:
-        """Forget users: what was kept of them is deleted, and what comes later is refused."""
-        if office.store is None:
-            return JSONResponse({"ok": False, "reason": "this service has no event store"}, 409)
-        database, secret = office.store
-        with erasing:  # calls come in threads, and a database is used by one at a time
-            done = erase(database, secret, user_ids, now=office.now())
-        return JSONResponse({"ok": True, "deleted": msgspec.to_builtins(done.deleted), "compacted": done.compacted})
+    async def _erase(self, users: Users) -> Reply:
+        if self._office.store is None:
+            raise Refusal(409, "no_event_store", "this service has no event store")
+        database, secret = self._office.store
+        late = Refusal(503, "events_unavailable", "the erasure is not done yet; ask again, twice is as once")
 
-    return app
+        def erasure() -> Erasure:  # a database is used by one thread at a time
+            return erase(database, secret, users.user_ids, now=self._office.now())
+
+        try:
+            done = await self._within(ERASE_SECONDS, late, self._erasing, erasure)
+        except (Unavailable, OSError):
+            raise Refusal(503, "events_unavailable", "the event store can't be used just now; ask again") from None
+        except InputError as problem:
+            raise Refusal(409, "conflict", str(problem)) from None
+        return Reply(200, msgspec.json.encode({"ok": True, "deleted": done.deleted, "compacted": done.compacted}))
+
+    async def _within(
+        self, seconds: float, late: Refusal, thread: ThreadPoolExecutor, work: Callable[[], Done]
+    ) -> Done:
+        try:
+            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(thread, work), seconds)
+        except TimeoutError:
+            raise late from None
 
 
-def _refused(refusal: Refusal) -> Response:
-    return Response(refusal.body(), refusal.status, media_type="application/json")
+def _users(body: bytes | bytearray) -> Users:
+    try:
+        return msgspec.json.decode(body, type=Users)
+    except msgspec.ValidationError:
+        raise Refusal(422, "invalid", "the body is not what /docs shows") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refusal(400, "malformed", "the body is not JSON") from None
+
+
+async def _awaited(reply: Awaitable[Reply]) -> Reply:
+    try:
+        return await reply
+    except Refusal as refusal:
+        return _refused(refusal)
+    except Exception as problem:
+        return _failed(problem)
+
+
+def _refused(refusal: Refusal) -> Reply:
+    return Reply(refusal.status, refusal.body(), headers=RETRY if refusal.status == 503 else b"")
+
+
+def _failed(problem: Exception) -> Reply:
+    log.error("an admin request failed", extra={"problem": type(problem).__name__}, exc_info=True)
+    return _refused(Refusal(500, "internal", "this is our mistake; the log says where"))
 
 
 def run(office: Office, listener: socket.socket, beat: Callable[[], None]) -> None:
     """Answer until SIGTERM; `beat` is called twice a second for as long as the loop turns."""
-    server = uvicorn.Server(uvicorn.Config(make(office), log_config=None, access_log=False, lifespan="off"))
-    asyncio.run(_serve(server, listener, beat))
+    asyncio.run(_serve(office, listener, beat))
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, beat: Callable[[], None]) -> None:
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not serving.done():
-        beat()
-        await asyncio.wait([serving], timeout=BEAT_SECONDS)
-    await serving
+async def _serve(office: Office, listener: socket.socket, beat: Callable[[], None]) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    hub = Hub(AdminApp(office), LIMITS, loop, lambda _: None)
+    beat()
+    server = await loop.create_server(hub.protocol, sock=listener)
+
+    async def turns(seconds: float, done: Callable[[], bool]) -> None:
+        end = loop.time() + seconds
+        while not done() and loop.time() < end:
+            beat()
+            hub.sweep()
+            hub.head = f"date: {format_datetime(office.now(), usegmt=True)}\r\ncache-control: no-store\r\n".encode()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait() if not stop.is_set() else asyncio.sleep(0.05), BEAT_SECONDS)
+
+    await turns(NEVER, stop.is_set)
+    server.close()
+    hub.close()
+    await turns(FINISH_SECONDS, lambda: not hub.connections)

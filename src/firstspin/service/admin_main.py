@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
@@ -15,9 +14,8 @@ from threading import Thread
 from firstspin.experiment.events import Secret
 from firstspin.experiment.store import open_database
 from firstspin.service.admin import Office, run
+from firstspin.service.cross_origin import Hosts
 from firstspin.service.keys import Keys, read_keys
-
-log = logging.getLogger(__name__)
 
 
 def main(
@@ -26,13 +24,14 @@ def main(
     keys: Path | None,
     events: str | None,
     secret: Secret | None,
+    hosts: Hosts,
     beat: Callable[[], None],
 ) -> None:
     """Answer on the listener until SIGTERM; `line` leads to the supervisor, `beat` says that the loop turns."""
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     office = Office(
         supervisor=line,
         now=lambda: datetime.now(UTC),
+        hosts=hosts,
         keys=Keys(read_keys(keys), path=keys) if keys else None,
         store=(open_database(events, secret), secret) if events and secret else None,  # it is opened by an erasure
     )

@@ -166,6 +166,8 @@ class Hub:
                 next(iter(self.idle)).close()
             else:
                 connection.refuse(Refusal(503, "too_many_connections", "try again in a moment"))
+                return
+        self.idle[connection] = None  # nothing has come yet
 
     def gone(self, connection: Connection) -> None:
         self.connections.pop(connection, None)

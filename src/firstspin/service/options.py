@@ -55,6 +55,7 @@ OPTIONS: Final = (
     Option("clock", path, None, "for simulations: a file that tells the time of day, instead of the system"),
     Option("admin-port", PORT, None, "port for state, reload, rollback and erasure; none if not given"),
     Option("admin-host", words, "127.0.0.1"),
+    Option("admin-names", words, None, "further names by which the admin port is called, with commas between"),
     Option("in-flight", whole(1), IN_FLIGHT, "registrations a worker takes at a time; beyond them it answers 503"),
     Option("connections", whole(1), 4096, "connections a worker keeps open"),
     Option("largest-body", whole(1), LARGEST_BODY, "bytes of a request's body"),

@@ -316,16 +316,17 @@ class Supervisor:
     # --------------------------------------------------------------------------------------------------------- orders
 
     def _obey(self, admin: Child, line: socket.socket) -> None:
-        """An order from the admin process: one word; the answer is JSON, and there is one whatever happens."""
+        """An order from the admin process: a word and a number; the answer is JSON, and there is one in any case."""
         order = line.recv(64)
         if not order:  # it has ended; whatever replaces it gets another line
             admin.hang_up()
             return
+        word, number = order.decode().split()
         told: dict[str, object] = {"ok": False, "reason": "this could not be done; the log says why"}
         try:
-            told = self._carried_out(order.decode())
+            told = self._carried_out(word)
         finally:
-            line.send(msgspec.json.encode(told | self._state()))
+            line.send(msgspec.json.encode(told | self._state() | {"order": int(number)}))
 
     def _carried_out(self, order: str) -> dict[str, object]:
         try:

@@ -1,0 +1,50 @@
+"""Passwords do not stay in process arguments: everybody on a machine can read those of every process.
+
+The environment is readable by the process's own user alone, so a store's address that holds a password is moved there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+ADDRESSES: Final = {"--events": "FIRSTSPIN_EVENTS", "--erased": "FIRSTSPIN_ERASED"}
+"""Options that take a store's address, and the variables that are read in their place."""
+
+
+def move_passwords_away() -> None:
+    """Begin the program again with addresses in its environment where its arguments hold a password."""
+    arguments, moved = without_passwords(sys.orig_argv)
+    if moved:
+        os.environ.update(moved)
+        os.execv(sys.executable, [sys.executable, *arguments[1:]])
+
+
+def without_passwords(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments without the options whose address holds a password, and these as variables.
+
+    >>> without_passwords(["serve", "--events", "postgresql://me:secret@host/db", "--port=80"])
+    (['serve', '--port=80'], {'FIRSTSPIN_EVENTS': 'postgresql://me:secret@host/db'})
+    """
+    kept: list[str] = []
+    moved: dict[str, str] = {}
+    while arguments:
+        option, equals, value = arguments[0].partition("=")
+        words = arguments[: 2 if option in ADDRESSES and not equals else 1]
+        arguments = arguments[len(words) :]
+        address = value if equals else words[-1]
+        if option in ADDRESSES and _has_password(address):
+            moved[ADDRESSES[option]] = address
+        else:
+            kept += words
+    return kept, moved
+
+
+def _has_password(address: str) -> bool:
+    try:
+        return urlsplit(address).password is not None or "password=" in address
+    except ValueError:  # it is no address, and may hold anything
+        return True
