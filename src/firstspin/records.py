@@ -17,6 +17,9 @@ SHOWN_GENRES = 5
 """How many genres an answer names, over HTTP and in batch alike."""
 
 MAX_TEXT = 200
+LONGEST_LINE = 1_000
+"""Characters of a line of a message."""
+
 MAX_AGE = 120
 LONGEST_DAYS = 3650
 
@@ -25,15 +28,33 @@ Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Picks = Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_PICKS)]
 
 
+def readable(text: str) -> str:
+    """Text that a terminal, a log and a file in UTF-8 take: other characters escaped, and each line of some length.
+
+    >>> print(readable("no column " + chr(27) + "[31m"))
+    no column \\x1b[31m
+    """
+    return "\n".join(map(_readable_line, text.split("\n")))
+
+
+def _readable_line(line: str) -> str:
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE - 50]} … ({len(line) - LONGEST_LINE + 50:,} characters more)"
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class InputError(Exception):
     """What we were given can't be used; the message says what, where and why, in the user's words.
 
-    `bare` says the same without anything that stands in a table, for logs; it is the message itself unless given.
+    `bare` says the same without anything that stands in a table, for logs; it is the message itself unless given. Both
+    are `readable`, whatever of the input they repeat.
     """
 
     def __init__(self, message: str, bare: str | None = None) -> None:
-        super().__init__(message)
-        self.bare = message if bare is None else bare
+        super().__init__(readable(message))
+        self.bare = readable(message if bare is None else bare)
 
 
 class BadRows(InputError):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from firstspin.cli import mistakes
 from firstspin.environment import BARE_ERRORS, bare_errors, refuse_misspelt
-from firstspin.records import InputError
+from firstspin.records import InputError, readable
 
 VARIABLES: Final = (BARE_ERRORS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET")
 """All that commands read of the environment."""
@@ -78,7 +78,8 @@ def run(app: typer.Typer, words: str = "firstspin") -> None:
         err.print(problem.bare if bare else str(problem), markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as problem:
-        err.print(f"{problem.filename or 'the system'}: {problem.strerror or problem}", markup=False, soft_wrap=True)
+        said = readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
+        err.print(said, markup=False, soft_wrap=True)
         sys.exit(1)
     except Exception as problem:
         if not bare:

@@ -1,0 +1,30 @@
+"""The nouns of the system; what is said about an input that can't be used is fit to be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from firstspin.records import LONGEST_LINE, BadRows, InputError
+
+
+@pytest.mark.parametrize(
+    ("repeated", "shown"),
+    [
+        ("\x1b[31m", r"\x1b[31m"),
+        ("a\0b", r"a\x00b"),
+        ("a\x85b", r"a\x85b"),
+        ("\u202eabc", r"\u202eabc"),
+        ("\udcff", r"\udcff"),
+        ("\r", r"\r"),
+        ("Märsche 🎵", "Märsche 🎵"),
+    ],
+)
+def test_an_error_repeats_no_character_that_a_terminal_would_obey(repeated: str, shown: str) -> None:
+    assert str(InputError(f"no column {repeated}")) == f"no column {shown}"
+    assert BadRows("row 1\nrow 2", f"row {repeated}").bare == f"row {shown}"
+
+
+def test_an_error_has_lines_that_can_be_read() -> None:
+    said = str(InputError(f"{'n' * 10_000} is no name\nrow 2"))
+    assert said.endswith(" characters more)\nrow 2")
+    assert max(map(len, said.split("\n"))) <= LONGEST_LINE
