@@ -6,10 +6,11 @@ One rule says which names they may have, for `--extra` of every command, for bun
 from __future__ import annotations
 
 import keyword
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from firstspin import tables
 from firstspin.records import MAX_TEXT, InputError, Registration, Text, normal
@@ -19,17 +20,33 @@ _IN_REQUESTS: Final = frozenset({tables.INSTANCES, tables.LISTENS})
 _IN_LABELS: Final = frozenset({tables.TOP_GENRE, tables.SECONDS, tables.PLAYED})
 
 
-def with_further_fields(names: Sequence[str]) -> type[Registration]:
-    """The registration type of a service that asks more: each further field is text, a number, or not given.
+def with_further_fields(names: Sequence[str], kinds: Mapping[str, str] | None = None) -> type[Registration]:
+    """The registration type of a service that asks more; each further field may be not given.
 
-    Raises InputError for a name that a further field can't have.
+    `kinds` says which hold a NUMBER and which TEXT; without it a field takes both. Raises InputError for a name that a
+    further field can't have.
     """
     check_names(names)
     if not names:
         return Registration
-    fields = [(name, Text | float | None, None) for name in names]
+    types = {tables.NUMBER: float | None, tables.TEXT: Text | None}
+    fields = [(name, types.get((kinds or {}).get(name, ""), Text | float | None), None) for name in names]
+
+    def tidy(registration: Registration) -> None:
+        Registration.__post_init__(registration)
+        for name in names:
+            answer = getattr(registration, name)
+            if type(answer) is str and answer != (word := answer.strip() or None):
+                force_setattr(registration, name, word)
+
     return msgspec.defstruct(  # type: ignore[return-value]
-        "Registration", fields, bases=(Registration,), frozen=True, kw_only=True, forbid_unknown_fields=True
+        "Registration",
+        fields,
+        bases=(Registration,),
+        namespace={"__post_init__": tidy},
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
     )
 
 

@@ -119,11 +119,6 @@ def age(text: str) -> int | None:
     return int(years)
 
 
-def word(text: str) -> str | None:
-    """A gender, a country or another category, None for an empty text. Its case is kept and never compared."""
-    return text.strip() or None
-
-
-def picks(text: str) -> tuple[str, ...]:
-    """The genres of a cell, separated by pipes, in order and without empty ones."""
-    return tuple(pick for part in text.split(PICK_SEPARATOR) if (pick := part.strip()))
+def picks(text: str) -> list[str]:
+    """The genres of a cell, in order, as they are written; Registration trims them and drops the empty ones."""
+    return text.split(PICK_SEPARATOR)

@@ -6,10 +6,11 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import inf
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 import numpy as np
+from msgspec.structs import force_setattr
 from numpy.typing import NDArray
 
 MAX_PICKS = 100
@@ -23,9 +24,15 @@ LONGEST_LINE = 1_000
 MAX_AGE = 120
 LONGEST_DAYS = 3650
 
-Age = Annotated[int, msgspec.Meta(ge=0, le=MAX_AGE)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-Picks = Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_PICKS)]
+if TYPE_CHECKING:  # as kept
+    Age: TypeAlias = int
+    Picks: TypeAlias = tuple[str, ...]
+else:  # as accepted: 31.0 is 31, null is no pick
+    Age = (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_AGE)] | Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE, multiple_of=1)]
+    )
+    Picks = Annotated[tuple[Text | None, ...], msgspec.Meta(max_length=MAX_PICKS)] | None
 
 
 def readable(text: str) -> str:
@@ -65,12 +72,27 @@ class BadRows(InputError):
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a newcomer told us. A row of the training table and the body of a request are this same type."""
+    """What a newcomer told us. A row of the training table and the body of a request are this same type.
+
+    Every way to make one has the same rules: texts lose their outer space, an empty text is not given, empty picks
+    are dropped.
+    """
 
     age: Age | None = None
     gender: Text | None = None
     country: Text | None = None
     genres: Picks = ()
+
+    def __post_init__(self) -> None:
+        age, gender, country, genres = self.age, self.gender, self.country, self.genres
+        if type(age) is float:
+            force_setattr(self, "age", int(age))
+        if gender is not None and gender != (word := gender.strip() or None):
+            force_setattr(self, "gender", word)
+        if country is not None and country != (word := country.strip() or None):
+            force_setattr(self, "country", word)
+        if genres != (picks := tuple([word for pick in genres or () if pick and (word := pick.strip())])):
+            force_setattr(self, "genres", picks)
 
 
 def is_under(age: int, registration: Registration) -> bool:

@@ -43,13 +43,10 @@ _MODEL: Final = {"name": "model_name", "in": "path", "required": True, "schema":
 
 def schema(extra: Mapping[str, str], most: int | None = MOST_INSTANCES) -> bytes:
     """The description of a service that asks the `extra` fields too, about so many at once, as JSON."""
-    kinds = {"number": {"type": "number"}, "text": {"type": "string", "maxLength": MAX_TEXT}}
-    further = {name: {"anyOf": [kinds["number"], kinds["text"], {"type": "null"}]} for name in extra}
-    described = [with_further_fields(tuple(extra)), Recommendation, Explanation, SentEvent, Result]
+    described = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, SentEvent, Result]
     _, found = msgspec.json.schema_components(described, ref_template="#/components/schemas/{name}")
     components = {name.removeprefix("firstspin.records."): part for name, part in found.items()}
     registration = components["Registration"]
-    registration["properties"] |= further
     user = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}}
     components["User"] = registration | {
         "title": "User",

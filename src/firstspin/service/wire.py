@@ -1,8 +1,9 @@
 """Bodies <-> records: JSON, JSON Lines and CSV, the same rules at every door (HTTP, Lambda).
 
-Reading is strict: a field nobody knows, the text "30" for an age, true or 30.5 are refused, not guessed at. The rules
-where bodies could be read in two ways: of a key given twice the last counts; a genre picked twice counts once; empty
-lines are skipped; an empty CSV cell is an answer not given. No error repeats anything that was sent.
+Reading is strict: a field nobody knows, the text "30" for an age, true or 30.5 are refused, not guessed at. How values
+are spelled is one rule for all encodings and for tables (`parsing`, `records.Registration`). The rules where bodies
+could be read in two ways: of a key given twice the last counts; a genre picked twice counts once; empty lines are
+skipped; null and an empty CSV cell are an answer not given. No error repeats anything that was sent.
 """
 
 from __future__ import annotations
@@ -18,9 +19,21 @@ from typing import Annotated, Final
 
 import msgspec
 
+from firstspin import parsing
 from firstspin.further_fields import with_further_fields
 from firstspin.records import MAX_TEXT, SHOWN_GENRES, Ranking, Registration
-from firstspin.tables import AGE, COUNTRY, GENDER, GENRES, INSTANCES, NUMBER, PICK_SEPARATOR, USER_ID
+from firstspin.tables import (
+    AGE,
+    COUNTRY,
+    GENDER,
+    GENRES,
+    INSTANCES,
+    NUMBER,
+    PICK_SEPARATOR,
+    REGISTERED_AT,
+    REGISTRATION_COLUMNS,
+    USER_ID,
+)
 
 LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
 MOST_INSTANCES: Final = 10_000
@@ -29,8 +42,6 @@ Body = bytes | bytearray
 
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
-_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _PLACE: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[[0-9]+\])+)`$")
 
 
@@ -114,7 +125,7 @@ class Reader:
     ) -> None:
         self.extra = extra = dict(extra or {})
         self.most = most
-        asked = with_further_fields(tuple(extra))
+        asked = with_further_fields(tuple(extra), extra)
         self._one = _with(asked, USER_ID, UserId) if of_users else asked
         self._of_users = of_users
         alone = _with(asked, USER_ID, UserId | msgspec.UnsetType, msgspec.UNSET) if of_users else asked
@@ -123,7 +134,11 @@ class Reader:
         self._decode_one = msgspec.json.Decoder(self._one).decode
         self._nothing = body()
         self._names = ((USER_ID,) if of_users else ()) + (AGE, GENDER, COUNTRY, GENRES, *extra)
-        self._numbers = {name for name, kind in extra.items() if kind == NUMBER}
+        self._table = (*REGISTRATION_COLUMNS, *extra)
+        known = (*self._table, *self._names)
+        self._spelled = {name.lower(): name for name in known} | {name: name for name in known}
+        numbers = {name: parsing.number for name, kind in extra.items() if kind == NUMBER}
+        self._parsers: dict[str, Callable[[str], object]] = {AGE: parsing.age, GENRES: parsing.picks, **numbers}
 
     def read(self, body: Body, encoding: Encoding) -> Asked:
         """Everyone a body asks about. Refusal 400 for what can't be read, 422 for what can but isn't a registration."""
@@ -158,23 +173,41 @@ class Reader:
             text = body.decode("utf-8-sig")  # spreadsheets put a byte order mark in front
         except UnicodeDecodeError:
             raise Refusal(400, "malformed", "the body is not UTF-8") from None
-        names: Sequence[str] = self._names
+        names: Sequence[str] = ()
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         for number, row in enumerate(_lines(rows), 1):
-            if number == 1 and (header := self._header(row)):
-                names = header
-            elif row:
-                yield self._from_row(names, row, f"line {number}: ")
+            if not row or (len(row) == 1 != len(names) and not row[0].strip()):
+                continue
+            if not names and (names := self._header(row)):
+                continue
+            names = names or self._columns(row)
+            yield self._from_row(names, row, f"line {number}: ")
 
-    def _header(self, row: Sequence[str]) -> list[str] | None:
-        names = [cell.strip().lower() for cell in row]
-        known = set(names) <= set(self._names) and len(set(names)) == len(names)
-        return names if known and names else None
+    def _header(self, row: Sequence[str]) -> list[str]:
+        """The names of a header: only names that are known here, or others beside all that are asked for."""
+        names = [self._spelled.get(cell.strip(), self._spelled.get(cell.strip().lower(), "")) for cell in row]
+        known = [name for name in names if name]
+        complete = len(known) == len(names) or set(known).issuperset(self._names)
+        return names if complete and len(set(known)) == len(known) else []
+
+    def _columns(self, row: Sequence[str]) -> Sequence[str]:
+        """The names of the cells where no header names them: those asked for, or those of the table of registrations.
+
+        Batch transform splits a table into parts of which only the first has the header.
+        """
+        of_table = len(row) == len(self._table) and _is_moment(row[self._table.index(REGISTERED_AT)])
+        return self._table if of_table else self._names
 
     def _from_row(self, names: Sequence[str], row: Sequence[str], where: str) -> Registration:
         if len(row) != len(names):
-            raise Refusal(422, "invalid", f"{where}{len(row)} cells instead of {len(names)}")
-        told = {name: self._cell(name, cell) for name, cell in zip(names, row, strict=True) if cell.strip()}
+            columns = ",".join(self._names)
+            raise Refusal(
+                422, "invalid", f"{where}{len(row)} cells instead of {len(names)}; a header may name {columns}"
+            )
+        told: dict[str, object] = {}
+        for name, cell in zip(names, row, strict=True):
+            if name in self._names and cell.strip():
+                told[name] = self._value(name, cell, where)
         try:
             return msgspec.convert(told, self._one)
         except msgspec.ValidationError as problem:
@@ -184,14 +217,19 @@ class Reader:
         if self.most is not None and len(found) > self.most:
             raise Refusal(413, "too_many_instances", f"ask about at most {self.most} newcomers at once")
 
-    def _cell(self, name: str, cell: str) -> object:
-        if name == GENRES:
-            return [pick for pick in cell.split(PICK_SEPARATOR) if pick.strip()]
-        if name == AGE and _WHOLE_NUMBER.fullmatch(cell.strip()):
-            return int(cell)
-        if name in self._numbers and _NUMBER.fullmatch(cell.strip()):
-            return float(cell)
-        return cell
+    def _value(self, name: str, cell: str, where: str) -> object:
+        parser = self._parsers.get(name)
+        try:
+            return parser(cell) if parser else cell
+        except parsing.Misspelt as problem:
+            raise Refusal(422, "invalid", f"{where}{name} {problem}") from None
+
+
+def _is_moment(cell: str) -> bool:
+    try:
+        return bool(parsing.moment(cell))
+    except parsing.Misspelt:
+        return False
 
 
 def _with(
