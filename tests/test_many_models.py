@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from made_bundles import pack
-from made_service import Service, serving, until, workers
+from made_service import Service, reply, request, serving, until, workers
 
 from firstspin import bundle
 from firstspin.recommender import Recommender
 from firstspin.records import Registration
+from firstspin.service.many_models import MAX_LOADS
 
 BODY = b'{"age": 31, "genres": ["Rock"]}'
 
@@ -165,3 +169,58 @@ def test_without_the_option_there_are_no_such_verbs_but_the_limits_of_batch_are_
 def test_what_is_no_path_is_refused(service: Service) -> None:
     for url in ("\0", "/" + "a/" * 500, "x" * 1_000, "/proc/self/environ"):
         assert service.ask("POST", "/models", json.dumps({"model_name": "m", "url": url}).encode())[0] == 400
+
+
+def loading(service: Service) -> int:
+    """How many processes load a model."""
+    arguments = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getpgid(int(process.name)) == service.process.pid:
+                arguments.append((process / "cmdline").read_bytes())
+    return sum(b"firstspin.service.trial" in words for words in arguments)
+
+
+def test_sixty_loads_at_once_take_one_process_and_what_is_too_many_is_told_to_come_back(
+    service: Service, root: Path
+) -> None:
+    most = 0
+    with ExitStack() as stack:
+        asking = []
+        for number in range(60):
+            body = json.dumps({"model_name": f"m{number}", "url": str(root / "se" / "model")}).encode()
+            asking.append(stack.enter_context(service.connect()))
+            asking[-1].sendall(request("POST", "/models", body))
+        waiting = list(asking)
+        while waiting:
+            most = max(most, loading(service))
+            answered, _, _ = select.select(waiting, [], [], 0.01)
+            waiting = [connection for connection in waiting if connection not in answered]
+        replies = [reply(connection) for connection in asking]
+    assert most == 1
+    statuses = Counter(status for status, _, _ in replies)
+    assert set(statuses) == {200, 503}
+    assert statuses[200] <= 2 * MAX_LOADS  # of two workers
+    for status, headers, answer in replies:
+        if status == 503:
+            assert (headers["retry-after"], json.loads(answer)["error"]["code"]) == ("1", "overloaded")
+    assert load(service, "later", root / "se" / "model") == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content_type": "text/plain"},
+        {"content_type": "application/x-www-form-urlencoded"},
+        {"content_type": ""},
+        {"origin": "https://evil.example"},
+        {"origin": "http://test"},
+        {"sec_fetch_site": "cross-site"},
+    ],
+)
+def test_no_web_page_loads_or_unloads_a_model(service: Service, root: Path, headers: dict[str, str]) -> None:
+    body = json.dumps({"model_name": "m", "url": str(root / "se" / "model")}).encode()
+    assert service.ask("POST", "/models", body, **headers)[0] == (415 if "content_type" in headers else 403)
+    if "content_type" not in headers:
+        assert service.ask("DELETE", "/models/m", **headers)[0] == 403
+    assert json.loads(service.ask("GET", "/models")[2]) == {"models": []}

@@ -306,6 +306,15 @@ def test_case_11_types_are_negotiated(app: App) -> None:
     assert ask(app, "POST", "/invocations", b"{}", accept="application/json;q=0.5, */*;q=0.1").status == 200
 
 
+def test_a_browser_that_does_not_say_what_it_sends_is_refused(app: App) -> None:
+    page = {"origin": "https://evil.example"}
+    for path in ("/invocations", "/v1/recommendations"):
+        body = b'{"user_id":"1"}' if path.startswith("/v1") else b"{}"
+        assert ask(app, "POST", path, body).status == 200
+        assert ask(app, "POST", path, body, **page).status == 415
+        assert ask(app, "POST", path, body, **page, content_type="application/json").status == 200
+
+
 def test_case_9_a_compressed_body_is_never_unpacked(app: App) -> None:
     assert (
         code(ask(app, "POST", "/invocations", b"\x1f\x8b", content_encoding="gzip")) == "unsupported_content_encoding"

@@ -385,6 +385,8 @@ class App:
 def _encoding(request: Request) -> Encoding:
     headers = request.headers
     kind = headers.get(b"content-type", b"")
+    if not kind and b"origin" in headers:  # a page of another origin may send a body of no type without asking first
+        raise Refusal(415, "unsupported_content_type", "a browser says what it sends, as in application/json")
     encoding = _KNOWN_TYPES.get(kind) or encoding_of(kind.decode("latin-1"))
     accept = headers.get(b"accept")
     if accept not in _ANY and accept != kind:

@@ -64,6 +64,12 @@ def refuse_other_origins(headers: Mapping[bytes, bytes]) -> None:
         raise Refusal(403, "cross_origin", "pages of other origins may not ask this")
 
 
+def refuse_pages(headers: Mapping[bytes, bytes]) -> None:
+    """Refusal 403 for a request of any page, the port's own included: what no page is meant to ask."""
+    if b"origin" in headers or headers.get(b"sec-fetch-site", b"none").lower() != b"none":
+        raise Refusal(403, "cross_origin", "pages may not ask this")
+
+
 def refuse_other_types(headers: Mapping[bytes, bytes]) -> None:
     """Refusal 415 unless the body is declared to be JSON, which a page of another origin can't send unasked."""
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

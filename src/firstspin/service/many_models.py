@@ -3,6 +3,8 @@
 What is loaded lies in a folder that all workers share: for each model a folder with its verified copy and its entry. A
 model comes and goes by the renaming of that folder, so any worker answers from it at once, and none after it has gone,
 whoever loaded it and whichever worker has died since. Each worker keeps in memory what it has been asked for.
+
+Loading takes a process of its own and its memory, so one model is loaded at a time in all workers together.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,15 +29,20 @@ import msgspec
 from firstspin.records import InputError
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Reply, Request
+from firstspin.service.cross_origin import refuse_other_types, refuse_pages
 from firstspin.service.trial import NO_ROOM, Taken
 from firstspin.service.wire import Refusal
 from firstspin.service.worker import Manners, load
 
 PATH: Final = "/models"
 TRIAL_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 0.02
+MAX_LOADS: Final = 4
+"""How many models a worker is asked to load at a time, the one in work among them."""
+
 PAGE: Final = 100
 LONGEST_NAME: Final = 1024
-_BUNDLE, _ENTRY, _LOCK = "bundle", "entry.json", "lock"
+_BUNDLE, _ENTRY, _LOCK, _LOADING = "bundle", "entry.json", "lock", "loading"
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
 
@@ -72,6 +79,7 @@ class Stock:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         (self.folder / _LOCK).touch()
+        (self.folder / _LOADING).touch()
 
     def place(self, name: str) -> Path:
         """The folder of a model, loaded or not; any name makes a good file name."""
@@ -104,6 +112,19 @@ class Stock:
         """Memory for further models."""
         return self.room - sum(entry.bytes for entry in self.entries())
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """While this lasts no other worker loads a model. Refusal 503 where that takes too long."""
+        with (self.folder / _LOADING).open() as lock:
+            for _ in range(int(TRIAL_SECONDS / LOOK_SECONDS)):
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                await asyncio.sleep(LOOK_SECONDS)
+            else:
+                raise _too_many()
+            yield
+
     def add(self, incoming: Path, entry: Entry) -> None:
         """Make a checked copy a model that is loaded. Refusal 409 or 507 where that can't be."""
         (incoming / _ENTRY).write_bytes(msgspec.json.encode(entry))
@@ -134,6 +155,8 @@ class ManyModels:
         self._serving: dict[str, tuple[tuple[int, int], Serving]] = {}
         self._number = count()
         self._loading = asyncio.Lock()
+        self._loads = 0
+        self._one_load = asyncio.Lock()
 
     def __call__(self, app: App, request: Request) -> Reply | Awaitable[Reply]:
         """Refusal 404 or 405 for what is none of the verbs."""
@@ -142,10 +165,13 @@ class ManyModels:
             case "GET" | "HEAD", []:
                 return self._listed(request.query)
             case "POST", []:
+                refuse_pages(request.headers)
+                refuse_other_types(request.headers)
                 return self._load(request.body)
             case "GET" | "HEAD", [name]:
                 return _told(self._stock.entry(name).shown())
             case "DELETE", [name]:
+                refuse_pages(request.headers)
                 return self._unload(name)
             case "POST", [name, "invoke"]:
                 return self._invoke(app, request, name)
@@ -167,6 +193,16 @@ class ManyModels:
 
     async def _load(self, body: bytes | bytearray) -> Reply:
         wanted = _wanted(body)
+        if self._loads >= MAX_LOADS:
+            raise _too_many()
+        self._loads += 1
+        try:
+            async with self._one_load, self._stock.turn():
+                return await self._load_alone(wanted)
+        finally:
+            self._loads -= 1
+
+    async def _load_alone(self, wanted: Wanted) -> Reply:
         if self._stock.place(wanted.model_name).exists():
             raise _loaded_already()
         source = Path(wanted.url)
@@ -276,6 +312,10 @@ def _unknown() -> Refusal:
 
 def _loaded_already() -> Refusal:
     return Refusal(409, "model_loaded", "a model of this name is loaded already")
+
+
+def _too_many() -> Refusal:
+    return Refusal(503, "overloaded", "other models are being loaded; try again in a moment")
 
 
 def _no_room() -> Refusal:
