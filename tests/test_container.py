@@ -193,11 +193,13 @@ def test_a_hyperparameter_that_cannot_be_is_named_in_the_failure_file(
     assert why in (failure(tmp_path) or "")
 
 
-@pytest.mark.parametrize("told", [b"\xff\xfe", b"{", b'{"model": {"name": "auto"}}', b"[]"])
+@pytest.mark.parametrize("told", [b"\xff\xfe", b'{"seed": "\xff"}', b"{", b'{"model": {"name": "auto"}}', b"[]"])
 def test_hyperparameters_that_cannot_be_read_are_a_failure_with_a_reason(told: bytes, tmp_path: Path) -> None:
     prepared(tmp_path, told)
     assert train(tmp_path) == 1
-    assert (failure(tmp_path) or "").startswith("hyperparameters.json: ")
+    said = failure(tmp_path) or ""
+    assert said.startswith("hyperparameters.json: ")
+    assert "codec" not in said
 
 
 def test_a_question_that_nobody_was_asked_is_a_failure_with_a_reason(tmp_path: Path) -> None:

@@ -178,8 +178,10 @@ def _hyperparameters(base: Path) -> dict[str, str]:
     path = base / "input" / "config" / "hyperparameters.json"
     try:
         told = msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except msgspec.MsgspecError as problem:
         raise InputError(f"hyperparameters.json: {problem}") from None
+    except UnicodeDecodeError:
+        raise InputError("hyperparameters.json: it is not text in UTF-8") from None
     return {f"hyperparameter {name}": plain for name, text in told.items() if (plain := _unquoted(text))}
 
 

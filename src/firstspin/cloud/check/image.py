@@ -44,7 +44,8 @@ def read(path: Path) -> Image:
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path}: not what `docker image inspect IMAGE` prints of one image ({problem})") from None
+        said = problem if isinstance(problem, msgspec.MsgspecError) else "it is not text in UTF-8"
+        raise InputError(f"{path}: not what `docker image inspect IMAGE` prints of one image ({said})") from None
     return image
 
 
