@@ -11,7 +11,7 @@ QUICK = 300
 SLOW = {"sockets": 150, "bundle": 100}
 """Entries of which an input costs more than a few milliseconds."""
 
-UNTIL_LANDED = ("label", "score", "analyse", "recommend", "plan", "container", "bundle")
+UNTIL_LANDED = ("label", "score", "analyse", "bundle")
 COMPILED = ("scorer", "ranking")
 
 
