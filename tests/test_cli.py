@@ -167,6 +167,7 @@ def test_recommend_takes_answers_to_further_fields(tmp_path: Path) -> None:
     assert moved.keys() == {"device", "visits"}
     assert failed(*words[:3], "--answer", "shoe=1") == "this bundle does not ask 'shoe'; it asks device, visits"
     assert failed(*words[:3], "--answer", "visits=many") == "visits 'many' is not a number"
+    assert failed(*words[:3], "--answer", f"device={'x' * 201}").startswith("this is not a registration: ")
     assert firstspin(*words[:3], "--answer", "phone").returncode == 2
 
 
@@ -250,4 +251,7 @@ def test_a_bundle_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_an_impossible_age_is_one_clear_line(made: Path) -> None:
-    assert "this is not a registration" in failed("recommend", "--bundle", made / "b", "--age", 300)
+    asking = ("recommend", "--bundle", made / "b", "--age")
+    assert failed(*asking, 300) == "this is not a registration: --age '300' is not between 0 and 120"
+    assert failed(*asking, "30.5") == "this is not a registration: --age '30.5' is not a whole number"
+    assert failed(*asking, "thirty") == "this is not a registration: --age 'thirty' is not a number"

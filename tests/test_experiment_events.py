@@ -52,6 +52,17 @@ def test_a_click_and_a_listen_are_kept_with_both_times() -> None:
     assert EPOCH + timedelta(microseconds=click.received_at) == NOW
 
 
+@pytest.mark.parametrize(
+    "at",
+    ["2026-01-31t11:59:58z", "2026-01-31 11:59:58 UTC", "2026-01-31T12:59:58+01", " 2026-01-31T11:59:58.000000000Z"],
+)
+def test_times_of_events_are_spelled_as_in_tables(at: str) -> None:
+    (event,) = read(CLICK | {"at": at}).events
+    assert event.at == microseconds(datetime(2026, 1, 31, 11, 59, 58, tzinfo=UTC))
+    (event,) = read(CLICK | {"at": "2026-01-31T11:59Z"}).events
+    assert event.at == microseconds(datetime(2026, 1, 31, 11, 59, tzinfo=UTC))
+
+
 def test_one_bad_event_of_a_hundred_leaves_ninety_nine() -> None:
     items = [CLICK | {"event_id": f"e{i}"} for i in range(100)]
     items[41] = items[41] | {"at": "yesterday"}
@@ -76,6 +87,10 @@ def test_one_bad_event_of_a_hundred_leaves_ninety_nine() -> None:
         ({"station_id": "a\u202eb"}, "station_id"),
         ({"type": "view"}, "type"),
         ({"at": "2026-01-31T12:00:00"}, "at"),
+        ({"at": "2026-01-31"}, "at"),
+        ({"at": "2026-01-31T24:00Z"}, "at"),
+        ({"at": ""}, "at"),
+        ({"at": None}, "at"),
         ({"at": 1769860800}, "at"),
         ({"at": "2016-12-31T23:59:60Z"}, "at"),
         ({"at": "0001-01-01T00:00:00+14:00"}, "at"),

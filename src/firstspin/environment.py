@@ -15,6 +15,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Final, TypeVar
 
+from firstspin.parsing import Misspelt, utc_moment
 from firstspin.records import InputError
 
 PREFIX: Final = "FIRSTSPIN_"
@@ -106,9 +107,8 @@ def path(text: str) -> Path:
 def moment(text: str) -> datetime:
     """A date or a time as UTC without a zone; one without a zone is UTC. Raises InputError for anything else."""
     try:
-        read_as = datetime.fromisoformat(text)
-        return (read_as if read_as.tzinfo else read_as.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError):
+        return utc_moment(text).astimezone(UTC).replace(tzinfo=None)
+    except Misspelt:
         raise InputError(f"{text!r} is not a date or time like 2026-01-31") from None
 
 

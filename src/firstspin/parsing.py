@@ -89,6 +89,18 @@ def moment(text: str) -> datetime:
     return at
 
 
+def utc_moment(text: str) -> datetime:
+    """As `moment`, for options: without a zone it is UTC, and without a time of day its midnight. Raises Misspelt.
+
+    >>> utc_moment("2026-02-05").isoformat()
+    '2026-02-05T00:00:00+00:00'
+    """
+    text = text.strip()
+    if _LOCAL_TIME.fullmatch(text):
+        text += "Z" if ":" in text else "T00:00Z"
+    return moment(text)
+
+
 def number(text: str) -> float | None:
     """A finite number, None for an empty text or NaN. Raises Misspelt.
 
@@ -119,6 +131,10 @@ def age(text: str) -> int | None:
     return int(years)
 
 
-def picks(text: str) -> list[str]:
-    """The genres of a cell, in order, as they are written; Registration trims them and drops the empty ones."""
-    return text.split(PICK_SEPARATOR)
+def picks(text: str) -> tuple[str, ...]:
+    """The genres of a cell, in order, without outer space and without empty ones.
+
+    >>> picks(" Rock | |Hip Hop")
+    ('Rock', 'Hip Hop')
+    """
+    return tuple(pick for part in text.split(PICK_SEPARATOR) if (pick := part.strip()))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from firstspin import parsing
 from firstspin.further_fields import check_names, with_further_fields
 from firstspin.lazily import lazily
 from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration
@@ -386,10 +387,13 @@ def _with_further(registration: Registration, further: Mapping[str, str], kinds:
         if name not in kinds:
             raise InputError(f"this bundle does not ask {name!r}; it asks {', '.join(kinds) or 'no further field'}")
         try:
-            told[name] = float(answer) if kinds[name] == NUMBER else answer
-        except ValueError:
-            raise InputError(f"{name} {answer!r} is not a number") from None
-    return msgspec.convert(msgspec.to_builtins(registration) | told, with_further_fields(tuple(kinds)))
+            told[name] = parsing.number(answer) if kinds[name] == NUMBER else answer.strip()
+        except parsing.Misspelt as problem:
+            raise InputError(f"{name} {answer!r} {problem}") from None
+    try:
+        return msgspec.convert(msgspec.to_builtins(registration) | told, with_further_fields(tuple(kinds), kinds))
+    except msgspec.ValidationError as problem:
+        raise InputError(f"this is not a registration: {problem}") from None
 
 
 @contextmanager

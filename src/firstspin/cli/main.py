@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from firstspin import pipeline
+from firstspin import parsing, pipeline
 from firstspin.cli import ledger, reasons, scorecard, terminal
 from firstspin.environment import moment
 from firstspin.lazily import lazily
@@ -223,9 +223,9 @@ def report(
 @app.command("recommend")
 def recommend(
     bundle: BundlePath,
-    age: Annotated[int | None, typer.Option(help="Age in years.")] = None,
-    gender: Annotated[str | None, typer.Option(help="Gender as told.")] = None,
-    country: Annotated[str | None, typer.Option(help="Country as told.")] = None,
+    age: Annotated[str, typer.Option(help="Age in years.")] = "",
+    gender: Annotated[str, typer.Option(help="Gender as told.")] = "",
+    country: Annotated[str, typer.Option(help="Country as told.")] = "",
     genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
     answer: Annotated[
         list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; once for each.")
@@ -379,9 +379,12 @@ def _answers(told: Iterable[str]) -> dict[str, str]:
     return {name: answer for name, _, answer in pairs}
 
 
-def _registration(age: int | None, gender: str | None, country: str | None, genres: str) -> Registration:
-    told = {"age": age, "gender": gender, "country": country, "genres": [g for g in genres.split("|") if g.strip()]}
+def _registration(age: str, gender: str, country: str, genres: str) -> Registration:
+    """A registration of text, spelled as in the cells of a table."""
     try:
-        return msgspec.convert(told, Registration)
+        told = {"age": parsing.age(age), "gender": gender.strip(), "country": country.strip()}
+        return msgspec.convert(told | {"genres": parsing.picks(genres)}, Registration)
+    except parsing.Misspelt as problem:
+        raise InputError(f"this is not a registration: --age {age!r} {problem}") from None
     except msgspec.ValidationError as problem:
         raise InputError(f"this is not a registration: {problem}") from None

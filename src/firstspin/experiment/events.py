@@ -22,13 +22,12 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from firstspin.parsing import EARLIEST, Misspelt, moment
 from firstspin.records import MAX_TEXT, InputError
 
 SCHEMA: Final = 1
 MAX_EVENTS: Final = 1_000
 MAX_CANDIDATES: Final = 100
-FIRST_YEAR: Final = 1971  # so that no time zone leads before the epoch, or past the last day a datetime knows
-LAST_YEAR: Final = 9998
 LONGEST_LISTEN: Final = 7 * 24 * 3600.0
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 KEY_BYTES: Final = 32
@@ -213,7 +212,7 @@ class SentEvent(msgspec.Struct, forbid_unknown_fields=True):
     type: Type
     user_id: _Id
     station_id: _Id
-    at: Annotated[datetime, msgspec.Meta(tz=True)]
+    at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
     seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_LISTEN)] | None = None
 
 
@@ -230,7 +229,7 @@ _RULES: Final = {
     "user_id": f"user_id is text of 1 to {MAX_TEXT} printable characters",
     "station_id": f"station_id is text of 1 to {MAX_TEXT} printable characters",
     "type": "type is click or listen",
-    "at": f"at is a time since {FIRST_YEAR} with a time zone, like 2026-01-31T12:00:00Z",
+    "at": f"at is a time since {EARLIEST.year} with a time zone, like 2026-01-31T12:00:00Z",
     "seconds": f"seconds is a number above 0 and up to {LONGEST_LISTEN:.0f} for a listen, and absent for a click",
 }
 _NO_OTHERS: Final = f"an event has the fields {', '.join(_RULES)} and no others"
@@ -261,8 +260,8 @@ def read_batch(
     received = microseconds(received_at)
     late, future = punctuality.late // _MICROSECOND, punctuality.future // _MICROSECOND
     return Batch(
-        tuple(_event(wire, secret, received, late, future) for wire in checked if isinstance(wire, SentEvent)),
-        tuple(wire.event_id if isinstance(wire, SentEvent) else wire for wire in checked),
+        tuple(_event(*sent, secret, received, late, future) for sent in checked if isinstance(sent, tuple)),
+        tuple(sent[0].event_id if isinstance(sent, tuple) else sent for sent in checked),
     )
 
 
@@ -278,7 +277,8 @@ def _result(event_id: str, status: Status) -> Result:
     return Result(event_id=event_id, status=status)
 
 
-def _check(item: msgspec.Raw) -> SentEvent | Result:
+def _check(item: msgspec.Raw) -> tuple[SentEvent, int] | Result:
+    """The event and when it happened, in microseconds; or its refusal."""
     try:
         wire = _wires.decode(item)
     except msgspec.ValidationError as error:
@@ -289,11 +289,13 @@ def _check(item: msgspec.Raw) -> SentEvent | Result:
     for name in ("event_id", "user_id", "station_id"):
         if not getattr(wire, name).isprintable():
             return _refusal(item, _RULES[name])
-    if not FIRST_YEAR <= wire.at.year <= LAST_YEAR:
+    try:
+        at = microseconds(moment(wire.at))
+    except Misspelt:
         return _refusal(item, _RULES["at"])
     if (wire.type == "listen") != (wire.seconds is not None):
         return _refusal(item, _RULES["seconds"])
-    return wire
+    return wire, at
 
 
 def _refusal(item: msgspec.Raw, rule: str) -> Result:
@@ -305,8 +307,7 @@ def _refusal(item: msgspec.Raw, rule: str) -> Result:
     return Result(event_id=event_id if in_order else None, status="invalid", error=rule)
 
 
-def _event(wire: SentEvent, secret: Secret, received: int, late: int, future: int) -> Event:
-    at = microseconds(wire.at)
+def _event(wire: SentEvent, at: int, secret: Secret, received: int, late: int, future: int) -> Event:
     return Event(
         event_id=secret.event_id(wire.event_id),
         type=wire.type,

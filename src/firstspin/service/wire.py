@@ -218,9 +218,8 @@ class Reader:
             raise Refusal(413, "too_many_instances", f"ask about at most {self.most} newcomers at once")
 
     def _value(self, name: str, cell: str, where: str) -> object:
-        parser = self._parsers.get(name)
         try:
-            return parser(cell) if parser else cell
+            return self._parsers.get(name, str.strip)(cell)
         except parsing.Misspelt as problem:
             raise Refusal(422, "invalid", f"{where}{name} {problem}") from None
 
