@@ -15,6 +15,7 @@ FLOORS = (
         "arguments",
         "records",
         "tables",
+        "csv_cells",
         "parsing",
         "environment",
         "files",

@@ -28,14 +28,20 @@ _AT_FDCWD: Final = -100
 
 
 @contextmanager
-def written_beside(out: Path) -> Iterator[Path]:
+def written_beside(out: Path, *, shared: bool = False) -> Iterator[Path]:
     """A path to write a file to, which replaces `out` if all goes well and is removed if not.
 
-    Raises IsADirectoryError before anything is written where `out` is a folder.
+    The file is for its owner alone, from its creation on, and so are the folders that are made for it; not so with
+    `shared`, which is for what holds nothing about users. Raises IsADirectoryError before anything is written where
+    `out` is a folder.
     """
     if out.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out))
+    if not shared:
+        make_private_folder(out.parent)
     with beside(out) as path:
+        if not shared:
+            path.touch(PRIVATE)
         yield path
         sync(path)
         path.replace(out)
@@ -49,13 +55,25 @@ def beside(out: Path) -> Iterator[Path]:
     Folders that killed processes left there are removed too; a live process holds a lock on its own.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    _clear_up(out)
-    workspace, lock = _workspace(out)
-    try:
-        yield workspace / out.name
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
-        os.close(lock)
+    with _owned_folder(out.parent, f".{out.name[:_LONGEST]}.", ".partial", recover=out) as folder:
+        yield folder / out.name
+
+
+@contextmanager
+def workspace(command: str) -> Iterator[Path]:
+    """A folder for this process alone among the system's temporary files, removed at the end.
+
+    Those that killed processes of this user left there, whatever they did, are removed too.
+    """
+    temporary = Path(tempfile.gettempdir())
+    with _owned_folder(temporary, f"firstspin-{command}-", ".tmp", left=r"firstspin-[a-z]+-") as folder:
+        yield folder
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder, and those above it that are missing, for their owner alone."""
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(0o700, exist_ok=True)
 
 
 def private(path: str, flags: int) -> int:
@@ -106,10 +124,29 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _workspace(out: Path) -> tuple[Path, int]:
+@contextmanager
+def _owned_folder(
+    parent: Path, prefix: str, suffix: str, *, left: str = "", recover: Path | None = None
+) -> Iterator[Path]:
+    """A new folder that this process holds a lock on, removed at the end. Before, those without an owner are removed.
+
+    They are called like this one, or begin as the pattern `left` says. What one of them had replaced is put back in its
+    place where that is empty: `recover`.
+    """
+    names = re.compile((left or re.escape(prefix)) + "[a-z0-9_]+" + re.escape(suffix))
+    _clear_up(parent, names, recover)
+    folder, lock = _locked_folder(parent, prefix, suffix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(parent: Path, prefix: str, suffix: str) -> tuple[Path, int]:
     """A new folder of this process, and the descriptor that holds its lock."""
     while True:
-        made = Path(tempfile.mkdtemp(prefix=_prefix(out), suffix=".partial", dir=out.parent))
+        made = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
         with suppress(FileNotFoundError):  # another process was clearing up in this moment
             lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
             if _locked(lock) is not False and made.exists():
@@ -117,13 +154,14 @@ def _workspace(out: Path) -> tuple[Path, int]:
             os.close(lock)
 
 
-def _clear_up(out: Path) -> None:
-    for left in _workspaces(out):
+def _clear_up(parent: Path, names: re.Pattern[str], recover: Path | None) -> None:
+    for left in _named(parent, names):
         with suppress(OSError):
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 if os.fstat(lock).st_uid == os.geteuid() and _locked(lock):
-                    _recover(left / _REPLACED, out)
+                    if recover:
+                        _recover(left / _REPLACED, recover)
                     shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(lock)
@@ -134,15 +172,10 @@ def _recover(replaced: Path, out: Path) -> None:
         replaced.rename(out)
 
 
-def _workspaces(out: Path) -> list[Path]:
-    ours = re.compile(re.escape(_prefix(out)) + r"[a-z0-9_]+\.partial")
+def _named(parent: Path, names: re.Pattern[str]) -> list[Path]:
     with suppress(PermissionError):
-        return [path for path in out.parent.iterdir() if ours.fullmatch(path.name)]
+        return [path for path in parent.iterdir() if names.fullmatch(path.name)]
     return []
-
-
-def _prefix(out: Path) -> str:
-    return f".{out.name[:_LONGEST]}."
 
 
 def _locked(opened: int) -> bool | None:

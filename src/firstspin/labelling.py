@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from firstspin.further_fields import with_further_fields
 from firstspin.ingest import Tables
 from firstspin.records import Census, Examples, InputError, LabelRule, Registration
-from firstspin.sql import identifier
+from firstspin.sql import identifier, literal
 from firstspin.tables import PLAYED, REGISTERED_AT, TOP_GENRE, USER_ID
 
 NOT_OVER = "window not over yet"
@@ -54,7 +54,9 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path) -> tuple[Census, La
     if not census.labelled:
         raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
     labelled = found.filter(found.dropped.isnull()).order_by("row").drop("row", "dropped")
-    connection.to_parquet(labelled, out)
+    # without a file of its own beside: what `out` already is, a file for its owner alone, stays so
+    write = f"COPY ({connection.compile(labelled)}) TO {literal(out)} (FORMAT parquet, USE_TMP_FILE false)"
+    tables.connection.execute(write)
     return census, rule
 
 

@@ -9,9 +9,7 @@ than a second tells `progress` the name of its step and how much of it is done, 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -179,7 +177,7 @@ def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "du
     if engine != "duckdb":
         raise InputError(f"--engine {engine}: this version labels with duckdb only")
     preflight.file(out, data)
-    with _workspace() as workspace, files.written_beside(out) as beside:
+    with files.workspace("label") as workspace, files.written_beside(out) as beside:
         tables = _tables(data, workspace, reading)
         census, _ = labelling.label_tables(tables, _rule(reading), beside)
     return census, tables.ignored
@@ -187,7 +185,7 @@ def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "du
 
 def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
     """The tables of a folder as examples to learn from."""
-    with _workspace() as workspace:
+    with files.workspace("tables") as workspace:
         tables = _tables(data, workspace, reading)
         labelled = workspace / "labelled.parquet"
         census, rule = labelling.label_tables(tables, _rule(reading), labelled)
@@ -315,7 +313,7 @@ def report(
         )
     plain = _fit(dataset, Learning(), silent)("logistic", dataset.examples)
     page = study.page(study.material(dataset.examples, dataset.rule, card, plain, loaded), progress)
-    with files.written_beside(out) as beside:
+    with files.written_beside(out, shared=True) as beside:
         beside.write_text(page, encoding="utf-8")
 
 
@@ -355,7 +353,7 @@ def score(
     answering = recommender.Recommender(bundle.load(path), least)
     sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S%f}")
     extra = answering.bundle.manifest.extra
-    with _workspace() as workspace:
+    with files.workspace("score") as workspace:
         received = ingest.read_registrations(
             registrations, workspace=workspace, extra=extra, skip_bad_rows=skip_bad_rows
         )
@@ -394,12 +392,6 @@ def _with_further(registration: Registration, further: Mapping[str, str], kinds:
         return msgspec.convert(msgspec.to_builtins(registration) | told, with_further_fields(tuple(kinds), kinds))
     except msgspec.ValidationError as problem:
         raise InputError(f"this is not a registration: {problem}") from None
-
-
-@contextmanager
-def _workspace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="firstspin-") as folder:
-        yield Path(folder)
 
 
 def _sink(out: str, version: str) -> scoring.Sink:
@@ -540,5 +532,5 @@ def _about(dataset: Dataset) -> dict[str, object]:
 
 def write_json(out: Path, content: dict[str, object]) -> None:
     """JSON for people and programs; a figure that is not defined is null."""
-    with files.written_beside(out) as beside:
+    with files.written_beside(out, shared=True) as beside:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")

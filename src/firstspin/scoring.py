@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +10,13 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from firstspin.csv_cells import csv_line, is_guarded
 from firstspin.files import written_beside
 from firstspin.recommender import Recommender, top
 from firstspin.records import InputError, Ranking, Registration
 from firstspin.tables import GENRES, PICK_SEPARATOR, PROBABILITIES, USER_ID
+
+log = logging.getLogger(__name__)
 
 People = Iterable[tuple[list[str], list[Registration]]]
 Batch = tuple[list[str], list[Ranking]]
@@ -56,14 +59,19 @@ def write(sink: Sink, people: People, answering: Recommender, k: int | None, pro
 
 
 def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
+    changed = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([USER_ID, GENRES, PROBABILITIES])
+        file.write(csv_line([USER_ID, GENRES, PROBABILITIES]) + "\n")
         for users, rankings in batches:
-            writer.writerows(
-                (user, PICK_SEPARATOR.join(ranking.genres), PICK_SEPARATOR.join(map(repr, ranking.probabilities)))
-                for user, ranking in zip(users, rankings, strict=True)
-            )
+            changed += sum(map(is_guarded, users))
+            for user, ranking in zip(users, rankings, strict=True):
+                genres, probabilities = ranking.genres, map(repr, ranking.probabilities)
+                file.write(csv_line([user, PICK_SEPARATOR.join(genres), PICK_SEPARATOR.join(probabilities)]) + "\n")
+    if changed:
+        log.warning(
+            "%d user ids begin like a formula and have an apostrophe in front in the CSV; Parquet has them as they are",
+            changed,
+        )
 
 
 def _to_parquet(path: Path, batches: Iterator[Batch]) -> None:

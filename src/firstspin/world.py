@@ -185,9 +185,9 @@ def write_world(out: Path, users: int, seed: int, progress: Callable[[int], None
     world = make_world(seed)
     with ExitStack() as whole:
         registrations, listens, stations = (
-            whole.enter_context(written_beside(out / f"{table}.parquet")) for table in tables.COLUMNS
+            whole.enter_context(written_beside(out / f"{table}.parquet", shared=True)) for table in tables.COLUMNS
         )
-        truth = whole.enter_context(written_beside(out / TRUTH))
+        truth = whole.enter_context(written_beside(out / TRUTH, shared=True))
         pq.write_table(_station_table(world.dial), stations)
         blocks = (_block(world, first, min(BLOCK, users - first)) for first in range(0, users, BLOCK))
         with pq.ParquetWriter(registrations, REGISTRATIONS) as people, pq.ParquetWriter(listens, LISTENS) as heard:

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from firstspin import pipeline, preflight
 from firstspin.bundle import MANIFEST
 from firstspin.cli import mistakes
 from firstspin.environment import moment, one_of, read, variable, whole, yes_or_no
+from firstspin.files import workspace
 from firstspin.records import InputError, LabelRule
 from firstspin.service.options import PORT, WORKERS
 from firstspin.service.supervisor import MOST_WORKERS
@@ -105,7 +105,7 @@ def train(base: Path) -> int:
     try:
         model, reading, learning = _options(_hyperparameters(base), base / CHECKPOINTS)
         preflight.folder(base / "model")
-        with tempfile.TemporaryDirectory(prefix="firstspin-") as folder, _stoppable(base, Path(folder)) as ending:
+        with workspace("container") as folder, _stoppable(base, folder) as ending:
             packed, _, card = pipeline.train(
                 base / "input" / "data" / CHANNEL,
                 Path(folder) / "bundle",

@@ -7,7 +7,6 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from firstspin.experiment.outcomes import Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.experiment.sizing import plan_sizing
+from firstspin.files import workspace
 from firstspin.lazily import lazily
 from firstspin.records import InputError
 
@@ -156,7 +156,7 @@ def simulate(
     if out:
         simulation.check_folder(out)
     with ExitStack() as opened:
-        folder = out or Path(opened.enter_context(TemporaryDirectory(prefix="firstspin-simulate-")))
+        folder = out or opened.enter_context(workspace("simulate"))
         progress = opened.enter_context(terminal.progress("simulation"))
         if bundle is None:
             bundle = folder / "bundle"
@@ -193,9 +193,9 @@ def _exported_outcomes(folder: Path, plan: Plan, now: datetime) -> Outcomes:
 
 
 def _stored_outcomes(plan: Plan, database: Database, now: datetime) -> Outcomes:
-    with TemporaryDirectory(prefix="firstspin-analyse-") as folder:
-        export(database, Path(folder), experiment_key(plan), arms=tuple(plan.arms))
-        return _exported_outcomes(Path(folder), plan, now)
+    with workspace("analyse") as folder:
+        export(database, folder, experiment_key(plan), arms=tuple(plan.arms))
+        return _exported_outcomes(folder, plan, now)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from firstspin.cloud.endpoint import Serving, served_archive, serving
 from firstspin.cloud.gate import Metric, judge
 from firstspin.cloud.package import ARCHIVE, Packed, read_manifest, unpack
 from firstspin.cloud.package import package as pack
+from firstspin.files import workspace
 from firstspin.records import InputError
 
 app = typer.Typer(
@@ -257,8 +257,8 @@ def _serving(account: Account, endpoint: str) -> Serving:
 
 @contextmanager
 def _packed(bundle: Path) -> Iterator[Packed]:
-    with tempfile.TemporaryDirectory(prefix="firstspin-ship-") as folder:
-        yield pack(bundle, Path(folder) / ARCHIVE)
+    with workspace("ship") as folder:
+        yield pack(bundle, folder / ARCHIVE)
 
 
 def _rollout(alarms: list[str] | None, canary: int | None, bake: int | None) -> rollout.Rollout | None:

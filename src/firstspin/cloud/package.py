@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Final
 import msgspec
 
 from firstspin.bundle import LARGEST_MANIFEST, MANIFEST, Manifest, load, placed
-from firstspin.files import written_beside
+from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
 from firstspin.service.shelf import LARGEST, copy
 
@@ -63,8 +62,8 @@ def package(bundle: Path, out: Path) -> Packed:
         raise InputError(f"{bundle} is not a bundle: it has no {MANIFEST}")
     if out.resolve().is_relative_to(bundle.resolve()):
         raise InputError(f"{out} would lie in the bundle, which then were none: name a place outside of {bundle}")
-    with tempfile.TemporaryDirectory(prefix="firstspin-package-") as folder, written_beside(out) as beside:
-        checked = Path(folder) / "bundle"
+    with workspace("package") as folder, written_beside(out, shared=True) as beside:
+        checked = folder / "bundle"
         name = copy(bundle, checked)
         with (
             beside.open("wb") as raw,

@@ -23,6 +23,7 @@ import numpy as np
 
 from firstspin import sqlite_file
 from firstspin.cloud.account import clear, open_client
+from firstspin.files import make_private_folder
 from firstspin.records import InputError, Kept, Ranking
 
 Batch = tuple[list[str], list[Ranking]]
@@ -64,7 +65,7 @@ class SqliteScores:
 
     def __init__(self, path: Path) -> None:
         self._name = f"sqlite:{path}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.absolute().parent)
         sqlite_file.refuse_unusable(path)
         sqlite_file.make_private(path)
         with _clear(self._name):

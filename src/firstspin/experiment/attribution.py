@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 from firstspin.experiment.export import EVENTS, EXPOSURES
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, experiment_key
+from firstspin.files import workspace
 from firstspin.records import InputError
 from firstspin.sources import connect
 
@@ -120,7 +120,7 @@ def attribute(
     looked at. Raises InputError where a log lacks a column.
     """
     asked = {"experiment": experiment, "until": until, "click_within": click_within, "listen_within": listen_within}
-    with tempfile.TemporaryDirectory() as workspace, connect(Path(workspace)) as connection:
+    with workspace("analyse") as folder, connect(folder) as connection:
         _offer(connection, "exposures", exposures, EXPOSURE_COLUMNS)
         _offer(connection, "events", events, EVENT_COLUMNS)
         connection.execute(_ASKED, asked)

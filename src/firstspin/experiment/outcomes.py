@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from firstspin.experiment.rules import Metric
+from firstspin.files import workspace
 from firstspin.records import InputError
 from firstspin.sources import connect, open_file
 from firstspin.sql import identifier, literal
@@ -82,7 +82,7 @@ def read_outcomes(
     seen in several arms is left out and counted, beside those whom an earlier step had `left_out`. Raises InputError
     naming file, row, column and value.
     """
-    with tempfile.TemporaryDirectory() as workspace, connect(Path(workspace)) as connection:
+    with workspace("analyse") as folder, connect(folder) as connection:
         wanted = [arm, *(c for m in metrics for c in m.columns), *covariates, *(c for c in (unit, day) if c)]
         table = _received(connection, source, wanted)
         metrics = tuple(_with_kind(table, metric) for metric in metrics)

@@ -43,7 +43,7 @@ def save(folder: Path, fingerprint: str, trials: Mapping[str, Sequence[FrozenTri
     :raises OSError: if the folder can't be written to
     """
     history = Kept(fingerprint, {name: [_tried(trial) for trial in finished] for name, finished in trials.items()})
-    with written_beside(folder / FILE) as beside:
+    with written_beside(folder / FILE, shared=True) as beside:
         beside.write_bytes(msgspec.json.encode(history))
 
 

@@ -8,7 +8,6 @@ import os
 import resource
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ import uvloop
 from firstspin.arguments import move_passwords_away
 from firstspin.experiment.events import Secret
 from firstspin.experiment.plan import read_plan
+from firstspin.files import workspace
 from firstspin.lazily import lazily
 from firstspin.records import InputError
 from firstspin.service import listening, logs, signals
@@ -43,7 +43,7 @@ from firstspin.service.shelf import Shelf
 from firstspin.service.supervisor import Outside, Supervisor
 from firstspin.service.worker import Manners, Order, Place, Worker
 
-preflight = lazily("firstspin.service.preflight")  # only where there is a store
+store_check = lazily("firstspin.service.store_check")  # only where there is a store
 store = lazily("firstspin.experiment.store")  # only where events are kept
 stores = lazily("firstspin.cloud.stores")  # only where batch answers are read
 admin_main = lazily("firstspin.service.admin_main")  # only in the admin process
@@ -59,8 +59,8 @@ def main() -> None:
     options = parse(sys.argv[1:], os.environ)
     logs.start(options.log_level)
     try:
-        with tempfile.TemporaryDirectory(prefix="firstspin-serve-") as folder:
-            status = _supervise(options, options.state or Path(folder))
+        with workspace("serve") as folder:
+            status = _supervise(options, options.state or folder)
     except InputError as problem:
         sys.exit(f"firstspin serve: {problem}")
     except OSError as problem:
@@ -71,9 +71,9 @@ def main() -> None:
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    secret = preflight.event_store_secret(options.events, _secret_path(options)) if options.events else None
+    secret = store_check.event_store_secret(options.events, _secret_path(options)) if options.events else None
     if options.scores:
-        preflight.refuse_unusable("score store", lambda: stores.check_scores(options.scores))
+        store_check.refuse_unusable("score store", lambda: stores.check_scores(options.scores))
     stock = _stock(options, state)
     tallies = Tallies(options.workers + 2)
     be_worker = _worker(options, tallies, stock, secret)

@@ -74,7 +74,7 @@ class Shelf:
         return Names(*there)
 
     def _write(self, names: Names) -> None:
-        with written_beside(self._folder / _NAMES) as beside:
+        with written_beside(self._folder / _NAMES, shared=True) as beside:
             beside.write_bytes(msgspec.json.encode(names))
         self.names = names
         kept = {names.current, names.previous, _NAMES}

@@ -20,6 +20,7 @@ from typing import Annotated, Final
 import msgspec
 
 from firstspin import parsing
+from firstspin.csv_cells import csv_line
 from firstspin.further_fields import with_further_fields
 from firstspin.records import MAX_TEXT, SHOWN_GENRES, Ranking, Registration
 from firstspin.tables import (
@@ -283,7 +284,5 @@ def around(encoding: Encoding) -> tuple[bytes, bytes, bytes]:
 
 def csv_row(ranking: Ranking) -> bytes:
     """The first genres of a ranking and their probabilities, as `firstspin score` writes them; no line end."""
-    line = io.StringIO()
-    probabilities = PICK_SEPARATOR.join(map(repr, ranking.probabilities[:SHOWN_GENRES]))
-    csv.writer(line, lineterminator="").writerow([PICK_SEPARATOR.join(ranking.genres[:SHOWN_GENRES]), probabilities])
-    return line.getvalue().encode()
+    genres = PICK_SEPARATOR.join(ranking.genres[:SHOWN_GENRES])
+    return csv_line([genres, PICK_SEPARATOR.join(map(repr, ranking.probabilities[:SHOWN_GENRES]))]).encode()
