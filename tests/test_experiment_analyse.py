@@ -209,6 +209,21 @@ def test_the_smallest_experiments_have_a_verdict_without_nan(
     json.loads(msgspec.json.encode(found), parse_constant=pytest.fail)
 
 
+@pytest.mark.parametrize(
+    ("sessions", "why"),
+    [
+        ([1, 2, 0, 0], "the denominators of an arm add up to 0"),
+        ([0, 0, 1, 2], "the denominators of an arm add up to 0"),
+        ([1, 2, 3, -4], "the denominators of an arm add up to less than 0"),
+        ([1, 2, None, None], "an arm has no users"),
+    ],
+)
+def test_a_ratio_whose_denominators_add_up_to_nothing_says_so(sessions: list[int | None], why: str) -> None:
+    table = pa.table({"arm": ["rule", "rule", "model", "model"], "seconds": [5, 6, 7, 8], "sessions": sessions})
+    beside = verdict(table, "seconds:ratio=sessions").metrics[0].beside_control[0]
+    assert (beside.lift.relative.reason, beside.lift.difference.reason, beside.lift.p_value) == (why, why, None)
+
+
 def test_a_rule_for_looking_daily_without_days_is_refused() -> None:
     table = people(np.random.default_rng(8), 100).drop_columns("day")
     with pytest.raises(InputError, match="column that says on which day"):

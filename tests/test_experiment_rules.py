@@ -53,7 +53,7 @@ def test_weights_are_read_as_they_are_written_even_with_odd_names() -> None:
     assert parse_weights("a=b=3") == {"a=b": 3.0}
 
 
-@pytest.mark.parametrize("text", ["A", "A=", "A=1,,B=1", "=1", "A=0", "A=-1", "A=inf"])
+@pytest.mark.parametrize("text", ["A", "A=", "A=1,,B=1", "=1", "A=0", "A=-1", "A=inf", "A=1,A=2"])
 def test_weights_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_weights(text)
@@ -69,8 +69,10 @@ def test_without_weights_all_arms_found_weigh_the_same() -> None:
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        (Rules(control="c", metrics=CLICKED), "control 'c' is not among the arms found"),
-        (Rules(control="a", metrics=CLICKED, weights={"a": 1.0}), "arm 'b' has no weight"),
+        (Rules(control="c", metrics=CLICKED), "control 'c' is not among the arms, a and b"),
+        (Rules(control="c", metrics=CLICKED, weights={"a": 1, "b": 1}), "control 'c' is not among the arms, a and b"),
+        (Rules(control="a", metrics=CLICKED, weights={"a": 1.0}), "the weights are of a; the arms found are a and b"),
+        (Rules(control="a", metrics=CLICKED, weights={"A": 1, "B": 1}), "weights are of A and B; the arms found are a"),
         (Rules(control="a", metrics=()), "at least one metric"),
         (Rules(control="a", metrics=CLICKED, alpha=0.9), "alpha"),
         (Rules(control="a", metrics=CLICKED, peeking="obrien-fleming"), "number of days"),
@@ -79,6 +81,13 @@ def test_without_weights_all_arms_found_weigh_the_same() -> None:
 def test_rules_that_do_not_fit_the_arms_are_refused(rules: Rules, words: str) -> None:
     with pytest.raises(InputError, match=words):
         checked_rules(rules, ["a", "b"])
+
+
+def test_a_column_of_ids_in_place_of_the_arm_is_not_listed_in_full() -> None:
+    arms = [f"user {number}" for number in range(10_000)]
+    with pytest.raises(InputError, match="are user 0, user 1, user 2, user 3, user 4 and 9,995 more") as refused:
+        checked_rules(Rules(control="a", metrics=CLICKED, weights={"a": 1.0, "b": 1.0}), arms)
+    assert "user" not in refused.value.bare
 
 
 def test_one_arm_is_no_experiment() -> None:

@@ -19,6 +19,8 @@ from firstspin.experiment.means import Mean, critical, fieller, ratio_t, tail
 from firstspin.experiment.proportions import Table, difference_interval, ratio_interval, ratio_z, table
 
 NOBODY: Final = "an arm has no users"
+ZERO_DIVISOR: Final = "the denominators of an arm add up to 0"
+NEGATIVE_DIVISOR: Final = "the denominators of an arm add up to less than 0"
 ONE_USER: Final = "an arm has a single user: no spread to measure"
 NO_SPREAD: Final = "in each arm all users have the same value: no spread to measure"
 ZERO_CONTROL: Final = "the control is at 0 or may be: nothing to relate the change to"
@@ -40,11 +42,15 @@ class ClickRates:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Two arms' means; `covariance` is that of the two, where an adjustment ties them."""
+    """Two arms' means; `covariance` is that of the two, where an adjustment ties them.
+
+    `undefined` says why an arm has no mean although it has users.
+    """
 
     control: Mean
     treatment: Mean
     covariance: float = 0.0
+    undefined: str = ""
 
 
 Comparison = ClickRates | Means
@@ -166,5 +172,5 @@ def _variance(means: Means) -> float:
 def _why_no_test(means: Means) -> str:
     fewest = min(means.control.n, means.treatment.n)
     if fewest < 2:
-        return ONE_USER if fewest else NOBODY
+        return means.undefined or (ONE_USER if fewest else NOBODY)
     return "" if _variance(means) > 0 else NO_SPREAD

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from typing import Final, Literal
 
@@ -14,6 +14,7 @@ from firstspin.records import InputError
 Kind = Literal["binary", "continuous", "ratio"]
 Peeking = Literal["none", "obrien-fleming", "always-valid"]
 
+MAX_LISTED: Final = 6
 KINDS: Final = ("binary", "continuous", "ratio")
 
 
@@ -88,11 +89,13 @@ def parse_metric(text: str) -> Metric:
 
 def parse_weights(text: str) -> dict[str, float]:
     """Arms' weights as written on the command line: A=1,B=1."""
-    weights = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         arm, separator, value = part.rpartition("=")
         if not separator or not arm:
             raise InputError(f"weights {text!r}: {part!r} is not ARM=NUMBER")
+        if arm in weights:
+            raise InputError(f"weights {text!r}: the arm {arm!r} is there twice")
         weights[arm] = _number(text, value)
     return checked_weights(weights)
 
@@ -135,13 +138,7 @@ def checked_weights(weights: dict[str, float]) -> dict[str, float]:
 
 def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
     """The rules with weights for all arms, the control first. Raises InputError where they don't fit the arms found."""
-    if rules.control not in (rules.weights or arms):
-        raise InputError(f"the control {rules.control!r} is not among the arms found ({', '.join(arms)})")
-    strange = [arm for arm in arms if rules.weights and arm not in rules.weights]
-    if strange:
-        raise InputError(f"the arm {strange[0]!r} has no weight (weights are given for {', '.join(rules.weights)})")
-    if len(rules.weights or arms) < 2:
-        raise InputError(f"the only arm is {arms[0]!r}: there is nothing to compare it with")
+    _refuse_other_arms(rules, arms)
     if not rules.metrics:
         raise InputError("name at least one metric: the first is the one that decides")
     if not 0 < rules.alpha < 0.5:
@@ -153,6 +150,29 @@ def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
     weights = checked_weights(rules.weights) or dict.fromkeys(arms, 1.0)
     ordered = {rules.control: weights[rules.control], **weights}
     return msgspec.structs.replace(rules, weights=ordered)
+
+
+def _refuse_other_arms(rules: Rules, arms: Sequence[str]) -> None:
+    if rules.weights and not set(arms) <= rules.weights.keys():
+        raise InputError(
+            f"the weights are of {_listed(rules.weights)}; the arms found are {_listed(arms)}",
+            bare=f"the weights are of {_listed(rules.weights)}; {len(arms)} arms are found, others among them",
+        )
+    if rules.control not in (rules.weights or arms):
+        raise InputError(
+            f"the control {rules.control!r} is not among the arms, {_listed(rules.weights or arms)}",
+            bare=f"the control {rules.control!r} is not among the {len(arms)} arms found",
+        )
+    if len(rules.weights or arms) < 2:
+        raise InputError(f"the only arm is {rules.control!r}: there is nothing to compare it with")
+
+
+def _listed(names: Collection[str]) -> str:
+    """As in a sentence: a, b and c; no more than a few."""
+    shown = [name if name.isprintable() and name.strip() == name != "" else repr(name) for name in names]
+    if len(shown) > MAX_LISTED:
+        shown = [*shown[: MAX_LISTED - 1], f"{len(shown) - MAX_LISTED + 1:,} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
 def treatments(rules: Rules) -> list[str]:

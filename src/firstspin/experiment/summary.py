@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.experiment.adjust import adjusted
-from firstspin.experiment.lift import ClickRates, Clicks, Comparison
+from firstspin.experiment.adjust import adjusted, mean_of
+from firstspin.experiment.lift import NEGATIVE_DIVISOR, ZERO_DIVISOR, ClickRates, Clicks, Comparison, Means
 from firstspin.experiment.outcomes import Outcomes
 from firstspin.experiment.rules import Metric, percentile
 from firstspin.records import InputError
@@ -74,6 +75,8 @@ def comparison(outcomes: Outcomes, metric: int, control: str, treatment: str, am
         return ClickRates(*clicks), 0.0
     values = [_per_user(outcomes, metric, arm) for arm in here]
     covariates = [outcomes.covariates[arm] for arm in here]
+    if undefined := _undefined(outcomes.per[metric], here):
+        return Means(mean_of(values[0]), mean_of(values[1]), undefined=undefined), 0.0
     return adjusted(values[0], covariates[0], values[1], covariates[1])
 
 
@@ -85,6 +88,14 @@ def _known(outcomes: Outcomes, metric: int) -> Mask:
     known: Mask = ~np.isnan(outcomes.values[metric])
     per = outcomes.per[metric]
     return known if per is None else known & ~np.isnan(per)
+
+
+def _undefined(per: Numbers | None, here: Sequence[Mask]) -> str:
+    """Why an arm of a ratio has users and yet no ratio; empty where each has one."""
+    totals = [float(per[arm].sum()) for arm in here if arm.any()] if per is not None else []
+    if all(total > 0 for total in totals):
+        return ""
+    return NEGATIVE_DIVISOR if min(totals) < 0 else ZERO_DIVISOR
 
 
 def _per_user(outcomes: Outcomes, metric: int, here: Mask) -> Numbers:
