@@ -26,6 +26,8 @@ FLOORS = (
         "further_fields",
     ),
     (
+        "columns",
+        "csv_rewriting",
         "sources",
         "sqlite_file",
         "ingest",

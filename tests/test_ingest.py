@@ -10,9 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from firstspin import tables
 from firstspin.ingest import open_tables, read_registrations, station_markets, station_popularity
 from firstspin.records import InputError, Station
+from firstspin.sql import identifier
 
+ROW = identifier(tables.ROW)
 GOOD = ("007", "2025-01-01T00:00:00Z", "31", "female", "US", "Rock|Jazz")
 LISTEN = ("007", "2025-02-05T10:00:00Z", "1", "900")
 
@@ -115,10 +118,10 @@ def test_values_come_through_as_they_were(tmp_path: Path) -> None:
         ("NA", "2025-01-01T00:00:00Z", "0", "NULL", "NA", " Rock |Jazz"),
     ]
     found = open_tables(made_tables.tables(tmp_path / "data", rows, [LISTEN]), workspace=tmp_path)
-    kept = found.connection.sql("SELECT * EXCLUDE row FROM registrations ORDER BY row").fetchall()
+    kept = found.connection.sql(f"SELECT * EXCLUDE {ROW} FROM registrations ORDER BY {ROW}").fetchall()
     assert kept == [
         ("007", datetime(2025, 1, 1, 0, 30), None, None, None, []),
-        ("NA", datetime(2025, 1, 1), 0, "NULL", "NA", [" Rock ", "Jazz"]),
+        ("NA", datetime(2025, 1, 1), 0, "NULL", "NA", ["Rock", "Jazz"]),
     ]
 
 
@@ -152,9 +155,8 @@ def test_a_ragged_csv_is_named_in_one_line(tmp_path: Path) -> None:
     data = made_tables.tables(tmp_path / "data", [GOOD], [LISTEN])
     with (data / "listens.csv").open("a") as file:
         file.write("007,2025-02-05T10:00:00Z,1,60,and,more\n")
-    with pytest.raises(InputError, match=r"listens\.csv can't be read: .*") as problem:
+    with pytest.raises(InputError, match=r"^listens\.csv row 2 has 6 cells instead of 4$"):
         open_tables(data, workspace=tmp_path)
-    assert "\n" not in str(problem.value)
 
 
 def test_parquet_and_csv_give_the_same_tables(tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_further_columns_are_numbers_where_every_value_is_one(tmp_path: Path) ->
     made_tables.write(data, "registrations", header, rows)
     found = open_tables(data, workspace=tmp_path, extra=("device", "visits"))
     assert found.extra == {"device": "text", "visits": "number"}
-    kept = found.connection.sql("SELECT device, visits FROM registrations ORDER BY row").fetchall()
+    kept = found.connection.sql(f"SELECT device, visits FROM registrations ORDER BY {ROW}").fetchall()
     assert kept == [("phone", 3.0), ("4", None)]
 
 

@@ -9,37 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import duckdb
 
-from firstspin import tables
+from firstspin import columns, tables
+from firstspin.columns import Cell, Kind, Shape, shape_of
+from firstspin.files import printable
 from firstspin.further_fields import check_names
-from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError, Station, normal
-from firstspin.sources import ZONE, Source, connect, open_file, readable
+from firstspin.records import BadRows, InputError, Station, normal
+from firstspin.sources import PROBLEM, Column, Source, connect, open_table, read
 from firstspin.sql import identifier, literal
-from firstspin.tables import NUMBER, TEXT
+from firstspin.tables import ROW
 
 SHOWN = 10
-_SEPARATOR = literal(tables.PICK_SEPARATOR)
-_AVAILABLE = f"TRY_CAST({tables.AVAILABLE} AS BOOLEAN)"
+SHOWN_CHARACTERS = 80
 
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A row is bad when `broken` (SQL over the columns as received) is true; `complaint` ends the sentence."""
-
-    field: str
-    broken: str
-    complaint: str
+_BROKEN: Final = identifier("number of the rule broken")
+_SAID: Final = identifier("value that broke it")
+_ROW: Final = identifier(ROW)
+_NUMBER: Final = f"row_number() OVER () - 1 AS {_ROW}"
+_PROBLEM: Final = identifier(PROBLEM)
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
     """The checked tables `registrations`, `listens` and `stations`, as DuckDB relations of one connection.
 
-    `registrations` and `stations` have a further column `row`: the position in the file, from 0. `ignored` counts
-    what was left out: bad rows by reason (only when asked to skip them) and picks that name no known genre. `extra`
-    says of each further column whether it holds "number" or "text".
+    `registrations` and `stations` have a further column `tables.ROW`. `ignored` counts what was left out: bad rows by
+    reason (only when asked to skip them) and picks that name no known genre. `extra` says of each further column
+    whether it holds "number" or "text".
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -49,32 +48,37 @@ class Tables:
 
 
 def open_tables(
-    data: Path, *, workspace: Path, extra: Sequence[str] = (), skip_bad_rows: bool = False, threads: int | None = None
+    data: Path,
+    *,
+    workspace: Path,
+    extra: Sequence[str] = (),
+    skip_bad_rows: bool = False,
+    threads: int | None = None,
+    out: Path | None = None,
 ) -> Tables:
-    """Check the three tables of a folder and make them ready to query.
+    """Check the three tables of a folder and make them ready to query; `out` may then be written by the connection.
 
     Raises BadRows with at most ten of them, one a line, and the count of the rest; InputError for what else is wrong.
     """
     check_names(extra)
-    connection = connect(workspace, threads)
-    ignored: dict[str, int] = {}
-    stations = _source(connection, data, tables.STATIONS)
-    _load(connection, stations, _station_rules(stations), _station_columns(stations), skip_bad_rows, ignored)
+    stations = _open(_find(data, tables.STATIONS), tables.STATIONS, workspace)
+    further = dict.fromkeys(extra, columns.ANY_FURTHER)
+    registrations = _open(_find(data, tables.REGISTRATIONS), tables.REGISTRATIONS, workspace, further)
+    listens = _open(_find(data, tables.LISTENS), tables.LISTENS, workspace)
+    connection = connect(workspace, [stations, registrations, listens], out=out, threads=threads)
+    skipped = Skipped(skip_bad_rows, {})
+    _receive(connection, stations)
+    _load(connection, stations, tables.STATIONS, columns.KINDS[tables.STATIONS], skipped)
     _normalise_genres(connection)
-    registrations = _source(connection, data, tables.REGISTRATIONS, extra)
-    _load(
-        connection,
-        registrations,
-        _registration_rules(registrations),
-        _registration_columns(registrations, extra),
-        skip_bad_rows,
-        ignored,
-    )
-    _load_listens(connection, _source(connection, data, tables.LISTENS), workspace, skip_bad_rows, ignored)
+    _receive(connection, registrations)
+    kinds = {name: _kind(connection, registrations.columns[name]) for name in extra}
+    further = {name: columns.FURTHER[kind] for name, kind in kinds.items()}
+    _load_registrations(connection, registrations, further, skipped)
+    _load_listens(connection, listens, workspace, skipped)
     genres = tuple(g for (g,) in connection.sql("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
     unknown = _count_unknown_picks(connection)
-    kinds = {name: _type_further(connection, name) for name in extra}
-    return Tables(connection, genres, kinds, ignored | ({"picks of no known genre": unknown} if unknown else {}))
+    ignored = skipped.counts | ({"picks of no known genre": unknown} if unknown else {})
+    return Tables(connection, genres, kinds, ignored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +94,27 @@ def read_registrations(
     path: Path, *, workspace: Path, extra: Mapping[str, str] | None = None, skip_bad_rows: bool = False
 ) -> Received:
     """The registrations of a CSV or Parquet file, checked as `open_tables` does; `extra` as in `Tables`."""
-    extra = extra or {}
-    connection = connect(workspace)
-    source = open_file(connection, path, tables.REGISTRATIONS, _needed(tables.REGISTRATIONS, list(extra)))
-    ignored: dict[str, int] = {}
-    rules = _registration_rules(source) + [_number(name) for name, kind in extra.items() if kind == NUMBER]
-    columns = _registration_columns(source, list(extra))
-    _load(connection, source, rules, columns, skip_bad_rows, ignored)
-    for name, kind in extra.items():
-        _type_further(connection, name, kind)
+    further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
+    source = _open(path, tables.REGISTRATIONS, workspace, further)
+    connection = connect(workspace, [source])
+    skipped = Skipped(skip_bad_rows, {})
+    _receive(connection, source)
+    _load_registrations(connection, source, further, skipped)
     ((rows,),) = connection.sql("SELECT count(*) FROM registrations").fetchall()
-    return Received(connection, rows, ignored)
+    return Received(connection, rows, skipped.counts)
 
 
 def station_popularity(found: Tables) -> list[tuple[Station, float]]:
     """Each available station with its popularity: the column of that name, or else the seconds that it was heard."""
-    columns = _columns_of_stations(found)
-    available = f"coalesce({_AVAILABLE}, true)" if tables.AVAILABLE in columns else "true"
+    columns_there = _columns_of_stations(found)
+    available = f"coalesce({tables.AVAILABLE}, true)" if tables.AVAILABLE in columns_there else "true"
     popularity = (
-        "coalesce(TRY_CAST(popularity AS DOUBLE), 0)"
-        if "popularity" in columns
+        f"coalesce({tables.POPULARITY}, 0)"
+        if tables.POPULARITY in columns_there
         else "coalesce((SELECT sum(seconds) FROM listens WHERE listens.station_id = stations.station_id), 0)"
     )
-    query = f"SELECT station_id, name, genre, {popularity} FROM stations WHERE {available} ORDER BY row"
+    name = "coalesce(nullif(name, ''), station_id)"
+    query = f"SELECT station_id, {name}, genre, {popularity} FROM stations WHERE {available} ORDER BY {_ROW}"
     rows = found.connection.sql(query).fetchall()
     return [(Station(station_id, name, genre), float(popularity)) for station_id, name, genre, popularity in rows]
 
@@ -121,260 +123,235 @@ def station_markets(found: Tables) -> dict[str, tuple[str, ...]]:
     """The countries that each station broadcasts to, where it names any."""
     if tables.MARKET not in _columns_of_stations(found):
         return {}
-    query = f"SELECT station_id, {tables.MARKET}::VARCHAR FROM stations WHERE {tables.MARKET} IS NOT NULL ORDER BY row"
-    named = {
-        station_id: tuple(market for market in markets.split(tables.PICK_SEPARATOR) if market.strip())
-        for station_id, markets in found.connection.sql(query).fetchall()
-    }
-    return {station_id: markets for station_id, markets in named.items() if markets}
+    query = f"SELECT station_id, {tables.MARKET} FROM stations WHERE len({tables.MARKET}) > 0 ORDER BY {_ROW}"
+    return {station_id: tuple(markets) for station_id, markets in found.connection.sql(query).fetchall()}
 
 
 def _columns_of_stations(found: Tables) -> set[str]:
     return {str(name) for name, *_ in found.connection.sql("DESCRIBE stations").fetchall()}
 
 
-# ------------------------------------------------------------------------------------------- the rules
+# ------------------------------------------------------------------------------------------------------- opening files
 
 
-def _station_rules(source: Source) -> list[Rule]:
-    unclear = Rule(tables.AVAILABLE, f"{tables.AVAILABLE} IS NOT NULL AND {_AVAILABLE} IS NULL", "is not true or false")
-    return [
-        Rule("station_id", "coalesce(station_id::VARCHAR, '') = ''", "is missing"),
-        Rule("genre", "genre IS NULL OR trim(genre) = ''", "is missing"),
-        Rule("genre", f"contains(genre, {_SEPARATOR})", "holds a pipe sign, which separates genres"),
-        _unique("station_id"),
-        *([unclear] if tables.AVAILABLE in source.types else []),
-    ]
-
-
-def _registration_rules(source: Source) -> list[Rule]:
-    return [
-        Rule("user_id", "coalesce(user_id::VARCHAR, '') = ''", "is missing"),
-        *_moment_rules(source, "registered_at"),
-        Rule("age", "age IS NOT NULL AND TRY_CAST(age AS DOUBLE) IS NULL", "is not a number"),
-        Rule("age", "TRY_CAST(age AS DOUBLE) <> floor(TRY_CAST(age AS DOUBLE))", "is not a whole number"),
-        Rule("age", "NOT (TRY_CAST(age AS DOUBLE) BETWEEN 0 AND 120)", "is not between 0 and 120"),
-        *(_not_too_long(field) for field in ("user_id", "gender", "country")),
-        Rule("genres", f"len({_picks(source)}) > {MAX_PICKS}", f"names more than {MAX_PICKS} genres"),
-        Rule(
-            "genres",
-            f"len(list_filter({_picks(source)}, lambda pick: length(pick) > {MAX_TEXT})) > 0",
-            f"names a genre of more than {MAX_TEXT} characters",
-        ),
-        _unique("user_id"),
-    ]
-
-
-def _not_too_long(field: str) -> Rule:
-    """What no answer over HTTP may be either."""
-    return Rule(field, f"length({field}::VARCHAR) > {MAX_TEXT}", f"is longer than {MAX_TEXT} characters")
-
-
-def _listen_rules(source: Source) -> list[Rule]:
-    return [
-        Rule("user_id", "coalesce(user_id::VARCHAR, '') = ''", "is missing"),
-        *_moment_rules(source, "started_at"),
-        Rule("station_id", "coalesce(station_id::VARCHAR, '') = ''", "is missing"),
-        Rule("station_id", "station_id::VARCHAR NOT IN (SELECT station_id FROM stations)", "is not in the stations"),
-        Rule("seconds", "seconds IS NULL", "is missing"),
-        Rule("seconds", "seconds IS NOT NULL AND TRY_CAST(seconds AS DOUBLE) IS NULL", "is not a number"),
-        Rule("seconds", "NOT isfinite(TRY_CAST(seconds AS DOUBLE))", "is not a number"),
-        Rule("seconds", "TRY_CAST(seconds AS DOUBLE) <= 0", "is not more than 0"),
-    ]
-
-
-def _moment_rules(source: Source, field: str) -> list[Rule]:
-    missing = Rule(field, f"{field} IS NULL", "is missing")
-    if source.types[field] != "VARCHAR":
-        return [missing]
-    return [
-        missing,
-        Rule(field, f"TRY_CAST({field} AS TIMESTAMPTZ) IS NULL", "is not an ISO 8601 time"),
-        Rule(
-            field,
-            f"NOT regexp_matches(trim({field}), {literal(ZONE)}) OR NOT contains({field}, ':')",
-            "has no time zone",
-        ),
-    ]
-
-
-def _number(field: str) -> Rule:
-    column = identifier(field)
-    return Rule(field, f"{column} IS NOT NULL AND TRY_CAST({column} AS DOUBLE) IS NULL", "is not a number")
-
-
-def _unique(field: str) -> Rule:
-    return Rule(field, f"row_number() OVER (PARTITION BY {field} ORDER BY row) > 1", "appears a second time")
-
-
-# ------------------------------------------------------------------------------------ columns, as kept
-
-
-def _station_columns(source: Source) -> str:
-    further = [identifier(name) for name in source.types if name not in tables.STATION_COLUMNS]
-    return ", ".join(
-        ["station_id::VARCHAR AS station_id", "coalesce(name, station_id)::VARCHAR AS name", "genre", *further]
-    )
-
-
-def _registration_columns(source: Source, extra: Sequence[str]) -> str:
-    return ", ".join(
-        [
-            "user_id::VARCHAR AS user_id",
-            f"{source.moment('registered_at')} AS registered_at",
-            "TRY_CAST(TRY_CAST(age AS DOUBLE) AS INTEGER) AS age",
-            "nullif(trim(gender::VARCHAR), '') AS gender",
-            "nullif(trim(country::VARCHAR), '') AS country",
-            f"{_picks(source)} AS genres",
-            *map(identifier, extra),
-        ]
-    )
-
-
-def _picks(source: Source) -> str:
-    """The genres picked, as a list without empty names."""
-    picks = "genres" if "[" in source.types["genres"] else f"string_split(genres, {_SEPARATOR})"
-    return f"list_filter(coalesce({picks}, []), lambda pick: trim(pick) <> '')"
-
-
-def _type_further(connection: duckdb.DuckDBPyConnection, name: str, kind: str | None = None) -> str:
-    """Make a further column of the registrations numbers or text: as told, or numbers where every value is one."""
-    column = identifier(name)
-    if kind is None:
-        asked = (
-            f"SELECT count({column}) > 0 AND count({column}) = count(TRY_CAST({column} AS DOUBLE)) FROM registrations"
-        )
-        ((numbers,),) = connection.sql(asked).fetchall()
-        kind = NUMBER if numbers else TEXT
-    wanted = "DOUBLE" if kind == NUMBER else "VARCHAR"
-    connection.execute(f"ALTER TABLE registrations ALTER {column} TYPE {wanted} USING TRY_CAST({column} AS {wanted})")
-    return kind
-
-
-def _listen_columns(source: Source) -> str:
-    seconds = "seconds" if source.types["seconds"] in {"INTEGER", "BIGINT", "DOUBLE"} else "TRY_CAST(seconds AS DOUBLE)"
-    return (
-        f"user_id::VARCHAR AS user_id, {source.moment('started_at')} AS started_at, "
-        f"station_id::VARCHAR AS station_id, {seconds} AS seconds"
-    )
-
-
-# --------------------------------------------------------------------------------------- reading files
-
-
-def _needed(name: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
-    return (*tables.COLUMNS[name], *extra)
-
-
-def _source(connection: duckdb.DuckDBPyConnection, data: Path, name: str, extra: Sequence[str] = ()) -> Source:
+def _find(data: Path, name: str) -> Path:
     if not data.is_dir():
         raise InputError(f"{data} is not a folder with registrations, listens and stations")
     for suffix in (".parquet", ".csv"):
         path = data / f"{name}{suffix}"
         if path.exists():
-            return open_file(connection, path, name, _needed(name, extra))
+            return path
     raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
+
+
+def _open(path: Path, name: str, workspace: Path, further: Mapping[str, Kind] | None = None) -> Source:
+    """A table's file, with the columns that it must have and those that it may; each is of a type that can be read."""
+    kinds = {**columns.KINDS[name], **(further or {})}
+    needed = [*tables.COLUMNS[name], *(further or {})]
+    source = open_table(path, name, needed, optional=[of for of in kinds if of not in needed], workspace=workspace)
+    for column_name, column in source.columns.items():
+        if shape_of(column.type) not in kinds[column_name].shapes:
+            found = printable(str(column.type))[:80]
+            raise InputError(f"{path.name}: {column_name} is {found}, where {kinds[column_name].needed}")
+    return source
+
+
+def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
+    """What a further column of the table `received` holds: text is numbers where every value is one."""
+    shape = shape_of(column.type)
+    if shape is Shape.text:
+        ((numbers,),) = connection.sql(f"SELECT {columns.are_numbers(column.sql)} FROM received").fetchall()
+        return tables.NUMBER if numbers else tables.TEXT
+    return tables.NUMBER if shape in (Shape.whole, Shape.decimal, Shape.floating) else tables.TEXT
+
+
+# ---------------------------------------------------------------------------------------------------------- the rules
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One of our columns, and the column of a file that it is made of."""
+
+    name: str
+    kind: Kind
+    column: Column
+    shape: Shape
+
+    @property
+    def received(self) -> str:
+        """SQL: the column as its kind receives it."""
+        text = f"{self.column.sql}::VARCHAR" if self.shape is Shape.text else self.column.sql
+        return columns.trimmed(text) if self.shape is Shape.text and self.kind.trimmed else text
+
+    @property
+    def cell(self) -> Cell:
+        """The names, in SQL, of the column received and of ours."""
+        return Cell(identifier(f"{self.name} received"), self.shape, identifier(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row is bad when `broken` (SQL over our values) is true; `complaint` ends the sentence about the field.
+
+    Of a row that is not well-formed, which has no fields, the file's reader says what is wrong.
+    """
+
+    field: Field | None
+    broken: str
+    complaint: str
+
+
+MALFORMED: Final = Rule(None, f"{_PROBLEM} IS NOT NULL", "rows that are not well-formed")
+
+
+def _fields(source: Source, kinds: Mapping[str, Kind]) -> list[Field]:
+    shapes = {name: shape_of(column.type) for name, column in source.columns.items()}
+    return [Field(name, kinds[name], source.columns[name], shape) for name, shape in shapes.items() if shape]
+
+
+def _rules(fields: Sequence[Field]) -> list[Rule]:
+    of_values = [Rule(field, one.broken, one.complaint) for field in fields for one in field.kind.problems(field.cell)]
+    return [MALFORMED, *of_values]
+
+
+def _judged(rows: str, fields: Sequence[Field], rules: Sequence[Rule]) -> str:
+    """SQL: the rows with our values, the number of the first rule that each breaks, and the value that broke it."""
+    broken = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
+    said = " ".join(f"WHEN {number} THEN {_as_received(rule)}" for number, rule in enumerate(rules))
+    return (
+        f"SELECT *, CASE WHEN {_BROKEN} IS NOT NULL THEN CASE {_BROKEN} {said} END END AS {_SAID} FROM "
+        f"(SELECT *, CASE {broken} END AS {_BROKEN} FROM ({_valued(rows, fields)}))"
+    )
+
+
+def _valued(rows: str, fields: Sequence[Field]) -> str:
+    """SQL: the rows with our values."""
+    received = ", ".join(f"{field.received} AS {field.cell.column}" for field in fields)
+    values = ", ".join(f"{field.kind.value(field.cell.column, field.shape)} AS {field.cell.value}" for field in fields)
+    return f"SELECT *, {values} FROM (SELECT *, {received} FROM {rows})"
+
+
+def _as_received(rule: Rule) -> str:
+    return f"left({rule.field.column.sql}::VARCHAR, {SHOWN_CHARACTERS})" if rule.field else _PROBLEM
+
+
+# -------------------------------------------------------------------------------------------------------- small tables
+
+
+def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
+    """Read a small table whole, as the table `received`, in the order of its file."""
+    made = f"CREATE OR REPLACE TEMP TABLE received AS SELECT *, {_NUMBER}"
+    read(source, lambda rows: connection.execute(f"{made} FROM {rows}"))
+
+
+def _load_registrations(
+    connection: duckdb.DuckDBPyConnection, source: Source, further: Mapping[str, Kind], skipped: Skipped
+) -> None:
+    _load(connection, source, tables.REGISTRATIONS, {**columns.KINDS[tables.REGISTRATIONS], **further}, skipped)
 
 
 def _load(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
-    rules: list[Rule],
-    columns: str,
-    skip_bad_rows: bool,
-    ignored: dict[str, int],
+    name: str,
+    kinds: Mapping[str, Kind],
+    skipped: Skipped,
 ) -> None:
-    """Read a small table whole, in the order of its file, keeping the good rows."""
-    with readable(source.path):
-        connection.execute("SET preserve_insertion_order = true")
-        connection.execute(
-            f"CREATE TEMP TABLE received AS SELECT *, row_number() OVER () - 1 AS row FROM {source.reader}"
-        )
-        connection.execute("SET preserve_insertion_order = false")
-        bad = _refuse_or_count(connection, "received", source, rules, skip_bad_rows, ignored)
-        good = f"received WHERE row NOT IN (SELECT row FROM ({_problems('received', rules)}))" if bad else "received"
-        connection.execute(f"CREATE TABLE {source.name} AS SELECT {columns}, row FROM {good} ORDER BY row")
-        connection.execute("DROP TABLE received")
+    """Make the table `name` of the good rows of the table `received`; its first column names no two of them alike."""
+    fields = _fields(source, kinds)
+    ours = ", ".join(field.cell.value for field in fields)
+    key = fields[0]
+    rules = [*_rules(fields), Rule(key, "false", "appears a second time")]
+    judged = _judged("received", fields, rules)
+    connection.execute(f"CREATE TEMP TABLE judged AS SELECT {_ROW}, {ours}, {_BROKEN}, {_SAID} FROM ({judged})")
+    connection.execute("DROP TABLE received")
+    repeated = (
+        f"SELECT {_ROW} AS repeated FROM judged WHERE {_BROKEN} IS NULL "
+        f"QUALIFY row_number() OVER (PARTITION BY {key.cell.value} ORDER BY {_ROW}) > 1"
+    )
+    connection.execute(
+        f"UPDATE judged SET {_BROKEN} = {len(rules) - 1}, {_SAID} = {key.cell.value} "
+        f"FROM ({repeated}) WHERE {_ROW} = repeated"
+    )
+    skipped.count(connection, "judged", source, rules)
+    good = f"SELECT {_ROW}, {ours} FROM judged WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
+    connection.execute(f"CREATE TABLE {name} AS {good}")
+    connection.execute("DROP TABLE judged")
 
 
-def _load_listens(
-    connection: duckdb.DuckDBPyConnection,
-    source: Source,
-    workspace: Path,
-    skip_bad_rows: bool,
-    ignored: dict[str, int],
-) -> None:
-    """Make the view `listens` over Parquet on disk."""
-    rules = _listen_rules(source)
-    broken = " OR ".join(f"coalesce({rule.broken}, false)" for rule in rules)
-    columns = _listen_columns(source)
-    with readable(source.path):
-        if source.path.suffix == ".parquet":
-            bad = connection.sql(f"SELECT 1 FROM {source.reader} WHERE {broken} LIMIT 1").fetchall()
-            good = f"SELECT {columns} FROM {source.reader}" + (f" WHERE NOT ({broken})" if bad else "")
+# ------------------------------------------------------------------------------------------------------------- listens
+
+
+def _load_listens(connection: duckdb.DuckDBPyConnection, source: Source, workspace: Path, skipped: Skipped) -> None:
+    """Make the view `listens` over Parquet on disk: the file itself, or a typed copy where text has to be parsed."""
+    fields = _fields(source, columns.KINDS[tables.LISTENS])
+    ours = ", ".join(field.cell.value for field in fields)
+    station = next(field for field in fields if field.name == tables.STATION_ID)
+    unknown = f"{station.cell.value} NOT IN (SELECT station_id FROM stations)"
+    rules = [*_rules(fields), Rule(station, unknown, "is not in the stations")]
+    parsed = any(field.shape is Shape.text and field.kind.trimmed for field in fields)
+    copy = workspace / "listens.parquet"
+
+    def load(rows: str) -> None:
+        if parsed:
+            judged = f"SELECT {ours}, {_BROKEN}, {_SAID} FROM ({_judged(rows, fields, rules)})"
+            connection.execute(f"COPY ({judged}) TO {literal(copy)} (FORMAT parquet)")
+            typed = f"read_parquet({literal(copy)}, file_row_number = true)"
+            numbered = judged = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
+            values = f"SELECT {ours} FROM {typed}"
         else:
-            typed = workspace / "listens.parquet"
-            flagged = f"SELECT {columns}, {broken} AS bad FROM {source.reader}"
-            connection.execute(f"COPY ({flagged}) TO {literal(typed)} (FORMAT parquet)")
-            bad = connection.sql(f"SELECT 1 FROM {literal(typed)} WHERE bad LIMIT 1").fetchall()
-            good = f"SELECT * EXCLUDE (bad) FROM {literal(typed)} WHERE NOT bad"
-        if bad:
-            connection.execute("SET preserve_insertion_order = true")
-            numbered = f"(SELECT *, row_number() OVER () - 1 AS row FROM {source.reader})"
-            _refuse_or_count(connection, numbered, source, rules, skip_bad_rows, ignored)
-            connection.execute("SET preserve_insertion_order = false")
-        connection.execute(f"CREATE VIEW listens AS {good}")
+            judged = f"({_judged(rows, fields, rules)})"
+            numbered = f"({_judged(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules)})"
+            values = f"SELECT {ours} FROM ({_valued(rows, fields)})"
+        if connection.sql(f"SELECT 1 FROM {judged} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
+            skipped.count(connection, numbered, source, rules)
+            values = f"SELECT {ours} FROM {judged} WHERE {_BROKEN} IS NULL"
+        connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")
+
+    read(source, load)
 
 
-# --------------------------------------------------------------------------------------- what is wrong
+# ------------------------------------------------------------------------------------------------------ what is wrong
 
 
-def _problems(rows: str, rules: list[Rule]) -> str:
-    """SQL: the bad rows with the number of the first rule each breaks."""
-    cases = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
-    return f"SELECT * FROM (SELECT *, CASE {cases} END AS broken FROM {rows}) WHERE broken IS NOT NULL"
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Whether bad rows may be skipped, and the number of those that were, by reason."""
+
+    allowed: bool
+    counts: dict[str, int]
+
+    def count(self, connection: duckdb.DuckDBPyConnection, judged: str, source: Source, rules: Sequence[Rule]) -> None:
+        """Count the bad rows of a judged table. Raises BadRows that shows the first ten unless they may be skipped."""
+        broken = f"FROM {judged} WHERE {_BROKEN} IS NOT NULL"
+        counts = dict(connection.sql(f"SELECT {_BROKEN}, count(*) {broken} GROUP BY ALL ORDER BY ALL").fetchall())
+        if counts and not self.allowed:
+            first = f"SELECT {_ROW}, {_BROKEN}, {_SAID} {broken} ORDER BY {_ROW} LIMIT {SHOWN}"
+            raise _complaints(connection.sql(first).fetchall(), source.path.name, rules, sum(counts.values()))
+        for number, count in counts.items():
+            rule = rules[number]
+            self.counts[f"{source.path.name}: {_named(rule)}{rule.complaint}"] = count
 
 
-def _refuse_or_count(
-    connection: duckdb.DuckDBPyConnection,
-    rows: str,
-    source: Source,
-    rules: list[Rule],
-    skip_bad_rows: bool,
-    ignored: dict[str, int],
-) -> int:
-    """The number of bad rows; unless they may be skipped, BadRows that shows the first ten."""
-    problems = _problems(rows, rules)
-    counts = dict(connection.sql(f"SELECT broken, count(*) FROM ({problems}) GROUP BY ALL ORDER BY ALL").fetchall())
-    total = sum(counts.values())
-    if total and not skip_bad_rows:
-        raise _complaints(connection, problems, source, rules, total)
-    for number, count in counts.items():
-        ignored[f"{source.path.name}: {rules[number].field} {rules[number].complaint}"] = count
-    return total
-
-
-def _complaints(
-    connection: duckdb.DuckDBPyConnection, problems: str, source: Source, rules: list[Rule], total: int
-) -> BadRows:
-    fields = list(dict.fromkeys(rule.field for rule in rules))
-    values = ", ".join(f"{identifier(field)}::VARCHAR" for field in fields)
-    first = connection.sql(f"SELECT row, broken, {values} FROM ({problems}) ORDER BY row LIMIT {SHOWN}").fetchall()
-    more = [f"{source.path.name}: and {total - SHOWN} more bad rows"] if total > SHOWN else []
-    shown = [
-        _complaint(source, rules[broken], row, values[fields.index(rules[broken].field)])
-        for row, broken, *values in first
-    ]
-    bare = [_complaint(source, rules[broken], row) for row, broken, *_ in first]
+def _complaints(first: Sequence[tuple[int, int, str | None]], file: str, rules: Sequence[Rule], total: int) -> BadRows:
+    more = [f"{file}: and {total - SHOWN} more bad rows"] if total > SHOWN else []
+    shown = [_complaint(file, row, rules[broken], said, bare=False) for row, broken, said in first]
+    bare = [_complaint(file, row, rules[broken], said, bare=True) for row, broken, said in first]
     return BadRows("\n".join(shown + more), "\n".join(bare + more))
 
 
-def _complaint(source: Source, rule: Rule, row: int, value: str | None = None) -> str:
-    shown = "" if value is None else f" {value[:80]!r}"
-    return f"{source.path.name} row {row + 1}: {rule.field}{shown} {rule.complaint}"
+def _complaint(file: str, row: int, rule: Rule, said: str | None, *, bare: bool) -> str:
+    if rule.field is None:
+        return f"{file} row {row + 1} {said}"
+    value = "" if bare or said is None else f"{said!r} "
+    return f"{file} row {row + 1}: {_named(rule)}{value}{rule.complaint}"
 
 
-# ---------------------------------------------------------------------------------------------- genres
+def _named(rule: Rule) -> str:
+    return f"{rule.field.name} " if rule.field else ""
+
+
+# ------------------------------------------------------------------------------------------------------------- genres
 
 
 def _normalise_genres(connection: duckdb.DuckDBPyConnection) -> None:

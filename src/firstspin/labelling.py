@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from firstspin.further_fields import with_further_fields
 from firstspin.ingest import Tables
 from firstspin.records import Census, Examples, InputError, LabelRule, Registration
+from firstspin.sources import in_our_words
 from firstspin.sql import identifier, literal
-from firstspin.tables import PLAYED, REGISTERED_AT, TOP_GENRE, USER_ID
+from firstspin.tables import COLUMNS, PLAYED, REGISTERED_AT, ROW, TOP_GENRE, USER_ID
+
+DROPPED = "why there is no label"  # a name that no further column can have
 
 NOT_OVER = "window not over yet"
 NO_LISTEN = "no listen in the window"
@@ -35,29 +38,34 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path) -> tuple[Census, La
 
     Returns the rule with `data_ends` filled in. Raises InputError when nobody gets a label.
     """
-    connection = ibis.duckdb.from_connection(tables.connection)
-    registrations, listens, stations = (connection.table(name) for name in ("registrations", "listens", "stations"))
-    first, last = tables.connection.sql("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()[
-        0
-    ]
-    (heard_last,) = tables.connection.sql("SELECT max(started_at) FROM listens").fetchall()[0]
+    connection = tables.connection
+    registrations, listens, stations = (_table(connection, name) for name in COLUMNS)
+    ((first, last),) = connection.sql("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
+    ((heard_last,),) = connection.sql("SELECT max(started_at) FROM listens").fetchall()
     if first is None or heard_last is None:
         raise InputError("there is nothing to learn from: the registrations or the listens are empty")
     rule = replace(rule, data_ends=rule.data_ends or heard_last)
     everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
-    connection.create_table("fates", everyone, temp=True)
-    found = connection.table("fates")
-    counts = {
-        row["dropped"]: row["n"] for row in found.group_by("dropped").agg(n=found.count()).to_pyarrow().to_pylist()
-    }
-    census = Census(sum(counts.values()), counts.pop(None, 0), {reason: counts.get(reason, 0) for reason in REASONS})
-    if not census.labelled:
-        raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
-    labelled = found.filter(found.dropped.isnull()).order_by("row").drop("row", "dropped")
-    # without a file of its own beside: what `out` already is, a file for its owner alone, stays so
-    write = f"COPY ({connection.compile(labelled)}) TO {literal(out)} (FORMAT parquet, USE_TMP_FILE false)"
-    tables.connection.execute(write)
+    dropped = identifier(DROPPED)
+    with in_our_words("the labels can't be made"):
+        connection.execute(f"CREATE TEMP TABLE fates AS {ibis.to_sql(everyone, dialect='duckdb')}")
+        counts = dict(connection.sql(f"SELECT {dropped}, count(*) FROM fates GROUP BY ALL").fetchall())
+        census = Census(
+            sum(counts.values()), counts.pop(None, 0), {reason: counts.get(reason, 0) for reason in REASONS}
+        )
+        if not census.labelled:
+            raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
+        row = identifier(ROW)
+        labelled = f"SELECT * EXCLUDE ({row}, {dropped}) FROM fates WHERE {dropped} IS NULL ORDER BY {row}"
+        # without a file of its own beside: what `out` already is, a file for its owner alone, stays so
+        connection.execute(f"COPY ({labelled}) TO {literal(out.resolve())} (FORMAT parquet, USE_TMP_FILE false)")
     return census, rule
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str) -> ir.Table:
+    """A table of the connection as an expression. Ibis only writes the SQL: the connection's settings are locked."""
+    columns = connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema
+    return ibis.table(ibis.Schema.from_pyarrow(columns), name)
 
 
 def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
@@ -71,35 +79,34 @@ def _listed(dropped: dict[str, int]) -> str:
 
 def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
     """One row a registration, in no order: its columns, `top_genre`, `seconds` and `played` (what each genre got in the
-    window), and `dropped`: why it has no label, or null.
+    window), and DROPPED: why it has no label, or null.
 
-    `rule.data_ends` must be set. `registrations` has the integer column `row`: grouping by it costs less than by text.
+    `rule.data_ends` must be set. `registrations` has the integer column ROW: grouping by it costs less than by text.
     """
     gap = ibis.interval(days=rule.gap_days)
     window = ibis.interval(days=rule.gap_days + rule.window_days)
-    people = registrations.select("row", "user_id", "registered_at")
+    people = registrations.select(ROW, "user_id", "registered_at")
     heard = listens.join(people, "user_id").join(stations.select("station_id", "genre"), "station_id")
     heard = heard.filter(
         heard.started_at >= heard.registered_at + gap,  # a listen on the first moment of the window counts
         heard.started_at < heard.registered_at + window,  # one on the last does not
     )
-    by_genre = heard.group_by("row", "genre").agg(seconds=heard.seconds.sum().cast("float64"))
+    by_genre = heard.group_by(ROW, "genre").agg(seconds=heard.seconds.sum().cast("float64"))
     most = ibis.struct({"less": -by_genre.seconds, "genre": by_genre.genre})  # a tie goes to the alphabetically first
-    by_person = by_genre.group_by("row").agg(
+    by_person = by_genre.group_by(ROW).agg(
         top_genre=by_genre.genre.argmin(most),
         seconds=by_genre.seconds.sum(),
         played=ibis.struct({"genre": by_genre.genre, "seconds": by_genre.seconds}).collect(),
     )
-    everyone = registrations.left_join(by_person, "row").drop("row_right")
+    everyone = registrations.left_join(by_person, ROW).drop(f"{ROW}_right")
     over = everyone.registered_at + window <= ibis.timestamp(rule.data_ends)
-    return everyone.mutate(
-        dropped=ibis.cases(
-            (~over, NOT_OVER),
-            (everyone.seconds.isnull(), NO_LISTEN),
-            (everyone.seconds < rule.least_seconds, TOO_LITTLE),
-            else_=ibis.null("string"),
-        )
+    reason = ibis.cases(
+        (~over, NOT_OVER),
+        (everyone.seconds.isnull(), NO_LISTEN),
+        (everyone.seconds < rule.least_seconds, TOO_LITTLE),
+        else_=ibis.null("string"),
     )
+    return everyone.mutate(reason.name(DROPPED))
 
 
 def within_reach(listens: ir.Table, first: datetime, last: datetime, rule: LabelRule) -> ir.Table:
@@ -131,7 +138,9 @@ def read_people(
     """The table `registrations` of a connection in batches, in the order of its file: user ids and registrations."""
     kind = with_further_fields(extra)
     fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra)])
-    rows = connection.sql(f"SELECT user_id, {fields} FROM registrations ORDER BY row").to_arrow_reader(batch)
+    rows = connection.sql(f"SELECT user_id, {fields} FROM registrations ORDER BY {identifier(ROW)}").to_arrow_reader(
+        batch
+    )
     for part in rows:
         answers = part.to_pylist()
         yield [row.pop("user_id") for row in answers], [_registration(kind, row) for row in answers]

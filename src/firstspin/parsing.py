@@ -54,6 +54,10 @@ NUMBER: Final = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 NOT_A_NUMBER: Final = r"[+-]?[Nn][Aa][Nn]"
 """NaN is a gap wherever a number may be missing, as text and in a column of floats."""
 
+YES: Final = ("true", "t", "yes", "y", "1", "1.0")
+NO: Final = ("false", "f", "no", "n", "0", "0.0")
+"""True and false, in any case. The numbers are those of a column that also has gaps."""
+
 NO_TIME: Final = "is not an ISO 8601 time"
 NO_ZONE: Final = "has no time zone"
 NO_SUCH_YEAR: Final = f"is not in the years {EARLIEST.year} to {LATEST.year - 1}"

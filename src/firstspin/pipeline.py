@@ -178,7 +178,7 @@ def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "du
         raise InputError(f"--engine {engine}: this version labels with duckdb only")
     preflight.file(out, data)
     with files.workspace("label") as workspace, files.written_beside(out) as beside:
-        tables = _tables(data, workspace, reading)
+        tables = _tables(data, workspace, reading, beside)
         census, _ = labelling.label_tables(tables, _rule(reading), beside)
     return census, tables.ignored
 
@@ -406,8 +406,10 @@ def _rule(reading: Reading) -> LabelRule:
     return reading.rule or LabelRule()
 
 
-def _tables(data: Path, workspace: Path, reading: Reading) -> ingest.Tables:
-    found = ingest.open_tables(data, workspace=workspace, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows)
+def _tables(data: Path, workspace: Path, reading: Reading, out: Path | None = None) -> ingest.Tables:
+    found = ingest.open_tables(
+        data, workspace=workspace, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows, out=out
+    )
     return erased.without_erased(found, reading.erased) if reading.erased else found
 
 

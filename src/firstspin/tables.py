@@ -24,9 +24,13 @@ PLAYED: Final = "played"
 PROBABILITIES: Final = "probabilities"
 MARKET: Final = "market"
 AVAILABLE: Final = "available"
+POPULARITY: Final = "popularity"
 
 INSTANCES: Final = "instances"
 """No column: the list of registrations of a request."""
+
+ROW: Final = "row of the file"
+"""The position in the file, from 0. No further column can be called so, nor like any internal column with a space."""
 
 PICK_SEPARATOR: Final = "|"
 

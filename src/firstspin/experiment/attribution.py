@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -16,7 +19,8 @@ from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, experiment_key
 from firstspin.files import workspace
 from firstspin.records import InputError
-from firstspin.sources import connect
+from firstspin.sources import connect, in_our_words, open_table, read
+from firstspin.sql import identifier
 
 Log: TypeAlias = Path | pa.Table
 
@@ -120,9 +124,7 @@ def attribute(
     looked at. Raises InputError where a log lacks a column.
     """
     asked = {"experiment": experiment, "until": until, "click_within": click_within, "listen_within": listen_within}
-    with workspace("analyse") as folder, connect(folder) as connection:
-        _offer(connection, "exposures", exposures, EXPOSURE_COLUMNS)
-        _offer(connection, "events", events, EVENT_COLUMNS)
+    with workspace("analyse") as folder, _offered(exposures, events, folder) as connection:
         connection.execute(_ASKED, asked)
         connection.execute(_LOGS)
         table = connection.sql(_ONE_ROW_A_USER).to_arrow_table()
@@ -155,13 +157,31 @@ def planned_outcomes(found: Attributed, plan: Plan) -> Outcomes:
     )
 
 
-def _offer(connection: duckdb.DuckDBPyConnection, name: str, log: Log, columns: tuple[str, ...]) -> None:
-    """Make a log readable under this name."""
-    try:
-        relation = connection.read_parquet(str(log)) if isinstance(log, Path) else connection.from_arrow(log)
-        relation.create_view(name)
-    except duckdb.Error as problem:
-        raise InputError(f"{name} can't be read: {str(problem).splitlines()[0][:300]}") from problem
-    missing = [column for column in columns if column not in relation.columns]
-    if missing:
-        raise InputError(f"{name} has no column {', '.join(missing)} (it has {', '.join(relation.columns)})")
+@contextmanager
+def _offered(exposures: Log, events: Log, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views `exposures` and `events`."""
+    logs = {"exposures": (exposures, EXPOSURE_COLUMNS), "events": (events, EVENT_COLUMNS)}
+    sources = {
+        name: open_table(log, name, columns, optional=None, workspace=folder)
+        for name, (log, columns) in logs.items()
+        if isinstance(log, Path)
+    }
+    with connect(folder, list(sources.values())) as connection:
+        for name, (log, columns) in logs.items():
+            if source := sources.get(name):
+                kept = ", ".join(f"{column.sql} AS {identifier(of)}" for of, column in source.columns.items())
+                read(source, partial(_offer, connection, name, kept))
+            else:
+                _offer_table(connection, name, log, columns)
+        yield connection
+
+
+def _offer(connection: duckdb.DuckDBPyConnection, name: str, kept: str, rows: str) -> None:
+    connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {kept} FROM {rows}")
+
+
+def _offer_table(connection: duckdb.DuckDBPyConnection, name: str, log: pa.Table, columns: tuple[str, ...]) -> None:
+    if missing := [column for column in columns if column not in log.column_names]:
+        raise InputError(f"{name} has no column {', '.join(missing)} (it has {', '.join(log.column_names)})")
+    with in_our_words(f"{name} can't be read"):
+        connection.from_arrow(log).create_view(name)

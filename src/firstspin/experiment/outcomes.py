@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from firstspin.experiment.rules import Metric
 from firstspin.files import workspace
 from firstspin.records import InputError
-from firstspin.sources import connect, open_file
+from firstspin.sources import PROBLEM, connect, in_our_words, open_table, read
 from firstspin.sql import identifier, literal
 from firstspin.tables import USER_ID
 
@@ -82,9 +83,8 @@ def read_outcomes(
     seen in several arms is left out and counted, beside those whom an earlier step had `left_out`. Raises InputError
     naming file, row, column and value.
     """
-    with workspace("analyse") as folder, connect(folder) as connection:
-        wanted = [arm, *(c for m in metrics for c in m.columns), *covariates, *(c for c in (unit, day) if c)]
-        table = _received(connection, source, wanted)
+    named = [arm, *(c for m in metrics for c in m.columns), *covariates, *(c for c in (unit, day) if c)]
+    with workspace("analyse") as folder, _received(source, list(dict.fromkeys(named)), folder) as table:
         metrics = tuple(_with_kind(table, metric) for metric in metrics)
         columns = [
             *(_Column(f"v{i}", _value(table, m.column, m.kind), _total(m)) for i, m in enumerate(metrics)),
@@ -94,7 +94,7 @@ def read_outcomes(
         ]
         here = _one_row_a_user(table, arm, unit, columns)
         arms = tuple(str(a) for (a,) in table.ask("SELECT DISTINCT arm FROM users ORDER BY arm"))
-        found = _fetch(connection, arms)
+        found = _fetch(table.connection, arms)
     return Outcomes(
         source=table.name,
         arms=arms,
@@ -135,24 +135,43 @@ class _Column:
     total: str = "min"
 
 
-def _received(connection: duckdb.DuckDBPyConnection, source: Path | pa.Table, wanted: Sequence[str]) -> _Received:
-    connection.execute("SET preserve_insertion_order = true")
+@contextmanager
+def _received(source: Path | pa.Table, wanted: Sequence[str], folder: Path) -> Iterator[_Received]:
     if isinstance(source, Path):
-        opened = open_file(connection, source, "outcomes", wanted)
-        name, reader, types = source.name, opened.reader, opened.types
+        opened = open_table(source, "outcomes", wanted, optional=[USER_ID], workspace=folder)
+        with connect(folder, [opened]) as connection:
+            read(opened, lambda rows: _keep(connection, rows, {name: of.sql for name, of in opened.columns.items()}))
+            yield _checked(connection, source.name)
     else:
-        connection.register("given", source)
-        name, reader, types = "outcomes", "given", {str(f.name): "" for f in source.schema}
-        missing = [column for column in wanted if column not in types]
-        if missing:
-            raise InputError(f"{name} has no column {', '.join(missing)} (it has {', '.join(types)})")
-    kept = ", ".join(identifier(c) for c in dict.fromkeys([*wanted, *([USER_ID] if USER_ID in types else [])]))
-    try:
-        connection.execute(f"CREATE TABLE received AS SELECT {kept}, row_number() OVER () AS {_ROW} FROM {reader}")
-        described = connection.sql("DESCRIBE received").fetchall()
-    except duckdb.Error as problem:
-        raise InputError(f"{name} can't be read: {str(problem).splitlines()[0][:300]}") from problem
-    return _Received(connection, name, {str(column): str(kind) for column, kind, *_ in described})
+        names = [str(field.name) for field in source.schema]
+        if missing := [column for column in wanted if column not in names]:
+            raise InputError(f"outcomes has no column {', '.join(missing)} (it has {', '.join(names)})")
+        with connect(folder) as connection:
+            connection.register("given", source)
+            kept = [*wanted, *(name for name in names if name == USER_ID)]
+            rows = f"(SELECT *, NULL AS {identifier(PROBLEM)} FROM given)"
+            with in_our_words("the outcomes can't be read"):
+                _keep(connection, rows, {name: identifier(name) for name in kept})
+            yield _checked(connection, "outcomes")
+
+
+def _keep(connection: duckdb.DuckDBPyConnection, rows: str, columns: Mapping[str, str]) -> None:
+    kept = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in columns.items())
+    number = f"row_number() OVER () AS {_ROW}"
+    connection.execute(
+        f"CREATE OR REPLACE TABLE received AS SELECT {kept}, {identifier(PROBLEM)}, {number} FROM {rows}"
+    )
+
+
+def _checked(connection: duckdb.DuckDBPyConnection, name: str) -> _Received:
+    types = {str(column): str(kind) for column, kind, *_ in connection.sql("DESCRIBE received").fetchall()}
+    table = _Received(connection, name, types)
+    problem = identifier(PROBLEM)
+    for row, said in table.ask(
+        f"SELECT {_ROW}, {problem} FROM received WHERE {problem} IS NOT NULL ORDER BY 1 LIMIT 1"
+    ):
+        raise InputError(f"{name} row {row} {said}")
+    return table
 
 
 def _one_row_a_user(table: _Received, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
