@@ -32,7 +32,7 @@ def balancer(body: str = BODY, content_type: str = "application/json") -> dict[s
         "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/g/1"}},
         "httpMethod": "POST",
         "path": "/invocations",
-        "multiValueHeaders": {"content-type": ["image/png", content_type], "accept": []},
+        "multiValueHeaders": {"content-type": [content_type], "accept": []},
         "body": body,
         "isBase64Encoded": False,
     }

@@ -117,6 +117,33 @@ def test_the_endpoints_answer_comes_through_as_it_is(
     assert endpoint.asked == [BODY.encode()]
 
 
+JSON_TWICE = ["text/csv", "application/json"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        balancer() | {"multiValueHeaders": {"content-type": JSON_TWICE}},
+        rest(multiValueHeaders={"Content-Type": JSON_TWICE}),
+        rest(headers={"content-type": "text/csv", "Content-Type": "application/json"}),
+        rest(multiValueHeaders={"X-Firstspin-User": ["1"], "x-firstspin-user": ["2"]}),
+    ],
+)
+def test_a_header_that_decides_something_is_given_once(
+    gateway: Gateway, endpoint: Endpoint, event: dict[str, Any]
+) -> None:
+    reply = gateway(event)
+    assert (reply["statusCode"], json.loads(reply["body"])["error"]["code"]) == (400, "malformed_request")
+    assert endpoint.asked == []
+
+
+@pytest.mark.parametrize("accepts", [["text/html", "*/*"], ["*/*", "text/html"]])
+def test_accepts_are_joined(gateway: Gateway, accepts: list[str]) -> None:
+    event = balancer()
+    event["multiValueHeaders"]["accept"] = accepts
+    assert gateway(event)["statusCode"] == 200
+
+
 @pytest.mark.parametrize(
     ("mood", "calls"),
     [

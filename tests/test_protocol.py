@@ -75,6 +75,85 @@ def test_case_13_what_is_not_plain_http_is_400_and_the_connection_ends(service: 
     assert (status, code) in {(400, "malformed_request"), (400, "upgrade_refused")}
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /ping\r\n",
+        b"GET /ping HTTP/0.9\r\nhost: x\r\n",
+        b"GET /ping HTTP/1.2\r\nhost: x\r\n",
+        b"GET /ping HTTP/2.0\r\nhost: x\r\n",
+        b"GET /ping HTTP/2\r\nhost: x\r\n",
+        b"GET /ping HTTP/3.0\r\nhost: x\r\n",
+        b"GET /ping HTTP/2.0\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n",
+        b"GET /ping http/1.1\r\nhost: x\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n",
+        b"GET /ping HTTP/1.1\r\n",
+        b"GET http://x/ping HTTP/1.1\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x\r\nhost: x\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x\r\nHost: y\r\n",
+        b"GET /ping HTTP/1.0\r\nhost: x\r\nHost: y\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x, y\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x/ping\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: http://x\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x y\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x:y\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: \xff\r\n",
+        b"GET ftp://x/ping HTTP/1.1\r\nhost: x\r\n",
+        b"GET http:///ping HTTP/1.1\r\nhost: x\r\n",
+        b"GET http://name:word@x/ping HTTP/1.1\r\nhost: x\r\n",
+        b"GET http://x/ping#there HTTP/1.1\r\nhost: x\r\n",
+        b"GET /ping#there HTTP/1.1\r\nhost: x\r\n",
+        b"GET x:80 HTTP/1.1\r\nhost: x\r\n",
+        b"GET ping HTTP/1.1\r\nhost: x\r\n",
+        b"POST /invocations HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n",
+        POST + b"transfer-encoding: gzip, chunked\r\n",
+        POST + b"content-length: 2\r\ncontent-length: 2\r\n",
+        POST + b"content-type: text/csv\r\n",
+        POST + b"Content-Type: application/json\r\n",
+        POST + b"content-encoding: gzip\r\ncontent-encoding: identity\r\n",
+        POST + b"x-api-key: a\r\nx-api-key: b\r\n",
+        POST + b"authorization: Bearer a\r\nauthorization: Bearer b\r\n",
+        POST + b"expect: 100-continue\r\nexpect: 100-continue\r\ncontent-length: 2\r\n",
+    ],
+)
+def test_case_13_a_head_that_two_readers_could_take_differently_is_400(service: Service, head: bytes) -> None:
+    assert answered(service, head + b"\r\n") == (400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET http://x/ping HTTP/1.1\r\nhost: x\r\n",
+        b"GET HTTP://x:8080/ping HTTP/1.1\r\nhost: another\r\n",
+        b"GET https://[::1]:8080/ping?deep=1 HTTP/1.1\r\nhost:\r\n",
+        b"GET http://x/ping HTTP/1.0\r\n",
+        b"GET /ping HTTP/1.0\r\n",
+        b"GET /ping HTTP/1.1\r\nhost:\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: [::1]:8080\r\n",
+        b"GET http://x HTTP/1.1\r\nhost: x\r\n",
+        b"GET http://x?a=/b HTTP/1.1\r\nhost: x\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x\r\naccept: text/html\r\naccept: */*\r\nx-trace: 1\r\nx-trace: 2\r\n",
+        b"GET http://x/ping HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n",
+        b"GET /ping HTTP/1.0\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+    ],
+)
+def test_targets_in_absolute_form_and_headers_that_are_lists_are_served(service: Service, head: bytes) -> None:
+    with service.connect() as connection:
+        assert exchange(connection, head + b"\r\n")[0] == 200
+
+
+def test_a_registration_is_posted_to_an_absolute_target_and_accepts_are_joined(service: Service) -> None:
+    body = b'{"age":31}'
+    head = POST.replace(b" /", b" http://anywhere/") + b"accept: text/html\r\naccept: application/json\r\n"
+    with service.connect() as connection:
+        sent = head + b"content-length: %d\r\n\r\n" % len(body) + body
+        first, second = exchange(connection, sent), exchange(connection, sent)  # the connection stays
+    assert first[0] == second[0] == 200
+    assert json.loads(first[2])["source"] == "model"
+    with service.connect() as connection:
+        assert exchange(connection, b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n")[0] == 404
+
+
 def test_case_10_a_head_of_a_megabyte_is_431(service: Service) -> None:
     assert answered(service, b"GET /ping HTTP/1.1\r\nx: " + b"a" * 1_000_000)[0] == 431
     many = b"".join(b"x-%d: 1\r\n" % number for number in range(10_000))

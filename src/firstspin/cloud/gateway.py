@@ -15,7 +15,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -201,10 +201,23 @@ class _Event(msgspec.Struct, rename="camel"):
         return LARGEST_BALANCED if self.request_context and self.request_context.elb else wire.LARGEST_BODY
 
     def by_name(self) -> dict[str, str]:
-        """The headers by their names in lower case; of several values the last counts."""
-        listed = (self.multi_value_headers or {}).items()
-        told = {name: values[-1] for name, values in listed if values} if self.headers is None else self.headers
-        return {name.lower(): value for name, value in told.items() if value is not None}
+        """The headers by their names in lower case. Refusal 400 for two of one that decides something."""
+        lists = (self.multi_value_headers or {}).items()
+        listed = _by_name((name, value) for name, values in lists for value in values)
+        return listed if self.headers is None else _by_name(self.headers.items())
+
+
+def _by_name(headers: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for written, value in headers:
+        name = written.lower()
+        if value is None:
+            continue
+        if name in found:
+            wire.refuse_twice(name)
+            value = f"{found[name]}, {value}" if name == "accept" else value
+        found[name] = value
+    return found
 
 
 def _request(event: _Event) -> tuple[Encoding, bytes, str]:

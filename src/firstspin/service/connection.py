@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import httptools
 
+from firstspin.service import head
 from firstspin.service.wire import LARGEST_BODY, Refusal
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ _BEGIN: Final = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".enc
 
 
 class Request(NamedTuple):
-    """A request that arrived whole. Header names are in lower case; of a header given twice the last counts."""
+    """A request that arrived whole. Header names are in lower case; `path` and `query` are the target's origin form."""
 
     method: str
     path: str
@@ -264,8 +265,9 @@ class Connection(asyncio.Protocol):
         kept = [
             name + b": " + value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")
         ]
+        version = self._parser.get_http_version().encode()
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([method + b" " + self._url + b" HTTP/1.1", *kept, b"", rest]))
+        self.data_received(b"\r\n".join([method + b" " + self._url + b" HTTP/" + version, *kept, b"", rest]))
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -303,10 +305,16 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
-            self._headers[name.lower()] = value
-        else:
+        if not self._in_head:
             self._drop_trailer(name, value)
+            return
+        name = name.lower()
+        if name in self._headers:
+            try:
+                value = head.joined(name, self._headers[name], value)
+            except Refusal as refusal:
+                self._refused = refusal
+        self._headers[name] = value
 
     def _drop_trailer(self, name: bytes, value: bytes) -> None:
         """Trailers are counted and dropped: they are no headers, and nothing that is said in one is heard."""
@@ -320,6 +328,13 @@ class Connection(asyncio.Protocol):
         self._in_head, self._head, self._framing = False, 0, 0
         if not self._owed:
             self.deadline = self._hub.now + self._hub.limits.body_seconds
+        if self._refused:
+            return
+        try:
+            self._url = head.origin_form(self._parser.get_http_version(), self._url, self._headers)
+        except Refusal as refusal:
+            self._refused = refusal
+            return
         length = self._headers.get(b"content-length")
         if length is not None and int(length) > self._hub.limits.body:
             self._refused = self._too_large()
@@ -342,9 +357,6 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._begun, self._in_head = False, True
         if self._refused or self._ending or self._parser.should_upgrade():
-            return
-        if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
-            self._refused = Refusal(400, "malformed_request", "there is no Host header")
             return
         path, _, query = self._url.partition(b"?")
         method = self._parser.get_method().decode()

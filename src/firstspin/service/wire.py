@@ -61,6 +61,21 @@ SPELLINGS: Final = {
     "text/csv": Encoding.csv,
 }
 
+ONCE: Final = frozenset(
+    {
+        "authorization",
+        "content-encoding",
+        "content-type",
+        "expect",
+        "host",
+        "origin",
+        "sec-fetch-site",
+        "x-api-key",
+        "x-firstspin-user",
+    }
+)
+"""Headers that decide something and hold one value: given twice, whoever stands in front may have read the other."""
+
 
 class Refusal(Exception):
     """A request that gets no answer: an HTTP status, a code that programs may rely on, and a sentence for people."""
@@ -97,6 +112,15 @@ def encoding_of(content_type: str) -> Encoding:
         if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
             raise Refusal(415, "unsupported_charset", "send UTF-8")
     return found
+
+
+def refuse_twice(name: str) -> None:
+    """Refusal 400 for a header (its name in lower case) that decides something and is given a second time.
+
+    Accept is a list, whose parts the caller joins; of any other header the last counts.
+    """
+    if name in ONCE:
+        raise Refusal(400, "malformed_request", f"there are two headers {name}")
 
 
 def check_accept(accept: str, encoding: Encoding) -> None:
