@@ -171,6 +171,40 @@ def test_a_wrong_secret_or_no_user_is_told_in_a_line(stored: Stored, tmp_path: P
     assert stored.rows() == (3, 3)
 
 
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("mysql://a/b", "an event store is at sqlite:///PATH or postgresql://HOST/NAME, not mysql:…"),
+        ("sqlite://events.sqlite", "write sqlite:///events.sqlite (under the working folder)"),
+        ("sqlite:///{here}/typo.sqlite", "there is no event store at"),
+        ("sqlite:///{here}/events.secret", "events.secret is not an event store"),
+        ("postgresql://127.0.0.1:1/x", "the event store can't be used just now: PostgreSQL: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["erase", "export", "forward", "analyse", "label"])
+def test_a_store_that_cannot_be_used_is_told_in_a_sentence(
+    store: str, words: str, command: str, stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    freeze(PLAN, plan := tmp_path / "experiment.toml")
+    made_people.tables(tmp_path / "data", 5)
+    given = ("--events", store.format(here=tmp_path), "--events-secret", stored.secret)
+    commands = {
+        "erase": ("events", "erase", "u1", *given),
+        "export": ("events", "export", "--out", tmp_path / "out", "--plan", plan, *given),
+        "forward": ("events", "forward", "--once", "--events-stream", "lake", "--endpoint-url", "http://127.0.0.1:1"),
+        "analyse": ("experiment", "analyse", "--plan", plan, *given),
+        "label": ("label", "--data", tmp_path / "data", "--out", tmp_path / "labels.parquet", "--erased", *given[1:]),
+    }
+    if command == "forward":
+        pytest.importorskip("boto3", reason="needs the extra 'aws'")
+        commands["forward"] += given
+    said = failed(*commands[command])
+    assert words in said
+    assert "\n" not in said
+    assert not (tmp_path / "typo.sqlite").exists()
+
+
 def test_users_are_erased_over_the_admin_port_many_calls_at_a_time(stored: Stored, tmp_path: Path) -> None:
     pack(tmp_path / "b")
     with stored.opened() as database:

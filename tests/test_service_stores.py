@@ -221,6 +221,17 @@ def test_a_disk_that_is_full_at_the_start_keeps_no_service_from_starting(
             (disk / BALLAST).unlink()
 
 
+def test_a_disk_that_is_mounted_read_only_at_the_start_keeps_no_service_from_starting(
+    folder: Path, secret: Path, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", megabytes=20) as disk:
+        open_store(f"sqlite:///{disk / 'events.sqlite'}", SECRET).close()
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        store = ("--events", f"sqlite:///{disk / 'events.sqlite'}", "--events-secret", secret)
+        with answering_without_store(folder, *store):
+            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Cluster]:
     pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
