@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_bundles import pack, pack_with_further_fields, sign
+from made_app import ask, new_app
+from made_bundles import edit, pack, pack_with_further_fields, sign
 
 from firstspin import bundle
-from firstspin.recommender import Recommender
-from firstspin.records import InputError, Registration
+from firstspin.recommender import LEAST_AGE
+from firstspin.records import InputError
+from firstspin.service.probe import probe
+from firstspin.service.worker import Manners, serving
 
 VALUES = (
     None,
@@ -122,23 +125,48 @@ CONTENTS = {
 }
 
 
+BODIES = (
+    (b"{}", "application/json"),
+    (b'{"age": 3, "genres": ["Pop"]}', "application/json"),
+    (
+        b'{"age": 31, "gender": "female", "country": "US", "genres": ["Rock", "Pop", "Jazz", "Blues"]}',
+        "application/json",
+    ),
+    (b'{"instances": [{}, {"age": 40}]}', "application/json"),
+    (b'{}\n{"genres": ["Pop"]}\n', "application/jsonlines"),
+    (b"age,gender,country,genres\n31,,US,Rock|Pop\n9,,,\n", "text/csv"),
+)
+
+
 def outcome(folder: Path) -> str:
-    """ "refused", or "answered" where every registration then gets its answer."""
+    """ "refused" by the probe, or "answered" where a service then answers everything."""
     try:
         loaded = bundle.load(folder)
+        served = serving(loaded, Manners())
+        probe(loaded, served, LEAST_AGE)
     except InputError:
         return "refused"
-    recommender = Recommender(loaded)
-    for registration in (
-        Registration(),
-        Registration(age=3, genres=("Pop",)),
-        Registration(age=31, gender="female", country="US", genres=("Rock", "Pop", "Jazz", "Blues")),
-    ):
-        answer = recommender.recommend(registration)
-        assert all(0 <= genre.probability <= 1 for genre in answer.genres)
-        assert answer.genres
-        assert list(recommender.rankings([registration])) == [recommender.rank(registration)]
+    app = new_app()
+    app.serve(served)
+    for body, encoding in BODIES:
+        assert ask(app, "POST", "/invocations", body, content_type=encoding).status == 200, body
+    for path in ("/v1/recommendations", "/v1/explanations"):
+        body = b'{"user_id": "u", "age": 31}' if "recommend" in path else b'{"age": 31}'
+        assert ask(app, "POST", path, body, content_type="application/json").status == 200
+    assert ask(app, "GET", "/openapi.json").status == 200
     return "answered"
+
+
+NAMES = ("a b", "", "user_id", "instances", "age", "genres", "class", "__init__", "__class__", "__eq__", "a\0b", "\n")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "\u00e9"])
+def test_a_further_field_of_any_name_is_refused_or_answered(tmp_path: Path, name: str) -> None:
+    pack(tmp_path / "b")
+    edit(tmp_path / "b", lambda manifest: manifest.update(extra={name: "text"}))
+    for role in ("golden_rule", "golden_further"):
+        edit(tmp_path / "b", lambda manifest, role=role: manifest.pop(role))  # type: ignore[misc]
+    assert outcome(tmp_path / "b") == ("answered" if name == "\u00e9" else "refused")
 
 
 KINDS = {"plain": "logistic", "trees": "forest", "network": "network", "cells": "age_gender"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from made_bundles import pack
+from made_bundles import edit, pack
 from made_service import Service, reply, request, serving, until, workers
 
 from firstspin import bundle
@@ -41,7 +41,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def service(root: Path, tmp_path: Path) -> Iterator[Service]:
     pack(tmp_path / "b", seed=5)
-    with serving(tmp_path / "b", "--models", str(root), "--workers", "2", "--drain-delay", "0") as running:
+    options = ("--models", str(root), "--workers", "2", "--drain-delay", "0", "--state", str(tmp_path / "state"))
+    with serving(tmp_path / "b", *options) as running:
         yield running
 
 
@@ -110,6 +111,40 @@ def test_the_list_comes_in_pages(service: Service, root: Path) -> None:
     assert names == [["a", "b"], ["c", "d"], ["e"]]
     for limit in ("0", "101", "-1", "two", "9" * 5_000):
         assert service.ask("GET", f"/models?limit={limit}")[0] == 400
+
+
+def test_a_model_that_would_be_accepted_and_not_answer_is_refused(service: Service, root: Path) -> None:
+    bad = root / "bad" / "model"
+    pack(bad)
+    edit(bad, lambda manifest: manifest.update(extra={"a b": "text"}, golden_rule=None, golden_further=None))
+    assert load(service, "m", bad) == 400
+    shutil.rmtree(bad.parent)
+
+
+def test_a_model_whose_copy_was_damaged_is_unloaded_and_can_be_loaded_again(service: Service, root: Path) -> None:
+    assert load(service, "m", root / "se" / "model") == 200
+    [copy] = [path for path in tmp_copies(service) if path.name == "predictor.weights.npy"]
+    os.truncate(copy, 100)
+    for pid in workers(service):  # those that have it in memory
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: service.ask("GET", "/ping")[0] == 200)
+    assert {invoke(service, "m")[0] for _ in range(8)} == {404}
+    assert load(service, "m", root / "se" / "model") == 200
+    assert {invoke(service, "m")[0] for _ in range(8)} == {200}
+
+
+def test_models_are_loaded_again_where_their_folder_was_removed(service: Service, root: Path) -> None:
+    assert load(service, "m", root / "se" / "model") == 200
+    shutil.rmtree(next(iter(tmp_copies(service))).parents[2])
+    assert {invoke(service, "m")[0] for _ in range(8)} == {404}
+    assert json.loads(service.ask("GET", "/models")[2]) == {"models": []}
+    assert load(service, "m", root / "se" / "model") == 200
+    assert {invoke(service, "m")[0] for _ in range(8)} == {200}
+
+
+def tmp_copies(service: Service) -> list[Path]:
+    """The files of the models that are loaded, in the service's own folder."""
+    return list((service.bundle.parent / "state" / "models").rglob("*.npy"))
 
 
 @pytest.mark.parametrize("broken", ["cut", "none", "not there"])

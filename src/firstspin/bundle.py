@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from firstspin import files
 from firstspin.features import QUESTIONS, Encoder
-from firstspin.files import printable
 from firstspin.further_fields import check_names, with_further_fields
 from firstspin.lazily import lazily
 from firstspin.models import scorers
@@ -238,10 +237,10 @@ def _refused(folder: Path, what: str) -> Iterator[None]:
     except (OSError, MemoryError):
         raise
     except InputError as problem:
-        raise InputError(f"{folder}: {printable(str(problem)[:LONGEST_REASON])}") from problem
+        raise InputError(f"{folder}: {str(problem)[:LONGEST_REASON]}") from problem
     except Exception as problem:
         said = f"{type(problem).__name__}: {problem}"[:LONGEST_REASON]
-        raise InputError(f"{folder}: {what} ({printable(said)})") from problem
+        raise InputError(f"{folder}: {what} ({said})") from problem
 
 
 def _manifest(encoded: bytes) -> Manifest:

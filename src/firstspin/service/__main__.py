@@ -25,8 +25,9 @@ from firstspin.experiment.plan import read_plan
 from firstspin.files import workspace
 from firstspin.lazily import lazily
 from firstspin.records import InputError
-from firstspin.service import listening, logs, signals
+from firstspin.service import listening, logs, signals, trial
 from firstspin.service.app import App, Clock, Policy
+from firstspin.service.bundle_watch import BundleWatch
 from firstspin.service.children import Child
 from firstspin.service.clock import read_clock
 from firstspin.service.connection import Limits
@@ -39,7 +40,7 @@ from firstspin.service.many_models import ManyModels, Stock
 from firstspin.service.metrics import Tallies
 from firstspin.service.options import parse
 from firstspin.service.sagemaker import further
-from firstspin.service.shelf import Shelf
+from firstspin.service.shelf import InUse, Shelf
 from firstspin.service.supervisor import Outside, Supervisor
 from firstspin.service.worker import Manners, Order, Place, Worker
 
@@ -70,18 +71,24 @@ def main() -> None:
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shelf = _shelf(state)
     secret = store_check.event_store_secret(options.events, _secret_path(options)) if options.events else None
     if options.scores:
         store_check.refuse_unusable("score store", lambda: stores.check_scores(options.scores))
     stock = _stock(options, state)
     tallies = Tallies(options.workers + 2)
-    be_worker = _worker(options, tallies, stock, secret)
-    crew = _crew(options, tallies)
+    manners = _manners(options)
+    be_worker = _worker(options, manners, tallies, stock, secret)
+    crew = _crew(options, tallies, shelf.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     return Supervisor(
-        bundle=options.bundle,
-        shelf=Shelf(state),
+        models=BundleWatch(
+            bundle=options.bundle,
+            shelf=shelf,
+            crew=crew,
+            try_out=partial(trial.outcome, room=_machine_memory() // 2, manners=manners, seconds=options.trial_seconds),
+            seconds=options.trial_seconds,
+        ),
         crew=crew,
         outside=Outside(
             now=time.monotonic,
@@ -91,11 +98,21 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or stock is not None,
-        trial_seconds=options.trial_seconds,
     ).run()
 
 
-def _crew(options: argparse.Namespace, tallies: Tallies) -> Crew:
+def _shelf(state: Path) -> Shelf:
+    """The state folder, for this service alone; an earlier one may take a moment to leave it."""
+    for _ in range(20):
+        try:
+            return Shelf(state)
+        except InUse as problem:
+            last = problem
+            time.sleep(0.1)
+    raise last
+
+
+def _crew(options: argparse.Namespace, tallies: Tallies, private: set[int]) -> Crew:
     """The processes to start, each with its socket. Raises OSError where a port is taken."""
     held = _reserve(options)
     port = held.getsockname()[1]
@@ -103,7 +120,7 @@ def _crew(options: argparse.Namespace, tallies: Tallies) -> Crew:
     admin = None
     if options.admin_port is not None:
         admin = Child(options.workers + 1, socket.create_server((options.admin_host, options.admin_port)))
-    return Crew(slots, admin, tallies, held)
+    return Crew(slots, admin, tallies, held, private=private)
 
 
 def _reserve(options: argparse.Namespace) -> socket.socket:
@@ -136,10 +153,8 @@ def _machine_memory() -> int:
         return physical
 
 
-def _worker(
-    options: argparse.Namespace, tallies: Tallies, stock: Stock | None, secret: Secret | None
-) -> Callable[[Slot, Order | None, socket.socket], int]:
-    manners = Manners(
+def _manners(options: argparse.Namespace) -> Manners:
+    return Manners(
         limits=Limits(
             body=options.largest_body,
             head_seconds=options.head_seconds,
@@ -155,6 +170,10 @@ def _worker(
         drain_delay=options.drain_delay,
     )
 
+
+def _worker(
+    options: argparse.Namespace, manners: Manners, tallies: Tallies, stock: Stock | None, secret: Secret | None
+) -> Callable[[Slot, Order | None, socket.socket], int]:
     keys = read_keys(options.keys) if options.keys else None
     experiment = running(read_plan(options.experiment)) if options.experiment else None
     now = read_clock(options.clock) if options.clock else _now

@@ -165,6 +165,7 @@ class Crew:
         self.tallies.row(child.number).died()
         if isinstance(child, Slot):
             self.accepts_no_more(child)
+            child.model = ""
         child.hang_up()
         named, wait = _named(child), child.ended(self.now)
         if not self.stopping:

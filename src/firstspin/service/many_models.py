@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -26,13 +27,15 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from firstspin.records import InputError
+from firstspin.records import InputError, readable
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Reply, Request
 from firstspin.service.cross_origin import refuse_other_types, refuse_pages
 from firstspin.service.trial import NO_ROOM, Taken
 from firstspin.service.wire import Refusal
 from firstspin.service.worker import Manners, load
+
+log = logging.getLogger(__name__)
 
 PATH: Final = "/models"
 TRIAL_SECONDS: Final = 30.0
@@ -102,6 +105,7 @@ class Stock:
     def entries(self) -> list[Entry]:
         """All that is loaded, by name."""
         found = []
+        self.folder.mkdir(parents=True, exist_ok=True)  # a cleaner of temporary files may have removed it
         for place in self.folder.iterdir():
             if place.is_dir() and not place.name.startswith("."):
                 with suppress(FileNotFoundError):  # unloaded in the meantime
@@ -115,7 +119,8 @@ class Stock:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """While this lasts no other worker loads a model. Refusal 503 where that takes too long."""
-        with (self.folder / _LOADING).open() as lock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / _LOADING).open("a") as lock:
             for _ in range(int(TRIAL_SECONDS / LOOK_SECONDS)):
                 with suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,7 +133,7 @@ class Stock:
     def add(self, incoming: Path, entry: Entry) -> None:
         """Make a checked copy a model that is loaded. Refusal 409 or 507 where that can't be."""
         (incoming / _ENTRY).write_bytes(msgspec.json.encode(entry))
-        with (self.folder / _LOCK).open() as lock:
+        with (self.folder / _LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two workers may load at a time
             place = self.place(entry.modelName)
             if place.exists():
@@ -209,7 +214,7 @@ class ManyModels:
         if not self._stock.holds(wanted.url):
             raise Refusal(400, "invalid", "the url is not in the folder of models")
         incoming = self._stock.folder / f".incoming-{os.getpid()}-{next(self._number)}"
-        incoming.mkdir()
+        incoming.mkdir(parents=True)
         try:
             taken = await self._tried(source, incoming / _BUNDLE)
             entry = Entry(wanted.model_name, wanted.url, taken.bytes)
@@ -221,7 +226,8 @@ class ManyModels:
 
     async def _tried(self, source: Path, to: Path) -> Taken:
         """Copied and checked in a process of its own. Refusal 400 where it is no bundle, 507 where there is no room."""
-        words = [str(source), str(to), str(max(self._stock.left(), 0))]
+        manners = msgspec.json.encode(self._manners).decode()
+        words = [str(source), str(to), str(max(self._stock.left(), 0)), manners, str(TRIAL_SECONDS)]
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -242,7 +248,11 @@ class ManyModels:
         if child.returncode == NO_ROOM:
             raise _no_room()
         reason = msgspec.json.decode(said, type=str) if said else f"loading it ended with {child.returncode}"
-        raise Refusal(400, "not_a_bundle", reason.replace(str(to), "the folder").replace(str(source), "the folder"))
+        raise Refusal(
+            400,
+            "not_a_bundle",
+            reason.replace(readable(str(to)), "the folder").replace(readable(str(source)), "the folder"),
+        )
 
     async def _unload(self, name: str) -> Reply:
         self._serving.pop(name, None)
@@ -270,9 +280,16 @@ class ManyModels:
             self._forget_gone()
             try:
                 serving = await asyncio.to_thread(load, self._stock.place(name) / _BUNDLE, self._manners)
-            except (InputError, OSError):
+            except InputError as problem:
                 self._mark(name)  # unloaded in the meantime?
-                raise
+                log.error("the copy of a model is damaged; it is unloaded", extra={"reason": readable(str(problem))})
+                with suppress(Refusal):
+                    self._stock.remove(name)
+                raise _unknown() from None
+            except (OSError, MemoryError) as problem:
+                self._mark(name)
+                log.error("a model could not be loaded", extra={"reason": str(problem)})
+                raise Refusal(503, "no_model", "the model can't be loaded now; try again in a moment") from None
             self._serving[name] = mark, serving
             return serving
 

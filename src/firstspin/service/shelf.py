@@ -1,25 +1,36 @@
 """Bundles as the service keeps them: its own verified copies, so that nobody can change a model under it.
 
 A bundle that comes in is copied, and the copy is checked; what happens to the original later does not matter. The
-folder holds `<id>/` for the current and the previous bundle and `current.json`, which names both; it is replaced in one
-step, so after any crash it names bundles that were whole.
+folder holds `<id>/` for the current and the previous bundle and `current.json`, which names both. Each is put in place
+in one step and synced to the disk, so after any crash or power cut it names bundles that were whole. One service at a
+time uses the folder: it holds the lock on `lock`, which the system takes back when the process ends, however it ends.
 """
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from firstspin import bundle
-from firstspin.files import written_beside
-from firstspin.records import InputError
+from firstspin.files import put_in_place, written_beside
+from firstspin.records import InputError, readable
+
+log = logging.getLogger(__name__)
 
 LARGEST: Final = 2_000_000_000
-_NAMES: Final = "current.json"
+_NAMES, _LOCK, _INCOMING, _BUNDLE = "current.json", "lock", ".incoming", "bundle"
+_ID: Final = re.compile(r"[0-9a-f]{8}")
+
+Content = frozenset[tuple[str, int, int, int]]
 
 
 class Names(msgspec.Struct, frozen=True):
@@ -29,32 +40,52 @@ class Names(msgspec.Struct, frozen=True):
     previous: str | None = None
 
 
+class InUse(InputError):
+    """Another service uses the state folder."""
+
+
 class Shelf:
-    """The copies in one folder."""
+    """The copies in one folder. Raises InUse where another service uses it, OSError where it can't be written.
+
+    `private` are the descriptors that a child process must close, or it would hold the lock in its turn.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".incoming-*"):
+        self.private: set[int] = set()
+        self._lock = self._locked()
+        for left in folder.glob(f"{_INCOMING}*"):
             shutil.rmtree(left, ignore_errors=True)
         self.names = self._read()
+        self.verified: set[str] = set()
+        """The ids of copies that this process has put in place."""
+        self._content = self._seen()
 
-    def incoming(self, number: int) -> Path:
-        """Where the copy of a bundle goes that is not checked yet."""
-        return self._folder / f".incoming-{number}"
+    def incoming(self) -> Path:
+        """Where the copy of a bundle goes that is not checked yet. Makes the folder again where it was removed."""
+        if not self._is_ours():
+            log.error("the state folder was removed or replaced; it is made again")
+            fresh = self._locked()
+            self.private.discard(self._lock)
+            os.close(self._lock)
+            self._lock = fresh
+        (self._folder / _INCOMING).mkdir(exist_ok=True)
+        return self._folder / _INCOMING / _BUNDLE
 
     def path(self, name: str) -> Path:
         """Where a bundle lies that was accepted."""
         return self._folder / name
 
     def accept(self, incoming: Path, name: str) -> None:
-        """Make a checked copy the current bundle."""
-        if self.path(name).exists():
-            shutil.rmtree(incoming, ignore_errors=True)
-        else:
-            incoming.rename(self.path(name))
-        if name != self.names.current:
-            self._write(Names(name, self.names.current))
+        """Make a checked copy the current bundle; of one that is there already, it takes the place."""
+        put_in_place(incoming, self.path(name))
+        self.verified.add(name)
+        self._write(self.names if name == self.names.current else Names(name, self.names.current))
+        self.discard_incoming()
+
+    def discard_incoming(self) -> None:
+        """Remove the copy that came in last."""
+        shutil.rmtree(self._folder / _INCOMING, ignore_errors=True)
 
     def roll_back(self) -> str:
         """Make the previous bundle the current one, and the other way round. Raises InputError when there is none."""
@@ -64,22 +95,64 @@ class Shelf:
         assert self.names.current is not None
         return self.names.current
 
+    def give_up(self) -> str | None:
+        """Forget the current bundle; the id of the previous one, which takes its place if there is one."""
+        self._write(Names(self.names.previous))
+        return self.names.current
+
+    def is_damaged(self) -> bool:
+        """Whether the current copy was changed or removed since this was asked last."""
+        before, self._content = self._content, self._seen()
+        return before != self._content
+
+    def _locked(self) -> int:
+        """The descriptor that holds the lock."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(opened)
+            raise InUse(f"another service uses the state folder {self._folder}; give this one its own") from None
+        except OSError as problem:  # a file system without locks
+            log.warning("the state folder can't be locked", extra={"reason": problem.strerror})
+        self.private.add(opened)
+        return opened
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat((self._folder / _LOCK).stat(), os.fstat(self._lock))
+        except OSError:
+            return False
+
+    def _seen(self) -> Content | None:
+        """Name, size, time of change and inode of every file of the current copy."""
+        if self.names.current is None:
+            return frozenset()
+        try:
+            with os.scandir(self.path(self.names.current)) as entries:
+                found = [(entry.name, entry.stat()) for entry in entries]
+        except OSError:
+            return None
+        return frozenset((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
+
     def _read(self) -> Names:
         """What an earlier run left, as far as it is there."""
         try:
             names = msgspec.json.decode((self._folder / _NAMES).read_bytes(), type=Names)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return Names()
-        there = [name for name in (names.current, names.previous) if name and (self._folder / name).is_dir()]
-        return Names(*there)
+        named = [name for name in (names.current, names.previous) if name and _ID.fullmatch(name)]
+        return Names(*[name for name in named if (self._folder / name).is_dir()])
 
     def _write(self, names: Names) -> None:
         with written_beside(self._folder / _NAMES, shared=True) as beside:
             beside.write_bytes(msgspec.json.encode(names))
         self.names = names
-        kept = {names.current, names.previous, _NAMES}
+        self._content = self._seen()
+        kept = {names.current, names.previous}
         for path in self._folder.iterdir():
-            if path.name not in kept and (path / bundle.MANIFEST).is_file():
+            if path.name not in kept and _ID.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -88,6 +161,13 @@ def copy(source: Path, to: Path) -> str:
 
     Raises InputError where it is not a bundle to the last byte. Only plain files directly in the folder are copied.
     """
+    copy_files(source, to)
+    with told_of(source, to):
+        return bundle.load(to).id
+
+
+def copy_files(source: Path, to: Path) -> None:
+    """Copy the files of what may be a bundle; nothing else may lie there. Raises InputError where it can be none."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder")
     shutil.rmtree(to, ignore_errors=True)
@@ -100,7 +180,12 @@ def copy(source: Path, to: Path) -> str:
         if left < 0:
             raise InputError(f"{source} is larger than {LARGEST:,} bytes")
         shutil.copyfile(entry.path, to / entry.name, follow_symlinks=False)
+
+
+@contextmanager
+def told_of(source: Path, copied: Path) -> Iterator[None]:
+    """Have an InputError about the copy name the folder that was given."""
     try:
-        return bundle.load(to).id
-    except InputError as problem:  # told of the folder that was given
-        raise InputError(str(problem).replace(str(to), str(source))) from problem
+        yield
+    except InputError as problem:
+        raise InputError(str(problem).replace(readable(str(copied)), str(source))) from problem

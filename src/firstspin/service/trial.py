@@ -1,26 +1,40 @@
-"""`python -m firstspin.service.trial BUNDLE COPY ROOM`: copy a bundle, load the copy, and say what it took.
+"""A bundle is copied, loaded and probed as a worker would serve it, in a process of its own: whatever a corrupt or huge
+model does on its way in, it does there alone.
 
-A process of its own, for whatever a corrupt or huge model does on its way in, it does here alone. One line of JSON
-comes out, and the exit status says which: 0 `Taken`, 1 the reason why it is no bundle, 2 that ROOM bytes are too few.
+`python -m firstspin.service.trial BUNDLE COPY ROOM MANNERS SECONDS` is that process for models of a multi-model
+endpoint; the supervisor forks one for its own. One line of JSON comes out, and the exit status says which: 0 `Taken`,
+1 the reason why the bundle is refused, 2 that ROOM bytes of memory are too few.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from firstspin.records import InputError
-from firstspin.service.shelf import copy
-from firstspin.service.worker import load
+from firstspin import bundle
+from firstspin.files import sync_tree
+from firstspin.records import readable
+from firstspin.service.probe import probe
+from firstspin.service.shelf import copy_files, told_of
+from firstspin.service.worker import Manners, serving
 
+REFUSED: Final = 1
 NO_ROOM: Final = 2
 LEAST: Final = 2**20
 """No model counts for fewer bytes, for what it needs may have fitted into what was free before."""
+GRACE_SECONDS: Final = 5.0
+PROBE_BYTES: Final = 64 * 2**20
+"""What the requests of the probe and their answers may take, whatever the model takes."""
+MAX_REASON: Final = 1_000
+FIRST_TO_GO: Final = b"1000"
+"""Where a machine has no memory left, Linux ends this process rather than a worker."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -30,28 +44,44 @@ class Taken(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def main() -> None:
-    source, to, room = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    _, data = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + room, data))
+def outcome(source: Path, to: Path, room: int, manners: Manners, seconds: float) -> tuple[int, bytes]:
+    """Try a bundle: the exit status, and what is to be said (see above). To be called in a process that then ends.
+
+    Its parent gives it so many seconds; where the parent has ended it ends by itself soon after.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_bytes(FIRST_TO_GO)
     try:
-        taken = _taken(source, to, room)
-    except (InputError, OSError) as problem:
-        _say(str(problem))
-        sys.exit(1)
+        return 0, msgspec.json.encode(_taken(source, to, room, manners))
     except MemoryError:
-        _say(f"it needs more than {room:,} bytes")
-        sys.exit(NO_ROOM)
-    _say(taken)
+        return NO_ROOM, msgspec.json.encode(f"it needs more than {room:,} bytes")
+    except BaseException as problem:  # a bundle can make a library do anything
+        reason = str(problem) or type(problem).__name__
+        return REFUSED, msgspec.json.encode(readable(reason)[:MAX_REASON])
 
 
-def _taken(source: Path, to: Path, room: int) -> Taken:
+def _taken(source: Path, to: Path, room: int, manners: Manners) -> Taken:
     if source.is_dir() and sum(entry.stat().st_size for entry in os.scandir(source)) > room:
         raise MemoryError
-    name = copy(source, to)
+    copy_files(source, to)
     before = _status("VmRSS")
-    load(to)
-    return Taken(name, max(LEAST, _status("VmRSS") - before, sum(path.stat().st_size for path in to.iterdir())))
+    _limit_memory(room)
+    with told_of(source, to):
+        loaded = bundle.load(to)
+        served = serving(loaded, manners)
+        grown = _status("VmRSS") - before
+        _limit_memory(PROBE_BYTES)
+        probe(loaded, served, manners.least_age)
+    sync_tree(to)
+    return Taken(loaded.id, max(LEAST, grown, sum(path.stat().st_size for path in to.iterdir())))
+
+
+def _limit_memory(room: int) -> None:
+    """Take no more than so many bytes from now on."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + room, most))
 
 
 def _status(field: str) -> int:
@@ -62,8 +92,14 @@ def _status(field: str) -> int:
     raise OSError(f"this system does not tell {field}")
 
 
-def _say(what: Taken | str) -> None:
-    sys.stdout.write(msgspec.json.encode(what).decode() + "\n")
+def main() -> None:
+    source, to, room, manners, seconds = sys.argv[1:]
+    status, said = outcome(
+        Path(source), Path(to), int(room), msgspec.json.decode(manners, type=Manners), float(seconds)
+    )
+    sys.stdout.buffer.write(said + b"\n")
+    sys.stdout.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

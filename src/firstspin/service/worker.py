@@ -8,11 +8,14 @@ worker finishes what has begun and ends.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,7 +24,7 @@ import msgspec
 
 from firstspin import bundle
 from firstspin.recommender import LEAST_AGE, Recommender
-from firstspin.records import InputError
+from firstspin.records import InputError, readable
 from firstspin.service.answers import Answers
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Hub, Limits
@@ -34,13 +37,18 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 0.5
 BEAT_SECONDS = 0.5
 MAX_REASON = 1_000
+LOAD_SECONDS = 30.0
+AGAIN_SECONDS = 1.0
+OTHER_ORDER_SECONDS = 5.0
+"""How long a worker without a model waits for another order before it listens and answers 503."""
 
 
 class Order(msgspec.Struct, frozen=True):
-    """To a worker: take the bundle in this folder."""
+    """To a worker: serve the bundle in this folder. The name of a folder may be any bytes."""
 
-    folder: str
+    folder: bytes
     id: str
+    number: int
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -52,6 +60,7 @@ class Word(msgspec.Struct, frozen=True):
     what: Literal["up", "loaded", "refused", "closed", "store"]
     id: str = ""
     reason: str = ""
+    number: int = -1  # of the order that was refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,11 @@ class Place:
 
 def load(folder: Path, manners: Manners = Manners()) -> Serving:
     """A bundle, checked and ready to answer. Raises InputError with the reason where it is not."""
-    loaded = bundle.load(folder)
+    return serving(bundle.load(folder), manners)
+
+
+def serving(loaded: bundle.Bundle, manners: Manners) -> Serving:
+    """What answers from a bundle. Raises InputError where it can't."""
     extra, most = loaded.manifest.extra, manners.most_newcomers
     return Serving(
         Answers(Recommender(loaded, manners.least_age)),
@@ -98,6 +111,7 @@ class Worker:
         self._orphan = False
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
         self._left = b""
+        self._model = ""
         self._said_of_store = ""
 
     async def run(self, first: Order | None) -> float:
@@ -112,7 +126,7 @@ class Worker:
         self._place.channel.setblocking(False)
         loop.add_reader(self._place.channel, self._read_orders)
         if first:
-            await self._take(first)
+            await self._take_first(first)
         server = await loop.create_server(hub.protocol, sock=self._place.listener, backlog=BACKLOG)
         obeying = loop.create_task(self._obey())
         self._say(Word("up"))
@@ -180,25 +194,76 @@ class Worker:
             self._stop.set()
         *lines, self._left = (self._left + read).split(b"\n")
         for line in lines:
-            self._orders.put_nowait(msgspec.json.decode(line, type=Order))
+            try:
+                self._orders.put_nowait(msgspec.json.decode(line, type=Order))
+            except Exception as problem:
+                self._refuse(None, problem)
+
+    async def _take_first(self, first: Order) -> None:
+        """Load a model before this worker listens; where it can't be loaded, the supervisor may send another one."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + OTHER_ORDER_SECONDS
+        await self._take(first)
+        while not self._model and not self._stop.is_set() and loop.time() < end:
+            with suppress(TimeoutError):
+                await self._take(await asyncio.wait_for(self._orders.get(), SWEEP_SECONDS))
 
     async def _obey(self) -> None:
         while True:
             await self._take(await self._orders.get())
 
     async def _take(self, order: Order) -> None:
-        loading = asyncio.get_running_loop().run_in_executor(None, load, Path(order.folder), self._manners)
+        """Serve another model, or say why not and go on with the old one: no failure ends the loop of a worker."""
         try:
-            serving = await loading
-        except (InputError, OSError) as problem:
-            self._say(Word("refused", order.id, str(problem)))
+            try:
+                serving = await self._load(order)
+            except (OSError, MemoryError):  # what is short now may not be in a moment
+                await asyncio.sleep(AGAIN_SECONDS)
+                serving = await self._load(order)
+            if serving.answering.model != order.id:
+                raise InputError(f"the folder holds {serving.answering.model}")
+            self._app.serve(serving)
+        except Exception as problem:
+            self._refuse(order, problem)
             return
-        if serving.answering.model != order.id:
-            self._say(Word("refused", order.id, f"the folder holds {serving.answering.model}"))
-            return
-        self._app.serve(serving)
+        self._model = order.id
         self._place.tally.gauge("firstspin_ready", int(self._app.ready))
         self._say(Word("loaded", order.id))
+
+    async def _load(self, order: Order) -> Serving:
+        """Load in a thread that nothing waits for longer than LOAD_SECONDS, not even the end of the process."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Serving | Exception] = loop.create_future()
+
+        def settle(outcome: Serving | Exception) -> None:
+            if not done.done():  # it may have taken too long
+                done.set_result(outcome)
+
+        def work() -> None:
+            outcome: Serving | Exception
+            try:
+                outcome = load(Path(os.fsdecode(order.folder)), self._manners)
+            except Exception as problem:
+                outcome = problem
+            except BaseException as problem:
+                outcome = InputError(f"loading it ended with {type(problem).__name__}")
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, outcome)
+
+        _thread.start_new_thread(work, ())  # `Thread.start` would wait for a thread that finds no memory to begin
+        try:
+            outcome = await asyncio.wait_for(done, LOAD_SECONDS)
+        except TimeoutError:
+            raise InputError(f"loading it takes over {LOAD_SECONDS:g} s") from None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _refuse(self, order: Order | None, problem: Exception) -> None:
+        known = isinstance(problem, (InputError, OSError, MemoryError))
+        log.log(logging.WARNING if known else logging.ERROR, "an order failed", exc_info=not known)
+        reason = str(problem) or type(problem).__name__
+        self._say(Word("refused", reason=readable(reason)[:MAX_REASON], number=order.number if order else -1))
 
     def _say(self, word: Word) -> None:
         try:
