@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +56,18 @@ class Service:
 
 
 @contextmanager
-def serving(bundle: Path, *options: str, ready: bool = True) -> Iterator[Service]:
-    """`firstspin serve` on a free port; killed at the end with all its children if it has not ended."""
+def serving(
+    bundle: Path, *options: str, ready: bool = True, through: Sequence[str] = (), **process_options: Any
+) -> Iterator[Service]:
+    """`firstspin serve` on a free port; killed at the end with all its children if it has not ended.
+
+    `through` is a command that executes its arguments; `process_options` go to `Popen`.
+    """
     log = bundle.parent / f"serve-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", "0", *options]
+    command = [*through, sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", "0", *options]
     with log.open("w") as stderr:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=dict(os.environ)
-        )
+        start: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True, "start_new_session": True}
+        process = subprocess.Popen(command, env=dict(os.environ), **start | process_options)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -226,6 +230,17 @@ def ask_for(service: Service, user_id: str, **headers: str) -> tuple[int, dict[s
     told = json.dumps({"user_id": user_id, "age": 31, "genres": ["Jazz"]}).encode()
     status, _, body = service.ask("POST", "/v1/recommendations", told, **headers)
     return status, json.loads(body)
+
+
+def counted(service: Service, metric: str) -> float:
+    """A metric as /metrics shows it, labels and all; 0 where there is none, or nobody to ask within two seconds."""
+    try:
+        with service.connect() as connection:
+            connection.settimeout(2)
+            text = exchange(connection, request("GET", "/metrics", connection="close"))[2].decode()
+    except OSError:
+        return 0.0
+    return float(next((line.split()[-1] for line in text.splitlines() if line.startswith(f"{metric} ")), 0))
 
 
 def resident(pid: int) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +14,19 @@ from typing import Any
 
 import pytest
 from made_bundles import pack
-from made_service import QUICK, Callers, Service, admin, serving, until
+from made_service import (
+    QUICK,
+    Callers,
+    Service,
+    admin,
+    closes,
+    counted,
+    exchange,
+    request,
+    serving,
+    until,
+    wait_until_ready,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +47,6 @@ def admin_pids(service: Service) -> list[int]:
     return [line["admin_pid"] for line in service.lines() if line["event"] == "admin port"]
 
 
-def counted(service: Service, name: str) -> float:
-    """A metric without labels."""
-    text = service.ask("GET", "/metrics")[2].decode()
-    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
-
-
 def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -51,10 +60,7 @@ def test_a_stopped_worker_is_replaced_and_the_others_answer_meanwhile(bundle: Pa
         os.kill(before[1], signal.SIGSTOP)
         until(lambda: state_of(before[1]) == "T")
         waiting = [connections.enter_context(service.connect()) for _ in range(16)]  # about half of them in its socket
-        answered = 0
-        while counted_or_none(service, "firstspin_worker_hangs_total") != 1:
-            answered += 1
-        assert answered
+        until(lambda: counted(service, "firstspin_worker_hangs_total") == 1)  # the other one says so
         until(lambda: pids(service).get(1, before[1]) != before[1])
         assert pids(service)[0] == before[0]
         for connection in waiting:
@@ -66,19 +72,6 @@ def test_a_stopped_worker_is_replaced_and_the_others_answer_meanwhile(bundle: Pa
         workers: list[dict[str, Any]] = admin(service, "GET", "/state")[1]["workers"]  # type: ignore[assignment]
         assert [worker["restarts"] for worker in workers] == [0, 1]
         assert all(worker["heartbeat_age"] < 5 for worker in workers)
-
-
-def counted_or_none(service: Service, name: str) -> float | None:
-    """A metric, where a worker answers within a second: a connection may wait at the one that is stopped."""
-    try:
-        with service.connect() as connection:
-            connection.settimeout(1)
-            connection.sendall(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
-            text = b"".join(iter(lambda: connection.recv(65536), b""))
-    except OSError:
-        return None
-    found = [line for line in text.decode().splitlines() if line.startswith(f"{name} ")]
-    return float(found[0].split()[1]) if found else None
 
 
 def test_the_admin_process_is_replaced_when_it_is_stopped_or_killed(bundle: Path) -> None:
@@ -128,3 +121,77 @@ def test_no_other_signal_ends_a_process_of_the_service(bundle: Path) -> None:
         assert callers.failures == []
         assert pids(service) == before
         assert len(admin_pids(service)) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- descriptors
+
+
+def test_idle_connections_that_take_all_descriptors_make_room_for_new_clients(bundle: Path) -> None:
+    with serving(bundle, "--workers", "2", *QUICK, preexec_fn=few_descriptors) as service, ExitStack() as connections:
+        for asks in (False, True):
+            for _ in range(120):
+                idle = connections.enter_context(service.connect())
+                if asks:
+                    assert exchange(idle, request("GET", "/ping"))[0] == 200
+            assert service.recommend(age=31)["source"] == "model"
+        service.wait_for("idle connections were closed")
+        service.wait_for("descriptors bound the connections")
+        until(lambda: counted(service, "firstspin_connections_closed_for_others_total") > 100)
+
+
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+# ------------------------------------------------------------------------------------------ a port and who is behind it
+
+
+def end_until_it_waits(service: Service, number: int) -> None:
+    """Kill a worker whenever it is back, until it is not for longer than connections wait for it."""
+
+    def waits() -> bool:
+        lines = [line for line in service.lines() if line["event"] == "a worker ended"]
+        return bool(lines) and lines[-1]["starts_again_in"] > 3
+
+    def kill() -> bool:
+        if (pid := pids(service).get(number)) and not waits():
+            os.kill(pid, signal.SIGKILL)
+        return waits()
+
+    until(kill, 60)
+
+
+def refused(service: Service) -> bool:
+    """Whether a connection is refused; one that is accepted is answered or ends, and does not hang."""
+    try:
+        service.ask("GET", "/ping")
+    except ConnectionError as problem:
+        return isinstance(problem, ConnectionRefusedError)
+    return False
+
+
+def test_while_no_worker_can_run_connections_are_refused_and_the_port_is_kept(bundle: Path) -> None:
+    with serving(bundle, "--admin-port", "0", *QUICK) as service:
+        waiting = service.connect()
+        end_until_it_waits(service, 0)
+        until(lambda: refused(service))
+        assert closes(waiting)
+        waiting.close()
+        command = [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", str(service.port)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert (second.returncode, len(second.stderr.splitlines())) == (1, 1)
+        assert "Address already in use" in second.stderr
+        wait_until_ready(service)
+        assert service.recommend(age=31)["source"] == "model"
+
+
+def test_while_one_worker_can_not_run_the_others_get_its_connections(bundle: Path) -> None:
+    with serving(bundle, "--workers", "2", "--admin-port", "0", *QUICK) as service:
+        end_until_it_waits(service, 1)
+        service.wait_for("a worker's socket is shut")
+        for _ in range(40):
+            assert service.recommend(age=31)["source"] == "model"
+        until(lambda: 1 in pids(service))
+        with Callers(service, requests_a_connection=1).calling() as callers:
+            until(lambda: sum(callers.answers.values()) > 100)
+        assert callers.failures == []

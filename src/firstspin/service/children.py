@@ -61,10 +61,11 @@ class Child:
     due: float = 0.0
     beats: int = 0
     beat: float = 0.0  # when the last heartbeat was seen
+    turns: bool = False  # there has been one
 
     def begin(self, pid: int, now: float) -> None:
         """It runs."""
-        self.pid, self.up, self.started, self.beat = pid, False, now, now
+        self.pid, self.up, self.started, self.beat, self.turns = pid, False, now, now, False
         self.starts += 1
 
     def ended(self, now: float) -> float:
@@ -78,6 +79,11 @@ class Child:
         self.due = now + wait
         return wait
 
+    def kill(self) -> None:
+        """End it at once, if it runs."""
+        if self.pid:  # 0 would be everyone
+            os.kill(self.pid, signal.SIGKILL)
+
     def hang_up(self) -> None:
         """Close our end of the line."""
         if self.line:
@@ -87,7 +93,7 @@ class Child:
     def seen(self, beats: int, now: float) -> None:
         """So many heartbeats have been counted in its row by now."""
         if beats != self.beats:
-            self.beats, self.beat = beats, now
+            self.beats, self.beat, self.turns = beats, now, True
 
     def silence(self, now: float) -> float:
         """Seconds since its last heartbeat."""

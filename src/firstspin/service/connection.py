@@ -115,6 +115,8 @@ class Hub:
         self.handler, self.limits, self.loop, self.refused = handler, limits, loop, refused
         self.connections: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}  # the longest idle first
+        self.room = limits.connections
+        self.closed_for_room = 0
         self.now = loop.time()  # as of the last sweep: near enough for deadlines
         self._asked: list[tuple[Connection, Request, bool]] = []  # in this turn of the loop
         self.working = 0  # registrations, of all `Work` that was begun and is not read yet
@@ -162,13 +164,14 @@ class Hub:
 
     def opened(self, connection: Connection) -> None:
         self.connections[connection] = None
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.room:
             if self.idle:
                 next(iter(self.idle)).close()
+                self.closed_for_room += 1
             else:
                 connection.refuse(Refusal(503, "too_many_connections", "try again in a moment"))
                 return
-        self.idle[connection] = None  # nothing has come yet
+        self.idle[connection] = None  # until it sends something
 
     def gone(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
@@ -497,10 +500,10 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed."""
-        if self._ending or self._paused or self in self._hub.idle:
+        if self._ending or self._paused:
             self._transport.abort()
-        elif self._in_head and not (self._begun or self._head):
-            self.close()  # nothing was ever sent
+        elif self in self._hub.idle:
+            self.close()
         else:
             self.refuse(Refusal(408, "too_slow", "the request did not arrive in time"))
 

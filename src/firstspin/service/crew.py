@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +36,10 @@ class Slot(Child):
     model: str = ""
     loading_until: float = 0.0
     store_trouble: str = ""  # why its event store takes nothing
+
+    def begin(self, pid: int, now: float) -> None:
+        super().begin(pid, now)
+        self.heard, self.model, self.loading_until, self.store_trouble = b"", "", 0.0, ""
 
     def state(self, now: float) -> dict[str, object]:
         """As `/state` shows it."""
@@ -130,12 +133,12 @@ class Crew:
             log.error("a process hangs and is killed", extra=_named(child) | {"silent_for": round(silence, 1)})
             self._count(child, "hangs")
             child.beat = self.now
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
 
     def _patience(self, child: Child) -> float:
         if self.stopping:
             return STOPPING_SECONDS
-        if child.beat == child.started:
+        if not child.turns:
             return STARTING_SECONDS
         if isinstance(child, Slot) and (not child.up or self.now < child.loading_until):
             return LOADING_SECONDS

@@ -54,6 +54,7 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_admin_hangs", "Admin processes that sent no heartbeat and were killed", (), ()),
     ("firstspin_supervisor_errors", "Failures that the supervisor survived, by step of its loop", ("step",), (STEPS,)),
     ("firstspin_log_lines_dropped", "Log lines that stderr did not take at once", (), ()),
+    ("firstspin_connections_closed_for_others", "Idle connections closed so that new clients are served", (), ()),
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
     ("firstspin_exposures_dropped", "Exposures that could not be kept", (), ()),
     ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),

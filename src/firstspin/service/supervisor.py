@@ -182,7 +182,7 @@ class Supervisor:
             self._contained("word", self._heard, slot, word)
         if not read or len(slot.heard) > MAX_WORD:  # it has ended, or is out of its mind
             slot.hang_up()
-            os.kill(slot.pid, signal.SIGKILL)
+            slot.kill()
 
     def _heard(self, slot: Slot, line: bytes) -> None:
         word = msgspec.json.decode(line, type=Word)
@@ -253,14 +253,12 @@ class Supervisor:
 
     def _kill(self) -> None:
         """End whoever is left, the child that tries a bundle too. The admin process ends by itself, unless it hangs."""
-        left = [slot.pid for slot in self.crew.slots]
+        for slot in self.crew.slots:
+            self._contained("stop", slot.kill)
         if self.models.trial:
-            left.append(self.models.trial.pid)
+            self._contained("stop", os.kill, self.models.trial.pid, signal.SIGKILL)
         if (admin := self.crew.admin) and admin.silence(self.crew.now) > HUNG_SECONDS:
-            left.append(admin.pid)
-        for pid in left:
-            if pid:
-                self._contained("stop", os.kill, pid, signal.SIGKILL)
+            self._contained("stop", admin.kill)
 
     def _count(self, name: str, *labels: str) -> None:
         self.crew.tally().count(name, *labels)

@@ -12,6 +12,7 @@ import _thread
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -41,6 +42,9 @@ LOAD_SECONDS = 30.0
 AGAIN_SECONDS = 1.0
 OTHER_ORDER_SECONDS = 5.0
 """How long a worker without a model waits for another order before it listens and answers 503."""
+QUIET_SECONDS = 10.0  # between two counts of the descriptors, and two log lines about connections closed for others
+SPARE_DESCRIPTORS = 24
+"""Descriptors that no connection takes: each array of the next bundle needs one, so does the event store."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -113,6 +117,7 @@ class Worker:
         self._left = b""
         self._model = ""
         self._said_of_store = ""
+        self._closed, self._quiet_until, self._next_bound = 0, 0.0, 0.0
 
     async def run(self, first: Order | None) -> float:
         """Answer, from the `first` model on, until told to stop; then finish what has begun.
@@ -153,6 +158,8 @@ class Worker:
 
     def _sweep(self, hub: Hub) -> None:
         hub.sweep()
+        self._bound_connections(hub)
+        self._count_closed(hub)
         self._app.refresh()
         if self._app.store_trouble != self._said_of_store:
             self._said_of_store = self._app.store_trouble
@@ -160,6 +167,28 @@ class Worker:
         hub.head = f"date: {self._place.date()}\r\n".encode()
         self._place.tally.gauge("firstspin_connections", len(hub.connections))
         self._place.tally.gauge("firstspin_ready", int(self._app.ready))
+
+    def _bound_connections(self, hub: Hub) -> None:
+        """Take no more connections than there are descriptors for: beyond that even `accept` fails."""
+        if hub.now < self._next_bound:
+            return
+        self._next_bound = hub.now + QUIET_SECONDS
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        others = sum(1 for _ in Path("/proc/self/fd").iterdir()) - len(hub.connections)
+        room = max(1, min(hub.limits.connections, allowed - others - SPARE_DESCRIPTORS))
+        if room < hub.limits.connections <= hub.room:
+            log.warning("descriptors bound the connections", extra={"connections": room, "descriptors": allowed})
+        hub.room = room
+
+    def _count_closed(self, hub: Hub) -> None:
+        """Idle connections that were closed so that new clients are served."""
+        closed, self._closed = hub.closed_for_room - self._closed, hub.closed_for_room
+        if not closed:
+            return
+        self._place.tally.count("firstspin_connections_closed_for_others", more=closed)
+        if hub.now >= self._quiet_until:
+            self._quiet_until = hub.now + QUIET_SECONDS
+            log.warning("idle connections were closed, because there is no room for more", extra={"room": hub.room})
 
     async def _drain(self, hub: Hub, server: asyncio.Server) -> None:
         """Readiness off; a moment for whoever sends requests to notice; no new connections; finish; end."""
