@@ -35,6 +35,16 @@ with files.written_beside(Path(sys.argv[1])) as beside:
 """
 
 
+REPLACE_TWO = """
+import sys
+from pathlib import Path
+from firstspin import files
+with files.written_together([Path(sys.argv[1]) / name for name in ("a", "b")]) as new:
+    for path in new:
+        path.write_text("new")
+"""
+
+
 def run(program: str, out: Path, library: Path, **settings: str) -> int:
     told = {"LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1"} | settings
     return subprocess.run([sys.executable, "-c", program, out], env=os.environ | told, check=False).returncode
@@ -92,6 +102,19 @@ def test_a_file_replaced_by_a_process_killed_at_any_step_is_the_old_or_the_new_o
         assert out.read_text() in ("old", "new")
     assert out.read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dies_at.so", "out"]  # the last run cleared up
+
+
+def test_files_that_belong_together_are_never_of_two_runs(tmp_path: Path) -> None:
+    library, seen = preloaded("dies_at", tmp_path), []
+    for step in count(1):
+        out = folder(tmp_path / f"out{step}", "old")
+        status = run(REPLACE_TWO, out, library, DIES_AT=str(step))
+        seen.append((out / "b").read_text() if (out / "a").exists() else "no first file")
+        if (out / "a").exists():
+            assert (out / "a").read_text() == (out / "b").read_text()
+        if status == 0:
+            break
+    assert set(seen) == {"old", "no first file", "new"}
 
 
 @pytest.mark.parametrize("program", [REPLACE_FILE, REPLACE_FOLDER], ids=["file", "folder"])

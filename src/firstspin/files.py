@@ -12,8 +12,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +46,20 @@ def written_beside(out: Path, *, shared: bool = False) -> Iterator[Path]:
         sync(path)
         path.replace(out)
         sync(out.parent)
+
+
+@contextmanager
+def written_together(outs: Sequence[Path], *, shared: bool = False) -> Iterator[list[Path]]:
+    """The same for files that belong together. The first is put in place last, and its old one is removed before.
+
+    So a kill in between leaves no first file, rather than one of another run than the others.
+    """
+    with ExitStack() as stack:
+        new = [stack.enter_context(written_beside(out, shared=shared)) for out in outs]
+        yield new
+        for path in new:
+            sync(path)  # a full disk shows here at the latest
+        outs[0].unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from firstspin import tables
-from firstspin.files import sync, written_beside
+from firstspin.files import written_together
 from firstspin.records import InputError, Registration
 from firstspin.truth import TRUTH
 from firstspin.world_people import DATA_END, DAY, REGISTERING, Listens, People, durations, get_going, listen, register
@@ -183,19 +182,12 @@ def write_world(out: Path, users: int, seed: int, progress: Callable[[int], None
     if users < 1:
         raise InputError(f"users is {users}; a world needs at least one")
     world = make_world(seed)
-    with ExitStack() as whole:
-        registrations, listens, stations = (
-            whole.enter_context(written_beside(out / f"{table}.parquet", shared=True)) for table in tables.COLUMNS
-        )
-        truth = whole.enter_context(written_beside(out / TRUTH, shared=True))
+    outs = [*(out / f"{table}.parquet" for table in tables.COLUMNS), out / TRUTH]
+    with written_together(outs, shared=True) as (registrations, listens, stations, truth):
         pq.write_table(_station_table(world.dial), stations)
         blocks = (_block(world, first, min(BLOCK, users - first)) for first in range(0, users, BLOCK))
         with pq.ParquetWriter(registrations, REGISTRATIONS) as people, pq.ParquetWriter(listens, LISTENS) as heard:
             _write_truth(truth, world, users, _written(world, blocks, people, heard, progress))
-        for path in (registrations, listens, stations, truth):
-            sync(path)  # a full disk shows here at the latest
-        # placed last: a kill between the renames leaves no registrations rather than those of another world
-        (out / f"{tables.REGISTRATIONS}.parquet").unlink(missing_ok=True)
 
 
 def _written(

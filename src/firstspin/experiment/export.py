@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from firstspin.experiment.database import Database, Found, Session
 from firstspin.experiment.events import scoped
-from firstspin.files import written_beside
+from firstspin.files import written_together
 
 ARMS: Final = ("model", "rule")
 EXPOSURES: Final = "exposures.parquet"
@@ -86,12 +86,10 @@ def export(
     were exposed in other experiments only are left out.
     """
     flags: Counter[str] = Counter()
-    with database.snapshot() as session:
+    with database.snapshot() as session, written_together([out / EXPOSURES, out / EVENTS]) as (shown, happened):
         candidates = [(f"candidates_{arm}", pa.list_(pa.string())) for arm in arms]
-        exposures = _write(
-            out / EXPOSURES, (*_EXPOSURE_TABLE, *candidates), _exposures(session, experiment, arms, chunk)
-        )
-        _write(out / EVENTS, _EVENT_TABLE, _events(session, experiment, flags, chunk))
+        exposures = _write(shown, (*_EXPOSURE_TABLE, *candidates), _exposures(session, experiment, arms, chunk))
+        _write(happened, _EVENT_TABLE, _events(session, experiment, flags, chunk))
     return Exported(exposures, dict(flags))
 
 
@@ -116,7 +114,7 @@ def _write(path: Path, columns: Sequence[tuple[str, pa.DataType]], chunks: Itera
     """How many rows it has."""
     schema = pa.schema(columns)
     n = 0
-    with written_beside(path) as beside, pq.ParquetWriter(beside, schema) as writer:
+    with pq.ParquetWriter(path, schema) as writer:
         for rows in chunks:
             arrays = [
                 pa.array(values, kind) for values, (_, kind) in zip(zip(*rows, strict=True), columns, strict=True)
