@@ -67,6 +67,18 @@ def test_a_missing_age_is_nan_for_trees_and_a_flag_for_sums() -> None:
     assert age == {"age missing": 1.0}
 
 
+def test_picks_are_compared_without_regard_to_case_and_one_spelled_exactly_goes_first() -> None:
+    encoder = fit_encoder(people([], []), known_genres=("Hip Hop", "R&B", "Rock", "rock"))
+    for picks, picked in {
+        ("HIP HOP", "r&b"): {"Hip Hop", "R&B"},
+        ("Rock", "rock"): {"Rock", "rock"},
+        ("ROCK",): {"Rock"},
+        ("hip\u00a0hop", "Hip Hop"): {"Hip Hop"},
+    }.items():
+        columns = only(encoder, "genres", Registration(genres=picks))
+        assert {name.removeprefix("picked=") for name in columns if name.startswith("picked=")} == picked
+
+
 def test_a_gender_is_compared_without_regard_to_case_and_an_unheard_one_is_other() -> None:
     encoder = fitted()
     assert only(encoder, "gender", Registration(gender="FEMALE ")) == {"gender=female": 1.0}

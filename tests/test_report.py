@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import made_people
+import msgspec
 import numpy as np
 import pytest
 
@@ -146,6 +147,19 @@ def test_picks_that_come_true_lie_on_the_diagonal() -> None:
     assert grid.people[i] == len(pickers)
     assert grid.values[i, j] == pytest.approx(np.mean([made_people.GENRES[top] == "Rock" for top in pickers]))
     assert grid.values.sum(axis=1) == pytest.approx(np.ones(len(grid.rows)))
+
+
+def test_picks_in_another_case_are_the_same_picks() -> None:
+    examples = made_people.examples(400)
+    small = tuple(replace_genres(told, [genre.lower() for genre in told.genres]) for told in examples.registrations)
+    lower, predictor = replace(examples, registrations=small), fit("logistic", examples)
+    for draw in (patterns.picked_and_played, lambda of: patterns.answers_and_genres(predictor, of)):
+        assert (draw(lower).rows, draw(lower).people) == (draw(examples).rows, draw(examples).people)
+        assert (draw(lower).values == draw(examples).values).all()
+
+
+def replace_genres(told: Registration, genres: list[str]) -> Registration:
+    return msgspec.structs.replace(told, genres=tuple(genres))
 
 
 def test_listening_by_gender_is_the_mean_of_shares_and_hides_the_few() -> None:

@@ -28,7 +28,7 @@ def sizes(examples: Examples, by: str) -> dict[str, int]:
     [
         ((), "0"),
         (("A",), "1"),
-        (("A", " A "), "1"),
+        (("A", " A ", "a"), "1"),
         (("A", "B"), "2"),
         (tuple("ABCDE"), "3-5"),
         (tuple("ABCDEF"), "6+"),

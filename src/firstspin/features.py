@@ -112,7 +112,7 @@ class Category:
         index = {value: first + i for i, value in enumerate(self.values)}
         usual = {spelling: i for value, i in index.items() for spelling in (value.upper(), value.title(), value)}
         other = first + len(self.values)
-        names = Names(self.values, folded=True)
+        names = Names(self.values)
 
         def write(row: Cells, answer: Answer) -> bool:
             if answer is None:

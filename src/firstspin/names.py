@@ -15,12 +15,15 @@ from firstspin.records import normal
 
 
 class Names:
-    """A set of names as `normal` writes them; with `folded`, as `normal` and then `str.casefold` do."""
+    """A set of names as `normal` writes them, each found in any case.
 
-    def __init__(self, names: Iterable[str], *, folded: bool = False) -> None:
+    Of names that differ by case alone a text gives the one it spells exactly, or else the first in order.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
-        self._folded = folded
-        decomposed = [_letters(name) for name in self._names]
+        self._folded = {name.casefold(): name for name in sorted(self._names, reverse=True)}
+        decomposed = [_letters(folded) for folded in self._folded]
         self._letters = frozenset().union(*decomposed)
         self._max_letters = max(map(len, decomposed), default=0)
         self._sizes: dict[str, int] = {}  # character -> its number of letters; only those that occur in the names
@@ -31,8 +34,8 @@ class Names:
             return text
         if not (text.isascii() or self._is_possible(text)):
             return None
-        name = normal(text).casefold() if self._folded else normal(text)
-        return name if name in self._names else None
+        name = normal(text)
+        return name if name in self._names else self._folded.get(name.casefold())
 
     def _is_possible(self, text: str) -> bool:
         """Whether the letters of this text can make up a name; decided at the first that can't."""
@@ -48,7 +51,7 @@ class Names:
     def _size(self, character: str) -> int:
         """Into how many letters a character decomposes; 0 where one of them is in no name."""
         letters = _letters(character)
-        if not self._letters.issuperset(_letters(letters.casefold()) if self._folded else letters):
+        if not self._letters.issuperset(_letters(letters.casefold())):
             return 0
         self._sizes[character] = len(letters)
         return len(letters)

@@ -49,7 +49,7 @@ def cohorts(users: Examples) -> list[Cohort]:
 
 def picks_of(registration: Registration) -> str:
     """The band of the number of distinct picks."""
-    n = len({normal(pick) for pick in registration.genres})
+    n = len({normal(pick).casefold() for pick in registration.genres})
     return PICKS[n] if n < 3 else PICKS[3] if n < 6 else PICKS[4]
 
 

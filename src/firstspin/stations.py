@@ -81,7 +81,7 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
 
     @cached_property
     def _market_names(self) -> Names:
-        return Names(self.markets, folded=True)
+        return Names(self.markets)
 
     @cached_property
     def _genre_names(self) -> Names:

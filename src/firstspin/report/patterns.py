@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.models.predictor import Predictor
+from firstspin.names import Names
 from firstspin.records import Examples, Registration, normal
 from firstspin.segments import AGE_BANDS, NOT_GIVEN, OTHER, age_band, words
 
@@ -58,8 +60,9 @@ def picked_and_played(examples: Examples) -> Grid:
     order = _by(np.bincount(examples.tops, minlength=len(examples.genres)))
     played = tuple(examples.genres[i] for i in order)
     pickers: dict[str, list[int]] = {}
+    names = Names(played)
     for i, registration in enumerate(examples.registrations):
-        for pick in {normal(pick) for pick in registration.genres}:
+        for pick in {names.find(pick) or normal(pick) for pick in registration.genres}:
             pickers.setdefault(pick, []).append(i)
     often = {pick for pick, people in pickers.items() if len(people) >= LEAST}
     rows = [*(genre for genre in played if genre in often), *sorted(often - set(played))]
@@ -88,22 +91,20 @@ def _answers_told(examples: Examples, genres: Sequence[str]) -> list[tuple[str, 
     """Answers in words, as registrations that tell nothing else, and by how many they were told."""
     all_told = examples.registrations
 
-    def often(
-        name: str, answer: Registration, test: Callable[[Registration], bool]
-    ) -> list[tuple[str, Registration, int]]:
-        n = sum(map(test, all_told))
+    def often(name: str, answer: Registration, n: int) -> list[tuple[str, Registration, int]]:
         return [(name, answer, n)] if n >= LEAST else []
 
-    found = []
+    found, names = [], Names(genres)
     for word in _common([told.gender for told in all_told], 4):
-        found += often(word, Registration(gender=word), lambda told, w=word: _same(told.gender, w))  # type: ignore[misc]
+        found += often(word, Registration(gender=word), sum(_same(told.gender, word) for told in all_told))
+    bands = Counter(map(age_band, all_told))
     for age in AGES:
-        band = age_band(Registration(age=age))
-        found += often(f"age {age}", Registration(age=age), lambda told, b=band: age_band(told) == b)  # type: ignore[misc]
+        found += often(f"age {age}", Registration(age=age), bands[age_band(Registration(age=age))])
     for word in _common([told.country for told in all_told], COUNTRIES_SHOWN):
-        found += often(word, Registration(country=word), lambda told, w=word: _same(told.country, w))  # type: ignore[misc]
+        found += often(word, Registration(country=word), sum(_same(told.country, word) for told in all_told))
+    picked = Counter(genre for told in all_told for genre in set(map(names.find, told.genres)))
     for genre in genres:
-        found += often(f"picked {genre}", Registration(genres=(genre,)), lambda told, g=genre: g in told.genres)  # type: ignore[misc]
+        found += often(f"picked {genre}", Registration(genres=(genre,)), picked[genre])
     return found
 
 
