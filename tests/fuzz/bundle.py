@@ -16,7 +16,7 @@ from made_bundles import pack, pack_with_further_fields
 
 from firstspin import bundle
 from firstspin.records import InputError
-from firstspin.service.connection import Reply, Request
+from firstspin.service.connection import Request
 from firstspin.service.worker import load
 from fuzz import http, values
 from fuzz.commands import CONTROL, FOREIGN
@@ -64,28 +64,19 @@ def opened(folder: Path) -> Iterator[Check]:
             app.serve(serving)
             for kind, body in BODIES:
                 request = Request("POST", "/invocations", b"", {b"content-type": http.TYPES[kind]}, body)
-                reply = _reply(loop, app([request])[0])
+                reply = http.replied(loop, app, request)
                 made.note("reply", reply)
                 if reply.status != 200:
                     raise Broken(f"{body!r} is answered with status {reply.status}")
                 http.check_answers(reply.body, kind)
             request = Request("POST", "/v1/explanations", b"", {b"content-type": b"application/json"}, b'{"age":31}')
-            _reply(loop, app([request])[0])
+            http.replied(loop, app, request)
             fell_back = bool(log.records)
             log.records.clear()
             return "fell back" if fell_back else "answers"
 
         yield check
     loop.close()
-
-
-def _reply(loop: asyncio.AbstractEventLoop, reply: Any) -> Reply:
-    return reply if isinstance(reply, Reply) else loop.run_until_complete(_awaited(reply))
-
-
-async def _awaited(reply: Any) -> Reply:
-    found: Reply = await reply
-    return found
 
 
 def _damage(made: Input, folder: Path) -> None:

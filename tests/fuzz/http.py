@@ -14,8 +14,7 @@ import msgspec
 from made_app import new_app
 from made_bundles import pack, pack_with_further_fields
 
-from firstspin.service.app import App
-from firstspin.service.connection import Reply, Request
+from firstspin.service.connection import Handler, Reply, Request
 from firstspin.service.worker import load
 from fuzz import values
 from fuzz.commands import FOREIGN
@@ -95,7 +94,7 @@ def asking(folder: Path, **policy: object) -> Iterator[Ask]:
 
         def ask(made: Input, request: Request) -> Reply:
             made.note("request", request)
-            reply = _reply(loop, made.pick(apps), request)
+            reply = replied(loop, made.pick(apps), request)
             made.note("reply", reply)
             log.check()
             check_reply(reply.status, reply.body)
@@ -107,7 +106,8 @@ def asking(folder: Path, **policy: object) -> Iterator[Ask]:
             loop.close()
 
 
-def _reply(loop: asyncio.AbstractEventLoop, app: App, request: Request) -> Reply:
+def replied(loop: asyncio.AbstractEventLoop, app: Handler, request: Request) -> Reply:
+    """The app's reply to one request, waited for."""
     [reply] = app([request])
     return reply if isinstance(reply, Reply) else loop.run_until_complete(_awaited(reply))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from fuzz.worker import Failure, Job, Progress, Tally
+from fuzz.worker import OPENING, Failure, Job, Progress, Tally
 
 TESTS = Path(__file__).parent.parent
 SECONDS = 30.0
@@ -104,7 +104,9 @@ class _Part:
         try:
             entry, index = Progress.read(self._folder / "progress")
         except (OSError, ValueError):
-            raise RuntimeError(f"the fuzzing process did not start: {said}") from None
+            entry, index = 0, OPENING
+        if index == OPENING:
+            raise RuntimeError(f"{self._job.entries[entry]} can't be opened or closed: {said}")
         how = "hangs" if status == -signal.SIGALRM else f"ends the process with status {status}"
         self._killed.append(Failure(self._job.entries[entry], index, f"{how}\n{said}"))
         if len(self._killed) > 20:

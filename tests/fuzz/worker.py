@@ -38,6 +38,10 @@ SPARE_FILES, SPARE_THREADS = 40, 20
 """What libraries may keep open for themselves between inputs."""
 
 
+OPENING = -1
+"""In place of an index: the entry is being opened, or closed."""
+
+
 class Job(msgspec.Struct, frozen=True):
     """Inputs first, first + step, … below `end` of some entries, from the entry number `entry` on."""
 
@@ -99,6 +103,7 @@ def main() -> None:
     with _at_home(folder / "work"), (folder / "found.jsonl").open("ab", buffering=0) as found:
         for number in range(job.entry, len(job.entries)):
             name = job.entries[number]
+            progress.at(number, OPENING)
             with opened(name)(folder / "work") as check:
                 first = job.first if job.resumed is None or number != job.entry else job.resumed
                 for one in _checked(name, number, check, job, first, progress):
@@ -126,6 +131,7 @@ def _checked(
         signal.setitimer(signal.ITIMER_REAL, 0)
         if failures >= MOST_FAILURES:
             break
+    progress.at(number, OPENING)
     files, threads = (now - before for now, before in zip(_held(), held, strict=True))
     if files > SPARE_FILES or threads > SPARE_THREADS:
         yield Failure(name, -1, f"all inputs together leave {files} files and {threads} threads behind")
