@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,6 +170,35 @@ def test_a_wrong_secret_or_no_user_is_told_in_a_line(stored: Stored, tmp_path: P
     message = failed("events", "erase", "u1", "--events", stored.url, "--events-secret", other)
     assert "written under another key" in message
     assert stored.rows() == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE exposures SET candidates = '{'",
+        "UPDATE exposures SET decided_at = 'noon'",
+        "UPDATE exposures SET user_hash = 'anna'",
+        "UPDATE exposures SET propensity = 'half'",
+        "UPDATE exposures SET decided_at = 9000000000000000000",
+    ],
+)
+def test_a_store_whose_rows_somebody_changed_is_told_in_a_sentence(
+    damage: str, stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("boto3", reason="needs the extra 'aws'")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    freeze(PLAN, plan := tmp_path / "experiment.toml")
+    with closing(sqlite3.connect(tmp_path / "events.sqlite")) as connection, connection:
+        connection.execute(damage)
+    out = tmp_path / "out"
+    exported = firstspin("events", "export", "--out", out, "--plan", plan, *stored.options)
+    said = "the event store holds rows that firstspin did not write: it can't be passed on\n"
+    assert (exported.returncode, exported.stderr) in [(1, said), (0, "")]
+    assert list(out.glob("*")) == [] or exported.returncode == 0
+    with firehose() as sink:
+        words = ("events", "forward", "--once", "--exposures-stream", "lake", "--endpoint-url", sink.url)
+        forwarded = firstspin(*words, *stored.options)
+    assert "Traceback" not in forwarded.stderr + exported.stderr
 
 
 @pytest.mark.parametrize(

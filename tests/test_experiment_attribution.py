@@ -134,6 +134,42 @@ def test_parquet_files_and_tables_without_zone_give_the_same(tmp_path: Path) -> 
     assert told(found) == told(join(exposures, events))
 
 
+def test_further_columns_of_any_name_change_nothing_and_are_passed_on() -> None:
+    exposures, events = [exposure("a", "rule")], [event("1", "a", START + HOUR)]
+    names = ("until", "asked_for", "click_within", "type", "at", "position", "clicks", "Day", "ARM", 'x"; --', "v0")
+    found = join([row | dict.fromkeys(names, "x") | {"age": 31} for row in exposures], events)
+    assert told(found) == told(join(exposures, events))
+    assert found.table["age"].to_pylist() == [31]
+    assert found.table["type"].to_pylist() == ["x"]
+
+
+def test_logs_may_be_csv_and_their_values_are_checked(tmp_path: Path) -> None:
+    shown, done = tmp_path / "exposures.csv", tmp_path / "events.csv"
+    shown.write_text("experiment,user_key,arm,decided_at\nfirst,a,rule,2026-02-02T12:00:00Z\n")
+    done.write_text("event_id,type,user_key,at,seconds\n1,click,a,2026-02-02T13:00:00Z,\n")
+    asked = {"experiment": "first", "until": START + 30 * DAY}
+    assert told(attribute(shown, done, **asked)) == {"a": (1, 0)}
+    done.write_text("event_id,type,user_key,at,seconds\n1,click,a,yesterday,\n")
+    with pytest.raises(InputError, match=r"events\.csv row 1: at 'yesterday' is not an ISO 8601 time"):
+        attribute(shown, done, **asked)
+
+
+def test_a_log_that_is_damaged_or_of_other_types_is_told_in_a_sentence(tmp_path: Path) -> None:
+    exposures, events = pa.Table.from_pylist([exposure("a", "rule")]), pa.Table.from_pylist([], EVENT_SCHEMA)
+    asked = {"experiment": "first", "until": START + 30 * DAY}
+    days = pa.array([timedelta(days=20_000)])
+    odd = exposures.set_column(3, "decided_at", days)
+    with pytest.raises(InputError, match=r"exposures: decided_at is duration\[us\], where times are needed"):
+        attribute(odd, events, **asked)
+    path = tmp_path / "exposures.parquet"
+    pq.write_table(pa.concat_tables([exposures] * 2_000), path, compression="none", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[100:20_000] = bytes(19_900)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="can't be read: damaged or cut off"):
+        attribute(path, events, **asked)
+
+
 def test_a_log_that_lacks_a_column_is_named(tmp_path: Path) -> None:
     shown = pa.Table.from_pylist([exposure("a", "rule")])
     with pytest.raises(InputError, match="exposures has no column arm"):

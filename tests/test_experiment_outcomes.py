@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from datetime import date, datetime
+import gzip
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
-from firstspin.experiment.rules import parse_metric
+from firstspin.experiment.rules import Metric, parse_metric
 from firstspin.records import InputError
 
 
@@ -76,9 +78,12 @@ def test_gaps_in_a_metric_stay_gaps(tmp_path: Path) -> None:
     ("rows", "metric", "words"),
     [
         ("arm,clicked\na,1\nb,maybe\n", "clicked:binary", "o.csv row 2: clicked 'maybe' is neither yes nor no"),
-        ("arm,s\na,1\nb,2\na,NaN\n", "s:continuous", "o.csv row 3: s 'NaN' is not a finite number"),
-        ("arm,s\na,1\nb,inf\n", "s:continuous", "o.csv row 2: s 'inf'"),
-        ("arm,s\na,1\nb,1e99\n", "s:continuous", "o.csv row 2: s '1e99'"),
+        ("arm,s\na,1\nb,inf\n", "s:continuous", "o.csv row 2: s 'inf' is not a finite number"),
+        ("arm,s\na,1\nb,1e999\n", "s:continuous", "o.csv row 2: s '1e999' is not a finite number"),
+        ("arm,s\na,1\nb,1e99\n", "s:continuous", r"o.csv row 2: s '1e99' is not below 1e\+60"),
+        ("arm,s\na,1\nb,1_0\n", "s:continuous", "o.csv row 2: s '1_0' is not a finite number"),
+        ("arm,s\na,1\nb,2,3\n", "s:continuous", "o.csv row 2 has 3 cells instead of 2"),
+        ("arm,s,s\na,1,2\nb,2,3\n", "s:continuous", "o.csv names the column s twice"),
         ("arm,s\na,1\nb,x\n", "s", "o.csv row 2: s 'x' is not a finite number"),
         ("arm,s\na,1\nb,2\n", "t", "has no column t"),
         ("arm,s\n", "s", "no user in any one arm"),
@@ -89,6 +94,141 @@ def test_gaps_in_a_metric_stay_gaps(tmp_path: Path) -> None:
 def test_what_can_not_be_read_is_named(tmp_path: Path, rows: str, metric: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read(csv(tmp_path, rows), metric)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfarm,clicked\na,1\nb,0\n",
+        b"sep=,\narm,clicked\na,1\nb,0\n",
+        b"sep=;\r\narm;clicked\r\na;1\r\nb;0\r\n",
+        b"arm;clicked\na;1\nb;0\n",
+        b"arm\tclicked\na\t1\nb\t0\n",
+        b",arm,clicked\n0,a,1\n1,b,0\n",
+        b"x,x,arm,clicked\n0,1,a,1\n1,0,b,0\n",
+        b"arm,clicked,Arm,CLICKED\na,1,z,9\nb,0,z,9\n",
+        b"arm,clicked\na,1\r\nb,0\n",
+        b"arm,clicked,\na,1,\nb,0,\n",
+        b"arm,clicked\na,1,\nb,0\n",
+        b" arm , clicked \n a , 1 \n b , 0 \n",
+        "arm,clicked\na,1\nb,0\n".encode("utf-16"),
+        b"row of the file,problem of the row,column 0,arm,clicked\n1,2,3,a,1\n2,3,4,b,0\n",
+    ],
+)
+def test_a_csv_file_is_read_however_it_is_written(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_bytes(content)
+    found = read(path, "clicked:binary")
+    assert (found.arms, found.arm.tolist(), found.values[0].tolist()) == (("a", "b"), [0, 1], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(b"arm,clicked\na,1\n"), "o.csv is compressed with gzip: unpack it first"),
+        (b"arm,clicked\na,1\nb,0,0,0\n", "o.csv row 2 has 4 cells instead of 2"),
+        (b"arm,clicked,arm\na,1,b\n", "o.csv names the column arm twice"),
+        (b"arm,clicked\na,1\nb,\xff\n", "o.csv row 2 is not text in UTF-8"),
+        (b"a,1\nb,0\n", r"o.csv has no column arm, clicked \(it has a, 1\)"),
+    ],
+)
+def test_a_csv_file_that_can_not_be_read_is_told_in_a_sentence(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read(path, "clicked:binary")
+
+
+def test_an_apostrophe_that_our_csv_has_before_a_formula_is_taken_away(tmp_path: Path) -> None:
+    rows = "user_id,arm,clicked,market\n'=1,'-a,1,'@x\n'=1,'-a,1,'@x\n''=1,b,0,it's\n'tis,b,0,'tis\n"
+    found = read(csv(tmp_path, rows), "clicked", unit="user_id")
+    assert (found.arms, len(found)) == (("-a", "b"), 3)
+    parquet = tmp_path / "o.parquet"
+    pq.write_table(pa.table({"arm": ["'-a", "b"], "clicked": [1, 0]}), parquet)
+    assert read(parquet, "clicked").arms == ("'-a", "b")
+
+
+def test_a_nan_is_a_gap_as_text_and_as_a_number(tmp_path: Path) -> None:
+    for source in (
+        csv(tmp_path, "arm,seconds\na,NaN\na,3\nb,4\n"),
+        pa.table({"arm": ["a", "a", "b"], "seconds": [float("nan"), 3.0, 4.0]}),
+    ):
+        assert np.isnan(read(source, "seconds:continuous").values[0]).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (pa.array([1, 0, None], pa.int8()), [1, 0]),
+        (pa.array([True, False, None]), [1, 0]),
+        (pa.array([Decimal("1.50"), Decimal("0.25"), None], pa.decimal128(20, 2)), [1.5, 0.25]),
+        (pa.array(["1", "0", None]).dictionary_encode(), [1, 0]),
+        (pa.array(["1", "0", None], pa.large_string()), [1, 0]),
+        (pa.array([1.5, float("nan"), None], pa.float32()), [1.5]),
+        (pa.array([2**63, 0, None], pa.uint64()), [2.0**63, 0]),
+    ],
+    ids=["int8", "boolean", "decimal", "dictionary", "large text", "float32", "uint64"],
+)
+def test_every_type_that_holds_numbers_is_read(column: pa.Array, values: list[float], tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    pq.write_table(pa.table({"arm": ["a", "b", "b"], "x": column}), path)
+    found = read(path, "x:continuous").values[0]
+    assert found[~np.isnan(found)].tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([timedelta(seconds=1), None]), r"o.parquet: x is duration\[us\], where numbers are needed"),
+        (pa.array([b"1", b"0"]), "o.parquet: x is binary, where numbers are needed"),
+        (pa.array([date(2026, 1, 1), None]), r"o.parquet: x is date32\[day\], where numbers are needed"),
+        (pa.array([{"y": 1}, None]), "o.parquet: x is struct<y: int64>, where numbers are needed"),
+    ],
+    ids=["duration", "binary", "date", "struct"],
+)
+def test_a_type_that_holds_no_numbers_is_named(column: pa.Array, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    pq.write_table(pa.table({"arm": ["a", "b"], "x": column}), path)
+    with pytest.raises(InputError, match=words):
+        read(path, "x:continuous")
+    with pytest.raises(InputError, match=r"o\.parquet: x is"):
+        read_outcomes(path, arm="arm", metrics=[parse_metric("x")], covariates=())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['x"; DROP TABLE received; --', "x\ny", "x" * 10_000, "'", "\\", "SELECT 1", "column 0", "é", "%s?$1"],
+)
+def test_a_column_of_any_name_is_only_a_column(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    pq.write_table(pa.table({"arm": ["a", "b"], name: [1.5, 2.5], f"{name}2": [1, 2]}), path)
+    metric = Metric(name, "continuous")
+    found = read_outcomes(path, arm="arm", metrics=[metric], covariates=[f"{name}2"], unit=f"{name}2")
+    assert found.values[0].tolist() == [1.5, 2.5]
+
+
+def test_arms_of_any_name_are_only_names() -> None:
+    arms = ["'; DROP TABLE users; --", '"', "\n", "'", "%", "ARM", "arm"]
+    found = read(pa.table({"arm": [*arms, *arms], "x": [1.0] * 14}), "x:continuous")
+    assert set(found.arms) == {arm for arm in arms if arm.strip()}
+
+
+def test_what_stands_in_a_table_is_not_in_a_message_for_a_log(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        read(csv(tmp_path, "arm,clicked\na,telltale\n"), "clicked:binary")
+    assert refused.value.bare == "o.csv row 1: clicked is neither yes nor no (1 or 0, true or false)"
+
+
+def test_a_column_that_can_be_no_arm_metric_or_covariate_is_refused(tmp_path: Path) -> None:
+    path = csv(tmp_path, "user,arm,x\n" + "".join(f"u{i},{'ab'[i % 2]},{i}\n" for i in range(200)))
+    for options, words in (
+        ({"arm": "user"}, "user has more than 100 different values; is it the column of the arm"),
+        ({"arm": ""}, "asked for by an empty name"),
+        ({"covariates": ["arm"]}, "the covariate arm is the arm: a covariate is known at registration"),
+        ({"covariates": ["x"]}, "the covariate x is a metric"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_outcomes(path, **{"arm": "arm", "metrics": [parse_metric("x:continuous")]} | options)
 
 
 def test_a_day_or_unit_that_is_none_is_named(tmp_path: Path) -> None:
@@ -164,9 +304,9 @@ def test_a_covariate_of_too_many_levels_or_of_one_is_refused_or_left_out(tmp_pat
 
 def test_columns_that_hold_no_numbers_or_days_are_refused_by_their_type() -> None:
     table = pa.table({"arm": ["a", "b"], "s": [[1], [2]], "day": [1, 2], "c": [1, 0]})
-    with pytest.raises(InputError, match=r"column s is of type BIGINT\[\], where numbers are needed"):
+    with pytest.raises(InputError, match=r"outcomes: s is list<.*int64>, where numbers are needed"):
         read(table, "s")
-    with pytest.raises(InputError, match="column day is of type BIGINT, where days are needed"):
+    with pytest.raises(InputError, match="outcomes: day is int64, where days are needed"):
         read(table, "c", day="day")
 
 

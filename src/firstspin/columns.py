@@ -110,7 +110,7 @@ def trimmed(column: str) -> str:
     return f"CASE WHEN {bare} THEN {column} ELSE trim({column}, {literal(parsing.SPACE)}) END"
 
 
-def _is_gap(cell: Cell) -> str:
+def is_gap(cell: Cell) -> str:
     """Null, empty, or NaN."""
     if cell.shape is Shape.text:
         return f"coalesce(regexp_full_match({cell.column}, {literal(f'({parsing.NOT_A_NUMBER})?')}), true)"
@@ -159,7 +159,7 @@ def _time(column: str, shape: Shape) -> str:
 def _time_problems(cell: Cell) -> list[Problem]:
     earliest, latest = (f"TIMESTAMP {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
     outside = Problem(f"{cell.value} < {earliest} OR {cell.value} >= {latest}", parsing.NO_SUCH_YEAR)
-    missing = Problem(_where_null(cell, _is_gap(cell)), "is missing")
+    missing = Problem(_where_null(cell, is_gap(cell)), "is missing")
     if cell.shape is not Shape.text:
         return [missing, Problem(f"{cell.value} IS NULL", parsing.NO_SUCH_YEAR), outside]
     local = f"regexp_full_match({cell.column}, {literal(parsing.LOCAL_TIME)})"
@@ -180,13 +180,13 @@ def _number(column: str, shape: Shape) -> str:
 
 def _number_problems(cell: Cell) -> list[Problem]:
     return [
-        Problem(_where_null(cell, f"NOT {_is_gap(cell)}"), parsing.NO_NUMBER),
+        Problem(_where_null(cell, f"NOT {is_gap(cell)}"), parsing.NO_NUMBER),
         Problem(f"NOT isfinite({cell.value})", parsing.NO_NUMBER),
     ]
 
 
 def _seconds_problems(cell: Cell) -> list[Problem]:
-    missing = Problem(_where_null(cell, _is_gap(cell)), "is missing")
+    missing = Problem(_where_null(cell, is_gap(cell)), "is missing")
     return [missing, *_number_problems(cell), Problem(f"{cell.value} <= 0", "is not more than 0")]
 
 
@@ -252,7 +252,7 @@ def _flag(column: str, shape: Shape) -> str:
 
 
 def _flag_problems(cell: Cell) -> list[Problem]:
-    return [Problem(_where_null(cell, f"NOT {_is_gap(cell)}"), "is not true or false")]
+    return [Problem(_where_null(cell, f"NOT {is_gap(cell)}"), "is not true or false")]
 
 
 def _no_problems(_: Cell) -> list[Problem]:
@@ -315,6 +315,6 @@ _LIKE_NUMBERS: Final = f"{parsing.NUMBER}|[+-]?[Ii][Nn][Ff]([Ii][Nn][Ii][Tt][Yy]
 def are_numbers(column: str) -> str:
     """SQL: whether a column of text holds numbers and gaps only; an infinite one is a number, if a bad one."""
     cell = Cell(trimmed(column), Shape.text, "")
-    told = f"FILTER (NOT {_is_gap(cell)})"
+    told = f"FILTER (NOT {is_gap(cell)})"
     like = f"regexp_full_match({cell.column}, {literal(_LIKE_NUMBERS)})"
     return f"coalesce(bool_and({like}) {told}, false)"

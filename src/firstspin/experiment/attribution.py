@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -14,31 +13,32 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from firstspin import columns
 from firstspin.experiment.export import EVENTS, EXPOSURES
+from firstspin.experiment.outcome_columns import AMOUNT, NAME, ROW, UNIT, Received, open_source, receive, value
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, experiment_key
 from firstspin.files import workspace
-from firstspin.records import InputError
-from firstspin.sources import connect, in_our_words, open_table, read
+from firstspin.sources import connect, in_our_words
 from firstspin.sql import identifier
 
 Log: TypeAlias = Path | pa.Table
 
-EXPOSURE_COLUMNS: Final = ("experiment", "user_key", "arm", "decided_at")
-EVENT_COLUMNS: Final = ("event_id", "type", "user_key", "at", "seconds")
+EXPOSURE_COLUMNS: Final = {"experiment": NAME, "user_key": UNIT, "arm": NAME, "decided_at": columns.TIME}
+EVENT_COLUMNS: Final = {"event_id": UNIT, "type": NAME, "user_key": UNIT, "at": columns.TIME, "seconds": AMOUNT}
+OUTCOME_COLUMNS: Final = (*EXPOSURE_COLUMNS, "day", "clicked", "seconds", "position")
 
 _ASKED: Final = """
-CREATE TABLE asked AS SELECT $experiment AS asked_for, $until::TIMESTAMP AS until,
+CREATE TABLE asked AS SELECT $experiment AS experiment, $until::TIMESTAMP AS until,
     $click_within AS click_within, $listen_within AS listen_within
 """
 
 _LOGS: Final = """
-CREATE TABLE shown AS SELECT exposures.* REPLACE (decided_at::TIMESTAMP AS decided_at) FROM exposures, asked
-    WHERE experiment = asked_for AND decided_at::TIMESTAMP <= until;
-CREATE TABLE logged AS SELECT events.* REPLACE ("at"::TIMESTAMP AS "at") FROM events, asked
-    WHERE "at"::TIMESTAMP <= until;
+CREATE TABLE shown AS SELECT exposures.* FROM exposures, asked
+    WHERE exposures.experiment = asked.experiment AND decided_at <= until;
+CREATE TABLE logged AS SELECT events.* FROM events, asked WHERE "at" <= until;
 CREATE VIEW first AS SELECT * EXCLUDE (experiment) FROM shown QUALIFY
-    row_number() OVER (PARTITION BY user_key ORDER BY decided_at, arm) = 1
+    row_number() OVER (PARTITION BY user_key ORDER BY decided_at, arm, position) = 1
     AND min(arm) OVER (PARTITION BY user_key) = max(arm) OVER (PARTITION BY user_key);
 CREATE VIEW once AS SELECT * FROM logged
     QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY "at", type, user_key, seconds) = 1;
@@ -51,10 +51,12 @@ WITH told AS (
         sum(seconds ORDER BY seconds) FILTER (type = 'listen' AND "at" < decided_at + listen_within) AS seconds
     FROM first JOIN once USING (user_key), asked WHERE "at" >= decided_at GROUP BY user_key
 )
-SELECT first.*, decided_at::DATE AS day,
-    CASE WHEN decided_at + click_within <= until THEN (coalesce(clicks, 0) > 0)::INTEGER END AS clicked,
-    CASE WHEN decided_at + listen_within <= until THEN coalesce(seconds, 0)::DOUBLE END AS seconds
-FROM first LEFT JOIN told USING (user_key), asked ORDER BY user_key
+SELECT joined.* EXCLUDE (position), further.* EXCLUDE (position) FROM (
+    SELECT first.*, decided_at::DATE AS day,
+        CASE WHEN decided_at + click_within <= until THEN (coalesce(clicks, 0) > 0)::INTEGER END AS clicked,
+        CASE WHEN decided_at + listen_within <= until THEN coalesce(seconds, 0)::DOUBLE END AS seconds
+    FROM first LEFT JOIN told USING (user_key), asked
+) AS joined JOIN further USING (position) ORDER BY joined.user_key
 """
 
 _COUNTED: Final = """
@@ -159,29 +161,31 @@ def planned_outcomes(found: Attributed, plan: Plan) -> Outcomes:
 
 @contextmanager
 def _offered(exposures: Log, events: Log, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views `exposures` and `events`."""
-    logs = {"exposures": (exposures, EXPOSURE_COLUMNS), "events": (events, EVENT_COLUMNS)}
+    """A connection with the views `exposures`, `events`, and `further`: the exposures' further columns by position."""
     sources = {
-        name: open_table(log, name, columns, optional=None, workspace=folder)
-        for name, (log, columns) in logs.items()
-        if isinstance(log, Path)
+        "exposures": open_source(exposures, "exposures", folder, tuple(EXPOSURE_COLUMNS), None),
+        "events": open_source(events, "events", folder, tuple(EVENT_COLUMNS)),
     }
-    with connect(folder, list(sources.values())) as connection:
-        for name, (log, columns) in logs.items():
-            if source := sources.get(name):
-                kept = ", ".join(f"{column.sql} AS {identifier(of)}" for of, column in source.columns.items())
-                read(source, partial(_offer, connection, name, kept))
-            else:
-                _offer_table(connection, name, log, columns)
+    files = " or ".join(source.path.name for source in sources.values())
+    with connect(folder, list(sources.values())) as connection, in_our_words(f"{files} can't be read"):
+        logs = {
+            name: receive(connection, source, f"{name}_received", in_place=True) for name, source in sources.items()
+        }
+        for name, kinds in (("exposures", EXPOSURE_COLUMNS), ("events", EVENT_COLUMNS)):
+            values = ", ".join(
+                f"{value(logs[name], column, kind)} AS {identifier(column)}" for column, kind in kinds.items()
+            )
+            connection.execute(f"CREATE VIEW {name} AS SELECT {values}, {ROW} AS position FROM {logs[name].table}")
+        connection.execute(f"CREATE VIEW further AS {_further(logs['exposures'])}")
         yield connection
 
 
-def _offer(connection: duckdb.DuckDBPyConnection, name: str, kept: str, rows: str) -> None:
-    connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {kept} FROM {rows}")
-
-
-def _offer_table(connection: duckdb.DuckDBPyConnection, name: str, log: pa.Table, columns: tuple[str, ...]) -> None:
-    if missing := [column for column in columns if column not in log.column_names]:
-        raise InputError(f"{name} has no column {', '.join(missing)} (it has {', '.join(log.column_names)})")
-    with in_our_words(f"{name} can't be read"):
-        connection.from_arrow(log).create_view(name)
+def _further(shown: Received) -> str:
+    """The further columns that can be passed on: of a type that we read, and of a name that is free in any case."""
+    taken = set(OUTCOME_COLUMNS)
+    kept = [f"{ROW} AS position"]
+    for column in shown.types:
+        if shown.shape(column) is not None and column.lower() not in taken:
+            taken.add(column.lower())
+            kept.append(f"{shown.raw(column)} AS {identifier(column)}")
+    return f"SELECT {', '.join(kept)} FROM {shown.table}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -90,6 +90,15 @@ def prepare(session: Session, fingerprint: str, made: Sequence[str]) -> None:
             "the event store was written under another key: give the secret file that belongs to it, "
             "or else its users would not be recognised"
         )
+
+
+@contextmanager
+def readable_rows() -> Iterator[None]:
+    """Raises InputError where rows hold other types or values than `write` puts into them: SQLite takes any."""
+    try:
+        yield
+    except (TypeError, AttributeError, ValueError, OverflowError) as problem:  # msgspec's and Arrow's are among them
+        raise InputError("the event store holds rows that firstspin did not write: it can't be passed on") from problem
 
 
 def write(session: Session, exposures: Sequence[Exposure], events: Sequence[Event]) -> Written:

@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from firstspin.experiment.database import Database, Found, Session
+from firstspin.experiment.database import Database, Found, Session, readable_rows
 from firstspin.experiment.events import scoped
 from firstspin.files import written_together
 
@@ -86,7 +86,8 @@ def export(
     were exposed in other experiments only are left out.
     """
     flags: Counter[str] = Counter()
-    with database.snapshot() as session, written_together([out / EXPOSURES, out / EVENTS]) as (shown, happened):
+    files = [out / EXPOSURES, out / EVENTS]
+    with database.snapshot() as session, written_together(files) as (shown, happened), readable_rows():
         candidates = [(f"candidates_{arm}", pa.list_(pa.string())) for arm in arms]
         exposures = _write(shown, (*_EXPOSURE_TABLE, *candidates), _exposures(session, experiment, arms, chunk))
         _write(happened, _EVENT_TABLE, _events(session, experiment, flags, chunk))

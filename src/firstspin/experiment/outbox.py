@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from firstspin.experiment import statements
-from firstspin.experiment.database import Database, Found
+from firstspin.experiment.database import Database, Found, readable_rows
 from firstspin.experiment.events import EPOCH, Unavailable, scoped
 
 MOST_RECORDS: Final = 500
@@ -106,7 +106,8 @@ def send(database: Database, sink: Sink, table: str) -> Tally:
         rows = session.run(statements.unsent(table), (WINDOW,))
     if not rows:
         return Tally()
-    parcels = pack(table, rows, sink.scope)
+    with readable_rows():
+        parcels = pack(table, rows, sink.scope)
     offered = sum(len(parcel.seqs) for parcel in parcels)
     accepted = [(seq,) for parcel in _accepted(sink.client, sink.streams[table], parcels) for seq in parcel.seqs]
     if accepted:

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import duckdb
 import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from firstspin.columns import Kind
+from firstspin.experiment.outcome_columns import (
+    AMOUNT,
+    DAY,
+    NAME,
+    UNIT,
+    YES_OR_NO,
+    Received,
+    covariate,
+    fits,
+    open_source,
+    receive,
+    value,
+)
 from firstspin.experiment.rules import Metric
 from firstspin.files import workspace
 from firstspin.records import InputError
-from firstspin.sources import PROBLEM, connect, in_our_words, open_table, read
-from firstspin.sql import identifier, literal
+from firstspin.sources import connect, in_our_words
 from firstspin.tables import USER_ID
 
 Numbers = NDArray[np.float64]
 
-MOST_LEVELS: Final = 50
-
-_LARGEST: Final = 1e60  # so that squares of squares are numbers too
-_ROW: Final = identifier("row of the file")
-_YES: Final = "('1', '1.0', 'true', 't', 'yes', 'y')"
-_NUMBERS: Final = (
-    *('"NULL"', "VARCHAR", "BOOLEAN", "ENUM", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL"),
-)
-_NO: Final = "('0', '0.0', 'false', 'f', 'no', 'n')"
+MAX_ARMS: Final = 100
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -84,19 +87,23 @@ def read_outcomes(
     naming file, row, column and value.
     """
     named = [arm, *(c for m in metrics for c in m.columns), *covariates, *(c for c in (unit, day) if c)]
-    with workspace("analyse") as folder, _received(source, list(dict.fromkeys(named)), folder) as table:
+    _refuse_known_after(
+        covariates, {arm: "the arm", **dict.fromkeys((c for m in metrics for c in m.columns), "a metric")}
+    )
+    with ExitStack() as opened:
+        table = _received(source, list(dict.fromkeys(named)), opened)
         metrics = tuple(_with_kind(table, metric) for metric in metrics)
         columns = [
-            *(_Column(f"v{i}", _value(table, m.column, m.kind), _total(m)) for i, m in enumerate(metrics)),
-            *(_Column(f"p{i}", _value(table, m.per, m.kind), _total(m)) for i, m in enumerate(metrics) if m.per),
-            *(_Column(f"c{i}", _covariate(table, column)) for i, column in enumerate(covariates)),
-            *([_Column("day", _day(table, day))] if day else []),
+            *(_Column(f"v{i}", value(table, m.column, _kind(m)), _total(m)) for i, m in enumerate(metrics)),
+            *(_Column(f"p{i}", value(table, m.per, _kind(m)), _total(m)) for i, m in enumerate(metrics) if m.per),
+            *(_Column(f"c{i}", covariate(table, column)) for i, column in enumerate(covariates)),
+            *([_Column("day", value(table, day, DAY))] if day else []),
         ]
         here = _one_row_a_user(table, arm, unit, columns)
-        arms = tuple(str(a) for (a,) in table.ask("SELECT DISTINCT arm FROM users ORDER BY arm"))
-        found = _fetch(table.connection, arms)
+        arms = _arms(table, arm)
+        found = _fetch(table, arms)
     return Outcomes(
-        source=table.name,
+        source=table.file,
         arms=arms,
         arm=np.asarray(found["arm"], dtype=np.int64),
         metrics=metrics,
@@ -108,22 +115,7 @@ def read_outcomes(
     )
 
 
-# -------------------------------------------------------------------------------------------- the table
-
-
-@dataclass(frozen=True, slots=True)
-class _Received:
-    """The table `received` of a connection: the wanted columns as they came, and the row of the file, from 1."""
-
-    connection: duckdb.DuckDBPyConnection
-    name: str
-    types: dict[str, str]
-
-    def ask(self, sql: str) -> list[tuple[object, ...]]:
-        return list(self.connection.sql(sql).fetchall())
-
-    def count(self, sql: str) -> int:
-        return int(str(self.ask(f"SELECT count(*) FROM {sql}")[0][0]))
+# ------------------------------------------------------------------------------------------------ one row a user
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,54 +127,31 @@ class _Column:
     total: str = "min"
 
 
-@contextmanager
-def _received(source: Path | pa.Table, wanted: Sequence[str], folder: Path) -> Iterator[_Received]:
-    if isinstance(source, Path):
-        opened = open_table(source, "outcomes", wanted, optional=[USER_ID], workspace=folder)
-        with connect(folder, [opened]) as connection:
-            read(opened, lambda rows: _keep(connection, rows, {name: of.sql for name, of in opened.columns.items()}))
-            yield _checked(connection, source.name)
-    else:
-        names = [str(field.name) for field in source.schema]
-        if missing := [column for column in wanted if column not in names]:
-            raise InputError(f"outcomes has no column {', '.join(missing)} (it has {', '.join(names)})")
-        with connect(folder) as connection:
-            connection.register("given", source)
-            kept = [*wanted, *(name for name in names if name == USER_ID)]
-            rows = f"(SELECT *, NULL AS {identifier(PROBLEM)} FROM given)"
-            with in_our_words("the outcomes can't be read"):
-                _keep(connection, rows, {name: identifier(name) for name in kept})
-            yield _checked(connection, "outcomes")
+def _refuse_known_after(covariates: Sequence[str], uses: Mapping[str, str]) -> None:
+    """A covariate that follows from the arm, or is what is measured, would take the effect away."""
+    for column in covariates:
+        if column in uses:
+            raise InputError(f"the covariate {column} is {uses[column]}: a covariate is known at registration")
 
 
-def _keep(connection: duckdb.DuckDBPyConnection, rows: str, columns: Mapping[str, str]) -> None:
-    kept = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in columns.items())
-    number = f"row_number() OVER () AS {_ROW}"
-    connection.execute(
-        f"CREATE OR REPLACE TABLE received AS SELECT {kept}, {identifier(PROBLEM)}, {number} FROM {rows}"
-    )
+def _received(source: Path | pa.Table, wanted: Sequence[str], opened: ExitStack) -> Received:
+    folder = opened.enter_context(workspace("analyse"))
+    outcomes = open_source(source, "outcomes", folder, wanted, [USER_ID])
+    connection = opened.enter_context(connect(folder, [outcomes]))
+    opened.enter_context(in_our_words(f"{outcomes.path.name} can't be read"))
+    return receive(connection, outcomes, "received")
 
 
-def _checked(connection: duckdb.DuckDBPyConnection, name: str) -> _Received:
-    types = {str(column): str(kind) for column, kind, *_ in connection.sql("DESCRIBE received").fetchall()}
-    table = _Received(connection, name, types)
-    problem = identifier(PROBLEM)
-    for row, said in table.ask(
-        f"SELECT {_ROW}, {problem} FROM received WHERE {problem} IS NOT NULL ORDER BY 1 LIMIT 1"
-    ):
-        raise InputError(f"{name} row {row} {said}")
-    return table
+def _count(table: Received, rows: str) -> int:
+    return int(str(table.ask(f"SELECT count(*) FROM {rows}")[0][0]))
 
 
-def _one_row_a_user(table: _Received, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
+def _one_row_a_user(table: Received, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
     """Make the table `users` (arm and the columns) and count who is not in it."""
-    unit_sql = f"{identifier(unit)}::VARCHAR" if unit else _ROW
-    rows = ", ".join(
-        [f"nullif(trim({identifier(arm)}::VARCHAR), '') AS arm", *(f"{c.sql} AS {c.name}" for c in columns)]
-    )
+    unit_sql = value(table, unit, UNIT) if unit else "NULL"
+    rows = ", ".join([f"{value(table, arm, NAME)} AS arm", *(f"{c.sql} AS {c.name}" for c in columns)])
     totals = ", ".join(["min(arm) AS arm", *(_summed(c) for c in columns)])
     if unit:
-        _refuse(table, unit, f"{unit_sql} IS NULL", "is missing")
         grouped = f"SELECT unit, count(DISTINCT arm) AS arms, {totals} FROM rows GROUP BY unit"
     else:
         grouped = "SELECT *, (arm IS NOT NULL)::INTEGER AS arms FROM rows"
@@ -190,14 +159,30 @@ def _one_row_a_user(table: _Received, arm: str, unit: str | None, columns: Seque
         f"CREATE TABLE units AS WITH rows AS (SELECT {unit_sql} AS unit, {rows} FROM received) {grouped}"
     )
     table.connection.execute("CREATE VIEW users AS SELECT * EXCLUDE (unit, arms) FROM units WHERE arms = 1")
-    if not table.count("users"):
-        raise InputError(f"{table.name} has no user in any one arm (column {arm})")
-    repeated = f"(SELECT 1 FROM received WHERE {USER_ID} IS NOT NULL GROUP BY {USER_ID} HAVING count(*) > 1)"
+    if not _count(table, "users"):
+        raise InputError(f"{table.file} has no user in any one arm (column {arm})")
     return LeftOut(
-        without_arm=table.count("units WHERE arms = 0"),
-        in_several_arms=table.count("units WHERE arms > 1"),
-        repeated=table.count(repeated) if not unit and USER_ID in table.types else 0,
+        without_arm=_count(table, "units WHERE arms = 0"),
+        in_several_arms=_count(table, "units WHERE arms > 1"),
+        repeated=0 if unit else _repeated(table),
     )
+
+
+def _repeated(table: Received) -> int:
+    """Users of several rows, where the table says who a row is about."""
+    if USER_ID not in table.types or not fits(table, USER_ID, UNIT):
+        return 0
+    user = value(table, USER_ID, UNIT)
+    return _count(table, f"(SELECT {user} AS user FROM received GROUP BY ALL HAVING count(*) > 1)")
+
+
+def _arms(table: Received, arm: str) -> tuple[str, ...]:
+    arms = tuple(
+        str(found) for (found,) in table.ask(f"SELECT DISTINCT arm FROM users ORDER BY arm LIMIT {MAX_ARMS + 1}")
+    )
+    if len(arms) > MAX_ARMS:
+        raise InputError(f"{table.file}: {arm} has more than {MAX_ARMS} different values; is it the column of the arm?")
+    return arms
 
 
 def _together(one: LeftOut, two: LeftOut) -> LeftOut:
@@ -212,99 +197,32 @@ def _summed(column: _Column) -> str:
     return f"{column.total}({column.name}{order}) AS {column.name}"
 
 
-def _fetch(connection: duckdb.DuckDBPyConnection, arms: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+def _fetch(table: Received, arms: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     """The table `users` as arrays; a gap is NaN."""
-    named = connection.execute(
+    named = table.connection.execute(
         "SELECT list_position($arms, arm) - 1 AS arm, * EXCLUDE (arm) FROM users ORDER BY ALL", {"arms": list(arms)}
     )
     columns = {name: np.ma.asarray(column) for name, column in named.fetchnumpy().items()}
     return {n: np.asarray(c.filled(np.nan) if c.dtype.kind == "f" else c.data) for n, c in columns.items()}
 
 
-# --------------------------------------------------------------------------------- what a column means
+# ---------------------------------------------------------------------------------------------------- the metrics
 
 
-def _with_kind(table: _Received, metric: Metric) -> Metric:
+def _with_kind(table: Received, metric: Metric) -> Metric:
     """The metric with its kind: as given, else binary where every value is a yes or a no."""
     if metric.kind is not None:
         return metric
-    _expect(table, metric.column, _NUMBERS, "numbers")
-    column = identifier(metric.column)
-    other = (
-        f"received WHERE {column} IS NOT NULL AND ({_yes_or_no(column, table.types[metric.column])}) IS NULL LIMIT 1"
-    )
-    binary = metric.cap is None and not table.ask(f"SELECT 1 FROM {other}")
+    binary = metric.cap is None and fits(table, metric.column, YES_OR_NO)
     return msgspec.structs.replace(metric, kind="binary" if binary else "continuous")
 
 
-def _value(table: _Received, column: str, kind: str | None) -> str:
-    """SQL for the column as a number, after a check that all its values are."""
-    _expect(table, column, _NUMBERS, "numbers")
-    name, type_name = identifier(column), table.types[column]
-    if kind == "binary":
-        sql, complaint = _yes_or_no(name, type_name), "is neither yes nor no (1 or 0, true or false)"
-    else:
-        sql, complaint = _number(name, type_name), "is not a finite number"
-    _refuse(table, column, f"{name} IS NOT NULL AND NOT coalesce(abs({sql}) < {_LARGEST}, false)", complaint)
-    return sql
-
-
-def _yes_or_no(column: str, type_name: str) -> str:
-    if type_name in ("VARCHAR", "BOOLEAN"):
-        text = f"lower(trim({column}::VARCHAR))"
-        return f"CASE WHEN {text} IN {_YES} THEN 1.0::DOUBLE WHEN {text} IN {_NO} THEN 0.0::DOUBLE END"
-    return f"CASE WHEN {column} = 1 THEN 1.0::DOUBLE WHEN {column} = 0 THEN 0.0::DOUBLE END"
-
-
-def _number(column: str, type_name: str) -> str:
-    return f"TRY_CAST({column} AS DOUBLE)" if type_name != "BOOLEAN" else f"{column}::INTEGER::DOUBLE"
+def _kind(metric: Metric) -> Kind:
+    return YES_OR_NO if metric.kind == "binary" else AMOUNT
 
 
 def _total(metric: Metric) -> str:
     return "max" if metric.kind == "binary" else "sum"
-
-
-def _day(table: _Received, column: str) -> str:
-    """SQL for the column's date in UTC."""
-    _expect(table, column, ("VARCHAR", "DATE", "TIMESTAMP"), "days")
-    name = identifier(column)
-    sql = f"TRY_CAST({name} AS TIMESTAMPTZ)::TIMESTAMP::DATE" if table.types[column] == "VARCHAR" else f"{name}::DATE"
-    _refuse(table, column, f"({sql}) IS NULL", "is not a date or an ISO 8601 time")
-    return sql
-
-
-def _covariate(table: _Received, column: str) -> str:
-    """SQL for a number, or for a level of few as the list of those that it is: [0, 1, 0]."""
-    _expect(table, column, _NUMBERS, "numbers or names")
-    name = identifier(column)
-    number = _number(name, table.types[column])
-    if not table.ask(
-        f"SELECT 1 FROM received WHERE {name} IS NOT NULL AND NOT coalesce(abs({number}) < {_LARGEST}, false) LIMIT 1"
-    ):
-        return number
-    levels = table.ask(
-        f"SELECT DISTINCT coalesce({name}::VARCHAR, '') FROM received ORDER BY 1 LIMIT {MOST_LEVELS + 1}"
-    )
-    if len(levels) > MOST_LEVELS:
-        raise InputError(f"{table.name}: the covariate {column} has more than {MOST_LEVELS} different values")
-    known = "[" + ", ".join(literal(str(level)) for (level,) in levels) + "]"
-    return f"list_position({known}, coalesce({name}::VARCHAR, ''))::INTEGER"
-
-
-def _expect(table: _Received, column: str, types: tuple[str, ...], what: str) -> None:
-    """Raise InputError for a column of another type than those that begin so."""
-    found = table.types[column]
-    if not found.startswith(types) or "[" in found:
-        raise InputError(f"{table.name}: the column {column} is of type {found.split('(')[0]}, where {what} are needed")
-
-
-def _refuse(table: _Received, column: str, bad: str, complaint: str) -> None:
-    """Raise InputError for the first row where `bad` (SQL) is true."""
-    first = table.ask(f"SELECT {_ROW}, {identifier(column)}::VARCHAR FROM received WHERE {bad} ORDER BY ALL LIMIT 1")
-    if first:
-        row, value = first[0]
-        shown = "" if value is None else f" {str(value)[:80]!r}"
-        raise InputError(f"{table.name} row {row}: {column}{shown} {complaint}")
 
 
 # ------------------------------------------------------------------------------------------ the numbers
@@ -317,10 +235,10 @@ def _numbers(column: NDArray[np.generic]) -> Numbers:
 def _design(covariates: Sequence[NDArray[np.generic]], n: int) -> Numbers:
     """Columns for a regression: levels as indicators, numbers with their gaps at the mean and marked."""
     columns: list[Numbers] = []
-    for covariate in covariates:
-        numbers = _numbers(covariate)
+    for known in covariates:
+        numbers = _numbers(known)
         gaps = np.isnan(numbers)
-        if covariate.dtype.kind == "i":
+        if known.dtype.kind == "i":
             columns.extend(_numbers(numbers == level) for level in np.unique(numbers)[1:])
         elif not gaps.all():
             columns.extend([np.where(gaps, numbers[~gaps].mean(), numbers), _numbers(gaps)])
