@@ -195,3 +195,14 @@ def test_while_one_worker_can_not_run_the_others_get_its_connections(bundle: Pat
         with Callers(service, requests_a_connection=1).calling() as callers:
             until(lambda: sum(callers.answers.values()) > 100)
         assert callers.failures == []
+
+
+def test_a_worker_that_finishes_what_has_begun_accepts_nothing_more(bundle: Path) -> None:
+    with serving(bundle, "--workers", "2", "--drain-delay", "0") as service, service.connect() as begun:
+        sent = request("POST", "/invocations", b'{"age":31}')
+        begun.sendall(sent[:-3])
+        time.sleep(0.5)  # until it has arrived
+        service.process.terminate()
+        until(lambda: refused(service))
+        assert exchange(begun, sent[-3:])[0] == 200
+        assert service.process.wait(20) == 0

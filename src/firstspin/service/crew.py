@@ -30,7 +30,7 @@ STOPPING_SECONDS: Final = 10.0
 class Slot(Child):
     """Where one worker is, or will be again."""
 
-    listens: bool = True
+    listens: bool = False
     uncovered: float = 0.0  # since when no worker accepts what arrives at the listener
     heard: bytes = b""
     model: str = ""
@@ -67,20 +67,14 @@ class Crew:
     stopping: bool = False
     private: set[int] = field(default_factory=set)  # further descriptors that no child may have
 
-    def begin(self, now: float) -> None:
-        """The listening sockets are open from now on."""
-        self.now = now
-        for slot in self.slots:
-            slot.uncovered = now
-
     def running(self) -> list[Child]:
         """Those that run."""
         return [child for child in (*self.slots, self.admin) if child and child.pid]
 
-    def was_paused(self) -> None:
+    def was_paused(self, seconds: float) -> None:
         """They have had no time to send a heartbeat."""
         for child in self.running():
-            child.beat = self.now
+            child.beat = min(self.now, child.beat + seconds)
 
     # -------------------------------------------------------------------------------------------------------- to start
 

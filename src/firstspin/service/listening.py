@@ -1,8 +1,8 @@
-"""The sockets of a port: one listens for each worker, and the kernel deals the connections out (SO_REUSEPORT).
+"""The sockets of a port: one for each worker, and the kernel deals the connections out (SO_REUSEPORT).
 
-The supervisor keeps them open, so that connections that wait in a killed worker's socket are accepted by the worker
-that replaces it. A socket without a worker for longer is shut: the kernel then gives its share to the other sockets,
-and refuses connections where none is left.
+A socket listens from the moment on when its worker is ready. The supervisor keeps it open, so that connections that
+wait in a killed worker's socket are accepted by the worker that replaces it. A socket without a worker for longer is
+shut: the kernel then gives its share to the other sockets, and refuses connections where none listens.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ def reserve(host: str, port: int) -> socket.socket:
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A listening socket on a port that is reserved."""
-    return socket.create_server((host, port), backlog=BACKLOG, reuse_port=True)
+    """A socket on a port that is reserved; it does not listen yet."""
+    bound = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        bound.setsockopt(socket.SOL_SOCKET, option, 1)
+    bound.bind((host, port))
+    return bound
 
 
 def shut(listener: socket.socket) -> None:

@@ -66,7 +66,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until told to stop; the exit status."""
-        self.crew.begin(self.outside.now())
+        self.crew.now = self.outside.now()
         self.crew.private.add(self.outside.signals)
         while self.status is None:
             self._notice_pause(self.outside.now())
@@ -115,7 +115,7 @@ class Supervisor:
         if paused < PAUSE_SECONDS:
             return
         log.warning("the service stood still", extra={"seconds": round(paused, 1)})
-        self.crew.was_paused()
+        self.crew.was_paused(paused)
         self.models.was_paused(paused)
 
     def _start(self) -> None:
