@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from firstspin import csv_rewriting
-from firstspin.csv_rewriting import MAX_LINE, UTF_8, Dialect
+from firstspin.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
 from firstspin.records import MAX_TEXT, InputError
 from firstspin.sql import identifier, literal
 
 MEMORY_LIMIT: Final = "1300MB"
 MAX_COLUMNS: Final = 10_000
+_NO_SPACE: Final = f"not enough space; TMPDIR names the folder for what is more than {MEMORY_LIMIT}"
 PROBLEM: Final = "problem of the row"
 """A column of every table read: what keeps a row from being well-formed, or null."""
 
@@ -98,7 +99,10 @@ def open_table(
         else:
             _refuse_other_format(path, begin)
             dialect = _dialect(path, begin, needed)
-            schema = pa.schema([(column, pa.string()) for column in _header(path, dialect)])
+            header = _header(path, dialect)
+            if any("\n" in name or "\r" in name for name in header):
+                dialect = replace(dialect, plain=False)  # DuckDB may find no rows at all below such a header
+            schema = pa.schema([(column, pa.string()) for column in header])
         link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())
     if len(schema) > MAX_COLUMNS:
@@ -108,7 +112,10 @@ def open_table(
 
 def _columns(path: Path, schema: pa.Schema, needed: Sequence[str], optional: Sequence[str] | None) -> dict[str, Column]:
     names = [name.strip() for name in schema.names]
-    if missing := [column for column in needed if column not in names]:
+    missing = [column for column in needed if column not in names]
+    if missing and any("\0" in name for name in names):
+        raise InputError(f"{path.name} has NUL bytes in its first line: save it as CSV in UTF-8")
+    if missing:
         lacks = f"{path.name} has no column {', '.join(missing)}"
         has = ", ".join(map(_shown, names[:_SHOWN_NAMES])) + (", …" if len(names) > _SHOWN_NAMES else "")
         raise InputError(f"{lacks} (it has {has})", bare=lacks)  # without a header, that is a person's row
@@ -137,26 +144,34 @@ def _refuse_other_format(path: Path, begin: bytes) -> None:
 def _dialect(path: Path, begin: bytes, needed: Sequence[str]) -> Dialect:
     """How a CSV file is written. The delimiter is the one that makes the needed columns, or else most columns."""
     encoding = next((name for mark, name in _ENCODINGS.items() if begin.startswith(mark)), UTF_8)
-    if encoding == UTF_8 and b"\0" in begin.split(b"\n", 1)[0]:
-        raise InputError(f"{path.name} has NUL bytes in its first line: save it as CSV in UTF-8")
     with csv_rewriting.open_text(path, Dialect(encoding)) as file:
         first = file.readline(1000)
     plain = encoding == UTF_8 and bool(first.strip())
-    if hint := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):  # which Excel writes and reads
+    if hint := re.fullmatch(r'"?sep=(.)"?[,;\s]*', first, re.IGNORECASE):  # which Excel writes and reads
+        if hint[1] not in _DELIMITERS:
+            raise InputError(f"{path.name}: the first line, {first.strip()!r}, names no comma, semicolon or tab")
         return Dialect(encoding, hint[1], skip=1, plain=plain)
     dialects = [Dialect(encoding, delimiter, plain=plain) for delimiter in _DELIMITERS]
-    headers = {dialect: {name.strip() for name in _header(path, dialect)} for dialect in dialects}
-    return max(dialects, key=lambda dialect: (headers[dialect] >= set(needed), len(headers[dialect])))
+    return max(dialects, key=lambda dialect: _fit(_first_record(path, dialect), needed))
+
+
+def _fit(header: Record | None, needed: Sequence[str]) -> tuple[bool, int]:
+    names = {name.strip() for name in header} if isinstance(header, list) else {""}
+    return names >= set(needed), len(names)
 
 
 def _header(path: Path, dialect: Dialect) -> list[str]:
-    with csv_rewriting.open_text(path, dialect) as file:
-        header = next(csv_rewriting.records(file, dialect), None)
+    header = _first_record(path, dialect)
     if header is None:
         raise InputError(f"{path.name} is empty; the first line must name the columns")
     if isinstance(header, str):
         raise InputError(f"{path.name}: the first line {header}; it must name the columns")
     return header
+
+
+def _first_record(path: Path, dialect: Dialect) -> Record | None:
+    with csv_rewriting.open_text(path, dialect) as file:
+        return next(csv_rewriting.records(file, dialect), None)
 
 
 # ------------------------------------------------------------------------------------------------------- reading files
@@ -217,7 +232,8 @@ def _as_received(source: Source) -> str:
         by_position = f"received({', '.join(map(identifier, names))})"
         file = f"read_parquet({literal(source.link)}, hive_partitioning = false) AS {by_position}"
     else:
-        file = _read_csv(source.link, names, source.dialect, header=True)
+        header = f"header = true, skip = {source.dialect.skip}"
+        file = _read_csv(source.link, names, source.dialect.delimiter, header)
     kept = ", ".join(column.sql for column in source.columns.values())
     return f"(SELECT {kept}, NULL::VARCHAR AS {identifier(PROBLEM)} FROM {file})"
 
@@ -226,16 +242,17 @@ def _rewritten(source: Source, dialect: Dialect) -> str:
     out = source.link.with_suffix(f"{source.link.suffix}.rewritten")
     kept = [column.position for column in source.columns.values()]
     csv_rewriting.rewrite(source.path, dialect, out, source.width, kept)
-    return _read_csv(out, [PROBLEM, *map(_name, kept)], Dialect(UTF_8), header=False)
+    line_end = r"header = false, new_line = '\r\n'"  # or else the first, be it in quotes, would be taken for it
+    return _read_csv(out, [PROBLEM, *map(_name, kept)], ",", line_end)
 
 
-def _read_csv(path: Path, names: Sequence[str], dialect: Dialect, *, header: bool) -> str:
+def _read_csv(path: Path, names: Sequence[str], delimiter: str, more: str) -> str:
     """All columns as text: what a value means is ours to decide, not a sniffer's."""
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"read_csv({literal(path)}, columns = {{{columns}}}, header = {str(header).lower()}, skip = {dialect.skip}, "
-        f"auto_detect = false, compression = 'none', hive_partitioning = false, delim = {literal(dialect.delimiter)}, "
-        f"quote = '\"', escape = '\"', nullstr = '', max_line_size = {MAX_LINE})"
+        f"read_csv({literal(path)}, columns = {{{columns}}}, {more}, delim = {literal(delimiter)}, quote = '\"', "
+        "escape = '\"', nullstr = '', auto_detect = false, compression = 'none', hive_partitioning = false, "
+        f"max_line_size = {MAX_LINE})"
     )
 
 
@@ -256,7 +273,9 @@ def _reason(problem: Exception) -> str:
             return "not text in the encoding that it begins with; save it as UTF-8"
         case duckdb.ConversionException():
             return "a number or a time is out of range"
-        case duckdb.OutOfMemoryException() | duckdb.IOException():
-            return f"not enough memory or space; TMPDIR names the folder for what is more than {MEMORY_LIMIT}"
+        case duckdb.OutOfMemoryException():
+            return _NO_SPACE
+        case duckdb.IOException() if "No space left" in str(problem):
+            return _NO_SPACE
         case _:
             return "damaged or cut off"
