@@ -77,6 +77,15 @@ def test_an_sqlite_file_of_something_else_is_left_alone(table: str, tmp_path: Pa
     assert [file.name for file in tmp_path.iterdir()] == ["places.sqlite"]
 
 
+def test_a_store_that_lost_a_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite"
+    open_store(f"sqlite:///{path}", SECRET).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE erased")
+    with pytest.raises(InputError, match=r"events\.sqlite lacks tables of an event store"):
+        open_store(f"sqlite:///{path}", SECRET)
+
+
 def test_a_store_that_must_be_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no event store at"):
         open_database(f"sqlite:///{tmp_path / 'typo.sqlite'}", SECRET, create=False).open()

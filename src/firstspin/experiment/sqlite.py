@@ -150,6 +150,8 @@ class SqliteDatabase:
             raise InputError(f"{self.path.name} is not an event store")
         if found:
             prepare(_Session(connection), self._fingerprint, ())
+            if not found >= statements.TABLES:
+                raise InputError(f"{self.path.name} lacks tables of an event store; put a copy of it back")
 
     def _prepare(self, session: Session) -> None:
         ((is_new,),) = session.run(_IS_NEW)

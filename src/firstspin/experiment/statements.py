@@ -12,9 +12,11 @@ VERSION: Final = 1  # of the tables as a whole; a row says the version of its ow
 
 EXPOSURES: Final = "exposures"
 EVENTS: Final = "events"
+ERASED: Final = "erased"
 ABOUT: Final = "about"
 EXPOSURE_COLUMNS: Final = Exposure.__struct_fields__
 EVENT_COLUMNS: Final = Event.__struct_fields__
+TABLES: Final = {EXPOSURES, EVENTS, ERASED, ABOUT}
 COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
 
 # `seq` is the order of arrival; `sent` is 1 once a sink has taken the row. There is no index on `user_hash`: it would
