@@ -148,6 +148,47 @@ def test_a_state_folder_that_is_full_is_told_and_the_model_stays(
         assert service.recommend(age=31)["model"] != model
 
 
+def test_a_bundle_that_comes_while_the_state_folder_is_full_or_read_only_is_taken_later(
+    current: Path, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with (
+        small_disk(tmp_path / "disk", 4) as disk,
+        serving(current, "--state", str(disk / "state"), "--admin-port", "0", *QUICK) as service,
+    ):
+        first = service.recommend(age=31)["model"]
+        fill_up(disk)
+        point(current, bundles[1])
+        service.wait_for("No space left on device")
+        assert service.recommend(age=31)["model"] == first
+        (disk / BALLAST).unlink()
+        until(lambda: service.recommend(age=31)["model"] != first, 60)
+        second = service.recommend(age=31)["model"]
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        assert admin(service, "POST", "/rollback")[0] == 409
+        point(current, bundles[0])
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for("Read-only file system")
+        os.kill(workers(service)[0], signal.SIGKILL)
+        until(lambda: counted(service, "firstspin_worker_starts_total") == 2)
+        assert service.recommend(age=31)["model"] == second
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        until(lambda: service.recommend(age=31)["model"] == first, 90)
+
+
+def test_a_service_starts_from_a_state_folder_that_is_read_only(
+    current: Path, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 4) as disk:
+        state = ("--state", str(disk / "state"), *QUICK)
+        with serving(current, *state) as service:
+            first = service.recommend(age=31)["model"]
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        point(current, bundles[1])
+        with serving(current, *state) as service:
+            service.wait_for("Read-only file system")
+            assert service.recommend(age=31)["model"] == first
+
+
 def test_a_log_on_a_full_disk_loses_lines_and_nothing_else(current: Path, tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "disk", 1) as disk,

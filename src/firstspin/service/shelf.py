@@ -8,6 +8,7 @@ time uses the folder: it holds the lock on `lock`, which the system takes back w
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -108,9 +109,16 @@ class Shelf:
     def _locked(self) -> int:
         """The descriptor that holds the lock."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        opened = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        opened = self._open_lock(os.O_RDONLY)  # a file open for writing would keep its disk from turning read-only
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as problem:
+                if problem.errno != errno.EBADF:  # NFS locks what is open for writing
+                    raise
+                os.close(opened)
+                opened = self._open_lock(os.O_RDWR)
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(opened)
             raise InUse(f"another service uses the state folder {self._folder}; give this one its own") from None
@@ -118,6 +126,9 @@ class Shelf:
             log.warning("the state folder can't be locked", extra={"reason": problem.strerror})
         self.private.add(opened)
         return opened
+
+    def _open_lock(self, how: int) -> int:
+        return os.open(self._folder / _LOCK, how | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _is_ours(self) -> bool:
         try:
