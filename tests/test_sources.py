@@ -175,7 +175,7 @@ BROKEN_ROWS = {
     "has 1000 cells instead of 2": b"x," * 999 + b"x\n",
     "is not text in UTF-8": b"007,gr\xf6\xdfe\n",
     "is longer than 10,000,000 characters": b"007," + b"x" * 10_000_001 + b"\n",
-    csv_rewriting._MISQUOTED: b'007,"Rock\n',
+    csv_rewriting.MISQUOTED: b'007,"Rock\n',
 }
 
 

@@ -30,7 +30,7 @@ class Shape(StrEnum):
     floating = "numbers with a fraction, or NaN"
     flag = "true or false"
     time = "times"
-    zoned = "times with a zone"
+    nanoseconds = "times in nanoseconds"
     texts = "lists of text"
     nothing = "nothing but gaps"  # of which the writer knew no type
 
@@ -49,7 +49,7 @@ def shape_of(kind: pa.DataType) -> Shape | None:
     if any(is_list(kind) for is_list in _LISTS):
         return Shape.texts if shape_of(kind.value_type) in (Shape.text, Shape.nothing) else None
     if pa.types.is_timestamp(kind):
-        return Shape.zoned if kind.tz else Shape.time
+        return Shape.nanoseconds if kind.unit == "ns" else Shape.time
     return next((shape for is_one, shape in _SHAPES.items() if is_one(kind)), None)
 
 
@@ -145,15 +145,16 @@ times as fast as the general rule, and to the same result."""
 
 
 def _time(column: str, shape: Shape) -> str:
-    """UTC: a time without a zone is taken as such, a date as its midnight."""
+    """UTC, in microseconds: a time without a zone is taken as such, a date as its midnight."""
     if shape is Shape.text:
         respelled = f"regexp_replace(replace(upper({column}), 'UTC', 'Z'), {literal(parsing.SPACED_ZONE)}, '\\1')"
         cast = f"coalesce(TRY_CAST({column} AS TIMESTAMPTZ), TRY_CAST({respelled} AS TIMESTAMPTZ))::TIMESTAMP"
         any_other = f"CASE WHEN regexp_full_match({column}, {literal(parsing.TIME)}) THEN {cast} END"
         usual = f"CASE WHEN length({column}) = {len(_USUAL_TIME)} THEN try_strptime({column}, {literal(_USUAL)}) END"
         return f"coalesce({usual}, {any_other})"
-    zoned = f"{column}::TIMESTAMPTZ" if shape is Shape.zoned else column  # nanoseconds know only this way to UTC
-    return f"TRY_CAST({zoned} AS TIMESTAMP)"
+    if shape is Shape.nanoseconds:
+        return f"make_timestamp(epoch_ns({column}) // 1000)"  # cut off, as in text, where a cast would round
+    return f"TRY_CAST({column} AS TIMESTAMP)"
 
 
 def _time_problems(cell: Cell) -> list[Problem]:
@@ -263,7 +264,7 @@ def _no_problems(_: Cell) -> list[Problem]:
 
 _NUMBERS: Final = frozenset({Shape.text, Shape.whole, Shape.decimal, Shape.floating, Shape.nothing})
 _TEXTS: Final = frozenset({Shape.text, Shape.whole, Shape.nothing})
-_TIMES: Final = frozenset({Shape.text, Shape.time, Shape.zoned, Shape.nothing})
+_TIMES: Final = frozenset({Shape.text, Shape.time, Shape.nanoseconds, Shape.nothing})
 _NAMES: Final = frozenset({Shape.text, Shape.texts, Shape.nothing})
 
 ID: Final = Kind("text or whole numbers are needed", _TEXTS, _text, _id_problems, trimmed=False)

@@ -20,7 +20,7 @@ MAX_LINE: Final = 10_000_000
 _MAX_CELL: Final = 1_000_000  # a quote that is never closed is looked for no further than this
 _TOO_LONG: Final = f"is longer than {MAX_LINE:,} characters"
 _NOT_TEXT: Final = "is not text in UTF-8"
-_MISQUOTED: Final = (
+MISQUOTED: Final = (
     f"has a quote that does not close at the end of its cell, or a cell of over {_MAX_CELL:,} characters"
 )
 
@@ -117,7 +117,7 @@ def records(file: TextIO, dialect: Dialect) -> Iterator[Record]:
                 return
             except csv.Error as problem:
                 lines.give_again()
-                yield str(problem) if isinstance(problem, Broken) else _MISQUOTED
+                yield str(problem) if isinstance(problem, Broken) else MISQUOTED
     finally:
         csv.field_size_limit(usual)
 
