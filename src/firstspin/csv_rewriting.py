@@ -20,9 +20,7 @@ MAX_LINE: Final = 10_000_000
 _MAX_CELL: Final = 1_000_000  # a quote that is never closed is looked for no further than this
 _TOO_LONG: Final = f"is longer than {MAX_LINE:,} characters"
 _NOT_TEXT: Final = "is not text in UTF-8"
-MISQUOTED: Final = (
-    f"has a quote that does not close at the end of its cell, or a cell of over {_MAX_CELL:,} characters"
-)
+MISQUOTED: Final = f"has a quote that does not close at the end of its cell, or a cell of over {_MAX_CELL:,} characters"
 
 Record = list[str] | str
 """The cells of a row, or what is wrong with it."""
