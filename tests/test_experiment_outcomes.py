@@ -111,6 +111,7 @@ def test_what_can_not_be_read_is_named(tmp_path: Path, rows: str, metric: str, w
         b"arm,clicked,\na,1,\nb,0,\n",
         b"arm,clicked\na,1,\nb,0\n",
         b" arm , clicked \n a , 1 \n b , 0 \n",
+        b'"arm","clicked"\n"a","1"\n"b","0"',
         "arm,clicked\na,1\nb,0\n".encode("utf-16"),
         b"row of the file,problem of the row,column 0,arm,clicked\n1,2,3,a,1\n2,3,4,b,0\n",
     ],
