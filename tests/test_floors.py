@@ -37,6 +37,7 @@ FLOORS = (
         "world_taste",
         "truth",
         "experiment.assign",
+        "models.compiled",
         "models.lightgbm_text",
     ),
     (

@@ -19,13 +19,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.models.compiled import CompiledScorer
 from firstspin.models.lightgbm_text import MISSING_NAN, MISSING_ZERO, Trees, read_trees
 from firstspin.records import InputError
-
-try:
-    from firstspin.models._bitrows import Scorer as CompiledScorer
-except ImportError:  # no compiler at install
-    CompiledScorer = None  # type: ignore[assignment, misc]
 
 Masks = NDArray[np.unsignedinteger]
 Tables = dict[str, NDArray[np.generic]]

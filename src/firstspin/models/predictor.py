@@ -14,12 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.features import Encoder
+from firstspin.models.compiled import compiled_ranked
 from firstspin.records import Ranking, Registration
-
-try:
-    from firstspin.models._ranking import ranked as compiled_ranked
-except ImportError:  # no compiler at install
-    compiled_ranked = None  # type: ignore[assignment]
 
 Array = NDArray[np.float64]
 State = Mapping[str, NDArray[np.generic] | str]

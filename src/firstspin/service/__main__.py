@@ -24,6 +24,7 @@ from firstspin.experiment.events import Secret
 from firstspin.experiment.plan import read_plan
 from firstspin.files import workspace
 from firstspin.lazily import lazily
+from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service import listening, logs, signals, trial
 from firstspin.service.app import App, Clock, Policy
@@ -81,6 +82,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     be_worker = _worker(options, manners, tallies, stock, secret)
     crew = _crew(options, tallies, shelf.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
+    _tell_what_is_compiled(crew)
     return Supervisor(
         models=BundleWatch(
             bundle=options.bundle,
@@ -99,6 +101,13 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
         ),
         without_model=options.allow_no_model or stock is not None,
     ).run()
+
+
+def _tell_what_is_compiled(crew: Crew) -> None:
+    crew.tally().gauge("firstspin_compiled", not MISSING)
+    if MISSING:
+        said = "no C code, so numpy computes answers: the same, several times slower. Install with a C compiler"
+        logging.getLogger(__name__).warning(said, extra={"missing": MISSING})
 
 
 def _shelf(state: Path) -> Shelf:

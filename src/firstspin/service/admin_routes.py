@@ -67,7 +67,9 @@ _GET: Final = ("GET", "HEAD")
 _POST: Final = ("POST",)
 ROUTES: Final[Mapping[str, AdminRoute]] = {
     "/state": AdminRoute(
-        _GET, "The model in use, the one before, why a bundle was refused last, the workers and their restarts."
+        _GET,
+        "The model in use, the one before, why a bundle was refused last, the workers and their restarts, and whether "
+        "answers are computed in C.",
     ),
     "/reload": AdminRoute(_POST, "Look at the bundle again now; /state tells what came of it.", _NOTHING, "{}"),
     "/rollback": AdminRoute(_POST, "Serve the previous bundle; 409 when there is none.", _NOTHING, "{}", CONFLICT),

@@ -64,6 +64,10 @@ _GAUGES: Final = (
     ("firstspin_connections", "Open connections"),
     ("firstspin_ready", "Workers that can answer"),
     ("firstspin_event_store_ready", "Workers whose event store takes events"),
+    (
+        "firstspin_compiled",
+        "1 where C computes answers, 0 where numpy does, without a compiler at install",
+    ),
     ("firstspin_started", "1 from the moment on when all workers could answer for the first time"),
 )
 _LATENCY: Final = "firstspin_latency_seconds"

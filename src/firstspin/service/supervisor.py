@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
+from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.bundle_watch import BundleWatch
 from firstspin.service.children import Child
@@ -232,6 +233,7 @@ class Supervisor:
     def _state(self) -> dict[str, object]:
         crew = self.crew
         state = self.models.state() | {"workers": [slot.state(crew.now) for slot in crew.slots]}
+        state["compiled"] = not MISSING
         return state | ({"admin": {"restarts": crew.admin.starts - 1}} if crew.admin else {})
 
     # --------------------------------------------------------------------------------------------------------- the end
