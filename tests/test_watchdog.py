@@ -139,6 +139,20 @@ def test_idle_connections_that_take_all_descriptors_make_room_for_new_clients(bu
         until(lambda: counted(service, "firstspin_connections_closed_for_others_total") > 100)
 
 
+def test_new_clients_are_served_though_others_took_the_descriptors(bundle: Path) -> None:
+    with serving(bundle, "--admin-port", "0", *QUICK) as service, ExitStack() as connections:
+        before = pids(service)
+        for _ in range(60):
+            assert exchange(connections.enter_context(service.connect()), request("GET", "/ping"))[0] == 200
+        taken = len(list(Path(f"/proc/{before[0]}/fd").iterdir()))
+        _, hard = resource.prlimit(before[0], resource.RLIMIT_NOFILE)
+        resource.prlimit(before[0], resource.RLIMIT_NOFILE, (taken, hard))
+        service.wait_for("idle connections were closed")
+        for _ in range(60):
+            assert exchange(connections.enter_context(service.connect()), request("GET", "/ping"))[0] == 200
+        assert pids(service) == before
+
+
 def few_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 

@@ -173,6 +173,12 @@ class Hub:
                 return
         self.idle[connection] = None  # until it sends something
 
+    def make_room(self) -> None:
+        """Close the longest idle connections, as far as there are more than there is room for."""
+        for connection in list(self.idle)[: max(0, len(self.connections) - self.room)]:
+            connection.close()
+            self.closed_for_room += 1
+
     def gone(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
         self.idle.pop(connection, None)

@@ -38,6 +38,7 @@ SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model", "batch")
 HOPS: Final = ("read", "answer", "whole")
 KEPT: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop")
+WORKER_STEPS: Final = ("deadlines", "room", "refresh")
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
@@ -53,6 +54,7 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_admin_deaths", "Admin processes that ended unasked", (), ()),
     ("firstspin_admin_hangs", "Admin processes that sent no heartbeat and were killed", (), ()),
     ("firstspin_supervisor_errors", "Failures that the supervisor survived, by step of its loop", ("step",), (STEPS,)),
+    ("firstspin_worker_errors", "Failures that a worker survived, by step of its loop", ("step",), (WORKER_STEPS,)),
     ("firstspin_log_lines_dropped", "Log lines that stderr did not take at once", (), ()),
     ("firstspin_connections_closed_for_others", "Idle connections closed so that new clients are served", (), ()),
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),

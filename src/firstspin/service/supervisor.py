@@ -8,7 +8,6 @@ logged and counted in `_contained`.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
@@ -26,6 +25,7 @@ from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.bundle_watch import BundleWatch
 from firstspin.service.children import Child
+from firstspin.service.containment import Containment
 from firstspin.service.crew import HUNG_SECONDS, Crew, Slot
 from firstspin.service.worker import Order, Word
 
@@ -36,7 +36,6 @@ STOP_SECONDS: Final = 28.0  # SageMaker kills after 30
 TURN_SECONDS: Final = 0.25
 PAUSE_SECONDS: Final = 1.5  # a turn that takes so long says that this process itself stood still
 REST_SECONDS: Final = 0.1  # after a turn in which something failed: a lasting failure must not cost a core
-QUIET_SECONDS: Final = 10.0  # between two log lines about the same failure
 MAX_WORD: Final = 65_536
 
 
@@ -63,7 +62,11 @@ class Supervisor:
     stopping: float | None = None
     status: int | None = None
     troubled: bool = False  # something failed in this turn
-    quiet: dict[object, float] = field(default_factory=dict)  # until when a failure is not logged again
+    containment: Containment = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = partial(self.crew.tally().count, "firstspin_supervisor_errors")
+        self.containment = Containment("supervisor", count, self.outside.now)
 
     def run(self) -> int:
         """Until told to stop; the exit status."""
@@ -95,20 +98,9 @@ class Supervisor:
         self._contained("reap", self._reap)
 
     def _contained(self, step: str, work: Callable[..., object], *given: Any) -> None:
-        """Do a part of the supervisor's work. Every failure ends here: it is counted, logged at times, and survived."""
-        try:
-            work(*given)
-        except Exception as problem:
+        """Do a part of the supervisor's work; whatever fails in it ends here."""
+        if not self.containment(step, work, *given):
             self.troubled = True
-            self._count("firstspin_supervisor_errors", step)
-            number = problem.errno if isinstance(problem, OSError) else None
-            kind = step, type(problem), number
-            if self.quiet.get(kind, 0.0) > self.crew.now:
-                return
-            self.quiet[kind] = self.crew.now + QUIET_SECONDS
-            name = errno.errorcode.get(number, "") if number else ""
-            told = {"step": step, "problem": f"{type(problem).__name__} {name}".strip()}
-            log.error("a step of the supervisor failed", extra=told, exc_info=True)
 
     def _notice_pause(self, now: float) -> None:
         """Where this process stood still (Ctrl-Z, a suspended machine), so did the others: they get time to wake."""
@@ -261,6 +253,3 @@ class Supervisor:
             self._contained("stop", os.kill, self.models.trial.pid, signal.SIGKILL)
         if (admin := self.crew.admin) and admin.silence(self.crew.now) > HUNG_SECONDS:
             self._contained("stop", admin.kill)
-
-    def _count(self, name: str, *labels: str) -> None:
-        self.crew.tally().count(name, *labels)

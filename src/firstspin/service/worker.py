@@ -18,6 +18,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ from firstspin.records import InputError, readable
 from firstspin.service.answers import Answers
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Hub, Limits
+from firstspin.service.containment import Containment
 from firstspin.service.listening import BACKLOG
 from firstspin.service.metrics import Tally
 from firstspin.service.wire import MOST_INSTANCES, Reader
@@ -125,6 +127,8 @@ class Worker:
         The seconds that are left then for what else has to end.
         """
         loop = asyncio.get_running_loop()
+        count = partial(self._place.tally.count, "firstspin_worker_errors")
+        self._contained = Containment("worker", count, loop.time)
         beating = loop.create_task(self._beat())
         hub = Hub(self._app, self._manners.limits, loop, self._app.refused)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -157,10 +161,11 @@ class Worker:
                 continue
 
     def _sweep(self, hub: Hub) -> None:
-        hub.sweep()
-        self._bound_connections(hub)
-        self._count_closed(hub)
-        self._app.refresh()
+        """What is due twice a second, each by itself: one that fails does not keep the others from being done."""
+        self._contained("deadlines", hub.sweep)
+        self._contained("room", self._bound_connections, hub)
+        self._contained("room", self._count_closed, hub)
+        self._contained("refresh", self._app.refresh)
         if self._app.store_trouble != self._said_of_store:
             self._said_of_store = self._app.store_trouble
             self._say(Word("store", reason=self._said_of_store[:MAX_REASON]))
@@ -170,6 +175,13 @@ class Worker:
 
     def _bound_connections(self, hub: Hub) -> None:
         """Take no more connections than there are descriptors for: beyond that even `accept` fails."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError:  # there are none: others than connections took them
+            hub.room = max(1, len(hub.connections) - SPARE_DESCRIPTORS)
+            hub.make_room()
+            self._next_bound = hub.now + SWEEP_SECONDS
+            return
         if hub.now < self._next_bound:
             return
         self._next_bound = hub.now + QUIET_SECONDS
@@ -179,6 +191,7 @@ class Worker:
         if room < hub.limits.connections <= hub.room:
             log.warning("descriptors bound the connections", extra={"connections": room, "descriptors": allowed})
         hub.room = room
+        hub.make_room()
 
     def _count_closed(self, hub: Hub) -> None:
         """Idle connections that were closed so that new clients are served."""
