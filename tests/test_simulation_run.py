@@ -113,7 +113,7 @@ def test_the_same_seed_finds_the_same_and_both_arms_of_an_a_a_test_are_alike(
 
 
 def test_a_bundle_of_another_world_is_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not trained on the make-believe service of seed 4"):
+    with pytest.raises(InputError, match="not trained on the simulated service of seed 4"):
         simulated(trained, Setting(users=10, days=1, seed=4), tmp_path)
 
 

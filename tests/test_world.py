@@ -1,4 +1,4 @@
-"""The make-believe service shows what it promises, and its truth is exact."""
+"""The simulated service shows what it promises, and its truth is exact."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A seeded make-believe service whose truth is known: who registers, what they play, and why.
+"""A seeded simulated service with known ground truth: registrations, listens, and P(top genre | registration).
 
-For every person the genre played most in the second month is drawn first, from exactly P(top genre | registration);
-then listens are made up that bear it out. So the truth written beside the tables is no estimate. docs/world.md has the
-whole picture; the numbers are in world_taste.py, world_people.py and world_stations.py.
+For every user the top genre of the second month is drawn first, from exactly P(top genre | registration); then listens
+are generated that agree with it. So the truth written beside the tables is exact. docs/world.md describes the model;
+its numbers are in world_taste.py, world_people.py and world_stations.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from firstspin.world_taste import (
 
 BEGIN: Final = np.datetime64("2025-01-01T00:00:00", "us")
 
-BLOCK: Final = 10_000  # people made up at a time, each block from a random stream of its own
+BLOCK: Final = 10_000  # users generated at a time, each block from a random stream of its own
 WORLD, PEOPLE = 1, 2  # the random streams of a seed
 NO_LABEL: Final = -1
 
@@ -69,7 +69,7 @@ LISTENS: Final = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The ground truth of one make-believe service: its k genres (sorted), who likes what, and what can be heard."""
+    """The ground truth of one simulated service: its k genres (sorted), taste, and stations."""
 
     seed: int
     genres: tuple[str, ...]
@@ -79,16 +79,16 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class Newcomers:
-    """n people about to be shown a message, and all that decides what they do with it."""
+    """n users about to see a message, and everything that determines their reaction."""
 
     registrations: tuple[Registration, ...]
     p: NDArray[np.float64]  # (n, k) P(top genre | registration)
-    favourite: NDArray[np.int64]  # (n,) the genre they would come to play most, into the genres
-    reluctance: NDArray[np.float64]  # (n,) in [0, 1): a message is clicked when its pull exceeds this
-    seconds: NDArray[np.int64]  # (n,) how long they listen after a click, whatever the genre
+    favourite: NDArray[np.int64]  # (n,) the top genre they would have, index into the genres
+    reluctance: NDArray[np.float64]  # (n,) in [0, 1): a message is clicked when its click probability exceeds this
+    seconds: NDArray[np.int64]  # (n,) seconds of listening after a click, independent of the genre
 
     def take(self, which: NDArray[np.int64]) -> Newcomers:
-        """Those at these positions, in this order."""
+        """The users at these positions, in this order."""
         registrations = tuple(self.registrations[i] for i in which)
         return Newcomers(
             registrations, self.p[which], self.favourite[which], self.reluctance[which], self.seconds[which]
@@ -96,7 +96,7 @@ class Newcomers:
 
 
 def make_world(seed: int) -> World:
-    """The service of this seed. All of them are alike; no two have quite the same taste and stations.
+    """The service of this seed. Seeds vary the taste and the stations, not the structure.
 
     Raises InputError for a negative seed.
     """
@@ -109,9 +109,9 @@ def make_world(seed: int) -> World:
 
 
 def true_probabilities(world: World, registrations: Sequence[Registration]) -> NDArray[np.float64]:
-    """(n, k): P(top genre of days 30 to 60 | registration) of people who get a label; columns as `world.genres`.
+    """(n, k): P(top genre of days 30 to 60 | registration) of labelled users; columns as `world.genres`.
 
-    Exact for labels by the default rules: whether somebody gets one depends on the registration alone, not on taste.
+    Exact for the default label rule: whether a user has a label depends on the registration and chance, not on taste.
     """
     return probabilities(world.taste, encode(registrations, world.genres))
 
@@ -120,7 +120,7 @@ def true_probabilities(world: World, registrations: Sequence[Registration]) -> N
 
 
 def newcomers(world: World, n: int, rng: np.random.Generator) -> Newcomers:
-    """n people who register now. `clicks` says what they do with what each was shown."""
+    """n users who register now; see `clicks` for their reaction to a message."""
     people = register(world.taste, n, rng)
     return Newcomers(
         registrations=_registrations(people.answers, world.genres),
@@ -132,12 +132,12 @@ def newcomers(world: World, n: int, rng: np.random.Generator) -> Newcomers:
 
 
 def clicks(people: Newcomers, shown: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,): who clicks the message about the genre `shown` (n,), by true taste; asked again they decide alike."""
+    """(n,): whether each user clicks the message about the genre `shown` (n,), by true taste, deterministic."""
     return people.reluctance < np.where(shown == people.favourite, CLICK_FAVOURITE, CLICK_OTHER)
 
 
 def click_chances(people: Newcomers, shown: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n,): the true P(click | registration, genre shown), which `clicks` comes to on average."""
+    """(n,): the true P(click | registration, genre shown), the mean of `clicks`."""
     liked = np.take_along_axis(people.p, shown[:, None], axis=1)[:, 0]
     return CLICK_OTHER + (CLICK_FAVOURITE - CLICK_OTHER) * liked
 
@@ -162,21 +162,21 @@ def _registrations(answers: Answers, genres: tuple[str, ...]) -> tuple[Registrat
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some of a world's people, and what they did, on the world's own clock (seconds since BEGIN)."""
+    """A block of users and their listens, on the simulation's clock (seconds since BEGIN)."""
 
     user_ids: list[str]
     people: People
     registered: NDArray[np.int64]  # (n,)
     active: NDArray[np.bool_]  # (n,)
-    listens: Listens  # until the data end, ordered by person, then time
+    listens: Listens  # until the end of the data, ordered by user, then time
     stations: NDArray[np.int64]  # (l,) into the dial's
 
 
 def write_world(out: Path, users: int, seed: int, progress: Callable[[int], None] = lambda _: None) -> None:
     """Write registrations, listens and stations as Parquet, and truth.npz (docs/world.md), into the folder `out`.
 
-    Nothing appears there before all of it is whole. `progress` hears how many users are done so far. The same seed
-    gives the same tables, and the users of a small world are the first ones of a bigger one. Raises InputError when
+    Nothing appears there before all of it is whole. `progress` receives the number of users written. The same seed
+    gives the same tables, and a smaller service is a prefix of a larger one. Raises InputError when
     `users` or `seed` is out of range.
     """
     if users < 1:
@@ -197,7 +197,7 @@ def _written(
     heard: pq.ParquetWriter,
     progress: Callable[[int], None],
 ) -> Iterator[Block]:
-    """The blocks as they come, each already in the tables."""
+    """The blocks as they are generated, each written to the tables."""
     done = 0
     for block in blocks:
         people.write_table(_registration_table(block, world.genres))
@@ -208,7 +208,7 @@ def _written(
 
 
 def _block(world: World, first: int, n: int) -> Block:
-    """The n people from number `first` on (a multiple of BLOCK). A whole block is made up, whatever part is wanted."""
+    """The n people from number `first` on (a multiple of BLOCK). A whole block is always generated."""
     rng = np.random.default_rng([world.seed, PEOPLE, first])
     people = register(world.taste, BLOCK, rng)
     registered = rng.integers(REGISTERING, size=BLOCK)

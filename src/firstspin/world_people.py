@@ -1,4 +1,4 @@
-"""The people of the make-believe service: what they tell us when they register, and what they then listen to."""
+"""The users of the simulated service: their registrations, and their listens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNTRY_SHARES: Final = (0.52, 0.15, 0.13, 0.12, 0.08)  # in the order of COUNTR
 GENDER_SHARES: Final = (0.48, 0.49, 0.03)  # in the order of GENDERS
 YOUNGEST, OLDEST = 13, 90
 PICK_COUNTS: Final = (0.07, 0.10, 0.13, 0.18, 0.18, 0.13, 0.08, 0.05, 0.03, 0.02, 0.01, 0.01, 0.01)  # of 0, 1, … 12
-PICKED_ALIKE: Final = 0.7  # how far the leanings of age, gender and country already show in the picks
+PICKED_ALIKE: Final = 0.7  # how strongly age, gender and country influence the picks
 AGE_KEPT_BACK, GENDER_KEPT_BACK, COUNTRY_KEPT_BACK = 0.10, 0.08, 0.03
 
 # When, in seconds since the world began: a year of registrations, and 45 days on, so the last have no second month yet.
@@ -34,7 +34,7 @@ REGISTERING: Final = 365 * DAY
 DATA_END: Final = 410 * DAY
 
 # How they listen.
-IDLE: Final = 0.20  # never get going: no listen in the second month, or less than the activity rule asks for
+IDLE: Final = 0.20  # idle: no listen in the second month, or less than the activity rule requires
 IDLE_WITHOUT_PICKS: Final = 0.35
 IDLE_YET_HEARD: Final = 0.3  # of the idle, so many listen a little
 ENOUGH: Final = 600  # seconds in the second month: the activity rule
@@ -49,7 +49,7 @@ LONGEST: Final = 6 * 3_600
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """n people who registered, and what nobody else can know of them."""
+    """n registered users with their ground truth."""
 
     answers: Answers
     home: NDArray[np.int16]  # (n,) into COUNTRIES, also of those who didn't tell
@@ -74,7 +74,7 @@ class Listens:
 
 
 def register(taste: Taste, n: int, rng: np.random.Generator) -> People:
-    """n people as they register: they pick by who they are, keep some answers back, and have a favourite in store."""
+    """n registrations: picks influenced by demographics, some answers withheld, and a top genre drawn from P."""
     everything = Answers(
         age=np.clip(np.rint(12 + rng.gamma(5.5, 4.6, n)), YOUNGEST, OLDEST).astype(np.int16),
         gender=rng.choice(len(GENDERS), n, p=GENDER_SHARES).astype(np.int16),
@@ -96,7 +96,7 @@ def _kept_back(codes: NDArray[np.int16], share: float, rng: np.random.Generator)
 
 
 def _picks(taste: Taste, people: Answers, rng: np.random.Generator) -> NDArray[np.int16]:
-    """(n, MAX_PICKS): what each person picks, what draws them most first (Plackett-Luce, by Gumbel noise)."""
+    """(n, MAX_PICKS): ordered picks by a Plackett-Luce model, sampled with Gumbel noise."""
     appeal = np.log([GENRES[genre].picked for genre in taste.genres])
     appeal = appeal + PICKED_ALIKE * demographic_weights(taste, people) + rng.gumbel(size=(len(people), len(appeal)))
     picks = np.argsort(-appeal, axis=1)[:, :MAX_PICKS].astype(np.int16)
@@ -113,13 +113,13 @@ def _drawn(p: NDArray[np.float64], person: NDArray[np.int64], rng: np.random.Gen
 
 
 def get_going(people: People, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(n,): who listens enough in the second month. Fewer of those who picked nothing; taste plays no part in it."""
+    """(n,): whether each user is active in the second month; less often without picks, independent of taste."""
     idle = np.where(people.answers.picks[:, 0] == NOT_GIVEN, IDLE_WITHOUT_PICKS, IDLE)
     return rng.random(len(idle)) >= idle
 
 
 def listen(people: People, active: NDArray[np.bool_], genres: tuple[str, ...], rng: np.random.Generator) -> Listens:
-    """The first three months of these people, in no order, `started` counted from each one's registration."""
+    """The first three months of listens, unordered; `started` is relative to each registration."""
     months = (
         _first_month(people, genres, rng),
         _second_month(people, active, rng),
@@ -134,7 +134,7 @@ def listen(people: People, active: NDArray[np.bool_], genres: tuple[str, ...], r
 
 
 def _first_month(people: People, genres: tuple[str, ...], rng: np.random.Generator) -> Listens:
-    """Noise that misleads: each pick is tried as readily as the next, and the front page is followed."""
+    """Misleading early listens: picks are tried uniformly, and the front page is followed."""
     person = np.repeat(np.arange(len(people.p)), rng.poisson(TRIALS, len(people.p)))
     pushed = rng.choice([genres.index(genre) for genre in FRONT_PAGE], len(person), p=list(FRONT_PAGE.values()))
     counts = (people.answers.picks != NOT_GIVEN).sum(axis=1)[person]
@@ -146,7 +146,7 @@ def _first_month(people: People, genres: tuple[str, ...], rng: np.random.Generat
 
 
 def _second_month(people: People, active: NDArray[np.bool_], rng: np.random.Generator) -> Listens:
-    """The month that counts: the favourite gets most seconds, and `ENOUGH` in all are reached by the active alone."""
+    """The label month: the top genre gets most seconds, and only active users reach `ENOUGH` seconds."""
     heard = rng.random(len(active)) < IDLE_YET_HEARD
     counts = np.where(active, rng.geometric(1 / SECOND_MONTH, len(active)), heard)
     person = np.repeat(np.arange(len(active)), counts)
@@ -165,7 +165,7 @@ def _third_month(people: People, active: NDArray[np.bool_], rng: np.random.Gener
 
 
 def _liked(people: People, person: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Genres people choose once they know their way about: often the favourite, else whatever people like them like."""
+    """Genres of later listens: often the top genre, else drawn from P."""
     loyal = rng.random(len(person)) < LOYALTY
     return np.where(loyal, people.favourite[person], _drawn(people.p, person, rng))
 
@@ -173,7 +173,7 @@ def _liked(people: People, person: NDArray[np.int64], rng: np.random.Generator) 
 def _borne_out(
     people: People, person: NDArray[np.int64], genre: NDArray[np.int64], seconds: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The genres, those of the favourite exchanged with those of whichever came to more seconds."""
+    """The genres, with the top genre exchanged with any genre that has more seconds."""
     n, k = people.p.shape
     played = np.bincount(k * person + genre, weights=seconds, minlength=n * k).reshape(n, k)
     most, favourite = played.argmax(axis=1)[person], people.favourite[person]

@@ -1,4 +1,4 @@
-"""The stations of the make-believe service: some for each genre in each market, the first of them heard most."""
+"""The stations of the simulated service: several per genre and market, the first with most listeners."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Dial:
     cities: NDArray[np.float64]  # (m, most cities) how its listeners divide over a market's cities, summed up
 
     def tuned(self, market: NDArray[np.int16], genre: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """A station for each listener who wants this genre in this market."""
+        """A station for each listen of this genre in this market."""
         station: NDArray[np.int64] = self.first[market, genre]
         station += (rng.random(len(market))[:, None] >= self.cities[market]).sum(axis=1)
         return station

@@ -1,4 +1,4 @@
-"""The taste of the make-believe service as tables of numbers, and the exact P(top genre | registration) they come to.
+"""The taste of the simulated service as tables of weights, and the exact P(top genre | registration) they define.
 
 Every number is a weight inside a softmax over the genres: +1 makes a genre e = 2.7 times as likely against the rest.
 """
@@ -16,7 +16,7 @@ from firstspin.records import Registration, normal
 
 
 class Genre(NamedTuple):
-    """How a genre is picked at onboarding, and who comes to play it most in the second month."""
+    """How often a genre is picked at onboarding, and the weights of becoming a user's top genre."""
 
     picked: float  # how readily people pick it, against the others
     played: float  # how readily people play it most without having picked it
@@ -89,7 +89,7 @@ GENDERS: Final = ("female", "male", "other")
 
 
 class Twist(NamedTuple):
-    """What answers mean together and none of them means alone: where all hold, these weights are added."""
+    """An interaction: where all its conditions hold, these weights are added."""
 
     picked: tuple[str, ...]
     then: Mapping[str, float]
@@ -141,7 +141,7 @@ class Taste:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What n people told us, as columns of codes; NOT_GIVEN also for what is unknown here."""
+    """The answers of n registrations as columns of codes; NOT_GIVEN also for unknown values."""
 
     age: NDArray[np.int16]  # (n,)
     gender: NDArray[np.int16]  # (n,) into GENDERS
@@ -153,7 +153,7 @@ class Answers:
 
 
 def bent_taste(rng: np.random.Generator) -> Taste:
-    """The tables of this file, each pull and popularity bent a little by chance: no seed repeats another's truth."""
+    """The weights of this file with noise from the seed, so that no two seeds share a truth."""
     genres = tuple(sorted(GENRES))
     k = len(genres)
     pulls = _rows([PULLS.get(genre, {}) for genre in genres], genres)
@@ -174,7 +174,7 @@ def _rows(weights: Sequence[Mapping[str, float]], genres: tuple[str, ...]) -> ND
 
 
 def encode(registrations: Sequence[Registration], genres: tuple[str, ...]) -> Answers:
-    """Registrations as codes. Picks and answers this world has never heard of count as not given."""
+    """Registrations as codes. Unknown picks and answers count as not given."""
     at = {genre: i for i, genre in enumerate(genres)}
     countries = {country: i for i, country in enumerate(COUNTRIES)}
     genders = {gender: i for i, gender in enumerate(GENDERS)}
@@ -191,7 +191,7 @@ def encode(registrations: Sequence[Registration], genres: tuple[str, ...]) -> An
 
 
 def probabilities(taste: Taste, answers: Answers) -> NDArray[np.float64]:
-    """(n, k): the chance of each genre to be played most in the second month, given the answers; rows sum to 1."""
+    """(n, k): probability of each genre to be the top genre, given the answers; rows sum to 1."""
     weights = taste.base + demographic_weights(taste, answers)
     weights += _strengths(answers, len(taste.genres)) @ taste.pulls
     weights += _twisted(answers, taste.genres) @ taste.twists
@@ -201,7 +201,7 @@ def probabilities(taste: Taste, answers: Answers) -> NDArray[np.float64]:
 
 
 def demographic_weights(taste: Taste, answers: Answers) -> NDArray[np.float64]:
-    """(n, k): what age, gender and country add up to; what isn't given adds nothing."""
+    """(n, k): the summed weights of age, gender and country; answers not given add nothing."""
     male = (answers.gender == GENDERS.index("male")) * 1.0 - (answers.gender == GENDERS.index("female"))
     years = np.where(answers.age == NOT_GIVEN, 0.0, (np.clip(answers.age, 15, 75) - 38) / 20)
     there: NDArray[np.float64] = np.where(answers.country[:, None] == NOT_GIVEN, 0.0, taste.countries[answers.country])
@@ -210,7 +210,7 @@ def demographic_weights(taste: Taste, answers: Answers) -> NDArray[np.float64]:
 
 
 def _strengths(answers: Answers, k: int) -> NDArray[np.float64]:
-    """(n, k): how much each genre was meant, by its place among the picks."""
+    """(n, k): weight of each genre by its place among the picks."""
     strengths = np.zeros((len(answers), k))
     person, place = np.nonzero(answers.picks != NOT_GIVEN)
     strengths[person, answers.picks[person, place]] = np.array(PLACES)[place]
@@ -218,7 +218,7 @@ def _strengths(answers: Answers, k: int) -> NDArray[np.float64]:
 
 
 def _twisted(answers: Answers, genres: tuple[str, ...]) -> NDArray[np.float64]:
-    """(n, t): 1 where everything a twist asks for holds."""
+    """(n, t): 1 where all conditions of an interaction hold."""
     picked = _strengths(answers, len(genres)) > 0
     holds = np.empty((len(answers), len(TWISTS)))
     for t, twist in enumerate(TWISTS):

@@ -130,7 +130,7 @@ def heat_map(
 
 
 def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
-    """Chance given against share of hits, with intervals, beside the line on which perfect probabilities lie."""
+    """Reliability diagram: probability against share of hits, with intervals and the diagonal."""
     most = max(max(float(row["chance"]), float(row["high"])) for row in rows)
     domain = alt.Scale(domain=[0, min(1.0, most * 1.05)], nice=False)
     base = alt.Chart(_data(rows))

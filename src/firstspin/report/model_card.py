@@ -1,4 +1,4 @@
-"""The model card: what it is, what it learned from, what it is for, and where it ends."""
+"""The model card: model, training data, intended use and limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMITS = (
 
 
 def section(material: Material) -> Section:
-    """As a table, with what it is for and its limits in words."""
+    """The card as a table, with intended use and limits in words."""
     manifest, rule, data = material.manifest, material.rule, material.manifest.data
     rows = (
         ("Bundle", manifest.bundle),
@@ -35,7 +35,7 @@ def section(material: Material) -> Section:
         ("Label", f"most listening in days {rule.gap_days} to {rule.gap_days + rule.window_days} after registration"),
         ("Activity rule", f"at least {rule.least_seconds:,.0f} seconds in those days"),
         ("Evaluated by", f"{material.card.protocol.get('protocol')}, {material.card.people:,} people"),
-        ("Data", "make-believe: simulated people whose truth is known" if material.card.ceiling else "as given"),
+        ("Data", "simulated users with known ground truth" if material.card.ceiling else "as given"),
         ("Data fingerprint", str(data.get("fingerprint", ""))[:16]),
     )
     return Section(

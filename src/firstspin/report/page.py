@@ -52,7 +52,7 @@ Progress = Callable[[str, float], None]
 
 
 def material(examples: Examples, rule: LabelRule, card: Scorecard, plain: Predictor, packed: Bundle) -> Material:
-    """All that the page says, from labelled people, a scorecard, a logistic model of them and a bundle."""
+    """The material of the page: labelled users, a scorecard, a logistic model of them and a bundle."""
     manifest, predictor = packed.manifest, packed.predictor
     about = Manifest(
         bundle=packed.id,
@@ -107,11 +107,11 @@ def _header(material: Material) -> str:
         )
     if card.ceiling:
         tiles.append((percent(card.ceiling.share[card.best].value, 1), "of what is possible at all (simulated truth)"))
-    tiles.append((f"{card.people:,}", "people asked whom the models had not seen"))
+    tiles.append((f"{card.people:,}", "held-out users"))
     shown = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(text)}</span></div>' for value, text in tiles
     )
-    what = "A make-believe service, simulated, whose truth is known. " if card.ceiling else ""
+    what = "A simulated service with known ground truth. " if card.ceiling else ""
     return (
         "<header><h1>What newcomers come to love, and how well we can tell</h1>"
         f'<p class="soft">{what}People are asked at registration; what they play in their second month says who was '

@@ -1,4 +1,4 @@
-"""What the page is made of: sections of pictures and tables, each with a title that states what it shows."""
+"""The parts of the page: sections of charts and tables, each with a title that states the finding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from firstspin.scorecard import Scorecard
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the bundle says of itself."""
+    """The facts of a bundle that the page shows."""
 
     bundle: str
     model: str
@@ -28,7 +28,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All that the report is written from. `answers` is what each answer speaks for, of a logistic model."""
+    """The input of the report. `answers`: log-odds of each answer for each genre, of a logistic model."""
 
     examples: Examples
     rule: LabelRule
@@ -39,7 +39,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A chart that can be drawn at any width; `title` states the finding, `alt` says it to who can't see it."""
+    """A chart that can be drawn at any width; `title` states the finding, `alt` describes it for screen readers."""
 
     title: str
     text: str

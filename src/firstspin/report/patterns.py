@@ -1,4 +1,4 @@
-"""Examples -> tables of numbers: who listens to what, which picks come true, what each answer speaks for."""
+"""Examples -> tables of numbers: listening by cohort, picks against top genres, log-odds of each answer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from firstspin.segments import AGE_BANDS, NOT_GIVEN, OTHER, age_band, words
 Array = NDArray[np.float64]
 
 LEAST: Final = 10
-"""Means over fewer people are not shown."""
+"""Means over fewer users are withheld."""
 AGES: Final = (16, 21, 30, 40, 50, 60)
 COUNTRIES_SHOWN: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Numbers (r, c) of things in rows against things in columns; `people` (r,) stand behind each row."""
+    """Numbers (r, c) by row and column; `people` (r,): users behind each row."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -72,9 +72,9 @@ def picked_and_played(examples: Examples) -> Grid:
 
 
 def answers_and_genres(predictor: Predictor, examples: Examples) -> Grid:
-    """How much each answer alone moves each genre, in log-odds against the average genre, beside telling nothing.
+    """The effect of each single answer on each genre: log-odds against the mean genre, relative to no answers.
 
-    For a logistic model these are the sums of the weights that the answer switches on. Rows: genders, ages, countries
+    For a logistic model these are the sums of the weights of the answer's columns. Rows: genders, ages, countries
     and picks that at least `LEAST` people told; columns: genres by how many played them.
     """
     order = _by(np.bincount(examples.tops, minlength=len(examples.genres)))
@@ -88,7 +88,7 @@ def answers_and_genres(predictor: Predictor, examples: Examples) -> Grid:
 
 
 def _answers_told(examples: Examples, genres: Sequence[str]) -> list[tuple[str, Registration, int]]:
-    """Answers in words, as registrations that tell nothing else, and by how many they were told."""
+    """Each answer in words, the registration with this answer alone, and the number of users who gave it."""
     all_told = examples.registrations
 
     def often(name: str, answer: Registration, n: int) -> list[tuple[str, Registration, int]]:

@@ -1,4 +1,4 @@
-"""The sections on people: when they are heard, what they play, which picks come true, what answers speak for."""
+"""The sections on users: label windows, listening by cohort, picks against top genres, effects of answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FEW_CELLS: Final = 10
 
 
 def sections(material: Material) -> list[Section]:
-    """Everything that is seen without a model, and the answers of a plain one."""
+    """The sections that need no model, and the effects of answers in a logistic one."""
     return [
         Section(
             "labels", "Who is studied, and when", (_timeline(material), _arrivals(material.examples), _census(material))
@@ -203,7 +203,7 @@ def _answers(material: Material) -> Picture | Note:
         title=said,
         text="Weights of a logistic model, summed over what each answer switches on: by how much it moves a genre in "
         "log-odds, "
-        "against the average genre and beside a newcomer who told nothing. Orange speaks for a genre, blue against it.",
+        "against the mean genre, relative to no answers. Orange favours a genre, blue disfavours it.",
         alt=f"Heat map of answers against genres in diverging colours. {said} ({shown.values[i, j]:+.1f}).",
         draw=lambda width: charts.heat_map(
             _strongest(grid, width),
@@ -223,7 +223,7 @@ def _fitting(grid: Grid, width: int) -> Grid:
 
 
 def _strongest(grid: Grid, width: int) -> Grid:
-    """On a phone, the answers that move the most, in their order."""
+    """On a phone, the answers with the largest effects, in their order."""
     if width >= charts.SMALL:
         return grid.first(40, MOST_CELLS)
     narrow = grid.first(len(grid.rows), FEW_CELLS)

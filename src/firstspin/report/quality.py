@@ -1,4 +1,4 @@
-"""The sections on models: the ladder, groups of people, probabilities, mistakes, and what questions buy."""
+"""The sections on models: metrics, cohorts, calibration, confusion, and the value of questions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CELLS, FEW_CELLS = 20, 9
 
 
 def sections(material: Material) -> list[Section]:
-    """Everything that was measured on people a model had not seen."""
+    """The sections measured on held-out users."""
     card = material.card
     return [
         Section("ladder", "How good the models are", (_ladder(card), _ladder_table(card), *_lifts(card))),

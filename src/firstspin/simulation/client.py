@@ -1,7 +1,7 @@
-"""Asks a service much and fast: a few connections that stay open, one request at a time on each.
+"""A load client: a few keep-alive connections, one request at a time on each.
 
-Requests are bytes made beforehand, and of an answer only its status and body are looked at, so that the asker takes a
-small part of the machine it shares with the service.
+Requests are prepared bytes, and only status and body of a response are parsed, so that the client uses a small part
+of the machine that it shares with the service.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LENGTH: Final = b"\r\ncontent-length: "
 
 
 class Reply(NamedTuple):
-    """The answer to one request, and how long it took from the first byte sent to the last one received."""
+    """The response to one request, and its time from the first byte sent to the last byte received."""
 
     status: int
     body: bytes
@@ -37,7 +37,7 @@ def get(path: str) -> bytes:
 
 
 class Client:
-    """Asks the service at (host, port) over so many connections; `now` gives nanoseconds that only ever grow."""
+    """Sends requests to (host, port) over `connections` connections; `now` is a monotonic clock in nanoseconds."""
 
     def __init__(self, host: str, port: int, connections: int, now: Callable[[], int]) -> None:
         self.now = now
@@ -55,7 +55,7 @@ class Client:
         await asyncio.gather(*(self._connect() for _ in range(self._connections)))
 
     async def ask(self, requests: Sequence[bytes]) -> list[Reply]:
-        """The replies, in the order of the requests. One that the service cut off, or never took, is `NO_ANSWER`."""
+        """The replies, in the order of the requests; `NO_ANSWER` where the connection ended first."""
         if not requests:
             return []
         self._asked, self._waiting, self._replies = requests, iter(range(len(requests))), [None] * len(requests)
@@ -76,7 +76,7 @@ class Client:
             await asyncio.sleep(0.001)
 
     def received(self, line: _Line, reply: Reply) -> None:
-        """A line has its answer. What the service says unasked (that it closes) is no answer to anything."""
+        """A connection has its response. Unsolicited bytes (a closing notice) answer no request."""
         if line.number is None:
             return
         self._keep(line, reply)
@@ -121,7 +121,7 @@ class Client:
             line.send(number, self._asked[number], self.now())
 
     def _end_if_alone(self) -> None:
-        """Nobody answers any more: what is still to be asked gets no answer."""
+        """No connection is left: the remaining requests get no answer."""
         if self._open or self._opening or not self._missing:
             return
         for number in self._waiting:

@@ -1,7 +1,7 @@
-"""The days of a simulated experiment: newcomers register, see their message, click and listen, by their true taste.
+"""The days of a simulated experiment: users register, see their message, click and listen by their true taste.
 
-Time goes by the hour. The clock is set, what people did since is told to the service, and whoever registers in that
-hour asks it for a message; the next hour comes when all are answered: a slow machine takes longer and finds the same.
+Time advances by the hour: the clock is set, events since the last hour are sent, and the registrations of the hour
+request their message. The next hour starts when all are answered, so the result does not depend on the machine's speed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _results: Final = msgspec.json.Decoder(_Results)
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """n newcomers as the days find them: their ids, the day's hour each comes, and how soon each would click."""
+    """n simulated users: their ids, registration times, and delays to a click."""
 
     people: Newcomers
     user_ids: tuple[str, ...]
@@ -63,7 +63,7 @@ class Audience:
 
 @dataclass
 class Lived:
-    """What the days left: who was shown which genre (n,), and what the service was asked and how it answered."""
+    """The log of a simulation: the genre shown to each user (n,), and the service's responses."""
 
     shown: NDArray[np.int64]
     took: list[int] = field(default_factory=list)  # nanoseconds, of each recommendation
@@ -74,7 +74,7 @@ class Lived:
 
 
 def audience(people: Newcomers, days: int, name: str, rng: np.random.Generator) -> Audience:
-    """The newcomers spread evenly over the days; `name` begins their ids."""
+    """The users spread evenly over the days; `name` is the prefix of their ids."""
     n = len(people.registrations)
     return Audience(
         people=people,
@@ -85,7 +85,7 @@ def audience(people: Newcomers, days: int, name: str, rng: np.random.Generator) 
 
 
 class Days:
-    """The experiment's days, lived through by `live`."""
+    """The days of an experiment; `live` runs them."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Days:
         self.lived = Lived(np.full(len(audience.user_ids), NOTHING))
 
     async def live(self, progress: Progress) -> Lived:
-        """All days, and as long after them as people still do something."""
+        """Run all days, and the time after them until the last event."""
         now = datetime.combine(self._plan.starts_on, time(), UTC)
         first = 0
         for hour in range(HOURS * self._plan.days):
@@ -117,7 +117,7 @@ class Days:
         return self.lived
 
     async def _turn_to(self, now: datetime) -> None:
-        """It is now `now`: what people have done until now is told."""
+        """Advance the clock to `now` and send the events until then."""
         self._set_clock(now)
         done = []
         while self._due and self._due[0][0] <= now:
@@ -131,7 +131,7 @@ class Days:
             self.lived.errors += len(batch) - stored.count("stored")
 
     async def _register(self, first: int, last: int, now: datetime) -> None:
-        """The newcomers from `first` to before `last` ask for their message, and react to it."""
+        """The users from `first` to before `last` request their message, and react to it."""
         audience, lived = self._audience, self.lived
         asked = [
             post("/v1/recommendations", _body(audience.people.registrations[i], audience.user_ids[i]))
@@ -149,7 +149,7 @@ class Days:
             self._click(i, stations[i - first], now)
 
     def _station(self, reply: Reply) -> str:
-        """The station of the message; none where there was no such answer."""
+        """The station of the message; None where the response has none."""
         if reply.status != 200:
             self.lived.errors += 1
             return ""

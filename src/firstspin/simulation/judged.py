@@ -1,4 +1,4 @@
-"""What only a simulation can say: the true click rates behind an experiment, and whether its looks back found them."""
+"""Ground truth of a simulated experiment: true click rates, and the truth beside off-policy estimates."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ YOUNG: Final = 40
 
 
 class TrueRates(msgspec.Struct, frozen=True):
-    """The chance that each arm's message is clicked, on average over all users of the experiment, and the true lift.
+    """The true click rate of each arm's message over all users of the experiment, and the true lift.
 
-    It is the true lift of listening per user as well: people of this world listen as long whatever they clicked.
+    It is the true lift of listening per user as well: the simulated listening time does not depend on the genre.
     """
 
     control: float
@@ -30,7 +30,7 @@ class TrueRates(msgspec.Struct, frozen=True):
 
 
 class NeverShown(msgspec.Struct, frozen=True):
-    """A policy nobody was shown: what the log says it would have earned, and what it truly would, of the same users."""
+    """A policy that was never shown: its off-policy estimates, and its true value for the same users."""
 
     policy: str
     lookback: Lookback
@@ -38,7 +38,7 @@ class NeverShown(msgspec.Struct, frozen=True):
 
 
 def true_rates(people: Newcomers, control: Genres, treatment: Genres) -> TrueRates:
-    """What the messages about these genres (n,) would earn, whichever of the two each user was shown."""
+    """The true rates of messages about these genres (n,), over all users."""
     rate, rate_treated = (float(click_chances(people, shown).mean()) for shown in (control, treatment))
     return TrueRates(rate, rate_treated, rate_treated / rate - 1)
 
@@ -52,9 +52,9 @@ def never_shown(
     popular: str,
     rng: np.random.Generator,
 ) -> tuple[NeverShown, ...]:
-    """Two policies judged from the log of the arms `rule` and `model`; `people` are its users, row by row.
+    """Two policies evaluated from the log of the arms `rule` and `model`; `people` are its users, row by row.
 
-    One shows everybody the station `popular`; the other the model's station to the young and the rule's to the others.
+    One shows everyone the station `popular`; the other the model's station to young users and the rule's to the rest.
     """
     by_rule, by_model = ([best[0] for best in attributed[f"candidates_{arm}"].to_pylist()] for arm in ("rule", "model"))
     ages = [registration.age for registration in people.registrations]

@@ -1,4 +1,4 @@
-"""The article's test run again, on make-believe people whose taste is known: from the plan to the verdict, end to end.
+"""The article's A/B test on simulated users with known taste: from the plan to the verdict, end to end.
 
 newcomers -HTTP-> the real service -event store-> export -> attribute -> analyse -> verdict, beside the truth
 """
@@ -44,9 +44,9 @@ BASELINE, EFFECT = 0.05, 0.087  # what the article's test looked for
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How many newcomers come in how many days to the service of which seed; `alike`: both arms show the same.
+    """Users, days and seed of a simulated experiment; `alike`: both arms show the same (an A/A test).
 
-    `connections` are those to the service, over each of which one newcomer at a time is answered.
+    `connections`: keep-alive connections to the service, one request at a time on each.
     """
 
     users: int = 100_000
@@ -58,7 +58,7 @@ class Setting:
 
 
 class Served(msgspec.Struct, frozen=True):
-    """How the service did: recommendations a second while asked without pause, and how long one took to come back."""
+    """Throughput and latency of the service during the simulation."""
 
     recommendations: int
     events: int
@@ -70,7 +70,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Simulated(msgspec.Struct, frozen=True):
-    """A simulated experiment: what was measured, and the truth of the world in which it was."""
+    """A simulated experiment: the measurement, and the ground truth."""
 
     experiment: str
     users: int
@@ -89,8 +89,8 @@ def simulate(
 ) -> Simulated:
     """Run a simulated experiment against the real service, and analyse what its event store holds.
 
-    Leaves in `folder` the sealed plan, the store, its export and `outcomes.parquet`, a row a user. `now` gives
-    nanoseconds that only ever grow. Raises InputError for a bundle trained on anything but the world of the seed.
+    Leaves in `folder` the sealed plan, the store, its export and `outcomes.parquet`, a row a user. `now` is a
+    monotonic clock in nanoseconds. Raises InputError for a bundle trained on another service than the seed's.
     """
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def check_folder(folder: Path) -> None:
 
 
 def simulated_plan(setting: Setting) -> Plan:
-    """The plan of the article's test: model against business rule, clicks decide, listening must not suffer."""
+    """The plan of the article's test: model against rule, clicks as primary metric, listening as guardrail."""
     arms = ARMS_ALIKE if setting.alike else ARMS
     return checked_plan(
         Plan(
@@ -160,10 +160,10 @@ async def _live(
 
 
 def _check_bundle(path: Path, world: World) -> str:
-    """The bundle's most popular station. Raises InputError where its stations are not this world's."""
+    """The bundle's most popular station. Raises InputError where its stations are not this simulation's."""
     popular = bundle.load(path).catalogue.popular
     if not popular or set(popular) - set(world.dial.stations):
-        raise InputError(f"{path} was not trained on the make-believe service of seed {world.seed}")
+        raise InputError(f"{path} was not trained on the simulated service of seed {world.seed}")
     return popular[0].station_id
 
 
@@ -188,7 +188,7 @@ def _attributed(premises: Premises, secret: Secret, plan: Plan) -> Attributed:
 
 
 def _rows(come: Audience, attributed: Attributed, secret: Secret, plan: Plan) -> NDArray[np.int64]:
-    """Who of the audience each row is about; only who holds the store's secret can tell."""
+    """The position in the audience of each row's user, by the keyed hash of the store's secret."""
     scope = experiment_key(plan)
     number = {scoped(secret.user_hash(user_id), scope): i for i, user_id in enumerate(come.user_ids)}
     return np.array([number[key] for key in attributed.table["user_key"].to_pylist()], dtype=np.int64)

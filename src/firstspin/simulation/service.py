@@ -1,4 +1,4 @@
-"""The real service, as a process of its own that lives as long as a simulation."""
+"""The real service as a child process for the time of a simulation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ END_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Premises:
-    """The folder of a simulation, and what lies where in it."""
+    """The folder of a simulation and the paths in it."""
 
     folder: Path
 
@@ -48,9 +48,9 @@ class Premises:
 
 @contextmanager
 def serving(bundle: Path, plan: Plan, premises: Premises, workers: int) -> Iterator[int]:
-    """The port on which `firstspin serve` answers, running the plan by the clock of the premises.
+    """The port of a `firstspin serve` that runs the plan by the simulated clock.
 
-    At the end it is told to stop and has everything on the disk. Raises InputError where it does not start.
+    At the end it is stopped by SIGTERM and has everything on the disk. Raises InputError where it does not start.
     """
     freeze(plan, premises.plan)
     with premises.log.open("w") as log:
