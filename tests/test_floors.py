@@ -28,6 +28,7 @@ FLOORS = (
     (
         "columns",
         "csv_rewriting",
+        "data_end",
         "sources",
         "sqlite_file",
         "ingest",
@@ -41,6 +42,7 @@ FLOORS = (
         "models.lightgbm_text",
     ),
     (
+        "mismatches",
         "labelling",
         "erased",
         "features",

@@ -12,6 +12,7 @@ import pytest
 
 from firstspin import tables
 from firstspin.ingest import open_tables, read_registrations, station_markets, station_popularity
+from firstspin.mismatches import unknown_picks
 from firstspin.records import InputError, Station
 from firstspin.sql import identifier
 
@@ -130,7 +131,7 @@ def test_picks_are_compared_after_normalisation_and_unknown_ones_are_counted(tmp
     rows = [("7", GOOD[1], "", "", "", "Hip Hop|Caf\u00e9|Polka")]
     found = open_tables(made_tables.tables(tmp_path / "data", rows, [LISTEN], stations), workspace=tmp_path)
     assert found.genres == ("Caf\u00e9", "Hip Hop")
-    assert found.ignored == {"picks of no known genre": 1}
+    assert unknown_picks(found.connection, found.genres) == (1, 3, "Polka")
 
 
 @pytest.mark.parametrize(

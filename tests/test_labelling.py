@@ -34,7 +34,7 @@ def slow_labels(
     for user, at in registered.items():
         opens, closes = at + timedelta(days=rule.gap_days), at + timedelta(days=rule.gap_days + rule.window_days)
         seconds: dict[str, int] = defaultdict(int)
-        for who, started, station, heard in listens:
+        for who, started, station, heard in set(listens):  # a listen that is there twice counts once
             if who == user and opens <= started < closes:
                 seconds[GENRES[station]] += heard
         if closes > ends:
@@ -67,7 +67,7 @@ def check(folder: Path, registered: dict[str, datetime], listens: Sequence[Liste
     expected = slow_labels(registered, listens, rule)
     labelled = {user: found for user, found in expected.items() if isinstance(found, tuple)}
     if not labelled:
-        with pytest.raises(InputError, match="no user gets a label"):
+        with pytest.raises(InputError, match=r"no user gets a label|no listen is of a registered user"):
             our_labels(folder, registered, listens, rule)
         return
     ours, dropped = our_labels(folder, registered, listens, rule)

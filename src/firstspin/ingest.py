@@ -37,14 +37,15 @@ class Tables:
     """The checked tables `registrations`, `listens` and `stations`, as DuckDB relations of one connection.
 
     `registrations` and `stations` have a further column `tables.ROW`. `ignored` counts what was left out: bad rows by
-    reason (only when asked to skip them) and picks that name no known genre. `extra` says of each further column
-    whether it holds "number" or "text".
+    reason, only when asked to skip them. `extra` says of each further column whether it holds "number" or "text";
+    `files` are the names of the files, by table.
     """
 
     connection: duckdb.DuckDBPyConnection
     genres: tuple[str, ...]
     extra: dict[str, str]
     ignored: dict[str, int]
+    files: dict[str, str]
 
 
 def open_tables(
@@ -76,9 +77,10 @@ def open_tables(
     _load_registrations(connection, registrations, further, skipped)
     _load_listens(connection, listens, workspace, skipped)
     genres = tuple(g for (g,) in connection.sql("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
-    unknown = _count_unknown_picks(connection)
-    ignored = skipped.counts | ({"picks of no known genre": unknown} if unknown else {})
-    return Tables(connection, genres, kinds, ignored)
+    files = {
+        name: found.path.name for name, found in zip(tables.COLUMNS, (registrations, listens, stations), strict=True)
+    }
+    return Tables(connection, genres, kinds, skipped.counts, files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +362,3 @@ def _normalise_genres(connection: duckdb.DuckDBPyConnection) -> None:
     for genre in spelled:
         if normal(genre) != genre:
             connection.execute("UPDATE stations SET genre = ? WHERE genre = ?", [normal(genre), genre])
-
-
-def _count_unknown_picks(connection: duckdb.DuckDBPyConnection) -> int:
-    known = {genre for (genre,) in connection.sql("SELECT DISTINCT genre FROM stations").fetchall()}
-    picks = connection.sql(
-        "SELECT pick, count(*) FROM (SELECT unnest(genres) AS pick FROM registrations) GROUP BY pick"
-    )
-    return sum(count for pick, count in picks.fetchall() if normal(pick) not in known)

@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 
 from firstspin.further_fields import with_further_fields
 from firstspin.ingest import Tables
-from firstspin.records import Census, Examples, InputError, LabelRule, Registration
+from firstspin.mismatches import data_ends, listening, mismatches
+from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration
 from firstspin.sources import in_our_words
 from firstspin.sql import identifier, literal
 from firstspin.tables import COLUMNS, PLAYED, REGISTERED_AT, ROW, TOP_GENRE, USER_ID
 
-DROPPED = "why there is no label"  # a name that no further column can have
+DROPPED = "why there is no label"  # names that no further column can have
+COUNTED = "listens in the window"
+COPIES = "copies of listens in the window"
+STATION = "number of the station"
 
 NOT_OVER = "window not over yet"
 NO_LISTEN = "no listen in the window"
@@ -33,32 +37,32 @@ TOO_LITTLE = "under the activity rule"
 REASONS = (NO_LISTEN, TOO_LITTLE, NOT_OVER)
 
 
-def label_tables(tables: Tables, rule: LabelRule, out: Path) -> tuple[Census, LabelRule]:
+def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None) -> tuple[Census, LabelRule]:
     """Write the labelled users to a Parquet file, in the order of the registrations; count everyone.
 
-    Returns the rule with `data_ends` filled in. Raises InputError when nobody gets a label.
+    `now` (UTC) tells clocks that are ahead. Returns the rule with `data_ends` filled in. Raises InputError when nobody
+    gets a label, and where nearly all of a column matches nothing.
     """
     connection = tables.connection
     registrations, listens, stations = (_table(connection, name) for name in COLUMNS)
     ((first, last),) = connection.sql("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
-    ((heard_last,),) = connection.sql("SELECT max(started_at) FROM listens").fetchall()
-    if first is None or heard_last is None:
+    heard = listening(tables)
+    if first is None or not heard.days:
         raise InputError("there is nothing to learn from: the registrations or the listens are empty")
-    rule = replace(rule, data_ends=rule.data_ends or heard_last)
+    ends, wrong_clocks = data_ends(heard, rule, now)
+    seen = mismatches(tables, heard, wrong_clocks, now)
+    rule = replace(rule, data_ends=ends)
     everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
-    dropped = identifier(DROPPED)
     with in_our_words("the labels can't be made"):
         connection.execute(f"CREATE TEMP TABLE fates AS {ibis.to_sql(everyone, dialect='duckdb')}")
-        counts = dict(connection.sql(f"SELECT {dropped}, count(*) FROM fates GROUP BY ALL").fetchall())
-        census = Census(
-            sum(counts.values()), counts.pop(None, 0), {reason: counts.get(reason, 0) for reason in REASONS}
-        )
+        census = _census(connection, ends, seen)
         if not census.labelled:
             raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
-        row = identifier(ROW)
-        labelled = f"SELECT * EXCLUDE ({row}, {dropped}) FROM fates WHERE {dropped} IS NULL ORDER BY {row}"
+        ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))
+        labelled = f"FROM fates WHERE {identifier(DROPPED)} IS NULL ORDER BY {identifier(ROW)}"
         # without a file of its own beside: what `out` already is, a file for its owner alone, stays so
-        connection.execute(f"COPY ({labelled}) TO {literal(out.resolve())} (FORMAT parquet, USE_TMP_FILE false)")
+        copied = f"COPY (SELECT * EXCLUDE ({ours}) {labelled}) TO {literal(out.resolve())}"
+        connection.execute(f"{copied} (FORMAT parquet, USE_TMP_FILE false)")
     return census, rule
 
 
@@ -73,27 +77,54 @@ def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
     return to_examples(pq.read_table(path), tuple(extra))
 
 
+def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, seen: list[Mismatch]) -> Census:
+    """Everyone in the table `fates`, by reason, and the listens there that were copies."""
+    dropped, counted, copies = map(identifier, (DROPPED, COUNTED, COPIES))
+    listens = f"sum({counted}), sum({copies}), min(user_id) FILTER ({copies} > 0)"
+    rows = connection.sql(f"SELECT {dropped}, count(*), {listens} FROM fates GROUP BY {dropped}").fetchall()
+    counts = {reason: n for reason, n, *_ in rows}
+    once, twice = (sum(int(n or 0) for n in column) for column in ([row[2] for row in rows], [row[3] for row in rows]))
+    what = "listens in windows of labels are copies of others, to the second: each counts once"
+    users = [user for *_, user in rows if user is not None]
+    return Census(
+        registered=sum(counts.values()),
+        labelled=counts.pop(None, 0),
+        dropped={reason: counts.get(reason, 0) for reason in REASONS},
+        data_ends=ends,
+        mismatches=(*seen, *(Mismatch(twice, once + twice, what, f"one of user_id {user}") for user in users[:1])),
+    )
+
+
 def _listed(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
 
 
 def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
     """One row a registration, in no order: its columns, `top_genre`, `seconds` and `played` (what each genre got in the
-    window), and DROPPED: why it has no label, or null.
+    window), DROPPED: why it has no label, or null, and how many listens COUNTED and were COPIES.
 
+    A listen that is there twice, with the same user, start, station and seconds, counts once.
     `rule.data_ends` must be set. `registrations` has the integer column ROW: grouping by it costs less than by text.
     """
     gap = ibis.interval(days=rule.gap_days)
     window = ibis.interval(days=rule.gap_days + rule.window_days)
     people = registrations.select(ROW, "user_id", "registered_at")
-    heard = listens.join(people, "user_id").join(stations.select("station_id", "genre"), "station_id")
+    played = stations.select("station_id", "genre", stations[ROW].name(STATION))
+    heard = listens.join(people, "user_id").join(played, "station_id")
     heard = heard.filter(
         heard.started_at >= heard.registered_at + gap,  # a listen on the first moment of the window counts
         heard.started_at < heard.registered_at + window,  # one on the last does not
     )
-    by_genre = heard.group_by(ROW, "genre").agg(seconds=heard.seconds.sum().cast("float64"))
+    once = heard.group_by(ROW, STATION, "started_at", "seconds", "genre").agg(times=heard.count())
+    by_genre = once.group_by(ROW, "genre").agg(
+        once.count().name(COUNTED),
+        (once.times.sum() - once.count()).name(COPIES),
+        seconds=once.seconds.sum().cast("float64"),
+    )
     most = ibis.struct({"less": -by_genre.seconds, "genre": by_genre.genre})  # a tie goes to the alphabetically first
     by_person = by_genre.group_by(ROW).agg(
+        by_genre[COUNTED].sum().name(COUNTED),
+        by_genre[COPIES].sum().name(COPIES),
         top_genre=by_genre.genre.argmin(most),
         seconds=by_genre.seconds.sum(),
         played=ibis.struct({"genre": by_genre.genre, "seconds": by_genre.seconds}).collect(),

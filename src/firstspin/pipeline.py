@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         files,
         ingest,
         labelling,
+        mismatches,
         preflight,
         questions,
         recommender,
@@ -56,6 +57,7 @@ else:
     files = lazily("firstspin.files")
     ingest = lazily("firstspin.ingest")
     labelling = lazily("firstspin.labelling")
+    mismatches = lazily("firstspin.mismatches")
     predictor = lazily("firstspin.models.predictor")
     preflight = lazily("firstspin.preflight")
     questions = lazily("firstspin.questions")
@@ -102,13 +104,15 @@ class Dataset:
 class Reading:
     """How to read the tables: which further columns to use, and whether to go on without bad rows.
 
-    `erased` tells those of some users who were erased from an event store: they are left out, and counted.
+    `erased` tells those of some users who were erased from an event store: they are left out, and counted. `now` (UTC,
+    without a zone) tells clocks that are ahead; without it, only what is far beyond all other listens does.
     """
 
     extra: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     rule: LabelRule | None = None
     erased: erased.Erased | None = None
+    now: datetime | None = None
 
     def __post_init__(self) -> None:
         check_names(self.extra)
@@ -179,7 +183,7 @@ def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "du
     preflight.file(out, data)
     with files.workspace("label") as workspace, files.written_beside(out) as beside:
         tables = _tables(data, workspace, reading, beside)
-        census, _ = labelling.label_tables(tables, _rule(reading), beside)
+        census, _ = labelling.label_tables(tables, _rule(reading), beside, reading.now)
     return census, tables.ignored
 
 
@@ -188,7 +192,7 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
     with files.workspace("tables") as workspace:
         tables = _tables(data, workspace, reading)
         labelled = workspace / "labelled.parquet"
-        census, rule = labelling.label_tables(tables, _rule(reading), labelled)
+        census, rule = labelling.label_tables(tables, _rule(reading), labelled, reading.now)
         return Dataset(
             examples=labelling.read_examples(labelled, reading.extra),
             genres=tables.genres,
@@ -359,7 +363,8 @@ def score(
         )
         people = labelling.read_people(received.connection, tuple(extra))
         written = scoring.write(sink, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
-    return written, received.ignored
+        unknown, *_ = mismatches.unknown_picks(received.connection, answering.bundle.manifest.known_genres)
+    return written, received.ignored | ({"picks of no genre that the bundle knows": unknown} if unknown else {})
 
 
 # ------------------------------------------------------------------------ bundle -> verdict, simulated
@@ -527,6 +532,8 @@ def _about(dataset: Dataset) -> dict[str, object]:
         "labelled": dataset.census.labelled,
         "dropped": dataset.census.dropped,
         "ignored": dataset.ignored,
+        "mismatches": {mismatch.what: mismatch.count for mismatch in dataset.census.mismatches},
+        "data_ends": f"{dataset.census.data_ends.isoformat()}Z",
         "from": str(examples.registered_at.min()),
         "to": str(examples.registered_at.max()),
     }

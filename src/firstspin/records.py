@@ -159,12 +159,33 @@ class LabelRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Values of the tables that match nothing or can hardly be meant: `count` of `of`, and one of them as an example.
+
+    >>> Mismatch(1, 6, "picks name no genre of the stations (registrations.csv)", "'Polka'").line(bare=False)
+    "1 of 6 picks name no genre of the stations (registrations.csv), such as 'Polka'"
+    """
+
+    count: int
+    of: int
+    what: str
+    example: str
+
+    def line(self, *, bare: bool) -> str:
+        """As messages give it; without the example, which stands in a table, where it is `bare`."""
+        said = f"{self.count:,} of {self.of:,} {self.what}"
+        return said if bare else readable(f"{said}, such as {self.example}")
+
+
+@dataclass(frozen=True, slots=True)
 class Census:
-    """Every user of the registrations, kept or dropped by reason."""
+    """Every user of the registrations, kept or dropped by reason; when the data end (UTC), and what matches nothing."""
 
     registered: int
     labelled: int
     dropped: dict[str, int]
+    data_ends: datetime
+    mismatches: tuple[Mismatch, ...] = ()
 
 
 class Ranking(msgspec.Struct, frozen=True):

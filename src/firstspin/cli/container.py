@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,7 +25,7 @@ from firstspin.bundle import MANIFEST
 from firstspin.cli import mistakes
 from firstspin.environment import moment, one_of, read, variable, whole, yes_or_no
 from firstspin.files import workspace
-from firstspin.records import InputError, LabelRule
+from firstspin.records import Census, InputError, LabelRule
 from firstspin.service.options import PORT, WORKERS
 from firstspin.service.supervisor import MOST_WORKERS
 from firstspin.service.wire import LARGEST_BODY
@@ -106,7 +107,7 @@ def train(base: Path) -> int:
         model, reading, learning = _options(_hyperparameters(base), base / CHECKPOINTS)
         preflight.folder(base / "model")
         with workspace("container") as folder, _stoppable(base, folder) as ending:
-            packed, _, card = pipeline.train(
+            packed, dataset, card = pipeline.train(
                 base / "input" / "data" / CHANNEL,
                 Path(folder) / "bundle",
                 model,
@@ -115,6 +116,7 @@ def train(base: Path) -> int:
                 progress=_tell,
                 early=Path(folder) / EARLY,
             )
+            _tell_census(dataset.census)
             ending.acquire()  # the model is made: no stop comes between it and its place
             _leave(Path(folder) / "bundle", base / "model")
     except InputError as problem:
@@ -210,7 +212,7 @@ def _options(told: dict[str, str], checkpoints: Path) -> tuple[str, pipeline.Rea
         of("least_seconds", _number(float), 600.0),
         of("data_ends", moment, None),
     )
-    reading = pipeline.Reading(of("extra", _names, ()), of("skip_bad_rows", yes_or_no, False), rule)
+    reading = pipeline.Reading(of("extra", _names, ()), of("skip_bad_rows", yes_or_no, False), rule, now=_now())
     learning = pipeline.Learning(
         of("without", _names, ()),
         of("seed", _number(int), 0),
@@ -246,6 +248,17 @@ def _fail(base: Path, reason: str) -> int:
 
 def _tell(step: str, done: float) -> None:
     sys.stderr.write(f"{done:6.1%} {step}\n")
+
+
+def _tell_census(census: Census) -> None:
+    """When the data end and what matches nothing, without a value of anybody's."""
+    lines = [f"data_ends {census.data_ends.isoformat()}Z"]
+    lines += [f"mismatch: {mismatch.line(bare=True)}" for mismatch in census.mismatches]
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _names(text: str) -> tuple[str, ...]:

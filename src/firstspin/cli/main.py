@@ -117,7 +117,7 @@ def label(
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
     with terminal.progress("labels") as progress, _who_was(erased, events_secret) as gone:
         progress("reading the tables", 0.0)
-        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
+        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone, _now())
         census, ignored = pipeline.label(data, out, reading, engine.value)
     scorecard.print_census(census, ignored)
     terminal.next_step(f"firstspin train --data {data} --out bundle")
@@ -145,7 +145,7 @@ def train(
     """Learn from the tables and pack a bundle."""
     rule = _rule(gap_days, window_days, least_seconds, data_ends)
     with _who_was(erased, events_secret) as gone:
-        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
+        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone, _now())
         learning = pipeline.Learning(_names(without), seed, tune, trials, checkpoints=checkpoints)
         _train(data, out, model, reading, learning)
 
@@ -182,7 +182,7 @@ def evaluate(
     if out:
         preflight.file(out, data)
     with terminal.progress("evaluation") as progress, _who_was(erased, events_secret) as gone:
-        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone)
+        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone, _now())
         if bundle:
             card, dataset = pipeline.evaluate_bundle(data, bundle, reading=reading, progress=progress)
         else:
@@ -215,7 +215,7 @@ def report(
 ) -> None:
     """Write the study as one page: who listens to what, which model sees it, what each question buys."""
     with terminal.progress("report") as progress, _who_was(erased, events_secret) as gone:
-        reading = pipeline.Reading(erased=gone)
+        reading = pipeline.Reading(erased=gone, now=_now())
         pipeline.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
     terminal.out.print(f"The report is in {out}", markup=False)
 
@@ -358,6 +358,10 @@ def _who_was(erased: str | None, secret: Path | None) -> Iterator[Callable[[Coll
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _rule(gap_days: int, window_days: int, least_seconds: float, data_ends: str) -> LabelRule:

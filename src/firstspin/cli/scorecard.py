@@ -18,10 +18,13 @@ RULE = "popularity"
 
 
 def print_census(census: Census, ignored: Mapping[str, int]) -> None:
-    """Every user, kept or dropped by reason; and what was ignored."""
+    """Every user, kept or dropped by reason; what was ignored, and what matches nothing."""
     terminal.out.print(f"{census.labelled:,} of {census.registered:,} registrations have a label", markup=False)
+    terminal.out.print(f"  data_ends {census.data_ends.isoformat()}Z", markup=False)
     terminal.counted("  dropped", census.dropped)
     terminal.counted("  ignored", ignored)
+    for mismatch in census.mismatches:
+        terminal.out.print(f"  mismatch: {mismatch.line(bare=terminal.bare())}", markup=False, soft_wrap=True)
 
 
 def print_headline(card: Scorecard) -> None:

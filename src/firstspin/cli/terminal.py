@@ -64,25 +64,30 @@ def show(made: Table) -> None:
         out.print(made)
 
 
+def bare() -> bool:
+    """Whether values of tables must not be shown, because the output is kept as a log."""
+    return bare_errors(os.environ)
+
+
 def run(app: typer.Typer, words: str = "firstspin") -> None:
     """Run the command line called `words`: status 0 done, 1 the work failed (a line on stderr), 2 wrong usage."""
     try:
         refuse_misspelt(os.environ, VARIABLES)
-        bare = bare_errors(os.environ)
+        bare()
     except InputError as problem:
         err.print(f"{words}: {problem}", markup=False, soft_wrap=True)
         sys.exit(2)
     try:
         app(prog_name=words)
     except InputError as problem:
-        err.print(problem.bare if bare else str(problem), markup=False, soft_wrap=True)
+        err.print(problem.bare if bare() else str(problem), markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as problem:
         said = readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
         err.print(said, markup=False, soft_wrap=True)
         sys.exit(1)
     except Exception as problem:
-        if not bare:
+        if not bare():
             raise
         err.print(mistakes.places(problem), mistakes.kind(problem), sep="", markup=False, soft_wrap=True)
         sys.exit(1)

@@ -91,7 +91,7 @@ def _census(material: Material) -> Table:
         ("registered", data.get("registered", "")),
         ("with a label", len(material.examples)),
     ]
-    for reasons in (data.get("dropped"), data.get("ignored")):
+    for reasons in (data.get("dropped"), data.get("ignored"), data.get("mismatches")):
         counted += list(reasons.items()) if isinstance(reasons, dict) else []
     rows = tuple((what, f"{n:,}" if isinstance(n, int) else str(n)) for what, n in counted)
     return Table("Everyone is counted, by reason", ("users", "number"), rows)
