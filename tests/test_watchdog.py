@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ from made_service import (
     serving,
     until,
     wait_until_ready,
+    workers,
 )
 
 
@@ -144,13 +149,41 @@ def test_new_clients_are_served_though_others_took_the_descriptors(bundle: Path)
         before = pids(service)
         for _ in range(60):
             assert exchange(connections.enter_context(service.connect()), request("GET", "/ping"))[0] == 200
-        taken = len(list(Path(f"/proc/{before[0]}/fd").iterdir()))
-        _, hard = resource.prlimit(before[0], resource.RLIMIT_NOFILE)
-        resource.prlimit(before[0], resource.RLIMIT_NOFILE, (taken, hard))
-        service.wait_for("idle connections were closed")
-        for _ in range(60):
-            assert exchange(connections.enter_context(service.connect()), request("GET", "/ping"))[0] == 200
+        with files(before[0], len(list(Path(f"/proc/{before[0]}/fd").iterdir()))):
+            service.wait_for("idle connections were closed")
+            for _ in range(60):
+                assert exchange(connections.enter_context(service.connect()), request("GET", "/ping"))[0] == 200
         assert pids(service) == before
+
+
+def test_keys_that_can_not_be_read_for_a_moment_are_read_later(bundle: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text('{"keys": []}')
+    with serving(bundle, "--keys", str(keys), *QUICK) as service:
+        status = partial(service.ask, "POST", "/v1/recommendations", b'{"user_id": "anna"}', x_api_key="key of ours")
+        assert status()[0] == 401
+        keys.unlink()
+        os.mkfifo(keys)  # opening it would take for ever
+        service.wait_for("is not a regular file")
+        assert status()[0] == 401
+        keys.unlink()
+        made = tmp_path / "made.json"
+        made.write_text(json.dumps({"keys": [{"name": "app", "sha256": sha256(b"key of ours").hexdigest()}]}))
+        with files(workers(service)[0], 3):
+            made.rename(keys)
+            service.wait_for("Too many open files")
+        until(lambda: status()[0] == 200)
+
+
+@contextmanager
+def files(pid: int, number: int) -> Iterator[None]:
+    """A process that may have so many descriptors for a while; those it has it keeps."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (number, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def few_descriptors() -> None:

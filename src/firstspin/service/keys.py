@@ -59,17 +59,22 @@ class Keys:
         self._path = path
         self._buckets: dict[str, _Bucket] = {}
         self._seen: object = None
+        self._failed: object = None
         self.refresh()  # the keys may be older than this process
 
     def refresh(self) -> None:
         """Take up the file where it has changed. One that can't be read is logged, and the keys stay as they are."""
         if self._path is None or (now := _signature(self._path)) == self._seen:
             return
-        self._seen = now
         try:
-            self._keys = read_keys(self._path)
+            self._keys = _read_again(self._path)
+            self._seen = now
         except InputError as problem:
-            log.error("keys can't be read again; the ones before stay", extra={"reason": str(problem)})
+            if now != self._failed:
+                log.error("keys can't be read again; the ones before stay", extra={"reason": str(problem)})
+            self._failed = now
+            if not isinstance(problem.__cause__, OSError):  # that may pass, and the file stays as it is
+                self._seen = now
 
     def check(self, headers: Mapping[bytes, bytes], date: datetime, *, admin: bool = False) -> Key:
         """The key of a request. Refusal 401 without one that is known, 403 where it has ended or does not reach."""
@@ -97,6 +102,12 @@ class Keys:
         if bucket.level < 1.0:
             raise Refusal(429, "too_many_requests", "this key is over its rate; try again in a moment")
         bucket.level -= 1.0
+
+
+def _read_again(path: Path) -> tuple[Key, ...]:
+    if path.exists() and not path.is_file():  # a pipe would be waited for, or was read at the start
+        raise InputError(f"{path} is not a regular file")
+    return read_keys(path)
 
 
 def _signature(path: Path | None) -> object:
