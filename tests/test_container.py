@@ -67,6 +67,13 @@ def test_a_job_leaves_a_bundle_and_figures_for_tuning(tmp_path: Path) -> None:
     assert not list((tmp_path / "checkpoints").iterdir())  # without tuning, an interrupted job starts anew
 
 
+def test_a_job_makes_the_folder_of_its_model_and_takes_a_quoted_name(tmp_path: Path) -> None:
+    write_world(tmp_path / "input" / "data" / "training", 300, 1, lambda _: None)
+    job = start(tmp_path, {"model": '"popularity"'}, model_folder=False)
+    assert job.wait(120) == 0, failure(tmp_path)
+    assert bundle.load(tmp_path / "model").manifest.predictor.model == "popularity"
+
+
 def test_a_job_that_is_stopped_leaves_the_business_rule(tmp_path: Path) -> None:
     write_world(tmp_path / "input" / "data" / "training", 4000, 1, lambda _: None)
     job = start(tmp_path, {"model": "lightgbm"})

@@ -128,7 +128,7 @@ def zipped(content: bytes) -> bytes:
 
 NO_TABLE = {
     "is empty; the first line must name the columns": b"",
-    "is compressed with gzip: unpack it first": gzip.compress(PLAIN),
+    "is compressed with gzip: unpack it first": gzip.compress(PLAIN, mtime=0),
     "is a ZIP archive or an Excel workbook": zipped(PLAIN),
     "is an SQLite database": b"SQLite format 3\0" + bytes(100),
     "has NUL bytes in its first line: save it as CSV in UTF-8": PLAIN.decode().encode("utf-16-le"),

@@ -18,9 +18,13 @@ def prepared(base: Path, hyperparameters: bytes) -> None:
     (base / "input/config/hyperparameters.json").write_bytes(hyperparameters)
 
 
-def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """A training job on whatever lies in its channel."""
+def start(
+    base: Path, hyperparameters: dict[str, str] | None = None, *, model_folder: bool = True
+) -> subprocess.Popen[bytes]:
+    """A training job on whatever lies in its channel; SageMaker makes the folder `model`, other engines may not."""
     prepared(base, json.dumps(hyperparameters or {}).encode())
+    if not model_folder:
+        (base / "model").rmdir()
     environment = os.environ | {"SAGEMAKER_BASE_DIR": str(base)}  # and as many threads as in the image
     words = [*ENTRYPOINT, "train"]
     with (base / "log").open("wb") as log:

@@ -171,6 +171,7 @@ def _stopped(base: Path, early: Path) -> int:
 
 def _leave(bundle: Path, model: Path) -> None:
     """Copy a bundle to its place, the manifest last: without it, what a full disk or a kill cut off is no bundle."""
+    model.mkdir(parents=True, exist_ok=True)
     for path in sorted(bundle.iterdir(), key=lambda path: (path.name == MANIFEST, path.name)):
         shutil.copyfile(path, model / path.name)
 
