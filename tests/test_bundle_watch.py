@@ -21,11 +21,15 @@ from made_app import ask, new_app
 from made_bundles import NO_ANSWERS, edit, pack
 from made_service import QUICK, Callers, Service, admin, point, serving, until
 from preloaded import preloaded
+from small_disk import fill_up, small_disk
 
 from firstspin import bundle
 from firstspin.service import worker
 from firstspin.service.app import Serving
+from firstspin.service.bundle_watch import MAX_DEATHS, BundleWatch
+from firstspin.service.crew import Crew, Slot
 from firstspin.service.metrics import Tallies
+from firstspin.service.shelf import Shelf
 from firstspin.service.worker import Manners, Order, Place, Word, Worker
 
 
@@ -151,9 +155,10 @@ def test_a_model_that_the_probe_takes_and_a_worker_can_not_load_is_taken_back(
             until(lambda: {worker["model"] for worker in state(service)["workers"]} == {first})  # type: ignore[attr-defined]
             assert state(service)["model"] == state(service)["wanted"] == first
             assert state(service)["refusal"]
+            accepted = service.log.read_text().count("a bundle was accepted")
             time.sleep(3)  # it is not tried again by itself
-        assert callers.failures == []
-        assert service.log.read_text().count("a bundle was accepted") == 2
+        assert set(callers.failures) <= {"ConnectionResetError"}  # of connections closed to make room
+        assert service.log.read_text().count("a bundle was accepted") == accepted
         assert service.recommend(age=31)["model"] == first
         resource.prlimit(short, resource.RLIMIT_NOFILE, limits)
         assert admin(service, "POST", "/reload")[0] == 200
@@ -216,6 +221,51 @@ def test_a_damaged_copy_that_no_bundle_can_replace_gives_way_to_the_previous_one
         assert service.recommend(age=31)["model"] == first
 
 
+def test_after_a_rollback_a_damaged_copy_gives_way_only_when_a_worker_needs_it(
+    current: Path, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "state"
+    with serving(current, "--state", str(folder), "--workers", "2", "--admin-port", "0", *QUICK) as service:
+        first = service.recommend(age=31)["model"]
+        point(current, bundles[1])
+        service.wait_for("a worker answers from a model", times=4)
+        assert admin(service, "POST", "/rollback")[1]["model"] == first
+        service.wait_for("a worker answers from a model", times=6)
+        harms(folder / first)["flipped"]()
+        service.wait_for("the copy of the model can't be replaced")
+        assert {service.recommend(age=31)["model"] for _ in range(8)} == {first}
+        with Callers(service).calling() as callers:
+            os.kill(state(service)["workers"][0]["pid"], signal.SIGKILL)  # type: ignore[index]
+            until(lambda: state(service)["model"] not in (first, None))
+            until(lambda: {worker["model"] for worker in state(service)["workers"]} == {state(service)["model"]})  # type: ignore[attr-defined]
+        assert set(callers.failures) <= {"ConnectionResetError"}  # of those that the killed one was answering
+        assert {service.recommend(age=31)["model"] for _ in range(8)} == {state(service)["model"]}
+
+
+def test_a_model_whose_loading_ends_workers_is_given_up(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    """As where they are killed because they take too much memory."""
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        shelf = Shelf(tmp_path / "state")
+        slot = Slot(0, port)
+        watch = BundleWatch(bundles[1], shelf, Crew([slot], None, Tallies(2), port), lambda *_: (1, b""))
+        for folder in bundles:
+            shutil.copytree(folder, shelf.incoming())
+            shelf.accept(shelf.incoming(), bundle.load(folder).id)
+        first, second = (bundle.load(folder).id for folder in bundles)
+        watch.heard_loaded(slot, first)
+        watch.restored = second  # copying it again was in vain
+        for _ in range(MAX_DEATHS):
+            wanted = watch.order()
+            assert wanted
+            assert wanted.id == second
+            watch.worker_ended(slot)
+        wanted = watch.order()
+        assert wanted
+        assert wanted.id == first
+        for descriptor in shelf.private:
+            os.close(descriptor)
+
+
 def test_a_removed_state_folder_is_made_again_and_a_replaced_worker_answers(current: Path, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     with serving(current, "--state", str(folder), "--workers", "2", "--admin-port", "0", *QUICK) as service:
@@ -245,6 +295,30 @@ def test_the_default_state_folder_is_made_again_too(
         service.process.terminate()
         assert service.process.wait(20) == 0
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_service_starts_from_a_state_folder_that_is_mounted_read_only(current: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", megabytes=3) as disk:
+        with serving(current, "--state", str(disk / "state"), *QUICK) as service:
+            first = service.recommend(age=31)["model"]
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with serving(current, "--state", str(disk / "state"), "--admin-port", "0", *QUICK) as service:
+            assert service.recommend(age=31)["model"] == first
+            until(lambda: "Read-only file system" in str(state(service)["refusal"]))
+            assert second_service(current, disk / "state").returncode == 1
+
+
+def test_a_model_is_given_up_though_the_disk_is_full(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", megabytes=3) as disk:
+        shelf = Shelf(disk / "state")
+        for folder in bundles:
+            shutil.copytree(folder, shelf.incoming())
+            shelf.accept(shelf.incoming(), bundle.load(folder).id)
+        fill_up(disk)
+        assert shelf.give_up() == shelf.names.current == bundle.load(bundles[0]).id
+        assert not shelf.is_damaged()
+        for descriptor in shelf.private:
+            os.close(descriptor)
 
 
 def second_service(bundle: Path, folder: Path) -> subprocess.CompletedProcess[str]:

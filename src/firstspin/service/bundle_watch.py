@@ -63,6 +63,7 @@ class BundleWatch:
     next_look: float = 0.0
     next_try: float = 0.0  # of the one that was refused
     restoring: bool = False  # the current copy is to be replaced
+    restored: str = ""  # the model whose copy was replaced last
     loaded: str = ""  # the model that a worker loaded last
     deaths: int = 0  # of workers that were loading, in a row
     given_up: set[str] = field(default_factory=set)
@@ -73,8 +74,7 @@ class BundleWatch:
         if now < self.next_look or self.trial:
             return
         self.next_look = now + WATCH_SECONDS
-        if self.shelf.is_damaged():
-            log.error("the copy of the model in the state folder was changed or removed")
+        if self._is_damaged():
             self.restoring = True
         if self.bundle is None:
             return
@@ -164,8 +164,8 @@ class BundleWatch:
 
     def _accept(self, trial: Trial, name: str) -> None:
         current = self.shelf.names.current
-        if self.restoring and name != current and trial.signature == self.accepted and self._is_served(current):
-            self.restoring = False  # it was rolled back from; the workers have the other one in memory
+        if self.restoring and name != current and trial.signature == self.accepted and not self._is_waited_for(current):
+            self.restoring = False  # it was rolled back from; all workers have the other one in memory
             self.shelf.discard_incoming()
             log.error("the copy of the model can't be replaced: the bundle is another one", extra={"model": current})
         elif name in self.given_up and current not in (None, name):
@@ -180,6 +180,7 @@ class BundleWatch:
             self._refuse(trial.signature, f"the state folder can't be written: {problem.strerror}")
             return
         everyone, self.restoring, self.deaths = self.restoring, False, 0
+        self.restored = name if everyone else ""
         self.accepted, self.last_refusal = trial.signature, ""
         self._count("done")
         log.info("a bundle was accepted", extra={"model": name})
@@ -189,7 +190,7 @@ class BundleWatch:
         wait = self._try_later(signature, reason)
         log.error("a bundle was refused", extra={"reason": reason, "tried_again_in": round(wait, 1)})
         self.shelf.discard_incoming()
-        if self.restoring and not self._is_served(self.shelf.names.current):
+        if self.restoring and self._is_waited_for(self.shelf.names.current):
             self._give_up()
 
     def _try_later(self, signature: object, reason: str) -> float:
@@ -223,12 +224,20 @@ class BundleWatch:
                 self._doubt(f"{self.deaths} workers ended while they loaded it")
 
     def _doubt(self, reason: str) -> None:
-        """The current copy can't be loaded: where it may be damaged it is copied again, or else it is given up."""
-        if self.shelf.names.current in self.shelf.verified or self.bundle is None:
+        """The current copy can't be loaded: it is copied again, and where that has been in vain it is given up."""
+        if self._is_damaged():
+            self.restored = ""
+        if self.bundle is None or self.shelf.names.current == self.restored:
             self._try_later(_signature(self.bundle), reason)
             self._give_up()
         elif not self.restoring:
             self.restoring, self.next_look, self.next_try = True, 0.0, 0.0
+
+    def _is_damaged(self) -> bool:
+        damaged = self.shelf.is_damaged()
+        if damaged:
+            log.error("the copy of the model in the state folder was changed or removed")
+        return damaged
 
     def _give_up(self) -> None:
         """Go back to the previous model. Where there is none, the bundle is tried again later."""
@@ -237,15 +246,15 @@ class BundleWatch:
             return
         name = self.shelf.give_up()
         self.given_up.add(gone)
-        self.shelf.verified.discard(gone)
-        self.restoring, self.deaths = False, 0
+        self.restoring, self.restored, self.deaths = False, "", 0
         if name is None:
             self.accepted = None
         log.error("a model that a worker could not load was given up", extra={"model": gone, "previous": name})
         self._tell_all()
 
-    def _is_served(self, name: str | None) -> bool:
-        return any(slot.model == name for slot in self.crew.slots)
+    def _is_waited_for(self, name: str | None) -> bool:
+        """Whether a worker has yet to load this model."""
+        return any(slot.pid and slot.model != name for slot in self.crew.slots)
 
     def _tell_all(self, *, everyone: bool = False) -> None:
         """Give the order to all who do not answer from its model yet; or to everyone, where its copy is another one."""

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -58,9 +58,7 @@ class Shelf:
         for left in folder.glob(f"{_INCOMING}*"):
             shutil.rmtree(left, ignore_errors=True)
         self.names = self._read()
-        self.verified: set[str] = set()
-        """The ids of copies that this process has put in place."""
-        self._content = self._seen()
+        self._content = self._seen(self.names)
 
     def incoming(self) -> Path:
         """Where the copy of a bundle goes that is not checked yet. Makes the folder again where it was removed."""
@@ -80,7 +78,6 @@ class Shelf:
     def accept(self, incoming: Path, name: str) -> None:
         """Make a checked copy the current bundle; of one that is there already, it takes the place."""
         put_in_place(incoming, self.path(name))
-        self.verified.add(name)
         self._write(self.names if name == self.names.current else Names(name, self.names.current))
         self.discard_incoming()
 
@@ -98,16 +95,21 @@ class Shelf:
 
     def give_up(self) -> str | None:
         """Forget the current bundle; the id of the previous one, which takes its place if there is one."""
-        self._write(Names(self.names.previous))
+        names = Names(self.names.previous)
+        try:
+            self._write(names)
+        except OSError as problem:  # after a restart it would be given up again
+            log.error("the state folder can't be written", extra={"reason": problem.strerror})
+            self.names, self._content = names, self._seen(names)
         return self.names.current
 
     def is_damaged(self) -> bool:
         """Whether the current copy was changed or removed since this was asked last."""
-        before, self._content = self._content, self._seen()
+        before, self._content = self._content, self._seen(self.names)
         return before != self._content
 
     def _locked(self) -> int:
-        """The descriptor that holds the lock."""
+        """The descriptor that holds the lock: of the file, or of the folder where no file can be made."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         opened = self._open_lock(os.O_RDONLY)  # a file open for writing would keep its disk from turning read-only
         try:
@@ -128,20 +130,24 @@ class Shelf:
         return opened
 
     def _open_lock(self, how: int) -> int:
-        return os.open(self._folder / _LOCK, how | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            return os.open(self._folder / _LOCK, how | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # a disk that is full or read-only: what it holds can be served
+            return os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
 
     def _is_ours(self) -> bool:
-        try:
-            return os.path.samestat((self._folder / _LOCK).stat(), os.fstat(self._lock))
-        except OSError:
-            return False
+        for place in (self._folder / _LOCK, self._folder):
+            with suppress(OSError):
+                if os.path.samestat(place.stat(), os.fstat(self._lock)):
+                    return True
+        return False
 
-    def _seen(self) -> Content | None:
+    def _seen(self, names: Names) -> Content | None:
         """Name, size, time of change and inode of every file of the current copy."""
-        if self.names.current is None:
+        if names.current is None:
             return frozenset()
         try:
-            with os.scandir(self.path(self.names.current)) as entries:
+            with os.scandir(self.path(names.current)) as entries:
                 found = [(entry.name, entry.stat()) for entry in entries]
         except OSError:
             return None
@@ -159,8 +165,7 @@ class Shelf:
     def _write(self, names: Names) -> None:
         with written_beside(self._folder / _NAMES, shared=True) as beside:
             beside.write_bytes(msgspec.json.encode(names))
-        self.names = names
-        self._content = self._seen()
+        self.names, self._content = names, self._seen(names)
         kept = {names.current, names.previous}
         for path in self._folder.iterdir():
             if path.name not in kept and _ID.fullmatch(path.name) and path.is_dir():
