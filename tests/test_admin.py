@@ -91,6 +91,12 @@ def test_a_request_by_another_name_is_refused_whatever_it_asks(
     assert error(call(service, method, path, b"{}", JSON | {"host": host})) == (403, "wrong_host")
 
 
+def test_the_name_in_an_absolute_target_is_the_one_that_counts(service: Service) -> None:
+    for host, target in (("localhost", "http://evil.example/state"), ("evil.example", "http://localhost/state")):
+        answer = call(service, "GET", target, headers={"host": host})
+        assert answer[0] == (200 if host == "evil.example" else 403)
+
+
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost:80", "LocalHost", "[::1]:8080", "x.localhost", "ops.example.", "pod:80"]
 )

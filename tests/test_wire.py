@@ -23,7 +23,7 @@ def refused(body: bytes, encoding: Encoding = Encoding.json, reader: Reader = re
     return caught.value.status, caught.value.code, caught.value.message
 
 
-def status(body: bytes, encoding: Encoding) -> int:
+def status(body: bytes, encoding: Encoding, reader: Reader = reader) -> int:
     try:
         reader.read(body, encoding)
     except Refusal as refusal:
@@ -251,9 +251,15 @@ def test_answers_are_joined_as_the_question_was_written() -> None:
     assert csv_row(Ranking(("Rock", 'R, "n" B'), (0.75, 0.25), "model")) == b'"Rock|R, ""n"" B",0.75|0.25'
 
 
-@given(st.binary(max_size=200), st.sampled_from(Encoding))
-def test_any_bytes_are_read_or_refused(body: bytes, encoding: Encoding) -> None:
-    assert status(body, encoding) in (200, 400, 413, 422)
+READERS = [reader, Reader({"device": "text", "visits": "number"}), Reader(of_users=True)]
+WORDS = ("age", "genres", "User_ID", "registered_at", "visits", "31.0", "2026-01-01T00:00Z", "NaN", "Rock|Jazz")
+PIECES = st.sampled_from([*WORDS, ",", "\n", "\r\n", '"', " ", "|", "\ufeff"]) | st.text(max_size=3)
+LIKE_CSV = st.lists(PIECES, max_size=40).map("".join).map(str.encode)
+
+
+@given(st.binary(max_size=200) | LIKE_CSV, st.sampled_from(Encoding), st.sampled_from(READERS))
+def test_any_bytes_are_read_or_refused(body: bytes, encoding: Encoding, reader: Reader) -> None:
+    assert status(body, encoding, reader) in (200, 400, 413, 422)
 
 
 JSON = st.recursive(
