@@ -7,6 +7,7 @@ import logging
 import os
 import pty
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_a_pipe_whose_reader_stalls_takes_whole_lines_or_none() -> None:
     os.close(reading)
     assert not stream.write(line)
     os.close(writing)
+
+
+def test_a_socket_whose_reader_stalls_takes_whole_lines_or_none() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream, line = Unblocked(theirs.fileno()), b"x" * 999 + b"\n"
+        taken = [stream.write(line) for _ in range(2_000)]
+        assert taken.count(True) < 2_000
+        received = b""
+        while len(received) < taken.count(True) * len(line):
+            received += ours.recv(1 << 20)
+        assert received == line * taken.count(True)
 
 
 @contextmanager

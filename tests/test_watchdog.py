@@ -47,6 +47,10 @@ def pids(service: Service) -> dict[int, int]:
     return {worker["worker"]: worker["pid"] for worker in told if worker["state"] == "answering"}
 
 
+def admin_port(service: Service) -> int:
+    return next(line["port"] for line in service.lines() if line["event"] == "admin port")
+
+
 def admin_pids(service: Service) -> list[int]:
     """The admin processes so far."""
     return [line["admin_pid"] for line in service.lines() if line["event"] == "admin port"]
@@ -132,15 +136,19 @@ def test_no_other_signal_ends_a_process_of_the_service(bundle: Path) -> None:
 
 
 def test_idle_connections_that_take_all_descriptors_make_room_for_new_clients(bundle: Path) -> None:
-    with serving(bundle, "--workers", "2", *QUICK, preexec_fn=few_descriptors) as service, ExitStack() as connections:
+    options = ("--workers", "2", "--admin-port", "0", *QUICK)
+    with serving(bundle, *options, preexec_fn=few_descriptors) as service, ExitStack() as connections:
         for asks in (False, True):
             for _ in range(120):
                 idle = connections.enter_context(service.connect())
                 if asks:
                     assert exchange(idle, request("GET", "/ping"))[0] == 200
             assert service.recommend(age=31)["source"] == "model"
-        service.wait_for("idle connections were closed")
-        service.wait_for("descriptors bound the connections")
+        for _ in range(120):
+            connections.enter_context(service.connect(admin_port(service)))
+        assert len(pids(service)) == 2
+        service.wait_for("idle connections were closed", times=2)
+        service.wait_for("descriptors bound the connections", times=3)
         until(lambda: counted(service, "firstspin_connections_closed_for_others_total") > 100)
 
 

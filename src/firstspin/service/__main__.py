@@ -225,7 +225,7 @@ def _be_admin(
     port = child.listener.getsockname()[1]
     logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
     ours = hosts(options.admin_host, options.admin_names)
-    admin_main.main(line, child.listener, options.keys, options.events, secret, ours, tally.beat)
+    admin_main.main(line, child.listener, options.keys, options.events, secret, ours, tally)
     return 0
 
 

@@ -30,7 +30,9 @@ from firstspin.records import InputError
 from firstspin.service.admin_routes import ROUTES, description, page
 from firstspin.service.connection import NEVER, RETRY, Hub, Limits, Reply, Request
 from firstspin.service.cross_origin import Hosts, refuse_foreign, refuse_other_types
+from firstspin.service.descriptors import Descriptors
 from firstspin.service.keys import Keys
+from firstspin.service.metrics import Tally
 from firstspin.service.wire import Refusal, UserId
 from firstspin.service.worker import BEAT_SECONDS
 
@@ -184,23 +186,25 @@ def _failed(problem: Exception) -> Reply:
     return _refused(Refusal(500, "internal", "this is our mistake; the log says where"))
 
 
-def run(office: Office, listener: socket.socket, beat: Callable[[], None]) -> None:
-    """Answer until SIGTERM; `beat` is called twice a second for as long as the loop turns."""
-    asyncio.run(_serve(office, listener, beat))
+def run(office: Office, listener: socket.socket, tally: Tally) -> None:
+    """Answer until SIGTERM, with a heartbeat twice a second for as long as the loop turns."""
+    asyncio.run(_serve(office, listener, tally))
 
 
-async def _serve(office: Office, listener: socket.socket, beat: Callable[[], None]) -> None:
+async def _serve(office: Office, listener: socket.socket, tally: Tally) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     hub = Hub(AdminApp(office), LIMITS, loop, lambda _: None)
-    beat()
+    descriptors = Descriptors(hub, tally)
+    tally.beat()
     server = await loop.create_server(hub.protocol, sock=listener)
 
     async def turns(seconds: float, done: Callable[[], bool]) -> None:
         end = loop.time() + seconds
         while not done() and loop.time() < end:
-            beat()
+            tally.beat()
             hub.sweep()
+            descriptors.bound()
             hub.head = f"date: {format_datetime(office.now(), usegmt=True)}\r\ncache-control: no-store\r\n".encode()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait() if not stop.is_set() else asyncio.sleep(0.05), BEAT_SECONDS)

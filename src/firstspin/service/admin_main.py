@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -16,6 +15,7 @@ from firstspin.experiment.store import open_database
 from firstspin.service.admin import Office, run
 from firstspin.service.cross_origin import Hosts
 from firstspin.service.keys import Keys, read_keys
+from firstspin.service.metrics import Tally
 
 
 def main(
@@ -25,9 +25,9 @@ def main(
     events: str | None,
     secret: Secret | None,
     hosts: Hosts,
-    beat: Callable[[], None],
+    tally: Tally,
 ) -> None:
-    """Answer on the listener until SIGTERM; `line` leads to the supervisor, `beat` says that the loop turns."""
+    """Answer on the listener until SIGTERM; `line` leads to the supervisor."""
     office = Office(
         supervisor=line,
         now=lambda: datetime.now(UTC),
@@ -36,7 +36,7 @@ def main(
         store=(open_database(events, secret), secret) if events and secret else None,  # it is opened by an erasure
     )
     Thread(target=_end_with, args=(line,), daemon=True).start()
-    run(office, listener, beat)
+    run(office, listener, tally)
 
 
 def _end_with(line: socket.socket) -> None:

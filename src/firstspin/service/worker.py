@@ -12,7 +12,6 @@ import _thread
 import asyncio
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from firstspin.service.answers import Answers
 from firstspin.service.app import App, Serving
 from firstspin.service.connection import Hub, Limits
 from firstspin.service.containment import Containment
+from firstspin.service.descriptors import Descriptors
 from firstspin.service.listening import BACKLOG
 from firstspin.service.metrics import Tally
 from firstspin.service.wire import MOST_INSTANCES, Reader
@@ -44,9 +44,6 @@ LOAD_SECONDS = 30.0
 AGAIN_SECONDS = 1.0
 OTHER_ORDER_SECONDS = 5.0
 """How long a worker without a model waits for another order before it listens and answers 503."""
-QUIET_SECONDS = 10.0  # between two counts of the descriptors, and two log lines about connections closed for others
-SPARE_DESCRIPTORS = 24
-"""Descriptors that no connection takes: each array of the next bundle needs one, so does the event store."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -119,7 +116,6 @@ class Worker:
         self._left = b""
         self._model = ""
         self._said_of_store = ""
-        self._closed, self._quiet_until, self._next_bound = 0, 0.0, 0.0
 
     async def run(self, first: Order | None) -> float:
         """Answer, from the `first` model on, until told to stop; then finish what has begun.
@@ -131,6 +127,7 @@ class Worker:
         self._contained = Containment("worker", count, loop.time)
         beating = loop.create_task(self._beat())
         hub = Hub(self._app, self._manners.limits, loop, self._app.refused)
+        self._descriptors = Descriptors(hub, self._place.tally)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         self._place.channel.setblocking(False)
         loop.add_reader(self._place.channel, self._read_orders)
@@ -163,8 +160,7 @@ class Worker:
     def _sweep(self, hub: Hub) -> None:
         """What is due twice a second, each by itself: one that fails does not keep the others from being done."""
         self._contained("deadlines", hub.sweep)
-        self._contained("room", self._bound_connections, hub)
-        self._contained("room", self._count_closed, hub)
+        self._contained("room", self._descriptors.bound)
         self._contained("refresh", self._app.refresh)
         if self._app.store_trouble != self._said_of_store:
             self._said_of_store = self._app.store_trouble
@@ -172,36 +168,6 @@ class Worker:
         hub.head = f"date: {self._place.date()}\r\n".encode()
         self._place.tally.gauge("firstspin_connections", len(hub.connections))
         self._place.tally.gauge("firstspin_ready", int(self._app.ready))
-
-    def _bound_connections(self, hub: Hub) -> None:
-        """Take no more connections than there are descriptors for: beyond that even `accept` fails."""
-        try:
-            os.close(os.open(os.devnull, os.O_RDONLY))
-        except OSError:  # there are none: others than connections took them
-            hub.room = max(1, len(hub.connections) - SPARE_DESCRIPTORS)
-            hub.make_room()
-            self._next_bound = hub.now + SWEEP_SECONDS
-            return
-        if hub.now < self._next_bound:
-            return
-        self._next_bound = hub.now + QUIET_SECONDS
-        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        others = sum(1 for _ in Path("/proc/self/fd").iterdir()) - len(hub.connections)
-        room = max(1, min(hub.limits.connections, allowed - others - SPARE_DESCRIPTORS))
-        if room < hub.limits.connections <= hub.room:
-            log.warning("descriptors bound the connections", extra={"connections": room, "descriptors": allowed})
-        hub.room = room
-        hub.make_room()
-
-    def _count_closed(self, hub: Hub) -> None:
-        """Idle connections that were closed so that new clients are served."""
-        closed, self._closed = hub.closed_for_room - self._closed, hub.closed_for_room
-        if not closed:
-            return
-        self._place.tally.count("firstspin_connections_closed_for_others", more=closed)
-        if hub.now >= self._quiet_until:
-            self._quiet_until = hub.now + QUIET_SECONDS
-            log.warning("idle connections were closed, because there is no room for more", extra={"room": hub.room})
 
     async def _drain(self, hub: Hub, server: asyncio.Server) -> None:
         """Readiness off; a moment for whoever sends requests to notice; no new connections; finish; end."""
