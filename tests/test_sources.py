@@ -6,6 +6,8 @@ import codecs
 import gzip
 import io
 import os
+import signal
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from firstspin import csv_rewriting
 from firstspin.records import InputError
-from firstspin.sources import MAX_COLUMNS, PROBLEM, Source, connect, open_table, read
+from firstspin.sources import MAX_COLUMNS, PROBLEM, Source, connect, in_our_words, open_table, read
 from firstspin.sql import identifier, literal
 
 NEEDED = ("user_id", "genres")
@@ -276,6 +278,19 @@ def test_no_statement_gets_beyond_the_files_of_its_connection(attack: str, tmp_p
     assert sorted(tmp_path.rglob("*")) == before
     assert path.read_bytes() == PLAIN
     assert python_variable.num_rows == 1
+
+
+def test_an_interrupted_query_is_an_interrupt_and_no_damaged_file(tmp_path: Path) -> None:
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job may have set to ignore
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    long = "SELECT count(*) FROM range(10000000) a, range(200) b WHERE a.range * b.range % 7 = 3"
+    try:
+        timer.start()
+        with connect(tmp_path) as connection, pytest.raises(KeyboardInterrupt), in_our_words("it can't be read"):
+            connection.execute(long)
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, usual)
 
 
 def test_a_workspace_whose_path_is_a_pattern_is_refused(tmp_path: Path) -> None:

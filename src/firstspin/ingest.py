@@ -18,7 +18,7 @@ from firstspin.columns import Cell, Kind, Shape, shape_of
 from firstspin.files import printable
 from firstspin.further_fields import check_names
 from firstspin.records import BadRows, InputError, Station, normal
-from firstspin.sources import PROBLEM, Column, Source, connect, open_table, read
+from firstspin.sources import PROBLEM, Column, Source, connect, in_our_words, open_table, read
 from firstspin.sql import identifier, literal
 from firstspin.tables import ROW
 
@@ -48,6 +48,7 @@ class Tables:
     files: dict[str, str]
 
 
+@in_our_words("the tables can't be read")
 def open_tables(
     data: Path,
     *,
@@ -92,6 +93,7 @@ class Received:
     ignored: dict[str, int]
 
 
+@in_our_words("the registrations can't be read")
 def read_registrations(
     path: Path, *, workspace: Path, extra: Mapping[str, str] | None = None, skip_bad_rows: bool = False
 ) -> Received:
@@ -106,6 +108,7 @@ def read_registrations(
     return Received(connection, rows, skipped.counts)
 
 
+@in_our_words("the stations can't be read")
 def station_popularity(found: Tables) -> list[tuple[Station, float]]:
     """Each available station with its popularity: the column of that name, or else the seconds that it was heard."""
     columns_there = _columns_of_stations(found)

@@ -169,12 +169,11 @@ def read_people(
     """The table `registrations` of a connection in batches, in the order of its file: user ids and registrations."""
     kind = with_further_fields(extra)
     fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra)])
-    rows = connection.sql(f"SELECT user_id, {fields} FROM registrations ORDER BY {identifier(ROW)}").to_arrow_reader(
-        batch
-    )
-    for part in rows:
-        answers = part.to_pylist()
-        yield [row.pop("user_id") for row in answers], [_registration(kind, row) for row in answers]
+    query = f"SELECT user_id, {fields} FROM registrations ORDER BY {identifier(ROW)}"
+    with in_our_words("the registrations can't be read"):
+        for part in connection.sql(query).to_arrow_reader(batch):
+            answers = part.to_pylist()
+            yield [row.pop("user_id") for row in answers], [_registration(kind, row) for row in answers]
 
 
 def _registration(kind: type[Registration], row: dict[str, object]) -> Registration:

@@ -6,6 +6,7 @@ files are linked into the workspace under ours, and columns go by their position
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -261,14 +262,18 @@ def in_our_words(failed: str) -> Iterator[None]:
     """Whatever the libraries that read tables raise becomes an InputError that begins with `failed`."""
     try:
         yield
-    except OSError as problem:
-        raise InputError(f"{failed}: {problem.strerror or 'damaged or cut off'}") from problem
-    except (duckdb.Error, pa.ArrowException, UnicodeError, RuntimeError) as problem:
+    except (duckdb.Error, pa.ArrowException, OSError, UnicodeError, RuntimeError) as problem:
+        if type(problem) is RuntimeError and "interrupted" in str(problem):  # DuckDB's word for Ctrl-C
+            raise KeyboardInterrupt from problem
         raise InputError(f"{failed}: {_reason(problem)}") from problem
 
 
 def _reason(problem: Exception) -> str:
     match problem:
+        case OSError(errno=errno.ENOSPC):
+            return _NO_SPACE
+        case OSError(strerror=str() as reason) if reason:
+            return reason
         case UnicodeError():
             return "not text in the encoding that it begins with; save it as UTF-8"
         case duckdb.ConversionException():
