@@ -9,7 +9,7 @@ import pty
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from made_bundles import pack
@@ -54,8 +54,8 @@ def test_a_pipe_whose_reader_stalls_takes_whole_lines_or_none() -> None:
 
 def test_a_socket_whose_reader_stalls_takes_whole_lines_or_none() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        stream, line = Unblocked(theirs.fileno()), b"x" * 999 + b"\n"
+    line = b"x" * 999 + b"\n"
+    with ours, theirs, closing(Unblocked(theirs.fileno())) as stream:
         taken = [stream.write(line) for _ in range(2_000)]
         assert taken.count(True) < 2_000
         received = b""

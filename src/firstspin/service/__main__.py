@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -267,7 +268,8 @@ def _allow_many_files() -> None:
 
 
 def _announce(host: str, port: int) -> None:
-    logs.Unblocked(1).write(f"firstspin answers at http://{host}:{port}\n".encode())
+    with closing(logs.Unblocked(1)) as stdout:
+        stdout.write(f"firstspin answers at http://{host}:{port}\n".encode())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Unblocked:
     """An open descriptor, written to at once or not at all."""
 
     def __init__(self, descriptor: int) -> None:
-        self._torn = b""
+        self._torn, self._given = b"", descriptor
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISSOCK(mode):
             self._socket: socket.socket | None = socket.socket(fileno=os.dup(descriptor))
@@ -42,6 +42,13 @@ class Unblocked:
             self._socket, self._descriptor = None, _own(descriptor, mode)
             self._room = select.poll()
             self._room.register(self._descriptor, select.POLLOUT)
+
+    def close(self) -> None:
+        """Close what was opened here; the descriptor given stays open."""
+        if self._socket:
+            self._socket.close()
+        elif self._descriptor != self._given:
+            os.close(self._descriptor)
 
     def write(self, line: bytes) -> bool:
         """Whether the whole line was taken."""
