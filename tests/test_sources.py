@@ -281,15 +281,19 @@ def test_no_statement_gets_beyond_the_files_of_its_connection(attack: str, tmp_p
 
 
 def test_an_interrupted_query_is_an_interrupt_and_no_damaged_file(tmp_path: Path) -> None:
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job may have set to ignore
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    long = "SELECT count(*) FROM range(10000000) a, range(200) b WHERE a.range * b.range % 7 = 3"
+
+    def ask(connection: duckdb.DuckDBPyConnection) -> None:
+        with in_our_words("it can't be read"):
+            timer.start()
+            connection.execute("SELECT count(*) FROM range(10000000) a, range(200) b WHERE a.range * b.range % 7 = 3")
+
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job may have set to ignore
     try:
-        timer.start()
-        with connect(tmp_path) as connection, pytest.raises(KeyboardInterrupt), in_our_words("it can't be read"):
-            connection.execute(long)
+        with connect(tmp_path) as connection, pytest.raises(KeyboardInterrupt):
+            ask(connection)
     finally:
-        timer.cancel()
+        timer.join()
         signal.signal(signal.SIGINT, usual)
 
 
