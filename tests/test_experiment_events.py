@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import stat
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -151,6 +152,18 @@ def test_a_batch_has_a_largest_size() -> None:
     assert len(read(*[CLICK] * MAX_EVENTS).events) == MAX_EVENTS
     with pytest.raises(InputError, match="at most 1000 events"):
         read(*[CLICK] * (MAX_EVENTS + 1))
+
+
+def test_texts_of_commas_are_no_further_events_and_millions_of_items_are_not_found_one_by_one() -> None:
+    commas = CLICK | dict.fromkeys(("event_id", "user_id", "station_id"), "," * 200)
+    assert len(read(*[commas] * MAX_EVENTS).events) == MAX_EVENTS
+    body = b'{"events":[' + b"1," * 3_000_000 + b"1]}"
+    tracemalloc.start()
+    with pytest.raises(InputError, match="at most 1000 events"):
+        read_batch(body, SECRET, received_at=NOW)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(body)
 
 
 JSON = st.recursive(

@@ -22,9 +22,9 @@ from firstspin.explain import explain
 from firstspin.recommender import Recommender
 from firstspin.records import Registration, Station
 from firstspin.service.answers import Answers
-from firstspin.service.app import AT_ONCE, App, Serving
+from firstspin.service.app import App, Serving
 from firstspin.service.connection import Reply, Request, Work
-from firstspin.service.wire import Asked, Encoding, Reader
+from firstspin.service.wire import AT_ONCE, Asked, Encoding, Reader
 from firstspin.service.worker import load
 from firstspin.stations import Catalogue
 

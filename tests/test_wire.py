@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firstspin.records import Ranking, Registration
-from firstspin.service.wire import Asked, Encoding, Reader, Refusal, check_accept, csv_row, encoding_of, join
+from firstspin.service import wire
+from firstspin.service.wire import (
+    AT_ONCE,
+    LARGEST_BODY,
+    Asked,
+    Encoding,
+    LongBody,
+    Reader,
+    Refusal,
+    check_accept,
+    csv_row,
+    encoding_of,
+    join,
+)
 
 reader = Reader()
 settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
@@ -260,6 +278,168 @@ LIKE_CSV = st.lists(PIECES, max_size=40).map("".join).map(str.encode)
 @given(st.binary(max_size=200) | LIKE_CSV, st.sampled_from(Encoding), st.sampled_from(READERS))
 def test_any_bytes_are_read_or_refused(body: bytes, encoding: Encoding, reader: Reader) -> None:
     assert status(body, encoding, reader) in (200, 400, 413, 422)
+
+
+def listed(body: bytes | bytearray, encoding: Encoding, reader: Reader = reader) -> list[Registration]:
+    """Everyone a body asks about, read in pieces where it is long."""
+    begun = reader.begin(body, encoding)
+    return [registration for piece in begun.pieces() for registration in piece]
+
+
+def found(read: Callable[[], list[Registration]]) -> list[Registration] | tuple[int, str, str]:
+    try:
+        return read()
+    except Refusal as refusal:
+        return refusal.status, refusal.code, refusal.message
+
+
+REGISTRATIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "age": st.none() | st.integers(-1, 121),
+        "gender": st.text(max_size=3),
+        "genres": st.lists(st.text('aé",}{[]|\n\r\\', max_size=3), max_size=3),
+        "device": st.text(max_size=3),
+        "else": st.none(),
+    },
+)
+
+
+def as_csv(told: list[dict[str, object]]) -> str:
+    lines = io.StringIO()
+    names = ["age", "gender", "genres"]
+    writer = csv.DictWriter(lines, names, extrasaction="ignore", lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(row | {"genres": "|".join(row.get("genres", ()))} for row in told)  # type: ignore[call-overload]
+    return lines.getvalue()
+
+
+@given(st.lists(REGISTRATIONS, max_size=4), st.booleans(), st.sampled_from(["", " ", "\n", "\n\r\n \n"]), st.data())
+def test_a_body_in_pieces_says_what_it_says_as_a_whole(
+    told: list[dict[str, object]], escaped: bool, space: str, data: st.DataObject
+) -> None:
+    asking = Reader({"device": "text"})
+    written = [json.dumps(one, ensure_ascii=escaped) for one in told]
+    bodies = {
+        Encoding.json: f'{space}{{"instances":{space}[{f",{space}".join(written)}]{space}}}{space}',
+        Encoding.lines: space + f"\n{space}".join(written) + space,
+        Encoding.csv: space + as_csv(told) + space,
+    }
+    for encoding, text in bodies.items():
+        whole = text.encode()
+        cut = data.draw(st.integers(0, len(whole)))
+        for body in (whole, whole[:cut], bytearray(whole)):
+            at_once = found(partial(listed, body, encoding, asking))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(wire, "SHORT", -1)
+                in_pieces = found(partial(listed, body, encoding, asking))
+            if isinstance(at_once, list) or body is whole:
+                assert in_pieces == at_once
+            else:  # cut off: where that is seen first, the other error may come before it
+                assert in_pieces[0] in (400, 422)
+
+
+def long(before: bytes, repeated: bytes, after: bytes = b"") -> bytes:
+    """A body of the largest size that is allowed."""
+    return before + repeated * ((LARGEST_BODY - len(before) - len(after)) // len(repeated)) + after
+
+
+PEOPLE = b'{"genres":[%b]}' % b",".join(b'"%d"' % i for i in range(100))
+MANY = Reader(most=None)
+LISTS = [
+    (b'{"instances":[' + b",".join([PEOPLE] * 9_900) + b"]}", Encoding.json, 9_900),
+    ((PEOPLE + b"\n") * 9_900, Encoding.lines, 9_900),
+    (b",,,%b\n" % b"|".join(b"%d" % i for i in range(100)) * 9_900, Encoding.csv, 9_900),
+    (b"\n" * 3_000_000 + b"{}", Encoding.lines, 1),
+    (b"\r\n" * 3_000_000 + b"31,,,", Encoding.csv, 1),
+    (b'{"instances":[' + b",".join([b"{}"] * 100_000) + b"]}", Encoding.json, 100_000),
+    (b"{}\n" * 100_000, Encoding.lines, 100_000),
+    (b",,,\n" * 100_000, Encoding.csv, 100_000),
+]
+
+
+@pytest.mark.parametrize(("body", "encoding", "number"), LISTS)
+def test_a_long_list_is_read_in_pieces_and_only_one_is_in_memory(body: bytes, encoding: Encoding, number: int) -> None:
+    tracemalloc.start()
+    begun = MANY.begin(body, encoding)
+    assert isinstance(begun, LongBody)
+    pieces = []
+    for piece in begun.pieces():
+        pieces.append(len(piece))
+        del piece
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (sum(pieces), max(pieces) <= AT_ONCE, MANY.most_in(body, encoding) >= number) == (number, True, True)
+    assert len(pieces) >= number / AT_ONCE
+    assert peak < LARGEST_BODY * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "code"),
+    [
+        (long(b'{"instances":[', b"{},", b"{}]}"), Encoding.json, "too_many_instances"),
+        (long(b'{"instances":[', b"1,", b"1]}"), Encoding.json, "invalid"),
+        (long(b'{"instances":[', b"["), Encoding.json, "invalid"),
+        (long(b'{"instances":[{"age":', b"["), Encoding.json, "malformed"),
+        (long(b'{"genres":[', b'"a",', b'"a"]}'), Encoding.json, "invalid"),
+        (long(b'{"instances":[{"genres":[', b'"a",', b'"a"]}]}'), Encoding.json, "invalid"),
+        (long(b'{"instances":[{}],"age":31', b" ", b"}"), Encoding.json, "invalid"),
+        (long(b'{}\n{"genres":[', b'"a",', b'"a"]}'), Encoding.lines, "invalid"),
+        (long(b"{}\n", b"{"), Encoding.lines, "invalid"),
+        (long(b"", b"{}\n"), Encoding.lines, "too_many_instances"),
+        (long(b"", b"\n"), Encoding.lines, "empty"),
+        (long(b"", b"\n"), Encoding.csv, "empty"),
+        (long(b"", b","), Encoding.csv, "invalid"),
+        (long(b"", b'"\n",'), Encoding.csv, "invalid"),
+        (long(b'"', b"\n"), Encoding.csv, "invalid"),
+        (long(b"", b"a"), Encoding.csv, "invalid"),
+        (long(b"31,,,\n", b"\xff"), Encoding.csv, "invalid"),
+        (long(b"", b",,,\n"), Encoding.csv, "too_many_instances"),
+        (long(b"", b",,,\xff\n"), Encoding.csv, "malformed"),
+        (long(b"", b"{\n"), Encoding.lines, "malformed"),
+    ],
+)
+def test_a_long_body_that_is_none_takes_no_more_memory_than_itself(body: bytes, encoding: Encoding, code: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(Refusal) as caught:
+        listed(body, encoding)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.code == code
+    assert peak < LARGEST_BODY  # beside the body itself
+
+
+def test_a_long_body_may_ask_about_one() -> None:
+    for space in (b" " * 100_000, b"\n" * 100_000):
+        begun = Reader(of_users=True).begin(b'{"user_id":"7",' + space + b'"age":3,"age":31}', Encoding.json)
+        assert isinstance(begun, Asked)
+        assert (begun.alone, begun.registrations[0].age) == (True, 31)
+        assert listed(b'{"instances":[]' + space + b"}", Encoding.json) == []
+        assert len(listed(b'{"age":null,"instances":[{},{}]' + space + b"}", Encoding.json)) == 2
+
+
+def test_an_error_in_a_long_body_names_its_place() -> None:
+    for space in ("", " " * 100_000):
+        body = '{"instances":[{},{"age":"secret31"}]' + space + "}"
+        with pytest.raises(Refusal, match=r"at `instances\[1\].age`"):
+            listed(body.encode(), Encoding.json)
+        for encoding, text in ((Encoding.lines, "{}%s\n{}\n{\n"), (Encoding.csv, "31,,%s,\n,,,\n131,,,\n")):
+            with pytest.raises(Refusal, match="line 3: "):
+                listed((text % space[:200] + space).encode(), encoding)
+
+
+def test_an_unknown_field_of_any_length_is_refused_in_few_words() -> None:
+    for name in (b" - at `$.a", b"a", b"\\u0020"):
+        for body in (b'{"%b":1}' % name, long(b'{"', name, b'":1}')):
+            with pytest.raises(Refusal, match=r"a field that this service does not ask for$"):
+                listed(body, Encoding.json)
+
+
+def test_a_header_without_end_is_not_read_to_its_end() -> None:
+    assert encoding_of("text/csv;" + "; " * 8_000) is Encoding.csv
+    check_accept("*/*," + "a," * 8_000, Encoding.json)
+    with pytest.raises(Refusal, match="406"):
+        check_accept("a," * 8_000 + "*/*", Encoding.json)
 
 
 JSON = st.recursive(

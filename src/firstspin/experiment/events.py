@@ -27,6 +27,7 @@ from firstspin.records import MAX_TEXT, InputError
 
 SCHEMA: Final = 1
 MAX_EVENTS: Final = 1_000
+_MAX_COMMAS: Final = MAX_EVENTS * (3 * MAX_TEXT + 6)  # those of the longest batch, if its texts were nothing else
 MAX_CANDIDATES: Final = 100
 LONGEST_LISTEN: Final = 7 * 24 * 3600.0
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -250,12 +251,14 @@ def read_batch(
     No answer repeats a value, except event ids that are themselves in order. Raises InputError where the body as a
     whole is no batch of at most 1,000 events.
     """
+    if body.count(b",") > _MAX_COMMAS:  # so many items would be found one by one before they could be counted
+        raise _too_many()
     try:
         raw = _bodies.decode(body).events
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise InputError('the body must be JSON: {"events": [...]}') from None
     if len(raw) > MAX_EVENTS:
-        raise InputError(f"a batch holds at most {MAX_EVENTS} events")
+        raise _too_many()
     checked = [_check(item) for item in raw]
     received = microseconds(received_at)
     late, future = punctuality.late // _MICROSECOND, punctuality.future // _MICROSECOND
@@ -263,6 +266,10 @@ def read_batch(
         tuple(_event(*sent, secret, received, late, future) for sent in checked if isinstance(sent, tuple)),
         tuple(sent[0].event_id if isinstance(sent, tuple) else sent for sent in checked),
     )
+
+
+def _too_many() -> InputError:
+    return InputError(f"a batch holds at most {MAX_EVENTS} events")
 
 
 def results(batch: Batch, statuses: Sequence[Status]) -> tuple[Result, ...]:

@@ -1,7 +1,7 @@
 """Requests -> replies: which path does what. Nothing here waits, and all who ask in one turn are ranked together.
 
-A reply about several newcomers is made in pieces of at most `AT_ONCE`, one piece in a turn of the loop however many
-such requests are in work, so that others are answered in between. Whatever goes wrong inside, the newcomer gets an
+A reply about several newcomers is made in pieces, one piece in a turn of the loop however many such requests are in
+work, so that others are answered in between. Whatever goes wrong inside, the newcomer gets an
 answer whose `source` says so: no request is answered with a 5xx because of what it holds.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import Lock, sleep
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -27,13 +27,22 @@ from firstspin.service.keys import Keys
 from firstspin.service.ledger import Ledger
 from firstspin.service.metrics import ROUTES, Tallies, Tally
 from firstspin.service.openapi import schema
-from firstspin.service.wire import SPELLINGS, Asked, Encoding, Reader, Refusal, around, check_accept, encoding_of
+from firstspin.service.wire import (
+    SHORT,
+    SPELLINGS,
+    Asked,
+    Body,
+    Encoding,
+    LongBody,
+    Reader,
+    Refusal,
+    around,
+    check_accept,
+    encoding_of,
+)
 from firstspin.tables import USER_ID
 
 log = logging.getLogger(__name__)
-
-AT_ONCE: Final = 32
-"""So many newcomers are answered without letting others in between."""
 
 WITHOUT_MODEL: Final = ("rule", "no-model")
 """Sources of an answer that the model had no part in, although it should have."""
@@ -102,6 +111,10 @@ class Asking(NamedTuple):
     read: int
     route: str = "other"
     start: int = 0
+
+
+Alone = Callable[[Asking], Asking | Awaitable[Reply]]
+"""How a request about one newcomer is answered: together with others, or otherwise."""
 
 
 class App:
@@ -220,11 +233,14 @@ class App:
         serving = self._now_serving()
         ledger = self._policy.ledger
         answering = Assigned(serving.answering, ledger) if ledger else serving.answering
-        reply = self._answered(request, serving, serving.reader_of_users, answering)
-        kept = self._policy.kept
-        if kept is None or not isinstance(reply, Asking) or not kept.serves(reply.registration):
-            return reply
-        return reply if ledger and ledger.takes(_user(reply)) else self._with_kept(reply, kept)
+        return self._answered(request, serving, serving.reader_of_users, answering, self._from_store)
+
+    def _from_store(self, one: Asking) -> Asking | Awaitable[Reply]:
+        """Answers a user from the store of batch answers, where there is one and no experiment has its say."""
+        kept, ledger = self._policy.kept, self._policy.ledger
+        if kept is None or not kept.serves(one.registration) or (ledger and ledger.takes(_user(one))):
+            return one
+        return self._with_kept(one, kept)
 
     async def _with_kept(self, one: Asking, kept: KeptAnswers) -> Reply:
         """What batch kept for this user: before the model's own answer, or where the model has none."""
@@ -246,29 +262,36 @@ class App:
         serving = self._now_serving()
         if _encoding(request) is not Encoding.json:
             raise Refusal(415, "unsupported_content_type", "an explanation is asked for as application/json")
-        asked = serving.reader.read(request.body, Encoding.json)
-        if not asked.alone:
-            raise Refusal(422, "invalid", "an explanation is for one registration")
-        if serving.least_age:
-            _check_ages(asked, serving.least_age)
-        return Work(PARTS, partial(self._explained, serving.answering, asked.registrations[0]))
+        return Work(PARTS, partial(self._explained, request.body, serving))
 
-    async def _explained(self, answering: Answering, registration: Registration) -> Reply:
+    async def _explained(self, body: Body, serving: Serving) -> Reply:
         await self._turn()
-        return Reply(200, answering.explained(registration))
+        asked = serving.reader.begin(body, Encoding.json)
+        if isinstance(asked, LongBody) or not asked.alone:
+            raise Refusal(422, "invalid", "an explanation is for one registration")
+        _check_ages(asked.registrations, serving.least_age)
+        return Reply(200, serving.answering.explained(asked.registrations[0]))
 
     def _answered(
-        self, request: Request, serving: Serving, reader: Reader, answering: Answering
+        self, request: Request, serving: Serving, reader: Reader, answering: Answering, alone: Alone | None = None
     ) -> Reply | Awaitable[Reply] | Asking:
-        start = self._now()
-        asked = reader.read(request.body, _encoding(request))
-        read = self._now()
-        self._tally.took("read", read - start)
-        if serving.least_age:
-            _check_ages(asked, serving.least_age)
+        """`alone` says how a request about one is answered, where that is not with all others of its turn."""
+        encoding = _encoding(request)
+        if len(request.body) > SHORT:
+            number = reader.most_in(request.body, encoding)
+            return Work(number, partial(self._long, request.body, encoding, serving, reader, answering, alone))
+        asked = self._read(reader, request.body, encoding)
+        _check_ages(asked.registrations, serving.least_age)
         if asked.alone:
-            return Asking(answering, asked.registrations[0], read)
-        return Work(len(asked.registrations), partial(self._many, answering, asked))
+            one = Asking(answering, asked.registrations[0], self._now())
+            return alone(one) if alone else one
+        return Work(asked.number, partial(self._many, answering, asked))
+
+    def _read(self, reader: Reader, body: Body, encoding: Encoding) -> Asked:
+        start = self._now()
+        asked = reader.read(body, encoding)
+        self._tally.took("read", self._now() - start)
+        return asked
 
     def _answer_together(self, asking: Sequence[Asking]) -> list[Reply]:
         """Everyone who asked in this turn: ranked in one go, so that the model is fetched into the caches once."""
@@ -306,20 +329,47 @@ class App:
         self._tally.took("answer", self._now() - start)
         return [body for body, _ in answers]
 
-    async def _many(self, answering: Answering, asked: Asked) -> Reply:
+    async def _long(
+        self,
+        body: Body,
+        encoding: Encoding,
+        serving: Serving,
+        reader: Reader,
+        answering: Answering,
+        alone: Alone | None,
+    ) -> Reply:
+        """A long body is read in turns of its own, and all of it before anybody is answered.
+
+        What was read is not kept but read again, so that the body is all the memory it takes.
+        """
+        await self._turn()
+        asked = reader.begin(body, encoding)
+        pieces = asked.pieces()
+        while (piece := await self._next(pieces)) is not None:
+            _check_ages(piece, serving.least_age)
+        if isinstance(asked, LongBody) or not asked.alone:
+            return await self._many(answering, asked)
+        one = Asking(answering, asked.registrations[0], self._now())
+        reply = alone(one) if alone else one
+        return self._answer(reply) if isinstance(reply, Asking) else await reply
+
+    async def _many(self, answering: Answering, asked: Asked | LongBody) -> Reply:
         """Each piece is written down where it stays, so that a long answer lies in memory once."""
         begin, between, end = around(asked.encoding)
-        body = bytearray(begin)
-        for start in range(0, len(asked.registrations), AT_ONCE):
-            await self._turn()
-            answers = self._several(answering, Asked(asked.registrations[start : start + AT_ONCE], asked.encoding))
-            if start:
-                body += between
-            body += between.join(answers)
+        body, pieces = bytearray(begin), asked.pieces()
+        while (piece := await self._next(pieces)) is not None:
+            if piece:
+                body += between if len(body) > len(begin) else b""
+                body += between.join(self._several(answering, Asked(piece, asked.encoding)))
             if len(body) + len(end) > self._policy.largest_answer:
                 raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
         body += end
         return Reply(200, body, asked.encoding.encode())
+
+    async def _next(self, pieces: Iterator[Sequence[Registration]]) -> Sequence[Registration] | None:
+        """The next piece, in the turn of the loop in which it is to be answered."""
+        await self._turn()
+        return next(pieces, None)
 
     async def _turn(self) -> None:
         """Wait for a turn of the loop in which no other piece of work is done; requests about one newcomer go first."""
@@ -426,8 +476,8 @@ def _user(one: Asking) -> str:
     return user_id
 
 
-def _check_ages(asked: Asked, least: int) -> None:
-    if any(is_under(least, registration) for registration in asked.registrations):
+def _check_ages(registrations: Sequence[Registration], least: int) -> None:
+    if least and any(is_under(least, registration) for registration in registrations):
         raise Refusal(403, "under_age", "this service does not answer people of this age")
 
 

@@ -42,6 +42,9 @@ TURN: Final = 512
 HALF_CLOSED: Final = 1_024
 """A client that has closed its sending half may have left altogether. It gets an answer about at most so many."""
 
+MAX_CHUNKS: Final = 1_024
+"""A client that sends more chunks in one read is read on in another turn of the loop, since each costs as a request."""
+
 COPIED: Final = 65_536
 """A body of up to so many bytes is written together with its head, a longer one without being copied."""
 
@@ -197,6 +200,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_begun",
         "_body",
+        "_chunks",
         "_ending",
         "_framing",
         "_half_closed",
@@ -233,6 +237,7 @@ class Connection(asyncio.Protocol):
         self._ending = False  # the last answer is written; what still arrives is thrown away
         self._begun, self._in_head, self._head = False, True, 0
         self._trailers = 0  # their bytes
+        self._chunks = 0  # in this read
         self._framing = 0  # bytes that arrived since the last one of a body
         self._url, self._headers, self._size = b"", cast("dict[bytes, bytes]", {}), 0
         self._body: bytes | bytearray = b""
@@ -259,6 +264,14 @@ class Connection(asyncio.Protocol):
             self.refuse(Refusal(400, "malformed_request", "this is not a request in HTTP/1.1"))
         if self._refused and not self._ending:
             self.refuse(self._refused)
+        if self._chunks > MAX_CHUNKS:
+            self._transport.pause_reading()
+            self._hub.loop.call_soon(self._read_on)
+        self._chunks = 0
+
+    def _read_on(self) -> None:
+        if not (self._held or self._paused or self._transport.is_closing()):
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """Whether to keep the connection open: a client that only half closed still gets the answer, if it is short."""
@@ -352,6 +365,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
+        self._chunks += 1
         self._framing = 0
         if self._size > self._hub.limits.body:
             self._refused, self._body = self._too_large(), b""
