@@ -141,4 +141,4 @@ def picks(text: str) -> tuple[str, ...]:
     >>> picks(" Rock | |Hip Hop")
     ('Rock', 'Hip Hop')
     """
-    return tuple(pick for part in text.split(PICK_SEPARATOR) if (pick := part.strip()))
+    return tuple(filter(None, map(str.strip, text.split(PICK_SEPARATOR))))

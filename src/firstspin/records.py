@@ -91,7 +91,11 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             force_setattr(self, "gender", word)
         if country is not None and country != (word := country.strip() or None):
             force_setattr(self, "country", word)
-        if genres != (picks := tuple([word for pick in genres or () if pick and (word := pick.strip())])):
+        try:
+            picks = tuple(filter(None, map(str.strip, genres)))
+        except TypeError:  # null in their place, or among them
+            picks = tuple(pick.strip() for pick in genres or () if pick and not pick.isspace())
+        if genres != picks:
             force_setattr(self, "genres", picks)
 
 
