@@ -239,8 +239,16 @@ def _refused(folder: Path, what: str) -> Iterator[None]:
     except InputError as problem:
         raise InputError(f"{folder}: {str(problem)[:LONGEST_REASON]}") from problem
     except Exception as problem:
-        said = f"{type(problem).__name__}: {problem}"[:LONGEST_REASON]
-        raise InputError(f"{folder}: {what} ({said})") from problem
+        raise InputError(f"{folder}: {what} ({_reason(problem)[:LONGEST_REASON]})") from problem
+
+
+def _reason(problem: Exception) -> str:
+    """What is wrong, where the error says it in words of its own."""
+    if isinstance(problem, UnicodeError):
+        return "a text is not UTF-8"
+    if isinstance(problem, ValueError | msgspec.MsgspecError):
+        return str(problem)
+    return "something in it is missing, or of another type"
 
 
 def _manifest(encoded: bytes) -> Manifest:
@@ -280,6 +288,8 @@ def _parts(folder: Path, manifest: Manifest) -> tuple[Predictor, Predictor, Cata
         raise InputError(f"the encoder asks {min(strange)[:100]!r}, which is no field of a registration")
     predictor = _predictor(folder, manifest.predictor, "predictor", encoder, manifest.files)
     rule = _predictor(folder, manifest.rule, "rule", encoder, manifest.files)
+    if STATIONS not in manifest.files:
+        raise InputError(f"{STATIONS} is missing")
     catalogue = msgspec.json.decode((folder / STATIONS).read_bytes(), type=Catalogue)
     catalogue.check()
     return predictor, rule, catalogue
@@ -291,13 +301,22 @@ def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, names: Ite
     state: dict[str, NDArray[np.generic] | str] = {}
     for name in names:
         if name.startswith(f"{role}.") and name.endswith(".npy"):
-            mapped = np.lib.format.open_memmap(folder / name, mode="r")  # raises for what would need a pickle
-            state[name[len(role) + 1 : -4]] = np.asarray(mapped)  # the same memory, without memmap's cost a use
+            state[name[len(role) + 1 : -4]] = _mapped(folder / name)
         elif name.startswith(f"{role}.") and name.endswith(".txt"):
             state[name[len(role) + 1 : -4]] = (folder / name).read_text(encoding="utf-8")
     scorer = scorers.load(part.kind, state)
     scorer.check(len(encoder.columns), len(part.genres))
     return Predictor(encoder, part.genres, scorer, part.model, part.made_of)
+
+
+def _mapped(path: Path) -> NDArray[np.generic]:
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")  # raises for what would need a pickle
+    except (OSError, MemoryError):
+        raise
+    except Exception as problem:  # a header is parsed as Python, which fails in many ways
+        raise InputError(f"{path.name} is not a file of an array") from problem
+    return np.asarray(mapped)  # the same memory, without memmap's cost a use
 
 
 def _check_golden(loaded: Bundle) -> None:

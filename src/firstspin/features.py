@@ -231,15 +231,15 @@ class Encoder:
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> Encoder:
-        """The encoder that `state()` came from. Raises ValueError for what is no encoder's state."""
+        """The encoder that `state()` came from. Raises InputError for what is no encoder's state."""
         match state:
             case {"questions": list(questions)} if len(state) == 1:
                 encoder = Encoder([_question(saved) for saved in questions])
             case _:
-                raise ValueError("the encoder is not a list of questions")
+                raise InputError("the encoder is not a list of questions")
         names = [name for name, _ in encoder._writers]
         if len(set(names)) < len(names) or len(encoder.columns) > MOST_COLUMNS:
-            raise ValueError(f"the encoder asks something twice, or has over {MOST_COLUMNS:,} columns")
+            raise InputError(f"the encoder asks something twice, or has over {MOST_COLUMNS:,} columns")
         return encoder
 
 
@@ -298,7 +298,7 @@ def _question(saved: object) -> Question:
             not rest and name not in (AGE, GENRES) and _are_words(values)
         ):
             return Category(name, values)
-    raise ValueError("the encoder holds a question of no known kind")
+    raise InputError("the encoder holds a question of no known kind")
 
 
 def _are_words(values: list[object]) -> bool:

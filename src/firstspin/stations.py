@@ -22,7 +22,17 @@ from typing import Annotated
 import msgspec
 
 from firstspin.names import Names
-from firstspin.records import SHOWN_GENRES, Carousel, GenreChance, Message, Ranking, Recommendation, Station, normal
+from firstspin.records import (
+    SHOWN_GENRES,
+    Carousel,
+    GenreChance,
+    InputError,
+    Message,
+    Ranking,
+    Recommendation,
+    Station,
+    normal,
+)
 
 SHOWN_STATIONS = 5
 CAROUSELS = 5
@@ -56,13 +66,13 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         )
 
     def check(self) -> None:
-        """Raise ValueError for a catalogue that holds more than `of` would keep: its answers would be too large."""
+        """Raise InputError for a catalogue that holds more than `of` would keep: its answers would be too large."""
         lists = [(TILES, stations) for stations in self.by_genre.values()] + [(CAROUSELS * TILES, self.popular)]
         if any(len(stations) > most for most, stations in lists):
-            raise ValueError("the catalogue holds more stations of a genre, or of all, than answers can show")
+            raise InputError("the catalogue holds more stations of a genre, or of all, than answers can show")
         for market in self.markets.values():
             if market.markets:
-                raise ValueError("the catalogue of a market has markets of its own")
+                raise InputError("the catalogue of a market has markets of its own")
             market.check()
 
     def of_country(self, country: str | None) -> Catalogue:

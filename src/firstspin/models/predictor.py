@@ -38,7 +38,7 @@ class Scorer(Protocol):
         """All that is needed to build the scorer again."""
 
     def check(self, columns: int, genres: int) -> None:
-        """Raise ValueError unless every array fits rows of so many columns and so many genres, and is finite."""
+        """Raise InputError unless every array fits rows of so many columns and so many genres, and is finite."""
 
 
 @dataclass(frozen=True, slots=True)

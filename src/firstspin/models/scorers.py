@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from firstspin.models.bitrows import BitRows
 from firstspin.models.predictor import Array, Scorer, State
+from firstspin.records import InputError
 
 Indexes = NDArray[np.int64]
 JUST_ABOVE: Final = 1e-6
@@ -122,7 +123,7 @@ class Cells:
         _check_places("age", np.array(self.age), (), columns, least=-1)
         _check_numbers("edges", self.edges, (self.edges.size,))
         if (self.edges[1:] <= self.edges[:-1]).any():
-            raise ValueError("edges do not rise")
+            raise InputError("edges do not rise")
         _check_places("genders", self.genders, (self.genders.size,), columns)
         _check_numbers("table", self.table, (self.edges.size + 2, self.genders.size + 1, genres))
 
@@ -185,7 +186,7 @@ class Forest:
         self.trees.check(columns, genres)
         _check_numbers("least", self.least, (genres,))
         if (self.least <= 0).any():
-            raise ValueError("least holds a number that is not above 0")
+            raise InputError("least holds a number that is not above 0")
 
     @staticmethod
     def from_state(state: State) -> Forest:
@@ -270,7 +271,7 @@ class Blend:
     def from_state(state: State) -> Blend:
         weights = tuple(_array(state, "weights").ravel().tolist())
         if not weights:
-            raise ValueError("a blend of no members")
+            raise InputError("a blend of no members")
         return Blend(tuple(_member(state, f"{i}.") for i in range(len(weights))), weights)
 
 
@@ -288,13 +289,14 @@ KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
 def load(kind: str, state: State) -> Scorer:
     """The scorer that `state()` came from. Whether its arrays are whole, its `check` says.
 
-    :raises ValueError: if no scorer is of this kind, or `state` is not what such a scorer keeps
+    :raises ValueError: if no scorer is of this kind
+    :raises InputError: if `state` is not what such a scorer keeps
     """
     if kind not in KINDS:
         raise ValueError(f"no scorer is called {kind!r}")
     scorer = KINDS[kind](state)
     if unused := sorted(state.keys() - scorer.state().keys()):
-        raise ValueError(f"a scorer of kind {kind!r} has no {unused[0]!r}")
+        raise InputError(f"a scorer of kind {kind!r} has no {unused[0]!r}")
     return scorer
 
 
@@ -326,40 +328,40 @@ def _member(state: State, prefix: str) -> Scorer:
 def _array(state: State, name: str) -> Array:
     value = state.get(name)
     if not isinstance(value, np.ndarray):
-        raise ValueError(f"no array {name!r}")
+        raise InputError(f"no array {name!r}")
     return cast("Array", value)
 
 
 def _text(state: State, name: str) -> str:
     value = state.get(name)
     if not isinstance(value, str):
-        raise ValueError(f"no text {name!r}")
+        raise InputError(f"no text {name!r}")
     return value
 
 
 def _places(state: State, name: str) -> Indexes:
     places = _array(state, name)
     if places.dtype.kind != "i":
-        raise ValueError(f"{name} is of {places.dtype}, not of whole numbers")
+        raise InputError(f"{name} is of {places.dtype}, not of whole numbers")
     return places.astype(np.int64)
 
 
 def _single(state: State, name: str, kind: str) -> Array:
     value = _array(state, name)
     if value.shape or value.dtype.kind != kind:
-        raise ValueError(f"{name} has the shape {value.shape} of {value.dtype}")
+        raise InputError(f"{name} has the shape {value.shape} of {value.dtype}")
     return value
 
 
 def _check_numbers(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
     if array.dtype != np.float64 or array.shape != shape:
-        raise ValueError(f"{name} is {array.shape} of {array.dtype}, not {shape} of float64")
+        raise InputError(f"{name} is {array.shape} of {array.dtype}, not {shape} of float64")
     if array.size and not (array.min() >= -LARGEST and array.max() <= LARGEST):  # also where one is not a number
-        raise ValueError(f"{name} holds a number that is not finite, or over {LARGEST:g}")
+        raise InputError(f"{name} holds a number that is not finite, or over {LARGEST:g}")
 
 
 def _check_places(name: str, places: Indexes, shape: tuple[int, ...], end: int, *, least: int = 0) -> None:
     if places.shape != shape:
-        raise ValueError(f"{name} is {places.shape}, not {shape}")
+        raise InputError(f"{name} is {places.shape}, not {shape}")
     if places.size and not (places.min() >= least and places.max() < end):
-        raise ValueError(f"{name} names a column that is not there")
+        raise InputError(f"{name} names a column that is not there")
