@@ -233,3 +233,18 @@ def test_an_answer_that_nobody_reads_is_in_work(folder: Path, tmp_path: Path) ->
         assert exchange(other, request("POST", "/invocations", b"{}"))[0] == 200
         assert reply(slow)[0] == 200
         until(lambda: exchange(other, lines(50))[0] == 200)
+
+
+def test_a_page_that_nobody_reads_is_in_memory_once(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "b").symlink_to(folder)
+    (tmp_path / "report.html").write_bytes(b" " * 20_000_000)
+    options = ("--report", str(tmp_path / "report.html"), "--drain-delay", "0")
+    with serving(tmp_path / "b", *options) as service, ExitStack() as stack:
+        connections = [stack.enter_context(service.connect()) for _ in range(20)]
+        (worker,) = workers(service)
+        before = resident(worker)
+        for connection in connections:
+            connection.sendall(request("GET", "/report"))
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert service.ask("GET", "/ping")[0] == 200
+        assert resident(worker) < before + 40  # of 400

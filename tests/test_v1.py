@@ -112,6 +112,27 @@ def test_case_43_a_clock_that_jumps_back_changes_no_arm_no_rate_and_no_time_take
     assert 0 < tallies.total("firstspin_latency_seconds", "whole", "sum") < 60e9
 
 
+def test_a_request_about_many_users_counts_as_so_many(folder: Path) -> None:
+    keys = Keys((key("app", b"one", rate=10), key("other", b"two", rate=10)))
+    now = [0]
+    tallies = Tallies(1)
+    app = App(tallies, tallies.row(0), Clock(lambda: now[0], lambda: NOW), Policy(keys=keys))
+    app.serve(load(folder))
+    many = b'{"user_id":"1"}\n' * 100
+
+    def status(body: bytes, caller: str = "one") -> int:
+        kind = "application/jsonlines"
+        return ask(app, "POST", "/v1/recommendations", body, x_api_key=caller, content_type=kind).status
+
+    assert status(many) == 200
+    assert status(many[:16]) == 429
+    assert status(many[:16], "two") == 200
+    now[0] += 9_000_000_000  # 90 of them are paid off
+    assert status(many[:16]) == 429
+    now[0] += 1_000_000_000
+    assert status(many[:16]) == 200
+
+
 def test_users_need_an_id_and_several_are_answered_in_order(app: App) -> None:
     assert ask(app, "POST", "/v1/recommendations", b"{}").status == 422
     two = ask(app, "POST", "/v1/recommendations", b'{"instances":[{"user_id":"a"},{"user_id":"b"}]}')

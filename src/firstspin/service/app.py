@@ -23,7 +23,7 @@ from firstspin.service import experiments
 from firstspin.service.answers import Answering, NoModel
 from firstspin.service.connection import RETRY, Reply, Request, Work
 from firstspin.service.kept import KeptAnswers
-from firstspin.service.keys import Keys
+from firstspin.service.keys import Key, Keys
 from firstspin.service.ledger import Ledger
 from firstspin.service.metrics import ROUTES, Tallies, Tally
 from firstspin.service.openapi import schema
@@ -229,11 +229,14 @@ class App:
         return self._answer(reply) if isinstance(reply, Asking) else reply
 
     def _recommendations(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
-        self._admit(request)
+        key = self._admit(request)
         serving = self._now_serving()
         ledger = self._policy.ledger
         answering = Assigned(serving.answering, ledger) if ledger else serving.answering
-        return self._answered(request, serving, serving.reader_of_users, answering, self._from_store)
+        reply = self._answered(request, serving, serving.reader_of_users, answering, self._from_store)
+        if key and self._policy.keys and isinstance(reply, Work):
+            self._policy.keys.charge(key, reply.registrations - 1)
+        return reply
 
     def _from_store(self, one: Asking) -> Asking | Awaitable[Reply]:
         """Answers a user from the store of batch answers, where there is one and no experiment has its say."""
@@ -396,10 +399,13 @@ class App:
     async def _kept(self, ledger: Ledger, body: bytes) -> Reply:
         return Reply(202, await ledger.keep(body))
 
-    def _admit(self, request: Request) -> None:
-        """Refusal for a caller without a key, or over its rate, where keys are asked for."""
-        if self._policy.keys is not None:
-            self._policy.keys.spend(self._policy.keys.check(request.headers, self._clock.date()), self._now())
+    def _admit(self, request: Request) -> Key | None:
+        """The caller's key, where keys are asked for. Refusal for a caller without one, or over its rate."""
+        if self._policy.keys is None:
+            return None
+        key = self._policy.keys.check(request.headers, self._clock.date())
+        self._policy.keys.spend(key, self._now())
+        return key
 
     # ----------------------------------------------------------------------------------------------------- operation
 

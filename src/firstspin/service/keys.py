@@ -2,7 +2,8 @@
 
 The file is JSON: {"keys": [{"name": "app", "sha256": "…", "rate": 200, "until": "2027-01-01T00:00:00Z"}, …]}. Two
 entries of one name are two keys of one caller, as while keys are changed; `rate` is requests a second, shared by the
-keys of a name; `admin` opens the admin port too. A key is 32 random bytes, so a plain hash keeps it.
+keys of a name, and a request about many users counts as so many; `admin` opens the admin port too. A key is 32 random
+bytes, so a plain hash keeps it.
 
 The file is read again when it changes, so that a key can be taken away without a restart.
 """
@@ -102,6 +103,10 @@ class Keys:
         if bucket.level < 1.0:
             raise Refusal(429, "too_many_requests", "this key is over its rate; try again in a moment")
         bucket.level -= 1.0
+
+    def charge(self, key: Key, more: int) -> None:
+        """Count so many requests more in what this key has just spent: its next ones wait until they are paid off."""
+        self._buckets[key.name].level -= more
 
 
 def _read_again(path: Path) -> tuple[Key, ...]:
