@@ -284,7 +284,7 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from pathlib import Path
 from firstspin.sources import connect, in_our_words
-long = "SELECT count(*) FROM range(10000000) a, range(200) b WHERE a.range * b.range % 7 = 3"
+long = "SELECT count(*) FROM range(10000000) a, range(20000) b WHERE a.range * b.range % 7 = 3"
 with connect(Path(sys.argv[1])) as connection:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have set it to ignore
     running = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
