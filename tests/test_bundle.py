@@ -91,6 +91,14 @@ def test_a_pickle_is_refused_by_its_type_and_never_opened(tmp_path: Path) -> Non
         bundle.load(tmp_path / "b")
 
 
+def test_a_bundle_without_stations_is_refused(tmp_path: Path) -> None:
+    pack(tmp_path / "b")
+    (tmp_path / "b" / "stations.json").unlink()
+    edit(tmp_path / "b", lambda manifest: manifest["files"].pop("stations.json"))  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"stations\.json is missing"):
+        bundle.load(tmp_path / "b")
+
+
 def test_a_link_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     pack(tmp_path / "b")
     outside = tmp_path / "outside.npy"

@@ -11,7 +11,7 @@ QUICK = 300
 SLOW = {"sockets": 150, "bundle": 100}
 """Entries of which an input costs more than a few milliseconds."""
 
-UNTIL_LANDED = ("label", "score", "analyse", "bundle")
+UNTIL_LANDED = ()
 COMPILED = ("scorer", "ranking")
 
 

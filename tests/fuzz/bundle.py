@@ -1,4 +1,4 @@
-"""Bundles with a damaged manifest, arrays, stations or text, signed again, loaded and asked as a worker does."""
+"""Bundles with a damaged manifest, arrays, stations or text, signed again, probed and asked as the service does."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from made_app import new_app
-from made_bundles import pack, pack_with_further_fields
+from made_bundles import pack, pack_with_further_fields, sign
 
 from firstspin import bundle
+from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
 from firstspin.service.connection import Request
-from firstspin.service.worker import load
+from firstspin.service.probe import probe
+from firstspin.service.worker import Manners, serving
 from fuzz import http, values
 from fuzz.commands import CONTROL, FOREIGN
 from fuzz.inputs import Broken, Check, Input
@@ -53,15 +56,17 @@ def opened(folder: Path) -> Iterator[Check]:
             shutil.copytree(made.pick(bundles), copy)
             _damage(made, copy)
             try:
-                serving = load(copy)
+                loaded = bundle.load(copy)
+                served = serving(loaded, Manners())
+                probe(loaded, served, LEAST_AGE)
             except (InputError, OSError) as problem:
-                said = str(problem).replace(str(copy), "")
+                said = str(problem.strerror if isinstance(problem, OSError) else problem).replace(str(copy), "")
                 made.note("refused", said)
                 if (found := FOREIGN.search(said)) or (found := CONTROL.search(said)) or len(said) > 2_000:
                     raise Broken(f"the reason of {len(said)} characters says {found and found[0]!r}") from None
                 return "refused"
             app = new_app()
-            app.serve(serving)
+            app.serve(served)
             for kind, body in BODIES:
                 request = Request("POST", "/invocations", b"", {b"content-type": http.TYPES[kind]}, body)
                 reply = http.replied(loop, app, request)
@@ -89,7 +94,10 @@ def _damage(made: Input, folder: Path) -> None:
 
 def _array(made: Input, folder: Path) -> None:
     path = made.pick(sorted(folder.glob("*.npy")))
-    array = np.load(path)
+    try:
+        array = np.load(path)
+    except Exception:  # its header was changed before
+        return
     changed_to = changed(made, array.copy())
     if isinstance(changed_to, np.ndarray) and not changed_to.dtype.hasobject and changed_to.nbytes < LARGEST:
         made.note(path.name, changed_to)
@@ -101,14 +109,14 @@ def _text(made: Input, folder: Path) -> None:
     path = made.pick(sorted(texts))
     content = values.mutated(made, path.read_bytes())
     if path.suffix == ".json" and made.chance(0.5):
-        content = values.as_json(made, _edited(made, json.loads(path.read_bytes())))
+        content = values.as_json(made, _edited(made, _told(path)))
     made.note(path.name, content[:2000])
     path.write_bytes(content)
 
 
 def _manifest(made: Input, folder: Path) -> None:
     path = folder / bundle.MANIFEST
-    edited = _edited(made, json.loads(path.read_bytes()))
+    edited = _edited(made, _told(path))
     made.note("manifest", edited)
     path.write_bytes(values.as_json(made, edited))
 
@@ -134,6 +142,14 @@ def _header(made: Input, folder: Path) -> None:
     )
     made.note(path.name, head)
     path.write_bytes(head + content[128:])
+
+
+def _told(path: Path) -> Any:
+    """The JSON of a file, or nothing where it was damaged before."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, OSError):
+        return {}
 
 
 def _edited(made: Input, told: Any) -> Any:
@@ -162,17 +178,18 @@ def _edited(made: Input, told: Any) -> Any:
 
 
 def _sign(folder: Path) -> None:
-    """Proofs of the files that are there."""
-    path = folder / bundle.MANIFEST
+    """Proofs of the files that are there, and golden answers as they come out now, where any do."""
     try:
-        manifest = json.loads(path.read_bytes())
-        files = {one.name: one.read_bytes() for one in folder.iterdir() if one.name != bundle.MANIFEST}
-        manifest["files"] = {name: _proof(folder / name) for name in sorted(files)}
-        path.write_text(json.dumps(manifest))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UnicodeError):
+        sign(folder)
+        path = folder / bundle.MANIFEST
+        manifest = msgspec.json.decode(path.read_bytes(), type=bundle.Manifest)
+        predictor, rule, _ = bundle._parts(folder, manifest)
+        asked, further = bundle._asked(predictor), bundle._asked_further(predictor, manifest.extra)
+        golden = {
+            "golden": bundle._golden(predictor, asked),
+            "golden_rule": bundle._golden(rule, asked),
+            "golden_further": bundle._golden(predictor, further),
+        }
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **golden)))
+    except Exception:  # what can't be signed is refused for that
         return
-
-
-def _proof(path: Path) -> dict[str, object]:
-    proof = bundle._proof(path)
-    return {"sha256": proof.sha256, "bytes": proof.bytes}

@@ -19,9 +19,9 @@ from fuzz.values import CANARY
 MOST_LINES, LONGEST = 40, 8_000
 
 FOREIGN = re.compile(
-    r"Traceback|duckdb|binder|pyarrow|\barrow\b|ibis|sqlglot|msgspec|numpy|errno|codec can't|object at 0x|<class"
-    r"|invalid input|conversion error|parser error|catalog error|out of range error|\b[a-z]+ ?error:(?! )"
-    r"|\b[A-Za-z]*[a-z](Error|Exception|Warning|Interrupt)\b",
+    r"Traceback|(?<!')duckdb\b(?!')(?! only)|binder|pyarrow|\barrow\b|ibis|sqlglot|msgspec|numpy|errno|codec can't"
+    r"|object at 0x|<class|invalid input|conversion error|parser error|catalog error|out of range error"
+    r"|\b[a-z]+ ?error:(?! )|\b[A-Za-z]*[a-z](Error|Exception|Warning|Interrupt)\b",
     re.IGNORECASE,
 )
 """Words of the libraries underneath, and names of Python's exceptions: no message may hold one."""

@@ -291,29 +291,25 @@ def _damaged_parquet(made: Input, table: Table) -> bytes:
 
 
 def _parquet(made: Input, names: Sequence[str], arrays: Sequence[pa.Array]) -> bytes:
-    sink = io.BytesIO()
-    table = pa.table([_writable(array) for array in arrays], [name.replace("\0", "0") for name in names])
-    pq.write_table(
-        table,
-        sink,
-        compression=made.pick(("none", "snappy", "zstd", "gzip")),
-        version=made.pick(("2.6", "2.4", "1.0")),
-        use_dictionary=made.chance(0.5),
-        row_group_size=made.pick((1, 3, 1000)),
-        data_page_version=made.pick(("1.0", "2.0")),
-        coerce_timestamps=made.pick((None, None, "us")),
-        allow_truncated_timestamps=True,
-    )
-    return sink.getvalue()
+    settings = {
+        "compression": made.pick(("none", "snappy", "zstd", "gzip")),
+        "version": made.pick(("2.6", "2.4", "1.0")),
+        "use_dictionary": made.chance(0.5),
+        "row_group_size": made.pick((1, 3, 1000)),
+        "data_page_version": made.pick(("1.0", "2.0")),
+        "coerce_timestamps": made.pick((None, None, "us")),
+        "allow_truncated_timestamps": True,
+    }
 
+    def written(arrays: Sequence[pa.Array]) -> bytes:
+        sink = io.BytesIO()
+        pq.write_table(pa.table(arrays, [name.replace("\0", "0") for name in names]), sink, **settings)
+        return sink.getvalue()
 
-def _writable(array: pa.Array) -> pa.Array:
-    """The array, or text in its place where Parquet can't hold its type."""
     try:
-        pq.write_table(pa.table([array], ["a"]), io.BytesIO())
-        return array
-    except (pa.ArrowException, OSError):
-        return pa.array([str(value) for value in array.to_pylist()], pa.string())
+        return written(arrays)
+    except (pa.ArrowException, OSError):  # Parquet, as these settings have it, can't hold one of the types
+        return written([pa.array([str(value) for value in array.to_pylist()], pa.string()) for array in arrays])
 
 
 PLAIN_TYPES: tuple[pa.DataType, ...] = (

@@ -132,7 +132,7 @@ def _damaged(made: Input, whole: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 def changed(made: Input, array: NDArray[Any]) -> Any:
     """The array with other values, another shape, type or layout."""
-    kind = made.number(0, 9)
+    kind = made.number(0, 9 if array.ndim else 5)
     if kind < 4 and array.size:
         with np.errstate(all="ignore"):
             flat = array.reshape(-1)
@@ -154,7 +154,7 @@ def changed(made: Input, array: NDArray[Any]) -> Any:
     if kind == 8:
         shape = [made.pick((0, 1, 2, 65)) for _ in range(made.number(0, 4))]
         return np.zeros(shape, array.dtype)
-    return _unaligned(array) if array.ndim else array
+    return _unaligned(array)
 
 
 def _number(made: Input, dtype: np.dtype[Any], before: Any) -> Any:
@@ -169,9 +169,9 @@ def _number(made: Input, dtype: np.dtype[Any], before: Any) -> Any:
 
 def _cut(made: Input, array: NDArray[Any]) -> NDArray[Any]:
     """Fewer of something, or more."""
-    axis = made.number(0, max(array.ndim - 1, 0))
     if not array.ndim:
         return array
+    axis = made.number(0, array.ndim - 1)
     if made.chance(0.5):
         return np.ascontiguousarray(np.take(array, range(made.number(0, array.shape[axis])), axis))
     return np.repeat(array, made.pick((0, 2, 3)), axis)

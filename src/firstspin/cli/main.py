@@ -36,6 +36,9 @@ else:
     stored = lazily("firstspin.cli.stored")
     simulation = lazily("firstspin.simulation.run")
 
+MAX_TOP: Final = 10_000
+"""Genres of an answer in a file: more than any service has."""
+
 NEWCOMERS: Final = 8_000
 """Simulated newcomers in the demo's A/B test: a few seconds of them, and far too few to be sure of 8.7%."""
 
@@ -257,7 +260,9 @@ def score(
     bundle: BundlePath,
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
     out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
-    top: Annotated[int, typer.Option(help="How many genres a user; the service shows five.", min=1)] = SHOWN_GENRES,
+    top: Annotated[
+        int, typer.Option(help="How many genres a user; the service shows five.", min=1, max=MAX_TOP)
+    ] = SHOWN_GENRES,
     least_age: Annotated[
         int | None, typer.Option(help="Under it, age and gender are not used, as in `serve` (13).", min=0, max=120)
     ] = None,
