@@ -11,8 +11,6 @@ QUICK = 300
 SLOW = {"sockets": 150, "bundle": 60, "label": 30, "score": 30, "analyse": 60}
 """Entries of which an input costs more than a few milliseconds."""
 
-COMPILED = ("scorer", "ranking")
-
 
 def told(failures: list[Failure], seed: int = 0) -> str:
     return "\n".join(described(failure, seed) for failure in failures)
