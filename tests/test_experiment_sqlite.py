@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import re
@@ -34,6 +35,17 @@ class TestSqlite(EventStoreContract):
             other.execute("BEGIN IMMEDIATE")
             yield
             other.execute("ROLLBACK")
+
+
+def test_a_store_is_made_in_a_folder_that_somebody_else_holds_locked(tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # as a workspace is for as long as its process lives
+        with closing(open_database(f"sqlite:///{tmp_path / 'events.sqlite'}", SECRET)) as database:
+            database.open()
+            assert put(database, [], clicks("a", 3))[1] == ("stored",) * 3
+    finally:
+        os.close(folder)
 
 
 def _write_some(url: str, process: int) -> None:

@@ -26,5 +26,6 @@ def test_an_error_repeats_no_character_that_a_terminal_would_obey(repeated: str,
 
 def test_an_error_has_lines_that_can_be_read() -> None:
     said = str(InputError(f"{'n' * 10_000} is no name\nrow 2"))
-    assert said.endswith(" characters more)\nrow 2")
+    assert " characters more) … " in said
+    assert said.endswith("is no name\nrow 2")
     assert max(map(len, said.split("\n"))) <= LONGEST_LINE

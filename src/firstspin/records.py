@@ -46,7 +46,8 @@ def readable(text: str) -> str:
 
 def _readable_line(line: str) -> str:
     if len(line) > LONGEST_LINE:
-        line = f"{line[: LONGEST_LINE - 50]} … ({len(line) - LONGEST_LINE + 50:,} characters more)"
+        head, tail = LONGEST_LINE - 250, 200  # a message ends with what is wrong: that stays
+        line = f"{line[:head]} … ({len(line) - head - tail:,} characters more) … {line[-tail:]}"
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,9 @@ from firstspin.files import PRIVATE
 from firstspin.records import InputError
 
 _HEADER: Final = b"SQLite format 3\0"
+
+LOCK_TRIES, LOCK_PAUSE = 20, 0.01
+"""How often the lock of a store's folder is tried for, and the seconds between."""
 
 Identity = tuple[tuple[int, int] | None, ...]
 
@@ -68,15 +72,23 @@ def make_private(path: Path, before: Identity = ()) -> None:
             if not there or (opened is not None and _device_and_inode(log) == opened):
                 log.unlink(missing_ok=True)
         if not there:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+            with suppress(FileExistsError):  # the lock is not waited for without end
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process of ours at a time."""
+    """One process of ours at a time, each for microseconds.
+
+    The wait has an end: others may hold the folder's lock for as long as they live, as a workspace and flock(1) do.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for _ in range(LOCK_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(LOCK_PAUSE)
         yield
     finally:
         os.close(descriptor)
