@@ -18,3 +18,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: Path = tmp_path_factory.mktemp("bundle") / "b"
     pack(made)
     return made
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two different bundles that nobody changes."""
+    folder: Path = tmp_path_factory.mktemp("bundles")
+    pack(folder / "one")
+    pack(folder / "two", seed=3)
+    return folder / "one", folder / "two"
+
+
+@pytest.fixture
+def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A link that names the bundle to serve, as deployments do it."""
+    link = tmp_path / "current"
+    link.symlink_to(bundles[0])
+    return link

@@ -34,22 +34,6 @@ from firstspin.service.shelf import Shelf
 from firstspin.service.worker import Manners, Order, Place, Word, Worker
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder: Path = tmp_path_factory.mktemp("bundles")
-    pack(folder / "one")
-    pack(folder / "two", seed=3)
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture
-def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A link that names the bundle to serve."""
-    link = tmp_path / "current"
-    link.symlink_to(bundles[0])
-    return link
-
-
 def state(service: Service) -> dict[str, object]:
     return admin(service, "GET", "/state")[1]
 

@@ -31,22 +31,6 @@ from made_service import (
 )
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder: Path = tmp_path_factory.mktemp("bundles")
-    pack(folder / "one")
-    pack(folder / "two", seed=3)
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture
-def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A link that names the bundle to serve, as deployments do it."""
-    link = tmp_path / "current"
-    link.symlink_to(bundles[0])
-    return link
-
-
 def test_case_25_a_new_bundle_is_taken_up_under_load_without_a_failed_request(
     current: Path, bundles: tuple[Path, Path]
 ) -> None:

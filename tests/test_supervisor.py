@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from made_bundles import pack
 from made_service import QUICK, Callers, Service, admin, counted, point, request, serving, until, workers
 from small_disk import BALLAST, fill_up, small_disk
 
@@ -24,21 +23,6 @@ AS_ANOTHER_USER = (
     *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
     *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),  # may read what is root's
 )
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder: Path = tmp_path_factory.mktemp("bundles")
-    pack(folder / "one")
-    pack(folder / "two", seed=3)
-    return folder / "one", folder / "two"
-
-
-@pytest.fixture
-def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
-    link = tmp_path / "current"
-    link.symlink_to(bundles[0])
-    return link
 
 
 def survived(service: Service, step: str) -> float:
