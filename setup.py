@@ -5,12 +5,12 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            f"firstspin.models.{name}",
-            [f"src/firstspin/models/{name}.c"],
+            f"firstspin.{name}",
+            [f"src/firstspin/{name.replace('.', '/')}.c"],
             # no fused or reordered arithmetic: the scores are LightGBM's to the last bit
             extra_compile_args=["-O3", "-ffp-contract=off"],
             optional=True,
         )
-        for name in ("_bitrows", "_ranking")
+        for name in ("models._ranking", "models.trees._bitrows")
     ]
 )

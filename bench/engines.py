@@ -16,8 +16,8 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.features import CATEGORY, COUNT, NUMBER, PICKED, RANK, Category, Encoder, Number, Picks
-from firstspin.models.bitrows import BitRows, CompiledScorer, tables
+from firstspin.models.features import CATEGORY, COUNT, NUMBER, PICKED, RANK, Category, Encoder, Number, Picks
+from firstspin.models.trees.bitrows import BitRows, CompiledScorer, tables
 from firstspin.records import Registration
 
 GENRES = [f"genre {i:02}" for i in range(25)]

@@ -15,11 +15,11 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 
-from firstspin.experiment.database import write
-from firstspin.experiment.erase import erase
-from firstspin.experiment.events import Event, Exposure, Secret, exposure, read_batch
-from firstspin.experiment.sqlite import SqliteDatabase
-from firstspin.experiment.store import Limits, Statuses, Store
+from firstspin.events.database import write
+from firstspin.events.erasure import erase
+from firstspin.events.schema import Event, Exposure, Secret, exposure, read_batch
+from firstspin.events.sqlite import SqliteDatabase
+from firstspin.events.store import EventStore, QueueLimits, Statuses
 
 SECRET = Secret(bytes(32))
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -60,7 +60,7 @@ def alone(folder: Path, n: int) -> tuple[float, float]:
 
 def together(folder: Path, n: int, senders: int, batch: int = 1, linger: float = 0.002) -> tuple[float, float]:
     """The same of the store: so many senders, each sending its next batch once the one before is acknowledged."""
-    store = Store(SqliteDatabase(folder / "together.sqlite", SECRET.fingerprint), Limits(linger=linger))
+    store = EventStore(SqliteDatabase(folder / "together.sqlite", SECRET.fingerprint), QueueLimits(linger=linger))
     store.submit(made(WARM_UP)).result()
     waiting = [made(batch) for _ in range(n // batch)]
     done = threading.Semaphore(0)
@@ -84,7 +84,7 @@ def together(folder: Path, n: int, senders: int, batch: int = 1, linger: float =
 
 def arriving(folder: Path, a_second: int, linger: float) -> tuple[float, float]:
     """CPU share in percent, and median milliseconds to the answer, of events that arrive one by one at this rate."""
-    store = Store(SqliteDatabase(folder / "arriving.sqlite", SECRET.fingerprint), Limits(linger=linger))
+    store = EventStore(SqliteDatabase(folder / "arriving.sqlite", SECRET.fingerprint), QueueLimits(linger=linger))
     events, waits = made(2 * a_second), list[float]()
     began, busy = time.perf_counter(), time.process_time()
     for i, event in enumerate(events):
@@ -98,7 +98,7 @@ def arriving(folder: Path, a_second: int, linger: float) -> tuple[float, float]:
 
 def on_the_request_path(folder: Path) -> tuple[float, float, float]:
     """Microseconds of the thread to make an exposure, to hand it over, and to check an event out of a batch of 100."""
-    store = Store(SqliteDatabase(folder / "path.sqlite", SECRET.fingerprint))
+    store = EventStore(SqliteDatabase(folder / "path.sqlite", SECRET.fingerprint))
     candidates = {"model": tuple("abcde"), "rule": tuple("fghij")}
 
     def shown(i: int) -> Exposure:

@@ -27,9 +27,9 @@ import boto3
 import http_stacks
 import msgspec
 
-from firstspin.cloud.gateway import from_environment
-from firstspin.recommender import Recommender
+from firstspin.aws.gateway import from_environment
 from firstspin.records import Registration
+from firstspin.serving.policy import Recommender
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 stand_in = importlib.import_module("stand_in_runtime")
@@ -67,7 +67,7 @@ def serve_endpoint(answer: Path, mood: str) -> None:
 @contextmanager
 def function(api: object, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The Lambda's process, as AWS starts it."""
-    command = [sys.executable, "-m", "awslambdaric", "firstspin.cloud.lambda_handler.handler"]
+    command = [sys.executable, "-m", "awslambdaric", "firstspin.aws.lambda_handler.handler"]
     told = os.environ | environment | {"AWS_LAMBDA_RUNTIME_API": api.address}  # type: ignore[attr-defined]
     with subprocess.Popen(command, env=told, stdout=subprocess.DEVNULL) as process:
         yield process

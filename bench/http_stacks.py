@@ -29,14 +29,14 @@ import engines
 import msgspec
 import numpy as np
 
-from firstspin import bundle
-from firstspin.features import PICKED
-from firstspin.models.bitrows import tables
+from firstspin.models.features import PICKED
 from firstspin.models.predictor import Predictor
-from firstspin.models.scorers import Rule, Trees
-from firstspin.recommender import Recommender
+from firstspin.models.scorers import RuleScorer, TreeScorer
+from firstspin.models.trees.bitrows import tables
 from firstspin.records import Registration, Station
-from firstspin.stations import Catalogue
+from firstspin.serving import bundle
+from firstspin.serving.policy import Recommender
+from firstspin.serving.stations import Catalogue
 
 HERE = Path(__file__).parent
 PORT, CONNECTIONS, SECONDS, TURNS = 18_080, 64, 3, 3
@@ -62,8 +62,8 @@ def make_bundle(folder: Path) -> tuple[bundle.Bundle, str]:
     text = engines.train(rng).model_to_string()
     encoder, genres = engines.ENCODER, tuple(engines.GENRES)
     picked = encoder.of_kind(PICKED)
-    rule = Predictor(encoder, genres, Rule(np.log(np.arange(25, 0, -1) / 325), picked, 3.0), "popularity")
-    predictor = Predictor(encoder, genres, Trees.of(engines.COLUMNS, text, tables(text)), "lightgbm")
+    rule = Predictor(encoder, genres, RuleScorer(np.log(np.arange(25, 0, -1) / 325), picked, 3.0), "popularity")
+    predictor = Predictor(encoder, genres, TreeScorer.of(engines.COLUMNS, text, tables(text)), "lightgbm")
     stations = [
         (Station(f"{genre[-2:]}{n:02}-" + "0123456789abcdef" * 2, f"The {genre} station {n}", genre), float(n))
         for genre in genres

@@ -16,14 +16,14 @@ import http_stacks
 import msgspec
 import numpy as np
 
-from firstspin.cli.load import measure, show
-from firstspin.cloud.check.lifecycle import serving
-from firstspin.cloud.check.payloads import Payload
-from firstspin.cloud.check.player import Target
-from firstspin.cloud.load import Plan
+from firstspin.cli.load_test import measure, show
+from firstspin.tools.load_test.run import LoadPlan
+from firstspin.tools.sagemaker_check.lifecycle import serving
+from firstspin.tools.sagemaker_check.payloads import Payload
+from firstspin.tools.sagemaker_check.player import Target
 
 OURS = (str(Path(sys.executable).with_name("firstspin-container")),)
-PLAN = Plan(seconds=4, first=200)
+PLAN = LoadPlan(seconds=4, first=200)
 
 
 def main() -> None:

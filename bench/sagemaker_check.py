@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from firstspin.cloud.check import report, run
-from firstspin.cloud.check.payloads import REGISTRATIONS, Payload, Payloads
-from firstspin.cloud.check.player import Target
+from firstspin.tools.sagemaker_check import report, run
+from firstspin.tools.sagemaker_check.payloads import REGISTRATIONS, Payload, Payloads
+from firstspin.tools.sagemaker_check.player import Target
 
 CLASSIC = (sys.executable, str(Path(__file__).resolve().parent / "classic" / "container.py"))
 OURS = (str(Path(sys.executable).with_name("firstspin-container")),)

@@ -13,15 +13,15 @@ import pytest
 from made_events import NOON, SECRET, click, clicks, ids, shown
 from made_service import until
 
-from firstspin.experiment.database import Database, write
-from firstspin.experiment.erase import erase, erased_users
-from firstspin.experiment.events import Event, Exposure, Secret, Unavailable
-from firstspin.experiment.export import Exported, export
-from firstspin.experiment.outbox import Record, Reply, Sink, Tally, send
-from firstspin.experiment.store import Limits, Statuses, Store, open_database, open_store
+from firstspin.events.database import Database, write
+from firstspin.events.erasure import erase, erased_users
+from firstspin.events.export import Exported, export
+from firstspin.events.firehose import FirehoseReply, FirehoseSink, ForwardTally, Record, send
+from firstspin.events.schema import Event, Exposure, Secret, Unavailable
+from firstspin.events.store import EventStore, QueueLimits, Statuses, open_database, open_store
 from firstspin.records import InputError
 
-QUICK = Limits(linger=0.002, retry=0.02, longest_retry=0.1)
+QUICK = QueueLimits(linger=0.002, retry=0.02, longest_retry=0.1)
 
 
 def kept(database: Database, table: str = "events") -> list[bytes]:
@@ -49,21 +49,21 @@ class EventStoreContract:
         database.close()
 
     @pytest.fixture
-    def store(self) -> Iterator[Store]:
+    def store(self) -> Iterator[EventStore]:
         store = open_store(self.url, SECRET, QUICK)
         yield store
         store.close()
 
-    def test_an_answer_means_that_others_can_read_it(self, store: Store, database: Database) -> None:
+    def test_an_answer_means_that_others_can_read_it(self, store: EventStore, database: Database) -> None:
         assert store.submit(clicks("e", 3)).result(10) == ("stored", "stored", "stored")
         assert set(kept(database)) == ids(clicks("e", 3))
 
-    def test_what_is_there_already_is_a_duplicate(self, store: Store, database: Database) -> None:
+    def test_what_is_there_already_is_a_duplicate(self, store: EventStore, database: Database) -> None:
         assert store.submit([click("a"), click("b")]).result(10) == ("stored", "stored")
         assert store.submit([click("b"), click("c"), click("c")]).result(10) == ("duplicate", "stored", "duplicate")
         assert len(kept(database)) == 3
 
-    def test_one_event_sent_a_thousand_times_at_once_is_one_row(self, store: Store, database: Database) -> None:
+    def test_one_event_sent_a_thousand_times_at_once_is_one_row(self, store: EventStore, database: Database) -> None:
         futures: list[Future[Statuses]] = []
 
         def send() -> None:
@@ -87,7 +87,7 @@ class EventStoreContract:
         assert statuses == {"stored": 300, "duplicate": 300}
         assert set(kept(database)) == ids(events)
 
-    def test_an_exposure_is_kept_once(self, store: Store, database: Database) -> None:
+    def test_an_exposure_is_kept_once(self, store: EventStore, database: Database) -> None:
         for _ in range(3):
             assert store.submit_exposure(shown())
         assert store.submit_exposure(shown(station_id="4"))
@@ -104,13 +104,13 @@ class EventStoreContract:
         assert candidates == '{"model":["17","4"],"rule":["9"]}'
         assert (decided_at, propensity, schema) == (shown().decided_at, 0.5, 1)
 
-    def test_events_keep_the_order_they_came_in(self, store: Store, database: Database) -> None:
+    def test_events_keep_the_order_they_came_in(self, store: EventStore, database: Database) -> None:
         for event in clicks("e", 50):
             store.submit([event])
         store.close()
         assert kept(database) == [event.event_id for event in clicks("e", 50)]
 
-    def test_closing_brings_everything_to_the_disk(self, store: Store, database: Database) -> None:
+    def test_closing_brings_everything_to_the_disk(self, store: EventStore, database: Database) -> None:
         futures = [store.submit(clicks(f"e{i}-", 20)) for i in range(100)]
         for i in range(500):
             store.submit_exposure(shown(f"user {i}"))
@@ -119,7 +119,7 @@ class EventStoreContract:
         assert (len(kept(database)), len(kept(database, "exposures"))) == (2000, 500)
         assert (health.waiting_events, health.waiting_exposures, health.dropped_exposures) == (0, 0, 0)
 
-    def test_a_closed_store_takes_nothing(self, store: Store) -> None:
+    def test_a_closed_store_takes_nothing(self, store: EventStore) -> None:
         store.close()
         with pytest.raises(Unavailable, match="closing"):
             store.submit([click("e")])
@@ -127,7 +127,7 @@ class EventStoreContract:
         assert store.health().dropped_exposures == 1
 
     def test_a_submission_withdrawn_in_time_is_not_written(self, database: Database) -> None:
-        store = open_store(self.url, SECRET, Limits(linger=30))
+        store = open_store(self.url, SECRET, QueueLimits(linger=30))
         store.submit([click("first")]).result(10)  # after a commit the next group gathers, here for half a minute
         withdrawn, wanted = store.submit([click("withdrawn")]), store.submit([click("wanted")])
         assert withdrawn.cancel()
@@ -153,7 +153,7 @@ class EventStoreContract:
         assert set(kept(database)) >= ids([click("taken")])
 
     def test_queues_are_bounded(self) -> None:
-        store = open_store(self.url, SECRET, Limits(waiting_events=10, waiting_exposures=3, retry=30))
+        store = open_store(self.url, SECRET, QueueLimits(waiting_events=10, waiting_exposures=3, retry=30))
         until(lambda: store.health().ready)
         with self.held():
             store.submit([click("on its way")])
@@ -186,7 +186,7 @@ class EventStoreContract:
             database.transact(lambda session: (write(session, [], clicks("e", 2)), 1 // 0))
         assert kept(database) == []
 
-    def test_an_erased_user_is_gone_and_stays_away(self, store: Store, database: Database) -> None:
+    def test_an_erased_user_is_gone_and_stays_away(self, store: EventStore, database: Database) -> None:
         put(database, [shown("anna"), shown("bert")], [click("a", "anna"), click("b", "anna"), click("c", "bert")])
         erasure = erase(database, SECRET, ["anna", "nobody"], now=NOON)
         assert (erasure.deleted.exposures, erasure.deleted.events, erasure.deleted.sent) == (1, 2, 0)
@@ -213,14 +213,14 @@ class EventStoreContract:
         taken: list[bytes] = []
 
         class Taker:
-            def put_record_batch(self, *, DeliveryStreamName: str, Records: list[Record]) -> Reply:
+            def put_record_batch(self, *, DeliveryStreamName: str, Records: list[Record]) -> FirehoseReply:
                 assert DeliveryStreamName == "lake"
                 taken.extend(record["Data"] for record in Records)
                 return {"RequestResponses": [{"ErrorCode": "no"}, *({} for _ in Records[1:])]}
 
-        sink = Sink(Taker(), {"events": "lake"}, scope="lake")
-        assert send(database, sink, "events") == Tally(sent=2, failed=3)
-        assert send(database, sink, "events") == Tally(failed=3)
+        sink = FirehoseSink(Taker(), {"events": "lake"}, scope="lake")
+        assert send(database, sink, "events") == ForwardTally(sent=2, failed=3)
+        assert send(database, sink, "events") == ForwardTally(failed=3)
         assert [record.count(b"\n") for record in taken] == [3, 2, 3]
         assert taken[0] == taken[2]
 

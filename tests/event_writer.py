@@ -13,11 +13,11 @@ from itertools import count
 
 from made_events import SECRET, click, shown
 
-from firstspin.experiment.store import Limits, Statuses, open_store
+from firstspin.events.store import QueueLimits, Statuses, open_store
 
 
 def main(url: str, first: int) -> None:
-    store = open_store(url, SECRET, Limits(linger=0.001))
+    store = open_store(url, SECRET, QueueLimits(linger=0.001))
     room = threading.Semaphore(64)
     numbers = count(first)
     for turn in count():

@@ -11,14 +11,14 @@ from typing import Any
 import made_people
 
 from firstspin.service.app import App, Clock, Policy
-from firstspin.service.connection import Reply, Request
-from firstspin.service.metrics import Tallies
+from firstspin.service.http.connection import Reply, Request
+from firstspin.service.metrics import SharedMetrics
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def new_app(**policy: Any) -> App:
-    tallies = Tallies(1)
+    tallies = SharedMetrics(1)
     tallies.row(0).gauge("firstspin_started", 1)
     return App(tallies, tallies.row(0), Clock(count(0, 1000).__next__, lambda: NOW), Policy(**policy))
 

@@ -11,11 +11,11 @@ import made_people
 import msgspec
 import numpy as np
 
-from firstspin import bundle
-from firstspin.further_fields import with_further_fields
+from firstspin.data.further_fields import with_further_fields
 from firstspin.models import registry
 from firstspin.records import Examples, Station
-from firstspin.stations import Catalogue
+from firstspin.serving import bundle
+from firstspin.serving.stations import Catalogue
 
 
 def pack(

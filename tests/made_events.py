@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from firstspin.experiment.events import Event, Exposure, Flag, Secret, exposure, microseconds
+from firstspin.events.schema import Event, Exposure, Flag, Secret, exposure, microseconds
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 SECRET = Secret(bytes(range(32)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 
-from firstspin.experiment.events import Secret
+from firstspin.events.schema import Secret
 from firstspin.experiment.plan import Plan
 from firstspin.experiment.rules import Metric
-from firstspin.service.ledger import running
+from firstspin.service.exposures import running
 
 SECRET = Secret(bytes(32))
 PLAN = Plan(

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from firstspin.features import Encoder
 from firstspin.models import scorers
+from firstspin.models.features import Encoder
 from firstspin.models.predictor import Predictor
 from firstspin.models.registry import fit
 from firstspin.records import Examples, InputError, Registration

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from firstspin.service.connection import Connection, Hub, Limits, Reply, Request
-from firstspin.simulation.client import Client
+from firstspin.service.http.connection import Connection, ConnectionLimits, Hub, Reply, Request
+from firstspin.simulation.client import LoadClient
 
 Handler = Callable[[Request], Reply | Awaitable[Reply]]
 
@@ -15,9 +15,9 @@ Handler = Callable[[Request], Reply | Awaitable[Reply]]
 async def asked(handler: Handler, requests: list[bytes], connections: int = 3) -> list[tuple[int, bytes]]:
     """Status and body of each reply of a service that answers so, on a port of its own."""
     loop = asyncio.get_running_loop()
-    hub = Hub(lambda turn: [handler(request) for request in turn], Limits(), loop, lambda _: None)
+    hub = Hub(lambda turn: [handler(request) for request in turn], ConnectionLimits(), loop, lambda _: None)
     server = await loop.create_server(lambda: Connection(hub), "127.0.0.1", 0)
-    client = Client("127.0.0.1", server.sockets[0].getsockname()[1], connections, time.perf_counter_ns)
+    client = LoadClient("127.0.0.1", server.sockets[0].getsockname()[1], connections, time.perf_counter_ns)
     await client.open()
     try:
         replies = await client.ask(requests)

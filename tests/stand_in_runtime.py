@@ -189,7 +189,7 @@ def runtime_api() -> Iterator[RuntimeApi]:
             server.events.put(None)
 
 
-HANDLER = "firstspin.cloud.lambda_handler.handler"
+HANDLER = "firstspin.aws.lambda_handler.handler"
 
 
 @contextmanager

@@ -12,14 +12,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from firstspin.service import listening, logs, signals
-from firstspin.service.bundle_watch import BundleWatch
-from firstspin.service.children import Child
-from firstspin.service.crew import Crew, Slot
-from firstspin.service.metrics import Tallies
-from firstspin.service.shelf import Shelf
-from firstspin.service.supervisor import Outside, Supervisor
-from firstspin.service.worker import Order
+from firstspin.service.bundles.store import BundleStore
+from firstspin.service.bundles.watch import BundleWatch
+from firstspin.service.metrics import SharedMetrics
+from firstspin.service.process import listening, logs, signals
+from firstspin.service.process.children import Child
+from firstspin.service.process.crew import Crew, Slot
+from firstspin.service.process.supervisor import Outside, Supervisor
+from firstspin.service.process.worker import Order
 
 GARBAGE = (
     b"\xff\xfe",
@@ -30,7 +30,7 @@ GARBAGE = (
     '{"what":"refused","reason":"é'.encode()[:-1],
 )
 ENDLESS = b"x" * 3_000_000
-TALLIES = Tallies(3)
+TALLIES = SharedMetrics(3)
 
 
 def say(**told: object) -> None:
@@ -70,7 +70,7 @@ def main() -> int:
     slot = Slot(0, listening.listener("127.0.0.1", held.getsockname()[1]))
     crew = Crew([slot], Child(2, socket.create_server(("127.0.0.1", 0))), TALLIES, held)
     outside = Outside(time.monotonic, signals.as_bytes(), worker, admin, lambda: say(announced=True))
-    models = BundleWatch(None, Shelf(Path(sys.argv[1])), crew, lambda *_: (1, b""))
+    models = BundleWatch(None, BundleStore(Path(sys.argv[1])), crew, lambda *_: (1, b""))
     status = Supervisor(models, crew, outside, without_model=True).run()
     say(words=TALLIES.total("firstspin_supervisor_errors", "word"), starts=TALLIES.total("firstspin_worker_starts"))
     return status

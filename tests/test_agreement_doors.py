@@ -29,15 +29,15 @@ from made_bundles import pack
 from stand_in_runtime import endpoint
 from training_job import ENTRYPOINT
 
-from firstspin import bundle
-from firstspin.cloud.check import batch, lifecycle
-from firstspin.cloud.check.client import Answer, Client, Limits
-from firstspin.cloud.check.payloads import Payload
-from firstspin.cloud.check.player import Target
-from firstspin.cloud.gateway import Gateway, from_environment
-from firstspin.recommender import Recommender
+from firstspin.aws.gateway import Gateway, from_environment
 from firstspin.records import Registration
-from firstspin.service.wire import LARGEST_BODY, Encoding, Reader, Refusal
+from firstspin.serving import bundle
+from firstspin.serving.policy import Recommender
+from firstspin.serving.wire import LARGEST_BODY, BodyReader, Encoding, Refusal
+from firstspin.tools.sagemaker_check import batch, lifecycle
+from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, ReadLimits
+from firstspin.tools.sagemaker_check.payloads import Payload
+from firstspin.tools.sagemaker_check.player import Target
 
 PORTION = 2_000
 PICKS = (*made_people.GENRES, "ROCK", " rock", "R&B, soul", 'the "real" thing', "日本の音楽", "Nobody's")
@@ -63,8 +63,8 @@ class Doors:
     """The ones that are servers, and the bundle behind them all."""
 
     bundle: Path
-    client: Client
-    in_batch: Client
+    client: ContainerClient
+    in_batch: ContainerClient
     gateway: Gateway
 
     def invoke(self, body: bytes, encoding: Encoding = Encoding.json) -> Answer:
@@ -82,7 +82,7 @@ class Doors:
 @contextmanager
 def doors(packed: Path, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Doors]:
     """The container serving this bundle, and a Lambda in front of it."""
-    image = Target(ENTRYPOINT, environment=os.environ, limits=Limits(ready=60))
+    image = Target(ENTRYPOINT, environment=os.environ, limits=ReadLimits(ready=60))
     with (
         lifecycle.serving(image, folder / "host", packed, {}) as host,
         lifecycle.serving(image, folder / "batch", packed, batch.VARIABLES) as transform,
@@ -212,7 +212,7 @@ def refused_alike(open_doors: Doors, told: Any) -> None:
     """The same status and the same words at every door for one that is no registration."""
     body = msgspec.json.encode(told)
     with pytest.raises(Refusal) as refusal:
-        Reader().read(body, Encoding.json)
+        BodyReader().read(body, Encoding.json)
     expected = (refusal.value.status, refusal.value.body())
     answer = open_doors.invoke(body)
     assert (answer.status, answer.body) == expected
@@ -226,7 +226,7 @@ def refused_alike(open_doors: Doors, told: Any) -> None:
 
 def unreadable_alike(open_doors: Doors, body: bytes) -> None:
     with pytest.raises(Refusal) as refusal:
-        Reader().read(body, Encoding.json)
+        BodyReader().read(body, Encoding.json)
     answer = open_doors.invoke(body)
     assert (answer.status, answer.body) == (400, refusal.value.body())
     assert open_doors.through_lambda(body) == (400, refusal.value.body())

@@ -31,16 +31,16 @@ from test_agreement_doors import Doors, doors, told_in_figures
 from test_parsing import AGES, NUMBERS, REFUSED, TIMES
 from typer.testing import CliRunner
 
-from firstspin import bundle
 from firstspin.cli.main import app
-from firstspin.cloud.check.payloads import Payload
-from firstspin.experiment.events import EPOCH, Secret, read_batch
-from firstspin.further_fields import with_further_fields
-from firstspin.ingest import open_tables, read_registrations
-from firstspin.labelling import read_people
-from firstspin.recommender import Recommender
+from firstspin.data.further_fields import with_further_fields
+from firstspin.data.ingest import open_tables, read_registrations
+from firstspin.data.labelling import read_people
+from firstspin.events.schema import EPOCH, Secret, read_batch
 from firstspin.records import InputError
-from firstspin.service.wire import Encoding, Reader, Refusal
+from firstspin.serving import bundle
+from firstspin.serving.policy import Recommender
+from firstspin.serving.wire import BodyReader, Encoding, Refusal
+from firstspin.tools.sagemaker_check.payloads import Payload
 
 Registered = with_further_fields(tuple(EXTRA), EXTRA)
 FIELDS = ("age", "gender", "country", "genres", "device", "visits")
@@ -245,7 +245,7 @@ def test_tables_and_requests_parse_a_cell_to_the_same_value(tmp_path: Path) -> N
     columns = {name: pa.array([cells[i] for cells in rows], pa.string()) for i, name in enumerate(TABLE)}
     pq.write_table(pa.table(columns), tmp_path / "table.parquet")
     assert people(tmp_path / "table.parquet") == expected
-    reader = Reader(EXTRA)
+    reader = BodyReader(EXTRA)
     for number, cells in enumerate(rows):
         try:
             (asked,) = reader.read(written([cells], TABLE).encode(), Encoding.csv).registrations
@@ -271,7 +271,7 @@ def test_columns_of_numbers_and_lists_hold_the_values_that_json_has(tmp_path: Pa
         "visits": pa.array(visits, pa.float64()),
     }
     pq.write_table(pa.table(told), tmp_path / "t.parquet")
-    reader, expected = Reader(EXTRA), {}
+    reader, expected = BodyReader(EXTRA), {}
     for user, age, genres, number in zip(users, ages, picks, visits, strict=True):
         typed = {"age": gap(age), "gender": " Female ", "genres": genres, "device": "phone", "visits": gap(number)}
         body = json.dumps(typed).replace("Infinity", "1e999").encode()  # what JSON has for it
@@ -360,7 +360,7 @@ ROWS = st.lists(st.tuples(*([NEAR] * len(FIELDS))), min_size=1, max_size=20)
 @given(ROWS)
 def test_tables_and_requests_never_differ(rows: list[tuple[str, ...]]) -> None:
     cells = [[f"{number:04}", "2026-01-01T00:00:00Z", *told] for number, told in enumerate(rows)]
-    reader, expected = Reader(EXTRA), {}
+    reader, expected = BodyReader(EXTRA), {}
     for one in cells:
         with suppress(Refusal):
             (asked,) = reader.read(written([one], TABLE).encode(), Encoding.csv).registrations

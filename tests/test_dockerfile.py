@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from sagemaker_container import up
 
-from firstspin.cloud.check import image, player
-from firstspin.cloud.check.report import Outcome
+from firstspin.tools.sagemaker_check import image, player
+from firstspin.tools.sagemaker_check.report import FactOutcome
 
 ROOT = Path(__file__).parent.parent
 
@@ -121,7 +121,7 @@ def test_what_an_engine_would_tell_of_it_keeps_every_fact_of_an_image(tmp_path: 
     told = [{"Size": 0, "Config": config | {"WorkingDir": (STAGES["runtime"].of("WORKDIR") or ["/"])[0]}}]
     (tmp_path / "inspect.json").write_text(json.dumps(told))
     seen = image.read(tmp_path / "inspect.json")
-    assert {number for number, check in image.CHECKS.items() if check(seen).outcome != Outcome.PASS} == set()
+    assert {number for number, check in image.CHECKS.items() if check(seen).outcome != FactOutcome.PASS} == set()
 
 
 def test_it_says_that_it_serves_many_models_and_takes_the_port_it_is_given() -> None:

@@ -11,65 +11,13 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    (
-        "arguments",
-        "records",
-        "tables",
-        "csv_cells",
-        "parsing",
-        "environment",
-        "files",
-        "lazily",
-        "extras",
-        "names",
-        "sql",
-        "further_fields",
-    ),
-    (
-        "columns",
-        "csv_rewriting",
-        "data_end",
-        "sources",
-        "sqlite_file",
-        "ingest",
-        "world",
-        "world_people",
-        "world_stations",
-        "world_taste",
-        "truth",
-        "experiment.assign",
-        "models.compiled",
-        "models.lightgbm_text",
-    ),
-    (
-        "mismatches",
-        "labelling",
-        "erased",
-        "features",
-        "segments",
-        "figures",
-        "metrics",
-        "models.bitrows",
-        "models.predictor",
-        "models.scorers",
-        "models.task",
-    ),
-    ("models",),
-    (
-        "stations",
-        "bundle",
-        "recommender",
-        "evaluate",
-        "scorecard",
-        "questions",
-        "explain",
-        "report",
-        "scoring",
-        "preflight",
-        "experiment",
-    ),
-    ("service",),
-    ("service.__main__", "service.admin_main", "cloud", "simulation"),
+    ("records", "files", "extras", "arguments", "lazily"),
+    ("data", "environment", "experiment.assign", "aws.clients"),
+    ("events", "models"),
+    ("experiment", "serving"),
+    ("evaluation", "preflight"),
+    ("service", "aws"),
+    ("simulation", "tools"),
     ("pipeline",),
     ("cli", "__main__"),
 )
@@ -127,7 +75,9 @@ def test_every_package_file_is_empty() -> None:
     assert [path for path in SOURCE.rglob("__init__.py") if path.read_text()] == []
 
 
-@pytest.mark.parametrize("door", ["firstspin.recommender", "firstspin.explain", "firstspin.service.__main__"])
+@pytest.mark.parametrize(
+    "door", ["firstspin.serving.policy", "firstspin.serving.explanations", "firstspin.service.__main__"]
+)
 def test_the_serving_process_is_lean(door: str) -> None:
     code = f"import sys, {door}; print([m for m in {HEAVY} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,12 +22,12 @@ from made_experiments import PLAN
 from made_service import kill_group, serving, until
 
 from firstspin import files
-from firstspin.csv_cells import original
-from firstspin.experiment.database import write
+from firstspin.data.formats.csv_cells import original
+from firstspin.events.database import write
+from firstspin.events.store import open_database
 from firstspin.experiment.plan import experiment_key, freeze
-from firstspin.experiment.store import open_database
 from firstspin.records import Ranking
-from firstspin.scoring import file_sink
+from firstspin.serving.batch import file_sink
 
 EVERYBODY = 0o077
 

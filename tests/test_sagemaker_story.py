@@ -19,15 +19,15 @@ from stand_in_runtime import endpoint, function, runtime_api
 from stand_in_sagemaker import control_plane, moto_server
 from training_job import ENTRYPOINT, start
 
-from firstspin.cloud import rollout
-from firstspin.cloud.account import open_account
-from firstspin.cloud.check import lifecycle
-from firstspin.cloud.check.client import Limits
-from firstspin.cloud.check.payloads import Payload
-from firstspin.cloud.check.player import Target
-from firstspin.cloud.endpoint import serving
-from firstspin.cloud.package import package
-from firstspin.world import write_world
+from firstspin.aws import rollout
+from firstspin.aws.clients import open_account
+from firstspin.aws.endpoint import serving
+from firstspin.aws.package import package
+from firstspin.simulation.world import write_world
+from firstspin.tools.sagemaker_check import lifecycle
+from firstspin.tools.sagemaker_check.client import ReadLimits
+from firstspin.tools.sagemaker_check.payloads import Payload
+from firstspin.tools.sagemaker_check.player import Target
 
 HOSTING = rollout.Hosting("firstspin:1", "arn:aws:iam::123456789012:role/firstspin-serves", "ml.c5.large")
 NEWCOMERS = {
@@ -80,7 +80,7 @@ def test_from_tables_to_the_lambdas_answer_which_is_the_terminals_to_the_last_bi
     assert now is not None
     bucket, _, key = now.archive.removeprefix("s3://").partition("/")
     account.s3.download_file(bucket, key, str(tmp_path / "downloaded.tar.gz"))
-    image = Target(ENTRYPOINT, environment=os.environ, limits=Limits(ready=60))
+    image = Target(ENTRYPOINT, environment=os.environ, limits=ReadLimits(ready=60))
     with lifecycle.serving(image, tmp_path / "host", tmp_path / "downloaded.tar.gz", {}) as host:
         client = host.client
         assert client is not None, host.failure

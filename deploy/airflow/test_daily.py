@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 
-from firstspin.bundle import load
-from firstspin.cloud.stores import open_scores
+from firstspin.serving.bundle import load
+from firstspin.serving.score_stores import open_scores
 
 HERE = Path(__file__).parent
 AIRFLOW = HERE / ".venv" / "bin"

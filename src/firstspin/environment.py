@@ -15,7 +15,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Final, TypeVar
 
-from firstspin.parsing import Misspelt, utc_moment
+from firstspin.data.parsing import Misspelt, utc_moment
 from firstspin.records import InputError
 
 PREFIX: Final = "FIRSTSPIN_"

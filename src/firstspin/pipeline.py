@@ -19,59 +19,45 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from firstspin import parsing
-from firstspin.further_fields import check_names, with_further_fields
+from firstspin.data import parsing
+from firstspin.data.further_fields import check_names, with_further_fields
+from firstspin.data.schema import NUMBER
 from firstspin.lazily import lazily
 from firstspin.records import Census, Examples, InputError, LabelRule, Recommendation, Registration
-from firstspin.tables import NUMBER
 
 if TYPE_CHECKING:
-    from firstspin import (
-        bundle,
-        erased,
-        evaluate,
-        features,
-        files,
-        ingest,
-        labelling,
-        mismatches,
-        preflight,
-        questions,
-        recommender,
-        scorecard,
-        scoring,
-        stations,
-        truth,
-        world,
-    )
-    from firstspin import explain as reasons
-    from firstspin.cloud import stores
-    from firstspin.models import predictor, registry, task
-    from firstspin.report import page as study
+    from firstspin import files, preflight
+    from firstspin.data import erasure, ground_truth, ingest, labelling, mismatches
+    from firstspin.evaluation import ablation, cross_validation, scorecard
+    from firstspin.evaluation.report import page as study
+    from firstspin.models import features, predictor, registry, task
+    from firstspin.serving import batch, bundle, policy, score_stores, stations
+    from firstspin.serving import explanations as reasons
     from firstspin.simulation import run as simulation
+    from firstspin.simulation import world
 else:
-    bundle = lazily("firstspin.bundle")
-    erased = lazily("firstspin.erased")
-    evaluate = lazily("firstspin.evaluate")
-    features = lazily("firstspin.features")
+    bundle = lazily("firstspin.serving.bundle")
+    erasure = lazily("firstspin.data.erasure")
+    cross_validation = lazily("firstspin.evaluation.cross_validation")
+    features = lazily("firstspin.models.features")
     files = lazily("firstspin.files")
-    ingest = lazily("firstspin.ingest")
-    labelling = lazily("firstspin.labelling")
-    mismatches = lazily("firstspin.mismatches")
+    ingest = lazily("firstspin.data.ingest")
+    labelling = lazily("firstspin.data.labelling")
+    mismatches = lazily("firstspin.data.mismatches")
     predictor = lazily("firstspin.models.predictor")
     preflight = lazily("firstspin.preflight")
-    questions = lazily("firstspin.questions")
-    reasons = lazily("firstspin.explain")
-    recommender = lazily("firstspin.recommender")
+    ablation = lazily("firstspin.evaluation.ablation")
+    reasons = lazily("firstspin.serving.explanations")
+    policy = lazily("firstspin.serving.policy")
     registry = lazily("firstspin.models.registry")
-    scorecard = lazily("firstspin.scorecard")
-    scoring = lazily("firstspin.scoring")
+    scorecard = lazily("firstspin.evaluation.scorecard")
+    batch = lazily("firstspin.serving.batch")
     simulation = lazily("firstspin.simulation.run")
-    stations = lazily("firstspin.stations")
-    stores = lazily("firstspin.cloud.stores")
-    study = lazily("firstspin.report.page")
-    truth = lazily("firstspin.truth")
-    world = lazily("firstspin.world")
+    stations = lazily("firstspin.serving.stations")
+    score_stores = lazily("firstspin.serving.score_stores")
+    study = lazily("firstspin.evaluation.report.page")
+    ground_truth = lazily("firstspin.data.ground_truth")
+    world = lazily("firstspin.simulation.world")
 
 FOLDS, FOLDS_OF_MANY, MANY_PEOPLE = 5, 3, 100_000
 REPORT_FOLDS = 3
@@ -111,7 +97,7 @@ class Reading:
     extra: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     rule: LabelRule | None = None
-    erased: erased.Erased | None = None
+    erased: erasure.Erased | None = None
     now: datetime | None = None
 
     def __post_init__(self) -> None:
@@ -167,7 +153,7 @@ class Protocol:
 # ---------------------------------------------------------------------------------- tables -> examples
 
 
-def make_world(out: Path, users: int, seed: int, progress: evaluate.Progress = silent) -> None:
+def make_world(out: Path, users: int, seed: int, progress: cross_validation.Progress = silent) -> None:
     """Write the tables of a make-believe service, and its truth."""
     preflight.folder(out)
     world.write_world(out, users, seed, lambda written: progress("users written", written / users))
@@ -214,7 +200,7 @@ def train(
     *,
     reading: Reading = Reading(),
     learning: Learning = Learning(),
-    progress: evaluate.Progress = silent,
+    progress: cross_validation.Progress = silent,
     early: Path | None = None,
 ) -> tuple[bundle.Bundle, Dataset, scorecard.Scorecard]:
     """Tables -> a bundle that carries its own scorecard: measured on a part kept aside, then trained on everyone.
@@ -248,7 +234,7 @@ def evaluate_models(
     learning: Learning = Learning(),
     about: str = "",
     ask_what_questions_buy: bool = False,
-    progress: evaluate.Progress = silent,
+    progress: cross_validation.Progress = silent,
 ) -> tuple[scorecard.Scorecard, Dataset]:
     """Train each model on some people and ask it about others; the baselines always come along.
 
@@ -259,9 +245,9 @@ def evaluate_models(
     dataset = read_dataset(data, reading)
     splits, told = _splits(dataset, protocol)
     names = list(dict.fromkeys([*scorecard.BASELINES, *models]))
-    found = evaluate.outcomes(dataset.examples, splits, names, _fit(dataset, learning, silent), progress)
-    asked = evaluate.asked(dataset.examples, splits)
-    known = truth.read_truth(data, asked.user_ids)
+    found = cross_validation.outcomes(dataset.examples, splits, names, _fit(dataset, learning, silent), progress)
+    asked = cross_validation.asked(dataset.examples, splits)
+    known = ground_truth.read_truth(data, asked.user_ids)
     card = scorecard.score(found, asked, told, _about(dataset), seed=protocol.seed, truth=known, about=about)
     if ask_what_questions_buy:
         card = replace(card, questions=_what_questions_buy(dataset, splits, card.best, learning, progress))
@@ -269,19 +255,21 @@ def evaluate_models(
 
 
 def evaluate_bundle(
-    data: Path, path: Path, *, reading: Reading = Reading(), progress: evaluate.Progress = silent
+    data: Path, path: Path, *, reading: Reading = Reading(), progress: cross_validation.Progress = silent
 ) -> tuple[scorecard.Scorecard, Dataset]:
     """Ask a trained bundle about all labelled people of some tables, beside baselines learned from the same people."""
     progress("reading the tables", 0.0)
     loaded = bundle.load(path)
     dataset = read_dataset(data, reading)
     fit = _fit(dataset, Learning(), silent)
-    found = {name: evaluate.answer(fit(name, dataset.examples), dataset.examples) for name in scorecard.BASELINES}
-    found[f"bundle {loaded.id}"] = evaluate.answer(loaded.predictor, dataset.examples)
+    found = {
+        name: cross_validation.answer(fit(name, dataset.examples), dataset.examples) for name in scorecard.BASELINES
+    }
+    found[f"bundle {loaded.id}"] = cross_validation.answer(loaded.predictor, dataset.examples)
     about = _about(dataset)
     seen = loaded.manifest.data["fingerprint"] == about["fingerprint"]
     told = {"protocol": "bundle", "trained on these very people": seen, "baselines know the answers": True}
-    known = truth.read_truth(data, dataset.examples.user_ids)
+    known = ground_truth.read_truth(data, dataset.examples.user_ids)
     return scorecard.score(found, dataset.examples, told, about, seed=0, truth=known), dataset
 
 
@@ -295,7 +283,7 @@ def report(
     *,
     measured: Path | None = None,
     reading: Reading = Reading(),
-    progress: evaluate.Progress = silent,
+    progress: cross_validation.Progress = silent,
 ) -> None:
     """Write the study of these tables and of a bundle's model as one HTML page.
 
@@ -326,13 +314,13 @@ def report(
 
 def recommend(path: Path, registration: Registration, further: Mapping[str, str] | None = None) -> Recommendation:
     """One answer; `further` fields are answered in text. Raises InputError for one that the bundle doesn't ask."""
-    answering = recommender.Recommender(bundle.load(path))
+    answering = policy.Recommender(bundle.load(path))
     return answering.recommend(_with_further(registration, further or {}, answering.bundle.manifest.extra))
 
 
 def explain(path: Path, registration: Registration, further: Mapping[str, str] | None = None) -> reasons.Explanation:
     """Why one answer is as it is: how much each answer given moved each genre shown; `further` as in `recommend`."""
-    answering = recommender.Recommender(bundle.load(path))
+    answering = policy.Recommender(bundle.load(path))
     return reasons.explain(answering, _with_further(registration, further or {}, answering.bundle.manifest.extra))
 
 
@@ -345,7 +333,7 @@ def score(
     now: datetime,
     least_age: int | None = None,
     skip_bad_rows: bool = False,
-    progress: evaluate.Progress = silent,
+    progress: cross_validation.Progress = silent,
 ) -> tuple[int, dict[str, int]]:
     """Answer every registration of a file, in order; the number written and the rows skipped by reason.
 
@@ -353,8 +341,8 @@ def score(
     the bundle and `now`. Who is younger than `least_age` (None: as the service has it) is answered by the rule.
     """
     preflight.scores(out, registrations)
-    least = recommender.LEAST_AGE if least_age is None else least_age
-    answering = recommender.Recommender(bundle.load(path), least)
+    least = policy.LEAST_AGE if least_age is None else least_age
+    answering = policy.Recommender(bundle.load(path), least)
     sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S%f}")
     extra = answering.bundle.manifest.extra
     with files.workspace("score") as workspace:
@@ -362,7 +350,7 @@ def score(
             registrations, workspace=workspace, extra=extra, skip_bad_rows=skip_bad_rows
         )
         people = labelling.read_people(received.connection, tuple(extra))
-        written = scoring.write(sink, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
+        written = batch.write(sink, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
         unknown, *_ = mismatches.unknown_picks(received.connection, answering.bundle.manifest.known_genres)
     return written, received.ignored | ({"picks of no genre that the bundle knows": unknown} if unknown else {})
 
@@ -371,7 +359,12 @@ def score(
 
 
 def simulate(
-    path: Path, setting: simulation.Setting, out: Path, *, now: Callable[[], int], progress: evaluate.Progress = silent
+    path: Path,
+    setting: simulation.Setting,
+    out: Path,
+    *,
+    now: Callable[[], int],
+    progress: cross_validation.Progress = silent,
 ) -> simulation.Simulated:
     """An A/B test of a bundle on simulated newcomers, through the real service, beside the truth of their world.
 
@@ -399,12 +392,12 @@ def _with_further(registration: Registration, further: Mapping[str, str], kinds:
         raise InputError(f"this is not a registration: {problem}") from None
 
 
-def _sink(out: str, version: str) -> scoring.Sink:
+def _sink(out: str, version: str) -> batch.AnswerSink:
     scheme, _, name = out.partition(":")
-    if scheme in stores.SCHEMES and name:
-        store = stores.open_scores(out)
+    if scheme in score_stores.SCHEMES and name:
+        store = score_stores.open_scores(out)
         return lambda batches: store.write(version, batches)
-    return scoring.file_sink(Path(out))
+    return batch.file_sink(Path(out))
 
 
 def _rule(reading: Reading) -> LabelRule:
@@ -415,10 +408,10 @@ def _tables(data: Path, workspace: Path, reading: Reading, out: Path | None = No
     found = ingest.open_tables(
         data, workspace=workspace, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows, out=out
     )
-    return erased.without_erased(found, reading.erased) if reading.erased else found
+    return erasure.without_erased(found, reading.erased) if reading.erased else found
 
 
-def _fit(dataset: Dataset, learning: Learning, progress: evaluate.Progress) -> evaluate.Fit:
+def _fit(dataset: Dataset, learning: Learning, progress: cross_validation.Progress) -> cross_validation.Fit:
     train = registry.fit  # before any thread asks for it: loading lazily is not safe among threads
 
     def fit(name: str, examples: Examples) -> predictor.Predictor:
@@ -464,24 +457,28 @@ def _knows_silence(encoder: features.Encoder, examples: Examples) -> bool:
 
 
 def _what_questions_buy(
-    dataset: Dataset, splits: Sequence[evaluate.Split], model: str, learning: Learning, progress: evaluate.Progress
-) -> questions.Study:
+    dataset: Dataset,
+    splits: Sequence[cross_validation.Split],
+    model: str,
+    learning: Learning,
+    progress: cross_validation.Progress,
+) -> ablation.Study:
     def fit(learn: Examples, without: tuple[str, ...]) -> predictor.Predictor:
         return _fit(dataset, replace(learning, without=(*learning.without, *without)), silent)(model, learn)
 
     asked = [name for name in (*features.QUESTIONS, *dataset.extra) if name not in learning.without]
-    return questions.study(dataset.examples, splits, model, fit, asked, learning.seed, progress)
+    return ablation.study(dataset.examples, splits, model, fit, asked, learning.seed, progress)
 
 
-def _kept_aside(dataset: Dataset, learning: Learning) -> evaluate.Split:
+def _kept_aside(dataset: Dataset, learning: Learning) -> cross_validation.Split:
     people = len(dataset.examples)
     if people < SCORECARD_PART:
         raise InputError(f"{people} labelled users are too few to learn from; at least {SCORECARD_PART} are needed")
-    return evaluate.folds(dataset.examples.tops, SCORECARD_PART, learning.seed)[0]
+    return cross_validation.folds(dataset.examples.tops, SCORECARD_PART, learning.seed)[0]
 
 
 def _tuned(
-    dataset: Dataset, aside: evaluate.Split, model: str, learning: Learning, progress: evaluate.Progress
+    dataset: Dataset, aside: cross_validation.Split, model: str, learning: Learning, progress: cross_validation.Progress
 ) -> tuple[task.Tuned, ...]:
     return registry.tune(
         model,
@@ -498,22 +495,22 @@ def _tuned(
 
 
 def _own_scorecard(
-    dataset: Dataset, aside: evaluate.Split, model: str, learning: Learning, progress: evaluate.Progress
+    dataset: Dataset, aside: cross_validation.Split, model: str, learning: Learning, progress: cross_validation.Progress
 ) -> scorecard.Scorecard:
     names = list(dict.fromkeys([*scorecard.BASELINES, model]))
-    found = evaluate.outcomes(dataset.examples, [aside], names, _fit(dataset, learning, silent), progress)
+    found = cross_validation.outcomes(dataset.examples, [aside], names, _fit(dataset, learning, silent), progress)
     told: dict[str, object] = {"protocol": f"one part in {SCORECARD_PART} kept aside", "seed": learning.seed}
-    asked = evaluate.asked(dataset.examples, [aside])
+    asked = cross_validation.asked(dataset.examples, [aside])
     return scorecard.score(found, asked, told, _about(dataset), seed=learning.seed)
 
 
-def _splits(dataset: Dataset, protocol: Protocol) -> tuple[list[evaluate.Split], dict[str, object]]:
+def _splits(dataset: Dataset, protocol: Protocol) -> tuple[list[cross_validation.Split], dict[str, object]]:
     if protocol.split_at is None:
         folds = protocol.folds or (FOLDS if len(dataset.examples) < MANY_PEOPLE else FOLDS_OF_MANY)
-        made = evaluate.folds(dataset.examples.tops, folds, protocol.seed)
+        made = cross_validation.folds(dataset.examples.tops, folds, protocol.seed)
         return made, {"protocol": f"{folds} folds over users", "seed": protocol.seed}
     days = dataset.rule.gap_days + dataset.rule.window_days
-    one = evaluate.by_date(dataset.examples, protocol.split_at, days)
+    one = cross_validation.by_date(dataset.examples, protocol.split_at, days)
     between = len(dataset.examples) - len(one.learn) - len(one.ask)
     return [one], {
         "protocol": f"split at {protocol.split_at.isoformat()}Z",

@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from firstspin import tables
-from firstspin.bundle import check_place
+from firstspin.data import schema
 from firstspin.extras import need
-from firstspin.features import questions_asked
+from firstspin.models.features import questions_asked
 from firstspin.models.registry import check_name, check_tunable
 from firstspin.records import InputError
+from firstspin.serving.bundle import check_place
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -72,7 +72,7 @@ def folder(out: Path) -> None:
 
 
 def _is_table(out: Path, data: Path) -> bool:
-    names = {f"{table}{suffix}" for table in tables.COLUMNS for suffix in SUFFIXES}
+    names = {f"{table}{suffix}" for table in schema.COLUMNS for suffix in SUFFIXES}
     return out.name in names and out.resolve().parent == data.resolve()
 
 

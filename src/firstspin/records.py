@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import inf
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
 
 import msgspec
 import numpy as np
@@ -22,6 +22,11 @@ LONGEST_LINE = 1_000
 """Characters of a line of a message."""
 
 MAX_AGE = 120
+AGE_EDGES = (18, 25, 35, 45, 55)
+"""Lower bounds of the age bands that cohorts and the baselines use, from the second band on."""
+
+Source = Literal["model", "popular", "under-age", "rule", "no-model", "batch"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 LONGEST_DAYS = 3650
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
@@ -201,7 +206,7 @@ class Ranking(msgspec.Struct, frozen=True):
     source: str
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredAnswer(msgspec.Struct, frozen=True):
     """An answer as a store of batch answers keeps it: its source is "batch", `model` the bundle that gave it."""
 
     model: str
@@ -216,7 +221,7 @@ class Station(msgspec.Struct, frozen=True):
     genre: str
 
 
-class GenreChance(msgspec.Struct, frozen=True):
+class GenreProbability(msgspec.Struct, frozen=True):
     genre: str
     probability: float
 
@@ -242,7 +247,7 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     model: str
     source: str
-    genres: tuple[GenreChance, ...]
+    genres: tuple[GenreProbability, ...]
     stations: tuple[Station, ...] = ()
     message: Message | None = None
     carousels: tuple[Carousel, ...] = ()

@@ -13,10 +13,10 @@ from pathlib import Path
 from made_app import NOW
 from made_experiments import SECRET
 
-from firstspin.experiment.store import open_database
-from firstspin.service.admin import AdminApp, Office
-from firstspin.service.connection import Request
-from firstspin.service.cross_origin import hosts
+from firstspin.events.store import open_database
+from firstspin.service.admin.app import AdminApp, AdminContext
+from firstspin.service.http.connection import Request
+from firstspin.service.http.cross_origin import hosts
 from fuzz import http, values
 from fuzz.inputs import Broken, Check, Input
 
@@ -34,7 +34,7 @@ def opened(folder: Path) -> Iterator[Check]:
     database.open()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     threading.Thread(target=_obey, args=(theirs,), daemon=True).start()
-    app = AdminApp(Office(ours, lambda: NOW, hosts("127.0.0.1"), store=(database, SECRET)))
+    app = AdminApp(AdminContext(ours, lambda: NOW, hosts("127.0.0.1"), store=(database, SECRET)))
     loop = asyncio.new_event_loop()
     with http.logged() as log, closing(database), closing(ours), closing(loop):
 

@@ -15,12 +15,12 @@ import numpy as np
 from made_app import new_app
 from made_bundles import pack, pack_with_further_fields, sign
 
-from firstspin import bundle
-from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
-from firstspin.service.connection import Request
-from firstspin.service.probe import probe
-from firstspin.service.worker import Manners, serving
+from firstspin.service.bundles.probe import probe
+from firstspin.service.http.connection import Request
+from firstspin.service.process.worker import WorkerConfig, serving
+from firstspin.serving import bundle
+from firstspin.serving.policy import LEAST_AGE
 from fuzz import http, values
 from fuzz.commands import CONTROL, FOREIGN
 from fuzz.inputs import Broken, Check, Input
@@ -57,7 +57,7 @@ def opened(folder: Path) -> Iterator[Check]:
             _damage(made, copy)
             try:
                 loaded = bundle.load(copy)
-                served = serving(loaded, Manners())
+                served = serving(loaded, WorkerConfig())
                 probe(loaded, served, LEAST_AGE)
             except (InputError, OSError) as problem:
                 said = str(problem.strerror if isinstance(problem, OSError) else problem).replace(str(copy), "")

@@ -11,12 +11,12 @@ from pathlib import Path
 from made_app import new_app
 from made_bundles import pack
 
-from firstspin.service.connection import Connection, Hub, Limits
-from firstspin.service.worker import load
+from firstspin.service.http.connection import Connection, ConnectionLimits, Hub
+from firstspin.service.process.worker import load
 from fuzz import http, values
 from fuzz.inputs import Broken, Check, Input
 
-SMALL = Limits(head=2_000, body=3_000, in_flight=4)
+SMALL = ConnectionLimits(head=2_000, body=3_000, in_flight=4)
 """Limits that inputs of a few kB can pass."""
 
 UNAVAILABLE = (b'"code":"overloaded"', b'"code":"events_unavailable"')

@@ -10,8 +10,8 @@ from pathlib import Path
 from made_app import NOW
 from made_experiments import HALVES, SECRET
 
-from firstspin.experiment.store import open_store
-from firstspin.service.ledger import Ledger
+from firstspin.events.store import open_store
+from firstspin.service.exposures import ExposureLog
 from fuzz import http, values
 from fuzz.inputs import Broken, Check, Input
 
@@ -22,7 +22,7 @@ STATUSES = ("stored", "duplicate", "invalid", "erased")
 def opened(folder: Path) -> Iterator[Check]:
     store = open_store(f"sqlite:///{folder / 'events.sqlite'}", SECRET)
     try:
-        with http.asking(folder, ledger=Ledger(store, SECRET, lambda: NOW, HALVES)) as ask:
+        with http.asking(folder, ledger=ExposureLog(store, SECRET, lambda: NOW, HALVES)) as ask:
 
             def check(made: Input) -> str:
                 body, sent = _body(made)

@@ -14,10 +14,10 @@ from typing import Any
 import gateway_events
 from made_bundles import pack
 
-from firstspin import bundle
-from firstspin.cloud.gateway import Gateway
-from firstspin.recommender import Recommender
-from firstspin.service.wire import Reader
+from firstspin.aws.gateway import Gateway
+from firstspin.serving import bundle
+from firstspin.serving.policy import Recommender
+from firstspin.serving.wire import BodyReader
 from fuzz import http, values
 from fuzz.inputs import Check, Input
 from fuzz.invocations import BODIES
@@ -52,7 +52,7 @@ class AtOnce(Executor):
 def opened(folder: Path) -> Iterator[Check]:
     pack(folder / "b")
     endpoint = Endpoint()
-    gateway = Gateway(endpoint, "newcomers", Recommender(bundle.load(folder / "b")), Reader(), threads=AtOnce())
+    gateway = Gateway(endpoint, "newcomers", Recommender(bundle.load(folder / "b")), BodyReader(), threads=AtOnce())
     with http.logged() as log:
 
         def check(made: Input) -> str:

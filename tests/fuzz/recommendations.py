@@ -9,8 +9,8 @@ from pathlib import Path
 from made_app import NOW
 from made_experiments import HALVES, SECRET
 
-from firstspin.experiment.store import open_store
-from firstspin.service.ledger import Ledger
+from firstspin.events.store import open_store
+from firstspin.service.exposures import ExposureLog
 from fuzz import http
 from fuzz.inputs import Check, Input
 from fuzz.invocations import BODIES
@@ -20,7 +20,7 @@ from fuzz.invocations import BODIES
 def opened(folder: Path) -> Iterator[Check]:
     store = open_store(f"sqlite:///{folder / 'events.sqlite'}", SECRET)
     try:
-        with http.asking(folder, ledger=Ledger(store, SECRET, lambda: NOW, HALVES)) as ask:
+        with http.asking(folder, ledger=ExposureLog(store, SECRET, lambda: NOW, HALVES)) as ask:
 
             def check(made: Input) -> str:
                 kind = made.pick(("json", "json", "json", "lines", "csv"))

@@ -42,7 +42,7 @@ def compile_all(sources: Sequence[Path], folder: Path) -> None:
 
 def build(folder: Path) -> None:
     """All of the package's C code."""
-    compile_all(sorted(SOURCES.glob("*.c")), folder)
+    compile_all(sorted(SOURCES.rglob("*.c")), folder)
 
 
 def environment(folder: Path) -> dict[str, str]:

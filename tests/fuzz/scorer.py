@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from random_trees import random_model, rows_near
 
-from firstspin.models.bitrows import CompiledScorer, NumpyScorer, tables
+from firstspin.models.trees.bitrows import CompiledScorer, NumpyScorer, tables
 from fuzz.inputs import Broken, Check, Input
 
 NAMES = ("masks", "rows", "cuts", "starts", "leaves")

@@ -13,7 +13,7 @@ from constructs import Construct
 from firstspin_aws.ground import Ground, endpoint_arn
 from firstspin_aws.settings import LAMBDA, Settings
 
-HANDLER = "firstspin.cloud.lambda_handler.handler"
+HANDLER = "firstspin.aws.lambda_handler.handler"
 BUNDLE = "/var/task/bundle"
 NETWORK = (
     "ec2:AssignPrivateIpAddresses",

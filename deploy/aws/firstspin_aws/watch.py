@@ -17,7 +17,7 @@ from firstspin_aws.settings import Settings
 
 MINUTE = Duration.minutes(1)
 FELL_BACK = "fell_back"
-"""The event that cloud.gateway logs when the endpoint did not answer."""
+"""The event that aws.gateway logs when the endpoint did not answer."""
 
 
 def _alarms_may_publish(scope: Construct, topic: sns.Topic) -> iam.PolicyStatement:

@@ -21,14 +21,14 @@ from typing import Final, TypeVar
 import msgspec
 
 from firstspin import pipeline, preflight
-from firstspin.bundle import MANIFEST
 from firstspin.cli import mistakes
 from firstspin.environment import moment, one_of, read, variable, whole, yes_or_no
 from firstspin.files import workspace
 from firstspin.records import Census, InputError, LabelRule
 from firstspin.service.options import PORT, WORKERS
-from firstspin.service.supervisor import MOST_WORKERS
-from firstspin.service.wire import LARGEST_BODY
+from firstspin.service.process.supervisor import MOST_WORKERS
+from firstspin.serving.bundle import MANIFEST
+from firstspin.serving.wire import LARGEST_BODY
 
 CHANNEL: Final = "training"
 EARLY: Final = "early"

@@ -16,10 +16,10 @@ import typer
 from firstspin import preflight
 from firstspin.cli import terminal
 from firstspin.cli.stored import Events, EventsSecret, opened_store
-from firstspin.experiment.erase import erase as erase_users
-from firstspin.experiment.export import export as export_tables
-from firstspin.experiment.outbox import Firehose, Sink
-from firstspin.experiment.outbox import forward as forward_rows
+from firstspin.events.erasure import erase as erase_users
+from firstspin.events.export import export as export_tables
+from firstspin.events.firehose import Firehose, FirehoseSink
+from firstspin.events.firehose import forward as forward_rows
 from firstspin.experiment.plan import experiment_key, read_plan
 from firstspin.extras import need
 from firstspin.records import InputError
@@ -97,7 +97,7 @@ def forward(
     streams = {table: stream for table, stream in given.items() if stream}
     if not streams:
         raise typer.BadParameter("give --exposures-stream, --events-stream or both")
-    sink = Sink(_firehose(endpoint_url), streams, scope)
+    sink = FirehoseSink(_firehose(endpoint_url), streams, scope)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

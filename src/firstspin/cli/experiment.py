@@ -16,14 +16,14 @@ from firstspin import pipeline
 from firstspin.cli import terminal
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.cli.verdict import show, show_simulated, show_sizing
+from firstspin.events.database import Database
+from firstspin.events.export import export
 from firstspin.experiment.analyse import analyse as read_result
 from firstspin.experiment.attribution import attribute_export, planned_outcomes
-from firstspin.experiment.database import Database
-from firstspin.experiment.export import export
 from firstspin.experiment.outcomes import Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
-from firstspin.experiment.sizing import plan_sizing
+from firstspin.experiment.stats.sizing import plan_sizing
 from firstspin.files import workspace
 from firstspin.lazily import lazily
 from firstspin.records import InputError

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from firstspin import parsing, pipeline
-from firstspin.cli import ledger, reasons, scorecard, terminal
+from firstspin import pipeline
+from firstspin.cli import claims, explanation, scorecard, terminal
+from firstspin.data import parsing
 from firstspin.environment import moment
 from firstspin.lazily import lazily
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
@@ -25,14 +26,14 @@ from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
 if TYPE_CHECKING:
     from firstspin import preflight
     from firstspin.cli import stored
-    from firstspin.experiment import erase
-    from firstspin.scorecard import Scorecard
+    from firstspin.evaluation.scorecard import Scorecard
+    from firstspin.events import erasure
     from firstspin.service import options
     from firstspin.simulation import run as simulation
 else:
     preflight = lazily("firstspin.preflight")
     options = lazily("firstspin.service.options")
-    erase = lazily("firstspin.experiment.erase")
+    erasure = lazily("firstspin.events.erasure")
     stored = lazily("firstspin.cli.stored")
     simulation = lazily("firstspin.simulation.run")
 
@@ -239,7 +240,7 @@ def recommend(
     """Answer one newcomer in the terminal."""
     registration, further = _registration(age, gender, country, genres), _answers(answer or ())
     if explain:
-        reasons.show(pipeline.explain(bundle, registration, further), as_json=as_json)
+        explanation.show(pipeline.explain(bundle, registration, further), as_json=as_json)
         return
     found = pipeline.recommend(bundle, registration, further)
     if as_json:
@@ -304,7 +305,7 @@ def demo(
         found = pipeline.simulate(
             folder / "bundle", setting, folder / "experiment", now=time.perf_counter_ns, progress=progress
         )
-    ledger.show([*ledger.entries(card, folder), *ledger.tested(found, folder / "bundle")])
+    claims.show([*claims.entries(card, folder), *claims.tested(found, folder / "bundle")])
     if not no_serve:
         terminal.out.print(f"\nServing on http://127.0.0.1:{port} (Ctrl-C stops)", markup=False)
         sys.stdout.flush()
@@ -358,7 +359,7 @@ def _who_was(erased: str | None, secret: Path | None) -> Iterator[Callable[[Coll
         yield None
         return
     with stored.opened_store(erased, secret) as (database, known):
-        yield lambda users: erase.erased_users(database, known, users)
+        yield lambda users: erasure.erased_users(database, known, users)
 
 
 def _names(text: str) -> tuple[str, ...]:

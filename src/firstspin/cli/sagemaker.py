@@ -15,22 +15,22 @@ from typing import Annotated
 import msgspec
 import typer
 
-from firstspin.bundle import load
+from firstspin.aws import rollout
+from firstspin.aws.clients import Account, open_account
+from firstspin.aws.endpoint import EndpointState, served_archive, serving
+from firstspin.aws.gate import GateMetric, judge
+from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack
+from firstspin.aws.package import package as pack
 from firstspin.cli import terminal
-from firstspin.cli.load import load_test
-from firstspin.cloud import rollout
-from firstspin.cloud.account import Account, open_account
-from firstspin.cloud.check import payloads as bodies
-from firstspin.cloud.check import report
-from firstspin.cloud.check import run as contract
-from firstspin.cloud.check.payloads import REGISTRATIONS, Payloads
-from firstspin.cloud.check.player import Target
-from firstspin.cloud.endpoint import Serving, served_archive, serving
-from firstspin.cloud.gate import Metric, judge
-from firstspin.cloud.package import ARCHIVE, Packed, read_manifest, unpack
-from firstspin.cloud.package import package as pack
+from firstspin.cli.load_test import load_test
 from firstspin.files import workspace
 from firstspin.records import InputError
+from firstspin.serving.bundle import load
+from firstspin.tools.sagemaker_check import payloads as bodies
+from firstspin.tools.sagemaker_check import report
+from firstspin.tools.sagemaker_check import run as contract
+from firstspin.tools.sagemaker_check.payloads import REGISTRATIONS, Payloads
+from firstspin.tools.sagemaker_check.player import Target
 
 app = typer.Typer(
     name="firstspin sagemaker",
@@ -157,7 +157,9 @@ def deploy(
 def promote(
     bundle: BundlePath,
     endpoint: Endpoint,
-    metric: Annotated[Metric, typer.Option(help="The figure of the scorecards that must be better.")] = Metric.HIT_3,
+    metric: Annotated[
+        GateMetric, typer.Option(help="The figure of the scorecards that must be better.")
+    ] = GateMetric.HIT_3,
     force: Annotated[str, typer.Option(help="Promote all the same; the reason is kept as a tag.")] = "",
     alarm: Alarms = None,
     canary: Canary = None,
@@ -227,7 +229,7 @@ class _Manner:
     as_json: bool
 
 
-def _carry_out(account: Account, plan: rollout.Plan, manner: _Manner) -> None:
+def _carry_out(account: Account, plan: rollout.ReleasePlan, manner: _Manner) -> None:
     changes = [f"{step.what} {step.name}" for step in plan.left]
     if manner.as_json:
         told: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
@@ -248,7 +250,7 @@ def _carry_out(account: Account, plan: rollout.Plan, manner: _Manner) -> None:
     )
 
 
-def _serving(account: Account, endpoint: str) -> Serving:
+def _serving(account: Account, endpoint: str) -> EndpointState:
     now = serving(account, endpoint)
     if now is None:
         raise InputError(f"there is no endpoint {endpoint}; `firstspin sagemaker deploy` makes one")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from firstspin.cli import terminal
 
 if TYPE_CHECKING:
-    from firstspin.figures import Figure
-    from firstspin.questions import Study
+    from firstspin.evaluation.ablation import Study
+    from firstspin.evaluation.bootstrap import Figure
+    from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
-    from firstspin.scorecard import Ceiling, Reliability, Scorecard
 
 SHOWN = ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss")
 RULE = "popularity"

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from firstspin.experiment.database import Database
-from firstspin.experiment.events import Secret, Unavailable, read_secret
-from firstspin.experiment.store import open_database
+from firstspin.events.database import Database
+from firstspin.events.schema import Secret, Unavailable, read_secret
+from firstspin.events.store import open_database
 from firstspin.records import InputError
 
 Events = Annotated[

@@ -9,10 +9,10 @@ from firstspin.cli import terminal
 from firstspin.experiment.verdict import Verdict, signed_percent, verdict_lines
 
 if TYPE_CHECKING:
-    from firstspin.experiment.lift import Estimate
     from firstspin.experiment.plan import Plan
-    from firstspin.experiment.sizing import Point, Sizing
-    from firstspin.simulation.judged import NeverShown
+    from firstspin.experiment.stats.lift import Estimate
+    from firstspin.experiment.stats.sizing import Point, Sizing
+    from firstspin.simulation.oracle import NeverShown
     from firstspin.simulation.run import Served, Simulated
 
 

@@ -9,14 +9,14 @@ from datetime import date, datetime, timedelta
 import numpy as np
 
 from firstspin.experiment.decide import PRIMARY, decide, warnings
-from firstspin.experiment.lift import Lift, lift, non_inferiority, significant
 from firstspin.experiment.outcomes import Outcomes
 from firstspin.experiment.rules import Metric, Rules, checked_rules, treatments
-from firstspin.experiment.sample_ratio import sample_ratio
-from firstspin.experiment.sequential import always_valid_alpha, spending_alphas
-from firstspin.experiment.several import holm_levels, holm_p_values
+from firstspin.experiment.stats.holm import holm_levels, holm_p_values
+from firstspin.experiment.stats.lift import Lift, lift, non_inferiority, significant
+from firstspin.experiment.stats.sample_ratio import sample_ratio
+from firstspin.experiment.stats.sequential import always_valid_alpha, spending_alphas
 from firstspin.experiment.summary import Mask, arm_summary, capped, comparison, of_arm
-from firstspin.experiment.verdict import Beside, Day, Measured, Role, Verdict, Weekday
+from firstspin.experiment.verdict import Beside, DailyLift, MetricResult, Role, Verdict, Weekday
 from firstspin.records import InputError
 
 
@@ -91,11 +91,11 @@ def _users(outcomes: Outcomes, rules: Rules, among: Mask | None = None) -> dict[
 
 
 def _measured(
-    planned: Outcomes, cut: Outcomes, rules: Rules, looks: Sequence[Day], metric: int, cap: float | None
-) -> Measured:
+    planned: Outcomes, cut: Outcomes, rules: Rules, looks: Sequence[DailyLift], metric: int, cap: float | None
+) -> MetricResult:
     """Everything about one metric: summaries of what users did, comparisons of it with the cap."""
     told = planned.metrics[metric]
-    return Measured(
+    return MetricResult(
         metric=f"{told.column} / {told.per}" if told.per else told.column,
         kind=told.kind or "continuous",
         role=_role(told, metric),
@@ -109,7 +109,7 @@ def _role(metric: Metric, position: int) -> Role:
     return "primary" if position == PRIMARY else "guardrail" if metric.margin is not None else "secondary"
 
 
-def _beside_control(cut: Outcomes, rules: Rules, looks: Sequence[Day], metric: int) -> list[Beside]:
+def _beside_control(cut: Outcomes, rules: Rules, looks: Sequence[DailyLift], metric: int) -> list[Beside]:
     """Each arm beside the control: the primary held to the rules' correction or daily level, the others to alpha."""
     arms = treatments(rules)
     pairs = [comparison(cut, metric, rules.control, arm, _everybody(cut)) for arm in arms]
@@ -138,14 +138,14 @@ def _beside_control(cut: Outcomes, rules: Rules, looks: Sequence[Day], metric: i
     ]
 
 
-def _clickers(planned: Outcomes, rules: Rules) -> tuple[Measured, ...]:
+def _clickers(planned: Outcomes, rules: Rules) -> tuple[MetricResult, ...]:
     """What those did who said yes to the primary metric: other people in each arm, so described and never compared."""
     if planned.metrics[PRIMARY].kind != "binary":
         return ()
     clicked = planned.values[PRIMARY] == 1
     name = planned.metrics[PRIMARY].column
     return tuple(
-        Measured(
+        MetricResult(
             metric=f"{metric.column} among users with {name}",
             kind="continuous",
             role="secondary",
@@ -161,7 +161,7 @@ def _clickers(planned: Outcomes, rules: Rules) -> tuple[Measured, ...]:
 # --------------------------------------------------------------------------------------------- the days
 
 
-def _looks(cut: Outcomes, rules: Rules) -> list[Day]:
+def _looks(cut: Outcomes, rules: Rules) -> list[DailyLift]:
     """The primary metric so far after each day, at the level that a look on that day is allowed."""
     if cut.day is None:
         return []
@@ -169,7 +169,7 @@ def _looks(cut: Outcomes, rules: Rules) -> list[Day]:
     so_far = [cut.day <= day for day in days]
     levels = _look_levels(rules, [_date(day) for day in days], [int(among.sum()) for among in so_far])
     return [
-        Day(_date(day), _users(cut, rules, among), _lifts(cut, rules, among, level))
+        DailyLift(_date(day), _users(cut, rules, among), _lifts(cut, rules, among, level))
         for day, among, level in zip(days, so_far, levels, strict=True)
     ]
 

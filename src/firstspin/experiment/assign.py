@@ -33,7 +33,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ArmSplit:
     """An experiment's users divided among its arms; made once by `split`, asked for each user by `assign`."""
 
     salt: str
@@ -42,7 +42,7 @@ class Split:
     arm_of: bytes  # bucket -> position in `assignments`, or 255 outside the coverage
 
 
-def split(salt: str, weights: Mapping[str, float], *, coverage: float = 1.0) -> Split:
+def split(salt: str, weights: Mapping[str, float], *, coverage: float = 1.0) -> ArmSplit:
     """Divide users among the arms in proportion to their weights; `coverage` is the share of all users who take part.
 
     A user who takes part at a small coverage keeps the arm when it grows. Raises InputError for weights or a coverage
@@ -62,10 +62,10 @@ def split(salt: str, weights: Mapping[str, float], *, coverage: float = 1.0) -> 
     assignments = [
         Assignment(name, arm_of.count(arm) / taking_part if taking_part else 0.0) for arm, name in enumerate(weights)
     ]
-    return Split(salt, _fnv1a(salt, _FNV_OFFSET), tuple(assignments), bytes(arm_of))
+    return ArmSplit(salt, _fnv1a(salt, _FNV_OFFSET), tuple(assignments), bytes(arm_of))
 
 
-def assign(split: Split, user: str) -> Assignment | None:
+def assign(split: ArmSplit, user: str) -> Assignment | None:
     """The user's arm, always the same one; None when the user is outside the experiment's coverage."""
     arm = split.arm_of[_bucket(split.salted, user)]
     return None if arm == _NOT_IN else split.assignments[arm]

@@ -13,14 +13,14 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from firstspin import columns
-from firstspin.experiment.export import EVENTS, EXPOSURES
-from firstspin.experiment.outcome_columns import AMOUNT, NAME, ROW, UNIT, Received, open_source, receive, value
+from firstspin.data.formats import columns
+from firstspin.data.formats.readers import connect, in_our_words
+from firstspin.data.sql import identifier
+from firstspin.events.export import EVENTS, EXPOSURES
+from firstspin.experiment.outcome_columns import AMOUNT, NAME, ROW, UNIT, OutcomeTable, open_source, receive, value
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, experiment_key
 from firstspin.files import workspace
-from firstspin.sources import connect, in_our_words
-from firstspin.sql import identifier
 
 Log: TypeAlias = Path | pa.Table
 
@@ -180,7 +180,7 @@ def _offered(exposures: Log, events: Log, folder: Path) -> Iterator[duckdb.DuckD
         yield connection
 
 
-def _further(shown: Received) -> str:
+def _further(shown: OutcomeTable) -> str:
     """The further columns that can be passed on: of a type that we read, and of a name that is free in any case."""
     taken = set(OUTCOME_COLUMNS)
     kept = [f"{ROW} AS position"]

@@ -7,18 +7,18 @@ from typing import Final
 
 from scipy.stats import chi2_contingency
 
-from firstspin.experiment.lift import Lift, NonInferiority, significant
 from firstspin.experiment.outcomes import LeftOut
 from firstspin.experiment.rules import Rules, treatments
-from firstspin.experiment.sample_ratio import SampleRatio
-from firstspin.experiment.verdict import Day, Decision, Measured, p_words, signed_percent
+from firstspin.experiment.stats.lift import Lift, NonInferiority, significant
+from firstspin.experiment.stats.sample_ratio import SampleRatio
+from firstspin.experiment.verdict import DailyLift, Decision, MetricResult, p_words, signed_percent
 
 PRIMARY: Final = 0
 _MISSING_ALIKE: Final = 0.01
 
 
 def decide(
-    rules: Rules, ratio: SampleRatio, metrics: Sequence[Measured], looks: Sequence[Day], *, over: bool
+    rules: Rules, ratio: SampleRatio, metrics: Sequence[MetricResult], looks: Sequence[DailyLift], *, over: bool
 ) -> tuple[Decision, str | None, str]:
     """The decision, the winning arm if there is one, and a sentence that says both with their numbers."""
     if not ratio.sound:
@@ -38,7 +38,7 @@ def decide(
     return "no difference shown", None, f"No difference shown: {told}."
 
 
-def warnings(rules: Rules, metrics: Sequence[Measured], left_out: LeftOut, *, late: int) -> Iterator[str]:
+def warnings(rules: Rules, metrics: Sequence[MetricResult], left_out: LeftOut, *, late: int) -> Iterator[str]:
     """What a reader must know before believing the numbers, a sentence each."""
     if rules.reads_at is None:
         yield "No plan was given: the numbers hold for one look at a time fixed beforehand."
@@ -56,7 +56,7 @@ def warnings(rules: Rules, metrics: Sequence[Measured], left_out: LeftOut, *, la
         yield from _about_gaps(measured)
 
 
-def _decisive(rules: Rules, primary: Measured, looks: Sequence[Day]) -> dict[str, Lift]:
+def _decisive(rules: Rules, primary: MetricResult, looks: Sequence[DailyLift]) -> dict[str, Lift]:
     """Each arm's lift that counts: the first that a daily look found significant, else the latest."""
     latest = {beside.arm: beside.lift for beside in primary.beside_control}
     if rules.peeking == "none":
@@ -67,7 +67,7 @@ def _decisive(rules: Rules, primary: Measured, looks: Sequence[Day]) -> dict[str
     }
 
 
-def _winner(better: dict[str, Lift], metrics: Sequence[Measured], told: str) -> tuple[Decision, str | None, str]:
+def _winner(better: dict[str, Lift], metrics: Sequence[MetricResult], told: str) -> tuple[Decision, str | None, str]:
     """The best of the arms that are better, if one keeps all guardrails."""
     guardrails = {arm: _guardrails(metrics, arm) for arm in better}
     keeping = [arm for arm in better if all(beside.shown for _, beside in guardrails[arm])]
@@ -79,7 +79,7 @@ def _winner(better: dict[str, Lift], metrics: Sequence[Measured], told: str) -> 
     return "winner", winner, f"{winner} wins: {told}{kept}."
 
 
-def _guardrails(metrics: Sequence[Measured], arm: str) -> list[tuple[str, NonInferiority]]:
+def _guardrails(metrics: Sequence[MetricResult], arm: str) -> list[tuple[str, NonInferiority]]:
     return [
         (measured.metric, beside.non_inferiority)
         for measured in metrics[PRIMARY + 1 :]
@@ -110,7 +110,7 @@ def _told(metric: str, arm: str, found: Lift) -> str:
     return f"{arm}'s {metric} {signed_percent(relative.value)} ({level} {ends}), {p_words(found.p_value)}"
 
 
-def _about_gaps(measured: Measured) -> Iterator[str]:
+def _about_gaps(measured: MetricResult) -> Iterator[str]:
     missing = [arm.missing for arm in measured.arms]
     if not any(missing):
         return

@@ -15,13 +15,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from firstspin import columns, parsing
-from firstspin.columns import Cell, Kind, Problem, Shape, shape_of
-from firstspin.csv_cells import GUARDED
+from firstspin.data import parsing
+from firstspin.data.formats import columns
+from firstspin.data.formats.columns import Cell, Kind, Problem, Shape, shape_of
+from firstspin.data.formats.csv_cells import GUARDED
+from firstspin.data.formats.readers import PROBLEM, Source, in_our_words, open_table, read
+from firstspin.data.sql import identifier, literal
 from firstspin.files import printable
 from firstspin.records import InputError
-from firstspin.sources import PROBLEM, Source, in_our_words, open_table, read
-from firstspin.sql import identifier, literal
 
 MOST_LEVELS: Final = 50
 LARGEST: Final = 1e60  # so that squares of squares are numbers too
@@ -88,7 +89,7 @@ UNIT: Final = columns.ID
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class OutcomeTable:
     """A table of a connection: its columns under numbers, and the row of the file, from 1."""
 
     connection: duckdb.DuckDBPyConnection
@@ -123,14 +124,16 @@ def open_source(
     return open_table(path, name, needed, optional=optional, workspace=folder)
 
 
-def receive(connection: duckdb.DuckDBPyConnection, source: Source, table: str, *, in_place: bool = False) -> Received:
+def receive(
+    connection: duckdb.DuckDBPyConnection, source: Source, table: str, *, in_place: bool = False
+) -> OutcomeTable:
     """Make a table of a file's columns; with `in_place` Parquet is read when it is asked for.
 
     Raises InputError for the first row that is not well-formed.
     """
     what = "VIEW" if in_place and source.dialect is None else "TABLE"
     read(source, lambda rows: connection.execute(f"CREATE OR REPLACE {what} {table} AS {_kept(source, rows)}"))
-    made = Received(connection, table, source.path.name, {name: of.type for name, of in source.columns.items()})
+    made = OutcomeTable(connection, table, source.path.name, {name: of.type for name, of in source.columns.items()})
     first = f"SELECT {ROW}, {_PROBLEM} FROM {table} WHERE {_PROBLEM} IS NOT NULL ORDER BY {ROW} LIMIT 1"
     for row, problem in made.ask(first):
         raise InputError(f"{made.file} row {row} {problem}")
@@ -155,7 +158,7 @@ def _numbered(number: int) -> str:
 # ------------------------------------------------------------------------------------------------------- its columns
 
 
-def value(table: Received, column: str, kind: Kind) -> str:
+def value(table: OutcomeTable, column: str, kind: Kind) -> str:
     """SQL for the column as `kind` has it. Raises InputError for one of another type, and for the first bad row."""
     cell = _cell(table, column, kind)
     if problems := kind.problems(cell):
@@ -173,7 +176,7 @@ def value(table: Received, column: str, kind: Kind) -> str:
     return cell.value
 
 
-def fits(table: Received, column: str, kind: Kind) -> bool:
+def fits(table: OutcomeTable, column: str, kind: Kind) -> bool:
     """Whether all values of a column are what `kind` has."""
     if table.shape(column) not in kind.shapes:
         return False
@@ -181,7 +184,7 @@ def fits(table: Received, column: str, kind: Kind) -> bool:
     return not table.ask(f"SELECT 1 FROM {table.table} WHERE {broken} LIMIT 1")
 
 
-def covariate(table: Received, column: str) -> str:
+def covariate(table: OutcomeTable, column: str) -> str:
     """SQL for a number, or for a level of few as the list of those that it is: [0, 1, 0]."""
     if table.shape(column) is not Shape.text or fits(table, column, AMOUNT):
         return value(table, column, AMOUNT)
@@ -193,7 +196,7 @@ def covariate(table: Received, column: str) -> str:
     return f"list_position([{known}], {name})::INTEGER"
 
 
-def _cell(table: Received, column: str, kind: Kind) -> Cell:
+def _cell(table: OutcomeTable, column: str, kind: Kind) -> Cell:
     shape = table.shape(column)
     if shape is None or shape not in kind.shapes:
         found = printable(str(table.types[column]))[:SHOWN_CHARACTERS]

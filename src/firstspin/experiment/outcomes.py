@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from firstspin.columns import Kind
+from firstspin.data.formats.columns import Kind
+from firstspin.data.formats.readers import connect, in_our_words
+from firstspin.data.schema import USER_ID
 from firstspin.experiment.outcome_columns import (
     AMOUNT,
     DAY,
     NAME,
     UNIT,
     YES_OR_NO,
-    Received,
+    OutcomeTable,
     covariate,
     fits,
     open_source,
@@ -30,8 +32,6 @@ from firstspin.experiment.outcome_columns import (
 from firstspin.experiment.rules import Metric
 from firstspin.files import workspace
 from firstspin.records import InputError
-from firstspin.sources import connect, in_our_words
-from firstspin.tables import USER_ID
 
 Numbers = NDArray[np.float64]
 
@@ -134,7 +134,7 @@ def _refuse_known_after(covariates: Sequence[str], uses: Mapping[str, str]) -> N
             raise InputError(f"the covariate {column} is {uses[column]}: a covariate is known at registration")
 
 
-def _received(source: Path | pa.Table, wanted: Sequence[str], opened: ExitStack) -> Received:
+def _received(source: Path | pa.Table, wanted: Sequence[str], opened: ExitStack) -> OutcomeTable:
     folder = opened.enter_context(workspace("analyse"))
     outcomes = open_source(source, "outcomes", folder, wanted, [USER_ID])
     connection = opened.enter_context(connect(folder, [outcomes]))
@@ -142,11 +142,11 @@ def _received(source: Path | pa.Table, wanted: Sequence[str], opened: ExitStack)
     return receive(connection, outcomes, "received")
 
 
-def _count(table: Received, rows: str) -> int:
+def _count(table: OutcomeTable, rows: str) -> int:
     return int(str(table.ask(f"SELECT count(*) FROM {rows}")[0][0]))
 
 
-def _one_row_a_user(table: Received, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
+def _one_row_a_user(table: OutcomeTable, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
     """Make the table `users` (arm and the columns) and count who is not in it."""
     unit_sql = value(table, unit, UNIT) if unit else "NULL"
     rows = ", ".join([f"{value(table, arm, NAME)} AS arm", *(f"{c.sql} AS {c.name}" for c in columns)])
@@ -168,7 +168,7 @@ def _one_row_a_user(table: Received, arm: str, unit: str | None, columns: Sequen
     )
 
 
-def _repeated(table: Received) -> int:
+def _repeated(table: OutcomeTable) -> int:
     """Users of several rows, where the table says who a row is about."""
     if USER_ID not in table.types or not fits(table, USER_ID, UNIT):
         return 0
@@ -176,7 +176,7 @@ def _repeated(table: Received) -> int:
     return _count(table, f"(SELECT {user} AS user FROM received GROUP BY ALL HAVING count(*) > 1)")
 
 
-def _arms(table: Received, arm: str) -> tuple[str, ...]:
+def _arms(table: OutcomeTable, arm: str) -> tuple[str, ...]:
     arms = tuple(
         str(found) for (found,) in table.ask(f"SELECT DISTINCT arm FROM users ORDER BY arm LIMIT {MAX_ARMS + 1}")
     )
@@ -197,7 +197,7 @@ def _summed(column: _Column) -> str:
     return f"{column.total}({column.name}{order}) AS {column.name}"
 
 
-def _fetch(table: Received, arms: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+def _fetch(table: OutcomeTable, arms: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     """The table `users` as arrays; a gap is NaN."""
     named = table.connection.execute(
         "SELECT list_position($arms, arm) - 1 AS arm, * EXCLUDE (arm) FROM users ORDER BY ALL", {"arms": list(arms)}
@@ -209,7 +209,7 @@ def _fetch(table: Received, arms: Sequence[str]) -> dict[str, NDArray[np.generic
 # ---------------------------------------------------------------------------------------------------- the metrics
 
 
-def _with_kind(table: Received, metric: Metric) -> Metric:
+def _with_kind(table: OutcomeTable, metric: Metric) -> Metric:
     """The metric with its kind: as given, else binary where every value is a yes or a no."""
     if metric.kind is not None:
         return metric

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from firstspin.experiment.assign import Split, split
+from firstspin.experiment.assign import ArmSplit, split
 from firstspin.experiment.rules import Metric, Peeking, Rules, checked_rules
 from firstspin.records import InputError
 
@@ -88,7 +88,7 @@ def experiment_key(plan: Plan) -> str:
     return f"{plan.name}@{plan_hash(plan)[:8]}"
 
 
-def plan_split(plan: Plan) -> Split:
+def plan_split(plan: Plan) -> ArmSplit:
     """Who gets which arm under this plan."""
     return split(experiment_key(plan), plan.arms, coverage=plan.coverage)
 

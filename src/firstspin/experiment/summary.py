@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.experiment.adjust import adjusted, mean_of
-from firstspin.experiment.lift import NEGATIVE_DIVISOR, ZERO_DIVISOR, ClickRates, Clicks, Comparison, Means
 from firstspin.experiment.outcomes import Outcomes
 from firstspin.experiment.rules import Metric, percentile
+from firstspin.experiment.stats.adjust import adjusted, mean_of
+from firstspin.experiment.stats.lift import NEGATIVE_DIVISOR, ZERO_DIVISOR, ClickRates, Clicks, Comparison, Means
 from firstspin.records import InputError
 
 Numbers = NDArray[np.float64]

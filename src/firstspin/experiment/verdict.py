@@ -8,10 +8,10 @@ from typing import Literal
 
 import msgspec
 
-from firstspin.experiment.lift import Estimate, Lift, NonInferiority
 from firstspin.experiment.outcomes import LeftOut
 from firstspin.experiment.rules import Kind
-from firstspin.experiment.sample_ratio import SampleRatio
+from firstspin.experiment.stats.lift import Estimate, Lift, NonInferiority
+from firstspin.experiment.stats.sample_ratio import SampleRatio
 from firstspin.experiment.summary import ArmSummary
 
 Decision = Literal[
@@ -39,7 +39,7 @@ class Beside(msgspec.Struct, frozen=True):
     variance_reduction: float | None = None
 
 
-class Measured(msgspec.Struct, frozen=True):
+class MetricResult(msgspec.Struct, frozen=True):
     """One metric: every arm's users, and each arm beside the control."""
 
     metric: str
@@ -50,7 +50,7 @@ class Measured(msgspec.Struct, frozen=True):
     beside_control: tuple[Beside, ...]
 
 
-class Day(msgspec.Struct, frozen=True):
+class DailyLift(msgspec.Struct, frozen=True):
     """All users up to and including a day, and each arm's lift at the level that daily looking allows this look."""
 
     day: date
@@ -77,13 +77,13 @@ class Verdict(msgspec.Struct, frozen=True):
     users: dict[str, int]
     left_out: LeftOut
     sample_ratio: SampleRatio
-    metrics: tuple[Measured, ...]
-    clickers: tuple[Measured, ...]
-    daily: tuple[Day, ...]
+    metrics: tuple[MetricResult, ...]
+    clickers: tuple[MetricResult, ...]
+    daily: tuple[DailyLift, ...]
     weekdays: tuple[Weekday, ...]
 
 
-class Section(msgspec.Struct, frozen=True):
+class TextTable(msgspec.Struct, frozen=True):
     """A table for the terminal: a title, the columns' names and rows of text as long."""
 
     title: str
@@ -91,7 +91,7 @@ class Section(msgspec.Struct, frozen=True):
     rows: tuple[tuple[str, ...], ...]
 
 
-def verdict_lines(verdict: Verdict) -> tuple[Section, ...]:
+def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
     """The verdict as tables of text, in reading order; `verdict.sentence` and `verdict.warnings` go above them."""
     sections = [_sample_ratio(verdict), *(_measured(metric) for metric in verdict.metrics)]
     sections += [_tail(metric) for metric in verdict.metrics if any(arm.quantiles for arm in metric.arms)]
@@ -121,24 +121,24 @@ def p_words(p: float | None) -> str:
     return "no p" if p is None else "p under 0.0001" if p < 0.0001 else f"p = {p:.4f}"
 
 
-def _sample_ratio(verdict: Verdict) -> Section:
+def _sample_ratio(verdict: Verdict) -> TextTable:
     check = verdict.sample_ratio
     rows = [(arm, f"{n:,}", f"{check.expected[arm]:,.0f}") for arm, n in check.users.items()]
     state = "sound" if check.sound else "MISMATCH"
-    return Section(
+    return TextTable(
         f"Users by arm: {state} (chi-square {p_words(check.p_value)})", ("arm", "users", "expected"), tuple(rows)
     )
 
 
-def _measured(measured: Measured) -> Section:
+def _measured(measured: MetricResult) -> TextTable:
     cap = f", counted up to {_value(measured.kind, measured.cap)} a user" if measured.cap is not None else ""
     beside = {found.arm: found for found in measured.beside_control}
     rows = [_arm_row(measured, arm, beside.get(arm.arm)) for arm in measured.arms]
     columns = ("arm", "users", "ratio" if measured.kind == "ratio" else "per user", "lift", "interval", "p", "")
-    return Section(f"{measured.metric} ({measured.role}{cap})", columns, tuple(rows))
+    return TextTable(f"{measured.metric} ({measured.role}{cap})", columns, tuple(rows))
 
 
-def _arm_row(measured: Measured, arm: ArmSummary, beside: Beside | None) -> tuple[str, ...]:
+def _arm_row(measured: MetricResult, arm: ArmSummary, beside: Beside | None) -> tuple[str, ...]:
     """The means as compared: capped, and adjusted where there are covariates."""
     users = f"{arm.users - arm.missing:,}"
     if beside is None:
@@ -163,34 +163,34 @@ def _note(beside: Beside) -> str:
     return "; ".join(words)
 
 
-def _tail(measured: Measured) -> Section:
+def _tail(measured: MetricResult) -> TextTable:
     names = tuple(next((arm.quantiles for arm in measured.arms if arm.quantiles), {}))
     rows = []
     for arm in measured.arms:
         zero = "-" if arm.zero_share is None else f"{100 * arm.zero_share:.1f}%"
         found = (_value("continuous", arm.quantiles.get(name)) for name in names)
         rows.append((arm.arm, f"{arm.users - arm.missing:,}", _value(measured.kind, arm.mean), zero, *found))
-    return Section(f"{measured.metric}: how it is spread", ("arm", "users", "mean", "zero", *names), tuple(rows))
+    return TextTable(f"{measured.metric}: how it is spread", ("arm", "users", "mean", "zero", *names), tuple(rows))
 
 
-def _daily(verdict: Verdict) -> Section:
+def _daily(verdict: Verdict) -> TextTable:
     arms = [found.arm for found in verdict.metrics[0].beside_control]
     rows = []
     for day in verdict.daily:
         ends = (f"{signed_percent(r.value)} {_interval(r)}" for r in (day.lifts[arm].relative for arm in arms))
         rows.append((day.day.isoformat(), f"{sum(day.users.values()):,}", *ends))
     title = f"{verdict.metrics[0].metric} so far, day by day (intervals made for daily looking)"
-    return Section(title, ("until", "users", *arms), tuple(rows))
+    return TextTable(title, ("until", "users", *arms), tuple(rows))
 
 
-def _weekdays(verdict: Verdict) -> Section:
+def _weekdays(verdict: Verdict) -> TextTable:
     names = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     kind, arms = verdict.metrics[0].kind, tuple(verdict.users)
     rows = [
         (names[d.weekday - 1], f"{sum(d.users.values()):,}", *(_value(kind, d.means[arm]) for arm in arms))
         for d in verdict.weekdays
     ]
-    return Section(f"{verdict.metrics[0].metric} by day of the week", ("day", "users", *arms), tuple(rows))
+    return TextTable(f"{verdict.metrics[0].metric} by day of the week", ("day", "users", *arms), tuple(rows))
 
 
 def _value(kind: Kind, mean: float | None) -> str:

@@ -20,7 +20,7 @@ from firstspin.files import written_beside
 FILE: Final = "tuning.json"
 
 
-class Tried(msgspec.Struct, frozen=True):
+class Trial(msgspec.Struct, frozen=True):
     """A finished trial: settings and scores, no personal data. `losses`: its mean log loss after each fold."""
 
     params: dict[str, int | float]
@@ -30,11 +30,11 @@ class Tried(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Kept(msgspec.Struct, frozen=True):
+class TuningHistory(msgspec.Struct, frozen=True):
     """The trials of each model, in order, and the fingerprint of the task they ran on."""
 
     fingerprint: str
-    tried: dict[str, list[Tried]]
+    tried: dict[str, list[Trial]]
 
 
 def save(folder: Path, fingerprint: str, trials: Mapping[str, Sequence[FrozenTrial]]) -> None:
@@ -42,7 +42,9 @@ def save(folder: Path, fingerprint: str, trials: Mapping[str, Sequence[FrozenTri
 
     :raises OSError: if the folder can't be written to
     """
-    history = Kept(fingerprint, {name: [_tried(trial) for trial in finished] for name, finished in trials.items()})
+    history = TuningHistory(
+        fingerprint, {name: [_tried(trial) for trial in finished] for name, finished in trials.items()}
+    )
     with written_beside(folder / FILE, shared=True) as beside:
         beside.write_bytes(msgspec.json.encode(history))
 
@@ -57,7 +59,7 @@ def load(
     """
     if not (folder / FILE).exists():
         return {name: [] for name in distributions}
-    history = msgspec.json.decode((folder / FILE).read_bytes(), type=Kept)
+    history = msgspec.json.decode((folder / FILE).read_bytes(), type=TuningHistory)
     if history.fingerprint != fingerprint or history.tried.keys() != distributions.keys():
         raise ValueError(f"{folder / FILE} holds the trials of another task")
     return {name: [_trial(tried, ranges) for tried in history.tried[name]] for name, ranges in distributions.items()}
@@ -68,12 +70,12 @@ def seconds(trial: FrozenTrial) -> float:
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 
-def _tried(trial: FrozenTrial) -> Tried:
+def _tried(trial: FrozenTrial) -> Trial:
     losses = list(trial.intermediate_values.values())
-    return Tried(trial.params, trial.state.name, trial.value, losses, seconds(trial))
+    return Trial(trial.params, trial.state.name, trial.value, losses, seconds(trial))
 
 
-def _trial(tried: Tried, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _trial(tried: Trial, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
     trial = create_trial(
         state=TrialState[tried.state],
         value=tried.value,

@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["MISSING", "CompiledScorer", "compiled_ranked"]
 
 try:
-    from firstspin.models._bitrows import Scorer as CompiledScorer
+    from firstspin.models.trees._bitrows import Scorer as CompiledScorer
 except ImportError:
     CompiledScorer = None  # type: ignore[assignment, misc]
 

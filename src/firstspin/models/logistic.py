@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
-from firstspin.features import CATEGORY, HAT, MISSING, PICKED, RANK
+from firstspin.models.features import CATEGORY, HAT, MISSING, PICKED, RANK
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array, log_probabilities
 from firstspin.models.scorers import Linear
@@ -20,7 +20,7 @@ COLUMNS: Final = (HAT, MISSING, CATEGORY, PICKED, RANK)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LogisticSettings:
     """`penalty`: L2 penalty. `soft_label_weight`: 0 trains on the top genre alone, 1 on the listening shares alone."""
 
     penalty: float = 4.0
@@ -29,7 +29,7 @@ class Settings:
 
 def logistic(task: Task) -> Linear:
     """The linear scorer with minimal penalised cross entropy to the soft labels."""
-    settings = task.chosen(Settings) or Settings()
+    settings = task.chosen(LogisticSettings) or LogisticSettings()
     columns = task.encoder.of_kind(*COLUMNS)
     target = task.targets(settings.soft_label_weight)
     weights, bias = fit_weights(task.rows[:, columns], target, settings.penalty, log_popularity(task))

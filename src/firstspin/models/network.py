@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from firstspin.features import CATEGORY, HAT, MISSING, PICKED, RANK
+from firstspin.models.features import CATEGORY, HAT, MISSING, PICKED, RANK
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array
 from firstspin.models.scorers import Network
@@ -31,7 +31,7 @@ ONE_AT_A_TIME: Final = Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class NetworkSettings:
     """`hidden`: units of the hidden layer. `epochs`: passes over all users, in at most `max_steps` batches.
 
     `penalty` and `soft_label_weight` as for the logistic model; the skip connection is not penalised.
@@ -50,7 +50,7 @@ def network(task: Task) -> Network:
 
     BLAS runs in one thread: the result is the same on every run, and training is ten times faster than on two threads.
     """
-    settings = task.chosen(Settings) or Settings()
+    settings = task.chosen(NetworkSettings) or NetworkSettings()
     columns = task.encoder.of_kind(*COLUMNS)
     values = task.rows[:, columns].astype(np.float32)
     target = task.targets(settings.soft_label_weight).astype(np.float32)

@@ -8,32 +8,32 @@ from typing import Final
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from firstspin.features import CATEGORY, NUMBER, PICKED
+from firstspin.data.schema import AGE, GENDER
+from firstspin.models.features import CATEGORY, NUMBER, PICKED
 from firstspin.models.predictor import Array
-from firstspin.models.scorers import Cells, Indexes, Rule
+from firstspin.models.scorers import Cells, Indexes, RuleScorer
 from firstspin.models.task import Task, log_loss
-from firstspin.segments import AGE_EDGES
-from firstspin.tables import AGE, GENDER
+from firstspin.records import AGE_EDGES
 
 PSEUDOCOUNT: Final = 0.5
 MAX_LIFT: Final = 12.0
 CELL_STRENGTH: Final = 20.0
 
 
-def popularity(task: Task) -> Rule:
+def popularity(task: Task) -> RuleScorer:
     """The business rule: the picks by overall popularity, then the most popular rest."""
-    return _with_lift(Rule(log_popularity(task), pick_columns(task), 0.0), task)
+    return _with_lift(RuleScorer(log_popularity(task), pick_columns(task), 0.0), task)
 
 
-def single_pick(task: Task) -> Rule:
+def single_pick(task: Task) -> RuleScorer:
     """The most popular of the picks, then the most popular rest."""
-    return _with_lift(Rule(log_popularity(task), pick_columns(task), 0.0, only_one=True), task)
+    return _with_lift(RuleScorer(log_popularity(task), pick_columns(task), 0.0, only_one=True), task)
 
 
-def overall(task: Task) -> Rule:
+def overall(task: Task) -> RuleScorer:
     """The most popular genres for everyone."""
     nothing = np.full(len(task.genres), -1, dtype=np.int64)
-    return Rule(log_popularity(task), nothing, 0.0)
+    return RuleScorer(log_popularity(task), nothing, 0.0)
 
 
 def age_gender(task: Task) -> Cells:
@@ -63,11 +63,11 @@ def pick_columns(task: Task) -> Indexes:
     return np.array([where.get(f"picked={genre}", -1) for genre in task.genres], dtype=np.int64)
 
 
-def _with_lift(rule: Rule, task: Task) -> Rule:
+def _with_lift(rule: RuleScorer, task: Task) -> RuleScorer:
     """The rule with its pick lift calibrated: the order stays, the probabilities minimise log loss."""
 
-    def lifted(lift: float) -> Rule:
-        return Rule(rule.log_popularity, rule.columns, lift, rule.only_one)
+    def lifted(lift: float) -> RuleScorer:
+        return RuleScorer(rule.log_popularity, rule.columns, lift, rule.only_one)
 
     best = minimize_scalar(
         lambda lift: log_loss(lifted(lift).scores(task.rows), task.tops), bounds=(0.0, MAX_LIFT), method="bounded"

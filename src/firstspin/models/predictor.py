@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.features import Encoder
 from firstspin.models.compiled import compiled_ranked
+from firstspin.models.features import Encoder
 from firstspin.records import Ranking, Registration
 
 Array = NDArray[np.float64]

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Final
 
 from firstspin.extras import need
-from firstspin.features import fit_encoder
+from firstspin.models.features import fit_encoder
 from firstspin.models.predictor import Predictor, Scorer
 from firstspin.models.scorers import Blend
 from firstspin.models.task import Progress, Task, Tuned, silent
 from firstspin.records import Examples, InputError
 
 MODELS: Final[dict[str, str]] = {
-    "auto": "firstspin.models.auto:auto",
+    "auto": "firstspin.models.ensemble:auto",
     "popularity": "firstspin.models.popularity:popularity",
     "logistic": "firstspin.models.logistic:logistic",
-    "forest": "firstspin.models.forest:forest",
+    "forest": "firstspin.models.trees.forest:forest",
     "network": "firstspin.models.network:network",
-    "lightgbm": "firstspin.models.boosting:boosting",
+    "lightgbm": "firstspin.models.trees.boosting:boosting",
     "age_gender": "firstspin.models.popularity:age_gender",
     "overall": "firstspin.models.popularity:overall",
     "single_pick": "firstspin.models.popularity:single_pick",

@@ -12,8 +12,8 @@ from typing import ClassVar, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.models.bitrows import BitRows
 from firstspin.models.predictor import Array, Scorer, State
+from firstspin.models.trees.bitrows import BitRows
 from firstspin.records import InputError
 
 Indexes = NDArray[np.int64]
@@ -23,7 +23,7 @@ LARGEST: Final = 1e30
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RuleScorer:
     """The business rule: picks first, by overall popularity, then the most popular rest.
 
     Every score is the log of a popularity; picks get a lift of `lift`, or more where it takes more to put the least
@@ -62,9 +62,9 @@ class Rule:
         _check_places("columns", self.columns, (genres,), columns, least=-1)
 
     @staticmethod
-    def from_state(state: State) -> Rule:
+    def from_state(state: State) -> RuleScorer:
         lift, only_one = float(_single(state, "lift", "f")), bool(_single(state, "only_one", "b"))
-        return Rule(_array(state, "log_popularity"), _places(state, "columns"), lift, only_one)
+        return RuleScorer(_array(state, "log_popularity"), _places(state, "columns"), lift, only_one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True)
-class Trees:
+class TreeScorer:
     """LightGBM's trees, by bit rows. `text` is the model as LightGBM wrote it; answering needs only the tables."""
 
     columns: Indexes
@@ -156,21 +156,21 @@ class Trees:
         _check_numbers("leaves", leaves, (leaves.shape[0], genres, leaves.shape[2]))
 
     @staticmethod
-    def of(columns: Indexes, text: str, tables: Mapping[str, NDArray[np.generic]]) -> Trees:
+    def of(columns: Indexes, text: str, tables: Mapping[str, NDArray[np.generic]]) -> TreeScorer:
         """The trees of a model's text and its tables."""
-        return Trees(columns, text, tables, BitRows(tables))
+        return TreeScorer(columns, text, tables, BitRows(tables))
 
     @staticmethod
-    def from_state(state: State) -> Trees:
+    def from_state(state: State) -> TreeScorer:
         kept = {name.removeprefix("bits."): _array(state, name) for name in state if name.startswith("bits.")}
-        return Trees.of(_places(state, "columns"), _text(state, "model"), kept)
+        return TreeScorer.of(_places(state, "columns"), _text(state, "model"), kept)
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
     """The log of what trees add up to: shares. `least` (k,) is added to each, so that the log is of more than zero."""
 
-    trees: Trees
+    trees: TreeScorer
     least: Array
     kind: ClassVar[str] = "forest"
 
@@ -190,7 +190,7 @@ class Forest:
 
     @staticmethod
     def from_state(state: State) -> Forest:
-        return Forest(Trees.from_state(state), _array(state, "least"))
+        return Forest(TreeScorer.from_state(state), _array(state, "least"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,10 +276,10 @@ class Blend:
 
 
 KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
-    Rule.kind: Rule.from_state,
+    RuleScorer.kind: RuleScorer.from_state,
     Linear.kind: Linear.from_state,
     Cells.kind: Cells.from_state,
-    Trees.kind: Trees.from_state,
+    TreeScorer.kind: TreeScorer.from_state,
     Forest.kind: Forest.from_state,
     Network.kind: Network.from_state,
     Blend.kind: Blend.from_state,

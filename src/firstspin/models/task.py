@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.features import Encoder
+from firstspin.models.features import Encoder
 from firstspin.models.predictor import Array, log_probabilities
 
 Indexes = NDArray[np.int64]

@@ -18,9 +18,10 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState
 from scipy.optimize import minimize_scalar
 
-from firstspin.models import auto, boosting, checkpoint, forest, logistic, network
+from firstspin.models import checkpoint, ensemble, logistic, network
 from firstspin.models.predictor import Array, Scorer
 from firstspin.models.task import Indexes, Task, Tuned, folds, log_loss
+from firstspin.models.trees import boosting, forest
 from firstspin.records import InputError
 
 FOLDS: Final = 3
@@ -40,7 +41,7 @@ class Space:
 SPACES: Final[Mapping[str, Space]] = {
     "logistic": Space(
         logistic.logistic,
-        lambda _people: logistic.Settings(),
+        lambda _people: logistic.LogisticSettings(),
         {"penalty": (0.5, 200.0), "soft_label_weight": (0.0, 1.0)},
     ),
     "forest": Space(
@@ -55,7 +56,7 @@ SPACES: Final[Mapping[str, Space]] = {
     ),
     "network": Space(
         network.network,
-        lambda _people: network.Settings(),
+        lambda _people: network.NetworkSettings(),
         {
             "hidden": (16, 256),
             "epochs": (5, 80),
@@ -92,7 +93,7 @@ def tune(
     :raises InputError: if the model has no settings
     :raises OSError: if the folder can't be written to
     """
-    names = [one for one in (auto.TRAINERS if name == "auto" else [name]) if one in SPACES]
+    names = [one for one in (ensemble.TRAINERS if name == "auto" else [name]) if one in SPACES]
     if not names:
         raise InputError(f"{name} has nothing to tune; auto, {', '.join(SPACES)} have")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -21,35 +21,36 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is 
 import uvloop
 
 from firstspin.arguments import move_passwords_away
-from firstspin.experiment.events import Secret
+from firstspin.events.schema import Secret
 from firstspin.experiment.plan import read_plan
 from firstspin.files import workspace
 from firstspin.lazily import lazily
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
-from firstspin.service import listening, logs, signals, trial
+from firstspin.service.api_keys import Keys, read_keys
 from firstspin.service.app import App, Clock, Policy
-from firstspin.service.bundle_watch import BundleWatch
-from firstspin.service.children import Child
-from firstspin.service.clock import read_clock
-from firstspin.service.connection import Limits
-from firstspin.service.crew import Crew, Slot
-from firstspin.service.cross_origin import hosts
-from firstspin.service.kept import KeptAnswers
-from firstspin.service.keys import Keys, read_keys
-from firstspin.service.ledger import Ledger, Running, running
-from firstspin.service.many_models import ManyModels, Stock
-from firstspin.service.metrics import Tallies
+from firstspin.service.bundles import trial
+from firstspin.service.bundles.store import BundleStore, InUse
+from firstspin.service.bundles.watch import BundleWatch
+from firstspin.service.exposures import ExposureLog, Running, running
+from firstspin.service.http.connection import ConnectionLimits
+from firstspin.service.http.cross_origin import hosts
+from firstspin.service.http.sagemaker import further
+from firstspin.service.metrics import SharedMetrics
+from firstspin.service.multi_model import ManyModels, ModelCache
 from firstspin.service.options import parse
-from firstspin.service.sagemaker import further
-from firstspin.service.shelf import InUse, Shelf
-from firstspin.service.supervisor import Outside, Supervisor
-from firstspin.service.worker import Manners, Order, Place, Worker
+from firstspin.service.process import listening, logs, signals
+from firstspin.service.process.children import Child
+from firstspin.service.process.clock import read_clock
+from firstspin.service.process.crew import Crew, Slot
+from firstspin.service.process.supervisor import Outside, Supervisor
+from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
+from firstspin.serving.stored_answers import StoredAnswers
 
 store_check = lazily("firstspin.service.store_check")  # only where there is a store
-store = lazily("firstspin.experiment.store")  # only where events are kept
-stores = lazily("firstspin.cloud.stores")  # only where batch answers are read
-admin_main = lazily("firstspin.service.admin_main")  # only in the admin process
+store = lazily("firstspin.events.store")  # only where events are kept
+stores = lazily("firstspin.serving.score_stores")  # only where batch answers are read
+admin_main = lazily("firstspin.service.admin.__main__")  # only in the admin process
 
 STORE_PATIENCE = 1.4
 """Seconds that a write of the event store waits for other processes: a request is refused before it is overdue."""
@@ -78,7 +79,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     if options.scores:
         store_check.refuse_unusable("score store", lambda: stores.check_scores(options.scores))
     stock = _stock(options, state)
-    tallies = Tallies(options.workers + 2)
+    tallies = SharedMetrics(options.workers + 2)
     manners = _manners(options)
     be_worker = _worker(options, manners, tallies, stock, secret)
     crew = _crew(options, tallies, shelf.private)
@@ -111,18 +112,18 @@ def _tell_what_is_compiled(crew: Crew) -> None:
         logging.getLogger(__name__).warning(said, extra={"missing": MISSING})
 
 
-def _shelf(state: Path) -> Shelf:
+def _shelf(state: Path) -> BundleStore:
     """The state folder, for this service alone; an earlier one may take a moment to leave it."""
     for _ in range(20):
         try:
-            return Shelf(state)
+            return BundleStore(state)
         except InUse as problem:
             last = problem
             time.sleep(0.1)
     raise last
 
 
-def _crew(options: argparse.Namespace, tallies: Tallies, private: set[int]) -> Crew:
+def _crew(options: argparse.Namespace, tallies: SharedMetrics, private: set[int]) -> Crew:
     """The processes to start, each with its socket. Raises OSError where a port is taken."""
     held = _reserve(options)
     port = held.getsockname()[1]
@@ -144,12 +145,12 @@ def _reserve(options: argparse.Namespace) -> socket.socket:
     raise OSError(f"can't listen on {options.host}:{options.port}: {last.strerror}")
 
 
-def _stock(options: argparse.Namespace, state: Path) -> Stock | None:
+def _stock(options: argparse.Namespace, state: Path) -> ModelCache | None:
     """Where the models of a multi-model endpoint lie, none yet; None where there is but one model."""
     if options.models is None:
         return None
     memory = options.models_memory * 2**20 if options.models_memory else _machine_memory() // 2
-    stock = Stock(state / "models", options.models, memory // options.workers)
+    stock = ModelCache(state / "models", options.models, memory // options.workers)
     stock.empty()
     return stock
 
@@ -163,9 +164,9 @@ def _machine_memory() -> int:
         return physical
 
 
-def _manners(options: argparse.Namespace) -> Manners:
-    return Manners(
-        limits=Limits(
+def _manners(options: argparse.Namespace) -> WorkerConfig:
+    return WorkerConfig(
+        limits=ConnectionLimits(
             body=options.largest_body,
             head_seconds=options.head_seconds,
             body_seconds=options.body_seconds,
@@ -182,7 +183,11 @@ def _manners(options: argparse.Namespace) -> Manners:
 
 
 def _worker(
-    options: argparse.Namespace, manners: Manners, tallies: Tallies, stock: Stock | None, secret: Secret | None
+    options: argparse.Namespace,
+    manners: WorkerConfig,
+    tallies: SharedMetrics,
+    stock: ModelCache | None,
+    secret: Secret | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
     keys = read_keys(options.keys) if options.keys else None
     experiment = running(read_plan(options.experiment)) if options.experiment else None
@@ -204,7 +209,7 @@ def _worker(
                 _kept(options),
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
-            left = uvloop.run(Worker(Place(slot.listener, channel, tally, _date), app, manners).run(first))
+            left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, manners).run(first))
             if ledger:
                 ledger.store.close(left, tally.beat)
                 app.refresh()
@@ -217,7 +222,7 @@ def _worker(
 
 
 def _be_admin(
-    options: argparse.Namespace, tallies: Tallies, secret: Secret | None, child: Child, line: socket.socket
+    options: argparse.Namespace, tallies: SharedMetrics, secret: Secret | None, child: Child, line: socket.socket
 ) -> int:
     """The admin process: what it imports is imported here, so that no worker carries it."""
     tally = tallies.row(child.number)
@@ -235,16 +240,16 @@ def _secret_path(options: argparse.Namespace) -> Path:
     return path
 
 
-def _ledger(url: str, secret: Secret, experiment: Running | None, now: Callable[[], datetime]) -> Ledger:
+def _ledger(url: str, secret: Secret, experiment: Running | None, now: Callable[[], datetime]) -> ExposureLog:
     """The event store, opened in the process that uses it."""
     opened = store.Store(store.open_database(url, secret, patience=STORE_PATIENCE))
-    return Ledger(opened, secret, now, experiment)
+    return ExposureLog(opened, secret, now, experiment)
 
 
-def _kept(options: argparse.Namespace) -> KeptAnswers | None:
+def _kept(options: argparse.Namespace) -> StoredAnswers | None:
     if not options.scores:
         return None
-    return KeptAnswers(
+    return StoredAnswers(
         lambda: stores.read_scores(options.scores),
         time.monotonic_ns,
         first=options.scores_first,

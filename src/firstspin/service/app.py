@@ -17,30 +17,30 @@ from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from firstspin.explain import PARTS
-from firstspin.records import Kept, Registration, is_under
-from firstspin.service import experiments
-from firstspin.service.answers import Answering, NoModel
-from firstspin.service.connection import RETRY, Reply, Request, Work
-from firstspin.service.kept import KeptAnswers
-from firstspin.service.keys import Key, Keys
-from firstspin.service.ledger import Ledger
-from firstspin.service.metrics import ROUTES, Tallies, Tally
-from firstspin.service.openapi import schema
-from firstspin.service.wire import (
+from firstspin.data.schema import USER_ID
+from firstspin.records import Registration, StoredAnswer, is_under
+from firstspin.service.api_keys import Key, Keys
+from firstspin.service.exposures import ExposureLog
+from firstspin.service.http.connection import RETRY, Reply, Request, Work
+from firstspin.service.http.openapi import schema
+from firstspin.service.metrics import ROUTES, ProcessMetrics, SharedMetrics
+from firstspin.service.pages import experiments
+from firstspin.serving.explanations import PARTS
+from firstspin.serving.responses import Answering, NoModel
+from firstspin.serving.stored_answers import StoredAnswers
+from firstspin.serving.wire import (
     SHORT,
     SPELLINGS,
     Asked,
     Body,
+    BodyReader,
     Encoding,
     LongBody,
-    Reader,
     Refusal,
     around,
     check_accept,
     encoding_of,
 )
-from firstspin.tables import USER_ID
 
 log = logging.getLogger(__name__)
 
@@ -57,21 +57,21 @@ _ALLOW: Final = {"GET": b"allow: GET, HEAD\r\n", "POST": b"allow: POST\r\n"}
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServedModel:
     """A model with the reader of the fields it asks for: taken once at the start of a request, so never mixed."""
 
     answering: Answering
-    reader: Reader
-    reader_of_users: Reader
+    reader: BodyReader
+    reader_of_users: BodyReader
     least_age: int = 0  # who is younger is refused
 
     @staticmethod
-    def nothing() -> Serving:
+    def nothing() -> ServedModel:
         """What answers before there is a model."""
-        return Serving(NoModel(), Reader(), Reader(of_users=True))
+        return ServedModel(NoModel(), BodyReader(), BodyReader(of_users=True))
 
 
-NOTHING: Final = Serving.nothing()
+NOTHING: Final = ServedModel.nothing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ class Policy:
 
     without_model: bool = False
     keys: Keys | None = None
-    ledger: Ledger | None = None
+    ledger: ExposureLog | None = None
     further: Further | None = None
     report: bytes = b""
     largest_answer: float = inf
-    kept: KeptAnswers | None = None
+    kept: StoredAnswers | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -120,13 +120,13 @@ Alone = Callable[[Asking], Asking | Awaitable[Reply]]
 class App:
     """The service's state, and its answer to any request."""
 
-    def __init__(self, tallies: Tallies, tally: Tally, clock: Clock, policy: Policy) -> None:
+    def __init__(self, tallies: SharedMetrics, tally: ProcessMetrics, clock: Clock, policy: Policy) -> None:
         self._clock, self._now, self._policy = clock, clock.now, policy
         self._tallies, self._tally = tallies, tally
-        self._serving: Serving | None = None
+        self._serving: ServedModel | None = None
         self._counted: dict[str, int] = {}  # what the ledger had kept when it was last asked
         self._piece = Lock()  # held by the request that has its turn
-        self._described: tuple[Serving, Reply] | None = None
+        self._described: tuple[ServedModel, Reply] | None = None
         self.draining = False
         self.store_trouble = ""  # why the event store can't keep anything
         self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]]] = {
@@ -142,7 +142,7 @@ class App:
             "/": ("GET", self._home),
         }
 
-    def serve(self, serving: Serving) -> None:
+    def serve(self, serving: ServedModel) -> None:
         """Answer from this model from the next request on."""
         self._serving = serving
 
@@ -223,7 +223,7 @@ class App:
         serving = self._now_serving()
         return self._answered(request, serving, serving.reader, serving.answering)
 
-    def answered(self, request: Request, serving: Serving) -> Reply | Awaitable[Reply]:
+    def answered(self, request: Request, serving: ServedModel) -> Reply | Awaitable[Reply]:
         """What `/invocations` would answer if it served this model."""
         reply = self._answered(request, serving, serving.reader, serving.answering)
         return self._answer(reply) if isinstance(reply, Asking) else reply
@@ -245,7 +245,7 @@ class App:
             return one
         return self._with_kept(one, kept)
 
-    async def _with_kept(self, one: Asking, kept: KeptAnswers) -> Reply:
+    async def _with_kept(self, one: Asking, kept: StoredAnswers) -> Reply:
         """What batch kept for this user: before the model's own answer, or where the model has none."""
         if kept.first:
             found = await self._looked_up(one, kept)
@@ -254,7 +254,7 @@ class App:
         found = await self._looked_up(one, kept) if source in WITHOUT_MODEL else None
         return self._told(one, *(found or (body, source)))
 
-    async def _looked_up(self, one: Asking, kept: KeptAnswers) -> tuple[bytes, str] | None:
+    async def _looked_up(self, one: Asking, kept: StoredAnswers) -> tuple[bytes, str] | None:
         found, outcome = await kept.get(_user(one))
         answer = one.answering.kept(one.registration, found) if found else None
         self._tally.count("firstspin_kept_answers", "other-version" if found and not answer else outcome)
@@ -267,7 +267,7 @@ class App:
             raise Refusal(415, "unsupported_content_type", "an explanation is asked for as application/json")
         return Work(PARTS, partial(self._explained, request.body, serving))
 
-    async def _explained(self, body: Body, serving: Serving) -> Reply:
+    async def _explained(self, body: Body, serving: ServedModel) -> Reply:
         await self._turn()
         asked = serving.reader.begin(body, Encoding.json)
         if isinstance(asked, LongBody) or not asked.alone:
@@ -276,7 +276,12 @@ class App:
         return Reply(200, serving.answering.explained(asked.registrations[0]))
 
     def _answered(
-        self, request: Request, serving: Serving, reader: Reader, answering: Answering, alone: Alone | None = None
+        self,
+        request: Request,
+        serving: ServedModel,
+        reader: BodyReader,
+        answering: Answering,
+        alone: Alone | None = None,
     ) -> Reply | Awaitable[Reply] | Asking:
         """`alone` says how a request about one is answered, where that is not with all others of its turn."""
         encoding = _encoding(request)
@@ -290,7 +295,7 @@ class App:
             return alone(one) if alone else one
         return Work(asked.number, partial(self._many, answering, asked))
 
-    def _read(self, reader: Reader, body: Body, encoding: Encoding) -> Asked:
+    def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> Asked:
         start = self._now()
         asked = reader.read(body, encoding)
         self._tally.took("read", self._now() - start)
@@ -336,8 +341,8 @@ class App:
         self,
         body: Body,
         encoding: Encoding,
-        serving: Serving,
-        reader: Reader,
+        serving: ServedModel,
+        reader: BodyReader,
         answering: Answering,
         alone: Alone | None,
     ) -> Reply:
@@ -379,7 +384,7 @@ class App:
         async with self._piece:
             await sleep(0)
 
-    def _now_serving(self) -> Serving:
+    def _now_serving(self) -> ServedModel:
         if self._serving is not None:
             return self._serving
         if self._policy.without_model:
@@ -396,7 +401,7 @@ class App:
             raise Refusal(415, "unsupported_content_type", "events are sent as application/json")
         return self._kept(self._policy.ledger, bytes(request.body))
 
-    async def _kept(self, ledger: Ledger, body: bytes) -> Reply:
+    async def _kept(self, ledger: ExposureLog, body: bytes) -> Reply:
         return Reply(202, await ledger.keep(body))
 
     def _admit(self, request: Request) -> Key | None:
@@ -455,7 +460,7 @@ def _encoding(request: Request) -> Encoding:
 class Assigned:
     """Answers users of the experiment by their arm."""
 
-    def __init__(self, answering: Answering, ledger: Ledger) -> None:
+    def __init__(self, answering: Answering, ledger: ExposureLog) -> None:
         self._answering, self._ledger = answering, ledger
 
     @property
@@ -465,7 +470,7 @@ class Assigned:
     def one(self, registration: Registration) -> tuple[bytes, str]:
         return self._ledger.answer(self._answering, registration)
 
-    def kept(self, registration: Registration, kept: Kept) -> tuple[bytes, str] | None:
+    def kept(self, registration: Registration, kept: StoredAnswer) -> tuple[bytes, str] | None:
         return self._answering.kept(registration, kept)
 
     def explained(self, registration: Registration) -> bytes:

@@ -14,6 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from firstspin.lazily import lazily
+from firstspin.records import SOURCES
 
 if TYPE_CHECKING:
     import prometheus_client
@@ -34,7 +35,6 @@ ROUTES: Final = (
     "other",
 )
 STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
-SOURCES: Final = ("model", "popular", "under-age", "rule", "no-model", "batch")
 HOPS: Final = ("read", "answer", "whole")
 KEPT: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop")
@@ -90,7 +90,7 @@ def _laid_out() -> dict[tuple[object, ...], int]:
 _PLACE: Final = _laid_out()
 
 
-class Tally:
+class ProcessMetrics:
     """One row: what one process counts."""
 
     def __init__(self, cells: memoryview) -> None:
@@ -138,7 +138,7 @@ class Tally:
             self.gauge(name, 0)
 
 
-class Tallies:
+class SharedMetrics:
     """The rows of all processes of a service. Make it before any of them is forked."""
 
     def __init__(self, processes: int) -> None:
@@ -147,9 +147,9 @@ class Tallies:
         self._cells = memoryview(self._memory).cast("Q")
         self._processes = processes
 
-    def row(self, process: int) -> Tally:
+    def row(self, process: int) -> ProcessMetrics:
         """The row of one process."""
-        return Tally(self._cells[process * self._width : (process + 1) * self._width])
+        return ProcessMetrics(self._cells[process * self._width : (process + 1) * self._width])
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

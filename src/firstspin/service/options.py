@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from firstspin.environment import one_of, path, read, refuse_misspelt, seconds, variable, whole, words, yes_or_no
-from firstspin.recommender import LEAST_AGE
 from firstspin.records import InputError
-from firstspin.service.bundle_watch import TRIAL_SECONDS
-from firstspin.service.connection import IN_FLIGHT
-from firstspin.service.supervisor import MOST_WORKERS
-from firstspin.service.wire import LARGEST_BODY, MOST_INSTANCES
+from firstspin.service.bundles.watch import TRIAL_SECONDS
+from firstspin.service.http.connection import IN_FLIGHT
+from firstspin.service.process.supervisor import MOST_WORKERS
+from firstspin.serving.policy import LEAST_AGE
+from firstspin.serving.wire import LARGEST_BODY, MOST_INSTANCES
 
 PORT: Final = whole(0, 65_535)
 WORKERS: Final = whole(1, MOST_WORKERS)

@@ -18,12 +18,12 @@ from typing import Final
 
 import msgspec
 
-from firstspin import sqlite_file
-from firstspin.experiment.database import OtherVersion
-from firstspin.experiment.events import KEY_BYTES, Secret, Unavailable, read_secret
-from firstspin.experiment.store import POSTGRES, open_database, sqlite_path
+from firstspin.data.formats import sqlite_file
+from firstspin.events.database import OtherVersion
+from firstspin.events.schema import KEY_BYTES, Secret, Unavailable, read_secret
+from firstspin.events.store import POSTGRES, open_database, sqlite_path
 from firstspin.records import InputError
-from firstspin.service import children
+from firstspin.service.process import children
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ MAX_REASON: Final = 4_000
 MAX_ANSWER: Final = 65_536
 
 
-class Tried(msgspec.Struct, frozen=True):
+class StoreState(msgspec.Struct, frozen=True):
     """What came of opening a store: why it is refused, or why it can't be used yet; both empty where it can."""
 
     refused: str = ""
@@ -73,7 +73,7 @@ def refuse_unusable(what: str, opening: Callable[[], None]) -> None:
         log.error("a store can't be used yet", extra={"store": what, "reason": tried.away})
 
 
-def try_to_open(opening: Callable[[], None], seconds: float = TRY_SECONDS) -> Tried:
+def try_to_open(opening: Callable[[], None], seconds: float = TRY_SECONDS) -> StoreState:
     """Open something in a child that is given so many seconds."""
     reading, writing = os.pipe()
     pid = children.fork(partial(_try, opening, writing))
@@ -85,19 +85,19 @@ def try_to_open(opening: Callable[[], None], seconds: float = TRY_SECONDS) -> Tr
         os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0 if ready else os.WNOHANG)  # a child that hangs in the kernel outlives even that
     if said:
-        return msgspec.json.decode(said, type=Tried)
-    return Tried(away="opening it crashed" if ready else f"no answer within {seconds:g} s")
+        return msgspec.json.decode(said, type=StoreState)
+    return StoreState(away="opening it crashed" if ready else f"no answer within {seconds:g} s")
 
 
 def _try(opening: Callable[[], None], pipe: int) -> int:
     try:
         opening()
-        tried = Tried()
+        tried = StoreState()
     except (Unavailable, OtherVersion) as problem:
-        tried = Tried(away=str(problem)[:MAX_REASON])
+        tried = StoreState(away=str(problem)[:MAX_REASON])
     except InputError as problem:
-        tried = Tried(refused=str(problem)[:MAX_REASON])
+        tried = StoreState(refused=str(problem)[:MAX_REASON])
     except Exception as problem:
-        tried = Tried(away=f"{type(problem).__name__}: {problem}"[:MAX_REASON])
+        tried = StoreState(away=f"{type(problem).__name__}: {problem}"[:MAX_REASON])
     os.write(pipe, msgspec.json.encode(tried))
     return 0

@@ -17,7 +17,7 @@ _HEAD_ENDS: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length: "
 
 
-class Reply(NamedTuple):
+class TimedReply(NamedTuple):
     """The response to one request, and its time from the first byte sent to the last byte received."""
 
     status: int
@@ -36,7 +36,7 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: simulation\r\n\r\n".encode()
 
 
-class Client:
+class LoadClient:
     """Sends requests to (host, port) over `connections` connections; `now` is a monotonic clock in nanoseconds."""
 
     def __init__(self, host: str, port: int, connections: int, now: Callable[[], int]) -> None:
@@ -46,7 +46,7 @@ class Client:
         self._opening: set[asyncio.Task[None]] = set()
         self._asked: Sequence[bytes] = ()
         self._waiting: Iterator[int] = iter(())
-        self._replies: list[Reply | None] = []
+        self._replies: list[TimedReply | None] = []
         self._missing = 0
         self._done: asyncio.Future[None] | None = None
 
@@ -54,7 +54,7 @@ class Client:
         """Connect. Raises OSError where nobody listens."""
         await asyncio.gather(*(self._connect() for _ in range(self._connections)))
 
-    async def ask(self, requests: Sequence[bytes]) -> list[Reply]:
+    async def ask(self, requests: Sequence[bytes]) -> list[TimedReply]:
         """The replies, in the order of the requests; `NO_ANSWER` where the connection ended first."""
         if not requests:
             return []
@@ -65,7 +65,7 @@ class Client:
             self._give_next(line)
         self._end_if_alone()
         await self._done
-        return cast("list[Reply]", self._replies)
+        return cast("list[TimedReply]", self._replies)
 
     async def close(self) -> None:
         """End all connections."""
@@ -75,7 +75,7 @@ class Client:
         while self._open or self._opening:
             await asyncio.sleep(0.001)
 
-    def received(self, line: _Line, reply: Reply) -> None:
+    def received(self, line: _Line, reply: TimedReply) -> None:
         """A connection has its response. Unsolicited bytes (a closing notice) answer no request."""
         if line.number is None:
             return
@@ -91,7 +91,7 @@ class Client:
         """A line has ended, perhaps amid an answer."""
         self._open.discard(line)
         if line.number is not None:
-            self._keep(line, Reply(NO_ANSWER, b"", self.now() - line.began))
+            self._keep(line, TimedReply(NO_ANSWER, b"", self.now() - line.began))
         if self._missing:
             task = asyncio.get_running_loop().create_task(self._connect_again())
             self._opening.add(task)
@@ -107,7 +107,7 @@ class Client:
             self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))
             self._end_if_alone()
 
-    def _keep(self, line: _Line, reply: Reply) -> None:
+    def _keep(self, line: _Line, reply: TimedReply) -> None:
         assert line.number is not None
         self._replies[line.number] = reply
         line.number = None
@@ -125,7 +125,7 @@ class Client:
         if self._open or self._opening or not self._missing:
             return
         for number in self._waiting:
-            self._replies[number] = Reply(NO_ANSWER, b"", 0)
+            self._replies[number] = TimedReply(NO_ANSWER, b"", 0)
             self._missing -= 1
         if not self._missing and self._done and not self._done.done():
             self._done.set_result(None)
@@ -136,7 +136,7 @@ class _Line(asyncio.Protocol):
 
     __slots__ = ("_client", "_received", "_transport", "_whole", "began", "number")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: LoadClient) -> None:
         self._client = client
         self._received = b""
         self._whole = 0  # how many bytes the answer has, once its head is here
@@ -162,7 +162,7 @@ class _Line(asyncio.Protocol):
             return
         received, self._received, self._whole = self._received, b"", 0
         body = received[received.find(_HEAD_ENDS) + len(_HEAD_ENDS) :]
-        self._client.received(self, Reply(int(received[9:12]), body, self._client.now() - self.began))
+        self._client.received(self, TimedReply(int(received[9:12]), body, self._client.now() - self.began))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._client.lost(self)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from firstspin.experiment.plan import Plan
 from firstspin.records import InputError, Registration
-from firstspin.simulation.client import Client, Reply, post
-from firstspin.world import Newcomers, clicks
+from firstspin.simulation.client import LoadClient, TimedReply, post
+from firstspin.simulation.world import Newcomers, clicks
 
 HOURS: Final = 24
 BATCH: Final = 200  # events in a request
@@ -89,7 +89,7 @@ class Days:
 
     def __init__(
         self,
-        client: Client,
+        client: LoadClient,
         plan: Plan,
         audience: Audience,
         genre_of: Mapping[str, int],
@@ -148,7 +148,7 @@ class Days:
         for i in which[clicking].tolist():
             self._click(i, stations[i - first], now)
 
-    def _station(self, reply: Reply) -> str:
+    def _station(self, reply: TimedReply) -> str:
         """The station of the message; None where the response has none."""
         if reply.status != 200:
             self.lived.errors += 1

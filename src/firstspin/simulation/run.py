@@ -17,22 +17,23 @@ import pyarrow.parquet as pq
 import uvloop
 from numpy.typing import NDArray
 
-from firstspin import bundle, preflight
+from firstspin import preflight
+from firstspin.events.export import export
+from firstspin.events.schema import KEY_BYTES, Secret, read_secret, scoped
+from firstspin.events.store import open_database
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, Counted, attribute_export, planned_outcomes
-from firstspin.experiment.events import KEY_BYTES, Secret, read_secret, scoped
-from firstspin.experiment.export import export
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, plan_rules, reads_at
 from firstspin.experiment.rules import Metric
-from firstspin.experiment.store import open_database
 from firstspin.experiment.verdict import Verdict
 from firstspin.records import InputError
-from firstspin.service.clock import set_clock
-from firstspin.simulation.client import Client
+from firstspin.service.process.clock import set_clock
+from firstspin.serving import bundle
+from firstspin.simulation.client import LoadClient
 from firstspin.simulation.days import Audience, Days, Lived, Progress, audience
-from firstspin.simulation.judged import NeverShown, TrueRates, never_shown, true_rates
-from firstspin.simulation.service import HOST, Premises, serving
-from firstspin.world import Newcomers, World, make_world, newcomers
+from firstspin.simulation.oracle import NeverShown, TrueRates, never_shown, true_rates
+from firstspin.simulation.service import HOST, SimulationPaths, serving
+from firstspin.simulation.world import Newcomers, World, make_world, newcomers
 
 BEGINS: Final = date(2026, 1, 5)  # a Monday
 NEWCOMERS: Final = 3  # the random stream of a seed from which they come; the tables of its world come from others
@@ -97,14 +98,14 @@ def simulate(
     world = make_world(setting.seed)
     popular = _check_bundle(bundle_path, world)
     plan = simulated_plan(setting)
-    premises = Premises(folder)
+    premises = SimulationPaths(folder)
     rng = np.random.default_rng([setting.seed, NEWCOMERS])
     secret = read_secret(premises.secret, rng.bytes(KEY_BYTES))
     progress("newcomers", 0.0)
     come = audience(newcomers(world, setting.users, rng), setting.days, f"simulated-{setting.seed}", rng)
     set_clock(premises.clock, datetime.combine(plan.starts_on, time(), UTC))
     with serving(bundle_path, plan, premises, setting.workers) as port:
-        client = Client(HOST, port, setting.connections, now)
+        client = LoadClient(HOST, port, setting.connections, now)
         lived = uvloop.run(_live(client, plan, come, _genre_numbers(world), premises, progress))
     progress("analysis", 1.0)
     attributed = _attributed(premises, secret, plan)
@@ -127,7 +128,7 @@ def simulate(
 def check_folder(folder: Path) -> None:
     """Raises InputError where a simulation can't be kept in this folder: it can't be written, or one is there."""
     preflight.folder(folder)
-    if (plan := Premises(folder).plan).exists():
+    if (plan := SimulationPaths(folder).plan).exists():
         raise InputError(f"{plan} is there and sealed: name another folder")
 
 
@@ -150,7 +151,12 @@ def simulated_plan(setting: Setting) -> Plan:
 
 
 async def _live(
-    client: Client, plan: Plan, come: Audience, genre_of: Mapping[str, int], premises: Premises, progress: Progress
+    client: LoadClient,
+    plan: Plan,
+    come: Audience,
+    genre_of: Mapping[str, int],
+    premises: SimulationPaths,
+    progress: Progress,
 ) -> Lived:
     await client.open()
     try:
@@ -175,7 +181,7 @@ def _genre_numbers(world: World) -> dict[str, int]:
     return {station: world.genres.index(genre) for station, genre in _genres(world).items()}
 
 
-def _attributed(premises: Premises, secret: Secret, plan: Plan) -> Attributed:
+def _attributed(premises: SimulationPaths, secret: Secret, plan: Plan) -> Attributed:
     """The store's log as one row a user, kept as outcomes.parquet too."""
     database = open_database(premises.store, secret)
     try:

@@ -20,7 +20,7 @@ END_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Premises:
+class SimulationPaths:
     """The folder of a simulation and the paths in it."""
 
     folder: Path
@@ -47,7 +47,7 @@ class Premises:
 
 
 @contextmanager
-def serving(bundle: Path, plan: Plan, premises: Premises, workers: int) -> Iterator[int]:
+def serving(bundle: Path, plan: Plan, premises: SimulationPaths, workers: int) -> Iterator[int]:
     """The port of a `firstspin serve` that runs the plan by the simulated clock.
 
     At the end it is stopped by SIGTERM and has everything on the disk. Raises InputError where it does not start.
@@ -72,7 +72,7 @@ def serving(bundle: Path, plan: Plan, premises: Premises, workers: int) -> Itera
                     process.kill()
 
 
-def _command(bundle: Path, premises: Premises) -> list[str]:
+def _command(bundle: Path, premises: SimulationPaths) -> list[str]:
     kept = [
         "--events",
         premises.store,
@@ -86,7 +86,7 @@ def _command(bundle: Path, premises: Premises) -> list[str]:
     return [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), *kept, *run, *quiet]
 
 
-def _port(process: subprocess.Popen[str], premises: Premises) -> int:
+def _port(process: subprocess.Popen[str], premises: SimulationPaths) -> int:
     assert process.stdout is not None
     announced = process.stdout.readline()  # nothing, where the process ended instead
     if not announced:

@@ -1,0 +1,102 @@
+"""An AWS account as we use it: clients with time limits and retries, and its errors as one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, Protocol, cast
+from urllib.parse import urlsplit
+
+from firstspin.extras import need
+from firstspin.records import InputError
+
+TIMEOUTS: Final = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 5, "mode": "standard"}}
+_MISSING: Final = {"404", "NoSuchKey", "ResourceNotFound", "ResourceNotFoundException"}
+_NEXT: Final = {
+    "NoCredentialsError": ": set them as for any AWS tool, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile",
+    "NoRegionError": " Set AWS_DEFAULT_REGION, as for any AWS tool.",
+}
+"""What to do about an error that doesn't say it."""
+
+
+class AwsClient(Protocol):
+    """A client of boto3: every verb of the service is a method that takes and gives words."""
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        """The verb of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The services that a roll-out needs."""
+
+    sagemaker: AwsClient
+    s3: AwsClient
+    scaling: AwsClient
+
+
+def open_account() -> Account:
+    """With the credentials, region and addresses of the environment, as every AWS tool takes them.
+
+    Raises InputError where boto3 is not installed, no region is named, or an address is none.
+    """
+    services = ("sagemaker", "s3", "application-autoscaling")
+    return Account(*(open_client(service, TIMEOUTS) for service in services))
+
+
+def open_runtime(patience: float, connections: int) -> AwsClient:
+    """SageMaker's runtime for many threads at once, which tries nothing twice; `patience` in seconds.
+
+    Raises InputError as `open_account` does.
+    """
+    limits = {"connect_timeout": patience, "read_timeout": patience, "retries": {"total_max_attempts": 1}}
+    return open_client("sagemaker-runtime", limits | {"max_pool_connections": connections})
+
+
+def open_client(service: str, settings: Mapping[str, object]) -> AwsClient:
+    """One client, with settings of botocore. Raises InputError as `open_account` does."""
+    need("aws", service)
+    boto3, config = import_module("boto3"), import_module("botocore.config").Config(**settings)
+    try:
+        with clear("AWS"):
+            client = boto3.client(service, config=config)
+            _ = urlsplit(client.meta.endpoint_url).port  # botocore itself would not look at it before the first call
+            return cast(AwsClient, client)
+    except ValueError as problem:
+        raise InputError(f"AWS: a setting such as AWS_ENDPOINT_URL can't be used: {problem}") from problem
+
+
+@contextmanager
+def clear(doing: str) -> Iterator[None]:
+    """Whatever AWS answers but success becomes an InputError that says what was being done."""
+    try:
+        yield
+    except Exception as problem:
+        if not type(problem).__module__.startswith(("botocore", "boto3")):
+            raise
+        raise InputError(f"{doing}: {_said(problem)}") from problem
+
+
+def found(ask: Callable[..., Mapping[str, Any]], doing: str, **words: object) -> Mapping[str, Any] | None:
+    """What is asked for, or None where AWS says that there is none."""
+    with clear(doing):
+        try:
+            return ask(**words)
+        except Exception as problem:
+            error = _error(problem)
+            if error.get("Code") in _MISSING or "could not find" in error.get("Message", "").lower():
+                return None
+            raise
+
+
+def _error(problem: Exception) -> Mapping[str, str]:
+    error: Mapping[str, str] = (getattr(problem, "response", None) or {}).get("Error", {})
+    return error
+
+
+def _said(problem: Exception) -> str:
+    error = _error(problem)
+    said = f"{error.get('Code')}: {error.get('Message')}" if error else str(problem)
+    return " ".join(said.split()) + _NEXT.get(type(problem).__name__, "")

@@ -1,0 +1,110 @@
+"""A SageMaker endpoint as it is: its configuration and model, the bundle it answers from, and whether it can change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from firstspin.aws.clients import Account, clear, found
+from firstspin.records import InputError
+from firstspin.service.bundles.store import LARGEST
+
+LONGEST_NAME: Final = 63
+SETTLED: Final = "InService"
+MOVING: Final = ("Creating", "Updating", "SystemUpdating", "RollingBack")
+
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """An endpoint, its configuration and model as SageMaker describes them, and the tags of the configuration."""
+
+    endpoint: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    model: Mapping[str, Any]
+    tags: Mapping[str, str]
+
+    @property
+    def archive(self) -> str:
+        """Where the model lies that it answers from; empty where that can't be told."""
+        return str((self.model.get("PrimaryContainer") or {}).get("ModelDataUrl", ""))
+
+
+def serving(account: Account, endpoint: str) -> EndpointState | None:
+    """The endpoint of that name, or None where there is none.
+
+    Raises InputError for a name that none can have, and for an endpoint that is more than one model.
+    """
+    if not _NAME.fullmatch(endpoint):
+        raise InputError(
+            f"{endpoint!r} is no name for an endpoint: letters, digits and hyphens, at most {LONGEST_NAME}"
+        )
+    doing, sagemaker = f"endpoint {endpoint}", account.sagemaker
+    described = found(sagemaker.describe_endpoint, doing, EndpointName=endpoint)
+    if described is None:
+        return None
+    with clear(doing):
+        configuration = sagemaker.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
+        if "ModelName" not in only_variant(configuration):
+            raise InputError(f"{doing} hosts inference components; this rolls out where its variant names a model")
+        model = sagemaker.describe_model(ModelName=only_variant(configuration)["ModelName"])
+        tags = sagemaker.list_tags(ResourceArn=configuration["EndpointConfigArn"])["Tags"]
+    return EndpointState(described, configuration, model, {tag["Key"]: tag["Value"] for tag in tags})
+
+
+def served_archive(account: Account, now: EndpointState) -> bytes:
+    """The archive of the model that an endpoint answers from. Raises InputError where it can't be had."""
+    bucket, _, key = now.archive.removeprefix("s3://").partition("/")
+    with clear(now.archive or "the endpoint's model"):
+        held = account.s3.get_object(Bucket=bucket, Key=key)
+        if held["ContentLength"] > LARGEST:
+            raise InputError(f"{now.archive} is larger than {LARGEST:,} bytes")
+        archive: bytes = held["Body"].read()
+    return archive
+
+
+def leads_to(endpoint: Mapping[str, Any], configuration: str) -> bool:
+    """Whether an endpoint has that configuration, or will have when the change under way has ended.
+
+    Raises InputError where it has another and can't be changed now.
+    """
+    ahead = _pending(endpoint) or endpoint["EndpointConfigName"]
+    if ahead == configuration and endpoint["EndpointStatus"] in (SETTLED, *MOVING):
+        return True
+    must_be_settled(endpoint)
+    return False
+
+
+def must_be_settled(endpoint: Mapping[str, Any]) -> None:
+    """Raises InputError where an endpoint can't be changed now: why, and what to do."""
+    name, status = endpoint["EndpointName"], endpoint["EndpointStatus"]
+    if status == SETTLED:
+        return
+    if status in MOVING:
+        to = f" (to {_pending(endpoint)})" if _pending(endpoint) else ""
+        raise InputError(f"endpoint {name} is {status}{to}; try again when it is {SETTLED}")
+    reason = f": {endpoint['FailureReason']}" if endpoint.get("FailureReason") else ""
+    # SageMaker takes nothing else of one that failed
+    delete = f"`aws sagemaker delete-endpoint --endpoint-name {name}`, then `firstspin sagemaker deploy` again"
+    raise InputError(
+        f"endpoint {name} is {status}{reason}; {delete if status == 'Failed' else f'it must be {SETTLED} first'}"
+    )
+
+
+def only_variant(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The production variant. Raises InputError where there are several."""
+    variants = configuration["ProductionVariants"]
+    if len(variants) != 1:
+        names = ", ".join(variant["VariantName"] for variant in variants)
+        raise InputError(
+            f"the endpoint has {len(variants)} production variants ({names}); this rolls out where there is one"
+        )
+    one: Mapping[str, Any] = variants[0]
+    return one
+
+
+def _pending(endpoint: Mapping[str, Any]) -> str:
+    return str(endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName", ""))

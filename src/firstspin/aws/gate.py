@@ -1,0 +1,71 @@
+"""Whether a bundle may take another's place: only one that is better by its own scorecard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from firstspin.serving.bundle import Manifest
+
+RULE: Final = "popularity"
+
+
+class GateMetric(StrEnum):
+    """A figure of every scorecard."""
+
+    HIT_1 = "hit@1"
+    HIT_3 = "hit@3"
+    HIT_5 = "hit@5"
+    NDCG_5 = "ndcg@5"
+    LOG_LOSS = "log_loss"
+
+
+class GatedFigure(msgspec.Struct, frozen=True):
+    """A figure of a scorecard and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """Whether it may, and why: a sentence for people."""
+
+    passes: bool
+    why: str
+
+
+def judge(candidate: Manifest, serving: Manifest, metric: GateMetric = GateMetric.HIT_3) -> GateVerdict:
+    """A candidate passes that beats the business rule of its own training, and the bundle that serves."""
+    new, rule, old = _figure(candidate, metric), _figure(candidate, metric, RULE), _figure(serving, metric)
+    if new is None or rule is None:
+        return GateVerdict(False, f"the bundle carries no {metric} of its own: it was never measured")
+    if not _better(new, rule, metric):
+        return GateVerdict(False, f"its {metric} of {new} does not beat the business rule's {rule} on the same people")
+    if old is None:
+        return GateVerdict(True, f"its {metric} is {new}; the bundle that serves carries none")
+    same = candidate.data.get("fingerprint") == serving.data.get("fingerprint")
+    people = "measured on the same people" if same else "each measured on people of its own"
+    if not _better(new, old, metric):
+        return GateVerdict(False, f"its {metric} of {new} does not beat the {old} of the bundle that serves, {people}")
+    return GateVerdict(True, f"its {metric} of {new} beats the {old} of the bundle that serves, {people}")
+
+
+def _better(one: GatedFigure, other: GatedFigure, metric: GateMetric) -> bool:
+    return one.value < other.value if metric is GateMetric.LOG_LOSS else one.value > other.value
+
+
+def _figure(manifest: Manifest, metric: GateMetric, model: str = "") -> GatedFigure | None:
+    """The figure of the bundle's own model, or of another that was measured beside it."""
+    card: Any = manifest.scorecard or {}
+    try:
+        return msgspec.convert(card["figures"][model or manifest.predictor.model][metric.value], GatedFigure)
+    except (KeyError, TypeError, msgspec.ValidationError):
+        return None

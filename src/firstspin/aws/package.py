@@ -1,0 +1,137 @@
+"""A bundle <-> model.tar.gz, as SageMaker takes a model.
+
+The archive is made of a checked copy, in the order of names, without times, owners or rights: the same bundle gives the
+same bytes, whoever packs it and when. Its name in S3 is made of the bundle's id and of what the archive holds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from firstspin.files import workspace, written_beside
+from firstspin.records import InputError
+from firstspin.service.bundles.store import LARGEST, copy
+from firstspin.serving.bundle import LARGEST_MANIFEST, MANIFEST, Manifest, load, placed
+
+ARCHIVE: Final = "model.tar.gz"
+LEVEL: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An archive: the bundle's id, the SHA-256 of the tar inside (which no version of zlib changes), and its size."""
+
+    path: Path
+    id: str
+    sha256: str
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        """Its place below a prefix in S3: another bundle never comes to lie there."""
+        return f"{self.id}-{self.sha256[:16]}/{ARCHIVE}"
+
+
+class _Hashed:
+    """A file to write to that knows the SHA-256 of what it was given."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def package(bundle: Path, out: Path) -> Packed:
+    """Write a bundle as an archive. Raises InputError where it is no bundle to the last byte, or would hold `out`."""
+    if not (bundle / MANIFEST).is_file():
+        raise InputError(f"{bundle} is not a bundle: it has no {MANIFEST}")
+    if out.resolve().is_relative_to(bundle.resolve()):
+        raise InputError(f"{out} would lie in the bundle, which then were none: name a place outside of {bundle}")
+    with workspace("package") as folder, written_beside(out, shared=True) as beside:
+        checked = folder / "bundle"
+        name = copy(bundle, checked)
+        with (
+            beside.open("wb") as raw,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=raw, mtime=0) as zipped,
+        ):
+            hashed = _Hashed(zipped)
+            with tarfile.open(fileobj=hashed, mode="w|", format=tarfile.USTAR_FORMAT) as archive:  # type: ignore[call-overload]
+                for path in sorted(checked.iterdir()):
+                    with path.open("rb") as file:
+                        archive.addfile(_bare(path), file)
+        size = beside.stat().st_size
+    return Packed(out, name, hashed.sha256(), size)
+
+
+def _bare(path: Path) -> tarfile.TarInfo:
+    """An entry without time, owner and rights of its own."""
+    told = tarfile.TarInfo(path.name)
+    told.size = path.stat().st_size
+    told.mode = 0o644
+    return told
+
+
+def read_manifest(archive: bytes, where: str) -> Manifest:
+    """The manifest in an archive, which may come from anywhere: nothing is unpacked.
+
+    Raises InputError where there is none that can be read; `where` is how the archive is named then.
+    """
+    with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
+        for entry in files:
+            if entry.name.removeprefix("./") == MANIFEST and entry.isfile() and entry.size <= LARGEST_MANIFEST:
+                file = files.extractfile(entry)
+                assert file is not None
+                return msgspec.json.decode(file.read(), type=Manifest)
+    raise InputError(f"{where} holds no bundle: it has no {MANIFEST}")
+
+
+def unpack(archive: bytes, where: str, out: Path) -> str:
+    """The bundle in an archive, which may come from anywhere, checked and put in place; its id.
+
+    Raises InputError where the archive holds anything but the plain files of one bundle, and is not to be read.
+    """
+    with placed(out) as beside:
+        for name, content in _plain_files(archive, where):
+            (beside / name).write_bytes(content)
+        try:
+            return load(beside).id
+        except InputError as problem:  # told of the archive, not of where it lay for a moment
+            raise InputError(str(problem).replace(str(beside), where)) from None
+
+
+def _plain_files(archive: bytes, where: str) -> Iterator[tuple[str, bytes]]:
+    left = LARGEST
+    with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
+        for entry in files:
+            name = entry.name.removeprefix("./")
+            if entry.isdir() and name in ("", "."):
+                continue
+            left -= entry.size
+            if not name or not entry.isfile() or Path(name).name != name or left < 0:
+                raise InputError(f"{where} holds more than a bundle: {name[:80]!r}")
+            file = files.extractfile(entry)
+            assert file is not None
+            yield name, file.read()
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, msgspec.MsgspecError) as problem:
+        raise InputError(f"{where} can't be read ({type(problem).__name__})") from None

@@ -1,0 +1,359 @@
+"""A bundle -> a SageMaker endpoint that answers from it: what is to be done, first as a plan, then step by step.
+
+Everything is named by what it holds: the archive in S3, the model, the endpoint's configuration. What is there already
+is right and is left alone, so doing it all twice does nothing the second time, and the next run finishes one that was
+cut off. An update is blue/green: a canary first, alarms that take it back, then the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from firstspin.aws.clients import Account, AwsClient, clear, found
+from firstspin.aws.endpoint import (
+    LONGEST_NAME,
+    MOVING,
+    SETTLED,
+    EndpointState,
+    leads_to,
+    must_be_settled,
+    only_variant,
+    serving,
+)
+from firstspin.aws.package import Packed
+from firstspin.records import InputError
+
+Words = dict[str, Any]
+VARIANT: Final = "AllTraffic"
+BUNDLE, FORCED = "firstspin:bundle", "firstspin:forced"
+STARTUP_SECONDS: Final = 240
+MARGIN_SECONDS: Final = 1800
+"""What an update may take beside its waits: to start instances, and to stop them."""
+
+_TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How an endpoint changes over: `canary` percent first, watched for `bake` seconds; `alarms` take it back."""
+
+    alarms: tuple[str, ...] = ()
+    canary: int = 10
+    bake: int = 300
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.canary <= 50 and 0 <= self.bake <= 3600 and len(self.alarms) <= 10):
+            raise InputError(
+                "a roll-out has a canary of 1 to 50 percent, 0 to 3600 seconds of watch, at most 10 alarms"
+            )
+
+    def configuration(self, instances: int) -> Words:
+        """SageMaker's DeploymentConfig. A canary is at most half of the instances, so one alone changes at once."""
+        routing: Words = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": self.bake}
+        if instances > 1:
+            routing |= {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": self.canary}}
+        policy = {
+            "TrafficRoutingConfiguration": routing,
+            "TerminationWaitInSeconds": min(self.bake, 3600),
+            "MaximumExecutionTimeoutInSeconds": 3 * self.bake + MARGIN_SECONDS,
+        }
+        told: Words = {"BlueGreenUpdatePolicy": policy}
+        if self.alarms:
+            told["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """A new endpoint: the image that serves, the role it takes, and the instances."""
+
+    image: str
+    role: str
+    instance_type: str = "ml.c6i.large"
+    instances: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStep:
+    """One thing to do: `what` it makes, its `name`, and whether that is there already."""
+
+    what: str
+    name: str
+    there: bool
+    do: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """The steps in order, and the configuration that the endpoint has after them."""
+
+    endpoint: str
+    configuration: str
+    steps: tuple[ReleaseStep, ...]
+
+    @property
+    def left(self) -> tuple[ReleaseStep, ...]:
+        return tuple(step for step in self.steps if not step.there)
+
+
+# ------------------------------------------------------------------------------------------------------------- plans
+
+
+def plan_deploy(
+    account: Account, endpoint: str, packed: Packed, place: tuple[str, str], hosting: Hosting, rollout: Rollout
+) -> ReleasePlan:
+    """An endpoint on these instances that answers from this bundle, made or updated; `place` is a bucket and prefix.
+
+    Raises InputError where SageMaker would not: other instances for an endpoint that scales by itself.
+    """
+    now = serving(account, endpoint)
+    if now and only_variant(now.configuration).get("InstanceType") != hosting.instance_type:
+        _must_not_scale(account, now)
+    bucket, prefix = place
+    container = {"Image": hosting.image, "Environment": dict(hosting.environment)}
+    variant = {
+        "VariantName": only_variant(now.configuration)["VariantName"] if now else VARIANT,
+        "InitialInstanceCount": hosting.instances,
+        "InstanceType": hosting.instance_type,
+        "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
+        "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
+    }
+    # the container only answers; SageMaker itself fetches the model
+    model: Words = {"ExecutionRoleArn": hosting.role, "PrimaryContainer": container, "EnableNetworkIsolation": True}
+    return _planned(
+        account, endpoint, packed, f"s3://{bucket}/{prefix}", (model, {"ProductionVariants": [variant]}), now, rollout
+    )
+
+
+def plan_promote(
+    account: Account, now: EndpointState, packed: Packed, rollout: Rollout | None, forced: str = ""
+) -> ReleasePlan:
+    """The endpoint as it is, but with this bundle. `rollout` is that of the last update where it is None."""
+    if forced and (forced.isspace() or not _TAG.fullmatch(forced)):
+        raise InputError("a reason is kept as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
+    endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
+    if now.archive.endswith(f"/{packed.name}") and leads_to(now.endpoint, current):
+        return ReleasePlan(endpoint, current, ())
+    if now.model.get("Containers"):
+        raise InputError(f"endpoint {endpoint} is a pipeline of containers; this promotes where its model has one")
+    before, _, _ = now.archive.rpartition("/")  # …/PREFIX/ID-SHA/model.tar.gz
+    place, _, _ = before.rpartition("/")
+    if not place.startswith("s3://"):
+        raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
+    model = _carried(account.sagemaker, "CreateModel", now.model)
+    configuration = _carried(account.sagemaker, "CreateEndpointConfig", now.configuration)
+    return _planned(account, endpoint, packed, place, (model, configuration), now, rollout, forced)
+
+
+def plan_rollback(account: Account, now: EndpointState) -> ReleasePlan:
+    """The endpoint with the configuration it had before. Raises InputError where none is known."""
+    must_be_settled(now.endpoint)
+    endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
+    previous = now.tags.get(_way_back(endpoint))
+    if not previous:
+        raise InputError(f"endpoint {endpoint} has no configuration to go back to")
+    if found(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous) is None:
+        raise InputError(f"endpoint {endpoint} had the configuration {previous}, which was deleted")
+    change = partial(_update, account, now, previous, None)
+    step = ReleaseStep("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
+    return ReleasePlan(endpoint, previous, (step,))
+
+
+def _must_not_scale(account: Account, now: EndpointState) -> None:
+    """SageMaker refuses another type of instance for what Application Auto Scaling holds, long after it was asked."""
+    endpoint, variant = now.endpoint["EndpointName"], only_variant(now.configuration)["VariantName"]
+    with clear("application-autoscaling"):
+        held = account.scaling.describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{endpoint}/variant/{variant}"]
+        )
+    if held["ScalableTargets"]:
+        raise InputError(
+            f"endpoint {endpoint} scales by itself, and SageMaker changes no type of instance then: take the scaling "
+            "away (enabled = false under [scaling] of deploy/aws/settings.toml), deploy, and bring it back"
+        )
+
+
+def _planned(
+    account: Account,
+    endpoint: str,
+    packed: Packed,
+    place: str,
+    asked: tuple[Words, Words],
+    now: EndpointState | None,
+    rollout: Rollout | None,
+    forced: str = "",
+) -> ReleasePlan:
+    url = f"{place.rstrip('/')}/{packed.name}"
+    tags = [{"Key": BUNDLE, "Value": packed.id}]
+    model, configuration = asked
+    container = {**model["PrimaryContainer"], "ModelDataUrl": url}
+    container.pop("ModelDataSource", None)  # the archive before, told in another way
+    model = {**model, "PrimaryContainer": container}
+    model_name = _name(f"{endpoint}-{packed.id}", model)
+    variants = [{**_only(only_variant(configuration)), "ModelName": model_name}]
+    configuration = {**configuration, "ProductionVariants": variants}
+    name = _name(f"{endpoint}-{packed.id}", configuration)
+    reason = [{"Key": FORCED, "Value": forced}] if forced else []
+    sagemaker = account.sagemaker
+    steps = (
+        _upload(account, packed, url),
+        ReleaseStep(
+            "model",
+            model_name,
+            found(sagemaker.describe_model, model_name, ModelName=model_name) is not None,
+            lambda: sagemaker.create_model(ModelName=model_name, Tags=tags, **model),
+        ),
+        ReleaseStep(
+            "configuration",
+            name,
+            found(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
+            lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=tags, **configuration),
+        ),
+        _change(account, endpoint, name, now, rollout, reason, variants[0].get("InitialInstanceCount", 1)),
+    )
+    return ReleasePlan(endpoint, name, steps)
+
+
+def _upload(account: Account, packed: Packed, url: str) -> ReleaseStep:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    there = found(account.s3.head_object, url, Bucket=bucket, Key=key)
+
+    def put() -> None:
+        with packed.path.open("rb") as body:
+            told = {"firstspin-bundle": packed.id, "firstspin-sha256": packed.sha256}
+            account.s3.put_object(Bucket=bucket, Key=key, Body=body, Metadata=told, ContentLength=packed.bytes)
+
+    return ReleaseStep("archive", f"{url} ({packed.bytes:,} bytes)", there is not None, put)
+
+
+def _change(
+    account: Account,
+    endpoint: str,
+    name: str,
+    now: EndpointState | None,
+    rollout: Rollout | None,
+    reason: Sequence[Mapping[str, str]],
+    instances: int,
+) -> ReleaseStep:
+    """The endpoint made, or updated, or as it should be."""
+    asked = rollout or Rollout()
+    if now is None:
+        told = {"EndpointConfigName": name, "DeploymentConfig": asked.configuration(instances)}
+        make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, **told)
+        return ReleaseStep("endpoint", f"{endpoint} with {name}", False, make)
+    last = now.endpoint.get("LastDeploymentConfig") if rollout is None else None
+    deployment = last or asked.configuration(min(instances, _instances(now)))
+    there = leads_to(now.endpoint, name)
+    update = partial(_update, account, now, name, deployment, reason)
+    return ReleaseStep("endpoint", f"{endpoint}: {now.endpoint['EndpointConfigName']} -> {name}", there, update)
+
+
+def _instances(now: EndpointState) -> int:
+    """How many there are at the moment, or were asked for at first."""
+    at_first = only_variant(now.configuration).get("InitialInstanceCount", 1)
+    return int(now.endpoint.get("ProductionVariants", [{}])[0].get("CurrentInstanceCount", at_first))
+
+
+def _update(
+    account: Account,
+    now: EndpointState,
+    name: str,
+    deployment: Mapping[str, Any] | None,
+    reason: Sequence[Mapping[str, str]] = (),
+) -> None:
+    """Let the endpoint change over; where the instances asked for are as many as before, those of autoscaling stay.
+
+    The way back is written on the new configuration, beforehand: where the change is refused or taken back, the
+    endpoint keeps the configuration it has, and with it the way back from there.
+    """
+    endpoint = now.endpoint["EndpointName"]
+    new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    counts = {only_variant(one).get("InitialInstanceCount") for one in (new, now.configuration)}
+    told = {"DeploymentConfig": deployment} if deployment else {}
+    back = {"Key": _way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
+    account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=[back, *reason])
+    account.sagemaker.update_endpoint(
+        EndpointName=endpoint, EndpointConfigName=name, RetainAllVariantProperties=len(counts) == 1, **told
+    )
+
+
+def _way_back(endpoint: str) -> str:
+    """The tag of a configuration that names the one before it; by endpoint, as several may share a configuration."""
+    return f"firstspin:previous:{endpoint}"
+
+
+# ------------------------------------------------------------------------------------------------------------- doing
+
+
+def carry_out(plan: ReleasePlan, tell: Callable[[str], None]) -> None:
+    """Do what is left of a plan. Raises InputError at the step that fails; those before it stay done."""
+    for step in plan.steps:
+        if step.there:
+            tell(f"{step.what} {step.name}: there already")
+            continue
+        tell(f"{step.what} {step.name}")
+        with clear(f"{step.what} {step.name}"):
+            step.do()
+
+
+def wait(
+    account: Account,
+    plan: ReleasePlan,
+    tell: Callable[[str], None],
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    deadline: float,
+    every: float,
+) -> None:
+    """Until the endpoint has the plan's configuration and is in service; `deadline` and `every` in seconds.
+
+    Raises InputError when it failed, when alarms took the change back, and at the deadline.
+    """
+    began, told = clock(), ""
+    while True:
+        with clear(f"endpoint {plan.endpoint}"):
+            now = account.sagemaker.describe_endpoint(EndpointName=plan.endpoint)
+        status, waited = now["EndpointStatus"], clock() - began
+        if status != told:
+            tell(f"{waited:5.0f} s  endpoint {plan.endpoint} is {status}")
+        told = status
+        if status == SETTLED and now["EndpointConfigName"] == plan.configuration:
+            return
+        if status == SETTLED:
+            back, reason = now["EndpointConfigName"], now.get("FailureReason") or "an alarm, or a failed start"
+            raise InputError(f"endpoint {plan.endpoint} went back to {back}: {reason}")
+        if status not in MOVING:
+            must_be_settled(now)  # which says why it is not
+        if waited > deadline:
+            raise InputError(f"endpoint {plan.endpoint} is still {status} after {deadline:g} s; it goes on by itself")
+        sleep(every)
+
+
+# -------------------------------------------------------------------------------------------------------------- words
+
+
+def _carried(client: AwsClient, verb: str, described: Mapping[str, Any]) -> Words:
+    """All that the verb takes of what is described, but the name: also what SageMaker learnt after this was written."""
+    sdk: Any = client.meta
+    taken = sdk.service_model.operation_model(verb).input_shape.members.keys() - {"ModelName", "EndpointConfigName"}
+    return {name: of for name, of in described.items() if name in taken and of}
+
+
+def _only(variant: Mapping[str, Any]) -> Words:
+    """What may be asked for, of what is described."""
+    return {name: of for name, of in variant.items() if of is not None}
+
+
+def _name(stem: str, content: Mapping[str, Any]) -> str:
+    """A name that another content never gets."""
+    digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:8]
+    return f"{stem[: LONGEST_NAME - 9].rstrip('-')}-{digest}"

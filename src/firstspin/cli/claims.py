@@ -1,0 +1,80 @@
+"""The ledger: what the article claims, what this run found, and the command that shows it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firstspin.cli import terminal
+from firstspin.lazily import lazily
+
+if TYPE_CHECKING:
+    from firstspin.evaluation.bootstrap import Figure
+    from firstspin.evaluation.scorecard import Scorecard
+    from firstspin.experiment import verdict
+    from firstspin.experiment.stats.lift import Estimate
+    from firstspin.simulation.run import Simulated
+else:
+    verdict = lazily("firstspin.experiment.verdict")
+
+RULE = "popularity"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claim: what the article says, what was found here (simulated people), and the command that finds it."""
+
+    claim: str
+    article: str
+    found: str
+    command: str
+
+
+def entries(card: Scorecard, data: Path) -> list[Claim]:
+    """What a scorecard says to the article's offline claims."""
+    again = f"firstspin evaluate --data {data} --models {card.best} --out scorecard.json"
+    found = [Claim("favourite among the first three (hit@3)", "77%", _share(card.figures[card.best]["hit@3"]), again)]
+    if RULE in card.lifts.get(card.best, {}):
+        lift = card.lifts[card.best][RULE]["hit@3"].relative
+        found.append(Claim("lift over picks by popularity", "+15%", _share(lift, "+"), again))
+    return found
+
+
+def tested(found: Simulated, bundle: Path) -> list[Claim]:
+    """What a simulated A/B test says to the article's claims about its own."""
+    again = f"firstspin experiment simulate --users 100000 --seed {found.seed} --bundle {bundle}"
+    clicks, listening = (measured.beside_control[0].lift.relative for measured in found.verdict.metrics)
+    served = found.served
+    latency = f"{served.p50_ms:.1f} / {served.p99_ms:.1f} ms"
+    return [
+        Claim(f"lift in clicks, A/B test on {found.users:,}", "+8.7%", _interval(clicks), again),
+        Claim("  what it truly is in this world", "", verdict.signed_percent(found.truth.lift), again),
+        Claim("lift in listening a user", "as strong", _interval(listening), again),
+        Claim("errors of the service, events and all", "", f"{served.errors:,}", again),
+        Claim(f"latency p50 / p99, {served.connections} at a time", "real time", latency, again),
+    ]
+
+
+def show(found: Sequence[Claim]) -> None:
+    """A row a claim, then the commands, each once."""
+    table = terminal.table(
+        "The ledger (simulated people, ± half the 95% interval, or all of it)", "claim", "article", "here"
+    )
+    for entry in found:
+        table.add_row(entry.claim, entry.article, entry.found)
+    terminal.show(table)
+    for command in dict.fromkeys(entry.command for entry in found):
+        terminal.out.print(f"  shown by: {command}", markup=False, soft_wrap=True)
+
+
+def _interval(lift: Estimate) -> str:
+    if lift.value is None:
+        return lift.reason
+    value, low, high = map(verdict.signed_percent, (lift.value, lift.low, lift.high))
+    return f"{value} ({low} to {high})"
+
+
+def _share(figure: Figure, sign: str = "") -> str:
+    return f"{figure.value:{sign}.1%} ±{(figure.high - figure.low) * 50:.1f}"

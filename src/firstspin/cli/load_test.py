@@ -1,0 +1,99 @@
+"""`firstspin sagemaker load-test`: which rate one instance holds, as the lines that deploy/aws/settings.toml wants."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+import typer
+
+from firstspin.cli import terminal
+from firstspin.records import InputError
+from firstspin.tools.load_test import run, senders
+from firstspin.tools.sagemaker_check import payloads
+from firstspin.tools.sagemaker_check.payloads import Payload
+
+BODIES: Final = 500
+GIVEN_UP: Final = 2.0
+"""Seconds beyond the promise in which an answer may still come, so that the table tells how late."""
+
+HONESTLY: Final = (
+    "This is one instance's figure only if the endpoint has one instance, and this command runs in its region; "
+    "measured on the server's own machine it is too low. load_test_seconds has the way there and back in it."
+)
+
+
+def load_test(
+    endpoint: Annotated[str, typer.Option(help="Name of the endpoint, one instance strong.")] = "",
+    url: Annotated[str, typer.Option(help="Instead: a server that runs already, as in http://127.0.0.1:8080.")] = "",
+    p99: Annotated[float, typer.Option(help="Milliseconds within which 99 of 100 answers must come.")] = 50,
+    seconds: Annotated[float, typer.Option(help="How long each rate is held.")] = 60,
+    first: Annotated[float, typer.Option("--from", help="The first rate, in requests a second.")] = 10,
+    step: Annotated[float, typer.Option(help="Each next rate is so many times the one before.")] = 1.5,
+    most: Annotated[float, typer.Option(help="The highest rate that is tried.")] = 5000,
+    payload: Annotated[Path | None, typer.Option(help="File with the body to send; else newcomers made up.")] = None,
+    content_type: Annotated[str, typer.Option(help="The content type of the payload.")] = "",
+    seed: Annotated[int, typer.Option(help="The same seed sends the same at the same moments.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Find the highest rate that an endpoint, or a server, answers within the promised latency.
+
+    Sends step by step more; every request is an invocation that AWS bills. The exit status is 1 where not even the
+    first rate holds.
+    """
+    if bool(endpoint) == bool(url):
+        raise typer.BadParameter("either --endpoint or --url is needed, and not both")
+    if bool(payload) != bool(content_type):
+        raise typer.BadParameter("--payload and --content-type need each other")
+    try:
+        plan = run.LoadPlan(p99 / 1e3, seconds, first, step, most)
+    except InputError as problem:
+        raise typer.BadParameter(str(problem)) from None
+    rng = np.random.default_rng(seed)
+    bodies = [payloads.read(payload, content_type)] if payload else senders.registrations(rng, BODIES)
+    steps = measure(plan, bodies, rng, endpoint=endpoint, url=url)
+    show(steps, as_json=as_json)
+    sys.exit(0 if run.best(steps) else 1)
+
+
+def measure(
+    plan: run.LoadPlan, bodies: Sequence[Payload], rng: np.random.Generator, *, endpoint: str = "", url: str = ""
+) -> list[run.LoadStep]:
+    """The steps of the search, each told on stderr. Raises InputError where the very first request isn't answered."""
+    patience = plan.promise + GIVEN_UP
+    steps = []
+    with senders.over_http(url, patience) if url else senders.through_aws(endpoint, patience) as send:
+        if wrong := send(bodies[0]):
+            raise InputError(f"{url or endpoint}: {wrong}")
+        for step in run.search(plan, run.Rig(send, bodies, rng, time.monotonic, time.sleep)):
+            told = step.why or f"holds, p50 {step.p50 * 1e3:.1f} ms, p99 {step.p99 * 1e3:.1f} ms"
+            terminal.err.print(f"{step.rate:,.1f} a second: {told}", markup=False, soft_wrap=True)
+            steps.append(step)
+    return steps
+
+
+def show(steps: Sequence[run.LoadStep], *, as_json: bool = False) -> None:
+    """The table, what ended the search, and the lines for settings.toml."""
+    best, worst = run.best(steps), run.worst(steps)
+    if as_json:
+        told: dict[str, object] = {"steps": steps, "limit": worst and worst.limit, "why": worst.why if worst else ""}
+        told |= {"load_test_rps": best and run.rps(best), "load_test_seconds": best and round(best.p50, 5)}
+        told |= {"invocations_a_minute": best and run.a_minute(best)}
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        return
+    table = terminal.table("", "rate asked", "rate done", "p50 ms", "p99 ms", "errors", "")
+    for step in sorted(steps, key=lambda step: step.rate):
+        figures = (f"{step.rate:,.1f}", f"{step.done:,.1f}", f"{step.p50 * 1e3:.1f}", f"{step.p99 * 1e3:.1f}")
+        table.add_row(*figures, str(step.errors), step.limit or "holds")
+    terminal.show(table)
+    lines = [f"At {worst.rate:,.1f} a second {worst.why}." if worst else "The highest rate asked for held: see --most."]
+    if best:
+        lines += ["", f"load_test_rps = {run.rps(best)}", f"load_test_seconds = {round(best.p50, 5)}", ""]
+        lines += [f"Target by the minute at safety {run.SAFETY}: {run.a_minute(best):,} invocations an instance."]
+        lines += [HONESTLY]
+    terminal.out.print("", *lines, sep="\n", markup=False, soft_wrap=True)

@@ -1,9 +1,0 @@
-"""What AWS Lambda imports: `firstspin.cloud.lambda_handler.handler`. The gateway is made once a container."""
-
-from __future__ import annotations
-
-import os
-
-from firstspin.cloud.gateway import from_environment
-
-handler = from_environment(os.environ)

@@ -1,0 +1,321 @@
+"""What a column of a table may be: the types accepted for each of ours, and the SQL that makes our values of theirs.
+
+A CSV file's columns are text. A Parquet file's have the types of its Arrow schema, which alone tells a duration from a
+whole number. How a text spells a value is said by `parsing`; docs/data.md shows the table to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+import pyarrow as pa
+
+from firstspin.data import parsing, schema
+from firstspin.data.sql import literal
+from firstspin.records import MAX_AGE, MAX_PICKS, MAX_TEXT
+
+MAX_DIGITS: Final = 38
+"""Of a decimal that is read exactly; a longer one becomes a double."""
+
+
+class Shape(StrEnum):
+    """What the type of a column amounts to."""
+
+    text = "text"
+    whole = "whole numbers"
+    decimal = "numbers with a fraction"
+    floating = "numbers with a fraction, or NaN"
+    flag = "true or false"
+    time = "times"
+    nanoseconds = "times in nanoseconds"
+    texts = "lists of text"
+    nothing = "nothing but gaps"  # of which the writer knew no type
+
+
+def shape_of(kind: pa.DataType) -> Shape | None:
+    """The shape of an Arrow type; None for binary, durations, times of day, structs, maps and lists of other things.
+
+    Text and lists have one shape in all their encodings: large, view, dictionary, of a fixed size.
+    """
+    if isinstance(kind, pa.BaseExtensionType):
+        return Shape.text if kind.extension_name == "arrow.uuid" else shape_of(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return shape_of(kind.value_type)
+    if pa.types.is_decimal(kind):
+        return Shape.whole if kind.scale <= 0 and kind.precision <= MAX_DIGITS else Shape.decimal
+    if any(is_list(kind) for is_list in _LISTS):
+        return Shape.texts if shape_of(kind.value_type) in (Shape.text, Shape.nothing) else None
+    if pa.types.is_timestamp(kind):
+        return Shape.nanoseconds if kind.unit == "ns" else Shape.time
+    return next((shape for is_one, shape in _SHAPES.items() if is_one(kind)), None)
+
+
+_LISTS: Final = (
+    *(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
+    *(pa.types.is_list_view, pa.types.is_large_list_view),
+)
+_SHAPES: Final[Mapping[Callable[[pa.DataType], bool], Shape]] = {
+    pa.types.is_string: Shape.text,
+    pa.types.is_large_string: Shape.text,
+    pa.types.is_string_view: Shape.text,
+    pa.types.is_integer: Shape.whole,
+    pa.types.is_floating: Shape.floating,
+    pa.types.is_boolean: Shape.flag,
+    pa.types.is_date: Shape.time,
+    pa.types.is_null: Shape.nothing,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A value for which `broken` (SQL) is true can't be used; `complaint` ends the sentence about it."""
+
+    broken: str
+    complaint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """SQL for one value: as received, and as ours."""
+
+    column: str
+    shape: Shape
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one of our columns holds.
+
+    `value` makes the SQL of our value from that of the column received, null where there is none. The first of the
+    `problems` that holds counts. Text is received without outer space, except where that is part of the value.
+    """
+
+    needed: str
+    shapes: frozenset[Shape]
+    value: Callable[[str, Shape], str]
+    problems: Callable[[Cell], list[Problem]]
+    trimmed: bool = True
+
+
+# -------------------------------------------------------------------------------------------------- text, and its gaps
+
+
+def trimmed(column: str) -> str:
+    """A text without outer space; most have none, and looking costs an eighth of trimming."""
+    bare = f"({column})[1] BETWEEN '!' AND '~' AND ({column})[-1] BETWEEN '!' AND '~'"
+    return f"CASE WHEN {bare} THEN {column} ELSE trim({column}, {literal(parsing.SPACE)}) END"
+
+
+def is_gap(cell: Cell) -> str:
+    """Null, empty, or NaN."""
+    if cell.shape is Shape.text:
+        return f"coalesce(regexp_full_match({cell.column}, {literal(f'({parsing.NOT_A_NUMBER})?')}), true)"
+    return f"coalesce(isnan({cell.column}), true)" if cell.shape is Shape.floating else f"{cell.column} IS NULL"
+
+
+def _where_null(cell: Cell, condition: str) -> str:
+    """The condition, worked out only where there is no value."""
+    return f"CASE WHEN {cell.value} IS NULL THEN {condition} ELSE false END"
+
+
+def _text(column: str, _: Shape) -> str:
+    return f"{column}::VARCHAR"
+
+
+def _word(column: str, _: Shape) -> str:
+    return f"nullif({column}::VARCHAR, '')"
+
+
+def _too_long(cell: Cell) -> Problem:
+    """What no request may be either."""
+    return Problem(f"length({cell.value}) > {MAX_TEXT}", f"is longer than {MAX_TEXT} characters")
+
+
+# --------------------------------------------------------------------------------------------------------------- times
+
+
+_USUAL: Final = "%Y-%m-%dT%H:%M:%SZ"
+_USUAL_TIME: Final = "2026-02-05T12:02:03Z"
+"""Nearly every time is written so. At this length all fields have all their digits, and no other text is read: three
+times as fast as the general rule, and to the same result."""
+
+
+def _time(column: str, shape: Shape) -> str:
+    """UTC, in microseconds: a time without a zone is taken as such, a date as its midnight."""
+    if shape is Shape.text:
+        respelled = f"regexp_replace(replace(upper({column}), 'UTC', 'Z'), {literal(parsing.SPACED_ZONE)}, '\\1')"
+        cast = f"coalesce(TRY_CAST({column} AS TIMESTAMPTZ), TRY_CAST({respelled} AS TIMESTAMPTZ))::TIMESTAMP"
+        any_other = f"CASE WHEN regexp_full_match({column}, {literal(parsing.TIME)}) THEN {cast} END"
+        usual = f"CASE WHEN length({column}) = {len(_USUAL_TIME)} THEN try_strptime({column}, {literal(_USUAL)}) END"
+        return f"coalesce({usual}, {any_other})"
+    if shape is Shape.nanoseconds:
+        return f"make_timestamp(epoch_ns({column}) // 1000)"  # cut off, as in text, where a cast would round
+    return f"TRY_CAST({column} AS TIMESTAMP)"
+
+
+def _time_problems(cell: Cell) -> list[Problem]:
+    earliest, latest = (f"TIMESTAMP {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
+    outside = Problem(f"{cell.value} < {earliest} OR {cell.value} >= {latest}", parsing.NO_SUCH_YEAR)
+    missing = Problem(_where_null(cell, is_gap(cell)), "is missing")
+    if cell.shape is not Shape.text:
+        return [missing, Problem(f"{cell.value} IS NULL", parsing.NO_SUCH_YEAR), outside]
+    local = f"regexp_full_match({cell.column}, {literal(parsing.LOCAL_TIME)})"
+    zone = Problem(_where_null(cell, local), parsing.NO_ZONE)
+    return [missing, zone, Problem(f"{cell.value} IS NULL", parsing.NO_TIME), outside]
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def _number(column: str, shape: Shape) -> str:
+    if shape is Shape.text:
+        return f"CASE WHEN regexp_full_match({column}, {literal(parsing.NUMBER)}) THEN TRY_CAST({column} AS DOUBLE) END"
+    return (
+        f"CASE WHEN NOT isnan({column}) THEN {column}::DOUBLE END" if shape is Shape.floating else f"{column}::DOUBLE"
+    )
+
+
+def _number_problems(cell: Cell) -> list[Problem]:
+    return [
+        Problem(_where_null(cell, f"NOT {is_gap(cell)}"), parsing.NO_NUMBER),
+        Problem(f"NOT isfinite({cell.value})", parsing.NO_NUMBER),
+    ]
+
+
+def _seconds_problems(cell: Cell) -> list[Problem]:
+    missing = Problem(_where_null(cell, is_gap(cell)), "is missing")
+    return [missing, *_number_problems(cell), Problem(f"{cell.value} <= 0", "is not more than 0")]
+
+
+def _age(column: str, shape: Shape) -> str:
+    return f"TRY_CAST({_number(column, shape)} AS INTEGER)"
+
+
+def _age_problems(cell: Cell) -> list[Problem]:
+    number = _number(cell.column, cell.shape)
+    return [
+        *_number_problems(replace(cell, value=number)),
+        Problem(f"{number} <> floor({number})", parsing.NOT_WHOLE),
+        Problem(f"NOT {number} BETWEEN 0 AND {MAX_AGE}", parsing.NO_AGE),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- text of other kinds
+
+
+def _id_problems(cell: Cell) -> list[Problem]:
+    return [Problem(f"coalesce({cell.value} = '', true)", "is missing")]
+
+
+def _user_problems(cell: Cell) -> list[Problem]:
+    return [*_id_problems(cell), _too_long(cell)]
+
+
+def _word_problems(cell: Cell) -> list[Problem]:
+    return [_too_long(cell)]
+
+
+def _genre_problems(cell: Cell) -> list[Problem]:
+    pipe = f"contains({cell.value}, {literal(schema.PICK_SEPARATOR)})"
+    return [
+        Problem(f"{cell.value} IS NULL", "is missing"),
+        Problem(pipe, "holds a pipe sign, which separates genres"),
+    ]
+
+
+def _names(column: str, shape: Shape) -> str:
+    """The names in a list, or in a text with pipe signs between; none of them is empty."""
+    parts = {
+        Shape.text: f"string_split({column}, {literal(schema.PICK_SEPARATOR)})",
+        Shape.texts: f"{column}::VARCHAR[]",
+    }.get(shape, "NULL::VARCHAR[]")
+    bare = f"list_transform({parts}, lambda name: {trimmed('name')})"
+    return f"coalesce(list_filter({bare}, lambda name: name <> ''), [])"
+
+
+def _picks_problems(cell: Cell) -> list[Problem]:
+    long = f"len(list_filter({cell.value}, lambda pick: length(pick) > {MAX_TEXT})) > 0"
+    return [
+        Problem(f"len({cell.value}) > {MAX_PICKS}", f"names more than {MAX_PICKS} genres"),
+        Problem(long, f"names a genre of more than {MAX_TEXT} characters"),
+    ]
+
+
+def _flag(column: str, shape: Shape) -> str:
+    if shape is Shape.text:
+        yes, no = (", ".join(map(literal, words)) for words in (parsing.YES, parsing.NO))
+        return f"CASE WHEN lower({column}) IN ({yes}) THEN true WHEN lower({column}) IN ({no}) THEN false END"
+    return f"CASE {column}::DOUBLE WHEN 1 THEN true WHEN 0 THEN false END"
+
+
+def _flag_problems(cell: Cell) -> list[Problem]:
+    return [Problem(_where_null(cell, f"NOT {is_gap(cell)}"), "is not true or false")]
+
+
+def _no_problems(_: Cell) -> list[Problem]:
+    return []
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+_NUMBERS: Final = frozenset({Shape.text, Shape.whole, Shape.decimal, Shape.floating, Shape.nothing})
+_TEXTS: Final = frozenset({Shape.text, Shape.whole, Shape.nothing})
+_TIMES: Final = frozenset({Shape.text, Shape.time, Shape.nanoseconds, Shape.nothing})
+_NAMES: Final = frozenset({Shape.text, Shape.texts, Shape.nothing})
+
+ID: Final = Kind("text or whole numbers are needed", _TEXTS, _text, _id_problems, trimmed=False)
+USER: Final = Kind("text or whole numbers are needed", _TEXTS, _text, _user_problems, trimmed=False)
+NAME: Final = Kind("text is needed", _TEXTS, _text, _no_problems, trimmed=False)
+GENRE: Final = Kind("text is needed", _TEXTS, _word, _genre_problems)
+WORD: Final = Kind("text is needed", _TEXTS, _word, _word_problems)
+NUMBER: Final = Kind("numbers are needed", _NUMBERS, _number, _number_problems)
+SECONDS: Final = Kind("numbers are needed", _NUMBERS, _number, _seconds_problems)
+AGE: Final = Kind("whole numbers are needed", _NUMBERS, _age, _age_problems)
+TIME: Final = Kind("times are needed", _TIMES, _time, _time_problems)
+PICKS: Final = Kind("text or lists of text are needed", _NAMES, _names, _picks_problems)
+MARKETS: Final = Kind("text or lists of text are needed", _NAMES, _names, _no_problems)
+FLAG: Final = Kind("true or false is needed", _NUMBERS | {Shape.flag}, _flag, _flag_problems)
+
+KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
+    schema.REGISTRATIONS: {
+        schema.USER_ID: USER,
+        schema.REGISTERED_AT: TIME,
+        schema.AGE: AGE,
+        schema.GENDER: WORD,
+        schema.COUNTRY: WORD,
+        schema.GENRES: PICKS,
+    },
+    schema.LISTENS: {schema.USER_ID: ID, schema.STARTED_AT: TIME, schema.STATION_ID: ID, schema.SECONDS: SECONDS},
+    schema.STATIONS: {
+        schema.STATION_ID: ID,
+        schema.NAME: NAME,
+        schema.GENRE: GENRE,
+        schema.POPULARITY: NUMBER,
+        schema.MARKET: MARKETS,
+        schema.AVAILABLE: FLAG,
+    },
+}
+FURTHER: Final[Mapping[str, Kind]] = {
+    schema.NUMBER: NUMBER,
+    schema.TEXT: Kind("text is needed", _TEXTS | {Shape.flag}, _word, _word_problems),
+}
+"""Of a further column, by what it holds."""
+
+ANY_FURTHER: Final = Kind(
+    "text or numbers are needed", _NUMBERS | _TEXTS | {Shape.flag}, FURTHER[schema.TEXT].value, _no_problems
+)
+"""Of a further column until its values are known."""
+
+_LIKE_NUMBERS: Final = f"{parsing.NUMBER}|[+-]?[Ii][Nn][Ff]([Ii][Nn][Ii][Tt][Yy])?"
+
+
+def are_numbers(column: str) -> str:
+    """SQL: whether a column of text holds numbers and gaps only; an infinite one is a number, if a bad one."""
+    cell = Cell(trimmed(column), Shape.text, "")
+    told = f"FILTER (NOT {is_gap(cell)})"
+    like = f"regexp_full_match({cell.column}, {literal(_LIKE_NUMBERS)})"
+    return f"coalesce(bool_and({like}) {told}, false)"

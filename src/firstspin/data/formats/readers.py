@@ -1,0 +1,286 @@
+"""One file of a table as it was received: how DuckDB reads it, and what its columns are.
+
+A file is what its first bytes say, whatever it is called. No name that a user chose becomes part of an SQL statement:
+files are linked into the workspace under ours, and columns go by their position.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from firstspin.data.formats import csv_rewriting
+from firstspin.data.formats.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
+from firstspin.data.sql import identifier, literal
+from firstspin.records import MAX_TEXT, InputError
+
+MEMORY_LIMIT: Final = "1300MB"
+MAX_COLUMNS: Final = 10_000
+_NO_SPACE: Final = f"not enough space; TMPDIR names the folder for what is more than {MEMORY_LIMIT}"
+PROBLEM: Final = "problem of the row"
+"""A column of every table read: what keeps a row from being well-formed, or null."""
+
+_PARQUET: Final = b"PAR1"
+_ENCODINGS: Final = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_OTHER_FORMATS: Final = {
+    b"\x1f\x8b": "is compressed with gzip: unpack it first",
+    b"BZh": "is compressed with bzip2: unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd: unpack it first",
+    b"\xfd7zXZ\0": "is compressed with xz: unpack it first",
+    b"PK\x03\x04": "is a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook: save the sheet as CSV in UTF-8",
+    b"SQLite format 3\0": "is an SQLite database: export the table as CSV or Parquet",
+    b"ARROW1\0\0": "is a Feather file: write it as Parquet",
+    b"ORC": "is an ORC file: write it as Parquet",
+    b"Obj\x01": "is an Avro file: write it as Parquet",
+}
+_DELIMITERS: Final = (",", ";", "\t")
+_SHOWN_NAMES: Final = 20
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a file: its position, and its type, which is text in CSV."""
+
+    position: int
+    type: pa.DataType
+
+    @property
+    def sql(self) -> str:
+        """Its name where the file is read, which no further column can have."""
+        return identifier(_name(self.position))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of `width` columns, and those of them that it was opened for, by name. Parquet has no `dialect`.
+
+    DuckDB reads it at `link`, a path in the workspace.
+    """
+
+    path: Path
+    link: Path
+    width: int
+    columns: Mapping[str, Column]
+    dialect: Dialect | None
+
+
+# ------------------------------------------------------------------------------------------------------- opening files
+
+
+def open_table(
+    path: Path, name: str, needed: Sequence[str], *, workspace: Path, optional: Sequence[str] | None = ()
+) -> Source:
+    """What a CSV or Parquet file is, and where its columns are: those `needed`, and of the `optional` ones those there.
+
+    `name` is ours for the table; each of a workspace has another. Where `optional` is None, all columns are wanted that
+    have a name of their own. Raises InputError for a file that is no table, or has not just the needed columns once.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a table is one CSV or Parquet file")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    link = workspace / f"received.{name}"
+    with in_our_words(f"{path.name} can't be read"):
+        with path.open("rb") as file:
+            begin = file.read(1000)
+        if begin.startswith(_PARQUET):
+            dialect, schema = None, pq.read_schema(path)
+        else:
+            _refuse_other_format(path, begin)
+            dialect = _dialect(path, begin, needed)
+            header = _header(path, dialect)
+            if any("\n" in name or "\r" in name for name in header):
+                dialect = replace(dialect, plain=False)  # DuckDB may find no rows at all below such a header
+            schema = pa.schema([(column, pa.string()) for column in header])
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.resolve())
+    if len(schema) > MAX_COLUMNS:
+        raise InputError(f"{path.name} has {len(schema):,} columns; at most {MAX_COLUMNS:,} are read")
+    return Source(path, link, len(schema), _columns(path, schema, needed, optional), dialect)
+
+
+def _columns(path: Path, schema: pa.Schema, needed: Sequence[str], optional: Sequence[str] | None) -> dict[str, Column]:
+    names = [name.strip() for name in schema.names]
+    missing = [column for column in needed if column not in names]
+    if missing and any("\0" in name for name in names):
+        raise InputError(f"{path.name} has NUL bytes in its first line: save it as CSV in UTF-8")
+    if missing:
+        lacks = f"{path.name} has no column {', '.join(missing)}"
+        has = ", ".join(map(_shown, names[:_SHOWN_NAMES])) + (", …" if len(names) > _SHOWN_NAMES else "")
+        raise InputError(f"{lacks} (it has {has})", bare=lacks)  # without a header, that is a person's row
+    if optional is None:
+        optional = [name for name in names if name and name not in needed and names.count(name) == 1]
+    wanted = [*needed, *(column for column in optional if column in names)]
+    if twice := [column for column in wanted if names.count(column) > 1]:
+        raise InputError(f"{path.name} names the column {twice[0]} twice")
+    return {name: Column(at, schema.field(at).type) for name, at in ((name, names.index(name)) for name in wanted)}
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and len(name) <= MAX_TEXT else f"{name[:80]!r}"
+
+
+def _refuse_other_format(path: Path, begin: bytes) -> None:
+    for magic, what in _OTHER_FORMATS.items():
+        if begin.startswith(magic):
+            raise InputError(f"{path.name} {what}")
+    if path.suffix == ".parquet":
+        raise InputError(
+            f"{path.name} is not Parquet: {'it is empty' if not begin else 'its first bytes are not PAR1'}"
+        )
+
+
+def _dialect(path: Path, begin: bytes, needed: Sequence[str]) -> Dialect:
+    """How a CSV file is written. The delimiter is the one that makes the needed columns, or else most columns."""
+    encoding = next((name for mark, name in _ENCODINGS.items() if begin.startswith(mark)), UTF_8)
+    with csv_rewriting.open_text(path, Dialect(encoding)) as file:
+        first = file.readline(1000)
+    plain = encoding == UTF_8 and bool(first.strip())
+    if hint := re.fullmatch(r'"?sep=(.)"?[,;\s]*', first, re.IGNORECASE):  # which Excel writes and reads
+        if hint[1] not in _DELIMITERS:
+            raise InputError(f"{path.name}: the first line, {first.strip()!r}, names no comma, semicolon or tab")
+        return Dialect(encoding, hint[1], skip=1, plain=plain)
+    dialects = [Dialect(encoding, delimiter, plain=plain) for delimiter in _DELIMITERS]
+    return max(dialects, key=lambda dialect: _fit(_first_record(path, dialect), needed))
+
+
+def _fit(header: Record | None, needed: Sequence[str]) -> tuple[bool, int]:
+    names = {name.strip() for name in header} if isinstance(header, list) else {""}
+    return names >= set(needed), len(names)
+
+
+def _header(path: Path, dialect: Dialect) -> list[str]:
+    header = _first_record(path, dialect)
+    if header is None:
+        raise InputError(f"{path.name} is empty; the first line must name the columns")
+    if isinstance(header, str):
+        raise InputError(f"{path.name}: the first line {header}; it must name the columns")
+    return header
+
+
+def _first_record(path: Path, dialect: Dialect) -> Record | None:
+    with csv_rewriting.open_text(path, dialect) as file:
+        return next(csv_rewriting.records(file, dialect), None)
+
+
+# ------------------------------------------------------------------------------------------------------- reading files
+
+
+def connect(
+    workspace: Path, sources: Sequence[Source] = (), *, out: Path | None = None, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own, in UTC, that spills to the workspace instead of growing and keeps rows in their order.
+
+    It reads and writes the workspace, reads the sources and writes `out`; nothing else, whatever statement it is given.
+    Its settings can't be changed. Raises InputError where the workspace's path is a pattern to DuckDB.
+    """
+    if strange := set("*?[]{}") & set(str(workspace)):
+        raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    paths = [source.link for source in sources] + ([out.resolve()] if out else [])
+    settings = {
+        "TimeZone": literal("UTC"),
+        "memory_limit": literal(MEMORY_LIMIT),
+        "temp_directory": literal(workspace / "spill"),
+        "allowed_directories": f"[{literal(workspace)}]",
+        "allowed_paths": f"[{', '.join(map(literal, paths))}]",
+        "enable_external_access": "false",
+        **({"threads": str(threads)} if threads else {}),
+        "lock_configuration": "true",  # the last: nothing is set after it
+    }
+    for name, value in settings.items():
+        connection.execute(f"SET {name} = {value}")
+    return connection
+
+
+def read(source: Source, run: Callable[[str], Result]) -> Result:
+    """The result of `run` with the SQL of a table: the source's columns by their `sql` names, and PROBLEM.
+
+    A CSV file that DuckDB can't read is rewritten first; `run` may be called twice. Raises InputError where the file
+    can't be read at all.
+    """
+    with in_our_words(f"{source.path.name} can't be read"):
+        if source.dialect is None or source.dialect.plain:
+            try:
+                return run(_as_received(source))
+            except (duckdb.OutOfMemoryException, duckdb.IOException):
+                raise
+            except duckdb.Error:
+                if source.dialect is None:
+                    raise
+        return run(_rewritten(source, source.dialect))
+
+
+def _name(position: int) -> str:
+    return f"column {position}"
+
+
+def _as_received(source: Source) -> str:
+    names = [_name(position) for position in range(source.width)]
+    if source.dialect is None:
+        by_position = f"received({', '.join(map(identifier, names))})"
+        file = f"read_parquet({literal(source.link)}, hive_partitioning = false) AS {by_position}"
+    else:
+        header = f"header = true, skip = {source.dialect.skip}"
+        file = _read_csv(source.link, names, source.dialect.delimiter, header)
+    kept = ", ".join(column.sql for column in source.columns.values())
+    return f"(SELECT {kept}, NULL::VARCHAR AS {identifier(PROBLEM)} FROM {file})"
+
+
+def _rewritten(source: Source, dialect: Dialect) -> str:
+    out = source.link.with_suffix(f"{source.link.suffix}.rewritten")
+    kept = [column.position for column in source.columns.values()]
+    csv_rewriting.rewrite(source.path, dialect, out, source.width, kept)
+    line_end = r"header = false, new_line = '\r\n'"  # or else the first, be it in quotes, would be taken for it
+    return _read_csv(out, [PROBLEM, *map(_name, kept)], ",", line_end)
+
+
+def _read_csv(path: Path, names: Sequence[str], delimiter: str, more: str) -> str:
+    """All columns as text: what a value means is ours to decide, not a sniffer's."""
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    return (
+        f"read_csv({literal(path)}, columns = {{{columns}}}, {more}, delim = {literal(delimiter)}, quote = '\"', "
+        "escape = '\"', nullstr = '', auto_detect = false, compression = 'none', hive_partitioning = false, "
+        f"max_line_size = {MAX_LINE})"
+    )
+
+
+@contextmanager
+def in_our_words(failed: str) -> Iterator[None]:
+    """Whatever the libraries that read tables raise becomes an InputError that begins with `failed`."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError, UnicodeError, RuntimeError) as problem:
+        if type(problem) is RuntimeError and "interrupted" in str(problem):  # DuckDB's word for Ctrl-C
+            raise KeyboardInterrupt from problem
+        raise InputError(f"{failed}: {_reason(problem)}") from problem
+
+
+def _reason(problem: Exception) -> str:
+    match problem:
+        case OSError(errno=errno.ENOSPC):
+            return _NO_SPACE
+        case OSError(strerror=str() as reason) if reason:
+            return reason
+        case UnicodeError():
+            return "not text in the encoding that it begins with; save it as UTF-8"
+        case duckdb.ConversionException():
+            return "a number or a time is out of range"
+        case duckdb.OutOfMemoryException():
+            return _NO_SPACE
+        case duckdb.IOException() if "No space left" in str(problem):
+            return _NO_SPACE
+        case _:
+            return "damaged or cut off"

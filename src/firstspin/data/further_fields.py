@@ -1,0 +1,80 @@
+"""Further fields: columns of the registrations that a service uses besides the four it always has.
+
+One rule says which names they may have, for `--extra` of every command, for bundles and for requests.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from firstspin.data import schema
+from firstspin.records import MAX_TEXT, InputError, Registration, Text, normal
+
+_USED: Final = frozenset(schema.REGISTRATION_COLUMNS)
+_IN_REQUESTS: Final = frozenset({schema.INSTANCES, schema.LISTENS})
+_IN_LABELS: Final = frozenset({schema.TOP_GENRE, schema.SECONDS, schema.PLAYED})
+
+
+def with_further_fields(names: Sequence[str], kinds: Mapping[str, str] | None = None) -> type[Registration]:
+    """The registration type of a service that asks more; each further field may be not given.
+
+    `kinds` says which hold a NUMBER and which TEXT; without it a field takes both. Raises InputError for a name that a
+    further field can't have.
+    """
+    check_names(names)
+    if not names:
+        return Registration
+    types = {schema.NUMBER: float | None, schema.TEXT: Text | None}
+    fields = [(name, types.get((kinds or {}).get(name, ""), Text | float | None), None) for name in names]
+
+    def tidy(registration: Registration) -> None:
+        Registration.__post_init__(registration)
+        for name in names:
+            answer = getattr(registration, name)
+            if type(answer) is str and answer != (word := answer.strip() or None):
+                force_setattr(registration, name, word)
+
+    return msgspec.defstruct(  # type: ignore[return-value]
+        "Registration",
+        fields,
+        bases=(Registration,),
+        namespace={"__post_init__": tidy},
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise InputError for the first name that is taken, can't be a field of a request, or is there twice.
+
+    Case makes no difference: databases, and so the files that people join with ours, don't tell `Age` from `age`.
+    """
+    seen: set[str] = set()
+    for name in names:
+        folded = name.casefold()
+        if reason := "it is named twice" if folded in seen else _refused(name, folded):
+            shown = name if len(name) <= MAX_TEXT and name.isprintable() else f"{name[:80]!r}"
+            raise InputError(f"further column {shown}: {reason}")
+        seen.add(folded)
+
+
+def _refused(name: str, folded: str) -> str | None:
+    if folded in _USED:
+        return "this column is used anyway"
+    if folded in _IN_REQUESTS:
+        return "requests use this name; rename the column"
+    if folded in _IN_LABELS:
+        return "the labels have a column of this name; rename the column"
+    if len(name) > MAX_TEXT:
+        return f"its name is longer than {MAX_TEXT} characters; rename the column"
+    if not name.isidentifier() or name.startswith("_") or normal(name) != name:
+        return "a name is letters, digits and underscores and begins with a letter; rename the column"
+    if keyword.iskeyword(name):
+        return f"{name} is a word of Python; rename the column"
+    return None

@@ -1,0 +1,374 @@
+"""Files as received -> checked tables, or an error naming file, row, field and value.
+
+Registrations and stations become DuckDB tables. Listens stay on disk: Parquet is read in place, CSV is rewritten once
+as typed Parquet in the workspace, so that no step ever holds them in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from firstspin.data import schema
+from firstspin.data.formats import columns
+from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
+from firstspin.data.formats.readers import PROBLEM, Column, Source, connect, in_our_words, open_table, read
+from firstspin.data.further_fields import check_names
+from firstspin.data.schema import ROW
+from firstspin.data.sql import identifier, literal
+from firstspin.files import printable
+from firstspin.records import BadRows, InputError, Station, normal
+
+SHOWN = 10
+SHOWN_CHARACTERS = 80
+
+_BROKEN: Final = identifier("number of the rule broken")
+_SAID: Final = identifier("value that broke it")
+_ROW: Final = identifier(ROW)
+_NUMBER: Final = f"row_number() OVER () - 1 AS {_ROW}"
+_PROBLEM: Final = identifier(PROBLEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The checked tables `registrations`, `listens` and `stations`, as DuckDB relations of one connection.
+
+    `registrations` and `stations` have a further column `tables.ROW`. `ignored` counts what was left out: bad rows by
+    reason, only when asked to skip them. `extra` says of each further column whether it holds "number" or "text";
+    `files` are the names of the files, by table.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    genres: tuple[str, ...]
+    extra: dict[str, str]
+    ignored: dict[str, int]
+    files: dict[str, str]
+
+
+@in_our_words("the tables can't be read")
+def open_tables(
+    data: Path,
+    *,
+    workspace: Path,
+    extra: Sequence[str] = (),
+    skip_bad_rows: bool = False,
+    threads: int | None = None,
+    out: Path | None = None,
+) -> Tables:
+    """Check the three tables of a folder and make them ready to query; `out` may then be written by the connection.
+
+    Raises BadRows with at most ten of them, one a line, and the count of the rest; InputError for what else is wrong.
+    """
+    check_names(extra)
+    stations = _open(_find(data, schema.STATIONS), schema.STATIONS, workspace)
+    further = dict.fromkeys(extra, columns.ANY_FURTHER)
+    registrations = _open(_find(data, schema.REGISTRATIONS), schema.REGISTRATIONS, workspace, further)
+    listens = _open(_find(data, schema.LISTENS), schema.LISTENS, workspace)
+    connection = connect(workspace, [stations, registrations, listens], out=out, threads=threads)
+    skipped = Skipped(skip_bad_rows, {})
+    _receive(connection, stations)
+    _load(connection, stations, schema.STATIONS, columns.KINDS[schema.STATIONS], skipped)
+    _normalise_genres(connection)
+    _receive(connection, registrations)
+    kinds = {name: _kind(connection, registrations.columns[name]) for name in extra}
+    further = {name: columns.FURTHER[kind] for name, kind in kinds.items()}
+    _load_registrations(connection, registrations, further, skipped)
+    _load_listens(connection, listens, workspace, skipped)
+    genres = tuple(g for (g,) in connection.sql("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
+    files = {
+        name: found.path.name for name, found in zip(schema.COLUMNS, (registrations, listens, stations), strict=True)
+    }
+    return Tables(connection, genres, kinds, skipped.counts, files)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRegistrations:
+    """Registrations alone, to be answered: the table `registrations` of a connection, and the bad rows skipped."""
+
+    connection: duckdb.DuckDBPyConnection
+    rows: int
+    ignored: dict[str, int]
+
+
+@in_our_words("the registrations can't be read")
+def read_registrations(
+    path: Path, *, workspace: Path, extra: Mapping[str, str] | None = None, skip_bad_rows: bool = False
+) -> ReceivedRegistrations:
+    """The registrations of a CSV or Parquet file, checked as `open_tables` does; `extra` as in `Tables`."""
+    further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
+    source = _open(path, schema.REGISTRATIONS, workspace, further)
+    connection = connect(workspace, [source])
+    skipped = Skipped(skip_bad_rows, {})
+    _receive(connection, source)
+    _load_registrations(connection, source, further, skipped)
+    ((rows,),) = connection.sql("SELECT count(*) FROM registrations").fetchall()
+    return ReceivedRegistrations(connection, rows, skipped.counts)
+
+
+@in_our_words("the stations can't be read")
+def station_popularity(found: Tables) -> list[tuple[Station, float]]:
+    """Each available station with its popularity: the column of that name, or else the seconds that it was heard."""
+    columns_there = _columns_of_stations(found)
+    available = f"coalesce({schema.AVAILABLE}, true)" if schema.AVAILABLE in columns_there else "true"
+    popularity = (
+        f"coalesce({schema.POPULARITY}, 0)"
+        if schema.POPULARITY in columns_there
+        else "coalesce((SELECT sum(seconds) FROM listens WHERE listens.station_id = stations.station_id), 0)"
+    )
+    name = "coalesce(nullif(name, ''), station_id)"
+    query = f"SELECT station_id, {name}, genre, {popularity} FROM stations WHERE {available} ORDER BY {_ROW}"
+    rows = found.connection.sql(query).fetchall()
+    return [(Station(station_id, name, genre), float(popularity)) for station_id, name, genre, popularity in rows]
+
+
+def station_markets(found: Tables) -> dict[str, tuple[str, ...]]:
+    """The countries that each station broadcasts to, where it names any."""
+    if schema.MARKET not in _columns_of_stations(found):
+        return {}
+    query = f"SELECT station_id, {schema.MARKET} FROM stations WHERE len({schema.MARKET}) > 0 ORDER BY {_ROW}"
+    return {station_id: tuple(markets) for station_id, markets in found.connection.sql(query).fetchall()}
+
+
+def _columns_of_stations(found: Tables) -> set[str]:
+    return {str(name) for name, *_ in found.connection.sql("DESCRIBE stations").fetchall()}
+
+
+# ------------------------------------------------------------------------------------------------------- opening files
+
+
+def _find(data: Path, name: str) -> Path:
+    if not data.is_dir():
+        raise InputError(f"{data} is not a folder with registrations, listens and stations")
+    for suffix in (".parquet", ".csv"):
+        path = data / f"{name}{suffix}"
+        if path.exists():
+            return path
+    raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
+
+
+def _open(path: Path, name: str, workspace: Path, further: Mapping[str, Kind] | None = None) -> Source:
+    """A table's file, with the columns that it must have and those that it may; each is of a type that can be read."""
+    kinds = {**columns.KINDS[name], **(further or {})}
+    needed = [*schema.COLUMNS[name], *(further or {})]
+    source = open_table(path, name, needed, optional=[of for of in kinds if of not in needed], workspace=workspace)
+    for column_name, column in source.columns.items():
+        if shape_of(column.type) not in kinds[column_name].shapes:
+            found = printable(str(column.type))[:80]
+            raise InputError(f"{path.name}: {column_name} is {found}, where {kinds[column_name].needed}")
+    return source
+
+
+def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
+    """What a further column of the table `received` holds: text is numbers where every value is one."""
+    shape = shape_of(column.type)
+    if shape is Shape.text:
+        ((numbers,),) = connection.sql(f"SELECT {columns.are_numbers(column.sql)} FROM received").fetchall()
+        return schema.NUMBER if numbers else schema.TEXT
+    return schema.NUMBER if shape in (Shape.whole, Shape.decimal, Shape.floating) else schema.TEXT
+
+
+# ---------------------------------------------------------------------------------------------------------- the rules
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One of our columns, and the column of a file that it is made of."""
+
+    name: str
+    kind: Kind
+    column: Column
+    shape: Shape
+
+    @property
+    def received(self) -> str:
+        """SQL: the column as its kind receives it."""
+        text = f"{self.column.sql}::VARCHAR" if self.shape is Shape.text else self.column.sql
+        return columns.trimmed(text) if self.shape is Shape.text and self.kind.trimmed else text
+
+    @property
+    def cell(self) -> Cell:
+        """The names, in SQL, of the column received and of ours."""
+        return Cell(identifier(f"{self.name} received"), self.shape, identifier(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class RowRule:
+    """A row is bad when `broken` (SQL over our values) is true; `complaint` ends the sentence about the field.
+
+    Of a row that is not well-formed, which has no fields, the file's reader says what is wrong.
+    """
+
+    field: Field | None
+    broken: str
+    complaint: str
+
+
+MALFORMED: Final = RowRule(None, f"{_PROBLEM} IS NOT NULL", "rows that are not well-formed")
+
+
+def _fields(source: Source, kinds: Mapping[str, Kind]) -> list[Field]:
+    shapes = {name: shape_of(column.type) for name, column in source.columns.items()}
+    return [Field(name, kinds[name], source.columns[name], shape) for name, shape in shapes.items() if shape]
+
+
+def _rules(fields: Sequence[Field]) -> list[RowRule]:
+    of_values = [
+        RowRule(field, one.broken, one.complaint) for field in fields for one in field.kind.problems(field.cell)
+    ]
+    return [MALFORMED, *of_values]
+
+
+def _judged(rows: str, fields: Sequence[Field], rules: Sequence[RowRule]) -> str:
+    """SQL: the rows with our values, the number of the first rule that each breaks, and the value that broke it."""
+    broken = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
+    said = " ".join(f"WHEN {number} THEN {_as_received(rule)}" for number, rule in enumerate(rules))
+    return (
+        f"SELECT *, CASE WHEN {_BROKEN} IS NOT NULL THEN CASE {_BROKEN} {said} END END AS {_SAID} FROM "
+        f"(SELECT *, CASE {broken} END AS {_BROKEN} FROM ({_valued(rows, fields)}))"
+    )
+
+
+def _valued(rows: str, fields: Sequence[Field]) -> str:
+    """SQL: the rows with our values."""
+    received = ", ".join(f"{field.received} AS {field.cell.column}" for field in fields)
+    values = ", ".join(f"{field.kind.value(field.cell.column, field.shape)} AS {field.cell.value}" for field in fields)
+    return f"SELECT *, {values} FROM (SELECT *, {received} FROM {rows})"
+
+
+def _as_received(rule: RowRule) -> str:
+    return f"left({rule.field.column.sql}::VARCHAR, {SHOWN_CHARACTERS})" if rule.field else _PROBLEM
+
+
+# -------------------------------------------------------------------------------------------------------- small tables
+
+
+def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
+    """Read a small table whole, as the table `received`, in the order of its file."""
+    made = f"CREATE OR REPLACE TEMP TABLE received AS SELECT *, {_NUMBER}"
+    read(source, lambda rows: connection.execute(f"{made} FROM {rows}"))
+
+
+def _load_registrations(
+    connection: duckdb.DuckDBPyConnection, source: Source, further: Mapping[str, Kind], skipped: Skipped
+) -> None:
+    _load(connection, source, schema.REGISTRATIONS, {**columns.KINDS[schema.REGISTRATIONS], **further}, skipped)
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    name: str,
+    kinds: Mapping[str, Kind],
+    skipped: Skipped,
+) -> None:
+    """Make the table `name` of the good rows of the table `received`; its first column names no two of them alike."""
+    fields = _fields(source, kinds)
+    ours = ", ".join(field.cell.value for field in fields)
+    key = fields[0]
+    rules = [*_rules(fields), RowRule(key, "false", "appears a second time")]
+    judged = _judged("received", fields, rules)
+    connection.execute(f"CREATE TEMP TABLE judged AS SELECT {_ROW}, {ours}, {_BROKEN}, {_SAID} FROM ({judged})")
+    connection.execute("DROP TABLE received")
+    repeated = (
+        f"SELECT {_ROW} AS repeated FROM judged WHERE {_BROKEN} IS NULL "
+        f"QUALIFY row_number() OVER (PARTITION BY {key.cell.value} ORDER BY {_ROW}) > 1"
+    )
+    connection.execute(
+        f"UPDATE judged SET {_BROKEN} = {len(rules) - 1}, {_SAID} = {key.cell.value} "
+        f"FROM ({repeated}) WHERE {_ROW} = repeated"
+    )
+    skipped.count(connection, "judged", source, rules)
+    good = f"SELECT {_ROW}, {ours} FROM judged WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
+    connection.execute(f"CREATE TABLE {name} AS {good}")
+    connection.execute("DROP TABLE judged")
+
+
+# ------------------------------------------------------------------------------------------------------------- listens
+
+
+def _load_listens(connection: duckdb.DuckDBPyConnection, source: Source, workspace: Path, skipped: Skipped) -> None:
+    """Make the view `listens` over Parquet on disk: the file itself, or a typed copy where text has to be parsed."""
+    fields = _fields(source, columns.KINDS[schema.LISTENS])
+    ours = ", ".join(field.cell.value for field in fields)
+    station = next(field for field in fields if field.name == schema.STATION_ID)
+    unknown = f"{station.cell.value} NOT IN (SELECT station_id FROM stations)"
+    rules = [*_rules(fields), RowRule(station, unknown, "is not in the stations")]
+    parsed = any(field.shape is Shape.text and field.kind.trimmed for field in fields)
+    copy = workspace / "listens.parquet"
+
+    def load(rows: str) -> None:
+        if parsed:
+            judged = f"SELECT {ours}, {_BROKEN}, {_SAID} FROM ({_judged(rows, fields, rules)})"
+            connection.execute(f"COPY ({judged}) TO {literal(copy)} (FORMAT parquet)")
+            typed = f"read_parquet({literal(copy)}, file_row_number = true)"
+            numbered = judged = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
+            values = f"SELECT {ours} FROM {typed}"
+        else:
+            judged = f"({_judged(rows, fields, rules)})"
+            numbered = f"({_judged(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules)})"
+            values = f"SELECT {ours} FROM ({_valued(rows, fields)})"
+        if connection.sql(f"SELECT 1 FROM {judged} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
+            skipped.count(connection, numbered, source, rules)
+            values = f"SELECT {ours} FROM {judged} WHERE {_BROKEN} IS NULL"
+        connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")
+
+    read(source, load)
+
+
+# ------------------------------------------------------------------------------------------------------ what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Whether bad rows may be skipped, and the number of those that were, by reason."""
+
+    allowed: bool
+    counts: dict[str, int]
+
+    def count(
+        self, connection: duckdb.DuckDBPyConnection, judged: str, source: Source, rules: Sequence[RowRule]
+    ) -> None:
+        """Count the bad rows of a judged table. Raises BadRows that shows the first ten unless they may be skipped."""
+        broken = f"FROM {judged} WHERE {_BROKEN} IS NOT NULL"
+        counts = dict(connection.sql(f"SELECT {_BROKEN}, count(*) {broken} GROUP BY ALL ORDER BY ALL").fetchall())
+        if counts and not self.allowed:
+            first = f"SELECT {_ROW}, {_BROKEN}, {_SAID} {broken} ORDER BY {_ROW} LIMIT {SHOWN}"
+            raise _complaints(connection.sql(first).fetchall(), source.path.name, rules, sum(counts.values()))
+        for number, count in counts.items():
+            rule = rules[number]
+            self.counts[f"{source.path.name}: {_named(rule)}{rule.complaint}"] = count
+
+
+def _complaints(
+    first: Sequence[tuple[int, int, str | None]], file: str, rules: Sequence[RowRule], total: int
+) -> BadRows:
+    more = [f"{file}: and {total - SHOWN} more bad rows"] if total > SHOWN else []
+    shown = [_complaint(file, row, rules[broken], said, bare=False) for row, broken, said in first]
+    bare = [_complaint(file, row, rules[broken], said, bare=True) for row, broken, said in first]
+    return BadRows("\n".join(shown + more), "\n".join(bare + more))
+
+
+def _complaint(file: str, row: int, rule: RowRule, said: str | None, *, bare: bool) -> str:
+    if rule.field is None:
+        return f"{file} row {row + 1} {said}"
+    value = "" if bare or said is None else f"{said!r} "
+    return f"{file} row {row + 1}: {_named(rule)}{value}{rule.complaint}"
+
+
+def _named(rule: RowRule) -> str:
+    return f"{rule.field.name} " if rule.field else ""
+
+
+# ------------------------------------------------------------------------------------------------------------- genres
+
+
+def _normalise_genres(connection: duckdb.DuckDBPyConnection) -> None:
+    """Write each station's genre as we compare it; the table is small, so Python's own Unicode does it."""
+    spelled = [genre for (genre,) in connection.sql("SELECT DISTINCT genre FROM stations").fetchall()]
+    for genre in spelled:
+        if normal(genre) != genre:
+            connection.execute("UPDATE stations SET genre = ? WHERE genre = ?", [normal(genre), genre])

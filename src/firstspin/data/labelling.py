@@ -1,0 +1,195 @@
+"""Registrations + listens -> examples: the genre each earlier registration came to love, and a census of the rest.
+
+One Ibis expression says it, so that the same words run on DuckDB here and on Spark when the listens outgrow a machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from firstspin.data.formats.readers import in_our_words
+from firstspin.data.further_fields import with_further_fields
+from firstspin.data.ingest import Tables
+from firstspin.data.mismatches import data_ends, listening, mismatches
+from firstspin.data.schema import COLUMNS, PLAYED, REGISTERED_AT, ROW, TOP_GENRE, USER_ID
+from firstspin.data.sql import identifier, literal
+from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration
+
+DROPPED = "why there is no label"  # names that no further column can have
+COUNTED = "listens in the window"
+COPIES = "copies of listens in the window"
+STATION = "number of the station"
+
+NOT_OVER = "window not over yet"
+NO_LISTEN = "no listen in the window"
+TOO_LITTLE = "under the activity rule"
+REASONS = (NO_LISTEN, TOO_LITTLE, NOT_OVER)
+
+
+def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None) -> tuple[Census, LabelRule]:
+    """Write the labelled users to a Parquet file, in the order of the registrations; count everyone.
+
+    `now` (UTC) tells clocks that are ahead. Returns the rule with `data_ends` filled in. Raises InputError when nobody
+    gets a label, and where nearly all of a column matches nothing.
+    """
+    connection = tables.connection
+    registrations, listens, stations = (_table(connection, name) for name in COLUMNS)
+    ((first, last),) = connection.sql("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
+    heard = listening(tables)
+    if first is None or not heard.days:
+        raise InputError("there is nothing to learn from: the registrations or the listens are empty")
+    ends, wrong_clocks = data_ends(heard, rule, now)
+    seen = mismatches(tables, heard, wrong_clocks, now)
+    rule = replace(rule, data_ends=ends)
+    everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
+    with in_our_words("the labels can't be made"):
+        connection.execute(f"CREATE TEMP TABLE fates AS {ibis.to_sql(everyone, dialect='duckdb')}")
+        census = _census(connection, ends, seen)
+        if not census.labelled:
+            raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
+        ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))
+        labelled = f"FROM fates WHERE {identifier(DROPPED)} IS NULL ORDER BY {identifier(ROW)}"
+        # without a file of its own beside: what `out` already is, a file for its owner alone, stays so
+        copied = f"COPY (SELECT * EXCLUDE ({ours}) {labelled}) TO {literal(out.resolve())}"
+        connection.execute(f"{copied} (FORMAT parquet, USE_TMP_FILE false)")
+    return census, rule
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str) -> ir.Table:
+    """A table of the connection as an expression. Ibis only writes the SQL: the connection's settings are locked."""
+    columns = connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema
+    return ibis.table(ibis.Schema.from_pyarrow(columns), name)
+
+
+def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
+    """The labelled users of a file written by `label_tables`."""
+    return to_examples(pq.read_table(path), tuple(extra))
+
+
+def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, seen: list[Mismatch]) -> Census:
+    """Everyone in the table `fates`, by reason, and the listens there that were copies."""
+    dropped, counted, copies = map(identifier, (DROPPED, COUNTED, COPIES))
+    listens = f"sum({counted}), sum({copies}), min(user_id) FILTER ({copies} > 0)"
+    rows = connection.sql(f"SELECT {dropped}, count(*), {listens} FROM fates GROUP BY {dropped}").fetchall()
+    counts = {reason: n for reason, n, *_ in rows}
+    once, twice = (sum(int(n or 0) for n in column) for column in ([row[2] for row in rows], [row[3] for row in rows]))
+    what = "listens in windows of labels are copies of others, to the second: each counts once"
+    users = [user for *_, user in rows if user is not None]
+    return Census(
+        registered=sum(counts.values()),
+        labelled=counts.pop(None, 0),
+        dropped={reason: counts.get(reason, 0) for reason in REASONS},
+        data_ends=ends,
+        mismatches=(*seen, *(Mismatch(twice, once + twice, what, f"one of user_id {user}") for user in users[:1])),
+    )
+
+
+def _listed(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+
+
+def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
+    """One row a registration, in no order: its columns, `top_genre`, `seconds` and `played` (what each genre got in the
+    window), DROPPED: why it has no label, or null, and how many listens COUNTED and were COPIES.
+
+    A listen that is there twice, with the same user, start, station and seconds, counts once.
+    `rule.data_ends` must be set. `registrations` has the integer column ROW: grouping by it costs less than by text.
+    """
+    gap = ibis.interval(days=rule.gap_days)
+    window = ibis.interval(days=rule.gap_days + rule.window_days)
+    people = registrations.select(ROW, "user_id", "registered_at")
+    played = stations.select("station_id", "genre", stations[ROW].name(STATION))
+    heard = listens.join(people, "user_id").join(played, "station_id")
+    heard = heard.filter(
+        heard.started_at >= heard.registered_at + gap,  # a listen on the first moment of the window counts
+        heard.started_at < heard.registered_at + window,  # one on the last does not
+    )
+    once = heard.group_by(ROW, STATION, "started_at", "seconds", "genre").agg(times=heard.count())
+    by_genre = once.group_by(ROW, "genre").agg(
+        once.count().name(COUNTED),
+        (once.times.sum() - once.count()).name(COPIES),
+        seconds=once.seconds.sum().cast("float64"),
+    )
+    most = ibis.struct({"less": -by_genre.seconds, "genre": by_genre.genre})  # a tie goes to the alphabetically first
+    by_person = by_genre.group_by(ROW).agg(
+        by_genre[COUNTED].sum().name(COUNTED),
+        by_genre[COPIES].sum().name(COPIES),
+        top_genre=by_genre.genre.argmin(most),
+        seconds=by_genre.seconds.sum(),
+        played=ibis.struct({"genre": by_genre.genre, "seconds": by_genre.seconds}).collect(),
+    )
+    everyone = registrations.left_join(by_person, ROW).drop(f"{ROW}_right")
+    over = everyone.registered_at + window <= ibis.timestamp(rule.data_ends)
+    reason = ibis.cases(
+        (~over, NOT_OVER),
+        (everyone.seconds.isnull(), NO_LISTEN),
+        (everyone.seconds < rule.least_seconds, TOO_LITTLE),
+        else_=ibis.null("string"),
+    )
+    return everyone.mutate(reason.name(DROPPED))
+
+
+def within_reach(listens: ir.Table, first: datetime, last: datetime, rule: LabelRule) -> ir.Table:
+    """Only listens that can lie in anyone's window: spares the join those before the first or after the last."""
+    opens = first + timedelta(days=rule.gap_days)
+    ends = last + timedelta(days=rule.gap_days + rule.window_days)
+    return listens.filter(listens.started_at >= ibis.timestamp(opens), listens.started_at < ibis.timestamp(ends))
+
+
+def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
+    """The rows of `label`'s file as examples, in the order they stand in."""
+    kind = with_further_fields(extra)
+    answers = labelled.select(["age", "gender", "country", "genres", *extra]).to_pylist()
+    genres = tuple(sorted(set(labelled[TOP_GENRE].to_pylist())))
+    index = {genre: i for i, genre in enumerate(genres)}
+    return Examples(
+        user_ids=tuple(labelled[USER_ID].to_pylist()),
+        registrations=tuple(_registration(kind, row) for row in answers),
+        registered_at=labelled[REGISTERED_AT].cast(pa.timestamp("s"), safe=False).to_numpy(),
+        genres=genres,
+        tops=np.array([index[genre] for genre in labelled[TOP_GENRE].to_pylist()], dtype=np.int64),
+        shares=_shares(labelled, index),
+    )
+
+
+def read_people(
+    connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000
+) -> Iterator[tuple[list[str], list[Registration]]]:
+    """The table `registrations` of a connection in batches, in the order of its file: user ids and registrations."""
+    kind = with_further_fields(extra)
+    fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra)])
+    query = f"SELECT user_id, {fields} FROM registrations ORDER BY {identifier(ROW)}"
+    with in_our_words("the registrations can't be read"):
+        for part in connection.sql(query).to_arrow_reader(batch):
+            answers = part.to_pylist()
+            yield [row.pop("user_id") for row in answers], [_registration(kind, row) for row in answers]
+
+
+def _registration(kind: type[Registration], row: dict[str, object]) -> Registration:
+    return kind(**{**row, "genres": tuple(row["genres"] or ())})  # type: ignore[arg-type]
+
+
+def _shares(labelled: pa.Table, index: dict[str, int]) -> NDArray[np.float64]:
+    """(n, k) each person's seconds by genre, as shares; genres nobody played most are left out of the division."""
+    played = labelled[PLAYED].combine_chunks()
+    lengths = np.diff(played.offsets.to_numpy())
+    person = np.repeat(np.arange(len(labelled)), lengths)
+    entries = played.flatten()
+    genre = np.array([index.get(name, -1) for name in entries.field("genre").to_pylist()], dtype=np.int64)
+    seconds = entries.field("seconds").to_numpy()
+    shares = np.zeros((len(labelled), len(index)))
+    known = genre >= 0
+    shares[person[known], genre[known]] = seconds[known]
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares

@@ -1,0 +1,62 @@
+"""Known names, found in a text however it is spelled, at a cost that the text can't drive up.
+
+Unicode's NFKC makes up to 18 letters of one character (U+FDFA), so normalising a text costs up to a thousand times as
+much as reading it. A text is normalised here only where the result can be a known name at all: every letter it
+decomposes into stands in some known name, and it has no more of them than the longest of these. Both follow from three
+properties of NFKC and case folding that `tests/data/test_names.py` checks for every code point there is.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from firstspin.records import normal
+
+
+class NameIndex:
+    """A set of names as `normal` writes them, each found in any case.
+
+    Of names that differ by case alone a text gives the one it spells exactly, or else the first in order.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._folded = {name.casefold(): name for name in sorted(self._names, reverse=True)}
+        decomposed = [_letters(folded) for folded in self._folded]
+        self._letters = frozenset().union(*decomposed)
+        self._max_letters = max(map(len, decomposed), default=0)
+        self._sizes: dict[str, int] = {}  # character -> its number of letters; only those that occur in the names
+
+    def find(self, text: str) -> str | None:
+        """The known name that this text spells; None where it spells none."""
+        if text in self._names:
+            return text
+        if not (text.isascii() or self._is_possible(text)):
+            return None
+        name = normal(text)
+        return name if name in self._names else self._folded.get(name.casefold())
+
+    def _is_possible(self, text: str) -> bool:
+        """Whether the letters of this text can make up a name; decided at the first that can't."""
+        size = 0
+        for word in text.split():
+            for character in word:
+                letters = self._sizes.get(character) or self._size(character)
+                size += letters
+                if not letters or size > self._max_letters:
+                    return False
+        return True
+
+    def _size(self, character: str) -> int:
+        """Into how many letters a character decomposes; 0 where one of them is in no name."""
+        letters = _letters(character)
+        if not self._letters.issuperset(_letters(letters.casefold())):
+            return 0
+        self._sizes[character] = len(letters)
+        return len(letters)
+
+
+def _letters(text: str) -> str:
+    """The compatibility decomposition of a text, without space."""
+    return "".join(unicodedata.normalize("NFKD", text).split())

@@ -1,0 +1,144 @@
+"""How values are spelled: one rule for each kind of value, the same in tables, over HTTP and on the command line.
+
+Each rule is a regular expression over the text without outer space (`SPACE`). It is written so that Python's `re` and
+RE2, the engine of DuckDB, match the same texts: `PATTERN.fullmatch(text.strip())` here is
+`regexp_full_match(trim(text, SPACE), PATTERN)` there. docs/data.md shows the same rules to users.
+
+Parsers return None for a text that gives no value (empty, or NaN for a number) and raise Misspelt, whose text completes
+the sentence "`age` '30.5' …", for one that is no such value.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Final
+
+from firstspin.data.schema import PICK_SEPARATOR
+from firstspin.records import MAX_AGE
+
+SPACE: Final = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""The characters trimmed from both ends of every value: those that `str.strip()` removes."""
+
+LOCAL_TIME: Final = (
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?)?"
+)
+"""A date, or a date and a time of day, without its zone. No leap second, no hour 24."""
+
+ZONE: Final = r" ?([Zz]|[Uu][Tt][Cc]|[+-](0[0-9]|1[0-3])(:?[0-5][0-9])?|[+-]14(:?00)?)"
+
+TIME: Final = (
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"[Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?" + ZONE
+)
+"""ISO 8601 with a zone. Digits of a second beyond the sixth are cut off.
+
+In DuckDB: TRY_CAST(regexp_replace(replace(upper(text), 'UTC', 'Z'), SPACED_ZONE, '\\1') AS TIMESTAMPTZ).
+"""
+
+SPACED_ZONE: Final = " ([Z+-])"
+"""A zone apart from its time, which neither DuckDB nor Python reads."""
+
+EARLIEST: Final = datetime(1971, 1, 1, tzinfo=UTC)  # no time zone leads before 1970
+LATEST: Final = datetime(9900, 1, 1, tzinfo=UTC)  # a label window of twenty years ends within the calendar
+"""A moment lies in [EARLIEST, LATEST)."""
+
+NUMBER: Final = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+"""A decimal number; it must also be finite as a double (1e999 is not). No `1_000`, `1,000`, `0x1f`, `inf`."""
+
+NOT_A_NUMBER: Final = r"[+-]?[Nn][Aa][Nn]"
+"""NaN is a gap wherever a number may be missing, as text and in a column of floats."""
+
+YES: Final = ("true", "t", "yes", "y", "1", "1.0")
+NO: Final = ("false", "f", "no", "n", "0", "0.0")
+"""True and false, in any case. The numbers are those of a column that also has gaps."""
+
+NO_TIME: Final = "is not an ISO 8601 time"
+NO_ZONE: Final = "has no time zone"
+NO_SUCH_YEAR: Final = f"is not in the years {EARLIEST.year} to {LATEST.year - 1}"
+NO_NUMBER: Final = "is not a number"
+NOT_WHOLE: Final = "is not a whole number"
+NO_AGE: Final = f"is not between 0 and {MAX_AGE}"
+
+_LOCAL_TIME: Final = re.compile(LOCAL_TIME)
+_TIME: Final = re.compile(TIME)
+_NUMBER: Final = re.compile(NUMBER)
+_NOT_A_NUMBER: Final = re.compile(NOT_A_NUMBER)
+
+
+class Misspelt(ValueError):
+    """A text is no value of its kind. The message completes a sentence about it and does not repeat it."""
+
+
+def moment(text: str) -> datetime:
+    """A time with its zone. Raises Misspelt.
+
+    >>> moment("2026-02-05 00:00:00 UTC").isoformat()
+    '2026-02-05T00:00:00+00:00'
+    """
+    text = text.strip()
+    if not _TIME.fullmatch(text):
+        raise Misspelt(NO_ZONE if _LOCAL_TIME.fullmatch(text) else NO_TIME)
+    try:
+        at = datetime.fromisoformat(re.sub(SPACED_ZONE, r"\1", text.upper().replace("UTC", "Z")))
+    except ValueError:  # the 30th of February
+        raise Misspelt(NO_TIME) from None
+    if not EARLIEST <= at < LATEST:
+        raise Misspelt(NO_SUCH_YEAR)
+    return at
+
+
+def utc_moment(text: str) -> datetime:
+    """As `moment`, for options: without a zone it is UTC, and without a time of day its midnight. Raises Misspelt.
+
+    >>> utc_moment("2026-02-05").isoformat()
+    '2026-02-05T00:00:00+00:00'
+    """
+    text = text.strip()
+    if _LOCAL_TIME.fullmatch(text):
+        text += "Z" if ":" in text else "T00:00Z"
+    return moment(text)
+
+
+def number(text: str) -> float | None:
+    """A finite number, None for an empty text or NaN. Raises Misspelt.
+
+    >>> number(" +1e3 ")
+    1000.0
+    """
+    text = text.strip()
+    if not text or _NOT_A_NUMBER.fullmatch(text):
+        return None
+    if not _NUMBER.fullmatch(text) or not isfinite(value := float(text)):
+        raise Misspelt(NO_NUMBER)
+    return value
+
+
+def age(text: str) -> int | None:
+    """A whole number of years from 0 to 120, None for an empty text or NaN. Raises Misspelt.
+
+    >>> age("31.0")
+    31
+    """
+    years = number(text)
+    if years is None:
+        return None
+    if not years.is_integer():
+        raise Misspelt(NOT_WHOLE)
+    if not 0 <= years <= MAX_AGE:
+        raise Misspelt(NO_AGE)
+    return int(years)
+
+
+def picks(text: str) -> tuple[str, ...]:
+    """The genres of a cell, in order, without outer space and without empty ones.
+
+    >>> picks(" Rock | |Hip Hop")
+    ('Rock', 'Hip Hop')
+    """
+    return tuple(filter(None, map(str.strip, text.split(PICK_SEPARATOR))))

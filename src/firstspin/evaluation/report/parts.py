@@ -1,0 +1,96 @@
+"""The parts of the page: sections of charts and tables, each with a title that states the finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from altair import LayerChart
+
+from firstspin.evaluation.bootstrap import Figure
+from firstspin.evaluation.report.patterns import Grid
+from firstspin.evaluation.scorecard import Scorecard
+from firstspin.records import Examples, LabelRule
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFacts:
+    """The facts of a bundle that the page shows."""
+
+    bundle: str
+    model: str
+    made_of: str
+    created_by: str
+    genres: int
+    asks: tuple[str, ...]
+    data: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The input of the report. `answers`: log-odds of each answer for each genre, of a logistic model."""
+
+    examples: Examples
+    rule: LabelRule
+    card: Scorecard
+    answers: Grid
+    manifest: BundleFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart that can be drawn at any width; `title` states the finding, `alt` describes it for screen readers."""
+
+    title: str
+    text: str
+    alt: str
+    draw: Callable[[int], LayerChart]
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlTable:
+    """Rows of text under a header; the first column names the row."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A paragraph, as where there is nothing to show."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageSection:
+    """A part of the page with a place in its contents."""
+
+    anchor: str
+    name: str
+    parts: tuple[Picture | HtmlTable | Note, ...]
+
+
+def percent(value: float, digits: int = 0) -> str:
+    """As people write it: 0.152 is 15%."""
+    return f"{value:.{digits}%}"
+
+
+def points(figure: Figure) -> str:
+    """A difference of shares in percentage points with its interval."""
+    return f"{figure.value * 100:+.1f} points [{figure.low * 100:+.1f}, {figure.high * 100:+.1f}]"
+
+
+def with_interval(figure: Figure) -> str:
+    """A figure ± half its interval, '–' where it is not defined."""
+    if figure.value != figure.value:
+        return "–"
+    return f"{figure.value:.3f} ±{(figure.high - figure.low) / 2:.3f}"
+
+
+def relative(figure: Figure) -> str:
+    """A lift with its interval."""
+    if figure.value != figure.value:
+        return "not defined"
+    return f"{figure.value:+.1%} [{figure.low:+.1%}, {figure.high:+.1%}]"

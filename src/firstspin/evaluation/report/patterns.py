@@ -1,0 +1,138 @@
+"""Examples -> tables of numbers: listening by cohort, picks against top genres, log-odds of each answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin.data.names import NameIndex
+from firstspin.evaluation.cohorts import AGE_BANDS, NOT_GIVEN, OTHER, age_band, words
+from firstspin.models.predictor import Predictor
+from firstspin.records import Examples, Registration, normal
+
+Array = NDArray[np.float64]
+
+LEAST: Final = 10
+"""Means over fewer users are withheld."""
+AGES: Final = (16, 21, 30, 40, 50, 60)
+COUNTRIES_SHOWN: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Numbers (r, c) by row and column; `people` (r,): users behind each row."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Array
+    people: tuple[int, ...]
+
+    def first(self, rows: int, columns: int) -> Grid:
+        """The upper left corner."""
+        part = self.values[:rows, :columns]
+        return Grid(self.rows[:rows], self.columns[:columns], part, self.people[:rows])
+
+
+def listening_by_gender(examples: Examples) -> Grid:
+    """Mean share of listening that each genre got, by gender as told; genres by their share of all listening."""
+    said = words([registration.gender for registration in examples.registrations])
+    told = sorted(set(said) - {NOT_GIVEN, OTHER}, key=lambda word: (-said.count(word), word))
+    return _shares(examples, said, told)
+
+
+def listening_by_age(examples: Examples) -> Grid:
+    """Mean share of listening that each genre got, by age band."""
+    return _shares(examples, [age_band(registration) for registration in examples.registrations], AGE_BANDS[:-1])
+
+
+def listening(examples: Examples) -> Grid:
+    """Mean share of listening that each genre got, of everyone in one row."""
+    return _shares(examples, ["everyone"] * len(examples), ["everyone"])
+
+
+def picked_and_played(examples: Examples) -> Grid:
+    """Of those who picked a genre (rows), the share whose top genre each was (columns); both by how many played it."""
+    order = _by(np.bincount(examples.tops, minlength=len(examples.genres)))
+    played = tuple(examples.genres[i] for i in order)
+    pickers: dict[str, list[int]] = {}
+    names = NameIndex(played)
+    for i, registration in enumerate(examples.registrations):
+        for pick in {names.find(pick) or normal(pick) for pick in registration.genres}:
+            pickers.setdefault(pick, []).append(i)
+    often = {pick for pick, people in pickers.items() if len(people) >= LEAST}
+    rows = [*(genre for genre in played if genre in often), *sorted(often - set(played))]
+    tops = np.eye(len(examples.genres))[:, order]
+    values = [tops[examples.tops[pickers[pick]]].mean(axis=0) for pick in rows]
+    return Grid(tuple(rows), played, _stacked(values, len(played)), tuple(len(pickers[pick]) for pick in rows))
+
+
+def answers_and_genres(predictor: Predictor, examples: Examples) -> Grid:
+    """The effect of each single answer on each genre: log-odds against the mean genre, relative to no answers.
+
+    For a logistic model these are the sums of the weights of the answer's columns. Rows: genders, ages, countries
+    and picks that at least `LEAST` people told; columns: genres by how many played them.
+    """
+    order = _by(np.bincount(examples.tops, minlength=len(examples.genres)))
+    told = _answers_told(examples, [examples.genres[i] for i in order])
+    scores = predictor.scores([Registration(), *(registration for _, registration, _ in told)])
+    where = {genre: i for i, genre in enumerate(predictor.genres)}
+    moved = (scores[1:] - scores[0])[:, [where[examples.genres[i]] for i in order]]
+    moved -= moved.mean(axis=1, keepdims=True)
+    names, people = tuple(name for name, _, _ in told), tuple(n for _, _, n in told)
+    return Grid(names, tuple(examples.genres[i] for i in order), moved, people)
+
+
+def _answers_told(examples: Examples, genres: Sequence[str]) -> list[tuple[str, Registration, int]]:
+    """Each answer in words, the registration with this answer alone, and the number of users who gave it."""
+    all_told = examples.registrations
+
+    def often(name: str, answer: Registration, n: int) -> list[tuple[str, Registration, int]]:
+        return [(name, answer, n)] if n >= LEAST else []
+
+    found, names = [], NameIndex(genres)
+    for word in _common([told.gender for told in all_told], 4):
+        found += often(word, Registration(gender=word), sum(_same(told.gender, word) for told in all_told))
+    bands = Counter(map(age_band, all_told))
+    for age in AGES:
+        found += often(f"age {age}", Registration(age=age), bands[age_band(Registration(age=age))])
+    for word in _common([told.country for told in all_told], COUNTRIES_SHOWN):
+        found += often(word, Registration(country=word), sum(_same(told.country, word) for told in all_told))
+    picked = Counter(genre for told in all_told for genre in set(map(names.find, told.genres)))
+    for genre in genres:
+        found += often(f"picked {genre}", Registration(genres=(genre,)), picked[genre])
+    return found
+
+
+def _common(given: Sequence[str | None], most: int) -> list[str]:
+    said = words(given)
+    return sorted(set(said) - {NOT_GIVEN, OTHER}, key=lambda word: (-said.count(word), word))[:most]
+
+
+def _same(told: str | None, word: str) -> bool:
+    return told is not None and normal(told).casefold() == word.casefold()
+
+
+def _shares(examples: Examples, said: Sequence[str], names: Sequence[str]) -> Grid:
+    overall = examples.shares.mean(axis=0)
+    order = _by(overall)
+    array = np.array(said)
+    members = {name: np.flatnonzero(array == name) for name in names}
+    shown = [name for name in names if len(members[name]) >= LEAST]
+    values = [examples.shares[members[name]].mean(axis=0)[order] for name in shown]
+    genres = tuple(examples.genres[i] for i in order)
+    return Grid(tuple(shown), genres, _stacked(values, len(genres)), tuple(len(members[name]) for name in shown))
+
+
+def _by(amount: NDArray[np.generic]) -> list[int]:
+    """Positions, most first."""
+    order: list[int] = np.argsort(-amount.astype(np.float64), kind="stable").tolist()
+    return order
+
+
+def _stacked(values: Sequence[Array], columns: int) -> Array:
+    return np.stack(values) if values else np.empty((0, columns))

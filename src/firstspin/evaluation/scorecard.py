@@ -1,0 +1,233 @@
+"""Hold-out answers -> scorecard: every metric with its 95% interval, every model's paired lift over the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin.data.ground_truth import Truth
+from firstspin.evaluation import metrics
+from firstspin.evaluation.ablation import Study
+from firstspin.evaluation.bootstrap import Figure, PairedLift, resample
+from firstspin.evaluation.cohorts import cohorts
+from firstspin.evaluation.cross_validation import HoldOutAnswers
+from firstspin.records import Examples, InputError
+
+Array = NDArray[np.float64]
+
+OVERALL: Final = "overall"
+RULE: Final = "popularity"
+BASELINES: Final = (OVERALL, "single_pick", RULE, "age_gender")
+"""Overall popularity, the most popular single pick, all picks by popularity (the business rule), and popularity within
+age band and gender."""
+
+HEADLINE: Final = "hit@3"
+METRICS: Final[Mapping[str, Callable[[HoldOutAnswers], Array]]] = {
+    "hit@1": lambda outcome: metrics.hit(outcome.position, 1),
+    HEADLINE: lambda outcome: metrics.hit(outcome.position, 3),
+    "hit@5": lambda outcome: metrics.hit(outcome.position, 5),
+    "ndcg@5": lambda outcome: metrics.ndcg(outcome.position, 5),
+    "log_loss": lambda outcome: metrics.log_loss(outcome.chance),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """hit@3 within one cohort: of every model, and the lift of the best one over each baseline."""
+
+    by: str
+    name: str
+    people: int
+    figures: dict[str, Figure]
+    lifts: dict[str, PairedLift]
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Calibration of the probability of the first genre.
+
+    `bins` are of equal size, see `metrics.calibration`. `error` is the expected calibration error, and `luck` its 95%
+    range under perfect calibration. `excess` is the mean probability minus the share of hits: above zero the model is
+    over-confident.
+    """
+
+    bins: list[dict[str, float]]
+    error: float
+    luck: tuple[float, float]
+    excess: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`counts[i][j]`: users with top genre i whose first genre shown is j; the last j is any other genre."""
+
+    model: str
+    genres: tuple[str, ...]
+    counts: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """Expected hit@3 under a simulation's truth: Bayes-optimal (`best`), each model's, and its fraction of that."""
+
+    best: Figure
+    expected: dict[str, Figure]
+    share: dict[str, Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """All figures of an evaluation, as in the terminal and in scorecard.json.
+
+    `best` is the model named by the caller, or else the one with the highest hit@3 that is not a baseline; `data` has
+    the census of the users.
+    """
+
+    protocol: dict[str, object]
+    data: dict[str, object]
+    people: int
+    best: str
+    figures: dict[str, dict[str, Figure]]
+    lifts: dict[str, dict[str, dict[str, PairedLift]]]
+    segments: list[Segment] = field(default_factory=list)
+    reliability: dict[str, Reliability] = field(default_factory=dict)
+    confusion: Confusion | None = None
+    ceiling: Ceiling | None = None
+    questions: Study | None = None
+
+    def state(self) -> dict[str, object]:
+        """The scorecard as JSON types."""
+        return asdict(self)
+
+    def headline(self) -> dict[str, object]:
+        """The part that a bundle carries: figures and lifts."""
+        state = asdict(self)
+        return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts")}
+
+
+def read_scorecard(path: Path) -> Scorecard:
+    """The scorecard of a file that `firstspin evaluate` wrote.
+
+    Raises InputError when it is something else.
+    """
+    try:
+        return msgspec.convert(_with_nan(msgspec.json.decode(path.read_bytes())), Scorecard)
+    except msgspec.MsgspecError as problem:
+        raise InputError(f"{path} is not a scorecard that firstspin evaluate wrote ({problem})") from None
+
+
+def _with_nan(kept: Any) -> Any:
+    """null in a figure means undefined: NaN."""
+    if isinstance(kept, dict):
+        undefined = kept.keys() == {"value", "low", "high"}
+        return {name: float("nan") if undefined and of is None else _with_nan(of) for name, of in kept.items()}
+    return [_with_nan(one) for one in kept] if isinstance(kept, list) else kept
+
+
+def score(
+    found: Mapping[str, HoldOutAnswers],
+    asked: Examples,
+    protocol: dict[str, object],
+    data: dict[str, object],
+    *,
+    seed: int,
+    truth: Truth | None = None,
+    baselines: Sequence[str] = BASELINES,
+    about: str = "",
+) -> Scorecard:
+    """The scorecard of hold-out answers `found` by model, each row a user of `asked`.
+
+    Cohort lifts and confusion are those of the model `about`, or else of the best.
+    """
+    rng = np.random.default_rng(seed)
+    against = [name for name in baselines if name in found]
+    figures, lifts = _ladder(found, against, rng)
+    best = about or _best(figures, against)
+    return Scorecard(
+        protocol=protocol,
+        data=data,
+        people=len(asked),
+        best=best,
+        figures=figures,
+        lifts=lifts,
+        segments=_segments(found, asked, best, against, rng),
+        reliability=_reliability(found, rng),
+        confusion=_confusion(best, found[best], asked),
+        ceiling=_ceiling(found, asked.genres, truth, rng) if truth else None,
+    )
+
+
+def _best(figures: Mapping[str, Mapping[str, Figure]], baselines: Sequence[str]) -> str:
+    models = [name for name in figures if name not in baselines] or list(figures)
+    return max(models, key=lambda name: figures[name][HEADLINE].value)
+
+
+def _ladder(
+    found: Mapping[str, HoldOutAnswers], baselines: Sequence[str], rng: np.random.Generator
+) -> tuple[dict[str, dict[str, Figure]], dict[str, dict[str, dict[str, PairedLift]]]]:
+    """Each model's metrics, and its lift over each baseline."""
+    values = {f"{name} {metric}": of(outcome) for name, outcome in found.items() for metric, of in METRICS.items()}
+    resampled = resample(values, rng)
+
+    def over(name: str, baseline: str) -> dict[str, PairedLift]:
+        return {metric: resampled[f"{name} {metric}"].over(resampled[f"{baseline} {metric}"]) for metric in METRICS}
+
+    figures = {name: {metric: resampled[f"{name} {metric}"].figure() for metric in METRICS} for name in found}
+    return figures, {name: {other: over(name, other) for other in baselines if other != name} for name in found}
+
+
+def _segments(
+    found: Mapping[str, HoldOutAnswers], asked: Examples, best: str, baselines: Sequence[str], rng: np.random.Generator
+) -> list[Segment]:
+    hits = {name: METRICS[HEADLINE](outcome) for name, outcome in found.items()}
+    segments = []
+    for cohort in cohorts(asked):
+        means = resample({name: values[cohort.members] for name, values in hits.items()}, rng)
+        lifts = {other: means[best].over(means[other]) for other in baselines if other != best}
+        figures = {name: mean.figure() for name, mean in means.items()}
+        segments.append(Segment(cohort.by, cohort.name, len(cohort.members), figures, lifts))
+    return segments
+
+
+def _reliability(found: Mapping[str, HoldOutAnswers], rng: np.random.Generator) -> dict[str, Reliability]:
+    chances = {name: outcome.first_chance for name, outcome in found.items()}
+    hits = {name: metrics.hit(outcome.position, 1) for name, outcome in found.items()}
+    excess = resample({name: chances[name] - hits[name] for name in found}, rng)  # shared: the most expensive step
+    return {name: _reliability_of(chances[name], hits[name], excess[name].figure(), rng) for name in found}
+
+
+def _reliability_of(chances: Array, hits: Array, excess: Figure, rng: np.random.Generator) -> Reliability:
+    low, high = metrics.calibration_error_by_luck(chances, rng)
+    return Reliability(
+        bins=[{name: round(value, 6) for name, value in found.items()} for found in metrics.calibration(chances, hits)],
+        error=round(metrics.expected_calibration_error(chances, hits), 6),
+        luck=(round(low, 6), round(high, 6)),
+        excess=excess,
+    )
+
+
+def _confusion(model: str, outcome: HoldOutAnswers, asked: Examples) -> Confusion:
+    k = len(asked.genres)
+    first = outcome.shown[:, 0]
+    counts = np.zeros((k, k + 1), dtype=np.int64)
+    np.add.at(counts, (asked.tops, np.where(first < 0, k, first)), 1)
+    return Confusion(model, asked.genres, counts.tolist())
+
+
+def _ceiling(
+    found: Mapping[str, HoldOutAnswers], genres: Sequence[str], truth: Truth, rng: np.random.Generator
+) -> Ceiling:
+    expected = {name: truth.expected_hits(genres, outcome.shown[:, :3]) for name, outcome in found.items()}
+    means = resample({"": truth.best_hits(3)} | expected, rng)
+    best = means.pop("")
+    return Ceiling(
+        best=best.figure(),
+        expected={name: mean.figure() for name, mean in means.items()},
+        share={name: mean.share_of(best) for name, mean in means.items()},
+    )

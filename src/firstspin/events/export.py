@@ -1,0 +1,125 @@
+"""One experiment's exposures and events as two Parquet tables, for analysis. The serving process has no need of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from firstspin.events.database import Database, Found, Session, readable_rows
+from firstspin.events.schema import scoped
+from firstspin.files import written_together
+
+ARMS: Final = ("model", "rule")
+EXPOSURES: Final = "exposures.parquet"
+EVENTS: Final = "events.parquet"
+CHUNK: Final = 50_000
+
+_TIME: Final = pa.timestamp("us", "UTC")
+_EXPOSURE_TABLE: Final = (
+    ("experiment", pa.string()),
+    ("user_key", pa.string()),
+    ("arm", pa.string()),
+    ("decided_at", _TIME),
+    ("source", pa.string()),
+    ("model", pa.string()),
+    ("station_id", pa.string()),
+    ("propensity", pa.float64()),
+)  # and for each arm its candidates
+_EVENT_TABLE: Final = (
+    ("event_id", pa.string()),
+    ("type", pa.string()),
+    ("user_key", pa.string()),
+    ("at", _TIME),
+    ("received_at", _TIME),
+    ("station_id", pa.string()),
+    ("seconds", pa.float64()),
+    ("flag", pa.string()),
+)
+_EXPOSURES: Final = (
+    "SELECT user_hash, arm, decided_at, source, model, station_id, propensity, candidates "
+    "FROM exposures WHERE experiment = ? ORDER BY seq"
+)
+# An event has no experiment: it belongs to every one its user was exposed in. Whether an exposure precedes it can only
+# be said now, because the exposure may have arrived later than the event.
+_EVENTS: Final = """
+SELECT e.event_id, e.type, e.user_hash, e.at, e.received_at, e.station_id, e.seconds,
+       CASE WHEN e.flag <> '' THEN e.flag
+            WHEN x.shown_at IS NULL THEN 'orphan'
+            WHEN e.at < x.shown_at THEN 'early'
+            ELSE '' END
+FROM events e
+LEFT JOIN (SELECT user_hash, MIN(decided_at) AS shown_at FROM exposures WHERE experiment = ? GROUP BY user_hash) x
+       ON x.user_hash = e.user_hash
+WHERE x.shown_at IS NOT NULL OR e.user_hash NOT IN (SELECT user_hash FROM exposures)
+ORDER BY e.seq
+"""
+
+_candidates: Final = msgspec.json.Decoder(dict[str, list[str]])
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """How many rows were written; the events by flag ("" for those in order)."""
+
+    exposures: int
+    events: Mapping[str, int]
+
+
+def export(
+    database: Database, out: Path, experiment: str, *, arms: tuple[str, ...] = ARMS, chunk: int = CHUNK
+) -> Exported:
+    """Write exposures.parquet and events.parquet into the folder `out`, both as of one moment.
+
+    exposures: experiment, user_key, arm, decided_at, source, model, station_id, propensity, and for each arm
+    candidates_ARM, the list of stations it would have shown. events: event_id, type, user_key, at, received_at,
+    station_id, seconds (null for a click), flag. `user_key` means nothing outside this experiment.
+
+    `flag` is empty or the first that holds of "future" and "late" (by the clocks, on receipt), "orphan" (its user has
+    no exposure in any experiment) and "early" (before the user's first exposure in this one). Events of users who
+    were exposed in other experiments only are left out.
+    """
+    flags: Counter[str] = Counter()
+    files = [out / EXPOSURES, out / EVENTS]
+    with database.snapshot() as session, written_together(files) as (shown, happened), readable_rows():
+        candidates = [(f"candidates_{arm}", pa.list_(pa.string())) for arm in arms]
+        exposures = _write(shown, (*_EXPOSURE_TABLE, *candidates), _exposures(session, experiment, arms, chunk))
+        _write(happened, _EVENT_TABLE, _events(session, experiment, flags, chunk))
+    return Exported(exposures, dict(flags))
+
+
+def _exposures(session: Session, experiment: str, arms: tuple[str, ...], chunk: int) -> Iterator[list[Found]]:
+    for rows in session.stream(_EXPOSURES, (experiment,), chunk):
+        shown = [_candidates.decode(row[-1]) for row in rows]
+        yield [
+            (experiment, scoped(user_hash, experiment), *between, *(lists.get(arm, ()) for arm in arms))
+            for (user_hash, *between, _), lists in zip(rows, shown, strict=True)
+        ]
+
+
+def _events(session: Session, experiment: str, flags: Counter[str], chunk: int) -> Iterator[list[Found]]:
+    for rows in session.stream(_EVENTS, (experiment,), chunk):
+        flags.update(flag for *_, flag in rows)
+        yield [
+            (event_id.hex(), kind, scoped(user_hash, experiment), *rest) for event_id, kind, user_hash, *rest in rows
+        ]
+
+
+def _write(path: Path, columns: Sequence[tuple[str, pa.DataType]], chunks: Iterator[list[Found]]) -> int:
+    """How many rows it has."""
+    schema = pa.schema(columns)
+    n = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for rows in chunks:
+            arrays = [
+                pa.array(values, kind) for values, (_, kind) in zip(zip(*rows, strict=True), columns, strict=True)
+            ]
+            writer.write_batch(pa.record_batch(arrays, schema))
+            n += len(rows)
+    return n

@@ -1,0 +1,333 @@
+"""What happened to a newcomer, as we keep it: exposures, clicks and listens, without the person.
+
+A user's id enters here and stops here. What is kept is `user_hash`, a keyed hash under the store's secret, so that a
+click, which doesn't know its experiment, can still be joined with the exposure before it. Whatever leaves the store
+(an export, a stream, the list of the erased) carries `scoped(user_hash, scope)` instead: a one-way step further, so
+that two exports can't be linked, and nobody gets from an export back to the store. Event ids are hashed too, because
+clients like to build them from user ids. There is no age, gender or country here, nor a field that could hold one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from firstspin.data.parsing import EARLIEST, Misspelt, moment
+from firstspin.records import MAX_TEXT, InputError
+
+SCHEMA: Final = 1
+MAX_EVENTS: Final = 1_000
+_MAX_COMMAS: Final = MAX_EVENTS * (3 * MAX_TEXT + 6)  # those of the longest batch, if its texts were nothing else
+MAX_CANDIDATES: Final = 100
+LONGEST_LISTEN: Final = 7 * 24 * 3600.0
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+KEY_BYTES: Final = 32
+
+Type = Literal["click", "listen"]
+Flag = Literal["", "late", "future"]
+Status = Literal["stored", "duplicate", "erased"]
+
+_DIGEST_BYTES: Final = 16
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Unavailable(Exception):
+    """The event store can't keep anything just now; the message says why. Nothing given to it was acknowledged."""
+
+
+class Exposure(msgspec.Struct, frozen=True, kw_only=True):
+    """A message was decided for a user of an experiment. Every field is a column of the table `exposures`."""
+
+    exposure_id: bytes
+    experiment: str
+    user_hash: bytes
+    arm: str
+    propensity: float  # how likely this arm was, in (0, 1]
+    decided_at: int  # microseconds since 1970, UTC
+    source: str  # what answered: "model", or a named fallback
+    model: str  # the bundle's version
+    station_id: str  # the station of the message
+    candidates: Mapping[str, Sequence[str]]  # every arm -> the stations it would have shown, best first
+    schema: int = SCHEMA
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A user clicked or listened. Every field is a column of the table `events`."""
+
+    event_id: bytes
+    type: Type
+    user_hash: bytes
+    station_id: str
+    at: int  # when it happened, by the client's clock: microseconds since 1970, UTC
+    received_at: int  # when it reached us, by ours
+    seconds: float | None
+    flag: Flag
+    schema: int = SCHEMA
+
+
+class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to one item of a batch, as it goes over the wire."""
+
+    event_id: str | None
+    status: Literal["stored", "duplicate", "invalid"]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A request's events: those that can be kept, and for every item its id (kept) or its refusal, in order."""
+
+    events: tuple[Event, ...]
+    items: tuple[str | EventResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Punctuality:
+    """How far an event's time may lie from its receipt before it is flagged. Flagged events are kept all the same."""
+
+    late: timedelta = timedelta(days=7)
+    future: timedelta = timedelta(minutes=5)  # a client's clock is allowed to be a little fast
+
+
+class Secret:
+    """The key under which one store hashes ids. Lose it and new events no longer join with old exposures."""
+
+    __slots__ = ("_events", "_users", "fingerprint")
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise InputError(f"the key of an event store is {KEY_BYTES} bytes, not {len(key)}")
+        self._users = hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES, person=b"firstspin user")
+        self._events = hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES, person=b"firstspin event")
+        self.fingerprint = hmac.new(key, b"fingerprint", "sha256").hexdigest()[:16]
+
+    def user_hash(self, user_id: str) -> bytes:
+        """What we keep in a user's place: 16 bytes, the same for the same user and key."""
+        return _digest(self._users, user_id)
+
+    def event_id(self, event_id: str) -> bytes:
+        """What we keep in place of a client's event id: 16 bytes."""
+        return _digest(self._events, event_id)
+
+
+def read_secret(path: Path, fresh: bytes | None = None) -> Secret:
+    """The secret kept in this file; where there is none it is written with `fresh`, 32 random bytes from the caller.
+
+    Processes that start together agree on one key. Raises InputError for a file that holds anything else, and without
+    `fresh` for one that isn't there.
+    """
+    try:
+        if fresh is not None and not path.exists():
+            _write_secret(path, fresh)
+        return Secret(bytes.fromhex(path.read_text()))
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}") from None
+        raise InputError(f"{path}: the file with the key of the event store is not there") from None
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror}") from problem
+    except ValueError:
+        raise InputError(f"{path}: the key of an event store is {2 * KEY_BYTES} hexadecimal digits") from None
+
+
+def _write_secret(path: Path, fresh: bytes) -> None:
+    Secret(fresh)  # refuse it before it is written
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.touch(0o600)
+    try:
+        with beside.open("w") as file:
+            file.write(fresh.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(beside, path)  # unlike a rename, this fails where another process was first
+    finally:
+        beside.unlink()
+
+
+def scoped(user_hash: bytes, scope: str) -> str:
+    """The user as one export or stream knows it: 32 hexadecimal digits that lead back to nothing without the store."""
+    return hashlib.blake2b(scope.encode(), key=user_hash, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def tombstone(user_hash: bytes) -> bytes:
+    """What is left of an erased user: enough to know the id when it comes again, not enough to find its rows."""
+    return hashlib.blake2b(b"erased", key=user_hash, digest_size=_DIGEST_BYTES, person=b"firstspin tomb").digest()
+
+
+def microseconds(at: datetime) -> int:
+    """Microseconds from 1970 to this moment, which must have a time zone."""
+    return (at - EPOCH) // _MICROSECOND
+
+
+def exposure(
+    secret: Secret,
+    *,
+    experiment: str,
+    user_id: str,
+    arm: str,
+    propensity: float,
+    decided_at: datetime,
+    source: str,
+    model: str,
+    station_id: str,
+    candidates: Mapping[str, Sequence[str]],
+) -> Exposure:
+    """The exposure of this user to this station's message; of each arm's candidates the first 100 are kept.
+
+    Its id follows from (experiment, user, station), so that a request sent twice is one exposure.
+    """
+    user_hash = secret.user_hash(user_id)
+    shown = f"{experiment}\0{station_id}".encode()
+    return Exposure(
+        exposure_id=hashlib.blake2b(shown, key=user_hash, digest_size=_DIGEST_BYTES).digest(),
+        experiment=experiment,
+        user_hash=user_hash,
+        arm=arm,
+        propensity=propensity,
+        decided_at=microseconds(decided_at),
+        source=source,
+        model=model,
+        station_id=station_id,
+        candidates={name: stations[:MAX_CANDIDATES] for name, stations in candidates.items()},
+    )
+
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+
+
+class SentEvent(msgspec.Struct, forbid_unknown_fields=True):
+    """An event as a client sends it: a click, or a listen with its seconds."""
+
+    event_id: _Id
+    type: Type
+    user_id: _Id
+    station_id: _Id
+    at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_LISTEN)] | None = None
+
+
+class _Named(msgspec.Struct):
+    event_id: str
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    events: list[msgspec.Raw]
+
+
+_RULES: Final = {
+    "event_id": f"event_id is text of 1 to {MAX_TEXT} printable characters",
+    "user_id": f"user_id is text of 1 to {MAX_TEXT} printable characters",
+    "station_id": f"station_id is text of 1 to {MAX_TEXT} printable characters",
+    "type": "type is click or listen",
+    "at": f"at is a time since {EARLIEST.year} with a time zone, like 2026-01-31T12:00:00Z",
+    "seconds": f"seconds is a number above 0 and up to {LONGEST_LISTEN:.0f} for a listen, and absent for a click",
+}
+_NO_OTHERS: Final = f"an event has the fields {', '.join(_RULES)} and no others"
+_ERASED: Final = "this user was erased: nothing is kept"
+# Their messages may hold the value sent; we take the field's name from them and nothing else.
+_FIELD: Final = re.compile(r"(?:at `\$\.|required field `)(\w+)`$")
+
+_bodies: Final = msgspec.json.Decoder(_Body)
+_wires: Final = msgspec.json.Decoder(SentEvent)
+_names: Final = msgspec.json.Decoder(_Named)
+
+
+def read_batch(
+    body: bytes, secret: Secret, *, received_at: datetime, punctuality: Punctuality = Punctuality()
+) -> Batch:
+    """Check a request's events one by one: a bad one is refused with the rule it broke, the others are kept.
+
+    No answer repeats a value, except event ids that are themselves in order. Raises InputError where the body as a
+    whole is no batch of at most 1,000 events.
+    """
+    if body.count(b",") > _MAX_COMMAS:  # so many items would be found one by one before they could be counted
+        raise _too_many()
+    try:
+        raw = _bodies.decode(body).events
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise InputError('the body must be JSON: {"events": [...]}') from None
+    if len(raw) > MAX_EVENTS:
+        raise _too_many()
+    checked = [_check(item) for item in raw]
+    received = microseconds(received_at)
+    late, future = punctuality.late // _MICROSECOND, punctuality.future // _MICROSECOND
+    return Batch(
+        tuple(_event(*sent, secret, received, late, future) for sent in checked if isinstance(sent, tuple)),
+        tuple(sent[0].event_id if isinstance(sent, tuple) else sent for sent in checked),
+    )
+
+
+def _too_many() -> InputError:
+    return InputError(f"a batch holds at most {MAX_EVENTS} events")
+
+
+def results(batch: Batch, statuses: Sequence[Status]) -> tuple[EventResult, ...]:
+    """The answer to each item of the batch, in order, once the store has answered for its events."""
+    remaining: Iterator[Status] = iter(statuses)
+    return tuple(item if isinstance(item, EventResult) else _result(item, next(remaining)) for item in batch.items)
+
+
+def _result(event_id: str, status: Status) -> EventResult:
+    if status == "erased":
+        return EventResult(event_id=event_id, status="invalid", error=_ERASED)
+    return EventResult(event_id=event_id, status=status)
+
+
+def _check(item: msgspec.Raw) -> tuple[SentEvent, int] | EventResult:
+    """The event and when it happened, in microseconds; or its refusal."""
+    try:
+        wire = _wires.decode(item)
+    except msgspec.ValidationError as error:
+        found = _FIELD.search(str(error))
+        return _refusal(item, _RULES.get(found[1], _NO_OTHERS) if found else _NO_OTHERS)
+    except UnicodeDecodeError:
+        return _refusal(item, "text is UTF-8")
+    for name in ("event_id", "user_id", "station_id"):
+        if not getattr(wire, name).isprintable():
+            return _refusal(item, _RULES[name])
+    try:
+        at = microseconds(moment(wire.at))
+    except Misspelt:
+        return _refusal(item, _RULES["at"])
+    if (wire.type == "listen") != (wire.seconds is not None):
+        return _refusal(item, _RULES["seconds"])
+    return wire, at
+
+
+def _refusal(item: msgspec.Raw, rule: str) -> EventResult:
+    try:
+        event_id = _names.decode(item).event_id
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return EventResult(event_id=None, status="invalid", error=rule)
+    in_order = 0 < len(event_id) <= MAX_TEXT and event_id.isprintable()
+    return EventResult(event_id=event_id if in_order else None, status="invalid", error=rule)
+
+
+def _event(wire: SentEvent, at: int, secret: Secret, received: int, late: int, future: int) -> Event:
+    return Event(
+        event_id=secret.event_id(wire.event_id),
+        type=wire.type,
+        user_hash=secret.user_hash(wire.user_id),
+        station_id=wire.station_id,
+        at=at,
+        received_at=received,
+        seconds=wire.seconds,
+        flag="future" if at > received + future else "late" if at < received - late else "",
+    )
+
+
+def _digest(keyed: hashlib.blake2b, text: str) -> bytes:
+    hasher = keyed.copy()
+    hasher.update(text.encode())
+    return hasher.digest()

@@ -1,0 +1,256 @@
+"""The event store's database in one SQLite file, for one host: write-ahead log, every commit on the disk.
+
+Several processes may write to the file; SQLite lets one commit at a time. Beside it lies a reserve: space that is
+given back when the disk is full, because without any even a deletion fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from firstspin.data.formats import sqlite_file
+from firstspin.events import statements
+from firstspin.events.database import Found, Row, Session, prepare
+from firstspin.events.schema import Unavailable
+from firstspin.files import private
+from firstspin.records import InputError
+
+RESERVE_BYTES: Final = 16 << 20  # more than the log holds between two checkpoints
+PATIENCE: Final = 2.0  # seconds to wait for others' commits; four busy processes made one wait for 0.7
+
+_IS_NEW: Final = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'about')"
+_PIECE: Final = 1 << 20
+_PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # NORMAL may lose acknowledged commits with the power
+    "PRAGMA secure_delete = ON",
+    f"PRAGMA journal_size_limit = {RESERVE_BYTES}",
+)
+
+Outcome = TypeVar("Outcome")
+log = logging.getLogger(__name__)
+
+
+class SqliteDatabase:
+    """A `Database` in the file at `path`; without `create` it must be there already."""
+
+    def __init__(
+        self,
+        path: Path,
+        fingerprint: str,
+        *,
+        create: bool = True,
+        reserve_bytes: int = RESERVE_BYTES,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.path = path
+        self._fingerprint = fingerprint
+        self._create = create
+        self._reserve_bytes = reserve_bytes
+        self._patience = patience
+        self._connection: sqlite3.Connection | None = None
+        self._opened: sqlite_file.Identity = ()
+        self._abandoned: list[sqlite3.Connection] = []
+
+    def open(self) -> None:
+        with self._answering():
+            self._connect()
+        self._keep_reserve()
+
+    def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
+        with self._answering():
+            try:
+                return self._committed(work)
+            except sqlite3.OperationalError as error:
+                if not deleting or error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    raise  # all else may be a full disk, which has many names
+            with self._reserve_spent():
+                return self._committed(work)
+
+    def _committed(self, work: Callable[[Session], Outcome]) -> Outcome:
+        outcome = _in_transaction(self._connect(), work)
+        if self._was_replaced():
+            self._abandon()
+            raise Unavailable(f"{self.path.name} was deleted or replaced while it was written")
+        return outcome
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        with self._answering():
+            connection = self._connect()
+            connection.execute("BEGIN")
+            try:
+                yield _Session(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    def compact(self) -> bool:
+        # secure_delete zeroes rows where they lie, but not the copies that splitting pages left behind: only a
+        # rewrite does. The log holds old pages until it is cut.
+        with self._answering():
+            try:
+                self._connect().execute("VACUUM")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in _PASSING:
+                    raise
+                return False
+            return self._checkpoint()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None and self._was_replaced():
+            self._abandon()
+        if self._connection is None:
+            self._connection = self._connected()
+        return self._connection
+
+    def _connected(self) -> sqlite3.Connection:
+        self._make_file()
+        before = sqlite_file.identity(self.path)
+        connection = sqlite3.connect(
+            self.path.absolute(), timeout=self._patience, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._refuse_foreign(connection)
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+            _in_transaction(connection, self._prepare)
+            self._opened = sqlite_file.identity(self.path)
+            if self._opened[0] != before[0]:
+                raise Unavailable(f"{self.path.name} was replaced while it was opened")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_file(self) -> None:
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder; name a file in it")
+        if not self._create and not self.path.exists():
+            raise InputError(f"there is no event store at {self.path}")
+        try:
+            sqlite_file.make_private(self.path, self._opened)
+        except OSError as error:
+            raise Unavailable(f"{self.path.name}: {error.strerror}") from error
+
+    def _refuse_foreign(self, connection: sqlite3.Connection) -> None:
+        """Before anything is changed in it."""
+        found = sqlite_file.tables(connection)
+        if not (found or self._create) or (found and statements.ABOUT not in found):
+            raise InputError(f"{self.path.name} is not an event store")
+        if found:
+            prepare(_Session(connection), self._fingerprint, ())
+            if not found >= statements.TABLES:
+                raise InputError(f"{self.path.name} lacks tables of an event store; put a copy of it back")
+
+    def _prepare(self, session: Session) -> None:
+        ((is_new,),) = session.run(_IS_NEW)
+        made = statements.tables(seq="INTEGER PRIMARY KEY", digest="BLOB") if is_new else ()
+        prepare(session, self._fingerprint, made)
+
+    def _was_replaced(self) -> bool:
+        return sqlite_file.identity(self.path)[0] != self._opened[0]
+
+    def _abandon(self) -> None:
+        """Let go of a file that is no longer at the path, once it has all that was committed to it.
+
+        The connection stays open until the process ends: closing it would delete the log at the path, which may be that
+        of the file in its place.
+        """
+        assert self._connection is not None
+        log.error("%s was deleted or replaced; what is there now is opened instead", self.path.name)
+        self._checkpoint_of(self._connection)
+        self._abandoned.append(self._connection)
+        self._connection = None
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What SQLite says of disks and locks, in the words of a `Database`."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise  # a row that breaks a rule of its table is our own mistake
+            code = getattr(error, "sqlite_errorcode", None)
+            if code == sqlite3.SQLITE_NOTADB:
+                raise InputError(f"{self.path.name} is not an event store") from error
+            if code == sqlite3.SQLITE_ERROR:  # no such table or column
+                raise InputError(f"{self.path.name} lacks the tables of an event store: {error}") from error
+            if code not in _PASSING:
+                with suppress(sqlite3.Error):
+                    self.close()
+            raise Unavailable(f"{self.path.name}: {error}") from error
+
+    def _checkpoint(self) -> bool:
+        """Move the log's pages into the file and cut it to nothing; False where a reader still needs it."""
+        return self._checkpoint_of(self._connect())
+
+    def _checkpoint_of(self, connection: sqlite3.Connection) -> bool:
+        with suppress(sqlite3.OperationalError):
+            ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return not busy
+        return False
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-reserve")
+
+    def _keep_reserve(self) -> None:
+        with suppress(OSError):
+            if self._reserve.stat().st_size == self._reserve_bytes:
+                return
+        try:
+            with open(self._reserve, "wb", opener=private) as file:
+                for written in range(0, self._reserve_bytes, _PIECE):
+                    file.write(bytes(min(_PIECE, self._reserve_bytes - written)))
+        except OSError as error:
+            log.warning("%s: no room for a reserve of %d bytes: %s", self.path.name, self._reserve_bytes, error)
+            self._reserve.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reserve_spent(self) -> Iterator[None]:
+        self._reserve.unlink(missing_ok=True)
+        self._checkpoint()
+        try:
+            yield
+            self._checkpoint()
+        finally:
+            self._keep_reserve()
+
+
+class _Session:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: str, values: Row = ()) -> list[Found]:
+        return self._connection.execute(statement, values).fetchall()
+
+    def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
+        return [self._connection.execute(statement, row).rowcount for row in rows]
+
+    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[Found]]:
+        cursor = self._connection.execute(query, values)
+        while rows := cursor.fetchmany(chunk):
+            yield rows
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[Session], Outcome]) -> Outcome:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        outcome = work(_Session(connection))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite has undone it already where the disk is full
+            connection.execute("ROLLBACK")
+        raise
+    return outcome

@@ -1,0 +1,98 @@
+"""The event store's tables, and the SQL that SQLite and PostgreSQL both speak. `?` stands for a value."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from firstspin.events.schema import Event, Exposure
+
+VERSION: Final = 1  # of the tables as a whole; a row says the version of its own fields in `schema`
+
+EXPOSURES: Final = "exposures"
+EVENTS: Final = "events"
+ERASED: Final = "erased"
+ABOUT: Final = "about"
+EXPOSURE_COLUMNS: Final = Exposure.__struct_fields__
+EVENT_COLUMNS: Final = Event.__struct_fields__
+TABLES: Final = {EXPOSURES, EVENTS, ERASED, ABOUT}
+COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
+
+# `seq` is the order of arrival; `sent` is 1 once a sink has taken the row. There is no index on `user_hash`: it would
+# cost the writer two fifths of its speed, and what goes by user (erasing, exporting) reads everything anyway.
+_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS exposures (seq {seq}, exposure_id {digest} NOT NULL UNIQUE, experiment TEXT NOT NULL, "
+    "user_hash {digest} NOT NULL, arm TEXT NOT NULL, propensity DOUBLE PRECISION NOT NULL, decided_at BIGINT NOT NULL, "
+    "source TEXT NOT NULL, model TEXT NOT NULL, station_id TEXT NOT NULL, candidates TEXT NOT NULL, "
+    "schema INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE IF NOT EXISTS events (seq {seq}, event_id {digest} NOT NULL UNIQUE, type TEXT NOT NULL, "
+    "user_hash {digest} NOT NULL, station_id TEXT NOT NULL, at BIGINT NOT NULL, received_at BIGINT NOT NULL, "
+    "seconds DOUBLE PRECISION, flag TEXT NOT NULL, schema INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE IF NOT EXISTS erased (tombstone {digest} PRIMARY KEY, erased_at BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS exposures_unsent ON exposures (seq) WHERE sent = 0",
+    "CREATE INDEX IF NOT EXISTS events_unsent ON events (seq) WHERE sent = 0",
+)
+
+
+def tables(*, seq: str, digest: str) -> tuple[str, ...]:
+    """What makes the tables and their indexes, given a database's words for a counting key and for 16 bytes."""
+    return tuple(table.format(seq=seq, digest=digest) for table in _TABLES)
+
+
+NOTE: Final = "INSERT INTO about (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
+NOTES: Final = "SELECT name, value FROM about"
+PROBE: Final = "UPDATE about SET value = value WHERE name = 'version'"
+"""Changes nothing, and fails where nothing can be written."""
+
+
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT ({columns[0]}) DO NOTHING"
+    )
+
+
+INSERT_EXPOSURE: Final = _insert(EXPOSURES, EXPOSURE_COLUMNS)
+INSERT_EVENT: Final = _insert(EVENTS, EVENT_COLUMNS)
+
+BURY: Final = "INSERT INTO erased (tombstone, erased_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
+MARK_SENT: Final = "UPDATE {table} SET sent = 1 WHERE seq = ?"
+ANY_ERASED: Final = "SELECT 1 FROM erased LIMIT 1"
+MOST_VALUES: Final = 30_000  # that one statement can carry; SQLite takes 32,766, PostgreSQL 65,535
+
+
+def erased(n: int) -> str:
+    """Which of n tombstones are there."""
+    return f"SELECT tombstone FROM erased WHERE tombstone IN {_list(n)}"
+
+
+def count(table: str, n: int) -> str:
+    """How many rows n users have, and how many of them were sent."""
+    return f"SELECT COUNT(*), COALESCE(SUM(sent), 0) FROM {table} WHERE user_hash IN {_list(n)}"
+
+
+def delete(table: str, n: int) -> str:
+    """All rows of n users."""
+    return f"DELETE FROM {table} WHERE user_hash IN {_list(n)}"
+
+
+def unsent(table: str) -> str:
+    """The oldest rows no sink has taken yet: seq, then the table's columns. One value: how many."""
+    return f"SELECT seq, {', '.join(COLUMNS[table])} FROM {table} WHERE sent = 0 ORDER BY seq LIMIT ?"
+
+
+def exposure_row(exposure: Exposure) -> tuple[str | int | float | bytes | None, ...]:
+    """The exposure as its table holds it: the candidates as JSON."""
+    candidates = msgspec.json.encode(exposure.candidates).decode()
+    return tuple(candidates if name == "candidates" else getattr(exposure, name) for name in EXPOSURE_COLUMNS)
+
+
+def event_row(event: Event) -> tuple[str | int | float | bytes | None, ...]:
+    """The event as its table holds it."""
+    return msgspec.structs.astuple(event)
+
+
+def _list(n: int) -> str:
+    return f"({', '.join('?' * n)})"

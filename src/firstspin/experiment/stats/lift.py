@@ -1,0 +1,176 @@
+"""How much better an arm did than the control: difference, relative lift and p, all from one statistic.
+
+A 95% interval therefore leaves out "no difference" exactly when p is under 5%, for the difference and the relative lift
+alike, and swapping the arms mirrors it. Click rates use the score test (`proportions`), everything else Welch's test
+with Fieller's interval (`means`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+from scipy.special import ndtr
+
+from firstspin.experiment.stats.means import Mean, critical, fieller, ratio_t, tail
+from firstspin.experiment.stats.proportions import TwoByTwo, difference_interval, ratio_interval, ratio_z, table
+
+NOBODY: Final = "an arm has no users"
+ZERO_DIVISOR: Final = "the denominators of an arm add up to 0"
+NEGATIVE_DIVISOR: Final = "the denominators of an arm add up to less than 0"
+ONE_USER: Final = "an arm has a single user: no spread to measure"
+NO_SPREAD: Final = "in each arm all users have the same value: no spread to measure"
+ZERO_CONTROL: Final = "the control is at 0 or may be: nothing to relate the change to"
+
+
+@dataclass(frozen=True, slots=True)
+class Clicks:
+    """An arm of yes or no: how many of n users did."""
+
+    n: int
+    clicked: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClickRates:
+    control: Clicks
+    treatment: Clicks
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Two arms' means; `covariance` is that of the two, where an adjustment ties them.
+
+    `undefined` says why an arm has no mean although it has users.
+    """
+
+    control: Mean
+    treatment: Mean
+    covariance: float = 0.0
+    undefined: str = ""
+
+
+Comparison = ClickRates | Means
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A value with its interval. What can't be known is None, and `reason` says why."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+class Lift(msgspec.Struct, frozen=True):
+    """An arm beside the control. `alpha` is the level this p is held to, and the intervals hold 1 - alpha.
+
+    `relative` is a fraction: 0.087 is 8.7% more than the control.
+    """
+
+    method: Literal["score", "welch"]
+    alpha: float
+    control: float | None
+    treatment: float | None
+    difference: Estimate
+    relative: Estimate
+    p_value: float | None
+
+
+class NonInferiority(msgspec.Struct, frozen=True):
+    """Whether an arm is shown to lose less than `margin` of the control's mean (one-sided, at `alpha`).
+
+    `bound` is the most the data still allow it to lose, as a relative lift; shown when it lies above -margin.
+    """
+
+    margin: float
+    alpha: float
+    bound: float | None
+    p_value: float | None
+    shown: bool
+    reason: str = ""
+
+
+def lift(comparison: Comparison, *, alpha: float = 0.05) -> Lift:
+    """The treatment beside the control, at level `alpha`, two-sided."""
+    return (
+        _lift_of_clicks(comparison, alpha) if isinstance(comparison, ClickRates) else _lift_of_means(comparison, alpha)
+    )
+
+
+def significant(lift: Lift) -> bool:
+    return lift.p_value is not None and lift.p_value <= lift.alpha
+
+
+def non_inferiority(comparison: Comparison, *, margin: float, alpha: float = 0.05) -> NonInferiority:
+    """Test that the treatment loses less than `margin`, a share of the control; bound and p from the same statistic."""
+    relative = lift(comparison, alpha=2 * alpha).relative
+    if relative.low is None:
+        return NonInferiority(margin, alpha, None, None, False, relative.reason)
+    p = _tail_at(comparison, 1 - margin)
+    return NonInferiority(margin, alpha, relative.low, p, p <= alpha)
+
+
+def _tail_at(comparison: Comparison, ratio: float) -> float:
+    """How likely results this good are if the treatment is at `ratio` times the control."""
+    if isinstance(comparison, ClickRates):
+        return float(ndtr(-ratio_z(_table(comparison), np.asarray(ratio))))
+    return tail(comparison.treatment, comparison.control, _t(comparison, ratio))
+
+
+def _lift_of_clicks(rates: ClickRates, alpha: float) -> Lift:
+    control, treatment = (arm.clicked / arm.n if arm.n else None for arm in (rates.control, rates.treatment))
+    if control is None or treatment is None:
+        return Lift("score", alpha, control, treatment, Estimate(reason=NOBODY), Estimate(reason=NOBODY), None)
+    counts = _table(rates)
+    low, high = (float(end) for end in difference_interval(counts, alpha))
+    p = 2 * float(ndtr(-np.abs(ratio_z(counts, np.asarray(1.0)))))
+    difference = Estimate(treatment - control, low, high)
+    return Lift("score", alpha, control, treatment, difference, _relative_of_clicks(counts, alpha), p)
+
+
+def _relative_of_clicks(counts: TwoByTwo, alpha: float) -> Estimate:
+    low, high = (float(end) for end in ratio_interval(counts, alpha))
+    if counts.clicked_control == 0:
+        return Estimate(low=low - 1, reason=ZERO_CONTROL)
+    return Estimate(
+        float(counts.clicked * counts.n_control / (counts.n * counts.clicked_control)) - 1, low - 1, high - 1
+    )
+
+
+def _table(rates: ClickRates) -> TwoByTwo:
+    return table(rates.treatment.clicked, rates.treatment.n, rates.control.clicked, rates.control.n)
+
+
+def _lift_of_means(means: Means, alpha: float) -> Lift:
+    control, treatment = (arm.mean if arm.n else None for arm in (means.control, means.treatment))
+    gain = treatment - control if control is not None and treatment is not None else None
+    ratio = treatment / control - 1 if control is not None and treatment is not None and control > 0 else None
+    why_not = _why_no_test(means)
+    if gain is None or why_not:
+        undefined = Estimate(gain, reason=why_not), Estimate(ratio, reason=why_not)
+        return Lift("welch", alpha, control, treatment, *undefined, None)
+    beyond = critical(means.treatment, means.control, alpha)
+    half = beyond * math.sqrt(_variance(means))
+    ends = fieller(means.treatment, means.control, beyond, covariance=means.covariance)
+    relative = Estimate(ratio, ends[0] - 1, ends[1] - 1) if ends else Estimate(ratio, reason=ZERO_CONTROL)
+    p = 2 * tail(means.treatment, means.control, abs(_t(means, 1.0)))
+    return Lift("welch", alpha, control, treatment, Estimate(gain, gain - half, gain + half), relative, p)
+
+
+def _t(means: Means, ratio: float) -> float:
+    return ratio_t(means.treatment, means.control, ratio, covariance=means.covariance)
+
+
+def _variance(means: Means) -> float:
+    return means.treatment.variance - 2 * means.covariance + means.control.variance
+
+
+def _why_no_test(means: Means) -> str:
+    fewest = min(means.control.n, means.treatment.n)
+    if fewest < 2:
+        return means.undefined or (ONE_USER if fewest else NOBODY)
+    return "" if _variance(means) > 0 else NO_SPREAD

@@ -1,0 +1,150 @@
+"""How many users an experiment needs, and what it can find with those it gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+from scipy.optimize import brentq
+from scipy.special import ndtri
+
+from firstspin.experiment.plan import Plan
+from firstspin.experiment.rules import Peeking
+from firstspin.experiment.stats.sequential import always_valid_alpha, crossing_probability, spending_alphas
+
+WEEK: Final = 7
+CURVE_WEEKS: Final = 6
+EFFECTS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What is tested and how surely: the control's mean, its standard deviation (None: yes or no), error and power."""
+
+    baseline: float
+    deviation: float | None = None
+    alpha: float = 0.05
+    power: float = 0.8
+    peeking: Peeking = "none"
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A point of a power curve: after so many days and users in all, this relative lift is found this often."""
+
+    days: int
+    users: int
+    effect: float
+    power: float
+
+
+class Sizing(msgspec.Struct, frozen=True):
+    """What a plan needs and what its days can find.
+
+    `users` by arm and `days_needed` find the effect with the power asked for; `weeks_needed` rounds up to whole weeks.
+    `by_days` shows tests planned for other lengths, `by_effect` other lifts that are possible, after the planned days.
+    """
+
+    users: dict[str, int]
+    days_needed: int
+    weeks_needed: int
+    power_at_days: float
+    by_days: tuple[Point, ...]
+    by_effect: tuple[Point, ...]
+
+
+def plan_sizing(plan: Plan) -> Sizing:
+    """How many users and days the plan needs, and what its days can find."""
+    design = Design(plan.baseline, plan.deviation, plan.alpha, plan.power, plan.peeking)
+    a_day = plan.registrations_a_day * plan.coverage
+    return sizing(design, plan.minimum_effect, plan.control, plan.arms, users_a_day=a_day, days=plan.days)
+
+
+def sizing(
+    design: Design, effect: float, control: str, arms: Mapping[str, float], *, users_a_day: float, days: int
+) -> Sizing:
+    """Users by arm and days needed to find a relative lift of `effect`, and the power of the planned days.
+
+    Several arms share the error (the first of Holm's steps), and the arm with the smallest weight sets the need.
+    """
+    shares = {arm: weight / math.fsum(arms.values()) for arm, weight in arms.items()}
+    smallest = min(share for arm, share in shares.items() if arm != control)
+    design = replace(design, alpha=design.alpha / (len(arms) - 1))
+    total = users_needed(design, effect, ratio=smallest / shares[control], days=days) / shares[control]
+    days_needed = math.ceil(total / users_a_day)
+
+    lifts = [effect * times for times in EFFECTS]
+    if design.deviation is None:
+        lifts = [lift for lift in lifts if design.baseline * (1 + lift) < 1]  # a rate ends at 100%
+
+    def point(days: int, effect: float) -> Point:
+        n = users_a_day * days
+        found = power(design, effect, n * shares[control], ratio=smallest / shares[control], days=days)
+        return Point(days, round(n), effect, found)
+
+    return Sizing(
+        users={arm: math.ceil(total * share) for arm, share in shares.items()},
+        days_needed=days_needed,
+        weeks_needed=math.ceil(days_needed / WEEK),
+        power_at_days=point(days, effect).power,
+        by_days=tuple(point(d, effect) for d in sorted({days, *range(WEEK, WEEK * CURVE_WEEKS + 1, WEEK)})),
+        by_effect=tuple(point(days, lift) for lift in lifts),
+    )
+
+
+def users_needed(design: Design, effect: float, *, ratio: float = 1.0, days: int = 1) -> float:
+    """Users in the control, so that a relative lift of `effect` is found with the design's power.
+
+    The other arm has `ratio` times as many. Two-sided, with the pooled rate under the hypothesis, as the score test has
+    it (Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions, section 4.3). `days` matter when peeking.
+    """
+    gap, null, alternative = _spread(design, effect, ratio)
+    once = -float(ndtri(design.alpha / 2)) * math.sqrt(null) + float(ndtri(design.power)) * math.sqrt(alternative)
+    return (once / gap) ** 2 * _price_of_looking(design, days)
+
+
+def power(design: Design, effect: float, users: float, *, ratio: float = 1.0, days: int = 1) -> float:
+    """How often a relative lift of `effect` is found with so many users in the control after `days` days."""
+    gap, null, alternative = _spread(design, effect, ratio)
+    at, bounds = _looks(design.peeking, design.alpha, days)
+    bounds = [bound * math.sqrt(null / alternative) for bound in bounds]
+    return crossing_probability(bounds, at, drift=gap / math.sqrt(alternative / users))
+
+
+def _spread(design: Design, effect: float, ratio: float) -> tuple[float, float, float]:
+    """The difference to be found, and its variance with one user in the control: without it, and with it."""
+    before, after = design.baseline, design.baseline * (1 + effect)
+    if design.deviation is not None:
+        variance = design.deviation**2 * (1 + 1 / ratio)
+        return after - before, variance, variance
+    pooled = (before + ratio * after) / (1 + ratio)
+    return after - before, pooled * (1 - pooled) * (1 + 1 / ratio), before * (1 - before) + after * (1 - after) / ratio
+
+
+def _price_of_looking(design: Design, days: int) -> float:
+    """How many times the users of a single look a rule for looking daily needs for the same power."""
+    if design.peeking == "none":
+        return 1.0
+    at, bounds = _looks(design.peeking, design.alpha, days)
+    once = float(ndtri(design.power) - ndtri(design.alpha / 2))
+
+    def missing(drift: float) -> float:
+        return crossing_probability(bounds, at, drift=drift) - design.power
+
+    return (float(brentq(missing, 0.9 * once, 3 * once, xtol=1e-6)) / once) ** 2
+
+
+@lru_cache(maxsize=64)
+def _looks(peeking: Peeking, alpha: float, days: int) -> tuple[list[float], list[float]]:
+    """When looks are taken, as shares of all users, and how large z must be there."""
+    if peeking == "none":
+        return [1.0], [-float(ndtri(alpha / 2))]
+    at = [(day + 1) / days for day in range(days)]
+    if peeking == "always-valid":
+        levels = [always_valid_alpha(share, alpha, tuned_for=1.0) for share in at]
+    else:
+        levels = spending_alphas(at, at, alpha)
+    return at, [-float(ndtri(level / 2)) for level in levels]

@@ -1,0 +1,98 @@
+"""`auto`: a weighted ensemble fitted on a hold-out, or the business rule where the ensemble does not beat it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from scipy.optimize import minimize
+
+from firstspin.models.logistic import logistic
+from firstspin.models.network import network
+from firstspin.models.popularity import popularity
+from firstspin.models.predictor import Array, Scorer, log_probabilities, order
+from firstspin.models.scorers import Blend
+from firstspin.models.task import Indexes, Task, folds, log_losses
+from firstspin.models.trees.boosting import boosting
+
+TRAINERS: Final[Mapping[str, Callable[[Task], Scorer]]] = {
+    "popularity": popularity,  # shrinks the others towards overall popularity
+    "logistic": logistic,
+    "lightgbm": boosting,
+    "network": network,
+}
+SMALL: Final = ("popularity", "logistic")
+LARGE: Final = tuple(TRAINERS)
+SHOWN: Final = 3
+MIN_USERS: Final = 20
+"""Below this number of users no comparison is possible: the rule is shipped."""
+STANDARD_ERRORS: Final = 2.0
+MIN_WEIGHT: Final = 0.05
+"""Members with a smaller weight are left out of the ensemble."""
+
+
+def auto(task: Task) -> Scorer:
+    """The small ensemble, or the large one where that is significantly better on the hold-out; or the rule.
+
+    The weights form a logarithmic opinion pool (Genest and Zidek, Statistical Science 1, 1986). They need not sum to
+    one, so they include the temperature.
+    """
+    if len(task) < MIN_USERS or len(task.genres) < 2:
+        return popularity(task)
+    parts = _parts(task)
+    trained = [{name: train(task.take(rest)) for name, train in TRAINERS.items()} for rest, _ in parts]
+    hold_out = np.concatenate([part for _, part in parts])
+    scores = {
+        name: np.concatenate(
+            [each[name].scores(task.rows[part]) for each, (_, part) in zip(trained, parts, strict=True)]
+        )
+        for name in TRAINERS
+    }
+    weights = chosen_weights(scores, task.tops[hold_out])
+    if not weights:
+        return popularity(task)
+    # with a single hold-out the training part is large enough: its members are shipped as they are
+    members = trained[0] if len(parts) == 1 else {name: TRAINERS[name](task) for name in weights}
+    return Blend(tuple(members[name] for name in weights), tuple(weights.values()))
+
+
+def chosen_weights(scores: Mapping[str, Array], tops: Indexes) -> dict[str, float]:
+    """The weights of the better ensemble, given each member's hold-out scores (n, k); empty if the rule is best.
+
+    The large ensemble must be better by two standard errors of the paired log loss: between equals the small one is
+    safer.
+    """
+    small, large = _weights(scores, SMALL, tops), _weights(scores, LARGE, tops)
+    gains = log_losses(_mixed(scores, small), tops) - log_losses(_mixed(scores, large), tops)
+    chosen = large if gains.mean() > STANDARD_ERRORS * gains.std() / np.sqrt(len(tops)) else small
+    return chosen if _hits(_mixed(scores, chosen), tops) > _hits(scores["popularity"], tops) else {}
+
+
+def _parts(task: Task) -> list[tuple[Indexes, Indexes]]:
+    """(train, hold-out) positions: five folds, two for many users, and a single tenth from 20,000 users."""
+    if len(task) < 20_000:
+        return list(folds(len(task), 5, task.seed))[: 5 if len(task) < 5_000 else 2]
+    return list(folds(len(task), 10, task.seed))[:1]
+
+
+def _weights(scores: Mapping[str, Array], members: Sequence[str], tops: Indexes) -> dict[str, float]:
+    """The weights with minimal log loss; members under `MIN_WEIGHT` are left out."""
+    logs = [log_probabilities(scores[name]) for name in members]
+
+    def loss(weights: Array) -> float:
+        return float(log_losses(sum(w * log for w, log in zip(weights, logs, strict=True)), tops).mean())
+
+    solution = minimize(loss, np.full(len(logs), 1 / len(logs)), bounds=[(0, 3)] * len(logs))
+    weights = dict(zip(members, np.round(solution.x, 3).tolist(), strict=True))
+    remaining = [name for name in members if weights[name] >= MIN_WEIGHT]
+    return weights if len(remaining) in (0, len(members)) else _weights(scores, remaining, tops)
+
+
+def _mixed(scores: Mapping[str, Array], weights: Mapping[str, float]) -> Array:
+    total: Array = np.sum([scores[name] * weight for name, weight in weights.items()], axis=0)
+    return total
+
+
+def _hits(scores: Array, tops: Indexes) -> float:
+    return float((order(scores)[:, :SHOWN] == tops[:, None]).any(axis=1).mean())

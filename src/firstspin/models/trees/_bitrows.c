@@ -1,0 +1,359 @@
+/* The scorer of bitrows.py in C: the same tables, the same additions in the same order, the same bits.
+ *
+ * A `Scorer` checks every shape and index of its tables once. The small tables are copied, so that nobody can change
+ * them after the check; the two large ones (masks and leaves, usually maps of files) may hold anything: a mask can only
+ * choose one of its tree's own leaves, because the guard bit ends every search for its lowest bit.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define TILE 512      /* trees worked on at once: their masks, 2 or 4 KiB, stay in the first cache */
+#define CHUNK 32      /* rows that share a tile while its leaves are in the second */
+#define ALONE 8       /* so many rows are scored without releasing the GIL */
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define LOWEST_32(mask) __builtin_ctz(mask)
+#define LOWEST_64(mask) __builtin_ctzll(mask)
+#else
+#define INLINE static inline
+#define LOWEST_32(mask) lowest(mask)
+#define LOWEST_64(mask) lowest(mask)
+
+static int lowest(uint64_t mask)
+{
+    int bit = 0;
+    for (; !(mask & 1); mask >>= 1)
+        bit++;
+    return bit;
+}
+#endif
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer masks;      /* (r, t) uint32 or uint64 */
+    Py_buffer leaves;     /* (rounds, k, m) float64, t = rounds * k */
+    int64_t *starts;      /* (c + 1,) where the cuts of each column start */
+    double *cuts;
+    int32_t *rows;        /* each column's intervals, then NaN: a row of masks, or -1 where nothing is masked */
+    Py_ssize_t n_columns, n_trees, n_scores, n_leaves;
+} Scorer;
+
+/* ---- scoring ---- */
+
+/* Which interval between the cuts holds the value: how many cuts lie below it; NaN comes after all. */
+static int64_t interval(const double *cuts, int64_t n, double value)
+{
+    int64_t below = 0;
+
+    if (value != value)
+        return n + 1;
+    while (n > 0) {
+        int64_t half = (n + 1) / 2;
+        below += cuts[below + half - 1] < value ? half : 0;
+        n -= half;
+    }
+    return below;
+}
+
+/* The rows of masks that apply to one row of values, first their number. */
+static void pick(const Scorer *self, const double *values, Py_ssize_t *picked)
+{
+    Py_ssize_t n = 0;
+
+    for (Py_ssize_t column = 0; column < self->n_columns; column++) {
+        int64_t start = self->starts[column];
+        int64_t here = interval(self->cuts + start, self->starts[column + 1] - start, values[column]);
+        int32_t row = self->rows[start + 2 * column + here];
+        picked[1 + n] = row;
+        n += row >= 0;
+    }
+    picked[0] = n;
+}
+
+/* The AND of the picked rows over a tile of `words` words of 32 bits; `masks` is the tile in row 0, rows are `row` apart. */
+INLINE void and_rows(const uint32_t *masks, size_t row, const Py_ssize_t *picked, size_t words, uint32_t *open)
+{
+    Py_ssize_t r = 1;
+
+    memset(open, 0xff, sizeof *open * words);
+    for (; r + 3 <= picked[0]; r += 4) {
+        const uint32_t *a = masks + row * picked[r], *b = masks + row * picked[r + 1];
+        const uint32_t *c = masks + row * picked[r + 2], *d = masks + row * picked[r + 3];
+        for (size_t i = 0; i < words; i++)
+            open[i] &= a[i] & b[i] & c[i] & d[i];
+    }
+    for (; r <= picked[0]; r++) {
+        const uint32_t *a = masks + row * picked[r];
+        for (size_t i = 0; i < words; i++)
+            open[i] &= a[i];
+    }
+}
+
+/* Add the exit leaves of the trees [from, from + n) to the scores of one row; n is at most TILE. */
+INLINE void add_tile(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
+{
+    const Py_ssize_t words = self->masks.itemsize / sizeof(uint32_t), step = self->n_leaves;
+    const double *leaf = (const double *)self->leaves.buf + from * step;
+    const uint64_t guard = (uint64_t)1 << (step - 1);
+    uint32_t open[2 * TILE];
+
+    and_rows((const uint32_t *)self->masks.buf + words * from, words * self->n_trees, picked, words * n, open);
+    for (Py_ssize_t i = 0, score = from % self->n_scores; i < n; score = 0) {
+        Py_ssize_t end = self->n_scores - score < n - i ? i + self->n_scores - score : n;
+        if (words == 1)
+            for (; i < end; i++, leaf += step)
+                scores[score++] += leaf[LOWEST_32(open[i] | (uint32_t)guard)];
+        else
+            for (; i < end; i++, leaf += step) {
+                uint64_t mask;
+                memcpy(&mask, open + 2 * i, sizeof mask);
+                scores[score++] += leaf[LOWEST_64(mask | guard)];
+            }
+    }
+}
+
+typedef void (*AddTile)(const Scorer *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t, double *);
+
+static void add_tile_plain(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
+{
+    add_tile(self, picked, from, n, scores);
+}
+
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+__attribute__((target("avx2,bmi")))
+static void add_tile_avx2(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
+{
+    add_tile(self, picked, from, n, scores);
+}
+
+static AddTile fastest(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") ? add_tile_avx2 : add_tile_plain;
+}
+#else
+static AddTile fastest(void)
+{
+    return add_tile_plain;
+}
+#endif
+
+static AddTile add_tile_here = add_tile_plain;   /* chosen once, when the module is loaded */
+
+/* Scores (n, k) of rows (n, c); `picked` has room for CHUNK rows, c + 1 places each. */
+static void score(const Scorer *self, const double *values, Py_ssize_t n, double *scores, Py_ssize_t *picked)
+{
+    const Py_ssize_t c = self->n_columns, k = self->n_scores;
+
+    memset(scores, 0, sizeof(double) * n * k);
+    for (Py_ssize_t first = 0; first < n; first += CHUNK) {
+        Py_ssize_t end = n - first < CHUNK ? n : first + CHUNK;
+        for (Py_ssize_t i = first; i < end; i++)
+            pick(self, values + i * c, picked + (i - first) * (c + 1));
+        for (Py_ssize_t from = 0; from < self->n_trees; from += TILE) {
+            Py_ssize_t trees = self->n_trees - from < TILE ? self->n_trees - from : TILE;
+            for (Py_ssize_t i = first; i < end; i++)
+                add_tile_here(self, picked + (i - first) * (c + 1), from, trees, scores + i * k);
+        }
+    }
+}
+
+/* ---- the door: nothing passes that could lead out of an array ---- */
+
+static int refuse(const char *name, const char *what)
+{
+    PyErr_Format(PyExc_ValueError, "%s: %s", name, what);
+    return -1;
+}
+
+/* Hold the buffer of an aligned C-contiguous array of these dimensions, item sizes and kinds. */
+static int hold(PyObject *array, Py_buffer *view, const char *name, int ndim, const char *kinds, int least, int most,
+                int flags)
+{
+    if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | flags) < 0)
+        return -1;
+    if (view->ndim == ndim && view->format && strlen(view->format) == 1 && strchr(kinds, view->format[0]) &&
+        (view->itemsize == least || view->itemsize == most) && (uintptr_t)view->buf % view->itemsize == 0)
+        return 0;
+    PyBuffer_Release(view);
+    return refuse(name, "not an array of the right type, dimensions and alignment");
+}
+
+/* A copy of a one-dimensional array, or NULL with an exception. */
+static void *copy(PyObject *array, const char *name, const char *kinds, int size, Py_ssize_t *n)
+{
+    Py_buffer view;
+    void *mine;
+
+    if (hold(array, &view, name, 1, kinds, size, size, 0) < 0)
+        return NULL;
+    *n = view.shape[0];
+    mine = PyMem_Malloc(view.len);
+    if (mine)
+        memcpy(mine, view.buf, view.len);
+    else
+        PyErr_NoMemory();
+    PyBuffer_Release(&view);
+    return mine;
+}
+
+static int check(const Scorer *self, Py_ssize_t n_starts, Py_ssize_t n_cuts, Py_ssize_t n_rows)
+{
+    const Py_ssize_t *masks = self->masks.shape, *leaves = self->leaves.shape;
+
+    if (n_starts < 2 || self->starts[0] != 0 || self->starts[n_starts - 1] != n_cuts)
+        return refuse("starts", "must lead from 0 to the number of cuts");
+    for (Py_ssize_t i = 1; i < n_starts; i++)
+        if (self->starts[i] < self->starts[i - 1])
+            return refuse("starts", "must not fall");
+    if (n_rows != n_cuts + 2 * (n_starts - 1))
+        return refuse("rows", "must be one an interval and one for NaN, a column");
+    for (Py_ssize_t i = 0; i < n_rows; i++)
+        if (self->rows[i] < -1 || self->rows[i] >= masks[0])
+            return refuse("rows", "names a row that masks does not have");
+    if (leaves[0] < 1 || leaves[1] < 1 || leaves[2] < 1 || leaves[2] > 8 * self->masks.itemsize)
+        return refuse("leaves", "must be (rounds, scores, leaves), no more leaves than a mask has bits");
+    if (masks[1] != leaves[0] * leaves[1])
+        return refuse("masks", "must have a column a tree");
+    return 0;
+}
+
+static void scorer_dealloc(Scorer *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyBuffer_Release(&self->masks);
+    PyBuffer_Release(&self->leaves);
+    PyMem_Free(self->starts);
+    PyMem_Free(self->cuts);
+    PyMem_Free(self->rows);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *scorer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"masks", "rows", "cuts", "starts", "leaves", NULL};
+    PyObject *masks, *rows, *cuts, *starts, *leaves;
+    Py_ssize_t n_rows, n_cuts, n_starts;
+    Scorer *self;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO", names, &masks, &rows, &cuts, &starts, &leaves))
+        return NULL;
+    self = (Scorer *)type->tp_alloc(type, 0);   /* zeroed: whatever is not yet held, dealloc leaves alone */
+    if (!self)
+        return NULL;
+    if (hold(masks, &self->masks, "masks", 2, "ILQ", 4, 8, 0) < 0 ||
+        hold(leaves, &self->leaves, "leaves", 3, "d", 8, 8, 0) < 0 ||
+        !(self->rows = copy(rows, "rows", "il", 4, &n_rows)) ||
+        !(self->cuts = copy(cuts, "cuts", "d", 8, &n_cuts)) ||
+        !(self->starts = copy(starts, "starts", "lq", 8, &n_starts)) ||
+        check(self, n_starts, n_cuts, n_rows) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->n_columns = n_starts - 1;
+    self->n_trees = self->masks.shape[1];
+    self->n_scores = self->leaves.shape[1];
+    self->n_leaves = self->leaves.shape[2];
+    return (PyObject *)self;
+}
+
+static int score_buffers(const Scorer *self, const Py_buffer *rows, const Py_buffer *out)
+{
+    const Py_ssize_t n = rows->shape[0];
+    Py_ssize_t *picked;
+
+    if (rows->shape[1] != self->n_columns)
+        return refuse("rows", "must have the columns of the model");
+    if (out->shape[0] != n || out->shape[1] != self->n_scores)
+        return refuse("out", "must have a row a row and a column a score");
+    picked = PyMem_RawMalloc(sizeof *picked * (n < CHUNK ? n : CHUNK) * (self->n_columns + 1));
+    if (!picked) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (n <= ALONE)
+        score(self, rows->buf, n, out->buf, picked);
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        score(self, rows->buf, n, out->buf, picked);
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_RawFree(picked);
+    return 0;
+}
+
+static PyObject *scorer_scores(Scorer *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    Py_buffer rows, out;
+    int status;
+
+    if (n_args != 2)
+        return PyErr_Format(PyExc_TypeError, "scores takes rows and out");
+    if (hold(args[0], &rows, "rows", 2, "d", 8, 8, 0) < 0)
+        return NULL;
+    if (hold(args[1], &out, "out", 2, "d", 8, 8, PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&rows);
+        return NULL;
+    }
+    status = score_buffers(self, &rows, &out);
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&rows);
+    if (status < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- the module ---- */
+
+static PyMethodDef scorer_methods[] = {
+    {"scores", (PyCFunction)(void (*)(void))scorer_scores, METH_FASTCALL,
+     "scores(rows, out): write the raw scores (n, k) of rows (n, c), both float64 and C-contiguous, into out."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot scorer_slots[] = {
+    {Py_tp_doc, "Scorer(masks, rows, cuts, starts, leaves): the tables of bitrows.tables, checked. ValueError if not whole."},
+    {Py_tp_new, scorer_new},
+    {Py_tp_dealloc, scorer_dealloc},
+    {Py_tp_methods, scorer_methods},
+    {0, NULL},
+};
+
+static PyType_Spec scorer_spec = {
+    .name = "firstspin.models.trees._bitrows.Scorer",
+    .basicsize = sizeof(Scorer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = scorer_slots,
+};
+
+static int load(PyObject *module)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, &scorer_spec, NULL);
+    int status = type ? PyModule_AddObjectRef(module, "Scorer", type) : -1;
+
+    Py_XDECREF(type);
+    add_tile_here = fastest();
+    return status;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, load},
+    {0, NULL},
+};
+
+static PyModuleDef module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_bitrows",
+    .m_doc = "Bit rows in C.",
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__bitrows(void)
+{
+    return PyModuleDef_Init(&module);
+}

@@ -1,0 +1,144 @@
+"""LightGBM: gradient-boosted trees of few leaves, early stopping on a hold-out.
+
+LightGBM's multiclass objective takes one true class per row. The objective here is the same cross entropy with soft
+labels: any distribution of listening over the genres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import lightgbm
+import numpy as np
+
+from firstspin.models.features import CATEGORY, COUNT, NUMBER, RANK
+from firstspin.models.popularity import log_popularity, overall
+from firstspin.models.predictor import Array, Scorer, log_probabilities, probabilities
+from firstspin.models.scorers import TreeScorer
+from firstspin.models.task import Indexes, Task, folds
+from firstspin.models.trees.bitrows import tables
+
+Objective = Callable[[Array, lightgbm.Dataset], tuple[Array, Array]]
+
+COLUMNS: Final = (NUMBER, CATEGORY, RANK, COUNT)
+MIN_FOR_EARLY_STOPPING: Final = 60
+"""Below this number of users there is no hold-out for early stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoostingSettings:
+    """LightGBM's parameters. `rounds`: the maximum; early stopping ends after `patience` rounds without improvement.
+
+    `soft_label_weight` as for the logistic model.
+    """
+
+    num_leaves: int = 4
+    learning_rate: float = 0.1
+    min_data_in_leaf: int = 10
+    lambda_l2: float = 1.0
+    feature_fraction: float = 0.5
+    rounds: int = 400
+    patience: int = 15
+    soft_label_weight: float = 0.5
+
+
+def boosting(task: Task) -> Scorer:
+    """Boosted trees: early stopping on one fifth finds the number of rounds, then all users are trained on."""
+    columns = varied(task)
+    if len(task.genres) < 2 or not len(columns):
+        return overall(task)
+    settings = task.chosen(BoostingSettings) or settings_for(len(task))
+    rounds = _rounds(task, columns, settings)
+    return rooted(columns, _grown(task, columns, settings, rounds), log_popularity(task))
+
+
+def settings_for(people: int) -> BoostingSettings:
+    """The default settings: a higher learning rate for many users."""
+    return (
+        BoostingSettings()
+        if people < 20_000
+        else BoostingSettings(num_leaves=8, learning_rate=0.2, min_data_in_leaf=50, patience=5)
+    )
+
+
+def varied(task: Task) -> Indexes:
+    """(m,) the columns for trees that are not constant. LightGBM refuses to train on none."""
+    columns = task.encoder.of_kind(*COLUMNS)
+    differ = [len(np.unique(task.rows[:, column])) > 1 for column in columns]
+    varying: Indexes = columns[np.array(differ, dtype=bool)]
+    return varying
+
+
+def parameters(task: Task, objective: Objective, min_data_in_leaf: int) -> dict[str, object]:
+    """The LightGBM parameters that boosting and forest share."""
+    return {
+        "objective": objective,
+        "metric": "none",
+        "num_class": len(task.genres),
+        "min_data_in_leaf": min(min_data_in_leaf, max(1, len(task) // 20)),
+        "min_data_in_bin": 1,
+        "max_bin": 127,
+        "seed": task.seed,
+        "num_threads": 1,  # trees this small are no faster on two, and many times slower where a core is shared
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+    }
+
+
+def rooted(columns: Indexes, booster: lightgbm.Booster, base: Array) -> TreeScorer:
+    """The scorer of a booster; `base` (k,) is added to the leaves of the first k trees, so the text is complete."""
+    for number, tree in enumerate(booster.dump_model(num_iteration=1)["tree_info"]):
+        for leaf in range(tree["num_leaves"]):
+            booster.set_leaf_output(number, leaf, booster.get_leaf_output(number, leaf) + base[number])
+    text = booster.model_to_string()
+    return TreeScorer.of(columns, text, tables(text))
+
+
+def soft_cross_entropy(target: Array) -> Objective:
+    """Gradient and Hessian of the cross entropy to `target` (n, k); the Hessian times k / (k - 1), as in LightGBM."""
+    k = target.shape[1]
+
+    def objective(scores: Array, _: lightgbm.Dataset) -> tuple[Array, Array]:
+        p = probabilities(scores)
+        return p - target, k / (k - 1) * p * (1.0 - p)
+
+    return objective
+
+
+def _rounds(task: Task, columns: Indexes, settings: BoostingSettings) -> int:
+    if len(task) < MIN_FOR_EARLY_STOPPING:
+        return min(20, settings.rounds)
+    rest, part = next(folds(len(task), 5, task.seed))
+    booster = _grown(task.take(rest), columns, settings, settings.rounds, hold_out=task.take(part))
+    return max(1, round(int(booster.best_iteration) * 1.1))  # all users are a quarter more than trained this one
+
+
+def _grown(
+    task: Task, columns: Indexes, settings: BoostingSettings, rounds: int, hold_out: Task | None = None
+) -> lightgbm.Booster:
+    """`rounds` rounds of trees, starting from overall popularity; fewer by early stopping on `hold_out`."""
+    base = log_popularity(task)
+    chosen = {
+        "num_leaves": settings.num_leaves,
+        "learning_rate": settings.learning_rate,
+        "lambda_l2": settings.lambda_l2,
+        "feature_fraction": settings.feature_fraction,
+    } | parameters(task, soft_cross_entropy(task.targets(settings.soft_label_weight)), settings.min_data_in_leaf)
+    train_set = _dataset(task, columns, base)
+    if hold_out is None:
+        return lightgbm.train(chosen, train_set, rounds)
+    target = hold_out.targets(settings.soft_label_weight)
+
+    def loss(scores: Array, _: lightgbm.Dataset) -> tuple[str, float, bool]:
+        return "cross entropy", -float((target * log_probabilities(scores)).sum(axis=1).mean()), False
+
+    stop = lightgbm.early_stopping(settings.patience, verbose=False)
+    valid_sets = [_dataset(hold_out, columns, base)]
+    return lightgbm.train(chosen, train_set, rounds, valid_sets=valid_sets, feval=loss, callbacks=[stop])
+
+
+def _dataset(task: Task, columns: Indexes, base: Array) -> lightgbm.Dataset:
+    return lightgbm.Dataset(task.rows[:, columns], task.tops, init_score=np.repeat(base, len(task)))

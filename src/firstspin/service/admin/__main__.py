@@ -1,0 +1,47 @@
+"""The admin process, which the supervisor starts with `--admin-port`, and again whenever it ends or hangs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Thread
+
+from firstspin.events.schema import Secret
+from firstspin.events.store import open_database
+from firstspin.service.admin.app import AdminContext, run
+from firstspin.service.api_keys import Keys, read_keys
+from firstspin.service.http.cross_origin import Hosts
+from firstspin.service.metrics import ProcessMetrics
+
+
+def main(
+    line: socket.socket,
+    listener: socket.socket,
+    keys: Path | None,
+    events: str | None,
+    secret: Secret | None,
+    hosts: Hosts,
+    tally: ProcessMetrics,
+) -> None:
+    """Answer on the listener until SIGTERM; `line` leads to the supervisor."""
+    office = AdminContext(
+        supervisor=line,
+        now=lambda: datetime.now(UTC),
+        hosts=hosts,
+        keys=Keys(read_keys(keys), path=keys) if keys else None,
+        store=(open_database(events, secret), secret) if events and secret else None,  # it is opened by an erasure
+    )
+    Thread(target=_end_with, args=(line,), daemon=True).start()
+    run(office, listener, tally)
+
+
+def _end_with(line: socket.socket) -> None:
+    """End when the supervisor is gone, however it went."""
+    waiting = select.poll()
+    waiting.register(line, 0)  # nothing but the end of the line
+    waiting.poll()
+    os.kill(os.getpid(), signal.SIGTERM)

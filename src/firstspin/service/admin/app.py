@@ -1,0 +1,215 @@
+"""The admin port: state, reload, rollback, erasure, and a page at /docs. A process of its own.
+
+It holds no model and answers no newcomer; it passes orders to the supervisor over a socket and says what came of them.
+The port listens on 127.0.0.1 unless told otherwise, and asks for an admin key where the service has keys. A web page in
+an operator's browser can reach it all the same, so every request is checked for what only such a page sends
+(`cross_origin`). Connections have the limits of the service's own port, and every failure has its form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from itertools import count
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from firstspin.events.database import Database
+from firstspin.events.erasure import Erasure, erase
+from firstspin.events.schema import Secret, Unavailable
+from firstspin.records import InputError
+from firstspin.service.admin.routes import ROUTES, description, page
+from firstspin.service.api_keys import Keys
+from firstspin.service.http.connection import NEVER, RETRY, ConnectionLimits, Hub, Reply, Request
+from firstspin.service.http.cross_origin import Hosts, refuse_foreign, refuse_other_types
+from firstspin.service.metrics import ProcessMetrics
+from firstspin.service.process.descriptors import Descriptors
+from firstspin.service.process.worker import BEAT_SECONDS
+from firstspin.serving.wire import Refusal, UserId
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER: Final = 65_536
+ORDER_SECONDS: Final = 5.0
+ERASE_SECONDS: Final = 60.0
+FINISH_SECONDS: Final = 5.0
+LIMITS: Final = ConnectionLimits(body=4 * 2**20, connections=64, in_flight=64)
+
+Done = TypeVar("Done")
+
+
+class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of an erasure."""
+
+    user_ids: Annotated[tuple[UserId, ...], msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminContext:
+    """What the admin process has: the line to the supervisor, what it is called, and keys and event store if any."""
+
+    supervisor: socket.socket
+    now: Callable[[], datetime]
+    hosts: Hosts
+    keys: Keys | None = None
+    store: tuple[Database, Secret] | None = None
+
+
+class AdminApp:
+    """Answers the admin port. What may take time is done in a thread, one at a time, and waited for so long."""
+
+    def __init__(self, office: AdminContext) -> None:
+        self._office = office
+        self._ordering, self._erasing = ThreadPoolExecutor(1, "order"), ThreadPoolExecutor(1, "erase")
+        self._numbers = count(1)
+        self._answers: dict[str, Callable[[Request], Reply | Awaitable[Reply]]] = {
+            "/state": lambda _: self._order("state"),
+            "/reload": lambda _: self._order("reload"),
+            "/rollback": lambda _: self._order("rollback"),
+            "/erase": lambda request: self._erase(_users(request.body)),
+            "/openapi.json": lambda _: Reply(200, description()),
+            "/docs": lambda _: page(),
+        }
+
+    def __call__(self, requests: Sequence[Request]) -> list[Reply | Awaitable[Reply]]:
+        """Replies to these requests, in order."""
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply | Awaitable[Reply]:
+        try:
+            reply = self._routed(request)
+        except Refusal as refusal:
+            return _refused(refusal)
+        except Exception as problem:
+            return _failed(problem)
+        return reply if isinstance(reply, Reply) else _awaited(reply)
+
+    def _routed(self, request: Request) -> Reply | Awaitable[Reply]:
+        office = self._office
+        refuse_foreign(request.headers, office.hosts)
+        if office.keys:
+            office.keys.refresh()
+            office.keys.check(request.headers, office.now(), admin=True)
+        route = ROUTES.get(request.path)
+        if route is None:
+            raise Refusal(404, "not_found", "there is nothing at this path")
+        if request.method not in route.methods:
+            refusal = Refusal(405, "method_not_allowed", f"this path takes {route.methods[0]}")
+            return Reply(405, refusal.body(), headers=f"allow: {', '.join(route.methods)}\r\n".encode())
+        if request.method == "POST":
+            refuse_other_types(request.headers)
+        return self._answers[request.path](request)
+
+    # ---------------------------------------------------------------------------------------------------------- orders
+
+    async def _order(self, word: str) -> Reply:
+        late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer just now; /state says what holds")
+        told = await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._asked(word, late))
+        if not told["ok"]:
+            raise Refusal(409, "conflict", str(told["reason"]))
+        return Reply(200, msgspec.json.encode(told))
+
+    def _asked(self, word: str, late: Refusal) -> dict[str, Any]:
+        """The supervisor's answer to an order. A late one to an earlier order is known by its number, and left."""
+        number, line = next(self._numbers), self._office.supervisor
+        try:
+            line.settimeout(ORDER_SECONDS)
+            line.send(f"{word} {number}".encode())
+            while True:
+                told: dict[str, Any] = msgspec.json.decode(line.recv(MAX_ANSWER))
+                if told.pop("order") == number:
+                    return told
+        except (OSError, msgspec.DecodeError) as problem:  # an empty answer: the line has ended, and so do we
+            raise late from problem
+
+    # --------------------------------------------------------------------------------------------------------- erasure
+
+    async def _erase(self, users: Users) -> Reply:
+        if self._office.store is None:
+            raise Refusal(409, "no_event_store", "this service has no event store")
+        database, secret = self._office.store
+        late = Refusal(503, "events_unavailable", "the erasure is not done yet; ask again, twice is as once")
+
+        def erasure() -> Erasure:  # a database is used by one thread at a time
+            return erase(database, secret, users.user_ids, now=self._office.now())
+
+        try:
+            done = await self._within(ERASE_SECONDS, late, self._erasing, erasure)
+        except (Unavailable, OSError):
+            raise Refusal(503, "events_unavailable", "the event store can't be used just now; ask again") from None
+        except InputError as problem:
+            raise Refusal(409, "conflict", str(problem)) from None
+        return Reply(200, msgspec.json.encode({"ok": True, "deleted": done.deleted, "compacted": done.compacted}))
+
+    async def _within(
+        self, seconds: float, late: Refusal, thread: ThreadPoolExecutor, work: Callable[[], Done]
+    ) -> Done:
+        try:
+            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(thread, work), seconds)
+        except TimeoutError:
+            raise late from None
+
+
+def _users(body: bytes | bytearray) -> Users:
+    try:
+        return msgspec.json.decode(body, type=Users)
+    except msgspec.ValidationError:
+        raise Refusal(422, "invalid", "the body is not what /docs shows") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refusal(400, "malformed", "the body is not JSON") from None
+
+
+async def _awaited(reply: Awaitable[Reply]) -> Reply:
+    try:
+        return await reply
+    except Refusal as refusal:
+        return _refused(refusal)
+    except Exception as problem:
+        return _failed(problem)
+
+
+def _refused(refusal: Refusal) -> Reply:
+    return Reply(refusal.status, refusal.body(), headers=RETRY if refusal.status == 503 else b"")
+
+
+def _failed(problem: Exception) -> Reply:
+    log.error("an admin request failed", extra={"problem": type(problem).__name__}, exc_info=True)
+    return _refused(Refusal(500, "internal", "this is our mistake; the log says where"))
+
+
+def run(office: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
+    """Answer until SIGTERM, with a heartbeat twice a second for as long as the loop turns."""
+    asyncio.run(_serve(office, listener, tally))
+
+
+async def _serve(office: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    hub = Hub(AdminApp(office), LIMITS, loop, lambda _: None)
+    descriptors = Descriptors(hub, tally)
+    tally.beat()
+    server = await loop.create_server(hub.protocol, sock=listener)
+
+    async def turns(seconds: float, done: Callable[[], bool]) -> None:
+        end = loop.time() + seconds
+        while not done() and loop.time() < end:
+            tally.beat()
+            hub.sweep()
+            descriptors.bound()
+            hub.head = f"date: {format_datetime(office.now(), usegmt=True)}\r\ncache-control: no-store\r\n".encode()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait() if not stop.is_set() else asyncio.sleep(0.05), BEAT_SECONDS)
+
+    await turns(NEVER, stop.is_set)
+    server.close()
+    hub.close()
+    await turns(FINISH_SECONDS, lambda: not hub.connections)

@@ -1,0 +1,134 @@
+"""Who may call: keys as hashes in a file, and how often each caller may.
+
+The file is JSON: {"keys": [{"name": "app", "sha256": "…", "rate": 200, "until": "2027-01-01T00:00:00Z"}, …]}. Two
+entries of one name are two keys of one caller, as while keys are changed; `rate` is requests a second, shared by the
+keys of a name, and a request about many users counts as so many; `admin` opens the admin port too. A key is 32 random
+bytes, so a plain hash keeps it.
+
+The file is read again when it changes, so that a key can be taken away without a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from firstspin.records import InputError
+from firstspin.serving.wire import Refusal
+
+log = logging.getLogger(__name__)
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of the file."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    rate: Annotated[float, msgspec.Meta(gt=0)] = 1_000.0
+    until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    admin: bool = False
+
+
+class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file, whole."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass
+class _Bucket:
+    """What a caller has left: `level` requests at `at` nanoseconds."""
+
+    level: float
+    at: int
+
+
+class Keys:
+    """Checks callers; `share` is this process's part of every rate, `path` the file to look at again."""
+
+    def __init__(self, keys: tuple[Key, ...], share: float = 1.0, path: Path | None = None) -> None:
+        self._keys = keys
+        self._share = share
+        self._path = path
+        self._buckets: dict[str, _Bucket] = {}
+        self._seen: object = None
+        self._failed: object = None
+        self.refresh()  # the keys may be older than this process
+
+    def refresh(self) -> None:
+        """Take up the file where it has changed. One that can't be read is logged, and the keys stay as they are."""
+        if self._path is None or (now := _signature(self._path)) == self._seen:
+            return
+        try:
+            self._keys = _read_again(self._path)
+            self._seen = now
+        except InputError as problem:
+            if now != self._failed:
+                log.error("keys can't be read again; the ones before stay", extra={"reason": str(problem)})
+            self._failed = now
+            if not isinstance(problem.__cause__, OSError):  # that may pass, and the file stays as it is
+                self._seen = now
+
+    def check(self, headers: Mapping[bytes, bytes], date: datetime, *, admin: bool = False) -> Key:
+        """The key of a request. Refusal 401 without one that is known, 403 where it has ended or does not reach."""
+        given = headers.get(b"x-api-key", b"")
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer":
+            given = token.strip()
+        digest = hashlib.sha256(given).hexdigest()
+        # every key is compared, in constant time: how long it takes tells nothing
+        found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
+        if not found:
+            raise Refusal(401, "unauthorized", "send a key as `Authorization: Bearer …` or `X-API-Key: …`")
+        if found[0].until is not None and found[0].until <= date:
+            raise Refusal(403, "expired", "this key has ended")
+        if admin and not found[0].admin:
+            raise Refusal(403, "forbidden", "this key is not for the admin port")
+        return found[0]
+
+    def spend(self, key: Key, nanoseconds: int) -> None:
+        """Count a request. Refusal 429 for a caller that is over its rate, and for nobody else."""
+        rate = key.rate * self._share
+        bucket = self._buckets.setdefault(key.name, _Bucket(max(1.0, rate), nanoseconds))
+        bucket.level = min(max(1.0, rate), bucket.level + (nanoseconds - bucket.at) * rate / 1e9)
+        bucket.at = nanoseconds
+        if bucket.level < 1.0:
+            raise Refusal(429, "too_many_requests", "this key is over its rate; try again in a moment")
+        bucket.level -= 1.0
+
+    def charge(self, key: Key, more: int) -> None:
+        """Count so many requests more in what this key has just spent: its next ones wait until they are paid off."""
+        self._buckets[key.name].level -= more
+
+
+def _read_again(path: Path) -> tuple[Key, ...]:
+    if path.exists() and not path.is_file():  # a pipe would be waited for, or was read at the start
+        raise InputError(f"{path} is not a regular file")
+    return read_keys(path)
+
+
+def _signature(path: Path | None) -> object:
+    """What changes when the file does."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return "nothing"
+    return found and (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file. Raises InputError where it is not such a file; no key or hash is repeated."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=KeyFile).keys
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror}") from problem
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise InputError(f"{path} is not a file of keys; docs/http-api.md shows one") from None

@@ -1,0 +1,130 @@
+"""The experiment and the event store, as the service uses them: who sees which arm, and what is kept of it.
+
+A user of the experiment is answered by the arm that the hash of the id gives; what every arm would have shown is kept
+with the exposure. Whoever is under age, or outside the experiment, is answered as ever and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from firstspin.events.schema import Secret, Unavailable, exposure, read_batch, results
+from firstspin.experiment.assign import ArmSplit, Assignment, assign
+from firstspin.experiment.plan import Plan, experiment_key, plan_split
+from firstspin.records import InputError, Registration
+from firstspin.serving.responses import Answering, Answers
+from firstspin.serving.wire import Refusal
+
+if TYPE_CHECKING:
+    from firstspin.events.store import EventStore
+
+ArmPolicy = Literal["model", "rule"]
+POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule")
+KEEP_SECONDS: Final = 1.6
+"""A request with events is answered 503 after so long; what is kept of it later is a duplicate when it comes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A sealed plan as it is served: its key, who gets which arm, and the policy that answers each arm."""
+
+    plan: Plan
+    key: str
+    split: ArmSplit
+    policies: Mapping[str, ArmPolicy]
+
+
+def running(plan: Plan) -> Running:
+    """The plan, ready to be served. Raises InputError for an arm that no policy of the service answers."""
+    return Running(plan, experiment_key(plan), plan_split(plan), {arm: policy(arm) for arm in plan.arms})
+
+
+def policy(arm: str) -> ArmPolicy:
+    """What answers an arm: its name is `model` or `rule`, or begins so, as in `model-a` and `model-b` of an A/A test.
+
+    >>> policy("rule"), policy("model-b")
+    ('rule', 'model')
+    """
+    found = next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)
+    if found is None:
+        raise InputError(f"arm {arm!r}: the service answers {' and '.join(POLICIES)}, and arms named like model-b")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureLog:
+    """What `/v1` keeps; `now` is the time of day. Without a running experiment nobody is assigned."""
+
+    store: EventStore
+    secret: Secret
+    now: Callable[[], datetime]
+    running: Running | None = None
+
+    def answer(self, answering: Answering, registration: Registration) -> tuple[bytes, str]:
+        """The answer of the user's arm and its source; the exposure is kept as soon as that is possible."""
+        user_id: str = getattr(registration, "user_id")  # noqa: B009 - a field that only the reader of users adds
+        given = self._given(user_id)
+        if given is None or not isinstance(answering, Answers) or answering.source(registration) == "under-age":
+            return answering.one(registration)
+        assert self.running is not None
+        policies = self.running.policies
+        would = {policy: answering.ranked(registration, policy) for policy in dict.fromkeys(policies.values())}
+        shown = would[policies[given.arm]]
+        stations = {policy: answering.stations(registration, ranking) for policy, ranking in would.items()}
+        if first := stations[policies[given.arm]][:1]:
+            kept = exposure(
+                self.secret,
+                experiment=self.running.key,
+                user_id=user_id,
+                arm=given.arm,
+                propensity=given.propensity,
+                decided_at=self.now(),
+                source=shown.source,
+                model=answering.model,
+                station_id=first[0],
+                candidates={arm: stations[policy] for arm, policy in policies.items()},
+            )
+            self.store.submit_exposure(kept)
+        return answering.filled(registration, shown)
+
+    def takes(self, user_id: str) -> bool:
+        """Whether a user is in the experiment."""
+        return self._given(user_id) is not None
+
+    def _given(self, user_id: str) -> Assignment | None:
+        return assign(self.running.split, user_id) if self.running else None
+
+    def kept(self) -> dict[str, int]:
+        """What this process has kept since it began, by the name it is counted under."""
+        health = self.store.health()
+        return {
+            "firstspin_exposures_stored": health.exposures.get("stored", 0),
+            "firstspin_exposures_dropped": health.dropped_exposures,
+            "firstspin_events_stored": health.events.get("stored", 0),
+            "firstspin_event_store_failures": health.failures,
+        }
+
+    def trouble(self) -> str:
+        """Why nothing can be kept now; empty where it can."""
+        health = self.store.health()
+        return "" if health.ready else health.reason or "the event store is not open yet"
+
+    async def keep(self, body: bytes) -> bytes:
+        """A status for every event, once all are on the disk. Refusal 503 while that can't be."""
+        try:
+            batch = read_batch(body, self.secret, received_at=self.now())
+            written = self.store.submit(batch.events) if batch.events else None
+            statuses = await asyncio.wait_for(asyncio.wrap_future(written), KEEP_SECONDS) if written else ()
+        except InputError as problem:
+            raise Refusal(400, "malformed", str(problem)) from None
+        except (Unavailable, TimeoutError) as problem:
+            if isinstance(problem, TimeoutError):
+                self.store.overdue()
+            raise Refusal(503, "events_unavailable", "events can't be kept just now; send them again") from None
+        return msgspec.json.encode({"results": results(batch, statuses)})

@@ -1,0 +1,339 @@
+"""Many models in one service, one a country, say: SageMaker's verbs of a multi-model endpoint.
+
+What is loaded lies in a folder that all workers share: for each model a folder with its verified copy and its entry. A
+model comes and goes by the renaming of that folder, so any worker answers from it at once, and none after it has gone,
+whoever loaded it and whichever worker has died since. Each worker keeps in memory what it has been asked for.
+
+Loading takes a process of its own and its memory, so one model is loaded at a time in all workers together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from firstspin.records import InputError, readable
+from firstspin.service.app import App, ServedModel
+from firstspin.service.bundles.trial import NO_ROOM, Taken
+from firstspin.service.http.connection import Reply, Request
+from firstspin.service.http.cross_origin import refuse_other_types, refuse_pages
+from firstspin.service.process.worker import WorkerConfig, load
+from firstspin.serving.wire import Refusal
+
+log = logging.getLogger(__name__)
+
+PATH: Final = "/models"
+TRIAL_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 0.02
+MAX_LOADS: Final = 4
+"""How many models a worker is asked to load at a time, the one in work among them."""
+
+PAGE: Final = 100
+LONGEST_NAME: Final = 1024
+_BUNDLE, _ENTRY, _LOCK, _LOADING = "bundle", "entry.json", "lock", "loading"
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A model to load: the name it goes by, and the folder where it lies unpacked."""
+
+    model_name: Name
+    url: Name
+
+
+class LoadedModel(msgspec.Struct, frozen=True):
+    """A model that is loaded. `bytes` is what it takes of one worker's memory."""
+
+    modelName: str
+    modelUrl: str
+    bytes: int
+
+    def shown(self) -> dict[str, str]:
+        """As SageMaker wants to see it."""
+        return {"modelName": self.modelName, "modelUrl": self.modelUrl}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCache:
+    """Where the models are: `folder` is ours, `root` holds what may be loaded, `room` is the memory for all (bytes)."""
+
+    folder: Path
+    root: Path
+    room: int
+
+    def empty(self) -> None:
+        """Begin with no model, as SageMaker expects of a container that has just started."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        (self.folder / _LOCK).touch()
+        (self.folder / _LOADING).touch()
+
+    def place(self, name: str) -> Path:
+        """The folder of a model, loaded or not; any name makes a good file name."""
+        return self.folder / hashlib.sha256(name.encode()).hexdigest()[:32]
+
+    def holds(self, url: str) -> bool:
+        """Whether this is the path of something in `root`."""
+        try:
+            return Path(url).resolve().is_relative_to(self.root.resolve())
+        except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL
+            return False
+
+    def entry(self, name: str) -> LoadedModel:
+        """What is loaded under this name. Refusal 404 where nothing is."""
+        try:
+            return _entry(self.place(name))
+        except FileNotFoundError:
+            raise _unknown() from None
+
+    def entries(self) -> list[LoadedModel]:
+        """All that is loaded, by name."""
+        found = []
+        self.folder.mkdir(parents=True, exist_ok=True)  # a cleaner of temporary files may have removed it
+        for place in self.folder.iterdir():
+            if place.is_dir() and not place.name.startswith("."):
+                with suppress(FileNotFoundError):  # unloaded in the meantime
+                    found.append(_entry(place))
+        return sorted(found, key=lambda entry: entry.modelName)
+
+    def left(self) -> int:
+        """Memory for further models."""
+        return self.room - sum(entry.bytes for entry in self.entries())
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """While this lasts no other worker loads a model. Refusal 503 where that takes too long."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / _LOADING).open("a") as lock:
+            for _ in range(int(TRIAL_SECONDS / LOOK_SECONDS)):
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                await asyncio.sleep(LOOK_SECONDS)
+            else:
+                raise _too_many()
+            yield
+
+    def add(self, incoming: Path, entry: LoadedModel) -> None:
+        """Make a checked copy a model that is loaded. Refusal 409 or 507 where that can't be."""
+        (incoming / _ENTRY).write_bytes(msgspec.json.encode(entry))
+        with (self.folder / _LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two workers may load at a time
+            place = self.place(entry.modelName)
+            if place.exists():
+                raise _loaded_already()
+            if entry.bytes > self.left():
+                raise _no_room()
+            incoming.rename(place)
+
+    def remove(self, name: str) -> None:
+        """Refusal 404 where nothing is loaded under this name."""
+        gone = self.folder / f".gone-{os.getpid()}-{self.place(name).name}"
+        try:
+            self.place(name).rename(gone)
+        except FileNotFoundError:
+            raise _unknown() from None
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+class ManyModels:
+    """One worker's part: answers `/models` and all below it."""
+
+    def __init__(self, stock: ModelCache, manners: WorkerConfig) -> None:
+        self._stock, self._manners = stock, manners
+        self._serving: dict[str, tuple[tuple[int, int], ServedModel]] = {}
+        self._number = count()
+        self._loading = asyncio.Lock()
+        self._loads = 0
+        self._one_load = asyncio.Lock()
+
+    def __call__(self, app: App, request: Request) -> Reply | Awaitable[Reply]:
+        """Refusal 404 or 405 for what is none of the verbs."""
+        words = [unquote(word) for word in request.path.removeprefix(PATH).split("/")[1:]]
+        match request.method, words:
+            case "GET" | "HEAD", []:
+                return self._listed(request.query)
+            case "POST", []:
+                refuse_pages(request.headers)
+                refuse_other_types(request.headers)
+                return self._load(request.body)
+            case "GET" | "HEAD", [name]:
+                return _told(self._stock.entry(name).shown())
+            case "DELETE", [name]:
+                refuse_pages(request.headers)
+                return self._unload(name)
+            case "POST", [name, "invoke"]:
+                return self._invoke(app, request, name)
+            case _, [] | [_] | [_, "invoke"]:
+                raise Refusal(405, "method_not_allowed", "this path does not take that method")
+        raise Refusal(404, "not_found", "there is nothing at this path")
+
+    def _listed(self, query: bytes) -> Reply:
+        """A page of what is loaded; its token is the last name on it."""
+        told = parse_qs(query.decode("latin-1"))
+        after = told.get("next_page_token", [""])[-1]
+        limit = told.get("limit", [str(PAGE)])[-1]
+        if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE:
+            raise Refusal(400, "invalid", f"limit takes a number from 1 to {PAGE}")
+        entries = [entry for entry in self._stock.entries() if entry.modelName > after]
+        page = entries[: int(limit)]
+        more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}
+        return _told({"models": [entry.shown() for entry in page], **more})
+
+    async def _load(self, body: bytes | bytearray) -> Reply:
+        wanted = _wanted(body)
+        if self._loads >= MAX_LOADS:
+            raise _too_many()
+        self._loads += 1
+        try:
+            async with self._one_load, self._stock.turn():
+                return await self._load_alone(wanted)
+        finally:
+            self._loads -= 1
+
+    async def _load_alone(self, wanted: Wanted) -> Reply:
+        if self._stock.place(wanted.model_name).exists():
+            raise _loaded_already()
+        source = Path(wanted.url)
+        if not self._stock.holds(wanted.url):
+            raise Refusal(400, "invalid", "the url is not in the folder of models")
+        incoming = self._stock.folder / f".incoming-{os.getpid()}-{next(self._number)}"
+        incoming.mkdir(parents=True)
+        try:
+            taken = await self._tried(source, incoming / _BUNDLE)
+            entry = LoadedModel(wanted.model_name, wanted.url, taken.bytes)
+            await asyncio.to_thread(self._stock.add, incoming, entry)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        await self._taken_up(wanted.model_name)
+        return _told({"status": f"model {taken.id} is loaded"})
+
+    async def _tried(self, source: Path, to: Path) -> Taken:
+        """Copied and checked in a process of its own. Refusal 400 where it is no bundle, 507 where there is no room."""
+        manners = msgspec.json.encode(self._manners).decode()
+        words = [str(source), str(to), str(max(self._stock.left(), 0)), manners, str(TRIAL_SECONDS)]
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "firstspin.service.bundles.trial",
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            said, _ = await asyncio.wait_for(child.communicate(), TRIAL_SECONDS)
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+            raise Refusal(400, "not_a_bundle", f"loading it takes over {TRIAL_SECONDS:g} s") from None
+        if child.returncode == 0:
+            return msgspec.json.decode(said, type=Taken)
+        if child.returncode == NO_ROOM:
+            raise _no_room()
+        reason = msgspec.json.decode(said, type=str) if said else f"loading it ended with {child.returncode}"
+        raise Refusal(
+            400,
+            "not_a_bundle",
+            reason.replace(readable(str(to)), "the folder").replace(readable(str(source)), "the folder"),
+        )
+
+    async def _unload(self, name: str) -> Reply:
+        self._serving.pop(name, None)
+        await asyncio.to_thread(self._stock.remove, name)
+        return _told({"status": "model is unloaded"})
+
+    def _invoke(self, app: App, request: Request, name: str) -> Reply | Awaitable[Reply]:
+        mark = self._mark(name)
+        kept = self._serving.get(name)
+        if kept and kept[0] == mark:
+            return app.answered(request, kept[1])
+        return self._invoke_cold(app, request, name)
+
+    async def _invoke_cold(self, app: App, request: Request, name: str) -> Reply:
+        reply = app.answered(request, await self._taken_up(name))
+        return reply if isinstance(reply, Reply) else await reply
+
+    async def _taken_up(self, name: str) -> ServedModel:
+        """A model loaded into this worker's memory, once however many ask for it."""
+        async with self._loading:
+            mark = self._mark(name)
+            kept = self._serving.get(name)
+            if kept and kept[0] == mark:
+                return kept[1]
+            self._forget_gone()
+            try:
+                serving = await asyncio.to_thread(load, self._stock.place(name) / _BUNDLE, self._manners)
+            except InputError as problem:
+                self._mark(name)  # unloaded in the meantime?
+                log.error("the copy of a model is damaged; it is unloaded", extra={"reason": readable(str(problem))})
+                with suppress(Refusal):
+                    self._stock.remove(name)
+                raise _unknown() from None
+            except (OSError, MemoryError) as problem:
+                self._mark(name)
+                log.error("a model could not be loaded", extra={"reason": str(problem)})
+                raise Refusal(503, "no_model", "the model can't be loaded now; try again in a moment") from None
+            self._serving[name] = mark, serving
+            return serving
+
+    def _forget_gone(self) -> None:
+        """Let go of what another worker unloaded."""
+        for name in [name for name in self._serving if not self._stock.place(name).exists()]:
+            del self._serving[name]
+
+    def _mark(self, name: str) -> tuple[int, int]:
+        """What is another when a model is loaded again under the same name. Refusal 404 where none is loaded."""
+        try:
+            found = (self._stock.place(name) / _ENTRY).stat()
+        except FileNotFoundError:
+            self._serving.pop(name, None)
+            raise _unknown() from None
+        return found.st_ino, found.st_mtime_ns
+
+
+def _wanted(body: bytes | bytearray) -> Wanted:
+    try:
+        return msgspec.json.decode(body, type=Wanted)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refusal(400, "malformed", "a model is loaded by its model_name and url, in JSON") from None
+
+
+def _entry(place: Path) -> LoadedModel:
+    return msgspec.json.decode((place / _ENTRY).read_bytes(), type=LoadedModel)
+
+
+def _told(what: object) -> Reply:
+    return Reply(200, msgspec.json.encode(what))
+
+
+def _unknown() -> Refusal:
+    return Refusal(404, "unknown_model", "no model of this name is loaded")
+
+
+def _loaded_already() -> Refusal:
+    return Refusal(409, "model_loaded", "a model of this name is loaded already")
+
+
+def _too_many() -> Refusal:
+    return Refusal(503, "overloaded", "other models are being loaded; try again in a moment")
+
+
+def _no_room() -> Refusal:
+    return Refusal(507, "no_memory", "there is no memory for one more model; unload another first")

@@ -1,0 +1,35 @@
+"""The time of day as a file tells it. Only simulations use it: their days pass as fast as they are lived through."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from firstspin.events.schema import EPOCH, microseconds
+from firstspin.records import InputError
+
+_MOMENT: Final = struct.Struct("<q")  # microseconds since 1970
+
+
+def set_clock(path: Path, moment: datetime) -> None:
+    """Let it be this moment for everyone who reads the clock at `path`, which is made when it isn't there."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(file, _MOMENT.pack(microseconds(moment)), 0)
+    finally:
+        os.close(file)
+
+
+def read_clock(path: Path) -> Callable[[], datetime]:
+    """A function that tells the moment the file holds when it is called. Raises InputError where it is no clock."""
+    try:
+        with path.open("rb") as file:
+            seen = mmap.mmap(file.fileno(), _MOMENT.size, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{path} is not a clock of a simulation") from problem
+    return lambda: EPOCH + timedelta(microseconds=_MOMENT.unpack_from(seen)[0])

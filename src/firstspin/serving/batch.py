@@ -1,0 +1,83 @@
+"""Batch answers -> a file or a key-value store, one row a registration, in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from firstspin.data.formats.csv_cells import csv_line, is_guarded
+from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, USER_ID
+from firstspin.files import written_beside
+from firstspin.records import InputError, Ranking, Registration
+from firstspin.serving.policy import Recommender, top
+
+log = logging.getLogger(__name__)
+
+People = Iterable[tuple[list[str], list[Registration]]]
+Batch = tuple[list[str], list[Ranking]]
+SCHEMA = pa.schema([(USER_ID, pa.string()), (GENRES, pa.list_(pa.string())), (PROBABILITIES, pa.list_(pa.float64()))])
+
+
+class AnswerSink(Protocol):
+    """Where batch answers go; returns when they are safe, all or none of them visible."""
+
+    def __call__(self, batches: Iterator[Batch], /) -> None: ...
+
+
+def file_sink(out: Path) -> AnswerSink:
+    """A .csv or .parquet file, written beside and renamed. Raises InputError for a file of another kind."""
+    writers: dict[str, Callable[[Path, Iterator[Batch]], None]] = {".csv": _to_csv, ".parquet": _to_parquet}
+    if out.suffix not in writers:
+        raise InputError(f"--out {out}: a file that ends in .csv or .parquet, sqlite:PATH or dynamodb:TABLE is needed")
+
+    def sink(batches: Iterator[Batch], /) -> None:
+        with written_beside(out) as beside:
+            writers[out.suffix](beside, batches)
+
+    return sink
+
+
+def write(
+    sink: AnswerSink, people: People, answering: Recommender, k: int | None, progress: Callable[[int], None]
+) -> int:
+    """Answer everyone, the first k genres each (None: all of them), into a sink. Returns how many."""
+    written = 0
+
+    def answered() -> Iterator[Batch]:
+        nonlocal written
+        for users, registrations in people:
+            rankings = answering.rankings(registrations)
+            yield users, [top(ranking, k) if k else ranking for ranking in rankings]
+            written += len(users)
+            progress(written)
+
+    sink(answered())
+    return written
+
+
+def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
+    changed = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(csv_line([USER_ID, GENRES, PROBABILITIES]) + "\n")
+        for users, rankings in batches:
+            changed += sum(map(is_guarded, users))
+            for user, ranking in zip(users, rankings, strict=True):
+                genres, probabilities = ranking.genres, map(repr, ranking.probabilities)
+                file.write(csv_line([user, PICK_SEPARATOR.join(genres), PICK_SEPARATOR.join(probabilities)]) + "\n")
+    if changed:
+        log.warning(
+            "%d user ids begin like a formula and have an apostrophe in front in the CSV; Parquet has them as they are",
+            changed,
+        )
+
+
+def _to_parquet(path: Path, batches: Iterator[Batch]) -> None:
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for users, rankings in batches:
+            columns = [users, [r.genres for r in rankings], [r.probabilities for r in rankings]]
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))

@@ -1,0 +1,356 @@
+"""A trained model <-> a folder: manifest.json, the stations, and the model as LightGBM text or arrays. Never a pickle.
+
+Loading trusts nothing: every file must be named in the manifest with its size and SHA-256; nothing else may lie there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin import files
+from firstspin.data.further_fields import check_names, with_further_fields
+from firstspin.data.schema import COUNTRY, GENDER, NUMBER, TEXT
+from firstspin.lazily import lazily
+from firstspin.models import scorers
+from firstspin.models.features import QUESTIONS, Encoder
+from firstspin.models.predictor import Predictor
+from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
+from firstspin.serving.stations import Catalogue
+
+metadata = lazily("importlib.metadata")  # who serves never asks for it
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STATIONS = "stations.json"
+GOLDEN = 8
+TYPES = (".npy", ".txt", ".json")
+LARGEST_MANIFEST = 50_000_000
+LONGEST_REASON = 400
+
+
+class FileProof(msgspec.Struct, frozen=True):
+    """What a file of the bundle must be."""
+
+    sha256: str
+    bytes: int
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A predictor inside the bundle; its arrays and texts are the files that begin with its role and a dot."""
+
+    model: str
+    made_of: str
+    kind: str
+    genres: tuple[str, ...]
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """A made-up registration and the answer it must get: proves a load, and every later engine."""
+
+    registration: dict[str, object]
+    genres: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """manifest.json, whole."""
+
+    format: int
+    created_by: str
+    predictor: Part
+    rule: Part
+    encoder: dict[str, object]
+    known_genres: tuple[str, ...]
+    extra: dict[str, str]
+    label: dict[str, object]
+    data: dict[str, object]
+    scorecard: dict[str, object] | None
+    golden: tuple[Golden, ...]
+    files: dict[str, FileProof]
+    knows_silence: bool = True
+    """Whether training saw people who told nothing, so that the model can speak of them."""
+    golden_rule: tuple[Golden, ...] | None = None
+    """Answers of the rule; None, as in the next, in a bundle that an earlier version wrote."""
+    golden_further: tuple[Golden, ...] | None = None
+    """Answers of the model to registrations with every further field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded bundle. `id` names it: eight hex digits of its manifest's SHA-256, the same wherever it was packed."""
+
+    id: str
+    manifest: Manifest
+    predictor: Predictor
+    rule: Predictor
+    catalogue: Catalogue
+
+    def label_rule(self) -> LabelRule:
+        """What a label was in training; until when the data reached there is no part of it."""
+        label = self.manifest.label
+        return msgspec.convert({name: of for name, of in label.items() if name != "data_ends"}, LabelRule)
+
+
+# -------------------------------------------------------------------------------------------------------------- packing
+
+
+def save(
+    out: Path,
+    predictor: Predictor,
+    rule: Predictor,
+    catalogue: Catalogue,
+    *,
+    known_genres: tuple[str, ...],
+    extra: dict[str, str],
+    label: dict[str, object],
+    data: dict[str, object],
+    scorecard: dict[str, object] | None,
+    knows_silence: bool = True,
+) -> Bundle:
+    """Write a bundle beside `out`, load it as a check, then rename it into place; a bundle already there is replaced.
+
+    The same training gives the same bytes. Raises InputError when `out` is something else than a bundle.
+    """
+    with placed(out) as beside:
+        for role, part in (("predictor", predictor), ("rule", rule)):
+            _write_state(beside, role, part.scorer.state())
+        (beside / STATIONS).write_bytes(msgspec.json.encode(catalogue))
+        manifest = Manifest(
+            format=FORMAT,
+            created_by=f"firstspin {metadata.version('firstspin')}",
+            predictor=_part(predictor),
+            rule=_part(rule),
+            encoder=predictor.encoder.state(),
+            known_genres=known_genres,
+            extra=extra,
+            label=label,
+            data=data,
+            scorecard=scorecard,
+            golden=_golden(predictor, _asked(predictor)),
+            golden_rule=_golden(rule, _asked(predictor)),
+            golden_further=_golden(predictor, _asked_further(predictor, extra)),
+            files={path.name: _proof(path) for path in sorted(beside.iterdir())},
+            knows_silence=knows_silence,
+        )
+        encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
+        (beside / MANIFEST).write_bytes(encoded)
+    return load(out)
+
+
+@contextmanager
+def placed(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to write a bundle to; loaded as a check, then put in place, in one step if one was there.
+
+    Raises InputError when `out` is something else than a bundle, or what was written is none.
+    """
+    check_place(out)
+    with files.beside(out) as new:
+        new.mkdir()
+        yield new
+        load(new)
+        files.put_in_place(new, out)
+
+
+def check_place(out: Path) -> None:
+    """Raises InputError where something else than a bundle is at `out`."""
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not a bundle; it is left as it is")
+
+
+def _part(predictor: Predictor) -> Part:
+    return Part(predictor.name, predictor.made_of, predictor.scorer.kind, predictor.genres)
+
+
+def _write_state(folder: Path, role: str, state: Mapping[str, NDArray[np.generic] | str]) -> None:
+    for name, value in state.items():
+        if isinstance(value, str):
+            (folder / f"{role}.{name}.txt").write_text(value, encoding="utf-8")
+        else:
+            np.save(folder / f"{role}.{name}.npy", value, allow_pickle=False)
+
+
+def _asked(predictor: Predictor) -> list[Registration]:
+    told = [Registration(age=15 + 9 * i, genres=predictor.genres[i : i + i % 4 + 1]) for i in range(GOLDEN)]
+    return [Registration(), *told]
+
+
+def _asked_further(predictor: Predictor, extra: Mapping[str, str]) -> list[Registration]:
+    """With the lowest of what training saw in every further field, and with the highest."""
+    seen = {question["name"]: question for question in predictor.encoder.state()["questions"]}
+    found = []
+    for i in (0, -1) if extra else ():
+        told: dict[str, object] = {"age": 31, "genres": predictor.genres[:1]}
+        for name, kind in extra.items():
+            values = seen.get(name, {}).get("knots") or seen.get(name, {}).get("values")
+            told[name] = values[i] if values else 0.0 if kind == NUMBER else ""
+        found.append(msgspec.convert(told, with_further_fields(tuple(extra))))
+    return found
+
+
+def _golden(predictor: Predictor, asked: Iterable[Registration]) -> tuple[Golden, ...]:
+    return tuple(_answered(predictor, registration) for registration in asked)
+
+
+def _answered(predictor: Predictor, registration: Registration) -> Golden:
+    ranking = predictor.rank(registration)
+    told = msgspec.structs.asdict(registration)
+    del told[GENDER], told[COUNTRY]  # never told here
+    return Golden(told, ranking.genres[:SHOWN_GENRES], ranking.probabilities[:SHOWN_GENRES])
+
+
+# -------------------------------------------------------------------------------------------------------------- loading
+
+
+def load(folder: Path) -> Bundle:
+    """The bundle of a folder, every file checked and arrays mapped rather than read.
+
+    Raises InputError with the reason when anything is not as it was packed, or can't answer; OSError where a file can't
+    be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_MANIFEST:
+        raise InputError(f"{folder} is not a bundle: it has no {MANIFEST}")
+    encoded = path.read_bytes()
+    with _refused(folder, f"{MANIFEST} can't be read"):
+        manifest = _manifest(encoded)
+    with _refused(folder, "the model does not fit its manifest"):
+        _check_files(folder, manifest)
+        loaded = Bundle(hashlib.sha256(encoded).hexdigest()[:8], manifest, *_parts(folder, manifest))
+        loaded.label_rule()
+        _check_golden(loaded)
+    return loaded
+
+
+@contextmanager
+def _refused(folder: Path, what: str) -> Iterator[None]:
+    """Whatever a bundle's content leads to, it is an InputError with a reason."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except InputError as problem:
+        raise InputError(f"{folder}: {str(problem)[:LONGEST_REASON]}") from problem
+    except Exception as problem:
+        raise InputError(f"{folder}: {what} ({_reason(problem)[:LONGEST_REASON]})") from problem
+
+
+def _reason(problem: Exception) -> str:
+    """What is wrong, where the error says it in words of its own."""
+    if isinstance(problem, UnicodeError):
+        return "a text is not UTF-8"
+    if isinstance(problem, ValueError | msgspec.MsgspecError):
+        return str(problem)
+    return "something in it is missing, or of another type"
+
+
+def _manifest(encoded: bytes) -> Manifest:
+    found = msgspec.json.decode(encoded)["format"]
+    if found != FORMAT:
+        raise InputError(f"bundle format {str(found)[:20]}, this firstspin reads format {FORMAT}")
+    return msgspec.json.decode(encoded, type=Manifest)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    there = {path.name for path in folder.iterdir()} - {MANIFEST}
+    if strange := sorted(there - manifest.files.keys()):
+        raise InputError(f"{strange[0]} is not part of the bundle")
+    for name, proof in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name or path.suffix not in TYPES:
+            raise InputError(f"{name[:100]!r} is not a kind of file that a bundle holds")
+        if name not in there or path.is_symlink() or not path.is_file():
+            raise InputError(f"{name[:100]} is missing")
+        if path.stat().st_size != proof.bytes:
+            raise InputError(f"{name} has {path.stat().st_size} bytes instead of {proof.bytes}")
+        if _proof(path) != proof:
+            raise InputError(f"{name} was changed after packing (its SHA-256 differs)")
+
+
+def _proof(path: Path) -> FileProof:
+    with path.open("rb") as file:
+        return FileProof(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def _parts(folder: Path, manifest: Manifest) -> tuple[Predictor, Predictor, Catalogue]:
+    check_names(tuple(manifest.extra))
+    if unknown := sorted(set(manifest.extra.values()) - {NUMBER, TEXT}):
+        raise InputError(f"a further field is {NUMBER} or {TEXT}, not {unknown[0][:20]!r}")
+    encoder = Encoder.from_state(manifest.encoder)
+    if strange := set(encoder.questions) - {*QUESTIONS, *manifest.extra}:
+        raise InputError(f"the encoder asks {min(strange)[:100]!r}, which is no field of a registration")
+    predictor = _predictor(folder, manifest.predictor, "predictor", encoder, manifest.files)
+    rule = _predictor(folder, manifest.rule, "rule", encoder, manifest.files)
+    if STATIONS not in manifest.files:
+        raise InputError(f"{STATIONS} is missing")
+    catalogue = msgspec.json.decode((folder / STATIONS).read_bytes(), type=Catalogue)
+    catalogue.check()
+    return predictor, rule, catalogue
+
+
+def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, names: Iterable[str]) -> Predictor:
+    if not part.genres or len(set(part.genres)) < len(part.genres):
+        raise InputError(f"the {role} has no genres, or one twice")
+    state: dict[str, NDArray[np.generic] | str] = {}
+    for name in names:
+        if name.startswith(f"{role}.") and name.endswith(".npy"):
+            state[name[len(role) + 1 : -4]] = _mapped(folder / name)
+        elif name.startswith(f"{role}.") and name.endswith(".txt"):
+            state[name[len(role) + 1 : -4]] = (folder / name).read_text(encoding="utf-8")
+    scorer = scorers.load(part.kind, state)
+    scorer.check(len(encoder.columns), len(part.genres))
+    return Predictor(encoder, part.genres, scorer, part.model, part.made_of)
+
+
+def _mapped(path: Path) -> NDArray[np.generic]:
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")  # raises for what would need a pickle
+    except (OSError, MemoryError):
+        raise
+    except Exception as problem:  # a header is parsed as Python, which fails in many ways
+        raise InputError(f"{path.name} is not a file of an array") from problem
+    return np.asarray(mapped)  # the same memory, without memmap's cost a use
+
+
+def _check_golden(loaded: Bundle) -> None:
+    """Raise InputError unless there are golden answers enough of each kind, and all of them come out."""
+    manifest = loaded.manifest
+    wrong = _wrong(loaded.predictor, manifest.golden)
+    if manifest.golden_rule is not None and manifest.golden_further is not None:
+        wrong += _wrong(loaded.rule, manifest.golden_rule)
+        wrong += _wrong(loaded.predictor, manifest.golden_further, tuple(manifest.extra))
+    elif manifest.golden_rule != manifest.golden_further:
+        raise InputError("golden answers of the rule, or to further fields, are missing")
+    if wrong:
+        raise InputError(f"{wrong} golden answers come out differently")
+
+
+def _wrong(predictor: Predictor, goldens: Sequence[Golden], further: tuple[str, ...] | None = None) -> int:
+    """How many of the golden answers come out differently; `further` names the fields that each must answer."""
+    asked = [msgspec.convert(golden.registration, with_further_fields(further or ())) for golden in goldens]
+    enough = _differ(asked) if further is None else _tell_all(asked, further)
+    if not enough:
+        raise InputError(f"{len(goldens)} golden answers are too few, or all of one kind")
+    return sum(not _agrees(predictor.rank(one), golden) for one, golden in zip(asked, goldens, strict=True))
+
+
+def _differ(asked: Sequence[Registration]) -> bool:
+    """Whether they are enough, one of them without answers, and some with an age and with picks."""
+    kinds = Registration() in asked, any(one.age is not None for one in asked), any(one.genres for one in asked)
+    return all(kinds) and len(set(asked)) > GOLDEN
+
+
+def _tell_all(asked: Sequence[Registration], further: tuple[str, ...]) -> bool:
+    return bool(asked) == bool(further) and all(getattr(one, name) is not None for one in asked for name in further)
+
+
+def _agrees(ranking: Ranking, golden: Golden) -> bool:
+    shown = ranking.genres[:SHOWN_GENRES], ranking.probabilities[:SHOWN_GENRES]
+    return shown == (golden.genres, golden.probabilities)

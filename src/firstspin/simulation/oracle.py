@@ -1,0 +1,75 @@
+"""Ground truth of a simulated experiment: true click rates, and the truth beside off-policy estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from firstspin.experiment.off_policy import Lookback, crossfit_rewards, look_back, read_log
+from firstspin.simulation.world import Newcomers, click_chances
+
+Genres = NDArray[np.int64]
+
+YOUNG: Final = 40
+
+
+class TrueRates(msgspec.Struct, frozen=True):
+    """The true click rate of each arm's message over all users of the experiment, and the true lift.
+
+    It is the true lift of listening per user as well: the simulated listening time does not depend on the genre.
+    """
+
+    control: float
+    treatment: float
+    lift: float
+
+
+class NeverShown(msgspec.Struct, frozen=True):
+    """A policy that was never shown: its off-policy estimates, and its true value for the same users."""
+
+    policy: str
+    lookback: Lookback
+    truth: float
+
+
+def true_rates(people: Newcomers, control: Genres, treatment: Genres) -> TrueRates:
+    """The true rates of messages about these genres (n,), over all users."""
+    rate, rate_treated = (float(click_chances(people, shown).mean()) for shown in (control, treatment))
+    return TrueRates(rate, rate_treated, rate_treated / rate - 1)
+
+
+def never_shown(
+    people: Newcomers,
+    attributed: pa.Table,
+    shares: Mapping[str, float],
+    genre_of: Mapping[str, str],
+    genres: Sequence[str],
+    popular: str,
+    rng: np.random.Generator,
+) -> tuple[NeverShown, ...]:
+    """Two policies evaluated from the log of the arms `rule` and `model`; `people` are its users, row by row.
+
+    One shows everyone the station `popular`; the other the model's station to young users and the rule's to the rest.
+    """
+    by_rule, by_model = ([best[0] for best in attributed[f"candidates_{arm}"].to_pylist()] for arm in ("rule", "model"))
+    ages = [registration.age for registration in people.registrations]
+    mixed = [m if age is not None and age < YOUNG else r for age, r, m in zip(ages, by_rule, by_model, strict=True)]
+    policies = {
+        "the most popular station": [popular] * len(mixed),
+        f"the model under {YOUNG}, else the rule": mixed,
+    }
+    number = {genre: i for i, genre in enumerate(genres)}
+    segments = np.array([number[genre_of[station]] for station in by_rule])
+    found = []
+    for name, chosen in policies.items():
+        log, items, supported = read_log(attributed, shares, chosen, genres=genre_of)
+        expected = crossfit_rewards(log, items, segments, rng)
+        true = click_chances(people, np.array([number[genre_of[station]] for station in chosen]))
+        truth = float(true[supported].mean()) if supported.any() else 0.0
+        found.append(NeverShown(name, look_back(log, items, supported, expected=expected), truth))
+    return tuple(found)

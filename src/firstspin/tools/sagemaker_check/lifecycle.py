@@ -1,0 +1,242 @@
+"""A hosting container from its start to its end: how it comes up, on which port, and how it leaves."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from firstspin.tools.sagemaker_check import player
+from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, NoAnswer
+from firstspin.tools.sagemaker_check.payloads import Payload
+from firstspin.tools.sagemaker_check.player import Container, PrivateRoot, Target
+from firstspin.tools.sagemaker_check.report import Finding, judged, passed, untestable
+
+SERVERLESS_READY = 180.0
+CALLERS = 4
+UNDER_WAY, LINGER = 0.2, 0.5  # seconds of requests before SIGTERM, and from it to the half sent one's other half
+PORT_RELEASE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a container came up: `client` speaks to it, and is None when it never was ready."""
+
+    target: Target
+    container: Container
+    place: PrivateRoot
+    client: ContainerClient | None
+    asked_port: int | None
+    seconds: float
+    last_ping: int | None
+    model_before: Mapping[str, tuple[int, int]]
+
+    @property
+    def failure(self) -> str:
+        status = self.container.process.poll()
+        pinged = "no ping was answered" if self.last_ping is None else f"the last ping was answered {self.last_ping}"
+        how = pinged if status is None else f"the process ended with status {status}"
+        return f"{how} after {self.seconds:.1f} s; its last words: {player.last_words(self.container.written())}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What happened at SIGTERM: exit status and seconds to it (None: it had to be killed), and what requests got."""
+
+    status: int | None
+    seconds: float
+    sent: tuple[str, ...]
+    half_sent: str
+    model_changed: str
+
+
+@contextmanager
+def serving(
+    target: Target, folder: Path, model: Path | None, variables: Mapping[str, str], *, named_port: bool = True
+) -> Iterator[Start]:
+    """The container as SageMaker hosts it, once it is ready or has failed to be.
+
+    With `named_port` it is asked to listen on a free port; where it listens on its own port all the same, that one is
+    used, if nobody else had it before.
+    """
+    folder.mkdir(parents=True)
+    place = player.prepare(target, folder, model)
+    asked = player.free_port() if named_port else None
+    own_is_free = released(target.port)
+    clients = [ContainerClient("127.0.0.1", asked, target.limits)] if asked is not None else []
+    clients += [ContainerClient("127.0.0.1", target.port, target.limits)] if own_is_free else []
+    before = player.contents(place.model)
+    named = {**variables, **({"SAGEMAKER_BIND_TO_PORT": str(asked)} if asked is not None else {})}
+    with player.running(target, place, "serve", named) as container:
+        client, seconds, last_ping = player.first_ready(container, tuple(clients), target.limits.ready)
+        yield Start(target, container, place, client, asked, seconds, last_ping, before)
+
+
+def released(port: int) -> bool:
+    """Whether a port is free, given a moment for the container before to let go of it."""
+    deadline = time.monotonic() + PORT_RELEASE
+    while not (free := player.is_free(port)) and time.monotonic() < deadline:
+        time.sleep(player.POLL)
+    return free
+
+
+def starts(start: Start) -> Finding:
+    return judged(start.client is not None, "" if start.client else start.failure)
+
+
+def is_ready_in_time(start: Start) -> Finding:
+    return judged(start.client is not None, f"{start.seconds:.1f} s" if start.client else start.failure)
+
+
+START_CHECKS: Mapping[str, Callable[[Start], Finding]] = {"1.1": starts, "6.4": is_ready_in_time}
+
+
+def runs_as_root(start: Start) -> Finding:
+    """Of a program on this machine, which runs as the check does; whom an engine starts, the image tells."""
+    if start.target.mounts:
+        return untestable("no file of `docker image inspect` was given")
+    return passed("") if os.geteuid() == 0 else untestable("the check does not run as root itself")
+
+
+def obeys_the_port(start: Start) -> Finding:
+    port = start.client.port if start.client else None
+    return judged(port == start.asked_port, f"asked for {start.asked_port}, listens on {port}")
+
+
+def is_ready_for_serverless(start: Start) -> Finding:
+    return judged(start.seconds <= SERVERLESS_READY, f"{start.seconds:.1f} s")
+
+
+READY_CHECKS: Mapping[str, Callable[[Start], Finding]] = {
+    "5.2": obeys_the_port,
+    "27.1": is_ready_for_serverless,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A container that was ready: after how many seconds, and what a request got (more than one if that varies)."""
+
+    seconds: float
+    answers: frozenset[tuple[int, bytes]]
+
+
+def known(start: Start, payload: Payload) -> Known | None:
+    return Known(start.seconds, _answers(start.client, payload)) if start.client else None
+
+
+def serves_its_model(target: Target, folder: Path, payload: Payload, ready: Known) -> Finding:
+    """Starts it once more, without a model: one that answers the very same need not have read any."""
+    if not any(200 <= status < 300 for status, _ in ready.answers):
+        return untestable("it answered nothing with one")
+    with serving(target, folder, None, {}) as start:
+        if start.client is None:
+            return passed("without it, it is not ready")
+        without = _answers(start.client, payload)
+    if ready.answers & without:
+        return untestable("it answers the same without a model")
+    if len(ready.answers) > 1 and _statuses(ready.answers) & _statuses(without):
+        return untestable("its answers vary, with a model and without")
+    return passed("without it, it answers otherwise")
+
+
+def _answers(client: ContainerClient, payload: Payload) -> frozenset[tuple[int, bytes]]:
+    """What a request gets that is sent twice; nothing where there was no answer."""
+    got = []
+    with suppress(NoAnswer):
+        got = [client.invoke(payload) for _ in range(2)]
+    return frozenset((answer.status, answer.body) for answer in got)
+
+
+def _statuses(answers: Iterable[tuple[int, bytes]]) -> set[int]:
+    return {status for status, _ in answers}
+
+
+def variables() -> dict[str, str]:
+    """What SageMaker sets beside the port: the caller's map, and spare ports."""
+    return {"SAGEMAKER_SAFE_PORT_RANGE": "21000-21999", **player.user_map()}
+
+
+def listens_on_its_own_port(target: Target, folder: Path, model: Path | None) -> Finding:
+    """Starts it once more, telling it no port."""
+    if not released(target.port):
+        return untestable(f"port {target.port} is taken on this machine")
+    with serving(target, folder, model, {}, named_port=False) as start:
+        return judged(start.client is not None, f"{target.port}" if start.client else start.failure)
+
+
+def stop(start: Start, client: ContainerClient, payload: Payload) -> Stop:
+    """SIGTERM while callers ask one thing after the other, and while one has sent half of what it will."""
+    half, told = client.begin(payload), Event()
+    with ThreadPoolExecutor(CALLERS + 1) as pool:
+        callers = [pool.submit(_call_until, told, client, payload) for _ in range(CALLERS)]
+        time.sleep(UNDER_WAY)
+        signalled = time.monotonic()
+        player.terminate(start.container)
+        told.set()
+        time.sleep(LINGER)
+        rest = pool.submit(_fate, lambda: client.finish(half, payload))
+        status = player.ended(start.container, start.target.limits.drain)
+        seconds = time.monotonic() - signalled
+        if status is None:
+            player.kill(start.container)
+        sent = tuple(fate for caller in callers for began, fate in caller.result() if began < signalled)
+    changed = player.changes(start.model_before, player.contents(start.place.model))
+    return Stop(status, seconds, sent, rest.result(), changed)
+
+
+def ends_in_time(stop: Stop) -> Finding:
+    return judged(stop.status is not None, f"{stop.seconds:.1f} s" if stop.status is not None else "had to be killed")
+
+
+def ends_well(stop: Stop) -> Finding:
+    if stop.status is None:
+        return untestable("it had to be killed")
+    return judged(stop.status == 0, f"status {stop.status}")
+
+
+def answers_what_was_sent(stop: Stop) -> Finding:
+    lost = [fate for fate in stop.sent if fate]
+    return judged(
+        not lost, f"{len(lost)} of {len(stop.sent)} lost ({lost[0]})" if lost else f"{len(stop.sent)} answered"
+    )
+
+
+def answers_what_was_half_sent(stop: Stop) -> Finding:
+    return judged(not stop.half_sent, stop.half_sent)
+
+
+def leaves_the_model_alone(stop: Stop) -> Finding:
+    return judged(not stop.model_changed, stop.model_changed and f"changed: {stop.model_changed}")
+
+
+STOP_CHECKS: Mapping[str, Callable[[Stop], Finding]] = {
+    "2.1": ends_in_time,
+    "2.2": ends_well,
+    "2.3": answers_what_was_sent,
+    "2.4": answers_what_was_half_sent,
+    "4.2": leaves_the_model_alone,
+}
+
+
+def _call_until(told: Event, client: ContainerClient, payload: Payload) -> list[tuple[float, str]]:
+    """When each request was begun, and what became of it."""
+    calls = []
+    while not told.is_set():
+        began = time.monotonic()
+        calls.append((began, _fate(lambda: client.invoke(payload))))
+    return calls
+
+
+def _fate(ask: Callable[[], Answer]) -> str:
+    """Empty where a request is answered well, else what became of it."""
+    try:
+        answer = ask()
+    except NoAnswer as error:
+        return str(error)
+    return "" if answer.fine else f"status {answer.status}"

@@ -1,0 +1,507 @@
+"""Shipping a bundle: against moto's real server, with the life of an endpoint that moto leaves out stood in for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from made_bundles import pack
+from stand_in_sagemaker import ControlPlane, control_plane, moto_server
+from typer.testing import CliRunner, Result
+
+from firstspin.aws import endpoint, rollout
+from firstspin.aws.clients import Account, open_account
+from firstspin.aws.endpoint import EndpointState
+from firstspin.aws.package import package, read_manifest
+from firstspin.aws.rollout import Hosting, ReleasePlan, Rollout
+from firstspin.cli.sagemaker import app
+from firstspin.records import InputError
+from firstspin.serving.bundle import load
+
+ROLE = "arn:aws:iam::123456789012:role/firstspin-serves"
+# moto knows no newer instances
+HOSTING = Hosting("123456789012.dkr.ecr.us-east-1.amazonaws.com/firstspin:1", ROLE, "ml.c5.large")
+PLAIN = Rollout()
+PLACE = ("firstspin-models", "newcomers")
+
+
+def card(value: float) -> dict[str, object]:
+    return {"figures": {"logistic": {"hit@3": figure(value)}, "popularity": {"hit@3": figure(0.3)}}}
+
+
+def figure(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three bundles: `good`, `better` and `worse`."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for seed, (name, value) in enumerate({"good": 0.5, "better": 0.6, "worse": 0.4}.items()):
+        pack(folder / name, seed=seed, scorecard=card(value))
+    return folder
+
+
+@pytest.fixture
+def aws(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
+    urllib.request.urlopen(f"http://127.0.0.1:{moto}/moto-api/reset", data=b"", timeout=20).close()
+    with control_plane(moto) as server:
+        told = {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{moto}",
+            "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING": f"http://127.0.0.1:{moto}",
+            "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{server.server_port}",
+            "AWS_ACCESS_KEY_ID": "none",
+            "AWS_SECRET_ACCESS_KEY": "none",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket=PLACE[0])
+        yield server
+
+
+@pytest.fixture
+def account(aws: ControlPlane) -> Account:  # noqa: ARG001
+    return open_account()
+
+
+def ship(account: Account, plan: ReleasePlan, deadline: float = 100) -> list[str]:
+    """Carry a plan out and wait, on a clock that ticks once a look."""
+    said: list[str] = []
+    rollout.carry_out(plan, said.append)
+    ticks = itertools.count(0.0, 10.0)
+    rollout.wait(
+        account, plan, said.append, clock=lambda: next(ticks), sleep=lambda _: None, deadline=deadline, every=1
+    )
+    return said
+
+
+def deploy(account: Account, bundle: Path, told: Rollout = PLAIN, hosting: Hosting = HOSTING) -> list[str]:
+    packed = package(bundle, bundle.parent / "model.tar.gz")
+    return ship(account, rollout.plan_deploy(account, "newcomers", packed, PLACE, hosting, told))
+
+
+def promote(account: Account, bundle: Path, told: Rollout | None = None, forced: str = "") -> list[str]:
+    packed = package(bundle, bundle.parent / "model.tar.gz")
+    return ship(account, rollout.plan_promote(account, now(account), packed, told, forced))
+
+
+def now(account: Account) -> EndpointState:
+    found = endpoint.serving(account, "newcomers")
+    assert found is not None
+    return found
+
+
+def served(account: Account) -> str:
+    """The id of the bundle whose archive the endpoint's model names."""
+    return now(account).archive.split("/")[-2].partition("-")[0]
+
+
+class TestDeploying:
+    def test_makes_all_of_it_and_the_archive_is_the_bundle(self, account: Account, bundles: Path) -> None:
+        said = deploy(account, bundles / "good")
+        assert [line.split()[0] for line in said[:4]] == ["archive", "model", "configuration", "endpoint"]
+        assert said[4:] == ["   10 s  endpoint newcomers is Creating", "   30 s  endpoint newcomers is InService"]
+        manifest = read_manifest(endpoint.served_archive(account, now(account)), "it")
+        assert manifest == read_manifest((bundles / "model.tar.gz").read_bytes(), "it")
+        variant = now(account).configuration["ProductionVariants"][0]
+        assert (variant["InitialInstanceCount"], variant["InstanceType"]) == (2, "ml.c5.large")
+
+    def test_twice_does_nothing_the_second_time(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        before = aws.fate.names()
+        said = deploy(account, bundles / "good")
+        assert [line.rpartition(": ")[2] for line in said[:4]] == ["there already"] * 4
+        assert aws.fate.names() == before
+
+    def test_that_was_cut_off_goes_on_where_it_was(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        packed = package(bundles / "good", bundles / "model.tar.gz")
+        plan = rollout.plan_deploy(account, "newcomers", packed, PLACE, HOSTING, Rollout())
+        for step in plan.steps[:2]:
+            step.do()
+        said = deploy(account, bundles / "good")
+        assert [line.endswith("there already") for line in said[:4]] == [True, True, False, False]
+        assert aws.fate.names() == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
+
+    def test_another_bundle_is_an_update_by_canary_with_alarms(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        deploy(account, bundles / "better", Rollout(("too-many-5xx",), canary=20, bake=60))
+        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert update["RetainAllVariantProperties"] is True
+        assert update["DeploymentConfig"] == {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": {
+                    "Type": "CANARY",
+                    "WaitIntervalInSeconds": 60,
+                    "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 20},
+                },
+                "TerminationWaitInSeconds": 60,
+                "MaximumExecutionTimeoutInSeconds": 1980,
+            },
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "too-many-5xx"}]},
+        }
+
+    def test_one_instance_has_no_half_and_changes_at_once(self) -> None:
+        policy: dict[str, Any] = Rollout().configuration(1)["BlueGreenUpdatePolicy"]
+        assert policy["TrafficRoutingConfiguration"] == {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300}
+
+    def test_other_instances_are_not_held_back_by_those_there_were(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        deploy(account, bundles / "good", hosting=replace(HOSTING, instances=4))
+        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert update["RetainAllVariantProperties"] is False
+
+    def test_on_other_instances_while_it_scales_by_itself_is_refused_beforehand(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        scaled = {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": "endpoint/newcomers/variant/AllTraffic",
+            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+        }
+        account.scaling.register_scalable_target(**scaled, MinCapacity=2, MaxCapacity=10)
+        larger = replace(HOSTING, instance_type="ml.c5.xlarge")
+        done = len(aws.fate.names())
+        with pytest.raises(InputError, match="scales by itself"):
+            deploy(account, bundles / "better", hosting=larger)
+        assert len(aws.fate.names()) == done
+        deploy(account, bundles / "better")  # on the same, it may
+        account.scaling.deregister_scalable_target(**scaled)
+        deploy(account, bundles / "better", hosting=larger)
+        assert now(account).configuration["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
+
+
+class TestPromoting:
+    def test_changes_the_model_and_nothing_else(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good", hosting=replace(HOSTING, environment={"FIRSTSPIN_WORKERS": "3"}))
+        before = now(account)
+        promote(account, bundles / "better")
+        after = now(account)
+        assert served(account) != before.archive
+        assert after.model["PrimaryContainer"]["Environment"] == {"FIRSTSPIN_WORKERS": "3"}
+        changed = {"ModelName"}
+        one, other = (serving.configuration["ProductionVariants"][0] for serving in (before, after))
+        assert {name for name in one if one[name] != other[name]} == changed
+
+    def test_carries_on_what_we_never_set_ourselves(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        (variant,) = now(account).configuration["ProductionVariants"]
+        theirs = {
+            "ShadowProductionVariants": [variant | {"VariantName": "shadow"}],
+            "ExplainerConfig": {
+                "ClarifyExplainerConfig": {"ShapConfig": {"ShapBaselineConfig": {"ShapBaseline": "1"}}}
+            },
+            "EnableNetworkIsolation": True,
+            "MetricsConfig": {"EnableEnhancedMetrics": True},
+        }
+        account.sagemaker.create_endpoint_config(EndpointConfigName="theirs", ProductionVariants=[variant], **theirs)
+        account.sagemaker.update_endpoint(EndpointName="newcomers", EndpointConfigName="theirs")
+        ship(account, ReleasePlan("newcomers", "theirs", ()))
+        promote(account, bundles / "better")
+        assert {name: now(account).configuration.get(name) for name in theirs} == theirs
+
+    def test_names_the_archive_before_nowhere(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        promote(account, bundles / "better")
+        container = now(account).model["PrimaryContainer"]
+        assert container["ModelDataSource"]["S3DataSource"]["S3Uri"] == container["ModelDataUrl"]
+
+    def test_inherits_the_alarms_that_the_endpoint_was_made_with(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good", Rollout(("slow",)))
+        promote(account, bundles / "better")
+        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert update["DeploymentConfig"]["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "slow"}]}
+
+    def test_of_what_serves_does_nothing_but_not_while_another_comes(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        assert promote(account, bundles / "good") == ["   10 s  endpoint newcomers is InService"]
+        aws.fate.stuck = True
+        with pytest.raises(InputError, match="still Updating"):
+            promote(account, bundles / "better")
+        with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
+            promote(account, bundles / "good")
+
+    def test_keeps_the_alarms_of_the_last_update(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        promote(account, bundles / "better", Rollout(("slow",), bake=60))
+        promote(account, bundles / "worse")
+        first, second = [told["DeploymentConfig"] for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert first == second
+
+    def test_an_alarm_takes_it_back_and_the_command_says_so(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        before = served(account)
+        aws.fate.ringing.add("slow")
+        with pytest.raises(InputError, match=r"went back to newcomers-.*: Alarm slow is in the ALARM state"):
+            promote(account, bundles / "better", Rollout(("slow",)))
+        assert served(account) == before
+
+    def test_a_reason_is_kept_with_the_configuration(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        promote(account, bundles / "worse", forced="the window of the label changed - ticket 41")
+        arn = now(account).configuration["EndpointConfigArn"]
+        tags = account.sagemaker.list_tags(ResourceArn=arn)["Tags"]
+        assert {"Key": "firstspin:forced", "Value": "the window of the label changed - ticket 41"} in tags
+
+
+class TestGoingBack:
+    def test_is_to_what_served_before_and_forth_again(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        good = served(account)
+        promote(account, bundles / "better")
+        better = served(account)
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert served(account) == good
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert served(account) == better
+
+    def test_needs_something_to_go_back_to(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        with pytest.raises(InputError, match="no configuration to go back to"):
+            rollout.plan_rollback(account, now(account))
+        promote(account, bundles / "better")
+        account.sagemaker.delete_endpoint_config(EndpointConfigName=now(account).tags["firstspin:previous:newcomers"])
+        with pytest.raises(InputError, match="which was deleted"):
+            rollout.plan_rollback(account, now(account))
+
+    def test_is_not_forgotten_for_a_change_that_was_refused(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        good = served(account)
+        promote(account, bundles / "better")
+        aws.fate.refuses = "The account-level service limit is 2 Instances"
+        with pytest.raises(InputError, match="ResourceLimitExceeded"):
+            promote(account, bundles / "worse")
+        with pytest.raises(InputError, match="ResourceLimitExceeded"):
+            ship(account, rollout.plan_rollback(account, now(account)))
+        aws.fate.refuses = ""
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert served(account) == good
+
+    def test_is_not_forgotten_for_a_change_that_an_alarm_took_back(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        good = served(account)
+        promote(account, bundles / "better")
+        aws.fate.ringing.add("slow")
+        with pytest.raises(InputError, match="went back"):
+            promote(account, bundles / "worse", Rollout(("slow",)))
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert served(account) == good
+
+    def test_waits_for_a_change_under_way(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        aws.fate.stuck = True
+        with pytest.raises(InputError, match="still Updating"):
+            promote(account, bundles / "better")
+        with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
+            rollout.plan_rollback(account, now(account))
+
+    def test_is_each_endpoints_own_where_two_share_a_configuration(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        shared = now(account).endpoint["EndpointConfigName"]
+        account.sagemaker.create_endpoint(EndpointName="others", EndpointConfigName=shared)
+        ship(account, ReleasePlan("others", shared, ()))
+        promote(account, bundles / "better")
+        ship(account, rollout.plan_rollback(account, now(account)))
+        others = endpoint.serving(account, "others")
+        assert others is not None
+        with pytest.raises(InputError, match="no configuration to go back to"):
+            rollout.plan_rollback(account, others)
+
+
+class TestWhatGoesWrong:
+    def test_an_endpoint_that_does_not_start_is_told_with_the_reason(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        aws.fate.fails_to_start = True
+        with pytest.raises(InputError, match="is Failed: The primary container did not pass the ping health check"):
+            deploy(account, bundles / "good")
+
+    def test_waiting_has_an_end_and_the_next_run_goes_on_waiting(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        aws.fate.stuck = True
+        with pytest.raises(InputError, match="still Creating after 100 s; it goes on by itself"):
+            deploy(account, bundles / "good")
+        aws.fate.stuck = False
+        assert deploy(account, bundles / "good")[-1].endswith("is InService")
+        assert aws.fate.names() == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
+
+    def test_an_endpoint_in_the_middle_of_another_change_is_left_alone(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        aws.fate.stuck = True
+        with pytest.raises(InputError, match="still Updating"):
+            promote(account, bundles / "better")
+        made = aws.fate.names()
+        with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
+            promote(account, bundles / "worse")
+        assert aws.fate.names() == made
+
+    def test_one_that_failed_is_told_with_the_way_out_before_anything_is_done(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        aws.fate.fails_to_start = True
+        way_out = r"is Failed: The primary .* check; `aws sagemaker delete-endpoint --endpoint-name newcomers`, then"
+        with pytest.raises(InputError, match=way_out):
+            deploy(account, bundles / "good")
+        made = aws.fate.names()
+        for change in (deploy, promote):
+            for bundle in ("good", "better"):
+                with pytest.raises(InputError, match=way_out):
+                    change(account, bundles / bundle)
+        with pytest.raises(InputError, match=way_out):
+            rollout.plan_rollback(account, now(account))
+        assert aws.fate.names() == made
+
+    def test_a_pipeline_of_containers(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        (variant,) = now(account).configuration["ProductionVariants"]
+        account.sagemaker.create_model(
+            ModelName="pipeline", ExecutionRoleArn=ROLE, Containers=[{"Image": HOSTING.image}, {"Image": HOSTING.image}]
+        )
+        account.sagemaker.delete_endpoint(EndpointName="newcomers")
+        account.sagemaker.create_endpoint_config(
+            EndpointConfigName="theirs", ProductionVariants=[variant | {"ModelName": "pipeline"}]
+        )
+        account.sagemaker.create_endpoint(EndpointName="newcomers", EndpointConfigName="theirs")
+        with pytest.raises(InputError, match="newcomers is a pipeline of containers"):
+            promote(account, bundles / "better")
+
+    def test_inference_components(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        del aws.fate.made[now(account).endpoint["EndpointConfigName"]]["ProductionVariants"][0]["ModelName"]
+        with pytest.raises(InputError, match="newcomers hosts inference components"):
+            endpoint.serving(account, "newcomers")
+
+    def test_more_alarms_than_sagemaker_takes(self) -> None:
+        with pytest.raises(InputError, match="at most 10 alarms"):
+            Rollout(tuple(map(str, range(11))))
+
+    def test_no_such_bucket(self, account: Account, bundles: Path) -> None:
+        packed = package(bundles / "good", bundles / "model.tar.gz")
+        plan = rollout.plan_deploy(account, "newcomers", packed, ("nowhere-at-all", "x"), HOSTING, Rollout())
+        with pytest.raises(InputError, match=r"archive s3://nowhere-at-all/x/.*: NoSuchBucket"):
+            ship(account, plan)
+
+    def test_an_account_that_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "none")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(InputError, match="endpoint newcomers: Could not connect"):
+            endpoint.serving(open_account(), "newcomers")
+
+    @pytest.mark.parametrize("name", ["", "new comers", "-a", "a" * 64])
+    def test_a_name_that_no_endpoint_can_have(self, account: Account, name: str) -> None:
+        with pytest.raises(InputError, match="is no name for an endpoint"):
+            endpoint.serving(account, name)
+
+    @pytest.mark.parametrize("reason", ["<because>", "   "])
+    def test_a_reason_that_no_tag_can_hold(self, account: Account, bundles: Path, reason: str) -> None:
+        deploy(account, bundles / "good")
+        with pytest.raises(InputError, match="kept as a tag"):
+            promote(account, bundles / "worse", forced=reason)
+
+    def test_a_model_that_is_no_bundle_of_ours(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        bucket, _, key = now(account).archive.removeprefix("s3://").partition("/")
+        account.s3.put_object(Bucket=bucket, Key=key, Body=b"theirs")
+        with pytest.raises(InputError, match=r"s3://firstspin-models/newcomers/.* can't be read"):
+            read_manifest(endpoint.served_archive(account, now(account)), now(account).archive)
+
+
+class TestTheCommands:
+    def run(self, *words: object) -> Result:
+        told = [str(word) for word in (*words, "--endpoint", "newcomers", "--poll", "0.01")]
+        return CliRunner().invoke(app, told)
+
+    def test_a_bundle_goes_out_a_worse_one_is_refused_forced_and_taken_back(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        where = ("--bucket", PLACE[0], "--image", HOSTING.image, "--role", ROLE, "--instance-type", "ml.c5.large")
+        none = self.run("promote", "--bundle", bundles / "good")
+        assert "there is no endpoint newcomers" in str(none.exception)
+
+        dry = self.run("deploy", "--bundle", bundles / "good", *where, "--dry-run")
+        assert [line[:20] for line in dry.stdout.splitlines()] == [
+            "to do  archive s3://",
+            "to do  model newcome",
+            "to do  configuration",
+            "to do  endpoint newc",
+        ]
+        assert aws.fate.names() == []
+
+        assert self.run("deploy", "--bundle", bundles / "good", *where).exit_code == 0
+        again = self.run("deploy", "--bundle", bundles / "good", *where, "--json")
+        assert json.loads(again.stdout)["changes"] == []
+        good = served(account)
+
+        worse = self.run("promote", "--bundle", bundles / "worse")
+        assert isinstance(worse.exception, InputError)  # which `main` tells in one line, with an exit status of 1
+        assert "its hit@3 of 0.4000 (0.3800 to 0.4200) does not beat the 0.5000 (0.4800 to 0.5200)" in str(
+            worse.exception
+        )
+        assert served(account) == good
+
+        assert self.run("promote", "--bundle", bundles / "worse", "--force", "test").exit_code == 0
+        assert served(account) != good
+        assert self.run("rollback").exit_code == 0
+        assert served(account) == good
+
+        better = self.run("promote", "--bundle", bundles / "better", "--json")
+        assert json.loads(better.stdout)["changes"]
+        assert "passes the gate: its hit@3 of 0.6000" in better.stderr
+        twice = self.run("promote", "--bundle", bundles / "better")
+        assert "nothing to do" in twice.stdout
+
+    def test_what_serves_is_brought_back(self, account: Account, bundles: Path, tmp_path: Path) -> None:
+        deploy(account, bundles / "good")
+        words = ["fetch", "--endpoint", "newcomers", "--out", str(tmp_path / "b")]
+        told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+        assert told["bundle"] == served(account) == load(tmp_path / "b").id
+        promote(account, bundles / "better")
+        assert f"answers from bundle {served(account)}" in CliRunner().invoke(app, words).stdout
+        assert load(tmp_path / "b").id == served(account)
+
+    def test_a_dry_run_promises_nothing_that_can_not_be_done(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        where = ("--bucket", PLACE[0], "--image", HOSTING.image, "--role", ROLE, "--instance-type", "ml.c5.large")
+        words = ("deploy", "--bundle", bundles / "good", *where, "--dry-run")
+        alarms = [word for number in range(11) for word in ("--alarm", f"alarm-{number}")]
+        assert "at most 10 alarms" in str(self.run(*words, *alarms).exception)
+        aws.fate.fails_to_start = True
+        with pytest.raises(InputError, match="is Failed"):
+            deploy(account, bundles / "good")
+        assert "is Failed" in str(self.run(*words).exception)
+        assert "is Failed" in str(self.run("promote", "--bundle", bundles / "worse", "--dry-run").exception)

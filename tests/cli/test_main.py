@@ -1,0 +1,258 @@
+"""The command line: status 0 done, 1 the work failed (one clear line on stderr, no traceback), 2 wrong usage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import made_people
+import made_tables
+import pyarrow.parquet as pq
+import pytest
+from command_line import failed, firstspin
+from made_bundles import pack, pack_with_further_fields
+
+from firstspin import pipeline
+from firstspin.cli import claims
+from firstspin.evaluation.bootstrap import Figure, PairedLift
+from firstspin.evaluation.scorecard import Scorecard
+from firstspin.records import Registration
+from firstspin.serving import bundle
+from firstspin.serving.policy import Recommender
+from firstspin.serving.score_stores import open_scores
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and a bundle `b`."""
+    folder = tmp_path_factory.mktemp("cli")
+    made_people.tables(folder / "data", 60)
+    pack(folder / "b")
+    return folder
+
+
+def test_wrong_usage_is_status_2() -> None:
+    assert firstspin("train").returncode == 2
+    assert firstspin("sing").returncode == 2
+    assert firstspin("evaluate", "--data", ".", "--split-at", "soon").returncode == 2
+
+
+def test_help_names_every_command() -> None:
+    shown = firstspin("--help").stdout
+    for command in ("demo", "world", "label", "train", "evaluate", "recommend", "score", "serve", "experiment"):
+        assert f"  {command} " in shown
+
+
+def test_label_writes_a_row_a_labelled_user_and_counts_the_rest(made: Path, tmp_path: Path) -> None:
+    done = firstspin("label", "--data", made / "data", "--out", tmp_path / "labels.parquet")
+    assert done.returncode == 0, done.stderr
+    assert "60 of 60 registrations have a label" in done.stdout
+    assert "Next: firstspin train" in done.stdout
+    rows = pq.read_table(tmp_path / "labels.parquet").to_pylist()
+    assert [row["user_id"] for row in rows] == [f"u{i}" for i in range(60)]
+    assert rows[0].keys() >= {"user_id", "registered_at", "age", "gender", "country", "genres", "top_genre", "seconds"}
+
+
+def test_bad_rows_stop_the_work_and_nothing_is_half_written(tmp_path: Path) -> None:
+    data = made_tables.tables(tmp_path / "data", [("u", "2025-01-01T00:00:00Z", "300", "", "", "")], [])
+    message = failed("label", "--data", data, "--out", tmp_path / "out" / "labels.parquet")
+    assert message == "registrations.csv row 1: age '300' is not between 0 and 120"
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_where_stderr_is_a_log_a_bad_row_is_named_without_what_stands_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made_tables.tables(tmp_path / "data", [("u", "2025-01-01T00:00:00Z", "300", "", "", "")], [])
+    monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", "1")
+    assert (
+        failed("label", "--data", data, "--out", tmp_path / "l.csv")
+        == "registrations.csv row 1: age is not between 0 and 120"
+    )
+
+
+def test_where_stderr_is_a_log_a_table_without_a_header_is_named_without_its_first_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made_tables.tables(tmp_path / "data", [], [])
+    made_tables.write(data, "registrations", ("007", "2026-01-01T00:00:00Z", "30", "female", "US", "Rock|Jazz"), [])
+    for bare in ("1", "true", "yes", "on"):
+        monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", bare)
+        said = failed("label", "--data", data, "--out", tmp_path / "l.parquet")
+        assert said == "registrations.csv has no column user_id, registered_at, age, gender, country, genres"
+
+
+@pytest.mark.parametrize(("name", "value"), [("FIRSTSPIN_BARE_ERRORS", "y"), ("FIRSTSPIN_BARE_ERROR", "1")])
+def test_bare_errors_are_never_off_by_a_slip(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = firstspin("label", "--data", tmp_path, "--out", tmp_path / "l.parquet")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"firstspin: {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FIRSTSPIN_UNDER_AGE", "Refuse", "FIRSTSPIN_UNDER_AGE: 'Refuse' is not one of answer, refuse"),
+        ("FIRSTSPIN_PORT", "tcp://10.96.0.7:8080", "enableServiceLinks: false"),
+        ("FIRSTSPIN_SCORES_FIRST", "perhaps", "FIRSTSPIN_SCORES_FIRST: 'perhaps' is neither true nor false"),
+    ],
+)
+def test_a_service_with_a_variable_that_cannot_be_does_not_start_and_says_so_in_one_line(
+    name: str, value: str, said: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = firstspin("serve", "--bundle", made / "b")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert said in done.stderr
+
+
+def test_train_packs_a_bundle_with_its_scorecard(made: Path, tmp_path: Path) -> None:
+    done = firstspin("train", "--data", made / "data", "--model", "logistic", "--out", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    loaded = bundle.load(tmp_path / "b")
+    assert f"Bundle {loaded.id} (logistic)" in done.stdout
+    assert loaded.manifest.scorecard is not None
+    assert loaded.manifest.data["labelled"] == 60
+    assert not loaded.manifest.knows_silence  # everybody told a country
+
+
+def test_an_unknown_model_is_one_clear_line(made: Path, tmp_path: Path) -> None:
+    message = failed("train", "--data", made / "data", "--model", "oracle", "--out", tmp_path / "b")
+    assert message.startswith("no model is called 'oracle'; there are ")
+    assert not (tmp_path / "b").exists()
+
+
+def test_evaluate_prints_and_writes_the_scorecard(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scorecard.json"
+    words = ("evaluate", "--data", made / "data", "--models", "logistic", "--folds", 3, "--out", out)
+    done = firstspin(*words)
+    assert done.returncode == 0, done.stderr
+    assert "logistic" in done.stdout
+    first = out.read_bytes()
+    assert json.loads(first)["figures"]["logistic"]["hit@3"].keys() == {"value", "low", "high"}
+    firstspin(*words)
+    assert out.read_bytes() == first  # bit for bit
+
+
+def test_the_ledger_sets_the_articles_claims_beside_ours() -> None:
+    lift = PairedLift(Figure(0.1, 0.09, 0.11), Figure(0.147, 0.137, 0.157))
+    figures = {"auto": {"hit@3": Figure(0.773, 0.763, 0.783)}}
+    card = Scorecard({}, {}, 100, "auto", figures, {"auto": {"popularity": {"hit@3": lift}}})
+    hits, lifted = claims.entries(card, Path("data"))
+    assert (hits.article, hits.found) == ("77%", "77.3% ±1.0")
+    assert (lifted.article, lifted.found) == ("+15%", "+14.7% ±1.0")
+    assert hits.command == "firstspin evaluate --data data --models auto --out scorecard.json"
+
+
+def test_recommend_explains_itself(made: Path) -> None:
+    words = ("recommend", "--bundle", made / "b", "--age", 50, "--genres", "Rock|Pop", "--explain")
+    done = firstspin(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[3].split() == ["genre", "told", "nothing", "age", "genres", "probability"]
+    found = json.loads(firstspin(*words, "--json").stdout)
+    assert found["genres"][0]["moved"].keys() == {"age", "genres"}
+
+
+def test_recommend_takes_answers_to_further_fields(tmp_path: Path) -> None:
+    pack_with_further_fields(tmp_path / "b")
+    words = ("recommend", "--bundle", tmp_path / "b", "--answer", "device=phone", "--answer", "visits=3", "--json")
+    assert json.loads(firstspin(*words).stdout)["source"] == "model"
+    moved = json.loads(firstspin(*words, "--explain").stdout)["genres"][0]["moved"]
+    assert moved.keys() == {"device", "visits"}
+    assert failed(*words[:3], "--answer", "shoe=1") == "this bundle does not ask 'shoe'; it asks device, visits"
+    assert failed(*words[:3], "--answer", "visits=many") == "visits 'many' is not a number"
+    assert failed(*words[:3], "--answer", f"device={'x' * 201}").startswith("this is not a registration: ")
+    assert firstspin(*words[:3], "--answer", "phone").returncode == 2
+
+
+def test_evaluate_says_what_questions_buy_and_report_shows_it(made: Path, tmp_path: Path) -> None:
+    card, page = tmp_path / "scorecard.json", tmp_path / "report.html"
+    words = ("--data", made / "data", "--models", "logistic", "--folds", 2, "--questions", "--out", card)
+    done = firstspin("evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    assert "What a question buys" in done.stdout
+    assert "…" not in done.stdout  # nothing is cut where the terminal has 80 columns
+    done = firstspin("report", "--data", made / "data", "--bundle", made / "b", "--scorecard", card, "--out", page)
+    assert done.returncode == 0, done.stderr
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_evaluate_can_split_by_date_and_ask_a_bundle(made: Path) -> None:
+    by_date = firstspin("evaluate", "--data", made / "data", "--models", "logistic", "--split-at", "2025-02-25")
+    assert by_date.returncode == 1  # nobody's label is known by then
+    assert "0 users with a label known by then" in by_date.stderr
+    done = firstspin("evaluate", "--data", made / "data", "--bundle", made / "b")
+    assert done.returncode == 0, done.stderr
+
+
+def test_recommend_and_score_give_the_same_answers(made: Path, tmp_path: Path) -> None:
+    answer = json.loads(
+        firstspin("recommend", "--bundle", made / "b", "--age", 31, "--genres", "Rock|Jazz", "--json").stdout
+    )
+    assert answer["source"] == "model"
+    people = [
+        ("001", "2025-01-01T00:00:00Z", "31", "", "", "Rock|Jazz"),
+        ("NA", "2025-01-01T00:00:00Z", "", "", "", ""),
+    ]
+    asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, people)
+    done = firstspin("score", "--bundle", made / "b", "--registrations", asked, "--out", tmp_path / "o.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "o.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert (first["user_id"], second["user_id"]) == ("001", "NA")
+    assert first["genres"].split("|") == [g["genre"] for g in answer["genres"]]
+    assert [float(p) for p in first["probabilities"].split("|")] == [g["probability"] for g in answer["genres"]]
+    ranking = Recommender(bundle.load(made / "b")).rank(Registration())
+    assert second["genres"].split("|") == list(ranking.genres)
+
+
+def test_score_writes_parquet_and_refuses_what_it_does_not_know(made: Path, tmp_path: Path) -> None:
+    asked = made / "data" / "registrations.csv"
+    words = ("score", "--bundle", made / "b", "--registrations", asked, "--top", 2, "--out")
+    assert firstspin(*words, tmp_path / "o.parquet").returncode == 0
+    table = pq.read_table(tmp_path / "o.parquet")
+    assert table.column_names == ["user_id", "genres", "probabilities"]
+    assert {len(genres) for genres in table["genres"].to_pylist()} == {2}
+    assert "ends in .csv or .parquet" in failed(*words, tmp_path / "o.xlsx")
+    assert firstspin(*words, f"sqlite:{tmp_path / 'o.db'}").returncode == 0
+    kept = open_scores(f"sqlite:{tmp_path / 'o.db'}").get("u0")
+    assert kept is not None
+    assert list(kept.ranking.genres) == table["genres"].to_pylist()[0]
+
+
+def test_score_of_nobody_is_an_empty_file_and_leaves_a_store_as_it_was(made: Path, tmp_path: Path) -> None:
+    nobody = made_tables.write(tmp_path, "nobody", made_tables.REGISTRATIONS, [])
+    words = ("score", "--bundle", made / "b", "--out")
+    store = f"sqlite:{tmp_path / 'o.db'}"
+    assert firstspin(*words, store, "--registrations", made / "data" / "registrations.csv").returncode == 0
+    said = failed(*words, store, "--registrations", nobody)
+    assert said == f"{store}: there is nobody to answer, so the answers kept before stay"
+    assert open_scores(store).get("u0") is not None
+    assert firstspin(*words, tmp_path / "o.csv", "--registrations", nobody).returncode == 0
+    assert (tmp_path / "o.csv").read_text() == "user_id,genres,probabilities\n"
+
+
+def test_two_runs_of_one_second_are_two_versions(made: Path, tmp_path: Path) -> None:
+    registrations, second = made / "data" / "registrations.csv", datetime(2026, 11, 25, tzinfo=UTC)
+    for now in (second, second + timedelta(milliseconds=1)):
+        pipeline.score(made / "b", registrations, f"sqlite:{tmp_path / 'o.db'}", now=now)
+    with closing(sqlite3.connect(tmp_path / "o.db")) as kept:
+        assert kept.execute("SELECT count(DISTINCT version) FROM scores").fetchone() == (2,)
+
+
+def test_a_bundle_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
+    assert failed("recommend", "--bundle", tmp_path) == f"{tmp_path} is not a bundle: it has no manifest.json"
+
+
+def test_an_impossible_age_is_one_clear_line(made: Path) -> None:
+    asking = ("recommend", "--bundle", made / "b", "--age")
+    assert failed(*asking, 300) == "this is not a registration: --age '300' is not between 0 and 120"
+    assert failed(*asking, "30.5") == "this is not a registration: --age '30.5' is not a whole number"
+    assert failed(*asking, "thirty") == "this is not a registration: --age 'thirty' is not a number"

@@ -1,0 +1,115 @@
+"""A further field has a name that a request, a label and a database can hold; every command says so before it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import failed
+from made_bundles import pack
+
+from firstspin.data.further_fields import check_names, with_further_fields
+from firstspin.pipeline import Reading
+from firstspin.records import InputError
+from firstspin.serving import bundle
+from firstspin.serving.wire import BodyReader, Encoding
+
+TAKEN = {
+    "age": "this column is used anyway",
+    "Age": "this column is used anyway",
+    "user_id": "this column is used anyway",
+    "registered_at": "this column is used anyway",
+    "instances": "requests use this name",
+    "listens": "requests use this name",
+    "INSTANCES": "requests use this name",
+    "top_genre": "the labels have a column of this name",
+    "seconds": "the labels have a column of this name",
+    "played": "the labels have a column of this name",
+    "Played": "the labels have a column of this name",
+}
+NO_FIELDS = (
+    "device-type",
+    "a b",
+    "",
+    "7up",
+    "a.b",
+    'a"b',
+    "a;b",
+    "a\nb",
+    "a\0b",
+    "__slots__",
+    "__class__",
+    "_hidden",
+    "\ufb01eld",
+    "x" * 10_000,
+    "class",
+    "None",
+    "lambda",
+)
+FIELDS = (
+    "device",
+    "Device",
+    "row",
+    "broken",
+    "dropped",
+    "bad",
+    "received",
+    "größe",
+    "性别",
+    "row_right",
+    "model",
+    "self",
+)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_name_that_is_taken_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"^further column {name}: {TAKEN[name]}"):
+        check_names([name])
+
+
+@pytest.mark.parametrize("name", NO_FIELDS)
+def test_what_no_request_can_name_is_refused_in_one_short_line(name: str) -> None:
+    with pytest.raises(InputError, match="rename the column") as refused:
+        check_names(["device", name])
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_any_other_name_is_a_field_of_requests(name: str) -> None:
+    assert getattr(with_further_fields([name])(**{name: "x"}), name) == "x"  # type: ignore[arg-type]
+    body = json.dumps({name: "x", "age": 31}).encode()
+    (asked,) = BodyReader({name: "text"}).read(body, Encoding.json).registrations
+    assert getattr(asked, name) == "x"
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    for names in (["device", "device"], ["device", "Device"]):
+        with pytest.raises(InputError, match="named twice"):
+            check_names(names)
+
+
+@pytest.mark.parametrize("name", ["device-type", "instances", "top_genre", 'market" AS zz; --'])
+def test_every_command_refuses_the_name_before_it_reads_a_table(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        Reading(extra=(name,))
+    nothing = tmp_path / "nothing"
+    label = ("label", "--data", nothing, "--out", tmp_path / "labels.parquet")
+    assert failed(*label, "--extra", name) == str(refused.value)
+    assert failed("train", "--data", nothing, "--out", tmp_path / "b", "--extra", name) == str(refused.value)
+    assert failed("evaluate", "--data", nothing, "--extra", name) == str(refused.value)
+
+
+@pytest.mark.parametrize("extra", [{"user_id": "text"}, {"instances": "text"}, {"a b": "text"}])
+def test_a_bundle_that_asks_such_a_field_is_refused_with_the_reason(extra: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    pack(folder)
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"extra": extra}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=rf"b: further column {next(iter(extra))}: "):
+        bundle.load(folder)
+    registrations = tmp_path / "nothing.csv"
+    said = failed("score", "--bundle", folder, "--registrations", registrations, "--out", tmp_path / "o.csv")
+    assert "further column" in said

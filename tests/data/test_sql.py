@@ -1,0 +1,92 @@
+"""Whatever a name or a value holds, SQL reads it back as it was; and quotes are put in one place only."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_floors import MODULES
+
+from firstspin.data.sql import identifier, literal
+from firstspin.records import InputError
+
+HOSTILE = (
+    'market" AS zz, 1 AS "popularity',
+    "'; COPY (SELECT 1) TO 'x'; --",
+    "a;b",
+    "line\nbreak\r\n",
+    "nul\0byte",
+    "x" * 10_000,
+    '"' * 99,
+    "\\'",
+    " ",
+    "row",
+    "\u202eright to left",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_is_a_name_and_a_value_and_nothing_else(text: str) -> None:
+    with duckdb.connect() as connection:
+        found = connection.execute(f"SELECT {literal(text)} AS {identifier(text)}")
+        assert [name for name, *_ in found.description] == [text]
+        assert found.fetchall() == [(text,)]
+
+
+@given(st.text(min_size=1))
+def test_any_text_comes_back_as_it_was(text: str) -> None:
+    with duckdb.connect() as connection:
+        found = connection.execute(f"SELECT {literal(text)} AS {identifier(text)}")
+        assert ([name for name, *_ in found.description], found.fetchall()) == ([text], [(text,)])
+
+
+def test_what_no_database_can_name_is_refused() -> None:
+    with pytest.raises(InputError, match="an empty name"):
+        identifier("")
+    for quote in (identifier, literal):
+        with pytest.raises(InputError, match="not Unicode"):
+            quote("\ud800")
+
+
+SPEAKS_SQL = {
+    "duckdb",
+    "sqlite3",
+    "psycopg",
+    "firstspin.data.sql",
+    "firstspin.data.formats.readers",
+    "firstspin.data.ingest",
+}
+
+
+def speaks_sql(tree: ast.AST) -> bool:
+    """Whether a module imports a database, or what opens one."""
+    nodes = list(ast.walk(tree))
+    named = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    return bool(SPEAKS_SQL & (named | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}))
+
+
+def quotes_by_itself(tree: ast.AST) -> list[int]:
+    """The lines where a value is put between SQL quotes, or a quote is doubled."""
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node.value in ("''", '""'):
+            lines.append(node.lineno)
+        if isinstance(node, ast.JoinedStr):
+            parts = node.values
+            before = {part.value[-1:] for part, value in itertools.pairwise(parts) if _text_then_value(part, value)}
+            lines += [node.lineno] * bool(before & {"'", '"'})
+    return lines
+
+
+def _text_then_value(part: ast.expr, value: ast.expr) -> bool:
+    return isinstance(part, ast.Constant) and isinstance(value, ast.FormattedValue)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"sql"}))
+def test_no_other_module_quotes_for_sql(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    assert not (speaks_sql(tree) and quotes_by_itself(tree)), f"{module} line {quotes_by_itself(tree)[0]}: use sql.py"

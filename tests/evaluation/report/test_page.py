@@ -1,0 +1,216 @@
+"""The page says what the figures say, opens without a network, and every chart can be heard as well as seen."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+
+import made_people
+import msgspec
+import numpy as np
+import pytest
+
+from firstspin import pipeline
+from firstspin.data.ground_truth import Truth
+from firstspin.evaluation import ablation, cross_validation, scorecard
+from firstspin.evaluation.report import charts, page, patterns, people, quality
+from firstspin.evaluation.report.parts import BundleFacts, Material, Note, Picture
+from firstspin.evaluation.scorecard import BASELINES
+from firstspin.models import registry
+from firstspin.models.predictor import Predictor
+from firstspin.records import Examples, InputError, LabelRule, Registration
+
+SECTIONS = ("labels", "listening", "picks", "answers", "ladder", "segments", "calibration", "questions", "model-card")
+
+
+class Reader(HTMLParser):
+    """What a page holds: anchors, pictures with their words, addresses, and tags left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors: list[str] = []
+        self.said: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [named["id"]] if named.get("id") else []
+        self.anchors += [str(named["id"])] if tag == "section" else []
+        if tag == "svg":
+            self.pictures += 1
+            self.said += [named["aria-label"]] if named.get("aria-label") and named.get("role") == "img" else []
+
+
+def fit(name: str, examples: Examples, without: tuple[str, ...] = ()) -> Predictor:
+    return registry.fit(name, examples, known_genres=made_people.GENRES, without=without)
+
+
+def silent(step: str, done: float) -> None: ...
+
+
+@cache
+def material(known: bool = True) -> Material:
+    examples = made_people.examples(240)
+    splits = cross_validation.folds(examples.tops, 2, seed=0)
+    found = cross_validation.outcomes(examples, splits, [*BASELINES, "logistic"], fit, silent)
+    asked = cross_validation.asked(examples, splits)
+    truth = Truth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
+    data: dict[str, object] = {"registered": 300, "dropped": {"no listen in the window": 60}}
+    card = scorecard.score(found, asked, {"protocol": "2 folds"}, data, seed=0, truth=truth)
+    study = ablation.study(
+        examples,
+        splits,
+        "logistic",
+        lambda learn, q: fit("logistic", learn, q),
+        ("age", "country", "genres"),
+        0,
+        silent,
+    )
+    about = BundleFacts(
+        "0badcafe", "logistic", "", "firstspin 0", 4, ("age", "genres"), {"labelled": 240, "from": "2025"}
+    )
+    rule = LabelRule(data_ends=datetime(2026, 1, 1))
+    grid = patterns.answers_and_genres(fit("logistic", examples), examples)
+    return Material(examples, rule, replace(card, questions=study), grid, about)
+
+
+@cache
+def read() -> tuple[str, Reader]:
+    html = page.page(material(), silent)
+    reader = Reader()
+    reader.feed(html)
+    return html, reader
+
+
+def test_every_section_is_there_and_in_the_contents() -> None:
+    html, reader = read()
+    assert tuple(reader.anchors) == SECTIONS
+    assert all(f'href="#{name}"' in html for name in SECTIONS)
+
+
+def test_every_picture_is_said_in_words_too() -> None:
+    _, reader = read()
+    assert reader.pictures >= 20  # each drawn wide and narrow
+    assert len(reader.said) == reader.pictures
+    assert all(len(said) > 30 for said in reader.said)
+
+
+def test_the_page_asks_the_network_for_nothing() -> None:
+    html, reader = read()
+    assert "http://" not in html
+    assert "https://" not in html
+    assert not {"script", "link", "img", "iframe", "image"} & set(reader.tags)
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_ids_are_each_their_own() -> None:
+    html, reader = read()
+    assert len(reader.ids) == len(set(reader.ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", html)) <= set(reader.ids)
+
+
+def test_titles_state_the_figures() -> None:
+    html, _ = read()
+    card = material().card
+    assert f"{card.figures['logistic']['hit@3'].value:.1%}" in html
+    assert "240 of 300 people" in html
+    assert "simulated" in html
+
+
+def test_words_from_the_tables_can_not_break_the_page() -> None:
+    evil = replace(material().examples, genres=("<b>Blues</b>", "Jazz & Co", "Pop", 'Rock"'))
+    html = page.page(replace(material(), examples=evil), silent)
+    assert "<b>Blues" not in html
+
+
+def test_where_nobody_was_asked_the_page_says_so() -> None:
+    bare = replace(material().examples, registrations=(Registration(),) * 240)
+    empty = patterns.Grid((), made_people.GENRES, np.empty((0, 4)), ())
+    card = replace(material(known=False).card, questions=None, segments=[])
+    html = page.page(replace(material(), examples=bare, answers=empty, card=card), silent)
+    assert "Nobody was asked for genres here" in html
+    assert "What questions buy was not measured here" in html
+    assert "simulated" not in html
+
+
+def test_picks_that_come_true_lie_on_the_diagonal() -> None:
+    examples = made_people.examples(2000)
+    grid = patterns.picked_and_played(examples)
+    assert set(grid.rows) == set(made_people.GENRES)
+    i, j = grid.rows.index("Rock"), grid.columns.index("Rock")
+    pickers = [top for told, top in zip(examples.registrations, examples.tops, strict=True) if "Rock" in told.genres]
+    assert grid.people[i] == len(pickers)
+    assert grid.values[i, j] == pytest.approx(np.mean([made_people.GENRES[top] == "Rock" for top in pickers]))
+    assert grid.values.sum(axis=1) == pytest.approx(np.ones(len(grid.rows)))
+
+
+def test_picks_in_another_case_are_the_same_picks() -> None:
+    examples = made_people.examples(400)
+    small = tuple(replace_genres(told, [genre.lower() for genre in told.genres]) for told in examples.registrations)
+    lower, predictor = replace(examples, registrations=small), fit("logistic", examples)
+    for draw in (patterns.picked_and_played, lambda of: patterns.answers_and_genres(predictor, of)):
+        assert (draw(lower).rows, draw(lower).people) == (draw(examples).rows, draw(examples).people)
+        assert (draw(lower).values == draw(examples).values).all()
+
+
+def replace_genres(told: Registration, genres: list[str]) -> Registration:
+    return msgspec.structs.replace(told, genres=tuple(genres))
+
+
+def test_listening_by_gender_is_the_mean_of_shares_and_hides_the_few() -> None:
+    few = made_people.examples(45)
+    told = [Registration(gender=g) for g in ["f"] * 20 + ["M"] * 10 + ["m"] * 6 + ["x"] * 9]
+    grid = patterns.listening_by_gender(replace(few, registrations=tuple(told)))
+    assert grid.rows == ("f", "M")
+    assert grid.people == (20, 16)
+    rock = grid.columns.index("Rock")
+    assert grid.values[0, rock] == pytest.approx(few.shares[:20, made_people.GENRES.index("Rock")].mean())
+
+
+def test_what_an_answer_speaks_for_is_beside_telling_nothing_and_against_the_average_genre() -> None:
+    examples = made_people.examples(400)
+    predictor = fit("logistic", examples)
+    grid = patterns.answers_and_genres(predictor, examples)
+    scores = predictor.scores([Registration(), Registration(genres=("Rock",))])
+    moved = scores[1] - scores[0]
+    moved -= moved.mean()
+    i = grid.rows.index("picked Rock")
+    for genre, value in zip(grid.columns, grid.values[i], strict=True):
+        assert value == pytest.approx(moved[predictor.genres.index(genre)])
+    assert grid.columns[int(grid.values[i].argmax())] == "Rock"
+
+
+def test_charts_are_as_wide_as_they_are_asked_to_be() -> None:
+    for section in (*people.sections(material()), *quality.sections(material())):
+        for part in section.parts:
+            if isinstance(part, Picture):
+                for width in (charts.WIDE, charts.NARROW):
+                    drawn = charts.svg(part.draw(width), "x")
+                    found = re.search(r'width="(\d+)"', drawn)
+                    assert found is not None
+                    assert int(found[1]) <= width + 1, (part.title, width)
+            else:
+                assert isinstance(part, Note) or part.rows
+
+
+def test_report_takes_a_scorecard_only_of_the_same_people(tmp_path: Path) -> None:
+    data = made_people.tables(tmp_path / "data", 80)
+    pipeline.train(data, tmp_path / "b", "popularity")
+    card, _ = pipeline.evaluate_models(data, ["logistic"], protocol=pipeline.Protocol(folds=2))
+    pipeline.write_json(tmp_path / "card.json", card.state())
+    pipeline.report(data, tmp_path / "b", tmp_path / "r.html", measured=tmp_path / "card.json")
+    assert "80 of 80 people" in (tmp_path / "r.html").read_text()
+    kept = json.loads((tmp_path / "card.json").read_text())
+    kept["data"]["fingerprint"] = "of others"
+    (tmp_path / "card.json").write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="is not about the people of"):
+        pipeline.report(data, tmp_path / "b", tmp_path / "r2.html", measured=tmp_path / "card.json")
+    assert not (tmp_path / "r2.html").exists()

@@ -1,0 +1,141 @@
+"""A question is worth what is lost without it, on people made by hand whose answers decide what they play."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import made_people
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firstspin.evaluation import ablation, cross_validation
+from firstspin.evaluation.ablation import QuestionValue, Study
+from firstspin.evaluation.cross_validation import Split
+from firstspin.models import registry
+from firstspin.models.features import QUESTIONS
+from firstspin.models.predictor import Predictor
+from firstspin.records import Examples, Registration
+
+N = 600
+
+
+def fit(examples: Examples, without: tuple[str, ...]) -> Predictor:
+    return registry.fit("logistic", examples, known_genres=made_people.GENRES, without=without)
+
+
+def study(examples: Examples, splits: list[Split]) -> Study:
+    return ablation.study(examples, splits, "logistic", fit, QUESTIONS, 0, lambda _step, _done: None)
+
+
+@cache
+def studied() -> tuple[Study, dict[str, QuestionValue]]:
+    """The study of 600 people, and its questions by name."""
+    found = study(made_people.examples(N), cross_validation.folds(made_people.examples(N).tops, 3, seed=0))
+    return found, {question.name: question for question in found.questions}
+
+
+def test_only_questions_that_somebody_answered_are_studied() -> None:
+    assert list(studied()[1]) == ["age", "country", "genres"]
+
+
+def test_what_decides_costs_hits_and_what_is_noise_does_not() -> None:
+    _, by_name = studied()
+    assert by_name["genres"].lost.low > 0
+    assert by_name["country"].lost.low <= 0.01
+    assert by_name["genres"].lost.value > by_name["country"].lost.value
+
+
+def test_those_who_answered_are_counted() -> None:
+    examples = made_people.examples(N)
+    _, by_name = studied()
+    assert by_name["age"].answered == sum(told.age is not None for told in examples.registrations)
+    assert by_name["genres"].answered == sum(bool(told.genres) for told in examples.registrations)
+
+
+def test_lost_is_the_difference_of_two_trainings() -> None:
+    examples = made_people.examples(120)
+    split = Split(np.arange(80), np.arange(80, 120))
+    found = study(examples, [split])
+    learn, ask = examples.take(split.learn), examples.take(split.ask)
+    hits = [np.mean(cross_validation.answer(fit(learn, without), ask).position < 3) for without in ((), ("genres",))]
+    genres = next(question for question in found.questions if question.name == "genres")
+    assert found.full.value == pytest.approx(hits[0])
+    assert genres.lost.value == pytest.approx(hits[0] - hits[1])
+
+
+def test_answers_change_as_often_as_asking_one_by_one_says() -> None:
+    examples = made_people.examples(120)
+    split = Split(np.arange(80), np.arange(80, 120))
+    genres = next(question for question in study(examples, [split]).questions if question.name == "genres")
+    predictor = fit(examples.take(split.learn), ())
+    told = [registration for registration in examples.take(split.ask).registrations if registration.genres]
+    by_hand = [
+        set(predictor.rank(registration).genres[:3])
+        != set(predictor.rank(msgspec.structs.replace(registration, genres=())).genres[:3])
+        for registration in told
+    ]
+    assert genres.withheld.value == pytest.approx(np.mean(by_hand))
+    assert 0 < genres.changed.value <= 1
+
+
+def test_a_model_of_picks_alone_has_the_same_three_whatever_the_country() -> None:
+    examples = made_people.examples(150)
+
+    def rule(learn: Examples, without: tuple[str, ...]) -> Predictor:
+        return registry.fit("popularity", learn, known_genres=made_people.GENRES, without=without)
+
+    found = ablation.study(
+        examples,
+        cross_validation.folds(examples.tops, 3, seed=0),
+        "popularity",
+        rule,
+        ("country",),
+        0,
+        lambda _step, _done: None,
+    )
+    (country,) = found.questions
+    assert (country.lost.value, country.withheld.value, country.changed.value) == (0, 0, 0)
+
+
+def test_without_demographics_is_the_same_model_where_nobody_told_any() -> None:
+    bare = replace(
+        made_people.examples(90),
+        registrations=tuple(Registration(genres=told.genres) for told in made_people.examples(90).registrations),
+    )
+    found = study(bare, cross_validation.folds(bare.tops, 3, seed=0))
+    assert found.no_demographics == found.full
+    assert found.demographics_lost.value == 0
+
+
+def test_gaps_name_the_groups_served_best_and_worst() -> None:
+    found, _ = studied()
+    gaps = {gap.by: gap for gap in found.gaps}
+    assert gaps.keys() == {"picks", "age", "country"}
+    assert gaps["country"].distance.value >= 0
+    assert {gaps["country"].best, gaps["country"].worst} == {"US", "DE"}
+    assert [gap.by for gap in found.gaps_without_demographics] == [gap.by for gap in found.gaps]
+
+
+answers = st.lists(st.one_of(st.none(), st.sampled_from(["US", "DE", "HU"])), min_size=1, max_size=30)
+
+
+@given(answers, st.integers(0, 99))
+def test_anothers_answer_is_different_and_somebodys(countries: list[str | None], seed: int) -> None:
+    people = [Registration(country=country, age=30) for country in countries]
+    changed = ablation.with_anothers_answer(people, "country", np.random.default_rng(seed))
+    if len(set(countries)) < 2:
+        assert changed == people
+    else:
+        for before, after in zip(people, changed, strict=True):
+            assert after.country != before.country
+            assert after.country in countries
+            assert after.age == 30
+
+
+def test_withholding_leaves_the_other_answers() -> None:
+    told = Registration(age=30, gender="f", country="US", genres=("Pop",))
+    assert ablation.withhold(told, "age", "genres") == Registration(gender="f", country="US")

@@ -1,0 +1,118 @@
+"""A model is asked only about people it has not seen, and its outcomes are what asking one by one gives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import made_people
+import numpy as np
+import pytest
+
+from firstspin.evaluation import cross_validation
+from firstspin.models import registry
+from firstspin.models.predictor import Predictor
+from firstspin.records import Examples, InputError
+
+
+def fit(name: str, examples: Examples) -> Predictor:
+    return registry.fit(name, examples, known_genres=made_people.GENRES)
+
+
+def silent(step: str, done: float) -> None: ...
+
+
+def test_every_person_is_asked_once_and_never_learned_from() -> None:
+    splits = cross_validation.folds(np.arange(103) % 7, 5, seed=1)
+    assert sorted(np.concatenate([split.ask for split in splits]).tolist()) == list(range(103))
+    for split in splits:
+        assert not set(split.ask) & set(split.learn)
+        assert len(split.ask) + len(split.learn) == 103
+
+
+def test_a_split_by_date_learns_only_from_labels_known_by_then() -> None:
+    examples = made_people.examples(200)
+    split = cross_validation.by_date(examples, datetime(2025, 4, 1), label_days=60)
+    assert split.ask.tolist() == list(range(90, 200))  # registered from 1 April on
+    assert split.learn.tolist() == list(range(31))  # registered by 31 January, so known by 1 April
+
+
+def test_a_split_with_nobody_on_one_side_is_refused() -> None:
+    with pytest.raises(InputError, match="0 registered later"):
+        cross_validation.by_date(made_people.examples(50), datetime(2026, 1, 1), label_days=60)
+
+
+def test_outcomes_agree_with_asking_one_by_one() -> None:
+    examples = made_people.examples(120)
+    predictor = fit("logistic", examples)
+    ask = made_people.examples(40, seed=5)
+    found = cross_validation.answer(predictor, ask)
+    for i, registration in enumerate(ask.registrations):
+        ranking = predictor.rank(registration)
+        truth = ask.genres[ask.tops[i]]
+        assert found.position[i] == ranking.genres.index(truth)
+        assert found.chance[i] == pytest.approx(ranking.probabilities[found.position[i]], abs=1e-6)
+        assert [ask.genres[j] for j in found.shown[i] if j >= 0] == list(ranking.genres[:5])
+
+
+def test_a_genre_that_nobody_learned_from_played_is_a_miss() -> None:
+    examples = made_people.examples(100)
+    without_jazz = Examples(
+        examples.user_ids[:50],
+        examples.registrations[:50],
+        examples.registered_at[:50],
+        ("Blues", "Pop"),
+        np.arange(50) % 2,
+        np.eye(2)[np.arange(50) % 2],
+    )
+    found = cross_validation.answer(fit("popularity", without_jazz), examples)
+    missing = np.isin(examples.tops, [1, 3])
+    assert (found.position[missing] == -1).all()
+    assert (found.chance[missing] == 0).all()
+    assert (found.position[~missing] >= 0).all()
+
+
+def test_those_asked_stand_in_the_order_of_their_outcomes() -> None:
+    examples = made_people.examples(60)
+    splits = cross_validation.folds(np.arange(60) % 4, 3, seed=2)
+    found = cross_validation.outcomes(examples, splits, ["popularity"], fit, silent)["popularity"]
+    asked = cross_validation.asked(examples, splits)
+    for split, start in zip(splits, (0, 20, 40), strict=True):
+        alone = cross_validation.answer(fit("popularity", examples.take(split.learn)), examples.take(split.ask))
+        assert found.position[start : start + 20].tolist() == alone.position.tolist()
+        assert asked.user_ids[start : start + 20] == tuple(examples.user_ids[i] for i in split.ask)
+
+
+def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None:
+    examples = made_people.examples(90)
+    splits = cross_validation.folds(examples.tops, 3, seed=0)
+    names = ["popularity", "logistic", "overall"]
+    alone, together = (cross_validation.outcomes(examples, splits, names, fit, silent, at_once) for at_once in (1, 3))
+    assert list(alone) == list(together) == names
+    for name in names:
+        assert alone[name].chance.tobytes() == together[name].chance.tobytes()
+        assert alone[name].shown.tobytes() == together[name].shown.tobytes()
+
+
+def test_progress_rises_to_one() -> None:
+    examples = made_people.examples(60)
+    told: list[float] = []
+    splits = cross_validation.folds(examples.tops, 3, seed=0)
+    cross_validation.outcomes(examples, splits, ["popularity", "overall"], fit, lambda _step, done: told.append(done))
+    assert told[0] == 0
+    assert told[-1] == 1
+    assert len(told) == 8
+
+
+def test_a_model_that_fails_stops_the_rest() -> None:
+    examples = made_people.examples(60)
+    trained: list[str] = []
+
+    def failing(name: str, _learn: Examples) -> Predictor:
+        trained.append(name)
+        raise InputError(f"no model is called {name!r}")
+
+    with pytest.raises(InputError, match="no model is called"):
+        cross_validation.outcomes(
+            examples, cross_validation.folds(examples.tops, 5, seed=0), ["a"] * 20, failing, silent
+        )
+    assert len(trained) < 100

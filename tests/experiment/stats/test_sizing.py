@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import ndtr
+from statsmodels.stats.power import normal_power
+from statsmodels.stats.proportion import power_proportions_2indep
+
+from firstspin.experiment.stats.proportions import ratio_z, table
+from firstspin.experiment.stats.sizing import Design, power, sizing, users_needed
+
+
+@pytest.mark.parametrize(
+    ("baseline", "wanted", "users"),
+    [
+        (0.01, 0.8, 214_158),
+        (0.02, 0.8, 105_950),
+        (0.02, 0.9, 141_836),
+        (0.05, 0.8, 41_024),
+        (0.05, 0.9, 54_919),
+        (0.10, 0.8, 19_383),
+        (0.10, 0.9, 25_947),
+    ],
+)
+def test_the_reference_table_of_users_needed_for_a_lift_of_eight_point_seven_percent(
+    baseline: float, wanted: float, users: int
+) -> None:
+    assert math.ceil(users_needed(Design(baseline, power=wanted), 0.087)) == users
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.25, 3.0])
+def test_power_is_that_of_statsmodels(ratio: float) -> None:
+    theirs = power_proportions_2indep(0.05 * 0.087, 0.05, 30_000, ratio=1 / ratio, return_results=False)
+    ours = power(Design(0.05), 0.087, 30_000 / ratio, ratio=ratio)
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    mean = power(Design(60.0, 100.0), 0.05, 4_000)
+    assert mean == pytest.approx(normal_power(3.0 / 100, 2_000, 0.05), abs=1e-6)
+
+
+def test_the_users_needed_have_the_power_asked_for() -> None:
+    for peeking in ("none", "obrien-fleming", "always-valid"):
+        design = Design(0.05, power=0.9, peeking=peeking)
+        needed = users_needed(design, 0.087, ratio=0.5, days=10)
+        assert power(design, 0.087, needed, ratio=0.5, days=10) == pytest.approx(0.9, abs=2e-3)
+
+
+def test_power_is_how_often_the_test_finds_it() -> None:
+    rng = np.random.default_rng(1)
+    n, runs = 5_000, 40_000
+    seen = table(rng.binomial(n, 0.05 * 1.2, runs), n, rng.binomial(n, 0.05, runs), n)
+    found = (2 * ndtr(-np.abs(ratio_z(seen, np.ones(runs)))) <= 0.05).mean()
+    assert power(Design(0.05), 0.2, n) == pytest.approx(found, abs=0.008)
+
+
+def test_looking_daily_costs_four_percent_more_users_and_looking_for_ever_costs_a_third() -> None:
+    once = users_needed(Design(0.05), 0.087)
+    assert users_needed(Design(0.05, peeking="obrien-fleming"), 0.087, days=10) / once == pytest.approx(1.04, abs=0.005)
+    assert 1.3 < users_needed(Design(0.05, peeking="always-valid"), 0.087, days=10) / once < 1.9
+
+
+def test_the_smallest_arm_and_the_number_of_arms_set_the_need() -> None:
+    even = sizing(Design(0.05), 0.087, "rule", {"rule": 1, "model": 1}, users_a_day=10_000, days=14)
+    assert even.users == {"rule": 41_024, "model": 41_024}
+    assert (even.days_needed, even.weeks_needed) == (9, 2)
+    uneven = sizing(Design(0.05), 0.087, "rule", {"rule": 9, "model": 1}, users_a_day=10_000, days=14)
+    assert uneven.days_needed > 2 * even.days_needed
+    three = sizing(Design(0.05), 0.087, "rule", {"rule": 1, "model": 1, "bold": 1}, users_a_day=10_000, days=14)
+    assert three.users["rule"] > even.users["rule"]
+
+
+def test_the_curves_rise_with_the_days_and_with_the_effect() -> None:
+    found = sizing(Design(0.05), 0.087, "rule", {"rule": 1, "model": 1}, users_a_day=4_000, days=10)
+    assert [point.days for point in found.by_days] == [7, 10, 14, 21, 28, 35, 42]
+    for curve in (found.by_days, found.by_effect):
+        powers = [point.power for point in curve]
+        assert powers == sorted(powers)
+    (planned,) = (point.power for point in found.by_effect if point.effect == 0.087)
+    assert planned == found.power_at_days == next(point.power for point in found.by_days if point.days == 10)
+
+
+@pytest.mark.parametrize(("baseline", "effect"), [(0.6, 0.5), (0.9, 0.1), (0.05, 15.0)])
+def test_no_lift_of_a_rate_leads_beyond_all_users(baseline: float, effect: float) -> None:
+    arms = {"rule": 1.0, "model": 1.0}
+    found = sizing(Design(baseline), effect, "rule", arms, users_a_day=100, days=14)
+    assert effect in (point.effect for point in found.by_effect)
+    assert all(baseline * (1 + point.effect) < 1 for point in found.by_effect)

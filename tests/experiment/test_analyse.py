@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from event_store_contract import put
+from made_events import NOON, SECRET, click, shown
+
+from firstspin.events.export import export
+from firstspin.events.store import open_database
+from firstspin.experiment.analyse import analyse
+from firstspin.experiment.attribution import attribute
+from firstspin.experiment.outcomes import read_outcomes
+from firstspin.experiment.rules import Peeking, Rules, parse_metric
+from firstspin.experiment.stats.lift import ClickRates, Clicks, lift
+from firstspin.experiment.verdict import Verdict
+from firstspin.records import InputError
+
+DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
+DAYS = [f"2026-02-{day:02}" for day in range(2, 16)]
+AFTER = datetime(2026, 2, 17, tzinfo=UTC)
+
+
+def real(name: str) -> Path:
+    folder = DATA / name
+    if not folder.exists():
+        pytest.skip(f"the real test {name} is not at {folder}")
+    return folder
+
+
+def verdict(
+    table: Path | pa.Table, *metrics: str, control: str = "rule", unit: str | None = None, **rules: object
+) -> Verdict:
+    asked = tuple(parse_metric(text) for text in metrics)
+    columns = {} if isinstance(table, Path) else set(table.column_names)
+    covariates = rules.get("covariates", ())
+    day = "day" if "day" in columns else None
+    now = rules.pop("now", None)
+    outcomes = read_outcomes(
+        table, arm=ARM.get(control, "arm"), metrics=asked, unit=unit, day=day, covariates=covariates
+    )
+    return analyse(outcomes, Rules(control=control, metrics=asked, **rules), now=now)
+
+
+ARM = {"gate_30": "version"}
+
+
+def people(rng: np.random.Generator, n: int = 28_000, *, rate: float = 0.05, gain: float = 0.0) -> pa.Table:
+    """n newcomers over fourteen days, half and half; the model's arm clicks more by `gain` and listens alike."""
+    model = np.arange(n) % 2 == 1
+    return pa.table(
+        {
+            "user": [f"u{i}" for i in range(n)],
+            "arm": np.where(model, "model", "rule"),
+            "clicked": (rng.random(n) < rate * (1 + gain * model)).astype(int),
+            "seconds": rng.lognormal(4, 1, n) * (rng.random(n) < 0.8),
+            "day": np.array(DAYS)[np.arange(n) * 14 // n],
+        }
+    )
+
+
+def test_the_known_case_is_read_from_a_shuffled_file(tmp_path: Path) -> None:
+    rows = [f"rule,{int(i < 1_000)}" for i in range(20_000)] + [f"model,{int(i < 1_087)}" for i in range(20_000)]
+    np.random.default_rng(1).shuffle(rows)
+    path = tmp_path / "outcomes.csv"
+    path.write_text("arm,clicked\n" + "\n".join(rows) + "\n")
+    found = verdict(path, "clicked:binary")
+    known = found.metrics[0].beside_control[0].lift
+    assert (known.p_value, known.relative.value) == (pytest.approx(0.050455, abs=5e-7), pytest.approx(0.087))
+    assert (known.relative.low, known.relative.high) == pytest.approx((-0.000165, 0.181774), abs=5e-7)
+    assert found.decision == "no difference shown"
+
+
+def test_cookie_cats_comes_out_with_its_sample_ratio_alarm() -> None:
+    path = real("cookie-cats") / "cookie_cats.csv"
+    found = verdict(
+        path, "retention_7", "retention_1", "sum_gamerounds:continuous:cap=p99", control="gate_30", unit="userid"
+    )
+    assert (found.decision, found.winner) == ("sample ratio mismatch", None)
+    assert found.users == {"gate_30": 44_700, "gate_40": 45_489}
+    assert found.sample_ratio.p_value == pytest.approx(0.0086, abs=5e-5)
+    seven, one = (measured.beside_control[0].lift for measured in found.metrics[:2])
+    assert (seven.control, seven.treatment) == pytest.approx((0.1902, 0.1820), abs=5e-5)
+    assert seven.p_value == pytest.approx(0.0016, abs=5e-5)
+    assert (seven.difference.low, seven.difference.high) == pytest.approx((-0.0133, -0.0031), abs=5e-5)
+    assert (one.control, one.treatment) == pytest.approx((0.4482, 0.4423), abs=5e-5)
+    assert one.p_value == pytest.approx(0.074, abs=5e-4)
+
+
+def test_udacitys_free_trial_comes_out_as_published() -> None:
+    folder = real("udacity-free-trial")
+    sums = {}
+    for arm in ("control", "experiment"):
+        with (folder / f"{arm}_data.csv").open(newline="") as file:
+            days = [row for row in csv.DictReader(file) if row["Enrollments"]]
+        assert len(days) == 23
+        sums[arm] = {name: sum(int(row[name]) for row in days) for name in ("Clicks", "Enrollments", "Payments")}
+    for outcome, change, ends in (("Enrollments", -2.06, (-2.91, -1.20)), ("Payments", -0.49, (-1.16, 0.19))):
+        arms = (Clicks(sums[arm]["Clicks"], sums[arm][outcome]) for arm in ("control", "experiment"))
+        points = lift(ClickRates(*arms)).difference
+        assert 100 * points.value == pytest.approx(change, abs=0.0051)
+        assert (100 * points.low, 100 * points.high) == pytest.approx(ends, abs=0.0051)
+
+
+def plan(peeking: Peeking = "none") -> dict[str, object]:
+    return {"peeking": peeking, "days": 14, "starts_on": date(2026, 2, 2), "reads_at": AFTER}
+
+
+def test_the_order_of_the_rows_moves_no_digit() -> None:
+    rng = np.random.default_rng(2)
+    table = people(rng, 5_000)
+    metrics = ("clicked", "seconds:continuous:cap=p99:margin=0.05", "seconds:ratio=clicked")
+    first = verdict(table, *metrics, **plan(), now=AFTER)
+    again = verdict(table.take(pa.array(rng.permutation(5_000))), *metrics, **plan(), now=AFTER)
+    assert msgspec.json.encode(first) == msgspec.json.encode(again)
+
+
+def test_before_the_planned_time_there_is_no_decision_and_after_it_there_is() -> None:
+    table = people(np.random.default_rng(3), gain=0.3)
+    early = verdict(table, "clicked", **plan(), now=datetime(2026, 2, 9, tzinfo=UTC))
+    assert (early.decision, early.winner) == ("no decision yet", None)
+    assert verdict(table, "clicked", **plan(), now=AFTER).winner == "model"
+    assert verdict(table, "clicked", **plan()).decision == "no decision yet"
+
+
+def test_a_daily_rule_may_name_a_winner_early_and_shows_its_days() -> None:
+    table = people(np.random.default_rng(4), gain=0.6)
+    so_far = table.filter(pa.compute.less(table["day"], "2026-02-10"))
+    found = verdict(so_far, "clicked", **plan("obrien-fleming"), now=datetime(2026, 2, 10, tzinfo=UTC))
+    assert found.winner == "model"
+    assert [look.day.isoformat() for look in found.daily] == DAYS[:8]
+    alphas = [look.lifts["model"].alpha for look in found.daily]
+    assert alphas == sorted(alphas)
+    assert found.metrics[0].beside_control[0].lift.alpha == alphas[-1]
+
+
+def test_users_who_came_after_the_planned_days_are_left_out() -> None:
+    table = people(np.random.default_rng(5), 1_000)
+    late = table.slice(0, 10).set_column(4, "day", pa.array(["2026-03-01"] * 10))
+    found = verdict(pa.concat_tables([table, late]), "clicked", **plan(), now=AFTER)
+    assert sum(found.users.values()) == 1_000
+    assert any("10 users came outside" in sentence for sentence in found.warnings)
+
+
+def test_no_listening_is_listening_of_zero_and_clickers_are_only_described() -> None:
+    table = pa.table(
+        {"arm": ["rule", "rule", "model", "model"] * 50, "clicked": [1, 0, 1, 1] * 50, "seconds": [8.0, 0, 4, 4] * 50}
+    )
+    found = verdict(table, "clicked", "seconds:continuous:margin=0.05")
+    exposed = found.metrics[1]
+    assert [arm.mean for arm in exposed.arms] == [4.0, 4.0]  # per exposed user: alike
+    assert [arm.mean for arm in found.clickers[0].arms] == [8.0, 4.0]  # among clickers: as if halved
+    assert found.clickers[0].beside_control == ()
+
+
+def test_three_arms_are_held_to_holm_and_an_arm_that_never_came_to_the_split() -> None:
+    rng = np.random.default_rng(6)
+    arms = np.array(["rule", "model", "bold"])[np.arange(30_000) % 3]
+    clicked = rng.random(30_000) < np.where(arms == "bold", 0.06, 0.05)
+    table = pa.table({"arm": arms, "clicked": clicked})
+    found = verdict(table, "clicked")
+    by_arm = {beside.arm: beside for beside in found.metrics[0].beside_control}
+    assert {by_arm["bold"].lift.alpha, by_arm["model"].lift.alpha} == {0.025, 0.05}
+    assert by_arm["bold"].holm_p_value == pytest.approx(min(1, 2 * by_arm["bold"].lift.p_value))
+    assert found.winner == "bold"
+    missing = verdict(table, "clicked", weights={"rule": 1, "model": 1, "bold": 1, "ghost": 1})
+    assert missing.decision == "sample ratio mismatch"
+    assert missing.users["ghost"] == 0
+
+
+def test_what_was_known_at_registration_sharpens_the_lift_and_says_by_how_much() -> None:
+    rng = np.random.default_rng(7)
+    keen = rng.random(20_000)
+    table = people(rng, 20_000).append_column("keen", pa.array(keen)).drop_columns("clicked")
+    table = table.append_column("clicked", pa.array(rng.random(20_000) < keen))
+    plain = verdict(table, "clicked").metrics[0].beside_control[0]
+    sharp = verdict(table, "clicked", covariates=("keen",)).metrics[0].beside_control[0]
+    assert plain.variance_reduction is None
+    assert sharp.variance_reduction == pytest.approx(1 / 3, abs=0.02)
+    width = [beside.lift.relative.high - beside.lift.relative.low for beside in (plain, sharp)]
+    assert width[1] / width[0] == pytest.approx((2 / 3) ** 0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("rule", 0), ("model", 0)],
+        [("rule", 0), ("rule", 0), ("model", 1), ("model", 1)],
+        [("rule", 1), ("rule", 1), ("model", 1), ("model", 1)],
+        [("rule", 1)],
+        [("rule", None), ("model", None)],
+    ],
+)
+@pytest.mark.parametrize("metric", ["clicked:binary", "clicked:continuous:margin=0.05", "clicked:ratio=clicked"])
+@pytest.mark.parametrize("peeking", ["none", "obrien-fleming", "always-valid"])
+def test_the_smallest_experiments_have_a_verdict_without_nan(
+    rows: list[tuple[str, int | None]], metric: str, peeking: Peeking
+) -> None:
+    arms, clicked = zip(*rows, strict=True)
+    table = pa.table({"arm": arms, "clicked": pa.array(clicked, pa.int64()), "day": ["2026-02-02"] * len(rows)})
+    found = verdict(table, metric, **plan(peeking), now=AFTER, weights={"rule": 1, "model": 1})
+    assert found.winner is None or found.decision == "winner"
+    json.loads(msgspec.json.encode(found), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "why"),
+    [
+        ([1, 2, 0, 0], "the denominators of an arm add up to 0"),
+        ([0, 0, 1, 2], "the denominators of an arm add up to 0"),
+        ([1, 2, 3, -4], "the denominators of an arm add up to less than 0"),
+        ([1, 2, None, None], "an arm has no users"),
+    ],
+)
+def test_a_ratio_whose_denominators_add_up_to_nothing_says_so(sessions: list[int | None], why: str) -> None:
+    table = pa.table({"arm": ["rule", "rule", "model", "model"], "seconds": [5, 6, 7, 8], "sessions": sessions})
+    beside = verdict(table, "seconds:ratio=sessions").metrics[0].beside_control[0]
+    assert (beside.lift.relative.reason, beside.lift.difference.reason, beside.lift.p_value) == (why, why, None)
+
+
+def test_a_rule_for_looking_daily_without_days_is_refused() -> None:
+    table = people(np.random.default_rng(8), 100).drop_columns("day")
+    with pytest.raises(InputError, match="column that says on which day"):
+        verdict(table, "clicked", **plan("always-valid"))
+
+
+def test_what_the_event_store_kept_is_read_to_a_verdict(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/events.sqlite", SECRET)
+    users = [f"u{i}" for i in range(400)]
+    exposures = [shown(user, arm="model" if i % 2 else "rule") for i, user in enumerate(users)]
+    clicks = [click(f"click of {user}", user, minutes=5) for i, user in enumerate(users) if i % 4 == 1 or i % 10 == 0]
+    put(database, exposures, [*clicks, click("click of a stranger", "nobody", minutes=5)])
+    export(database, tmp_path / "out", "spring")
+    database.close()
+    found = attribute(
+        tmp_path / "out" / "exposures.parquet",
+        tmp_path / "out" / "events.parquet",
+        experiment="spring",
+        until=NOON + timedelta(days=30),
+    )
+    assert (found.counted.users, found.counted.clicks_in_time, found.counted.orphan_events) == (400, len(clicks), 1)
+    metrics = (parse_metric("clicked:binary"), parse_metric("seconds:continuous"))
+    outcomes = read_outcomes(found.table, arm="arm", metrics=metrics, day="day", left_out=found.left_out)
+    read = analyse(outcomes, Rules(control="rule", metrics=metrics))
+    assert read.winner == "model"
+    assert [arm.mean for arm in read.metrics[0].arms] == [40 / 200, 100 / 200]

@@ -1,0 +1,91 @@
+"""`auto` ships what does best on people it has not learned from, and never what the rule beats."""
+
+from __future__ import annotations
+
+import made_people
+import numpy as np
+from predictor_contract import KNOWN, PredictorContract, checkerboard
+
+from firstspin.models import registry
+from firstspin.models.ensemble import LARGE, chosen_weights
+from firstspin.models.scorers import Blend, RuleScorer
+from firstspin.records import Examples
+
+
+class TestAuto(PredictorContract):
+    name = "auto"
+
+
+def shuffled(examples: Examples) -> Examples:
+    """The same answers, with other people's listening: nothing can be learned from them."""
+    mixed = np.random.default_rng(0).permutation(len(examples))
+    return Examples(
+        examples.user_ids,
+        examples.registrations,
+        examples.registered_at,
+        examples.genres,
+        examples.tops[mixed],
+        examples.shares[mixed],
+    )
+
+
+def test_where_there_is_a_pattern_a_team_is_shipped() -> None:
+    predictor = registry.fit("auto", made_people.examples(400), known_genres=made_people.GENRES)
+    assert isinstance(predictor.scorer, Blend)
+
+
+def test_where_the_picks_say_all_the_rule_is_not_left_behind() -> None:
+    examples = checkerboard()
+    predictor = registry.fit("auto", examples, known_genres=KNOWN)
+    for registration in examples.registrations:
+        assert predictor.rank(registration).genres[0] == registration.genres[0]
+
+
+def test_with_hardly_anyone_to_learn_from_the_rule_is_shipped() -> None:
+    predictor = registry.fit("auto", made_people.examples(12), known_genres=made_people.GENRES)
+    assert isinstance(predictor.scorer, RuleScorer)
+
+
+def test_noise_is_not_shipped_as_knowledge() -> None:
+    """Answers that say nothing: in the long run the shipped model may not lose to the rule."""
+    examples = shuffled(made_people.examples(600))
+    predictor = registry.fit("auto", examples, known_genres=made_people.GENRES)
+    fresh = shuffled(made_people.examples(2000, seed=5))
+    ours = predictor.probabilities(fresh.registrations)
+    rule = registry.fit("popularity", examples, known_genres=made_people.GENRES).probabilities(fresh.registrations)
+    hit = [(p.argsort(axis=1)[:, -3:] == fresh.tops[:, None]).any(axis=1).mean() for p in (ours, rule)]
+    assert hit[0] >= hit[1] - 0.02
+
+
+def scores_of(genre: np.ndarray, sure: float) -> np.ndarray:
+    """Scores (n, 4) of a model that is this sure of a genre each, and takes the others for alike."""
+    return sure * np.eye(4)[genre]
+
+
+class TestWeights:
+    rng = np.random.default_rng(1)
+    tops = rng.integers(0, 4, 4000)
+    hints = np.where(rng.random(4000) < 0.7, tops, rng.integers(0, 4, 4000))
+    others = np.where(rng.random(4000) < 0.7, tops, rng.integers(0, 4, 4000))
+    nothing = np.zeros((4000, 4))
+
+    def test_two_that_know_different_things_both_count(self) -> None:
+        seen = dict.fromkeys(LARGE, self.nothing)
+        seen |= {"logistic": scores_of(self.hints, 2.0), "network": scores_of(self.others, 2.0)}
+        weights = chosen_weights(seen, self.tops)
+        assert weights["logistic"] > 0.5
+        assert weights["network"] > 0.5
+
+    def test_who_is_too_sure_counts_for_less(self) -> None:
+        """0.7 + 0.3/4 of the hints are right, so the score of a right hint should be log(0.775 / 0.075) = 2.34."""
+        seen = dict.fromkeys(LARGE, self.nothing) | {"logistic": scores_of(self.hints, 4.67)}
+        assert abs(chosen_weights(seen, self.tops)["logistic"] - 0.5) < 0.03
+
+    def test_between_equals_the_small_team_is_chosen(self) -> None:
+        alike = scores_of(self.hints, 2.0)
+        seen = {"popularity": self.nothing, "logistic": alike, "lightgbm": alike, "network": alike}
+        assert set(chosen_weights(seen, self.tops)) <= {"popularity", "logistic"}
+
+    def test_where_nobody_beats_the_rule_nobody_is_chosen(self) -> None:
+        seen = dict.fromkeys(LARGE, self.nothing) | {"popularity": scores_of(self.tops, 2.0)}
+        assert chosen_weights(seen, self.tops) == {}

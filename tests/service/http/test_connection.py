@@ -1,0 +1,85 @@
+"""Whatever the handler does, nobody who asked is left without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from itertools import pairwise
+
+import uvloop
+from in_threads import at_work
+from served_handler import asked
+
+from firstspin.service.http.connection import MAX_CHUNKS, Connection, ConnectionLimits, Hub, Reply, Request
+from firstspin.simulation.client import get
+
+
+def test_a_turn_that_fails_is_answered_and_the_connections_go_on() -> None:
+    def sometimes(request: Request) -> Reply:
+        if request.path == "/fail":
+            raise ZeroDivisionError
+        return Reply(200, b"fine")
+
+    found = asyncio.run(asked(sometimes, [get("/fail"), get("/fine"), get("/fail"), get("/fine")], connections=1))
+    assert [status for status, _ in found] == [500, 200, 500, 200]
+
+
+class Watched(Connection):
+    """A connection that notes what happens: bytes are read, or the loop turns."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub)
+        self.seen: list[str] = []
+
+    def data_received(self, data: bytes) -> None:
+        self.seen.append("read")
+        super().data_received(data)
+
+
+def test_after_many_chunks_of_one_client_the_loop_turns_before_more_of_them_are_read() -> None:
+    """libuv reads up to 32 times in a turn while there is something to read: more than a million chunks of a byte."""
+    number = MAX_CHUNKS * 400
+    sent = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * number + b"0\r\n\r\n"
+
+    async def answered(ours: socket.socket) -> tuple[int, list[str]]:
+        loop = asyncio.get_running_loop()
+        length = loop.create_future()
+
+        def handler(requests: Sequence[Request]) -> list[Reply]:
+            length.set_result(len(requests[0].body))
+            return [Reply(200, b"")]
+
+        connection = Watched(Hub(handler, ConnectionLimits(), loop, lambda _: None))
+
+        async def turn() -> None:
+            while not length.done():
+                connection.seen.append("turn")
+                await asyncio.sleep(0)
+
+        turning = loop.create_task(turn())
+        transport, _ = await loop.connect_accepted_socket(lambda: connection, ours)
+        await turning
+        transport.abort()
+        await asyncio.sleep(0)
+        return length.result(), connection.seen
+
+    left = threading.Event()
+
+    def send(_number: int, _end: threading.Event) -> None:
+        theirs.sendall(sent)
+        left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_000_000)
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with theirs, at_work(1, send):
+        while not left.wait(0.01) and select.select([], [theirs], [], 0)[1]:
+            continue  # until the kernel holds as much as it can
+        length, seen = uvloop.run(answered(ours))
+    assert length == number
+    assert seen.count("read") > 2
+    assert ("read", "read") not in pairwise(seen)
