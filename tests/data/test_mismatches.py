@@ -345,3 +345,24 @@ def test_score_counts_picks_of_no_genre_that_the_bundle_knows(tmp_path: Path) ->
     asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, registrations(picks="Rock|Polka"))
     _, ignored = pipeline.score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
     assert ignored == {"picks of no genre that the bundle knows": 3}
+
+
+@pytest.mark.parametrize(
+    ("visits", "kind", "line"),
+    [
+        (["1", "2", "3", "4", "1,200"], "text", "1 of 5 values of visits are no numbers, so that it is text"),
+        (["1", "2", "", "NaN", "3"], "number", None),
+        (["phone", "2", "3", "4", "web"], "text", None),
+    ],
+)
+def test_what_makes_a_column_of_numbers_text_is_shown(
+    visits: list[str], kind: str, line: str | None, tmp_path: Path
+) -> None:
+    people = [(*person, value) for person, value in zip(registrations(*"abcde"), visits, strict=True)]
+    listens = [(user, *LISTENS[0][1:]) for user in "abcde"] + [("a", *LISTENS[-1][1:])]
+    data = made_tables.tables(tmp_path / "data", [], listens, STATIONS)
+    made_tables.write(data, "registrations", (*made_tables.REGISTRATIONS, "visits"), people)
+    found = open_tables(data, workspace=tmp_path, extra=["visits"])
+    assert found.extra == {"visits": kind}
+    seen, _ = label_tables(found, LabelRule(), tmp_path / "labels.parquet", NOW)
+    assert lines(seen) == ([f"{line} (registrations.csv), such as '1,200'"] if line else [])

@@ -186,7 +186,9 @@ def _cast(array: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 def _unaligned(array: NDArray[Any]) -> NDArray[Any]:
     room = np.zeros(array.nbytes + 1, np.uint8)[1:]
-    return np.frombuffer(room, array.dtype).reshape(array.shape) if array.nbytes else array
+    if array.dtype.hasobject or not array.nbytes:
+        return array
+    return np.frombuffer(room, array.dtype).reshape(array.shape)
 
 
 def odd(made: Input) -> object:

@@ -166,7 +166,8 @@ def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
     """What a further column of the table `received` holds: text is numbers where every value is one."""
     shape = shape_of(column.type)
     if shape is Shape.text:
-        ((numbers,),) = connection.sql(f"SELECT {columns.are_numbers(column.sql)} FROM received").fetchall()
+        every = f"SELECT coalesce(bool_and({columns.is_number(column.sql)}), false) FROM received"
+        ((numbers,),) = connection.sql(every).fetchall()
         return schema.NUMBER if numbers else schema.TEXT
     return schema.NUMBER if shape in (Shape.whole, Shape.decimal, Shape.floating) else schema.TEXT
 

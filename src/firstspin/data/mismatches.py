@@ -19,12 +19,15 @@ from typing import Final
 import duckdb
 
 from firstspin.data.data_end import AHEAD, DayOfListens, days_of_data, is_future
+from firstspin.data.formats.columns import is_number
 from firstspin.data.ingest import Tables, station_markets
 from firstspin.data.names import NameIndex
-from firstspin.data.schema import LISTENS, PICK_SEPARATOR, REGISTRATIONS, STATIONS
+from firstspin.data.schema import LISTENS, PICK_SEPARATOR, REGISTRATIONS, STATIONS, TEXT
+from firstspin.data.sql import identifier
 from firstspin.records import InputError, LabelRule, Mismatch, normal
 
 NEARLY_ALL: Final = 0.95
+MIN_SHARE_OF_NUMBERS: Final = 0.8
 WEEK_SECONDS: Final = 7 * 86_400
 MANY_LISTENS: Final = 5_000_000
 ONE_USER_IN: Final = 16
@@ -76,6 +79,7 @@ def mismatches(found: Tables, heard: Listening, wrong_clocks: int, now: datetime
         _long(found, heard),
         _picks(found),
         _markets(found),
+        *(_numbers(found, name) for name, kind in found.extra.items() if kind == TEXT),
     ]
     return [kind for kind in kinds if kind.count]
 
@@ -152,6 +156,19 @@ def _long(found: Tables, heard: Listening) -> Mismatch:
         bare = f"{nearly} is longer than a week ({file}): are the seconds milliseconds?"
         raise InputError(f"{bare} The longest has {longest}", bare=bare)
     return Mismatch(heard.long, heard.listens, f"listens are longer than a week ({file})", longest)
+
+
+# ------------------------------------------------------------------------------------------------------ further columns
+
+
+def _numbers(found: Tables, name: str) -> Mismatch:
+    """The values of a further column that make it text, where most are numbers."""
+    column = identifier(name)
+    others = f"FILTER (NOT {is_number(column)})"
+    counted = f"SELECT count(*) {others}, count({is_number(column)}), min({column}) {others} FROM registrations"
+    ((count, values, other),) = found.connection.sql(counted).fetchall()
+    what = f"values of {name} are no numbers, so that it is text ({found.files[REGISTRATIONS]})"
+    return Mismatch(count if values - count >= MIN_SHARE_OF_NUMBERS * values else 0, values, what, repr(other))
 
 
 # --------------------------------------------------------------------------------------------------- picks and markets

@@ -313,9 +313,7 @@ ANY_FURTHER: Final = Kind(
 _LIKE_NUMBERS: Final = f"{parsing.NUMBER}|[+-]?[Ii][Nn][Ff]([Ii][Nn][Ii][Tt][Yy])?"
 
 
-def are_numbers(column: str) -> str:
-    """SQL: whether a column of text holds numbers and gaps only; an infinite one is a number, if a bad one."""
+def is_number(column: str) -> str:
+    """SQL: whether a text is a number, be it infinite, which makes a bad row; null for a gap."""
     cell = Cell(trimmed(column), Shape.text, "")
-    told = f"FILTER (NOT {is_gap(cell)})"
-    like = f"regexp_full_match({cell.column}, {literal(_LIKE_NUMBERS)})"
-    return f"coalesce(bool_and({like}) {told}, false)"
+    return f"CASE WHEN NOT {is_gap(cell)} THEN regexp_full_match({cell.column}, {literal(_LIKE_NUMBERS)}) END"
