@@ -54,7 +54,7 @@ def test_a_character_is_either_space_or_decomposes_into_letters(form: str) -> No
 
 
 def test_case_folding_loses_no_letters_and_folds_a_composed_character_as_its_parts() -> None:
-    """What `NameIndex` builds on, 2 and 3: so the letters of a folded text can be told from its characters one by one."""
+    """`NameIndex` relies on it (2 and 3): a folded text is the folding of its characters, one by one."""
 
     def letters(text: str) -> str:
         return "".join(unicodedata.normalize("NFKD", text).split())
