@@ -242,7 +242,7 @@ def _secret_path(options: argparse.Namespace) -> Path:
 
 def _ledger(url: str, secret: Secret, experiment: Running | None, now: Callable[[], datetime]) -> ExposureLog:
     """The event store, opened in the process that uses it."""
-    opened = store.Store(store.open_database(url, secret, patience=STORE_PATIENCE))
+    opened = store.EventStore(store.open_database(url, secret, patience=STORE_PATIENCE))
     return ExposureLog(opened, secret, now, experiment)
 
 
