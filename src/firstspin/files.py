@@ -130,10 +130,10 @@ def sync(path: Path) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with what UTF-8 can't hold escaped: a file's name may be any bytes.
+    r"""The text with what UTF-8 can't hold escaped: a file's name may be any bytes.
 
-    >>> printable("\\udcff.npy")
-    '\\\\udcff.npy'
+    >>> printable("\udcff.npy")
+    '\\udcff.npy'
     """
     return text.encode("utf-8", "backslashreplace").decode()
 

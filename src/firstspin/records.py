@@ -41,10 +41,10 @@ else:  # as accepted: 31.0 is 31, null is no pick
 
 
 def readable(text: str) -> str:
-    """Text that a terminal, a log and a file in UTF-8 take: other characters escaped, and each line of some length.
+    r"""Text that a terminal, a log and a file in UTF-8 take: other characters escaped, and each line of some length.
 
     >>> print(readable("no column " + chr(27) + "[31m"))
-    no column \\x1b[31m
+    no column \x1b[31m
     """
     return "\n".join(map(_readable_line, text.split("\n")))
 
@@ -254,9 +254,9 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def normal(text: str) -> str:
-    """A name as we compare it: Unicode NFKC, outer space trimmed, inner runs of space as one.
+    r"""A name as we compare it: Unicode NFKC, outer space trimmed, inner runs of space as one.
 
-    >>> normal("  Hip\\u00a0Hop ")
+    >>> normal("  Hip\u00a0Hop ")
     'Hip Hop'
     """
     return (

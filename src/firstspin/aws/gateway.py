@@ -1,5 +1,4 @@
-"""AWS Lambda in front of a SageMaker endpoint: reads the same registrations, and answers inside its budget whatever the
-endpoint does.
+"""AWS Lambda in front of a SageMaker endpoint: the same requests, answered within a time budget.
 
 The body is checked by the service's own reader, so a request is refused here in the same words as there, without a
 call. A good one goes to the endpoint as it came. When the endpoint is slow, throttled, down, missing or answers
@@ -333,10 +332,11 @@ def _may_pass(problem: Exception) -> bool:
 
 
 def from_environment(environment: Mapping[str, str]) -> Gateway:
-    """The gateway that the Lambda's environment describes: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (s),
-    and FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes, where there is one.
+    """The gateway that the Lambda's environment describes.
 
-    Raises InputError, with the variable's name, for one that is missing or can't be read.
+    Variables: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (seconds) and, optionally, FIRSTSPIN_SCORES, the
+    DynamoDB table that `firstspin score` writes. Raises InputError, with the variable's name, for one that is missing
+    or can't be read.
     """
     endpoint, folder = (
         required(environment, "FIRSTSPIN_ENDPOINT", words),

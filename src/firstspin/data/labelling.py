@@ -100,11 +100,12 @@ def _listed(dropped: dict[str, int]) -> str:
 
 
 def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
-    """One row a registration, in no order: its columns, `top_genre`, `seconds` and `played` (what each genre got in the
-    window), DROPPED: why it has no label, or null, and how many listens COUNTED and were COPIES.
+    """One row per registration, in no order, with its label or the reason why it has none.
 
-    A listen that is there twice, with the same user, start, station and seconds, counts once.
-    `rule.data_ends` must be set. `registrations` has the integer column ROW: grouping by it costs less than by text.
+    The columns: those of the registrations; `top_genre`, `seconds` and `played` (seconds per genre in the window);
+    DROPPED, the reason or null; how many listens COUNTED and were COPIES. A listen that is there twice, with the same
+    user, start, station and seconds, counts once. `rule.data_ends` must be set. `registrations` has the integer column
+    ROW: grouping by it costs less than by text.
     """
     gap = ibis.interval(days=rule.gap_days)
     window = ibis.interval(days=rule.gap_days + rule.window_days)

@@ -47,7 +47,7 @@ class Split:
 
 
 def folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
-    """k folds, stratified by top genre: every user is held out once.
+    """Folds for k-fold cross-validation, stratified by top genre: every user is held out once.
 
     `tops` (n,): top genres. Stratified folds keep the figures independent of where the rare genres fall.
 

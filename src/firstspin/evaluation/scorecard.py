@@ -123,7 +123,7 @@ def read_scorecard(path: Path) -> Scorecard:
 
 
 def _with_nan(kept: Any) -> Any:
-    """null in a figure means undefined: NaN."""
+    """JSON null in a figure means undefined: NaN."""
     if isinstance(kept, dict):
         undefined = kept.keys() == {"value", "low", "high"}
         return {name: float("nan") if undefined and of is None else _with_nan(of) for name, of in kept.items()}

@@ -39,8 +39,10 @@ MAX_ARMS: Final = 100
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """Users who are not counted, by reason. `repeated` are rows of a user_id that was there already: they do count,
-    unless the table is summed up to one row a user."""
+    """Users who are not counted, by reason.
+
+    `repeated` are further rows of a user_id: they do count, unless the table is summed to one row per user.
+    """
 
     without_arm: int = 0
     in_several_arms: int = 0

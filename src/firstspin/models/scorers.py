@@ -94,8 +94,11 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Scores by age band and gender. `age`: the column of the age, -1 for none; `edges` (b - 1,): ages from which the
-    next band begins; `genders` (g,): the columns that tell the gender; `table` (b + 1, g + 1, k), last for not given.
+    """Scores by age band and gender.
+
+    `age`: the column of the age, -1 for none; `edges` (b - 1,): lower bounds of the age bands from the second on;
+    `genders` (g,): the columns of the genders; `table` (b + 1, g + 1, k): scores, the last row and column for not
+    given.
     """
 
     age: int

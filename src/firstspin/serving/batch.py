@@ -26,7 +26,8 @@ SCHEMA = pa.schema([(USER_ID, pa.string()), (GENRES, pa.list_(pa.string())), (PR
 class AnswerSink(Protocol):
     """Where batch answers go; returns when they are safe, all or none of them visible."""
 
-    def __call__(self, batches: Iterator[Batch], /) -> None: ...
+    def __call__(self, batches: Iterator[Batch], /) -> None:
+        """Store these batches of answers."""
 
 
 def file_sink(out: Path) -> AnswerSink:

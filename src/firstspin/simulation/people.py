@@ -74,7 +74,7 @@ class Listens:
 
 
 def register(taste: Taste, n: int, rng: np.random.Generator) -> People:
-    """n registrations: picks influenced by demographics, some answers withheld, and a top genre drawn from P."""
+    """Draw n registrations: picks influenced by demographics, some answers withheld, and a top genre drawn from P."""
     everything = FormAnswers(
         age=np.clip(np.rint(12 + rng.gamma(5.5, 4.6, n)), YOUNGEST, OLDEST).astype(np.int16),
         gender=rng.choice(len(GENDERS), n, p=GENDER_SHARES).astype(np.int16),

@@ -130,7 +130,7 @@ def true_probabilities(world: World, registrations: Sequence[Registration]) -> N
 
 
 def newcomers(world: World, n: int, rng: np.random.Generator) -> Newcomers:
-    """n users who register now; see `clicks` for their reaction to a message."""
+    """Draw n users who register now; see `clicks` for their reaction to a message."""
     people = register(world.taste, n, rng)
     return Newcomers(
         registrations=_registrations(people.answers, world.genres),

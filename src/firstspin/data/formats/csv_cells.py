@@ -46,10 +46,10 @@ def original(cell: str) -> str:
 
 
 def csv_line(cells: Iterable[str]) -> str:
-    """A row of texts without its line end, in quotes where a cell holds a separator of any spreadsheet.
+    r"""A row of texts without its line end, in quotes where a cell holds a separator of any spreadsheet.
 
     >>> csv_line(["u;1", "@Rock|Jazz", "0.75|0.25"])
-    '"u;1",\\'@Rock|Jazz,0.75|0.25'
+    '"u;1",\'@Rock|Jazz,0.75|0.25'
     """
     return ",".join(map(_quoted, map(guarded, cells)))
 

@@ -44,8 +44,9 @@ def tail(one: Mean, zero: Mean, t: float) -> float:
 
 
 def fieller(one: Mean, zero: Mean, critical: float, *, covariance: float = 0.0) -> tuple[float, float] | None:
-    """The ratios mean 1 / mean 0 within `critical` standard errors; None where mean 0 may be zero, or the
-    interval has no end that is a number: any ratio would do.
+    """Confidence interval of the ratio mean 1 / mean 0 by Fieller's theorem (1954), `critical` standard errors wide.
+
+    None where mean 0 may be zero or the interval is unbounded.
     """
     square = critical * critical  # infinite where a look of a few users is held to next to no error; ** would raise
     a = zero.mean**2 - square * zero.variance

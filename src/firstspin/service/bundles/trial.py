@@ -1,5 +1,4 @@
-"""A bundle is copied, loaded and probed as a worker would serve it, in a process of its own: whatever a corrupt or huge
-model does on its way in, it does there alone.
+"""A bundle is copied, loaded and probed in a process of its own, so that a corrupt or huge model harms no worker.
 
 `python -m firstspin.service.bundles.trial BUNDLE COPY ROOM MANNERS SECONDS` is that process for models of a multi-model
 endpoint; the supervisor forks one for its own. One line of JSON comes out, and the exit status says which: 0 `Taken`,

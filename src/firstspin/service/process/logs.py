@@ -1,7 +1,7 @@
-"""One JSON object a line, for machines; plain lines on a terminal. Neither body, query, age, gender, user id nor key is
-ever given to a log call.
+"""Logs: one JSON object per line, or plain lines on a terminal.
 
-Of an exception the log keeps its type and where it happened. Its message is left out: it may quote what was sent.
+Neither body, query, age, gender, user id nor key is ever given to a log call. Of an exception the log keeps its type
+and where it happened. Its message is left out: it may quote what was sent.
 
 Writing never blocks. A line that stderr does not take at once (a pipe whose reader stalls, a full disk) is dropped and
 counted: a service that waits for its log does not answer.

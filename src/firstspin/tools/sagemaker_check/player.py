@@ -167,9 +167,9 @@ def named_as_mounted(text: str, place: PrivateRoot) -> str:
 
 
 def last_words(log: str) -> str:
-    """The last line that has a word in it.
+    r"""The last line that has a word in it.
 
-    >>> last_words("KeyError: 'rounds'\\n]\\n\\n")
+    >>> last_words("KeyError: 'rounds'\n]\n\n")
     "KeyError: 'rounds'"
     """
     lines = [line.strip() for line in log.splitlines() if any(map(str.isalnum, line))]
