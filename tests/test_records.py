@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firstspin.records import LONGEST_LINE, BadRows, InputError
+from firstspin.records import MAX_MESSAGE_LINE, BadRows, InputError
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_an_error_has_lines_that_can_be_read() -> None:
     said = str(InputError(f"{'n' * 10_000} is no name\nrow 2"))
     assert " characters more) … " in said
     assert said.endswith("is no name\nrow 2")
-    assert max(map(len, said.split("\n"))) <= LONGEST_LINE
+    assert max(map(len, said.split("\n"))) <= MAX_MESSAGE_LINE

@@ -21,7 +21,7 @@ PRIVATE: Final = 0o600
 """What holds anything about users is for its owner alone, from its creation on."""
 
 _REPLACED: Final = "replaced"
-_LONGEST: Final = 100  # of a name that becomes part of another
+_MAX_NAME: Final = 100  # of a name that becomes part of another
 _NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _RENAME_EXCHANGE: Final = 2
 _AT_FDCWD: Final = -100
@@ -69,7 +69,7 @@ def beside(out: Path) -> Iterator[Path]:
     Folders that killed processes left there are removed too; a live process holds a lock on its own.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _owned_folder(out.parent, f".{out.name[:_LONGEST]}.", ".partial", recover=out) as folder:
+    with _owned_folder(out.parent, f".{out.name[:_MAX_NAME]}.", ".partial", recover=out) as folder:
         yield folder / out.name
 
 

@@ -246,8 +246,8 @@ def evaluate_models(
     splits, told = _splits(dataset, protocol)
     names = list(dict.fromkeys([*scorecard.BASELINES, *models]))
     found = cross_validation.outcomes(dataset.examples, splits, names, _fit(dataset, learning, silent), progress)
-    asked = cross_validation.asked(dataset.examples, splits)
-    known = ground_truth.read_truth(data, asked.user_ids)
+    asked = cross_validation.held_out(dataset.examples, splits)
+    known = ground_truth.read_ground_truth(data, asked.user_ids)
     card = scorecard.score(found, asked, told, _about(dataset), seed=protocol.seed, truth=known, about=about)
     if ask_what_questions_buy:
         card = replace(card, questions=_what_questions_buy(dataset, splits, card.best, learning, progress))
@@ -269,7 +269,7 @@ def evaluate_bundle(
     about = _about(dataset)
     seen = loaded.manifest.data["fingerprint"] == about["fingerprint"]
     told = {"protocol": "bundle", "trained on these very people": seen, "baselines know the answers": True}
-    known = ground_truth.read_truth(data, dataset.examples.user_ids)
+    known = ground_truth.read_ground_truth(data, dataset.examples.user_ids)
     return scorecard.score(found, dataset.examples, told, about, seed=0, truth=known), dataset
 
 
@@ -452,8 +452,8 @@ def _pack(
 
 def _knows_silence(encoder: features.Encoder, examples: Examples) -> bool:
     """Whether people enough told nothing, for a model to have learned what they play."""
-    silent_people = (told for told in examples.registrations if not encoder.knows(told))
-    return len(list(islice(silent_people, features.OFTEN_ENOUGH))) == features.OFTEN_ENOUGH
+    silent_people = (told for told in examples.registrations if not encoder.matches(told))
+    return len(list(islice(silent_people, features.MIN_ANSWERS))) == features.MIN_ANSWERS
 
 
 def _what_questions_buy(
@@ -500,7 +500,7 @@ def _own_scorecard(
     names = list(dict.fromkeys([*scorecard.BASELINES, model]))
     found = cross_validation.outcomes(dataset.examples, [aside], names, _fit(dataset, learning, silent), progress)
     told: dict[str, object] = {"protocol": f"one part in {SCORECARD_PART} kept aside", "seed": learning.seed}
-    asked = cross_validation.asked(dataset.examples, [aside])
+    asked = cross_validation.held_out(dataset.examples, [aside])
     return scorecard.score(found, asked, told, _about(dataset), seed=learning.seed)
 
 

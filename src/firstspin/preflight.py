@@ -13,7 +13,7 @@ from pathlib import Path
 
 from firstspin.data import schema
 from firstspin.extras import need
-from firstspin.models.features import questions_asked
+from firstspin.models.features import selected_questions
 from firstspin.models.registry import check_name, check_tunable
 from firstspin.records import InputError
 from firstspin.serving.bundle import check_place
@@ -25,7 +25,7 @@ def training(models: Sequence[str], extra: Sequence[str], without: Sequence[str]
     """Models that exist, questions that are asked, and what tuning needs."""
     for model in models:
         check_name(model)
-    questions_asked(extra, without)
+    selected_questions(extra, without)
     if tuned:
         need("tune", "tuning")
         for model in models:

@@ -18,7 +18,7 @@ SHOWN_GENRES = 5
 """How many genres an answer names, over HTTP and in batch alike."""
 
 MAX_TEXT = 200
-LONGEST_LINE = 1_000
+MAX_MESSAGE_LINE = 1_000
 """Characters of a line of a message."""
 
 MAX_AGE = 120
@@ -27,7 +27,7 @@ AGE_EDGES = (18, 25, 35, 45, 55)
 
 Source = Literal["model", "popular", "under-age", "rule", "no-model", "batch"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-LONGEST_DAYS = 3650
+MAX_DAYS = 3650
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 if TYPE_CHECKING:  # as kept
@@ -50,8 +50,8 @@ def readable(text: str) -> str:
 
 
 def _readable_line(line: str) -> str:
-    if len(line) > LONGEST_LINE:
-        head, tail = LONGEST_LINE - 250, 200  # a message ends with what is wrong: that stays
+    if len(line) > MAX_MESSAGE_LINE:
+        head, tail = MAX_MESSAGE_LINE - 250, 200  # a message ends with what is wrong: that stays
         line = f"{line[:head]} … ({len(line) - head - tail:,} characters more) … {line[-tail:]}"
     if line.isprintable():
         return line
@@ -155,8 +155,8 @@ class LabelRule:
     data_ends: datetime | None = None
 
     def __post_init__(self) -> None:
-        if not (0 <= self.gap_days <= LONGEST_DAYS and 1 <= self.window_days <= LONGEST_DAYS):
-            raise InputError(f"the label's gap is 0 to {LONGEST_DAYS} days, its window 1 to {LONGEST_DAYS}")
+        if not (0 <= self.gap_days <= MAX_DAYS and 1 <= self.window_days <= MAX_DAYS):
+            raise InputError(f"the label's gap is 0 to {MAX_DAYS} days, its window 1 to {MAX_DAYS}")
         if not 0 <= self.least_seconds < inf:
             raise InputError("the least seconds of a window are 0 or more")
 

@@ -75,7 +75,7 @@ def test_those_asked_stand_in_the_order_of_their_outcomes() -> None:
     examples = made_people.examples(60)
     splits = cross_validation.folds(np.arange(60) % 4, 3, seed=2)
     found = cross_validation.outcomes(examples, splits, ["popularity"], fit, silent)["popularity"]
-    asked = cross_validation.asked(examples, splits)
+    asked = cross_validation.held_out(examples, splits)
     for split, start in zip(splits, (0, 20, 40), strict=True):
         alone = cross_validation.answer(fit("popularity", examples.take(split.learn)), examples.take(split.ask))
         assert found.position[start : start + 20].tolist() == alone.position.tolist()

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from firstspin.data.ground_truth import Truth
+from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import cross_validation, scorecard
 from firstspin.evaluation.cross_validation import HoldOutAnswers
 from firstspin.evaluation.scorecard import BASELINES, Scorecard
@@ -33,7 +33,7 @@ def evaluated() -> tuple[dict[str, HoldOutAnswers], Examples, Scorecard]:
     examples = made_people.examples(N)
     splits = cross_validation.folds(np.arange(N) % 3, 4, seed=0)
     found = cross_validation.outcomes(examples, splits, [*BASELINES, "logistic"], fit, lambda _step, _done: None)
-    asked = cross_validation.asked(examples, splits)
+    asked = cross_validation.held_out(examples, splits)
     return found, asked, scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0)
 
 
@@ -117,7 +117,7 @@ def test_reliability_says_how_far_chances_are_off_and_how_much_of_it_is_luck() -
 
 def test_under_a_known_truth_every_model_is_a_share_of_the_best_possible() -> None:
     asked = made_people.examples(50)
-    truth = Truth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (50, 1)))
+    truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (50, 1)))
     first_two = np.stack([np.zeros(50), np.ones(50), *[np.full(50, -1)] * 3], axis=1).astype(np.int64)
     answered = HoldOutAnswers(np.zeros(50, dtype=np.int64), np.ones(50), first_two, np.ones(50))
     card = scorecard.score({"m": answered}, asked, {}, {}, seed=0, truth=truth)

@@ -125,16 +125,16 @@ def test_saved_as_json_the_encoder_comes_back_the_same() -> None:
 def test_it_knows_a_newcomer_by_one_usable_answer() -> None:
     encoder = fitted()
     for known in ({"age": 30}, {"gender": "male"}, {"country": "SE"}, {"genres": ("Yodel", "Jazz")}):
-        assert encoder.knows(Registration(**known))
+        assert encoder.matches(Registration(**known))
     for unknown in ({}, {"gender": "unheard of"}, {"country": "Atlantis"}, {"genres": ("Yodel",)}):
-        assert not encoder.knows(Registration(**unknown))
+        assert not encoder.matches(Registration(**unknown))
 
 
 def test_a_question_left_out_has_no_columns_and_its_answer_no_effect() -> None:
     encoder = fitted(without=["age", "gender"])
     assert set(encoder.questions) == {"country", "genres"}
     assert shown(encoder, Registration(age=30, gender="male")) == shown(encoder, Registration())
-    assert not encoder.knows(Registration(age=30, gender="male"))
+    assert not encoder.matches(Registration(age=30, gender="male"))
 
 
 def test_further_fields_join_as_categories_or_numbers() -> None:
@@ -165,4 +165,4 @@ def test_a_form_without_a_further_field_did_not_get_it_answered() -> None:
     encoder = fitted(registrations, extra=["device"])
     assert np.array_equal(encoder.encode(Registration(age=31)), encoder.encode(asked(age=31)), equal_nan=True)
     assert np.array_equal(encoder.matrix([Registration(age=31)])[0], encoder.encode(asked(age=31)), equal_nan=True)
-    assert not encoder.knows(Registration())
+    assert not encoder.matches(Registration())

@@ -17,7 +17,7 @@ TRUTH: Final = "truth.npz"
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class GroundTruth:
     """`chances` (n, k): the true probability that each of `genres` becomes a user's top genre."""
 
     genres: tuple[str, ...]
@@ -37,7 +37,7 @@ class Truth:
         return best
 
 
-def read_truth(data: Path, user_ids: Sequence[str]) -> Truth | None:
+def read_ground_truth(data: Path, user_ids: Sequence[str]) -> GroundTruth | None:
     """The truth of these users, in their order; None for tables without a truth file, as of a real service.
 
     Raises InputError when the file can't be read or lacks one of the users.
@@ -54,4 +54,4 @@ def read_truth(data: Path, user_ids: Sequence[str]) -> Truth | None:
     rows = [row.get(user, -1) for user in user_ids]
     if -1 in rows:
         raise InputError(f"{path}: it does not know user {user_ids[rows.index(-1)]!r}, so it belongs to other tables")
-    return Truth(tuple(genres.tolist()), chances[rows])
+    return GroundTruth(tuple(genres.tolist()), chances[rows])

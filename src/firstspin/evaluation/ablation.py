@@ -18,7 +18,7 @@ from firstspin.data.schema import AGE, GENDER
 from firstspin.evaluation import metrics
 from firstspin.evaluation.bootstrap import Figure, Resampled, resample
 from firstspin.evaluation.cohorts import OTHER, Cohort, cohorts
-from firstspin.evaluation.cross_validation import HoldOutAnswers, Progress, Split, answer, asked, joined
+from firstspin.evaluation.cross_validation import HoldOutAnswers, Progress, Split, answer, held_out, joined
 from firstspin.models.predictor import Predictor
 from firstspin.records import Examples, Registration
 
@@ -91,7 +91,7 @@ def study(
         _Part.of(examples, split, fit, names, rng, _within(progress, i, len(splits))) for i, split in enumerate(splits)
     ]
     progress("done", 1.0)
-    everyone = asked(examples, splits)
+    everyone = held_out(examples, splits)
     full = joined([part.full for part in parts])
     bare = joined([part.bare for part in parts])
     without = {name: joined([part.without[name] for part in parts]) for name in names}

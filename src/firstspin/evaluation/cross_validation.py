@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 Fit = Callable[[str, Examples], Predictor]
 Progress = Callable[[str, float], None]
 
-KEPT = 5
+MAX_SHOWN = 5
 AT_ONCE = 2
 
 
@@ -79,7 +79,7 @@ def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
     return split
 
 
-def asked(examples: Examples, splits: Sequence[Split]) -> Examples:
+def held_out(examples: Examples, splits: Sequence[Split]) -> Examples:
     """The held-out users, in the order of `outcomes`."""
     return examples.take(np.concatenate([split.ask for split in splits]))
 
@@ -142,8 +142,8 @@ def _answer(predictor: Predictor, ask: Examples) -> HoldOutAnswers:
     place = np.argsort(best, axis=1)  # where each column stands
     known = truth >= 0
     to_here = np.array([here.get(genre, -1) for genre in predictor.genres])
-    shown = np.full((len(ask), KEPT), -1)
-    shown[:, : best.shape[1]] = to_here[best[:, :KEPT]]
+    shown = np.full((len(ask), MAX_SHOWN), -1)
+    shown[:, : best.shape[1]] = to_here[best[:, :MAX_SHOWN]]
     return HoldOutAnswers(
         position=np.where(known, place[rows, truth], -1),
         chance=np.where(known, chances[rows, truth], 0.0),

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.ground_truth import Truth
+from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import metrics
 from firstspin.evaluation.ablation import Study
 from firstspin.evaluation.bootstrap import Figure, PairedLift, resample
@@ -137,7 +137,7 @@ def score(
     data: dict[str, object],
     *,
     seed: int,
-    truth: Truth | None = None,
+    truth: GroundTruth | None = None,
     baselines: Sequence[str] = BASELINES,
     about: str = "",
 ) -> Scorecard:
@@ -221,7 +221,7 @@ def _confusion(model: str, outcome: HoldOutAnswers, asked: Examples) -> Confusio
 
 
 def _ceiling(
-    found: Mapping[str, HoldOutAnswers], genres: Sequence[str], truth: Truth, rng: np.random.Generator
+    found: Mapping[str, HoldOutAnswers], genres: Sequence[str], truth: GroundTruth, rng: np.random.Generator
 ) -> Ceiling:
     expected = {name: truth.expected_hits(genres, outcome.shown[:, :3]) for name, outcome in found.items()}
     means = resample({"": truth.best_hits(3)} | expected, rng)

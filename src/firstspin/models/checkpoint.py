@@ -20,7 +20,7 @@ from firstspin.files import written_beside
 FILE: Final = "tuning.json"
 
 
-class Trial(msgspec.Struct, frozen=True):
+class TrialRecord(msgspec.Struct, frozen=True):
     """A finished trial: settings and scores, no personal data. `losses`: its mean log loss after each fold."""
 
     params: dict[str, int | float]
@@ -34,7 +34,7 @@ class TuningHistory(msgspec.Struct, frozen=True):
     """The trials of each model, in order, and the fingerprint of the task they ran on."""
 
     fingerprint: str
-    tried: dict[str, list[Trial]]
+    tried: dict[str, list[TrialRecord]]
 
 
 def save(folder: Path, fingerprint: str, trials: Mapping[str, Sequence[FrozenTrial]]) -> None:
@@ -70,12 +70,12 @@ def seconds(trial: FrozenTrial) -> float:
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 
-def _tried(trial: FrozenTrial) -> Trial:
+def _tried(trial: FrozenTrial) -> TrialRecord:
     losses = list(trial.intermediate_values.values())
-    return Trial(trial.params, trial.state.name, trial.value, losses, seconds(trial))
+    return TrialRecord(trial.params, trial.state.name, trial.value, losses, seconds(trial))
 
 
-def _trial(tried: Trial, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _trial(tried: TrialRecord, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
     trial = create_trial(
         state=TrialState[tried.state],
         value=tried.value,

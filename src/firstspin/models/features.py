@@ -33,9 +33,9 @@ QUESTIONS: Final = (AGE, GENDER, COUNTRY, GENRES)
 
 KNOTS: Final = 8
 PICK_KNOTS: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0)
-OFTEN_ENOUGH: Final = 10
-MOST_VALUES: Final = 60
-MOST_COLUMNS: Final = 100_000
+MIN_ANSWERS: Final = 10
+MAX_VALUES: Final = 60
+MAX_COLUMNS: Final = 100_000
 
 # What a column holds; models choose their columns by this.
 NUMBER, MISSING, HAT, CATEGORY, PICKED, RANK, COUNT = (
@@ -193,9 +193,9 @@ class Encoder:
 
     def encode(self, registration: Registration) -> Row:
         """One registration as a row (c,)."""
-        return self.encode_told(registration)[0]
+        return self.encode_matched(registration)[0]
 
-    def encode_told(self, registration: Registration) -> tuple[Row, bool]:
+    def encode_matched(self, registration: Registration) -> tuple[Row, bool]:
         """One registration as a row (c,), and whether at least one answer is one that training has seen."""
         row, told = self._empty[:], False  # an array of the standard library: setting one number costs a third
         for name, write in self._writers:
@@ -204,9 +204,9 @@ class Encoder:
 
     def matrix(self, registrations: Sequence[Registration]) -> NDArray[np.float64]:
         """Many registrations as rows (n, c), each the same to the bit as it is alone."""
-        return self.matrix_told(registrations)[0]
+        return self.matrix_matched(registrations)[0]
 
-    def matrix_told(self, registrations: Sequence[Registration]) -> tuple[NDArray[np.float64], list[bool]]:
+    def matrix_matched(self, registrations: Sequence[Registration]) -> tuple[NDArray[np.float64], list[bool]]:
         """Many registrations as rows (n, c), and of each whether at least one answer is one that training has seen."""
         width = len(self.columns)
         rows, told = np.zeros((len(registrations), width)), [False] * len(registrations)
@@ -217,9 +217,9 @@ class Encoder:
                 told[n] |= write(row, getattr(registration, name, None))
         return rows, told
 
-    def knows(self, registration: Registration) -> bool:
+    def matches(self, registration: Registration) -> bool:
         """Whether at least one answer is one that training has seen."""
-        return self.encode_told(registration)[1]
+        return self.encode_matched(registration)[1]
 
     def of_kind(self, *kinds: str) -> NDArray[np.int64]:
         """Positions of the columns of these kinds, ascending."""
@@ -238,8 +238,8 @@ class Encoder:
             case _:
                 raise InputError("the encoder is not a list of questions")
         names = [name for name, _ in encoder._writers]
-        if len(set(names)) < len(names) or len(encoder.columns) > MOST_COLUMNS:
-            raise InputError(f"the encoder asks something twice, or has over {MOST_COLUMNS:,} columns")
+        if len(set(names)) < len(names) or len(encoder.columns) > MAX_COLUMNS:
+            raise InputError(f"the encoder asks something twice, or has over {MAX_COLUMNS:,} columns")
         return encoder
 
 
@@ -251,11 +251,11 @@ def fit_encoder(
     `extra` names further fields of the registrations to use; `without` names questions to leave out. Raises InputError
     for one that nobody was asked.
     """
-    asked = questions_asked(extra, without)
+    asked = selected_questions(extra, without)
     return Encoder([_fit_question(name, examples, known_genres) for name in asked])
 
 
-def questions_asked(extra: Sequence[str], without: Sequence[str]) -> list[str]:
+def selected_questions(extra: Sequence[str], without: Sequence[str]) -> list[str]:
     """The questions that a model learns from. Raises InputError where one that nobody was asked is left out."""
     if unknown := [name for name in without if name not in (*QUESTIONS, *extra)]:
         raise InputError(f"{unknown[0]!r} can't be left out: asked are {', '.join((*QUESTIONS, *extra))}")
@@ -280,7 +280,7 @@ def _knots(given: Sequence[float]) -> list[float]:
 
 def _often_enough(given: Iterable[str | float]) -> list[str]:
     seen = Counter(_folded(answer) for answer in given)
-    often = sorted(((-n, value) for value, n in seen.items() if n >= OFTEN_ENOUGH))[:MOST_VALUES]
+    often = sorted(((-n, value) for value, n in seen.items() if n >= MIN_ANSWERS))[:MAX_VALUES]
     return sorted(value for _, value in often)
 
 

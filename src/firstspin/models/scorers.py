@@ -18,7 +18,7 @@ from firstspin.records import InputError
 
 Indexes = NDArray[np.int64]
 JUST_ABOVE: Final = 1e-6
-LARGEST: Final = 1e30
+MAX_NUMBER: Final = 1e30
 """No model holds a larger number, and sums of products of such numbers are still finite."""
 
 
@@ -359,8 +359,8 @@ def _single(state: State, name: str, kind: str) -> Array:
 def _check_numbers(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> None:
     if array.dtype != np.float64 or array.shape != shape:
         raise InputError(f"{name} is {array.shape} of {array.dtype}, not {shape} of float64")
-    if array.size and not (array.min() >= -LARGEST and array.max() <= LARGEST):  # also where one is not a number
-        raise InputError(f"{name} holds a number that is not finite, or over {LARGEST:g}")
+    if array.size and not (array.min() >= -MAX_NUMBER and array.max() <= MAX_NUMBER):  # also where one is not a number
+        raise InputError(f"{name} holds a number that is not finite, or over {MAX_NUMBER:g}")
 
 
 def _check_places(name: str, places: Indexes, shape: tuple[int, ...], end: int, *, least: int = 0) -> None:

@@ -36,7 +36,7 @@ class Recommender:
         """All genres for one newcomer, best first."""
         if is_under(self.least_age, registration):
             return self.by_rule(registration, "under-age")
-        row, told = self.bundle.predictor.encoder.encode_told(registration)
+        row, told = self.bundle.predictor.encoder.encode_matched(registration)
         source = "model" if told else "popular"
         return self.by_rule(registration, source) if self.ruled(source) else self.bundle.predictor.rank_row(row, source)
 
@@ -44,7 +44,7 @@ class Recommender:
         """`rank` for many, in order, to the last bit the same, in a fraction of the time."""
         for start in range(0, len(registrations), BATCH):
             batch = registrations[start : start + BATCH]
-            rows, told = self.bundle.predictor.encoder.matrix_told(batch)
+            rows, told = self.bundle.predictor.encoder.matrix_matched(batch)
             for registration, known, ranking in zip(batch, told, self.bundle.predictor.rank_rows(rows), strict=True):
                 source = "under-age" if is_under(self.least_age, registration) else "model" if known else "popular"
                 if self.ruled(source):
@@ -74,7 +74,7 @@ class Recommender:
         """What will answer this registration."""
         if is_under(self.least_age, registration):
             return "under-age"
-        return "model" if self.bundle.predictor.encoder.knows(registration) else "popular"
+        return "model" if self.bundle.predictor.encoder.matches(registration) else "popular"
 
 
 def top(ranking: Ranking, k: int) -> Ranking:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from firstspin import pipeline
-from firstspin.data.ground_truth import Truth
+from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.report import charts, page, patterns, people, quality
 from firstspin.evaluation.report.parts import BundleFacts, Material, Note, Picture
@@ -61,8 +61,8 @@ def material(known: bool = True) -> Material:
     examples = made_people.examples(240)
     splits = cross_validation.folds(examples.tops, 2, seed=0)
     found = cross_validation.outcomes(examples, splits, [*BASELINES, "logistic"], fit, silent)
-    asked = cross_validation.asked(examples, splits)
-    truth = Truth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
+    asked = cross_validation.held_out(examples, splits)
+    truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
     data: dict[str, object] = {"registered": 300, "dropped": {"no listen in the window": 60}}
     card = scorecard.score(found, asked, {"protocol": "2 folds"}, data, seed=0, truth=truth)
     study = ablation.study(

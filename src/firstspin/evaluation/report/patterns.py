@@ -17,7 +17,7 @@ from firstspin.records import Examples, Registration, normal
 
 Array = NDArray[np.float64]
 
-LEAST: Final = 10
+MIN_USERS: Final = 10
 """Means over fewer users are withheld."""
 AGES: Final = (16, 21, 30, 40, 50, 60)
 COUNTRIES_SHOWN: Final = 6
@@ -64,7 +64,7 @@ def picked_and_played(examples: Examples) -> Grid:
     for i, registration in enumerate(examples.registrations):
         for pick in {names.find(pick) or normal(pick) for pick in registration.genres}:
             pickers.setdefault(pick, []).append(i)
-    often = {pick for pick, people in pickers.items() if len(people) >= LEAST}
+    often = {pick for pick, people in pickers.items() if len(people) >= MIN_USERS}
     rows = [*(genre for genre in played if genre in often), *sorted(often - set(played))]
     tops = np.eye(len(examples.genres))[:, order]
     values = [tops[examples.tops[pickers[pick]]].mean(axis=0) for pick in rows]
@@ -75,7 +75,7 @@ def answers_and_genres(predictor: Predictor, examples: Examples) -> Grid:
     """The effect of each single answer on each genre: log-odds against the mean genre, relative to no answers.
 
     For a logistic model these are the sums of the weights of the answer's columns. Rows: genders, ages, countries
-    and picks that at least `LEAST` people told; columns: genres by how many played them.
+    and picks that at least `MIN_USERS` people told; columns: genres by how many played them.
     """
     order = _by(np.bincount(examples.tops, minlength=len(examples.genres)))
     told = _answers_told(examples, [examples.genres[i] for i in order])
@@ -92,7 +92,7 @@ def _answers_told(examples: Examples, genres: Sequence[str]) -> list[tuple[str, 
     all_told = examples.registrations
 
     def often(name: str, answer: Registration, n: int) -> list[tuple[str, Registration, int]]:
-        return [(name, answer, n)] if n >= LEAST else []
+        return [(name, answer, n)] if n >= MIN_USERS else []
 
     found, names = [], NameIndex(genres)
     for word in _common([told.gender for told in all_told], 4):
@@ -122,7 +122,7 @@ def _shares(examples: Examples, said: Sequence[str], names: Sequence[str]) -> Gr
     order = _by(overall)
     array = np.array(said)
     members = {name: np.flatnonzero(array == name) for name in names}
-    shown = [name for name in names if len(members[name]) >= LEAST]
+    shown = [name for name in names if len(members[name]) >= MIN_USERS]
     values = [examples.shares[members[name]].mean(axis=0)[order] for name in shown]
     genres = tuple(examples.genres[i] for i in order)
     return Grid(tuple(shown), genres, _stacked(values, len(genres)), tuple(len(members[name]) for name in shown))

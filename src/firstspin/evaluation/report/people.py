@@ -20,7 +20,7 @@ from firstspin.evaluation.report.patterns import (
 from firstspin.records import Examples
 
 BARS: Final = 12
-MOST_CELLS: Final = 24
+MAX_CELLS: Final = 24
 FEW_CELLS: Final = 10
 
 
@@ -196,7 +196,7 @@ def _answers(material: Material) -> Picture | Note:
     grid = material.answers
     if not grid.rows:
         return Note("Too few people answered anything here.")
-    shown = grid.first(len(grid.rows), MOST_CELLS)
+    shown = grid.first(len(grid.rows), MAX_CELLS)
     i, j = np.unravel_index(int(shown.values.argmax()), shown.values.shape)
     said = f"“{shown.rows[i]}” speaks for {shown.columns[j]} more than any answer for any genre"
     return Picture(
@@ -218,14 +218,14 @@ def _answers(material: Material) -> Picture | Note:
 
 
 def _fitting(grid: Grid, width: int) -> Grid:
-    most = FEW_CELLS if width < charts.SMALL else MOST_CELLS
+    most = FEW_CELLS if width < charts.SMALL else MAX_CELLS
     return grid.first(most, most)
 
 
 def _strongest(grid: Grid, width: int) -> Grid:
     """On a phone, the answers with the largest effects, in their order."""
     if width >= charts.SMALL:
-        return grid.first(40, MOST_CELLS)
+        return grid.first(40, MAX_CELLS)
     narrow = grid.first(len(grid.rows), FEW_CELLS)
     kept = np.sort(np.argsort(-np.abs(narrow.values).max(axis=1), kind="stable")[:18])
     rows, people = tuple(grid.rows[i] for i in kept), tuple(grid.people[i] for i in kept)
