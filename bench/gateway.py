@@ -29,7 +29,8 @@ import msgspec
 
 from firstspin.aws.gateway import from_environment
 from firstspin.records import Registration
-from firstspin.serving.policy import Recommender
+from firstspin.serving.policy import DEFAULTS, decide
+from firstspin.serving.responses import recommendation
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 stand_in = importlib.import_module("stand_in_runtime")
@@ -92,7 +93,9 @@ def main() -> None:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="firstspin-bench-")))
         packed, _ = http_stacks.make_bundle(work / "bundle")
         answer = work / "answer.json"
-        answer.write_bytes(msgspec.json.encode(Recommender(packed).recommend(ASKED)))
+        answer.write_bytes(
+            msgspec.json.encode(recommendation(ASKED, decide(ASKED, None, packed, None, DEFAULTS), packed))
+        )
         well, gone = (stack.enter_context(endpoint(answer, mood)) for mood in ("well", "missing"))
         told = {"FIRSTSPIN_ENDPOINT": "newcomers", "FIRSTSPIN_BUNDLE": str(work / "bundle"), "FIRSTSPIN_BUDGET": "3"}
         address = "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"

@@ -25,6 +25,7 @@ import made_people
 import msgspec
 import pytest
 from gateway_events import rest
+from library import Recommender
 from made_bundles import pack
 from stand_in_runtime import endpoint
 from training_job import ENTRYPOINT
@@ -32,7 +33,6 @@ from training_job import ENTRYPOINT
 from firstspin.aws.gateway import Gateway, from_environment
 from firstspin.records import Registration
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
 from firstspin.serving.wire import LARGEST_BODY, BodyReader, Encoding, Refusal
 from firstspin.tools.sagemaker_check import batch, lifecycle
 from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, ReadLimits

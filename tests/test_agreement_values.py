@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from library import Recommender
 from made_bundles import EXTRA, pack_with_further_fields
 from msgspec.structs import asdict
 from test_agreement_doors import Doors, doors, told_in_figures
@@ -38,7 +39,6 @@ from firstspin.data.labelling import read_people
 from firstspin.events.schema import EPOCH, Secret, read_batch
 from firstspin.records import InputError
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
 from firstspin.serving.wire import BodyReader, Encoding, Refusal
 from firstspin.tools.sagemaker_check.payloads import Payload
 

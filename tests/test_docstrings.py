@@ -42,6 +42,7 @@ UNFINISHED: tuple[str, ...] = (
     "events.store",
     "experiment.outcome_columns",
     "experiment.rules",
+    "experiment.stats.lift",
     "experiment.summary",
     "lazily",
     "models.features",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from firstspin.evaluation import ablation, cross_validation, scorecard
     from firstspin.evaluation.report import page as study
     from firstspin.models import features, predictor, registry, task
-    from firstspin.serving import batch, bundle, policy, score_stores, stations
+    from firstspin.serving import batch, bundle, policy, responses, score_stores, stations
     from firstspin.serving import explanations as reasons
     from firstspin.simulation import run as simulation
     from firstspin.simulation import world
@@ -49,6 +49,7 @@ else:
     ablation = lazily("firstspin.evaluation.ablation")
     reasons = lazily("firstspin.serving.explanations")
     policy = lazily("firstspin.serving.policy")
+    responses = lazily("firstspin.serving.responses")
     registry = lazily("firstspin.models.registry")
     scorecard = lazily("firstspin.evaluation.scorecard")
     batch = lazily("firstspin.serving.batch")
@@ -314,14 +315,19 @@ def report(
 
 def recommend(path: Path, registration: Registration, further: Mapping[str, str] | None = None) -> Recommendation:
     """One answer; `further` fields are answered in text. Raises InputError for one that the bundle doesn't ask."""
-    answering = policy.Recommender(bundle.load(path))
-    return answering.recommend(_with_further(registration, further or {}, answering.bundle.manifest.extra))
+    loaded = bundle.load(path)
+    registration = _with_further(registration, further or {}, loaded.manifest.extra)
+    decision = policy.decide(registration, None, loaded, None, policy.DEFAULTS)
+    return responses.recommendation(registration, decision, loaded)
 
 
 def explain(path: Path, registration: Registration, further: Mapping[str, str] | None = None) -> reasons.Explanation:
-    """Why one answer is as it is: how much each answer given moved each genre shown; `further` as in `recommend`."""
-    answering = policy.Recommender(bundle.load(path))
-    return reasons.explain(answering, _with_further(registration, further or {}, answering.bundle.manifest.extra))
+    """Why one answer is as it is: how much each answer given moved each genre shown; `further` as in `recommend`.
+
+    Raises InputError where the model fails, so that the business rule answers.
+    """
+    loaded = bundle.load(path)
+    return reasons.explain(_with_further(registration, further or {}, loaded.manifest.extra), loaded)
 
 
 def score(
@@ -341,17 +347,18 @@ def score(
     the bundle and `now`. Who is younger than `least_age` (None: as the service has it) is answered by the rule.
     """
     preflight.scores(out, registrations)
-    least = policy.LEAST_AGE if least_age is None else least_age
-    answering = policy.Recommender(bundle.load(path), least)
-    sink = _sink(out, f"{answering.bundle.id}.{now:%Y%m%dT%H%M%S%f}")
-    extra = answering.bundle.manifest.extra
+    settings = policy.PolicySettings(policy.MIN_AGE if least_age is None else least_age)
+    loaded = bundle.load(path)
+    sink = _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}")
+    extra = loaded.manifest.extra
     with files.workspace("score") as workspace:
         received = ingest.read_registrations(
             registrations, workspace=workspace, extra=extra, skip_bad_rows=skip_bad_rows
         )
         people = labelling.read_people(received.connection, tuple(extra))
-        written = batch.write(sink, people, answering, top, lambda n: progress("scored", n / max(received.rows, 1)))
-        unknown, *_ = mismatches.unknown_picks(received.connection, answering.bundle.manifest.known_genres)
+        rows = max(received.rows, 1)
+        written = batch.write(sink, people, loaded, settings, top, lambda n: progress("scored", n / rows))
+        unknown, *_ = mismatches.unknown_picks(received.connection, loaded.manifest.known_genres)
     return written, received.ignored | ({"picks of no genre that the bundle knows": unknown} if unknown else {})
 
 

@@ -105,11 +105,6 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             force_setattr(self, "genres", picks)
 
 
-def is_under(age: int, registration: Registration) -> bool:
-    """Whether a newcomer told an age below this one. No method: a further field may have any name."""
-    return registration.age is not None and registration.age < age
-
-
 @dataclass(frozen=True, slots=True)
 class Examples:
     """What training learns from: n people, what each told us at registration and what they then played.
@@ -203,7 +198,7 @@ class Ranking(msgspec.Struct, frozen=True):
 
     genres: tuple[str, ...]
     probabilities: tuple[float, ...]
-    source: str
+    source: Source
 
 
 class StoredAnswer(msgspec.Struct, frozen=True):
@@ -246,7 +241,7 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole answer to one newcomer, as it goes over the wire."""
 
     model: str
-    source: str
+    source: Source
     genres: tuple[GenreProbability, ...]
     stations: tuple[Station, ...] = ()
     message: Message | None = None

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 from gateway_events import BODY, http_api, of_user, rest
+from library import Recommender
 from stand_in_runtime import endpoint as running_endpoint
 from stand_in_runtime import function, runtime_api
 
 from firstspin.records import Registration
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
 
 
 def ended(process: subprocess.Popen[str]) -> str:

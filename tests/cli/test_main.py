@@ -14,6 +14,7 @@ import made_tables
 import pyarrow.parquet as pq
 import pytest
 from command_line import failed, firstspin
+from library import Recommender
 from made_bundles import pack, pack_with_further_fields
 
 from firstspin import pipeline
@@ -22,7 +23,6 @@ from firstspin.evaluation.bootstrap import Figure, PairedLift
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.records import Registration
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
 from firstspin.serving.score_stores import open_scores
 
 

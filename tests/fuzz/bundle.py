@@ -16,11 +16,10 @@ from made_app import new_app
 from made_bundles import pack, pack_with_further_fields, sign
 
 from firstspin.records import InputError
+from firstspin.service.app import ServedModel
 from firstspin.service.bundles.probe import probe
 from firstspin.service.http.connection import Request
-from firstspin.service.process.worker import WorkerConfig, serving
 from firstspin.serving import bundle
-from firstspin.serving.policy import LEAST_AGE
 from fuzz import http, values
 from fuzz.commands import CONTROL, FOREIGN
 from fuzz.inputs import Broken, Check, Input
@@ -57,8 +56,8 @@ def opened(folder: Path) -> Iterator[Check]:
             _damage(made, copy)
             try:
                 loaded = bundle.load(copy)
-                served = serving(loaded, WorkerConfig())
-                probe(loaded, served, LEAST_AGE)
+                served = ServedModel.of(loaded)
+                probe(loaded, served)
             except (InputError, OSError) as problem:
                 said = str(problem.strerror if isinstance(problem, OSError) else problem).replace(str(copy), "")
                 made.note("refused", said)

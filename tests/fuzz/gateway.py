@@ -16,7 +16,6 @@ from made_bundles import pack
 
 from firstspin.aws.gateway import Gateway
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
 from firstspin.serving.wire import BodyReader
 from fuzz import http, values
 from fuzz.inputs import Check, Input
@@ -52,7 +51,7 @@ class AtOnce(Executor):
 def opened(folder: Path) -> Iterator[Check]:
     pack(folder / "b")
     endpoint = Endpoint()
-    gateway = Gateway(endpoint, "newcomers", Recommender(bundle.load(folder / "b")), BodyReader(), threads=AtOnce())
+    gateway = Gateway(endpoint, "newcomers", bundle.load(folder / "b"), BodyReader(), threads=AtOnce())
     with http.logged() as log:
 
         def check(made: Input) -> str:

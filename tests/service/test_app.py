@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from library import Recommender
 from made_app import Broken, ask, code, new_app
 
 from firstspin.records import Registration, Station
@@ -23,10 +23,10 @@ from firstspin.service.http.connection import Reply, Request, Work
 from firstspin.service.process.worker import load
 from firstspin.serving import bundle
 from firstspin.serving.explanations import explain
-from firstspin.serving.policy import Recommender
-from firstspin.serving.responses import Answers
+from firstspin.serving.policy import Decision
+from firstspin.serving.responses import Responses
 from firstspin.serving.stations import Catalogue
-from firstspin.serving.wire import AT_ONCE, Asked, BodyReader, Encoding
+from firstspin.serving.wire import AT_ONCE, BodyReader, Encoding
 
 
 @pytest.fixture
@@ -59,10 +59,11 @@ def test_prepared_parts_say_the_same_as_the_slow_way(folder: Path) -> None:
             Catalogue.of(many),
         )
     )
-    answers = Answers(ranked)
+    answers = Responses(ranked.bundle)
     for picks in ((), ("G1",), ("G1", "G0"), ("Rock", "nothing known"), ("nothing known",)):
         registration = Registration(age=31, genres=picks)
-        assert answers.one(registration)[0] == msgspec.json.encode(ranked.recommend(registration))
+        answer = answers.json(registration, ranked.decide(registration))
+        assert answer == msgspec.json.encode(ranked.recommend(registration))
 
 
 SIX = ("G1", "G0", "Rock", "G2", "Jazz", "G3")
@@ -96,7 +97,8 @@ def test_whatever_the_catalogue_prepared_parts_say_the_same_as_the_slow_way(
             loaded, predictor=Six(loaded.predictor.encoder), catalogue=Catalogue.of(stations, markets | some_of_each)
         )
     )
-    assert Answers(ranked).one(registration)[0] == msgspec.json.encode(ranked.recommend(registration))
+    answer = Responses(ranked.bundle).json(registration, ranked.decide(registration))
+    assert answer == msgspec.json.encode(ranked.recommend(registration))
 
 
 class Six:
@@ -113,7 +115,7 @@ class Six:
 
 def test_an_explanation_is_what_the_terminal_tells(app: App, folder: Path) -> None:
     told = Registration(age=31, country="DE", genres=("Rock", "Jazz"))
-    expected = msgspec.json.encode(explain(Recommender(bundle.load(folder)), told))
+    expected = msgspec.json.encode(explain(told, bundle.load(folder)))
     reply = ask(app, "POST", "/v1/explanations", msgspec.json.encode(told))
     assert (reply.status, reply.body) == (200, expected)
     assert set(json.loads(reply.body)["genres"][0]["moved"]) == {"age", "country", "genres"}
@@ -128,7 +130,7 @@ def test_who_can_not_explain_says_so(folder: Path) -> None:
     loaded = bundle.load(folder)
     broken = replace(loaded, predictor=Broken(loaded.predictor.encoder))
     app = new_app()
-    app.serve(ServedModel(Answers(Recommender(broken)), BodyReader(), BodyReader(of_users=True)))
+    app.serve(ServedModel.of(broken))
     assert code(ask(app, "POST", "/v1/explanations", b'{"age":31}')) == "no_explanation"
 
 
@@ -167,13 +169,13 @@ def test_however_many_are_asked_about_one_turn_of_the_loop_answers_one_piece(fol
     serving = load(folder)
     turns = [0]
 
-    class Counting(Answers):
-        def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
-            turns[-1] += len(asked.registrations)
-            return super().several(asked)
+    class Counting(Responses):
+        def encoded(self, registration: Registration, decision: Decision, encoding: Encoding) -> bytes:
+            turns[-1] += 1
+            return super().encoded(registration, decision, encoding)
 
     app = new_app()
-    app.serve(replace(serving, answering=Counting(Recommender(bundle.load(folder)))))
+    app.serve(replace(serving, responses=Counting(serving.bundle)))
     body = json.dumps({"instances": [{"age": 31}] * 100}).encode()
 
     async def all_answered() -> list[Reply]:
@@ -224,11 +226,12 @@ def test_a_model_that_fails_is_replaced_by_the_rule_and_the_answer_says_so(
         loaded.rule,
         loaded.catalogue,  # type: ignore[arg-type]
     )
-    answers = Answers(Recommender(broken))
-    body, source = answers.one(Registration(age=31, genres=("Rock",)))
-    assert (source, json.loads(body)["genres"][0]["genre"]) == ("rule", "Rock")
-    several = Asked((Registration(age=31), Registration(age=41)), Encoding.json)
-    assert [source for _, source in answers.several(several)] == ["rule", "rule"]
+    app = new_app()
+    app.serve(ServedModel.of(broken))
+    answer = json.loads(ask(app, "POST", "/invocations", b'{"age":31,"genres":["Rock"]}').body)
+    assert (answer["source"], answer["genres"][0]["genre"]) == ("rule", "Rock")
+    several = json.loads(ask(app, "POST", "/invocations", b'{"instances":[{"age":31},{"age":41}]}').body)
+    assert [answer["source"] for answer in several["predictions"]] == ["rule", "rule"]
     assert [record.getMessage() for record in caplog.records] == ["the model failed; the business rule answers"]
 
 
@@ -322,7 +325,7 @@ def test_case_9_a_compressed_body_is_never_unpacked(app: App) -> None:
 
 
 def test_a_mistake_of_ours_is_a_500_without_a_word_of_the_request(app: App) -> None:
-    app.serve(ServedModel(None, BodyReader(), BodyReader()))  # type: ignore[arg-type]
+    app.serve(ServedModel(None, None, BodyReader(), BodyReader()))  # type: ignore[arg-type]
     reply = ask(app, "POST", "/invocations", b'{"gender":"secret"}')
     assert (reply.status, code(reply)) == (500, "internal")
     assert b"secret" not in reply.body

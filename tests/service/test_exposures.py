@@ -26,6 +26,7 @@ from firstspin.service.app import App, Clock, Policy
 from firstspin.service.exposures import ExposureLog, running
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
+from firstspin.serving.policy import PolicySettings
 from firstspin.serving.wire import Refusal
 
 
@@ -85,9 +86,8 @@ def test_case_7_of_children_nothing_is_kept(app: App, store: EventStore, tmp_pat
 
 
 def test_case_7_policy_may_refuse_children(folder: Path) -> None:
-    app = new_app()
-    serving = load(folder)
-    app.serve(type(serving)(serving.answering, serving.reader, serving.reader_of_users, least_age=13))
+    app = new_app(answering=PolicySettings(refuse_under_age=True))
+    app.serve(load(folder))
     refused = ask(app, "POST", "/invocations", b'{"age":12}')
     assert (refused.status, code(refused)) == (403, "under_age")
     assert ask(app, "POST", "/invocations", b'{"age":13}').status == 200

@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from library import Recommender
 from made_bundles import edit, pack
 from made_service import Service, reply, request, serving, until, workers
 
 from firstspin.records import Registration
 from firstspin.service.multi_model import MAX_LOADS
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
 
 BODY = b'{"age": 31, "genres": ["Rock"]}'
 

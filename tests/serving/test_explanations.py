@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from library import Recommender
 from made_bundles import pack
 
 from firstspin.data.further_fields import with_further_fields
 from firstspin.records import Registration
 from firstspin.serving import explanations
-from firstspin.serving.policy import Recommender
 
 ANSWERS = ("age", "gender", "country", "genres")
 
@@ -38,7 +38,7 @@ newcomers = st.builds(
 @given(newcomers)
 def test_reasons_add_up_to_the_answer_that_was_given(recommender: Recommender, registration: Registration) -> None:
     answer = recommender.rank(registration)
-    found = explanations.explain(recommender, registration)
+    found = explanations.explain(registration, recommender.bundle)
     assert found.source == answer.source
     assert tuple(reason.genre for reason in found.genres) == answer.genres[:5]
     for reason, chance in zip(found.genres, answer.probabilities, strict=False):
@@ -67,31 +67,31 @@ def by_brute_force(recommender: Recommender, registration: Registration) -> dict
 @settings(max_examples=20)
 @given(newcomers.filter(lambda told: told.age is None or told.age >= 13))
 def test_reasons_agree_with_brute_force(recommender: Recommender, registration: Registration) -> None:
-    found = explanations.explain(recommender, registration).genres[0].moved
+    found = explanations.explain(registration, recommender.bundle).genres[0].moved
     assert found == pytest.approx(by_brute_force(recommender, registration), abs=2e-6)
 
 
 def test_who_tells_nothing_gets_no_reasons(recommender: Recommender) -> None:
-    found = explanations.explain(recommender, Registration())
+    found = explanations.explain(Registration(), recommender.bundle)
     assert found.source == "popular"
     assert all(not reason.moved and reason.probability == reason.without_answers for reason in found.genres)
 
 
 def test_under_age_only_the_picks_are_a_reason(recommender: Recommender) -> None:
-    found = explanations.explain(recommender, Registration(age=12, gender="female", genres=("Jazz",)))
+    found = explanations.explain(Registration(age=12, gender="female", genres=("Jazz",)), recommender.bundle)
     assert found.source == "under-age"
     assert all(reason.moved.keys() == {"genres"} for reason in found.genres)
 
 
 def test_a_pick_that_comes_true_moved_its_genre_up(recommender: Recommender) -> None:
-    found = explanations.explain(recommender, Registration(age=20, genres=("Rock",)))
+    found = explanations.explain(Registration(age=20, genres=("Rock",)), recommender.bundle)
     moved = {reason.genre: reason.moved["genres"] for reason in found.genres}
     assert moved["Rock"] == max(moved.values()) > 0
 
 
 def test_no_answer_itself_is_told(recommender: Recommender) -> None:
     told = msgspec.json.encode(
-        explanations.explain(recommender, Registration(age=47, gender="unmistakable", country="DE"))
+        explanations.explain(Registration(age=47, gender="unmistakable", country="DE"), recommender.bundle)
     )
     assert b"unmistakable" not in told
     assert b'"47"' not in told

@@ -8,11 +8,12 @@ from pathlib import Path
 import made_people
 import numpy as np
 import pytest
+from library import Recommender
 from made_bundles import pack
 
 from firstspin.records import Registration
 from firstspin.serving.explanations import explain
-from firstspin.serving.policy import Recommender, top
+from firstspin.serving.policy import top
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_of_people_who_tell_nothing_a_model_that_met_none_does_not_speak(tmp_pat
         assert ranking == next(met_none.rankings([nothing]))
         assert (ranking.source, ranking.genres) == ("popular", tuple(genre for genre, _ in expected))
         assert ranking.probabilities == pytest.approx([share for _, share in expected], abs=1e-6)
-        explained = explain(met_none, nothing)
+        explained = explain(nothing, met_none.bundle)
         assert [reason.probability for reason in explained.genres] == list(ranking.probabilities)
         assert not any(any(reason.moved.values()) for reason in explained.genres)
     assert met_none.rank(Registration(age=31)).source == "model"

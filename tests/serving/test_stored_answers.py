@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from library import Recommender
 from made_app import NOW, Broken, ask, new_app
 from made_experiments import HALVES, SECRET
 from made_service import QUICK, serving
@@ -22,12 +23,11 @@ from firstspin import pipeline
 from firstspin.events.store import open_store
 from firstspin.experiment.assign import assign
 from firstspin.records import InputError, Ranking, Registration, StoredAnswer
-from firstspin.service.app import App
+from firstspin.service.app import App, ServedModel
 from firstspin.service.exposures import ExposureLog
-from firstspin.service.process.worker import WorkerConfig, load
+from firstspin.service.process.worker import load
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
-from firstspin.serving.responses import Answers
+from firstspin.serving.policy import PolicySettings
 from firstspin.serving.score_stores import Malformed
 from firstspin.serving.stored_answers import FAILURES, PAUSE, StoredAnswers
 
@@ -58,8 +58,9 @@ def memory(folder: Path) -> Memory:
     return Memory(u1=StoredAnswer(bundle.load(folder).id, BATCH), u2=StoredAnswer("another0", BATCH))
 
 
-def app_with(folder: Path, store: Memory, *, first: bool = True, **policy: object) -> App:
-    made = new_app(kept=StoredAnswers(lambda: store, lambda: 0, first=first, budget=5), **policy)
+def app_with(folder: Path, store: Memory, *, first: bool = True, min_age: int = 13, **policy: object) -> App:
+    answering = PolicySettings(min_age, stored_first=first)
+    made = new_app(stored=StoredAnswers(lambda: store, lambda: 0, budget=5), answering=answering, **policy)
     made.serve(load(folder))
     return made
 
@@ -67,7 +68,7 @@ def app_with(folder: Path, store: Memory, *, first: bool = True, **policy: objec
 def break_model(app: App, folder: Path) -> None:
     loaded = bundle.load(folder)
     broken = replace(loaded, predictor=Broken(loaded.predictor.encoder))  # type: ignore[arg-type]
-    app.serve(replace(load(folder), answering=Answers(Recommender(broken))))
+    app.serve(ServedModel.of(broken))
 
 
 def source(app: App, user: str, **told: object) -> str:
@@ -101,7 +102,7 @@ def test_as_a_fallback_it_is_asked_only_where_the_model_fails(folder: Path, memo
 
 
 def test_before_there_is_a_model_who_is_known_gets_genres_and_no_station(memory: Memory) -> None:
-    app = new_app(without_model=True, kept=StoredAnswers(lambda: memory, lambda: 0, budget=5))
+    app = new_app(without_model=True, stored=StoredAnswers(lambda: memory, lambda: 0, budget=5))
     reply = json.loads(ask(app, "POST", "/v1/recommendations", b'{"user_id":"u2"}').body)
     assert (reply["model"], reply["source"], reply["genres"][0]["genre"]) == ("another0", "batch", "Classical")
     assert "stations" not in reply
@@ -109,8 +110,7 @@ def test_before_there_is_a_model_who_is_known_gets_genres_and_no_station(memory:
 
 
 def test_who_is_under_age_gets_nothing_that_may_be_made_of_age_and_gender(folder: Path, memory: Memory) -> None:
-    made = new_app(kept=StoredAnswers(lambda: memory, lambda: 0, first=True, budget=5, least_age=16))
-    made.serve(load(folder, WorkerConfig(least_age=16)))
+    made = app_with(folder, memory, min_age=16)
     assert source(made, "u1", age=14) == "under-age"
     assert (source(made, "u1", age=16), memory.asked) == ("batch", 1)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from command_line import firstspin
+from library import Recommender
 
 from firstspin import pipeline
 from firstspin.cli import claims
@@ -23,7 +24,6 @@ from firstspin.experiment.verdict import signed_percent
 from firstspin.records import InputError
 from firstspin.service.process.clock import read_clock, set_clock
 from firstspin.serving import bundle
-from firstspin.serving.policy import Recommender
 from firstspin.simulation.run import NEWCOMERS, Setting, Simulated, simulate, simulated_plan
 from firstspin.simulation.world import click_chances, clicks, make_world, newcomers
 

@@ -14,20 +14,21 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
-from msgspec.structs import replace
 
 from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.environment import path, read, required, seconds, words
-from firstspin.records import MAX_TEXT, GenreProbability, Ranking, Recommendation, Registration, StoredAnswer, is_under
+from firstspin.records import MAX_TEXT, GenreProbability, Recommendation, StoredAnswer
 from firstspin.serving import bundle, wire
-from firstspin.serving.policy import Recommender
+from firstspin.serving.bundle import Bundle
+from firstspin.serving.policy import DEFAULTS, PolicySettings, decide, may_use_stored
+from firstspin.serving.responses import Responses
 from firstspin.serving.score_stores import DynamoScores, Scores
 from firstspin.serving.wire import Asked, BodyReader, Encoding, Refusal
 
@@ -49,6 +50,7 @@ LONGEST_ESCAPE: Final = 6
 """Bytes that a character of an answer has at most where Lambda counts it, as in \\u00e9."""
 
 FALLBACK: Final = "rule"
+FAILED: Final = "endpoint"
 ROUTE: Final = "/invocations"
 USER: Final = "x-firstspin-user"
 HOPELESS: Final = frozenset(
@@ -83,8 +85,9 @@ class Gateway:
 
     runtime: Runtime
     endpoint: str
-    fallback: Recommender
+    bundle: Bundle
     reader: BodyReader
+    settings: PolicySettings = DEFAULTS
     scores: Scores | None = None
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
@@ -130,14 +133,17 @@ class Gateway:
         return bytes(answer["Body"].read())
 
     def _by_fallback(self, asked: Asked, user: str) -> bytes:
-        kept = self._kept(user) if user and self._may_be_kept(asked.registrations) else None
-        _log("fell_back", source=kept.ranking.source if kept else FALLBACK)
-        rankings = [kept.ranking] if kept else [self.fallback.by_rule(one, FALLBACK) for one in asked.registrations]
-        return self._written(asked, rankings, kept.model if kept else self.fallback.bundle.id)
-
-    def _may_be_kept(self, registrations: Sequence[Registration]) -> bool:
-        """Of one, and old enough: a kept answer may have been made of an age and gender that are not to be used."""
-        return len(registrations) == 1 and not is_under(self.fallback.least_age, registrations[0])
+        alone, settings = asked.number == 1, self.settings
+        stored = self._kept(user) if user and alone and may_use_stored(asked.registrations[0], user, settings) else None
+        current = stored.model if stored else ""
+        decisions = [
+            decide(one, user or None, self.bundle, stored, settings, failure=FAILED, in_service=current)
+            for one in asked.registrations
+        ]
+        _log("fell_back", source=decisions[0].source if alone else FALLBACK)
+        answers = Responses(self.bundle)
+        pairs = zip(asked.registrations, decisions, strict=True)
+        return wire.join((answers.encoded(one, decision, asked.encoding) for one, decision in pairs), asked)
 
     def _kept(self, user: str) -> StoredAnswer | None:
         if self.scores is None:
@@ -148,12 +154,6 @@ class Gateway:
         except Exception as problem:  # the rule is left
             _log("kept_answers_failed", kind=_kind(problem))
             return None
-
-    def _written(self, asked: Asked, rankings: list[Ranking], model: str) -> bytes:
-        if asked.encoding is Encoding.csv:
-            return wire.join(map(wire.csv_row, rankings), asked)
-        filled = map(self.fallback.fill, asked.registrations, rankings)
-        return wire.join((msgspec.json.encode(replace(one, model=model)) for one in filled), asked)
 
     def _in_time(self, call: Callable[[], Found]) -> Found:
         """What `call` gives within its share of the budget; TimeoutError after that, whatever it still waits for.
@@ -348,7 +348,7 @@ def from_environment(environment: Mapping[str, str]) -> Gateway:
     return Gateway(
         runtime=_client("sagemaker-runtime", budget / SHARES),
         endpoint=endpoint,
-        fallback=Recommender(loaded),
+        bundle=loaded,
         reader=BodyReader(loaded.manifest.extra),
         scores=DynamoScores(table, _client("dynamodb", budget / SHARES)) if table else None,
         budget=budget,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from firstspin.models.compiled import compiled_ranked
 from firstspin.models.features import Encoder
-from firstspin.records import Ranking, Registration
+from firstspin.records import Ranking, Registration, Source
 
 Array = NDArray[np.float64]
 State = Mapping[str, NDArray[np.generic] | str]
@@ -51,11 +51,11 @@ class Predictor:
     name: str
     made_of: str = ""  # for people: what training chose, as in "0.7 logistic + 0.4 lightgbm"
 
-    def rank(self, registration: Registration, source: str = "model") -> Ranking:
+    def rank(self, registration: Registration, source: Source = "model") -> Ranking:
         """All genres for one newcomer, best first."""
         return self.rank_row(self.encoder.encode(registration), source)
 
-    def rank_row(self, row: Array, source: str) -> Ranking:
+    def rank_row(self, row: Array, source: Source) -> Ranking:
         """All genres for one newcomer whose row (c,) the encoder has made."""
         [(genres, chances)] = self.rank_rows(row[None])
         return Ranking(genres, chances, source)
@@ -64,7 +64,7 @@ class Predictor:
         """For each of the rows (n, c) all genres, best first, and their probabilities."""
         return ranked(self.scorer.scores(rows), self.genres)
 
-    def rankings(self, registrations: Sequence[Registration], source: str = "model") -> Iterator[Ranking]:
+    def rankings(self, registrations: Sequence[Registration], source: Source = "model") -> Iterator[Ranking]:
         """`rank` for many, in order, in a fraction of the time."""
         for start in range(0, len(registrations), BATCH):
             for genres, chances in self.rank_rows(self.encoder.matrix(registrations[start : start + BATCH])):

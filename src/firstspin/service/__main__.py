@@ -45,6 +45,7 @@ from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.supervisor import Outside, Supervisor
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
+from firstspin.serving.policy import REFUSE, PolicySettings
 from firstspin.serving.stored_answers import StoredAnswers
 
 store_check = lazily("firstspin.service.store_check")  # only where there is a store
@@ -175,8 +176,6 @@ def _manners(options: argparse.Namespace) -> WorkerConfig:
             connections=options.connections,
             in_flight=options.in_flight,
         ),
-        least_age=options.least_age,
-        refuse_under_age=options.under_age == "refuse",
         most_newcomers=options.most_newcomers or None,
         drain_delay=options.drain_delay,
     )
@@ -206,7 +205,8 @@ def _worker(
                 further(options.workers, ManyModels(stock, manners) if stock else None),
                 report,
                 options.largest_answer or inf,
-                _kept(options),
+                _stored_answers(options),
+                PolicySettings(options.least_age, options.under_age == REFUSE, options.scores_first),
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, manners).run(first))
@@ -246,15 +246,13 @@ def _ledger(url: str, secret: Secret, experiment: Running | None, now: Callable[
     return ExposureLog(opened, secret, now, experiment)
 
 
-def _kept(options: argparse.Namespace) -> StoredAnswers | None:
+def _stored_answers(options: argparse.Namespace) -> StoredAnswers | None:
     if not options.scores:
         return None
     return StoredAnswers(
         lambda: stores.read_scores(options.scores),
         time.monotonic_ns,
-        first=options.scores_first,
         budget=options.scores_seconds,
-        least_age=options.least_age,
     )
 
 

@@ -9,26 +9,41 @@ from __future__ import annotations
 
 import logging
 from asyncio import Lock, sleep
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import repeat
 from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from firstspin.data.schema import USER_ID
-from firstspin.records import Registration, StoredAnswer, is_under
+from firstspin.records import Registration, StoredAnswer
 from firstspin.service.api_keys import Key, Keys
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.connection import RETRY, Reply, Request, Work
 from firstspin.service.http.openapi import schema
 from firstspin.service.metrics import ROUTES, ProcessMetrics, SharedMetrics
 from firstspin.service.pages import experiments
-from firstspin.serving.explanations import PARTS
-from firstspin.serving.responses import Answering, NoModel
+from firstspin.serving.bundle import Bundle
+from firstspin.serving.explanations import PARTS, ModelFailed, explain
+from firstspin.serving.policy import (
+    DEFAULTS,
+    Decision,
+    PolicySettings,
+    decide,
+    decide_many,
+    is_current,
+    may_use_stored,
+    refuse_under_age,
+)
+from firstspin.serving.responses import Responses
 from firstspin.serving.stored_answers import StoredAnswers
 from firstspin.serving.wire import (
+    MOST_INSTANCES,
     SHORT,
     SPELLINGS,
     Asked,
@@ -44,34 +59,38 @@ from firstspin.serving.wire import (
 
 log = logging.getLogger(__name__)
 
-WITHOUT_MODEL: Final = ("rule", "no-model")
-"""Sources of an answer that the model had no part in, although it should have."""
-
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 HTML: Final = b"text/html; charset=utf-8"
 HOME: Final = Path(__file__).with_name("pages").joinpath("index.html").read_bytes()
 SAFE: Final = b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx-content-type-options: nosniff\r\n"
 _KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
+_encode: Final = msgspec.json.Encoder().encode
 _ANY: Final = (None, b"*/*", b"application/json, */*")
 _ALLOW: Final = {"GET": b"allow: GET, HEAD\r\n", "POST": b"allow: POST\r\n"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A model with the reader of the fields it asks for: taken once at the start of a request, so never mixed."""
+    """A bundle with its responses and the readers of its fields: taken once at the start of a request, so never mixed.
 
-    answering: Answering
+    `bundle` is None before there is a model.
+    """
+
+    bundle: Bundle | None
+    responses: Responses
     reader: BodyReader
     reader_of_users: BodyReader
-    least_age: int = 0  # who is younger is refused
 
     @staticmethod
-    def nothing() -> ServedModel:
-        """What answers before there is a model."""
-        return ServedModel(NoModel(), BodyReader(), BodyReader(of_users=True))
+    def of(bundle: Bundle | None, *, most: int | None = MOST_INSTANCES) -> ServedModel:
+        """A bundle ready to serve, `most` registrations a request."""
+        extra = bundle.manifest.extra if bundle else {}
+        return ServedModel(
+            bundle, Responses(bundle), BodyReader(extra, most=most), BodyReader(extra, of_users=True, most=most)
+        )
 
 
-NOTHING: Final = ServedModel.nothing()
+NOTHING: Final = ServedModel.of(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +103,11 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Whether to answer before there is a model, who may call `/v1`, what is kept there, and what else is to be had.
+    """Whether to answer before there is a model, who may call `/v1`, what is kept there, and which features are on.
 
-    `further` answers further paths; `report` is the study that led to the model, as a page; `kept` are the answers of
-    batch, for users. An answer about several of more than `largest_answer` bytes is refused.
+    `further` answers further paths; `report` is the study that led to the model, as a page; `stored` looks up the
+    answers of batch scoring, for users. An answer about several of more than `largest_answer` bytes is refused.
+    `answering` decides what answers; its experiment is the one that `ledger` records.
     """
 
     without_model: bool = False
@@ -96,7 +116,8 @@ class Policy:
     further: Further | None = None
     report: bytes = b""
     largest_answer: float = inf
-    kept: StoredAnswers | None = None
+    stored: StoredAnswers | None = None
+    answering: PolicySettings = DEFAULTS
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -104,17 +125,17 @@ Further = Callable[["App", Request], Reply | Awaitable[Reply]]
 
 
 class Asking(NamedTuple):
-    """Somebody asks about one newcomer and can be answered together with others; times in nanoseconds."""
+    """A request about one newcomer, to be answered together with others; times in nanoseconds.
 
-    answering: Answering
+    `user` is None where the route takes no user id.
+    """
+
+    serving: ServedModel
     registration: Registration
+    user: str | None
     read: int
     route: str = "other"
     start: int = 0
-
-
-Alone = Callable[[Asking], Asking | Awaitable[Reply]]
-"""How a request about one newcomer is answered: together with others, or otherwise."""
 
 
 class App:
@@ -123,6 +144,9 @@ class App:
     def __init__(self, tallies: SharedMetrics, tally: ProcessMetrics, clock: Clock, policy: Policy) -> None:
         self._clock, self._now, self._policy = clock, clock.now, policy
         self._tallies, self._tally = tallies, tally
+        running = policy.ledger.running if policy.ledger else None
+        self._settings = replace(policy.answering, experiment=running)
+        self._failed_models: set[str] = set()  # whose failure is in the log
         self._serving: ServedModel | None = None
         self._counted: dict[str, int] = {}  # what the ledger had kept when it was last asked
         self._piece = Lock()  # held by the request that has its turn
@@ -220,45 +244,47 @@ class App:
     # --------------------------------------------------------------------------------------------------- the hot path
 
     def _invocations(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
-        serving = self._now_serving()
-        return self._answered(request, serving, serving.reader, serving.answering)
+        return self._answered(request, self._now_serving())
 
     def answered(self, request: Request, serving: ServedModel) -> Reply | Awaitable[Reply]:
         """What `/invocations` would answer if it served this model."""
-        reply = self._answered(request, serving, serving.reader, serving.answering)
+        reply = self._answered(request, serving)
         return self._answer(reply) if isinstance(reply, Asking) else reply
 
     def _recommendations(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
         key = self._admit(request)
-        serving = self._now_serving()
-        ledger = self._policy.ledger
-        answering = Assigned(serving.answering, ledger) if ledger else serving.answering
-        reply = self._answered(request, serving, serving.reader_of_users, answering, self._from_store)
+        if self._policy.ledger and _encoding(request) is Encoding.csv:
+            raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
+        reply = self._answered(request, self._now_serving(), of_users=True)
         if key and self._policy.keys and isinstance(reply, Work):
             self._policy.keys.charge(key, reply.registrations - 1)
         return reply
 
-    def _from_store(self, one: Asking) -> Asking | Awaitable[Reply]:
-        """Answers a user from the store of batch answers, where there is one and no experiment has its say."""
-        kept, ledger = self._policy.kept, self._policy.ledger
-        if kept is None or not kept.serves(one.registration) or (ledger and ledger.takes(_user(one))):
-            return one
-        return self._with_kept(one, kept)
+    def _one(self, serving: ServedModel, registration: Registration, of_users: bool) -> Asking | Awaitable[Reply]:
+        """A request about one: answered together with all others of its turn, or with a lookup of its stored answer."""
+        one = Asking(serving, registration, _user(registration) if of_users else None, self._now())
+        stored = self._policy.stored
+        if stored is not None and may_use_stored(registration, one.user, self._settings):
+            return self._with_stored(one, stored)
+        return one
 
-    async def _with_kept(self, one: Asking, kept: StoredAnswers) -> Reply:
-        """What batch kept for this user: before the model's own answer, or where the model has none."""
-        if kept.first:
-            found = await self._looked_up(one, kept)
-            return self._told(one, *found) if found else self._answer(one)
-        body, source = one.answering.one(one.registration)
-        found = await self._looked_up(one, kept) if source in WITHOUT_MODEL else None
-        return self._told(one, *(found or (body, source)))
+    async def _with_stored(self, one: Asking, stored: StoredAnswers) -> Reply:
+        """The stored answer is looked up where it goes first, or where the decision without it is a fallback."""
+        bundle, settings = one.serving.bundle, self._settings
+        if settings.stored_first:
+            found = await self._looked_up(one, stored)
+            return self._decided(one, decide(one.registration, one.user, bundle, found, settings))
+        decision = decide(one.registration, one.user, bundle, None, settings)
+        if decision.is_fallback and (found := await self._looked_up(one, stored)):
+            decision = decide(one.registration, one.user, bundle, found, settings, failure=decision.failure)
+        return self._decided(one, decision)
 
-    async def _looked_up(self, one: Asking, kept: StoredAnswers) -> tuple[bytes, str] | None:
-        found, outcome = await kept.get(_user(one))
-        answer = one.answering.kept(one.registration, found) if found else None
-        self._tally.count("firstspin_kept_answers", "other-version" if found and not answer else outcome)
-        return answer
+    async def _looked_up(self, one: Asking, stored: StoredAnswers) -> StoredAnswer | None:
+        assert one.user is not None
+        found, outcome = await stored.get(one.user)
+        is_other = found is not None and not is_current(found, one.serving.bundle)
+        self._tally.count("firstspin_kept_answers", "other-version" if is_other else outcome)
+        return found
 
     def _explanation(self, request: Request) -> Work:
         self._admit(request)
@@ -272,28 +298,27 @@ class App:
         asked = serving.reader.begin(body, Encoding.json)
         if isinstance(asked, LongBody) or not asked.alone:
             raise Refusal(422, "invalid", "an explanation is for one registration")
-        _check_ages(asked.registrations, serving.least_age)
-        return Reply(200, serving.answering.explained(asked.registrations[0]))
+        try:
+            return Reply(200, _encode(explain(asked.registrations[0], serving.bundle, self._settings)))
+        except Refusal:
+            raise
+        except Exception as problem:
+            self._log_failure(serving, problem.failure if isinstance(problem, ModelFailed) else type(problem).__name__)
+            raise Refusal(503, "no_explanation", "the model failed, and the rule answers in its place") from None
 
     def _answered(
-        self,
-        request: Request,
-        serving: ServedModel,
-        reader: BodyReader,
-        answering: Answering,
-        alone: Alone | None = None,
+        self, request: Request, serving: ServedModel, *, of_users: bool = False
     ) -> Reply | Awaitable[Reply] | Asking:
-        """`alone` says how a request about one is answered, where that is not with all others of its turn."""
         encoding = _encoding(request)
+        reader = serving.reader_of_users if of_users else serving.reader
         if len(request.body) > SHORT:
             number = reader.most_in(request.body, encoding)
-            return Work(number, partial(self._long, request.body, encoding, serving, reader, answering, alone))
+            return Work(number, partial(self._long, request.body, encoding, serving, reader, of_users))
         asked = self._read(reader, request.body, encoding)
-        _check_ages(asked.registrations, serving.least_age)
+        refuse_under_age(asked.registrations, self._settings)
         if asked.alone:
-            one = Asking(answering, asked.registrations[0], self._now())
-            return alone(one) if alone else one
-        return Work(asked.number, partial(self._many, answering, asked))
+            return self._one(serving, asked.registrations[0], of_users)
+        return Work(asked.number, partial(self._many, serving, asked, of_users))
 
     def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> Asked:
         start = self._now()
@@ -302,49 +327,80 @@ class App:
         return asked
 
     def _answer_together(self, asking: Sequence[Asking]) -> list[Reply]:
-        """Everyone who asked in this turn: ranked in one go, so that the model is fetched into the caches once."""
-        if len(asking) < 2 or any(one.answering is not asking[0].answering for one in asking):
+        """All requests about one newcomer of this turn, in order; those of one bundle are ranked in one batch."""
+        if len(asking) < 2:
             return [self._finished(one, self._answer(one)) for one in asking]
-        asked = Asked([one.registration for one in asking], Encoding.json)
+        groups: dict[ServedModel, list[Asking]] = {}
+        for one in asking:
+            groups.setdefault(one.serving, []).append(one)
+        replies = {serving: iter(self._answer_batch(serving, group)) for serving, group in groups.items()}
+        return [self._finished(one, next(replies[one.serving])) for one in asking]
+
+    def _answer_batch(self, serving: ServedModel, group: Sequence[Asking]) -> list[Reply]:
         try:
-            bodies = self._several(asking[0].answering, asked)
-        except Exception:  # again, one by one, so that it concerns nobody else
-            return [self._finished(one, self._answer(one)) for one in asking]
-        return [self._finished(one, Reply(200, body)) for one, body in zip(asking, bodies, strict=True)]
+            bodies = self._several(
+                serving, [one.registration for one in group], [one.user for one in group], Encoding.json
+            )
+        except Exception:  # again, one by one, so that it concerns no other request
+            return [self._answer(one) for one in group]
+        return [Reply(200, body) for body in bodies]
 
     def _answer(self, one: Asking) -> Reply:
         try:
-            return self._told(one, *one.answering.one(one.registration))
+            return self._decided(one, decide(one.registration, one.user, one.serving.bundle, None, self._settings))
         except Refusal as refusal:
             return _refused(refusal)
         except Exception as problem:
             return self._failed(problem)
 
-    def _told(self, one: Asking, body: bytes, source: str) -> Reply:
-        self._tally.answer(source)
+    def _decided(self, one: Asking, decision: Decision) -> Reply:
+        body = one.serving.responses.json(one.registration, decision)
+        self._count(one.serving, one.registration, one.user, decision)
         self._tally.took("answer", self._now() - one.read)
         return Reply(200, body)
+
+    def _count(self, serving: ServedModel, registration: Registration, user: str | None, decision: Decision) -> None:
+        """Count an answer, log the first failure of its model, and record the exposure of a user of the experiment."""
+        self._tally.answer(decision.source)
+        if decision.failure:
+            self._log_failure(serving, decision.failure)
+        if decision.assignment and user is not None and self._policy.ledger:
+            stations = {
+                policy: serving.responses.stations(registration, ranking)
+                for policy, ranking in decision.candidates.items()
+            }
+            self._policy.ledger.record(user, decision, stations)
+
+    def _log_failure(self, serving: ServedModel, failure: str) -> None:
+        """Log why a model failed, once a model."""
+        if serving.responses.model not in self._failed_models:
+            self._failed_models.add(serving.responses.model)
+            log.error("the model failed; the business rule answers", extra={"problem": failure})
 
     def _finished(self, one: Asking, reply: Reply) -> Reply:
         self._tally.request(one.route, reply.status, self._now() - one.start)
         return reply
 
-    def _several(self, answering: Answering, asked: Asked) -> list[bytes]:
+    def _several(
+        self,
+        serving: ServedModel,
+        registrations: Sequence[Registration],
+        users: Sequence[str | None] | None,
+        encoding: Encoding,
+    ) -> list[bytes]:
         start = self._now()
-        answers = list(answering.several(asked))
-        for _, source in answers:
-            self._tally.answer(source)
+        decisions = list(decide_many(registrations, users, serving.bundle, self._settings))
+        bodies = [
+            serving.responses.encoded(registration, decision, encoding)
+            for registration, decision in zip(registrations, decisions, strict=True)
+        ]
+        for registration, user, decision in zip(registrations, users or repeat(None), decisions, strict=False):
+            self._count(serving, registration, user, decision)
         self._tally.took("answer", self._now() - start)
-        return [body for body, _ in answers]
+        return bodies
 
     async def _long(
-        self,
-        body: Body,
-        encoding: Encoding,
-        serving: ServedModel,
-        reader: BodyReader,
-        answering: Answering,
-        alone: Alone | None,
+        self, body: Body, encoding: Encoding, serving: ServedModel, reader: BodyReader, of_users: bool
     ) -> Reply:
         """A long body is read in turns of its own, and all of it before anybody is answered.
 
@@ -354,21 +410,21 @@ class App:
         asked = reader.begin(body, encoding)
         pieces = asked.pieces()
         while (piece := await self._next(pieces)) is not None:
-            _check_ages(piece, serving.least_age)
+            refuse_under_age(piece, self._settings)
         if isinstance(asked, LongBody) or not asked.alone:
-            return await self._many(answering, asked)
-        one = Asking(answering, asked.registrations[0], self._now())
-        reply = alone(one) if alone else one
+            return await self._many(serving, asked, of_users)
+        reply = self._one(serving, asked.registrations[0], of_users)
         return self._answer(reply) if isinstance(reply, Asking) else await reply
 
-    async def _many(self, answering: Answering, asked: Asked | LongBody) -> Reply:
+    async def _many(self, serving: ServedModel, asked: Asked | LongBody, of_users: bool) -> Reply:
         """Each piece is written down where it stays, so that a long answer lies in memory once."""
         begin, between, end = around(asked.encoding)
         body, pieces = bytearray(begin), asked.pieces()
         while (piece := await self._next(pieces)) is not None:
             if piece:
+                users = [_user(registration) for registration in piece] if of_users else None
                 body += between if len(body) > len(begin) else b""
-                body += between.join(self._several(answering, Asked(piece, asked.encoding)))
+                body += between.join(self._several(serving, piece, users, asked.encoding))
             if len(body) + len(end) > self._policy.largest_answer:
                 raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
         body += end
@@ -457,39 +513,9 @@ def _encoding(request: Request) -> Encoding:
     return encoding
 
 
-class Assigned:
-    """Answers users of the experiment by their arm."""
-
-    def __init__(self, answering: Answering, ledger: ExposureLog) -> None:
-        self._answering, self._ledger = answering, ledger
-
-    @property
-    def model(self) -> str:
-        return self._answering.model
-
-    def one(self, registration: Registration) -> tuple[bytes, str]:
-        return self._ledger.answer(self._answering, registration)
-
-    def kept(self, registration: Registration, kept: StoredAnswer) -> tuple[bytes, str] | None:
-        return self._answering.kept(registration, kept)
-
-    def explained(self, registration: Registration) -> bytes:
-        return self._answering.explained(registration)
-
-    def several(self, asked: Asked) -> Iterable[tuple[bytes, str]]:
-        if asked.encoding is Encoding.csv:
-            raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
-        return [self.one(registration) for registration in asked.registrations]
-
-
-def _user(one: Asking) -> str:
-    user_id: str = getattr(one.registration, USER_ID)  # a field that only the reader of users adds
+def _user(registration: Registration) -> str:
+    user_id: str = getattr(registration, USER_ID)  # a field that only the reader of users adds
     return user_id
-
-
-def _check_ages(registrations: Sequence[Registration], least: int) -> None:
-    if least and any(is_under(least, registration) for registration in registrations):
-        raise Refusal(403, "under_age", "this service does not answer people of this age")
 
 
 def _refused(refusal: Refusal) -> Reply:

@@ -1,30 +1,30 @@
-"""The experiment and the event store, as the service uses them: who sees which arm, and what is kept of it.
+"""The experiment and the event store, as the service uses them: which policy answers an arm, and what is recorded.
 
-A user of the experiment is answered by the arm that the hash of the id gives; what every arm would have shown is kept
-with the exposure. Whoever is under age, or outside the experiment, is answered as ever and nothing is kept.
+The arm of a user is a hash of the id (`experiment.assign`) and what answers is decided in `serving.policy`. With the
+exposure, the stations that every arm would have shown are recorded. Of users under the minimum age, or outside the
+experiment, nothing is recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from firstspin.events.schema import Secret, Unavailable, exposure, read_batch, results
-from firstspin.experiment.assign import ArmSplit, Assignment, assign
+from firstspin.experiment.assign import ArmSplit
 from firstspin.experiment.plan import Plan, experiment_key, plan_split
-from firstspin.records import InputError, Registration
-from firstspin.serving.responses import Answering, Answers
+from firstspin.records import InputError
+from firstspin.serving.policy import ArmPolicy, Decision
 from firstspin.serving.wire import Refusal
 
 if TYPE_CHECKING:
     from firstspin.events.store import EventStore
 
-ArmPolicy = Literal["model", "rule"]
 POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule")
 KEEP_SECONDS: Final = 1.6
 """A request with events is answered 503 after so long; what is kept of it later is a duplicate when it comes again."""
@@ -66,39 +66,29 @@ class ExposureLog:
     now: Callable[[], datetime]
     running: Running | None = None
 
-    def answer(self, answering: Answering, registration: Registration) -> tuple[bytes, str]:
-        """The answer of the user's arm and its source; the exposure is kept as soon as that is possible."""
-        user_id: str = getattr(registration, "user_id")  # noqa: B009 - a field that only the reader of users adds
-        given = self._given(user_id)
-        if given is None or not isinstance(answering, Answers) or answering.source(registration) == "under-age":
-            return answering.one(registration)
-        assert self.running is not None
-        policies = self.running.policies
-        would = {policy: answering.ranked(registration, policy) for policy in dict.fromkeys(policies.values())}
-        shown = would[policies[given.arm]]
-        stations = {policy: answering.stations(registration, ranking) for policy, ranking in would.items()}
-        if first := stations[policies[given.arm]][:1]:
-            kept = exposure(
+    def record(self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]]) -> None:
+        """Record the exposure of a user of the experiment; it is stored as soon as that is possible.
+
+        `stations` are those that each policy would have shown, the message's first; without a message there is no
+        exposure.
+        """
+        given, running = decision.assignment, self.running
+        assert given is not None
+        assert running is not None
+        if first := stations[running.policies[given.arm]][:1]:
+            recorded = exposure(
                 self.secret,
-                experiment=self.running.key,
+                experiment=running.key,
                 user_id=user_id,
                 arm=given.arm,
                 propensity=given.propensity,
                 decided_at=self.now(),
-                source=shown.source,
-                model=answering.model,
+                source=decision.source,
+                model=decision.model,
                 station_id=first[0],
-                candidates={arm: stations[policy] for arm, policy in policies.items()},
+                candidates={arm: stations[policy] for arm, policy in running.policies.items()},
             )
-            self.store.submit_exposure(kept)
-        return answering.filled(registration, shown)
-
-    def takes(self, user_id: str) -> bool:
-        """Whether a user is in the experiment."""
-        return self._given(user_id) is not None
-
-    def _given(self, user_id: str) -> Assignment | None:
-        return assign(self.running.split, user_id) if self.running else None
+            self.store.submit_exposure(recorded)
 
     def kept(self) -> dict[str, int]:
         """What this process has kept since it began, by the name it is counted under."""

@@ -12,7 +12,8 @@ from firstspin.records import InputError
 from firstspin.service.bundles.watch import TRIAL_SECONDS
 from firstspin.service.http.connection import IN_FLIGHT
 from firstspin.service.process.supervisor import MOST_WORKERS
-from firstspin.serving.policy import LEAST_AGE
+from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
+from firstspin.serving.stored_answers import LOOKUP_SECONDS
 from firstspin.serving.wire import LARGEST_BODY, MOST_INSTANCES
 
 PORT: Final = whole(0, 65_535)
@@ -41,8 +42,8 @@ OPTIONS: Final = (
     Option("port", PORT, 8080),
     Option("workers", WORKERS, 1, "processes that answer; as many as cores"),
     Option("state", path, None, "folder that keeps the last good bundles over a restart"),
-    Option("least-age", whole(0, 120), LEAST_AGE, "under it, age and gender are not used and nothing is kept"),
-    Option("under-age", one_of("answer", "refuse"), "answer", "answer by the rule, or refuse: 403"),
+    Option("least-age", read_min_age, MIN_AGE, "under it, age and gender are not used and nothing is kept"),
+    Option("under-age", read_under_age, ANSWER, "answer by the rule, or refuse: 403"),
     Option("models", path, None, "serve many models, loaded by POST /models from this folder; --bundle is optional"),
     Option("models-memory", whole(1), None, "MB of memory for all of them; half of what the machine has if not given"),
     Option("allow-no-model", yes_or_no, False, "answer with an empty list while there is no model"),
@@ -52,7 +53,7 @@ OPTIONS: Final = (
     Option("experiment", path, None, "sealed plan of the experiment that /v1/recommendations runs; needs --events"),
     Option("scores", words, None, "answers kept by `firstspin score`, for users of /v1: sqlite:PATH or dynamodb:TABLE"),
     Option("scores-first", yes_or_no, False, "they go before the model's; else only where the model fails"),
-    Option("scores-seconds", seconds(), 0.05, "score-lookup timeout"),
+    Option("scores-seconds", seconds(), LOOKUP_SECONDS, "score-lookup timeout"),
     Option("clock", path, None, "for simulations: a file that tells the time of day, instead of the system"),
     Option("admin-port", PORT, None, "port for state, reload, rollback and erasure; none if not given"),
     Option("admin-host", words, "127.0.0.1"),

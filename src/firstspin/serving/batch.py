@@ -14,7 +14,8 @@ from firstspin.data.formats.csv_cells import csv_line, is_guarded
 from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, USER_ID
 from firstspin.files import written_beside
 from firstspin.records import InputError, Ranking, Registration
-from firstspin.serving.policy import Recommender, top
+from firstspin.serving.bundle import Bundle
+from firstspin.serving.policy import PolicySettings, decide_many, top
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +45,28 @@ def file_sink(out: Path) -> AnswerSink:
 
 
 def write(
-    sink: AnswerSink, people: People, answering: Recommender, k: int | None, progress: Callable[[int], None]
+    sink: AnswerSink,
+    people: People,
+    bundle: Bundle,
+    settings: PolicySettings,
+    k: int | None,
+    progress: Callable[[int], None],
 ) -> int:
     """Answer everyone, the first k genres each (None: all of them), into a sink. Returns how many."""
-    written = 0
+    written = failed = 0
 
     def answered() -> Iterator[Batch]:
-        nonlocal written
+        nonlocal written, failed
         for users, registrations in people:
-            rankings = answering.rankings(registrations)
-            yield users, [top(ranking, k) if k else ranking for ranking in rankings]
+            decisions = list(decide_many(registrations, None, bundle, settings))
+            failed += sum(bool(decision.failure) for decision in decisions)
+            yield users, [top(decision.ranking, k) if k else decision.ranking for decision in decisions]
             written += len(users)
             progress(written)
 
     sink(answered())
+    if failed:
+        log.warning("the model failed for %d registrations; the business rule answered them", failed)
     return written
 
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from firstspin.data.schema import GENRES
 from firstspin.models.predictor import Array, Predictor, order, probabilities
-from firstspin.records import SHOWN_GENRES, Registration
-from firstspin.serving.policy import Recommender
+from firstspin.records import SHOWN_GENRES, InputError, Registration, Source
+from firstspin.serving.bundle import Bundle
+from firstspin.serving.policy import DEFAULTS, PolicySettings, decide
 
 MOST: Final = 8
 """Of a service that asks for more, the last answers are explained together: 2 to the power of this are scored."""
@@ -40,20 +41,38 @@ class Explanation(msgspec.Struct, frozen=True):
     """The reasons of the genres shown, best first. It names the questions answered, never the answers."""
 
     model: str
-    source: str
+    source: Source
     genres: tuple[Reason, ...]
 
 
-def explain(recommender: Recommender, registration: Registration, shown: int = SHOWN_GENRES) -> Explanation:
-    """Why `recommender` answers this newcomer as it does, for the first `shown` genres.
+class ModelFailed(InputError):
+    """There is no explanation: the model failed with this error, and the business rule answers in its place."""
+
+    def __init__(self, failure: str) -> None:
+        super().__init__(f"there is no explanation: the model failed ({failure}), and the rule answers in its place")
+        self.failure = failure
+
+
+def explain(
+    registration: Registration,
+    bundle: Bundle | None,
+    settings: PolicySettings = DEFAULTS,
+    shown: int = SHOWN_GENRES,
+) -> Explanation:
+    """Why a registration is answered as it is, for the first `shown` genres.
 
     Of each genre, `without_answers` and the sum of `moved` make its `probability` (each to six decimals). An answer
-    that the policy leaves unused, as the age of who is under age, moves nothing and is not named.
+    that the policy leaves unused, as an age under the minimum, moves nothing and is not named. Raises Refusal where the
+    settings refuse the registration, and ModelFailed where the rule answers because the model fails.
     """
-    source = recommender.source(registration)
-    predictor = recommender.bundle.predictor
-    if recommender.ruled(source):
-        predictor, registration = recommender.bundle.rule, Registration(genres=registration.genres)
+    decision = decide(registration, None, bundle, None, settings)
+    if bundle is None:
+        return Explanation(decision.model, decision.source, ())
+    if decision.failure:
+        raise ModelFailed(decision.failure)
+    predictor = bundle.predictor
+    if decision.by_rule:
+        predictor, registration = bundle.rule, Registration(genres=registration.genres)
     answers = given(registration, dict.fromkeys(predictor.encoder.questions))
     chances = _with_every_part(predictor, registration, answers)
     moved = shapley_values(chances)
@@ -68,7 +87,7 @@ def explain(recommender: Recommender, registration: Registration, shown: int = S
         )
         for j in first.tolist()
     ]
-    return Explanation(recommender.bundle.id, source, tuple(reasons))
+    return Explanation(decision.model, decision.source, tuple(reasons))
 
 
 def given(registration: Registration, questions: Sequence[str] | dict[str, None]) -> list[tuple[str, ...]]:

@@ -1,82 +1,273 @@
-"""A bundle + one policy -> an answer for anyone. HTTP, batch, terminal and Lambda all ask here, so all answer alike.
+"""The answering policy: what answers a registration, and with which ranking. Nothing else in firstspin decides this.
 
-`source` says what answered:
+The service, batch scoring, the terminal, the Lambda and explanations call `decide` or `decide_many`; how an answer is
+written down is the business of `responses`. In this order:
 
-- `model`: the bundle's model;
-- `popular`: nothing usable was told, so what the model expects of people who told nothing; where training saw nobody
-  like that, what is popular over all, since the model would only guess;
-- `under-age`: the age is under the configured one: the business rule on the picks alone, age and gender unused;
-- `rule`: the model failed: the business rule on the picks.
+1. A registration under the minimum age is refused, where the settings say so.
+2. Under the minimum age, age and gender reach no model: the business rule ranks the picks alone (`under-age`).
+3. A user of the running experiment is answered by the policy of the assigned arm, never by a stored answer.
+4. The stored answer of this user (`batch`) goes first where the settings say so, and otherwise replaces a model that
+   fails or is absent. An answer stored by another bundle than the one in service is not used.
+5. The model ranks (`model`). Without a single answer that training has seen, its ranking is what it expects of such
+   registrations (`popular`); a model whose training saw none of them is not asked, and the rule ranks.
+6. Where the model fails, the business rule ranks the picks (`rule`); without a bundle nothing is ranked (`no-model`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final, Literal, Protocol
 
-from firstspin.records import Ranking, Recommendation, Registration, is_under
+import msgspec
+import numpy as np
+
+from firstspin.environment import one_of, whole
+from firstspin.experiment.assign import ArmSplit, Assignment, assign
+from firstspin.records import MAX_AGE, Ranking, Registration, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.stations import fill
+from firstspin.serving.wire import Refusal
 
-LEAST_AGE = 13
-"""Below this age nobody is told apart by age or gender (the United States' COPPA draws its line at 13)."""
+MIN_AGE: Final = 13
+"""The default minimum age in years (the United States' COPPA protects children under 13)."""
 
-BATCH = 4096
+ANSWER, REFUSE = "answer", "refuse"
+read_min_age: Final = whole(0, MAX_AGE)
+read_under_age: Final = one_of(ANSWER, REFUSE)
+"""How the two settings about age are read from text: options of `serve`, variables of the container and the Lambda."""
+
+NO_MODEL: Final = "none"
+"""The model that an answer without a bundle names."""
+
+BATCH: Final = 4096
+
+ArmPolicy = Literal["model", "rule"]
+
+
+class ArmPolicies(Protocol):
+    """A running experiment: the split of users among arms, and the policy that answers each arm."""
+
+    @property
+    def split(self) -> ArmSplit: ...
+
+    @property
+    def policies(self) -> Mapping[str, ArmPolicy]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Recommender:
-    """Answers registrations from one bundle; `least_age` in years."""
+class PolicySettings:
+    """What an operator decides.
 
-    bundle: Bundle
-    least_age: int = LEAST_AGE
+    `min_age` is in years. `refuse_under_age`: younger users are refused, not answered by the rule. `stored_first`: a
+    stored answer goes before the model's. `experiment`: users in its coverage are answered by the policy of their arm.
+    """
 
-    def rank(self, registration: Registration) -> Ranking:
-        """All genres for one newcomer, best first."""
-        if is_under(self.least_age, registration):
-            return self.by_rule(registration, "under-age")
-        row, told = self.bundle.predictor.encoder.encode_matched(registration)
-        source = "model" if told else "popular"
-        return self.by_rule(registration, source) if self.ruled(source) else self.bundle.predictor.rank_row(row, source)
+    min_age: int = MIN_AGE
+    refuse_under_age: bool = False
+    stored_first: bool = False
+    experiment: ArmPolicies | None = None
 
-    def rankings(self, registrations: Sequence[Registration]) -> Iterator[Ranking]:
-        """`rank` for many, in order, to the last bit the same, in a fraction of the time."""
-        for start in range(0, len(registrations), BATCH):
-            batch = registrations[start : start + BATCH]
-            rows, told = self.bundle.predictor.encoder.matrix_matched(batch)
-            for registration, known, ranking in zip(batch, told, self.bundle.predictor.rank_rows(rows), strict=True):
-                source = "under-age" if is_under(self.least_age, registration) else "model" if known else "popular"
-                if self.ruled(source):
-                    yield self.by_rule(registration, source)
-                else:
-                    yield Ranking(*ranking, source)
 
-    def recommend(self, registration: Registration) -> Recommendation:
-        """The whole answer: genres, stations, message, carousels."""
-        return self.fill(registration, self.rank(registration))
+DEFAULTS: Final = PolicySettings()
 
-    def fill(self, registration: Registration, ranking: Ranking) -> Recommendation:
-        """Turn a ranking into content."""
-        catalogue = self.bundle.catalogue
-        picks = catalogue.picked(registration.genres)
-        return fill(ranking, picks, catalogue.of_country(registration.country), self.bundle.id)
 
-    def by_rule(self, registration: Registration, source: str = "rule") -> Ranking:
-        """The business rule on the picks alone."""
-        return self.bundle.rule.rank(Registration(genres=registration.genres), source)
+class Decision(msgspec.Struct, frozen=True):
+    """The ranking that answers a registration, and why it is this one.
 
-    def ruled(self, source: str) -> bool:
-        """Whether the business rule answers what has this source."""
-        return source == "under-age" or (source == "popular" and not self.bundle.manifest.knows_silence)
+    `model` is the id of the bundle that ranked; `by_rule`: the business rule of the bundle ranked; `failure` names the
+    error of a model that failed. Of a user of the experiment, `assignment` is the arm and `candidates` the ranking of
+    each policy of its arms.
+    """
 
-    def source(self, registration: Registration) -> str:
-        """What will answer this registration."""
-        if is_under(self.least_age, registration):
-            return "under-age"
-        return "model" if self.bundle.predictor.encoder.matches(registration) else "popular"
+    ranking: Ranking
+    model: str
+    by_rule: bool = False
+    failure: str = ""
+    assignment: Assignment | None = None
+    candidates: Mapping[ArmPolicy, Ranking] = {}
+
+    @property
+    def source(self) -> Source:
+        """What answers."""
+        return self.ranking.source
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether the model is absent or failed, so that a stored answer would replace this one."""
+        return bool(self.failure) or self.model == NO_MODEL
+
+
+_ABSENT: Final = Decision(Ranking((), (), "no-model"), NO_MODEL)
+
+
+def decide(
+    registration: Registration,
+    user: str | None,
+    bundle: Bundle | None,
+    stored: StoredAnswer | None,
+    settings: PolicySettings,
+    *,
+    failure: str = "",
+    in_service: str = "",
+) -> Decision:
+    """What answers one registration of a user (None: no id is known).
+
+    `bundle` is None while there is no model. `failure` names why the model can't be asked, as when its endpoint failed;
+    by default it is asked. `in_service` is the id of the bundle in service where `bundle` only stands in for it.
+    Raises Refusal (403) for a registration under the minimum age, where the settings refuse those.
+    """
+    refuse_under_age((registration,), settings)
+    if bundle is None:
+        return _from_store(stored) if stored and may_use_stored(registration, user, settings) else _ABSENT
+    if is_under_age(registration, settings):
+        return _under_age(registration, bundle)
+    assignment = _assignment(user, settings)
+    if assignment is not None:
+        return _by_arm(_by_model(registration, bundle, failure), registration, bundle, assignment, settings)
+    usable = stored if stored and user is not None and is_current(stored, bundle, in_service) else None
+    if usable and settings.stored_first:
+        return _from_store(usable)
+    decision = _by_model(registration, bundle, failure)
+    return _from_store(usable) if usable and decision.is_fallback else decision
+
+
+def decide_many(
+    registrations: Sequence[Registration],
+    users: Sequence[str | None] | None,
+    bundle: Bundle | None,
+    settings: PolicySettings,
+) -> Iterator[Decision]:
+    """`decide` for many without stored answers, in order, to the last bit the same, in a fraction of the time.
+
+    `users` are as many as the registrations, or None where no id is known. Raises Refusal where `decide` does for one.
+    """
+    refuse_under_age(registrations, settings)
+    for start in range(0, len(registrations), BATCH):
+        batch = registrations[start : start + BATCH]
+        ids = users[start : start + BATCH] if users else [None] * len(batch)
+        if bundle is None:
+            yield from [_ABSENT] * len(batch)
+        else:
+            yield from _decide_batch(batch, ids, bundle, settings)
+
+
+def is_under_age(registration: Registration, settings: PolicySettings) -> bool:
+    """Whether the registration gives an age below the minimum. A registration without an age is not under it."""
+    return registration.age is not None and registration.age < settings.min_age
+
+
+def refuse_under_age(registrations: Sequence[Registration], settings: PolicySettings) -> None:
+    """Raises Refusal (403) where one of these is under the minimum age and the settings refuse those."""
+    if settings.refuse_under_age and any(is_under_age(registration, settings) for registration in registrations):
+        raise under_age_refusal()
+
+
+def under_age_refusal() -> Refusal:
+    """How a registration under the minimum age is refused."""
+    return Refusal(403, "under_age", "this service does not answer people of this age")
+
+
+def may_use_stored(registration: Registration, user: str | None, settings: PolicySettings) -> bool:
+    """Whether a stored answer of this user may be the answer, so that a lookup makes sense.
+
+    Not under the minimum age: the stored answer may depend on an age and a gender that must not be used.
+    """
+    return user is not None and not is_under_age(registration, settings) and _assignment(user, settings) is None
+
+
+def is_current(stored: StoredAnswer, bundle: Bundle | None, in_service: str = "") -> bool:
+    """Whether an answer was stored by the bundle in service; without a bundle, the stored answer is all there is."""
+    return bundle is None or stored.model == (in_service or bundle.id)
 
 
 def top(ranking: Ranking, k: int) -> Ranking:
     """The first k genres of a ranking."""
     return Ranking(tuple(islice(ranking.genres, k)), tuple(islice(ranking.probabilities, k)), ranking.source)
+
+
+def _decide_batch(
+    registrations: Sequence[Registration], users: Sequence[str | None], bundle: Bundle, settings: PolicySettings
+) -> Iterator[Decision]:
+    under = [is_under_age(registration, settings) for registration in registrations]
+    others = (
+        [one for one, young in zip(registrations, under, strict=True) if not young] if any(under) else registrations
+    )
+    by_model = iter(_all_by_model(others, bundle))
+    for registration, user, young in zip(registrations, users, under, strict=True):
+        if young:
+            yield _under_age(registration, bundle)
+            continue
+        decision = next(by_model)
+        assignment = _assignment(user, settings)
+        yield _by_arm(decision, registration, bundle, assignment, settings) if assignment else decision
+
+
+def _assignment(user: str | None, settings: PolicySettings) -> Assignment | None:
+    return None if user is None or settings.experiment is None else assign(settings.experiment.split, user)
+
+
+def _under_age(registration: Registration, bundle: Bundle) -> Decision:
+    return _by_rule(registration, bundle, "under-age")
+
+
+def _from_store(stored: StoredAnswer) -> Decision:
+    return Decision(stored.ranking, stored.model)
+
+
+def _by_rule(registration: Registration, bundle: Bundle, source: Source, failure: str = "") -> Decision:
+    """The business rule on the picks alone."""
+    return Decision(bundle.rule.rank(Registration(genres=registration.genres), source), bundle.id, True, failure)
+
+
+def _by_model(registration: Registration, bundle: Bundle, failure: str = "") -> Decision:
+    """What the model ranks, or the rule in its place."""
+    try:
+        row, known = bundle.predictor.encoder.encode_matched(registration)
+        if not known and not bundle.manifest.knows_silence:
+            return _by_rule(registration, bundle, "popular")
+        if not failure:
+            return Decision(bundle.predictor.rank_row(row, "model" if known else "popular"), bundle.id)
+    except Exception as problem:  # every newcomer gets an answer; its source says that the model failed
+        failure = type(problem).__name__
+    return _by_rule(registration, bundle, "rule", failure)
+
+
+def _all_by_model(registrations: Sequence[Registration], bundle: Bundle) -> list[Decision]:
+    """`_by_model` for many."""
+    if not registrations:
+        return []
+    predictor, model = bundle.predictor, bundle.id
+    try:
+        rows, known = predictor.encoder.matrix_matched(registrations)
+        if bundle.manifest.knows_silence or all(known):
+            return [
+                Decision(Ranking(*ranked, "model" if told else "popular"), model)
+                for ranked, told in zip(predictor.rank_rows(rows), known, strict=True)
+            ]
+        ranked_rows = iter(predictor.rank_rows(rows[np.array(known)]) if any(known) else ())
+        return [
+            Decision(Ranking(*next(ranked_rows), "model"), model) if told else _by_rule(one, bundle, "popular")
+            for one, told in zip(registrations, known, strict=True)
+        ]
+    except Exception:  # again one by one, so that only those are affected for whom the model fails
+        return [_by_model(registration, bundle) for registration in registrations]
+
+
+def _by_arm(
+    decision: Decision,
+    registration: Registration,
+    bundle: Bundle,
+    assignment: Assignment,
+    settings: PolicySettings,
+) -> Decision:
+    """The decision for a user of the experiment, from the model's."""
+    assert settings.experiment is not None
+    policies = settings.experiment.policies
+    decisions = {
+        policy: decision if policy == "model" else _by_rule(registration, bundle, "rule")
+        for policy in dict.fromkeys(policies.values())
+    }
+    shown = decisions[policies[assignment.arm]]
+    candidates = {policy: one.ranking for policy, one in decisions.items()}
+    return Decision(shown.ranking, shown.model, shown.by_rule, decision.failure, assignment, candidates)

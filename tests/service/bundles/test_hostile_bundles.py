@@ -15,10 +15,9 @@ from made_app import ask, new_app
 from made_bundles import edit, pack, pack_with_further_fields, sign
 
 from firstspin.records import InputError
+from firstspin.service.app import ServedModel
 from firstspin.service.bundles.probe import probe
-from firstspin.service.process.worker import WorkerConfig, serving
 from firstspin.serving import bundle
-from firstspin.serving.policy import LEAST_AGE
 
 VALUES = (
     None,
@@ -143,8 +142,8 @@ def outcome(folder: Path) -> str:
     """ "refused" by the probe in our words, or "answered" where a service then answers everything."""
     try:
         loaded = bundle.load(folder)
-        served = serving(loaded, WorkerConfig())
-        probe(loaded, served, LEAST_AGE)
+        served = ServedModel.of(loaded)
+        probe(loaded, served)
     except InputError as problem:
         foreign = re.search(r"[a-z](Error|Exception)\b|codec can't", str(problem))
         return f"refused in words not ours: {problem}" if foreign else "refused"

@@ -1,7 +1,7 @@
 """The bundle probe: a bundle is served to made-up requests in every encoding before any worker takes it.
 
-The requests go through the same `App`, `Reader`s and `Answers` as those of a worker: golden registrations, one without
-answers, one under age, every further field as a number, as text and as null. All must be answered alike.
+The requests go through the same `App`, `BodyReader`s and `Responses` as those of a worker: golden registrations, one
+without answers, one under age, every further field as a number, as text and as null. All must be answered alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from firstspin.service.app import App, Clock, Policy, ServedModel
 from firstspin.service.http.connection import Reply, Request
 from firstspin.service.metrics import SharedMetrics
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.policy import Recommender
+from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
+from firstspin.serving.responses import recommendation
 from firstspin.serving.wire import Encoding, csv_row
 
 _recommendations = msgspec.json.Decoder(Recommendation)
@@ -40,47 +41,43 @@ class Predictions(msgspec.Struct, frozen=True):
     predictions: tuple[Recommendation, ...]
 
 
-def probe(loaded: Bundle, serving: ServedModel, least_age: int) -> None:
+def probe(loaded: Bundle, serving: ServedModel) -> None:
     """Raise InputError, with what was asked, unless what serves this bundle answers everything, and right.
 
-    `least_age`: registrations of people who are younger are answered by the rule.
+    The policy's settings are the defaults: they decide between the model and the rule, and both are probed.
     """
     tallies = SharedMetrics(1)
     app = App(tallies, tallies.row(0), Clock(lambda: 0, lambda: EPOCH), Policy())
     app.serve(serving)
-    asyncio.run(_Probe(app, serving, Recommender(loaded, least_age)).run())
+    asyncio.run(_Probe(app, serving, loaded).run())
 
 
 class _Probe:
-    def __init__(self, app: App, serving: ServedModel, recommender: Recommender) -> None:
-        self._app, self._serving, self._recommender = app, serving, recommender
-        self._extra = recommender.bundle.manifest.extra
+    def __init__(self, app: App, serving: ServedModel, loaded: Bundle) -> None:
+        self._app, self._serving, self._bundle = app, serving, loaded
+        self._extra = loaded.manifest.extra
         self._kind = with_further_fields(tuple(self._extra))
 
     async def run(self) -> None:
         await self._described()
-        asked = [one for one in self._registrations() if not self._is_refused(one)]
+        asked = self._registrations()
         for one in asked:
             await self._alone(one)
         most = self._serving.reader.most or len(asked)
         for start in range(0, len(asked), most):
             await self._several(asked[start : start + most])
-        await self._kept(Registration())
+        self._stored(Registration())
 
     def _registrations(self) -> list[Registration]:
         """What is asked, once each."""
-        manifest, known = self._recommender.bundle.manifest, self._recommender.bundle.predictor.genres
+        manifest, known = self._bundle.manifest, self._bundle.predictor.genres
         golden = [*manifest.golden, *(manifest.golden_rule or ()), *(manifest.golden_further or ())]
         made_up: list[dict[str, object]] = [golden.registration for golden in golden]
         made_up += [{}, {"age": 0, "gender": "female", "genres": known[:2]}, {"age": 120, "genres": known[:MAX_PICKS]}]
-        made_up += [{"country": market} for market in list(self._recommender.bundle.catalogue.markets)[:MARKETS]]
+        made_up += [{"country": market} for market in list(self._bundle.catalogue.markets)[:MARKETS]]
         for name, kind in islice(self._extra.items(), FIELDS):
             made_up += [{name: 1.5 if kind == NUMBER else "probe"}, {name: None}]
         return list(dict.fromkeys(msgspec.convert(one, self._kind) for one in made_up))
-
-    def _is_refused(self, registration: Registration) -> bool:
-        """By policy, as under age."""
-        return registration.age is not None and registration.age < self._serving.least_age
 
     async def _alone(self, one: Registration) -> None:
         body, of_user = (msgspec.json.encode(msgspec.structs.asdict(one) | user) for user in ({}, {USER_ID: "u"}))
@@ -107,20 +104,28 @@ class _Probe:
                 self._check(one, answer)
         if asked := [one for one in asked if _is_said_in_csv(one)]:
             in_rows = await self._answer("/invocations", _rows(asked), Encoding.csv)
-            if in_rows != b"".join(csv_row(self._recommender.rank(one)) + b"\n" for one in asked):
+            if in_rows != b"".join(csv_row(self._expected(one).ranking) + b"\n" for one in asked):
                 raise InputError("an answer in CSV is not the one expected")
 
     async def _described(self) -> None:
         msgspec.json.decode(await self._reply("/openapi.json", *self._app([_request("/openapi.json", method="GET")])))
 
-    async def _kept(self, one: Registration) -> None:
-        """An answer that batch stored is served too."""
-        kept = StoredAnswer(self._recommender.bundle.id, self._recommender.rank(one))
-        if self._serving.answering.kept(one, kept) is None:
+    def _stored(self, one: Registration) -> None:
+        """An answer that batch scoring stored is served too."""
+        stored = StoredAnswer(self._bundle.id, self._expected(one).ranking)
+        decision = decide(one, "u", self._serving.bundle, stored, PolicySettings(stored_first=True))
+        if decision.ranking is not stored.ranking:
             raise InputError("a stored answer of the bundle is not taken for its own")
+        _recommendations.decode(self._serving.responses.json(one, decision))
+
+    def _expected(self, one: Registration) -> Decision:
+        decision = decide(one, None, self._bundle, None, DEFAULTS)
+        if decision.failure:
+            raise InputError(f"the model fails ({decision.failure})")
+        return decision
 
     def _check(self, one: Registration, answer: Recommendation) -> None:
-        expected = self._recommender.recommend(one)
+        expected = recommendation(one, self._expected(one), self._bundle)
         if answer != expected:
             raise InputError(f"an answer of {answer.source!r} is not the one expected of {expected.source!r}")
 

@@ -19,9 +19,10 @@ import msgspec
 
 from firstspin.files import sync_tree
 from firstspin.records import readable
+from firstspin.service.app import ServedModel
 from firstspin.service.bundles.probe import probe
 from firstspin.service.bundles.store import copy_files, told_of
-from firstspin.service.process.worker import WorkerConfig, serving
+from firstspin.service.process.worker import WorkerConfig
 from firstspin.serving import bundle
 
 REFUSED: Final = 1
@@ -69,10 +70,10 @@ def _taken(source: Path, to: Path, room: int, manners: WorkerConfig) -> Taken:
     _limit_memory(room)
     with told_of(source, to):
         loaded = bundle.load(to)
-        served = serving(loaded, manners)
+        served = ServedModel.of(loaded, most=manners.most_newcomers)
         grown = _status("VmRSS") - before
         _limit_memory(PROBE_BYTES)
-        probe(loaded, served, manners.least_age)
+        probe(loaded, served)
     sync_tree(to)
     return Taken(loaded.id, max(LEAST, grown, sum(path.stat().st_size for path in to.iterdir())))
 

@@ -31,9 +31,7 @@ from firstspin.service.process.containment import Containment
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.listening import BACKLOG
 from firstspin.serving import bundle
-from firstspin.serving.policy import LEAST_AGE, Recommender
-from firstspin.serving.responses import Answers
-from firstspin.serving.wire import MOST_INSTANCES, BodyReader
+from firstspin.serving.wire import MOST_INSTANCES
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +69,6 @@ class WorkerConfig:
     """How a worker answers and ends."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
-    least_age: int = LEAST_AGE
-    refuse_under_age: bool = False
     most_newcomers: int | None = MOST_INSTANCES
     drain_delay: float = 2.0
     drain_seconds: float = 20.0
@@ -91,18 +87,7 @@ class WorkerIO:
 
 def load(folder: Path, manners: WorkerConfig = WorkerConfig()) -> ServedModel:
     """A bundle, checked and ready to answer. Raises InputError with the reason where it is not."""
-    return serving(bundle.load(folder), manners)
-
-
-def serving(loaded: bundle.Bundle, manners: WorkerConfig) -> ServedModel:
-    """What answers from a bundle. Raises InputError where it can't."""
-    extra, most = loaded.manifest.extra, manners.most_newcomers
-    return ServedModel(
-        Answers(Recommender(loaded, manners.least_age)),
-        BodyReader(extra, most=most),
-        BodyReader(extra, of_users=True, most=most),
-        manners.least_age if manners.refuse_under_age else 0,
-    )
+    return ServedModel.of(bundle.load(folder), most=manners.most_newcomers)
 
 
 class Worker:
@@ -228,8 +213,8 @@ class Worker:
             except (OSError, MemoryError):  # what is short now may not be in a moment
                 await asyncio.sleep(AGAIN_SECONDS)
                 serving = await self._load(order)
-            if serving.answering.model != order.id:
-                raise InputError(f"the folder holds {serving.answering.model}")
+            if serving.responses.model != order.id:
+                raise InputError(f"the folder holds {serving.responses.model}")
             self._app.serve(serving)
         except Exception as problem:
             self._refuse(order, problem)
