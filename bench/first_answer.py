@@ -17,7 +17,9 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import engines
 import http_stacks
+import numpy as np
 
 TURNS = 7
 BODY = b'{"age":31,"genres":["genre 03"]}'
@@ -59,14 +61,14 @@ def run_to_end(code: str) -> float:
 def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="firstspin-bench-"))
     packed, text = http_stacks.make_bundle(work / "bundle")
-    http_stacks.make_classic(work / "model", packed, text)
+    http_stacks.make_classic(work / "model", packed, text, engines.registrations(np.random.default_rng(1), 3_000))
     found: dict[str, list[float]] = {}
     stacks = http_stacks.python_stacks(work)
     for _ in range(TURNS):
         found.setdefault("python -c pass", []).append(run_to_end("pass"))
         found.setdefault("import numpy", []).append(run_to_end("import numpy"))
         for name, stack in stacks.items():
-            found.setdefault(name, []).append(first_answer(*stack))
+            found.setdefault(name, []).append(first_answer(stack.command, stack.environment))
     print(f"{TURNS} turns: start of the process to the end, or to the first 200, in seconds")
     for name, seconds in found.items():
         print(f"{name:40} median {statistics.median(seconds):.3f}  least {min(seconds):.3f}")

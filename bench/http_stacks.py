@@ -1,10 +1,19 @@
-"""Claim: a full answer over HTTP costs an eighth of FastAPI + pydantic + `lgb.predict`, a fifteenth of the classic way.
+"""Claim: by CPU per request the service costs an eighth of FastAPI + pydantic + `lgb.predict`, `/v1` 1.3 times that.
 
-Every stack serves the same model of 3,225 trees on one core and answers about 2.9 kB (stations, message, carousels);
-wrk asks on the other core over 64 connections with 500 different registrations. The stacks take turns; each figure is
-the median over the turns. The ratio that counts is of server CPU time a request (user and system, from the process
-accounts, over all processes of the stack): requests a second depend on what else the machine does. The floor is a C
-program that answers with fixed bytes. Needs wrk, nginx and gcc; the other stacks' environments are made at first use.
+Two models: `small` is what `firstspin train --model lightgbm` makes of 40,000 simulated users (about 1,000 trees of 8
+leaves), `large` has 3,225 trees of 31 leaves. All stacks serve the same model on one core and answer about 2.9 kB
+(stations, message, carousels); wrk sends 500 different registrations from the other core over 64 connections. The
+stacks take turns; each figure is the median over the turns. The ratio that counts is of server CPU time per request
+(user and system, from the process accounts, summed over the processes of the stack): requests per second depend on
+what else the machine does.
+
+Two rows show where the time goes: `/v1/recommendations` with a running experiment, every request from another user
+and its exposure written to SQLite; and the same engine as a bare ASGI application behind uvicorn, without the limits,
+the batching and the metrics of our HTTP layer. The floor is a C program that answers with fixed bytes.
+
+    python bench/http_stacks.py [small|large] [part of a row's name ...]
+
+Needs wrk, nginx and gcc; the other stacks' environments are made at first use.
 """
 
 from __future__ import annotations
@@ -23,12 +32,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import engines
 import msgspec
 import numpy as np
+import pyarrow.parquet
 
+from firstspin.experiment.plan import Plan, freeze
+from firstspin.experiment.rules import Metric
 from firstspin.models.features import PICKED
 from firstspin.models.predictor import Predictor
 from firstspin.models.scorers import RuleScorer, TreeScorer
@@ -42,12 +55,24 @@ from firstspin.serving.stations import Catalogue
 HERE = Path(__file__).parent
 PORT, CONNECTIONS, SECONDS, TURNS = 18_080, 64, 3, 3
 SERVER_CORE, CLIENT_CORE = "0", "1"
+TRAINED_ON = 40_000  # simulated users
 TICKS = os.sysconf("SC_CLK_TCK")
+OURS, USERS, BARE = "firstspin /invocations", "firstspin /v1 with an experiment", "our engine, bare ASGI on uvicorn"
+FASTAPI = "FastAPI + pydantic + lgb.predict"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How a stack is started, and the path its requests go to."""
+
+    command: list[str]
+    environment: dict[str, str]
+    path: str = "/invocations"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one turn of a stack showed."""
+    """The figures of one turn of a stack; `exposures` is the number stored per request."""
 
     cpu_us: float
     per_second: float
@@ -55,10 +80,11 @@ class Run:
     p99_ms: float
     rss_mb: float
     errors: int
+    exposures: float = 0.0
 
 
 def make_bundle(folder: Path) -> tuple[bundle.Bundle, str]:
-    """Model M as a bundle with a catalogue of 25 genres x 50 stations, and its text."""
+    """The large model as a bundle with a catalogue of 25 genres x 50 stations, and its LightGBM text."""
     rng = np.random.default_rng(0)
     text = engines.train(rng).model_to_string()
     encoder, genres = engines.ENCODER, tuple(engines.GENRES)
@@ -85,43 +111,71 @@ def make_bundle(folder: Path) -> tuple[bundle.Bundle, str]:
     return packed, text
 
 
-def make_classic(folder: Path, packed: bundle.Bundle, text: str) -> None:
+def large(work: Path) -> tuple[bundle.Bundle, str, list[Registration]]:
+    """The large model: bundle, LightGBM text, and registrations to send."""
+    packed, text = make_bundle(work / "bundle")
+    return packed, text, engines.registrations(np.random.default_rng(2), 3_500)
+
+
+def small(work: Path) -> tuple[bundle.Bundle, str, list[Registration]]:
+    """The small model, as the command line trains it: bundle, LightGBM text, and registrations to send."""
+    world, folder = work / "world", work / "bundle"
+    for arguments in (
+        ["world", str(world), "--users", str(TRAINED_ON), "--seed", "1"],
+        ["train", "--data", str(world), "--out", str(folder), "--model", "lightgbm"],
+    ):
+        subprocess.run([sys.executable, "-m", "firstspin", *arguments], check=True, stdout=subprocess.DEVNULL)
+    rows = pyarrow.parquet.read_table(world / "registrations.parquet", columns=["age", "gender", "country", "genres"])
+    packed = bundle.load(folder)
+    assert isinstance(packed.predictor.scorer, TreeScorer)
+    # Trained with an objective of our own, which its text does not name: with this line `lgb.predict` gives
+    # probabilities, so that no stack has to compute the softmax in Python.
+    text = packed.predictor.scorer.text
+    text = text.replace(
+        "\nfeature_names=", f"\nobjective=multiclass num_class:{len(packed.predictor.genres)}\nfeature_names=", 1
+    )
+    return packed, text, msgspec.convert(rows.slice(0, 3_500).to_pylist(), list[Registration])
+
+
+MODELS = {"small": small, "large": large}
+
+
+def make_classic(folder: Path, packed: bundle.Bundle, text: str, registrations: list[Registration]) -> None:
     """The same model, columns and content as the other stacks read them."""
     folder.mkdir(parents=True)
     (folder / "model.txt").write_text(text)
-    names = [engines.ENCODER.columns[i] for i in engines.COLUMNS]
+    assert isinstance(packed.predictor.scorer, TreeScorer)
+    names = [packed.predictor.encoder.columns[i] for i in packed.predictor.scorer.columns]
+    genres = packed.predictor.genres
     (folder / "columns.json").write_text(json.dumps(names))
-    (folder / "genres.json").write_text(json.dumps(engines.GENRES))
+    (folder / "genres.json").write_text(json.dumps(genres))
     answers = {}
-    for registration in engines.registrations(np.random.default_rng(1), 3_000):
-        answer = msgspec.to_builtins(
-            recommendation(registration, decide(registration, None, packed, None, DEFAULTS), packed)
-        )
+    for registration in registrations:
+        decision = decide(registration, None, packed, None, DEFAULTS)
+        answer = msgspec.to_builtins(recommendation(registration, decision, packed))
         first = answer["genres"][0]["genre"]
         answers.setdefault(first, {key: answer[key] for key in ("stations", "message", "carousels")})
     example = next(iter(answers.values()))
-    (folder / "content.json").write_text(json.dumps({genre: answers.get(genre, example) for genre in engines.GENRES}))
+    (folder / "content.json").write_text(json.dumps({genre: answers.get(genre, example) for genre in genres}))
 
 
-def write_script(path: Path) -> None:
-    """What wrk sends, and how it tells what it saw."""
-    asked = [
-        msgspec.json.encode(registration).decode()
-        for registration in engines.registrations(np.random.default_rng(2), 500)
-        if registration != Registration()
-    ]
-    bodies = ",".join(f"[=[{body}]=]" for body in asked)
-    path.write_text(f"""
-local bodies = {{{bodies}}}
-local n = 0
+def write_script(folder: Path, path: str, registrations: list[Registration]) -> Path:
+    """A wrk script that posts the registrations to `path`, with another user id each time where it is under /v1."""
+    bodies = [msgspec.json.encode(registration)[1:].decode() for registration in registrations]
+    user = '\'{"user_id":"user-\' .. string.format("%08d", n) .. \'",\'' if path.startswith("/v1") else '"{"'
+    script = folder / f"{path.strip('/').replace('/', '-')}.lua"
+    script.write_text(f"""
+local bodies = {{{",".join(f"[=[{body}]=]" for body in bodies)}}}
+local n = tonumber(os.getenv("FIRST_USER"))
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
-request = function() n = n % #bodies + 1; return wrk.format(nil, "/invocations", nil, bodies[n]) end
+request = function() n = n + 1; return wrk.format(nil, "{path}", nil, {user} .. bodies[n % #bodies + 1]) end
 done = function(s, l, r)
   local e = s.errors
-  io.write(string.format("told %d %d %f %f %d\\n", s.requests, s.duration, l:percentile(50), l:percentile(99),
+  io.write(string.format("figures %d %d %f %f %d\\n", s.requests, s.duration, l:percentile(50), l:percentile(99),
     e.connect + e.read + e.write + e.status + e.timeout))
 end""")
+    return script
 
 
 def environment(requirements: Path) -> Path:
@@ -134,74 +188,111 @@ def environment(requirements: Path) -> Path:
     return folder / "bin"
 
 
-Stack = tuple[list[str], dict[str, str]]
-
-
 def python_stacks(work: Path) -> dict[str, Stack]:
-    """Command and environment of ours and of FastAPI's."""
-    port = str(PORT)
-    uvicorn = [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--app-dir", str(HERE / "stacks"), "--port", port]
-    ours = [sys.executable, "-m", "firstspin.service", "--bundle", str(work / "bundle"), "--port", port]
-    threads = {"OMP_NUM_THREADS": "1"}
-    return {
-        "firstspin": ([*ours, "--drain-delay", "0", "--log-level", "warning"], {}),
-        "FastAPI + pydantic + lgb.predict": (
-            [*uvicorn, "--no-access-log", "--log-level", "warning"],
-            threads | {"MODEL_FOLDER": str(work / "model")},
+    """The service, and FastAPI."""
+    environment = {"OMP_NUM_THREADS": "1", "MODEL_FOLDER": str(work / "model")}
+    return {OURS: Stack(service(work), {}), FASTAPI: Stack(uvicorn("fastapi_app:app"), environment)}
+
+
+def service(work: Path) -> list[str]:
+    """The command that serves the bundle, with all that the service checks and counts."""
+    ours = [sys.executable, "-m", "firstspin.service", "--bundle", str(work / "bundle"), "--port", str(PORT)]
+    return [*ours, "--drain-delay", "0", "--log-level", "warning"]
+
+
+def uvicorn(app: str) -> list[str]:
+    """The command that runs an application of the folder `stacks` on uvicorn, with uvloop and httptools."""
+    command = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(HERE / "stacks"), "--port", str(PORT)]
+    return [*command, "--no-access-log", "--log-level", "warning"]
+
+
+def own_stacks(work: Path) -> dict[str, Stack]:
+    """The service with an experiment, and its engine without its HTTP layer."""
+    plan = work / "plan.toml"
+    freeze(
+        Plan(
+            name="first-message",
+            starts_on=date(2026, 1, 1),
+            days=365,
+            control="rule",
+            arms={"rule": 0.5, "model": 0.5},
+            metrics=(Metric("clicked", "binary"),),
+            registrations_a_day=100_000,
+            baseline=0.2,
+            minimum_effect=0.05,
         ),
+        plan,
+    )
+    store = ["--events", f"sqlite:///{work / 'events.sqlite'}", "--events-secret", str(work / "secret")]
+    bare = Stack(uvicorn("asgi_app:app"), {"BUNDLE": str(work / "bundle")})
+    return {
+        USERS: Stack([*service(work), *store, "--experiment", str(plan)], {}, "/v1/recommendations"),
+        BARE: bare,
     }
 
 
 def serving_frameworks(work: Path) -> dict[str, Stack]:
-    """Command and environment of the frameworks that serve any model."""
-    found = {}
+    """The frameworks that serve any model."""
+    stacks = {}
     for name, command, own in (
         ("MLServer", ["mlserver", "start"], {"MLSERVER_HTTP_PORT": str(PORT), "MLSERVER_PARALLEL_WORKERS": "0"}),
         ("BentoML", ["bentoml", "serve", "service:Newcomers", "--port", str(PORT)], {"BENTOML_DO_NOT_TRACK": "True"}),
     ):
         folder = HERE / "stacks" / name.lower()
         programs = environment(folder / "requirements.txt")
-        told = {"PYTHONPATH": f"{folder}:{folder.parent}", "MODEL_FOLDER": str(work / "model"), "OMP_NUM_THREADS": "1"}
-        told |= {"MLSERVER_DEBUG": "false", "BENTOML_HOME": str(work / "bentoml")} | own
+        settings = {"PYTHONPATH": f"{folder}:{folder.parent}", "MODEL_FOLDER": str(work / "model")}
+        settings |= {"OMP_NUM_THREADS": "1", "MLSERVER_DEBUG": "false", "BENTOML_HOME": str(work / "bentoml")} | own
         where = [str(folder)] if name == "MLServer" else ["--working-dir", str(folder)]
-        found[f"{name} + lgb.predict"] = ([str(programs / command[0]), *command[1:], *where], told)
-    return found
+        stacks[f"{name} + lgb.predict"] = Stack([str(programs / command[0]), *command[1:], *where], settings)
+    return stacks
 
 
-def stacks(work: Path) -> dict[str, Stack]:
-    """Command and environment of every stack."""
-    floor = str(work / "floor")
-    subprocess.run(["gcc", "-O2", "-o", floor, str(HERE / "stacks/floor.c")], check=True)
-    classic = {"SAGEMAKER_BASE_DIR": str(work), "MODEL_SERVER_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+def floor(work: Path) -> dict[str, Stack]:
+    """Fixed bytes from C."""
+    program = str(work / "floor")
+    subprocess.run(["gcc", "-O2", "-o", program, str(HERE / "stacks/floor.c")], check=True)
+    return {"C floor": Stack([program, str(PORT), "2900"], {})}
+
+
+def classic_stack(work: Path) -> dict[str, Stack]:
+    """The image of old: nginx, gunicorn and flask."""
     python = environment(HERE / "classic" / "requirements.txt") / "python"
-    return {
-        "C floor": ([floor, str(PORT), "2900"], {}),
-        **python_stacks(work),
-        "nginx + gunicorn + flask + lgb.predict": ([str(python), str(HERE / "classic/serve"), str(PORT)], classic),
-        **serving_frameworks(work),
-    }
+    settings = {"SAGEMAKER_BASE_DIR": str(work), "MODEL_SERVER_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+    command = [str(python), str(HERE / "classic/serve"), str(PORT)]
+    return {"nginx + gunicorn + flask + lgb.predict": Stack(command, settings)}
+
+
+GROUPS = (
+    (("C floor",), floor),
+    ((OURS, FASTAPI), python_stacks),
+    ((USERS, BARE), own_stacks),
+    (("nginx + gunicorn + flask + lgb.predict",), classic_stack),
+    (("MLServer + lgb.predict", "BentoML + lgb.predict"), serving_frameworks),
+)
+
+
+def chosen_stacks(work: Path, parts: list[str]) -> dict[str, Stack]:
+    """The stacks whose name contains one of the parts, all where there are none; only those are prepared."""
+
+    def is_chosen(name: str) -> bool:
+        return not parts or any(part in name for part in parts)
+
+    groups = [make(work) for names, make in GROUPS if any(map(is_chosen, names))]
+    return {name: stack for group in groups for name, stack in group.items() if is_chosen(name)}
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str]) -> Iterator[int]:
-    """The stack on its core; its process id."""
+def running(stack: Stack) -> Iterator[int]:
+    """The stack on its core, once it has answered; its process id."""
     process = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, *command],
-        env=os.environ | environment,
+        ["taskset", "-c", SERVER_CORE, *stack.command],
+        env=os.environ | stack.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        body = json.dumps({"age": 31, "genres": ["genre 03"]}).encode()
-        asked = urllib.request.Request(
-            f"http://127.0.0.1:{PORT}/invocations", body, {"content-type": "application/json"}
-        )
-        for _ in range(600):
-            with suppress(OSError):
-                urllib.request.urlopen(asked, timeout=5).read()
-                break
-            time.sleep(0.1)
+        wait_for_answer(stack.command)
         yield process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -211,6 +302,17 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[int]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         time.sleep(0.5)
+
+
+def wait_for_answer(command: list[str]) -> None:
+    body = json.dumps({"age": 31}).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/invocations", body, {"content-type": "application/json"})
+    for _ in range(600):
+        with suppress(OSError):
+            urllib.request.urlopen(request, timeout=5).read()
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no answer in a minute from {command}")
 
 
 def family(pid: int) -> list[Path]:
@@ -233,50 +335,95 @@ def rss_mb(pid: int) -> float:
     """Proportional set size: what the processes share counts once."""
     total = 0
     for path in family(pid):
-        told = re.search(r"^Pss:\s+(\d+)", path.joinpath("smaps_rollup").read_text(), re.MULTILINE)
-        total += int(told[1]) if told else 0
+        size = re.search(r"^Pss:\s+(\d+)", path.joinpath("smaps_rollup").read_text(), re.MULTILINE)
+        total += int(size[1]) if size else 0
     return total / 1024
 
 
 def load(pid: int, script: Path, seconds: int) -> Run:
+    """One run of wrk, and the CPU time that the stack spent on it, on the writing of exposures too."""
     command = ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
-    before = cpu_seconds(pid)
-    told = subprocess.run([*command, f"http://127.0.0.1:{PORT}"], capture_output=True, text=True, check=True).stdout
-    spent = cpu_seconds(pid) - before
-    words = next(line for line in told.splitlines() if line.startswith("told")).split()[1:]
+    first_user = {"FIRST_USER": str(time.time_ns() // 1_000 % 10**12)}
+    with_users = "v1" in script.name
+    stored, before = exposures_stored() if with_users else 0, cpu_seconds(pid)
+    output = subprocess.run(
+        [*command, f"http://127.0.0.1:{PORT}"], capture_output=True, text=True, check=True, env=os.environ | first_user
+    ).stdout
+    words = next(line for line in output.splitlines() if line.startswith("figures")).split()[1:]
     requests, duration, p50, p99, errors = map(float, words)
-    return Run(spent / requests * 1e6, requests / duration * 1e6, p50 / 1e3, p99 / 1e3, rss_mb(pid), int(errors))
+    if with_users:
+        stored = wait_for_exposures() - stored
+    spent = cpu_seconds(pid) - before
+    return Run(
+        spent / requests * 1e6,
+        requests / duration * 1e6,
+        p50 / 1e3,
+        p99 / 1e3,
+        rss_mb(pid),
+        int(errors),
+        stored / requests,
+    )
 
 
-def main() -> None:
+def exposures_stored() -> int:
+    """How many exposures the service has on the disk, by its own account."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5).read().decode()
+    found = re.search(r"^firstspin_exposures_stored_total (\S+)", text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
+def wait_for_exposures() -> int:
+    """The number stored once it no longer grows."""
+    last = -1
+    while (now := exposures_stored()) != last:
+        last = now
+        time.sleep(1.5)
+    return now
+
+
+def measure(model: str, parts: list[str]) -> dict[str, list[Run]]:
+    """The runs of each chosen stack, which take turns."""
     work = Path(tempfile.mkdtemp(prefix="firstspin-bench-"))
-    packed, text = make_bundle(work / "bundle")
-    make_classic(work / "model", packed, text)
-    write_script(work / "ask.lua")
+    packed, text, registrations = MODELS[model](work)
+    make_classic(work / "model", packed, text, registrations[500:])
+    sent = [registration for registration in registrations[:500] if registration != Registration()]
+    print(f"{model}: {text.count(chr(10) + 'Tree=')} trees, {len(packed.predictor.genres)} genres, bundle {packed.id}")
     runs: dict[str, list[Run]] = {}
-    all_stacks = stacks(work)
+    stacks = chosen_stacks(work, parts)
+    scripts = {path: write_script(work, path, sent) for path in {stack.path for stack in stacks.values()}}
     for _ in range(TURNS):
-        for name, (command, environment) in all_stacks.items():
-            with running(command, environment) as pid:
-                load(pid, work / "ask.lua", 1)
-                runs.setdefault(name, []).append(load(pid, work / "ask.lua", SECONDS))
+        for name, stack in stacks.items():
+            with running(stack) as pid:
+                load(pid, scripts[stack.path], 1)
+                runs.setdefault(name, []).append(load(pid, scripts[stack.path], SECONDS))
     shutil.rmtree(work)
-    show(runs)
+    return runs
 
 
 def show(runs: dict[str, list[Run]]) -> None:
     medians = {
-        name: Run(*(statistics.median(getattr(run, field) for run in found) for field in Run.__dataclass_fields__))
-        for name, found in runs.items()
+        name: Run(*(statistics.median(getattr(run, field) for run in turns) for field in Run.__dataclass_fields__))
+        for name, turns in runs.items()
     }
-    own = medians["firstspin"]
+    own = medians.get(OURS) or next(iter(medians.values()))
     print(f"{TURNS} turns of {SECONDS} s, {CONNECTIONS} connections, medians")
-    print(f"{'stack':40}{'CPU us/req':>11}{'x ours':>8}{'req/s':>9}{'p50 ms':>8}{'p99 ms':>8}{'MB':>7}{'errors':>8}")
+    print(
+        f"{'stack':40}{'CPU us/req':>11}{'x ours':>8}{'req/s':>9}{'p50 ms':>8}{'p99 ms':>8}{'MB':>7}{'errors':>8}"
+        f"{'exposures/req':>15}"
+    )
     for name, run in medians.items():
         print(
             f"{name:40}{run.cpu_us:11.1f}{run.cpu_us / own.cpu_us:8.2f}{run.per_second:9.0f}"
             f"{run.p50_ms:8.2f}{run.p99_ms:8.2f}{run.rss_mb:7.0f}{sum(r.errors for r in runs[name]):8d}"
+            f"{run.exposures:15.2f}"
         )
+
+
+def main() -> None:
+    parts = sys.argv[1:]
+    models = [model for model in MODELS if model in parts] or list(MODELS)
+    for model in models:
+        show(measure(model, [part for part in parts if part not in MODELS]))
 
 
 if __name__ == "__main__":

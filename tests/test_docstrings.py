@@ -42,7 +42,6 @@ UNFINISHED: tuple[str, ...] = (
     "events.store",
     "experiment.outcome_columns",
     "experiment.rules",
-    "experiment.stats.lift",
     "experiment.summary",
     "lazily",
     "models.features",

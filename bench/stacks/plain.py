@@ -22,10 +22,13 @@ def encoded(age: int | None, gender: str | None, country: str | None, picked: Se
     row[index["age"]] = math.nan if age is None else age
     for question, word in (("gender", gender), ("country", country)):
         name = f"{question} missing" if word is None else f"{question}={word.lower()}"
-        row[index.get(name, index[f"{question}=other"])] = 1.0
-    picks = [genre for genre in dict.fromkeys(picked) if f"picked={genre}" in index]
+        place = index.get(name, index.get(f"{question}=other"))
+        if place is not None:  # training leaves out columns that never vary
+            row[place] = 1.0
+    picks = [genre for genre in dict.fromkeys(picked) if f"rank={genre}" in index]
     for position, genre in enumerate(picks, start=1):
-        row[index[f"picked={genre}"]] = 1.0
+        if f"picked={genre}" in index:
+            row[index[f"picked={genre}"]] = 1.0
         row[index[f"rank={genre}"]] = 1.0 / position
     row[index["picks"]] = len(picks)
     return row

@@ -78,7 +78,7 @@ def open_tables(
     further = {name: columns.FURTHER[kind] for name, kind in kinds.items()}
     _load_registrations(connection, registrations, further, skipped)
     _load_listens(connection, listens, workspace, skipped)
-    genres = tuple(g for (g,) in connection.sql("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
+    genres = tuple(g for (g,) in connection.execute("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
     files = {
         name: found.path.name for name, found in zip(schema.COLUMNS, (registrations, listens, stations), strict=True)
     }
@@ -105,7 +105,7 @@ def read_registrations(
     skipped = Skipped(skip_bad_rows, {})
     _receive(connection, source)
     _load_registrations(connection, source, further, skipped)
-    ((rows,),) = connection.sql("SELECT count(*) FROM registrations").fetchall()
+    ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
     return ReceivedRegistrations(connection, rows, skipped.counts)
 
 
@@ -121,7 +121,7 @@ def station_popularity(found: Tables) -> list[tuple[Station, float]]:
     )
     name = "coalesce(nullif(name, ''), station_id)"
     query = f"SELECT station_id, {name}, genre, {popularity} FROM stations WHERE {available} ORDER BY {_ROW}"
-    rows = found.connection.sql(query).fetchall()
+    rows = found.connection.execute(query).fetchall()
     return [(Station(station_id, name, genre), float(popularity)) for station_id, name, genre, popularity in rows]
 
 
@@ -130,11 +130,11 @@ def station_markets(found: Tables) -> dict[str, tuple[str, ...]]:
     if schema.MARKET not in _columns_of_stations(found):
         return {}
     query = f"SELECT station_id, {schema.MARKET} FROM stations WHERE len({schema.MARKET}) > 0 ORDER BY {_ROW}"
-    return {station_id: tuple(markets) for station_id, markets in found.connection.sql(query).fetchall()}
+    return {station_id: tuple(markets) for station_id, markets in found.connection.execute(query).fetchall()}
 
 
 def _columns_of_stations(found: Tables) -> set[str]:
-    return {str(name) for name, *_ in found.connection.sql("DESCRIBE stations").fetchall()}
+    return {str(name) for name, *_ in found.connection.execute("DESCRIBE stations").fetchall()}
 
 
 # ------------------------------------------------------------------------------------------------------- opening files
@@ -167,7 +167,7 @@ def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
     shape = shape_of(column.type)
     if shape is Shape.text:
         every = f"SELECT coalesce(bool_and({columns.is_number(column.sql)}), false) FROM received"
-        ((numbers,),) = connection.sql(every).fetchall()
+        ((numbers,),) = connection.execute(every).fetchall()
         return schema.NUMBER if numbers else schema.TEXT
     return schema.NUMBER if shape in (Shape.whole, Shape.decimal, Shape.floating) else schema.TEXT
 
@@ -312,7 +312,7 @@ def _load_listens(connection: duckdb.DuckDBPyConnection, source: Source, workspa
             judged = f"({_judged(rows, fields, rules)})"
             numbered = f"({_judged(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules)})"
             values = f"SELECT {ours} FROM ({_valued(rows, fields)})"
-        if connection.sql(f"SELECT 1 FROM {judged} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
+        if connection.execute(f"SELECT 1 FROM {judged} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
             skipped.count(connection, numbered, source, rules)
             values = f"SELECT {ours} FROM {judged} WHERE {_BROKEN} IS NULL"
         connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")
@@ -335,10 +335,10 @@ class Skipped:
     ) -> None:
         """Count the bad rows of a judged table. Raises BadRows that shows the first ten unless they may be skipped."""
         broken = f"FROM {judged} WHERE {_BROKEN} IS NOT NULL"
-        counts = dict(connection.sql(f"SELECT {_BROKEN}, count(*) {broken} GROUP BY ALL ORDER BY ALL").fetchall())
+        counts = dict(connection.execute(f"SELECT {_BROKEN}, count(*) {broken} GROUP BY ALL ORDER BY ALL").fetchall())
         if counts and not self.allowed:
             first = f"SELECT {_ROW}, {_BROKEN}, {_SAID} {broken} ORDER BY {_ROW} LIMIT {SHOWN}"
-            raise _complaints(connection.sql(first).fetchall(), source.path.name, rules, sum(counts.values()))
+            raise _complaints(connection.execute(first).fetchall(), source.path.name, rules, sum(counts.values()))
         for number, count in counts.items():
             rule = rules[number]
             self.counts[f"{source.path.name}: {_named(rule)}{rule.complaint}"] = count
@@ -369,7 +369,7 @@ def _named(rule: RowRule) -> str:
 
 def _normalise_genres(connection: duckdb.DuckDBPyConnection) -> None:
     """Write each station's genre as we compare it; the table is small, so Python's own Unicode does it."""
-    spelled = [genre for (genre,) in connection.sql("SELECT DISTINCT genre FROM stations").fetchall()]
+    spelled = [genre for (genre,) in connection.execute("SELECT DISTINCT genre FROM stations").fetchall()]
     for genre in spelled:
         if normal(genre) != genre:
             connection.execute("UPDATE stations SET genre = ? WHERE genre = ?", [normal(genre), genre])

@@ -45,7 +45,7 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     """
     connection = tables.connection
     registrations, listens, stations = (_table(connection, name) for name in COLUMNS)
-    ((first, last),) = connection.sql("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
+    ((first, last),) = connection.execute("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
     heard = listening(tables)
     if first is None or not heard.days:
         raise InputError("there is nothing to learn from: the registrations or the listens are empty")
@@ -81,7 +81,7 @@ def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, seen: list[Mi
     """Everyone in the table `fates`, by reason, and the listens there that were copies."""
     dropped, counted, copies = map(identifier, (DROPPED, COUNTED, COPIES))
     listens = f"sum({counted}), sum({copies}), min(user_id) FILTER ({copies} > 0)"
-    rows = connection.sql(f"SELECT {dropped}, count(*), {listens} FROM fates GROUP BY {dropped}").fetchall()
+    rows = connection.execute(f"SELECT {dropped}, count(*), {listens} FROM fates GROUP BY {dropped}").fetchall()
     counts = {reason: n for reason, n, *_ in rows}
     once, twice = (sum(int(n or 0) for n in column) for column in ([row[2] for row in rows], [row[3] for row in rows]))
     what = "listens in windows of labels are copies of others, to the second: each counts once"

@@ -49,7 +49,7 @@ class Listening:
 
 def listening(found: Tables) -> Listening:
     """One scan of the listens."""
-    rows = found.connection.sql(
+    rows = found.connection.execute(
         "SELECT started_at::DATE AS day, count(*), max(started_at), "
         f"count(*) FILTER (seconds > {WEEK_SECONDS}), max(seconds) FROM listens GROUP BY day ORDER BY day"
     ).fetchall()
@@ -91,7 +91,7 @@ def _unregistered(found: Tables, listens: int) -> Mismatch:
     many = listens > MANY_LISTENS
     some = f"SELECT user_id FROM listens WHERE hash(user_id) % {ONE_USER_IN} = 0" if many else "FROM listens"
     counted = f"SELECT count(*), min(user_id) FROM ({some}) ANTI JOIN registrations USING (user_id)"
-    ((count, user),) = found.connection.sql(counted).fetchall()
+    ((count, user),) = found.connection.execute(counted).fetchall()
     count = min(count * ONE_USER_IN, listens) if many else count
     if count >= NEARLY_ALL * listens:
         _refuse_other_ids(found)
@@ -103,7 +103,7 @@ def _unregistered(found: Tables, listens: int) -> Mismatch:
 
 def _refuse_other_ids(found: Tables) -> None:
     """Raises InputError where nearly no registered user has a listen either: then the ids are not the same."""
-    sql = found.connection.sql
+    sql = found.connection.execute
     ((registered, first),) = sql("SELECT count(*), min(user_id) FROM registrations").fetchall()
     ((heard,),) = sql("SELECT count(DISTINCT user_id) FROM listens JOIN registrations USING (user_id)").fetchall()
     if heard > (1 - NEARLY_ALL) * registered:
@@ -178,7 +178,7 @@ def unknown_picks(connection: duckdb.DuckDBPyConnection, genres: Sequence[str]) 
     """Of the picks in the table `registrations`, how many name none of these genres, of how many, and one of them."""
     names = NameIndex(genres)
     counted = "SELECT pick, count(*) AS n FROM (SELECT unnest(genres) AS pick FROM registrations) GROUP BY pick"
-    picks = connection.sql(f"{counted} ORDER BY n DESC, pick").fetchall()
+    picks = connection.execute(f"{counted} ORDER BY n DESC, pick").fetchall()
     unknown = [(pick, n) for pick, n in picks if names.find(pick) is None]
     return sum(n for _, n in unknown), sum(n for _, n in picks), unknown[0][0] if unknown else ""
 
@@ -207,10 +207,10 @@ def _markets(found: Tables) -> Mismatch:
     """Stations all of whose markets are the country of no registration."""
     file, markets = found.files[STATIONS], station_markets(found)
     counted = "SELECT country, count(*) FROM registrations WHERE country IS NOT NULL GROUP BY country ORDER BY country"
-    countries: Mapping[str, int] = dict(found.connection.sql(counted).fetchall())
+    countries: Mapping[str, int] = dict(found.connection.execute(counted).fetchall())
     unmet = _without(markets, countries) if countries else []
     market = markets[unmet[0]][0] if unmet else ""
-    ((stations,),) = found.connection.sql("SELECT count(*) FROM stations").fetchall()
+    ((stations,),) = found.connection.execute("SELECT count(*) FROM stations").fetchall()
     if len(unmet) >= NEARLY_ALL * stations:
         names = NameIndex(normal(market) for of in markets.values() for market in of)
         strangers = {country: n for country, n in countries.items() if names.find(country) is None}

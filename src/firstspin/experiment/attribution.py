@@ -175,7 +175,9 @@ def _offered(exposures: Log, events: Log, folder: Path) -> Iterator[duckdb.DuckD
             values = ", ".join(
                 f"{value(logs[name], column, kind)} AS {identifier(column)}" for column, kind in kinds.items()
             )
-            connection.execute(f"CREATE VIEW {name} AS SELECT {values}, {ROW} AS position FROM {logs[name].table}")
+            connection.execute(
+                f"CREATE VIEW {name} AS SELECT {values}, {ROW} AS position FROM {logs[name].rows(kinds)}"
+            )
         connection.execute(f"CREATE VIEW further AS {_further(logs['exposures'])}")
         yield connection
 

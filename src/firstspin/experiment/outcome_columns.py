@@ -6,8 +6,8 @@ which types are read by `columns`; here is only what outcomes have beside those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -98,14 +98,27 @@ class OutcomeTable:
     types: dict[str, pa.DataType]  # by the names that the user knows
 
     def ask(self, sql: str) -> list[tuple[object, ...]]:
-        return list(self.connection.sql(sql).fetchall())
+        return list(self.connection.execute(sql).fetchall())
 
     def shape(self, column: str) -> Shape | None:
         return shape_of(self.types[column])
 
     def raw(self, column: str) -> str:
         """SQL for a column as it was received."""
-        return _numbered(list(self.types).index(column))
+        return _numbered(self._position(column))
+
+    def trimmed(self, column: str) -> str:
+        """SQL for a column of text without outer space, in `rows` of that column."""
+        return identifier(f"column {self._position(column)} trimmed")
+
+    def rows(self, wanted: Iterable[str]) -> str:
+        """SQL: the table, and beside it these columns as `value` needs them: a text is trimmed once a row."""
+        texts = [column for column in dict.fromkeys(wanted) if self.shape(column) is Shape.text]
+        trimmed = [f", {columns.trimmed(f'{self.raw(of)}::VARCHAR')} AS {self.trimmed(of)}" for of in texts]
+        return f"(SELECT *{''.join(trimmed)} FROM {self.table})"
+
+    def _position(self, column: str) -> int:
+        return list(self.types).index(column)
 
 
 def open_source(
@@ -159,13 +172,16 @@ def _numbered(number: int) -> str:
 
 
 def value(table: OutcomeTable, column: str, kind: Kind) -> str:
-    """SQL for the column as `kind` has it. Raises InputError for one of another type, and for the first bad row."""
+    """SQL, over `rows` of the column, for it as `kind` has it.
+
+    Raises InputError for a column of another type, and for the first bad row.
+    """
     cell = _cell(table, column, kind)
-    if problems := kind.problems(cell):
+    if problems := _problems(cell, kind):
         broken = " ".join(f"WHEN {problem.broken} THEN {number}" for number, problem in enumerate(problems))
         first = (
             f"SELECT {ROW}, broken, left({table.raw(column)}::VARCHAR, {SHOWN_CHARACTERS}) "
-            f"FROM (SELECT *, CASE {broken} END AS broken FROM {table.table}) "
+            f"FROM (SELECT *, CASE {broken} END AS broken FROM {_valued(table, column, cell)}) "
             f"WHERE broken IS NOT NULL ORDER BY {ROW} LIMIT 1"
         )
         for row, number, raw in table.ask(first):
@@ -180,8 +196,9 @@ def fits(table: OutcomeTable, column: str, kind: Kind) -> bool:
     """Whether all values of a column are what `kind` has."""
     if table.shape(column) not in kind.shapes:
         return False
-    broken = " OR ".join(f"coalesce({problem.broken}, false)" for problem in kind.problems(_cell(table, column, kind)))
-    return not table.ask(f"SELECT 1 FROM {table.table} WHERE {broken} LIMIT 1")
+    cell = _cell(table, column, kind)
+    broken = " OR ".join(f"coalesce({problem.broken}, false)" for problem in _problems(cell, kind))
+    return not table.ask(f"SELECT 1 FROM {_valued(table, column, cell)} WHERE {broken} LIMIT 1")
 
 
 def covariate(table: OutcomeTable, column: str) -> str:
@@ -189,7 +206,7 @@ def covariate(table: OutcomeTable, column: str) -> str:
     if table.shape(column) is not Shape.text or fits(table, column, AMOUNT):
         return value(table, column, AMOUNT)
     name = f"coalesce({value(table, column, NAME)}, '')"
-    levels = table.ask(f"SELECT DISTINCT {name} FROM {table.table} ORDER BY 1 LIMIT {MOST_LEVELS + 1}")
+    levels = table.ask(f"SELECT DISTINCT {name} FROM {table.rows([column])} ORDER BY 1 LIMIT {MOST_LEVELS + 1}")
     if len(levels) > MOST_LEVELS:
         raise InputError(f"{table.file}: the covariate {column} has more than {MOST_LEVELS} different values")
     known = ", ".join(literal(str(level)) for (level,) in levels)
@@ -201,7 +218,16 @@ def _cell(table: OutcomeTable, column: str, kind: Kind) -> Cell:
     if shape is None or shape not in kind.shapes:
         found = printable(str(table.types[column]))[:SHOWN_CHARACTERS]
         raise InputError(f"{table.file}: {column} is {found}, where {kind.needed}")
-    raw = table.raw(column)
-    text = f"{raw}::VARCHAR" if shape is Shape.text else raw
-    sql = f"({columns.trimmed(text)})" if shape is Shape.text and kind.trimmed else text
+    sql = table.raw(column)
+    if shape is Shape.text:
+        sql = table.trimmed(column) if kind.trimmed else f"{sql}::VARCHAR"
     return Cell(sql, shape, f"({kind.value(sql, shape)})")
+
+
+def _valued(table: OutcomeTable, column: str, cell: Cell) -> str:
+    """SQL: the table and the column `value`, worked out once a row however many problems look at it."""
+    return f"(SELECT *, {cell.value} AS value FROM {table.rows([column])})"
+
+
+def _problems(cell: Cell, kind: Kind) -> list[Problem]:
+    return kind.problems(replace(cell, value="value"))

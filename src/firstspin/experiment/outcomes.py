@@ -157,9 +157,8 @@ def _one_row_a_user(table: OutcomeTable, arm: str, unit: str | None, columns: Se
         grouped = f"SELECT unit, count(DISTINCT arm) AS arms, {totals} FROM rows GROUP BY unit"
     else:
         grouped = "SELECT *, (arm IS NOT NULL)::INTEGER AS arms FROM rows"
-    table.connection.execute(
-        f"CREATE TABLE units AS WITH rows AS (SELECT {unit_sql} AS unit, {rows} FROM received) {grouped}"
-    )
+    rows = f"SELECT {unit_sql} AS unit, {rows} FROM {table.rows(table.types)}"
+    table.connection.execute(f"CREATE TABLE units AS WITH rows AS ({rows}) {grouped}")
     table.connection.execute("CREATE VIEW users AS SELECT * EXCLUDE (unit, arms) FROM units WHERE arms = 1")
     if not _count(table, "users"):
         raise InputError(f"{table.file} has no user in any one arm (column {arm})")
@@ -175,7 +174,7 @@ def _repeated(table: OutcomeTable) -> int:
     if USER_ID not in table.types or not fits(table, USER_ID, UNIT):
         return 0
     user = value(table, USER_ID, UNIT)
-    return _count(table, f"(SELECT {user} AS user FROM received GROUP BY ALL HAVING count(*) > 1)")
+    return _count(table, f"(SELECT {user} AS user FROM {table.rows([USER_ID])} GROUP BY ALL HAVING count(*) > 1)")
 
 
 def _arms(table: OutcomeTable, arm: str) -> tuple[str, ...]:

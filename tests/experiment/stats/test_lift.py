@@ -16,7 +16,7 @@ from tea_tasting.aggr import Aggregates
 
 from firstspin.experiment.stats.lift import (
     NO_SPREAD,
-    NOBODY,
+    NO_USERS,
     ONE_USER,
     ZERO_CONTROL,
     ClickRates,
@@ -185,7 +185,7 @@ def test_corners_have_defined_answers(
 @pytest.mark.parametrize(
     ("control", "model", "reason"),
     [
-        (Mean(0, 0.0, 0.0), Mean(10, 5.0, 1.0), NOBODY),
+        (Mean(0, 0.0, 0.0), Mean(10, 5.0, 1.0), NO_USERS),
         (Mean(1, 5.0, 0.0), Mean(10, 5.0, 1.0), ONE_USER),
         (Mean(10, 5.0, 0.0), Mean(10, 5.0, 0.0), NO_SPREAD),
         (Mean(10, 0.5, 1.0), Mean(10, 5.0, 1.0), ZERO_CONTROL),

@@ -68,7 +68,7 @@ def test_a_mismatch_that_was_mended_later_is_still_a_mismatch() -> None:
     checked = sample_ratio(looks, EVEN)
     assert checked.p_value == 1.0
     assert not checked.sound
-    assert "at one look" in checked.reason
+    assert "at an interim analysis" in checked.reason
 
 
 def test_millions_of_users_all_in_one_arm_still_make_a_number() -> None:

@@ -1,8 +1,8 @@
-"""How much better an arm did than the control: difference, relative lift and p, all from one statistic.
+"""Lift of an arm over the control: difference, relative lift and p-value, all from one statistic.
 
-A 95% interval therefore leaves out "no difference" exactly when p is under 5%, for the difference and the relative lift
-alike, and swapping the arms mirrors it. Click rates use the score test (`proportions`), everything else Welch's test
-with Fieller's interval (`means`).
+A 95% interval therefore excludes "no difference" exactly when p is below 5%, for the difference and for the relative
+lift, and swapping the arms mirrors the interval. Click rates use the score test (`proportions`), all other metrics
+Welch's test with Fieller's interval (`means`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from scipy.special import ndtr
 from firstspin.experiment.stats.means import Mean, critical, fieller, ratio_t, tail
 from firstspin.experiment.stats.proportions import TwoByTwo, difference_interval, ratio_interval, ratio_z, table
 
-NOBODY: Final = "an arm has no users"
+NO_USERS: Final = "an arm has no users"
 ZERO_DIVISOR: Final = "the denominators of an arm add up to 0"
 NEGATIVE_DIVISOR: Final = "the denominators of an arm add up to less than 0"
-ONE_USER: Final = "an arm has a single user: no spread to measure"
-NO_SPREAD: Final = "in each arm all users have the same value: no spread to measure"
-ZERO_CONTROL: Final = "the control is at 0 or may be: nothing to relate the change to"
+ONE_USER: Final = "an arm has a single user: its variance is unknown"
+NO_SPREAD: Final = "in each arm all users have the same value: the variance is 0"
+ZERO_CONTROL: Final = "the control's mean is 0 or not shown to be above 0: the relative lift is undefined"
 
 
 @dataclass(frozen=True, slots=True)
 class Clicks:
-    """An arm of yes or no: how many of n users did."""
+    """The counts of one arm of a binary metric: n users, of whom `clicked` have the value 1."""
 
     n: int
     clicked: int
@@ -36,15 +36,17 @@ class Clicks:
 
 @dataclass(frozen=True, slots=True)
 class ClickRates:
+    """Both arms of a binary metric."""
+
     control: Clicks
     treatment: Clicks
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Two arms' means; `covariance` is that of the two, where an adjustment ties them.
+    """Both arms' means; `covariance` is that of the two estimates, not 0 where a regression adjustment ties them.
 
-    `undefined` says why an arm has no mean although it has users.
+    `undefined` is the reason why an arm with users has no mean; empty otherwise.
     """
 
     control: Mean
@@ -57,7 +59,7 @@ Comparison = ClickRates | Means
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A value with its interval. What can't be known is None, and `reason` says why."""
+    """A value with its confidence interval. A part that can't be estimated is None, and `reason` says why."""
 
     value: float | None = None
     low: float | None = None
@@ -66,7 +68,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Lift(msgspec.Struct, frozen=True):
-    """An arm beside the control. `alpha` is the level this p is held to, and the intervals hold 1 - alpha.
+    """An arm compared with the control. `alpha` is the level of the test; the intervals have confidence 1 - alpha.
 
     `relative` is a fraction: 0.087 is 8.7% more than the control.
     """
@@ -81,9 +83,10 @@ class Lift(msgspec.Struct, frozen=True):
 
 
 class NonInferiority(msgspec.Struct, frozen=True):
-    """Whether an arm is shown to lose less than `margin` of the control's mean (one-sided, at `alpha`).
+    """Whether an arm is shown to lose less than `margin` of the control's mean (one-sided test at `alpha`).
 
-    `bound` is the most the data still allow it to lose, as a relative lift; shown when it lies above -margin.
+    `bound` is the lower confidence bound of the relative lift: a larger loss is ruled out. Non-inferiority is shown
+    where it lies above -margin.
     """
 
     margin: float
@@ -95,27 +98,35 @@ class NonInferiority(msgspec.Struct, frozen=True):
 
 
 def lift(comparison: Comparison, *, alpha: float = 0.05) -> Lift:
-    """The treatment beside the control, at level `alpha`, two-sided."""
+    """The treatment compared with the control, two-sided at level `alpha`.
+
+    Click rates: score test and intervals of Miettinen and Nurminen (Statistics in Medicine 4, 1985). Means: Welch's
+    test, with Fieller's interval of the ratio (Journal of the Royal Statistical Society B 16, 1954).
+    """
     return (
         _lift_of_clicks(comparison, alpha) if isinstance(comparison, ClickRates) else _lift_of_means(comparison, alpha)
     )
 
 
 def significant(lift: Lift) -> bool:
+    """Whether the p-value is at most the lift's `alpha`; False where there is no p-value."""
     return lift.p_value is not None and lift.p_value <= lift.alpha
 
 
 def non_inferiority(comparison: Comparison, *, margin: float, alpha: float = 0.05) -> NonInferiority:
-    """Test that the treatment loses less than `margin`, a share of the control; bound and p from the same statistic."""
+    """Test that the treatment loses less than `margin`, a fraction of the control's mean.
+
+    Bound and p-value come from the statistic of `lift`.
+    """
     relative = lift(comparison, alpha=2 * alpha).relative
     if relative.low is None:
         return NonInferiority(margin, alpha, None, None, False, relative.reason)
-    p = _tail_at(comparison, 1 - margin)
+    p = _one_sided_p(comparison, 1 - margin)
     return NonInferiority(margin, alpha, relative.low, p, p <= alpha)
 
 
-def _tail_at(comparison: Comparison, ratio: float) -> float:
-    """How likely results this good are if the treatment is at `ratio` times the control."""
+def _one_sided_p(comparison: Comparison, ratio: float) -> float:
+    """The one-sided p-value under the hypothesis that the treatment's mean is `ratio` times the control's."""
     if isinstance(comparison, ClickRates):
         return float(ndtr(-ratio_z(_table(comparison), np.asarray(ratio))))
     return tail(comparison.treatment, comparison.control, _t(comparison, ratio))
@@ -124,7 +135,7 @@ def _tail_at(comparison: Comparison, ratio: float) -> float:
 def _lift_of_clicks(rates: ClickRates, alpha: float) -> Lift:
     control, treatment = (arm.clicked / arm.n if arm.n else None for arm in (rates.control, rates.treatment))
     if control is None or treatment is None:
-        return Lift("score", alpha, control, treatment, Estimate(reason=NOBODY), Estimate(reason=NOBODY), None)
+        return Lift("score", alpha, control, treatment, Estimate(reason=NO_USERS), Estimate(reason=NO_USERS), None)
     counts = _table(rates)
     low, high = (float(end) for end in difference_interval(counts, alpha))
     p = 2 * float(ndtr(-np.abs(ratio_z(counts, np.asarray(1.0)))))
@@ -149,13 +160,13 @@ def _lift_of_means(means: Means, alpha: float) -> Lift:
     control, treatment = (arm.mean if arm.n else None for arm in (means.control, means.treatment))
     gain = treatment - control if control is not None and treatment is not None else None
     ratio = treatment / control - 1 if control is not None and treatment is not None and control > 0 else None
-    why_not = _why_no_test(means)
-    if gain is None or why_not:
-        undefined = Estimate(gain, reason=why_not), Estimate(ratio, reason=why_not)
+    reason = _untestable_reason(means)
+    if gain is None or reason:
+        undefined = Estimate(gain, reason=reason), Estimate(ratio, reason=reason)
         return Lift("welch", alpha, control, treatment, *undefined, None)
-    beyond = critical(means.treatment, means.control, alpha)
-    half = beyond * math.sqrt(_variance(means))
-    ends = fieller(means.treatment, means.control, beyond, covariance=means.covariance)
+    critical_t = critical(means.treatment, means.control, alpha)
+    half = critical_t * math.sqrt(_variance(means))
+    ends = fieller(means.treatment, means.control, critical_t, covariance=means.covariance)
     relative = Estimate(ratio, ends[0] - 1, ends[1] - 1) if ends else Estimate(ratio, reason=ZERO_CONTROL)
     p = 2 * tail(means.treatment, means.control, abs(_t(means, 1.0)))
     return Lift("welch", alpha, control, treatment, Estimate(gain, gain - half, gain + half), relative, p)
@@ -169,8 +180,8 @@ def _variance(means: Means) -> float:
     return means.treatment.variance - 2 * means.covariance + means.control.variance
 
 
-def _why_no_test(means: Means) -> str:
-    fewest = min(means.control.n, means.treatment.n)
-    if fewest < 2:
-        return means.undefined or (ONE_USER if fewest else NOBODY)
+def _untestable_reason(means: Means) -> str:
+    min_users = min(means.control.n, means.treatment.n)
+    if min_users < 2:
+        return means.undefined or (ONE_USER if min_users else NO_USERS)
     return "" if _variance(means) > 0 else NO_SPREAD

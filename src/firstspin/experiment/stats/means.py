@@ -1,7 +1,7 @@
-"""Two means compared by Welch's test, with Fieller's interval of their ratio: one statistic, so p and intervals agree.
+"""Welch's test of two means, with Fieller's interval of their ratio: one statistic, so p and intervals agree.
 
-Fieller (Journal of the Royal Statistical Society B 16, 1954) keeps the ratios r for which mean 1 - r x mean 0 is no
-further from zero than chance allows; at r = 1 that is Welch's test.
+Fieller's interval (Journal of the Royal Statistical Society B 16, 1954) contains the ratios r for which mean 1 - r x
+mean 0 does not differ significantly from zero; at r = 1 that is Welch's test.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ class Mean:
 
 
 def ratio_t(one: Mean, zero: Mean, ratio: float, *, covariance: float = 0.0) -> float:
-    """Student's t where mean 1 = ratio x mean 0 holds. NaN where neither arm has any spread."""
+    """Student's t of the hypothesis mean 1 = ratio x mean 0 (Fieller 1954). NaN where the variance is 0."""
     variance = one.variance - 2 * ratio * covariance + ratio**2 * zero.variance
     return (one.mean - ratio * zero.mean) / math.sqrt(variance) if variance > 0 else math.nan
 
 
 def degrees_of_freedom(one: Mean, zero: Mean) -> float:
-    """Welch and Satterthwaite's degrees of freedom of the difference."""
+    """Degrees of freedom of the difference (Welch, Biometrika 34, 1947; Satterthwaite, Biometrics Bulletin 2, 1946)."""
     share = one.variance / (one.variance + zero.variance)
     return 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (zero.n - 1))
 
 
 def critical(one: Mean, zero: Mean, alpha: float) -> float:
-    """The t beyond which a two-sided test at `alpha` rejects."""
+    """Critical value: the t beyond which a two-sided test at `alpha` rejects."""
     return -float(stdtrit(degrees_of_freedom(one, zero), alpha / 2))
 
 
 def tail(one: Mean, zero: Mean, t: float) -> float:
-    """How likely a t above this one is, by chance alone."""
+    """One-sided p-value: the probability of a t above this one under the hypothesis."""
     return float(stdtr(degrees_of_freedom(one, zero), -t))
 
 
 def fieller(one: Mean, zero: Mean, critical: float, *, covariance: float = 0.0) -> tuple[float, float] | None:
-    """Confidence interval of the ratio mean 1 / mean 0 by Fieller's theorem (1954), `critical` standard errors wide.
+    """Confidence interval of the ratio mean 1 / mean 0 by Fieller's theorem (1954) at the `critical` value of t.
 
     None where mean 0 may be zero or the interval is unbounded.
     """
-    square = critical * critical  # infinite where a look of a few users is held to next to no error; ** would raise
+    square = critical * critical  # infinite at a tiny alpha with few users; ** would raise OverflowError
     a = zero.mean**2 - square * zero.variance
     if zero.mean <= 0 or not a > 0:
         return None

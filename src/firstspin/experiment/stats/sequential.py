@@ -1,8 +1,8 @@
-"""Looking every day without fooling oneself: how strict each look must be so that all together err as often as one.
+"""Sequential testing: the level of each interim analysis at which the family-wise error stays at `alpha`.
 
-Two rules. O'Brien-Fleming spending (Lan and DeMets, Biometrika 70, 1983) fixes the number of days beforehand and costs
-next to no power. The asymptotic confidence sequence (Waudby-Smith and others, Annals of Statistics 52, 2024) allows any
-number of looks, for ever, and costs a good deal.
+Two rules. O'Brien-Fleming spending (Lan and DeMets, Biometrika 70, 1983) needs a fixed number of days and costs hardly
+any power. The asymptotic confidence sequence (always-valid inference; Waudby-Smith and others, Annals of Statistics 52,
+2024) allows any number of interim analyses without an end, and costs considerable power.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from scipy.special import ndtr, ndtri, roots_legendre
 
 Numbers = NDArray[np.float64]
 
-_STRICTEST: Final = 37.0  # the largest z whose tail is a number yet
-_WIDEST: Final = 8.0  # standard errors within which all paths run, to fifteen digits
-_LEAST_GROWTH: Final = 1 / 400  # looks closer together are taken to be this far apart, which errs on the strict side
+_MAX_Z: Final = 37.0  # the largest z whose tail probability is above 0 in double precision
+_MAX_SPREAD: Final = 8.0  # standard errors that contain all paths, to fifteen digits
+_MIN_GROWTH: Final = 1 / 400  # analyses closer together count as this far apart, which is conservative
 
 
 def spent(fraction: float, alpha: float) -> float:
-    """How much of `alpha` may have been used up when this fraction of the planned days is over: little at first.
+    """Alpha-spending function: how much of `alpha` may be spent at this fraction of the planned days.
 
-    Lan and DeMets' function for half of `alpha` on each side.
+    Lan and DeMets' O'Brien-Fleming-type function (Biometrika 70, 1983) with half of `alpha` on each side.
     """
     return 4 * float(ndtr(ndtri(alpha / 4) / math.sqrt(min(fraction, 1.0))))
 
 
 def spending_alphas(fractions: Sequence[float], users: Sequence[float], alpha: float) -> list[float]:
-    """The two-sided level of each look, so that alike arms ever differ significantly with probability `alpha`.
+    """Two-sided level of each interim analysis under O'Brien-Fleming spending (Lan and DeMets, Biometrika 70, 1983).
 
-    `fractions` of the planned days over at each look (rising, above 0) say how much error may have been spent by then;
-    `users` so far (rising, above 0) say how much of one look is already in the next.
+    With equal arms, any analysis is significant with probability `alpha`. `fractions` of the planned days (rising,
+    above 0) set the error spent so far; `users` so far (rising, above 0) set the correlation between analyses.
     """
     walk, used, levels = _start(users), 0.0, []
     for fraction, n in zip(fractions, users, strict=True):
@@ -48,7 +48,10 @@ def spending_alphas(fractions: Sequence[float], users: Sequence[float], alpha: f
 
 
 def crossing_probability(bounds: Sequence[float], users: Sequence[float], *, drift: float = 0.0) -> float:
-    """The chance that |z| exceeds its bound at some look; `drift` is the mean of z at the last look."""
+    """The probability that |z| exceeds its bound at any interim analysis; `drift` is the mean of z at the last one.
+
+    Computed by recursive numerical integration (Armitage, McPherson and Rowe, JRSS A 132, 1969).
+    """
     walk = _start(users)
     for n, bound in zip(users, bounds, strict=True):
         walk = _step(walk, n, bound, drift / math.sqrt(users[-1]))
@@ -56,18 +59,19 @@ def crossing_probability(bounds: Sequence[float], users: Sequence[float], *, dri
 
 
 def always_valid_alpha(users: float, alpha: float, *, tuned_for: float) -> float:
-    """The two-sided level of a look at so many users, so that looking for ever errs with probability `alpha`.
+    """Two-sided level of an always-valid analysis at `users` users, with total error `alpha` over unlimited analyses.
 
-    `tuned_for` is the number of users at which the rule is sharpest, fixed beforehand (equation 24 of the paper).
+    The level is that of the asymptotic confidence sequence of Waudby-Smith and others (Annals of Statistics 52, 2024).
+    `tuned_for` is the number of users at which the sequence is narrowest, fixed beforehand (their equation 24).
     """
     rho2 = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / tuned_for
     squared_z = 2 * (users * rho2 + 1) / (users * rho2) * math.log(math.sqrt(users * rho2 + 1) / alpha)
-    return 2 * float(ndtr(-min(math.sqrt(squared_z), _STRICTEST)))
+    return 2 * float(ndtr(-min(math.sqrt(squared_z), _MAX_Z)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """Where the paths that never crossed are: score `at` (z times root of users) and how many, as shares of all."""
+    """Distribution of the paths that never crossed a bound: score `at` (z x sqrt(users)) and probability `mass`."""
 
     users: float
     at: Numbers
@@ -76,18 +80,18 @@ class _Walk:
 
 
 def _start(users: Sequence[float]) -> _Walk:
-    growth = [max(1 - before / n, _LEAST_GROWTH) for before, n in zip((0.0, *users), users, strict=False)]
-    # Half a standard error of the smallest step between neighbours: Gauss's quadrature is then exact to many digits.
-    needed = 4 * _WIDEST * math.pi / 2 / math.sqrt(min(growth))
+    growth = [max(1 - before / n, _MIN_GROWTH) for before, n in zip((0.0, *users), users, strict=False)]
+    # Neighbouring nodes half a standard error of the smallest step apart: Gauss-Legendre is then exact to many digits.
+    needed = 4 * _MAX_SPREAD * math.pi / 2 / math.sqrt(min(growth))
     return _Walk(0.0, np.zeros(1), np.ones(1), 1 << math.ceil(math.log2(needed)))
 
 
 def _spread(walk: _Walk, users: float) -> float:
-    return math.sqrt(max(users - walk.users, users * _LEAST_GROWTH))
+    return math.sqrt(max(users - walk.users, users * _MIN_GROWTH))
 
 
 def _bound(walk: _Walk, users: float, share: float) -> float:
-    """The z that this share of all paths crosses now, for the first time."""
+    """The bound on |z| that a `share` of all paths crosses for the first time at this analysis."""
     spread = _spread(walk, users)
 
     def excess(z: float) -> float:
@@ -95,14 +99,14 @@ def _bound(walk: _Walk, users: float, share: float) -> float:
         crossing = ndtr((walk.at - edge) / spread) + ndtr((-walk.at - edge) / spread)
         return float((walk.mass * crossing).sum()) - share
 
-    return float(brentq(excess, 0.0, _STRICTEST, xtol=1e-10)) if excess(_STRICTEST) < 0 else _STRICTEST
+    return float(brentq(excess, 0.0, _MAX_Z, xtol=1e-10)) if excess(_MAX_Z) < 0 else _MAX_Z
 
 
 def _step(walk: _Walk, users: float, bound: float, drift: float = 0.0) -> _Walk:
-    """The paths still inside `bound` after this look; each user moves the score by `drift` on average."""
+    """The paths still inside `bound` after this analysis; each user adds `drift` to the score on average."""
     spread, moved = _spread(walk, users), drift * (users - walk.users)
     nodes, weights = _quadrature(walk.nodes)
-    middle, half = drift * users, _WIDEST * math.sqrt(users)
+    middle, half = drift * users, _MAX_SPREAD * math.sqrt(users)
     low, high = max(-bound * math.sqrt(users), middle - half), min(bound * math.sqrt(users), middle + half)
     at = low + (high - low) * (nodes + 1) / 2
     distance = (at[:, None] - walk.at - moved) / spread

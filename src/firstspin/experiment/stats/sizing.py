@@ -1,4 +1,4 @@
-"""How many users an experiment needs, and what it can find with those it gets."""
+"""Sample size and power of an experiment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EFFECTS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What is tested and how surely: the control's mean, its standard deviation (None: yes or no), error and power."""
+    """Parameters of a sample-size calculation: the control's mean and its standard deviation (None: binary metric)."""
 
     baseline: float
     deviation: float | None = None
@@ -33,7 +33,7 @@ class Design:
 
 
 class Point(msgspec.Struct, frozen=True):
-    """A point of a power curve: after so many days and users in all, this relative lift is found this often."""
+    """A point of a power curve: the power to detect a relative lift `effect` after `days` days, with `users` in all."""
 
     days: int
     users: int
@@ -42,10 +42,10 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Sizing(msgspec.Struct, frozen=True):
-    """What a plan needs and what its days can find.
+    """Required sample size of a plan, and the power of its days.
 
-    `users` by arm and `days_needed` find the effect with the power asked for; `weeks_needed` rounds up to whole weeks.
-    `by_days` shows tests planned for other lengths, `by_effect` other lifts that are possible, after the planned days.
+    `users` by arm and `days_needed` reach the required power; `weeks_needed` rounds up to whole weeks. `by_days` has
+    the power of other durations, `by_effect` that of other relative lifts after the planned days.
     """
 
     users: dict[str, int]
@@ -57,7 +57,7 @@ class Sizing(msgspec.Struct, frozen=True):
 
 
 def plan_sizing(plan: Plan) -> Sizing:
-    """How many users and days the plan needs, and what its days can find."""
+    """Users and days that the plan needs, and the power of its planned days."""
     design = Design(plan.baseline, plan.deviation, plan.alpha, plan.power, plan.peeking)
     a_day = plan.registrations_a_day * plan.coverage
     return sizing(design, plan.minimum_effect, plan.control, plan.arms, users_a_day=a_day, days=plan.days)
@@ -66,24 +66,24 @@ def plan_sizing(plan: Plan) -> Sizing:
 def sizing(
     design: Design, effect: float, control: str, arms: Mapping[str, float], *, users_a_day: float, days: int
 ) -> Sizing:
-    """Users by arm and days needed to find a relative lift of `effect`, and the power of the planned days.
+    """Users by arm and days needed to detect a relative lift of `effect`, and the power of the planned days.
 
-    Several arms share the error (the first of Holm's steps), and the arm with the smallest weight sets the need.
+    Several arms share `alpha` equally (Holm's first step); the arm with the smallest weight determines the users.
     """
     shares = {arm: weight / math.fsum(arms.values()) for arm, weight in arms.items()}
-    smallest = min(share for arm, share in shares.items() if arm != control)
+    min_share = min(share for arm, share in shares.items() if arm != control)
     design = replace(design, alpha=design.alpha / (len(arms) - 1))
-    total = users_needed(design, effect, ratio=smallest / shares[control], days=days) / shares[control]
+    total = users_needed(design, effect, ratio=min_share / shares[control], days=days) / shares[control]
     days_needed = math.ceil(total / users_a_day)
 
     lifts = [effect * times for times in EFFECTS]
     if design.deviation is None:
-        lifts = [lift for lift in lifts if design.baseline * (1 + lift) < 1]  # a rate ends at 100%
+        lifts = [lift for lift in lifts if design.baseline * (1 + lift) < 1]  # a rate is below 100%
 
     def point(days: int, effect: float) -> Point:
         n = users_a_day * days
-        found = power(design, effect, n * shares[control], ratio=smallest / shares[control], days=days)
-        return Point(days, round(n), effect, found)
+        reached = power(design, effect, n * shares[control], ratio=min_share / shares[control], days=days)
+        return Point(days, round(n), effect, reached)
 
     return Sizing(
         users={arm: math.ceil(total * share) for arm, share in shares.items()},
@@ -96,26 +96,30 @@ def sizing(
 
 
 def users_needed(design: Design, effect: float, *, ratio: float = 1.0, days: int = 1) -> float:
-    """Users in the control, so that a relative lift of `effect` is found with the design's power.
+    """Users in the control that detect a relative lift of `effect` with the design's power.
 
-    The other arm has `ratio` times as many. Two-sided, with the pooled rate under the hypothesis, as the score test has
-    it (Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions, section 4.3). `days` matter when peeking.
+    The treatment has `ratio` times as many users. Two-sided, with the pooled rate under the hypothesis, as in the score
+    test (Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions, section 4.3). `days` is the number of
+    interim analyses where the design has a rule for peeking.
     """
     gap, null, alternative = _spread(design, effect, ratio)
     once = -float(ndtri(design.alpha / 2)) * math.sqrt(null) + float(ndtri(design.power)) * math.sqrt(alternative)
-    return (once / gap) ** 2 * _price_of_looking(design, days)
+    return (once / gap) ** 2 * _sequential_inflation(design, days)
 
 
 def power(design: Design, effect: float, users: float, *, ratio: float = 1.0, days: int = 1) -> float:
-    """How often a relative lift of `effect` is found with so many users in the control after `days` days."""
+    """Probability of detecting a relative lift of `effect` with `users` users in the control after `days` days.
+
+    Formula of `users_needed`; with a rule for peeking, `crossing_probability` of its bounds.
+    """
     gap, null, alternative = _spread(design, effect, ratio)
-    at, bounds = _looks(design.peeking, design.alpha, days)
+    at, bounds = _interims(design.peeking, design.alpha, days)
     bounds = [bound * math.sqrt(null / alternative) for bound in bounds]
     return crossing_probability(bounds, at, drift=gap / math.sqrt(alternative / users))
 
 
 def _spread(design: Design, effect: float, ratio: float) -> tuple[float, float, float]:
-    """The difference to be found, and its variance with one user in the control: without it, and with it."""
+    """The difference, and its variance with one user in the control under the hypothesis and the alternative."""
     before, after = design.baseline, design.baseline * (1 + effect)
     if design.deviation is not None:
         variance = design.deviation**2 * (1 + 1 / ratio)
@@ -124,11 +128,11 @@ def _spread(design: Design, effect: float, ratio: float) -> tuple[float, float, 
     return after - before, pooled * (1 - pooled) * (1 + 1 / ratio), before * (1 - before) + after * (1 - after) / ratio
 
 
-def _price_of_looking(design: Design, days: int) -> float:
-    """How many times the users of a single look a rule for looking daily needs for the same power."""
+def _sequential_inflation(design: Design, days: int) -> float:
+    """Inflation factor of the sample size under daily interim analyses, at the same power."""
     if design.peeking == "none":
         return 1.0
-    at, bounds = _looks(design.peeking, design.alpha, days)
+    at, bounds = _interims(design.peeking, design.alpha, days)
     once = float(ndtri(design.power) - ndtri(design.alpha / 2))
 
     def missing(drift: float) -> float:
@@ -138,8 +142,8 @@ def _price_of_looking(design: Design, days: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def _looks(peeking: Peeking, alpha: float, days: int) -> tuple[list[float], list[float]]:
-    """When looks are taken, as shares of all users, and how large z must be there."""
+def _interims(peeking: Peeking, alpha: float, days: int) -> tuple[list[float], list[float]]:
+    """Times of the interim analyses, as fractions of all users, and their bounds on |z|."""
     if peeking == "none":
         return [1.0], [-float(ndtri(alpha / 2))]
     at = [(day + 1) / days for day in range(days)]

@@ -1,0 +1,28 @@
+"""Our engine without our HTTP layer: a bare ASGI application that reads, ranks and writes as the service does.
+
+It has none of the service's limits, checks of headers, batching, metrics or fault containment.
+"""
+
+import os
+from pathlib import Path
+
+from firstspin.service.process.worker import load
+from firstspin.serving.wire import Encoding
+
+serving = load(Path(os.environ["BUNDLE"]))
+JSON = [(b"content-type", b"application/json")]
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":  # no lifespan
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    asked = serving.reader.read(body, Encoding.json)
+    answer, _ = serving.answering.one(asked.registrations[0])
+    headers = [*JSON, (b"content-length", str(len(answer)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
