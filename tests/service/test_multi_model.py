@@ -185,7 +185,8 @@ def test_no_more_is_loaded_than_memory_was_given_for(root: Path, tmp_path: Path)
 
 
 def test_a_verb_that_is_none_is_told_so(service: Service) -> None:
-    assert service.ask("PUT", "/models")[0] == 405
+    status, headers, _ = service.ask("PUT", "/models")
+    assert (status, headers["allow"]) == (405, "GET, HEAD, POST")
     assert service.ask("POST", "/models/m")[0] == 405
     assert service.ask("POST", "/models/m/explain", BODY)[0] == 404
     assert service.ask("GET", "/modelsx")[0] == 404

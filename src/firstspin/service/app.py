@@ -26,8 +26,9 @@ from firstspin.service.api_keys import Key, Keys
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.connection import RETRY, Reply, Request, Work
 from firstspin.service.http.openapi import schema
-from firstspin.service.metrics import ROUTES, ProcessMetrics, SharedMetrics
+from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.pages import experiments
+from firstspin.service.routes import OTHER, ROUTES, dispatch, not_taken
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.explanations import PARTS, ModelFailed, explain
 from firstspin.serving.policy import (
@@ -66,7 +67,7 @@ SAFE: Final = b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx
 _KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
 _encode: Final = msgspec.json.Encoder().encode
 _ANY: Final = (None, b"*/*", b"application/json, */*")
-_ALLOW: Final = {"GET": b"allow: GET, HEAD\r\n", "POST": b"allow: POST\r\n"}
+_LABELS: Final = {route.path: route.label for route in ROUTES}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,18 +154,19 @@ class App:
         self._described: tuple[ServedModel, Reply] | None = None
         self.draining = False
         self.store_trouble = ""  # why the event store can't keep anything
-        self._routes: dict[str, tuple[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]]] = {
-            "/invocations": ("POST", self._invocations),
-            "/v1/recommendations": ("POST", self._recommendations),
-            "/v1/events": ("POST", self._events),
-            "/v1/explanations": ("POST", self._explanation),
-            "/openapi.json": ("GET", self._openapi),
-            "/ping": ("GET", self._ping),
-            "/metrics": ("GET", self._metrics),
-            "/report": ("GET", self._report),
-            "/experiments": ("GET", self._experiments),
-            "/": ("GET", self._home),
+        answers: dict[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]] = {
+            "/invocations": self._invocations,
+            "/v1/recommendations": self._recommendations,
+            "/v1/events": self._events,
+            "/v1/explanations": self._explanation,
+            "/openapi.json": self._openapi,
+            "/ping": self._ping,
+            "/metrics": self._metrics,
+            "/report": self._report,
+            "/experiments": self._experiments,
+            "/": self._home,
         }
+        self._answers = dispatch(ROUTES, answers)
 
     def serve(self, serving: ServedModel) -> None:
         """Answer from this model from the next request on."""
@@ -189,7 +191,7 @@ class App:
 
     def refused(self, status: int) -> None:
         """A request was turned away before it came here."""
-        self._tally.request("other", status, 0)
+        self._tally.request(OTHER, status, 0)
 
     def __call__(self, requests: Sequence[Request]) -> list[Reply | Awaitable[Reply]]:
         """Replies to the requests of one turn, in order."""
@@ -200,7 +202,7 @@ class App:
 
     def _begin(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
         start = self._now()
-        route = request.path if request.path in ROUTES else "page" if request.path in self._routes else "other"
+        route = _LABELS.get(request.path, OTHER)
         try:
             reply = self._routed(request)
         except Refusal as refusal:
@@ -217,15 +219,12 @@ class App:
         return reply
 
     def _routed(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
-        method, answer = self._routes.get(request.path, ("", None))
-        if answer is None:
-            if self._policy.further:
-                return self._policy.further(self, request)
-            raise Refusal(404, "not_found", "there is nothing at this path")
-        if request.method != method and (request.method, method) != ("HEAD", "GET"):
-            refusal = Refusal(405, "method_not_allowed", f"this path takes {method}")
-            return Reply(405, refusal.body(), headers=_ALLOW[method])
-        return answer(request)
+        answer = self._answers.get((request.method, request.path))
+        if answer:
+            return answer(request)
+        if self._policy.further and request.path not in _LABELS:
+            return self._policy.further(self, request)
+        return not_taken(ROUTES, request.path)
 
     async def _awaited(self, reply: Awaitable[Reply], route: str, start: int) -> Reply:
         try:

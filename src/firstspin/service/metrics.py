@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.lazily import lazily
 from firstspin.records import SOURCES
+from firstspin.service.routes import LABELS
 
 if TYPE_CHECKING:
     import prometheus_client
@@ -24,16 +25,6 @@ else:
     prometheus_client = lazily("prometheus_client")
     core = lazily("prometheus_client.core")
 
-ROUTES: Final = (
-    "/invocations",
-    "/v1/recommendations",
-    "/v1/events",
-    "/v1/explanations",
-    "/ping",
-    "/metrics",
-    "page",
-    "other",
-)
 STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
 KEPT: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
@@ -43,7 +34,7 @@ RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
 _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...], ...]], ...]] = (
-    ("firstspin_requests", "Requests answered", ("route", "status"), (ROUTES, STATUSES)),
+    ("firstspin_requests", "Requests answered", ("route", "status"), (LABELS, STATUSES)),
     ("firstspin_answers", "Newcomers answered, by what answered them", ("source",), (SOURCES,)),
     ("firstspin_kept_answers", "Looks for an answer kept by batch, by outcome", ("outcome",), (KEPT,)),
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),

@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import msgspec
 
 from firstspin.records import InputError, readable
+from firstspin.service import routes
 from firstspin.service.app import App, ServedModel
 from firstspin.service.bundles.trial import NO_ROOM, Taken
 from firstspin.service.http.connection import Reply, Request
@@ -37,17 +38,14 @@ from firstspin.serving.wire import Refusal
 
 log = logging.getLogger(__name__)
 
-PATH: Final = "/models"
 TRIAL_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.02
 MAX_LOADS: Final = 4
 """How many models a worker is asked to load at a time, the one in work among them."""
 
-PAGE: Final = 100
-LONGEST_NAME: Final = 1024
 _BUNDLE, _ENTRY, _LOCK, _LOADING = "bundle", "entry.json", "lock", "loading"
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=routes.MAX_NAME)]
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -164,33 +162,31 @@ class ManyModels:
         self._one_load = asyncio.Lock()
 
     def __call__(self, app: App, request: Request) -> Reply | Awaitable[Reply]:
-        """Refusal 404 or 405 for what is none of the verbs."""
-        words = [unquote(word) for word in request.path.removeprefix(PATH).split("/")[1:]]
-        match request.method, words:
-            case "GET" | "HEAD", []:
+        """The reply. Raises Refusal 404 where no route of models has the path."""
+        path, names = routes.fitting(routes.MODEL_ROUTES, request.path)
+        match request.method, path, names:
+            case "GET" | "HEAD", routes.MODELS, _:
                 return self._listed(request.query)
-            case "POST", []:
+            case "POST", routes.MODELS, _:
                 refuse_pages(request.headers)
                 refuse_other_types(request.headers)
                 return self._load(request.body)
-            case "GET" | "HEAD", [name]:
+            case "GET" | "HEAD", routes.MODEL, [name]:
                 return _told(self._stock.entry(name).shown())
-            case "DELETE", [name]:
+            case "DELETE", routes.MODEL, [name]:
                 refuse_pages(request.headers)
                 return self._unload(name)
-            case "POST", [name, "invoke"]:
+            case "POST", routes.INVOKE, [name]:
                 return self._invoke(app, request, name)
-            case _, [] | [_] | [_, "invoke"]:
-                raise Refusal(405, "method_not_allowed", "this path does not take that method")
-        raise Refusal(404, "not_found", "there is nothing at this path")
+        return routes.not_taken(routes.MODEL_ROUTES, path)
 
     def _listed(self, query: bytes) -> Reply:
         """A page of what is loaded; its token is the last name on it."""
         told = parse_qs(query.decode("latin-1"))
         after = told.get("next_page_token", [""])[-1]
-        limit = told.get("limit", [str(PAGE)])[-1]
-        if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE:
-            raise Refusal(400, "invalid", f"limit takes a number from 1 to {PAGE}")
+        limit = told.get("limit", [str(routes.MODELS_PAGE)])[-1]
+        if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= routes.MODELS_PAGE:
+            raise Refusal(400, "invalid", f"limit takes a number from 1 to {routes.MODELS_PAGE}")
         entries = [entry for entry in self._stock.entries() if entry.modelName > after]
         page = entries[: int(limit)]
         more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}

@@ -34,6 +34,7 @@ from firstspin.service.http.cross_origin import Hosts, refuse_foreign, refuse_ot
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.worker import BEAT_SECONDS
+from firstspin.service.routes import dispatch, not_taken
 from firstspin.serving.wire import Refusal, UserId
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class AdminApp:
         self._office = office
         self._ordering, self._erasing = ThreadPoolExecutor(1, "order"), ThreadPoolExecutor(1, "erase")
         self._numbers = count(1)
-        self._answers: dict[str, Callable[[Request], Reply | Awaitable[Reply]]] = {
+        answers: dict[str, Callable[[Request], Reply | Awaitable[Reply]]] = {
             "/state": lambda _: self._order("state"),
             "/reload": lambda _: self._order("reload"),
             "/rollback": lambda _: self._order("rollback"),
@@ -79,6 +80,7 @@ class AdminApp:
             "/openapi.json": lambda _: Reply(200, description()),
             "/docs": lambda _: page(),
         }
+        self._answers = dispatch(ROUTES, answers)
 
     def __call__(self, requests: Sequence[Request]) -> list[Reply | Awaitable[Reply]]:
         """Replies to these requests, in order."""
@@ -99,15 +101,12 @@ class AdminApp:
         if office.keys:
             office.keys.refresh()
             office.keys.check(request.headers, office.now(), admin=True)
-        route = ROUTES.get(request.path)
-        if route is None:
-            raise Refusal(404, "not_found", "there is nothing at this path")
-        if request.method not in route.methods:
-            refusal = Refusal(405, "method_not_allowed", f"this path takes {route.methods[0]}")
-            return Reply(405, refusal.body(), headers=f"allow: {', '.join(route.methods)}\r\n".encode())
+        answer = self._answers.get((request.method, request.path))
+        if answer is None:
+            return not_taken(ROUTES, request.path)
         if request.method == "POST":
             refuse_other_types(request.headers)
-        return self._answers[request.path](request)
+        return answer(request)
 
     # ---------------------------------------------------------------------------------------------------------- orders
 

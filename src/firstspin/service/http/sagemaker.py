@@ -9,16 +9,15 @@ import msgspec
 
 from firstspin.service.app import App, Further
 from firstspin.service.http.connection import Reply, Request
-from firstspin.service.multi_model import PATH, ManyModels
-from firstspin.serving.wire import Refusal
+from firstspin.service.multi_model import ManyModels
+from firstspin.service.routes import BATCH_ROUTE, MODELS, not_taken
 
-PARAMETERS: Final = "/execution-parameters"
 BATCH_MEGABYTES: Final = 1
 """What batch transform sends at a time unless its job says otherwise: the answer to it has forty times the length."""
 
 
 def further(workers: int, many: ManyModels | None = None) -> Further:
-    """Answers these paths; Refusal 404 or 405 for all others. Without `many` only the service's model is there."""
+    """Answers these paths; 404 or 405 for all others. Without `many` only the service's model is there."""
     limits = {
         "MaxConcurrentTransforms": workers,
         "BatchStrategy": "MULTI_RECORD",
@@ -27,12 +26,10 @@ def further(workers: int, many: ManyModels | None = None) -> Further:
     parameters = Reply(200, msgspec.json.encode(limits))
 
     def answer(app: App, request: Request) -> Reply | Awaitable[Reply]:
-        if request.path == PARAMETERS:
-            if request.method not in ("GET", "HEAD"):
-                raise Refusal(405, "method_not_allowed", "this path takes GET")
-            return parameters
-        if many and (request.path == PATH or request.path.startswith(f"{PATH}/")):
+        if many and request.path.startswith(MODELS):
             return many(app, request)
-        raise Refusal(404, "not_found", "there is nothing at this path")
+        if request.path == BATCH_ROUTE.path and request.method in BATCH_ROUTE.methods:
+            return parameters
+        return not_taken([BATCH_ROUTE], request.path)
 
     return answer
