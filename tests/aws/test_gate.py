@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from firstspin.aws.gate import GateMetric, judge
+from firstspin.aws.gate import judge
+from firstspin.evaluation.metrics import RankingMetric
 from firstspin.serving.bundle import Manifest
 
 
@@ -70,7 +71,7 @@ def test_where_the_serving_one_was_never_measured_any_that_beats_its_rule_passes
 
 
 def test_of_a_loss_less_is_better() -> None:
-    better = judge(manifest(1.6, rule=2.0, metric="log_loss"), manifest(1.7, metric="log_loss"), GateMetric.LOG_LOSS)
+    better = judge(manifest(1.6, rule=2.0, metric="log_loss"), manifest(1.7, metric="log_loss"), RankingMetric.LOG_LOSS)
     assert better.passes
-    worse = judge(manifest(1.8, rule=2.0, metric="log_loss"), manifest(1.7, metric="log_loss"), GateMetric.LOG_LOSS)
+    worse = judge(manifest(1.8, rule=2.0, metric="log_loss"), manifest(1.7, metric="log_loss"), RankingMetric.LOG_LOSS)
     assert not worse.passes

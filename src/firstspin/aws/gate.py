@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from firstspin.evaluation.metrics import RULE, RankingMetric
 from firstspin.serving.bundle import Manifest
-
-RULE: Final = "popularity"
-
-
-class GateMetric(StrEnum):
-    """A figure of every scorecard."""
-
-    HIT_1 = "hit@1"
-    HIT_3 = "hit@3"
-    HIT_5 = "hit@5"
-    NDCG_5 = "ndcg@5"
-    LOG_LOSS = "log_loss"
 
 
 class GatedFigure(msgspec.Struct, frozen=True):
@@ -42,7 +30,7 @@ class GateVerdict:
     why: str
 
 
-def judge(candidate: Manifest, serving: Manifest, metric: GateMetric = GateMetric.HIT_3) -> GateVerdict:
+def judge(candidate: Manifest, serving: Manifest, metric: RankingMetric = RankingMetric.HIT_3) -> GateVerdict:
     """A candidate passes that beats the business rule of its own training, and the bundle that serves."""
     new, rule, old = _figure(candidate, metric), _figure(candidate, metric, RULE), _figure(serving, metric)
     if new is None or rule is None:
@@ -58,11 +46,11 @@ def judge(candidate: Manifest, serving: Manifest, metric: GateMetric = GateMetri
     return GateVerdict(True, f"its {metric} of {new} beats the {old} of the bundle that serves, {people}")
 
 
-def _better(one: GatedFigure, other: GatedFigure, metric: GateMetric) -> bool:
-    return one.value < other.value if metric is GateMetric.LOG_LOSS else one.value > other.value
+def _better(one: GatedFigure, other: GatedFigure, metric: RankingMetric) -> bool:
+    return one.value < other.value if metric.lower_is_better else one.value > other.value
 
 
-def _figure(manifest: Manifest, metric: GateMetric, model: str = "") -> GatedFigure | None:
+def _figure(manifest: Manifest, metric: RankingMetric, model: str = "") -> GatedFigure | None:
     """The figure of the bundle's own model, or of another that was measured beside it."""
     card: Any = manifest.scorecard or {}
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
+from firstspin.evaluation.metrics import HEADLINE, RULE
 from firstspin.lazily import lazily
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from firstspin.simulation.run import Simulated
 else:
     verdict = lazily("firstspin.experiment.verdict")
-
-RULE = "popularity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,11 @@ class Claim:
 def entries(card: Scorecard, data: Path) -> list[Claim]:
     """What a scorecard says to the article's offline claims."""
     again = f"firstspin evaluate --data {data} --models {card.best} --out scorecard.json"
-    found = [Claim("favourite among the first three (hit@3)", "77%", _share(card.figures[card.best]["hit@3"]), again)]
+    found = [
+        Claim(f"favourite among the first three ({HEADLINE})", "77%", _share(card.figures[card.best][HEADLINE]), again)
+    ]
     if RULE in card.lifts.get(card.best, {}):
-        lift = card.lifts[card.best][RULE]["hit@3"].relative
+        lift = card.lifts[card.best][RULE][HEADLINE].relative
         found.append(Claim("lift over picks by popularity", "+15%", _share(lift, "+"), again))
     return found
 

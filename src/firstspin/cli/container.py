@@ -126,9 +126,8 @@ def train(base: Path) -> int:
     except Exception as problem:
         sys.stderr.write(mistakes.places(problem))
         return _fail(base, mistakes.kind(problem))
-    figures = card.figures[packed.manifest.predictor.model]
-    for name in ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss"):
-        sys.stdout.write(f"valid_{name.replace('@', '')}={figures[name].value:.6f};\n")  # what tuning reads
+    for name, figure in card.figures[packed.manifest.predictor.model].items():
+        sys.stdout.write(f"valid_{name.replace('@', '')}={figure.value:.6f};\n")  # what tuning reads
     sys.stdout.write(f"bundle={packed.id};\n")
     return 0
 

@@ -18,11 +18,12 @@ import typer
 from firstspin.aws import rollout
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState, served_archive, serving
-from firstspin.aws.gate import GateMetric, judge
+from firstspin.aws.gate import judge
 from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack
 from firstspin.aws.package import package as pack
 from firstspin.cli import terminal
 from firstspin.cli.load_test import load_test
+from firstspin.evaluation.metrics import RankingMetric
 from firstspin.files import workspace
 from firstspin.records import InputError
 from firstspin.serving.bundle import load
@@ -158,8 +159,8 @@ def promote(
     bundle: BundlePath,
     endpoint: Endpoint,
     metric: Annotated[
-        GateMetric, typer.Option(help="The figure of the scorecards that must be better.")
-    ] = GateMetric.HIT_3,
+        RankingMetric, typer.Option(help="The figure of the scorecards that must be better.")
+    ] = RankingMetric.HIT_3,
     force: Annotated[str, typer.Option(help="Promote all the same; the reason is kept as a tag.")] = "",
     alarm: Alarms = None,
     canary: Canary = None,

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
+from firstspin.evaluation.metrics import HEADLINE, RULE, RankingMetric
 
 if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
     from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
-
-SHOWN = ("hit@1", "hit@3", "hit@5", "ndcg@5", "log_loss")
-RULE = "popularity"
 
 
 def print_census(census: Census, ignored: Mapping[str, int]) -> None:
@@ -47,24 +45,24 @@ def print_scorecard(card: Scorecard) -> None:
 
 def _print_ladder(card: Scorecard) -> None:
     title = f"{card.protocol['protocol']}, {card.people:,} people asked, ± half the 95% interval"
-    figures = terminal.table(title, "model", *SHOWN)
+    figures = terminal.table(title, "model", *RankingMetric)
     for name, row in card.figures.items():
-        figures.add_row(name, *(_with_interval(row[metric]) for metric in SHOWN))
+        figures.add_row(name, *(_with_interval(row[metric]) for metric in RankingMetric))
     terminal.show(figures)
 
 
 def _print_lifts(card: Scorecard) -> None:
     baselines = _baselines(card)
-    lifts = terminal.table("lift in hit@3 over each baseline, as a share of it", "model", *baselines)
+    lifts = terminal.table(f"lift in {HEADLINE} over each baseline, as a share of it", "model", *baselines)
     for name, over in card.lifts.items():
         if name not in baselines:
-            lifts.add_row(name, *(_lift(over[baseline]["hit@3"].relative) for baseline in baselines))
+            lifts.add_row(name, *(_lift(over[baseline][HEADLINE].relative) for baseline in baselines))
     terminal.show(lifts)
 
 
 def _print_ceiling(ceiling: Ceiling) -> None:
     title = f"under the simulated truth; the best is {_with_interval(ceiling.best)}"
-    table = terminal.table(title, "model", "expected hit@3", "of the best possible")
+    table = terminal.table(title, "model", f"expected {HEADLINE}", "of the best possible")
     for name, expected in ceiling.expected.items():
         table.add_row(name, _with_interval(expected), _percent(ceiling.share[name]))
     terminal.show(table)
@@ -73,7 +71,7 @@ def _print_ceiling(ceiling: Ceiling) -> None:
 def _print_segments(card: Scorecard) -> None:
     if not card.segments:
         return
-    table = terminal.table(f"hit@3 of {card.best} by group", "", "group", "people", "hit@3", RULE, "lift")
+    table = terminal.table(f"{HEADLINE} of {card.best} by group", "", "group", "people", HEADLINE, RULE, "lift")
     said = ""
     for segment in card.segments:
         by, said = ("" if segment.by == said else segment.by), segment.by
@@ -95,8 +93,8 @@ def _print_reliability(name: str, found: Reliability) -> None:
 
 
 def _print_questions(study: Study) -> None:
-    title = f"What a question buys: {study.model} with all of them has hit@3 {_with_interval(study.full)}"
-    table = terminal.table(title, "question", "answered", "hit@3 lost without", "top 3 change", "with another's")
+    title = f"What a question buys: {study.model} with all of them has {HEADLINE} {_with_interval(study.full)}"
+    table = terminal.table(title, "question", "answered", f"{HEADLINE} lost without", "top 3 change", "with another's")
     for question in study.questions:
         table.add_row(
             question.name,
@@ -108,7 +106,7 @@ def _print_questions(study: Study) -> None:
     if {"age", "gender"} & {question.name for question in study.questions}:
         table.add_row("age and gender", "", _signed(study.demographics_lost), "", "")
     terminal.show(table)
-    gaps = terminal.table("hit@3 between groups", "", "best", "worst", "gap", "without age, gender")
+    gaps = terminal.table(f"{HEADLINE} between groups", "", "best", "worst", "gap", "without age, gender")
     bare = {gap.by: gap for gap in study.gaps_without_demographics}
     for gap in study.gaps:
         gaps.add_row(gap.by, gap.best, gap.worst, _signed(gap.distance), _signed(bare[gap.by].distance))

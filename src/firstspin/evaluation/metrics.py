@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.int64]
+
+RULE: Final = "popularity"
+"""Name of the business rule among the models: the picks by overall popularity, then the most popular rest."""
+
+
+class RankingMetric(StrEnum):
+    """The metrics of every scorecard, by name."""
+
+    HIT_1 = "hit@1"
+    HIT_3 = "hit@3"
+    HIT_5 = "hit@5"
+    NDCG_5 = "ndcg@5"
+    LOG_LOSS = "log_loss"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether it measures an error."""
+        return self is RankingMetric.LOG_LOSS
+
+
+HEADLINE: Final = RankingMetric.HIT_3.value
 
 MIN_PROBABILITY = 1e-6
 """Floor of a probability in log loss, for genres the model does not know."""

@@ -17,23 +17,22 @@ from firstspin.evaluation.ablation import Study
 from firstspin.evaluation.bootstrap import Figure, PairedLift, resample
 from firstspin.evaluation.cohorts import cohorts
 from firstspin.evaluation.cross_validation import HoldOutAnswers
+from firstspin.evaluation.metrics import HEADLINE, RULE, RankingMetric
 from firstspin.records import Examples, InputError
 
 Array = NDArray[np.float64]
 
 OVERALL: Final = "overall"
-RULE: Final = "popularity"
 BASELINES: Final = (OVERALL, "single_pick", RULE, "age_gender")
 """Overall popularity, the most popular single pick, all picks by popularity (the business rule), and popularity within
 age band and gender."""
 
-HEADLINE: Final = "hit@3"
 METRICS: Final[Mapping[str, Callable[[HoldOutAnswers], Array]]] = {
-    "hit@1": lambda outcome: metrics.hit(outcome.position, 1),
-    HEADLINE: lambda outcome: metrics.hit(outcome.position, 3),
-    "hit@5": lambda outcome: metrics.hit(outcome.position, 5),
-    "ndcg@5": lambda outcome: metrics.ndcg(outcome.position, 5),
-    "log_loss": lambda outcome: metrics.log_loss(outcome.chance),
+    RankingMetric.HIT_1.value: lambda outcome: metrics.hit(outcome.position, 1),
+    RankingMetric.HIT_3.value: lambda outcome: metrics.hit(outcome.position, 3),
+    RankingMetric.HIT_5.value: lambda outcome: metrics.hit(outcome.position, 5),
+    RankingMetric.NDCG_5.value: lambda outcome: metrics.ndcg(outcome.position, 5),
+    RankingMetric.LOG_LOSS.value: lambda outcome: metrics.log_loss(outcome.chance),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from firstspin.evaluation.metrics import HEADLINE, RULE
 from firstspin.evaluation.report import charts, model_card, people, quality
 from firstspin.evaluation.report.parts import (
     BundleFacts,
@@ -17,7 +18,7 @@ from firstspin.evaluation.report.parts import (
     relative,
 )
 from firstspin.evaluation.report.patterns import answers_and_genres
-from firstspin.evaluation.scorecard import HEADLINE, RULE, Scorecard
+from firstspin.evaluation.scorecard import Scorecard
 from firstspin.models.predictor import Predictor
 from firstspin.records import Examples, LabelRule
 from firstspin.serving.bundle import Bundle

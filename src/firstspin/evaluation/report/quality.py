@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from firstspin.evaluation.ablation import Study
+from firstspin.evaluation.metrics import HEADLINE, RULE
 from firstspin.evaluation.report import charts
 from firstspin.evaluation.report.parts import (
     HtmlTable,
@@ -20,7 +21,7 @@ from firstspin.evaluation.report.parts import (
     with_interval,
 )
 from firstspin.evaluation.report.patterns import Grid
-from firstspin.evaluation.scorecard import BASELINES, HEADLINE, METRICS, RULE, Confusion, Reliability, Scorecard
+from firstspin.evaluation.scorecard import BASELINES, METRICS, Confusion, Reliability, Scorecard
 
 IN_WORDS: Final = {
     "overall": "popular overall",
