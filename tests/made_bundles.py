@@ -140,7 +140,7 @@ NO_ANSWERS: dict[str, Callable[[Path], object]] = {
     "no genres, or one twice": lambda folder: edit(folder, lambda m: m["rule"].update(genres=["Pop"] * 4)),
     "is number or text": lambda folder: edit(folder, lambda m: m.update(extra={"device": "blob"})),
     "which is no field": lambda folder: edit(folder, lambda m: m["encoder"]["questions"][0].update(name="shoe")),
-    "of no known kind": lambda folder: edit(folder, lambda m: m["encoder"]["questions"][0].update(knots=[2, 1])),
+    "of an unknown kind": lambda folder: edit(folder, lambda m: m["encoder"]["questions"][0].update(knots=[2, 1])),
     "the label's gap": lambda folder: edit(folder, lambda m: m.update(label={"gap_days": -1})),
     "more stations": lambda folder: _crowd(folder),
 }

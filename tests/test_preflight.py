@@ -11,8 +11,7 @@ import made_tables
 import pytest
 from command_line import failed, firstspin
 from made_bundles import pack
-from test_container import failure
-from training_job import start
+from training_job import failure, start
 
 from firstspin import pipeline, preflight
 from firstspin.models.registry import TUNABLE
@@ -36,8 +35,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "said"),
     [
         (("train", "--model", "lgbm", "--out", "new"), "no model is called 'lgbm'; there are auto, popularity"),
-        (("train", "--without", "shoe", "--out", "new"), "'shoe' can't be left out: asked are age, gender, country"),
-        (("train", "--model", "popularity", "--trials", "3", "--out", "new"), "popularity has nothing to tune; auto"),
+        (
+            ("train", "--without", "shoe", "--out", "new"),
+            "'shoe' can't be left out: the questions are age, gender, country",
+        ),
+        (
+            ("train", "--model", "popularity", "--trials", "3", "--out", "new"),
+            "popularity has no settings to tune; auto",
+        ),
         (("train", "--tune", "inf", "--out", "new"), "a finite number of minutes"),
         (("train", "--trials", "3", "--checkpoints", "file", "--out", "new"), "file is not a folder"),
         (("train", "--out", "full"), "full exists and is not a bundle; it is left as it is"),
@@ -164,7 +169,7 @@ def test_a_training_job_looks_first_too(tmp_path: Path) -> None:
     assert start(tmp_path / "a", {"model": '"lgbm"'}).wait(60) == 1
     assert (failure(tmp_path / "a") or "").startswith("no model is called 'lgbm'")
     assert start(tmp_path / "b", {"trials": "3", "model": "popularity"}).wait(60) == 1
-    assert (failure(tmp_path / "b") or "").startswith("popularity has nothing to tune")
+    assert (failure(tmp_path / "b") or "").startswith("popularity has no settings to tune")
     assert start(tmp_path / "c", {"model": "popularity"}).wait(60) == 1
     assert "training has neither " in (failure(tmp_path / "c") or "")
 

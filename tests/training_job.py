@@ -18,6 +18,12 @@ def prepared(base: Path, hyperparameters: bytes) -> None:
     (base / "input/config/hyperparameters.json").write_bytes(hyperparameters)
 
 
+def failure(base: Path) -> str | None:
+    """What the job wrote into `output/failure`, if anything."""
+    path = base / "output" / "failure"
+    return path.read_text() if path.exists() else None
+
+
 def start(
     base: Path, hyperparameters: dict[str, str] | None = None, *, model_folder: bool = True
 ) -> subprocess.Popen[bytes]:

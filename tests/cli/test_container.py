@@ -13,7 +13,7 @@ from pathlib import Path
 import made_tables
 import pytest
 from made_bundles import pack
-from training_job import ENTRYPOINT, prepared, start
+from training_job import ENTRYPOINT, failure, prepared, start
 
 from firstspin.cli import container
 from firstspin.cli.container import serving, train
@@ -32,11 +32,6 @@ def until_said(job: subprocess.Popen[bytes], base: Path, words: str) -> None:
     while words not in (base / "log").read_text():
         assert job.poll() is None
         time.sleep(0.02)
-
-
-def failure(base: Path) -> str | None:
-    path = base / "output" / "failure"
-    return path.read_text() if path.exists() else None
 
 
 @pytest.mark.parametrize(
@@ -212,7 +207,7 @@ def test_hyperparameters_that_cannot_be_read_are_a_failure_with_a_reason(told: b
 def test_a_question_that_nobody_was_asked_is_a_failure_with_a_reason(tmp_path: Path) -> None:
     write_world(tmp_path / "input" / "data" / "training", 300, 1, lambda _: None)
     assert start(tmp_path, {"model": "popularity", "without": "shoe"}).wait(120) == 1
-    assert "'shoe' can't be left out: asked are age, gender, country, genres" in (failure(tmp_path) or "")
+    assert "'shoe' can't be left out: the questions are age, gender, country, genres" in (failure(tmp_path) or "")
 
 
 def test_a_bundle_that_does_not_fit_leaves_no_manifest(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_bundle_tells_what_tuning_chose() -> None:
 
 
 def test_a_model_without_settings_is_refused(task: Task) -> None:
-    with pytest.raises(InputError, match="popularity has nothing to tune; auto, logistic, forest"):
+    with pytest.raises(InputError, match="popularity has no settings to tune; auto, logistic, forest"):
         tune("popularity", task, 1.0, None)
 
 

@@ -45,7 +45,7 @@ def test_a_bundle_is_replaced_whole(tmp_path: Path) -> None:
 REPACK = """
 import shutil, sys
 from pathlib import Path
-from firstspin.bundle import placed
+from firstspin.serving.bundle import placed
 source, out = map(Path, sys.argv[1:])
 with placed(out) as new:
     shutil.copytree(source, new, dirs_exist_ok=True)

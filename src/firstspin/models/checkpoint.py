@@ -21,7 +21,7 @@ FILE: Final = "tuning.json"
 
 
 class TrialRecord(msgspec.Struct, frozen=True):
-    """A finished trial: settings and scores, no personal data. `losses`: its mean log loss after each fold."""
+    """A finished trial: settings and scores, no personal data. `losses`: the mean log loss after each fold."""
 
     params: dict[str, int | float]
     state: Literal["COMPLETE", "PRUNED"]
@@ -38,10 +38,7 @@ class TuningHistory(msgspec.Struct, frozen=True):
 
 
 def save(folder: Path, fingerprint: str, trials: Mapping[str, Sequence[FrozenTrial]]) -> None:
-    """Write the finished trials of each model.
-
-    :raises OSError: if the folder can't be written to
-    """
+    """Write the finished trials of each model. Raises OSError where the folder can't be written to."""
     history = TuningHistory(
         fingerprint, {name: [_tried(trial) for trial in finished] for name, finished in trials.items()}
     )
@@ -54,8 +51,7 @@ def load(
 ) -> dict[str, list[FrozenTrial]]:
     """The finished trials of each of these models; none where there is no file.
 
-    :raises ValueError: if the file has another fingerprint, or is damaged
-    :raises OSError: if it can't be read
+    Raises ValueError where the file has another fingerprint or is damaged, OSError where it can't be read.
     """
     if not (folder / FILE).exists():
         return {name: [] for name in distributions}
@@ -66,7 +62,7 @@ def load(
 
 
 def seconds(trial: FrozenTrial) -> float:
-    """Duration of a finished trial."""
+    """Duration of a finished trial, in seconds."""
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 

@@ -1,6 +1,6 @@
-"""The steps of an answer that are written in C; None where an install had no compiler, and numpy takes their place.
+"""The C modules of scoring and ranking; None where the install had no compiler: numpy code takes their place.
 
-Answers stay the same, but each costs several times as much, so a service says at its start which are missing.
+The answers are the same, but each costs several times as much, so the service logs at start which ones are missing.
 """
 
 from __future__ import annotations
@@ -18,4 +18,4 @@ except ImportError:
     compiled_ranked = None  # type: ignore[assignment]
 
 MISSING = tuple(name for name, built in (("_bitrows", CompiledScorer), ("_ranking", compiled_ranked)) if built is None)
-"""The C modules that were not built, or can't be loaded."""
+"""Names of the C modules that were not built or can't be loaded."""

@@ -1,15 +1,14 @@
-"""Registration(s) -> numbers: one encoder, fitted once, the same code for one request and a million rows.
+"""Feature encoding: registrations -> rows of numbers, with the same code for one request and a million rows.
 
-Every question asked at registration becomes a few columns; an answer not given, or not known, has its own encoding:
+Every question of the registration form becomes a few columns; a missing or unknown answer has its own encoding:
 
-| question | columns |
-|---|---|
-| a number (age) | `age` as it is (NaN when missing), `age missing`, hats `age~18`, `age~25` … for models that add up |
-| a category (gender, country) | `country=se` …, `country=other` for an answer seldom or never seen, `country missing` |
-| genres picked | `picked=Rock` 1 or 0, `rank=Rock` 1 / position, `picks` how many, and hats `picks~2` … of that |
+| question | columns | |---|---| | a number (age) | `age` (NaN when missing), `age missing`, hats `age~18`, `age~25` …
+for linear models | | a category (gender, country) | `country=se` …, `country=other` for rare and unseen answers,
+`country missing` | | genres picked | `picked=Rock` 1 or 0, `rank=Rock` 1 / position, `picks` the number of picks, and
+its hats `picks~2` … |
 
-Hats are piecewise linear: they are 1 at their own knot, 0 at the next ones, and sum to 1. Nothing here knows when
-somebody registered, let alone what came later.
+Hats are a piecewise linear basis: 1 at the own knot, 0 at the neighbouring knots; they sum to 1. The time of
+registration is not encoded.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ MIN_ANSWERS: Final = 10
 MAX_VALUES: Final = 60
 MAX_COLUMNS: Final = 100_000
 
-# What a column holds; models choose their columns by this.
+# Kinds of columns; models select their columns by kind.
 NUMBER, MISSING, HAT, CATEGORY, PICKED, RANK, COUNT = (
     "number",
     "missing",
@@ -54,7 +53,7 @@ Answer = str | float | tuple[str, ...] | None
 
 
 class FormColumns(Protocol):
-    """One question of the registration form, as columns."""
+    """The encoding of one question of the registration form."""
 
     name: str
 
@@ -62,24 +61,26 @@ class FormColumns(Protocol):
         """Name and kind of each column, in order."""
 
     def writer(self, first: int) -> Callable[[Cells, Any], bool]:
-        """A function that writes an answer into a row, from column `first` on; it says whether it knew the answer."""
+        """A function that writes an answer into a row, from column `first` on, and returns whether training saw it."""
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to build this question again, as JSON takes it."""
+        """The parameters of the encoding, as JSON types."""
 
 
 class Number:
-    """A number: as it is for trees, as hats for models that add up."""
+    """A number: the value itself for trees, hats for linear models and the network."""
 
     def __init__(self, name: str, knots: Sequence[float]) -> None:
         self.name = name
         self.knots = tuple(float(knot) for knot in knots)
 
     def columns(self) -> list[tuple[str, str]]:
+        """The number, a flag for missing, and the hats."""
         hats = [(f"{self.name}~{knot:g}", HAT) for knot in self.knots]
         return [(self.name, NUMBER), (f"{self.name} missing", MISSING), *hats]
 
     def writer(self, first: int) -> Callable[[Cells, Any], bool]:
+        """A writer: a missing answer is NaN with the flag set."""
         hat = _hat_writer(self.knots, first + 2)
 
         def write(row: Cells, answer: Answer) -> bool:
@@ -94,21 +95,24 @@ class Number:
         return write
 
     def state(self) -> dict[str, Any]:
+        """The name and the knots."""
         return {"name": self.name, "knots": list(self.knots)}
 
 
 class Category:
-    """One of a few words; compared after normalisation and without regard to case."""
+    """A category, one-hot encoded; answers are normalised and matched in any case."""
 
     def __init__(self, name: str, values: Sequence[str]) -> None:
         self.name = name
         self.values = tuple(values)
 
     def columns(self) -> list[tuple[str, str]]:
+        """A flag per category, one for other answers and one for missing."""
         words = (*(f"={value}" for value in self.values), "=other", " missing")
         return [(self.name + word, CATEGORY) for word in words]
 
     def writer(self, first: int) -> Callable[[Cells, Any], bool]:
+        """A writer: an answer sets one flag."""
         index = {value: first + i for i, value in enumerate(self.values)}
         usual = {spelling: i for value, i in index.items() for spelling in (value.upper(), value.title(), value)}
         other = first + len(self.values)
@@ -128,25 +132,28 @@ class Category:
         return write
 
     def state(self) -> dict[str, Any]:
+        """The name and the categories."""
         return {"name": self.name, "values": list(self.values)}
 
 
 class Picks:
-    """The genres picked at onboarding, in order; a genre picked twice counts once, an unknown one not at all."""
+    """The genres picked, in order; repeated and unknown genres are ignored."""
 
     def __init__(self, name: str, genres: Sequence[str]) -> None:
         self.name = name
         self.genres = tuple(genres)
 
     def columns(self) -> list[tuple[str, str]]:
+        """Flags of the genres, ranks of the genres, the count and its hats."""
         picked = [(f"picked={genre}", PICKED) for genre in self.genres]
         rank = [(f"rank={genre}", RANK) for genre in self.genres]
         return [*picked, *rank, ("picks", COUNT), *((f"picks~{knot:g}", HAT) for knot in PICK_KNOTS)]
 
     def writer(self, first: int) -> Callable[[Cells, Any], bool]:
-        known = len(self.genres)
+        """A writer: each new pick sets its flag and its rank, then the count and its hats are set."""
+        n_genres = len(self.genres)
         index = {genre: first + i for i, genre in enumerate(self.genres)}
-        count = first + 2 * known
+        count = first + 2 * n_genres
         hat = _hat_writer(PICK_KNOTS, count + 1)
         worth = [1.0 / position for position in range(1, MAX_PICKS + 1)]
         names = NameIndex(self.genres)
@@ -160,7 +167,7 @@ class Picks:
                 if column is None or row[column]:
                     continue
                 row[column] = 1.0
-                row[column + known] = worth[picks]
+                row[column + n_genres] = worth[picks]
                 picks += 1
             row[count] = picks
             hat(row, picks)
@@ -169,13 +176,14 @@ class Picks:
         return write
 
     def state(self) -> dict[str, Any]:
+        """The name and the genres."""
         return {"name": self.name, "genres": list(self.genres)}
 
 
 class Encoder:
-    """Turns what a newcomer told us into a row of numbers. Build one with `fit_encoder` or `Encoder.from_state`.
+    """Encodes registrations as rows of numbers. Built by `fit_encoder` or `Encoder.from_state`.
 
-    A further field that a registration has no place for is an answer not given, as on a form that doesn't ask it.
+    A further field that a registration does not have is encoded as missing.
     """
 
     def __init__(self, questions: Sequence[FormColumns]) -> None:
@@ -196,42 +204,42 @@ class Encoder:
         return self.encode_matched(registration)[0]
 
     def encode_matched(self, registration: Registration) -> tuple[Row, bool]:
-        """One registration as a row (c,), and whether at least one answer is one that training has seen."""
-        row, told = self._empty[:], False  # an array of the standard library: setting one number costs a third
+        """One registration as a row (c,), and whether training saw at least one of its answers."""
+        row, matched = self._empty[:], False  # a stdlib array: setting a number costs a third of numpy's time
         for name, write in self._writers:
-            told |= write(row, getattr(registration, name, None))
-        return np.frombuffer(row), told
+            matched |= write(row, getattr(registration, name, None))
+        return np.frombuffer(row), matched
 
     def matrix(self, registrations: Sequence[Registration]) -> NDArray[np.float64]:
-        """Many registrations as rows (n, c), each the same to the bit as it is alone."""
+        """Many registrations as rows (n, c), each equal to the bit to `encode`."""
         return self.matrix_matched(registrations)[0]
 
     def matrix_matched(self, registrations: Sequence[Registration]) -> tuple[NDArray[np.float64], list[bool]]:
-        """Many registrations as rows (n, c), and of each whether at least one answer is one that training has seen."""
+        """Many registrations as rows (n, c), and of each whether training saw at least one of its answers."""
         width = len(self.columns)
-        rows, told = np.zeros((len(registrations), width)), [False] * len(registrations)
+        rows, matched = np.zeros((len(registrations), width)), [False] * len(registrations)
         cells = cast("MutableSequence[float]", memoryview(rows.reshape(-1).data))
         for n, registration in enumerate(registrations):
             row = cells[n * width : (n + 1) * width]
             for name, write in self._writers:
-                told[n] |= write(row, getattr(registration, name, None))
-        return rows, told
+                matched[n] |= write(row, getattr(registration, name, None))
+        return rows, matched
 
     def matches(self, registration: Registration) -> bool:
-        """Whether at least one answer is one that training has seen."""
+        """Whether training saw at least one of the answers."""
         return self.encode_matched(registration)[1]
 
     def of_kind(self, *kinds: str) -> NDArray[np.int64]:
-        """Positions of the columns of these kinds, ascending."""
+        """(m,) positions of the columns of these kinds, ascending."""
         return np.array([i for i, kind in enumerate(self.kinds) if kind in kinds], dtype=np.int64)
 
     def state(self) -> dict[str, Any]:
-        """The encoder as JSON takes it."""
+        """The encoder as JSON types."""
         return {"questions": [question.state() for question in self._questions]}
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> Encoder:
-        """The encoder that `state()` came from. Raises InputError for what is no encoder's state."""
+        """The encoder of a `state()`. Raises InputError where it is not one."""
         match state:
             case {"questions": list(questions)} if len(state) == 1:
                 encoder = Encoder([_question(saved) for saved in questions])
@@ -239,26 +247,26 @@ class Encoder:
                 raise InputError("the encoder is not a list of questions")
         names = [name for name, _ in encoder._writers]
         if len(set(names)) < len(names) or len(encoder.columns) > MAX_COLUMNS:
-            raise InputError(f"the encoder asks something twice, or has over {MAX_COLUMNS:,} columns")
+            raise InputError(f"the encoder has a question twice, or over {MAX_COLUMNS:,} columns")
         return encoder
 
 
 def fit_encoder(
     examples: Examples, *, known_genres: Sequence[str], extra: Sequence[str] = (), without: Sequence[str] = ()
 ) -> Encoder:
-    """Learn which answers occur: knots of the numbers, categories seen often enough, and the genres there are.
+    """Fit the encoder: knots of numbers, categories with at least MIN_ANSWERS answers, and the genres of the stations.
 
-    `extra` names further fields of the registrations to use; `without` names questions to leave out. Raises InputError
-    for one that nobody was asked.
+    `extra`: further fields to use. `without`: questions to leave out. Raises InputError where one of these is not on
+    the form.
     """
-    asked = selected_questions(extra, without)
-    return Encoder([_fit_question(name, examples, known_genres) for name in asked])
+    questions = selected_questions(extra, without)
+    return Encoder([_fit_question(name, examples, known_genres) for name in questions])
 
 
 def selected_questions(extra: Sequence[str], without: Sequence[str]) -> list[str]:
-    """The questions that a model learns from. Raises InputError where one that nobody was asked is left out."""
+    """The questions that a model uses. Raises InputError where `without` names one that is not on the form."""
     if unknown := [name for name in without if name not in (*QUESTIONS, *extra)]:
-        raise InputError(f"{unknown[0]!r} can't be left out: asked are {', '.join((*QUESTIONS, *extra))}")
+        raise InputError(f"{unknown[0]!r} can't be left out: the questions are {', '.join((*QUESTIONS, *extra))}")
     return [name for name in (*QUESTIONS, *extra) if name not in without]
 
 
@@ -272,7 +280,7 @@ def _fit_question(name: str, examples: Examples, known_genres: Sequence[str]) ->
 
 
 def _knots(given: Sequence[float]) -> list[float]:
-    """Evenly spread over the people, not over the numbers, and away from the odd ends."""
+    """Quantiles of the answers, without the extreme 2% at either end."""
     if not given:
         return [0.0]
     return sorted(set(np.quantile(np.array(given, dtype=np.float64), np.linspace(0.02, 0.98, KNOTS)).round(6).tolist()))
@@ -298,7 +306,7 @@ def _question(saved: object) -> FormColumns:
             not rest and name not in (AGE, GENRES) and _are_words(values)
         ):
             return Category(name, values)
-    raise InputError("the encoder holds a question of no known kind")
+    raise InputError("the encoder holds a question of an unknown kind")
 
 
 def _are_words(values: list[object]) -> bool:

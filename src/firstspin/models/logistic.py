@@ -37,7 +37,7 @@ def logistic(task: Task) -> Linear:
 
 
 def fit_weights(values: Array, target: Array, penalty: float, start: Array) -> tuple[Array, Array]:
-    """The weights (m, k) and bias (k,) that minimise `cross_entropy`, by L-BFGS from bias `start`."""
+    """The weights (m, k) and bias (k,) that minimise `cross_entropy` of `values` (n, m), by L-BFGS from `start`."""
     first = np.concatenate([np.zeros(values.shape[1] * len(start)), start])
     solution = minimize(
         cross_entropy(values, target, penalty),
@@ -50,9 +50,10 @@ def fit_weights(values: Array, target: Array, penalty: float, start: Array) -> t
 
 
 def cross_entropy(values: Array, target: Array, penalty: float) -> Callable[[Array], tuple[float, Array]]:
-    """Flat weights and bias -> cross entropy to `target` (n, k) plus penalty/2 x squared weights, and its gradient.
+    """A function of the flat weights and bias: the loss and its gradient.
 
-    The products use a sparse matrix, which adds in one fixed order, so the result does not depend on the threads.
+    The loss is the cross entropy of `values` (n, m) to `target` (n, k) plus penalty/2 x squared weights. The products
+    use a sparse matrix, which adds in one fixed order, so the result does not depend on the threads.
     """
     sparse = csr_array(values)
     across = csr_array(sparse.T)

@@ -27,7 +27,7 @@ COLUMNS: Final = (HAT, MISSING, CATEGORY, PICKED, RANK)
 BATCH: Final = 256
 WARM_UP: Final = 100
 ONE_AT_A_TIME: Final = Lock()
-"""The number of BLAS threads is a setting of the process: of two trainings, the first to end would reset it."""
+"""The number of BLAS threads is a setting of the process: of two trainings at once, the first to end would reset it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,10 @@ def first_layers(m: int, hidden: int, start: Array, rng: np.random.Generator) ->
 
 
 def gradients(layers: Sequence[Single], values: Single, target: Single, decay: float) -> list[Single]:
-    """Gradients of the mean cross entropy to `target` (n, k) plus decay/2 x squared weights, by back-propagation."""
+    """Gradients of the mean cross entropy to `target` (n, k) plus decay/2 x squared weights, by back-propagation.
+
+    `values` (n, m); each gradient has the shape of its layer.
+    """
     inward, bias_inward, outward, bias, skip = layers
     inside = values @ inward + bias_inward
     active = np.maximum(inside, 0)
@@ -102,7 +105,7 @@ class Adam:
         self._square = [np.zeros_like(layer) for layer in layers]
 
     def step(self, gradients: Sequence[Single], learning_rate: float) -> None:
-        """One update."""
+        """Update the layers by one step; each gradient has the shape of its layer, such as (m, hidden)."""
         for layer, gradient, mean, square in zip(self._layers, gradients, self._mean, self._square, strict=True):
             mean += 0.1 * (gradient - mean)
             square += 0.01 * (gradient * gradient - square)

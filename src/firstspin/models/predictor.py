@@ -1,7 +1,7 @@
-"""The one grammar of every model: a scorer turns rows into scores, a predictor turns registrations into rankings.
+"""The interface of every model: a scorer turns rows into scores, a predictor turns registrations into rankings.
 
-A newcomer gets the same answer to the last bit alone and in any batch. So scorers never use a matrix product (BLAS adds
-in an order that depends on the batch): they add up column by column, in a fixed order.
+A registration has the same scores, to the last bit, alone and in any batch. So scorers use no matrix product (BLAS adds
+in an order that depends on the batch): they add column by column, in a fixed order.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ BATCH = 4096
 
 
 class Scorer(Protocol):
-    """What a trained model is at serving time: numpy only, small, and kept as arrays or text."""
+    """A trained model at serving time: numpy only, small, and stored as arrays and text."""
 
     @property
     def kind(self) -> str:
-        """Under which name `scorers.load` finds this class again."""
+        """The name of this class for `scorers.load`."""
 
     def scores(self, rows: Array) -> Array:
-        """(n, c) rows as the encoder makes them -> (n, k) scores; their softmax are the probabilities."""
+        """(n, k) scores of encoded rows (n, c); their softmax is the probabilities."""
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
-        """All that is needed to build the scorer again."""
+        """The arrays, such as weights (m, k), and texts that `scorers.load` builds the scorer from."""
 
     def check(self, columns: int, genres: int) -> None:
-        """Raise InputError unless every array fits rows of so many columns and so many genres, and is finite."""
+        """Raise InputError unless every array is finite and fits rows of `columns` columns and `genres` genres."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """A trained model with all it needs to answer: what the bundle holds and the service serves."""
+    """A trained model with its encoder and its genres: the part of a bundle that ranks."""
 
     encoder: Encoder
     genres: tuple[str, ...]
     scorer: Scorer
     name: str
-    made_of: str = ""  # for people: what training chose, as in "0.7 logistic + 0.4 lightgbm"
+    made_of: str = ""  # for people: the ensemble that training chose, as in "0.7 logistic + 0.4 lightgbm"
 
     def rank(self, registration: Registration, source: Source = "model") -> Ranking:
-        """All genres for one newcomer, best first."""
+        """All genres for one registration, best first."""
         return self.rank_row(self.encoder.encode(registration), source)
 
     def rank_row(self, row: Array, source: Source) -> Ranking:
-        """All genres for one newcomer whose row (c,) the encoder has made."""
-        [(genres, chances)] = self.rank_rows(row[None])
-        return Ranking(genres, chances, source)
+        """All genres for one encoded registration (c,), best first."""
+        [(genres, values)] = self.rank_rows(row[None])
+        return Ranking(genres, values, source)
 
     def rank_rows(self, rows: Array) -> list[Ranked]:
-        """For each of the rows (n, c) all genres, best first, and their probabilities."""
+        """The genres of each encoded row (n, c), best first, and their probabilities."""
         return ranked(self.scorer.scores(rows), self.genres)
 
     def rankings(self, registrations: Sequence[Registration], source: Source = "model") -> Iterator[Ranking]:
-        """`rank` for many, in order, in a fraction of the time."""
+        """`rank` for many registrations, in order, in batches."""
         for start in range(0, len(registrations), BATCH):
-            for genres, chances in self.rank_rows(self.encoder.matrix(registrations[start : start + BATCH])):
-                yield Ranking(genres, chances, source)
+            for genres, values in self.rank_rows(self.encoder.matrix(registrations[start : start + BATCH])):
+                yield Ranking(genres, values, source)
 
     def scores(self, registrations: Sequence[Registration]) -> Array:
         """(n, k) scores, the columns in the order of `genres`."""
@@ -79,44 +79,44 @@ class Predictor:
         return np.concatenate(parts) if parts else np.empty((0, len(self.genres)))
 
     def probabilities(self, registrations: Sequence[Registration]) -> Array:
-        """(n, k) chances that each genre will be the top genre, the columns in the order of `genres`."""
+        """(n, k) probabilities of each genre to be the top genre, the columns in the order of `genres`."""
         return probabilities(self.scores(registrations))
 
 
 def ranked(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
-    """(n, k) scores -> for each row its genres, best first, and their probabilities to six decimals.
+    """The genres of each row of scores (n, k), best first, and their probabilities to six decimals.
 
-    Equal scores keep the order of `genres`. One newcomer's scores are so few that in numpy the calls cost more than
-    the work, so this is compiled where a compiler was there at install; the two ways may differ in a probability's
-    last bit before it is rounded, as two machines' numpy may, but one machine uses one of them for everything.
-    Raises ValueError for a score that is not finite.
+    Equal scores keep the order of `genres`. For a single row the calls into numpy cost more than the work, so this is
+    compiled C where a compiler was there at install. C and numpy may differ in the last bit of a probability before
+    rounding, as numpy on two machines may; one machine uses one of the two for everything. Raises ValueError where a
+    score is not finite.
     """
     return ranked_by_numpy(scores, genres) if compiled_ranked is None else compiled_ranked(scores, genres)
 
 
 def ranked_by_numpy(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
-    """`ranked` where nothing was compiled."""
+    """`ranked` of scores (n, k) in numpy, without a compiler. Raises ValueError where a score is not finite."""
     if not np.isfinite(scores).all():
         raise ValueError("scores: not finite")
     best = order(scores)
-    chances = np.take_along_axis(np.round(probabilities(scores), 6), best, axis=1).tolist()
-    return [(tuple([genres[i] for i in row]), tuple(of)) for row, of in zip(best.tolist(), chances, strict=True)]
+    values = np.take_along_axis(np.round(probabilities(scores), 6), best, axis=1).tolist()
+    return [(tuple([genres[i] for i in row]), tuple(of)) for row, of in zip(best.tolist(), values, strict=True)]
 
 
 def order(scores: Array) -> NDArray[np.int64]:
-    """(n, k) positions of the columns, best first; equal scores keep the order of the columns."""
+    """(n, k) positions of the columns of `scores` (n, k), best first; equal scores keep the order of the columns."""
     return np.argsort(-scores, axis=1, kind="stable")
 
 
 def probabilities(scores: Array) -> Array:
-    """Softmax of every row."""
+    """(n, k) softmax of every row of `scores` (n, k)."""
     grown: Array = np.exp(scores - scores.max(axis=1, keepdims=True))
     grown /= np.add.reduce(grown, axis=1, keepdims=True)
     return grown
 
 
 def log_probabilities(scores: Array) -> Array:
-    """Log of the softmax of every row, exact where the softmax itself would be zero."""
+    """(n, k) log of the softmax of every row of `scores` (n, k), finite where the softmax itself would be zero."""
     away: Array = scores - scores.max(axis=1, keepdims=True)
     away -= np.log(np.add.reduce(np.exp(away), axis=1, keepdims=True))
     return away

@@ -90,7 +90,7 @@ def check_name(name: str) -> None:
 def check_tunable(name: str) -> None:
     """Raises InputError where a model has no settings to tune."""
     if name not in TUNABLE:
-        raise InputError(f"{name} has nothing to tune; {', '.join(TUNABLE)} have")
+        raise InputError(f"{name} has no settings to tune; {', '.join(TUNABLE)} have")
 
 
 def train(name: str, task: Task) -> Scorer:

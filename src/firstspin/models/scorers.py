@@ -1,4 +1,4 @@
-"""Trained models as they answer: frozen arrays and numpy, nothing of what trained them.
+"""Scorers: trained models at serving time, as frozen arrays and numpy code, without the libraries that trained them.
 
 `load(kind, scorer.state())` gives the same scorer again, to the last bit of every score.
 """
@@ -19,25 +19,26 @@ from firstspin.records import InputError
 Indexes = NDArray[np.int64]
 JUST_ABOVE: Final = 1e-6
 MAX_NUMBER: Final = 1e30
-"""No model holds a larger number, and sums of products of such numbers are still finite."""
+"""Upper bound of every parameter: sums of products of such numbers are still finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleScorer:
-    """The business rule: picks first, by overall popularity, then the most popular rest.
+    """The business rule: picks first, by overall popularity, then the other genres by popularity.
 
-    Every score is the log of a popularity; picks get a lift of `lift`, or more where it takes more to put the least
-    popular pick above the most popular other genre. `columns` (k,) says which column of a row tells that a genre
+    A score is the log of the popularity, `log_popularity` (k,). Picks are lifted by `lift`, or by more where the least
+    popular pick would otherwise rank below another genre. `columns` (k,): the column of a row that is 1 where the genre
     was picked, -1 for none.
     """
 
     log_popularity: Array
     columns: Indexes
     lift: float
-    only_one: bool = False  # heed only the most popular pick
+    only_one: bool = False  # lift only the most popular pick
     kind: ClassVar[str] = "rule"
 
     def scores(self, rows: Array) -> Array:
+        """(n, k) scores of rows (n, c): log popularity, plus the lift of the picks."""
         picked = np.zeros((len(rows), len(self.columns)), dtype=bool)
         picked[:, self.columns >= 0] = rows.take(self.columns[self.columns >= 0], axis=1) > 0
         if self.only_one:
@@ -49,6 +50,7 @@ class RuleScorer:
         return np.where(picked, self.log_popularity + lift[:, None], self.log_popularity)
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
+        """The fields by name: arrays (k,), and scalars as arrays of no dimension."""
         return {
             "log_popularity": self.log_popularity,
             "columns": self.columns,
@@ -57,19 +59,21 @@ class RuleScorer:
         }
 
     def check(self, columns: int, genres: int) -> None:
+        """Raises InputError where an array does not fit `genres` (k), or names a column that is not there."""
         _check_numbers("log_popularity", self.log_popularity, (genres,))
         _check_numbers("lift", np.array(self.lift), ())
-        _check_places("columns", self.columns, (genres,), columns, least=-1)
+        _check_places("columns", self.columns, (genres,), columns, low=-1)
 
     @staticmethod
     def from_state(state: State) -> RuleScorer:
+        """The scorer of a `state()`. Raises InputError where an array is missing or of another type."""
         lift, only_one = float(_single(state, "lift", "f")), bool(_single(state, "only_one", "b"))
         return RuleScorer(_array(state, "log_popularity"), _places(state, "columns"), lift, only_one)
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Scores that add up: `bias` (k,) plus every value of `columns` (m,) times its row of `weights` (m, k)."""
+    """A linear model: `bias` (k,) plus each value of `columns` (m,) times its row of `weights` (m, k)."""
 
     columns: Indexes
     weights: Array
@@ -77,18 +81,22 @@ class Linear:
     kind: ClassVar[str] = "linear"
 
     def scores(self, rows: Array) -> Array:
+        """(n, k) scores of rows (n, c): `bias` + values @ `weights`."""
         return weighted_sum(rows.take(self.columns, axis=1), self.weights, self.bias)
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
+        """The fields by name: `columns` (m,), `weights` (m, k), `bias` (k,)."""
         return {"columns": self.columns, "weights": self.weights, "bias": self.bias}
 
     def check(self, columns: int, genres: int) -> None:
+        """Raises InputError where an array does not fit `columns` (c) and `genres` (k), or is not finite."""
         _check_places("columns", self.columns, (self.columns.size,), columns)
         _check_numbers("weights", self.weights, (self.columns.size, genres))
         _check_numbers("bias", self.bias, (genres,))
 
     @staticmethod
     def from_state(state: State) -> Linear:
+        """The scorer of a `state()`. Raises InputError where an array is missing or of another type."""
         return Linear(_places(state, "columns"), _array(state, "weights"), _array(state, "bias"))
 
 
@@ -108,6 +116,7 @@ class Cells:
     kind: ClassVar[str] = "cells"
 
     def scores(self, rows: Array) -> Array:
+        """(n, k) scores of rows (n, c): the cell of each row."""
         band, gender = self.places(rows)
         return self.table[band, gender]
 
@@ -116,14 +125,16 @@ class Cells:
         bands = len(self.edges) + 1
         ages = rows[:, self.age] if self.age >= 0 else np.full(len(rows), np.nan)
         band = np.where(np.isnan(ages), bands, np.searchsorted(self.edges, ages, side="right"))
-        told = np.pad(rows.take(self.genders, axis=1), ((0, 0), (0, 1)), constant_values=0.5)
-        return band, told.argmax(axis=1)
+        flags = np.pad(rows.take(self.genders, axis=1), ((0, 0), (0, 1)), constant_values=0.5)
+        return band, flags.argmax(axis=1)
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
+        """The fields by name, such as `table` (b + 1, g + 1, k)."""
         return {"age": np.array(self.age), "edges": self.edges, "genders": self.genders, "table": self.table}
 
     def check(self, columns: int, genres: int) -> None:
-        _check_places("age", np.array(self.age), (), columns, least=-1)
+        """Raises InputError where an array does not fit, is not finite, or `edges` do not rise."""
+        _check_places("age", np.array(self.age), (), columns, low=-1)
         _check_numbers("edges", self.edges, (self.edges.size,))
         if (self.edges[1:] <= self.edges[:-1]).any():
             raise InputError("edges do not rise")
@@ -132,13 +143,17 @@ class Cells:
 
     @staticmethod
     def from_state(state: State) -> Cells:
+        """The scorer of a `state()`. Raises InputError where an array is missing or of another type."""
         age, genders = int(_single(state, "age", "i")), _places(state, "genders")
         return Cells(age, _array(state, "edges"), genders, _array(state, "table"))
 
 
 @dataclass(frozen=True, slots=True)
 class TreeScorer:
-    """LightGBM's trees, by bit rows. `text` is the model as LightGBM wrote it; answering needs only the tables."""
+    """LightGBM's trees, scored by bit rows over the values of `columns` (m,).
+
+    `text` is the model as LightGBM wrote it; scoring needs only the `tables`, whose shapes `bitrows.tables` lists.
+    """
 
     columns: Indexes
     text: str
@@ -147,60 +162,69 @@ class TreeScorer:
     kind: ClassVar[str] = "trees"
 
     def scores(self, rows: Array) -> Array:
+        """(n, k) raw scores of rows (n, c)."""
         return self.rows.scores(np.ascontiguousarray(rows.take(self.columns, axis=1)))
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
-        kept: dict[str, NDArray[np.generic] | str] = {"columns": self.columns, "model": self.text}
-        return kept | {f"bits.{name}": table for name, table in self.tables.items()}
+        """The columns (m,), the model text and the tables."""
+        own: dict[str, NDArray[np.generic] | str] = {"columns": self.columns, "model": self.text}
+        return own | {f"bits.{name}": table for name, table in self.tables.items()}
 
     def check(self, columns: int, genres: int) -> None:
+        """Raises InputError where the tables do not fit `columns` (c) and `genres` (k)."""
         leaves = self.tables["leaves"]
         _check_places("columns", self.columns, (self.tables["starts"].size - 1,), columns)
         _check_numbers("leaves", leaves, (leaves.shape[0], genres, leaves.shape[2]))
 
     @staticmethod
     def of(columns: Indexes, text: str, tables: Mapping[str, NDArray[np.generic]]) -> TreeScorer:
-        """The trees of a model's text and its tables."""
+        """The scorer of a model text and its tables, over the values of `columns` (m,)."""
         return TreeScorer(columns, text, tables, BitRows(tables))
 
     @staticmethod
     def from_state(state: State) -> TreeScorer:
-        kept = {name.removeprefix("bits."): _array(state, name) for name in state if name.startswith("bits.")}
-        return TreeScorer.of(_places(state, "columns"), _text(state, "model"), kept)
+        """The scorer of a `state()`. Raises InputError where an array is missing or of another type."""
+        tables = {name.removeprefix("bits."): _array(state, name) for name in state if name.startswith("bits.")}
+        return TreeScorer.of(_places(state, "columns"), _text(state, "model"), tables)
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """The log of what trees add up to: shares. `least` (k,) is added to each, so that the log is of more than zero."""
+    """A random forest: the log of mean listening shares. `floor` (k,) is added so that none is zero."""
 
     trees: TreeScorer
-    least: Array
+    floor: Array
     kind: ClassVar[str] = "forest"
 
     def scores(self, rows: Array) -> Array:
+        """(n, k) scores of rows (n, c): the log of each share plus `floor`."""
         shares = np.maximum(self.trees.scores(rows), 0.0)
-        shares += self.least
+        shares += self.floor
         return np.log(shares, out=shares)
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
-        return self.trees.state() | {"least": self.least}
+        """The state of the trees; `floor` (k,) is called "least"."""
+        return self.trees.state() | {"least": self.floor}
 
     def check(self, columns: int, genres: int) -> None:
+        """Raises InputError where the trees do not fit, or `floor` is not above 0."""
         self.trees.check(columns, genres)
-        _check_numbers("least", self.least, (genres,))
-        if (self.least <= 0).any():
+        _check_numbers("least", self.floor, (genres,))
+        if (self.floor <= 0).any():
             raise InputError("least holds a number that is not above 0")
 
     @staticmethod
     def from_state(state: State) -> Forest:
+        """The scorer of a `state()`. Raises InputError where an array is missing or of another type."""
         return Forest(TreeScorer.from_state(state), _array(state, "least"))
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A hidden layer of h units that are 0 or more, beside a straight path from `columns` (m,) to the k scores.
+    """A feed-forward network: one hidden layer of h ReLU units with a skip connection.
 
-    `inward` (m, h) and `bias_inward` (h,) lead into the layer, `outward` (h, k) leads out, `straight` (m, k) past it.
+    Input: the values of `columns` (m,). Hidden layer: `inward` (m, h) and `bias_inward` (h,). Output: `outward` (h, k)
+    and `bias` (k,). Skip connection: `skip` (m, k).
     """
 
     columns: Indexes
@@ -208,44 +232,49 @@ class Network:
     bias_inward: Array
     outward: Array
     bias: Array
-    straight: Array
+    skip: Array
     kind: ClassVar[str] = "network"
 
     def scores(self, rows: Array) -> Array:
+        """(n, k) scores of rows (n, c): ReLU(values @ `inward`) @ `outward` + values @ `skip` + `bias`."""
         values = rows.take(self.columns, axis=1)
         active = np.maximum(weighted_sum(values, self.inward, self.bias_inward), 0.0)
-        return weighted_sum(active, self.outward, weighted_sum(values, self.straight, self.bias))
+        return weighted_sum(active, self.outward, weighted_sum(values, self.skip, self.bias))
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
+        """The fields by name, such as `inward` (m, h); the skip weights (m, k) are called "straight"."""
         return {
             "columns": self.columns,
             "inward": self.inward,
             "bias_inward": self.bias_inward,
             "outward": self.outward,
             "bias": self.bias,
-            "straight": self.straight,
+            "straight": self.skip,
         }
 
     def check(self, columns: int, genres: int) -> None:
+        """Raises InputError where the layers do not fit each other, or are not finite."""
         m, hidden = self.columns.size, self.bias_inward.size
         _check_places("columns", self.columns, (m,), columns)
         _check_numbers("inward", self.inward, (m, hidden))
         _check_numbers("bias_inward", self.bias_inward, (hidden,))
         _check_numbers("outward", self.outward, (hidden, genres))
         _check_numbers("bias", self.bias, (genres,))
-        _check_numbers("straight", self.straight, (m, genres))
+        _check_numbers("straight", self.skip, (m, genres))
 
     @staticmethod
     def from_state(state: State) -> Network:
+        """The scorer of a `state()`. Raises InputError where an array is missing or of another type."""
         layers = [_array(state, name) for name in ("inward", "bias_inward", "outward", "bias", "straight")]
         return Network(_places(state, "columns"), *layers)
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """A weighted sum of other scorers' scores: their chances multiplied, each to the power of its weight.
+    """An ensemble: a weighted sum of the members' scores, that is a logarithmic opinion pool of their probabilities.
 
-    With one member it sharpens (weight over 1) or flattens (under 1) that member's probabilities: a temperature.
+    With a single member the weight is an inverse temperature: over 1 it sharpens the probabilities, under 1 it flattens
+    them. Genest and Zidek, Combining probability distributions, Statistical Science 1, 1986.
     """
 
     members: tuple[Scorer, ...]
@@ -253,28 +282,32 @@ class Blend:
     kind: ClassVar[str] = "blend"
 
     def scores(self, rows: Array) -> Array:
+        """(n, k) scores of rows (n, c): the weighted sum of the members' scores."""
         total = self.members[0].scores(rows) * self.weights[0]
         for member, weight in zip(self.members[1:], self.weights[1:], strict=True):
             total += member.scores(rows) * weight
         return total
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
-        kept: dict[str, NDArray[np.generic] | str] = {"weights": np.array(self.weights)}
+        """The weights (number of members,), and the state of each member under its number."""
+        state: dict[str, NDArray[np.generic] | str] = {"weights": np.array(self.weights)}
         for i, member in enumerate(self.members):
-            kept[f"{i}.kind"] = member.kind
-            kept |= {f"{i}.{name}": value for name, value in member.state().items()}
-        return kept
+            state[f"{i}.kind"] = member.kind
+            state |= {f"{i}.{name}": value for name, value in member.state().items()}
+        return state
 
     def check(self, columns: int, genres: int) -> None:
+        """Raises InputError where a weight is not finite or a member does not fit."""
         _check_numbers("weights", np.array(self.weights), (len(self.members),))
         for member in self.members:
             member.check(columns, genres)
 
     @staticmethod
     def from_state(state: State) -> Blend:
+        """The scorer of a `state()`. Raises InputError where it has no members, or an array is missing."""
         weights = tuple(_array(state, "weights").ravel().tolist())
         if not weights:
-            raise InputError("a blend of no members")
+            raise InputError("a blend has no members")
         return Blend(tuple(_member(state, f"{i}.") for i in range(len(weights))), weights)
 
 
@@ -290,13 +323,12 @@ KINDS: Final[dict[str, Callable[[State], Scorer]]] = {
 
 
 def load(kind: str, state: State) -> Scorer:
-    """The scorer that `state()` came from. Whether its arrays are whole, its `check` says.
+    """The scorer of a `state()`; its `check` validates the arrays.
 
-    :raises ValueError: if no scorer is of this kind
-    :raises InputError: if `state` is not what such a scorer keeps
+    Raises ValueError where no scorer is of this kind, InputError where `state` is not that of such a scorer.
     """
     if kind not in KINDS:
-        raise ValueError(f"no scorer is called {kind!r}")
+        raise ValueError(f"unknown kind of scorer: {kind!r}")
     scorer = KINDS[kind](state)
     if unused := sorted(state.keys() - scorer.state().keys()):
         raise InputError(f"a scorer of kind {kind!r} has no {unused[0]!r}")
@@ -304,15 +336,15 @@ def load(kind: str, state: State) -> Scorer:
 
 
 def weighted_sum(values: Array, weights: Array, bias: Array) -> Array:
-    """`values @ weights + bias`, added up in the order of the columns however many rows there are."""
-    if len(values) == 1 and weights.shape[1] > 1:  # the same additions in the same order, in one call
+    """(n, k) `values` (n, m) @ `weights` (m, k) + `bias` (k,), added in the order of the columns for every n."""
+    if len(values) == 1 and weights.shape[1] > 1:  # the same additions in the same order, in one numpy call
         used = np.flatnonzero(values[0])
         terms = weights.take(used, axis=0)
         terms *= values[0].take(used)[:, None]
         return np.add.reduce(terms, axis=0, keepdims=True) + bias
     total = np.zeros((len(values), weights.shape[1]))
     for column, weight in zip(values.T, weights, strict=True):
-        rows = np.flatnonzero(column)  # adding nothing would change no bit
+        rows = np.flatnonzero(column)  # adding zero changes no bit
         if 2 * len(rows) > len(values):
             total += column[:, None] * weight
         elif len(rows):
@@ -363,8 +395,8 @@ def _check_numbers(name: str, array: NDArray[np.generic], shape: tuple[int, ...]
         raise InputError(f"{name} holds a number that is not finite, or over {MAX_NUMBER:g}")
 
 
-def _check_places(name: str, places: Indexes, shape: tuple[int, ...], end: int, *, least: int = 0) -> None:
+def _check_places(name: str, places: Indexes, shape: tuple[int, ...], end: int, *, low: int = 0) -> None:
     if places.shape != shape:
         raise InputError(f"{name} is {places.shape}, not {shape}")
-    if places.size and not (places.min() >= least and places.max() < end):
+    if places.size and not (places.min() >= low and places.max() < end):
         raise InputError(f"{name} names a column that is not there")

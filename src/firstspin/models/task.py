@@ -18,7 +18,7 @@ Settings = TypeVar("Settings")
 
 
 def silent(step: str, done: float) -> None:
-    """Report no progress."""
+    """A `Progress` that reports nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Task:
         return len(self.rows)
 
     def take(self, which: Indexes) -> Task:
-        """The task of the users at these positions."""
+        """The task of the users at positions `which` (m,)."""
         return replace(self, rows=self.rows[which], tops=self.tops[which], shares=self.shares[which])
 
     def chosen(self, kind: type[Settings]) -> Settings | None:
@@ -79,11 +79,11 @@ def folds(n: int, k: int, seed: int) -> Iterator[tuple[Indexes, Indexes]]:
 
 
 def log_losses(scores: Array, tops: Indexes) -> Array:
-    """(n,) -log(probability of the true genre)."""
+    """(n,) -log(probability of the true genre), of `scores` (n, k) and true genres `tops` (n,)."""
     losses: Array = -np.take_along_axis(log_probabilities(scores), tops[:, None], axis=1)[:, 0]
     return losses
 
 
 def log_loss(scores: Array, tops: Indexes) -> float:
-    """Mean of `log_losses`."""
+    """Mean of `log_losses`, of `scores` (n, k) and true genres `tops` (n,)."""
     return float(log_losses(scores, tops).mean())

@@ -85,41 +85,40 @@ def tune(
 ) -> tuple[Tuned, ...]:
     """The best settings of this model, or of each model of `auto`. The first trial has the default settings.
 
-    The search ends after `trials` trials, or before one that would end after `minutes`, judged by the longest so far.
-    The same task and number of trials give the same settings, to the last bit; how many fit in a time depends on the
-    machine. With the folder `checkpoints` an interrupted run resumes: it finds what an uninterrupted run finds, and
-    the minutes it has used count.
+    The search ends after `trials` trials, or before a trial that would exceed `minutes`, as estimated by the slowest so
+    far. The same task and number of trials give the same settings, to the last bit; how many trials fit in a time
+    depends on the machine. With the folder `checkpoints` an interrupted run resumes: it gives the result of an
+    uninterrupted run, and the minutes that it has used count.
 
-    :raises InputError: if the model has no settings
-    :raises OSError: if the folder can't be written to
+    Raises InputError where the model has no settings, OSError where the folder can't be written to.
     """
     names = [one for one in (ensemble.TRAINERS if name == "auto" else [name]) if one in SPACES]
     if not names:
-        raise InputError(f"{name} has nothing to tune; auto, {', '.join(SPACES)} have")
+        raise InputError(f"{name} has no settings to tune; auto, {', '.join(SPACES)} have")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    few = task.take(np.sort(np.random.default_rng(task.seed).permutation(len(task))[:MAX_USERS]))
-    told = _fingerprint(names, few)
-    studies = _studies(names, few, trials or None, checkpoints, told)
-    budget, most = 60.0 * minutes if minutes else inf, trials or inf
+    sample = task.take(np.sort(np.random.default_rng(task.seed).permutation(len(task))[:MAX_USERS]))
+    fingerprint = _fingerprint(names, sample)
+    studies = _studies(names, sample, trials or None, checkpoints, fingerprint)
+    budget, max_trials = 60.0 * minutes if minutes else inf, trials or inf
     rounds = _rounds(studies)
-    while (made := len(rounds)) < most and (not made or sum(rounds) + max(rounds) <= budget):
+    while (finished := len(rounds)) < max_trials and (not finished or sum(rounds) + max(rounds) <= budget):
         for one, study in studies.items():
-            if len(_trials(study)) > made:  # the run was interrupted within this round, after this model's trial
+            if len(_trials(study)) > finished:  # the run was interrupted within this round, after this model's trial
                 continue
-            _try(study, SPACES[one], few)
+            _try(study, SPACES[one], sample)
             if checkpoints:
-                checkpoint.save(checkpoints, told, {each: _trials(studies[each]) for each in names})
+                checkpoint.save(checkpoints, fingerprint, {each: _trials(studies[each]) for each in names})
         rounds = _rounds(studies)
         losses = ", ".join(f"{one} {study.best_value:.4f}" for one, study in studies.items())
-        done = min(1.0, max(len(rounds) / most, sum(rounds) / budget))
+        done = min(1.0, max(len(rounds) / max_trials, sum(rounds) / budget))
         task.progress(f"tuning, {len(rounds)} tried, log loss {losses}", done)
     return tuple(
-        Tuned(one, _settings(SPACES[one], study.best_params, len(few)), made) for one, study in studies.items()
+        Tuned(one, _settings(SPACES[one], study.best_params, len(sample)), finished) for one, study in studies.items()
     )
 
 
 def best_loss(scores: Array, tops: Indexes) -> float:
-    """The log loss of these scores at the best temperature (Guo et al., On calibration, ICML 2017)."""
+    """The log loss of `scores` (n, k) at the best temperature (Guo et al., On calibration, ICML 2017); `tops` (n,)."""
     solution = minimize_scalar(
         lambda log_scale: log_loss(scores * np.exp(log_scale), tops), bounds=(-2.0, 2.0), method="bounded"
     )
@@ -127,29 +126,29 @@ def best_loss(scores: Array, tops: Indexes) -> float:
 
 
 def _studies(
-    names: Sequence[str], task: Task, most: int | None, checkpoints: Path | None, fingerprint: str
+    names: Sequence[str], task: Task, max_trials: int | None, checkpoints: Path | None, fingerprint: str
 ) -> dict[str, optuna.Study]:
     """A study per model, with its earlier trials; trials of another task are ignored."""
     studies = {one: optuna.create_study(pruner=optuna.pruners.MedianPruner()) for one in names}
     if not checkpoints:
         return studies
     try:
-        kept = checkpoint.load(checkpoints, fingerprint, {one: _distributions(SPACES[one]) for one in names})
+        earlier = checkpoint.load(checkpoints, fingerprint, {one: _distributions(SPACES[one]) for one in names})
     except (OSError, ValueError):
         task.progress(f"tuning, starting anew: the trials in {checkpoints} are of another task or unreadable", 0.0)
         return studies
     for one, study in studies.items():
-        study.add_trials(kept[one][:most])  # N trials give the same result, whatever was tried beyond them
+        study.add_trials(earlier[one][:max_trials])  # N trials give the same result, whatever was tried beyond them
     return studies
 
 
 def _fingerprint(names: Sequence[str], task: Task) -> str:
     """SHA-256 of the task, the seed, the models and their ranges; it reveals nothing about a user."""
     spaces = [(one, SPACES[one].usual(len(task)), SPACES[one].ranges) for one in names]
-    told = hashlib.sha256(repr((task.seed, task.encoder.columns, task.genres, spaces)).encode())
+    digest = hashlib.sha256(repr((task.seed, task.encoder.columns, task.genres, spaces)).encode())
     for figures in (task.rows, task.tops, task.shares):
-        told.update(figures.tobytes())
-    return told.hexdigest()
+        digest.update(figures.tobytes())
+    return digest.hexdigest()
 
 
 def _try(study: optuna.Study, space: Space, task: Task) -> None:
@@ -187,8 +186,8 @@ def _distribution(low: float, high: float) -> BaseDistribution:
 
 def _settings(space: Space, params: Mapping[str, int | float], people: int) -> object:
     """The settings of a trial, rounded to four digits."""
-    found = {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in params.items()}
-    return replace(space.usual(people), **found)
+    rounded = {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in params.items()}
+    return replace(space.usual(people), **rounded)
 
 
 def _trials(study: optuna.Study) -> list[FrozenTrial]:

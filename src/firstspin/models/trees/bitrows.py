@@ -1,13 +1,13 @@
 """Bit rows: the raw scores of a LightGBM model, to the last bit, without LightGBM and many times faster.
 
-After QuickScorer (Lucchese et al., SIGIR 2015), fully tabulated. Number the leaves of a tree from left to right and
-give each a bit. Where a row turns right, the leaves below the left child are out of reach; of those still open after
-all right turns, the lowest is where the row ends. For every interval between a column's thresholds the turns are known
-beforehand, in all trees at once: they are one row of masks. So an answer is the AND of the few rows that the values of
-a registration pick, one lowest bit a tree, and a sum of leaf values in LightGBM's own order. A value that never turns
+After QuickScorer (Lucchese et al., SIGIR 2015), fully tabulated. The leaves of a tree are numbered from left to right,
+a bit each. Where a row turns right, the leaves below the left child are out of reach; of those still open after all
+right turns, the lowest is where the row ends. For every interval between a column's thresholds the turns in all trees
+are computed beforehand: they are one row of masks. So scoring is the AND of the few rows of masks that the values of a
+registration select, the lowest bit per tree, and a sum of leaf values in LightGBM's own order. A value that never turns
 right (an absent flag, most often) costs nothing.
 
-Who uses this needs numpy alone; `_bitrows.c` does the same steps where it was compiled at install.
+Scoring needs numpy alone; `_bitrows.c` does the same steps where it was compiled at install.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ Tables = dict[str, NDArray[np.generic]]
 Engine = Literal["auto", "c", "numpy"]
 
 MAX_LEAVES: Final = 64
-MAX_CELLS: Final = 2**28  # masks in the tables: 1 GiB, a hundred times what registrations need
+MAX_CELLS: Final = 2**28  # masks in the tables: 1 GiB, a hundred times the need of registrations
 NEAR_ZERO: Final = float(np.float32(1e-35))  # LightGBM takes what is not larger for 0,
 BELOW_ZERO: Final = float(np.nextafter(-NEAR_ZERO, -1.0))  # and so this for the next number below it
 
 
 def tables(model_text: str) -> Tables:
-    """Everything it takes to score a model of t trees, c columns, k scores and at most m ≤ 64 leaves a tree.
+    """The tables that score a model of t trees, c columns, k scores and at most m ≤ 64 leaves per tree.
 
     `cuts` holds each column's thresholds, sorted; column j's are cuts[starts[j]:starts[j+1]] (`starts` is (c+1,)).
     `rows` names, column by column, the row of `masks` for each interval between the cuts (a cut belongs to the interval
     below it) and last for NaN; -1 where nothing is masked. `masks` (r, t) is uint32, or uint64 where a tree has more
     than 32 leaves; equal rows are kept once. `leaves` (t/k, k, m) are the leaf values from left to right.
 
-    InputError for a text that is not such a model, or one too large to be tabulated.
+    Raises InputError where the text is not such a model, or the model is too large to be tabulated.
     """
     trees = read_trees(model_text)
     t, m = trees.leaf_values.shape
@@ -64,7 +64,7 @@ def tables(model_text: str) -> Tables:
 
 
 def _left_to_right(trees: ParsedTrees) -> tuple[Masks, NDArray[np.float64]]:
-    """For each node the mask (t, m-1) of a right turn: all bits but those below its left child; and the leaf values.
+    """The mask (t, m-1) of a right turn at each node: all bits but those below its left child; and the leaf values.
 
     Inside, node j and leaf v have the places m + j and m - 1 - v, so that a link + m finds either.
     """
@@ -111,7 +111,7 @@ def _splits_on(column: int, trees: ParsedTrees, masks: Masks) -> _Splits:
 
 
 def _apart_from_zero(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Thresholds for values as they come that part them as LightGBM does, which first makes the smallest values 0."""
+    """Thresholds that split raw values as LightGBM does, which first rounds the smallest values to 0."""
     near = np.where(thresholds < 0, BELOW_ZERO, NEAR_ZERO)
     return np.where(np.abs(thresholds) <= NEAR_ZERO, near, thresholds)
 
@@ -150,10 +150,10 @@ def _shared(word: np.dtype[np.unsignedinteger], t: int, columns: Iterable[Masks]
 
 
 class BitRows:
-    """Scores rows with tables from `tables`, which may be read-only maps of files.
+    """A scorer over the arrays of `tables`, such as `masks` (r, t), which may be read-only memory maps.
 
-    `engine` "c" is the compiled form (InputError where it was not built), "numpy" the other; "auto" takes the fastest
-    there is. Both give the same bits. InputError for arrays that are not such tables.
+    `engine` "c" is the compiled scorer, "numpy" the other; "auto" is "c" where it was built. Both give the same bits.
+    Raises InputError where "c" was not built, or the arrays are not such tables.
     """
 
     def __init__(self, tables: Mapping[str, NDArray[np.generic]], engine: Engine = "auto") -> None:
@@ -180,7 +180,7 @@ _TYPES: Final = {"masks": ("uint32", "uint64"), "rows": ("int32",), "starts": ("
 
 
 def _checked(tables: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[Any]]:
-    """The arrays by name, as plain arrays; InputError unless every index in them leads into its array."""
+    """The arrays by name, as plain arrays. Raises InputError unless every index in them lies in its array."""
     for name, dimensions in _SHAPES.items():
         if name not in tables:
             raise InputError(f"bit rows: no array {name}")
@@ -202,7 +202,10 @@ def _checked(tables: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[Any
 
 
 class NumpyScorer:
-    """The steps of `_bitrows.c` in numpy, for where nothing was compiled; same arguments, same bits."""
+    """The steps of `_bitrows.c` in numpy, for installs without a compiler; same arguments, same bits.
+
+    The arrays are those of `tables`: `masks` (r, t), `rows`, `cuts`, `starts` (c + 1,), `leaves` (t/k, k, m).
+    """
 
     def __init__(
         self,
@@ -226,15 +229,15 @@ class NumpyScorer:
         self._before = np.arange(masks.shape[1]) * leaves.shape[2] - 1
 
     def scores(self, rows: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-        """Write the raw scores (n, k) of rows (n, c) into out; ValueError where the shapes are others."""
+        """Write the raw scores (n, k) of rows (n, c) into `out`. Raises ValueError where the shapes differ."""
         if rows.shape[1:] != (self._n_columns,) or out.shape != (len(rows), self._leaves.shape[1]):
             raise ValueError(f"rows {rows.shape} and scores {out.shape} do not fit the model")
         for row, scores in zip(rows, out, strict=True):
             self._score(row, scores)
 
     def _score(self, row: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
-        at_least = np.add.reduceat(row[self._column_of_cut] <= self._cuts, self._starts, dtype=np.int64)
-        picked = self._rows[self._of_nan - at_least]
+        n_at_or_above = np.add.reduceat(row[self._column_of_cut] <= self._cuts, self._starts, dtype=np.int64)
+        picked = self._rows[self._of_nan - n_at_or_above]
         open_leaves = np.bitwise_and.reduce(self._masks.take(picked[picked >= 0], axis=0), axis=0) | self._guard
         lowest = np.bitwise_count(open_leaves ^ (open_leaves - self._one))  # counted from 1
         rounds = self._leaves.take(self._before + lowest).reshape(-1, len(scores))

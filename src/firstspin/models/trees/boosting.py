@@ -45,7 +45,7 @@ class BoostingSettings:
 
 
 def boosting(task: Task) -> Scorer:
-    """Boosted trees: early stopping on one fifth finds the number of rounds, then all users are trained on."""
+    """Boosted trees: early stopping on a hold-out of one fifth sets the number of rounds, then all users are used."""
     columns = varied(task)
     if len(task.genres) < 2 or not len(columns):
         return overall(task)
@@ -81,7 +81,7 @@ def parameters(task: Task, objective: Objective, min_data_in_leaf: int) -> dict[
         "min_data_in_bin": 1,
         "max_bin": 127,
         "seed": task.seed,
-        "num_threads": 1,  # trees this small are no faster on two, and many times slower where a core is shared
+        "num_threads": 1,  # trees this small are no faster with two, and many times slower where a core is shared
         "deterministic": True,
         "force_row_wise": True,
         "verbose": -1,
@@ -113,7 +113,7 @@ def _rounds(task: Task, columns: Indexes, settings: BoostingSettings) -> int:
         return min(20, settings.rounds)
     rest, part = next(folds(len(task), 5, task.seed))
     booster = _grown(task.take(rest), columns, settings, settings.rounds, hold_out=task.take(part))
-    return max(1, round(int(booster.best_iteration) * 1.1))  # all users are a quarter more than trained this one
+    return max(1, round(int(booster.best_iteration) * 1.1))  # the final model trains on a quarter more users
 
 
 def _grown(

@@ -1,7 +1,7 @@
 """LightGBM's model text (format v4) as plain arrays, read without LightGBM.
 
 LightGBM itself trusts this text: a truncated or edited file can end the process that loads it. Here every count, link
-and number is checked first, so that whatever the text holds, the answer is a `ParsedTrees` or an `InputError`.
+and number is checked first: any text gives a `ParsedTrees` or an `InputError`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Section = dict[str, str]
 class ParsedTrees:
     """The t trees of a model, each with up to m leaves; the arrays are padded to the largest tree.
 
-    Tree i adds to score i % n_scores. In a tree of l leaves the nodes 0 … l-2 count (node 0 is the root) and the leaves
-    0 … l-1. `left` and `right` (t, m-1) name a node, or leaf v as -v-1; a child node's number is above its parent's.
-    A row goes left where its value in `columns` is at most `thresholds`; `missing` (a MISSING_ code) says which values
-    go to the left or right by `default_left` instead.
+    Tree i adds to score i % n_scores. A tree of l leaves has the nodes 0 … l-2 (node 0 is the root) and the leaves 0 …
+    l-1: `n_leaves` (t,). `left` and `right` (t, m-1) name a node, or leaf v as -v-1; a child node's number is above its
+    parent's. A row goes left where its value in `columns` (t, m-1) is at most `thresholds` (t, m-1); `missing` (a
+    MISSING_ code) says which values go by `default_left` instead. `leaf_values` (t, m).
     """
 
     n_columns: int
@@ -59,16 +59,16 @@ class ParsedTrees:
 def read_trees(text: str) -> ParsedTrees:
     """The trees of a model text with any number of classes, numerical splits and constant leaves.
 
-    Raises InputError naming the tree and the line that can't be used.
+    Raises InputError, which names the tree and the line, where the text can't be used.
     """
     header, sections = _sections(text)
-    n_columns = _count(header, "max_feature_idx", least=0) + 1
+    n_columns = _count(header, "max_feature_idx", low=0) + 1
     if len(header.get("feature_infos", "").split(" ")) != n_columns:
         raise InputError(f"model text: feature_infos does not describe {n_columns} columns")
-    n_scores = _count(header, "num_tree_per_iteration", least=1)
+    n_scores = _count(header, "num_tree_per_iteration", low=1)
     if len(sections) % n_scores:
         raise InputError(f"model text: {len(sections)} trees are not whole rounds of {n_scores}")
-    n_leaves = np.array([_count(section, "num_leaves", least=1) for section in sections])
+    n_leaves = np.array([_count(section, "num_leaves", low=1) for section in sections])
     decisions = _whole_numbers(sections, "decision_type", n_leaves - 1)
     trees = ParsedTrees(
         n_columns=n_columns,
@@ -124,14 +124,14 @@ def _parsed(section: Section, name: str, form: re.Pattern[str]) -> list[str]:
     if name not in section:
         raise InputError(f"model text: {where} has no line {name}")
     if not form.fullmatch(section[name]):
-        raise InputError(f"model text: {where} has something else than numbers in {name}")
+        raise InputError(f"model text: {where} has values in {name} that are not numbers")
     return section[name].split()
 
 
-def _count(section: Section, name: str, *, least: int) -> int:
+def _count(section: Section, name: str, *, low: int) -> int:
     words = _parsed(section, name, _WHOLE)
-    if len(words) != 1 or int(words[0]) < least:
-        raise InputError(f"model text: {name} is {section[name]!r}, not one number from {least}")
+    if len(words) != 1 or int(words[0]) < low:
+        raise InputError(f"model text: {name} is {section[name]!r}, not one number from {low}")
     return int(words[0])
 
 
