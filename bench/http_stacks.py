@@ -125,7 +125,6 @@ def small(work: Path) -> tuple[bundle.Bundle, str, list[Registration]]:
         ["train", "--data", str(world), "--out", str(folder), "--model", "lightgbm"],
     ):
         subprocess.run([sys.executable, "-m", "firstspin", *arguments], check=True, stdout=subprocess.DEVNULL)
-    rows = pyarrow.parquet.read_table(world / "registrations.parquet", columns=["age", "gender", "country", "genres"])
     packed = bundle.load(folder)
     assert isinstance(packed.predictor.scorer, TreeScorer)
     # Trained with an objective of our own, which its text does not name: with this line `lgb.predict` gives
@@ -134,7 +133,15 @@ def small(work: Path) -> tuple[bundle.Bundle, str, list[Registration]]:
     text = text.replace(
         "\nfeature_names=", f"\nobjective=multiclass num_class:{len(packed.predictor.genres)}\nfeature_names=", 1
     )
-    return packed, text, msgspec.convert(rows.slice(0, 3_500).to_pylist(), list[Registration])
+    return packed, text, world_registrations(work, 3_500)
+
+
+def world_registrations(work: Path, n: int) -> list[Registration]:
+    """The first n registrations that the small model was trained on."""
+    path, columns = work / "world" / "registrations.parquet", ["age", "gender", "country", "genres"]
+    return msgspec.convert(
+        pyarrow.parquet.read_table(path, columns=columns).slice(0, n).to_pylist(), list[Registration]
+    )
 
 
 MODELS = {"small": small, "large": large}
