@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from firstspin.service.process.worker import load
+from firstspin.serving.policy import DEFAULTS, decide
 from firstspin.serving.wire import Encoding
 
 serving = load(Path(os.environ["BUNDLE"]))
@@ -21,8 +22,8 @@ async def app(scope, receive, send):
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    asked = serving.reader.read(body, Encoding.json)
-    answer, _ = serving.answering.one(asked.registrations[0])
+    [registration] = serving.reader.read(body, Encoding.json).registrations
+    answer = serving.responses.json(registration, decide(registration, None, serving.bundle, None, DEFAULTS))
     headers = [*JSON, (b"content-length", str(len(answer)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})

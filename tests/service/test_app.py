@@ -101,6 +101,17 @@ def test_whatever_the_catalogue_prepared_parts_say_the_same_as_the_slow_way(
     assert answer == msgspec.json.encode(ranked.recommend(registration))
 
 
+def test_a_catalogue_that_we_did_not_make_is_answered_from_all_the_same(folder: Path) -> None:
+    station = Station("1", "One", "Rock")
+    twice = Catalogue({"Rock": (station,), "Jazz": (station,)}, (station,))
+    ranked = Recommender(replace(bundle.load(folder), catalogue=twice))
+    registration = Registration(age=31, genres=("Rock",))
+    decision = ranked.decide(registration)
+    answers = Responses(ranked.bundle)
+    assert answers.json(registration, decision) == msgspec.json.encode(ranked.recommend(registration))
+    assert answers.stations(registration, decision.ranking) == ["1"]
+
+
 class Six:
     """A predictor that likes six genres, whoever asks."""
 

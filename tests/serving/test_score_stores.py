@@ -188,7 +188,7 @@ class TestAnSqliteFile:
         killed = """
 import os, signal, sys
 from pathlib import Path
-from firstspin.cloud.stores import SqliteScores
+from firstspin.serving.score_stores import SqliteScores
 from firstspin.records import Ranking
 def batches():
     yield [f"k{i}" for i in range(50_000)], [Ranking(("Jazz",), (1.0,), "model")] * 50_000

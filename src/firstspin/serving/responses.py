@@ -1,32 +1,21 @@
 """Decision -> the bytes of its answer, in one pass.
 
-What an answer is made of is known when the bundle is loaded: a genre's name and best station, its carousel, its
-message. They are encoded as JSON once; answering puts them together. The result is byte for byte what
-`msgspec.json.encode(recommendation(...))` gives, which is also what answers wherever a genre has too few stations for
-its own carousel. What ranks is decided in `policy`.
+What an answer is made of is known when the bundle is loaded. It is encoded as JSON once (`fragments`); answering puts
+the parts together. The result is byte for byte what `msgspec.json.encode(recommendation(...))` gives. What ranks is
+decided in `policy`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import add
 
 import msgspec
 
-from firstspin.records import SHOWN_GENRES, SOURCES, Ranking, Recommendation, Registration, Station
+from firstspin.records import SHOWN_GENRES, SOURCES, Ranking, Recommendation, Registration
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.fragments import CatalogueFragments, is_regular
 from firstspin.serving.policy import NO_MODEL, Decision
-from firstspin.serving.stations import (
-    CAROUSELS,
-    SHOWN_STATIONS,
-    TILES,
-    Catalogue,
-    carousel,
-    fill,
-    first_stations,
-    message,
-)
+from firstspin.serving.stations import Catalogue, fill, first_stations
 from firstspin.serving.wire import Encoding, csv_row
 
 _encode = msgspec.json.Encoder().encode
@@ -44,26 +33,19 @@ def _filled(registration: Registration, decision: Decision, catalogue: Catalogue
     return fill(decision.ranking, picks, catalogue.of_country(registration.country), decision.model)
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A genre's parts of an answer as JSON, to someone who picked it, or did not."""
-
-    chance: bytes
-    station: bytes
-    carousel: bytes
-    message: bytes
-    message_for_all: bytes  # to people who picked nothing
-
-
 class Responses:
     """Answers as bytes, from the content of one bundle, or of none while there is no model."""
 
     def __init__(self, bundle: Bundle | None) -> None:
         self.model = bundle.id if bundle else NO_MODEL
         self._catalogue = catalogue = bundle.catalogue if bundle else _NO_STATIONS
-        self._is_short = bundle is None or len(bundle.predictor.genres) < CAROUSELS
-        self._genres = self._written(catalogue)
-        self._markets = {market: self._written(of) for market, of in catalogue.markets.items()}
+        genres = {*bundle.predictor.genres, *bundle.rule.genres} if bundle else ()
+        self._genres = {genre: b'{"genre":' + _encode(genre) + b',"probability":' for genre in genres}
+        self._fragments = {
+            market: CatalogueFragments(of_market)
+            for market, of_market in [(None, catalogue), *catalogue.markets.items()]
+            if is_regular(of_market)
+        }
         self._begin: dict[str, bytes] = {
             s: f'{{"model":"{self.model}","source":"{s}","genres":['.encode() for s in SOURCES
         }
@@ -74,6 +56,10 @@ class Responses:
 
     def stations(self, registration: Registration, ranking: Ranking) -> list[str]:
         """The ids of the stations that the answer of this ranking names, the message's first."""
+        market = self._catalogue.market_of(registration.country)
+        fragments = self._fragments.get(market)
+        if fragments is not None:
+            return fragments.station_ids(ranking.genres)
         catalogue = self._catalogue.of_country(registration.country)
         shown = first_stations(ranking.genres[:SHOWN_GENRES], catalogue)
         return [station.station_id for station in shown]
@@ -81,49 +67,16 @@ class Responses:
     def json(self, registration: Registration, decision: Decision) -> bytes:
         """The answer as JSON."""
         ranking = decision.ranking
-        genres = ranking.genres[:SHOWN_GENRES]
-        picks = self._catalogue.picked(registration.genres)
-        market = self._catalogue.market_of(registration.country)
-        written = self._genres if market is None else self._markets[market]
-        try:
-            shown = [written[genre in picks][genre] for genre in genres]
-        except KeyError:  # a genre with few stations
-            shown = []
-        if not shown or decision.model != self.model:
+        fragments = self._fragments.get(self._catalogue.market_of(registration.country))
+        if fragments is None or decision.model != self.model or ranking.source == "batch":  # of another program
             return _encode(_filled(registration, decision, self._catalogue))
-        chances = _encode(ranking.probabilities[:SHOWN_GENRES])[1:-1].split(b",")
+        begin, genres = self._genres, ranking.genres
+        probabilities = _encode(ranking.probabilities[:SHOWN_GENRES])[1:-1].split(b",")
         body = (
             self._begin[ranking.source],
-            b"},".join(map(add, [genre.chance for genre in shown], chances)),
-            b'}],"stations":[',
-            b",".join([genre.station for genre in shown]),
-            b'],"message":',
-            shown[0].message if picks else shown[0].message_for_all,
-            b',"carousels":[',
-            b",".join([genre.carousel for genre in shown]),
-            b"]}",
+            b"},".join(map(add, [begin[genre] for genre in genres[:SHOWN_GENRES]], probabilities)),
+            b"}]" if genres else b"]",
+            fragments.content(genres, self._catalogue.picked(registration.genres)),
+            b"}",
         )
         return b"".join(body)
-
-    def _written(self, catalogue: Catalogue) -> tuple[dict[str, _Written], dict[str, _Written]]:
-        """The parts of every genre that has stations enough to need no other's; none unless all lists are as long.
-
-        First as they are to someone who did not pick the genre, then to someone who did.
-        """
-        if not SHOWN_GENRES == SHOWN_STATIONS == CAROUSELS or self._is_short:
-            return {}, {}
-        full = {genre: stations for genre, stations in catalogue.by_genre.items() if len(stations) >= TILES}
-        unpicked, picked = ({g: _write(g, s, picked) for g, s in full.items()} for picked in (False, True))
-        return unpicked, picked
-
-
-def _write(genre: str, stations: Sequence[Station], picked: bool) -> _Written:
-    best, tiles = stations[0], stations[:TILES]
-    picks = {genre} if picked else {""}
-    return _Written(
-        chance=b'{"genre":' + _encode(genre) + b',"probability":',
-        station=_encode(best),
-        carousel=_encode(carousel(genre, tiles, picks)),
-        message=_encode(message(best, picks)),
-        message_for_all=_encode(message(best, ())),
-    )
