@@ -25,7 +25,19 @@ ERRORS = {
     "unavailable": (503, "ServiceUnavailable", {"Message": "no"}),
     "internal": (500, "InternalFailure", {"Message": "no"}),
     "model failed": (424, "ModelError", {"Message": "age 31 is odd", "OriginalStatusCode": 500}),
-    "model refused": (424, "ModelError", {"Message": "age 31 is odd", "OriginalStatusCode": 422}),
+    **{
+        f"refused {status}": (424, "ModelError", {"Message": "age 31 is odd", "OriginalStatusCode": status})
+        for status in (400, 404, 413, 415, 422, 429, 499)
+    },
+    "refused under age": (
+        424,
+        "ModelError",
+        {
+            "Message": "age 31 is odd",
+            "OriginalStatusCode": 403,
+            "OriginalMessage": '{"error":{"code":"under_age","message":"31 is too young"}}',
+        },
+    ),
 }
 """Moods in which InvokeEndpoint fails: status, error type and body, as botocore's service model knows them."""
 

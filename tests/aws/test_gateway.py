@@ -24,10 +24,11 @@ from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
 
 from firstspin.aws.gateway import Gateway, from_environment
-from firstspin.records import Ranking, Registration, StoredAnswer
+from firstspin.records import InputError, Ranking, Registration
 from firstspin.serving import bundle, wire
 from firstspin.serving.responses import recommendation
 from firstspin.serving.score_stores import DynamoScores
+from firstspin.serving.stored_answers import FAILURES
 from firstspin.serving.wire import BodyReader
 
 TABLE_WORDS = {
@@ -153,7 +154,6 @@ def test_accepts_are_joined(gateway: Gateway, accepts: list[str]) -> None:
         ("unavailable", 2),
         ("internal", 2),
         ("model failed", 2),
-        ("model refused", 1),  # it would refuse again
         ("throttled", 1),  # another try would make it worse
         ("not ready", 1),
         ("missing", 1),
@@ -170,6 +170,59 @@ def test_an_endpoint_that_does_not_answer_is_covered_by_the_rule(
     assert answer["genres"][0]["genre"] == "Rock"
     assert answer["model"] == hasty.bundle.id
     assert len(endpoint.asked) == calls
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 415, 422, 429, 499])
+def test_what_the_endpoints_container_refuses_is_refused_with_its_status_and_nothing_that_was_sent(
+    gateway: Gateway, endpoint: Endpoint, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint.moods = [f"refused {status}"]
+    reply = gateway(rest())
+    assert (reply["statusCode"], json.loads(reply["body"])) == (
+        status,
+        {"error": {"code": "refused", "message": "the endpoint refused the request"}},
+    )
+    assert len(endpoint.asked) == 1  # it would refuse again
+    assert not any("fell_back" in message or "odd" in message for message in caplog.messages)
+
+
+def test_an_endpoint_that_refuses_under_age_users_is_not_overruled(gateway: Gateway, endpoint: Endpoint) -> None:
+    endpoint.moods = ["refused under age"]
+    reply = gateway(rest() | {"body": '{"age": 14, "genres": ["Rock"]}'})
+    assert (reply["statusCode"], json.loads(reply["body"])) == (
+        403,
+        {"error": {"code": "under_age", "message": "this service does not answer people of this age"}},
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_lambda_that_refuses_under_age_users_asks_no_endpoint_about_them(
+    endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+    gateway = from_environment(environment | {"FIRSTSPIN_LEAST_AGE": "16", "FIRSTSPIN_UNDER_AGE": "refuse"})
+    bodies = {1: '{"age": 15}', 2: '{"instances": [{"age": 40}, {"age": 15}]}'}
+    assert gateway(rest(bodies[number]))["statusCode"] == 403
+    assert endpoint.asked == []
+    assert answered(gateway(rest('{"age": 16}')))["source"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FIRSTSPIN_LEAST_AGE", "sixteen", "FIRSTSPIN_LEAST_AGE: 'sixteen' is not a whole number from 0 to 120"),
+        ("FIRSTSPIN_LEAST_AGE", "", "FIRSTSPIN_LEAST_AGE: '' is not a whole number from 0 to 120"),
+        ("FIRSTSPIN_LEAST_AGE", "121", "FIRSTSPIN_LEAST_AGE: '121' is not a whole number from 0 to 120"),
+        ("FIRSTSPIN_UNDER_AGE", "Refuse", "FIRSTSPIN_UNDER_AGE: 'Refuse' is not one of answer, refuse"),
+        ("FIRSTSPIN_LEASTAGE", "16", "FIRSTSPIN_LEASTAGE is not known; did you mean FIRSTSPIN_LEAST_AGE?"),
+    ],
+)
+def test_a_setting_about_age_that_cannot_be_read_stops_the_lambda_at_its_start(
+    environment: dict[str, str], name: str, value: str, message: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        from_environment(environment | {name: value})
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("mood", ["unavailable", "silent", "hanging up"])
@@ -417,7 +470,7 @@ def test_an_answer_longer_than_lambda_lets_through_is_refused_in_words(gateway: 
 def test_no_answer_of_a_person_is_logged(hasty: Gateway, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
     event = rest('{"age": 31, "gender": "some-gender", "genres": ["Rock"]}') | of_user("user-4711")
     with caplog.at_level(logging.DEBUG, logger="firstspin"):
-        for mood in ("missing", "model refused", "silent", "nonsense"):
+        for mood in ("missing", "refused 422", "model failed", "silent", "nonsense"):
             endpoint.moods = [mood]
             hasty(event)
     logged = "\n".join(caplog.messages)
@@ -435,40 +488,50 @@ def test_the_rule_is_the_bundles_own(gateway: Gateway, endpoint: Endpoint) -> No
     assert gateway(rest())["body"].encode() == msgspec.json.encode(recommendation(asked, by_rule, gateway.bundle))
 
 
-class TestWithKeptAnswers:
+class TestWithStoredAnswers:
     """`firstspin score` has written this user's answer to DynamoDB (moto's)."""
 
+    RANKING = Ranking(("Classical", "Jazz"), (0.6, 0.4), "model")
+
     @pytest.fixture
-    def gateway(
-        self, endpoint: Endpoint, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[Gateway]:
+    def table(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         moto.start()
         host, port = moto.get_host_and_port()
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{host}:{port}")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
-        client = boto3.client("dynamodb")
-        table = tmp_path.name  # moto forgets nothing between tests
-        client.create_table(TableName=table, **TABLE_WORDS)
-        kept = Ranking(("Classical", "Jazz"), (0.6, 0.4), "model")
-        DynamoScores(table, client).write("3f2a9c1b.20261123T040000", iter([(["u1"], [kept])]))
-        yield from_environment(environment | {"FIRSTSPIN_SCORES": table, "FIRSTSPIN_BUDGET": "9"})
+        boto3.client("dynamodb").create_table(TableName=tmp_path.name, **TABLE_WORDS)  # moto forgets nothing
+        yield tmp_path.name
         moto.stop()
 
+    @pytest.fixture
+    def gateway(
+        self, endpoint: Endpoint, environment: dict[str, str], table: str, monkeypatch: pytest.MonkeyPatch
+    ) -> Gateway:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+        made = from_environment(
+            environment | {"FIRSTSPIN_SCORES": table, "FIRSTSPIN_BUDGET": "9", "FIRSTSPIN_LEAST_AGE": "16"}
+        )
+        self.store(table, made.bundle.id)
+        return made
+
+    def store(self, table: str, model: str) -> None:
+        """What `firstspin score` writes, run with this bundle."""
+        DynamoScores(table, boto3.client("dynamodb")).write(
+            f"{model}.20261123T040000", iter([(["u1"], [self.RANKING])])
+        )
+
     def test_a_known_user_is_answered_as_the_batch_answered(self, gateway: Gateway, endpoint: Endpoint) -> None:
-        assert gateway.scores is not None
-        assert gateway.scores.get("u1") == StoredAnswer("3f2a9c1b", Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch"))
         endpoint.moods = ["missing"]
         answer = answered(gateway(of_user("u1")))
-        assert (answer["source"], answer["model"]) == ("batch", "3f2a9c1b")
+        assert (answer["source"], answer["model"]) == ("batch", gateway.bundle.id)
         assert answer["genres"][0] == {"genre": "Classical", "probability": 0.6}
 
-    def test_who_is_under_age_gets_nothing_that_may_be_made_of_age_and_gender(
-        self, gateway: Gateway, endpoint: Endpoint
+    @pytest.mark.parametrize(("age", "source"), [(9, "under-age"), (15, "under-age"), (16, "batch")])
+    def test_under_the_configured_age_no_stored_answer_is_served(
+        self, gateway: Gateway, endpoint: Endpoint, age: int, source: str
     ) -> None:
         endpoint.moods = ["missing"]
-        young = of_user("u1") | {"body": '{"age": 9, "genres": ["Rock"]}'}
-        assert answered(gateway(young))["source"] == "under-age"
+        assert answered(gateway(of_user("u1") | {"body": f'{{"age": {age}}}'}))["source"] == source
 
     def test_the_endpoint_comes_first_and_the_rule_last(self, gateway: Gateway, endpoint: Endpoint) -> None:
         assert answered(gateway(of_user("u1")))["source"] == "model"
@@ -476,9 +539,53 @@ class TestWithKeptAnswers:
         assert answered(gateway(of_user("nobody-knows")))["source"] == "rule"
         assert answered(gateway(rest()))["source"] == "rule"
 
-    def test_a_table_that_is_not_there_leaves_the_rule(
-        self, gateway: Gateway, endpoint: Endpoint, tmp_path: Path
+    def test_an_answer_that_another_bundle_stored_is_not_served(
+        self, gateway: Gateway, endpoint: Endpoint, table: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        boto3.client("dynamodb").delete_table(TableName=tmp_path.name)
+        self.store(table, "3f2a9c1b")
         endpoint.moods = ["missing"]
         assert answered(gateway(of_user("u1")))["source"] == "rule"
+        assert '{"event": "stored_answer", "outcome": "other-version"}' in caplog.messages
+
+    def test_the_bundle_in_service_is_the_one_that_answered_last_at_the_endpoint(
+        self, gateway: Gateway, endpoint: Endpoint, table: str
+    ) -> None:
+        newer = answer_of('[{"genre":"Rock","probability":0.5}]').replace(b'"m"', b'"3f2a9c1b"')
+        for asked, kind, answer in (
+            ("{}", "application/json", newer),
+            ("{}\n", "application/jsonlines", newer + b"\n"),
+            ('{"instances": [{}]}', "application/json", b'{"predictions":[' + newer + b"]}"),
+        ):
+            gateway.in_service = gateway.bundle.id
+            endpoint.moods, endpoint.answer = [], lambda *_, answer=answer: answer
+            assert gateway(rest(asked, headers={"content-type": kind}))["statusCode"] == 200
+            assert gateway.in_service == "3f2a9c1b"
+        endpoint.moods = ["missing"]
+        assert answered(gateway(of_user("u1")))["source"] == "rule"  # stored by the bundle before
+        self.store(table, "3f2a9c1b")
+        by_batch = answered(gateway(of_user("u1")))
+        assert (by_batch["source"], by_batch["model"]) == ("batch", "3f2a9c1b")
+
+    def test_a_table_that_is_not_there_leaves_the_rule(
+        self, gateway: Gateway, endpoint: Endpoint, table: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        boto3.client("dynamodb").delete_table(TableName=table)
+        endpoint.moods = ["missing"]
+        for _ in range(FAILURES + 1):
+            assert answered(gateway(of_user("u1")))["source"] == "rule"
+        outcomes = [json.loads(message).get("outcome") for message in caplog.messages if "stored_answer" in message]
+        assert outcomes == ["failed"] * FAILURES + ["paused"]
+
+
+def test_a_score_store_that_hangs_is_given_up_in_time_and_then_not_asked(
+    endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and answers nothing
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+        gateway = from_environment(environment | {"FIRSTSPIN_SCORES": "scores", "FIRSTSPIN_BUDGET": "0.6"})
+        endpoint.moods = ["missing"]
+        for _ in range(FAILURES + 2):
+            assert answered(gateway(of_user("u1")))["source"] == "rule"
+    outcomes = [json.loads(message).get("outcome") for message in caplog.messages if "stored_answer" in message]
+    assert outcomes == ["failed"] * FAILURES + ["paused"] * 2

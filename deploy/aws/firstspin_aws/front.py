@@ -68,6 +68,7 @@ class Function(Construct):
                 "FIRSTSPIN_BUNDLE": BUNDLE,
                 "FIRSTSPIN_BUDGET": str(settings.front.budget),
                 "FIRSTSPIN_SCORES": ground.table.table_name,
+                **settings.policy.variables,
             },
         )
 

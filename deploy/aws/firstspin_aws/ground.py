@@ -79,6 +79,8 @@ class Ground(Stack):
             "TransformRoleArn": transform_role.role_arn,
             "ScoresTable": self.table.table_name,
             "ForwarderPolicyArn": forwarder.managed_policy_arn,
+            "LeastAge": str(settings.policy.least_age),
+            "UnderAge": settings.policy.under_age,
         }.items():
             CfnOutput(self, name, value=value)
 

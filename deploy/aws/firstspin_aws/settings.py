@@ -12,6 +12,7 @@ from typing import Any, Final, get_type_hints
 
 MINUTE, TEN_SECONDS = "minute", "10 seconds"
 LAMBDA, DIRECT = "lambda", "direct"
+ANSWER, REFUSE = "answer", "refuse"
 
 NAME: Final = "2 to 40 lower-case letters, digits and single hyphens inside, a letter first"
 """What every kind of name that is made of it may hold: an endpoint's, a table's or a stream's with a suffix."""
@@ -97,6 +98,23 @@ class Front:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What the answering policy does about age, in the Lambda and in the endpoint's container alike."""
+
+    least_age: int = 13
+    under_age: str = ANSWER
+
+    def __post_init__(self) -> None:
+        _check("policy.least_age", 0 <= self.least_age <= 120, "0 to 120")
+        _check("policy.under_age", self.under_age in {ANSWER, REFUSE}, f"{ANSWER!r} or {REFUSE!r}")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The same as environment variables."""
+        return {"FIRSTSPIN_LEAST_AGE": str(self.least_age), "FIRSTSPIN_UNDER_AGE": self.under_age}
+
+
+@dataclass(frozen=True, slots=True)
 class Alarms:
     """From when on someone is woken."""
 
@@ -122,6 +140,7 @@ class Settings:
     endpoint: Endpoint = field(default_factory=Endpoint)
     scaling: Scaling = field(default_factory=Scaling)
     front: Front = field(default_factory=Front)
+    policy: Policy = field(default_factory=Policy)
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:

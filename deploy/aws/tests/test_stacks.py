@@ -18,9 +18,11 @@ from aws_cdk.assertions import Match, Template
 from firstspin_aws.front import NETWORK
 from firstspin_aws.settings import (
     DIRECT,
+    REFUSE,
     TEN_SECONDS,
     Alarms,
     Front,
+    Policy,
     Scaling,
     Settings,
     SettingsError,
@@ -29,7 +31,7 @@ from firstspin_aws.settings import (
 
 HERE = Path(__file__).parent.parent
 ROOT = HERE.parent.parent
-USUAL = Settings()
+USUAL = Settings(policy=Policy(least_age=16, under_age=REFUSE))
 OTHER = Settings(
     name="other",
     scaling=Scaling(load_test_rps=400, load_test_seconds=0.02, safety=0.5, metric=TEN_SECONDS),
@@ -208,6 +210,17 @@ class TestDoor:
         (function,) = usual.serving.find_resources("AWS::Lambda::Function").values()
         assert float(function["Properties"]["Environment"]["Variables"]["FIRSTSPIN_BUDGET"]) == USUAL.front.budget
         assert USUAL.front.budget < function["Properties"]["Timeout"] < 29
+
+    def test_the_lambda_and_the_endpoints_container_are_told_the_same_about_age(self, other: Made, usual: Made) -> None:
+        (function,) = usual.serving.find_resources("AWS::Lambda::Function").values()
+        policy = {"FIRSTSPIN_LEAST_AGE": "16", "FIRSTSPIN_UNDER_AGE": "refuse"}
+        assert function["Properties"]["Environment"]["Variables"].items() >= policy.items()
+        for made, least_age, under_age in ((usual, "16", "refuse"), (other, "13", "answer")):
+            made.ground.has_output("LeastAge", {"Value": least_age})
+            made.ground.has_output("UnderAge", {"Value": under_age})
+        walk = (ROOT / "docs" / "sagemaker.md").read_text(encoding="utf-8")
+        assert '--variable "FIRSTSPIN_LEAST_AGE=$(told firstspin-ground LeastAge)"' in walk
+        assert '--variable "FIRSTSPIN_UNDER_AGE=$(told firstspin-ground UnderAge)"' in walk
 
     def test_the_direct_route_has_no_lambda_and_passes_no_error_on(self, other: Made) -> None:
         other.serving.resource_count_is("AWS::Lambda::Function", 0)

@@ -1,10 +1,11 @@
-"""AWS Lambda in front of a SageMaker endpoint: the same requests, answered within a time budget.
+"""AWS Lambda in front of a SageMaker endpoint: answers within a time budget, whatever the endpoint does.
 
-The body is checked by the service's own reader, so a request is refused here in the same words as there, without a
-call. A good one goes to the endpoint as it came. When the endpoint is slow, throttled, down, missing or answers
-nonsense, the answer kept for this very user by the last `firstspin score` is given (`source` "batch"), where a table
-of them is configured and the request names its user in the header `x-firstspin-user`; else the business rule of a
-bundle that lies in the Lambda's package answers (`source` "rule").
+The body is read by the service's own reader, so a bad request is refused here in the same words as there, without a
+call. A good one goes to the endpoint as it came. What the endpoint's container refuses (4xx) is refused here too. When
+the endpoint is slow, throttled, down, missing or answers nonsense, the policy of the service (`serving.policy`) decides
+with the model as failed: the stored answer of this very user (`source` "batch"), where a table of them is configured
+and the request names its user in the header `x-firstspin-user`; else the business rule of the bundle in the Lambda's
+package.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,13 +25,33 @@ from typing import Annotated, Any, Final, Protocol, TypeVar
 import msgspec
 
 from firstspin.data.schema import PICK_SEPARATOR
-from firstspin.environment import path, read, required, seconds, words
-from firstspin.records import MAX_TEXT, GenreProbability, Recommendation, StoredAnswer
+from firstspin.environment import path, read, refuse_misspelt, required, seconds, words
+from firstspin.records import (
+    MAX_TEXT,
+    Carousel,
+    GenreProbability,
+    Message,
+    Registration,
+    Station,
+    StoredAnswer,
+)
 from firstspin.serving import bundle, wire
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.policy import DEFAULTS, PolicySettings, decide, may_use_stored
+from firstspin.serving.policy import (
+    DEFAULTS,
+    REFUSE,
+    PolicySettings,
+    decide,
+    is_current,
+    may_use_stored,
+    read_min_age,
+    read_under_age,
+    refuse_under_age,
+    under_age_refusal,
+)
 from firstspin.serving.responses import Responses
-from firstspin.serving.score_stores import DynamoScores, Scores
+from firstspin.serving.score_stores import DynamoScores
+from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.serving.wire import Asked, BodyReader, Encoding, Refusal
 
 log = logging.getLogger(__name__)
@@ -38,7 +60,7 @@ TRIES: Final = 2
 """A call and at most one more."""
 
 SHARES: Final = TRIES + 1
-"""Each try has an equal share of the budget, and the table of kept answers the last."""
+"""Each try has an equal share of the budget, and the lookup of a stored answer the last."""
 
 THREADS: Final = 8
 """Calls that hang beyond their time, before the gateway goes straight to the fallback."""
@@ -49,8 +71,10 @@ LARGEST_BALANCED: Final = 1_000_000
 LONGEST_ESCAPE: Final = 6
 """Bytes that a character of an answer has at most where Lambda counts it, as in \\u00e9."""
 
-FALLBACK: Final = "rule"
-FAILED: Final = "endpoint"
+ENDPOINT, BUNDLE, BUDGET = "FIRSTSPIN_ENDPOINT", "FIRSTSPIN_BUNDLE", "FIRSTSPIN_BUDGET"
+MIN_AGE, UNDER_AGE, SCORES = "FIRSTSPIN_LEAST_AGE", "FIRSTSPIN_UNDER_AGE", "FIRSTSPIN_SCORES"
+VARIABLES: Final = (ENDPOINT, BUNDLE, BUDGET, MIN_AGE, UNDER_AGE, SCORES)
+
 ROUTE: Final = "/invocations"
 USER: Final = "x-firstspin-user"
 HOPELESS: Final = frozenset(
@@ -79,18 +103,27 @@ class Runtime(Protocol):
         """Ask the endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gateway:
-    """One Lambda: `endpoint` by name, `budget` in seconds for everything that goes over the network."""
+    """One Lambda: `endpoint` by name, `budget` in seconds for everything that goes over the network.
+
+    `in_service` is the id of the bundle that the endpoint answers from: that of its last answer in JSON, and before the
+    first one that of the Lambda's package.
+    """
 
     runtime: Runtime
     endpoint: str
     bundle: Bundle
     reader: BodyReader
     settings: PolicySettings = DEFAULTS
-    scores: Scores | None = None
+    stored: StoredAnswers | None = None
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
+    responses: Responses = field(init=False)
+    in_service: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.responses, self.in_service = Responses(self.bundle), self.bundle.id
 
     def __call__(self, event: object, _context: object = None) -> dict[str, Any]:
         """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0), or of a load balancer."""
@@ -107,6 +140,7 @@ class Gateway:
         try:
             encoding, body, user = _request(event)
             asked = self.reader.read(body, encoding)
+            refuse_under_age(asked.registrations, self.settings)
             answer = self._by_endpoint(body, asked)
             answer = self._by_fallback(asked, user) if answer is None else answer
             return _reply(200, encoding.value, answer, event.largest)
@@ -114,15 +148,18 @@ class Gateway:
             return _refused(refusal)
 
     def _by_endpoint(self, body: bytes, asked: Asked) -> bytes | None:
-        """The endpoint's answer, or None when there is none in time."""
+        """The endpoint's answer, or None when there is none in time. Raises Refusal where its container refuses."""
         for attempt in range(TRIES):
             try:
                 answer = self._in_time(lambda: self._ask(body, asked.encoding))
-                _check(answer, asked)
+                self.in_service = _check(answer, asked) or self.in_service
                 return answer
             except Exception as problem:  # whatever it is, the newcomer gets an answer
+                if refusal := _refusal(problem):
+                    _log("endpoint_refused", status=refusal.status)
+                    raise refusal from None
                 _log("endpoint_failed", kind=_kind(problem), attempt=attempt + 1)
-                if not _may_pass(problem):
+                if _kind(problem) in HOPELESS:
                     break
         return None
 
@@ -133,27 +170,31 @@ class Gateway:
         return bytes(answer["Body"].read())
 
     def _by_fallback(self, asked: Asked, user: str) -> bytes:
-        alone, settings = asked.number == 1, self.settings
-        stored = self._kept(user) if user and alone and may_use_stored(asked.registrations[0], user, settings) else None
-        current = stored.model if stored else ""
+        """The answer without the endpoint; a stored one for a request about one user only."""
+        stored = self._look_up(asked.registrations[0], user) if user and asked.number == 1 else None
         decisions = [
-            decide(one, user or None, self.bundle, stored, settings, failure=FAILED, in_service=current)
-            for one in asked.registrations
+            decide(
+                registration,
+                user or None,
+                self.bundle,
+                stored,
+                self.settings,
+                failure="endpoint",
+                in_service=self.in_service,
+            )
+            for registration in asked.registrations
         ]
-        _log("fell_back", source=decisions[0].source if alone else FALLBACK)
-        answers = Responses(self.bundle)
+        _log("fell_back", sources=sorted({decision.source for decision in decisions}))
         pairs = zip(asked.registrations, decisions, strict=True)
-        return wire.join((answers.encoded(one, decision, asked.encoding) for one, decision in pairs), asked)
+        return wire.join((self.responses.encoded(*pair, asked.encoding) for pair in pairs), asked)
 
-    def _kept(self, user: str) -> StoredAnswer | None:
-        if self.scores is None:
+    def _look_up(self, registration: Registration, user: str) -> StoredAnswer | None:
+        if self.stored is None or not may_use_stored(registration, user, self.settings):
             return None
-        get = self.scores.get
-        try:
-            return self._in_time(lambda: get(user))
-        except Exception as problem:  # the rule is left
-            _log("kept_answers_failed", kind=_kind(problem))
-            return None
+        found, outcome = self.stored.wait(user)
+        is_other = found is not None and not is_current(found, self.bundle, self.in_service)
+        _log("stored_answer", outcome=OTHER_VERSION if is_other else outcome)
+        return found
 
     def _in_time(self, call: Callable[[], Found]) -> Found:
         """What `call` gives within its share of the budget; TimeoutError after that, whatever it still waits for.
@@ -247,29 +288,30 @@ def _body(event: _Event) -> bytes:
     return body
 
 
-def _check(answer: bytes, asked: Asked) -> None:
-    """Raise MalformedAnswer unless this answers everyone asked about; it goes on to the caller as it came."""
+def _check(answer: bytes, asked: Asked) -> str:
+    """The id of the bundle that answered, empty for CSV. Raises MalformedAnswer unless everyone asked is answered."""
     try:
-        found = _number_answered(answer, asked)
+        models = _models(answer, asked)
     except (msgspec.MsgspecError, csv.Error, ValueError, RecursionError):
         raise MalformedAnswer from None
-    if found != len(asked.registrations):
+    if len(models) != asked.number:
         raise MalformedAnswer
+    return models[-1] if models else ""
 
 
-def _number_answered(answer: bytes, asked: Asked) -> int:
+def _models(answer: bytes, asked: Asked) -> list[str]:
+    """The model that each answer names, an empty name for a row of CSV."""
     text = answer.decode()  # all of it: msgspec doesn't look into fields that it skips
+    if asked.encoding is Encoding.csv:
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        if not all(map(_is_answer, rows)):
+            raise MalformedAnswer
+        return [""] * len(rows)
     if asked.alone:
-        _ONE(answer)
-        return 1
+        return [_ONE(answer).model]
     if asked.encoding is Encoding.json:
-        return len(_SEVERAL(answer).predictions)
-    if asked.encoding is Encoding.lines:
-        return len([_ONE(line) for line in answer.splitlines()])
-    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    if not all(map(_is_answer, rows)):
-        raise MalformedAnswer
-    return len(rows)
+        return [one.model for one in _SEVERAL(answer).predictions]
+    return [_ONE(line).model for line in answer.splitlines()]
 
 
 def _is_answer(row: list[str]) -> bool:
@@ -283,10 +325,18 @@ class _Chance(GenreProbability, frozen=True):
     probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class _Answer(Recommendation, frozen=True, kw_only=True):
-    """A recommendation that recommends something; a service without a model doesn't, and the rule does better."""
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A recommendation that recommends something; a service without a model doesn't, and the fallback does better.
 
+    Its source is one that another version of the endpoint may have added.
+    """
+
+    model: str
+    source: str
     genres: Annotated[tuple[_Chance, ...], msgspec.Meta(min_length=1)]
+    stations: tuple[Station, ...] = ()
+    message: Message | None = None
+    carousels: tuple[Carousel, ...] = ()
 
 
 class _Predictions(msgspec.Struct):
@@ -324,35 +374,51 @@ def _kind(problem: Exception) -> str:
     return str(response.get("Error", {}).get("Code") or type(problem).__name__)
 
 
-def _may_pass(problem: Exception) -> bool:
-    """Whether another try at once may go better: not after the model itself refused the body (a 4xx of its own)."""
+def _refusal(problem: Exception) -> Refusal | None:
+    """What the endpoint's container refused, where it did: its status, and never its text, which may repeat values."""
     response = getattr(problem, "response", None) or {}
-    refused = 400 <= int(response.get("OriginalStatusCode") or 0) < 500
-    return not refused and _kind(problem) not in HOPELESS
+    status = response.get("OriginalStatusCode")
+    if _kind(problem) != "ModelError" or not isinstance(status, int) or not 400 <= status < 500:
+        return None
+    under_age = under_age_refusal()
+    if status == under_age.status and f'"{under_age.code}"' in str(response.get("OriginalMessage")):
+        return under_age
+    return Refusal(status, "refused", "the endpoint refused the request")
 
 
 def from_environment(environment: Mapping[str, str]) -> Gateway:
     """The gateway that the Lambda's environment describes.
 
-    Variables: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (seconds) and, optionally, FIRSTSPIN_SCORES, the
-    DynamoDB table that `firstspin score` writes. Raises InputError, with the variable's name, for one that is missing
-    or can't be read.
+    Variables: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (seconds), FIRSTSPIN_LEAST_AGE and
+    FIRSTSPIN_UNDER_AGE (as `firstspin serve` takes them: give the endpoint's container the same) and, optionally,
+    FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes. Raises InputError, with the variable's name, for
+    one that is missing, misspelt or can't be read.
     """
-    endpoint, folder = (
-        required(environment, "FIRSTSPIN_ENDPOINT", words),
-        required(environment, "FIRSTSPIN_BUNDLE", path),
-    )
-    budget = read(environment, "FIRSTSPIN_BUDGET", seconds()) or 0.6
-    table = read(environment, "FIRSTSPIN_SCORES", words)
-    loaded = bundle.load(folder)
+    refuse_misspelt(environment, VARIABLES)
+    endpoint, folder = required(environment, ENDPOINT, words), required(environment, BUNDLE, path)
+    budget = read(environment, BUDGET, seconds()) or 0.6
+    table = read(environment, SCORES, words)
+    loaded, share = bundle.load(folder), budget / SHARES
     return Gateway(
-        runtime=_client("sagemaker-runtime", budget / SHARES),
+        runtime=_client("sagemaker-runtime", share),
         endpoint=endpoint,
         bundle=loaded,
         reader=BodyReader(loaded.manifest.extra),
-        scores=DynamoScores(table, _client("dynamodb", budget / SHARES)) if table else None,
+        settings=_settings(environment),
+        stored=_stored_answers(table, share) if table else None,
         budget=budget,
     )
+
+
+def _settings(environment: Mapping[str, str]) -> PolicySettings:
+    min_age = read(environment, MIN_AGE, read_min_age)
+    under_age = read(environment, UNDER_AGE, read_under_age)
+    return PolicySettings(DEFAULTS.min_age if min_age is None else min_age, under_age == REFUSE)
+
+
+def _stored_answers(table: str, seconds: float) -> StoredAnswers:
+    scores = DynamoScores(table, _client("dynamodb", seconds))
+    return StoredAnswers(lambda: scores, time.monotonic_ns, budget=seconds)
 
 
 def _client(service: str, seconds: float) -> Any:

@@ -42,7 +42,7 @@ from firstspin.serving.policy import (
     refuse_under_age,
 )
 from firstspin.serving.responses import Responses
-from firstspin.serving.stored_answers import StoredAnswers
+from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.serving.wire import (
     MOST_INSTANCES,
     SHORT,
@@ -282,7 +282,7 @@ class App:
         assert one.user is not None
         found, outcome = await stored.get(one.user)
         is_other = found is not None and not is_current(found, one.serving.bundle)
-        self._tally.count("firstspin_kept_answers", "other-version" if is_other else outcome)
+        self._tally.count("firstspin_kept_answers", OTHER_VERSION if is_other else outcome)
         return found
 
     def _explanation(self, request: Request) -> Work:

@@ -21,6 +21,8 @@ PAUSE: Final = 5_000_000_000
 """Nanoseconds for which the circuit stays open after so many failures in a row; then one more failure is enough."""
 
 THREADS: Final = 8
+OTHER_VERSION: Final = "other-version"
+"""The outcome of a lookup whose answer another bundle stored."""
 
 
 class AnswerStore(Protocol):
