@@ -81,7 +81,14 @@ def test_every_option_that_the_docs_name_is_there() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["records", "metrics", "experiment.assign", "experiment.rules", "experiment.verdict", "service.ledger"],
+    [
+        "records",
+        "evaluation.metrics",
+        "experiment.assign",
+        "experiment.rules",
+        "experiment.verdict",
+        "service.exposures",
+    ],
 )
 def test_the_examples_in_docstrings_hold(module: str) -> None:
     assert doctest.testmod(import_module(f"firstspin.{module}"), optionflags=FLAGS).failed == 0
