@@ -114,6 +114,15 @@ def test_a_registration_is_encoded_alike_alone_and_among_others(registrations: l
         assert row.tobytes() == encoder.encode(registration).tobytes()
 
 
+@given(st.lists(st.sampled_from(every_kind_of_newcomer()), max_size=12))
+def test_rows_of_one_question_are_those_of_registrations_that_answer_no_other(
+    registrations: list[Registration],
+) -> None:
+    alone = [Registration(genres=registration.genres) for registration in registrations]
+    encoder = fitted()
+    assert encoder.matrix_of("genres", registrations).tobytes() == encoder.matrix(alone).tobytes()
+
+
 def test_saved_as_json_the_encoder_comes_back_the_same() -> None:
     encoder = fitted()
     back = Encoder.from_state(json.loads(json.dumps(encoder.state())))

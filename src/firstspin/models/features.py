@@ -225,6 +225,23 @@ class Encoder:
                 matched[n] |= write(row, getattr(registration, name, None))
         return rows, matched
 
+    def matrix_of(self, question: str, registrations: Sequence[Registration]) -> NDArray[np.float64]:
+        """Many registrations as rows (n, c), of which only this question is read: all others count as not answered."""
+        base, writers = self._empty[:], []
+        for name, write in self._writers:
+            if name == question:
+                writers.append(write)
+            else:
+                write(base, None)
+        width = len(base)
+        rows = np.empty((len(registrations), width))
+        rows[:] = np.frombuffer(base)
+        cells = cast("MutableSequence[float]", memoryview(rows.reshape(-1).data))
+        for n, registration in enumerate(registrations):
+            for write in writers:
+                write(cells[n * width : (n + 1) * width], getattr(registration, question, None))
+        return rows
+
     def matches(self, registration: Registration) -> bool:
         """Whether training saw at least one of the answers."""
         return self.encode_matched(registration)[1]

@@ -23,6 +23,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 import numpy as np
 
+from firstspin.data.schema import GENRES
 from firstspin.environment import one_of, whole
 from firstspin.experiment.assign import ArmSplit, Assignment, assign
 from firstspin.records import MAX_AGE, Ranking, Registration, Source, StoredAnswer
@@ -124,7 +125,8 @@ def decide(
         return _under_age(registration, bundle)
     assignment = _assignment(user, settings)
     if assignment is not None:
-        return _by_arm(_by_model(registration, bundle, failure), registration, bundle, assignment, settings)
+        [by_rule] = _all_by_rule((registration,), bundle, settings)
+        return _by_arm(_by_model(registration, bundle, failure), by_rule, assignment, settings)
     usable = stored if stored and user is not None and is_current(stored, bundle, in_service) else None
     if usable and settings.stored_first:
         return _from_store(usable)
@@ -194,13 +196,16 @@ def _decide_batch(
         [one for one, young in zip(registrations, under, strict=True) if not young] if any(under) else registrations
     )
     by_model = iter(_all_by_model(others, bundle))
-    for registration, user, young in zip(registrations, users, under, strict=True):
+    assignments = [None if young else _assignment(user, settings) for user, young in zip(users, under, strict=True)]
+    in_experiment = [one for one, assignment in zip(registrations, assignments, strict=True) if assignment]
+    by_rule = iter(_all_by_rule(in_experiment, bundle, settings))
+    for registration, assignment, young in zip(registrations, assignments, under, strict=True):
         if young:
             yield _under_age(registration, bundle)
-            continue
-        decision = next(by_model)
-        assignment = _assignment(user, settings)
-        yield _by_arm(decision, registration, bundle, assignment, settings) if assignment else decision
+        elif assignment is None:
+            yield next(by_model)
+        else:
+            yield _by_arm(next(by_model), next(by_rule), assignment, settings)
 
 
 def _assignment(user: str | None, settings: PolicySettings) -> Assignment | None:
@@ -254,20 +259,23 @@ def _all_by_model(registrations: Sequence[Registration], bundle: Bundle) -> list
         return [_by_model(registration, bundle) for registration in registrations]
 
 
-def _by_arm(
-    decision: Decision,
-    registration: Registration,
-    bundle: Bundle,
-    assignment: Assignment,
-    settings: PolicySettings,
-) -> Decision:
-    """The decision for a user of the experiment, from the model's."""
+def _all_by_rule(
+    registrations: Sequence[Registration], bundle: Bundle, settings: PolicySettings
+) -> Sequence[Decision | None]:
+    """What the business rule ranks for users of the experiment; None for each where it answers no arm."""
+    assert settings.experiment is not None or not registrations
+    if not registrations or "rule" not in settings.experiment.policies.values():  # type: ignore[union-attr]
+        return [None] * len(registrations)
+    rows = bundle.rule.encoder.matrix_of(GENRES, registrations)
+    return [Decision(Ranking(*ranked, "rule"), bundle.id, True) for ranked in bundle.rule.rank_rows(rows)]
+
+
+def _by_arm(by_model: Decision, by_rule: Decision | None, assignment: Assignment, settings: PolicySettings) -> Decision:
+    """The decision for a user of the experiment."""
     assert settings.experiment is not None
     policies = settings.experiment.policies
-    decisions = {
-        policy: decision if policy == "model" else _by_rule(registration, bundle, "rule")
-        for policy in dict.fromkeys(policies.values())
+    shown = by_rule if by_rule and policies[assignment.arm] == "rule" else by_model
+    candidates: dict[ArmPolicy, Ranking] = {
+        policy: by_rule.ranking if by_rule and policy == "rule" else by_model.ranking for policy in policies.values()
     }
-    shown = decisions[policies[assignment.arm]]
-    candidates = {policy: one.ranking for policy, one in decisions.items()}
-    return Decision(shown.ranking, shown.model, shown.by_rule, decision.failure, assignment, candidates)
+    return Decision(shown.ranking, shown.model, shown.by_rule, by_model.failure, assignment, candidates)
