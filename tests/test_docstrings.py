@@ -50,8 +50,6 @@ UNFINISHED: tuple[str, ...] = (
     "experiment.summary",
     "lazily",
     "pipeline",
-    "preflight",
-    "records",
     "service.api_keys",
     "service.app",
     "service.bundles.store",

@@ -81,7 +81,7 @@ def test_a_variable_that_kubernetes_set_for_a_service_is_told_as_such() -> None:
 )
 def test_a_misspelt_variable_is_refused_with_the_one_that_is_meant(name: str, meant: str) -> None:
     known = ["FIRSTSPIN_UNDER_AGE", "FIRSTSPIN_LEAST_AGE", "FIRSTSPIN_KEYS", "FIRSTSPIN_PORT"]
-    with pytest.raises(InputError, match=f"{name} is not known; did you mean {meant}"):
+    with pytest.raises(InputError, match=f"unknown variable {name}; did you mean {meant}"):
         refuse_misspelt({name: "x"}, known)
 
 

@@ -120,7 +120,7 @@ def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
     else:
         closed = tmp_path
         closed.chmod(0o500)
-    with pytest.raises(InputError, match=f"{closed} takes no file"):
+    with pytest.raises(InputError, match=f"no file can be created in {closed}"):
         preflight.file(closed / "labels.parquet")
 
 

@@ -1,6 +1,6 @@
-"""Passwords do not stay in process arguments: everybody on a machine can read those of every process.
+"""Moves passwords from the process arguments, which every user of the machine can read, to the environment.
 
-The environment is readable by the process's own user alone, so a store's address that holds a password is moved there.
+The environment is readable by the process's own user alone. Passwords occur in the addresses of event stores.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 ADDRESSES: Final = {"--events": "FIRSTSPIN_EVENTS", "--erased": "FIRSTSPIN_ERASED"}
-"""Options that take a store's address, and the variables that are read in their place."""
+"""Options that take the address of a store, and the environment variables that replace them."""
 
 
 def move_passwords_away() -> None:
-    """Begin the program again with addresses in its environment where its arguments hold a password."""
+    """Execute the program again, with its addresses in the environment, where an argument holds a password."""
     arguments, moved = without_passwords(sys.orig_argv)
     if moved:
         os.environ.update(moved)
@@ -24,12 +24,12 @@ def move_passwords_away() -> None:
 
 
 def without_passwords(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The arguments without the options whose address holds a password, and these as variables.
+    """The arguments without the options whose address holds a password, and these options as variables.
 
     >>> without_passwords(["serve", "--events", "postgresql://me:secret@host/db", "--port=80"])
     (['serve', '--port=80'], {'FIRSTSPIN_EVENTS': 'postgresql://me:secret@host/db'})
     """
-    kept: list[str] = []
+    remaining: list[str] = []
     moved: dict[str, str] = {}
     while arguments:
         option, equals, value = arguments[0].partition("=")
@@ -39,12 +39,12 @@ def without_passwords(arguments: Sequence[str]) -> tuple[list[str], dict[str, st
         if option in ADDRESSES and _has_password(address):
             moved[ADDRESSES[option]] = address
         else:
-            kept += words
-    return kept, moved
+            remaining += words
+    return remaining, moved
 
 
 def _has_password(address: str) -> bool:
     try:
         return urlsplit(address).password is not None or "password=" in address
-    except ValueError:  # it is no address, and may hold anything
+    except ValueError:  # not an address: it may hold a password
         return True

@@ -1,8 +1,8 @@
-"""How settings given as text are read: environment variables, the service's options, hyperparameters.
+"""Parsing of settings given as text: environment variables, options of the service, hyperparameters.
 
-A variable is checked like the option of its name, and a message names the variable. No value is ever taken for another:
-a boolean is 1, true, yes, on or 0, false, no, off, and an empty or misspelt setting is an error. So a switch that
-protects people (FIRSTSPIN_UNDER_AGE, FIRSTSPIN_KEYS, FIRSTSPIN_BARE_ERRORS …) is never off by mistake.
+A variable is checked like the option of its name, and error messages name the variable. Values are never guessed: a
+boolean is 1, true, yes, on or 0, false, no, off, and an empty or misspelt setting is an error. So a switch that
+protects users (FIRSTSPIN_UNDER_AGE, FIRSTSPIN_KEYS, FIRSTSPIN_BARE_ERRORS …) is never off by mistake.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from firstspin.records import InputError
 
 PREFIX: Final = "FIRSTSPIN_"
 BARE_ERRORS: Final = "FIRSTSPIN_BARE_ERRORS"
-"""True where stderr is kept as a log: errors about tables then name file, row and field, and no value."""
+"""True where stderr goes to a log: errors about tables then name file, row and field, but no value."""
 
 YES: Final = frozenset({"1", "true", "yes", "on"})
 NO: Final = frozenset({"0", "false", "no", "off"})
-ALIKE: Final = 0.85
+MIN_SIMILARITY: Final = 0.85
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 
 Setting = TypeVar("Setting")
@@ -40,7 +40,7 @@ def variable(option: str) -> str:
 
 
 def read(environment: Mapping[str, str], name: str, convert: Callable[[str], Setting]) -> Setting | None:
-    """The setting of a variable; None where it is not set. Raises InputError, with its name, for a bad value."""
+    """The setting of a variable; None where it is not set. Raises InputError where its value is invalid."""
     if (text := environment.get(name)) is None:
         return None
     try:
@@ -50,7 +50,7 @@ def read(environment: Mapping[str, str], name: str, convert: Callable[[str], Set
 
 
 def required(environment: Mapping[str, str], name: str, convert: Callable[[str], Setting]) -> Setting:
-    """The setting of a variable. Raises InputError, with its name, where it is not set or can't be read."""
+    """The setting of a variable. Raises InputError where it is not set or its value is invalid."""
     if (setting := read(environment, name, convert)) is None:
         raise InputError(f"{name} is not set")
     return setting
@@ -67,25 +67,25 @@ def _hint(name: str, text: str) -> str:
 
 
 def bare_errors(environment: Mapping[str, str]) -> bool:
-    """Whether errors must not repeat values of tables. Raises InputError for a value that is neither true nor false."""
+    """Whether errors must not repeat values of tables. Raises InputError where the value is no boolean."""
     return bool(read(environment, BARE_ERRORS, yes_or_no))
 
 
-def refuse_misspelt(environment: Mapping[str, str], known: Collection[str]) -> None:
-    """Raises InputError for a variable of ours that differs from a known one by little: its setting would be lost."""
-    settings = {name.removeprefix(PREFIX) for name in known}
+def refuse_misspelt(environment: Mapping[str, str], names: Collection[str]) -> None:
+    """Raises InputError where a FIRSTSPIN_ variable is nearly one of `names`: its setting would have no effect."""
+    settings = {name.removeprefix(PREFIX) for name in names}
     for name in sorted(environment):
         given = name.removeprefix(PREFIX)
         if given != name and given not in settings:
-            for meant in difflib.get_close_matches(given, settings, 1, ALIKE):
-                raise InputError(f"{name} is not known; did you mean {PREFIX}{meant}?")
+            for similar in difflib.get_close_matches(given, settings, 1, MIN_SIMILARITY):
+                raise InputError(f"unknown variable {name}; did you mean {PREFIX}{similar}?")
 
 
 # --------------------------------------------------------------------------------------------- text -> setting
 
 
 def yes_or_no(text: str) -> bool:
-    """1, true, yes, on or 0, false, no, off, in any case. Raises InputError for anything else."""
+    """A boolean: 1, true, yes, on or 0, false, no, off, in any case. Raises InputError where the text is another."""
     word = text.strip().lower()
     if word not in YES | NO:
         raise InputError(f"{text!r} is neither true nor false (1, true, yes, on or 0, false, no, off)")
@@ -93,19 +93,19 @@ def yes_or_no(text: str) -> bool:
 
 
 def words(text: str) -> str:
-    """Text that says something. Raises InputError for an empty one, as of a shell variable that is not set."""
+    """A text. Raises InputError where it is empty, as that of a shell variable that is not set."""
     if not text.strip():
         raise InputError("is empty")
     return text
 
 
 def path(text: str) -> Path:
-    """A path. Raises InputError for an empty one, which would be the current folder."""
+    """A path. Raises InputError where the text is empty, which would be the current folder."""
     return Path(words(text))
 
 
 def moment(text: str) -> datetime:
-    """A date or a time as UTC without a zone; one without a zone is UTC. Raises InputError for anything else."""
+    """A date or time as a naive UTC datetime; without a zone it is UTC. Raises InputError where the text is neither."""
     try:
         return utc_moment(text).astimezone(UTC).replace(tzinfo=None)
     except Misspelt:
@@ -113,7 +113,7 @@ def moment(text: str) -> datetime:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Reads one of these words; raises InputError for any other."""
+    """A parser of one of these words; it raises InputError where the text is another."""
 
     def convert(text: str) -> str:
         if text not in choices:
@@ -124,7 +124,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Reads a whole number in a range; raises InputError for anything else."""
+    """A parser of an integer from `low` to `high`; it raises InputError where the text is none."""
 
     def convert(text: str) -> int:
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) or not low <= int(text) <= (inf if high is None else high):
@@ -135,7 +135,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def seconds(low: float = 0.0, *, or_equal: bool = False) -> Callable[[str], float]:
-    """Reads a finite number of seconds above `low`; raises InputError for anything else."""
+    """A parser of a finite number of seconds above `low`; it raises InputError where the text is none."""
 
     def convert(text: str) -> float:
         try:

@@ -1,4 +1,4 @@
-"""The optional extras of the package, by what they bring."""
+"""The optional extras of the package, and the modules that each installs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ EXTRAS: Final = {
 
 
 def need(extra: str, purpose: str) -> None:
-    """Raises InputError, with the command that installs it, where an extra is not installed. Nothing is imported."""
+    """Raises InputError, with the command to run, where an extra is not installed. Nothing is imported."""
     if missing := [module for module in EXTRAS[extra] if find_spec(module) is None]:
         raise InputError(f"{purpose} needs {missing[0]}: pip install 'firstspin[{extra}]'")

@@ -1,6 +1,6 @@
-"""Files and folders that are either whole or not there, whenever a process is killed or the power goes.
+"""Atomic writes: a file or folder is either whole or absent, whenever a process is killed or the power fails.
 
-What is new is written in a hidden folder beside its place, synced to the disk, and put in place by one rename.
+New content is written in a hidden folder beside its destination, synced to the disk, and moved there by one rename.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 PRIVATE: Final = 0o600
-"""What holds anything about users is for its owner alone, from its creation on."""
+"""Permissions of files with data about users: for the owner alone, from creation on."""
 
 _REPLACED: Final = "replaced"
-_MAX_NAME: Final = 100  # of a name that becomes part of another
+_MAX_NAME: Final = 100  # characters of a name that becomes part of another
 _NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _RENAME_EXCHANGE: Final = 2
 _AT_FDCWD: Final = -100
@@ -29,10 +29,10 @@ _AT_FDCWD: Final = -100
 
 @contextmanager
 def written_beside(out: Path, *, shared: bool = False) -> Iterator[Path]:
-    """A path to write a file to, which replaces `out` if all goes well and is removed if not.
+    """A path to write a file to; the file replaces `out` on success and is removed on an error.
 
-    The file is for its owner alone, from its creation on, and so are the folders that are made for it; not so with
-    `shared`, which is for what holds nothing about users. Raises IsADirectoryError before anything is written where
+    The file, and the folders created for it, have permissions for the owner alone, from creation on; `shared` files,
+    which hold nothing about users, have the usual ones. Raises IsADirectoryError, before anything is written, where
     `out` is a folder.
     """
     if out.is_dir():
@@ -50,23 +50,24 @@ def written_beside(out: Path, *, shared: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def written_together(outs: Sequence[Path], *, shared: bool = False) -> Iterator[list[Path]]:
-    """The same for files that belong together. The first is put in place last, and its old one is removed before.
+    """`written_beside` for several files of one result.
 
-    So a kill in between leaves no first file, rather than one of another run than the others.
+    The old first file is removed before, and the new one put in place last. So a kill in between leaves no first file,
+    rather than files of two different runs.
     """
     with ExitStack() as stack:
         new = [stack.enter_context(written_beside(out, shared=shared)) for out in outs]
         yield new
         for path in new:
-            sync(path)  # a full disk shows here at the latest
+            sync(path)  # a full disk raises here at the latest
         outs[0].unlink(missing_ok=True)
 
 
 @contextmanager
 def beside(out: Path) -> Iterator[Path]:
-    """A path of the same name in a hidden folder beside `out`, which is removed at the end.
+    """A path of the same name in a hidden folder beside `out`; the folder is removed at the end.
 
-    Folders that killed processes left there are removed too; a live process holds a lock on its own.
+    Folders left behind by killed processes are removed too; a live process holds a lock on its folder.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with _owned_folder(out.parent, f".{out.name[:_MAX_NAME]}.", ".partial", recover=out) as folder:
@@ -75,31 +76,31 @@ def beside(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def workspace(command: str) -> Iterator[Path]:
-    """A folder for this process alone among the system's temporary files, removed at the end.
+    """A temporary folder for this process alone, removed at the end.
 
-    Those that killed processes of this user left there, whatever they did, are removed too.
+    Temporary folders left behind by this user's killed processes, of any command, are removed too.
     """
     temporary = Path(tempfile.gettempdir())
-    with _owned_folder(temporary, f"firstspin-{command}-", ".tmp", left=r"firstspin-[a-z]+-") as folder:
+    with _owned_folder(temporary, f"firstspin-{command}-", ".tmp", abandoned=r"firstspin-[a-z]+-") as folder:
         yield folder
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder, and those above it that are missing, for their owner alone."""
+    """Create a folder and its missing parents, with permissions for the owner alone."""
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(0o700, exist_ok=True)
 
 
 def private(path: str, flags: int) -> int:
-    """An `opener` for `open`: a file that it creates is for its owner alone."""
+    """An `opener` for `open` that creates files with permissions for the owner alone."""
     return os.open(path, flags, PRIVATE)
 
 
 def put_in_place(new: Path, out: Path) -> None:
-    """Put the folder `new`, made by `beside(out)`, in the place of `out` in one step. Synced before and after.
+    """Move the folder `new`, made by `beside(out)`, to `out` in one step. Synced before and after.
 
-    A folder at `out` is exchanged with `new`. File systems that can't exchange need two renames: the next `beside(out)`
-    brings back what a kill between them took away.
+    A folder at `out` is exchanged with `new`. File systems without an exchange need two renames; after a kill between
+    them, the next `beside(out)` restores the old folder.
     """
     sync_tree(new)
     if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
@@ -111,14 +112,14 @@ def put_in_place(new: Path, out: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Sync the files that lie directly in a folder, and the folder."""
+    """Sync the files directly in a folder, and the folder itself."""
     for path in folder.iterdir():
         sync(path)
     sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file's content, or a folder's names."""
+    """Write a file's content, or a folder's entries, to the disk (fsync)."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -130,7 +131,7 @@ def sync(path: Path) -> None:
 
 
 def printable(text: str) -> str:
-    r"""The text with what UTF-8 can't hold escaped: a file's name may be any bytes.
+    r"""The text with characters that UTF-8 can't encode escaped: the name of a file may be any bytes.
 
     >>> printable("\udcff.npy")
     '\\udcff.npy'
@@ -140,14 +141,14 @@ def printable(text: str) -> str:
 
 @contextmanager
 def _owned_folder(
-    parent: Path, prefix: str, suffix: str, *, left: str = "", recover: Path | None = None
+    parent: Path, prefix: str, suffix: str, *, abandoned: str = "", recover: Path | None = None
 ) -> Iterator[Path]:
-    """A new folder that this process holds a lock on, removed at the end. Before, those without an owner are removed.
+    """A new folder, locked by this process and removed at the end. First, abandoned folders are removed.
 
-    They are called like this one, or begin as the pattern `left` says. What one of them had replaced is put back in its
-    place where that is empty: `recover`.
+    Abandoned folders are unlocked and have the prefix and suffix of this one, or a prefix that matches `abandoned`. The
+    folder that one of them had replaced is restored to `recover` where nothing is there.
     """
-    names = re.compile((left or re.escape(prefix)) + "[a-z0-9_]+" + re.escape(suffix))
+    names = re.compile((abandoned or re.escape(prefix)) + "[a-z0-9_]+" + re.escape(suffix))
     _clear_up(parent, names, recover)
     folder, lock = _locked_folder(parent, prefix, suffix)
     try:
@@ -158,25 +159,25 @@ def _owned_folder(
 
 
 def _locked_folder(parent: Path, prefix: str, suffix: str) -> tuple[Path, int]:
-    """A new folder of this process, and the descriptor that holds its lock."""
+    """A new folder, and the descriptor of its lock."""
     while True:
-        made = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
-        with suppress(FileNotFoundError):  # another process was clearing up in this moment
-            lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-            if _locked(lock) is not False and made.exists():
-                return made, lock
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+        with suppress(FileNotFoundError):  # another process removed it at the same moment
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            if _locked(lock) is not False and folder.exists():
+                return folder, lock
             os.close(lock)
 
 
 def _clear_up(parent: Path, names: re.Pattern[str], recover: Path | None) -> None:
-    for left in _named(parent, names):
+    for folder in _named(parent, names):
         with suppress(OSError):
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 if os.fstat(lock).st_uid == os.geteuid() and _locked(lock):
                     if recover:
-                        _recover(left / _REPLACED, recover)
-                    shutil.rmtree(left, ignore_errors=True)
+                        _recover(folder / _REPLACED, recover)
+                    shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
 
@@ -193,7 +194,7 @@ def _named(parent: Path, names: re.Pattern[str]) -> list[Path]:
 
 
 def _locked(opened: int) -> bool | None:
-    """Whether this process now holds the lock; None where the file system has no locks."""
+    """Whether this process holds the lock now; None where the file system has no locks."""
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

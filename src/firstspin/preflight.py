@@ -1,7 +1,7 @@
-"""What can be checked before the first table is read: names, extras, and the places to write to.
+"""Checks before the first table is read: names of models and questions, installed extras, and output paths.
 
-Reading the tables takes minutes and training takes hours; none of these mistakes may cost that. Every function raises
-InputError with what is wrong and what would be right.
+Reading the tables takes minutes and training takes hours, so these mistakes are reported first. The message of each
+InputError says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ SUFFIXES = (".parquet", ".csv")
 
 
 def training(models: Sequence[str], extra: Sequence[str], without: Sequence[str], *, tuned: bool = False) -> None:
-    """Models that exist, questions that are asked, and what tuning needs."""
+    """Check the names of models and questions, and the requirements of tuning.
+
+    Raises InputError where a model or a question does not exist, a model has no settings, or Optuna is missing.
+    """
     for model in models:
         check_name(model)
     selected_questions(extra, without)
@@ -33,13 +36,16 @@ def training(models: Sequence[str], extra: Sequence[str], without: Sequence[str]
 
 
 def report(out: Path, data: Path) -> None:
-    """The page can be drawn and written."""
+    """Check that the report can be drawn and written. Raises InputError where it can't."""
     need("report", "a report")
     file(out, data)
 
 
 def scores(out: str, registrations: Path) -> None:
-    """A file of scores can be written, and it is not the file of the registrations. Stores are checked when opened."""
+    """Check the output path of scores; a store is checked when it is opened.
+
+    Raises InputError where the file can't be written or is that of the registrations.
+    """
     path = Path(out)
     if path.suffix in SUFFIXES and not out.startswith(("sqlite:", "dynamodb:")):
         if path.resolve() == registrations.resolve():
@@ -48,27 +54,27 @@ def scores(out: str, registrations: Path) -> None:
 
 
 def file(out: Path, data: Path | None = None) -> None:
-    """A file can be written at `out`, and it is none of the tables of the folder `data`."""
+    """Check an output file. Raises InputError where it can't be written, or is a table of the folder `data`."""
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file in it")
     if out.exists() and not out.is_file():
         raise InputError(f"{out} is not a regular file; name another")
     if data is not None and _is_table(out, data):
         raise InputError(f"{out} would replace or hide a table of {data}; name another file")
-    _place(out)
+    _check_folder_of(out)
 
 
 def bundle(out: Path, data: Path) -> None:
-    """A bundle can be put in place at `out`, which holds no tables."""
+    """Check the output folder of a bundle. Raises InputError where it can't be written or holds the tables."""
     check_place(out)
     if data.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} holds the tables; name another folder for the bundle")
-    _place(out)
+    _check_folder_of(out)
 
 
 def folder(out: Path) -> None:
-    """Files can be written into the folder `out`, which is made if it is not there."""
-    _place(out / "file")
+    """Check an output folder, which is created if missing. Raises InputError where no file can be written there."""
+    _check_folder_of(out / "file")
 
 
 def _is_table(out: Path, data: Path) -> bool:
@@ -76,13 +82,13 @@ def _is_table(out: Path, data: Path) -> bool:
     return out.name in names and out.resolve().parent == data.resolve()
 
 
-def _place(out: Path) -> None:
-    """The folder of `out` can be written to, or made."""
-    there = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
-    if not there.is_dir():
-        raise InputError(f"{out} can't be written: {there} is not a folder")
+def _check_folder_of(out: Path) -> None:
+    """Raises InputError where the folder of `out` can't be written to or created."""
+    existing = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+    if not existing.is_dir():
+        raise InputError(f"{out} can't be written: {existing} is not a folder")
     try:
-        with tempfile.TemporaryFile(dir=there):  # rights alone don't tell of a read-only disk
+        with tempfile.TemporaryFile(dir=existing):  # permissions alone do not show a read-only disk
             pass
     except OSError as problem:
-        raise InputError(f"{out} can't be written: {there} takes no file ({problem.strerror})") from None
+        raise InputError(f"{out} can't be written: no file can be created in {existing} ({problem.strerror})") from None

@@ -1,9 +1,10 @@
-"""The nouns of the system, frozen. This file imports nothing of ours: everything else speaks in its words."""
+"""The types that all modules share, all frozen, and the public errors. Imports no other module of the package."""
 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 
 MAX_PICKS = 100
 SHOWN_GENRES = 5
-"""How many genres an answer names, over HTTP and in batch alike."""
+"""Number of genres in an answer, over HTTP and in batch."""
 
 MAX_TEXT = 200
 MAX_MESSAGE_LINE = 1_000
-"""Characters of a line of a message."""
+"""Characters per line of an error message."""
 
 MAX_AGE = 120
 AGE_EDGES = (18, 25, 35, 45, 55)
@@ -30,7 +31,7 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 MAX_DAYS = 3650
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-if TYPE_CHECKING:  # as kept
+if TYPE_CHECKING:  # as stored
     Age: TypeAlias = int
     Picks: TypeAlias = tuple[str, ...]
 else:  # as accepted: 31.0 is 31, null is no pick
@@ -41,7 +42,7 @@ else:  # as accepted: 31.0 is 31, null is no pick
 
 
 def readable(text: str) -> str:
-    r"""Text that a terminal, a log and a file in UTF-8 take: other characters escaped, and each line of some length.
+    r"""Text for a terminal, a log or a UTF-8 file: non-printable characters escaped, long lines cut in the middle.
 
     >>> print(readable("no column " + chr(27) + "[31m"))
     no column \x1b[31m
@@ -51,7 +52,7 @@ def readable(text: str) -> str:
 
 def _readable_line(line: str) -> str:
     if len(line) > MAX_MESSAGE_LINE:
-        head, tail = MAX_MESSAGE_LINE - 250, 200  # a message ends with what is wrong: that stays
+        head, tail = MAX_MESSAGE_LINE - 250, 200  # the end of a message says what is wrong: it stays
         line = f"{line[:head]} … ({len(line) - head - tail:,} characters more) … {line[-tail:]}"
     if line.isprintable():
         return line
@@ -59,10 +60,10 @@ def _readable_line(line: str) -> str:
 
 
 class InputError(Exception):
-    """What we were given can't be used; the message says what, where and why, in the user's words.
+    """Invalid input; the message names the file, row, field and value, and the reason.
 
-    `bare` says the same without anything that stands in a table, for logs; it is the message itself unless given. Both
-    are `readable`, whatever of the input they repeat.
+    `bare` is the message for logs, without any value of a table; by default it is the message itself. Both are
+    `readable`, whatever of the input they repeat.
     """
 
     def __init__(self, message: str, bare: str | None = None) -> None:
@@ -71,17 +72,16 @@ class InputError(Exception):
 
 
 class BadRows(InputError):
-    """Rows that can't be used, one a line."""
+    """Invalid rows of a table, one per line."""
 
     def __init__(self, message: str, bare: str) -> None:
         super().__init__(message, bare)
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a newcomer told us. A row of the training table and the body of a request are this same type.
+    """The answers of one user's registration form: both a row of the training table and the body of a request.
 
-    Every way to make one has the same rules: texts lose their outer space, an empty text is not given, empty picks
-    are dropped.
+    However it is built, the same rules hold: outer space is trimmed, an empty text is None, empty picks are dropped.
     """
 
     age: Age | None = None
@@ -107,11 +107,11 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What training learns from: n people, what each told us at registration and what they then played.
+    """The training data: n labelled users.
 
-    `genres` are the k genres that at least one of them played most, sorted; `tops` (n,) indexes into them; `shares`
-    (n, k) says how the seconds of each window were divided, rows summing to 1;
-    `registered_at` (n,) is datetime64[s] in UTC.
+    `genres`: the k genres that are the top genre of at least one user, sorted · `tops` (n,): each user's top genre, as
+    a position in `genres` · `shares` (n, k): shares of the listening seconds in the label window; rows sum to 1 ·
+    `registered_at` (n,): datetime64[s] in UTC.
     """
 
     user_ids: tuple[str, ...]
@@ -125,7 +125,7 @@ class Examples:
         return len(self.registrations)
 
     def take(self, which: NDArray[np.int64]) -> Examples:
-        """The examples at these positions, in this order; the genres stay."""
+        """The examples at positions `which` (m,), in this order, with the same genres."""
         return Examples(
             tuple(self.user_ids[i] for i in which),
             tuple(self.registrations[i] for i in which),
@@ -138,34 +138,43 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
-    """What counts as the label: most seconds in [registered_at + gap, + gap + window), from so many seconds on.
+    """The definition of a label: the genre with the most seconds in [registered_at + gap, + gap + window).
 
-    `data_ends` (UTC) is the moment up to which listens are complete; by default that of the last listen. Raises
-    InputError for what can't be: a gap below 0 would learn from listens before the registration.
+    Users with fewer than `min_seconds` in the window have no label. `data_ends` (UTC): the moment up to which listens
+    are complete; by default that of the last listen. Raises InputError where a value is out of range: a negative gap
+    would learn from listens before the registration.
     """
 
     gap_days: int = 30
     window_days: int = 30
-    least_seconds: float = 600
+    min_seconds: float = 600
     data_ends: datetime | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.gap_days <= MAX_DAYS and 1 <= self.window_days <= MAX_DAYS):
             raise InputError(f"the label's gap is 0 to {MAX_DAYS} days, its window 1 to {MAX_DAYS}")
-        if not 0 <= self.least_seconds < inf:
-            raise InputError("the least seconds of a window are 0 or more")
+        if not 0 <= self.min_seconds < inf:
+            raise InputError("the minimum of seconds in a window must be 0 or more")
 
     def state(self) -> dict[str, object]:
-        """As JSON keeps it."""
-        return asdict(self) | {
-            "least_seconds": float(self.least_seconds),
+        """The rule as JSON types; `LabelRule.from_state` reads them."""
+        return {
+            "gap_days": self.gap_days,
+            "window_days": self.window_days,
+            "least_seconds": float(self.min_seconds),
             "data_ends": self.data_ends and f"{self.data_ends.isoformat()}Z",
         }
+
+    @staticmethod
+    def from_state(state: Mapping[str, object]) -> LabelRule:
+        """The rule of a `state()`, without `data_ends`. Raises ValidationError where a type is wrong."""
+        names = {"gap_days": "gap_days", "window_days": "window_days", "least_seconds": "min_seconds"}
+        return msgspec.convert({names[name]: value for name, value in state.items() if name in names}, LabelRule)
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """Values of the tables that match nothing or can hardly be meant: `count` of `of`, and one of them as an example.
+    """Values of the tables that match nothing or are implausible: `count` of `of` values, with one example.
 
     >>> Mismatch(1, 6, "picks name no genre of the stations (registrations.csv)", "'Polka'").line(bare=False)
     "1 of 6 picks name no genre of the stations (registrations.csv), such as 'Polka'"
@@ -177,14 +186,14 @@ class Mismatch:
     example: str
 
     def line(self, *, bare: bool) -> str:
-        """As messages give it; without the example, which stands in a table, where it is `bare`."""
-        said = f"{self.count:,} of {self.of:,} {self.what}"
-        return said if bare else readable(f"{said}, such as {self.example}")
+        """The line of a message; a `bare` one leaves out the example, which is a value of a table."""
+        text = f"{self.count:,} of {self.of:,} {self.what}"
+        return text if bare else readable(f"{text}, such as {self.example}")
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Every user of the registrations, kept or dropped by reason; when the data end (UTC), and what matches nothing."""
+    """Counts of all registered users: labelled, or dropped by reason; the end of the data (UTC) and the mismatches."""
 
     registered: int
     labelled: int
@@ -194,7 +203,7 @@ class Census:
 
 
 class Ranking(msgspec.Struct, frozen=True):
-    """Genres in the order we would show them, best first, with the probability of each (six decimals)."""
+    """Genres, best first, with the probability of each (six decimals)."""
 
     genres: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -202,14 +211,14 @@ class Ranking(msgspec.Struct, frozen=True):
 
 
 class StoredAnswer(msgspec.Struct, frozen=True):
-    """An answer as a store of batch answers keeps it: its source is "batch", `model` the bundle that gave it."""
+    """An answer computed in batch, as read from a score store; its source is "batch", `model` the bundle."""
 
     model: str
     ranking: Ranking
 
 
 class Station(msgspec.Struct, frozen=True):
-    """Something that can be played. `genre` is already normal."""
+    """A radio station; `genre` is normalised, see `normal`."""
 
     station_id: str
     name: str
@@ -217,12 +226,14 @@ class Station(msgspec.Struct, frozen=True):
 
 
 class GenreProbability(msgspec.Struct, frozen=True):
+    """A genre of an answer, and its probability."""
+
     genre: str
     probability: float
 
 
 class Message(msgspec.Struct, frozen=True):
-    """The in-app message: one station, and why."""
+    """The in-app message: one station, and the reason for it."""
 
     station_id: str
     title: str
@@ -238,7 +249,7 @@ class Carousel(msgspec.Struct, frozen=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The whole answer to one newcomer, as it goes over the wire."""
+    """The answer to one registration, as in the body of a response."""
 
     model: str
     source: Source
@@ -249,7 +260,7 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def normal(text: str) -> str:
-    r"""A name as we compare it: Unicode NFKC, outer space trimmed, inner runs of space as one.
+    r"""A name in normal form: Unicode NFKC, outer space trimmed, each inner run of space replaced by one space.
 
     >>> normal("  Hip\u00a0Hop ")
     'Hip Hop'

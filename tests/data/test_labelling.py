@@ -41,7 +41,7 @@ def slow_labels(
             found[user] = NOT_OVER
         elif not seconds:
             found[user] = NO_LISTEN
-        elif sum(seconds.values()) < rule.least_seconds:
+        elif sum(seconds.values()) < rule.min_seconds:
             found[user] = TOO_LITTLE
         else:
             most = max(seconds.values())
@@ -147,7 +147,7 @@ def test_a_window_that_ends_after_the_data_is_no_verdict(tmp_path: Path) -> None
 
 def test_gap_and_window_can_be_set(tmp_path: Path) -> None:
     listens = [(timedelta(days=8), "2", 50), (timedelta(days=31), "1", 900)]
-    assert labelled_one(tmp_path, listens, gap_days=7, window_days=7, least_seconds=50) == ("Jazz", 50.0)
+    assert labelled_one(tmp_path, listens, gap_days=7, window_days=7, min_seconds=50) == ("Jazz", 50.0)
 
 
 def test_daylight_saving_moves_nothing(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_what_kubernetes_sets_for_a_service_named_firstspin_is_no_port(capsys: p
 
 def test_a_misspelt_switch_that_protects_people_is_not_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, *BUNDLE, FIRSTSPIN_UNDERAGE="refuse")
-    assert "FIRSTSPIN_UNDERAGE is not known; did you mean FIRSTSPIN_UNDER_AGE?" in said
+    assert "unknown variable FIRSTSPIN_UNDERAGE; did you mean FIRSTSPIN_UNDER_AGE?" in said
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: 
     reason = ibis.cases(
         (~over, NOT_OVER),
         (everyone.seconds.isnull(), NO_LISTEN),
-        (everyone.seconds < rule.least_seconds, TOO_LITTLE),
+        (everyone.seconds < rule.min_seconds, TOO_LITTLE),
         else_=ibis.null("string"),
     )
     return everyone.mutate(reason.name(DROPPED))

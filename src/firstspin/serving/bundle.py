@@ -94,9 +94,8 @@ class Bundle:
     catalogue: Catalogue
 
     def label_rule(self) -> LabelRule:
-        """What a label was in training; until when the data reached there is no part of it."""
-        label = self.manifest.label
-        return msgspec.convert({name: of for name, of in label.items() if name != "data_ends"}, LabelRule)
+        """The definition of the labels that the model was trained on, without the end of the data."""
+        return LabelRule.from_state(self.manifest.label)
 
 
 # -------------------------------------------------------------------------------------------------------------- packing

@@ -33,7 +33,7 @@ def section(material: Material) -> PageSection:
             f"{data.get('labelled', 0):,} people who registered from {_day(data, 'from')} to {_day(data, 'to')}",
         ),
         ("Label", f"most listening in days {rule.gap_days} to {rule.gap_days + rule.window_days} after registration"),
-        ("Activity rule", f"at least {rule.least_seconds:,.0f} seconds in those days"),
+        ("Activity rule", f"at least {rule.min_seconds:,.0f} seconds in those days"),
         ("Evaluated by", f"{material.card.protocol.get('protocol')}, {material.card.people:,} people"),
         ("Data", "simulated users with known ground truth" if material.card.ceiling else "as given"),
         ("Data fingerprint", str(data.get("fingerprint", ""))[:16]),

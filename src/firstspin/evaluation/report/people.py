@@ -60,7 +60,7 @@ def _timeline(material: Material) -> Picture:
         title=f"{labelled:,} of {everyone:,} people were heard through their second month",
         text=f"A label is the genre with most listening in the {rule.window_days} days that begin {rule.gap_days} "
         "days after "
-        f"registration, of people with at least {rule.least_seconds / 60:.0f} minutes there. The dashed line is the "
+        f"registration, of people with at least {rule.min_seconds / 60:.0f} minutes there. The dashed line is the "
         "end of the "
         "data: whose window runs past it has no label yet, and is not called inactive.",
         alt=f"Three bars along the calendar: the first, the middle and the last labelled person, each with "
