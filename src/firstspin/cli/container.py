@@ -12,29 +12,31 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from firstspin import pipeline, preflight
 from firstspin.cli import mistakes
-from firstspin.environment import moment, one_of, read, variable, whole, yes_or_no
+from firstspin.environment import one_of, read, variable, whole, yes_or_no
 from firstspin.files import workspace
-from firstspin.records import Census, InputError, LabelRule
+from firstspin.lazily import lazily
+from firstspin.records import Census, InputError
 from firstspin.service.options import PORT, WORKERS
 from firstspin.service.process.supervisor import MOST_WORKERS
 from firstspin.serving.bundle import MANIFEST
 from firstspin.serving.wire import LARGEST_BODY
 
+if TYPE_CHECKING:
+    from firstspin.cli import hyperparameters
+else:
+    hyperparameters = lazily("firstspin.cli.hyperparameters")  # serving needs no command line
+
 CHANNEL: Final = "training"
 EARLY: Final = "early"
 CHECKPOINTS: Final = "checkpoints"
-Number = TypeVar("Number", int, float)
-Setting = TypeVar("Setting")
+HYPERPARAMETERS: Final = Path("input") / "config" / "hyperparameters.json"
 LONGEST_FAILURE: Final = 1024
 """SageMaker shows no more of output/failure."""
 
@@ -104,9 +106,12 @@ def train(base: Path) -> int:
     What tuning has tried is in `checkpoints`, and a job that is started again with that folder goes on from there.
     """
     try:
-        model, reading, learning = _options(_hyperparameters(base), base / CHECKPOINTS)
         preflight.folder(base / "model")
-        with workspace("container") as folder, _stoppable(base, folder) as ending:
+        with (
+            hyperparameters.job_options(base / HYPERPARAMETERS, base / CHECKPOINTS) as (model, reading, learning),
+            workspace("container") as folder,
+            _stoppable(base, folder) as ending,
+        ):
             packed, dataset, card = pipeline.train(
                 base / "input" / "data" / CHANNEL,
                 Path(folder) / "bundle",
@@ -175,68 +180,6 @@ def _leave(bundle: Path, model: Path) -> None:
         shutil.copyfile(path, model / path.name)
 
 
-def _hyperparameters(base: Path) -> dict[str, str]:
-    """What hyperparameters.json says, without what is empty; each name as messages give it."""
-    path = base / "input" / "config" / "hyperparameters.json"
-    try:
-        told = msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
-    except msgspec.MsgspecError as problem:
-        raise InputError(f"hyperparameters.json: {problem}") from None
-    except UnicodeDecodeError:
-        raise InputError("hyperparameters.json: it is not text in UTF-8") from None
-    return {f"hyperparameter {name}": plain for name, text in told.items() if (plain := _unquoted(text))}
-
-
-def _unquoted(text: str) -> str:
-    """SageMaker's Python SDK may write each value as JSON: a word in quotes, several words as a list."""
-    try:
-        value = msgspec.json.decode(text, type=str | list[str])
-    except msgspec.MsgspecError:
-        return text
-    return value if isinstance(value, str) else ",".join(value)
-
-
-def _options(told: dict[str, str], checkpoints: Path) -> tuple[str, pipeline.Reading, pipeline.Learning]:
-    """`firstspin train`'s options out of hyperparameters; a word that is none of them is refused."""
-    unread = set(told)
-
-    def of(name: str, convert: Callable[[str], Setting], default: Setting) -> Setting:
-        unread.discard(f"hyperparameter {name}")
-        setting = read(told, f"hyperparameter {name}", convert)
-        return default if setting is None else setting
-
-    model = of("model", str, "auto")
-    rule = LabelRule(
-        of("gap_days", _number(int), 30),
-        of("window_days", _number(int), 30),
-        of("least_seconds", _number(float), 600.0),
-        of("data_ends", moment, None),
-    )
-    reading = pipeline.Reading(of("extra", _names, ()), of("skip_bad_rows", yes_or_no, False), rule, now=_now())
-    learning = pipeline.Learning(
-        of("without", _names, ()),
-        of("seed", _number(int), 0),
-        of("tune", _number(float), 0.0),
-        of("trials", _number(int), 0),
-        checkpoints=checkpoints,
-    )
-    # SageMaker adds words of its own, each with this beginning
-    names = sorted(name.removeprefix("hyperparameter ") for name in unread)
-    if unknown := [name for name in names if not name.startswith(("sagemaker_", "_tuning"))]:
-        raise InputError(f"hyperparameter {unknown[0]}: `firstspin train` has no such option")
-    return model, reading, learning
-
-
-def _number(kind: type[Number]) -> Callable[[str], Number]:
-    def convert(text: str) -> Number:
-        try:
-            return kind(text)
-        except ValueError:
-            raise InputError(f"{text!r} is not a number") from None
-
-    return convert
-
-
 def _fail(base: Path, reason: str) -> int:
     output = base / "output"
     with suppress(OSError):  # where nothing can be written, the log is left
@@ -255,11 +198,3 @@ def _tell_census(census: Census) -> None:
     lines = [f"data_ends {census.data_ends.isoformat()}Z"]
     lines += [f"mismatch: {mismatch.line(bare=True)}" for mismatch in census.mismatches]
     sys.stderr.write("".join(f"{line}\n" for line in lines))
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -14,6 +14,7 @@ import typer
 
 from firstspin import pipeline
 from firstspin.cli import terminal
+from firstspin.cli.options import AsJson
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.cli.verdict import show, show_simulated, show_sizing
 from firstspin.events.database import Database
@@ -44,8 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command("plan")

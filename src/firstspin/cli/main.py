@@ -6,8 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -18,23 +17,33 @@ import typer
 
 from firstspin import pipeline
 from firstspin.cli import claims, explanation, scorecard, terminal
+from firstspin.cli.options import (
+    AsJson,
+    BundlePath,
+    Data,
+    ErasureOptions,
+    Seed,
+    SkipBadRows,
+    TableOptions,
+    TrainingOptions,
+    Without,
+    parsed_moment,
+    split_names,
+    utc_now,
+    with_options,
+)
 from firstspin.data import parsing
-from firstspin.environment import moment
 from firstspin.lazily import lazily
-from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Registration
+from firstspin.records import SHOWN_GENRES, InputError, Registration
 
 if TYPE_CHECKING:
     from firstspin import preflight
-    from firstspin.cli import stored
     from firstspin.evaluation.scorecard import Scorecard
-    from firstspin.events import erasure
     from firstspin.service import options
     from firstspin.simulation import run as simulation
 else:
     preflight = lazily("firstspin.preflight")
     options = lazily("firstspin.service.options")
-    erasure = lazily("firstspin.events.erasure")
-    stored = lazily("firstspin.cli.stored")
     simulation = lazily("firstspin.simulation.run")
 
 MAX_TOP: Final = 10_000
@@ -52,31 +61,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Data = Annotated[Path, typer.Option(help="Folder with registrations, listens and stations (.csv or .parquet).")]
-BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
-Extra = Annotated[str, typer.Option(help="Further columns of the registrations to use, with commas between.")]
-Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,gender.")]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[
-    int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=pipeline.LARGEST_SEED)
-]
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)]
-GapDays = Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)]
-WindowDays = Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)]
-LeastSeconds = Annotated[float, typer.Option(help="Seconds in the window under which a user is not active.", min=0)]
-DataEnds = Annotated[
-    str, typer.Option(help="Moment up to which listens are complete; that of the last one if not given.")
-]
-
-
-Erased = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FIRSTSPIN_ERASED", help="Leave out users erased from this event store; needs --events-secret."
-    ),
-]
-EventsSecret = Annotated[Path | None, typer.Option(help="File with that store's secret.")]
 Checkpoints = Annotated[
     Path | None,
     typer.Option(help="Folder that keeps what tuning has tried, so that a run that was cut off goes on from there."),
@@ -104,59 +89,44 @@ def world(
 
 
 @app.command("label")
+@with_options
 def label(
     data: Data,
     out: Annotated[Path, typer.Option(help="Parquet file to write, one row a labelled user.")],
+    tables: TableOptions,
+    erasure: ErasureOptions,
     engine: Annotated[Engine, typer.Option(help="What runs it.")] = Engine.duckdb,
-    extra: Extra = "",
-    skip_bad_rows: SkipBadRows = False,
-    gap_days: GapDays = 30,
-    window_days: WindowDays = 30,
-    least_seconds: LeastSeconds = 600,
-    data_ends: DataEnds = "",
-    erased: Erased = None,
-    events_secret: EventsSecret = None,
 ) -> None:
     """Find the genre each earlier registration listened to most in its window."""
-    rule = _rule(gap_days, window_days, least_seconds, data_ends)
-    with terminal.progress("labels") as progress, _who_was(erased, events_secret) as gone:
+    with terminal.progress("labels") as progress, erasure.without_erased(tables.reading()) as reading:
         progress("reading the tables", 0.0)
-        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone, _now())
         census, ignored = pipeline.label(data, out, reading, engine.value)
     scorecard.print_census(census, ignored)
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
 
 @app.command("train")
+@with_options
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
-    model: Annotated[str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.")] = "auto",
-    tune: Annotated[float | None, typer.Option(help="Minutes to look for better settings first.", min=0)] = None,
-    trials: Annotated[int | None, typer.Option(help="Settings to try; the same number finds the same.", min=1)] = None,
+    training: TrainingOptions,
+    tables: TableOptions,
+    erasure: ErasureOptions,
     checkpoints: Checkpoints = None,
-    extra: Extra = "",
-    without: Without = "",
-    seed: Seed = 0,
-    skip_bad_rows: SkipBadRows = False,
-    gap_days: GapDays = 30,
-    window_days: WindowDays = 30,
-    least_seconds: LeastSeconds = 600,
-    data_ends: DataEnds = "",
-    erased: Erased = None,
-    events_secret: EventsSecret = None,
 ) -> None:
     """Learn from the tables and pack a bundle."""
-    rule = _rule(gap_days, window_days, least_seconds, data_ends)
-    with _who_was(erased, events_secret) as gone:
-        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone, _now())
-        learning = pipeline.Learning(_names(without), seed, tune, trials, checkpoints=checkpoints)
-        _train(data, out, model, reading, learning)
+    learning = training.learning(checkpoints)
+    with erasure.without_erased(tables.reading()) as reading:
+        _train(data, out, training.model, reading, learning)
 
 
 @app.command("evaluate")
+@with_options
 def evaluate(
     data: Data,
+    tables: TableOptions,
+    erasure: ErasureOptions,
     models: Annotated[str, typer.Option(help="Names with commas between.")] = "popularity,logistic,lightgbm,auto",
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
     folds: Annotated[
@@ -166,33 +136,24 @@ def evaluate(
     split_at: Annotated[str, typer.Option(help="Instead of folds: learn from before, ask from this date on.")] = "",
     questions: Annotated[bool, typer.Option("--questions", help="Say what each question buys, too.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
-    extra: Extra = "",
     without: Without = "",
     seed: Seed = 0,
-    skip_bad_rows: SkipBadRows = False,
-    gap_days: GapDays = 30,
-    window_days: WindowDays = 30,
-    least_seconds: LeastSeconds = 600,
-    data_ends: DataEnds = "",
-    erased: Erased = None,
-    events_secret: EventsSecret = None,
 ) -> None:
     """Measure models on people they have not seen, with intervals."""
-    rule = _rule(gap_days, window_days, least_seconds, data_ends)
-    protocol = pipeline.Protocol(folds, _moment(split_at, "--split-at") if split_at else None, seed)
-    learning = pipeline.Learning(_names(without), seed)
+    chosen = tables.reading()
+    protocol = pipeline.Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
+    learning = pipeline.Learning(split_names(without), seed)
     if bundle and (folds or split_at or questions or without):
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
     if out:
         preflight.file(out, data)
-    with terminal.progress("evaluation") as progress, _who_was(erased, events_secret) as gone:
-        reading = pipeline.Reading(_names(extra), skip_bad_rows, rule, gone, _now())
+    with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
         if bundle:
             card, dataset = pipeline.evaluate_bundle(data, bundle, reading=reading, progress=progress)
         else:
             card, dataset = pipeline.evaluate_models(
                 data,
-                _names(models),
+                split_names(models),
                 protocol=protocol,
                 reading=reading,
                 learning=learning,
@@ -207,19 +168,19 @@ def evaluate(
 
 
 @app.command("report")
+@with_options
 def report(
     data: Data,
     bundle: BundlePath,
+    erasure: ErasureOptions,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="What `evaluate --questions --out` wrote; else measured here.")
     ] = None,
-    erased: Erased = None,
-    events_secret: EventsSecret = None,
 ) -> None:
     """Write the study as one page: who listens to what, which model sees it, what each question buys."""
-    with terminal.progress("report") as progress, _who_was(erased, events_secret) as gone:
-        reading = pipeline.Reading(erased=gone, now=_now())
+    read_as_usual = pipeline.Reading(now=utc_now())
+    with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
         pipeline.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
     terminal.out.print(f"The report is in {out}", markup=False)
 
@@ -348,37 +309,6 @@ def _train(data: Path, out: Path, model: str, reading: pipeline.Reading, learnin
     terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
     terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
     return card
-
-
-@contextmanager
-def _who_was(erased: str | None, secret: Path | None) -> Iterator[Callable[[Collection[str]], Collection[str]] | None]:
-    """Who of some users was erased from the event store; None where there is none to ask."""
-    if erased is None:
-        if secret is not None:
-            raise typer.BadParameter("--erased says of which store", param_hint="--events-secret")
-        yield None
-        return
-    with stored.opened_store(erased, secret) as (database, known):
-        yield lambda users: erasure.erased_users(database, known, users)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _rule(gap_days: int, window_days: int, least_seconds: float, data_ends: str) -> LabelRule:
-    return LabelRule(gap_days, window_days, least_seconds, _moment(data_ends, "--data-ends") if data_ends else None)
-
-
-def _moment(text: str, option: str) -> datetime:
-    try:
-        return moment(text)
-    except InputError as problem:
-        raise typer.BadParameter(str(problem), param_hint=option) from None
 
 
 def _answers(told: Iterable[str]) -> dict[str, str]:

@@ -1,0 +1,149 @@
+"""The options that several commands share, each declared once: its name, type, range, default and help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
+
+import typer
+
+from firstspin import pipeline
+from firstspin.environment import moment
+from firstspin.lazily import lazily
+from firstspin.records import InputError, LabelRule
+
+if TYPE_CHECKING:
+    from firstspin.cli import stored
+    from firstspin.events import erasure
+else:
+    stored = lazily("firstspin.cli.stored")
+    erasure = lazily("firstspin.events.erasure")
+
+Result = TypeVar("Result")
+
+Data = Annotated[Path, typer.Option(help="Folder with registrations, listens and stations (.csv or .parquet).")]
+BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Seed = Annotated[
+    int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=pipeline.LARGEST_SEED)
+]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
+Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,gender.")]
+
+
+_RULE: Final = LabelRule()
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """How the tables are read and labelled: options of `label`, `train` and `evaluate`."""
+
+    extra: Annotated[str, typer.Option(help="Further columns of the registrations to use, with commas between.")] = ""
+    skip_bad_rows: SkipBadRows = False
+    gap_days: Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)] = (
+        _RULE.gap_days
+    )
+    window_days: Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)] = _RULE.window_days
+    least_seconds: Annotated[
+        float, typer.Option(help="Seconds in the window under which a user is not active.", min=0)
+    ] = _RULE.least_seconds
+    data_ends: Annotated[
+        str, typer.Option(help="Moment up to which listens are complete; that of the last one if not given.")
+    ] = ""
+
+    def reading(self) -> pipeline.Reading:
+        """How to read the tables. Raises BadParameter or InputError for a value out of range."""
+        ends = parsed_moment(self.data_ends, "--data-ends") if self.data_ends else None
+        rule = LabelRule(self.gap_days, self.window_days, self.least_seconds, ends)
+        return pipeline.Reading(split_names(self.extra), self.skip_bad_rows, rule, now=utc_now())
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOptions:
+    """Where erased users are looked up: options of every command that reads listens."""
+
+    erased: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FIRSTSPIN_ERASED", help="Leave out users erased from this event store; needs --events-secret."
+        ),
+    ] = None
+    events_secret: Annotated[Path | None, typer.Option(help="File with that store's secret.")] = None
+
+    @contextmanager
+    def without_erased(self, reading: pipeline.Reading) -> Iterator[pipeline.Reading]:
+        """The same reading, which leaves out erased users; the event store is open meanwhile."""
+        if self.erased is None:
+            if self.events_secret is not None:
+                raise typer.BadParameter("--erased says of which store", param_hint="--events-secret")
+            yield reading
+            return
+        with stored.opened_store(self.erased, self.events_secret) as (database, known):
+            yield replace(reading, erased=lambda users: erasure.erased_users(database, known, users))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """What is trained and how: options of `train`, and hyperparameters of a training job."""
+
+    model: Annotated[str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.")] = "auto"
+    tune: Annotated[float | None, typer.Option(help="Minutes to look for better settings first.", min=0)] = None
+    trials: Annotated[int | None, typer.Option(help="Settings to try; the same number finds the same.", min=0)] = None
+    without: Without = ""
+    seed: Seed = 0
+
+    def learning(self, checkpoints: Path | None) -> pipeline.Learning:
+        """How to learn; `checkpoints` is the folder of tuning's progress."""
+        return pipeline.Learning(split_names(self.without), self.seed, self.tune, self.trials, checkpoints=checkpoints)
+
+
+def with_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """The command as Typer reads it: a parameter that is a dataclass of options becomes its fields, an option each."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
+
+    @wraps(command)
+    def with_fields(**given: Any) -> Result:
+        grouped = {
+            name: kind(**{one.name: given.pop(one.name) for one in fields(kind)}) for name, kind in groups.items()
+        }
+        return command(**given, **grouped)
+
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            options = [(one.name, types[one.name], one.default) for one in fields(groups[name])]
+        else:
+            options = [(name, hints[name], parameter.default)]
+        parameters += [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for option, kind, default in options
+        ]
+    with_fields.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_fields
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in text with commas between."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def utc_now() -> datetime:
+    """The time of day (UTC), without a zone as in tables."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def parsed_moment(text: str, option: str) -> datetime:
+    """A date or time (UTC) that was given for this option. Raises BadParameter for anything else."""
+    try:
+        return moment(text)
+    except InputError as problem:
+        raise typer.BadParameter(str(problem), param_hint=option) from None
