@@ -472,6 +472,11 @@ class TestTheCommands:
             worse.exception
         )
         assert served(account) == good
+        refused = self.run("promote", "--bundle", bundles / "worse", "--dry-run", "--json")
+        assert refused.exit_code == 1
+        told = json.loads(refused.stdout)
+        assert (told["gate"]["passes"], told["changes"], told["bundle"]) == (False, [], load(bundles / "worse").id)
+        assert "does not beat the 0.5000" in told["gate"]["why"]
 
         assert self.run("promote", "--bundle", bundles / "worse", "--force", "test").exit_code == 0
         assert served(account) != good
@@ -480,6 +485,7 @@ class TestTheCommands:
 
         better = self.run("promote", "--bundle", bundles / "better", "--json")
         assert json.loads(better.stdout)["changes"]
+        assert json.loads(better.stdout)["gate"]["passes"] is True
         assert "passes the gate: its hit@3 of 0.6000" in better.stderr
         twice = self.run("promote", "--bundle", bundles / "better")
         assert "nothing to do" in twice.stdout

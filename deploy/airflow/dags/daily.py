@@ -34,7 +34,6 @@ from airflow.sdk import dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 log = logging.getLogger(__name__)
-REFUSED = "is not promoted"
 SERVING = "serving"
 
 
@@ -72,9 +71,9 @@ def train(_labelled: str) -> str:
 def gate(bundle: str) -> str:
     """The bundle to go on with: today's if it beats the serving one, or else that one."""
     try:
-        firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", *of_endpoint())
-    except AirflowException as problem:
-        if REFUSED not in str(problem):
+        firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", "--json", *of_endpoint())
+    except CommandFailed as problem:
+        if not problem.refused:
             raise
         log.info("%s; today goes on with the one that serves", problem)
         return serving(today())
@@ -114,8 +113,24 @@ def keep_answers(bundle: str) -> None:
     firstspin("score", "--bundle", bundle, "--registrations", registrations, "--out", os.environ["FIRSTSPIN_SCORES"])
 
 
+class CommandFailed(AirflowException):
+    """A firstspin command that failed: what it wrote to stderr, and its `output`."""
+
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message)
+        self.output = output
+
+    @property
+    def refused(self) -> bool:
+        """Whether `promote --json` reports that the bundle did not pass the gate."""
+        try:
+            return json.loads(self.output)["gate"]["passes"] is False
+        except (ValueError, KeyError, TypeError):  # it failed before its verdict
+            return False
+
+
 def firstspin(*words: object) -> str:
-    """What the command printed. Raises AirflowException with the last line it said."""
+    """The output of the command. Raises CommandFailed for an exit status other than 0."""
     command = [os.environ["FIRSTSPIN"], *map(str, words)]
     log.info("%s", shlex.join(command))
     # in a log a bad row is named without what stands in it
@@ -124,7 +139,7 @@ def firstspin(*words: object) -> str:
     log.info("%s%s", done.stdout, done.stderr)
     if done.returncode:
         said = " ".join(done.stderr.split())
-        raise AirflowException(said or f"exit status {done.returncode}")
+        raise CommandFailed(said or f"exit status {done.returncode}", done.stdout)
     return done.stdout
 
 

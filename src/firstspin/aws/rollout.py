@@ -37,6 +37,12 @@ STARTUP_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 1800
 """What an update may take beside its waits: to start instances, and to stop them."""
 
+CANARY_PERCENT, MAX_CANARY_PERCENT = 10, 50
+BAKE_SECONDS, MAX_BAKE_SECONDS = 300, 3600
+MAX_ALARMS: Final = 10
+INSTANCE_TYPE: Final = "ml.c6i.large"
+INSTANCES: Final = 2
+
 _TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
 
 
@@ -45,13 +51,15 @@ class Rollout:
     """How an endpoint changes over: `canary` percent first, watched for `bake` seconds; `alarms` take it back."""
 
     alarms: tuple[str, ...] = ()
-    canary: int = 10
-    bake: int = 300
+    canary: int = CANARY_PERCENT
+    bake: int = BAKE_SECONDS
 
     def __post_init__(self) -> None:
-        if not (1 <= self.canary <= 50 and 0 <= self.bake <= 3600 and len(self.alarms) <= 10):
+        canary_fits, bake_fits = 1 <= self.canary <= MAX_CANARY_PERCENT, 0 <= self.bake <= MAX_BAKE_SECONDS
+        if not (canary_fits and bake_fits and len(self.alarms) <= MAX_ALARMS):
             raise InputError(
-                "a roll-out has a canary of 1 to 50 percent, 0 to 3600 seconds of watch, at most 10 alarms"
+                f"a roll-out has a canary of 1 to {MAX_CANARY_PERCENT} percent, 0 to {MAX_BAKE_SECONDS} seconds of "
+                f"watch, at most {MAX_ALARMS} alarms"
             )
 
     def configuration(self, instances: int) -> Words:
@@ -61,7 +69,7 @@ class Rollout:
             routing |= {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": self.canary}}
         policy = {
             "TrafficRoutingConfiguration": routing,
-            "TerminationWaitInSeconds": min(self.bake, 3600),
+            "TerminationWaitInSeconds": self.bake,
             "MaximumExecutionTimeoutInSeconds": 3 * self.bake + MARGIN_SECONDS,
         }
         told: Words = {"BlueGreenUpdatePolicy": policy}
@@ -76,8 +84,8 @@ class Hosting:
 
     image: str
     role: str
-    instance_type: str = "ml.c6i.large"
-    instances: int = 2
+    instance_type: str = INSTANCE_TYPE
+    instances: int = INSTANCES
     environment: Mapping[str, str] = field(default_factory=dict)
 
 

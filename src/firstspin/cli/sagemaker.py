@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +18,12 @@ import typer
 from firstspin.aws import rollout
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState, served_archive, serving
-from firstspin.aws.gate import judge
+from firstspin.aws.gate import GateVerdict, judge
 from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack
 from firstspin.aws.package import package as pack
 from firstspin.cli import terminal
 from firstspin.cli.load_test import load_test
+from firstspin.cli.options import AsJson, BundlePath
 from firstspin.evaluation.metrics import RankingMetric
 from firstspin.files import workspace
 from firstspin.records import InputError
@@ -42,12 +43,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
 Endpoint = Annotated[str, typer.Option(help="Name of the endpoint.")]
 Alarms = Annotated[list[str] | None, typer.Option(help="CloudWatch alarm that takes the change back; repeat.")]
-Canary = Annotated[int | None, typer.Option(help="Percent of the instances that change first (10).", min=1, max=50)]
-Bake = Annotated[int | None, typer.Option(help="Seconds the alarms watch them (300).", min=0, max=3600)]
+Canary = Annotated[
+    int | None,
+    typer.Option(
+        help=f"Percent of the instances that change first ({rollout.CANARY_PERCENT}).",
+        min=1,
+        max=rollout.MAX_CANARY_PERCENT,
+    ),
+]
+Bake = Annotated[
+    int | None,
+    typer.Option(help=f"Seconds the alarms watch them ({rollout.BAKE_SECONDS}).", min=0, max=rollout.MAX_BAKE_SECONDS),
+]
 Deadline = Annotated[float, typer.Option(help="Seconds to wait for the endpoint.", min=0)]
 Poll = Annotated[float, typer.Option(help="Seconds between two looks at it.", min=0)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
@@ -134,8 +143,8 @@ def deploy(
     image: Annotated[str, typer.Option(help="Image in ECR that serves.")],
     role: Annotated[str, typer.Option(help="ARN of the role that the endpoint takes.")],
     prefix: Annotated[str, typer.Option(help="Where in the bucket.")] = "firstspin",
-    instance_type: Annotated[str, typer.Option(help="As in ml.c6i.large.")] = "ml.c6i.large",
-    instances: Annotated[int, typer.Option(help="How many at first.", min=1)] = 2,
+    instance_type: Annotated[str, typer.Option(help="Type of the instances.")] = rollout.INSTANCE_TYPE,
+    instances: Annotated[int, typer.Option(help="How many at first.", min=1)] = rollout.INSTANCES,
     variable: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the container; repeat.")] = None,
     alarm: Alarms = None,
     canary: Canary = None,
@@ -172,21 +181,26 @@ def promote(
 ) -> None:
     """Let an endpoint answer from a bundle, if that beats the one it answers from now on its own scorecard.
 
-    All else of the endpoint stays as it is.
+    All else of the endpoint stays as it is. With --json, `gate` has the comparison; a refusal is printed too, and the
+    exit status is 1.
     """
     account = open_account()
     now = _serving(account, endpoint)
     with _packed(bundle) as packed:
         plan = rollout.plan_promote(account, now, packed, _rollout(alarm, canary, bake), force)
+        manner = _Manner(packed.id, deadline, poll, dry_run, as_json)
         if plan.left and force:
             _tell(f"the gate is passed by: {force}")
         elif plan.left:
             served = read_manifest(served_archive(account, now), now.archive)
             verdict = judge(load(bundle).manifest, served, metric)
+            manner = replace(manner, gate=verdict)
             if not verdict.passes:
+                if as_json:
+                    _print_plan(replace(plan, steps=()), manner)
                 raise InputError(f"bundle {packed.id} is not promoted: {verdict.why} (--force REASON promotes it)")
             _tell(f"bundle {packed.id} passes the gate: {verdict.why}")
-        _carry_out(account, plan, _Manner(packed.id, deadline, poll, dry_run, as_json))
+        _carry_out(account, plan, manner)
 
 
 @app.command("rollback")
@@ -221,20 +235,22 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class _Manner:
-    """How a plan is carried out and told; times in seconds."""
+    """How a plan is carried out and printed; times in seconds. `gate` is the verdict before a promotion."""
 
     bundle: str
     deadline: float
     poll: float
     dry_run: bool
     as_json: bool
+    gate: GateVerdict | None = None
 
 
-def _carry_out(account: Account, plan: rollout.ReleasePlan, manner: _Manner) -> None:
+def _print_plan(plan: rollout.ReleasePlan, manner: _Manner) -> None:
+    """As JSON, if that is asked for; in text the steps of a dry run."""
     changes = [f"{step.what} {step.name}" for step in plan.left]
     if manner.as_json:
         told: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
-        told |= {"bundle": manner.bundle, "changes": changes, "dry_run": manner.dry_run}
+        told |= {"bundle": manner.bundle, "changes": changes, "dry_run": manner.dry_run, "gate": manner.gate}
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
     elif manner.dry_run or not changes:
         for step in plan.steps:
@@ -243,6 +259,10 @@ def _carry_out(account: Account, plan: rollout.ReleasePlan, manner: _Manner) -> 
             )
         if not changes:
             terminal.out.print(f"endpoint {plan.endpoint}: nothing to do", markup=False)
+
+
+def _carry_out(account: Account, plan: rollout.ReleasePlan, manner: _Manner) -> None:
+    _print_plan(plan, manner)
     if manner.dry_run:
         return
     rollout.carry_out(plan, _tell)
