@@ -52,7 +52,7 @@ class TableOptions:
     window_days: Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)] = _RULE.window_days
     least_seconds: Annotated[
         float, typer.Option(help="Seconds in the window under which a user is not active.", min=0)
-    ] = _RULE.least_seconds
+    ] = _RULE.min_seconds
     data_ends: Annotated[
         str, typer.Option(help="Moment up to which listens are complete; that of the last one if not given.")
     ] = ""
