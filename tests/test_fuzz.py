@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from fuzz import entries, runs
+from fuzz import entries, files, runs
 from fuzz.__main__ import described
+from fuzz.inputs import Input
 from fuzz.worker import Failure
 
 QUICK = 300
-SLOW = {"sockets": 150, "bundle": 60, "label": 30, "score": 30, "analyse": 60}
+SLOW = {"sockets": 150, "bundle": 60, "label": 60, "score": 60, "analyse": 100}
 """Entries of which an input costs more than a few milliseconds."""
 
 
@@ -53,3 +60,13 @@ def test_each_process_checks_its_share() -> None:
     found = runs.run(["wrong"], range(0, 3), seed=0, processes=3)
     assert sorted(failure.index for failure in found.failures) == [1, 2]
     assert found.outcomes["wrong"].total() == 1
+
+
+def test_a_further_column_that_parquet_cannot_hold_leaves_the_others_as_they_are() -> None:
+    made = Input("any", 0, 0, Path())
+    negative_scale = pa.array([None, Decimal(700)], pa.decimal128(5, -2))
+    content = files.parquet(made, ["age", "further"], [pa.array([31, None]), negative_scale])
+    assert pq.read_table(BytesIO(content)).to_pylist() == [
+        {"age": 31, "further": None},
+        {"age": None, "further": "7E+2"},
+    ]

@@ -43,7 +43,7 @@ def opened(folder: Path) -> Iterator[Check]:  # noqa: ARG001
 
     def check(made: Input) -> str:
         data = made.new_folder("data")
-        form = files.write(made, data, "outcomes", OUTCOMES)
+        form = files.write(made, data, "outcomes", OUTCOMES, plain=0.2)
         (given,) = data.iterdir()
         options = EVERYTHING if form is not Form.damaged and made.chance(0.5) else _options(made)
         done = commands.run(made, ["experiment", "analyse", "--outcomes", str(given), *options])

@@ -39,9 +39,9 @@ class Table:
     lists: tuple[str, ...] = ()
 
 
-def write(made: Input, folder: Path, name: str, table: Table) -> Form:
-    """Write a table as `name.csv` or `name.parquet`."""
-    form = made.pick((Form.plain, Form.plain, Form.same, Form.damaged))
+def write(made: Input, folder: Path, name: str, table: Table, *, plain: float = 0.5) -> Form:
+    """Write a table as `name.csv` or `name.parquet`; a share of `plain` is as it is, the others are of both forms."""
+    form = Form.plain if made.chance(plain) else made.pick((Form.same, Form.damaged))
     if form is Form.plain:
         suffix, content = ".csv", csv_bytes(table)
     elif made.chance(0.6):
@@ -229,7 +229,7 @@ def _same_parquet(made: Input, table: Table) -> bytes:
             at = made.number(0, len(names))
             names.insert(at, name)
             arrays.insert(at, arrow_array(made, len(table.rows)))
-    return _parquet(made, names, arrays)
+    return parquet(made, names, arrays)
 
 
 def _same_column(made: Input, table: Table, name: str, cells: Sequence[str]) -> pa.Array:
@@ -286,11 +286,12 @@ def _damaged_parquet(made: Input, table: Table) -> bytes:
     for _ in range(made.number(0, 2)):
         names.append(values.name(made))
         arrays.append(arrow_array(made, n))
-    content = _parquet(made, names, arrays)
+    content = parquet(made, names, arrays)
     return values.mutated(made, content) if made.chance(0.3) else content
 
 
-def _parquet(made: Input, names: Sequence[str], arrays: Sequence[pa.Array]) -> bytes:
+def parquet(made: Input, names: Sequence[str], arrays: Sequence[pa.Array]) -> bytes:
+    """A Parquet file of these columns, written as one of its versions has it."""
     settings = {
         "compression": made.pick(("none", "snappy", "zstd", "gzip")),
         "version": made.pick(("2.6", "2.4", "1.0")),
@@ -301,15 +302,23 @@ def _parquet(made: Input, names: Sequence[str], arrays: Sequence[pa.Array]) -> b
         "allow_truncated_timestamps": True,
     }
 
-    def written(arrays: Sequence[pa.Array]) -> bytes:
+    def written(arrays: Sequence[pa.Array], names: Sequence[str]) -> bytes:
         sink = io.BytesIO()
         pq.write_table(pa.table(arrays, [name.replace("\0", "0") for name in names]), sink, **settings)
         return sink.getvalue()
 
+    def held(array: pa.Array) -> pa.Array:
+        """The column; as text where Parquet, as these settings have it, can't hold its type."""
+        try:
+            written([array], ["x"])
+        except (pa.ArrowException, OSError):
+            return pa.array([None if value is None else str(value) for value in array.to_pylist()], pa.string())
+        return array
+
     try:
-        return written(arrays)
-    except (pa.ArrowException, OSError):  # Parquet, as these settings have it, can't hold one of the types
-        return written([pa.array([str(value) for value in array.to_pylist()], pa.string()) for array in arrays])
+        return written(arrays, names)
+    except (pa.ArrowException, OSError):
+        return written([held(array) for array in arrays], names)
 
 
 PLAIN_TYPES: tuple[pa.DataType, ...] = (

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow.parquet as pq
 
+from firstspin.data import labelling
 from fuzz import commands, files, values
 from fuzz.files import Form, Table
 from fuzz.inputs import Broken, Check, Input
@@ -55,7 +58,9 @@ DROPPED = re.compile(r"^ *dropped ([\d,]+):", re.MULTILINE)
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Check]:  # noqa: ARG001
-    yield check
+    """SQL is compiled once for the same columns, times and rule, which most inputs have in common."""
+    with patch.object(labelling, "fates_sql", lru_cache(10_000)(labelling.fates_sql)):
+        yield check
 
 
 def check(made: Input) -> str:

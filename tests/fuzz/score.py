@@ -37,7 +37,7 @@ def opened(folder: Path) -> Iterator[Check]:
     def check(made: Input) -> str:
         bundle, table = (plain, REGISTRATIONS) if made.chance(0.7) else (further, FURTHER)
         data = made.new_folder("data")
-        form = files.write(made, data, "registrations", table)
+        form = files.write(made, data, "registrations", table, plain=0.1)
         (given,) = data.iterdir()
         out, existed = commands.place(made, made.pick(("scores.csv", "scores.parquet")))
         options = _options(made)

@@ -106,9 +106,11 @@ def main() -> None:
             name = job.entries[number]
             progress.at(number, OPENING)
             with opened(name)(folder / "work") as check:
+                gc.freeze()  # or else modules are looked through every few inputs
                 first = job.first if job.resumed is None or number != job.entry else job.resumed
                 for one in _checked(name, number, check, job, first, progress):
                     found.write(msgspec.json.encode(one) + b"\n")
+                gc.unfreeze()
 
 
 def _checked(

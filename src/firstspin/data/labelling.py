@@ -44,7 +44,6 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     gets a label, and where nearly all of a column matches nothing.
     """
     connection = tables.connection
-    registrations, listens, stations = (_table(connection, name) for name in COLUMNS)
     ((first, last),) = connection.execute("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
     heard = listening(tables)
     if first is None or not heard.days:
@@ -52,9 +51,9 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     ends, wrong_clocks = data_ends(heard, rule, now)
     seen = mismatches(tables, heard, wrong_clocks, now)
     rule = replace(rule, data_ends=ends)
-    everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
+    everyone = fates_sql(tuple(_schema(connection, name) for name in COLUMNS), first, last, rule)
     with in_our_words("the labels can't be made"):
-        connection.execute(f"CREATE TEMP TABLE fates AS {ibis.to_sql(everyone, dialect='duckdb')}")
+        connection.execute(f"CREATE TEMP TABLE fates AS {everyone}")
         census = _census(connection, ends, seen)
         if not census.labelled:
             raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
@@ -66,10 +65,19 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     return census, rule
 
 
-def _table(connection: duckdb.DuckDBPyConnection, name: str) -> ir.Table:
-    """A table of the connection as an expression. Ibis only writes the SQL: the connection's settings are locked."""
-    columns = connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema
-    return ibis.table(ibis.Schema.from_pyarrow(columns), name)
+def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:
+    """The columns of a table of the connection, as Ibis has them."""
+    return ibis.Schema.from_pyarrow(connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
+
+
+def fates_sql(schemas: tuple[ibis.Schema, ...], first: datetime, last: datetime, rule: LabelRule) -> str:
+    """`fates` as SQL for DuckDB, of tables with these columns and registrations from `first` to `last`.
+
+    Ibis only writes the SQL: the connection's settings are locked.
+    """
+    registrations, listens, stations = (ibis.table(of, name) for name, of in zip(COLUMNS, schemas, strict=True))
+    everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
+    return str(ibis.to_sql(everyone, dialect="duckdb"))
 
 
 def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
