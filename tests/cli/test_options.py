@@ -93,4 +93,4 @@ def test_a_job_without_hyperparameters_has_the_defaults_of_train(tmp_path: Path)
     with job_options(tmp_path / "none.json", tmp_path) as (model, reading, learning):
         assert (model, learning.seed, reading.skip_bad_rows) == ("auto", 0, False)
         assert reading.rule is not None
-        assert (reading.rule.gap_days, reading.rule.window_days, reading.rule.least_seconds) == (30, 30, 600)
+        assert (reading.rule.gap_days, reading.rule.window_days, reading.rule.min_seconds) == (30, 30, 600)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from firstspin.service.options import parse
+import pytest
+from command_line import firstspin
+
+from firstspin.service.options import OPTIONS, parse
 
 BUNDLE = ("--bundle", "b")
 
@@ -87,3 +90,23 @@ def test_what_does_not_go_together_is_one_line(
     words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused(capsys, *words)
+
+
+def test_help_is_in_the_style_of_the_other_commands() -> None:
+    serve, train = (firstspin(command, "--help").stdout for command in ("serve", "train"))
+    for command, page in {"serve": serve, "train": train}.items():
+        assert page.startswith(f"Usage: firstspin {command} [OPTIONS]\n\n  ")
+        assert "\n\nOptions:\n  --" in page
+        assert re.search(r"\n  --help +Show this message and exit\.\n$", page)
+        assert max(map(len, page.splitlines())) < 80
+    assert re.search(r"\n  --port <int> +Port to listen on\.  \[default: 8080\]\n", serve)
+    assert re.search(r"\n  --model <str> +auto", train)
+
+
+def test_help_has_every_option_with_a_sentence_and_its_default() -> None:
+    page = " ".join(firstspin("serve", "--help").stdout.split())
+    for option in OPTIONS:
+        assert f"--{option.name} " in page
+        assert re.fullmatch(r"[A-Z`d].*[.…]", option.help)
+        assert option.help in page
+        assert option.switch or option.default is None or f"[default: {option.default}]" in page

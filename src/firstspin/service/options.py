@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -19,57 +21,76 @@ from firstspin.serving.wire import LARGEST_BODY, MOST_INSTANCES
 PORT: Final = whole(0, 65_535)
 WORKERS: Final = whole(1, MOST_WORKERS)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+DESCRIPTION: Final = (
+    "Answer over HTTP. Every option can also be given in the environment, as in FIRSTSPIN_PORT=80; an option on the "
+    "command line goes before it."
+)
+MAX_HELP_WIDTH: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: how its text is read on the command line and in the environment, and its default."""
+    """One option: how its text is read on the command line and in the environment, its default and its help."""
 
     name: str
     convert: Callable[[str], object]
-    default: object = None
-    note: str | None = None
+    default: object
+    help: str
 
     @property
     def field(self) -> str:
         """Its name in the parsed options."""
         return self.name.replace("-", "_")
 
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value on the command line."""
+        return self.convert is yes_or_no
+
+    def row(self) -> tuple[str, str]:
+        """Its row on the help page, in the style of Typer's: name and type, help and default."""
+        name = f"--{self.name}"
+        if self.switch:
+            return name, self.help
+        kind = str(self.convert.__annotations__["return"]).lower()
+        default = "" if self.default is None else f"  [default: {self.default}]"
+        return f"{name} <{kind}>", f"{self.help}{default}"
+
 
 OPTIONS: Final = (
-    Option("bundle", path, None, "folder written by `firstspin train`; another one there is taken up by itself"),
-    Option("host", words, "127.0.0.1"),
-    Option("port", PORT, 8080),
-    Option("workers", WORKERS, 1, "processes that answer; as many as cores"),
-    Option("state", path, None, "folder that keeps the last good bundles over a restart"),
-    Option("least-age", read_min_age, MIN_AGE, "under it, age and gender are not used and nothing is kept"),
-    Option("under-age", read_under_age, ANSWER, "answer by the rule, or refuse: 403"),
-    Option("models", path, None, "serve many models, loaded by POST /models from this folder; --bundle is optional"),
-    Option("models-memory", whole(1), None, "MB of memory for all of them; half of what the machine has if not given"),
-    Option("allow-no-model", yes_or_no, False, "answer with an empty list while there is no model"),
-    Option("keys", path, None, "file of API keys for /v1; without it anyone may call"),
-    Option("events", words, None, "event store for /v1: sqlite:///PATH or postgresql://…"),
-    Option("events-secret", path, None, "file with the store's secret; events.secret beside --state if not given"),
-    Option("experiment", path, None, "sealed plan of the experiment that /v1/recommendations runs; needs --events"),
-    Option("scores", words, None, "answers kept by `firstspin score`, for users of /v1: sqlite:PATH or dynamodb:TABLE"),
-    Option("scores-first", yes_or_no, False, "they go before the model's; else only where the model fails"),
-    Option("scores-seconds", seconds(), LOOKUP_SECONDS, "score-lookup timeout"),
-    Option("clock", path, None, "for simulations: a file that tells the time of day, instead of the system"),
-    Option("admin-port", PORT, None, "port for state, reload, rollback and erasure; none if not given"),
-    Option("admin-host", words, "127.0.0.1"),
-    Option("admin-names", words, None, "further names by which the admin port is called, with commas between"),
-    Option("in-flight", whole(1), IN_FLIGHT, "registrations a worker takes at a time; beyond them it answers 503"),
-    Option("connections", whole(1), 4096, "connections a worker keeps open"),
-    Option("largest-body", whole(1), LARGEST_BODY, "bytes of a request's body"),
-    Option("largest-answer", whole(1), None, "bytes of an answer about several; no limit if not given"),
-    Option("most-newcomers", whole(0), MOST_INSTANCES, "newcomers in one request; 0 is no limit"),
-    Option("head-seconds", seconds(), 10.0, "deadline for a request's headers"),
-    Option("body-seconds", seconds(), 30.0, "deadline for a request's body"),
-    Option("idle-seconds", seconds(), 75.0, "how long a connection may rest between requests"),
-    Option("drain-delay", seconds(or_equal=True), 2.0, "seconds from readiness off to the end, after SIGTERM"),
-    Option("trial-seconds", seconds(), TRIAL_SECONDS, "how long a new bundle may take to load"),
-    Option("report", path, None, "page written by `firstspin report`, served at /report"),
-    Option("log-level", one_of(*LOG_LEVELS), "info", ", ".join(LOG_LEVELS)),
+    Option("bundle", path, None, "Folder written by `firstspin train`; a new bundle in it is loaded by itself."),
+    Option("host", words, "127.0.0.1", "Address to listen on."),
+    Option("port", PORT, 8080, "Port to listen on."),
+    Option("workers", WORKERS, 1, "Processes that answer; as many as cores."),
+    Option("state", path, None, "Folder that keeps the last good bundles over a restart."),
+    Option("least-age", read_min_age, MIN_AGE, "Under it, age and gender are not used and nothing is stored."),
+    Option("under-age", read_under_age, ANSWER, "Under that age: `answer` by the business rule, or `refuse` with 403."),
+    Option("models", path, None, "Serve many models, loaded by POST /models from this folder; --bundle is optional."),
+    Option("models-memory", whole(1), None, "MB of memory for all models; half of the machine's if not given."),
+    Option("allow-no-model", yes_or_no, False, "Answer with an empty list while there is no model."),
+    Option("keys", path, None, "File of API keys for /v1; without it /v1 needs no key."),
+    Option("events", words, None, "Event store for /v1: sqlite:///PATH or postgresql://…"),
+    Option("events-secret", path, None, "File with the store's secret; events.secret in --state if not given."),
+    Option("experiment", path, None, "Sealed plan of the experiment that /v1/recommendations runs; needs --events."),
+    Option("scores", words, None, "Store that `firstspin score` wrote, for /v1: sqlite:PATH or dynamodb:TABLE."),
+    Option("scores-first", yes_or_no, False, "Prefer stored answers to the model's; else only where the model fails."),
+    Option("scores-seconds", seconds(), LOOKUP_SECONDS, "Score-lookup timeout in seconds."),
+    Option("clock", path, None, "For simulations: file with the time of day, instead of the system's."),
+    Option("admin-port", PORT, None, "Port for state, reload, rollback and erasure; none if not given."),
+    Option("admin-host", words, "127.0.0.1", "Address that the admin port listens on."),
+    Option("admin-names", words, None, "Further host names of the admin port, with commas between."),
+    Option("in-flight", whole(1), IN_FLIGHT, "Max registrations that a worker takes at a time; beyond them 503."),
+    Option("connections", whole(1), 4096, "Max open connections of a worker."),
+    Option("largest-body", whole(1), LARGEST_BODY, "Max bytes of a request's body."),
+    Option("largest-answer", whole(1), None, "Max bytes of an answer about several; no limit if not given."),
+    Option("most-newcomers", whole(0), MOST_INSTANCES, "Max registrations in one request; 0 is no limit."),
+    Option("head-seconds", seconds(), 10.0, "Timeout for a request's headers, in seconds."),
+    Option("body-seconds", seconds(), 30.0, "Timeout for a request's body, in seconds."),
+    Option("idle-seconds", seconds(), 75.0, "Keep-alive timeout of an idle connection, in seconds."),
+    Option("drain-delay", seconds(or_equal=True), 2.0, "Seconds from not ready to the end, after SIGTERM."),
+    Option("trial-seconds", seconds(), TRIAL_SECONDS, "Timeout for loading a new bundle, in seconds."),
+    Option("report", path, None, "Page written by `firstspin report`, served at /report."),
+    Option("log-level", one_of(*LOG_LEVELS), "info", f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}."),
 )
 
 
@@ -95,23 +116,32 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Errors in one line; help in the style of the other commands, which have Typer's."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
+    def format_help(self) -> str:
+        width = min(shutil.get_terminal_size().columns, MAX_HELP_WIDTH) - 2
+        rows = [*(option.row() for option in OPTIONS), ("--help", "Show this message and exit.")]
+        intro = textwrap.fill(DESCRIPTION, width, initial_indent="  ", subsequent_indent="  ")
+        column = max(len(first) for first, _ in rows) + 2
+        options = "\n".join(
+            f"  {first:{column}}{lines[0]}" + "".join(f"\n{'':{column + 2}}{line}" for line in lines[1:])
+            for first, second in rows
+            if (lines := textwrap.wrap(second, max(width - column - 2, 20), break_on_hyphens=False))
+        )
+        return f"Usage: {self.prog} [OPTIONS]\n\n{intro}\n\nOptions:\n{options}\n"
+
 
 def _parser() -> _Parser:
-    parser = _Parser(
-        "firstspin serve",
-        description="Answer over HTTP. Every option can also be given in the environment, as in FIRSTSPIN_PORT=80.",
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = _Parser("firstspin serve", argument_default=argparse.SUPPRESS, add_help=False)
+    parser.add_argument("--help", "-h", action="help")
     for option in OPTIONS:
-        if option.convert is yes_or_no:
-            parser.add_argument(f"--{option.name}", action="store_true", default=argparse.SUPPRESS, help=option.note)
+        if option.switch:
+            parser.add_argument(f"--{option.name}", action="store_true", default=argparse.SUPPRESS)
         else:
-            parser.add_argument(f"--{option.name}", type=_argument(option.convert), help=option.note)
+            parser.add_argument(f"--{option.name}", type=_argument(option.convert))
     return parser
 
 
