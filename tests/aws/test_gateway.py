@@ -214,7 +214,7 @@ def test_a_lambda_that_refuses_under_age_users_asks_no_endpoint_about_them(
         ("FIRSTSPIN_LEAST_AGE", "", "FIRSTSPIN_LEAST_AGE: '' is not a whole number from 0 to 120"),
         ("FIRSTSPIN_LEAST_AGE", "121", "FIRSTSPIN_LEAST_AGE: '121' is not a whole number from 0 to 120"),
         ("FIRSTSPIN_UNDER_AGE", "Refuse", "FIRSTSPIN_UNDER_AGE: 'Refuse' is not one of answer, refuse"),
-        ("FIRSTSPIN_LEASTAGE", "16", "FIRSTSPIN_LEASTAGE is not known; did you mean FIRSTSPIN_LEAST_AGE?"),
+        ("FIRSTSPIN_LEASTAGE", "16", "unknown variable FIRSTSPIN_LEASTAGE; did you mean FIRSTSPIN_LEAST_AGE?"),
     ],
 )
 def test_a_setting_about_age_that_cannot_be_read_stops_the_lambda_at_its_start(

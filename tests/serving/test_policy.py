@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import made_people
 import numpy as np
@@ -13,7 +16,7 @@ from made_bundles import pack
 
 from firstspin.records import Registration
 from firstspin.serving.explanations import explain
-from firstspin.serving.policy import top
+from firstspin.serving.policy import DEFAULTS, decide, decide_many, top
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,75 @@ def test_a_child_is_told_apart_by_picks_alone(recommender: Recommender) -> None:
     child = Registration(age=9, gender="female", country="US", genres=("Rock",))
     assert recommender.rank(child) == recommender.rank(Registration(age=11, genres=("Rock",)))
     assert recommender.rank(child).genres[0] == "Rock"
+
+
+class Watched:
+    """A model that remembers what it was given."""
+
+    def __init__(self, predictor: Any) -> None:
+        self.encoder, self.genres = self, predictor.genres
+        self._predictor = predictor
+        self.encoded: list[Registration] = []
+        self.ranked = 0
+
+    def encode_matched(self, registration: Registration) -> Any:
+        self.encoded.append(registration)
+        return self._predictor.encoder.encode_matched(registration)
+
+    def matrix_matched(self, registrations: Sequence[Registration]) -> Any:
+        self.encoded.extend(registrations)
+        return self._predictor.encoder.matrix_matched(registrations)
+
+    def rank_row(self, row: Any, source: Any) -> Any:
+        self.ranked += 1
+        return self._predictor.rank_row(row, source)
+
+    def rank_rows(self, rows: Any) -> Any:
+        self.ranked += len(rows)
+        return self._predictor.rank_rows(rows)
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_age_and_gender_of_a_registration_under_the_minimum_age_never_reach_the_model(
+    recommender: Recommender, is_batch: bool
+) -> None:
+    watched = Watched(recommender.bundle.predictor)
+    watching = Recommender(replace(recommender.bundle, predictor=watched))  # type: ignore[arg-type]
+    answers = list(watching.rankings(ANSWERS) if is_batch else map(watching.rank, ANSWERS))
+    assert answers == [recommender.rank(registration) for registration in ANSWERS]
+    assert watched.encoded == [one for one in ANSWERS if one.age is None or one.age >= 13]
+    assert watched.ranked == len(watched.encoded)
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_a_model_that_saw_no_silence_is_not_asked_about_it(tmp_path: Path, is_batch: bool) -> None:
+    loaded = pack(tmp_path / "b", knows_silence=False)
+    watched = Watched(loaded.predictor)
+    watching = Recommender(replace(loaded, predictor=watched))  # type: ignore[arg-type]
+    asked = [Registration(), Registration(age=31), Registration(genres=("Polka",))]
+    answers = list(watching.rankings(asked) if is_batch else map(watching.rank, asked))
+    assert ([answer.source for answer in answers], watched.ranked) == (["popular", "model", "popular"], 1)
+
+
+def test_in_a_batch_only_those_for_whom_the_model_fails_are_answered_by_the_rule(recommender: Recommender) -> None:
+    class Picky(Watched):
+        def encode_matched(self, registration: Registration) -> Any:
+            if registration.country == "Atlantis":
+                raise FloatingPointError("no answer")
+            return super().encode_matched(registration)
+
+        def matrix_matched(self, registrations: Sequence[Registration]) -> Any:
+            for registration in registrations:
+                self.encode_matched(registration)
+            return super().matrix_matched(registrations)
+
+    picky = replace(recommender.bundle, predictor=Picky(recommender.bundle.predictor))  # type: ignore[arg-type]
+    decisions = list(decide_many(ANSWERS, None, picky, DEFAULTS))
+    for registration, decision in zip(ANSWERS, decisions, strict=True):
+        fails = registration.country == "Atlantis" and (registration.age is None or registration.age >= 13)
+        assert decision.failure == ("FloatingPointError" if fails else "")
+        assert (decision.source == "rule") == fails
+        assert decision == decide(registration, None, picky, None, DEFAULTS)
 
 
 def test_the_whole_answer_is_full_and_never_twice_the_same(recommender: Recommender) -> None:

@@ -43,6 +43,7 @@ from firstspin.serving.policy import (
     PolicySettings,
     decide,
     is_current,
+    lacks_model,
     may_use_stored,
     read_min_age,
     read_under_age,
@@ -142,7 +143,10 @@ class Gateway:
             asked = self.reader.read(body, encoding)
             refuse_under_age(asked.registrations, self.settings)
             answer = self._by_endpoint(body, asked)
-            answer = self._by_fallback(asked, user) if answer is None else answer
+            if answer is None:
+                answer = self._by_fallback(asked, user)
+            elif user and asked.alone and lacks_model(_ONE(answer).source):
+                answer = self._from_store(asked.registrations[0], user) or answer
             return _reply(200, encoding.value, answer, event.largest)
         except Refusal as refusal:
             return _refused(refusal)
@@ -187,6 +191,16 @@ class Gateway:
         _log("fell_back", sources=sorted({decision.source for decision in decisions}))
         pairs = zip(asked.registrations, decisions, strict=True)
         return wire.join((self.responses.encoded(*pair, asked.encoding) for pair in pairs), asked)
+
+    def _from_store(self, registration: Registration, user: str) -> bytes | None:
+        """The stored answer of a user, where the endpoint answered without its model."""
+        stored = self._look_up(registration, user)
+        if stored is None or not is_current(stored, self.bundle, self.in_service):
+            return None
+        decision = decide(
+            registration, user, self.bundle, stored, self.settings, failure="model", in_service=self.in_service
+        )
+        return self.responses.json(registration, decision)
 
     def _look_up(self, registration: Registration, user: str) -> StoredAnswer | None:
         if self.stored is None or not may_use_stored(registration, user, self.settings):

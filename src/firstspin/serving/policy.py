@@ -183,6 +183,11 @@ def is_current(stored: StoredAnswer, bundle: Bundle | None, in_service: str = ""
     return bundle is None or stored.model == (in_service or bundle.id)
 
 
+def lacks_model(source: str) -> bool:
+    """Whether an answer of this source, decided elsewhere, is the fallback of a model that is absent or failed."""
+    return source in ("rule", "no-model")
+
+
 def top(ranking: Ranking, k: int) -> Ranking:
     """The first k genres of a ranking."""
     return Ranking(tuple(islice(ranking.genres, k)), tuple(islice(ranking.probabilities, k)), ranking.source)
