@@ -39,7 +39,7 @@ def test_a_sealed_plan_can_not_be_edited_or_overwritten(outcomes: Path, tmp_path
     done = firstspin(*words)
     assert done.returncode == 0, done.stderr
     assert "days needed: 9" in done.stdout
-    assert "is there and sealed" in failed(*words)
+    assert "exists and is sealed" in failed(*words)
     sealed.write_text(sealed.read_text().replace("0.05", "0.06"))
     message = failed("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm", "--plan", sealed)
     assert "was changed after it was sealed" in message

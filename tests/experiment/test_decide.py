@@ -54,25 +54,25 @@ def decided(
     *metrics: MetricResult,
     ratio: SampleRatio = SOUND,
     over: bool = True,
-    looks: tuple[DailyLift, ...] = (),
+    daily: tuple[DailyLift, ...] = (),
     **how: object,
 ):
-    return decide(rules(**how), ratio, metrics, looks, over=over)
+    return decide(rules(**how), ratio, metrics, daily, over=over)
 
 
 def test_a_better_arm_that_keeps_its_guardrail_wins() -> None:
     decision, winner, sentence = decided(clicked(model=BETTER), listened(model=60.0))
     assert (decision, winner) == ("winner", "model")
     assert sentence == (
-        "model wins: model's clicked +20.0% (95% interval +10.6% to +30.2%), p under 0.0001; "
-        "seconds may lie as low as -1.9%, inside its margin of 5%."
+        "model wins: model's clicked +20.0% (95% CI +10.6% to +30.2%), p < 0.0001; "
+        "seconds: a loss of more than 1.9% is ruled out (margin 5%)."
     )
 
 
 def test_a_better_arm_that_may_lose_listening_does_not_win() -> None:
     decision, winner, sentence = decided(clicked(model=BETTER), listened(model=58.0))
     assert (decision, winner) == ("guardrail not kept", None)
-    assert "not shown to stay inside its margin of 5%" in sentence
+    assert "seconds: a loss of up to 5.2% is not ruled out (margin 5%)" in sentence
 
 
 def test_a_worse_arm_leaves_the_control() -> None:
@@ -82,7 +82,7 @@ def test_a_worse_arm_leaves_the_control() -> None:
 def test_nothing_significant_is_no_difference_shown_with_what_may_still_be_true() -> None:
     decision, winner, sentence = decided(clicked(model=SAME), listened(model=60.0))
     assert (decision, winner) == ("no difference shown", None)
-    assert "-7.3% to +10.1%" in sentence or "interval" in sentence
+    assert "(95% CI -7.2% to +10.0%)" in sentence
 
 
 def test_an_unsound_split_names_no_winner_whatever_the_numbers() -> None:
@@ -95,7 +95,7 @@ def test_an_unsound_split_names_no_winner_whatever_the_numbers() -> None:
 def test_before_its_time_there_is_no_decision_whatever_the_numbers() -> None:
     decision, winner, sentence = decided(clicked(model=BETTER), listened(model=60.0), over=False)
     assert (decision, winner) == ("no decision yet", None)
-    assert sentence == "No decision yet: the plan reads the result on 17 February 2026."
+    assert sentence == "No decision yet: the plan is evaluated on 17 February 2026."
 
 
 def day(number: int, clicks: int, alpha: float) -> DailyLift:
@@ -105,18 +105,18 @@ def day(number: int, clicks: int, alpha: float) -> DailyLift:
 
 
 def test_a_daily_rule_may_stop_early_and_what_it_found_stands() -> None:
-    looks = (day(2, SAME, 1e-4), day(3, BETTER, 1e-3), day(4, SAME, 1e-2))
+    daily = (day(2, SAME, 1e-4), day(3, BETTER, 1e-3), day(4, SAME, 1e-2))
     decision, winner, sentence = decided(
-        clicked(model=SAME), listened(model=60.0), looks=looks, over=False, peeking="obrien-fleming"
+        clicked(model=SAME), listened(model=60.0), daily=daily, over=False, peeking="obrien-fleming"
     )
     assert (decision, winner) == ("winner", "model")
-    assert "99.9% interval" in sentence
+    assert "99.9% CI" in sentence
 
 
 def test_a_daily_rule_that_has_found_nothing_waits() -> None:
-    looks = (day(2, SAME, 1e-4), day(3, SAME, 1e-3))
-    assert decided(clicked(model=SAME), looks=looks, over=False, peeking="obrien-fleming")[0] == "no decision yet"
-    assert decided(clicked(model=SAME), looks=looks, over=True, peeking="obrien-fleming")[0] == "no difference shown"
+    daily = (day(2, SAME, 1e-4), day(3, SAME, 1e-3))
+    assert decided(clicked(model=SAME), daily=daily, over=False, peeking="obrien-fleming")[0] == "no decision yet"
+    assert decided(clicked(model=SAME), daily=daily, over=True, peeking="obrien-fleming")[0] == "no difference shown"
 
 
 def test_of_several_better_arms_the_best_that_keeps_its_guardrail_wins() -> None:
@@ -141,16 +141,16 @@ def gaps(*missing: int) -> MetricResult:
     ("left_out", "late", "missing", "words"),
     [
         (LeftOut(repeated=3), 0, (0, 0), "3 users have several rows"),
-        (LeftOut(in_several_arms=2), 0, (0, 0), "2 users were seen in several arms"),
+        (LeftOut(in_several_arms=2), 0, (0, 0), "2 users are in several arms"),
         (LeftOut(without_arm=1), 0, (0, 0), "1 users have no arm"),
         (LeftOut(), 5, (0, 0), "5 users came outside the planned days"),
-        (LeftOut(), 0, (10, 11), "21 users have no seconds"),
-        (LeftOut(), 0, (10, 110), "arms differ in how many have no seconds"),
+        (LeftOut(), 0, (10, 11), "21 users have no value of seconds"),
+        (LeftOut(), 0, (10, 110), "users without seconds differs between the arms"),
     ],
 )
-def test_what_a_reader_must_know_is_said(left_out: LeftOut, late: int, missing: tuple[int, int], words: str) -> None:
-    said = list(warnings(rules(), [gaps(*missing)], left_out, late=late))
-    assert any(words in sentence for sentence in said)
+def test_threats_to_validity_are_warned_of(left_out: LeftOut, late: int, missing: tuple[int, int], words: str) -> None:
+    sentences = list(warnings(rules(), [gaps(*missing)], left_out, late=late))
+    assert any(words in sentence for sentence in sentences)
 
 
 def test_ten_days_are_not_whole_weeks_and_no_plan_is_said() -> None:

@@ -77,7 +77,7 @@ def test_gaps_in_a_metric_stay_gaps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "metric", "words"),
     [
-        ("arm,clicked\na,1\nb,maybe\n", "clicked:binary", "o.csv row 2: clicked 'maybe' is neither yes nor no"),
+        ("arm,clicked\na,1\nb,maybe\n", "clicked:binary", "o.csv row 2: clicked 'maybe' is not binary"),
         ("arm,s\na,1\nb,inf\n", "s:continuous", "o.csv row 2: s 'inf' is not a finite number"),
         ("arm,s\na,1\nb,1e999\n", "s:continuous", "o.csv row 2: s '1e999' is not a finite number"),
         ("arm,s\na,1\nb,1e99\n", "s:continuous", r"o.csv row 2: s '1e99' is not below 1e\+60"),
@@ -86,8 +86,8 @@ def test_gaps_in_a_metric_stay_gaps(tmp_path: Path) -> None:
         ("arm,s,s\na,1,2\nb,2,3\n", "s:continuous", "o.csv names the column s twice"),
         ("arm,s\na,1\nb,x\n", "s", "o.csv row 2: s 'x' is not a finite number"),
         ("arm,s\na,1\nb,2\n", "t", "has no column t"),
-        ("arm,s\n", "s", "no user in any one arm"),
-        ("arm,s\n,1\n", "s", "no user in any one arm"),
+        ("arm,s\n", "s", "no user is in exactly one arm"),
+        ("arm,s\n,1\n", "s", "no user is in exactly one arm"),
         ("", "s", "is empty"),
     ],
 )
@@ -217,14 +217,14 @@ def test_arms_of_any_name_are_only_names() -> None:
 def test_what_stands_in_a_table_is_not_in_a_message_for_a_log(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         read(csv(tmp_path, "arm,clicked\na,telltale\n"), "clicked:binary")
-    assert refused.value.bare == "o.csv row 1: clicked is neither yes nor no (1 or 0, true or false)"
+    assert refused.value.bare == "o.csv row 1: clicked is not binary (1 or 0, true or false)"
 
 
 def test_a_column_that_can_be_no_arm_metric_or_covariate_is_refused(tmp_path: Path) -> None:
     path = csv(tmp_path, "user,arm,x\n" + "".join(f"u{i},{'ab'[i % 2]},{i}\n" for i in range(200)))
     for options, words in (
-        ({"arm": "user"}, "user has more than 100 different values; is it the column of the arm"),
-        ({"arm": ""}, "asked for by an empty name"),
+        ({"arm": "user"}, "user has more than 100 values; is it the column of the arm"),
+        ({"arm": ""}, "a column name is empty"),
         ({"covariates": ["arm"]}, "the covariate arm is the arm: a covariate is known at registration"),
         ({"covariates": ["x"]}, "the covariate x is a metric"),
     ):

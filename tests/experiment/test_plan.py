@@ -147,12 +147,12 @@ def test_the_plan_says_what_it_needs() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"name": "First Message!"}, "small letters"),
+        ({"name": "First Message!"}, "lower-case letters"),
         ({"control": "none"}, "control 'none' is not among the arms"),
         ({"arms": {"rule": 1.0}}, "only arm is .rule."),
         ({"arms": {"rule": 1.0, "model": 0.0}}, "arm 'model'"),
-        ({"metrics": ()}, "at least one metric"),
-        ({"metrics": (Metric("clicked"),)}, "binary, continuous or a ratio"),
+        ({"metrics": ()}, "a metric is missing"),
+        ({"metrics": (Metric("clicked"),)}, "binary, continuous or ratio"),
         ({"metrics": (Metric("seconds", "continuous"),)}, "deviation"),
         ({"deviation": 3.0}, "deviation"),
         ({"baseline": 1.5}, "baseline 1.5"),
@@ -168,7 +168,7 @@ def test_the_plan_says_what_it_needs() -> None:
         ({"starts_on": date(1, 1, 1)}, "starts_on 0001-01-01"),
         ({"registrations_a_day": 10**400}, "registrations_a_day 10000"),
         ({"minimum_effect": 1e-300}, "minimum_effect 1e-300"),
-        ({"arms": {"rule": 1e308, "model": 1e308}}, "arm 'rule': a weight"),
+        ({"arms": {"rule": 1e308, "model": 1e308}}, "arm 'rule': invalid weight"),
     ],
 )
 def test_a_plan_that_can_not_be_carried_out_is_refused(tmp_path: Path, fields: dict[str, object], words: str) -> None:

@@ -71,9 +71,9 @@ def test_without_weights_all_arms_found_weigh_the_same() -> None:
     [
         (Rules(control="c", metrics=CLICKED), "control 'c' is not among the arms, a and b"),
         (Rules(control="c", metrics=CLICKED, weights={"a": 1, "b": 1}), "control 'c' is not among the arms, a and b"),
-        (Rules(control="a", metrics=CLICKED, weights={"a": 1.0}), "the weights are of a; the arms found are a and b"),
-        (Rules(control="a", metrics=CLICKED, weights={"A": 1, "B": 1}), "weights are of A and B; the arms found are a"),
-        (Rules(control="a", metrics=()), "at least one metric"),
+        (Rules(control="a", metrics=CLICKED, weights={"a": 1.0}), "the weights are of a; the outcomes have the arms a and b"),
+        (Rules(control="a", metrics=CLICKED, weights={"A": 1, "B": 1}), "weights are of A and B; the outcomes have the arms a"),
+        (Rules(control="a", metrics=()), "a metric is missing"),
         (Rules(control="a", metrics=CLICKED, alpha=0.9), "alpha"),
         (Rules(control="a", metrics=CLICKED, peeking="obrien-fleming"), "number of days"),
     ],
@@ -85,7 +85,7 @@ def test_rules_that_do_not_fit_the_arms_are_refused(rules: Rules, words: str) ->
 
 def test_a_column_of_ids_in_place_of_the_arm_is_not_listed_in_full() -> None:
     arms = [f"user {number}" for number in range(10_000)]
-    with pytest.raises(InputError, match="are user 0, user 1, user 2, user 3, user 4 and 9,995 more") as refused:
+    with pytest.raises(InputError, match="arms user 0, user 1, user 2, user 3, user 4 and 9,995 more") as refused:
         checked_rules(Rules(control="a", metrics=CLICKED, weights={"a": 1.0, "b": 1.0}), arms)
     assert "user" not in refused.value.bare
 

@@ -34,7 +34,7 @@ def test_a_number_caps_as_it_stands_and_no_cap_leaves_all() -> None:
 
 
 def test_a_cap_where_nearly_nobody_listened_is_refused() -> None:
-    with pytest.raises(InputError, match="choose a higher cap"):
+    with pytest.raises(InputError, match="choose a higher percentile"):
         capped(np.array([0.0] * 99 + [5.0]), Metric("s", "continuous", cap="p90"))
 
 

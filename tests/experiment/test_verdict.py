@@ -22,10 +22,10 @@ def test_the_verdict_reads_as_tables_of_text() -> None:
         day=["2026-02-02", "2026-02-02", "2026-02-03", "2026-02-03"] * 250,
     )
     users, clicked, seconds, spread, clickers, daily, weekdays = sections
-    assert users.title == "Users by arm: sound (chi-square p = 1.0000)"
+    assert users.title == "Users by arm: no mismatch (chi-square p = 1.0000)"
     assert clicked.rows == (
         ("rule", "500", "20.000%", "", "", "", "control"),
-        ("model", "500", "40.000%", "+100.0%", "+63.2% to +146.0%", "under 0.0001", "significant"),
+        ("model", "500", "40.000%", "+100.0%", "+63.2% to +146.0%", "< 0.0001", "significant"),
     )
     assert seconds.title == "seconds (guardrail, counted up to 100 a user)"
     assert seconds.rows[0][2] == "31"
@@ -46,6 +46,6 @@ def test_what_is_not_known_is_a_dash_with_its_reason() -> None:
         "-",
         "-100.0% to unbounded",
         "1.0000",
-        "the control is at 0 or may be: nothing to relate the change to",
+        "the control's mean is 0 or not shown to be above 0: the relative lift is undefined",
     )
     assert sections[2].rows[1][2:] == ("-", "-", "-", "-", "an arm has no users")

@@ -1,4 +1,4 @@
-"""What the event store asks of a database, and what it does with one: the same words for SQLite and PostgreSQL."""
+"""The interface between the event store and a database, and its transactions: the same for SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,47 +13,51 @@ from firstspin.events.schema import Event, Exposure, Status, tombstone
 from firstspin.records import InputError
 
 Row = tuple[str | int | float | bytes | None, ...]
-Found = tuple[Any, ...]  # a row of an answer: its types are those its query asks for
+ResultRow = tuple[Any, ...]  # a row of a query's result, with the types of its columns
 Outcome = TypeVar("Outcome")
 
 
 class Session(Protocol):
-    """An open transaction. In its statements `?` stands for a value."""
+    """An open transaction. `?` is the placeholder of a value in its statements."""
 
-    def run(self, statement: str, values: Row = ()) -> list[Found]:
-        """The rows a statement answers with, if any."""
+    def run(self, statement: str, values: Row = ()) -> list[ResultRow]:
+        """The result rows of a statement; empty where it returns none."""
 
     def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
-        """Run the statement once for each row; how many rows of the table each run changed."""
+        """Run the statement once per row of values; returns the number of table rows that each run changed."""
 
-    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[Found]]:
-        """The rows of a query, at most `chunk` at a time."""
+    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
+        """The result rows of a query, in chunks of at most `chunk`."""
 
 
 class Database(Protocol):
-    """Used by one thread at a time. Every method raises `Unavailable` where the database can't serve just now."""
+    """A database, used by one thread at a time. Every method raises Unavailable where it is temporarily out of order."""
 
     def open(self) -> None:
-        """Connect, and make what is missing. Raises InputError for what is no store of this key, OtherVersion too."""
+        """Connect, and create missing tables.
+
+        Raises InputError where the database is no event store of this key, OtherVersion for one of another version.
+        """
 
     def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
-        """Do the work in one transaction, which is on the disk on return.
+        """Run `work` in one transaction, which is durable on return; `work` may be run twice.
 
-        With `deleting` no writer is at work meanwhile, and a full disk is no obstacle. The work may run twice.
+        With `deleting` other writers are locked out, and it succeeds on a full disk.
         """
 
     def snapshot(self) -> AbstractContextManager[Session]:
-        """A session to read in, during which nothing changes."""
+        """A read-only session on a consistent snapshot."""
 
     def compact(self) -> bool:
-        """Rewrite the files without what was deleted; False where that has to wait for space or for other processes."""
+        """Rewrite the files without deleted rows; False where free space or other processes prevent it for now."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of each row, in order."""
+    """The status of each written row, in order."""
 
     exposures: tuple[Status, ...]
     events: tuple[Status, ...]
@@ -61,7 +65,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """How many rows were deleted, and how many of these a sink had taken before."""
+    """The numbers of deleted rows, and of those among them that had been sent to a sink."""
 
     exposures: int
     events: int
@@ -69,11 +73,14 @@ class Deleted:
 
 
 class OtherVersion(InputError):
-    """The store was written by another version of this program. It can't be used, and takes nothing else down."""
+    """The event store was written by another version of firstspin and can't be used; the service goes on without it."""
 
 
 def prepare(session: Session, fingerprint: str, made: Sequence[str]) -> None:
-    """Run the statements that make the tables (none for a store that has them); refuse a store that isn't ours."""
+    """Create the tables with the statements `made` (none for an existing store) and check version and key.
+
+    Raises OtherVersion for a store of another version, InputError for one written under another key.
+    """
     for statement in made:
         session.run(statement)
     if made:
@@ -82,49 +89,49 @@ def prepare(session: Session, fingerprint: str, made: Sequence[str]) -> None:
     version = notes.get("version", "unknown")
     if version != str(statements.VERSION):
         raise OtherVersion(
-            f"the event store has version {version}, this program knows {statements.VERSION}: "
-            "use the release of firstspin that wrote it, or begin a new store"
+            f"the event store has version {version}; this release of firstspin supports {statements.VERSION}: "
+            "use the release that wrote it, or create a new store"
         )
     if notes.get("key") != fingerprint:
         raise InputError(
-            "the event store was written under another key: give the secret file that belongs to it, "
-            "or else its users would not be recognised"
+            "the event store was written under another key, so its users would not be recognised: "
+            "pass the secret file that belongs to it"
         )
 
 
 @contextmanager
 def readable_rows() -> Iterator[None]:
-    """Raises InputError where rows hold other types or values than `write` puts into them: SQLite takes any."""
+    """Raises InputError where rows have types or values that `write` never stores (SQLite accepts any)."""
     try:
         yield
     except (TypeError, AttributeError, ValueError, OverflowError) as problem:  # msgspec's and Arrow's are among them
-        raise InputError("the event store holds rows that firstspin did not write: it can't be passed on") from problem
+        raise InputError("the event store has rows that firstspin did not write; they can't be exported") from problem
 
 
 def write(session: Session, exposures: Sequence[Exposure], events: Sequence[Event]) -> Written:
-    """Keep what is new, leave what is there already, and keep nothing of erased users."""
+    """Insert new rows; duplicates are left as they are, and rows of erased users are refused."""
     shown = [(exposure.user_hash, statements.exposure_row(exposure)) for exposure in exposures]
     done = [(event.user_hash, statements.event_row(event)) for event in events]
     erased = erased_among(session, {user_hash for user_hash, _ in (*shown, *done)})
     return Written(
-        _keep(session, statements.INSERT_EXPOSURE, shown, erased),
-        _keep(session, statements.INSERT_EVENT, done, erased),
+        _insert(session, statements.INSERT_EXPOSURE, shown, erased),
+        _insert(session, statements.INSERT_EVENT, done, erased),
     )
 
 
 def erased_among(session: Session, user_hashes: Iterable[bytes]) -> set[bytes]:
-    """Those of the users who were erased."""
+    """The erased users among `user_hashes`."""
     if not session.run(statements.ANY_ERASED):
-        return set()  # nearly always, and the writer is spared a hash a user
-    found: set[bytes] = set()
+        return set()  # the usual case: the writer saves one hash per user
+    erased: set[bytes] = set()
     for users in _portions(user_hashes):
         of = {tombstone(user): user for user in users}
-        found.update(of[grave] for (grave,) in session.run(statements.erased(len(of)), tuple(of)))
-    return found
+        erased.update(of[grave] for (grave,) in session.run(statements.erased(len(of)), tuple(of)))
+    return erased
 
 
 def delete_users(session: Session, user_hashes: Iterable[bytes], at: int) -> Deleted:
-    """Delete every row of these users, and remember since when (microseconds since 1970) they are erased."""
+    """Delete all rows of these users and store their tombstones, with the time `at` (microseconds since 1970)."""
     rows = Counter[str]()
     for users in _portions(user_hashes):
         session.each(statements.BURY, [(tombstone(user), at) for user in users])
@@ -136,13 +143,13 @@ def delete_users(session: Session, user_hashes: Iterable[bytes], at: int) -> Del
 
 
 def _portions(user_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
-    """As many at once as a statement can carry."""
+    """The users in portions of at most the number of values that one statement can have."""
     users = tuple(user_hashes)
-    for start in range(0, len(users), statements.MOST_VALUES):
-        yield users[start : start + statements.MOST_VALUES]
+    for start in range(0, len(users), statements.MAX_VALUES):
+        yield users[start : start + statements.MAX_VALUES]
 
 
-def _keep(session: Session, insert: str, rows: Sequence[tuple[bytes, Row]], erased: set[bytes]) -> tuple[Status, ...]:
+def _insert(session: Session, insert: str, rows: Sequence[tuple[bytes, Row]], erased: set[bytes]) -> tuple[Status, ...]:
     changed = iter(session.each(insert, [row for user_hash, row in rows if user_hash not in erased]))
     return tuple(
         "erased" if user_hash in erased else "stored" if next(changed) else "duplicate" for user_hash, _ in rows

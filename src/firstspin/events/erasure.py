@@ -1,7 +1,7 @@
-"""A person asks to be forgotten: the rows go, and the id is known as erased when it comes again.
+"""Erasure of users (the right to be forgotten): their rows are deleted, and a tombstone marks the id as erased.
 
-The rule for what arrives late is refusal: nothing of it is kept, and its sender is told. Training leaves the erased
-out by asking `erased_users`. An erased id stays erased; a person who comes back comes with a new one.
+Later events of an erased id are refused, with an error to the sender. Training excludes `erased_users`. An erased id
+stays erased; a returning person needs a new id.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from firstspin.events.schema import Secret, microseconds
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What was deleted, and whether no trace is left in the store's files.
+    """The deleted rows, and whether the store's files are free of them (`compacted`).
 
-    `deleted.sent` rows had gone to a sink before; there they carry `events.scoped(user_hash, scope)`. Not `compacted`
-    means that the rows are gone but that bytes of them may lie in the files until `Database.compact` succeeds, which
-    takes as much free space as the store has data.
+    `deleted.sent` rows had been sent to a sink, where their user is `schema.scoped(user_hash, scope)`. Without
+    `compacted` the rows are deleted, but bytes of them may remain in the files until `Database.compact` succeeds, which
+    needs as much free space as the store has data.
     """
 
     deleted: Deleted
@@ -28,7 +28,7 @@ class Erasure:
 
 
 def erase(database: Database, secret: Secret, user_ids: Collection[str], *, now: datetime) -> Erasure:
-    """Forget these users. Many at once cost little more than one, because the files are rewritten once."""
+    """Erase these users; the files are rewritten once, whatever the number of users. Raises as `Database` does."""
     users = [secret.user_hash(user_id) for user_id in user_ids]
     at = microseconds(now)
     deleted = database.transact(lambda session: delete_users(session, users, at), deleting=True)
@@ -36,7 +36,7 @@ def erase(database: Database, secret: Secret, user_ids: Collection[str], *, now:
 
 
 def erased_users(database: Database, secret: Secret, user_ids: Collection[str]) -> frozenset[str]:
-    """Those of the users who were erased: what training must leave out."""
+    """The erased users among `user_ids`, which training must exclude. Raises as `Database` does."""
     users = {secret.user_hash(user_id): user_id for user_id in user_ids}
     with database.snapshot() as session:
         return frozenset(users[user_hash] for user_hash in erased_among(session, users))

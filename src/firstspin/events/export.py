@@ -1,4 +1,4 @@
-"""One experiment's exposures and events as two Parquet tables, for analysis. The serving process has no need of it."""
+"""Export of one experiment's exposures and events to two Parquet tables, for analysis; not imported by the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from firstspin.events.database import Database, Found, Session, readable_rows
+from firstspin.events.database import Database, ResultRow, Session, readable_rows
 from firstspin.events.schema import scoped
 from firstspin.files import written_together
 
@@ -46,8 +46,8 @@ _EXPOSURES: Final = (
     "SELECT user_hash, arm, decided_at, source, model, station_id, propensity, candidates "
     "FROM exposures WHERE experiment = ? ORDER BY seq"
 )
-# An event has no experiment: it belongs to every one its user was exposed in. Whether an exposure precedes it can only
-# be said now, because the exposure may have arrived later than the event.
+# An event has no experiment: it belongs to each one its user was exposed in. The order of exposure and event is known
+# only at export, because an exposure may arrive after the event.
 _EVENTS: Final = """
 SELECT e.event_id, e.type, e.user_hash, e.at, e.received_at, e.station_id, e.seconds,
        CASE WHEN e.flag <> '' THEN e.flag
@@ -66,7 +66,7 @@ _candidates: Final = msgspec.json.Decoder(dict[str, list[str]])
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """How many rows were written; the events by flag ("" for those in order)."""
+    """The numbers of written rows; those of events by flag ("" for valid ones)."""
 
     exposures: int
     events: Mapping[str, int]
@@ -75,15 +75,15 @@ class Exported:
 def export(
     database: Database, out: Path, experiment: str, *, arms: tuple[str, ...] = ARMS, chunk: int = CHUNK
 ) -> Exported:
-    """Write exposures.parquet and events.parquet into the folder `out`, both as of one moment.
+    """Write exposures.parquet and events.parquet into the folder `out`, from one snapshot.
 
     exposures: experiment, user_key, arm, decided_at, source, model, station_id, propensity, and for each arm
-    candidates_ARM, the list of stations it would have shown. events: event_id, type, user_key, at, received_at,
-    station_id, seconds (null for a click), flag. `user_key` means nothing outside this experiment.
+    candidates_ARM, the list of its candidate stations. events: event_id, type, user_key, at, received_at, station_id,
+    seconds (null for a click), flag. `user_key` is pseudonymous per experiment and can't be linked to other exports.
 
-    `flag` is empty or the first that holds of "future" and "late" (by the clocks, on receipt), "orphan" (its user has
-    no exposure in any experiment) and "early" (before the user's first exposure in this one). Events of users who
-    were exposed in other experiments only are left out.
+    `flag` is empty or the first that holds of "future" and "late" (by the clocks, on receipt), "orphan" (no exposure
+    of the user in any experiment) and "early" (before the user's first exposure in this one). Events of users exposed
+    only in other experiments are excluded. Raises InputError where the store has rows that firstspin did not write.
     """
     flags: Counter[str] = Counter()
     files = [out / EXPOSURES, out / EVENTS]
@@ -94,7 +94,7 @@ def export(
     return Exported(exposures, dict(flags))
 
 
-def _exposures(session: Session, experiment: str, arms: tuple[str, ...], chunk: int) -> Iterator[list[Found]]:
+def _exposures(session: Session, experiment: str, arms: tuple[str, ...], chunk: int) -> Iterator[list[ResultRow]]:
     for rows in session.stream(_EXPOSURES, (experiment,), chunk):
         shown = [_candidates.decode(row[-1]) for row in rows]
         yield [
@@ -103,7 +103,7 @@ def _exposures(session: Session, experiment: str, arms: tuple[str, ...], chunk: 
         ]
 
 
-def _events(session: Session, experiment: str, flags: Counter[str], chunk: int) -> Iterator[list[Found]]:
+def _events(session: Session, experiment: str, flags: Counter[str], chunk: int) -> Iterator[list[ResultRow]]:
     for rows in session.stream(_EVENTS, (experiment,), chunk):
         flags.update(flag for *_, flag in rows)
         yield [
@@ -111,8 +111,8 @@ def _events(session: Session, experiment: str, flags: Counter[str], chunk: int) 
         ]
 
 
-def _write(path: Path, columns: Sequence[tuple[str, pa.DataType]], chunks: Iterator[list[Found]]) -> int:
-    """How many rows it has."""
+def _write(path: Path, columns: Sequence[tuple[str, pa.DataType]], chunks: Iterator[list[ResultRow]]) -> int:
+    """Write a Parquet file; returns its number of rows."""
     schema = pa.schema(columns)
     n = 0
     with pq.ParquetWriter(path, schema) as writer:

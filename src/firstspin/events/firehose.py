@@ -20,10 +20,10 @@ import msgspec
 import numpy as np
 
 from firstspin.events import statements
-from firstspin.events.database import Database, Found, readable_rows
+from firstspin.events.database import Database, ResultRow, readable_rows
 from firstspin.events.schema import EPOCH, Unavailable, scoped
 
-MOST_RECORDS: Final = 500
+MAX_RECORDS: Final = 500
 CALL_BYTES: Final = 4_000_000
 RECORD_BYTES: Final = 1_000_000
 WINDOW: Final = 4_000  # rows looked at for one call
@@ -126,7 +126,7 @@ class Parcel:
     data: bytearray
 
 
-def pack(table: str, rows: Sequence[Found], scope: str) -> list[Parcel]:
+def pack(table: str, rows: Sequence[ResultRow], scope: str) -> list[Parcel]:
     """The parcels of one call, within its limits; rows beyond them wait for the next call."""
     columns = statements.COLUMNS[table]
     user = columns.index("user_hash")
@@ -135,7 +135,7 @@ def pack(table: str, rows: Sequence[Found], scope: str) -> list[Parcel]:
     size = 0
     for seq, *values in rows:
         who = values[user]
-        if who in full or (who not in parcels and len(parcels) == MOST_RECORDS):
+        if who in full or (who not in parcels and len(parcels) == MAX_RECORDS):
             continue
         line = _line(dict(zip(columns, values, strict=True)), scope)
         parcel = parcels.setdefault(who, Parcel([], bytearray()))

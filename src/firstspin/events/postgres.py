@@ -13,7 +13,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from firstspin.events.database import Found, Row, Session, prepare
+from firstspin.events.database import ResultRow, Row, Session, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.events.statements import tables
 from firstspin.records import InputError
@@ -59,7 +59,7 @@ class PostgresDatabase:
         self._fingerprint = fingerprint
         self._create = create
         self._answer_within = 3 * patience if patience else None
-        self._connection: psycopg.Connection[Found] | None = None
+        self._connection: psycopg.Connection[ResultRow] | None = None
 
     def open(self) -> None:
         with self._answering():
@@ -91,7 +91,7 @@ class PostgresDatabase:
             self._connection.close()
             self._connection = None
 
-    def _connect(self) -> psycopg.Connection[Found]:
+    def _connect(self) -> psycopg.Connection[ResultRow]:
         if self._connection is None:
             connection = _Connection.connect(self._address, autocommit=True)
             connection.answer_within = self._answer_within
@@ -125,7 +125,7 @@ class PostgresDatabase:
             raise Unavailable(f"PostgreSQL: {_one_line(error)}") from error
 
 
-class _Connection(psycopg.Connection[Found]):
+class _Connection(psycopg.Connection[ResultRow]):
     """Gives up on a server that does not answer."""
 
     answer_within: float | None = None  # seconds
@@ -153,10 +153,10 @@ class _Connection(psycopg.Connection[Found]):
 
 
 class _Session:
-    def __init__(self, connection: psycopg.Connection[Found]) -> None:
+    def __init__(self, connection: psycopg.Connection[ResultRow]) -> None:
         self._connection = connection
 
-    def run(self, statement: str, values: Row = ()) -> list[Found]:
+    def run(self, statement: str, values: Row = ()) -> list[ResultRow]:
         cursor = self._connection.execute(_spoken(statement), values)
         return cursor.fetchall() if cursor.description else []
 
@@ -165,14 +165,14 @@ class _Session:
         cursor.executemany(_spoken(statement), rows, returning=True)
         return [result.rowcount for result in cursor.results()]
 
-    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[Found]]:
+    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         with self._connection.cursor(name="stream") as cursor:
             cursor.execute(_spoken(query), values)
             while rows := cursor.fetchmany(chunk):
                 yield rows
 
 
-def _in_transaction(connection: psycopg.Connection[Found], lock: str, work: Callable[[Session], Outcome]) -> Outcome:
+def _in_transaction(connection: psycopg.Connection[ResultRow], lock: str, work: Callable[[Session], Outcome]) -> Outcome:
     with connection.transaction():
         connection.execute(lock.encode())
         return work(_Session(connection))

@@ -29,7 +29,7 @@ SCHEMA: Final = 1
 MAX_EVENTS: Final = 1_000
 _MAX_COMMAS: Final = MAX_EVENTS * (3 * MAX_TEXT + 6)  # those of the longest batch, if its texts were nothing else
 MAX_CANDIDATES: Final = 100
-LONGEST_LISTEN: Final = 7 * 24 * 3600.0
+MAX_LISTEN_SECONDS: Final = 7 * 24 * 3600.0
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 KEY_BYTES: Final = 32
 
@@ -214,7 +214,7 @@ class SentEvent(msgspec.Struct, forbid_unknown_fields=True):
     user_id: _Id
     station_id: _Id
     at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
-    seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_LISTEN)] | None = None
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_LISTEN_SECONDS)] | None = None
 
 
 class _Named(msgspec.Struct):
@@ -231,7 +231,7 @@ _RULES: Final = {
     "station_id": f"station_id is text of 1 to {MAX_TEXT} printable characters",
     "type": "type is click or listen",
     "at": f"at is a time since {EARLIEST.year} with a time zone, like 2026-01-31T12:00:00Z",
-    "seconds": f"seconds is a number above 0 and up to {LONGEST_LISTEN:.0f} for a listen, and absent for a click",
+    "seconds": f"seconds is a number above 0 and up to {MAX_LISTEN_SECONDS:.0f} for a listen, and absent for a click",
 }
 _NO_OTHERS: Final = f"an event has the fields {', '.join(_RULES)} and no others"
 _ERASED: Final = "this user was erased: nothing is kept"

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from firstspin.data.formats import sqlite_file
 from firstspin.events import statements
-from firstspin.events.database import Found, Row, Session, prepare
+from firstspin.events.database import ResultRow, Row, Session, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.files import private
 from firstspin.records import InputError
@@ -232,13 +232,13 @@ class _Session:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def run(self, statement: str, values: Row = ()) -> list[Found]:
+    def run(self, statement: str, values: Row = ()) -> list[ResultRow]:
         return self._connection.execute(statement, values).fetchall()
 
     def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
         return [self._connection.execute(statement, row).rowcount for row in rows]
 
-    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[Found]]:
+    def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         cursor = self._connection.execute(query, values)
         while rows := cursor.fetchmany(chunk):
             yield rows

@@ -1,4 +1,4 @@
-"""The event store's tables, and the SQL that SQLite and PostgreSQL both speak. `?` stands for a value."""
+"""The event store's tables, and the SQL that SQLite and PostgreSQL share. `?` is the placeholder of a value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from firstspin.events.schema import Event, Exposure
 
-VERSION: Final = 1  # of the tables as a whole; a row says the version of its own fields in `schema`
+VERSION: Final = 1  # of the tables; the column `schema` has the version of a row's fields
 
 EXPOSURES: Final = "exposures"
 EVENTS: Final = "events"
@@ -19,8 +19,8 @@ EVENT_COLUMNS: Final = Event.__struct_fields__
 TABLES: Final = {EXPOSURES, EVENTS, ERASED, ABOUT}
 COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
 
-# `seq` is the order of arrival; `sent` is 1 once a sink has taken the row. There is no index on `user_hash`: it would
-# cost the writer two fifths of its speed, and what goes by user (erasing, exporting) reads everything anyway.
+# `seq` is the order of arrival; `sent` is 1 once a sink has accepted the row. There is no index on `user_hash`: it
+# would cost the writer 40% of its throughput, and queries by user (erasure, export) scan the tables anyway.
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS exposures (seq {seq}, exposure_id {digest} NOT NULL UNIQUE, experiment TEXT NOT NULL, "
     "user_hash {digest} NOT NULL, arm TEXT NOT NULL, propensity DOUBLE PRECISION NOT NULL, decided_at BIGINT NOT NULL, "
@@ -37,14 +37,14 @@ _TABLES: Final = (
 
 
 def tables(*, seq: str, digest: str) -> tuple[str, ...]:
-    """What makes the tables and their indexes, given a database's words for a counting key and for 16 bytes."""
+    """The statements that create tables and indexes, with a database's types of a serial key and of 16 bytes."""
     return tuple(table.format(seq=seq, digest=digest) for table in _TABLES)
 
 
 NOTE: Final = "INSERT INTO about (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
 NOTES: Final = "SELECT name, value FROM about"
 PROBE: Final = "UPDATE about SET value = value WHERE name = 'version'"
-"""Changes nothing, and fails where nothing can be written."""
+"""A write without an effect, which fails where the database can't be written."""
 
 
 def _insert(table: str, columns: tuple[str, ...]) -> str:
@@ -60,37 +60,37 @@ INSERT_EVENT: Final = _insert(EVENTS, EVENT_COLUMNS)
 BURY: Final = "INSERT INTO erased (tombstone, erased_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
 MARK_SENT: Final = "UPDATE {table} SET sent = 1 WHERE seq = ?"
 ANY_ERASED: Final = "SELECT 1 FROM erased LIMIT 1"
-MOST_VALUES: Final = 30_000  # that one statement can carry; SQLite takes 32,766, PostgreSQL 65,535
+MAX_VALUES: Final = 30_000  # in one statement; the limit is 32,766 in SQLite, 65,535 in PostgreSQL
 
 
 def erased(n: int) -> str:
-    """Which of n tombstones are there."""
+    """The query of the stored ones among n tombstones."""
     return f"SELECT tombstone FROM erased WHERE tombstone IN {_list(n)}"
 
 
 def count(table: str, n: int) -> str:
-    """How many rows n users have, and how many of them were sent."""
+    """The query of the numbers of rows and of sent rows that n users have."""
     return f"SELECT COUNT(*), COALESCE(SUM(sent), 0) FROM {table} WHERE user_hash IN {_list(n)}"
 
 
 def delete(table: str, n: int) -> str:
-    """All rows of n users."""
+    """The statement that deletes all rows of n users."""
     return f"DELETE FROM {table} WHERE user_hash IN {_list(n)}"
 
 
 def unsent(table: str) -> str:
-    """The oldest rows no sink has taken yet: seq, then the table's columns. One value: how many."""
+    """The query of the oldest unsent rows (seq, then the table's columns); its value is the max number of rows."""
     return f"SELECT seq, {', '.join(COLUMNS[table])} FROM {table} WHERE sent = 0 ORDER BY seq LIMIT ?"
 
 
 def exposure_row(exposure: Exposure) -> tuple[str | int | float | bytes | None, ...]:
-    """The exposure as its table holds it: the candidates as JSON."""
+    """The exposure as a row of its table, with the candidates as JSON."""
     candidates = msgspec.json.encode(exposure.candidates).decode()
     return tuple(candidates if name == "candidates" else getattr(exposure, name) for name in EXPOSURE_COLUMNS)
 
 
 def event_row(event: Event) -> tuple[str | int | float | bytes | None, ...]:
-    """The event as its table holds it."""
+    """The event as a row of its table."""
     return msgspec.structs.astuple(event)
 
 

@@ -1,4 +1,4 @@
-"""Outcomes and the rules they are read by -> the verdict. First whether the split is sound, then who won, if anyone."""
+"""Outcomes and analysis rules -> verdict: the sample-ratio check first, then the comparison of the arms."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from firstspin.records import InputError
 
 
 def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) -> Verdict:
-    """The verdict on the experiment; `outcomes` must have been read with the metrics and covariates of the rules.
+    """The verdict on the experiment; `outcomes` must have the metrics and covariates of the rules.
 
-    `now` tells whether the planned reading time (`rules.reads_at`) has come; without it, where there is one, it hasn't.
-    Raises InputError where rules and outcomes don't fit each other.
+    `now` is compared with the planned end of the experiment (`rules.reads_at`); without it the end has not come where
+    the rules have one. Raises InputError where the arms or columns of the outcomes don't match the rules.
     """
     rules = checked_rules(rules, outcomes.arms)
     planned = _planned_days(outcomes, rules)
     cuts = [capped(values, metric) for values, metric in zip(planned.values, planned.metrics, strict=True)]
     cut = replace(planned, values=tuple(values for values, _ in cuts))
-    looks = _looks(cut, rules)
+    daily = _daily_lifts(cut, rules)
     over = rules.reads_at is None or (now is not None and now >= rules.reads_at)
-    counts = [look.users for look in looks] or [_users(planned, rules)]
+    counts = [day.users for day in daily] or [_users(planned, rules)]
     ratio = sample_ratio(counts, rules.weights, final=over)
-    metrics = tuple(_measured(planned, cut, rules, looks, i, cap) for i, (_, cap) in enumerate(cuts))
-    decision, winner, sentence = decide(rules, ratio, metrics, looks, over=over)
+    metrics = tuple(_metric_result(planned, cut, rules, daily, i, cap) for i, (_, cap) in enumerate(cuts))
+    decision, winner, sentence = decide(rules, ratio, metrics, daily, over=over)
     return Verdict(
         decision=decision,
         winner=winner,
@@ -47,7 +47,7 @@ def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) ->
         sample_ratio=ratio,
         metrics=metrics,
         clickers=_clickers(planned, rules),
-        daily=tuple(looks),
+        daily=tuple(daily),
         weekdays=_weekdays(cut, rules),
     )
 
@@ -56,10 +56,10 @@ def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) ->
 
 
 def _planned_days(outcomes: Outcomes, rules: Rules) -> Outcomes:
-    """The users who came within the planned days; all where there is no such plan."""
+    """The users of the planned days; all users where the rules have no number of days."""
     if outcomes.day is None:
         if rules.peeking != "none":
-            raise InputError("a rule for looking daily needs the column that says on which day a user came")
+            raise InputError("daily interim analyses need the column `day` of the outcomes")
         return outcomes
     if rules.days is None:
         return outcomes
@@ -90,18 +90,18 @@ def _users(outcomes: Outcomes, rules: Rules, among: Mask | None = None) -> dict[
 # ------------------------------------------------------------------------------------------ the metrics
 
 
-def _measured(
-    planned: Outcomes, cut: Outcomes, rules: Rules, looks: Sequence[DailyLift], metric: int, cap: float | None
+def _metric_result(
+    planned: Outcomes, cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], position: int, cap: float | None
 ) -> MetricResult:
-    """Everything about one metric: summaries of what users did, comparisons of it with the cap."""
-    told = planned.metrics[metric]
+    """One metric: summaries of the uncapped values, comparisons of the capped ones."""
+    metric = planned.metrics[position]
     return MetricResult(
-        metric=f"{told.column} / {told.per}" if told.per else told.column,
-        kind=told.kind or "continuous",
-        role=_role(told, metric),
+        metric=f"{metric.column} / {metric.per}" if metric.per else metric.column,
+        kind=metric.kind or "continuous",
+        role=_role(metric, position),
         cap=cap,
-        arms=tuple(arm_summary(planned, metric, arm, _everybody(planned)) for arm in rules.weights),
-        beside_control=tuple(_beside_control(cut, rules, looks, metric)),
+        arms=tuple(arm_summary(planned, position, arm, _everybody(planned)) for arm in rules.weights),
+        beside_control=tuple(_beside_control(cut, rules, daily, position)),
     )
 
 
@@ -109,37 +109,40 @@ def _role(metric: Metric, position: int) -> Role:
     return "primary" if position == PRIMARY else "guardrail" if metric.margin is not None else "secondary"
 
 
-def _beside_control(cut: Outcomes, rules: Rules, looks: Sequence[DailyLift], metric: int) -> list[Beside]:
-    """Each arm beside the control: the primary held to the rules' correction or daily level, the others to alpha."""
+def _beside_control(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int) -> list[Beside]:
+    """Each treatment compared with the control: the primary at its corrected or interim level, the others at alpha."""
     arms = treatments(rules)
     pairs = [comparison(cut, metric, rules.control, arm, _everybody(cut)) for arm in arms]
     lifts = [lift(pair, alpha=rules.alpha) for pair, _ in pairs]
-    p_values = [1.0 if found.p_value is None else found.p_value for found in lifts]
+    p_values = [1.0 if estimate.p_value is None else estimate.p_value for estimate in lifts]
     corrected: list[float | None] = [None] * len(arms)
     if metric == PRIMARY and rules.peeking != "none":
-        lifts = [looks[-1].lifts[arm] for arm in arms]
+        lifts = [daily[-1].lifts[arm] for arm in arms]
     elif metric == PRIMARY and len(arms) > 1:
         corrected = list(holm_p_values(p_values))
         levels = holm_levels(p_values, rules.alpha)
         lifts = [lift(pair, alpha=level) for (pair, _), level in zip(pairs, levels, strict=True)]
     margin = cut.metrics[metric].margin
-    # A guardrail that would let the test stop early is held to the same strictness as what stops it.
-    strict = looks[-1].lifts[arms[0]].alpha if rules.peeking != "none" else rules.alpha
+    # A test may stop early only where its guardrails pass too, so they are tested at the interim level.
+    margin_alpha = daily[-1].lifts[arms[0]].alpha if rules.peeking != "none" else rules.alpha
     return [
         Beside(
             arm=arm,
-            lift=found,
-            significant=significant(found),
+            lift=estimate,
+            significant=significant(estimate),
             holm_p_value=p,
-            non_inferiority=non_inferiority(pair, margin=margin, alpha=strict) if margin is not None else None,
+            non_inferiority=non_inferiority(pair, margin=margin, alpha=margin_alpha) if margin is not None else None,
             variance_reduction=reduction if cut.covariates.shape[1] else None,
         )
-        for arm, found, p, (pair, reduction) in zip(arms, lifts, corrected, pairs, strict=True)
+        for arm, estimate, p, (pair, reduction) in zip(arms, lifts, corrected, pairs, strict=True)
     ]
 
 
 def _clickers(planned: Outcomes, rules: Rules) -> tuple[MetricResult, ...]:
-    """What those did who said yes to the primary metric: other people in each arm, so described and never compared."""
+    """Summaries of the users with a 1 in the binary primary metric.
+
+    The treatment selects these users, so the arms are not comparable: descriptive only.
+    """
     if planned.metrics[PRIMARY].kind != "binary":
         return ()
     clicked = planned.values[PRIMARY] == 1
@@ -161,13 +164,13 @@ def _clickers(planned: Outcomes, rules: Rules) -> tuple[MetricResult, ...]:
 # --------------------------------------------------------------------------------------------- the days
 
 
-def _looks(cut: Outcomes, rules: Rules) -> list[DailyLift]:
-    """The primary metric so far after each day, at the level that a look on that day is allowed."""
+def _daily_lifts(cut: Outcomes, rules: Rules) -> list[DailyLift]:
+    """The cumulative lift of the primary metric after each day, at the level of that interim analysis."""
     if cut.day is None:
         return []
     days = np.unique(cut.day)
     so_far = [cut.day <= day for day in days]
-    levels = _look_levels(rules, [_date(day) for day in days], [int(among.sum()) for among in so_far])
+    levels = _interim_levels(rules, [_date(day) for day in days], [int(among.sum()) for among in so_far])
     return [
         DailyLift(_date(day), _users(cut, rules, among), _lifts(cut, rules, among, level))
         for day, among, level in zip(days, so_far, levels, strict=True)
@@ -178,7 +181,7 @@ def _lifts(cut: Outcomes, rules: Rules, among: Mask, level: float) -> dict[str, 
     return {arm: lift(comparison(cut, PRIMARY, rules.control, arm, among)[0], alpha=level) for arm in treatments(rules)}
 
 
-def _look_levels(rules: Rules, days: Sequence[date], users: Sequence[int]) -> list[float]:
+def _interim_levels(rules: Rules, days: Sequence[date], users: Sequence[int]) -> list[float]:
     alpha = rules.alpha / len(treatments(rules))
     if rules.peeking == "always-valid" or rules.days is None:
         return [always_valid_alpha(n, alpha, tuned_for=rules.tuned_for) for n in users]
@@ -187,17 +190,17 @@ def _look_levels(rules: Rules, days: Sequence[date], users: Sequence[int]) -> li
 
 
 def _weekdays(cut: Outcomes, rules: Rules) -> tuple[Weekday, ...]:
-    """The primary metric by the day of the week on which users came; nothing before there are two such days."""
+    """The primary metric by the weekday of registration; empty with fewer than two weekdays."""
     if cut.day is None:
         return ()
     # 1970-01-01, day 0 of datetime64, was a Thursday
     weekday = (cut.day.astype(np.int64) + 3) % 7 + 1
-    found = []
+    days = []
     for day in np.unique(weekday):
         summaries = [arm_summary(cut, PRIMARY, arm, weekday == day) for arm in rules.weights]
         users, means = {s.arm: s.users for s in summaries}, {s.arm: s.mean for s in summaries}
-        found.append(Weekday(int(day), users, means))
-    return tuple(found) if len(found) > 1 else ()
+        days.append(Weekday(int(day), users, means))
+    return tuple(days) if len(days) > 1 else ()
 
 
 def _date(day: np.datetime64) -> date:

@@ -1,8 +1,8 @@
-"""Who gets which arm: a pure hash of (salt, user), so every host, restart and process count agrees without asking.
+"""Assignment of users to arms: a pure hash of (salt, user id), the same on every host and in every process.
 
 The hash is GrowthBook's version 2 (https://docs.growthbook.io/lib/build-your-own, "Hashing"), so that another team's
-SDK can reproduce our assignments. Nothing about the person enters but the id: the under-aged, the refusing and the
-timed out are split like everyone else.
+SDK can reproduce the assignments. Only the user id enters the hash: under-age users, refusals and timeouts are split
+like all other users.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from firstspin.records import InputError
 
 BUCKETS: Final = 10_000
-MOST_ARMS: Final = 100
+MAX_ARMS: Final = 100
 
 _FNV_OFFSET: Final = 0x811C9DC5
 _FNV_PRIME: Final = 0x01000193
@@ -26,7 +26,7 @@ _UTF16: Final = "utf-16-le" if sys.byteorder == "little" else "utf-16-be"
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """An arm, and how likely it was: its share of the buckets that take part (what off-policy estimates divide by)."""
+    """An arm and its propensity: the arm's share of the buckets that take part."""
 
     arm: str
     propensity: float
@@ -34,19 +34,19 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class ArmSplit:
-    """An experiment's users divided among its arms; made once by `split`, asked for each user by `assign`."""
+    """The buckets of an experiment and their arms: built once by `split`, read for each user by `assign`."""
 
     salt: str
-    salted: int  # the hash after the salt, where every user's hash starts
+    salted: int  # state of the hash after the salt
     assignments: tuple[Assignment, ...]
     arm_of: bytes  # bucket -> position in `assignments`, or 255 outside the coverage
 
 
 def split(salt: str, weights: Mapping[str, float], *, coverage: float = 1.0) -> ArmSplit:
-    """Divide users among the arms in proportion to their weights; `coverage` is the share of all users who take part.
+    """Divide the buckets among the arms in proportion to their weights; `coverage` is the share of users included.
 
-    A user who takes part at a small coverage keeps the arm when it grows. Raises InputError for weights or a coverage
-    that can't be read that way.
+    A larger coverage adds users and moves none to another arm. Raises InputError for an empty salt, fewer than 2 or
+    more than 100 arms, a weight that is not a finite number above 0, and a coverage outside [0, 1].
     """
     _check(salt, weights, coverage)
     total = math.fsum(weights.values())
@@ -66,13 +66,13 @@ def split(salt: str, weights: Mapping[str, float], *, coverage: float = 1.0) -> 
 
 
 def assign(split: ArmSplit, user: str) -> Assignment | None:
-    """The user's arm, always the same one; None when the user is outside the experiment's coverage."""
+    """The user's arm, deterministic; None for a user outside the experiment's coverage."""
     arm = split.arm_of[_bucket(split.salted, user)]
     return None if arm == _NOT_IN else split.assignments[arm]
 
 
 def bucket(salt: str, user: str) -> int:
-    """Where the user lies among the 10,000 buckets of this salt.
+    """The user's bucket of the salt's 10,000, from 0.
 
     >>> bucket("seed", "a")
     505
@@ -81,12 +81,12 @@ def bucket(salt: str, user: str) -> int:
 
 
 def _bucket(salted: int, user: str) -> int:
-    # Hashed twice: one round of FNV leaves ids that differ in a letter close together, across salts too.
+    # Hashed twice: after one round of FNV-1a, ids that differ in one letter are close together under every salt.
     return _fnv1a(str(_fnv1a(user, salted)), _FNV_OFFSET) % BUCKETS
 
 
 def _fnv1a(text: str, state: int) -> int:
-    """FNV-1a in 32 bits over UTF-16 code units, as the SDKs in JavaScript see a string, going on from `state`."""
+    """32-bit FNV-1a over UTF-16 code units (a string in the JavaScript SDKs), continued from `state`."""
     units = text.encode() if text.isascii() else memoryview(text.encode(_UTF16, "surrogatepass")).cast("H")
     for unit in units:
         state = ((state ^ unit) * _FNV_PRIME) & 0xFFFFFFFF
@@ -96,10 +96,10 @@ def _fnv1a(text: str, state: int) -> int:
 def _check(salt: str, weights: Mapping[str, float], coverage: float) -> None:
     if not salt:
         raise InputError("an experiment needs a salt of its own, so that experiments are independent")
-    if not 2 <= len(weights) <= MOST_ARMS:
-        raise InputError(f"an experiment needs from 2 to {MOST_ARMS} arms, not {len(weights)}")
+    if not 2 <= len(weights) <= MAX_ARMS:
+        raise InputError(f"an experiment needs from 2 to {MAX_ARMS} arms, not {len(weights)}")
     for arm, weight in weights.items():
         if not (math.isfinite(weight) and weight > 0):
-            raise InputError(f"arm {arm!r}: a weight is a number above 0, not {weight!r}")
+            raise InputError(f"arm {arm!r}: invalid weight {weight!r}; expected a number above 0")
     if not 0 <= coverage <= 1:
-        raise InputError(f"coverage is a share from 0 to 1, not {coverage!r}")
+        raise InputError(f"invalid coverage {coverage!r}; expected a share from 0 to 1")

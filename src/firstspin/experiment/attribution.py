@@ -1,4 +1,4 @@
-"""Which clicks and listens belong to which exposure: the log joined into one row a user, ready for the analysis."""
+"""Attribution: exposures joined with clicks and listens within their windows, one row per user, for the analysis."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ EXPOSURE_COLUMNS: Final = {"experiment": NAME, "user_key": UNIT, "arm": NAME, "d
 EVENT_COLUMNS: Final = {"event_id": UNIT, "type": NAME, "user_key": UNIT, "at": columns.TIME, "seconds": AMOUNT}
 OUTCOME_COLUMNS: Final = (*EXPOSURE_COLUMNS, "day", "clicked", "seconds", "position")
 
-_ASKED: Final = """
-CREATE TABLE asked AS SELECT $experiment AS experiment, $until::TIMESTAMP AS until,
+_WINDOWS: Final = """
+CREATE TABLE windows AS SELECT $experiment AS experiment, $until::TIMESTAMP AS until,
     $click_within AS click_within, $listen_within AS listen_within
 """
 
 _LOGS: Final = """
-CREATE TABLE shown AS SELECT exposures.* FROM exposures, asked
-    WHERE exposures.experiment = asked.experiment AND decided_at <= until;
-CREATE TABLE logged AS SELECT events.* FROM events, asked WHERE "at" <= until;
+CREATE TABLE shown AS SELECT exposures.* FROM exposures, windows
+    WHERE exposures.experiment = windows.experiment AND decided_at <= until;
+CREATE TABLE logged AS SELECT events.* FROM events, windows WHERE "at" <= until;
 CREATE VIEW first AS SELECT * EXCLUDE (experiment) FROM shown QUALIFY
     row_number() OVER (PARTITION BY user_key ORDER BY decided_at, arm, position) = 1
     AND min(arm) OVER (PARTITION BY user_key) = max(arm) OVER (PARTITION BY user_key);
@@ -45,24 +45,24 @@ CREATE VIEW once AS SELECT * FROM logged
 """
 
 _ONE_ROW_A_USER: Final = """
-WITH told AS (
+WITH attributed AS (
     SELECT user_key,
         count(*) FILTER (type = 'click' AND "at" < decided_at + click_within) AS clicks,
         sum(seconds ORDER BY seconds) FILTER (type = 'listen' AND "at" < decided_at + listen_within) AS seconds
-    FROM first JOIN once USING (user_key), asked WHERE "at" >= decided_at GROUP BY user_key
+    FROM first JOIN once USING (user_key), windows WHERE "at" >= decided_at GROUP BY user_key
 )
 SELECT joined.* EXCLUDE (position), further.* EXCLUDE (position) FROM (
     SELECT first.*, decided_at::DATE AS day,
         CASE WHEN decided_at + click_within <= until THEN (coalesce(clicks, 0) > 0)::INTEGER END AS clicked,
         CASE WHEN decided_at + listen_within <= until THEN coalesce(seconds, 0)::DOUBLE END AS seconds
-    FROM first LEFT JOIN told USING (user_key), asked
+    FROM first LEFT JOIN attributed USING (user_key), windows
 ) AS joined JOIN further USING (position) ORDER BY joined.user_key
 """
 
 _COUNTED: Final = """
 WITH clicks AS (
     SELECT "at" < decided_at AS early, "at" >= decided_at + click_within AS late
-    FROM once JOIN first USING (user_key), asked WHERE type = 'click'
+    FROM once JOIN first USING (user_key), windows WHERE type = 'click'
 )
 SELECT
     (SELECT count(*) FROM shown),
@@ -74,16 +74,16 @@ SELECT
     (SELECT count(*) FROM clicks WHERE NOT early AND NOT late),
     (SELECT count(*) FROM clicks WHERE late),
     (SELECT count(*) FROM clicks WHERE early),
-    (SELECT count(*) FROM first, asked WHERE decided_at + click_within > until)
+    (SELECT count(*) FROM first, windows WHERE decided_at + click_within > until)
 """
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """What the join made of the log, to be compared with what the service says it wrote.
+    """Row counts of the join, to be compared with the service's counts of written rows.
 
-    `repeated_exposures` are later ones of users already exposed, `duplicate_events` further rows of an event's id,
-    `orphan_events` those of users never exposed. A click is in time, late, or before the message was decided: early.
-    `not_yet_due` users' click window is still open.
+    `repeated_exposures` are later exposures of the same user, `duplicate_events` further rows with the same event id,
+    `orphan_events` events of users without an exposure. A click is early (before the exposure), in time, or late.
+    `not_yet_due` counts users whose click window is still open.
     """
 
     exposures: int
@@ -100,9 +100,9 @@ class Counted(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """One row a user in `table`: the first exposure's columns, its `day`, `clicked` (0 or 1) and `seconds` listened.
+    """One row per user in `table`: the first exposure's columns, its `day`, `clicked` (0 or 1) and `seconds` listened.
 
-    The last two are null while their window is open.
+    `clicked` and `seconds` are null while their window is open.
     """
 
     table: pa.Table
@@ -121,13 +121,13 @@ def attribute(
 ) -> Attributed:
     """Join an experiment's exposures with events (Parquet files or Arrow tables; times in UTC, `until` aware).
 
-    A user counts from the first exposure on, in its arm, whatever source answered; users of several arms are left out
-    and counted. An event counts once by its id, from the exposure until the window ends. Nothing after `until` is
-    looked at. Raises InputError where a log lacks a column.
+    The first exposure sets a user's arm and start, whatever its source (intention to treat). Users of several arms are
+    excluded and counted. An event counts once per id, from the exposure until the window ends. Rows after `until` are
+    ignored. Raises InputError where a log lacks a column.
     """
-    asked = {"experiment": experiment, "until": until, "click_within": click_within, "listen_within": listen_within}
-    with workspace("analyse") as folder, _offered(exposures, events, folder) as connection:
-        connection.execute(_ASKED, asked)
+    windows = {"experiment": experiment, "until": until, "click_within": click_within, "listen_within": listen_within}
+    with workspace("analyse") as folder, _log_views(exposures, events, folder) as connection:
+        connection.execute(_WINDOWS, windows)
         connection.execute(_LOGS)
         table = connection.sql(_ONE_ROW_A_USER).to_arrow_table()
         (counts,) = connection.sql(_COUNTED).fetchall()
@@ -136,7 +136,7 @@ def attribute(
 
 
 def attribute_export(folder: Path, plan: Plan, *, until: datetime) -> Attributed:
-    """The same, of a folder that `export` wrote and by the windows of a plan."""
+    """`attribute` for a folder that `export` wrote, with the windows of a plan."""
     return attribute(
         folder / EXPOSURES,
         folder / EVENTS,
@@ -147,21 +147,21 @@ def attribute_export(folder: Path, plan: Plan, *, until: datetime) -> Attributed
     )
 
 
-def planned_outcomes(found: Attributed, plan: Plan) -> Outcomes:
-    """Attributed users as `analyse` reads them by the rules of a plan."""
+def planned_outcomes(attributed: Attributed, plan: Plan) -> Outcomes:
+    """Attributed users as outcomes for `analyse`, with the metrics and covariates of a plan."""
     return read_outcomes(
-        found.table,
+        attributed.table,
         arm="arm",
         metrics=plan.metrics,
         day="day",
         covariates=plan.covariates,
-        left_out=found.left_out,
+        left_out=attributed.left_out,
     )
 
 
 @contextmanager
-def _offered(exposures: Log, events: Log, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the views `exposures`, `events`, and `further`: the exposures' further columns by position."""
+def _log_views(exposures: Log, events: Log, folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the views `exposures`, `events` and `further` (the exposures' other columns, by position)."""
     sources = {
         "exposures": open_source(exposures, "exposures", folder, tuple(EXPOSURE_COLUMNS), None),
         "events": open_source(events, "events", folder, tuple(EVENT_COLUMNS)),
@@ -183,11 +183,11 @@ def _offered(exposures: Log, events: Log, folder: Path) -> Iterator[duckdb.DuckD
 
 
 def _further(shown: OutcomeTable) -> str:
-    """The further columns that can be passed on: of a type that we read, and of a name that is free in any case."""
+    """The other columns of a supported type whose lower-case name is not taken yet."""
     taken = set(OUTCOME_COLUMNS)
-    kept = [f"{ROW} AS position"]
+    selected = [f"{ROW} AS position"]
     for column in shown.types:
         if shown.shape(column) is not None and column.lower() not in taken:
             taken.add(column.lower())
-            kept.append(f"{shown.raw(column)} AS {identifier(column)}")
-    return f"SELECT {', '.join(kept)} FROM {shown.table}"
+            selected.append(f"{shown.raw(column)} AS {identifier(column)}")
+    return f"SELECT {', '.join(selected)} FROM {shown.table}"

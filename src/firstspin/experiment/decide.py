@@ -1,4 +1,4 @@
-"""From the numbers to the decision and the sentence to read out: no winner of an unsound split, nor before its time."""
+"""The decision and its sentence: no winner under a sample ratio mismatch or before the planned end."""
 
 from __future__ import annotations
 
@@ -11,72 +11,77 @@ from firstspin.experiment.outcomes import LeftOut
 from firstspin.experiment.rules import Rules, treatments
 from firstspin.experiment.stats.lift import Lift, NonInferiority, significant
 from firstspin.experiment.stats.sample_ratio import SampleRatio
-from firstspin.experiment.verdict import DailyLift, Decision, MetricResult, p_words, signed_percent
+from firstspin.experiment.verdict import DailyLift, Decision, MetricResult, guardrail_words, p_words, signed_percent
 
 PRIMARY: Final = 0
 _MISSING_ALIKE: Final = 0.01
 
 
 def decide(
-    rules: Rules, ratio: SampleRatio, metrics: Sequence[MetricResult], looks: Sequence[DailyLift], *, over: bool
+    rules: Rules, ratio: SampleRatio, metrics: Sequence[MetricResult], daily: Sequence[DailyLift], *, over: bool
 ) -> tuple[Decision, str | None, str]:
-    """The decision, the winning arm if there is one, and a sentence that says both with their numbers."""
+    """The decision, the winning arm (None without one), and a sentence with both and their numbers.
+
+    `over`: the planned end has come. Before it, only a significant interim analysis under a rule for peeking decides.
+    """
     if not ratio.sound:
-        why = "No winner can be named: the arms don't have the users their weights promise"
-        return "sample ratio mismatch", None, f"{why} ({ratio.reason}). Find the cause first."
-    decisive = _decisive(rules, metrics[PRIMARY], looks)
-    stopped = rules.peeking != "none" and any(significant(found) for found in decisive.values())
+        sentence = f"No winner: the users per arm do not match the weights ({ratio.reason}). Find the cause first."
+        return "sample ratio mismatch", None, sentence
+    decisive = _decisive(rules, metrics[PRIMARY], daily)
+    stopped = rules.peeking != "none" and any(significant(lift) for lift in decisive.values())
     if not over and not stopped:
-        when = f" on {rules.reads_at:%d %B %Y}" if rules.reads_at else ""
-        return "no decision yet", None, f"No decision yet: the plan reads the result{when}."
-    told = "; ".join(_told(metrics[PRIMARY].metric, arm, found) for arm, found in decisive.items())
-    better = {arm: found for arm, found in decisive.items() if significant(found) and _gain(found) > 0}
+        when = f" on {rules.reads_at:%d %B %Y}" if rules.reads_at else " at its end"
+        return "no decision yet", None, f"No decision yet: the plan is evaluated{when}."
+    results = "; ".join(_lift_words(metrics[PRIMARY].metric, arm, lift) for arm, lift in decisive.items())
+    better = {arm: lift for arm, lift in decisive.items() if significant(lift) and _gain(lift) > 0}
     if better:
-        return _winner(better, metrics, told)
-    if any(significant(found) for found in decisive.values()):
-        return "control is better", None, f"{rules.control} stays: {told}."
-    return "no difference shown", None, f"No difference shown: {told}."
+        return _winner(better, metrics, results)
+    if any(significant(lift) for lift in decisive.values()):
+        return "control is better", None, f"{rules.control} stays: {results}."
+    return "no difference shown", None, f"No difference shown: {results}."
 
 
 def warnings(rules: Rules, metrics: Sequence[MetricResult], left_out: LeftOut, *, late: int) -> Iterator[str]:
-    """What a reader must know before believing the numbers, a sentence each."""
+    """Threats to the validity of the result, one sentence each. `late` users came outside the planned days."""
     if rules.reads_at is None:
-        yield "No plan was given: the numbers hold for one look at a time fixed beforehand."
+        yield "No plan was given: the p-values hold for one analysis at a time fixed beforehand."
     if rules.days is not None and rules.days % 7:
-        yield f"{rules.days} days are not whole weeks: some days of the week count more than others."
+        yield f"{rules.days} days are not whole weeks: some days of the week have more weight than others."
     if left_out.repeated:
         yield f"{left_out.repeated:,} users have several rows: give the unit (user_id) to count each user once."
     if left_out.in_several_arms:
-        yield f"{left_out.in_several_arms:,} users were seen in several arms and are left out."
+        yield f"{left_out.in_several_arms:,} users are in several arms and are excluded."
     if left_out.without_arm:
-        yield f"{left_out.without_arm:,} users have no arm and are left out."
+        yield f"{left_out.without_arm:,} users have no arm and are excluded."
     if late:
-        yield f"{late:,} users came outside the planned days and are left out."
+        yield f"{late:,} users came outside the planned days and are excluded."
     for measured in metrics:
         yield from _about_gaps(measured)
 
 
-def _decisive(rules: Rules, primary: MetricResult, looks: Sequence[DailyLift]) -> dict[str, Lift]:
-    """Each arm's lift that counts: the first that a daily look found significant, else the latest."""
+def _decisive(rules: Rules, primary: MetricResult, daily: Sequence[DailyLift]) -> dict[str, Lift]:
+    """The lift of each arm that decides: the first significant interim analysis, else the latest."""
     latest = {beside.arm: beside.lift for beside in primary.beside_control}
     if rules.peeking == "none":
         return latest
     return {
-        arm: next((look.lifts[arm] for look in looks if significant(look.lifts[arm])), latest[arm])
+        arm: next((day.lifts[arm] for day in daily if significant(day.lifts[arm])), latest[arm])
         for arm in treatments(rules)
     }
 
 
-def _winner(better: dict[str, Lift], metrics: Sequence[MetricResult], told: str) -> tuple[Decision, str | None, str]:
-    """The best of the arms that are better, if one keeps all guardrails."""
+def _winner(better: dict[str, Lift], metrics: Sequence[MetricResult], results: str) -> tuple[Decision, str | None, str]:
+    """The arm with the largest lift among the better ones that pass all guardrails, if there is one."""
     guardrails = {arm: _guardrails(metrics, arm) for arm in better}
-    keeping = [arm for arm in better if all(beside.shown for _, beside in guardrails[arm])]
-    if not keeping:
-        broken = "; ".join(_guarded(name, kept) for arm in better for name, kept in guardrails[arm] if not kept.shown)
-        return "guardrail not kept", None, f"No winner: {told}, but {broken}."
-    winner = max(keeping, key=lambda arm: _gain(better[arm]))
-    kept = "".join(f"; {_guarded(name, beside)}" for name, beside in guardrails[winner])
-    return "winner", winner, f"{winner} wins: {told}{kept}."
+    passing = [arm for arm in better if all(test.shown for _, test in guardrails[arm])]
+    if not passing:
+        failed = "; ".join(
+            guardrail_words(test, name) for arm in better for name, test in guardrails[arm] if not test.shown
+        )
+        return "guardrail not kept", None, f"No winner: {results}, but {failed}."
+    winner = max(passing, key=lambda arm: _gain(better[arm]))
+    passed = "".join(f"; {guardrail_words(test, name)}" for name, test in guardrails[winner])
+    return "winner", winner, f"{winner} wins: {results}{passed}."
 
 
 def _guardrails(metrics: Sequence[MetricResult], arm: str) -> list[tuple[str, NonInferiority]]:
@@ -88,33 +93,26 @@ def _guardrails(metrics: Sequence[MetricResult], arm: str) -> list[tuple[str, No
     ]
 
 
-def _guarded(name: str, kept: NonInferiority) -> str:
-    if kept.bound is None:
-        return f"{name} can't be judged ({kept.reason})"
-    inside = "inside" if kept.shown else "not shown to stay inside"
-    return f"{name} may lie as low as {signed_percent(kept.bound)}, {inside} its margin of {100 * kept.margin:g}%"
+def _gain(lift: Lift) -> float:
+    return lift.difference.value or 0.0
 
 
-def _gain(found: Lift) -> float:
-    return found.difference.value or 0.0
-
-
-def _told(metric: str, arm: str, found: Lift) -> str:
-    relative = found.relative
-    if found.p_value is None:
-        return f"{arm}'s {metric} can't be compared ({found.difference.reason})"
+def _lift_words(metric: str, arm: str, lift: Lift) -> str:
+    relative = lift.relative
+    if lift.p_value is None:
+        return f"{arm}'s {metric} can't be compared ({lift.difference.reason})"
     if relative.value is None or relative.low is None or relative.high is None:
-        return f"{arm}'s {metric} has no relative lift ({relative.reason}), {p_words(found.p_value)}"
+        return f"{arm}'s {metric} has no relative lift ({relative.reason}), {p_words(lift.p_value)}"
     ends = f"{signed_percent(relative.low)} to {signed_percent(relative.high)}"
-    level = f"{100 * (1 - found.alpha):.4g}% interval"
-    return f"{arm}'s {metric} {signed_percent(relative.value)} ({level} {ends}), {p_words(found.p_value)}"
+    level = f"{100 * (1 - lift.alpha):.4g}% CI"
+    return f"{arm}'s {metric} {signed_percent(relative.value)} ({level} {ends}), {p_words(lift.p_value)}"
 
 
 def _about_gaps(measured: MetricResult) -> Iterator[str]:
     missing = [arm.missing for arm in measured.arms]
     if not any(missing):
         return
-    yield f"{sum(missing):,} users have no {measured.metric} and are left out of it."
+    yield f"{sum(missing):,} users have no value of {measured.metric} and are excluded from it."
     table = [(arm.missing, arm.users - arm.missing) for arm in measured.arms if arm.users]
     if len(table) > 1 and any(there for _, there in table) and chi2_contingency(table).pvalue < _MISSING_ALIKE:
-        yield f"The arms differ in how many have no {measured.metric}: its comparison can't be trusted."
+        yield f"The share of users without {measured.metric} differs between the arms: its comparison may be biased."

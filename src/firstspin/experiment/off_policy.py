@@ -1,9 +1,9 @@
-"""What a policy never shown would have earned, from the log of one that was: off-policy estimates, with intervals.
+"""Off-policy evaluation: the estimated reward of a policy from the log of another one, with confidence intervals.
 
-An experiment shows each user one of its arms' candidates, with a known probability. Users to whom it happened to show
-what the new policy would have shown stand for all the others like them. The three estimates are those of Dudík, Erhan,
-Langford and Li, Doubly Robust Policy Evaluation and Optimization, Statistical Science 29 (2014); the self-normalised
-one's interval is by the delta method.
+An experiment shows each user the candidate of one arm, with a known probability (the propensity). Users who were shown
+what the new policy would choose are weighted by its inverse. The estimators (IPS, self-normalised IPS, doubly robust)
+are those of Dudík, Erhan, Langford and Li, Doubly Robust Policy Evaluation and Optimization, Statistical Science 29
+(2014).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Numbers = NDArray[np.float64]
 Items = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-NOT_ENOUGH: Final = "fewer than two users were shown what the policy would have shown"
+NOT_ENOUGH: Final = "fewer than two users were shown the policy's choice"
 _CERTAIN: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What n users were shown and did: the item's number, how likely it was to be shown to them, and the reward."""
+    """The logged data of n users: item shown (n,), its propensity (n,), and reward (n,)."""
 
     shown: Items
     propensity: Numbers
@@ -40,17 +40,18 @@ class Log:
 
 
 class Value(msgspec.Struct, frozen=True):
-    """The policy's mean reward a user, and how much that is above what was shown to the same users."""
+    """The policy's mean reward per user, and its difference to the mean reward that the same users had."""
 
     value: Estimate
     above_shown: Estimate
 
 
 class Lookback(msgspec.Struct, frozen=True):
-    """Off-policy estimates for the users to whom the log could have shown the policy's item.
+    """Off-policy estimates for the supported users: those whom the log could have shown the policy's item.
 
-    `support` is their share of all users: the rest can't be judged by any log of this experiment. `matched` is how many
-    were shown that very item; `effective_users` is how many equally weighted users carry as much information.
+    `support` is their share of all users; no log of this experiment has information about the others. `matched` users
+    were shown that item. `effective_users` is the effective sample size (Kish): the number of equally weighted users
+    with as much information.
     """
 
     users: int
@@ -66,11 +67,12 @@ class Lookback(msgspec.Struct, frozen=True):
 def look_back(
     log: Log, chosen: Items, supported: Mask, *, expected: Numbers | None = None, alpha: float = 0.05
 ) -> Lookback:
-    """Judge a policy that would have shown the items `chosen` (n,), among users `supported` (n,).
+    """Evaluate a policy that chooses the items `chosen` (n,), among the users `supported` (n,).
 
-    `expected` are the rewards (n,) that a model predicts for showing what is chosen, a model that has not seen that
-    user (`crossfit_rewards`); with them comes the doubly robust estimate, which holds where either the propensities
-    or the model are right. Raises InputError for a propensity that is none.
+    `expected` (n,) are the rewards that a model predicts for the chosen items, fitted without the user itself
+    (`crossfit_rewards`). They add the doubly robust estimate, which is consistent where the propensities or the model
+    are right. Formulas: Dudík and others, Statistical Science 29 (2014); delta method for the interval of the
+    self-normalised estimate. Raises InputError for a propensity that is not above 0 and at most 1.
     """
     if not ((log.propensity > 0) & (log.propensity <= 1 + _CERTAIN)).all():
         raise InputError("every logged propensity must be above 0 and at most 1")
@@ -94,9 +96,9 @@ def look_back(
 
 
 def propensity_of(items: Items, candidates: Items, shares: Numbers) -> Numbers:
-    """How likely each user was to be shown this item (n,), where arm j shows `candidates[:, j]` by chance `shares[j]`.
+    """Probability (n,) that each user was shown the item, where arm j shows `candidates[:, j]` with share `shares[j]`.
 
-    Two arms with the same candidate make it certain. 0: the log can't judge this item for this user.
+    Arms with the same candidate add up. At 0 the log has no information about the item for this user.
     """
     return np.asarray((candidates == items[:, None]) @ shares, dtype=np.float64)
 
@@ -104,11 +106,12 @@ def propensity_of(items: Items, candidates: Items, shares: Numbers) -> Numbers:
 def read_log(
     attributed: pa.Table, shares: Mapping[str, float], chosen: Sequence[str], *, genres: Mapping[str, str] | None = None
 ) -> tuple[Log, Items, Mask]:
-    """What `look_back` asks for, from attributed exposures with each arm's `candidates_ARM`, best first.
+    """The arguments of `look_back` (log, chosen items (n,), supported (n,)) from attributed exposures.
 
-    `chosen` are the stations the policy would have shown, a user's in each row. `shares` are the arms' weights. With
-    `genres` (station -> genre) a station stands for its genre: more users match, if clicks depend on the genre alone.
-    Not supported, and so left out, are users without an answer yet, and those shown something that no arm proposed.
+    The exposures have each arm's `candidates_ARM`, best first. `chosen` are the policy's stations, one per row;
+    `shares` are the arms' weights. With `genres` (station -> genre) items are genres: more users match, valid where
+    clicks depend on the genre alone. Users without a reward yet, and users shown an item that no arm proposed, are not
+    supported.
     """
     total = math.fsum(shares.values())
     proposed = [[next(iter(best), "") for best in attributed[f"candidates_{arm}"].to_pylist()] for arm in shares]
@@ -117,10 +120,10 @@ def read_log(
         names = [[genres.get(station, station) for station in stations] for stations in names]
     items = np.unique(np.array(names, dtype=str), return_inverse=True)[1].reshape(len(names), -1)
     candidates, (shown, wanted) = items[:-2].T, items[-2:]
-    chance = np.array([weight / total for weight in shares.values()])
-    propensity = propensity_of(shown, candidates, chance)
+    probability = np.array([weight / total for weight in shares.values()])
+    propensity = propensity_of(shown, candidates, probability)
     reward = attributed["clicked"].cast(pa.float64()).to_numpy(zero_copy_only=False)
-    supported = (propensity_of(wanted, candidates, chance) > 0) & (propensity > 0) & ~np.isnan(reward)
+    supported = (propensity_of(wanted, candidates, probability) > 0) & (propensity > 0) & ~np.isnan(reward)
     log = Log(shown, np.where(propensity > 0, propensity, 1.0), np.nan_to_num(reward))
     return log, wanted, supported
 
@@ -128,22 +131,22 @@ def read_log(
 def crossfit_rewards(
     log: Log, chosen: Items, segments: Items, rng: np.random.Generator, *, folds: int = 5, strength: float = 20.0
 ) -> Numbers:
-    """The reward expected of showing what is chosen (n,), by segment and item, learnt from other users only.
+    """Cross-fitted expected reward (n,) of the chosen items (n,), by segment and item, learned from other folds only.
 
-    A rate seen on few people is pulled towards the item's, as if `strength` more people had had that one, and the
-    item's towards everybody's in the same way. Segments are numbers from 0 of what was known before the exposure.
+    The rate of a segment and item is shrunk towards the item's rate with the weight of `strength` users, and the item's
+    rate likewise towards the overall rate. `segments` (n,) are numbers from 0 of what was known before the exposure.
     """
     fold = rng.permutation(len(log.reward)) % folds
     items = int(max(log.shown.max(initial=0), chosen.max(initial=0))) + 1
     cells = items * (int(segments.max(initial=0)) + 1)
     expected = np.empty_like(log.reward)
     for out in range(folds):
-        seen, asked = fold != out, fold == out
-        shown, reward = log.shown[seen], log.reward[seen]
+        train, held_out = fold != out, fold == out
+        shown, reward = log.shown[train], log.reward[train]
         overall = float(reward.mean()) if len(reward) else 0.0
         by_item = _rates(shown, reward, np.full(items, overall), strength)
-        by_cell = _rates(segments[seen] * items + shown, reward, np.tile(by_item, cells // items), strength)
-        expected[asked] = by_cell[segments[asked] * items + chosen[asked]]
+        by_cell = _rates(segments[train] * items + shown, reward, np.tile(by_item, cells // items), strength)
+        expected[held_out] = by_cell[segments[held_out] * items + chosen[held_out]]
     return expected
 
 
@@ -154,7 +157,7 @@ def _rates(codes: Items, rewards: Numbers, towards: Numbers, strength: float) ->
 
 
 def _self_normalised(weight: Numbers, reward: Numbers) -> Numbers:
-    """Values a user whose mean is the weighted mean of rewards, and whose spread is that mean's to first order."""
+    """Linearised values per user: mean of the weighted mean of rewards, variance of the delta method."""
     total = weight.sum()
     if not total:
         return np.zeros_like(reward)
@@ -162,15 +165,15 @@ def _self_normalised(weight: Numbers, reward: Numbers) -> Numbers:
     return np.asarray(value + weight * (reward - value) * len(weight) / total)
 
 
-def _value(a_user: Numbers, reward: Numbers, weight: Numbers, alpha: float) -> Value:
+def _value(per_user: Numbers, reward: Numbers, weight: Numbers, alpha: float) -> Value:
     if (weight > 0).sum() < 2:
         return Value(Estimate(reason=NOT_ENOUGH), Estimate(reason=NOT_ENOUGH))
-    return Value(_estimate(a_user, alpha), _estimate(a_user - reward, alpha))
+    return Value(_estimate(per_user, alpha), _estimate(per_user - reward, alpha))
 
 
-def _estimate(a_user: Numbers, alpha: float) -> Estimate:
-    if len(a_user) < 2:
+def _estimate(per_user: Numbers, alpha: float) -> Estimate:
+    if len(per_user) < 2:
         return Estimate(reason=NOT_ENOUGH)
-    mean = float(a_user.mean())
-    half = -float(ndtri(alpha / 2)) * math.sqrt(float(a_user.var(ddof=1)) / len(a_user))
+    mean = float(per_user.mean())
+    half = -float(ndtri(alpha / 2)) * math.sqrt(float(per_user.var(ddof=1)) / len(per_user))
     return Estimate(mean, mean - half, mean + half)

@@ -1,7 +1,7 @@
-"""A table of outcomes as received: its columns, checked by what they are used for, as SQL.
+"""A received table of outcomes: its columns, validated by their use, as SQL.
 
-No name of the user's becomes part of a statement: columns are numbered. How a text spells a value is said by `parsing`,
-which types are read by `columns`; here is only what outcomes have beside those.
+Columns are numbered, so no column name of the user becomes part of a statement. `parsing` defines the spelling of
+values and `columns` the types; this module adds the kinds that only outcomes have.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from firstspin.data.sql import identifier, literal
 from firstspin.files import printable
 from firstspin.records import InputError
 
-MOST_LEVELS: Final = 50
-LARGEST: Final = 1e60  # so that squares of squares are numbers too
+MAX_LEVELS: Final = 50
+MAX_AMOUNT: Final = 1e60  # its fourth power is finite
 SHOWN_CHARACTERS: Final = 80
 
 ROW: Final = identifier("row of the file")
@@ -40,8 +40,8 @@ def _amount(column: str, shape: Shape) -> str:
 
 
 def _amount_problems(cell: Cell) -> list[Problem]:
-    none = [Problem(problem.broken, "is not a finite number") for problem in columns.NUMBER.problems(cell)]
-    return [*none, Problem(f"abs({cell.value}) >= {LARGEST}", f"is not below {LARGEST:g}")]
+    not_finite = [Problem(problem.broken, "is not a finite number") for problem in columns.NUMBER.problems(cell)]
+    return [*not_finite, Problem(f"abs({cell.value}) >= {MAX_AMOUNT}", f"is not below {MAX_AMOUNT:g}")]
 
 
 def _yes_or_no(column: str, shape: Shape) -> str:
@@ -49,7 +49,7 @@ def _yes_or_no(column: str, shape: Shape) -> str:
 
 
 def _yes_or_no_problems(cell: Cell) -> list[Problem]:
-    complaint = "is neither yes nor no (1 or 0, true or false)"
+    complaint = "is not binary (1 or 0, true or false)"
     return [Problem(problem.broken, complaint) for problem in columns.FLAG.problems(cell)]
 
 
@@ -90,29 +90,31 @@ UNIT: Final = columns.ID
 
 @dataclass(frozen=True, slots=True)
 class OutcomeTable:
-    """A table of a connection: its columns under numbers, and the row of the file, from 1."""
+    """A table of a DuckDB connection: its numbered columns, and the row number in the file, from 1."""
 
     connection: duckdb.DuckDBPyConnection
     table: str
     file: str
     types: dict[str, pa.DataType]  # by the names that the user knows
 
-    def ask(self, sql: str) -> list[tuple[object, ...]]:
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        """All rows of a query."""
         return list(self.connection.execute(sql).fetchall())
 
     def shape(self, column: str) -> Shape | None:
+        """The shape of a column's values; None for an unsupported type."""
         return shape_of(self.types[column])
 
     def raw(self, column: str) -> str:
-        """SQL for a column as it was received."""
+        """SQL of a column, unconverted."""
         return _numbered(self._position(column))
 
     def trimmed(self, column: str) -> str:
-        """SQL for a column of text without outer space, in `rows` of that column."""
+        """SQL of a text column without leading and trailing blanks, over `rows` of that column."""
         return identifier(f"column {self._position(column)} trimmed")
 
     def rows(self, wanted: Iterable[str]) -> str:
-        """SQL: the table, and beside it these columns as `value` needs them: a text is trimmed once a row."""
+        """SQL of the table with these columns trimmed beside the raw ones, so that a text is trimmed once per row."""
         texts = [column for column in dict.fromkeys(wanted) if self.shape(column) is Shape.text]
         trimmed = [f", {columns.trimmed(f'{self.raw(of)}::VARCHAR')} AS {self.trimmed(of)}" for of in texts]
         return f"(SELECT *{''.join(trimmed)} FROM {self.table})"
@@ -124,12 +126,13 @@ class OutcomeTable:
 def open_source(
     source: Path | pa.Table, name: str, folder: Path, needed: Sequence[str], optional: Sequence[str] | None = ()
 ) -> Source:
-    """The needed columns of a CSV or Parquet file, or of an Arrow table, and those of the optional ones that are there.
+    """The needed columns and the available optional ones of a CSV or Parquet file, or of an Arrow table.
 
-    None for `optional` is all that have a name of their own. Raises InputError for what is no table.
+    None for `optional` means all columns with a unique name. Raises InputError where the source is not a readable table
+    or lacks a needed column.
     """
     if not all(column.strip() for column in needed):
-        raise InputError("a column is asked for by an empty name")
+        raise InputError("a column name is empty")
     path = source if isinstance(source, Path) else folder / name
     if isinstance(source, pa.Table):
         with in_our_words(f"the {name} can't be read"):
@@ -140,28 +143,29 @@ def open_source(
 def receive(
     connection: duckdb.DuckDBPyConnection, source: Source, table: str, *, in_place: bool = False
 ) -> OutcomeTable:
-    """Make a table of a file's columns; with `in_place` Parquet is read when it is asked for.
+    """Create a table of a file's columns; with `in_place`, a view that reads Parquet when queried.
 
     Raises InputError for the first row that is not well-formed.
     """
-    what = "VIEW" if in_place and source.dialect is None else "TABLE"
-    read(source, lambda rows: connection.execute(f"CREATE OR REPLACE {what} {table} AS {_kept(source, rows)}"))
+    relation = "VIEW" if in_place and source.dialect is None else "TABLE"
+    read(source, lambda rows: connection.execute(f"CREATE OR REPLACE {relation} {table} AS {_numbering(source, rows)}"))
     made = OutcomeTable(connection, table, source.path.name, {name: of.type for name, of in source.columns.items()})
     first = f"SELECT {ROW}, {_PROBLEM} FROM {table} WHERE {_PROBLEM} IS NOT NULL ORDER BY {ROW} LIMIT 1"
-    for row, problem in made.ask(first):
+    for row, problem in made.query(first):
         raise InputError(f"{made.file} row {row} {problem}")
     return made
 
 
-def _kept(opened: Source, rows: str) -> str:
-    kept = []
+def _numbering(opened: Source, rows: str) -> str:
+    """The query that gives the columns their numbers."""
+    selected = []
     for number, column in enumerate(opened.columns.values()):
         sql = column.sql
-        if opened.dialect is not None:  # what `csv_cells.guarded` did to it is undone
+        if opened.dialect is not None:  # undoes `csv_cells.guarded`
             changed = f"{sql}[1] = '''' AND regexp_matches({sql}, {literal(GUARDED)})"
             sql = f"CASE WHEN {changed} THEN {sql}[2:] ELSE {sql} END"
-        kept.append(f"{sql} AS {_numbered(number)}")
-    return f"SELECT {', '.join(kept)}, {_PROBLEM}, row_number() OVER () AS {ROW} FROM {rows}"
+        selected.append(f"{sql} AS {_numbered(number)}")
+    return f"SELECT {', '.join(selected)}, {_PROBLEM}, row_number() OVER () AS {ROW} FROM {rows}"
 
 
 def _numbered(number: int) -> str:
@@ -172,9 +176,9 @@ def _numbered(number: int) -> str:
 
 
 def value(table: OutcomeTable, column: str, kind: Kind) -> str:
-    """SQL, over `rows` of the column, for it as `kind` has it.
+    """SQL of the column's values as `kind`, over `rows` of the column.
 
-    Raises InputError for a column of another type, and for the first bad row.
+    Raises InputError for an unsupported type and the first invalid row.
     """
     cell = _cell(table, column, kind)
     if problems := _problems(cell, kind):
@@ -184,7 +188,7 @@ def value(table: OutcomeTable, column: str, kind: Kind) -> str:
             f"FROM (SELECT *, CASE {broken} END AS broken FROM {_valued(table, column, cell)}) "
             f"WHERE broken IS NOT NULL ORDER BY {ROW} LIMIT 1"
         )
-        for row, number, raw in table.ask(first):
+        for row, number, raw in table.query(first):
             shown = "" if raw is None else f" {raw!r}"
             complaint = problems[int(str(number))].complaint
             place = f"{table.file} row {row}: {column}"
@@ -193,22 +197,25 @@ def value(table: OutcomeTable, column: str, kind: Kind) -> str:
 
 
 def fits(table: OutcomeTable, column: str, kind: Kind) -> bool:
-    """Whether all values of a column are what `kind` has."""
+    """Whether all values of a column are valid as `kind`."""
     if table.shape(column) not in kind.shapes:
         return False
     cell = _cell(table, column, kind)
     broken = " OR ".join(f"coalesce({problem.broken}, false)" for problem in _problems(cell, kind))
-    return not table.ask(f"SELECT 1 FROM {_valued(table, column, cell)} WHERE {broken} LIMIT 1")
+    return not table.query(f"SELECT 1 FROM {_valued(table, column, cell)} WHERE {broken} LIMIT 1")
 
 
 def covariate(table: OutcomeTable, column: str) -> str:
-    """SQL for a number, or for a level of few as the list of those that it is: [0, 1, 0]."""
+    """SQL of a numeric covariate, or of the position of a categorical one among its levels, from 1.
+
+    Raises InputError for a categorical covariate with more than 50 levels, and as `value` does.
+    """
     if table.shape(column) is not Shape.text or fits(table, column, AMOUNT):
         return value(table, column, AMOUNT)
     name = f"coalesce({value(table, column, NAME)}, '')"
-    levels = table.ask(f"SELECT DISTINCT {name} FROM {table.rows([column])} ORDER BY 1 LIMIT {MOST_LEVELS + 1}")
-    if len(levels) > MOST_LEVELS:
-        raise InputError(f"{table.file}: the covariate {column} has more than {MOST_LEVELS} different values")
+    levels = table.query(f"SELECT DISTINCT {name} FROM {table.rows([column])} ORDER BY 1 LIMIT {MAX_LEVELS + 1}")
+    if len(levels) > MAX_LEVELS:
+        raise InputError(f"{table.file}: the covariate {column} has more than {MAX_LEVELS} levels")
     known = ", ".join(literal(str(level)) for (level,) in levels)
     return f"list_position([{known}], {name})::INTEGER"
 
@@ -216,8 +223,8 @@ def covariate(table: OutcomeTable, column: str) -> str:
 def _cell(table: OutcomeTable, column: str, kind: Kind) -> Cell:
     shape = table.shape(column)
     if shape is None or shape not in kind.shapes:
-        found = printable(str(table.types[column]))[:SHOWN_CHARACTERS]
-        raise InputError(f"{table.file}: {column} is {found}, where {kind.needed}")
+        received = printable(str(table.types[column]))[:SHOWN_CHARACTERS]
+        raise InputError(f"{table.file}: {column} is {received}, where {kind.needed}")
     sql = table.raw(column)
     if shape is Shape.text:
         sql = table.trimmed(column) if kind.trimmed else f"{sql}::VARCHAR"
@@ -225,7 +232,7 @@ def _cell(table: OutcomeTable, column: str, kind: Kind) -> Cell:
 
 
 def _valued(table: OutcomeTable, column: str, cell: Cell) -> str:
-    """SQL: the table and the column `value`, worked out once a row however many problems look at it."""
+    """SQL of the table with the column `value`, computed once per row for all problems."""
     return f"(SELECT *, {cell.value} AS value FROM {table.rows([column])})"
 
 

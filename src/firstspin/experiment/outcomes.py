@@ -1,4 +1,4 @@
-"""What became of each user: any table of results, summed up to one row a user where it isn't yet."""
+"""Outcomes: a table of results with one row per user, aggregated to that where it has more."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ MAX_ARMS: Final = 100
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """Users who are not counted, by reason.
+    """Numbers of excluded users, by reason.
 
-    `repeated` are further rows of a user_id: they do count, unless the table is summed to one row per user.
+    `repeated` users have several rows; they are included, unless the table is aggregated to one row per user.
     """
 
     without_arm: int = 0
@@ -51,11 +51,11 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """n users, each in one arm, sorted by what is known of them: the order of the file moves no digit.
+    """n users, each in one arm, sorted by their values, so that results don't depend on the order of the file.
 
-    `arm` (n,) indexes into `arms`. For each of `metrics`, now of a known kind, `values` has what a user did (n,), NaN
-    where the table has nothing, and `per` what that is divided by, for ratios. `covariates` (n, k) has a column for
-    each number, gap and level; `day` (n,) is datetime64[D] in UTC.
+    `arm` (n,) indexes into `arms`. For each of `metrics`, with its kind resolved, `values` has the values (n,), NaN
+    where missing, and `per` the divisors (n,) of a ratio. `covariates` (n, k) has a column for each number,
+    missing-value indicator and level; `day` (n,) is datetime64[D] in UTC.
     """
 
     source: str
@@ -82,11 +82,11 @@ def read_outcomes(
     covariates: Sequence[str] = (),
     left_out: LeftOut | None = None,
 ) -> Outcomes:
-    """Read a CSV or Parquet file, or an Arrow table, of one row a user; or of many, summed up to one a `unit`.
+    """Read a CSV or Parquet file, or an Arrow table, with one row per user, or aggregated to one per `unit`.
 
-    Summing up, a yes in any row is a yes, numbers add up, and the first day and the smallest covariate stand; a unit
-    seen in several arms is left out and counted, beside those whom an earlier step had `left_out`. Raises InputError
-    naming file, row, column and value.
+    The aggregation takes the max of a binary metric, the sum of others, the first day and the min of a covariate. A
+    unit in several arms is excluded and counted; `left_out` are exclusions of an earlier step. Raises InputError with
+    file, row, column and value.
     """
     named = [arm, *(c for m in metrics for c in m.columns), *covariates, *(c for c in (unit, day) if c)]
     _refuse_known_after(
@@ -103,16 +103,16 @@ def read_outcomes(
         ]
         here = _one_row_a_user(table, arm, unit, columns)
         arms = _arms(table, arm)
-        found = _fetch(table, arms)
+        users = _fetch(table, arms)
     return Outcomes(
         source=table.file,
         arms=arms,
-        arm=np.asarray(found["arm"], dtype=np.int64),
+        arm=np.asarray(users["arm"], dtype=np.int64),
         metrics=metrics,
-        values=tuple(_numbers(found[f"v{i}"]) for i in range(len(metrics))),
-        per=tuple(_numbers(found[f"p{i}"]) if m.per else None for i, m in enumerate(metrics)),
-        covariates=_design([found[f"c{i}"] for i in range(len(covariates))], len(found["arm"])),
-        day=np.asarray(found["day"], dtype="datetime64[D]") if day else None,
+        values=tuple(_numbers(users[f"v{i}"]) for i in range(len(metrics))),
+        per=tuple(_numbers(users[f"p{i}"]) if m.per else None for i, m in enumerate(metrics)),
+        covariates=_design([users[f"c{i}"] for i in range(len(covariates))], len(users["arm"])),
+        day=np.asarray(users["day"], dtype="datetime64[D]") if day else None,
         left_out=_together(left_out, here) if left_out else here,
     )
 
@@ -122,7 +122,7 @@ def read_outcomes(
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of the table `users`: its name there, the SQL that makes it from a row, and from a unit's rows."""
+    """A column of the table `users`: its name, its SQL for one row, and the aggregate over a unit's rows."""
 
     name: str
     sql: str
@@ -130,10 +130,10 @@ class _Column:
 
 
 def _refuse_known_after(covariates: Sequence[str], uses: Mapping[str, str]) -> None:
-    """A covariate that follows from the arm, or is what is measured, would take the effect away."""
+    """Refuse covariates that the treatment can change: adjusting for them would remove the effect."""
     for column in covariates:
         if column in uses:
-            raise InputError(f"the covariate {column} is {uses[column]}: a covariate is known at registration")
+            raise InputError(f"the covariate {column} is {uses[column]}; a covariate must be known at registration")
 
 
 def _received(source: Path | pa.Table, wanted: Sequence[str], opened: ExitStack) -> OutcomeTable:
@@ -145,11 +145,11 @@ def _received(source: Path | pa.Table, wanted: Sequence[str], opened: ExitStack)
 
 
 def _count(table: OutcomeTable, rows: str) -> int:
-    return int(str(table.ask(f"SELECT count(*) FROM {rows}")[0][0]))
+    return int(str(table.query(f"SELECT count(*) FROM {rows}")[0][0]))
 
 
 def _one_row_a_user(table: OutcomeTable, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
-    """Make the table `users` (arm and the columns) and count who is not in it."""
+    """Create the table `users` (arm and the columns) and count the excluded users."""
     unit_sql = value(table, unit, UNIT) if unit else "NULL"
     rows = ", ".join([f"{value(table, arm, NAME)} AS arm", *(f"{c.sql} AS {c.name}" for c in columns)])
     totals = ", ".join(["min(arm) AS arm", *(_summed(c) for c in columns)])
@@ -161,7 +161,7 @@ def _one_row_a_user(table: OutcomeTable, arm: str, unit: str | None, columns: Se
     table.connection.execute(f"CREATE TABLE units AS WITH rows AS ({rows}) {grouped}")
     table.connection.execute("CREATE VIEW users AS SELECT * EXCLUDE (unit, arms) FROM units WHERE arms = 1")
     if not _count(table, "users"):
-        raise InputError(f"{table.file} has no user in any one arm (column {arm})")
+        raise InputError(f"{table.file}: no user is in exactly one arm (column {arm})")
     return LeftOut(
         without_arm=_count(table, "units WHERE arms = 0"),
         in_several_arms=_count(table, "units WHERE arms > 1"),
@@ -170,7 +170,7 @@ def _one_row_a_user(table: OutcomeTable, arm: str, unit: str | None, columns: Se
 
 
 def _repeated(table: OutcomeTable) -> int:
-    """Users of several rows, where the table says who a row is about."""
+    """The number of users with several rows; 0 where the table has no column of user ids."""
     if USER_ID not in table.types or not fits(table, USER_ID, UNIT):
         return 0
     user = value(table, USER_ID, UNIT)
@@ -179,10 +179,10 @@ def _repeated(table: OutcomeTable) -> int:
 
 def _arms(table: OutcomeTable, arm: str) -> tuple[str, ...]:
     arms = tuple(
-        str(found) for (found,) in table.ask(f"SELECT DISTINCT arm FROM users ORDER BY arm LIMIT {MAX_ARMS + 1}")
+        str(name) for (name,) in table.query(f"SELECT DISTINCT arm FROM users ORDER BY arm LIMIT {MAX_ARMS + 1}")
     )
     if len(arms) > MAX_ARMS:
-        raise InputError(f"{table.file}: {arm} has more than {MAX_ARMS} different values; is it the column of the arm?")
+        raise InputError(f"{table.file}: {arm} has more than {MAX_ARMS} values; is it the column of the arm?")
     return arms
 
 
@@ -193,13 +193,13 @@ def _together(one: LeftOut, two: LeftOut) -> LeftOut:
 
 
 def _summed(column: _Column) -> str:
-    # Sums are taken in the order of size, so that they don't depend on that of the file, nor on the threads.
+    # Summation in ascending order makes the result independent of the file's order and of the threads.
     order = f" ORDER BY {column.name}" if column.total == "sum" else ""
     return f"{column.total}({column.name}{order}) AS {column.name}"
 
 
 def _fetch(table: OutcomeTable, arms: Sequence[str]) -> dict[str, NDArray[np.generic]]:
-    """The table `users` as arrays; a gap is NaN."""
+    """The columns of the table `users` as arrays (n,); a missing value is NaN."""
     named = table.connection.execute(
         "SELECT list_position($arms, arm) - 1 AS arm, * EXCLUDE (arm) FROM users ORDER BY ALL", {"arms": list(arms)}
     )
@@ -211,7 +211,7 @@ def _fetch(table: OutcomeTable, arms: Sequence[str]) -> dict[str, NDArray[np.gen
 
 
 def _with_kind(table: OutcomeTable, metric: Metric) -> Metric:
-    """The metric with its kind: as given, else binary where every value is a yes or a no."""
+    """The metric with its kind: as given, else binary where all values are 0 or 1."""
     if metric.kind is not None:
         return metric
     binary = metric.cap is None and fits(table, metric.column, YES_OR_NO)
@@ -234,7 +234,7 @@ def _numbers(column: NDArray[np.generic]) -> Numbers:
 
 
 def _design(covariates: Sequence[NDArray[np.generic]], n: int) -> Numbers:
-    """Columns for a regression: levels as indicators, numbers with their gaps at the mean and marked."""
+    """The design matrix (n, k): levels as indicators; numbers with mean imputation and missing-value indicators."""
     columns: list[Numbers] = []
     for known in covariates:
         numbers = _numbers(known)

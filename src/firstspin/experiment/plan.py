@@ -1,9 +1,9 @@
-"""The plan of an experiment, written down and sealed before the first user: whom, what, how long, and what counts.
+"""The plan of an experiment, fixed before the first user (preregistration): arms, metrics, duration, analysis rules.
 
-The file carries the hash of what it says, and the experiment's key carries it too, so users are assigned and exposures
-logged under it: a changed plan is another experiment with users of its own, never the same one read differently.
+The file contains the hash of its content. The experiment's key contains the hash too, and assignments and exposures use
+the key: a changed plan is a new experiment with users of its own.
 
-The service reads plans too, so nothing here needs a library of statistics.
+The service reads plans, so this module imports no statistics library.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _LIMITS: Final[dict[str, tuple[float, float]]] = {
     "click_within_hours": (1, 24 * 365),
     "listen_within_days": (1, 365),
 }
-"""From and to, both included: wide enough for every experiment, and the arithmetic of sizing stays finite."""
+"""Min and max, inclusive: wide enough for every experiment, and the arithmetic of sizing stays finite."""
 
 _FIRST, _LAST = date(2000, 1, 1), date(9000, 1, 1)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An experiment as decided beforehand.
+    """A preregistered experiment.
 
-    `arms` have weights; `metrics` begins with the primary, whose mean in the control is thought to be `baseline` (with
-    standard deviation `deviation`, unless it is yes or no) and whose relative lift of `minimum_effect` is to be found
-    with probability `power`. Users who come in the `days` from `starts_on` (UTC) count; a click counts for
-    `click_within_hours` of the message and listening for `listen_within_days`.
+    `arms` have weights. `metrics` begins with the primary metric: `baseline` is its expected mean in the control,
+    `deviation` its standard deviation (None: binary), and `power` the probability of detecting a relative lift of
+    `minimum_effect`. Users exposed within `days` from `starts_on` (UTC) are included; a click counts within
+    `click_within_hours` of the message, listening within `listen_within_days`.
     """
 
     name: str
@@ -72,15 +72,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def plan_hash(plan: Plan) -> str:
-    """SHA-256 of what the plan says, as 64 hexadecimal digits; the order of the arms counts, for it assigns.
+    """SHA-256 of the plan's fields, as 64 hexadecimal digits; the order of the arms is part of it.
 
-    Fields at their default are left out, so that a version with a field more leaves sealed plans as they are. That is
-    why no default here may ever change.
+    Fields at their default are left out, so that a later version with more fields gives sealed plans the same hash. No
+    default may therefore change.
     """
     plan = msgspec.convert(msgspec.to_builtins(plan), Plan)  # 1 is 1.0 where a number is a float
     defaults = {field.name: field.default for field in msgspec.structs.fields(Plan)}
-    told = {name: value for name, value in _told(plan).items() if value != defaults[name]}
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+    fields = {name: value for name, value in _set_fields(plan).items() if value != defaults[name]}
+    return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
 
 
 def experiment_key(plan: Plan) -> str:
@@ -89,12 +89,12 @@ def experiment_key(plan: Plan) -> str:
 
 
 def plan_split(plan: Plan) -> ArmSplit:
-    """Who gets which arm under this plan."""
+    """The assignment of users to arms under this plan. Raises InputError as `split` does."""
     return split(experiment_key(plan), plan.arms, coverage=plan.coverage)
 
 
 def plan_rules(plan: Plan) -> Rules:
-    """How the results are read under this plan."""
+    """The rules of the analysis under this plan."""
     return Rules(
         control=plan.control,
         metrics=plan.metrics,
@@ -110,44 +110,47 @@ def plan_rules(plan: Plan) -> Rules:
 
 
 def reads_at(plan: Plan) -> datetime:
-    """When the last user's windows have closed, and the result may be read."""
+    """The planned time of the analysis (UTC): the windows of the last user have closed."""
     last = datetime.combine(plan.starts_on, time(), UTC) + timedelta(days=plan.days)
     return last + max(timedelta(hours=plan.click_within_hours), timedelta(days=plan.listen_within_days))
 
 
 def checked_plan(plan: Plan) -> Plan:
-    """The plan, if it can be carried out. Raises InputError."""
+    """The plan, validated. Raises InputError where a field is out of range or contradicts another one."""
     if not _NAME.fullmatch(plan.name):
-        raise InputError(f"name {plan.name!r}: an experiment's name is small letters, digits and hyphens, 60 at most")
+        raise InputError(f"invalid name {plan.name!r}; expected lower-case letters, digits and hyphens, at most 60")
     for field, (low, high) in _LIMITS.items():
         value = getattr(plan, field)
         if value is not None and not low <= value <= high:
-            raise InputError(f"{field} {value!r:.40} is out of range: it is from {low:,} to {high:,}")
+            raise InputError(f"{field} {value!r:.40} is out of range; expected {low:,} to {high:,}")
     if not _FIRST <= plan.starts_on <= _LAST:
-        raise InputError(f"starts_on {plan.starts_on} is out of range: it is from {_FIRST} to {_LAST}")
+        raise InputError(f"starts_on {plan.starts_on} is out of range; expected {_FIRST} to {_LAST}")
     checked_rules(plan_rules(plan), list(plan.arms))
     plan_split(plan)
     primary = plan.metrics[0]
     if primary.kind is None:
-        raise InputError(f"{primary.column}: a plan says whether its metrics are binary, continuous or a ratio")
+        raise InputError(f"{primary.column}: the kind is missing; expected binary, continuous or ratio")
     if (primary.kind == "binary") != (plan.deviation is None):
-        raise InputError(f"{primary.column}: a deviation is given for every primary metric but a binary one")
+        raise InputError(f"{primary.column}: deviation is required for a continuous or ratio metric, and only for one")
     if primary.kind == "binary" and plan.baseline >= 1:
-        raise InputError(f"baseline {plan.baseline!r} is out of range: the mean of a binary metric is below 1")
+        raise InputError(f"baseline {plan.baseline!r} is out of range; the mean of a binary metric is below 1")
     if primary.kind == "binary" and plan.baseline * (1 + plan.minimum_effect) >= 1:
-        raise InputError(f"minimum_effect {plan.minimum_effect!r}: the baseline would be lifted to 100% or more")
+        raise InputError(f"minimum_effect {plan.minimum_effect!r} raises the baseline to 100% or more")
     return plan
 
 
 def freeze(plan: Plan, path: Path) -> str:
-    """Write the plan with its hash to a new file; returns the experiment's key. Raises InputError where one exists."""
+    """Write the plan with its hash to a new file; returns the experiment's key.
+
+    Raises InputError where the file exists or can't be written, and where the plan is invalid.
+    """
     text = _toml(checked_plan(plan))
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as problem:
         raise InputError(
-            f"{path} is there and sealed: a changed plan is a new experiment, so give it a new file"
+            f"{path} exists and is sealed; a changed plan is a new experiment: choose a new file"
         ) from problem
     except OSError as problem:
         raise InputError(f"{path} can't be written: {problem.strerror}") from problem
@@ -155,7 +158,7 @@ def freeze(plan: Plan, path: Path) -> str:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan of a file that `freeze` wrote. Raises InputError where it was changed since."""
+    """The plan in a file that `freeze` wrote. Raises InputError where it is invalid or was changed since."""
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
         sealed = fields.pop(HASH, None)
@@ -163,34 +166,34 @@ def read_plan(path: Path) -> Plan:
     except OSError as problem:
         raise InputError(f"{path} can't be read: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:
-        raise InputError(f"{path.name} is not a plan: it is not text in UTF-8") from problem
+        raise InputError(f"invalid plan {path.name}: not UTF-8 text") from problem
     except tomllib.TOMLDecodeError as problem:
-        raise InputError(f"{path.name} is not a plan in TOML: {problem}") from problem
+        raise InputError(f"invalid plan {path.name}: not TOML: {problem}") from problem
     except (ValueError, RecursionError, msgspec.ValidationError) as problem:
-        raise InputError(f"{path.name} is not a plan: {problem}") from problem
+        raise InputError(f"invalid plan {path.name}: {problem}") from problem
     if sealed != plan_hash(plan):
-        raise InputError(f"{path.name} was changed after it was sealed: a changed plan is a new experiment")
+        raise InputError(f"{path.name} was changed after it was sealed; a changed plan is a new experiment")
     return checked_plan(plan)
 
 
-def _told(fields: Plan | Metric) -> dict[str, object]:
-    """What a plan or a metric says, field by field; a metric as such a dictionary too."""
-    told = {name: value for name, value in msgspec.structs.asdict(fields).items() if value not in (None, ())}
-    return told | {"metrics": [_told(metric) for metric in fields.metrics]} if isinstance(fields, Plan) else told
+def _set_fields(struct: Plan | Metric) -> dict[str, object]:
+    """The fields of a plan or a metric that are set, by name; a plan's metrics as such dictionaries."""
+    fields = {name: value for name, value in msgspec.structs.asdict(struct).items() if value not in (None, ())}
+    return fields | {"metrics": [_set_fields(m) for m in struct.metrics]} if isinstance(struct, Plan) else fields
 
 
 def _toml(plan: Plan) -> str:
-    """The plan as TOML: plain fields first, as the format wants it, then the arms and a table a metric."""
-    told = _told(plan) | {HASH: plan_hash(plan)}
-    lines = [_line(name, value) for name, value in told.items() if name not in ("arms", "metrics")]
+    """The plan as TOML: top-level fields first (the format requires it), then the arms and one table per metric."""
+    fields = _set_fields(plan) | {HASH: plan_hash(plan)}
+    lines = [_line(name, value) for name, value in fields.items() if name not in ("arms", "metrics")]
     lines += ["", "[arms]", *(_line(arm, weight) for arm, weight in plan.arms.items())]
     for metric in plan.metrics:
-        lines += ["", "[[metrics]]", *(_line(name, value) for name, value in _told(metric).items())]
+        lines += ["", "[[metrics]]", *(_line(name, value) for name, value in _set_fields(metric).items())]
     return "\n".join(lines) + "\n"
 
 
 def _line(name: str, value: object) -> str:
-    # JSON's text, numbers and lists are TOML's; a date stands bare there
+    # strings, numbers and lists are written as in JSON; a TOML date has no quotes
     written = value.isoformat() if isinstance(value, date) else msgspec.json.encode(value).decode()
     key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else msgspec.json.encode(name).decode()
     return f"{key} = {written}"

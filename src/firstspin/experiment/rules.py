@@ -1,4 +1,4 @@
-"""How an experiment is read: who is the control, what is measured and how strictly. Fixed before the first user."""
+"""Analysis rules of an experiment: control, metrics, significance level. Fixed before the first user."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ KINDS: Final = ("binary", "continuous", "ratio")
 
 
 class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A column of the outcomes and how to sum it up over an arm's users.
+    """A column of the outcomes and its aggregation over an arm's users.
 
-    `binary` is the share of users with a yes, `continuous` the mean, `ratio` the sum over the sum of the column `per`;
-    None: binary where every value is yes or no, else continuous. Larger values than `cap` count as the cap: a number,
-    or "p99" for that percentile of all arms' users together. With a `margin` (0.05: five percent of the control) the
-    metric is a guardrail: an arm must be shown to lose less.
+    `binary` is the share of users with a 1, `continuous` the mean, `ratio` the column's sum over the sum of the column
+    `per`; None is binary where all values are 0 or 1, else continuous. Values above `cap` are capped: at a number, or
+    at a percentile of all users ("p99"). A metric with a `margin` (0.05: five percent of the control) is a guardrail:
+    non-inferiority must be shown within it.
     """
 
     column: str
@@ -35,16 +35,17 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The columns that the metric reads: its own and, for a ratio, the divisor's."""
         return (self.column, self.per) if self.per else (self.column,)
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the analysis follows. The first metric is the primary one: it alone names a winner.
+    """The rules of an analysis. The first metric is the primary one: it alone decides on a winner.
 
-    `weights` are the arms' shares in any unit; empty: all alike. With `days` (from the first exposure, or `starts_on`)
-    users exposed later are left out; before `reads_at` there is no decision, unless `peeking` names a rule made for
-    stopping early (the always-valid one is sharpest at `tuned_for` users). `covariates` are columns known at
-    registration that sharpen the comparison.
+    `weights` are the arms' shares in any unit; empty means equal. With `days` (from `starts_on`, or the first exposure)
+    users exposed later are excluded. There is no decision before `reads_at`, except under a rule for `peeking` (the
+    always-valid one is narrowest at `tuned_for` users). `covariates` are columns known at registration that reduce the
+    variance.
     """
 
     control: str
@@ -61,6 +62,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_metric(text: str) -> Metric:
     """A metric as written on the command line: COLUMN[:binary|continuous|ratio=COLUMN][:cap=N|pN][:margin=SHARE].
+
+    Raises InputError where the text has another form or the metric is invalid (`checked`).
 
     >>> parse_metric("seconds:continuous:cap=p99:margin=0.05")
     Metric(column='seconds', kind='continuous', per=None, cap='p99', margin=0.05)
@@ -82,69 +85,79 @@ def parse_metric(text: str) -> Metric:
             margin = _number(text, value)
         else:
             raise InputError(
-                f"metric {text!r}: {part!r} is none of binary, continuous, ratio=COLUMN, cap=N, margin=SHARE"
+                f"metric {text!r}: invalid {part!r}; expected binary, continuous, ratio=COLUMN, cap=N or margin=SHARE"
             )
     return checked(Metric(column, kind, per, cap, margin))
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """Arms' weights as written on the command line: A=1,B=1."""
+    """The arms' weights as written on the command line: A=1,B=1.
+
+    Raises InputError where a part is not ARM=NUMBER, an arm appears twice, or a weight is out of range.
+    """
     weights: dict[str, float] = {}
     for part in text.split(","):
         arm, separator, value = part.rpartition("=")
         if not separator or not arm:
-            raise InputError(f"weights {text!r}: {part!r} is not ARM=NUMBER")
+            raise InputError(f"weights {text!r}: invalid {part!r}; expected ARM=NUMBER")
         if arm in weights:
-            raise InputError(f"weights {text!r}: the arm {arm!r} is there twice")
+            raise InputError(f"weights {text!r}: the arm {arm!r} appears twice")
         weights[arm] = _number(text, value)
     return checked_weights(weights)
 
 
 def checked(metric: Metric) -> Metric:
-    """The metric, if it makes sense. Raises InputError."""
+    """The metric, validated. Raises InputError where its fields are out of range or contradict each other."""
     name = metric.column or "a metric"
     if not metric.column:
         raise InputError("a metric needs a column")
     if (metric.kind == "ratio") != bool(metric.per):
-        raise InputError(f"{name}: a ratio, and only a ratio, names the column it is divided by")
+        raise InputError(f"{name}: a divisor column is required for a ratio, and only for a ratio")
     if metric.cap is not None and metric.kind != "continuous":
         raise InputError(f"{name}: only a continuous metric has a cap")
     if metric.margin is not None and not 0 < metric.margin < 1:
-        raise InputError(f"{name}: a margin is a share between 0 and 1, not {metric.margin!r}")
+        raise InputError(f"{name}: invalid margin {metric.margin!r}; expected a share between 0 and 1")
     percentile(metric)
     return metric
 
 
 def percentile(metric: Metric) -> float | None:
-    """The share of users below the cap, where the cap is a percentile: 0.99 for "p99"."""
+    """The cap's percentile as a share (0.99 for "p99"); None where the cap is a number or absent.
+
+    Raises InputError where the cap is neither a number above 0 nor a percentile from p50 to below p100.
+    """
     if not isinstance(metric.cap, str):
         if metric.cap is not None and not (math.isfinite(metric.cap) and metric.cap > 0):
             raise InputError(
-                f"{metric.column}: a cap is a number above 0 or a percentile such as p99, not {metric.cap!r}"
+                f"{metric.column}: invalid cap {metric.cap!r}; expected a number above 0 or a percentile such as p99"
             )
         return None
     share = _number(metric.column, metric.cap.removeprefix("p")) / 100
     if not (metric.cap.startswith("p") and 0.5 <= share < 1):
-        raise InputError(f"{metric.column}: a cap's percentile lies from p50 to below p100, not {metric.cap!r}")
+        raise InputError(f"{metric.column}: invalid cap {metric.cap!r}; expected a percentile from p50 to below p100")
     return share
 
 
 def checked_weights(weights: dict[str, float]) -> dict[str, float]:
+    """The weights, validated. Raises InputError where one is not a number from 1e-9 to 1e9."""
     for arm, weight in weights.items():
         if not 1e-9 <= weight <= 1e9:
-            raise InputError(f"arm {arm!r}: a weight is a number above 0, from 1e-9 to 1e9, not {weight!r}")
+            raise InputError(f"arm {arm!r}: invalid weight {weight!r}; expected a number from 1e-9 to 1e9")
     return weights
 
 
 def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
-    """The rules with weights for all arms, the control first. Raises InputError where they don't fit the arms found."""
+    """The rules with weights for all arms, the control first.
+
+    Raises InputError where they are invalid or don't match the `arms` in the outcomes.
+    """
     _refuse_other_arms(rules, arms)
     if not rules.metrics:
-        raise InputError("name at least one metric: the first is the one that decides")
+        raise InputError("a metric is missing: name at least one; the first is the primary metric")
     if not 0 < rules.alpha < 0.5:
-        raise InputError(f"alpha is a share between 0 and 0.5, not {rules.alpha!r}")
+        raise InputError(f"invalid alpha {rules.alpha!r}; expected a number between 0 and 0.5")
     if rules.peeking == "obrien-fleming" and not rules.days:
-        raise InputError("the O'Brien-Fleming rule needs the number of days that was planned")
+        raise InputError("the O'Brien-Fleming rule needs the planned number of days")
     for metric in rules.metrics:
         checked(metric)
     weights = checked_weights(rules.weights) or dict.fromkeys(arms, 1.0)
@@ -155,20 +168,20 @@ def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
 def _refuse_other_arms(rules: Rules, arms: Sequence[str]) -> None:
     if rules.weights and not set(arms) <= rules.weights.keys():
         raise InputError(
-            f"the weights are of {_listed(rules.weights)}; the arms found are {_listed(arms)}",
-            bare=f"the weights are of {_listed(rules.weights)}; {len(arms)} arms are found, others among them",
+            f"the weights are of {_listed(rules.weights)}; the outcomes have the arms {_listed(arms)}",
+            bare=f"the weights are of {_listed(rules.weights)}; the outcomes have {len(arms)} arms, others among them",
         )
     if rules.control not in (rules.weights or arms):
         raise InputError(
             f"the control {rules.control!r} is not among the arms, {_listed(rules.weights or arms)}",
-            bare=f"the control {rules.control!r} is not among the {len(arms)} arms found",
+            bare=f"the control {rules.control!r} is not among the {len(arms)} arms of the outcomes",
         )
     if len(rules.weights or arms) < 2:
-        raise InputError(f"the only arm is {rules.control!r}: there is nothing to compare it with")
+        raise InputError(f"the only arm is {rules.control!r}; a comparison needs at least two arms")
 
 
 def _listed(names: Collection[str]) -> str:
-    """As in a sentence: a, b and c; no more than a few."""
+    """A list in prose (a, b and c), of at most MAX_LISTED names."""
     shown = [name if name.isprintable() and name.strip() == name != "" else repr(name) for name in names]
     if len(shown) > MAX_LISTED:
         shown = [*shown[: MAX_LISTED - 1], f"{len(shown) - MAX_LISTED + 1:,} more"]
@@ -176,7 +189,7 @@ def _listed(names: Collection[str]) -> str:
 
 
 def treatments(rules: Rules) -> list[str]:
-    """The arms but the control, in the order of their weights."""
+    """All arms except the control, in the order of the weights."""
     return [arm for arm in rules.weights if arm != rules.control]
 
 

@@ -1,4 +1,4 @@
-"""Each arm's users in numbers, and two arms made comparable: the step between the table and the tests."""
+"""Summaries of each arm, and the input of the tests for two arms: the step between outcomes and statistics."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 class ArmSummary(msgspec.Struct, frozen=True):
-    """An arm's users by one metric, before any cap; `missing` are those the table has no value for.
+    """Summary of one metric over an arm's users, before any cap; `missing` users have no value.
 
-    `zero_share` and `quantiles` show the tail of a continuous metric, where a mean says little.
+    `zero_share` and `quantiles` describe the distribution of a continuous metric.
     """
 
     arm: str
@@ -36,19 +36,22 @@ class ArmSummary(msgspec.Struct, frozen=True):
 
 
 def capped(values: Numbers, metric: Metric) -> tuple[Numbers, float | None]:
-    """The values with the metric's cap applied, and the cap as a number. Raises InputError for a cap of nothing."""
+    """The values (n,) with the metric's cap applied, and the cap as a number (None without one).
+
+    Raises InputError where a percentile's cap is 0 or less.
+    """
     share = percentile(metric)
     seen = values[~np.isnan(values)]
     if metric.cap is None or not len(seen):
         return values, None
     cap = float(np.quantile(seen, share)) if share is not None else float(metric.cap)
     if cap <= 0:
-        raise InputError(f"{metric.column}: {metric.cap} of all users is {cap:g}; choose a higher cap, or a number")
+        raise InputError(f"{metric.column}: the cap {metric.cap} is {cap:g}; choose a higher percentile, or a number")
     return np.minimum(values, cap), cap
 
 
 def arm_summary(outcomes: Outcomes, metric: int, arm: str, among: Mask) -> ArmSummary:
-    """What the users of an arm did who are `among` (n,)."""
+    """The summary of one metric over the users of an arm within the mask `among` (n,)."""
     here = among & of_arm(outcomes, arm)
     values, per = outcomes.values[metric][here], outcomes.per[metric]
     known = _known(outcomes, metric)[here]
@@ -64,9 +67,10 @@ def arm_summary(outcomes: Outcomes, metric: int, arm: str, among: Mask) -> ArmSu
 
 
 def comparison(outcomes: Outcomes, metric: int, control: str, treatment: str, among: Mask) -> tuple[Comparison, float]:
-    """The two arms' users `among` (n,) as the tests take them, and the share of variance that covariates took away.
+    """The input of the tests for two arms within the mask `among` (n,), and the fraction of variance removed.
 
-    `outcomes.values` are taken as they are: apply the cap before.
+    Covariates adjust the means by regression (`adjusted`); ratios are linearised by the delta method. Caps must be
+    applied before.
     """
     known = among & _known(outcomes, metric)
     here = [known & of_arm(outcomes, arm) for arm in (control, treatment)]
@@ -81,6 +85,7 @@ def comparison(outcomes: Outcomes, metric: int, control: str, treatment: str, am
 
 
 def of_arm(outcomes: Outcomes, arm: str) -> Mask:
+    """The mask (n,) of an arm's users."""
     return np.equal(outcomes.arm, outcomes.arms.index(arm) if arm in outcomes.arms else -1)
 
 
@@ -91,7 +96,7 @@ def _known(outcomes: Outcomes, metric: int) -> Mask:
 
 
 def _undefined(per: Numbers | None, here: Sequence[Mask]) -> str:
-    """Why an arm of a ratio has users and yet no ratio; empty where each has one."""
+    """The reason why a ratio is undefined in an arm with users; empty where it is defined in each."""
     totals = [float(per[arm].sum()) for arm in here if arm.any()] if per is not None else []
     if all(total > 0 for total in totals):
         return ""
@@ -99,7 +104,10 @@ def _undefined(per: Numbers | None, here: Sequence[Mask]) -> str:
 
 
 def _per_user(outcomes: Outcomes, metric: int, here: Mask) -> Numbers:
-    """Values a user whose mean and spread are the metric's, a ratio's by the delta method; none without a divisor."""
+    """Values per user with the mean and variance of the metric; a ratio is linearised by the delta method.
+
+    Empty where the divisors of a ratio don't add up to more than 0.
+    """
     values, per = outcomes.values[metric][here], outcomes.per[metric]
     if per is None:
         return values

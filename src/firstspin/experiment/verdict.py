@@ -1,4 +1,4 @@
-"""What an experiment says, as data: the numbers, the decision, and the sentence to read out."""
+"""The result of an experiment as data: metrics, decision and sentence, and their tables of text."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Role = Literal["primary", "guardrail", "secondary"]
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """An arm beside the control. `significant` is at `lift.alpha`, which a correction or a daily look makes stricter.
+    """An arm compared with the control. `significant` is at `lift.alpha`, which corrections and interim analyses lower.
 
-    `holm_p_value` is p as corrected for several arms; `variance_reduction` is what the covariates took away.
+    `holm_p_value` is corrected for several arms; `variance_reduction` is the fraction removed by the covariates.
     """
 
     arm: str
@@ -40,7 +40,7 @@ class Beside(msgspec.Struct, frozen=True):
 
 
 class MetricResult(msgspec.Struct, frozen=True):
-    """One metric: every arm's users, and each arm beside the control."""
+    """One metric: a summary of each arm, and each treatment compared with the control."""
 
     metric: str
     kind: Kind
@@ -51,7 +51,7 @@ class MetricResult(msgspec.Struct, frozen=True):
 
 
 class DailyLift(msgspec.Struct, frozen=True):
-    """All users up to and including a day, and each arm's lift at the level that daily looking allows this look."""
+    """An interim analysis: users up to and including a day, and each arm's lift at the level of that analysis."""
 
     day: date
     users: dict[str, int]
@@ -59,7 +59,7 @@ class DailyLift(msgspec.Struct, frozen=True):
 
 
 class Weekday(msgspec.Struct, frozen=True):
-    """Who came on this day of the week (1 is Monday) and the primary metric's mean in each arm: a description."""
+    """Users by arm of one day of the week (1 is Monday), and the mean of the primary metric: a description, no test."""
 
     weekday: int
     users: dict[str, int]
@@ -67,7 +67,7 @@ class Weekday(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """All an analysis found. `metrics` begins with the primary; `clickers` describes and compares nothing."""
+    """The complete result. `metrics` begins with the primary; `clickers` is descriptive, without comparisons."""
 
     decision: Decision
     winner: str | None
@@ -84,7 +84,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class TextTable(msgspec.Struct, frozen=True):
-    """A table for the terminal: a title, the columns' names and rows of text as long."""
+    """A table for the terminal: a title, column names, and rows of as many cells."""
 
     title: str
     columns: tuple[str, ...]
@@ -92,7 +92,7 @@ class TextTable(msgspec.Struct, frozen=True):
 
 
 def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
-    """The verdict as tables of text, in reading order; `verdict.sentence` and `verdict.warnings` go above them."""
+    """The verdict as tables of text, in reading order, without `verdict.sentence` and `verdict.warnings`."""
     sections = [_sample_ratio(verdict), *(_measured(metric) for metric in verdict.metrics)]
     sections += [_tail(metric) for metric in verdict.metrics if any(arm.quantiles for arm in metric.arms)]
     sections += [_tail(metric) for metric in verdict.clickers]
@@ -104,7 +104,7 @@ def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
 
 
 def signed_percent(share: float | None) -> str:
-    """A relative lift as people say it.
+    """A relative lift as a percentage with its sign.
 
     >>> signed_percent(0.087)
     '+8.7%'
@@ -113,53 +113,67 @@ def signed_percent(share: float | None) -> str:
 
 
 def p_words(p: float | None) -> str:
-    """A p-value to four decimals, to be read out.
+    """A p-value to four decimals.
 
     >>> p_words(0.050455), p_words(0.000012)
-    ('p = 0.0505', 'p under 0.0001')
+    ('p = 0.0505', 'p < 0.0001')
     """
-    return "no p" if p is None else "p under 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+    return "no p-value" if p is None else "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
+def guardrail_words(test: NonInferiority, metric: str = "") -> str:
+    """The result of a guardrail's non-inferiority test, with its bound and margin; `metric` is its subject.
+
+    >>> guardrail_words(NonInferiority(0.05, 0.05, -0.15, 0.4, False), "seconds")
+    'seconds: a loss of up to 15.0% is not ruled out (margin 5%)'
+    """
+    subject = f"{metric}: " if metric else ""
+    if test.bound is None:
+        return f"{subject}non-inferiority can't be tested ({test.reason})"
+    loss = signed_percent(max(0.0, -test.bound)).removeprefix("+")
+    if test.shown:
+        return f"{subject}a loss of more than {loss} is ruled out (margin {100 * test.margin:g}%)"
+    return f"{subject}a loss of up to {loss} is not ruled out (margin {100 * test.margin:g}%)"
 
 
 def _sample_ratio(verdict: Verdict) -> TextTable:
     check = verdict.sample_ratio
     rows = [(arm, f"{n:,}", f"{check.expected[arm]:,.0f}") for arm, n in check.users.items()]
-    state = "sound" if check.sound else "MISMATCH"
+    state = "no mismatch" if check.sound else "MISMATCH"
     return TextTable(
         f"Users by arm: {state} (chi-square {p_words(check.p_value)})", ("arm", "users", "expected"), tuple(rows)
     )
 
 
 def _measured(measured: MetricResult) -> TextTable:
-    cap = f", counted up to {_value(measured.kind, measured.cap)} a user" if measured.cap is not None else ""
-    beside = {found.arm: found for found in measured.beside_control}
+    cap = f", capped at {_value(measured.kind, measured.cap)} per user" if measured.cap is not None else ""
+    beside = {compared.arm: compared for compared in measured.beside_control}
     rows = [_arm_row(measured, arm, beside.get(arm.arm)) for arm in measured.arms]
-    columns = ("arm", "users", "ratio" if measured.kind == "ratio" else "per user", "lift", "interval", "p", "")
+    columns = ("arm", "users", "ratio" if measured.kind == "ratio" else "per user", "lift", "CI", "p", "")
     return TextTable(f"{measured.metric} ({measured.role}{cap})", columns, tuple(rows))
 
 
 def _arm_row(measured: MetricResult, arm: ArmSummary, beside: Beside | None) -> tuple[str, ...]:
-    """The means as compared: capped, and adjusted where there are covariates."""
+    """An arm's mean as compared (capped, and adjusted where there are covariates), its lift, interval and p-value."""
     users = f"{arm.users - arm.missing:,}"
     if beside is None:
         compared = measured.beside_control[0].lift.control
         return arm.arm, users, _value(measured.kind, compared), "", "", "", "control"
-    found, relative = beside.lift, beside.lift.relative
+    lift, relative = beside.lift, beside.lift.relative
     ends = _interval(relative)
-    value = _value(measured.kind, found.treatment)
+    value = _value(measured.kind, lift.treatment)
     note = relative.reason or _note(beside)
-    return arm.arm, users, value, signed_percent(relative.value), ends, _p(found.p_value), note
+    return arm.arm, users, value, signed_percent(relative.value), ends, _p(lift.p_value), note
 
 
 def _note(beside: Beside) -> str:
     words = []
     if beside.non_inferiority is not None:
-        kept = beside.non_inferiority
-        words.append(f"loses at most {signed_percent(kept.bound)}: margin {'kept' if kept.shown else 'NOT kept'}")
+        words.append(guardrail_words(beside.non_inferiority))
     if beside.significant:
         words.append("significant")
     if beside.variance_reduction:
-        words.append(f"variance {signed_percent(-beside.variance_reduction)} by covariates")
+        words.append(f"variance {signed_percent(-beside.variance_reduction)} through covariates")
     return "; ".join(words)
 
 
@@ -168,18 +182,18 @@ def _tail(measured: MetricResult) -> TextTable:
     rows = []
     for arm in measured.arms:
         zero = "-" if arm.zero_share is None else f"{100 * arm.zero_share:.1f}%"
-        found = (_value("continuous", arm.quantiles.get(name)) for name in names)
-        rows.append((arm.arm, f"{arm.users - arm.missing:,}", _value(measured.kind, arm.mean), zero, *found))
-    return TextTable(f"{measured.metric}: how it is spread", ("arm", "users", "mean", "zero", *names), tuple(rows))
+        quantiles = (_value("continuous", arm.quantiles.get(name)) for name in names)
+        rows.append((arm.arm, f"{arm.users - arm.missing:,}", _value(measured.kind, arm.mean), zero, *quantiles))
+    return TextTable(f"{measured.metric}: distribution", ("arm", "users", "mean", "zero", *names), tuple(rows))
 
 
 def _daily(verdict: Verdict) -> TextTable:
-    arms = [found.arm for found in verdict.metrics[0].beside_control]
+    arms = [compared.arm for compared in verdict.metrics[0].beside_control]
     rows = []
     for day in verdict.daily:
         ends = (f"{signed_percent(r.value)} {_interval(r)}" for r in (day.lifts[arm].relative for arm in arms))
         rows.append((day.day.isoformat(), f"{sum(day.users.values()):,}", *ends))
-    title = f"{verdict.metrics[0].metric} so far, day by day (intervals made for daily looking)"
+    title = f"{verdict.metrics[0].metric}, cumulative by day (sequential confidence intervals)"
     return TextTable(title, ("until", "users", *arms), tuple(rows))
 
 
