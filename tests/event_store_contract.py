@@ -21,7 +21,7 @@ from firstspin.events.schema import Event, Exposure, Secret, Unavailable
 from firstspin.events.store import EventStore, QueueLimits, Statuses, open_database, open_store
 from firstspin.records import InputError
 
-QUICK = QueueLimits(linger=0.002, retry=0.02, longest_retry=0.1)
+QUICK = QueueLimits(linger=0.002, retry=0.02, max_retry=0.1)
 
 
 def kept(database: Database, table: str = "events") -> list[bytes]:

@@ -194,7 +194,7 @@ def test_a_store_whose_rows_somebody_changed_is_told_in_a_sentence(
         connection.execute(damage)
     out = tmp_path / "out"
     exported = firstspin("events", "export", "--out", out, "--plan", plan, *stored.options)
-    said = "the event store holds rows that firstspin did not write: it can't be passed on\n"
+    said = "the event store has rows that firstspin did not write; they can't be exported\n"
     assert (exported.returncode, exported.stderr) in [(1, said), (0, "")]
     assert list(out.glob("*")) == [] or exported.returncode == 0
     with firehose() as sink:
@@ -206,9 +206,9 @@ def test_a_store_whose_rows_somebody_changed_is_told_in_a_sentence(
 @pytest.mark.parametrize(
     ("store", "words"),
     [
-        ("mysql://a/b", "an event store is at sqlite:///PATH or postgresql://HOST/NAME, not mysql:…"),
-        ("sqlite://events.sqlite", "write sqlite:///events.sqlite (under the working folder)"),
-        ("sqlite:///{here}/typo.sqlite", "there is no event store at"),
+        ("mysql://a/b", "invalid event store URL mysql:…; expected sqlite:///PATH or postgresql://HOST/NAME"),
+        ("sqlite://events.sqlite", "expected sqlite:///events.sqlite (under the working folder)"),
+        ("sqlite:///{here}/typo.sqlite", "does not exist"),
         ("sqlite:///{here}/events.secret", "events.secret is not an event store"),
         ("postgresql://127.0.0.1:1/x", "the event store can't be used just now: PostgreSQL: "),
     ],

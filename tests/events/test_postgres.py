@@ -48,7 +48,7 @@ class TestPostgres(EventStoreContract):
     @contextmanager
     def held(self) -> Iterator[None]:
         with psycopg.connect(self.url) as other, other.transaction():
-            other.execute("LOCK TABLE firstspin.data.erasure IN ACCESS EXCLUSIVE MODE")
+            other.execute("LOCK TABLE firstspin.erased IN ACCESS EXCLUSIVE MODE")
             yield
 
 
@@ -134,5 +134,5 @@ def _found(server: Cluster, users: list[str]) -> set[str]:
 
 
 def test_an_address_that_makes_no_sense_is_told_at_once() -> None:
-    with pytest.raises(InputError, match="not one that PostgreSQL can read"):
+    with pytest.raises(InputError, match="PostgreSQL can't parse it"):
         open_database("postgresql://host/name?colour=blue", SECRET)

@@ -225,7 +225,7 @@ def test_a_column_that_can_be_no_arm_metric_or_covariate_is_refused(tmp_path: Pa
     for options, words in (
         ({"arm": "user"}, "user has more than 100 values; is it the column of the arm"),
         ({"arm": ""}, "a column name is empty"),
-        ({"covariates": ["arm"]}, "the covariate arm is the arm: a covariate is known at registration"),
+        ({"covariates": ["arm"]}, "the covariate arm is the arm; a covariate must be known at registration"),
         ({"covariates": ["x"]}, "the covariate x is a metric"),
     ):
         with pytest.raises(InputError, match=words):

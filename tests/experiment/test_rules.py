@@ -71,8 +71,11 @@ def test_without_weights_all_arms_found_weigh_the_same() -> None:
     [
         (Rules(control="c", metrics=CLICKED), "control 'c' is not among the arms, a and b"),
         (Rules(control="c", metrics=CLICKED, weights={"a": 1, "b": 1}), "control 'c' is not among the arms, a and b"),
-        (Rules(control="a", metrics=CLICKED, weights={"a": 1.0}), "the weights are of a; the outcomes have the arms a and b"),
-        (Rules(control="a", metrics=CLICKED, weights={"A": 1, "B": 1}), "weights are of A and B; the outcomes have the arms a"),
+        (
+            Rules(control="a", metrics=CLICKED, weights={"a": 1.0}),
+            "weights are of a; the outcomes have the arms a and b",
+        ),
+        (Rules(control="a", metrics=CLICKED, weights={"A": 1, "B": 1}), "of A and B; the outcomes have the arms a"),
         (Rules(control="a", metrics=()), "a metric is missing"),
         (Rules(control="a", metrics=CLICKED, alpha=0.9), "alpha"),
         (Rules(control="a", metrics=CLICKED, peeking="obrien-fleming"), "number of days"),

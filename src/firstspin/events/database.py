@@ -31,7 +31,7 @@ class Session(Protocol):
 
 
 class Database(Protocol):
-    """A database, used by one thread at a time. Every method raises Unavailable where it is temporarily out of order."""
+    """A database, used by one thread at a time. Every method raises Unavailable while it can't serve."""
 
     def open(self) -> None:
         """Connect, and create missing tables.

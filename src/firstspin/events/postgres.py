@@ -1,6 +1,6 @@
 """The event store's database in PostgreSQL, for services on several hosts. Needs the extra `postgres`.
 
-Loaded only for a store whose address asks for it.
+Imported only for a store with a PostgreSQL URL.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from firstspin.events.schema import Unavailable
 from firstspin.events.statements import tables
 from firstspin.records import InputError
 
-PATIENCE: Final = 5.0  # seconds to wait for others' locks where nothing else is said
+PATIENCE: Final = 5.0  # default lock timeout, seconds
 
-# An address may say otherwise. Without limits, a lost network or a stuck neighbour would hold the writer for hours.
+# The URL may override these. Without timeouts, a lost network or a stuck client would block the writer for hours.
 _DEFAULTS: Final = {"application_name": "firstspin", "connect_timeout": "3", "tcp_user_timeout": "10000"}
 _OPTIONS: Final = "-c lock_timeout={patience:.0f}ms -c idle_in_transaction_session_timeout=5s"
 _IS_NEW: Final = "SELECT to_regclass('firstspin.about') IS NULL"
-_SCHEMA: Final = "CREATE SCHEMA IF NOT EXISTS firstspin"  # our tables have everyday names
+_SCHEMA: Final = "CREATE SCHEMA IF NOT EXISTS firstspin"  # the tables' names are too common for a shared schema
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('firstspin event store'))"
-# The planner's samples of a column would keep what was erased from it.
+# The planner's statistics of a column would retain erased values.
 _UNSAMPLED: Final = (
     "ALTER TABLE exposures ALTER user_hash SET STATISTICS 0, ALTER exposure_id SET STATISTICS 0",
     "ALTER TABLE events ALTER user_hash SET STATISTICS 0, ALTER event_id SET STATISTICS 0",
 )
-# One writer at a time, among all hosts: two that were sent the same events in another order would block each other for
-# good, and a row of a user could slip in while that user is erased. Groups are large, so this costs little.
+# One writer at a time among all hosts: two writers with the same events in another order would deadlock, and a user's
+# row could be inserted while that user is erased. Groups are large, so the lock costs little.
 _ALONE: Final = "LOCK TABLE erased IN SHARE ROW EXCLUSIVE MODE"
 
-LOOK: Final = 0.1  # seconds between looks for an answer that does not come
+POLL_SECONDS: Final = 0.1  # interval of polling a connection
 
 Outcome = TypeVar("Outcome")
 Answer = TypeVar("Answer")
 
 
 class PostgresDatabase:
-    """A `Database` at a libpq address (postgresql://user@host/name), connected when first used and again when lost.
+    """A `Database` at a libpq URL (postgresql://user@host/name), connected on first use and reconnected when lost.
 
-    A statement waits `patience` seconds for others' locks. Where that is given, one without an answer after three times
-    as long closes the connection: a server that hangs keeps its connections, so only time tells. Without `create` the
-    store must be there already.
+    `patience` is the lock timeout in seconds. Where it is given, a statement without a response after three times as
+    long closes the connection, because a hung server does not close it. Without `create` the store must exist. Raises
+    InputError for an invalid URL.
     """
 
     def __init__(self, url: str, fingerprint: str, *, create: bool = True, patience: float | None = None) -> None:
@@ -55,31 +55,35 @@ class PostgresDatabase:
             given = conninfo_to_dict(url)
             self._address = make_conninfo(url, **{name: defaults[name] for name in defaults.keys() - given.keys()})
         except psycopg.ProgrammingError:
-            raise InputError("the event store's address is not one that PostgreSQL can read") from None
+            raise InputError("invalid URL of the event store: PostgreSQL can't parse it") from None
         self._fingerprint = fingerprint
         self._create = create
-        self._answer_within = 3 * patience if patience else None
+        self._timeout = 3 * patience if patience else None
         self._connection: psycopg.Connection[ResultRow] | None = None
 
     def open(self) -> None:
-        with self._answering():
+        """See `Database`."""
+        with self._translated():
             self._connect()
 
     def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:  # noqa: ARG002
-        with self._answering():
+        """See `Database`."""
+        with self._translated():
             return _in_transaction(self._connect(), _ALONE, work)
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
-        with self._answering(), self._connect().transaction() as transaction:
+        """See `Database`."""
+        with self._translated(), self._connect().transaction() as transaction:
             connection = transaction.connection
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield _Session(connection)
 
     def compact(self) -> bool:
-        # A plain VACUUM leaves the bytes of deleted rows in their pages. What the server's own log still holds goes
-        # when it recycles that.
-        with self._answering():
+        """See `Database`."""
+        # A plain VACUUM leaves the bytes of deleted rows in their pages. The server's write-ahead log has them until
+        # it is recycled.
+        with self._translated():
             try:
                 self._connect().execute("VACUUM (FULL) exposures, events")
             except psycopg.errors.LockNotAvailable:
@@ -87,6 +91,7 @@ class PostgresDatabase:
         return True
 
     def close(self) -> None:
+        """See `Database`."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -94,7 +99,7 @@ class PostgresDatabase:
     def _connect(self) -> psycopg.Connection[ResultRow]:
         if self._connection is None:
             connection = _Connection.connect(self._address, autocommit=True)
-            connection.answer_within = self._answer_within
+            connection.response_timeout = self._timeout
             try:
                 connection.execute("SET search_path TO firstspin")
                 _in_transaction(connection, _ONE_AT_A_TIME, self._prepare)
@@ -107,14 +112,14 @@ class PostgresDatabase:
     def _prepare(self, session: Session) -> None:
         ((is_new,),) = session.run(_IS_NEW)
         if is_new and not self._create:
-            raise InputError("there is no event store in this PostgreSQL database")
+            raise InputError("this PostgreSQL database has no event store")
         counting = "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
         made = (_SCHEMA, *tables(seq=counting, digest="BYTEA"), *_UNSAMPLED)
         prepare(session, self._fingerprint, made if is_new else ())
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """What PostgreSQL says of networks, disks and locks, in the words of a `Database`."""
+    def _translated(self) -> Iterator[None]:
+        """PostgreSQL's errors as those of a `Database`."""
         try:
             yield
         except psycopg.ProgrammingError as error:
@@ -126,26 +131,26 @@ class PostgresDatabase:
 
 
 class _Connection(psycopg.Connection[ResultRow]):
-    """Gives up on a server that does not answer."""
+    """A connection with a timeout for the server's response."""
 
-    answer_within: float | None = None  # seconds
+    response_timeout: float | None = None  # seconds
 
-    def wait(self, gen: PQGen[Answer], interval: float = LOOK, timeout: float | None = None) -> Answer:
-        if self.answer_within is not None:
-            gen = self._patiently(gen, looks=round(self.answer_within / interval))
+    def wait(self, gen: PQGen[Answer], interval: float = POLL_SECONDS, timeout: float | None = None) -> Answer:
+        if self.response_timeout is not None:
+            gen = self._limited(gen, polls=round(self.response_timeout / interval))
         return super().wait(gen, interval, timeout)
 
-    def _patiently(self, gen: PQGen[Answer], looks: int) -> PQGen[Answer]:
-        """The generator, until so many looks in a row found nothing to read; psycopg looks once an interval."""
-        nothing = 0
+    def _limited(self, gen: PQGen[Answer], polls: int) -> PQGen[Answer]:
+        """The generator, until more than `polls` polls in a row had nothing to read; psycopg polls once an interval."""
+        empty_polls = 0
         try:
             waiting_for = next(gen)
             while True:
                 ready = yield waiting_for
-                nothing = 0 if ready else nothing + 1
-                if nothing > looks:
-                    self.pgconn.finish()  # the usual goodbyes would wait for an answer too
-                    raise psycopg.OperationalError(f"no answer within {self.answer_within:g} s")
+                empty_polls = 0 if ready else empty_polls + 1
+                if empty_polls > polls:
+                    self.pgconn.finish()  # a regular close would wait for a response too
+                    raise psycopg.OperationalError(f"no response within {self.response_timeout:g} s")
                 waiting_for = gen.send(ready)
         except StopIteration as done:
             answer: Answer = done.value
@@ -157,28 +162,30 @@ class _Session:
         self._connection = connection
 
     def run(self, statement: str, values: Row = ()) -> list[ResultRow]:
-        cursor = self._connection.execute(_spoken(statement), values)
+        cursor = self._connection.execute(_in_psycopg(statement), values)
         return cursor.fetchall() if cursor.description else []
 
     def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
         cursor = self._connection.cursor()
-        cursor.executemany(_spoken(statement), rows, returning=True)
+        cursor.executemany(_in_psycopg(statement), rows, returning=True)
         return [result.rowcount for result in cursor.results()]
 
     def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         with self._connection.cursor(name="stream") as cursor:
-            cursor.execute(_spoken(query), values)
+            cursor.execute(_in_psycopg(query), values)
             while rows := cursor.fetchmany(chunk):
                 yield rows
 
 
-def _in_transaction(connection: psycopg.Connection[ResultRow], lock: str, work: Callable[[Session], Outcome]) -> Outcome:
+def _in_transaction(
+    connection: psycopg.Connection[ResultRow], lock: str, work: Callable[[Session], Outcome]
+) -> Outcome:
     with connection.transaction():
         connection.execute(lock.encode())
         return work(_Session(connection))
 
 
-def _spoken(statement: str) -> bytes:
+def _in_psycopg(statement: str) -> bytes:
     return statement.replace("?", "%s").encode()
 
 

@@ -1,10 +1,10 @@
-"""What happened to a newcomer, as we keep it: exposures, clicks and listens, without the person.
+"""The stored events: exposures, clicks and listens, pseudonymised.
 
-A user's id enters here and stops here. What is kept is `user_hash`, a keyed hash under the store's secret, so that a
-click, which doesn't know its experiment, can still be joined with the exposure before it. Whatever leaves the store
-(an export, a stream, the list of the erased) carries `scoped(user_hash, scope)` instead: a one-way step further, so
-that two exports can't be linked, and nobody gets from an export back to the store. Event ids are hashed too, because
-clients like to build them from user ids. There is no age, gender or country here, nor a field that could hold one.
+A user id is hashed here and goes no further. The store has `user_hash`, a keyed hash under the store's secret, so that
+a click, which has no experiment, can be joined with an earlier exposure. Data that leaves the store (an export, a
+stream, the list of erased users) has `scoped(user_hash, scope)` instead, a one-way hash per export: two exports can't
+be linked, and an export can't be traced back to the store. Event ids are hashed too, because clients build them from
+user ids. No field can hold age, gender or country.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from firstspin.records import MAX_TEXT, InputError
 
 SCHEMA: Final = 1
 MAX_EVENTS: Final = 1_000
-_MAX_COMMAS: Final = MAX_EVENTS * (3 * MAX_TEXT + 6)  # those of the longest batch, if its texts were nothing else
+_MAX_COMMAS: Final = MAX_EVENTS * (3 * MAX_TEXT + 6)  # of the largest batch, were its texts nothing else
 MAX_CANDIDATES: Final = 100
 MAX_LISTEN_SECONDS: Final = 7 * 24 * 3600.0
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,41 +42,41 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Unavailable(Exception):
-    """The event store can't keep anything just now; the message says why. Nothing given to it was acknowledged."""
+    """The event store is temporarily unavailable; the message is the reason. Nothing submitted was acknowledged."""
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
-    """A message was decided for a user of an experiment. Every field is a column of the table `exposures`."""
+    """The exposure of a user of an experiment to a message. Every field is a column of the table `exposures`."""
 
     exposure_id: bytes
     experiment: str
     user_hash: bytes
     arm: str
-    propensity: float  # how likely this arm was, in (0, 1]
+    propensity: float  # probability of the arm, in (0, 1]
     decided_at: int  # microseconds since 1970, UTC
-    source: str  # what answered: "model", or a named fallback
+    source: str  # of the ranking: "model", or a named fallback
     model: str  # the bundle's version
     station_id: str  # the station of the message
-    candidates: Mapping[str, Sequence[str]]  # every arm -> the stations it would have shown, best first
+    candidates: Mapping[str, Sequence[str]]  # arm -> its candidate stations, best first
     schema: int = SCHEMA
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """A user clicked or listened. Every field is a column of the table `events`."""
+    """A click or a listen of a user. Every field is a column of the table `events`."""
 
     event_id: bytes
     type: Type
     user_hash: bytes
     station_id: str
-    at: int  # when it happened, by the client's clock: microseconds since 1970, UTC
-    received_at: int  # when it reached us, by ours
+    at: int  # client's clock, microseconds since 1970, UTC
+    received_at: int  # server's clock, likewise
     seconds: float | None
     flag: Flag
     schema: int = SCHEMA
 
 
 class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to one item of a batch, as it goes over the wire."""
+    """The response to one item of a batch, on the wire."""
 
     event_id: str | None
     status: Literal["stored", "duplicate", "invalid"]
@@ -85,7 +85,7 @@ class EventResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A request's events: those that can be kept, and for every item its id (kept) or its refusal, in order."""
+    """A request's valid events, and for every item in order its event id (valid) or its refusal."""
 
     events: tuple[Event, ...]
     items: tuple[str | EventResult, ...]
@@ -93,38 +93,41 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Punctuality:
-    """How far an event's time may lie from its receipt before it is flagged. Flagged events are kept all the same."""
+    """The max distance between an event's time and its receipt without a flag. Flagged events are stored too."""
 
     late: timedelta = timedelta(days=7)
-    future: timedelta = timedelta(minutes=5)  # a client's clock is allowed to be a little fast
+    future: timedelta = timedelta(minutes=5)  # tolerance for fast client clocks
 
 
 class Secret:
-    """The key under which one store hashes ids. Lose it and new events no longer join with old exposures."""
+    """The key of an event store's hashes; without it, new events can't be joined with stored exposures.
+
+    Raises InputError where the key is not 32 bytes.
+    """
 
     __slots__ = ("_events", "_users", "fingerprint")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
-            raise InputError(f"the key of an event store is {KEY_BYTES} bytes, not {len(key)}")
+            raise InputError(f"invalid key of an event store: {len(key)} bytes; expected {KEY_BYTES}")
         self._users = hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES, person=b"firstspin user")
         self._events = hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES, person=b"firstspin event")
         self.fingerprint = hmac.new(key, b"fingerprint", "sha256").hexdigest()[:16]
 
     def user_hash(self, user_id: str) -> bytes:
-        """What we keep in a user's place: 16 bytes, the same for the same user and key."""
+        """The stored pseudonym of a user: a keyed hash (BLAKE2b) of 16 bytes."""
         return _digest(self._users, user_id)
 
     def event_id(self, event_id: str) -> bytes:
-        """What we keep in place of a client's event id: 16 bytes."""
+        """The stored form of a client's event id: a keyed hash (BLAKE2b) of 16 bytes."""
         return _digest(self._events, event_id)
 
 
 def read_secret(path: Path, fresh: bytes | None = None) -> Secret:
-    """The secret kept in this file; where there is none it is written with `fresh`, 32 random bytes from the caller.
+    """The secret in this file; a missing file is created with `fresh`, 32 random bytes from the caller.
 
-    Processes that start together agree on one key. Raises InputError for a file that holds anything else, and without
-    `fresh` for one that isn't there.
+    Processes that start at the same time agree on one key. Raises InputError where the file can't be read or does not
+    hold a key, and where it is missing and `fresh` is not given.
     """
     try:
         if fresh is not None and not path.exists():
@@ -132,16 +135,18 @@ def read_secret(path: Path, fresh: bytes | None = None) -> Secret:
         return Secret(bytes.fromhex(path.read_text()))
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent}") from None
-        raise InputError(f"{path}: the file with the key of the event store is not there") from None
+            raise InputError(f"{path}: the folder {path.parent} does not exist") from None
+        raise InputError(f"{path}: the file with the key of the event store does not exist") from None
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror}") from problem
     except ValueError:
-        raise InputError(f"{path}: the key of an event store is {2 * KEY_BYTES} hexadecimal digits") from None
+        raise InputError(
+            f"{path}: invalid key of an event store; expected {2 * KEY_BYTES} hexadecimal digits"
+        ) from None
 
 
 def _write_secret(path: Path, fresh: bytes) -> None:
-    Secret(fresh)  # refuse it before it is written
+    Secret(fresh)  # validate before writing
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     beside.touch(0o600)
     try:
@@ -150,23 +155,23 @@ def _write_secret(path: Path, fresh: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileExistsError):
-            os.link(beside, path)  # unlike a rename, this fails where another process was first
+            os.link(beside, path)  # unlike a rename, a link fails where another process was first
     finally:
         beside.unlink()
 
 
 def scoped(user_hash: bytes, scope: str) -> str:
-    """The user as one export or stream knows it: 32 hexadecimal digits that lead back to nothing without the store."""
+    """The user's pseudonym within one export or stream: 32 hexadecimal digits, irreversible without the store."""
     return hashlib.blake2b(scope.encode(), key=user_hash, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def tombstone(user_hash: bytes) -> bytes:
-    """What is left of an erased user: enough to know the id when it comes again, not enough to find its rows."""
+    """The tombstone of an erased user: it recognises the id when it comes again, but not the user's rows."""
     return hashlib.blake2b(b"erased", key=user_hash, digest_size=_DIGEST_BYTES, person=b"firstspin tomb").digest()
 
 
 def microseconds(at: datetime) -> int:
-    """Microseconds from 1970 to this moment, which must have a time zone."""
+    """Microseconds since 1970 of an aware datetime."""
     return (at - EPOCH) // _MICROSECOND
 
 
@@ -183,9 +188,9 @@ def exposure(
     station_id: str,
     candidates: Mapping[str, Sequence[str]],
 ) -> Exposure:
-    """The exposure of this user to this station's message; of each arm's candidates the first 100 are kept.
+    """The exposure of this user to this station's message, with the first 100 candidates of each arm.
 
-    Its id follows from (experiment, user, station), so that a request sent twice is one exposure.
+    Its id is a hash of (experiment, user, station), so that a repeated request is one exposure.
     """
     user_hash = secret.user_hash(user_id)
     shown = f"{experiment}\0{station_id}".encode()
@@ -207,7 +212,7 @@ _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
 
 class SentEvent(msgspec.Struct, forbid_unknown_fields=True):
-    """An event as a client sends it: a click, or a listen with its seconds."""
+    """An event on the wire: a click, or a listen with its seconds."""
 
     event_id: _Id
     type: Type
@@ -234,8 +239,8 @@ _RULES: Final = {
     "seconds": f"seconds is a number above 0 and up to {MAX_LISTEN_SECONDS:.0f} for a listen, and absent for a click",
 }
 _NO_OTHERS: Final = f"an event has the fields {', '.join(_RULES)} and no others"
-_ERASED: Final = "this user was erased: nothing is kept"
-# Their messages may hold the value sent; we take the field's name from them and nothing else.
+_ERASED: Final = "this user was erased: the event is not stored"
+# msgspec's messages may repeat the value sent, so only the field's name is taken from them.
 _FIELD: Final = re.compile(r"(?:at `\$\.|required field `)(\w+)`$")
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -246,17 +251,17 @@ _names: Final = msgspec.json.Decoder(_Named)
 def read_batch(
     body: bytes, secret: Secret, *, received_at: datetime, punctuality: Punctuality = Punctuality()
 ) -> Batch:
-    """Check a request's events one by one: a bad one is refused with the rule it broke, the others are kept.
+    """Validate a request's events one by one: an invalid one is refused with the violated rule, the others are stored.
 
-    No answer repeats a value, except event ids that are themselves in order. Raises InputError where the body as a
-    whole is no batch of at most 1,000 events.
+    No refusal repeats a value, except valid event ids. Raises InputError where the body is not JSON of the expected
+    form or has more than 1,000 events.
     """
-    if body.count(b",") > _MAX_COMMAS:  # so many items would be found one by one before they could be counted
+    if body.count(b",") > _MAX_COMMAS:  # before the decoder allocates that many items
         raise _too_many()
     try:
         raw = _bodies.decode(body).events
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise InputError('the body must be JSON: {"events": [...]}') from None
+        raise InputError('invalid body; expected JSON: {"events": [...]}') from None
     if len(raw) > MAX_EVENTS:
         raise _too_many()
     checked = [_check(item) for item in raw]
@@ -269,11 +274,11 @@ def read_batch(
 
 
 def _too_many() -> InputError:
-    return InputError(f"a batch holds at most {MAX_EVENTS} events")
+    return InputError(f"a batch has at most {MAX_EVENTS} events")
 
 
 def results(batch: Batch, statuses: Sequence[Status]) -> tuple[EventResult, ...]:
-    """The answer to each item of the batch, in order, once the store has answered for its events."""
+    """The result of each item of the batch, in order, from the store's `statuses` of its valid events."""
     remaining: Iterator[Status] = iter(statuses)
     return tuple(item if isinstance(item, EventResult) else _result(item, next(remaining)) for item in batch.items)
 
@@ -285,12 +290,12 @@ def _result(event_id: str, status: Status) -> EventResult:
 
 
 def _check(item: msgspec.Raw) -> tuple[SentEvent, int] | EventResult:
-    """The event and when it happened, in microseconds; or its refusal."""
+    """The event and its time in microseconds since 1970, or its refusal."""
     try:
         wire = _wires.decode(item)
     except msgspec.ValidationError as error:
-        found = _FIELD.search(str(error))
-        return _refusal(item, _RULES.get(found[1], _NO_OTHERS) if found else _NO_OTHERS)
+        field = _FIELD.search(str(error))
+        return _refusal(item, _RULES.get(field[1], _NO_OTHERS) if field else _NO_OTHERS)
     except UnicodeDecodeError:
         return _refusal(item, "text is UTF-8")
     for name in ("event_id", "user_id", "station_id"):
@@ -310,8 +315,8 @@ def _refusal(item: msgspec.Raw, rule: str) -> EventResult:
         event_id = _names.decode(item).event_id
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return EventResult(event_id=None, status="invalid", error=rule)
-    in_order = 0 < len(event_id) <= MAX_TEXT and event_id.isprintable()
-    return EventResult(event_id=event_id if in_order else None, status="invalid", error=rule)
+    valid_id = 0 < len(event_id) <= MAX_TEXT and event_id.isprintable()
+    return EventResult(event_id=event_id if valid_id else None, status="invalid", error=rule)
 
 
 def _event(wire: SentEvent, at: int, secret: Secret, received: int, late: int, future: int) -> Event:

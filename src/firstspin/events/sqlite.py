@@ -1,7 +1,7 @@
-"""The event store's database in one SQLite file, for one host: write-ahead log, every commit on the disk.
+"""The event store's database in one SQLite file, for one host: write-ahead log, durable commits.
 
-Several processes may write to the file; SQLite lets one commit at a time. Beside it lies a reserve: space that is
-given back when the disk is full, because without any even a deletion fails.
+Several processes may write to the file; SQLite serialises their commits. A reserve file beside it is deleted when the
+disk is full, because even a deletion of rows needs free space.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from firstspin.events.schema import Unavailable
 from firstspin.files import private
 from firstspin.records import InputError
 
-RESERVE_BYTES: Final = 16 << 20  # more than the log holds between two checkpoints
-PATIENCE: Final = 2.0  # seconds to wait for others' commits; four busy processes made one wait for 0.7
+RESERVE_BYTES: Final = 16 << 20  # more than the write-ahead log between two checkpoints
+PATIENCE: Final = 2.0  # busy timeout, seconds; four busy processes made one wait for 0.7
 
 _IS_NEW: Final = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'about')"
 _PIECE: Final = 1 << 20
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",  # NORMAL may lose acknowledged commits with the power
+    "PRAGMA synchronous = FULL",  # NORMAL may lose acknowledged commits at a power failure
     "PRAGMA secure_delete = ON",
     f"PRAGMA journal_size_limit = {RESERVE_BYTES}",
 )
@@ -38,7 +38,10 @@ log = logging.getLogger(__name__)
 
 
 class SqliteDatabase:
-    """A `Database` in the file at `path`; without `create` it must be there already."""
+    """A `Database` in the SQLite file at `path`; without `create` the file must exist.
+
+    `patience` is the busy timeout in seconds, `reserve_bytes` the size of the reserve file.
+    """
 
     def __init__(
         self,
@@ -59,18 +62,20 @@ class SqliteDatabase:
         self._abandoned: list[sqlite3.Connection] = []
 
     def open(self) -> None:
-        with self._answering():
+        """See `Database`."""
+        with self._translated():
             self._connect()
-        self._keep_reserve()
+        self._fill_reserve()
 
     def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
-        with self._answering():
+        """See `Database`; `deleting` gives the reserve's space back where the disk is full."""
+        with self._translated():
             try:
                 return self._committed(work)
             except sqlite3.OperationalError as error:
                 if not deleting or error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                    raise  # all else may be a full disk, which has many names
-            with self._reserve_spent():
+                    raise  # every other code may mean a full disk
+            with self._reserve_released():
                 return self._committed(work)
 
     def _committed(self, work: Callable[[Session], Outcome]) -> Outcome:
@@ -82,7 +87,8 @@ class SqliteDatabase:
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
-        with self._answering():
+        """See `Database`."""
+        with self._translated():
             connection = self._connect()
             connection.execute("BEGIN")
             try:
@@ -91,9 +97,10 @@ class SqliteDatabase:
                 connection.execute("ROLLBACK")
 
     def compact(self) -> bool:
-        # secure_delete zeroes rows where they lie, but not the copies that splitting pages left behind: only a
-        # rewrite does. The log holds old pages until it is cut.
-        with self._answering():
+        """See `Database`."""
+        # secure_delete zeroes deleted rows, but not the copies that page splits left: only a rewrite removes those. The
+        # write-ahead log has old pages until it is truncated.
+        with self._translated():
             try:
                 self._connect().execute("VACUUM")
             except sqlite3.OperationalError as error:
@@ -103,6 +110,7 @@ class SqliteDatabase:
             return self._checkpoint()
 
     def close(self) -> None:
+        """See `Database`."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -137,21 +145,21 @@ class SqliteDatabase:
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file in it")
         if not self._create and not self.path.exists():
-            raise InputError(f"there is no event store at {self.path}")
+            raise InputError(f"the event store {self.path} does not exist")
         try:
             sqlite_file.make_private(self.path, self._opened)
         except OSError as error:
             raise Unavailable(f"{self.path.name}: {error.strerror}") from error
 
     def _refuse_foreign(self, connection: sqlite3.Connection) -> None:
-        """Before anything is changed in it."""
-        found = sqlite_file.tables(connection)
-        if not (found or self._create) or (found and statements.ABOUT not in found):
+        """Refuse a file of another program, before it is changed."""
+        tables = sqlite_file.tables(connection)
+        if not (tables or self._create) or (tables and statements.ABOUT not in tables):
             raise InputError(f"{self.path.name} is not an event store")
-        if found:
+        if tables:
             prepare(_Session(connection), self._fingerprint, ())
-            if not found >= statements.TABLES:
-                raise InputError(f"{self.path.name} lacks tables of an event store; put a copy of it back")
+            if not tables >= statements.TABLES:
+                raise InputError(f"{self.path.name} lacks tables of an event store; restore it from a backup")
 
     def _prepare(self, session: Session) -> None:
         ((is_new,),) = session.run(_IS_NEW)
@@ -162,25 +170,25 @@ class SqliteDatabase:
         return sqlite_file.identity(self.path)[0] != self._opened[0]
 
     def _abandon(self) -> None:
-        """Let go of a file that is no longer at the path, once it has all that was committed to it.
+        """Abandon a file that is no longer at the path, after a checkpoint of its committed rows.
 
-        The connection stays open until the process ends: closing it would delete the log at the path, which may be that
-        of the file in its place.
+        The connection stays open until the process ends: closing it would delete the write-ahead log at the path, which
+        may belong to the new file.
         """
         assert self._connection is not None
-        log.error("%s was deleted or replaced; what is there now is opened instead", self.path.name)
+        log.error("%s was deleted or replaced; the file now at its path is opened", self.path.name)
         self._checkpoint_of(self._connection)
         self._abandoned.append(self._connection)
         self._connection = None
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """What SQLite says of disks and locks, in the words of a `Database`."""
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors as those of a `Database`."""
         try:
             yield
         except sqlite3.DatabaseError as error:
             if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
-                raise  # a row that breaks a rule of its table is our own mistake
+                raise  # a violated constraint is a programming error
             code = getattr(error, "sqlite_errorcode", None)
             if code == sqlite3.SQLITE_NOTADB:
                 raise InputError(f"{self.path.name} is not an event store") from error
@@ -192,7 +200,7 @@ class SqliteDatabase:
             raise Unavailable(f"{self.path.name}: {error}") from error
 
     def _checkpoint(self) -> bool:
-        """Move the log's pages into the file and cut it to nothing; False where a reader still needs it."""
+        """Copy the write-ahead log into the file and truncate it; False where a reader still needs it."""
         return self._checkpoint_of(self._connect())
 
     def _checkpoint_of(self, connection: sqlite3.Connection) -> bool:
@@ -205,7 +213,7 @@ class SqliteDatabase:
     def _reserve(self) -> Path:
         return self.path.with_name(f"{self.path.name}-reserve")
 
-    def _keep_reserve(self) -> None:
+    def _fill_reserve(self) -> None:
         with suppress(OSError):
             if self._reserve.stat().st_size == self._reserve_bytes:
                 return
@@ -214,18 +222,18 @@ class SqliteDatabase:
                 for written in range(0, self._reserve_bytes, _PIECE):
                     file.write(bytes(min(_PIECE, self._reserve_bytes - written)))
         except OSError as error:
-            log.warning("%s: no room for a reserve of %d bytes: %s", self.path.name, self._reserve_bytes, error)
+            log.warning("%s: no space for the reserve of %d bytes: %s", self.path.name, self._reserve_bytes, error)
             self._reserve.unlink(missing_ok=True)
 
     @contextmanager
-    def _reserve_spent(self) -> Iterator[None]:
+    def _reserve_released(self) -> Iterator[None]:
         self._reserve.unlink(missing_ok=True)
         self._checkpoint()
         try:
             yield
             self._checkpoint()
         finally:
-            self._keep_reserve()
+            self._fill_reserve()
 
 
 class _Session:
@@ -250,7 +258,7 @@ def _in_transaction(connection: sqlite3.Connection, work: Callable[[Session], Ou
         outcome = work(_Session(connection))
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite has undone it already where the disk is full
+        if connection.in_transaction:  # SQLite has rolled back itself where the disk is full
             connection.execute("ROLLBACK")
         raise
     return outcome

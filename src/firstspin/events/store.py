@@ -1,7 +1,7 @@
-"""The event store as the service uses it: many small submissions, few commits, an answer only after the commit.
+"""The event store of the service: group commit of many small submissions, acknowledged after the commit.
 
-A commit that reaches the disk costs about a millisecond whatever it holds, so one thread commits for everybody:
-while one group is on its way to the disk, the next one gathers.
+A durable commit takes about a millisecond, whatever its size, so one writer thread commits in groups: while one group
+is written, the next one collects.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ Submission = tuple[tuple[Event, ...], Future[Statuses]]
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How the store gathers, waits and refuses."""
+    """Limits of the store's queue and of its commits."""
 
-    rows: int = 200  # so many waiting rows are written at once
-    linger: float = 0.002  # fewer are left to gather until this many seconds after the commit before
-    group: int = 1_000  # no commit takes more rows, but for the rest of a request's events
-    waiting_events: int = 10_000  # more are refused: their sender still has them and comes again
-    waiting_exposures: int = 50_000  # more are dropped and counted: a newcomer's answer never waits
-    retry: float = 0.25  # seconds from a failed attempt to the next one; doubled from one to the other, ...
-    longest_retry: float = 5.0  # ... up to this
+    rows: int = 200  # so many waiting rows are written without delay
+    linger: float = 0.002  # seconds that fewer rows wait after the previous commit
+    group: int = 1_000  # max rows of a commit, apart from the rest of a request's events
+    waiting_events: int = 10_000  # more are refused: the sender has them and retries
+    waiting_exposures: int = 50_000  # more are dropped and counted: a recommendation never waits
+    retry: float = 0.25  # seconds until a failed write is retried, doubled from attempt to attempt ...
+    max_retry: float = 5.0  # ... up to this
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the store can keep anything now, and what it has done since it was opened."""
+    """Whether the store can write now, and its counters since it was opened."""
 
     ready: bool
-    reason: str  # why not; empty when ready
+    reason: str  # why it is not ready; empty when ready
     waiting_events: int
     waiting_exposures: int
     events: Mapping[Status, int]
@@ -62,7 +62,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What one commit takes to the disk."""
+    """The rows of one commit."""
 
     exposures: list[Exposure]
     submissions: list[Submission]
@@ -73,10 +73,10 @@ class _Group:
 
 
 class EventStore:
-    """Keeps events and exposures; safe to call from any thread, and from an event loop: no call waits for the disk.
+    """Stores events and exposures; thread-safe and non-blocking (no call waits for the disk).
 
-    Make it in the process that uses it, after any fork. Its own thread opens the database, and opens it again as long
-    as that fails, whatever the reason: `health` says which, and events are refused meanwhile.
+    Create it in the process that uses it, after any fork. Its writer thread opens the database and retries while that
+    fails, whatever the reason; meanwhile `health` has the reason, and events are refused.
     """
 
     def __init__(self, database: Database, limits: QueueLimits = QueueLimits(), *, reason: str = "") -> None:
@@ -90,7 +90,7 @@ class EventStore:
         self._writing = False
         self._closing = False
         self._reason = ""
-        self._kept: dict[str, Counter[Status]] = {"events": Counter(), "exposures": Counter()}
+        self._statuses: dict[str, Counter[Status]] = {"events": Counter(), "exposures": Counter()}
         self._dropped = 0
         self._commits = 0
         self._failures = 0
@@ -100,10 +100,10 @@ class EventStore:
         self._writer.start()
 
     def submit(self, events: Sequence[Event]) -> Future[Statuses]:
-        """The status of each event, in order, once all are on the disk.
+        """The status of each event, in order, once all are durable.
 
-        Raises `Unavailable`, here or from the future, when they could not be kept: then none was acknowledged, and
-        the sender may send them again, because what is there already is a duplicate. For asyncio: wrap_future.
+        Raises Unavailable, here or from the future, where they could not be stored: none was acknowledged, and sending
+        them again is safe, because stored ones are duplicates. For asyncio: wrap_future.
         """
         future: Future[Statuses] = Future()
         with self._wake:
@@ -112,14 +112,14 @@ class EventStore:
             if self._reason:
                 raise Unavailable(self._reason)
             if self._waiting_events + len(events) > self._limits.waiting_events:
-                raise Unavailable("more events are waiting than the store can take")
+                raise Unavailable("the queue of the event store is full")
             self._submissions.append((tuple(events), future))
             self._waiting_events += len(events)
             self._wake_writer(len(events))
         return future
 
     def submit_exposure(self, exposure: Exposure) -> bool:
-        """Keep the exposure as soon as that is possible; False where it had to be dropped (and counted)."""
+        """Queue the exposure for the next commit; False where the queue is full and it was dropped (and counted)."""
         with self._wake:
             if self._closing or len(self._exposures) >= self._limits.waiting_exposures:
                 self._dropped += 1
@@ -129,29 +129,30 @@ class EventStore:
         return True
 
     def overdue(self) -> None:
-        """A submission has waited too long: until the write under way has ended, further ones are refused at once."""
+        """Report a submission timeout: further submissions are refused until the current write has ended."""
         with self._wake:
             if self._writing:
                 self._set_reason("a write takes too long")
 
     def health(self) -> Health:
+        """The current state and counters."""
         with self._wake:
             return Health(
                 ready=self._is_open and not self._reason and not self._closing,
                 reason=self._reason or ("the event store is closing" if self._closing else ""),
                 waiting_events=self._waiting_events,
                 waiting_exposures=len(self._exposures),
-                events=dict(self._kept["events"]),
-                exposures=dict(self._kept["exposures"]),
+                events=dict(self._statuses["events"]),
+                exposures=dict(self._statuses["exposures"]),
                 dropped_exposures=self._dropped,
                 commits=self._commits,
                 failures=self._failures,
             )
 
     def close(self, timeout: float = 20.0, beat: Callable[[], None] = lambda: None) -> Health:
-        """Take no more, bring what waits to the disk, and say how it ended; call `beat` twice a second meanwhile.
+        """Refuse new rows, write the queue, and return the final health; `beat` is called twice a second meanwhile.
 
-        A write that has not ended after `timeout` seconds is abandoned with its thread; what waited is dropped.
+        A write that has not ended after `timeout` seconds is abandoned with its thread, and the queue is dropped.
         """
         with self._wake:
             self._closing = True
@@ -160,7 +161,7 @@ class EventStore:
             beat()
             self._writer.join(BEAT_SECONDS)
         if self._writer.is_alive():
-            self._give_up("the event store was closed in the middle of a write")
+            self._give_up("the event store was closed during a write")
         return self.health()
 
     def _write_on(self) -> None:
@@ -168,13 +169,13 @@ class EventStore:
             try:
                 written = self._written(group)
             except (Unavailable, InputError) as error:
-                self._put_off(group, str(error))
+                self._postpone(group, str(error))
             except Exception:
-                # Our own mistake, which trying again would not mend: the writer must outlive it.
+                # A programming error, which a retry would not fix: the writer thread must survive it.
                 log.exception("a group of events could not be written")
                 with self._wake:
                     self._dropped += len(group.exposures)
-                self._put_off(_Group([], group.submissions), "the event store failed")
+                self._postpone(_Group([], group.submissions), "the event store failed")
             else:
                 self._acknowledge(group, written)
         self._database.close()
@@ -186,7 +187,7 @@ class EventStore:
         return self._database.transact(lambda session: _write(session, group))
 
     def _wake_writer(self, rows: int) -> None:
-        """Only when there is something new to decide: the first row to wait, or the one that makes a group."""
+        """Notify the writer of the first waiting row, and of the row that completes a group."""
         waiting = self._waiting_rows()
         if waiting == rows or waiting - rows < self._limits.rows <= waiting:
             self._wake.notify()
@@ -195,9 +196,9 @@ class EventStore:
         return self._waiting_events + len(self._exposures)
 
     def _next_group(self) -> _Group | None:
-        """What is to be written next, as soon as it should be; None when closing and nothing is left.
+        """Wait for the next group to write; None when closing with an empty queue.
 
-        A group of nothing is for a database that isn't open or has failed: only a write can tell that it works.
+        An empty group is a probe of a database that is not open or has failed: only a write shows that it works.
         """
         with self._wake:
             if self._commits:
@@ -227,8 +228,8 @@ class EventStore:
 
     def _acknowledge(self, group: _Group, written: Written) -> None:
         with self._wake:
-            self._kept["events"].update(written.events)
-            self._kept["exposures"].update(written.exposures)
+            self._statuses["events"].update(written.events)
+            self._statuses["exposures"].update(written.exposures)
             self._commits += bool(group.exposures or group.submissions)
             self._writing = False
             self._failures_in_a_row = 0
@@ -238,8 +239,8 @@ class EventStore:
             future.set_result(written.events[start : start + len(events)])
             start += len(events)
 
-    def _put_off(self, group: _Group, reason: str) -> None:
-        """The senders are told to come again; the exposures, which nobody else has, wait for the next attempt."""
+    def _postpone(self, group: _Group, reason: str) -> None:
+        """Fail the submissions, whose senders retry; the exposures wait for the next attempt."""
         with self._wake:
             self._writing = False
             self._set_reason(reason)
@@ -249,13 +250,13 @@ class EventStore:
             waiting = self._withdrawn()
         _fail([*group.submissions, *waiting], reason)
         with self._wake:
-            wait = min(self._limits.longest_retry, self._limits.retry * 2.0 ** min(self._failures_in_a_row - 1, 20))
+            wait = min(self._limits.max_retry, self._limits.retry * 2.0 ** min(self._failures_in_a_row - 1, 20))
             closing = self._wake.wait_for(lambda: self._closing, wait)
         if closing:
             self._give_up(reason)
 
     def _give_up(self, reason: str) -> None:
-        """Closing, and the database still can't keep anything: nothing more is promised or waited for."""
+        """Fail the queued submissions and drop the queued exposures: closing with an unavailable database."""
         with self._wake:
             waiting = self._withdrawn()
             self._dropped += len(self._exposures)
@@ -263,7 +264,7 @@ class EventStore:
         _fail(waiting, reason)
 
     def _withdrawn(self) -> list[Submission]:
-        """The submissions that wait, but for those whose senders have left; none waits any more."""
+        """Empty the queue; returns its submissions without those that were cancelled."""
         waiting = [(events, future) for events, future in self._submissions if future.set_running_or_notify_cancel()]
         self._submissions.clear()
         self._waiting_events = 0
@@ -271,19 +272,19 @@ class EventStore:
 
     def _set_reason(self, reason: str) -> None:
         if reason and not self._reason:
-            log.error("events can't be kept: %s", reason)
+            log.error("events can't be stored: %s", reason)
         if self._reason and not reason:
-            log.warning("events are kept again")
+            log.warning("events are stored again")
         self._reason = reason
 
 
 def open_database(url: str, secret: Secret, *, create: bool = True, patience: float | None = None) -> Database:
     """The database at `sqlite:///events.sqlite` (a fourth slash starts an absolute path) or `postgresql://...`.
 
-    Nothing is opened yet. Without `create` the store must be there already. `patience` is how many seconds a write
-    waits for other processes; with it, a server that does not answer is given up.
+    It is not opened yet. Without `create` the store must exist. `patience` is the lock timeout of a write in seconds;
+    with it, a server that does not respond is given up too.
 
-    Raises InputError for any other address, and where PostgreSQL's driver isn't installed.
+    Raises InputError for any other URL, and where PostgreSQL's driver is not installed.
     """
     if not url.startswith(POSTGRES):
         path = sqlite_path(url)
@@ -299,31 +300,31 @@ def open_database(url: str, secret: Secret, *, create: bool = True, patience: fl
 def sqlite_path(url: str) -> Path:
     """The path in `sqlite:///PATH`, relative to the working folder unless it begins with a fourth slash.
 
-    Raises InputError for any other spelling, and says which one is meant.
+    Raises InputError for any other spelling, with a suggestion.
 
     >>> str(sqlite_path("sqlite:///events.sqlite")), str(sqlite_path("sqlite:////var/lib/events.sqlite"))
     ('events.sqlite', '/var/lib/events.sqlite')
     """
     scheme, colon, rest = url.partition(":")
     if scheme.lower() != "sqlite" or not colon:
-        given = f", not {scheme}:…" if colon else ""  # no more of it: an address may hold a password
-        raise InputError(f"an event store is at {SQLITE}PATH or {POSTGRES[0]}HOST/NAME{given}")
+        given = f" {scheme}:…" if colon else ""  # no more of it: a URL may hold a password
+        raise InputError(f"invalid event store URL{given}; expected {SQLITE}PATH or {POSTGRES[0]}HOST/NAME")
     path = url.removeprefix(SQLITE)
     if path in ("", "/", ":memory:") or "\0" in path or "?" in path:
-        raise InputError(f"{url!r} names no file: an event store in a file is at {SQLITE}PATH, without parameters")
+        raise InputError(f"invalid event store URL {url!r}: no file name; expected {SQLITE}PATH, without parameters")
     if not url.startswith(SQLITE):
         name = rest.lstrip("/")
         meant = f"{SQLITE}/{name} (an absolute path, four slashes)"
         if not rest.startswith("/") or rest.startswith("//"):
             meant = f"{SQLITE}{name} (under the working folder) or {meant}"
-        raise InputError(f"{url} is not the address of an event store: write {meant}")
+        raise InputError(f"invalid event store URL {url}; expected {meant}")
     return Path(path)
 
 
 def open_store(url: str, secret: Secret, limits: QueueLimits = QueueLimits()) -> EventStore:
-    """The event store at this address, opened. Raises InputError where it isn't ours to write.
+    """The event store at this URL, opened; an unavailable database is retried in the background.
 
-    One that is only out of reach is tried again and again.
+    Raises InputError for an invalid URL, and where the database is no event store of this key and version.
     """
     database = open_database(url, secret)
     try:

@@ -53,15 +53,15 @@ def refused(folder: Path, *options: object) -> str:
 @pytest.mark.parametrize(
     ("events", "words"),
     [
-        ("mysql://a/b", "an event store is at sqlite:///PATH or postgresql://HOST/NAME, not mysql:…"),
-        ("sqlite://ev2.sqlite", "write sqlite:///ev2.sqlite (under the working folder)"),
+        ("mysql://a/b", "invalid event store URL mysql:…; expected sqlite:///PATH or postgresql://HOST/NAME"),
+        ("sqlite://ev2.sqlite", "expected sqlite:///ev2.sqlite (under the working folder)"),
         ("sqlite:///{here}/stations.csv", "stations.csv is not an SQLite file; name another one"),
         ("sqlite:///{here}/scores.db", "scores.db is not an event store"),
         ("sqlite:///{here}/folder", "folder is a folder; name a file in it"),
         ("sqlite:///{here}/no/such/events.sqlite", "no/such does not exist; create it or correct the path"),
         ("sqlite:///{here}/pipe", "pipe is not a file"),
-        ("sqlite:///{here}/other.sqlite", "written under another key: give the secret file that belongs to it"),
-        ("postgresql://host/name?colour=blue", "not one that PostgreSQL can read"),
+        ("sqlite:///{here}/other.sqlite", "pass the secret file that belongs to it"),
+        ("postgresql://host/name?colour=blue", "PostgreSQL can't parse it"),
     ],
 )
 def test_an_event_store_that_can_never_be_one_is_refused_before_the_port_is_open(
@@ -78,7 +78,11 @@ def test_an_event_store_that_can_never_be_one_is_refused_before_the_port_is_open
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("no digits", "is 64 hexadecimal digits"), ("\udcff", "is 64 hexadecimal digits"), (None, "Is a directory")],
+    [
+        ("no digits", "expected 64 hexadecimal digits"),
+        ("\udcff", "expected 64 hexadecimal digits"),
+        (None, "Is a directory"),
+    ],
 )
 def test_a_secret_that_is_none_is_refused(content: str | None, words: str, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "secret"
@@ -100,7 +104,7 @@ def test_a_lost_secret_is_told_and_no_other_is_made_in_its_place(folder: Path, t
 @pytest.mark.parametrize(
     ("scores", "words"),
     [
-        ("sqlite://scores.db", "write sqlite:scores.db for a file under the working folder, or sqlite:/scores.db"),
+        ("sqlite://scores.db", "expected sqlite:scores.db for a file under the working folder, or sqlite:/scores.db"),
         ("sqlite:{here}/folder", "folder is a folder; name a file in it"),
         ("sqlite:{here}/stations.csv", "stations.csv is not an SQLite file"),
         ("sqlite:{here}/no/scores.db", "no does not exist; create it or correct the path"),
@@ -194,9 +198,11 @@ def test_a_store_of_another_version_costs_no_recommendation(folder: Path, secret
 
     become("2")
     with answering_without_store(folder, "--events", f"sqlite:///{path}", "--events-secret", secret) as service:
-        until(lambda: all("version 2, this program knows 1" in trouble for trouble in troubles(service)))
+        until(
+            lambda: all("version 2; this release of firstspin supports 1" in trouble for trouble in troubles(service))
+        )
         until(lambda: len(workers(service)) == 3)  # and the admin process
-        assert sum("events can't be kept" in line["event"] for line in service.lines()) == 2  # once a worker
+        assert sum("events can't be stored" in line["event"] for line in service.lines()) == 2  # once a worker
         become("1")
 
 
