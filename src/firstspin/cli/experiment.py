@@ -14,6 +14,7 @@ import typer
 
 from firstspin import pipeline
 from firstspin.cli import terminal
+from firstspin.cli.look_back import look_back
 from firstspin.cli.options import AsJson
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.cli.verdict import show, show_simulated, show_sizing
@@ -134,6 +135,9 @@ def analyse(
         _print_json(msgspec.to_builtins(verdict))
     else:
         show(verdict)
+
+
+app.command("look-back")(look_back)
 
 
 @app.command("simulate")

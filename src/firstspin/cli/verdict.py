@@ -94,10 +94,11 @@ def _never_shown_row(found: NeverShown) -> tuple[str, ...]:
     back = found.lookback
     robust = back.doubly_robust
     estimates = (back.ips.value, back.self_normalised.value, robust.value if robust else None)
-    return found.policy, f"{back.support:.0%}", *map(_estimate, estimates), f"{found.truth:.2%}"
+    return found.policy, f"{back.support:.0%}", *map(estimate_text, estimates), f"{found.truth:.2%}"
 
 
-def _estimate(found: Estimate | None) -> str:
+def estimate_text(found: Estimate | None) -> str:
+    """A share with half its interval, both in percent."""
     if found is None or found.value is None or found.low is None or found.high is None:
         return "-"
     return f"{found.value:.2%} ±{(found.high - found.low) * 50:.2f}"

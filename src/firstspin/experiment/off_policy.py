@@ -26,6 +26,15 @@ Numbers = NDArray[np.float64]
 Items = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+ASSUMPTIONS: Final = (
+    "Arms were assigned at random by the plan's weights, and each arm's candidates were logged.",
+    "A click depends on what is shown to this user, not on which policy chose it or on what others are shown.",
+    "Estimates are for users to whom some arm would have shown the policy's choice, not for all users.",
+    "Inverse propensity and self-normalised: right if the logged propensities are right.",
+    "Doubly robust: right if the propensities or the model of click rates are right.",
+)
+"""What the estimates rest on, for people who read them."""
+
 NOT_ENOUGH: Final = "fewer than two users were shown the policy's choice"
 _CERTAIN: Final = 1e-12
 
@@ -95,6 +104,33 @@ def look_back(
     )
 
 
+def evaluate_policy(
+    attributed: pa.Table,
+    shares: Mapping[str, float],
+    chosen: Sequence[str],
+    rng: np.random.Generator,
+    *,
+    genres: Mapping[str, str] | None = None,
+) -> tuple[Lookback, Mask]:
+    """All three estimates for a policy that would have shown the stations `chosen`, and the users (n,) they are about.
+
+    The reward model's segments are what the first arm of `shares` would have shown. For the other parameters see
+    `read_log`; `rng` splits the users for cross-fitting.
+    """
+    log, items, supported = read_log(attributed, shares, chosen, genres=genres)
+    baseline = first_candidates(attributed, next(iter(shares)))
+    if genres is not None:
+        baseline = [genres.get(station, station) for station in baseline]
+    segments = np.unique(np.array(baseline, dtype=str), return_inverse=True)[1].astype(np.int64)
+    expected = crossfit_rewards(log, items, segments, rng)
+    return look_back(log, items, supported, expected=expected), supported
+
+
+def first_candidates(attributed: pa.Table, arm: str) -> list[str]:
+    """The station that this arm would have shown, by user; "" where it had none."""
+    return [next(iter(best), "") for best in attributed[f"candidates_{arm}"].to_pylist()]
+
+
 def propensity_of(items: Items, candidates: Items, shares: Numbers) -> Numbers:
     """Probability (n,) that each user was shown the item, where arm j shows `candidates[:, j]` with share `shares[j]`.
 
@@ -114,8 +150,7 @@ def read_log(
     supported.
     """
     total = math.fsum(shares.values())
-    proposed = [[next(iter(best), "") for best in attributed[f"candidates_{arm}"].to_pylist()] for arm in shares]
-    names = [*proposed, attributed["station_id"].to_pylist(), list(chosen)]
+    names = [*(first_candidates(attributed, arm) for arm in shares), attributed["station_id"].to_pylist(), list(chosen)]
     if genres is not None:
         names = [[genres.get(station, station) for station in stations] for stations in names]
     items = np.unique(np.array(names, dtype=str), return_inverse=True)[1].reshape(len(names), -1)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from firstspin.experiment.off_policy import Lookback, crossfit_rewards, look_back, read_log
+from firstspin.experiment.off_policy import Lookback, evaluate_policy, first_candidates
 from firstspin.simulation.world import Newcomers, click_chances
 
 Genres = NDArray[np.int64]
@@ -56,7 +56,7 @@ def never_shown(
 
     One shows everyone the station `popular`; the other the model's station to young users and the rule's to the rest.
     """
-    by_rule, by_model = ([best[0] for best in attributed[f"candidates_{arm}"].to_pylist()] for arm in ("rule", "model"))
+    by_rule, by_model = (first_candidates(attributed, arm) for arm in ("rule", "model"))
     ages = [registration.age for registration in people.registrations]
     mixed = [m if age is not None and age < YOUNG else r for age, r, m in zip(ages, by_rule, by_model, strict=True)]
     policies = {
@@ -64,12 +64,10 @@ def never_shown(
         f"the model under {YOUNG}, else the rule": mixed,
     }
     number = {genre: i for i, genre in enumerate(genres)}
-    segments = np.array([number[genre_of[station]] for station in by_rule])
     found = []
     for name, chosen in policies.items():
-        log, items, supported = read_log(attributed, shares, chosen, genres=genre_of)
-        expected = crossfit_rewards(log, items, segments, rng)
+        lookback, supported = evaluate_policy(attributed, shares, chosen, rng, genres=genre_of)
         true = click_chances(people, np.array([number[genre_of[station]] for station in chosen]))
         truth = float(true[supported].mean()) if supported.any() else 0.0
-        found.append(NeverShown(name, look_back(log, items, supported, expected=expected), truth))
+        found.append(NeverShown(name, lookback, truth))
     return tuple(found)

@@ -1,0 +1,123 @@
+"""`firstspin experiment look-back`: what a policy that was never shown would have earned, from an experiment's log."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import typer
+
+from firstspin.cli import terminal
+from firstspin.cli.options import AsJson, Seed
+from firstspin.cli.stored import Events, EventsSecret, opened_store
+from firstspin.cli.verdict import estimate_text
+from firstspin.events.export import export
+from firstspin.events.schema import Secret, read_secret
+from firstspin.experiment.attribution import attribute_export
+from firstspin.experiment.choices import read_choices, read_genres
+from firstspin.experiment.off_policy import ASSUMPTIONS, Lookback, evaluate_policy, first_candidates
+from firstspin.experiment.plan import Plan, experiment_key, read_plan
+from firstspin.files import workspace
+from firstspin.records import InputError
+
+
+class PolicyReport(msgspec.Struct, frozen=True):
+    """A policy's estimates in clicks per user, and the assumptions they rest on."""
+
+    experiment: str
+    policy: str
+    estimates: Lookback
+    assumptions: tuple[str, ...] = ASSUMPTIONS
+
+
+def look_back(
+    plan: Annotated[Path, typer.Option(help="Sealed plan of the experiment.")],
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or Parquet with user_id (or an export's user_key) and the station_id it would have shown."
+        ),
+    ] = None,
+    station: Annotated[str, typer.Option(help="Instead: this station for every user.")] = "",
+    arm: Annotated[str, typer.Option(help="Instead: what this arm would have shown to every user.")] = "",
+    stations: Annotated[
+        Path | None,
+        typer.Option(help="Stations table. A station then stands for its genre: more users, if clicks depend on that."),
+    ] = None,
+    exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`.")] = None,
+    events: Events = "",
+    events_secret: EventsSecret = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate what a policy that was never shown would have earned: off-policy evaluation of an experiment's log.
+
+    Gives the clicks per user by inverse propensity, self-normalised and doubly robust estimates, with 95% intervals,
+    for the users to whom some arm would have shown the policy's choice.
+    """
+    if sum(map(bool, (policy, station, arm))) != 1:
+        raise typer.BadParameter("give one of --policy, --station and --arm")
+    sealed = read_plan(plan)
+    if arm and arm not in sealed.arms:
+        raise InputError(f"{plan}: there is no arm {arm!r}; its arms are {', '.join(sealed.arms)}")
+    attributed, secret = _log(sealed, exported, events, events_secret)
+    if not attributed.num_rows:
+        raise InputError(f"{experiment_key(sealed)} has no exposures in the log")
+    if policy:
+        chosen = read_choices(policy, attributed, experiment_key(sealed), secret)
+    else:
+        chosen = first_candidates(attributed, arm) if arm else [station] * attributed.num_rows
+    estimates, _ = evaluate_policy(
+        attributed,
+        sealed.arms,
+        chosen,
+        np.random.default_rng(seed),
+        genres=read_genres(stations) if stations else None,
+    )
+    name = f"policy of {policy.name}" if policy else f"station {station} for everyone" if station else f"arm {arm}"
+    report = PolicyReport(experiment_key(sealed), name, estimates)
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+    else:
+        _show(report)
+
+
+def _log(plan: Plan, exported: Path | None, events: str, events_secret: Path | None) -> tuple[pa.Table, Secret | None]:
+    """One row a user, and the store's secret where it was given."""
+    now = datetime.now(UTC)
+    if exported:
+        secret = read_secret(events_secret) if events_secret else None
+        return attribute_export(exported, plan, until=now).table, secret
+    if not events:
+        raise typer.BadParameter("give --events or --exported")
+    with opened_store(events, events_secret) as (database, secret), workspace("look-back") as folder:
+        export(database, folder, experiment_key(plan), arms=tuple(plan.arms))
+        return attribute_export(folder, plan, until=now).table, secret
+
+
+def _show(report: PolicyReport) -> None:
+    found = report.estimates
+    terminal.out.print(
+        f"{report.experiment}, {report.policy}\n"
+        f"{found.support:.0%} of {found.users:,} users can be judged; {found.matched:,} were shown its choice",
+        markup=False,
+    )
+    table = terminal.table("clicks per user, ± half the 95% interval", "estimate", "policy", "above what was shown")
+    estimates = {
+        "inverse propensity": found.ips,
+        "self-normalised": found.self_normalised,
+        "doubly robust": found.doubly_robust,
+    }
+    for name, of in estimates.items():
+        if of is not None:
+            table.add_row(name, estimate_text(of.value), estimate_text(of.above_shown))
+    table.add_row("shown in the experiment", estimate_text(found.shown), "")
+    terminal.show(table)
+    terminal.out.print()
+    for assumption in report.assumptions:
+        terminal.out.print(f"- {assumption}", markup=False)
