@@ -52,7 +52,7 @@ def _pairs(path: Path, keys: Sequence[str], other: str) -> tuple[str, dict[str, 
         with connect(folder, [source]) as connection, in_our_words(f"{path.name} can't be read"):
             table = receive(connection, source, "pairs")
             columns = ", ".join(value(table, column, UNIT) for column in (key, other))
-            rows = table.ask(f"SELECT {columns} FROM {table.rows((key, other))}")
+            rows = table.query(f"SELECT {columns} FROM {table.rows((key, other))}")
     pairs: dict[str, str] = {}
     for one, two in rows:
         if pairs.setdefault(str(one), str(two)) != two:
