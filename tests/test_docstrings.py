@@ -35,8 +35,6 @@ UNFINISHED: tuple[str, ...] = (
     "cli.main",
     "cli.sagemaker",
     "cli.stored",
-    "data.formats.readers",
-    "data.mismatches",
     "evaluation.cohorts",
     "evaluation.cross_validation",
     "events.firehose",

@@ -16,10 +16,10 @@ from firstspin.serving import bundle
 from firstspin.serving.wire import BodyReader, Encoding
 
 TAKEN = {
-    "age": "this column is used anyway",
-    "Age": "this column is used anyway",
-    "user_id": "this column is used anyway",
-    "registered_at": "this column is used anyway",
+    "age": "this column is always used",
+    "Age": "this column is always used",
+    "user_id": "this column is always used",
+    "registered_at": "this column is always used",
     "instances": "requests use this name",
     "listens": "requests use this name",
     "INSTANCES": "requests use this name",

@@ -22,18 +22,18 @@ def test_the_truth_comes_in_the_order_asked_for(tmp_path: Path) -> None:
     found = read_ground_truth(tmp_path, ["u2", "u1", "u2"])
     assert found is not None
     assert found.genres == ("A", "B", "C")
-    assert found.chances.tolist() == CHANCES[[1, 0, 1]].tolist()
+    assert found.probabilities.tolist() == CHANCES[[1, 0, 1]].tolist()
 
 
 def test_a_truth_of_other_tables_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "truth.npz", user_id=np.array(["u1"]), genres=np.array(["A", "B", "C"]), p=CHANCES[:1])
-    with pytest.raises(InputError, match="does not know user 'u9'"):
+    with pytest.raises(InputError, match="has no user 'u9'"):
         read_ground_truth(tmp_path, ["u1", "u9"])
 
 
 def test_a_file_that_is_no_truth_is_refused(tmp_path: Path) -> None:
     (tmp_path / "truth.npz").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(InputError, match="not the truth"):
+    with pytest.raises(InputError, match="not the ground truth"):
         read_ground_truth(tmp_path, ["u1"])
 
 

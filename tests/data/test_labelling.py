@@ -67,7 +67,7 @@ def check(folder: Path, registered: dict[str, datetime], listens: Sequence[Liste
     expected = slow_labels(registered, listens, rule)
     labelled = {user: found for user, found in expected.items() if isinstance(found, tuple)}
     if not labelled:
-        with pytest.raises(InputError, match=r"no user gets a label|no listen is of a registered user"):
+        with pytest.raises(InputError, match=r"no user gets a label|no listen belongs to a registered user"):
             our_labels(folder, registered, listens, rule)
         return
     ours, dropped = our_labels(folder, registered, listens, rule)

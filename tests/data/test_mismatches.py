@@ -79,7 +79,7 @@ def test_tables_that_match_have_nothing_to_tell(tmp_path: Path) -> None:
 
 def test_listens_of_users_who_are_not_registered_are_counted(tmp_path: Path) -> None:
     found = census(tmp_path, listens=[*LISTENS, ("old", "2026-02-05T00:00:00Z", "1", "60")])
-    said = "1 of 5 listens are of users who are not registered (listens.csv)"
+    said = "1 of 5 listens are of unregistered users (listens.csv)"
     assert lines(found) == [f"{said}, such as user_id old"]
     assert lines(found, bare=True) == [said]
 
@@ -87,8 +87,8 @@ def test_listens_of_users_who_are_not_registered_are_counted(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("users", "said"),
     [
-        (("7", "8", "9"), "user_id 007 (listens), 7 (registrations); the same but for zeros, case or space"),
-        (("007.0", "008.0", "009.0"), "user_id 007 (listens), 007.0 (registrations); the same but for zeros"),
+        (("7", "8", "9"), "user_id 007 (listens), 7 (registrations); they differ in zeros, case or space only"),
+        (("007.0", "008.0", "009.0"), "user_id 007 (listens), 007.0 (registrations); they differ in zeros"),
         (("a", "b", "c"), "user_id 007 (listens), a (registrations)"),
     ],
 )
@@ -96,8 +96,8 @@ def test_ids_that_are_not_the_same_in_both_tables_are_refused(
     users: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     problem = refused(tmp_path, people=registrations(*users))
-    assert str(problem).startswith(f"no listen is of a registered user: {said}")
-    assert problem.bare.startswith("no listen is of a registered user")
+    assert str(problem).startswith(f"no listen belongs to a registered user: {said}")
+    assert problem.bare.startswith("no listen belongs to a registered user")
     assert "7" not in problem.bare
 
 
@@ -105,7 +105,9 @@ def test_ids_of_which_nearly_none_are_the_same_are_refused(tmp_path: Path) -> No
     people = registrations("007", *(f"{i}" for i in range(100, 140)))
     listens = [*LISTENS[:1], *((f"0{i}", "2026-02-05T00:00:00Z", "1", "900") for i in range(100, 140))]
     problem = refused(tmp_path, people=people, listens=listens)
-    assert str(problem).startswith("nearly no listen is of a registered user: 1 of 41 users have any: user_id 0100")
+    assert str(problem).startswith(
+        "nearly no listen belongs to a registered user: 1 of 41 users have any: user_id 0100"
+    )
 
 
 def test_the_listens_of_all_users_may_come_with_the_registrations_of_a_few(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_of_very_many_listens_those_of_one_user_in_sixteen_stand_for_all(
 
 def test_a_listen_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     found = census(tmp_path, listens=[*LISTENS, *LISTENS[:2], LISTENS[0]])
-    said = "3 of 6 listens in windows of labels are copies of others, to the second: each counts once"
+    said = "3 of 6 listens in label windows are exact copies of others: each counts once"
     assert lines(found) == [f"{said}, such as one of user_id 007"]
     assert labels(tmp_path) == {"007": ("Rock", 900.0), "008": ("Jazz", 900.0), "009": ("Pop", 900.0)}
 
@@ -179,7 +181,7 @@ def test_a_listen_of_2099_does_not_make_a_window_look_over(now: datetime | None,
     assert found.data_ends == without.data_ends == datetime(2026, 3, 25)
     assert labels(tmp_path / "a") == labels(tmp_path / "b")
     assert lines(found) == [
-        "1 of 6 listens start after the data end: their clocks are wrong (listens.csv), "
+        "1 of 6 listens start after the end of the data: their clocks are wrong (listens.csv), "
         "such as started_at 2099-01-01T00:00:00Z"
     ]
 
@@ -188,14 +190,14 @@ def test_a_moment_that_is_named_goes_before_every_rule(tmp_path: Path) -> None:
     found = census(tmp_path, [*registrations(), NEW], [*LISTENS, ITS_LISTEN], data_ends=datetime(2026, 4, 30))
     assert (found.labelled, found.data_ends) == (4, datetime(2026, 4, 30))
     problem = refused(tmp_path, data_ends=NOW + timedelta(days=2))
-    assert str(problem) == "the data can't end at 2026-11-30T00:00:00Z: that is yet to come"
+    assert str(problem) == "the data can't end at 2026-11-30T00:00:00Z: this time is in the future"
 
 
 def test_where_most_listens_are_in_the_future_the_clock_of_the_machine_is_asked_for(tmp_path: Path) -> None:
     found = census(tmp_path, now=datetime(2026, 1, 15))
     assert found.data_ends == datetime(2026, 3, 10)
     assert lines(found) == [
-        "4 of 4 listens start in the future: is the clock of this machine right? (listens.csv), "
+        "4 of 4 listens start in the future: check the clock of this machine (listens.csv), "
         "such as started_at 2026-03-10T00:00:00Z"
     ]
 
@@ -256,14 +258,14 @@ def test_picks_of_which_nearly_none_is_a_genre_are_refused(tmp_path: Path) -> No
 def test_markets_that_are_no_registrations_country_are_counted(tmp_path: Path) -> None:
     stations = [(*STATIONS[0], "us|CA"), (*STATIONS[1], "SE|NO"), (*STATIONS[2], "")]
     assert lines(census(tmp_path, stations=stations)) == [
-        "1 of 2 stations are for markets that are no registration's country (stations.csv), such as market SE"
+        "1 of 2 stations have no market that is the country of a registration (stations.csv), such as market SE"
     ]
 
 
 def test_markets_that_are_named_otherwise_than_countries_are_refused(tmp_path: Path) -> None:
     stations = [(*station, "USA") for station in STATIONS]
     problem = refused(tmp_path, stations=stations)
-    assert problem.bare == "nearly no registration's country is a market of the stations"
+    assert problem.bare == "nearly no country of the registrations is a market of the stations"
     assert str(problem) == f"{problem.bare}: country US (registrations.csv), market USA (stations.csv)"
 
 
@@ -283,7 +285,7 @@ def test_where_no_country_is_known_no_market_is_asked_for(tmp_path: Path) -> Non
 
 # ------------------------------------------------------------------------------------------------------------- commands
 
-FOUND = "listens are of users who are not registered (listens.csv)"
+FOUND = "listens are of unregistered users (listens.csv)"
 
 
 def strangers(folder: Path) -> Path:
@@ -319,12 +321,12 @@ def test_label_train_and_evaluate_tell_it_alike(tmp_path: Path, monkeypatch: pyt
 
 def test_commands_refuse_what_matches_nothing_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = made_tables.tables(tmp_path / "data", registrations("7", "8", "9"), LISTENS, STATIONS)
-    said = "no listen is of a registered user: user_id 007 (listens), 7 (registrations)"
+    said = "no listen belongs to a registered user: user_id 007 (listens), 7 (registrations)"
     assert failed("label", "--data", data, "--out", tmp_path / "l.parquet").startswith(said)
     assert failed("train", "--data", data, "--out", tmp_path / "b").startswith(said)
     monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", "yes")
     bare = failed("evaluate", "--data", data)
-    assert bare == "no listen is of a registered user; the same but for zeros, case or space"
+    assert bare == "no listen belongs to a registered user; they differ in zeros, case or space only"
 
 
 def test_a_training_jobs_log_tells_it_without_a_value(tmp_path: Path) -> None:
@@ -350,7 +352,11 @@ def test_score_counts_picks_of_no_genre_that_the_bundle_knows(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("visits", "kind", "line"),
     [
-        (["1", "2", "3", "4", "1,200"], "text", "1 of 5 values of visits are no numbers, so that it is text"),
+        (
+            ["1", "2", "3", "4", "1,200"],
+            "text",
+            "1 of 5 values of visits are not numbers, so the column counts as text",
+        ),
         (["1", "2", "", "NaN", "3"], "number", None),
         (["phone", "2", "3", "4", "web"], "text", None),
     ],

@@ -1,6 +1,6 @@
-"""Further fields: columns of the registrations that a service uses besides the four it always has.
+"""Further fields: columns of the registrations that a service uses beyond the four standard ones.
 
-One rule says which names they may have, for `--extra` of every command, for bundles and for requests.
+One rule defines the valid names, for `--extra` of every command, for bundles and for requests.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ _IN_LABELS: Final = frozenset({schema.TOP_GENRE, schema.SECONDS, schema.PLAYED})
 
 
 def with_further_fields(names: Sequence[str], kinds: Mapping[str, str] | None = None) -> type[Registration]:
-    """The registration type of a service that asks more; each further field may be not given.
+    """The registration type with these further fields; each is optional.
 
-    `kinds` says which hold a NUMBER and which TEXT; without it a field takes both. Raises InputError for a name that a
-    further field can't have.
+    `kinds` maps a field to NUMBER or TEXT; without it a field takes both. Raises InputError where a name is invalid.
     """
     check_names(names)
     if not names:
@@ -51,9 +50,9 @@ def with_further_fields(names: Sequence[str], kinds: Mapping[str, str] | None = 
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise InputError for the first name that is taken, can't be a field of a request, or is there twice.
+    """Raises InputError where a name is reserved, can't be a field of a request, or occurs twice.
 
-    Case makes no difference: databases, and so the files that people join with ours, don't tell `Age` from `age`.
+    Names are compared in any case: databases, and so files that are joined with ours, treat `Age` and `age` as equal.
     """
     seen: set[str] = set()
     for name in names:
@@ -66,7 +65,7 @@ def check_names(names: Sequence[str]) -> None:
 
 def _refused(name: str, folded: str) -> str | None:
     if folded in _USED:
-        return "this column is used anyway"
+        return "this column is always used"
     if folded in _IN_REQUESTS:
         return "requests use this name; rename the column"
     if folded in _IN_LABELS:

@@ -1,7 +1,7 @@
-"""Files as received -> checked tables, or an error naming file, row, field and value.
+"""Ingestion: input files -> validated tables, or an error that names file, row, field and value.
 
 Registrations and stations become DuckDB tables. Listens stay on disk: Parquet is read in place, CSV is rewritten once
-as typed Parquet in the workspace, so that no step ever holds them in memory.
+as typed Parquet in the workspace, so that they never have to fit in memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOWN = 10
 SHOWN_CHARACTERS = 80
 
 _BROKEN: Final = identifier("number of the rule broken")
-_SAID: Final = identifier("value that broke it")
+_VALUE: Final = identifier("value that broke it")
 _ROW: Final = identifier(ROW)
 _NUMBER: Final = f"row_number() OVER () - 1 AS {_ROW}"
 _PROBLEM: Final = identifier(PROBLEM)
@@ -35,11 +35,11 @@ _PROBLEM: Final = identifier(PROBLEM)
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The checked tables `registrations`, `listens` and `stations`, as DuckDB relations of one connection.
+    """The validated tables `registrations`, `listens` and `stations` of a DuckDB connection.
 
-    `registrations` and `stations` have a further column `tables.ROW`. `ignored` counts what was left out: bad rows by
-    reason, only when asked to skip them. `extra` says of each further column whether it holds "number" or "text";
-    `files` are the names of the files, by table.
+    `registrations` and `stations` also have the column `schema.ROW`. `ignored` counts the bad rows that were skipped,
+    by reason. `extra` maps each further column to its kind, "number" or "text"; `files` maps each table to the name of
+    its file.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -59,9 +59,9 @@ def open_tables(
     threads: int | None = None,
     out: Path | None = None,
 ) -> Tables:
-    """Check the three tables of a folder and make them ready to query; `out` may then be written by the connection.
+    """Validate the three tables of a folder and load them into a connection, which may also write the file `out`.
 
-    Raises BadRows with at most ten of them, one a line, and the count of the rest; InputError for what else is wrong.
+    Raises BadRows, with the first ten bad rows and the number of the others, and InputError where a file can't be read.
     """
     check_names(extra)
     stations = _open(_find(data, schema.STATIONS), schema.STATIONS, workspace)
@@ -80,14 +80,14 @@ def open_tables(
     _load_listens(connection, listens, workspace, skipped)
     genres = tuple(g for (g,) in connection.execute("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
     files = {
-        name: found.path.name for name, found in zip(schema.COLUMNS, (registrations, listens, stations), strict=True)
+        name: source.path.name for name, source in zip(schema.COLUMNS, (registrations, listens, stations), strict=True)
     }
     return Tables(connection, genres, kinds, skipped.counts, files)
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRegistrations:
-    """Registrations alone, to be answered: the table `registrations` of a connection, and the bad rows skipped."""
+    """Registrations for batch scoring: the table `registrations` of a connection, and the counts of skipped rows."""
 
     connection: duckdb.DuckDBPyConnection
     rows: int
@@ -98,7 +98,10 @@ class ReceivedRegistrations:
 def read_registrations(
     path: Path, *, workspace: Path, extra: Mapping[str, str] | None = None, skip_bad_rows: bool = False
 ) -> ReceivedRegistrations:
-    """The registrations of a CSV or Parquet file, checked as `open_tables` does; `extra` as in `Tables`."""
+    """The registrations of a CSV or Parquet file, validated as by `open_tables`; `extra` as in `Tables`.
+
+    Raises BadRows and InputError as `open_tables`.
+    """
     further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
     source = _open(path, schema.REGISTRATIONS, workspace, further)
     connection = connect(workspace, [source])
@@ -110,9 +113,9 @@ def read_registrations(
 
 
 @in_our_words("the stations can't be read")
-def station_popularity(found: Tables) -> list[tuple[Station, float]]:
-    """Each available station with its popularity: the column of that name, or else the seconds that it was heard."""
-    columns_there = _columns_of_stations(found)
+def station_popularity(tables: Tables) -> list[tuple[Station, float]]:
+    """Each available station with its popularity: the column of that name, or else its seconds of listening."""
+    columns_there = _columns_of_stations(tables)
     available = f"coalesce({schema.AVAILABLE}, true)" if schema.AVAILABLE in columns_there else "true"
     popularity = (
         f"coalesce({schema.POPULARITY}, 0)"
@@ -121,20 +124,20 @@ def station_popularity(found: Tables) -> list[tuple[Station, float]]:
     )
     name = "coalesce(nullif(name, ''), station_id)"
     query = f"SELECT station_id, {name}, genre, {popularity} FROM stations WHERE {available} ORDER BY {_ROW}"
-    rows = found.connection.execute(query).fetchall()
+    rows = tables.connection.execute(query).fetchall()
     return [(Station(station_id, name, genre), float(popularity)) for station_id, name, genre, popularity in rows]
 
 
-def station_markets(found: Tables) -> dict[str, tuple[str, ...]]:
-    """The countries that each station broadcasts to, where it names any."""
-    if schema.MARKET not in _columns_of_stations(found):
+def station_markets(tables: Tables) -> dict[str, tuple[str, ...]]:
+    """The countries of each station that lists any."""
+    if schema.MARKET not in _columns_of_stations(tables):
         return {}
     query = f"SELECT station_id, {schema.MARKET} FROM stations WHERE len({schema.MARKET}) > 0 ORDER BY {_ROW}"
-    return {station_id: tuple(markets) for station_id, markets in found.connection.execute(query).fetchall()}
+    return {station_id: tuple(markets) for station_id, markets in tables.connection.execute(query).fetchall()}
 
 
-def _columns_of_stations(found: Tables) -> set[str]:
-    return {str(name) for name, *_ in found.connection.execute("DESCRIBE stations").fetchall()}
+def _columns_of_stations(tables: Tables) -> set[str]:
+    return {str(name) for name, *_ in tables.connection.execute("DESCRIBE stations").fetchall()}
 
 
 # ------------------------------------------------------------------------------------------------------- opening files
@@ -151,19 +154,19 @@ def _find(data: Path, name: str) -> Path:
 
 
 def _open(path: Path, name: str, workspace: Path, further: Mapping[str, Kind] | None = None) -> Source:
-    """A table's file, with the columns that it must have and those that it may; each is of a type that can be read."""
+    """The file of a table with its required and optional columns. Raises InputError where a column has another type."""
     kinds = {**columns.KINDS[name], **(further or {})}
     needed = [*schema.COLUMNS[name], *(further or {})]
     source = open_table(path, name, needed, optional=[of for of in kinds if of not in needed], workspace=workspace)
     for column_name, column in source.columns.items():
         if shape_of(column.type) not in kinds[column_name].shapes:
-            found = printable(str(column.type))[:80]
-            raise InputError(f"{path.name}: {column_name} is {found}, where {kinds[column_name].needed}")
+            type_name = printable(str(column.type))[:80]
+            raise InputError(f"{path.name}: {column_name} is {type_name}, where {kinds[column_name].needed}")
     return source
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
-    """What a further column of the table `received` holds: text is numbers where every value is one."""
+    """The kind of a further column of the table `received`: text where every value is a number counts as numbers."""
     shape = shape_of(column.type)
     if shape is Shape.text:
         every = f"SELECT coalesce(bool_and({columns.is_number(column.sql)}), false) FROM received"
@@ -177,7 +180,7 @@ def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One of our columns, and the column of a file that it is made of."""
+    """A column of a validated table, and the column of the file that it comes from."""
 
     name: str
     kind: Kind
@@ -186,21 +189,21 @@ class Field:
 
     @property
     def received(self) -> str:
-        """SQL: the column as its kind receives it."""
+        """SQL: the column of the file, trimmed where its kind is."""
         text = f"{self.column.sql}::VARCHAR" if self.shape is Shape.text else self.column.sql
         return columns.trimmed(text) if self.shape is Shape.text and self.kind.trimmed else text
 
     @property
     def cell(self) -> Cell:
-        """The names, in SQL, of the column received and of ours."""
+        """The SQL names of the received column and of the validated one."""
         return Cell(identifier(f"{self.name} received"), self.shape, identifier(self.name))
 
 
 @dataclass(frozen=True, slots=True)
 class RowRule:
-    """A row is bad when `broken` (SQL over our values) is true; `complaint` ends the sentence about the field.
+    """A row is bad where `broken` (SQL over the validated values) is true; `complaint` ends the error message.
 
-    Of a row that is not well-formed, which has no fields, the file's reader says what is wrong.
+    A row that is not well-formed has no fields: the message of the file's reader is used.
     """
 
     field: Field | None
@@ -223,18 +226,18 @@ def _rules(fields: Sequence[Field]) -> list[RowRule]:
     return [MALFORMED, *of_values]
 
 
-def _judged(rows: str, fields: Sequence[Field], rules: Sequence[RowRule]) -> str:
-    """SQL: the rows with our values, the number of the first rule that each breaks, and the value that broke it."""
+def _validated(rows: str, fields: Sequence[Field], rules: Sequence[RowRule]) -> str:
+    """SQL: the rows with the validated values, the number of the first rule that each breaks, and the bad value."""
     broken = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
-    said = " ".join(f"WHEN {number} THEN {_as_received(rule)}" for number, rule in enumerate(rules))
+    bad_values = " ".join(f"WHEN {number} THEN {_as_received(rule)}" for number, rule in enumerate(rules))
     return (
-        f"SELECT *, CASE WHEN {_BROKEN} IS NOT NULL THEN CASE {_BROKEN} {said} END END AS {_SAID} FROM "
+        f"SELECT *, CASE WHEN {_BROKEN} IS NOT NULL THEN CASE {_BROKEN} {bad_values} END END AS {_VALUE} FROM "
         f"(SELECT *, CASE {broken} END AS {_BROKEN} FROM ({_valued(rows, fields)}))"
     )
 
 
 def _valued(rows: str, fields: Sequence[Field]) -> str:
-    """SQL: the rows with our values."""
+    """SQL: the rows with the validated values."""
     received = ", ".join(f"{field.received} AS {field.cell.column}" for field in fields)
     values = ", ".join(f"{field.kind.value(field.cell.column, field.shape)} AS {field.cell.value}" for field in fields)
     return f"SELECT *, {values} FROM (SELECT *, {received} FROM {rows})"
@@ -248,9 +251,9 @@ def _as_received(rule: RowRule) -> str:
 
 
 def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
-    """Read a small table whole, as the table `received`, in the order of its file."""
-    made = f"CREATE OR REPLACE TEMP TABLE received AS SELECT *, {_NUMBER}"
-    read(source, lambda rows: connection.execute(f"{made} FROM {rows}"))
+    """Read a small table as the table `received`, in the order of the file."""
+    create = f"CREATE OR REPLACE TEMP TABLE received AS SELECT *, {_NUMBER}"
+    read(source, lambda rows: connection.execute(f"{create} FROM {rows}"))
 
 
 def _load_registrations(
@@ -266,33 +269,33 @@ def _load(
     kinds: Mapping[str, Kind],
     skipped: Skipped,
 ) -> None:
-    """Make the table `name` of the good rows of the table `received`; its first column names no two of them alike."""
+    """Create the table `name` from the valid rows of the table `received`; its first column is a unique key."""
     fields = _fields(source, kinds)
     ours = ", ".join(field.cell.value for field in fields)
     key = fields[0]
     rules = [*_rules(fields), RowRule(key, "false", "appears a second time")]
-    judged = _judged("received", fields, rules)
-    connection.execute(f"CREATE TEMP TABLE judged AS SELECT {_ROW}, {ours}, {_BROKEN}, {_SAID} FROM ({judged})")
+    validated = _validated("received", fields, rules)
+    connection.execute(f"CREATE TEMP TABLE validated AS SELECT {_ROW}, {ours}, {_BROKEN}, {_VALUE} FROM ({validated})")
     connection.execute("DROP TABLE received")
     repeated = (
-        f"SELECT {_ROW} AS repeated FROM judged WHERE {_BROKEN} IS NULL "
+        f"SELECT {_ROW} AS repeated FROM validated WHERE {_BROKEN} IS NULL "
         f"QUALIFY row_number() OVER (PARTITION BY {key.cell.value} ORDER BY {_ROW}) > 1"
     )
     connection.execute(
-        f"UPDATE judged SET {_BROKEN} = {len(rules) - 1}, {_SAID} = {key.cell.value} "
+        f"UPDATE validated SET {_BROKEN} = {len(rules) - 1}, {_VALUE} = {key.cell.value} "
         f"FROM ({repeated}) WHERE {_ROW} = repeated"
     )
-    skipped.count(connection, "judged", source, rules)
-    good = f"SELECT {_ROW}, {ours} FROM judged WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
+    skipped.count(connection, "validated", source, rules)
+    good = f"SELECT {_ROW}, {ours} FROM validated WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
     connection.execute(f"CREATE TABLE {name} AS {good}")
-    connection.execute("DROP TABLE judged")
+    connection.execute("DROP TABLE validated")
 
 
 # ------------------------------------------------------------------------------------------------------------- listens
 
 
 def _load_listens(connection: duckdb.DuckDBPyConnection, source: Source, workspace: Path, skipped: Skipped) -> None:
-    """Make the view `listens` over Parquet on disk: the file itself, or a typed copy where text has to be parsed."""
+    """Create the view `listens` over Parquet on disk: the file itself, or a typed copy where text must be parsed."""
     fields = _fields(source, columns.KINDS[schema.LISTENS])
     ours = ", ".join(field.cell.value for field in fields)
     station = next(field for field in fields if field.name == schema.STATION_ID)
@@ -303,18 +306,18 @@ def _load_listens(connection: duckdb.DuckDBPyConnection, source: Source, workspa
 
     def load(rows: str) -> None:
         if parsed:
-            judged = f"SELECT {ours}, {_BROKEN}, {_SAID} FROM ({_judged(rows, fields, rules)})"
-            connection.execute(f"COPY ({judged}) TO {literal(copy)} (FORMAT parquet)")
+            validated = f"SELECT {ours}, {_BROKEN}, {_VALUE} FROM ({_validated(rows, fields, rules)})"
+            connection.execute(f"COPY ({validated}) TO {literal(copy)} (FORMAT parquet)")
             typed = f"read_parquet({literal(copy)}, file_row_number = true)"
-            numbered = judged = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
+            numbered = validated = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
             values = f"SELECT {ours} FROM {typed}"
         else:
-            judged = f"({_judged(rows, fields, rules)})"
-            numbered = f"({_judged(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules)})"
+            validated = f"({_validated(rows, fields, rules)})"
+            numbered = f"({_validated(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules)})"
             values = f"SELECT {ours} FROM ({_valued(rows, fields)})"
-        if connection.execute(f"SELECT 1 FROM {judged} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
+        if connection.execute(f"SELECT 1 FROM {validated} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
             skipped.count(connection, numbered, source, rules)
-            values = f"SELECT {ours} FROM {judged} WHERE {_BROKEN} IS NULL"
+            values = f"SELECT {ours} FROM {validated} WHERE {_BROKEN} IS NULL"
         connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")
 
     read(source, load)
@@ -325,19 +328,19 @@ def _load_listens(connection: duckdb.DuckDBPyConnection, source: Source, workspa
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Whether bad rows may be skipped, and the number of those that were, by reason."""
+    """Whether bad rows may be skipped, and the number of skipped rows by reason."""
 
     allowed: bool
     counts: dict[str, int]
 
     def count(
-        self, connection: duckdb.DuckDBPyConnection, judged: str, source: Source, rules: Sequence[RowRule]
+        self, connection: duckdb.DuckDBPyConnection, validated: str, source: Source, rules: Sequence[RowRule]
     ) -> None:
-        """Count the bad rows of a judged table. Raises BadRows that shows the first ten unless they may be skipped."""
-        broken = f"FROM {judged} WHERE {_BROKEN} IS NOT NULL"
+        """Count the bad rows of a table. Raises BadRows, with the first ten, where they may not be skipped."""
+        broken = f"FROM {validated} WHERE {_BROKEN} IS NOT NULL"
         counts = dict(connection.execute(f"SELECT {_BROKEN}, count(*) {broken} GROUP BY ALL ORDER BY ALL").fetchall())
         if counts and not self.allowed:
-            first = f"SELECT {_ROW}, {_BROKEN}, {_SAID} {broken} ORDER BY {_ROW} LIMIT {SHOWN}"
+            first = f"SELECT {_ROW}, {_BROKEN}, {_VALUE} {broken} ORDER BY {_ROW} LIMIT {SHOWN}"
             raise _complaints(connection.execute(first).fetchall(), source.path.name, rules, sum(counts.values()))
         for number, count in counts.items():
             rule = rules[number]
@@ -348,16 +351,16 @@ def _complaints(
     first: Sequence[tuple[int, int, str | None]], file: str, rules: Sequence[RowRule], total: int
 ) -> BadRows:
     more = [f"{file}: and {total - SHOWN} more bad rows"] if total > SHOWN else []
-    shown = [_complaint(file, row, rules[broken], said, bare=False) for row, broken, said in first]
-    bare = [_complaint(file, row, rules[broken], said, bare=True) for row, broken, said in first]
+    shown = [_complaint(file, row, rules[broken], value, bare=False) for row, broken, value in first]
+    bare = [_complaint(file, row, rules[broken], value, bare=True) for row, broken, value in first]
     return BadRows("\n".join(shown + more), "\n".join(bare + more))
 
 
-def _complaint(file: str, row: int, rule: RowRule, said: str | None, *, bare: bool) -> str:
+def _complaint(file: str, row: int, rule: RowRule, value: str | None, *, bare: bool) -> str:
     if rule.field is None:
-        return f"{file} row {row + 1} {said}"
-    value = "" if bare or said is None else f"{said!r} "
-    return f"{file} row {row + 1}: {_named(rule)}{value}{rule.complaint}"
+        return f"{file} row {row + 1} {value}"
+    shown = "" if bare or value is None else f"{value!r} "
+    return f"{file} row {row + 1}: {_named(rule)}{shown}{rule.complaint}"
 
 
 def _named(rule: RowRule) -> str:
@@ -368,7 +371,7 @@ def _named(rule: RowRule) -> str:
 
 
 def _normalise_genres(connection: duckdb.DuckDBPyConnection) -> None:
-    """Write each station's genre as we compare it; the table is small, so Python's own Unicode does it."""
+    """Write the genres of stations in normal form, in Python, as DuckDB has no NFKC; the table is small."""
     spelled = [genre for (genre,) in connection.execute("SELECT DISTINCT genre FROM stations").fetchall()]
     for genre in spelled:
         if normal(genre) != genre:

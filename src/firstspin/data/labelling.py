@@ -1,6 +1,6 @@
-"""Registrations + listens -> examples: the genre each earlier registration came to love, and a census of the rest.
+"""Labelling: registrations + listens -> examples (each user's top genre in the label window), and a census.
 
-One Ibis expression says it, so that the same words run on DuckDB here and on Spark when the listens outgrow a machine.
+The label is one Ibis expression, which compiles to DuckDB here, and to Spark for listens too large for one machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from firstspin.data.schema import COLUMNS, PLAYED, REGISTERED_AT, ROW, TOP_GENRE
 from firstspin.data.sql import identifier, literal
 from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration
 
-DROPPED = "why there is no label"  # names that no further column can have
+DROPPED = "why there is no label"  # names with spaces, which no further column can have
 COUNTED = "listens in the window"
 COPIES = "copies of listens in the window"
 STATION = "number of the station"
@@ -38,42 +38,42 @@ REASONS = (NO_LISTEN, TOO_LITTLE, NOT_OVER)
 
 
 def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None) -> tuple[Census, LabelRule]:
-    """Write the labelled users to a Parquet file, in the order of the registrations; count everyone.
+    """Write the labelled users to a Parquet file, in the order of the registrations.
 
-    `now` (UTC) tells clocks that are ahead. Returns the rule with `data_ends` filled in. Raises InputError when nobody
-    gets a label, and where nearly all of a column matches nothing.
+    Returns the census and the rule with `data_ends` filled in. `now` (UTC) is used to detect clocks that are ahead.
+    Raises InputError where no user gets a label, or nearly all values of a column match nothing.
     """
     connection = tables.connection
     ((first, last),) = connection.execute("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
     heard = listening(tables)
     if first is None or not heard.days:
-        raise InputError("there is nothing to learn from: the registrations or the listens are empty")
+        raise InputError("no training data: the registrations or the listens are empty")
     ends, wrong_clocks = data_ends(heard, rule, now)
-    seen = mismatches(tables, heard, wrong_clocks, now)
+    others = mismatches(tables, heard, wrong_clocks, now)
     rule = replace(rule, data_ends=ends)
     everyone = fates_sql(tuple(_schema(connection, name) for name in COLUMNS), first, last, rule)
     with in_our_words("the labels can't be made"):
         connection.execute(f"CREATE TEMP TABLE fates AS {everyone}")
-        census = _census(connection, ends, seen)
+        census = _census(connection, ends, others)
         if not census.labelled:
             raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
         ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))
         labelled = f"FROM fates WHERE {identifier(DROPPED)} IS NULL ORDER BY {identifier(ROW)}"
-        # without a file of its own beside: what `out` already is, a file for its owner alone, stays so
+        # no temporary file of DuckDB's: `out` exists, and keeps its permissions for the owner alone
         copied = f"COPY (SELECT * EXCLUDE ({ours}) {labelled}) TO {literal(out.resolve())}"
         connection.execute(f"{copied} (FORMAT parquet, USE_TMP_FILE false)")
     return census, rule
 
 
 def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:
-    """The columns of a table of the connection, as Ibis has them."""
+    """The Ibis schema of a table of the connection."""
     return ibis.Schema.from_pyarrow(connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
 
 
 def fates_sql(schemas: tuple[ibis.Schema, ...], first: datetime, last: datetime, rule: LabelRule) -> str:
-    """`fates` as SQL for DuckDB, of tables with these columns and registrations from `first` to `last`.
+    """`fates` as SQL for DuckDB, of tables with these schemas and registrations from `first` to `last`.
 
-    Ibis only writes the SQL: the connection's settings are locked.
+    Ibis only generates SQL: the settings of the connection are locked.
     """
     registrations, listens, stations = (ibis.table(of, name) for name, of in zip(COLUMNS, schemas, strict=True))
     everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
@@ -85,21 +85,21 @@ def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
     return to_examples(pq.read_table(path), tuple(extra))
 
 
-def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, seen: list[Mismatch]) -> Census:
-    """Everyone in the table `fates`, by reason, and the listens there that were copies."""
+def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, others: list[Mismatch]) -> Census:
+    """The counts of the table `fates` by reason, and the number of listens that are copies."""
     dropped, counted, copies = map(identifier, (DROPPED, COUNTED, COPIES))
     listens = f"sum({counted}), sum({copies}), min(user_id) FILTER ({copies} > 0)"
     rows = connection.execute(f"SELECT {dropped}, count(*), {listens} FROM fates GROUP BY {dropped}").fetchall()
     counts = {reason: n for reason, n, *_ in rows}
     once, twice = (sum(int(n or 0) for n in column) for column in ([row[2] for row in rows], [row[3] for row in rows]))
-    what = "listens in windows of labels are copies of others, to the second: each counts once"
+    what = "listens in label windows are exact copies of others: each counts once"
     users = [user for *_, user in rows if user is not None]
     return Census(
         registered=sum(counts.values()),
         labelled=counts.pop(None, 0),
         dropped={reason: counts.get(reason, 0) for reason in REASONS},
         data_ends=ends,
-        mismatches=(*seen, *(Mismatch(twice, once + twice, what, f"one of user_id {user}") for user in users[:1])),
+        mismatches=(*others, *(Mismatch(twice, once + twice, what, f"one of user_id {user}") for user in users[:1])),
     )
 
 
@@ -121,8 +121,8 @@ def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: 
     played = stations.select("station_id", "genre", stations[ROW].name(STATION))
     heard = listens.join(people, "user_id").join(played, "station_id")
     heard = heard.filter(
-        heard.started_at >= heard.registered_at + gap,  # a listen on the first moment of the window counts
-        heard.started_at < heard.registered_at + window,  # one on the last does not
+        heard.started_at >= heard.registered_at + gap,  # the start of the window is included
+        heard.started_at < heard.registered_at + window,  # its end is not
     )
     once = heard.group_by(ROW, STATION, "started_at", "seconds", "genre").agg(times=heard.count())
     by_genre = once.group_by(ROW, "genre").agg(
@@ -130,11 +130,13 @@ def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: 
         (once.times.sum() - once.count()).name(COPIES),
         seconds=once.seconds.sum().cast("float64"),
     )
-    most = ibis.struct({"less": -by_genre.seconds, "genre": by_genre.genre})  # a tie goes to the alphabetically first
+    ranking = ibis.struct(
+        {"less": -by_genre.seconds, "genre": by_genre.genre}
+    )  # a tie goes to the alphabetically first
     by_person = by_genre.group_by(ROW).agg(
         by_genre[COUNTED].sum().name(COUNTED),
         by_genre[COPIES].sum().name(COPIES),
-        top_genre=by_genre.genre.argmin(most),
+        top_genre=by_genre.genre.argmin(ranking),
         seconds=by_genre.seconds.sum(),
         played=ibis.struct({"genre": by_genre.genre, "seconds": by_genre.seconds}).collect(),
     )
@@ -150,14 +152,14 @@ def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: 
 
 
 def within_reach(listens: ir.Table, first: datetime, last: datetime, rule: LabelRule) -> ir.Table:
-    """Only listens that can lie in anyone's window: spares the join those before the first or after the last."""
+    """The listens between the start of the first label window and the end of the last, so that the join is smaller."""
     opens = first + timedelta(days=rule.gap_days)
     ends = last + timedelta(days=rule.gap_days + rule.window_days)
     return listens.filter(listens.started_at >= ibis.timestamp(opens), listens.started_at < ibis.timestamp(ends))
 
 
 def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
-    """The rows of `label`'s file as examples, in the order they stand in."""
+    """The rows of a file of `label_tables` as examples, in their order."""
     kind = with_further_fields(extra)
     answers = labelled.select(["age", "gender", "country", "genres", *extra]).to_pylist()
     genres = tuple(sorted(set(labelled[TOP_GENRE].to_pylist())))
@@ -175,7 +177,7 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
 def read_people(
     connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000
 ) -> Iterator[tuple[list[str], list[Registration]]]:
-    """The table `registrations` of a connection in batches, in the order of its file: user ids and registrations."""
+    """User ids and registrations of the table `registrations`, in batches, in the order of the file."""
     kind = with_further_fields(extra)
     fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra)])
     query = f"SELECT user_id, {fields} FROM registrations ORDER BY {identifier(ROW)}"
@@ -190,7 +192,7 @@ def _registration(kind: type[Registration], row: dict[str, object]) -> Registrat
 
 
 def _shares(labelled: pa.Table, index: dict[str, int]) -> NDArray[np.float64]:
-    """(n, k) each person's seconds by genre, as shares; genres nobody played most are left out of the division."""
+    """(n, k) shares of each user's seconds by genre, over the genres that are a top genre."""
     played = labelled[PLAYED].combine_chunks()
     lengths = np.diff(played.offsets.to_numpy())
     person = np.repeat(np.arange(len(labelled)), lengths)
@@ -198,7 +200,7 @@ def _shares(labelled: pa.Table, index: dict[str, int]) -> NDArray[np.float64]:
     genre = np.array([index.get(name, -1) for name in entries.field("genre").to_pylist()], dtype=np.int64)
     seconds = entries.field("seconds").to_numpy()
     shares = np.zeros((len(labelled), len(index)))
-    known = genre >= 0
-    shares[person[known], genre[known]] = seconds[known]
+    is_top = genre >= 0
+    shares[person[is_top], genre[is_top]] = seconds[is_top]
     shares /= shares.sum(axis=1, keepdims=True)
     return shares

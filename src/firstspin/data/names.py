@@ -1,9 +1,9 @@
-"""Known names, found in a text however it is spelled, at a cost that the text can't drive up.
+"""Lookup of names in any spelling (case, width, space), at a cost that the text can't inflate.
 
 Unicode's NFKC makes up to 18 letters of one character (U+FDFA), so normalising a text costs up to a thousand times as
-much as reading it. A text is normalised here only where the result can be a known name at all: every letter it
-decomposes into stands in some known name, and it has no more of them than the longest of these. Both follow from three
-properties of NFKC and case folding that `tests/data/test_names.py` checks for every code point there is.
+much as reading it. A text is normalised here only where the result can be a name of the set: every letter it decomposes
+into occurs in some name, and it has no more letters than the longest name. Both follow from three properties of NFKC
+and case folding that `tests/data/test_names.py` checks for every code point.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from firstspin.records import normal
 
 
 class NameIndex:
-    """A set of names as `normal` writes them, each found in any case.
+    """A set of names in normal form (see `records.normal`), looked up in any case.
 
-    Of names that differ by case alone a text gives the one it spells exactly, or else the first in order.
+    Of names that differ by case alone, the exact spelling wins, or else the first in alphabetical order.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -29,7 +29,7 @@ class NameIndex:
         self._sizes: dict[str, int] = {}  # character -> its number of letters; only those that occur in the names
 
     def find(self, text: str) -> str | None:
-        """The known name that this text spells; None where it spells none."""
+        """The name that this text spells; None where it spells none."""
         if text in self._names:
             return text
         if not (text.isascii() or self._is_possible(text)):
@@ -38,7 +38,7 @@ class NameIndex:
         return name if name in self._names else self._folded.get(name.casefold())
 
     def _is_possible(self, text: str) -> bool:
-        """Whether the letters of this text can make up a name; decided at the first that can't."""
+        """Whether the letters of this text can make up a name; ends at the first that can't."""
         size = 0
         for word in text.split():
             for character in word:
@@ -49,7 +49,7 @@ class NameIndex:
         return True
 
     def _size(self, character: str) -> int:
-        """Into how many letters a character decomposes; 0 where one of them is in no name."""
+        """The number of letters that a character decomposes into; 0 where one of them is in no name."""
         letters = _letters(character)
         if not self._letters.issuperset(_letters(letters.casefold())):
             return 0

@@ -1,11 +1,11 @@
-"""How values are spelled: one rule for each kind of value, the same in tables, over HTTP and on the command line.
+"""The formats of values: one rule for each kind of value, in tables, over HTTP and on the command line.
 
 Each rule is a regular expression over the text without outer space (`SPACE`). It is written so that Python's `re` and
 RE2, the engine of DuckDB, match the same texts: `PATTERN.fullmatch(text.strip())` here is
 `regexp_full_match(trim(text, SPACE), PATTERN)` there. docs/data.md shows the same rules to users.
 
-Parsers return None for a text that gives no value (empty, or NaN for a number) and raise Misspelt, whose text completes
-the sentence "`age` '30.5' …", for one that is no such value.
+Parsers return None for a missing value (empty text, or NaN for a number). They raise Misspelt, whose text completes the
+sentence "`age` '30.5' …", where the text is not a value of the kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPACE: Final = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""The characters trimmed from both ends of every value: those that `str.strip()` removes."""
+"""The characters trimmed from both ends of a value: those that `str.strip()` removes."""
 
 LOCAL_TIME: Final = (
     r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
@@ -42,21 +42,21 @@ In DuckDB: TRY_CAST(regexp_replace(replace(upper(text), 'UTC', 'Z'), SPACED_ZONE
 """
 
 SPACED_ZONE: Final = " ([Z+-])"
-"""A zone apart from its time, which neither DuckDB nor Python reads."""
+"""A space before the zone, which neither DuckDB nor Python accepts."""
 
 EARLIEST: Final = datetime(1971, 1, 1, tzinfo=UTC)  # no time zone leads before 1970
 LATEST: Final = datetime(9900, 1, 1, tzinfo=UTC)  # a label window of twenty years ends within the calendar
-"""A moment lies in [EARLIEST, LATEST)."""
+"""Times must lie in [EARLIEST, LATEST)."""
 
 NUMBER: Final = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 """A decimal number; it must also be finite as a double (1e999 is not). No `1_000`, `1,000`, `0x1f`, `inf`."""
 
 NOT_A_NUMBER: Final = r"[+-]?[Nn][Aa][Nn]"
-"""NaN is a gap wherever a number may be missing, as text and in a column of floats."""
+"""NaN counts as missing, as text and in a column of floats."""
 
 YES: Final = ("true", "t", "yes", "y", "1", "1.0")
 NO: Final = ("false", "f", "no", "n", "0", "0.0")
-"""True and false, in any case. The numbers are those of a column that also has gaps."""
+"""True and false, in any case. The numbers occur in columns with missing values."""
 
 NO_TIME: Final = "is not an ISO 8601 time"
 NO_ZONE: Final = "has no time zone"
@@ -72,11 +72,11 @@ _NOT_A_NUMBER: Final = re.compile(NOT_A_NUMBER)
 
 
 class Misspelt(ValueError):
-    """A text is no value of its kind. The message completes a sentence about it and does not repeat it."""
+    """A text is not a value of its kind. The message completes a sentence about the text and does not repeat it."""
 
 
 def moment(text: str) -> datetime:
-    """A time with its zone. Raises Misspelt.
+    """A time with a zone. Raises Misspelt where the text is another, or the year is out of range.
 
     >>> moment("2026-02-05 00:00:00 UTC").isoformat()
     '2026-02-05T00:00:00+00:00'
@@ -94,7 +94,7 @@ def moment(text: str) -> datetime:
 
 
 def utc_moment(text: str) -> datetime:
-    """As `moment`, for options: without a zone it is UTC, and without a time of day its midnight. Raises Misspelt.
+    """`moment` for options: the zone defaults to UTC, the time of day to midnight. Raises Misspelt as `moment`.
 
     >>> utc_moment("2026-02-05").isoformat()
     '2026-02-05T00:00:00+00:00'
@@ -106,7 +106,7 @@ def utc_moment(text: str) -> datetime:
 
 
 def number(text: str) -> float | None:
-    """A finite number, None for an empty text or NaN. Raises Misspelt.
+    """A finite number; None for an empty text or NaN. Raises Misspelt where the text is another.
 
     >>> number(" +1e3 ")
     1000.0
@@ -120,7 +120,7 @@ def number(text: str) -> float | None:
 
 
 def age(text: str) -> int | None:
-    """A whole number of years from 0 to 120, None for an empty text or NaN. Raises Misspelt.
+    """A whole number of years from 0 to 120; None for an empty text or NaN. Raises Misspelt where the text is another.
 
     >>> age("31.0")
     31
@@ -136,7 +136,7 @@ def age(text: str) -> int | None:
 
 
 def picks(text: str) -> tuple[str, ...]:
-    """The genres of a cell, in order, without outer space and without empty ones.
+    """The genres of a cell, in order, trimmed and without empty ones.
 
     >>> picks(" Rock | |Hip Hop")
     ('Rock', 'Hip Hop')

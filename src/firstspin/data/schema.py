@@ -1,4 +1,4 @@
-"""Names and types of every table on disk, each written once."""
+"""Names of tables and columns, each defined once."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ AVAILABLE: Final = "available"
 POPULARITY: Final = "popularity"
 
 INSTANCES: Final = "instances"
-"""No column: the list of registrations of a request."""
+"""Not a column: the list of registrations in a request."""
 
 ROW: Final = "row of the file"
-"""The position in the file, from 0. No further column can be called so, nor like any internal column with a space."""
+"""The position in the file, from 0. Internal columns have a space in their name, which further columns can't have."""
 
 PICK_SEPARATOR: Final = "|"
 
 NUMBER: Final = "number"
 TEXT: Final = "text"
-"""What a further column of the registrations holds."""
+"""The kinds of further columns."""
 
 REGISTRATION_COLUMNS: Final = (USER_ID, REGISTERED_AT, AGE, GENDER, COUNTRY, GENRES)
 LISTEN_COLUMNS: Final = (USER_ID, STARTED_AT, STATION_ID, SECONDS)

@@ -1,4 +1,4 @@
-"""Names and values as SQL writes them. The only code that quotes for SQL: no other module builds a quoted string."""
+"""Quoting of SQL identifiers and literals. No other module quotes for SQL."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from firstspin.records import InputError
 
 
 def identifier(name: str) -> str:
-    """The name of a column or a table as a quoted SQL identifier, whatever characters it holds.
+    """The name of a column or a table as a quoted SQL identifier, with any characters.
 
-    Raises InputError for what no database can name: no character at all, or half of a surrogate pair.
+    Raises InputError where the name is empty or not Unicode (half of a surrogate pair).
 
     >>> identifier('a "genre" of station')
     '"a ""genre"" of station"'
@@ -21,7 +21,7 @@ def identifier(name: str) -> str:
 
 
 def literal(value: str | Path) -> str:
-    """Text, or a path, as an SQL string. Raises InputError for text that is not Unicode.
+    """A text or a path as an SQL string. Raises InputError where it is not Unicode.
 
     >>> literal("it's")
     "'it''s'"

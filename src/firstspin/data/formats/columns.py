@@ -1,7 +1,7 @@
-"""What a column of a table may be: the types accepted for each of ours, and the SQL that makes our values of theirs.
+"""Types of columns: the types accepted for each column of our tables, and the SQL that converts their values.
 
-A CSV file's columns are text. A Parquet file's have the types of its Arrow schema, which alone tells a duration from a
-whole number. How a text spells a value is said by `parsing`; docs/data.md shows the table to users.
+Columns of CSV are text. Columns of Parquet have the types of the Arrow schema, which distinguishes a duration from an
+integer. The text formats of values are defined in `parsing`; docs/data.md has the table for users.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from firstspin.data.sql import literal
 from firstspin.records import MAX_AGE, MAX_PICKS, MAX_TEXT
 
 MAX_DIGITS: Final = 38
-"""Of a decimal that is read exactly; a longer one becomes a double."""
+"""Digits of a decimal that is read exactly; a longer one becomes a double."""
 
 
 class Shape(StrEnum):
-    """What the type of a column amounts to."""
+    """The type of a column, in all its encodings."""
 
     text = "text"
     whole = "whole numbers"
@@ -32,13 +32,13 @@ class Shape(StrEnum):
     time = "times"
     nanoseconds = "times in nanoseconds"
     texts = "lists of text"
-    nothing = "nothing but gaps"  # of which the writer knew no type
+    nothing = "nothing but gaps"  # a column of nulls, without a type
 
 
 def shape_of(kind: pa.DataType) -> Shape | None:
-    """The shape of an Arrow type; None for binary, durations, times of day, structs, maps and lists of other things.
+    """The shape of an Arrow type; None for binary, durations, times of day, structs, maps and lists of other types.
 
-    Text and lists have one shape in all their encodings: large, view, dictionary, of a fixed size.
+    Text and lists have one shape in all encodings: large, view, dictionary, fixed size.
     """
     if isinstance(kind, pa.BaseExtensionType):
         return Shape.text if kind.extension_name == "arrow.uuid" else shape_of(kind.storage_type)
@@ -71,7 +71,7 @@ _SHAPES: Final[Mapping[Callable[[pa.DataType], bool], Shape]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A value for which `broken` (SQL) is true can't be used; `complaint` ends the sentence about it."""
+    """A value is invalid where `broken` (SQL) is true; `complaint` ends the error message."""
 
     broken: str
     complaint: str
@@ -79,7 +79,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """SQL for one value: as received, and as ours."""
+    """SQL for one value: as received (`column`), and converted (`value`)."""
 
     column: str
     shape: Shape
@@ -88,10 +88,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What one of our columns holds.
+    """The definition of a column's values.
 
-    `value` makes the SQL of our value from that of the column received, null where there is none. The first of the
-    `problems` that holds counts. Text is received without outer space, except where that is part of the value.
+    `shapes` are the types accepted. `value` makes the SQL of the converted value from that of the received column, null
+    where it is missing. The first of the `problems` that applies is reported. `trimmed`: outer space is removed first.
     """
 
     needed: str
@@ -105,20 +105,20 @@ class Kind:
 
 
 def trimmed(column: str) -> str:
-    """A text without outer space; most have none, and looking costs an eighth of trimming."""
+    """SQL: a text without outer space; most have none, and the check costs an eighth of the trimming."""
     bare = f"({column})[1] BETWEEN '!' AND '~' AND ({column})[-1] BETWEEN '!' AND '~'"
     return f"CASE WHEN {bare} THEN {column} ELSE trim({column}, {literal(parsing.SPACE)}) END"
 
 
 def is_gap(cell: Cell) -> str:
-    """Null, empty, or NaN."""
+    """SQL: whether a value is missing: null, empty, or NaN."""
     if cell.shape is Shape.text:
         return f"coalesce(regexp_full_match({cell.column}, {literal(f'({parsing.NOT_A_NUMBER})?')}), true)"
     return f"coalesce(isnan({cell.column}), true)" if cell.shape is Shape.floating else f"{cell.column} IS NULL"
 
 
 def _where_null(cell: Cell, condition: str) -> str:
-    """The condition, worked out only where there is no value."""
+    """SQL: the condition, evaluated only where there is no converted value."""
     return f"CASE WHEN {cell.value} IS NULL THEN {condition} ELSE false END"
 
 
@@ -131,7 +131,7 @@ def _word(column: str, _: Shape) -> str:
 
 
 def _too_long(cell: Cell) -> Problem:
-    """What no request may be either."""
+    """The limit of requests holds for tables too."""
     return Problem(f"length({cell.value}) > {MAX_TEXT}", f"is longer than {MAX_TEXT} characters")
 
 
@@ -140,12 +140,12 @@ def _too_long(cell: Cell) -> Problem:
 
 _USUAL: Final = "%Y-%m-%dT%H:%M:%SZ"
 _USUAL_TIME: Final = "2026-02-05T12:02:03Z"
-"""Nearly every time is written so. At this length all fields have all their digits, and no other text is read: three
-times as fast as the general rule, and to the same result."""
+"""The usual format of times. At this length all fields have all digits, and no other text parses: three times as fast
+as the general rule, with the same result."""
 
 
 def _time(column: str, shape: Shape) -> str:
-    """UTC, in microseconds: a time without a zone is taken as such, a date as its midnight."""
+    """SQL: UTC in microseconds; a column without a zone is taken as UTC, a date as its midnight."""
     if shape is Shape.text:
         respelled = f"regexp_replace(replace(upper({column}), 'UTC', 'Z'), {literal(parsing.SPACED_ZONE)}, '\\1')"
         cast = f"coalesce(TRY_CAST({column} AS TIMESTAMPTZ), TRY_CAST({respelled} AS TIMESTAMPTZ))::TIMESTAMP"
@@ -153,7 +153,7 @@ def _time(column: str, shape: Shape) -> str:
         usual = f"CASE WHEN length({column}) = {len(_USUAL_TIME)} THEN try_strptime({column}, {literal(_USUAL)}) END"
         return f"coalesce({usual}, {any_other})"
     if shape is Shape.nanoseconds:
-        return f"make_timestamp(epoch_ns({column}) // 1000)"  # cut off, as in text, where a cast would round
+        return f"make_timestamp(epoch_ns({column}) // 1000)"  # truncated, as in text; a cast would round
     return f"TRY_CAST({column} AS TIMESTAMP)"
 
 
@@ -228,7 +228,7 @@ def _genre_problems(cell: Cell) -> list[Problem]:
 
 
 def _names(column: str, shape: Shape) -> str:
-    """The names in a list, or in a text with pipe signs between; none of them is empty."""
+    """SQL: the names in a list, or in a text separated by pipe signs, without empty ones."""
     parts = {
         Shape.text: f"string_split({column}, {literal(schema.PICK_SEPARATOR)})",
         Shape.texts: f"{column}::VARCHAR[]",
@@ -303,17 +303,17 @@ FURTHER: Final[Mapping[str, Kind]] = {
     schema.NUMBER: NUMBER,
     schema.TEXT: Kind("text is needed", _TEXTS | {Shape.flag}, _word, _word_problems),
 }
-"""Of a further column, by what it holds."""
+"""Kinds of further columns."""
 
 ANY_FURTHER: Final = Kind(
     "text or numbers are needed", _NUMBERS | _TEXTS | {Shape.flag}, FURTHER[schema.TEXT].value, _no_problems
 )
-"""Of a further column until its values are known."""
+"""The kind of a further column before its values are read."""
 
 _LIKE_NUMBERS: Final = f"{parsing.NUMBER}|[+-]?[Ii][Nn][Ff]([Ii][Nn][Ii][Tt][Yy])?"
 
 
 def is_number(column: str) -> str:
-    """SQL: whether a text is a number, be it infinite, which makes a bad row; null for a gap."""
+    """SQL: whether a text is a number, finite or not; null where it is missing."""
     cell = Cell(trimmed(column), Shape.text, "")
     return f"CASE WHEN NOT {is_gap(cell)} THEN regexp_full_match({cell.column}, {literal(_LIKE_NUMBERS)}) END"

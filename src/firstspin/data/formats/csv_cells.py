@@ -1,8 +1,8 @@
-"""Text in the CSV that we write: no spreadsheet may take it for a formula, and our readers get it back as it was.
+"""Protection against formula injection in CSV output: cells that spreadsheets take for formulas are escaped.
 
-A text that begins like a formula gets an apostrophe in front; one that does so after apostrophes gets one more. So the
-original is what is left without the first apostrophe, and no two texts become the same cell.
-docs/decisions/0015-an-apostrophe-before-a-formula.md says why. Numbers never pass through here.
+A text that begins like a formula, also after apostrophes, gets one apostrophe in front. Removing the first apostrophe
+restores the text, and no two texts become the same cell. Numbers are not escaped. The reasons:
+docs/decisions/0015-an-apostrophe-before-a-formula.md.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Iterable
 from typing import Final
 
 FORMULA: Final = "[ \u00a0\u3000]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n]"
-"""How a formula begins, also in full width and after spaces; a tab or a line end may be dropped before it is read."""
+"""The beginning of a formula, also in full width and after spaces; spreadsheets may drop a tab or a line end."""
 
 GUARDED: Final = f"^'+({FORMULA})"
-"""A cell that `guarded` has changed. Python's `re` and RE2, the engine of DuckDB, match the same cells."""
+"""Matches a cell that `guarded` has escaped, in Python's `re` and in RE2, the engine of DuckDB."""
 
 _BEGINS_LIKE_ONE: Final = re.compile(f"'*({FORMULA})")
 _GUARDED: Final = re.compile(GUARDED)
-_IN_QUOTES: Final = re.compile('[",;\t\r\n]')  # a semicolon or a tab separates cells for many spreadsheets
+_IN_QUOTES: Final = re.compile('[",;\t\r\n]')  # many spreadsheets separate cells by semicolons or tabs
 
 
 def is_guarded(text: str) -> bool:
-    """Whether `guarded` changes the text."""
+    """Whether `guarded` escapes the text."""
     return _BEGINS_LIKE_ONE.match(text) is not None
 
 
 def guarded(text: str) -> str:
-    """The text as a cell that is no formula.
+    """The text as a cell that no spreadsheet takes for a formula.
 
     >>> guarded("=1+1"), guarded("'=1+1"), guarded("O'Brien"), guarded("'s Gravenhage")
     ("'=1+1", "''=1+1", "O'Brien", "'s Gravenhage")
@@ -37,7 +37,7 @@ def guarded(text: str) -> str:
 
 
 def original(cell: str) -> str:
-    """The text of a cell that `guarded` made.
+    """The text of a cell written by `guarded`.
 
     >>> original("'=1+1"), original("'s Gravenhage")
     ('=1+1', "'s Gravenhage")
@@ -46,7 +46,7 @@ def original(cell: str) -> str:
 
 
 def csv_line(cells: Iterable[str]) -> str:
-    r"""A row of texts without its line end, in quotes where a cell holds a separator of any spreadsheet.
+    r"""A line of CSV without its line end; cells with a separator of any spreadsheet are quoted.
 
     >>> csv_line(["u;1", "@Rock|Jazz", "0.75|0.25"])
     '"u;1",\'@Rock|Jazz,0.75|0.25'

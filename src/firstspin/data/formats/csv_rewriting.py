@@ -1,7 +1,7 @@
-"""A CSV file that DuckDB can't read as it is -> one that it can, which names the rows that are not well-formed.
+"""Rewrites a CSV file that DuckDB can't read into one that it can, with a column that marks malformed rows.
 
-UTF-16, mixed line ends and broken rows come to this. It takes Python a microsecond or two a row, so only files that
-need it come here; DuckDB reads all others alone.
+Needed for UTF-16, mixed line ends and broken rows. Python takes one or two microseconds per row, so only files that
+DuckDB can't read are rewritten.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Final, TextIO
 
 UTF_8: Final = "utf-8-sig"  # with a byte order mark or without
 MAX_LINE: Final = 10_000_000
-"""Characters, and bytes for DuckDB."""
+"""Maximum length of a line, in characters, and in bytes for DuckDB."""
 
-_MAX_CELL: Final = 1_000_000  # a quote that is never closed is looked for no further than this
+_MAX_CELL: Final = 1_000_000  # the search for a closing quote ends after this many characters
 _TOO_LONG: Final = f"is longer than {MAX_LINE:,} characters"
 _NOT_TEXT: Final = "is not text in UTF-8"
 MISQUOTED: Final = f"has a quote that does not close at the end of its cell, or a cell of over {_MAX_CELL:,} characters"
 
 Record = list[str] | str
-"""The cells of a row, or what is wrong with it."""
+"""The cells of a row, or why it is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a CSV file is written: the encoding by its Python name, the delimiter, and the lines before the header.
+    """The dialect of a CSV file: encoding (Python name), delimiter, and lines to skip before the header.
 
-    `plain` files are tried by DuckDB first.
+    DuckDB tries to read `plain` files directly.
     """
 
     encoding: str
@@ -40,11 +40,11 @@ class Dialect:
 
 
 class Broken(csv.Error):
-    """A line can't be part of any row; the message says why."""
+    """A line can't be part of a row; the message says why."""
 
 
 class LineReader:
-    """The lines of a file, for a CSV reader. After a broken record, all that it took but its first line comes again."""
+    """The lines of a file for a CSV reader; after a malformed record, all its lines but the first are read again."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -66,11 +66,11 @@ class LineReader:
         return line
 
     def begin_record(self) -> None:
-        """The next line begins a record."""
+        """Start a record at the next line."""
         self._taken.clear()
 
     def give_again(self) -> None:
-        """The record is broken, and only its first line is part of it."""
+        """End a malformed record after its first line; the other lines are read again."""
         self._again.extendleft(reversed(self._taken[1:]))
 
     def _read(self) -> str:
@@ -83,7 +83,7 @@ class LineReader:
 
 
 def _escaped(line: str) -> bool:
-    """Whether a line holds bytes that are not UTF-8."""
+    """Whether a line has bytes that are not UTF-8."""
     try:
         line.encode()
     except UnicodeEncodeError:
@@ -92,13 +92,13 @@ def _escaped(line: str) -> bool:
 
 
 def open_text(path: Path, dialect: Dialect) -> TextIO:
-    """The file as text, its line ends as they are and bytes that are not UTF-8 escaped."""
+    """Open a file as text, with line ends unchanged and invalid UTF-8 escaped."""
     lenient = "surrogateescape" if dialect.encoding == UTF_8 else "strict"
     return path.open(encoding=dialect.encoding, errors=lenient, newline="")
 
 
 def records(file: TextIO, dialect: Dialect) -> Iterator[Record]:
-    """Each record of a file, its header included; empty lines are none."""
+    """The records of a file, with the header, without empty lines."""
     lines = LineReader(file)
     for _ in range(dialect.skip):
         next(lines, None)
@@ -120,20 +120,20 @@ def records(file: TextIO, dialect: Dialect) -> Iterator[Record]:
         csv.field_size_limit(usual)
 
 
-def rewrite(path: Path, dialect: Dialect, out: Path, width: int, kept: Sequence[int]) -> None:
-    """Write the `kept` columns (positions) of a table `width` columns wide as CSV without a header.
+def rewrite(path: Path, dialect: Dialect, out: Path, width: int, positions: Sequence[int]) -> None:
+    """Write the columns at `positions` of a table `width` columns wide as CSV without a header.
 
-    Before them stands what is wrong with the row, empty where it is well-formed.
+    The first column says why a row is malformed; it is empty in a well-formed row.
     """
     with open_text(path, dialect) as file, out.open("w", encoding="utf-8", newline="") as rewritten:
         rows = records(file, dialect)
         next(rows, None)  # the header
-        csv.writer(rewritten).writerows(_checked(row, width, kept) for row in rows)
+        csv.writer(rewritten).writerows(_checked(row, width, positions) for row in rows)
 
 
-def _checked(row: Record, width: int, kept: Sequence[int]) -> list[str]:
+def _checked(row: Record, width: int, positions: Sequence[int]) -> list[str]:
     if isinstance(row, list):
         if len(row) == width or (len(row) > width and not any(row[width:])):
-            return ["", *(row[position] for position in kept)]
+            return ["", *(row[position] for position in positions)]
         row = f"has {len(row)} cells instead of {width}"
-    return [row, *[""] * len(kept)]
+    return [row, *[""] * len(positions)]

@@ -1,7 +1,7 @@
-"""One file of a table as it was received: how DuckDB reads it, and what its columns are.
+"""Readers of input files: the format and the columns of a CSV or Parquet file, and how DuckDB reads it.
 
-A file is what its first bytes say, whatever it is called. No name that a user chose becomes part of an SQL statement:
-files are linked into the workspace under ours, and columns go by their position.
+The format follows from the first bytes, not from the name. No name chosen by a user becomes part of an SQL statement:
+files are linked into the workspace under fixed names, and columns are named by position.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEMORY_LIMIT: Final = "1300MB"
 MAX_COLUMNS: Final = 10_000
 _NO_SPACE: Final = f"not enough space; TMPDIR names the folder for what is more than {MEMORY_LIMIT}"
 PROBLEM: Final = "problem of the row"
-"""A column of every table read: what keeps a row from being well-formed, or null."""
+"""A column of every table read: why the row is not well-formed, or null."""
 
 _PARQUET: Final = b"PAR1"
 _ENCODINGS: Final = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -51,22 +51,22 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a file: its position, and its type, which is text in CSV."""
+    """A column of a file: its position and its type (text in CSV)."""
 
     position: int
     type: pa.DataType
 
     @property
     def sql(self) -> str:
-        """Its name where the file is read, which no further column can have."""
+        """The SQL name of the column, which no further column can have."""
         return identifier(_name(self.position))
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of `width` columns, and those of them that it was opened for, by name. Parquet has no `dialect`.
+    """A file of `width` columns, and the `columns` to read, by name; `dialect` is None for Parquet.
 
-    DuckDB reads it at `link`, a path in the workspace.
+    DuckDB reads the file at `link`, a path in the workspace.
     """
 
     path: Path
@@ -82,10 +82,10 @@ class Source:
 def open_table(
     path: Path, name: str, needed: Sequence[str], *, workspace: Path, optional: Sequence[str] | None = ()
 ) -> Source:
-    """What a CSV or Parquet file is, and where its columns are: those `needed`, and of the `optional` ones those there.
+    """Open a CSV or Parquet file: its format, the `needed` columns, and those of the `optional` ones that it has.
 
-    `name` is ours for the table; each of a workspace has another. Where `optional` is None, all columns are wanted that
-    have a name of their own. Raises InputError for a file that is no table, or has not just the needed columns once.
+    `name` is the name of the table, unique in the workspace. Where `optional` is None, all columns with a unique name
+    are read. Raises InputError where the file is no table, or a needed column is missing or occurs twice.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder; a table is one CSV or Parquet file")
@@ -119,7 +119,7 @@ def _columns(path: Path, schema: pa.Schema, needed: Sequence[str], optional: Seq
     if missing:
         lacks = f"{path.name} has no column {', '.join(missing)}"
         has = ", ".join(map(_shown, names[:_SHOWN_NAMES])) + (", …" if len(names) > _SHOWN_NAMES else "")
-        raise InputError(f"{lacks} (it has {has})", bare=lacks)  # without a header, that is a person's row
+        raise InputError(f"{lacks} (it has {has})", bare=lacks)  # without a header these are values of a row
     if optional is None:
         optional = [name for name in names if name and name not in needed and names.count(name) == 1]
     wanted = [*needed, *(column for column in optional if column in names)]
@@ -143,12 +143,12 @@ def _refuse_other_format(path: Path, begin: bytes) -> None:
 
 
 def _dialect(path: Path, begin: bytes, needed: Sequence[str]) -> Dialect:
-    """How a CSV file is written. The delimiter is the one that makes the needed columns, or else most columns."""
+    """The dialect of a CSV file. The delimiter is the one that gives the needed columns, or else the most columns."""
     encoding = next((name for mark, name in _ENCODINGS.items() if begin.startswith(mark)), UTF_8)
     with csv_rewriting.open_text(path, Dialect(encoding)) as file:
         first = file.readline(1000)
     plain = encoding == UTF_8 and bool(first.strip())
-    if hint := re.fullmatch(r'"?sep=(.)"?[,;\s]*', first, re.IGNORECASE):  # which Excel writes and reads
+    if hint := re.fullmatch(r'"?sep=(.)"?[,;\s]*', first, re.IGNORECASE):  # Excel writes and reads this line
         if hint[1] not in _DELIMITERS:
             raise InputError(f"{path.name}: the first line, {first.strip()!r}, names no comma, semicolon or tab")
         return Dialect(encoding, hint[1], skip=1, plain=plain)
@@ -181,10 +181,10 @@ def _first_record(path: Path, dialect: Dialect) -> Record | None:
 def connect(
     workspace: Path, sources: Sequence[Source] = (), *, out: Path | None = None, threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB of its own, in UTC, that spills to the workspace instead of growing and keeps rows in their order.
+    """An in-memory DuckDB, in UTC, that keeps rows in order and spills to the workspace above MEMORY_LIMIT.
 
-    It reads and writes the workspace, reads the sources and writes `out`; nothing else, whatever statement it is given.
-    Its settings can't be changed. Raises InputError where the workspace's path is a pattern to DuckDB.
+    It can read and write the workspace, read the sources and write `out`, and no other file, whatever the statement.
+    Its settings are locked. Raises InputError where the path of the workspace is a glob pattern to DuckDB.
     """
     if strange := set("*?[]{}") & set(str(workspace)):
         raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
@@ -198,7 +198,7 @@ def connect(
         "allowed_paths": f"[{', '.join(map(literal, paths))}]",
         "enable_external_access": "false",
         **({"threads": str(threads)} if threads else {}),
-        "lock_configuration": "true",  # the last: nothing is set after it
+        "lock_configuration": "true",  # last: no setting can follow
     }
     for name, value in settings.items():
         connection.execute(f"SET {name} = {value}")
@@ -206,10 +206,10 @@ def connect(
 
 
 def read(source: Source, run: Callable[[str], Result]) -> Result:
-    """The result of `run` with the SQL of a table: the source's columns by their `sql` names, and PROBLEM.
+    """Call `run` with the SQL of the source's table: its columns by their `sql` names, and PROBLEM.
 
-    A CSV file that DuckDB can't read is rewritten first; `run` may be called twice. Raises InputError where the file
-    can't be read at all.
+    A CSV file that DuckDB can't read is rewritten and `run` called again. Raises InputError where the file can't be
+    read at all.
     """
     with in_our_words(f"{source.path.name} can't be read"):
         if source.dialect is None or source.dialect.plain:
@@ -235,20 +235,20 @@ def _as_received(source: Source) -> str:
     else:
         header = f"header = true, skip = {source.dialect.skip}"
         file = _read_csv(source.link, names, source.dialect.delimiter, header)
-    kept = ", ".join(column.sql for column in source.columns.values())
-    return f"(SELECT {kept}, NULL::VARCHAR AS {identifier(PROBLEM)} FROM {file})"
+    columns = ", ".join(column.sql for column in source.columns.values())
+    return f"(SELECT {columns}, NULL::VARCHAR AS {identifier(PROBLEM)} FROM {file})"
 
 
 def _rewritten(source: Source, dialect: Dialect) -> str:
     out = source.link.with_suffix(f"{source.link.suffix}.rewritten")
-    kept = [column.position for column in source.columns.values()]
-    csv_rewriting.rewrite(source.path, dialect, out, source.width, kept)
-    line_end = r"header = false, new_line = '\r\n'"  # or else the first, be it in quotes, would be taken for it
-    return _read_csv(out, [PROBLEM, *map(_name, kept)], ",", line_end)
+    positions = [column.position for column in source.columns.values()]
+    csv_rewriting.rewrite(source.path, dialect, out, source.width, positions)
+    line_end = r"header = false, new_line = '\r\n'"  # otherwise DuckDB takes the first one, even in quotes
+    return _read_csv(out, [PROBLEM, *map(_name, positions)], ",", line_end)
 
 
 def _read_csv(path: Path, names: Sequence[str], delimiter: str, more: str) -> str:
-    """All columns as text: what a value means is ours to decide, not a sniffer's."""
+    """SQL: all columns as text; DuckDB's type detection is off."""
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
         f"read_csv({literal(path)}, columns = {{{columns}}}, {more}, delim = {literal(delimiter)}, quote = '\"', "
@@ -259,11 +259,14 @@ def _read_csv(path: Path, names: Sequence[str], delimiter: str, more: str) -> st
 
 @contextmanager
 def in_our_words(failed: str) -> Iterator[None]:
-    """Whatever the libraries that read tables raise becomes an InputError that begins with `failed`."""
+    """Convert errors of DuckDB, Arrow and the system: Raises InputError, beginning with `failed`, where one is raised.
+
+    Raises KeyboardInterrupt where DuckDB was interrupted by Ctrl-C.
+    """
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeError, RuntimeError) as problem:
-        if type(problem) is RuntimeError and "interrupted" in str(problem):  # DuckDB's word for Ctrl-C
+        if type(problem) is RuntimeError and "interrupted" in str(problem):  # Ctrl-C
             raise KeyboardInterrupt from problem
         raise InputError(f"{failed}: {_reason(problem)}") from problem
 

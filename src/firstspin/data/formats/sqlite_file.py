@@ -1,4 +1,4 @@
-"""The file of an SQLite store: where it can be, who may read it, and whether it is still the one that was opened."""
+"""The file of an SQLite store: path checks, permissions, and whether it is still the file that was opened."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from firstspin.records import InputError
 _HEADER: Final = b"SQLite format 3\0"
 
 LOCK_TRIES, LOCK_PAUSE = 20, 0.01
-"""How often the lock of a store's folder is tried for, and the seconds between."""
+"""Attempts to lock the folder of a store, and the seconds between them."""
 
 Identity = tuple[tuple[int, int] | None, ...]
 
 
 def refuse_unusable(path: Path, *, writing: bool = True) -> None:
-    """Raise InputError where no store can be at `path` until somebody changes the path or the permissions.
+    """Raises InputError where no store can be opened at `path` without changing the path or the permissions.
 
-    A full disk, one that is mounted read-only and a locked file are not refused: they pass.
+    A full disk, a read-only file system and a locked file are not refused: these conditions are temporary.
     """
     folder = path.absolute().parent
     try:
@@ -58,30 +58,27 @@ def _is_read_only(path: Path) -> bool:
 
 
 def make_private(path: Path, before: Identity = ()) -> None:
-    """Create an empty file that nobody else may read, where there is none; SQLite gives its log the same permissions.
+    """Create an empty file readable by the owner alone, where none exists; SQLite's log gets the same permissions.
 
-    `before` is what the path led to earlier in this process. The log of a file that was deleted or replaced is not that
-    of the file in its place: it is removed, and processes that have it open keep it.
+    `before` is the `identity` of the path earlier in this process. The log of a file that was deleted or replaced does
+    not belong to the new file: it is removed; processes that have it open can go on.
     """
-    there, logs = path.exists(), before[1:] or (None, None)
-    if there and (not before or _device_and_inode(path) == before[0]):
+    exists, logs = path.exists(), before[1:] or (None, None)
+    if exists and (not before or _device_and_inode(path) == before[0]):
         return
     with _locked(path.absolute().parent):
-        there = path.exists()
+        exists = path.exists()
         for log, opened in zip(_logs(path), logs, strict=True):
-            if not there or (opened is not None and _device_and_inode(log) == opened):
+            if not exists or (opened is not None and _device_and_inode(log) == opened):
                 log.unlink(missing_ok=True)
-        if not there:
-            with suppress(FileExistsError):  # the lock is not waited for without end
+        if not exists:
+            with suppress(FileExistsError):  # the wait for the lock is bounded
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process of ours at a time, each for microseconds.
-
-    The wait has an end: others may hold the folder's lock for as long as they live, as a workspace and flock(1) do.
-    """
+    """Lock a folder, for microseconds. The wait is bounded: a workspace or flock(1) may hold the lock for long."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for _ in range(LOCK_TRIES):
@@ -95,13 +92,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def tables(connection: sqlite3.Connection) -> set[str]:
-    """The names of the tables in the file; asking changes nothing in it."""
+    """The names of the tables in the file, which is not changed."""
     named = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     return {str(name) for (name,) in connection.execute(named)}
 
 
 def identity(path: Path) -> Identity:
-    """Which files the path and its log lead to now; the first is another one once the file was deleted or replaced."""
+    """Device and inode of the file and its logs; the first differs once the file was deleted or replaced."""
     return tuple(map(_device_and_inode, (path, *_logs(path))))
 
 
@@ -111,7 +108,7 @@ def _logs(path: Path) -> tuple[Path, Path]:
 
 def _device_and_inode(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
