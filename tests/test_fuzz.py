@@ -70,3 +70,10 @@ def test_a_further_column_that_parquet_cannot_hold_leaves_the_others_as_they_are
         {"age": 31, "further": None},
         {"age": None, "further": "7E+2"},
     ]
+
+
+def test_a_table_that_means_the_same_has_no_bare_carriage_return_in_a_cell() -> None:
+    table = files.Table(("user_id", "note"), (("1", "a\rb"),))
+    for index in range(20):
+        content = files.same_csv(Input("any", 0, index, Path()), table)
+        assert b'"a\rb"' in content

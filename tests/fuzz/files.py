@@ -45,7 +45,7 @@ def write(made: Input, folder: Path, name: str, table: Table, *, plain: float = 
     if form is Form.plain:
         suffix, content = ".csv", csv_bytes(table)
     elif made.chance(0.6):
-        suffix, content = ".csv", (_same_csv if form is Form.same else _damaged_csv)(made, table)
+        suffix, content = ".csv", (same_csv if form is Form.same else _damaged_csv)(made, table)
     else:
         suffix, content = ".parquet", (_same_parquet if form is Form.same else _damaged_parquet)(made, table)
     if form is Form.damaged and made.chance(0.03):
@@ -67,13 +67,15 @@ def csv_bytes(table: Table, **dialect: object) -> bytes:
     return file.getvalue().encode("utf-8", "surrogatepass")
 
 
-def _same_csv(made: Input, table: Table) -> bytes:
+def same_csv(made: Input, table: Table) -> bytes:
     """The same table, as other programs write CSV."""
     if made.chance(0.5):
         table = _more_columns(made, table)
     if made.chance(0.3):
         table = _shuffled(made, table)
     quoting = made.pick((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    if any("\r" in cell for row in (table.columns, *table.rows) for cell in row):
+        quoting = csv.QUOTE_ALL  # Python leaves a lone carriage return bare, which is the end of a row
     content = csv_bytes(table, lineterminator=made.pick(("\n", "\r\n")), quoting=quoting)
     if made.chance(0.2):
         content = codecs.BOM_UTF8 + content
