@@ -8,7 +8,7 @@ from typing import Final
 from firstspin.records import InputError
 
 EXTRAS: Final = {
-    "report": ("altair", "vl_convert"),
+    "report": ("altair", "jinja2", "vl_convert"),
     "aws": ("boto3",),
     "postgres": ("psycopg",),
     "tune": ("optuna",),
