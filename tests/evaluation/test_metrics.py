@@ -50,7 +50,7 @@ def test_an_error_of_perfect_probabilities_is_within_luck() -> None:
     for _ in range(100):
         chances = rng.random(400)
         error = metrics.expected_calibration_error(chances, (rng.random(400) < chances).astype(float))
-        low, high = metrics.calibration_error_by_luck(chances, rng, draws=100)
+        low, high = metrics.calibration_noise(chances, rng, draws=100)
         within += low <= error <= high
     assert within >= 85
 

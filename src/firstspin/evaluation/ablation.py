@@ -1,4 +1,4 @@
-"""Ablation: the value of each registration question, answers that change, and gaps between cohorts.
+"""Ablation: the value of each question of the registration form, and the gaps between cohorts.
 
 A question is measured twice: by training without it (hit@3 lost), and by withholding or swapping single answers of a
 trained model (how often the first three genres change).
@@ -99,12 +99,12 @@ def study(
     resampled = resample(hits, rng)
 
     def worth(name: str) -> QuestionValue:
-        told = np.array([given(registration, name) for registration in everyone.registrations])
+        has_answer = np.array([given(registration, name) for registration in everyone.registrations])
         withheld, changed = (
             np.concatenate([getattr(part, way)[name] for part in parts]) for way in ("withheld", "changed")
         )
         lost = resampled[""].over(resampled[f"-{name}"]).difference
-        return QuestionValue(name, int(told.sum()), lost, _share(withheld, rng), _share(changed, rng))
+        return QuestionValue(name, int(has_answer.sum()), lost, _share(withheld, rng), _share(changed, rng))
 
     return Study(
         model=model,
@@ -120,7 +120,7 @@ def study(
 
 def answered(examples: Examples, questions: Sequence[str]) -> list[str]:
     """The questions that at least one user answered."""
-    return [name for name in questions if any(given(told, name) for told in examples.registrations)]
+    return [name for name in questions if any(given(one, name) for one in examples.registrations)]
 
 
 def given(registration: Registration, question: str) -> bool:
@@ -189,14 +189,14 @@ class _Part:
 def _changes(
     predictor: Predictor, ask: Examples, full: HoldOutAnswers, question: str, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Of the users who answered: whether the first three change without the answer, and with another one."""
-    told = np.flatnonzero([given(registration, question) for registration in ask.registrations])
-    if not len(told):
+    """Whether the first three genres of each user who answered change without the answer, and with another one."""
+    answered = np.flatnonzero([given(registration, question) for registration in ask.registrations])
+    if not len(answered):
         return np.empty(0), np.empty(0)
-    those, now = ask.take(told), _first(full)[told]
+    those, now = ask.take(answered), _first(full)[answered]
 
-    def differs(said: Sequence[Registration]) -> Array:
-        then = _first(answer(predictor, replace(those, registrations=tuple(said))))
+    def differs(registrations: Sequence[Registration]) -> Array:
+        then = _first(answer(predictor, replace(those, registrations=tuple(registrations))))
         changed: Array = (then != now).any(axis=1).astype(np.float64)
         return changed
 

@@ -21,7 +21,7 @@ RESAMPLES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A mean with its 95% interval."""
+    """A mean with its 95% interval, from `low` to `high`."""
 
     value: float
     low: float
@@ -54,7 +54,7 @@ class Resampled:
         )
 
     def share_of(self, other: Resampled) -> Figure:
-        """The ratio to another mean of the same resamples; NaN where the other is zero."""
+        """The ratio to another mean of the same resamples; NaN where the other mean is zero."""
         undefined = np.full_like(self.resamples, np.nan)
         shares = np.divide(self.resamples, other.resamples, out=undefined, where=other.resamples != 0)
         return figure(self.mean / other.mean if other.mean else float("nan"), shares)
@@ -65,13 +65,13 @@ def _less_one(share: Figure) -> Figure:
 
 
 def resample(values: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Resampled]:
-    """Paired bootstrap means of `values` (n,) by name."""
+    """Paired bootstrap means of the `values` (n,) of each name."""
     table = np.stack(list(values.values()), axis=1)
     means = metrics.paired_bootstrap(table, RESAMPLES, rng)
     return {name: Resampled(float(table[:, i].mean()), means[:, i]) for i, name in enumerate(values)}
 
 
 def figure(value: float, resamples: Array) -> Figure:
-    """A mean with its percentile interval."""
+    """A mean with the percentile interval of its `resamples` (resamples,)."""
     low, high = metrics.interval(resamples)
     return Figure(round(float(value), 6), round(low, 6), round(high, 6))

@@ -25,7 +25,7 @@ MAX_MONTHS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """The users (`members`: positions, ascending) with the same value `name` of the attribute `by`."""
+    """The users with the same value `name` of the attribute `by`; `members` (m,): their positions, ascending."""
 
     by: str
     name: str
@@ -70,10 +70,10 @@ def words(given: Sequence[str | None]) -> list[str]:
 
 
 def _by_word(by: str, given: Sequence[str | None]) -> list[Cohort]:
-    said = words(given)
-    count = Counter(said)
+    answers = words(given)
+    count = Counter(answers)
     last = {OTHER: 1, NOT_GIVEN: 2}
-    return _grouped(by, said, sorted(count, key=lambda word: (last.get(word, 0), -count[word], word)))
+    return _grouped(by, answers, sorted(count, key=lambda word: (last.get(word, 0), -count[word], word)))
 
 
 def _by_time(registered_at: NDArray[np.datetime64]) -> list[Cohort]:
@@ -85,8 +85,8 @@ def _by_time(registered_at: NDArray[np.datetime64]) -> list[Cohort]:
     return _grouped("year", years.astype(str).tolist(), np.unique(years).astype(str).tolist())
 
 
-def _grouped(by: str, said: Sequence[str], names: Iterable[str]) -> list[Cohort]:
+def _grouped(by: str, values: Sequence[str], names: Iterable[str]) -> list[Cohort]:
     """The cohorts large enough to show, in the order of `names`."""
-    array = np.array(said)
+    array = np.array(values)
     cohorts = [Cohort(by, name, np.flatnonzero(array == name)) for name in names]
     return [cohort for cohort in cohorts if len(cohort.members) >= MIN_USERS]

@@ -91,14 +91,15 @@ def calibration(p: Array, hits: Array, bins: int = 10) -> list[dict[str, float]]
 
 
 def expected_calibration_error(p: Array, hits: Array, bins: int = 10) -> float:
-    """Mean distance between probability and share of hits, over bins of equal size (Naeini et al., AAAI 2015)."""
+    """Mean distance between probability `p` (n,) and share of `hits` (n,), over bins of equal size.
+
+    Naeini, Cooper and Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015.
+    """
     return sum(abs(float((p[part] - hits[part]).sum())) for part in _equal_parts(p, bins)) / len(p)
 
 
-def calibration_error_by_luck(
-    p: Array, rng: np.random.Generator, bins: int = 10, draws: int = 200
-) -> tuple[float, float]:
-    """The 95% range of `expected_calibration_error` under perfect calibration, simulated for a sample of this size.
+def calibration_noise(p: Array, rng: np.random.Generator, bins: int = 10, draws: int = 200) -> tuple[float, float]:
+    """The 95% range of `expected_calibration_error` under perfect calibration, simulated for probabilities `p` (n,).
 
     The error is never negative, so any sample shows some; an error inside this range is sampling noise.
     """
@@ -147,7 +148,7 @@ def paired_bootstrap(values: Array, resamples: int, rng: np.random.Generator, at
 
 
 def interval(resampled: Array, confidence: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of resampled figures; figures that are not finite (a lift over zero) are left out."""
+    """The percentile interval of `resampled` (resamples,), without values that are not finite (a lift over zero)."""
     finite = resampled[np.isfinite(resampled)]
     if not len(finite):
         return (float("nan"), float("nan"))

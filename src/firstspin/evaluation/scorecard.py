@@ -1,4 +1,4 @@
-"""Hold-out answers -> scorecard: every metric with its 95% interval, every model's paired lift over the baselines."""
+"""The scorecard: metrics of hold-out answers with 95% intervals, and each model's paired lift over the baselines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METRICS: Final[Mapping[str, Callable[[HoldOutAnswers], Array]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class CohortResult:
     """hit@3 within one cohort: of every model, and the lift of the best one over each baseline."""
 
     by: str
@@ -94,7 +94,7 @@ class Scorecard:
     best: str
     figures: dict[str, dict[str, Figure]]
     lifts: dict[str, dict[str, dict[str, PairedLift]]]
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[CohortResult] = field(default_factory=list)
     reliability: dict[str, Reliability] = field(default_factory=dict)
     confusion: Confusion | None = None
     ceiling: Ceiling | None = None
@@ -111,27 +111,24 @@ class Scorecard:
 
 
 def read_scorecard(path: Path) -> Scorecard:
-    """The scorecard of a file that `firstspin evaluate` wrote.
-
-    Raises InputError when it is something else.
-    """
+    """The scorecard of a file written by `firstspin evaluate`. Raises InputError where it is another file."""
     try:
         return msgspec.convert(_with_nan(msgspec.json.decode(path.read_bytes())), Scorecard)
     except msgspec.MsgspecError as problem:
         raise InputError(f"{path} is not a scorecard that firstspin evaluate wrote ({problem})") from None
 
 
-def _with_nan(kept: Any) -> Any:
-    """JSON null in a figure means undefined: NaN."""
-    if isinstance(kept, dict):
-        undefined = kept.keys() == {"value", "low", "high"}
-        return {name: float("nan") if undefined and of is None else _with_nan(of) for name, of in kept.items()}
-    return [_with_nan(one) for one in kept] if isinstance(kept, list) else kept
+def _with_nan(state: Any) -> Any:
+    """The state with NaN for a JSON null in a figure, which means undefined."""
+    if isinstance(state, dict):
+        is_figure = state.keys() == {"value", "low", "high"}
+        return {name: float("nan") if is_figure and of is None else _with_nan(of) for name, of in state.items()}
+    return [_with_nan(one) for one in state] if isinstance(state, list) else state
 
 
 def score(
-    found: Mapping[str, HoldOutAnswers],
-    asked: Examples,
+    answers: Mapping[str, HoldOutAnswers],
+    users: Examples,
     protocol: dict[str, object],
     data: dict[str, object],
     *,
@@ -140,25 +137,25 @@ def score(
     baselines: Sequence[str] = BASELINES,
     about: str = "",
 ) -> Scorecard:
-    """The scorecard of hold-out answers `found` by model, each row a user of `asked`.
+    """The scorecard of each model's hold-out answers, whose rows are the held-out `users`.
 
     Cohort lifts and confusion are those of the model `about`, or else of the best.
     """
     rng = np.random.default_rng(seed)
-    against = [name for name in baselines if name in found]
-    figures, lifts = _ladder(found, against, rng)
+    against = [name for name in baselines if name in answers]
+    figures, lifts = _figures_and_lifts(answers, against, rng)
     best = about or _best(figures, against)
     return Scorecard(
         protocol=protocol,
         data=data,
-        people=len(asked),
+        people=len(users),
         best=best,
         figures=figures,
         lifts=lifts,
-        segments=_segments(found, asked, best, against, rng),
-        reliability=_reliability(found, rng),
-        confusion=_confusion(best, found[best], asked),
-        ceiling=_ceiling(found, asked.genres, truth, rng) if truth else None,
+        segments=_cohort_results(answers, users, best, against, rng),
+        reliability=_reliability(answers, rng),
+        confusion=_confusion(best, answers[best], users),
+        ceiling=_ceiling(answers, users.genres, truth, rng) if truth else None,
     )
 
 
@@ -167,62 +164,70 @@ def _best(figures: Mapping[str, Mapping[str, Figure]], baselines: Sequence[str])
     return max(models, key=lambda name: figures[name][HEADLINE].value)
 
 
-def _ladder(
-    found: Mapping[str, HoldOutAnswers], baselines: Sequence[str], rng: np.random.Generator
+def _figures_and_lifts(
+    answers: Mapping[str, HoldOutAnswers], baselines: Sequence[str], rng: np.random.Generator
 ) -> tuple[dict[str, dict[str, Figure]], dict[str, dict[str, dict[str, PairedLift]]]]:
     """Each model's metrics, and its lift over each baseline."""
-    values = {f"{name} {metric}": of(outcome) for name, outcome in found.items() for metric, of in METRICS.items()}
+    values = {f"{name} {metric}": of(outcome) for name, outcome in answers.items() for metric, of in METRICS.items()}
     resampled = resample(values, rng)
 
     def over(name: str, baseline: str) -> dict[str, PairedLift]:
         return {metric: resampled[f"{name} {metric}"].over(resampled[f"{baseline} {metric}"]) for metric in METRICS}
 
-    figures = {name: {metric: resampled[f"{name} {metric}"].figure() for metric in METRICS} for name in found}
-    return figures, {name: {other: over(name, other) for other in baselines if other != name} for name in found}
+    figures = {name: {metric: resampled[f"{name} {metric}"].figure() for metric in METRICS} for name in answers}
+    return figures, {name: {other: over(name, other) for other in baselines if other != name} for name in answers}
 
 
-def _segments(
-    found: Mapping[str, HoldOutAnswers], asked: Examples, best: str, baselines: Sequence[str], rng: np.random.Generator
-) -> list[Segment]:
-    hits = {name: METRICS[HEADLINE](outcome) for name, outcome in found.items()}
+def _cohort_results(
+    answers: Mapping[str, HoldOutAnswers],
+    users: Examples,
+    best: str,
+    baselines: Sequence[str],
+    rng: np.random.Generator,
+) -> list[CohortResult]:
+    hits = {name: METRICS[HEADLINE](outcome) for name, outcome in answers.items()}
     segments = []
-    for cohort in cohorts(asked):
+    for cohort in cohorts(users):
         means = resample({name: values[cohort.members] for name, values in hits.items()}, rng)
         lifts = {other: means[best].over(means[other]) for other in baselines if other != best}
         figures = {name: mean.figure() for name, mean in means.items()}
-        segments.append(Segment(cohort.by, cohort.name, len(cohort.members), figures, lifts))
+        segments.append(CohortResult(cohort.by, cohort.name, len(cohort.members), figures, lifts))
     return segments
 
 
-def _reliability(found: Mapping[str, HoldOutAnswers], rng: np.random.Generator) -> dict[str, Reliability]:
-    chances = {name: outcome.first_chance for name, outcome in found.items()}
-    hits = {name: metrics.hit(outcome.position, 1) for name, outcome in found.items()}
-    excess = resample({name: chances[name] - hits[name] for name in found}, rng)  # shared: the most expensive step
-    return {name: _reliability_of(chances[name], hits[name], excess[name].figure(), rng) for name in found}
+def _reliability(answers: Mapping[str, HoldOutAnswers], rng: np.random.Generator) -> dict[str, Reliability]:
+    probabilities = {name: outcome.first_chance for name, outcome in answers.items()}
+    hits = {name: metrics.hit(outcome.position, 1) for name, outcome in answers.items()}
+    # one call, as the resamples are the most expensive step
+    excess = resample({name: probabilities[name] - hits[name] for name in answers}, rng)
+    return {name: _reliability_of(probabilities[name], hits[name], excess[name].figure(), rng) for name in answers}
 
 
-def _reliability_of(chances: Array, hits: Array, excess: Figure, rng: np.random.Generator) -> Reliability:
-    low, high = metrics.calibration_error_by_luck(chances, rng)
+def _reliability_of(probabilities: Array, hits: Array, excess: Figure, rng: np.random.Generator) -> Reliability:
+    low, high = metrics.calibration_noise(probabilities, rng)
     return Reliability(
-        bins=[{name: round(value, 6) for name, value in found.items()} for found in metrics.calibration(chances, hits)],
-        error=round(metrics.expected_calibration_error(chances, hits), 6),
+        bins=[
+            {name: round(value, 6) for name, value in bucket.items()}
+            for bucket in metrics.calibration(probabilities, hits)
+        ],
+        error=round(metrics.expected_calibration_error(probabilities, hits), 6),
         luck=(round(low, 6), round(high, 6)),
         excess=excess,
     )
 
 
-def _confusion(model: str, outcome: HoldOutAnswers, asked: Examples) -> Confusion:
-    k = len(asked.genres)
+def _confusion(model: str, outcome: HoldOutAnswers, users: Examples) -> Confusion:
+    k = len(users.genres)
     first = outcome.shown[:, 0]
     counts = np.zeros((k, k + 1), dtype=np.int64)
-    np.add.at(counts, (asked.tops, np.where(first < 0, k, first)), 1)
-    return Confusion(model, asked.genres, counts.tolist())
+    np.add.at(counts, (users.tops, np.where(first < 0, k, first)), 1)
+    return Confusion(model, users.genres, counts.tolist())
 
 
 def _ceiling(
-    found: Mapping[str, HoldOutAnswers], genres: Sequence[str], truth: GroundTruth, rng: np.random.Generator
+    answers: Mapping[str, HoldOutAnswers], genres: Sequence[str], truth: GroundTruth, rng: np.random.Generator
 ) -> Ceiling:
-    expected = {name: truth.expected_hits(genres, outcome.shown[:, :3]) for name, outcome in found.items()}
+    expected = {name: truth.expected_hits(genres, outcome.shown[:, :3]) for name, outcome in answers.items()}
     means = resample({"": truth.best_hits(3)} | expected, rng)
     best = means.pop("")
     return Ceiling(
