@@ -105,6 +105,16 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             force_setattr(self, "genres", picks)
 
 
+def is_answered(registration: Registration, question: str) -> bool:
+    """Whether this field, one of ours or a further one, is answered."""
+    return getattr(registration, question, None) not in (None, ())
+
+
+def without_answers(registration: Registration, *questions: str) -> Registration:
+    """The registration with these fields not answered."""
+    return msgspec.structs.replace(registration, **{name: () if name == "genres" else None for name in questions})
+
+
 @dataclass(frozen=True, slots=True)
 class Examples:
     """The training data: n labelled users.

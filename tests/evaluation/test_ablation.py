@@ -18,7 +18,7 @@ from firstspin.evaluation.cross_validation import Split
 from firstspin.models import registry
 from firstspin.models.features import QUESTIONS
 from firstspin.models.predictor import Predictor
-from firstspin.records import Examples, Registration
+from firstspin.records import Examples, Registration, without_answers
 
 N = 600
 
@@ -138,4 +138,4 @@ def test_anothers_answer_is_different_and_somebodys(countries: list[str | None],
 
 def test_withholding_leaves_the_other_answers() -> None:
     told = Registration(age=30, gender="f", country="US", genres=("Pop",))
-    assert ablation.withhold(told, "age", "genres") == Registration(gender="f", country="US")
+    assert without_answers(told, "age", "genres") == Registration(gender="f", country="US")

@@ -20,7 +20,7 @@ from firstspin.evaluation.bootstrap import Figure, Resampled, resample
 from firstspin.evaluation.cohorts import OTHER, Cohort, cohorts
 from firstspin.evaluation.cross_validation import HoldOutAnswers, Progress, Split, answer, held_out, joined
 from firstspin.models.predictor import Predictor
-from firstspin.records import Examples, Registration
+from firstspin.records import Examples, Registration, is_answered, without_answers
 
 Array = NDArray[np.float64]
 FitWithout = Callable[[Examples, tuple[str, ...]], Predictor]
@@ -99,7 +99,7 @@ def study(
     resampled = resample(hits, rng)
 
     def worth(name: str) -> QuestionValue:
-        has_answer = np.array([given(registration, name) for registration in everyone.registrations])
+        has_answer = np.array([is_answered(registration, name) for registration in everyone.registrations])
         withheld, changed = (
             np.concatenate([getattr(part, way)[name] for part in parts]) for way in ("withheld", "changed")
         )
@@ -120,17 +120,7 @@ def study(
 
 def answered(examples: Examples, questions: Sequence[str]) -> list[str]:
     """The questions that at least one user answered."""
-    return [name for name in questions if any(given(one, name) for one in examples.registrations)]
-
-
-def given(registration: Registration, question: str) -> bool:
-    """Whether this question is answered."""
-    return getattr(registration, question) not in (None, ())
-
-
-def withhold(registration: Registration, *questions: str) -> Registration:
-    """The registration without the answers to these questions."""
-    return msgspec.structs.replace(registration, **{name: () if name == "genres" else None for name in questions})
+    return [name for name in questions if any(is_answered(one, name) for one in examples.registrations)]
 
 
 def with_anothers_answer(
@@ -190,7 +180,7 @@ def _changes(
     predictor: Predictor, ask: Examples, full: HoldOutAnswers, question: str, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Whether the first three genres of each user who answered change without the answer, and with another one."""
-    answered = np.flatnonzero([given(registration, question) for registration in ask.registrations])
+    answered = np.flatnonzero([is_answered(registration, question) for registration in ask.registrations])
     if not len(answered):
         return np.empty(0), np.empty(0)
     those, now = ask.take(answered), _first(full)[answered]
@@ -200,7 +190,7 @@ def _changes(
         changed: Array = (then != now).any(axis=1).astype(np.float64)
         return changed
 
-    silent = [withhold(registration, question) for registration in those.registrations]
+    silent = [without_answers(registration, question) for registration in those.registrations]
     return differs(silent), differs(with_anothers_answer(those.registrations, question, rng))
 
 

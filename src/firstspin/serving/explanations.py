@@ -14,9 +14,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from firstspin.data.schema import GENRES
 from firstspin.models.predictor import Array, Predictor, order, probabilities
-from firstspin.records import SHOWN_GENRES, InputError, Registration, Source
+from firstspin.records import SHOWN_GENRES, InputError, Registration, Source, is_answered, without_answers
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import DEFAULTS, PolicySettings, decide
 
@@ -92,7 +91,7 @@ def explain(
 
 def given(registration: Registration, questions: Sequence[str] | dict[str, None]) -> list[tuple[str, ...]]:
     """The questions that were answered, each alone, or the last ones together where they are more than `MOST`."""
-    answered = [name for name in questions if getattr(registration, name, None) not in (None, ())]
+    answered = [name for name in questions if is_answered(registration, name)]
     if len(answered) <= MOST:
         return [(name,) for name in answered]
     return [*((name,) for name in answered[: MOST - 1]), tuple(answered[MOST - 1 :])]
@@ -124,9 +123,8 @@ def _with_every_part(predictor: Predictor, registration: Registration, answers: 
     Each question has columns of its own, so both rows, with all answers and with none, are encoded once and mixed.
     """
     encoder = predictor.encoder
-    withheld = {name: () if name == GENRES else None for names in answers for name in names}
     every = encoder.encode(registration)
-    none = encoder.encode(msgspec.structs.replace(registration, **withheld))
+    none = encoder.encode(without_answers(registration, *(name for names in answers for name in names)))
     of_answer = [np.isin(encoder.questions, names) for names in answers]
     rows = np.tile(none, (1 << len(answers), 1))
     for part, row in enumerate(rows):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.experiment.plan import Plan
+from firstspin.models.task import Progress
 from firstspin.records import InputError, Registration
 from firstspin.simulation.client import LoadClient, TimedReply, post
 from firstspin.simulation.world import Newcomers, clicks
@@ -27,8 +28,6 @@ SOON: Final = 1_800.0  # seconds to the click on average …
 LATEST: Final = 20 * 3_600.0  # … and at most, inside the plan's window
 PAUSE: Final = timedelta(seconds=5)  # from the click to the first sound
 NOTHING: Final = -1
-
-Progress = Callable[[str, float], None]
 
 
 class _Message(msgspec.Struct):

@@ -26,11 +26,12 @@ from firstspin.experiment.attribution import Attributed, Counted, attribute_expo
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, plan_rules, reads_at
 from firstspin.experiment.rules import Metric
 from firstspin.experiment.verdict import Verdict
+from firstspin.models.task import Progress
 from firstspin.records import InputError
 from firstspin.service.process.clock import set_clock
 from firstspin.serving import bundle
 from firstspin.simulation.client import LoadClient
-from firstspin.simulation.days import Audience, Days, Lived, Progress, audience
+from firstspin.simulation.days import Audience, Days, Lived, audience
 from firstspin.simulation.oracle import NeverShown, TrueRates, never_shown, true_rates
 from firstspin.simulation.service import HOST, SimulationPaths, serving
 from firstspin.simulation.world import Newcomers, World, make_world, newcomers
