@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from firstspin.data.formats.columns import Kind
 from firstspin.data.formats.readers import connect, in_our_words
 from firstspin.data.schema import USER_ID
+from firstspin.experiment.assign import MAX_ARMS
 from firstspin.experiment.outcome_columns import (
     AMOUNT,
     DAY,
@@ -34,8 +34,6 @@ from firstspin.files import workspace
 from firstspin.records import InputError
 
 Numbers = NDArray[np.float64]
-
-MAX_ARMS: Final = 100
 
 
 class LeftOut(msgspec.Struct, frozen=True):

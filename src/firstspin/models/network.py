@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from firstspin.models.features import CATEGORY, HAT, MISSING, PICKED, RANK
+from firstspin.models.logistic import COLUMNS
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array
 from firstspin.models.scorers import Network
@@ -23,7 +23,6 @@ from firstspin.models.task import Indexes, Task
 
 Single = NDArray[np.float32]
 
-COLUMNS: Final = (HAT, MISSING, CATEGORY, PICKED, RANK)
 BATCH: Final = 256
 WARM_UP: Final = 100
 ONE_AT_A_TIME: Final = Lock()

@@ -31,6 +31,7 @@ from firstspin.records import InputError, readable
 from firstspin.service import routes
 from firstspin.service.app import App, ServedModel
 from firstspin.service.bundles.trial import NO_ROOM, Taken
+from firstspin.service.bundles.watch import TRIAL_SECONDS
 from firstspin.service.http.connection import Reply, Request
 from firstspin.service.http.cross_origin import refuse_other_types, refuse_pages
 from firstspin.service.process.worker import WorkerConfig, load
@@ -38,7 +39,6 @@ from firstspin.serving.wire import Refusal
 
 log = logging.getLogger(__name__)
 
-TRIAL_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.02
 MAX_LOADS: Final = 4
 """How many models a worker is asked to load at a time, the one in work among them."""

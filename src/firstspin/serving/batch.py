@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
 from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, USER_ID
 from firstspin.files import written_beside
-from firstspin.records import InputError, Ranking, Registration
+from firstspin.records import InputError, Registration
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import PolicySettings, decide_many, top
+from firstspin.serving.score_stores import Batch
 
 log = logging.getLogger(__name__)
 
 People = Iterable[tuple[list[str], list[Registration]]]
-Batch = tuple[list[str], list[Ranking]]
 SCHEMA = pa.schema([(USER_ID, pa.string()), (GENRES, pa.list_(pa.string())), (PROBABILITIES, pa.list_(pa.float64()))])
 
 

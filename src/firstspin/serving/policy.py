@@ -26,6 +26,7 @@ import numpy as np
 from firstspin.data.schema import GENRES
 from firstspin.environment import one_of, whole
 from firstspin.experiment.assign import ArmSplit, Assignment, assign
+from firstspin.models.predictor import BATCH
 from firstspin.records import MAX_AGE, Ranking, Registration, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.wire import Refusal
@@ -40,8 +41,6 @@ read_under_age: Final = one_of(ANSWER, REFUSE)
 
 NO_MODEL: Final = "none"
 """The model that an answer without a bundle names."""
-
-BATCH: Final = 4096
 
 ArmPolicy = Literal["model", "rule"]
 

@@ -10,7 +10,6 @@ import asyncio
 import csv
 import io
 from collections.abc import Awaitable, Iterable, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
@@ -18,6 +17,7 @@ import msgspec
 
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import GENRES, INSTANCES, NUMBER, PICK_SEPARATOR, USER_ID
+from firstspin.events.schema import EPOCH
 from firstspin.records import MAX_PICKS, InputError, Recommendation, Registration, StoredAnswer
 from firstspin.service.app import App, Clock, Policy, ServedModel
 from firstspin.service.http.connection import Reply, Request
@@ -29,7 +29,6 @@ from firstspin.serving.wire import Encoding, csv_row
 
 _recommendations = msgspec.json.Decoder(Recommendation)
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # So many countries with stations of their own, and further fields, are asked about.
 MARKETS: Final = 3
 FIELDS: Final = 20

@@ -22,7 +22,7 @@ from firstspin.records import readable
 from firstspin.service.app import ServedModel
 from firstspin.service.bundles.probe import probe
 from firstspin.service.bundles.store import copy_files, told_of
-from firstspin.service.process.worker import WorkerConfig
+from firstspin.service.process.worker import MAX_REASON, WorkerConfig
 from firstspin.serving import bundle
 
 REFUSED: Final = 1
@@ -32,7 +32,6 @@ LEAST: Final = 2**20
 GRACE_SECONDS: Final = 5.0
 PROBE_BYTES: Final = 64 * 2**20
 """What the requests of the probe and their answers may take, whatever the model takes."""
-MAX_REASON: Final = 1_000
 FIRST_TO_GO: Final = b"1000"
 """Where a machine has no memory left, Linux ends this process rather than a worker."""
 

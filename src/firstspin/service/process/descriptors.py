@@ -10,6 +10,7 @@ from typing import Final
 
 from firstspin.service.http.connection import Hub
 from firstspin.service.metrics import ProcessMetrics
+from firstspin.service.process.containment import QUIET_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,6 @@ SPARE: Final = 24
 
 COUNT_SECONDS: Final = 10.0  # between two counts of the descriptors
 SHORT_SECONDS: Final = 0.5  # and while there are none
-QUIET_SECONDS: Final = 10.0  # between two log lines
 
 
 class Descriptors:
