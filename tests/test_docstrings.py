@@ -21,9 +21,6 @@ MODULES = {
 }
 
 UNFINISHED: tuple[str, ...] = (
-    "experiment.stats.adjust",
-    "experiment.off_policy",
-    "experiment.stats.proportions",
     "__main__",
     "aws.clients",
     "aws.rollout",
@@ -51,12 +48,6 @@ UNFINISHED: tuple[str, ...] = (
     "serving.responses",
     "serving.score_stores",
     "serving.wire",
-    "simulation.days",
-    "simulation.people",
-    "simulation.service",
-    "simulation.stations",
-    "simulation.taste",
-    "simulation.world",
     "tools.load_test.run",
     "tools.sagemaker_check.batch",
     "tools.sagemaker_check.client",

@@ -183,7 +183,7 @@ def test_what_a_killed_score_left_beside_its_output_goes_with_the_next_run(folde
 import os, signal, sys
 from pathlib import Path
 from firstspin.records import Ranking
-from firstspin.scoring import file_sink
+from firstspin.serving.batch import file_sink
 def batches():
     yield ["u"] * 100_000, [Ranking(("Jazz",), (1.0,), "model")] * 100_000
     os.kill(os.getpid(), signal.SIGKILL)

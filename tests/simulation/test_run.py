@@ -25,7 +25,7 @@ from firstspin.records import InputError
 from firstspin.service.process.clock import read_clock, set_clock
 from firstspin.serving import bundle
 from firstspin.simulation.run import NEWCOMERS, Setting, Simulated, simulate, simulated_plan
-from firstspin.simulation.world import click_chances, clicks, make_world, newcomers
+from firstspin.simulation.world import click_probabilities, clicks, make_world, newcomers
 
 SEED = 3
 SETTING = Setting(users=1_000, days=2, seed=SEED)
@@ -88,7 +88,7 @@ def test_the_store_says_of_each_user_what_assignment_model_and_true_taste_say(
     rows = [told[scoped(secret.user_hash(user), experiment_key(plan))] for user in users]
     assert [row["clicked"] for row in rows] == clicked.astype(int).tolist()
     assert [row["seconds"] for row in rows] == np.where(clicked, people.seconds, 0).tolist()
-    chances = [click_chances(people, np.array(would[arm])).mean() for arm in ("rule", "model")]
+    chances = [click_probabilities(people, np.array(would[arm])).mean() for arm in ("rule", "model")]
     assert [found.truth.control, found.truth.treatment] == pytest.approx(chances)
     assert found.truth.lift == pytest.approx(chances[1] / chances[0] - 1)
 

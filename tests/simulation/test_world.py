@@ -25,7 +25,14 @@ from firstspin.records import InputError, Registration
 from firstspin.simulation.people import People, register
 from firstspin.simulation.stations import CITIES
 from firstspin.simulation.taste import COUNTRIES, GENDERS, GENRES, NOT_GIVEN, TWISTS, FormAnswers, Twist, encode
-from firstspin.simulation.world import click_chances, clicks, make_world, newcomers, true_probabilities, write_world
+from firstspin.simulation.world import (
+    click_probabilities,
+    clicks,
+    make_world,
+    newcomers,
+    true_probabilities,
+    write_world,
+)
 
 SEED = 7
 MUTED = ("Kids & Family", "Mix & Variety", "R&B")
@@ -518,7 +525,7 @@ def test_a_broken_run_leaves_nothing_behind(tmp_path: Path) -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from firstspin.world import write_world
+from firstspin.simulation.world import write_world
 write_world(Path(sys.argv[1]), 100, int(sys.argv[2]))
 """
 
@@ -558,7 +565,7 @@ def test_newcomers_click_by_their_true_taste_and_always_alike() -> None:
     people = newcomers(world, 50_000, np.random.default_rng(4))
     np.testing.assert_allclose(people.p, true_probabilities(world, people.registrations), rtol=1e-12)
     shown = people.p.argmax(axis=1)
-    clicked, chances = clicks(people, shown), click_chances(people, shown)
+    clicked, chances = clicks(people, shown), click_probabilities(people, shown)
     np.testing.assert_array_equal(clicked, clicks(people, shown))
     spread = np.sqrt((chances * (1 - chances)).sum())
     assert abs(clicked.sum() - chances.sum()) < SURE * spread
@@ -570,5 +577,5 @@ def test_the_best_message_is_clicked_about_nine_percent_more_than_the_rules() ->
     people = newcomers(world, 60_000, np.random.default_rng(4))
     answers = encode(people.registrations, world.genres)
     rule = business_rule(People(answers, answers.country, people.p, people.favourite))[:, 0]
-    lift = click_chances(people, people.p.argmax(axis=1)).mean() / click_chances(people, rule).mean() - 1
+    lift = click_probabilities(people, people.p.argmax(axis=1)).mean() / click_probabilities(people, rule).mean() - 1
     assert lift == pytest.approx(0.087, abs=0.006)

@@ -18,7 +18,7 @@ ZIP = ROOT / "deploy" / "aws" / "lambda.sh"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 ASK = """
 import json, firstspin, msgspec, numpy
-from firstspin.cloud.lambda_handler import handler
+from firstspin.aws.lambda_handler import handler
 event = {"httpMethod": "POST", "path": "/v1/invocations", "headers": {}, "body": '{"age": 31, "genres": ["Rock"]}'}
 print(json.dumps([handler(event), [module.__file__ for module in (msgspec, numpy)], *firstspin.__path__]))
 """

@@ -44,21 +44,21 @@ class LoadClient:
         self._address, self._connections = (host, port), connections
         self._open: set[_Line] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self._asked: Sequence[bytes] = ()
+        self._requests: Sequence[bytes] = ()
         self._waiting: Iterator[int] = iter(())
         self._replies: list[TimedReply | None] = []
         self._missing = 0
         self._done: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
-        """Connect. Raises OSError where nobody listens."""
+        """Connect. Raises OSError where no server listens."""
         await asyncio.gather(*(self._connect() for _ in range(self._connections)))
 
     async def ask(self, requests: Sequence[bytes]) -> list[TimedReply]:
         """The replies, in the order of the requests; `NO_ANSWER` where the connection ended first."""
         if not requests:
             return []
-        self._asked, self._waiting, self._replies = requests, iter(range(len(requests))), [None] * len(requests)
+        self._requests, self._waiting, self._replies = requests, iter(range(len(requests))), [None] * len(requests)
         self._missing = len(requests)
         self._done = asyncio.get_running_loop().create_future()
         for line in list(self._open):
@@ -79,19 +79,19 @@ class LoadClient:
         """A connection has its response. Unsolicited bytes (a closing notice) answer no request."""
         if line.number is None:
             return
-        self._keep(line, reply)
+        self._record(line, reply)
         self._give_next(line)
 
     def opened(self, line: _Line) -> None:
-        """A line is there to be used."""
+        """A connection is open and idle."""
         self._open.add(line)
         self._give_next(line)
 
     def lost(self, line: _Line) -> None:
-        """A line has ended, perhaps amid an answer."""
+        """A connection has ended, perhaps during a response."""
         self._open.discard(line)
         if line.number is not None:
-            self._keep(line, TimedReply(NO_ANSWER, b"", self.now() - line.began))
+            self._record(line, TimedReply(NO_ANSWER, b"", self.now() - line.began))
         if self._missing:
             task = asyncio.get_running_loop().create_task(self._connect_again())
             self._opening.add(task)
@@ -107,7 +107,7 @@ class LoadClient:
             self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))
             self._end_if_alone()
 
-    def _keep(self, line: _Line, reply: TimedReply) -> None:
+    def _record(self, line: _Line, reply: TimedReply) -> None:
         assert line.number is not None
         self._replies[line.number] = reply
         line.number = None
@@ -118,7 +118,7 @@ class LoadClient:
     def _give_next(self, line: _Line) -> None:
         number = next(self._waiting, None)
         if number is not None:
-            line.send(number, self._asked[number], self.now())
+            line.send(number, self._requests[number], self.now())
 
     def _end_if_alone(self) -> None:
         """No connection is left: the remaining requests get no answer."""
@@ -139,8 +139,8 @@ class _Line(asyncio.Protocol):
     def __init__(self, client: LoadClient) -> None:
         self._client = client
         self._received = b""
-        self._whole = 0  # how many bytes the answer has, once its head is here
-        self.number: int | None = None  # of the request that is being answered
+        self._whole = 0  # bytes of the whole response, once its head is received
+        self.number: int | None = None  # of the request under way
         self.began = 0
 
     def send(self, number: int, request: bytes, now: int) -> None:
@@ -169,7 +169,7 @@ class _Line(asyncio.Protocol):
 
 
 def _length(received: bytes) -> int:
-    """How many bytes the whole answer has; 0 while its head isn't here."""
+    """The number of bytes of the whole response; 0 while its head is incomplete."""
     end = received.find(_HEAD_ENDS)
     if end < 0:
         return 0

@@ -24,8 +24,8 @@ from firstspin.simulation.world import Newcomers, clicks
 
 HOURS: Final = 24
 BATCH: Final = 200  # events in a request
-SOON: Final = 1_800.0  # seconds to the click on average …
-LATEST: Final = 20 * 3_600.0  # … and at most, inside the plan's window
+MEAN_DELAY: Final = 1_800.0  # seconds from the message to the click …
+MAX_DELAY: Final = 20 * 3_600.0  # … and at most, inside the plan's window
 PAUSE: Final = timedelta(seconds=5)  # from the click to the first sound
 NOTHING: Final = -1
 
@@ -38,12 +38,12 @@ class _Answer(msgspec.Struct):
     message: _Message | None = None
 
 
-class _Kept(msgspec.Struct):
+class _Status(msgspec.Struct):
     status: str
 
 
 class _Results(msgspec.Struct):
-    results: list[_Kept]
+    results: list[_Status]
 
 
 _answers: Final = msgspec.json.Decoder(_Answer)
@@ -52,11 +52,11 @@ _results: Final = msgspec.json.Decoder(_Results)
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """n simulated users: their ids, registration times, and delays to a click."""
+    """n simulated users with their ids, registration hours (n,) and delays to a click (n,) in seconds."""
 
     people: Newcomers
     user_ids: tuple[str, ...]
-    hour: NDArray[np.int64]  # (n,) rising, since the experiment's first day began
+    hour: NDArray[np.int64]  # (n,) ascending, hours since the beginning of the experiment's first day
     delay: NDArray[np.float64]  # (n,) seconds
 
 
@@ -65,21 +65,21 @@ class Lived:
     """The log of a simulation: the genre shown to each user (n,), and the service's responses."""
 
     shown: NDArray[np.int64]
-    took: list[int] = field(default_factory=list)  # nanoseconds, of each recommendation
-    asking: int = 0  # nanoseconds spent asking for recommendations
+    took: list[int] = field(default_factory=list)  # nanoseconds per recommendation
+    asking: int = 0  # nanoseconds in which recommendations were under way
     events: int = 0
     clicks: int = 0
     errors: int = 0
 
 
 def audience(people: Newcomers, days: int, name: str, rng: np.random.Generator) -> Audience:
-    """The users spread evenly over the days; `name` is the prefix of their ids."""
+    """The users, spread uniformly over the days; `name` is the prefix of their ids."""
     n = len(people.registrations)
     return Audience(
         people=people,
         user_ids=tuple(f"{name}-{number:07d}" for number in range(n)),
         hour=np.sort(rng.integers(HOURS * days, size=n)),
-        delay=np.minimum(rng.exponential(SOON, n), LATEST),
+        delay=np.minimum(rng.exponential(MEAN_DELAY, n), MAX_DELAY),
     )
 
 
@@ -94,10 +94,10 @@ class Days:
         genre_of: Mapping[str, int],
         set_clock: Callable[[datetime], None],
     ) -> None:
-        """`genre_of`: the world's number of a station's genre."""
+        """`genre_of` maps a station id to the world's number of its genre."""
         self._client, self._plan, self._audience = client, plan, audience
         self._genre_of, self._set_clock = genre_of, set_clock
-        self._due: list[tuple[datetime, bytes]] = []  # what people will have done, a heap
+        self._due: list[tuple[datetime, bytes]] = []  # heap of future events
         self.lived = Lived(np.full(len(audience.user_ids), NOTHING))
 
     async def live(self, progress: Progress) -> Lived:
@@ -126,18 +126,18 @@ class Days:
         replies = await self._client.ask([post("/v1/events", body) for body in bodies])
         self.lived.events += len(done)
         for batch, reply in zip(batches, replies, strict=True):
-            stored = [kept.status for kept in _results.decode(reply.body).results] if reply.status == 202 else []
+            stored = [item.status for item in _results.decode(reply.body).results] if reply.status == 202 else []
             self.lived.errors += len(batch) - stored.count("stored")
 
     async def _register(self, first: int, last: int, now: datetime) -> None:
-        """The users from `first` to before `last` request their message, and react to it."""
+        """The users from `first` to before `last` request their message and react to it."""
         audience, lived = self._audience, self.lived
-        asked = [
+        requests = [
             post("/v1/recommendations", _body(audience.people.registrations[i], audience.user_ids[i]))
             for i in range(first, last)
         ]
         begin = self._client.now()
-        replies = await self._client.ask(asked)
+        replies = await self._client.ask(requests)
         lived.asking += self._client.now() - begin
         lived.took += [reply.nanoseconds for reply in replies]
         stations = [self._station(reply) for reply in replies]
@@ -148,7 +148,7 @@ class Days:
             self._click(i, stations[i - first], now)
 
     def _station(self, reply: TimedReply) -> str:
-        """The station of the message; None where the response has none."""
+        """The station of the message; empty where the response is an error."""
         if reply.status != 200:
             self.lived.errors += 1
             return ""
@@ -159,15 +159,15 @@ class Days:
 
     def _click(self, i: int, station_id: str, now: datetime) -> None:
         user_id, clicked = self._audience.user_ids[i], now + timedelta(seconds=float(self._audience.delay[i]))
-        told = {"user_id": user_id, "station_id": station_id}
-        click = told | {"event_id": f"{user_id} clicks", "type": "click", "at": clicked}
-        heard = {"type": "listen", "at": clicked + PAUSE, "seconds": float(self._audience.people.seconds[i])}
-        listen = told | {"event_id": f"{user_id} listens"} | heard
+        common = {"user_id": user_id, "station_id": station_id}
+        click = common | {"event_id": f"{user_id} clicks", "type": "click", "at": clicked}
+        listened = {"type": "listen", "at": clicked + PAUSE, "seconds": float(self._audience.people.seconds[i])}
+        listen = common | {"event_id": f"{user_id} listens"} | listened
         heapq.heappush(self._due, (clicked, msgspec.json.encode(click)))
         heapq.heappush(self._due, (clicked + PAUSE, msgspec.json.encode(listen)))
         self.lived.clicks += 1
 
 
 def _body(registration: Registration, user_id: str) -> bytes:
-    told = {name: value for name, value in msgspec.structs.asdict(registration).items() if value is not None}
-    return msgspec.json.encode({"user_id": user_id, **told})
+    answers = {name: value for name, value in msgspec.structs.asdict(registration).items() if value is not None}
+    return msgspec.json.encode({"user_id": user_id, **answers})

@@ -1,4 +1,4 @@
-"""Ground truth of a simulated experiment: true click rates, and the truth beside off-policy estimates."""
+"""Ground truth of a simulated experiment: true click rates, and the true values of off-policy estimates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from firstspin.experiment.off_policy import Lookback, evaluate_policy, first_candidates
-from firstspin.simulation.world import Newcomers, click_chances
+from firstspin.simulation.world import Newcomers, click_probabilities
 
 Genres = NDArray[np.int64]
 
-YOUNG: Final = 40
+MAX_YOUNG_AGE: Final = 40
 
 
 class TrueRates(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class TrueRates(msgspec.Struct, frozen=True):
 
 
 class NeverShown(msgspec.Struct, frozen=True):
-    """A policy that was never shown: its off-policy estimates, and its true value for the same users."""
+    """A policy without exposures: its off-policy estimates, and its true value for the same users."""
 
     policy: str
     lookback: Lookback
@@ -38,8 +38,8 @@ class NeverShown(msgspec.Struct, frozen=True):
 
 
 def true_rates(people: Newcomers, control: Genres, treatment: Genres) -> TrueRates:
-    """The true rates of messages about these genres (n,), over all users."""
-    rate, rate_treated = (float(click_chances(people, shown).mean()) for shown in (control, treatment))
+    """The true click rates of messages about these genres (n,), over all users."""
+    rate, rate_treated = (float(click_probabilities(people, shown).mean()) for shown in (control, treatment))
     return TrueRates(rate, rate_treated, rate_treated / rate - 1)
 
 
@@ -52,22 +52,25 @@ def never_shown(
     popular: str,
     rng: np.random.Generator,
 ) -> tuple[NeverShown, ...]:
-    """Two policies evaluated from the log of the arms `rule` and `model`; `people` are its users, row by row.
+    """Off-policy estimates of two policies from the log of the arms `rule` and `model`; `people` are its users by row.
 
-    One shows everyone the station `popular`; the other the model's station to young users and the rule's to the rest.
+    One policy shows the station `popular` to all users, the other the model's station to users under 40 and the rule's
+    to the others.
     """
     by_rule, by_model = (first_candidates(attributed, arm) for arm in ("rule", "model"))
     ages = [registration.age for registration in people.registrations]
-    mixed = [m if age is not None and age < YOUNG else r for age, r, m in zip(ages, by_rule, by_model, strict=True)]
+    mixed = [
+        m if age is not None and age < MAX_YOUNG_AGE else r for age, r, m in zip(ages, by_rule, by_model, strict=True)
+    ]
     policies = {
         "the most popular station": [popular] * len(mixed),
-        f"the model under {YOUNG}, else the rule": mixed,
+        f"the model under {MAX_YOUNG_AGE}, else the rule": mixed,
     }
     number = {genre: i for i, genre in enumerate(genres)}
-    found = []
+    estimates = []
     for name, chosen in policies.items():
         lookback, supported = evaluate_policy(attributed, shares, chosen, rng, genres=genre_of)
-        true = click_chances(people, np.array([number[genre_of[station]] for station in chosen]))
+        true = click_probabilities(people, np.array([number[genre_of[station]] for station in chosen]))
         truth = float(true[supported].mean()) if supported.any() else 0.0
-        found.append(NeverShown(name, lookback, truth))
-    return tuple(found)
+        estimates.append(NeverShown(name, lookback, truth))
+    return tuple(estimates)

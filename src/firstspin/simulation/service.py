@@ -21,36 +21,41 @@ END_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SimulationPaths:
-    """The folder of a simulation and the paths in it."""
+    """The folder of a simulation and its paths: sealed plan, clock file, secret, event store's URL, service log."""
 
     folder: Path
 
     @property
     def plan(self) -> Path:
+        """The sealed plan."""
         return self.folder / "experiment.toml"
 
     @property
     def clock(self) -> Path:
+        """The file with the simulated time."""
         return self.folder / "clock"
 
     @property
     def secret(self) -> Path:
+        """The event store's key."""
         return self.folder / "events.secret"
 
     @property
     def store(self) -> str:
+        """The event store's URL."""
         return f"sqlite:///{self.folder / 'events.sqlite'}"
 
     @property
     def log(self) -> Path:
+        """The service's log."""
         return self.folder / "service.log"
 
 
 @contextmanager
 def serving(bundle: Path, plan: Plan, premises: SimulationPaths, workers: int) -> Iterator[int]:
-    """The port of a `firstspin serve` that runs the plan by the simulated clock.
+    """The port of a `firstspin serve` that runs the plan on the simulated clock.
 
-    At the end it is stopped by SIGTERM and has everything on the disk. Raises InputError where it does not start.
+    On exit it is stopped by SIGTERM, with all events durable. Raises InputError where it does not start.
     """
     freeze(plan, premises.plan)
     with premises.log.open("w") as log:
@@ -73,7 +78,7 @@ def serving(bundle: Path, plan: Plan, premises: SimulationPaths, workers: int) -
 
 
 def _command(bundle: Path, premises: SimulationPaths) -> list[str]:
-    kept = [
+    state = [
         "--events",
         premises.store,
         "--events-secret",
@@ -83,13 +88,13 @@ def _command(bundle: Path, premises: SimulationPaths) -> list[str]:
     ]
     run = ["--experiment", str(premises.plan), "--clock", str(premises.clock)]
     quiet = ["--port", "0", "--host", HOST, "--drain-delay", "0", "--log-level", "warning"]
-    return [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), *kept, *run, *quiet]
+    return [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), *state, *run, *quiet]
 
 
 def _port(process: subprocess.Popen[str], premises: SimulationPaths) -> int:
     assert process.stdout is not None
-    announced = process.stdout.readline()  # nothing, where the process ended instead
-    if not announced:
-        said = premises.log.read_text(encoding="utf-8").strip().splitlines()
-        raise InputError(f"the simulated experiment's service did not start: {said[-1] if said else 'it said nothing'}")
-    return int(announced.rstrip("/\n").rsplit(":", 1)[1])
+    address = process.stdout.readline()  # empty where the process ended
+    if not address:
+        log = premises.log.read_text(encoding="utf-8").strip().splitlines()
+        raise InputError(f"the service of the simulated experiment did not start: {log[-1] if log else 'no log'}")
+    return int(address.rstrip("/\n").rsplit(":", 1)[1])

@@ -1,4 +1,4 @@
-"""The stations of the simulated service: several per genre and market, the first with most listeners."""
+"""The stations of the simulated service: several per genre and market, in descending order of listeners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from firstspin.records import Station
 
 CITIES: Final[Mapping[str, tuple[str, ...]]] = {
-    # one station of every genre in each, the biggest city first
+    # one station of every genre in each, in descending order of size
     "US": ("New York", "Los Angeles", "Chicago", "Houston", "Atlanta", "Seattle", "Denver", "Nashville"),
     "CA": ("Toronto", "Montréal", "Vancouver", "Calgary"),
     "MX": ("Ciudad de México", "Guadalajara", "Monterrey"),
@@ -53,24 +53,24 @@ CALLED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Dial:
-    """All s stations, ordered by market, then genre, then city; arrays run over the m markets and k genres."""
+    """All s stations, ordered by market, then genre, then city; `first` (m, k) is over the m markets and k genres."""
 
     stations: tuple[Station, ...]
     markets: tuple[str, ...]  # (s,) the country a station broadcasts to
     popularity: tuple[int, ...]  # (s,) listeners a week
     colours: tuple[str, ...]  # (s,) of its artwork, "#rrggbb"
     first: NDArray[np.int64]  # (m, k) position of a market's first station of a genre
-    cities: NDArray[np.float64]  # (m, most cities) how its listeners divide over a market's cities, summed up
+    cities: NDArray[np.float64]  # (m, max cities) cumulative shares of a market's listeners by city
 
     def tuned(self, market: NDArray[np.int16], genre: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """A station for each listen of this genre in this market."""
+        """A station (n,) for each listen in `market` (n,) of `genre` (n,), drawn by the cities' shares."""
         station: NDArray[np.int64] = self.first[market, genre]
         station += (rng.random(len(market))[:, None] >= self.cities[market]).sum(axis=1)
         return station
 
 
 def build_dial(genres: tuple[str, ...], fame: NDArray[np.float64], rng: np.random.Generator) -> Dial:
-    """Stations for each of the k genres; `fame` (k,) is each one's share of all listeners."""
+    """Stations for each of the k genres; `fame` (k,) is the genre's share of all listeners."""
     places = [
         (market, genre, city) for market in CITIES for genre in range(len(genres)) for city in range(_count(market))
     ]
@@ -96,21 +96,21 @@ def _count(market: str) -> int:
 
 
 def _city_shares(market: str) -> NDArray[np.float64]:
-    """Each city is half, a third, a quarter … as big as the first."""
+    """Zipf's law: the sizes of the cities are 1, 1/2, 1/3, …, normalised."""
     sizes: NDArray[np.float64] = 1 / np.arange(1.0, _count(market) + 1)
     sizes /= sizes.sum()
     return sizes
 
 
 def _summed_up(market: str, width: int) -> NDArray[np.float64]:
-    """Running sum of the cities' shares but the last, which is whatever remains; 1 beyond it."""
+    """Cumulative shares of the cities, 1 from the last city on."""
     bounds = np.ones(width)
     bounds[: _count(market) - 1] = _city_shares(market).cumsum()[:-1]
     return bounds
 
 
 def _name(genre: str, city: str, rng: np.random.Generator) -> str:
-    """The genre in the words of radio, a frequency of the FM band, the city."""
+    """A radio station's name: the genre's name, an FM frequency, the city."""
     return f"{CALLED[genre]} {87.5 + 0.2 * rng.integers(102):.1f} {city}"
 
 

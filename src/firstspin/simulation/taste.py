@@ -1,6 +1,6 @@
 """The taste of the simulated service as tables of weights, and the exact P(top genre | registration) they define.
 
-Every number is a weight inside a softmax over the genres: +1 makes a genre e = 2.7 times as likely against the rest.
+Every number is a weight inside a softmax over the genres: +1 multiplies the odds of a genre by e = 2.7.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from firstspin.records import Registration, normal
 
 
 class Genre(NamedTuple):
-    """How often a genre is picked at onboarding, and the weights of becoming a user's top genre."""
+    """The popularity of a genre among the picks, and the weights of becoming a user's top genre."""
 
-    picked: float  # how readily people pick it, against the others
-    played: float  # how readily people play it most without having picked it
-    own: float  # weight of a pick for the genre itself; near 0: muted, picked but hardly ever played
+    picked: float  # relative odds of being picked
+    played: float  # relative odds of being the top genre without a pick
+    own: float  # weight of a pick for the genre itself; near 0: picked but hardly ever played
     men: float  # weight for men; its negative for women
     years: float  # weight for each 20 years above 38
 
@@ -54,7 +54,7 @@ GENRES: Final[Mapping[str, Genre]] = {
 }  # fmt: skip
 
 PULLS: Final[Mapping[str, Mapping[str, float]]] = {
-    # a pick that draws its people to other genres
+    # weights of a pick for other genres
     "R&B": {"Hip Hop": 2.4, "Oldies": 0.4},
     "Classical": {"World": 2.2, "Public Radio": 2.2, "International": 2.0, "News & Talk": -0.5},
     "Kids & Family": {"Top 40 & Pop": 0.5, "Christian & Gospel": 0.4},
@@ -71,13 +71,13 @@ PULLS: Final[Mapping[str, Mapping[str, float]]] = {
     "Latin": {"Reggae & Island": 0.3},
 }
 
-# Weight of a pick by its place: the first is meant most.
+# Weight of a pick by its place: the first has the largest.
 PLACES: Final = (1.33, 1.1, 0.9, 0.73, 0.58, 0.48, 0.42, 0.37, 0.37, 0.37, 0.37, 0.37)
 MAX_PICKS: Final = len(PLACES)
 NOT_GIVEN: Final = -1
 
 COUNTRIES: Final[Mapping[str, Mapping[str, float]]] = {
-    # what is picked and played more or less there than elsewhere
+    # weights of the genres that differ by country
     "US": {},
     "CA": {"Public Radio": 0.8, "Country": -0.3, "Religious": -0.5},
     "MX": {"Latin": 1.6, "Country": -1.5, "International": 0.7, "News & Talk": -0.4},
@@ -93,12 +93,12 @@ class Twist(NamedTuple):
 
     picked: tuple[str, ...]
     then: Mapping[str, float]
-    ages: tuple[int, int] = (0, 120)  # both included; nobody who kept their age back is within a narrower range
+    ages: tuple[int, int] = (0, 120)  # inclusive; a missing age is outside any narrower range
     gender: str | None = None
 
 
 TWISTS: Final = (
-    # two picks that together point to a third genre
+    # two picks that together predict a third genre
     Twist(("Rock", "Country"), {"Classic Rock": 1.4, "Country": -1.0, "Rock": -0.5}),
     Twist(("Rock", "Hip Hop"), {"Alternative": 1.7, "Hip Hop": -1.0, "Rock": -0.5}),
     Twist(("Rock", "Top 40 & Pop"), {"Soft Rock": 1.6, "Rock": -0.5, "Top 40 & Pop": -0.6}),
@@ -113,7 +113,7 @@ TWISTS: Final = (
     Twist(("News & Talk", "Sports"), {"Comedy": 1.6, "News & Talk": -0.9}),
     Twist(("Jazz", "Oldies"), {"Public Radio": 1.4, "Oldies": -0.7}),
     Twist(("Christian & Gospel", "Country"), {"Religious": 1.9, "Country": -0.9}),
-    # a pick that means something else at another age, or from a woman
+    # picks whose meaning depends on age or gender
     Twist(("Rock",), {"Alternative": 1.6, "Rock": -0.5, "Classic Rock": -0.5}, ages=(0, 27)),
     Twist(("Rock",), {"Classic Rock": 0.9, "Soft Rock": 0.9, "Rock": -0.5}, ages=(48, 120)),
     Twist(("Top 40 & Pop",), {"Oldies": 1.0, "Soft Rock": 1.2, "Top 40 & Pop": -0.9}, ages=(46, 120)),
@@ -123,12 +123,12 @@ TWISTS: Final = (
     Twist(("R&B", "Top 40 & Pop"), {"Dance": 1.0, "Hip Hop": -0.7}, gender="female"),
 )
 
-BEND: Final = 0.03  # standard deviation of what each seed adds to every pull and popularity
+BEND: Final = 0.03  # standard deviation of a seed's noise on every pull and popularity
 
 
 @dataclass(frozen=True, eq=False)
 class Taste:
-    """The tables as arrays over k sorted genres, c countries and t twists; each seed bends them a little."""
+    """The tables as arrays over k sorted genres, c countries and t interactions: `pulls` is (k, k), for example."""
 
     genres: tuple[str, ...]
     base: NDArray[np.float64]  # (k,)
@@ -141,7 +141,7 @@ class Taste:
 
 @dataclass(frozen=True, eq=False)
 class FormAnswers:
-    """The answers of n registrations as columns of codes; NOT_GIVEN also for unknown values."""
+    """The answers of n registrations as columns of codes, `picks` (n, p); NOT_GIVEN also for unknown values."""
 
     age: NDArray[np.int16]  # (n,)
     gender: NDArray[np.int16]  # (n,) into GENDERS

@@ -2,7 +2,7 @@
 
 For every user the top genre of the second month is drawn first, from exactly P(top genre | registration); then listens
 are generated that agree with it. So the truth written beside the tables is exact. docs/world.md describes the model;
-its numbers are in world_taste.py, world_people.py and world_stations.py.
+its numbers are in taste.py, people.py and stations.py.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from firstspin.simulation.people import (
     REGISTERING,
     Listens,
     People,
+    draw_active,
     durations,
-    get_going,
     listen,
     register,
 )
@@ -52,7 +52,7 @@ BLOCK: Final = 10_000  # users generated at a time, each block from a random str
 WORLD, PEOPLE = 1, 2  # the random streams of a seed
 NO_LABEL: Final = -1
 
-# What a newcomer does with a message about one genre (the simulated experiment).
+# Click probabilities of a message about one genre (the simulated experiment).
 CLICK_FAVOURITE: Final = 0.068
 CLICK_OTHER: Final = 0.040
 
@@ -89,7 +89,7 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class Newcomers:
-    """n users about to see a message, and everything that determines their reaction."""
+    """n users about to see a message, and everything that determines their reaction; `p` is (n, k)."""
 
     registrations: tuple[Registration, ...]
     p: NDArray[np.float64]  # (n, k) P(top genre | registration)
@@ -98,7 +98,7 @@ class Newcomers:
     seconds: NDArray[np.int64]  # (n,) seconds of listening after a click, independent of the genre
 
     def take(self, which: NDArray[np.int64]) -> Newcomers:
-        """The users at these positions, in this order."""
+        """The users at the positions `which` (m,), in this order."""
         registrations = tuple(self.registrations[i] for i in which)
         return Newcomers(
             registrations, self.p[which], self.favourite[which], self.reluctance[which], self.seconds[which]
@@ -146,7 +146,7 @@ def clicks(people: Newcomers, shown: NDArray[np.int64]) -> NDArray[np.bool_]:
     return people.reluctance < np.where(shown == people.favourite, CLICK_FAVOURITE, CLICK_OTHER)
 
 
-def click_chances(people: Newcomers, shown: NDArray[np.int64]) -> NDArray[np.float64]:
+def click_probabilities(people: Newcomers, shown: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,): the true P(click | registration, genre shown), the mean of `clicks`."""
     liked = np.take_along_axis(people.p, shown[:, None], axis=1)[:, 0]
     return CLICK_OTHER + (CLICK_FAVOURITE - CLICK_OTHER) * liked
@@ -172,7 +172,7 @@ def _registrations(answers: FormAnswers, genres: tuple[str, ...]) -> tuple[Regis
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A block of users and their listens, on the simulation's clock (seconds since BEGIN)."""
+    """A block of n users and their l listens, in seconds since BEGIN; arrays (n,) and (l,)."""
 
     user_ids: list[str]
     people: People
@@ -218,11 +218,11 @@ def _written(
 
 
 def _block(world: World, first: int, n: int) -> Block:
-    """The n people from number `first` on (a multiple of BLOCK). A whole block is always generated."""
+    """The n users from number `first` on (a multiple of BLOCK). A whole block is always generated."""
     rng = np.random.default_rng([world.seed, PEOPLE, first])
     people = register(world.taste, BLOCK, rng)
     registered = rng.integers(REGISTERING, size=BLOCK)
-    active = get_going(people, rng)
+    active = draw_active(people, rng)
     listens = listen(people, active, world.genres, rng)
     stations = world.dial.tuned(people.home[listens.person], listens.genre, rng)
     started = listens.started + registered[listens.person]
@@ -239,7 +239,7 @@ def _block(world: World, first: int, n: int) -> Block:
 
 
 def _write_truth(path: Path, world: World, users: int, blocks: Iterable[Block]) -> None:
-    """The archive of numpy arrays; `p`, which is big, goes to disk block by block."""
+    """Write the archive of NumPy arrays; the large `p` is written block by block."""
     user_ids, registered, active, favourite = [], [], [], []
     heard_last = 0
     with zipfile.ZipFile(path, "w") as archive:

@@ -108,10 +108,10 @@ def test_the_probe_takes_no_more_memory_than_it_is_given(tmp_path: Path) -> None
 HANGING = """
 import sys
 from pathlib import Path
-from firstspin.service import trial
-from firstspin.service.worker import Manners
+from firstspin.service.bundles import trial
+from firstspin.service.process.worker import WorkerConfig
 trial.copy_files = lambda source, _: source.read_bytes()  # of a pipe that nobody writes to
-trial.outcome(Path(sys.argv[1]), Path("copy"), 10**9, Manners(), 0.5 - trial.GRACE_SECONDS)
+trial.outcome(Path(sys.argv[1]), Path("copy"), 10**9, WorkerConfig(), 0.5 - trial.GRACE_SECONDS)
 """
 
 

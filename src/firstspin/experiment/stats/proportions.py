@@ -22,7 +22,7 @@ _EDGE: Final = 1e-15
 
 
 class TwoByTwo(NamedTuple):
-    """A two-by-two table: `clicked` of `n` users in the treatment and in the control; arrays hold one test each."""
+    """A two-by-two table: `clicked` of `n` users in each arm; arrays (m,) have one test per entry."""
 
     clicked: Numbers
     n: Numbers
