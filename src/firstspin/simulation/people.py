@@ -120,7 +120,7 @@ def draw_active(people: People, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def listen(people: People, active: NDArray[np.bool_], genres: tuple[str, ...], rng: np.random.Generator) -> Listens:
-    """The first three months of listens, unordered, of users `active` or not (n,); `started` counts from registration."""
+    """Three months of listens, unordered; `active` (n,) users, `started` in seconds since the registration."""
     months = (
         _first_month(people, genres, rng),
         _second_month(people, active, rng),
