@@ -121,7 +121,7 @@ def test_titles_state_the_figures() -> None:
     html, _ = read()
     card = material().card
     assert f"{card.figures['logistic']['hit@3'].value:.1%}" in html
-    assert "240 of 300 people" in html
+    assert "240 of 300 users" in html
     assert "simulated" in html
 
 
@@ -136,8 +136,8 @@ def test_where_nobody_was_asked_the_page_says_so() -> None:
     empty = patterns.Grid((), made_people.GENRES, np.empty((0, 4)), ())
     card = replace(material(known=False).card, questions=None, segments=[])
     html = page.page(replace(material(), examples=bare, answers=empty, card=card), silent)
-    assert "Nobody was asked for genres here" in html
-    assert "What questions buy was not measured here" in html
+    assert "There are no picks to compare" in html
+    assert "The value of questions was not measured" in html
     assert "simulated" not in html
 
 
@@ -207,7 +207,7 @@ def test_report_takes_a_scorecard_only_of_the_same_people(tmp_path: Path) -> Non
     card, _ = pipeline.evaluate_models(data, ["logistic"], protocol=pipeline.Protocol(folds=2))
     pipeline.write_json(tmp_path / "card.json", card.state())
     pipeline.report(data, tmp_path / "b", tmp_path / "r.html", measured=tmp_path / "card.json")
-    assert "80 of 80 people" in (tmp_path / "r.html").read_text()
+    assert "80 of 80 users" in (tmp_path / "r.html").read_text()
     kept = json.loads((tmp_path / "card.json").read_text())
     kept["data"]["fingerprint"] = "of others"
     (tmp_path / "card.json").write_text(json.dumps(kept))

@@ -1,4 +1,4 @@
-"""Tables of numbers -> charts as SVG text, drawn for a given width so that they stay readable on a phone."""
+"""Charts as SVG text, drawn for a given width (pixels) so that they are readable on a phone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL: Final = 480
 
 
 def svg(chart: alt.TopLevelMixin, name: str) -> str:
-    """The chart as SVG to stand inside a page: no addresses, and ids of its own, beginning with `name`."""
+    """The chart as SVG for embedding in a page: without URLs, and with ids that begin with `name`."""
     drawn = vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
     drawn = re.sub(r'\s(xmlns(:xlink)?|version|class|role|aria-[a-z]+)="[^"]*"', "", drawn)
     drawn = re.sub(r'\bid="', f'id="{name}-', drawn)
@@ -68,9 +68,10 @@ def intervals(
     line: float | None = None,
     side_by_side: bool = True,
 ) -> alt.LayerChart:
-    """Points with their 95% intervals (`value`, `low`, `high`) for each `y`, coloured by `series`; `line` is a mark.
+    """Points with their 95% intervals (`value`, `low`, `high`) for each `y`, coloured by `series`.
 
-    Where each `y` has one point only, `side_by_side` says no, and the series are colours alone.
+    `line`: the position of a dashed reference line. `side_by_side`: the series of one `y` are drawn below each other;
+    not needed where each `y` has a single point.
     """
     names = (
         sorted({str(row[series]) for row in rows})
@@ -95,17 +96,17 @@ def intervals(
 def heat_map(
     grid: Grid, width: int, *, down: str, across: str, legend: str, form: str, diverging: bool = False
 ) -> alt.LayerChart:
-    """Numbers as colours, rows down and columns across; written into the cells where there is room."""
+    """A heat map, with the numbers in the cells where there is room."""
     cells: list[Row] = [
         {"row": row, "column": column, "value": float(grid.values[i, j])}
         for i, row in enumerate(grid.rows)
         for j, column in enumerate(grid.columns)
     ]
-    most = float(np.abs(grid.values).max(initial=0.0)) or 1.0
+    max_value = float(np.abs(grid.values).max(initial=0.0)) or 1.0
     scale = (
-        alt.Scale(scheme="blueorange", domain=[-most, most])
+        alt.Scale(scheme="blueorange", domain=[-max_value, max_value])
         if diverging
-        else alt.Scale(range=["#f1f6f6", "#0a4f4c"], domain=[0, most])
+        else alt.Scale(range=["#f1f6f6", "#0a4f4c"], domain=[0, max_value])
     )
     label = alt.Axis(labelAngle=-60, labelLimit=110, orient="top", domain=False, ticks=False, labelPadding=3)
     base = alt.Chart(_data(cells)).encode(
@@ -119,7 +120,7 @@ def heat_map(
         )
     ]
     if len(grid.columns) * 34 <= width - 130:
-        light = abs(alt.datum.value) > most * 0.55
+        light = abs(alt.datum.value) > max_value * 0.55
         layers.append(
             base.mark_text(fontSize=9).encode(
                 text=alt.Text("value:Q", format=form),
@@ -131,20 +132,20 @@ def heat_map(
 
 def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
     """Reliability diagram: probability against share of hits, with intervals and the diagonal."""
-    most = max(max(float(row["chance"]), float(row["high"])) for row in rows)
-    domain = alt.Scale(domain=[0, min(1.0, most * 1.05)], nice=False)
+    max_value = max(max(float(row["chance"]), float(row["high"])) for row in rows)
+    domain = alt.Scale(domain=[0, min(1.0, max_value * 1.05)], nice=False)
     base = alt.Chart(_data(rows))
     across = alt.X(
-        "chance:Q", title="chance given to the first genre", scale=domain, axis=alt.Axis(format=".0%", tickCount=5)
+        "chance:Q", title="probability of the first genre", scale=domain, axis=alt.Axis(format=".0%", tickCount=5)
     )
     up = alt.Axis(format=".0%", tickCount=5)
-    perfect = alt.Chart(_data([{"at": 0.0}, {"at": min(1.0, most * 1.05)}])).mark_line(
+    perfect = alt.Chart(_data([{"at": 0.0}, {"at": min(1.0, max_value * 1.05)}])).mark_line(
         strokeDash=[4, 3], color=BASELINE
     )
     layers = [
         perfect.encode(x=alt.X("at:Q", scale=domain), y=alt.Y("at:Q", scale=domain)),
         base.mark_rule(color=MODEL, strokeWidth=2.5, opacity=0.55).encode(
-            x=across, y=alt.Y("low:Q", title="share that was right", scale=domain, axis=up), y2="high:Q"
+            x=across, y=alt.Y("low:Q", title="share of hits", scale=domain, axis=up), y2="high:Q"
         ),
         base.mark_point(filled=True, size=70, color=MODEL, opacity=1).encode(x=across, y="hit_rate:Q"),
     ]
@@ -152,7 +153,7 @@ def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
 
 
 def timeline(rows: Sequence[Row], ends: date, width: int) -> alt.LayerChart:
-    """Bars (`who`, `what`, `begin`, `end`) along the calendar, and the day on which the data end."""
+    """Bars (`who`, `what`, `begin`, `end`) along the calendar, and a line at the end of the data."""
     who = list(dict.fromkeys(str(row["who"]) for row in rows))
     what = list(dict.fromkeys(str(row["what"]) for row in rows))
     legend = alt.Legend(orient="bottom", title=None, columns=1 if width < SMALL else 3, labelLimit=320)
@@ -176,7 +177,7 @@ def timeline(rows: Sequence[Row], ends: date, width: int) -> alt.LayerChart:
 
 
 def columns(rows: Sequence[Row], width: int, *, x: str, y: str, title: str) -> alt.LayerChart:
-    """Plain columns of counts, in the order of the rows."""
+    """A column chart of counts, in the order of the rows."""
     order = [str(row[x]) for row in rows]
     chart = (
         alt.Chart(_data(rows))

@@ -1,4 +1,4 @@
-"""Sections -> one HTML page that needs nothing else: no script, no network, readable in print and on a phone."""
+"""The report: one self-contained HTML page without scripts or network access, for print and phones too."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ else:
 
 
 def material(examples: Examples, rule: LabelRule, card: Scorecard, plain: Predictor, packed: Bundle) -> Material:
-    """The material of the page: labelled users, a scorecard, a logistic model of them and a bundle."""
+    """The input of the page: labelled users, a scorecard, a logistic model of the users, and a bundle."""
     manifest, predictor = packed.manifest, packed.predictor
     about = BundleFacts(
         bundle=packed.id,
@@ -70,16 +70,18 @@ def page(material: Material, progress: Progress) -> str:
 
 
 def _tiles(material: Material) -> list[tuple[str, str]]:
-    """The headline figures, each with its words."""
+    """The headline figures, each with its caption."""
     card = material.card
     best = card.figures[card.best][HEADLINE]
-    found = f"of newcomers find their favourite among the first three ({quality.named(card.best)})"
-    tiles = [(percent(best.value, 1), found)]
+    caption = f"hit@3 of {quality.named(card.best)}: users whose top genre is among the first three"
+    tiles = [(percent(best.value, 1), caption)]
     if lift := card.lifts.get(card.best, {}).get(RULE):
         over = lift[HEADLINE].relative
         tiles.append((f"{over.value:+.1%}", f"over the business rule {_bracket(relative(over))}"))
     if card.ceiling:
-        tiles.append((percent(card.ceiling.share[card.best].value, 1), "of what is possible at all (simulated truth)"))
+        tiles.append(
+            (percent(card.ceiling.share[card.best].value, 1), "of the Bayes-optimal hit@3 (simulated ground truth)")
+        )
     return [*tiles, (f"{card.people:,}", "held-out users")]
 
 
@@ -88,7 +90,7 @@ def _bracket(text: str) -> str:
 
 
 def _drawn(part: Picture | HtmlTable | Note, name: str) -> Picture | HtmlTable | Note | dict[str, object]:
-    """The part as the template takes it: a picture as SVG without its first tag's name, wide and narrow."""
+    """The part as input of the template: pictures as SVG without the start of the first tag, wide and narrow."""
     if not isinstance(part, Picture):
         return part
     drawings = [

@@ -15,7 +15,7 @@ from firstspin.records import Examples, LabelRule
 
 @dataclass(frozen=True, slots=True)
 class BundleFacts:
-    """The facts of a bundle that the page shows."""
+    """Facts about a bundle for the page. `asks`: the questions it uses; `genres`: their number."""
 
     bundle: str
     model: str
@@ -28,7 +28,7 @@ class BundleFacts:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The input of the report. `answers`: log-odds of each answer for each genre, of a logistic model."""
+    """The input of the report. `answers`: log-odds of each answer for each genre in a logistic model."""
 
     examples: Examples
     rule: LabelRule
@@ -58,14 +58,14 @@ class HtmlTable:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A paragraph, as where there is nothing to show."""
+    """A paragraph of text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """A part of the page with a place in its contents."""
+    """A section of the page, with an entry in the contents."""
 
     anchor: str
     name: str
@@ -73,7 +73,7 @@ class PageSection:
 
 
 def percent(value: float, digits: int = 0) -> str:
-    """As people write it: 0.152 is 15%."""
+    """A share in percent: 0.152 is 15%."""
     return f"{value:.{digits}%}"
 
 
@@ -83,14 +83,14 @@ def points(figure: Figure) -> str:
 
 
 def with_interval(figure: Figure) -> str:
-    """A figure ± half its interval, '–' where it is not defined."""
+    """A figure ± the half-width of its interval; '–' where it is undefined."""
     if figure.value != figure.value:
         return "–"
     return f"{figure.value:.3f} ±{(figure.high - figure.low) / 2:.3f}"
 
 
 def relative(figure: Figure) -> str:
-    """A lift with its interval."""
+    """A relative lift with its interval."""
     if figure.value != figure.value:
-        return "not defined"
+        return "undefined"
     return f"{figure.value:+.1%} [{figure.low:+.1%}, {figure.high:+.1%}]"

@@ -39,24 +39,24 @@ class Grid:
 
 
 def listening_by_gender(examples: Examples) -> Grid:
-    """Mean share of listening that each genre got, by gender as told; genres by their share of all listening."""
-    said = words([registration.gender for registration in examples.registrations])
-    told = sorted(set(said) - {NOT_GIVEN, OTHER}, key=lambda word: (-said.count(word), word))
-    return _shares(examples, said, told)
+    """Mean share of listening of each genre, by gender; genres by their share of all listening."""
+    answers = words([registration.gender for registration in examples.registrations])
+    genders = sorted(set(answers) - {NOT_GIVEN, OTHER}, key=lambda word: (-answers.count(word), word))
+    return _shares(examples, answers, genders)
 
 
 def listening_by_age(examples: Examples) -> Grid:
-    """Mean share of listening that each genre got, by age band."""
+    """Mean share of listening of each genre, by age band."""
     return _shares(examples, [age_band(registration) for registration in examples.registrations], AGE_BANDS[:-1])
 
 
 def listening(examples: Examples) -> Grid:
-    """Mean share of listening that each genre got, of everyone in one row."""
+    """Mean share of listening of each genre, of all users in one row."""
     return _shares(examples, ["everyone"] * len(examples), ["everyone"])
 
 
 def picked_and_played(examples: Examples) -> Grid:
-    """Of those who picked a genre (rows), the share whose top genre each was (columns); both by how many played it."""
+    """Of the users who picked a genre (rows), the share with each top genre (columns); both sorted by popularity."""
     order = _by(np.bincount(examples.tops, minlength=len(examples.genres)))
     played = tuple(examples.genres[i] for i in order)
     pickers: dict[str, list[int]] = {}
@@ -75,52 +75,52 @@ def answers_and_genres(predictor: Predictor, examples: Examples) -> Grid:
     """The effect of each single answer on each genre: log-odds against the mean genre, relative to no answers.
 
     For a logistic model these are the sums of the weights of the answer's columns. Rows: genders, ages, countries
-    and picks that at least `MIN_USERS` people told; columns: genres by how many played them.
+    and picks given by at least `MIN_USERS` users; columns: genres by number of users with that top genre.
     """
     order = _by(np.bincount(examples.tops, minlength=len(examples.genres)))
-    told = _answers_told(examples, [examples.genres[i] for i in order])
-    scores = predictor.scores([Registration(), *(registration for _, registration, _ in told)])
+    answers = _given_answers(examples, [examples.genres[i] for i in order])
+    scores = predictor.scores([Registration(), *(registration for _, registration, _ in answers)])
     where = {genre: i for i, genre in enumerate(predictor.genres)}
     moved = (scores[1:] - scores[0])[:, [where[examples.genres[i]] for i in order]]
     moved -= moved.mean(axis=1, keepdims=True)
-    names, people = tuple(name for name, _, _ in told), tuple(n for _, _, n in told)
+    names, people = tuple(name for name, _, _ in answers), tuple(n for _, _, n in answers)
     return Grid(names, tuple(examples.genres[i] for i in order), moved, people)
 
 
-def _answers_told(examples: Examples, genres: Sequence[str]) -> list[tuple[str, Registration, int]]:
+def _given_answers(examples: Examples, genres: Sequence[str]) -> list[tuple[str, Registration, int]]:
     """Each answer in words, the registration with this answer alone, and the number of users who gave it."""
-    all_told = examples.registrations
+    registrations = examples.registrations
 
     def often(name: str, answer: Registration, n: int) -> list[tuple[str, Registration, int]]:
         return [(name, answer, n)] if n >= MIN_USERS else []
 
-    found, names = [], NameIndex(genres)
-    for word in _common([told.gender for told in all_told], 4):
-        found += often(word, Registration(gender=word), sum(_same(told.gender, word) for told in all_told))
-    bands = Counter(map(age_band, all_told))
+    answers, names = [], NameIndex(genres)
+    for word in _common([one.gender for one in registrations], 4):
+        answers += often(word, Registration(gender=word), sum(_same(one.gender, word) for one in registrations))
+    bands = Counter(map(age_band, registrations))
     for age in AGES:
-        found += often(f"age {age}", Registration(age=age), bands[age_band(Registration(age=age))])
-    for word in _common([told.country for told in all_told], COUNTRIES_SHOWN):
-        found += often(word, Registration(country=word), sum(_same(told.country, word) for told in all_told))
-    picked = Counter(genre for told in all_told for genre in set(map(names.find, told.genres)))
+        answers += often(f"age {age}", Registration(age=age), bands[age_band(Registration(age=age))])
+    for word in _common([one.country for one in registrations], COUNTRIES_SHOWN):
+        answers += often(word, Registration(country=word), sum(_same(one.country, word) for one in registrations))
+    picked = Counter(genre for one in registrations for genre in set(map(names.find, one.genres)))
     for genre in genres:
-        found += often(f"picked {genre}", Registration(genres=(genre,)), picked[genre])
-    return found
+        answers += often(f"picked {genre}", Registration(genres=(genre,)), picked[genre])
+    return answers
 
 
-def _common(given: Sequence[str | None], most: int) -> list[str]:
-    said = words(given)
-    return sorted(set(said) - {NOT_GIVEN, OTHER}, key=lambda word: (-said.count(word), word))[:most]
+def _common(given: Sequence[str | None], limit: int) -> list[str]:
+    answers = words(given)
+    return sorted(set(answers) - {NOT_GIVEN, OTHER}, key=lambda word: (-answers.count(word), word))[:limit]
 
 
-def _same(told: str | None, word: str) -> bool:
-    return told is not None and normal(told).casefold() == word.casefold()
+def _same(answer: str | None, word: str) -> bool:
+    return answer is not None and normal(answer).casefold() == word.casefold()
 
 
-def _shares(examples: Examples, said: Sequence[str], names: Sequence[str]) -> Grid:
+def _shares(examples: Examples, cohort: Sequence[str], names: Sequence[str]) -> Grid:
     overall = examples.shares.mean(axis=0)
     order = _by(overall)
-    array = np.array(said)
+    array = np.array(cohort)
     members = {name: np.flatnonzero(array == name) for name in names}
     shown = [name for name in names if len(members[name]) >= MIN_USERS]
     values = [examples.shares[members[name]].mean(axis=0)[order] for name in shown]
@@ -129,7 +129,7 @@ def _shares(examples: Examples, said: Sequence[str], names: Sequence[str]) -> Gr
 
 
 def _by(amount: NDArray[np.generic]) -> list[int]:
-    """Positions, most first."""
+    """Positions in descending order of the amount."""
     order: list[int] = np.argsort(-amount.astype(np.float64), kind="stable").tolist()
     return order
 

@@ -34,13 +34,13 @@ CELLS, FEW_CELLS = 20, 9
 
 
 def sections(material: Material) -> list[PageSection]:
-    """The sections measured on held-out users."""
+    """The sections of metrics on held-out users."""
     card = material.card
     return [
-        PageSection("ladder", "How good the models are", (_ladder(card), _ladder_table(card), *_lifts(card))),
-        PageSection("segments", "For whom it works", _segments(card)),
-        PageSection("calibration", "Whether its probabilities can be believed", (_calibration(card), _confusion(card))),
-        PageSection("questions", "What each question buys", _questions(card.questions)),
+        PageSection("ladder", "Model comparison", (_ladder(card), _ladder_table(card), *_lifts(card))),
+        PageSection("segments", "Accuracy by cohort", _segments(card)),
+        PageSection("calibration", "Calibration and confusion", (_calibration(card), _confusion(card))),
+        PageSection("questions", "Value of each question (ablation)", _questions(card.questions)),
     ]
 
 
@@ -51,27 +51,28 @@ def named(model: str) -> str:
 
 def _ladder(card: Scorecard) -> Picture:
     ordered = sorted(card.figures, key=lambda name: card.figures[name][HEADLINE].value)
-    kinds = {True: "a rule anyone can follow", False: "a model"}
+    kinds = {True: "baseline", False: "model"}
     rows = [
         charts.row_of(card.figures[name][HEADLINE], model=named(name), kind=kinds[name in BASELINES])
         for name in ordered
     ]
     best = card.figures[card.best][HEADLINE]
-    title = f"{named(card.best)} finds the favourite among its first three for {percent(best.value, 1)} of newcomers"
+    title = f"{named(card.best)} has a hit@3 of {percent(best.value, 1)}"
     text = (
-        f"hit@3 with 95% intervals: {card.people:,} people, each asked of models that had not seen them "
-        f"({card.protocol.get('protocol')})."
+        f"hit@3 (the share of users whose top genre is among the first three) with 95% intervals; n = {card.people:,} "
+        f"held-out users ({card.protocol.get('protocol')})."
     )
     if card.ceiling:
         text += (
-            f" The dashed line is the best possible under the simulated truth, {percent(card.ceiling.best.value, 1)}."
+            f" The dashed line is the Bayes-optimal hit@3 under the simulated ground truth, "
+            f"{percent(card.ceiling.best.value, 1)}."
         )
-    said = "; ".join(f"{named(name)} {card.figures[name][HEADLINE].value:.3f}" for name in ordered)
+    listed = "; ".join(f"{named(name)} {card.figures[name][HEADLINE].value:.3f}" for name in ordered)
     line = card.ceiling.best.value if card.ceiling else None
     return Picture(
         title=title,
         text=text,
-        alt=f"Points with intervals, hit@3 by model: {said}.",
+        alt=f"Points with intervals, hit@3 by model: {listed}.",
         draw=lambda width: charts.intervals(
             rows, width, y="model", series="kind", title="hit@3", line=line, side_by_side=False
         ),
@@ -79,7 +80,7 @@ def _ladder(card: Scorecard) -> Picture:
 
 
 def _ladder_table(card: Scorecard) -> HtmlTable:
-    header = ("model", *METRICS, *(("of the best possible",) if card.ceiling else ()))
+    header = ("model", *METRICS, *(("fraction of Bayes-optimal",) if card.ceiling else ()))
     rows = [
         (
             named(name),
@@ -88,7 +89,7 @@ def _ladder_table(card: Scorecard) -> HtmlTable:
         )
         for name, figures in card.figures.items()
     ]
-    return HtmlTable("All figures, ± half the 95% interval", header, tuple(rows))
+    return HtmlTable("All metrics, ± half-width of the 95% interval", header, tuple(rows))
 
 
 def _lifts(card: Scorecard) -> list[HtmlTable]:
@@ -98,7 +99,7 @@ def _lifts(card: Scorecard) -> list[HtmlTable]:
         for base, lift in lifts.items()
     )
     return (
-        [HtmlTable(f"Lift of {card.best} in hit@3, paired by person", ("over", "difference", "relative"), rows)]
+        [HtmlTable(f"Lift of {card.best} in hit@3, paired by user", ("over", "difference", "relative"), rows)]
         if rows
         else []
     )
@@ -107,7 +108,7 @@ def _lifts(card: Scorecard) -> list[HtmlTable]:
 def _segments(card: Scorecard) -> tuple[Picture | Note, ...]:
     kinds = list(dict.fromkeys(segment.by for segment in card.segments))
     if not kinds:
-        return (Note("There are too few people here to look at groups."),)
+        return (Note("There are too few users to compare cohorts."),)
     return tuple(_segment(card, by) for by in kinds)
 
 
@@ -122,59 +123,58 @@ def _segment(card: Scorecard, by: str) -> Picture:
     low = min(these, key=lambda segment: segment.figures[card.best].value)
     word = {"picks": "number of picks", "month": "month of registration", "year": "year of registration"}.get(by, by)
     worst, best = (percent(segment.figures[card.best].value) for segment in (low, high))
-    said = f"By {word}, it finds the favourite of {worst} ({low.name}) to {best} ({high.name})"
+    title = f"hit@3 by {word}: from {worst} ({low.name}) to {best} ({high.name})"
     if card.best != RULE and RULE in these[0].lifts:
-        sure = sum(segment.lifts[RULE].difference.low > 0 for segment in these)
-        said += f"; surely ahead of the rule in {'all' if sure == len(these) else f'{sure} of'} {len(these)} groups"
+        ahead = sum(segment.lifts[RULE].difference.low > 0 for segment in these)
+        cohorts = f"{'all' if ahead == len(these) else f'{ahead} of'} {len(these)} cohorts"
+        title += f"; significantly above the business rule in {cohorts}"
     return Picture(
-        title=said,
-        text=f"hit@3 of {named(card.best)} and of the rule (picks by popularity); in brackets how many people. Wide "
-        "intervals mean few people.",
-        alt=f"Points with intervals, hit@3 by group. {said}.",
+        title=title,
+        text=f"hit@3 of {named(card.best)} and of the business rule (picks by popularity), with 95% intervals; the "
+        "number of users in brackets.",
+        alt=f"Points with intervals, hit@3 by cohort. {title}.",
         draw=lambda width: charts.intervals(rows, width, y="group", series="model", title="hit@3"),
     )
 
 
 def _calibration(card: Scorecard) -> Picture:
-    found: Reliability = card.reliability[card.best]
-    low, high = found.luck
-    if found.error <= high:
-        said = "can be taken at their word"
+    calibration: Reliability = card.reliability[card.best]
+    low, high = calibration.luck
+    if calibration.error <= high:
+        finding = "well calibrated"
     else:
-        said = "promise too much" if found.excess.value > 0 else "promise too little"
+        finding = "over-confident" if calibration.excess.value > 0 else "under-confident"
     return Picture(
-        title=f"Its probabilities {said}: off by {found.error * 100:.1f} points on average",
-        text="People in ten groups by the chance their first genre was given; the line is where chance and outcome "
-        "agree. Perfect "
-        f"probabilities would still seem off by {low * 100:.1f} to {high * 100:.1f} points on so many people.",
+        title=f"{named(card.best)} is {finding}: calibration error {calibration.error * 100:.1f} points",
+        text="Users in ten bins by the probability of their first genre; on the line, probability and share of hits "
+        f"agree. With perfect calibration, the error on as many users would be {low * 100:.1f} to {high * 100:.1f} "
+        "points.",
         alt="Points near a diagonal: "
-        + "; ".join(f"given {percent(b['chance'])}, right {percent(b['hit_rate'])}" for b in found.bins)
+        + "; ".join(f"probability {percent(b['chance'])}, hits {percent(b['hit_rate'])}" for b in calibration.bins)
         + ".",
-        draw=lambda width: charts.reliability(found.bins, width),
+        draw=lambda width: charts.reliability(calibration.bins, width),
     )
 
 
 def _confusion(card: Scorecard) -> Picture | Note:
     if card.confusion is None or len(card.confusion.genres) < 2:
-        return Note("There are too few genres here to mistake one for another.")
+        return Note("There are too few genres for a confusion matrix.")
     confusion = card.confusion
     grid = _confusion_grid(confusion)
     counts = np.array(confusion.counts)[:, :-1].copy()
     np.fill_diagonal(counts, 0)
     i, j = np.unravel_index(int(counts.argmax()), counts.shape)
-    said = (
-        f"Its commonest mistake is to show {confusion.genres[j]} first to people who come to love {confusion.genres[i]}"
-    )
+    title = f"The most frequent error: {confusion.genres[j]} first for users whose top genre is {confusion.genres[i]}"
     return Picture(
-        title=said,
-        text="Of those whose favourite became the genre of a row, the share who were shown the genre of a column "
-        "first.",
-        alt=f"Heat map of favourite against first genre shown. {said} ({counts[i, j]:,} people).",
+        title=title,
+        text="Confusion matrix: of the users whose top genre is that of the row, the share for whom the genre of the "
+        "column is ranked first.",
+        alt=f"Heat map of top genre against first genre. {title} ({counts[i, j]:,} users).",
         draw=lambda width: charts.heat_map(
             grid.first(*((FEW_CELLS,) * 2 if width < charts.SMALL else (CELLS,) * 2)),
             width,
-            down="favourite",
-            across="shown first",
+            down="top genre",
+            across="ranked first",
             legend="share of the row",
             form=".0%",
         ),
@@ -192,27 +192,26 @@ def _confusion_grid(confusion: Confusion) -> Grid:
 
 def _questions(study: Study | None) -> tuple[Picture | HtmlTable | Note, ...]:
     if study is None or not study.questions:
-        return (Note("What questions buy was not measured here: firstspin evaluate --questions does."),)
+        return (Note("The value of questions was not measured: firstspin evaluate --questions does."),)
     lost = [
         charts.row_of(question.lost, question=QUESTION.get(question.name, question.name), of="lost")
         for question in study.questions
     ]
     bare = charts.row_of(study.demographics_lost, question="age and gender", of="lost")
     lost += [bare] if {"age", "gender"} <= {question.name for question in study.questions} else []
-    most = max(study.questions, key=lambda question: question.lost.value)
+    top = max(study.questions, key=lambda question: question.lost.value)
     clear = [question for question in study.questions if question.lost.low > 0]
     rest = [question.name for question in study.questions if question.lost.low <= 0]
-    said = (
-        f"Asking for {most.name} buys {most.lost.value * 100:.1f} hits in 100 newcomers"
+    title = (
+        f"Without {top.name}, hit@3 falls by {top.lost.value * 100:.1f} points"
         if clear
-        else "No single question buys hits beyond doubt"
+        else "No single question has a significant effect on hit@3"
     )
-    said += f"; no gain is certain from {', '.join(rest)}" if rest and clear else ""
+    title += f"; no significant effect of {', '.join(rest)}" if rest and clear else ""
     picture = Picture(
-        title=said,
-        text=f"hit@3 lost when {study.model} is trained without a question, over all {study.people:,} people, with "
-        "95% intervals. "
-        "Left of zero: the model does better without it.",
+        title=title,
+        text=f"hit@3 lost when {study.model} is trained without a question, over all {study.people:,} held-out users, "
+        "with 95% intervals. Below zero: the model is better without the question.",
         alt="Points with intervals, hit@3 lost without each question: "
         + "; ".join(f"{row['question']} {float(row['value']):+.3f}" for row in lost)
         + ".",
@@ -224,25 +223,20 @@ def _questions(study: Study | None) -> tuple[Picture | HtmlTable | Note, ...]:
 
 
 def _changes(study: Study) -> Picture:
-    ways = (("not given", "withheld"), ("somebody else's answer", "changed"))
+    ways = (("withheld", "withheld"), ("another user's answer", "changed"))
     rows = [
         charts.row_of(getattr(question, way), question=QUESTION.get(question.name, question.name), answer=words)
         for question in study.questions
         for words, way in ways
         if question.answered
     ]
-    most = max(study.questions, key=lambda question: question.withheld.value if question.answered else -1)
-    said = (
-        f"Without their answer on {most.name}, {percent(most.withheld.value)} of those who "
-        "gave it "
-        "would be shown other genres"
-    )
+    top = max(study.questions, key=lambda question: question.withheld.value if question.answered else -1)
+    title = f"Withholding {top.name} changes the first three genres of {percent(top.withheld.value)} of the users"
     return Picture(
-        title=said,
-        text="How often the set of the first three genres changes when one answer alone changes: when it is not "
-        "given, and when it is "
-        "that of someone else who answered differently.",
-        alt=f"Points with intervals by question. {said}.",
+        title=title,
+        text="Share of the users who answered whose set of first three genres changes when one answer is withheld, or "
+        "replaced by a different answer of another user.",
+        alt=f"Points with intervals by question. {title}.",
         draw=lambda width: charts.intervals(
             rows, width, y="question", series="answer", title="first three change", form=".0%"
         ),
@@ -254,5 +248,5 @@ def _gaps(study: Study) -> list[HtmlTable | Note]:
     rows = tuple(
         (gap.by, gap.best, gap.worst, points(gap.distance), points(bare[gap.by].distance)) for gap in study.gaps
     )
-    header = ("groups by", "served best", "served worst", "gap in hit@3", "gap without age and gender")
-    return [HtmlTable("Gaps between groups of 50 people or more", header, rows)] if rows else []
+    header = ("cohorts by", "best", "worst", "gap in hit@3", "gap without age and gender")
+    return [HtmlTable("Gaps between cohorts of at least 50 users", header, rows)] if rows else []
