@@ -1,4 +1,4 @@
-"""Settings given as text: every variable is checked like an option, and none is ever off by mistake."""
+"""Settings given as text: every variable is checked like an option, and no switch is off by mistake."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_no_other_word_is_taken_for_a_boolean(text: str) -> None:
         bare_errors({"FIRSTSPIN_BARE_ERRORS": text})
 
 
-def test_errors_are_whole_unless_bare_ones_are_asked_for() -> None:
+def test_errors_are_complete_unless_bare_errors_are_set() -> None:
     assert not bare_errors({})
     assert bare_errors({"FIRSTSPIN_BARE_ERRORS": "on"})
 
@@ -64,7 +64,7 @@ def test_a_variable_that_is_not_set_is_none_or_required() -> None:
         required({}, "FIRSTSPIN_X", words)
 
 
-def test_a_variable_that_kubernetes_set_for_a_service_is_told_as_such() -> None:
+def test_a_variable_that_kubernetes_sets_for_a_service_has_its_own_hint() -> None:
     with pytest.raises(InputError) as refused:
         read({"FIRSTSPIN_ADMIN_PORT": "tcp://10.96.0.7:8080"}, "FIRSTSPIN_ADMIN_PORT", whole(0, 65_535))
     assert "Kubernetes sets FIRSTSPIN_ADMIN_PORT for a service named firstspin-admin" in str(refused.value)

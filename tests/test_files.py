@@ -1,4 +1,4 @@
-"""A file or folder that is replaced is whole at any moment: the old one or the new one, on the disk too."""
+"""A replaced file or folder is whole at any moment, the old one or the new one, on the disk too."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
     assert out.read_text() == "done"
 
 
-def test_a_lock_that_another_program_holds_on_the_folder_blocks_nobody(tmp_path: Path) -> None:
+def test_a_lock_that_another_program_holds_on_the_folder_does_not_block(tmp_path: Path) -> None:
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     with files.written_beside(tmp_path / "out") as beside:

@@ -1,4 +1,4 @@
-"""What is wrong is said before the first table is read: here there are no tables, and no message is about them."""
+"""Mistakes are reported before the first table is read: here there are no tables, and no message is about them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("report", "--bundle", "b", "--scorecard", "file", "--out", "r.html"), "file"),
     ],
 )
-def test_it_is_told_before_a_table_is_read(
+def test_mistakes_are_reported_before_a_table_is_read(
     words: tuple[str, ...], said: str, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folders)

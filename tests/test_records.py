@@ -1,4 +1,4 @@
-"""The nouns of the system; what is said about an input that can't be used is fit to be read."""
+"""The shared types, and error messages that are readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data end with the last listen, whatever a few wrong clocks say."""
+"""The data end with the last listen, apart from a few listens with wrong clocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A further field has a name that a request, a label and a database can hold; every command says so before it reads."""
+"""Further fields have names that requests, labels and databases can hold; commands check them before reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under a known truth a score is the chance it had of being right."""
+"""With ground truth, expected hits are true probabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_tables_of_the_real_world_have_no_truth(tmp_path: Path) -> None:
     assert read_ground_truth(tmp_path, ["u1"]) is None
 
 
-def test_the_truth_comes_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_the_ground_truth_has_the_order_of_the_user_ids(tmp_path: Path) -> None:
     np.savez(tmp_path / "truth.npz", user_id=np.array(["u1", "u2"]), genres=np.array(["A", "B", "C"]), p=CHANCES)
     found = read_ground_truth(tmp_path, ["u2", "u1", "u2"])
     assert found is not None
@@ -37,7 +37,7 @@ def test_a_file_that_is_no_truth_is_refused(tmp_path: Path) -> None:
         read_ground_truth(tmp_path, ["u1"])
 
 
-def test_expected_hits_are_the_chances_of_what_is_shown() -> None:
+def test_expected_hits_are_the_sum_of_the_probabilities_of_the_shown_genres() -> None:
     truth = GroundTruth(("A", "B", "C"), CHANCES)
     shown = np.array([[0, 1], [1, -1]])  # positions in the genres of the examples, here C and A
     assert truth.expected_hits(("C", "A"), shown) == pytest.approx([0.7, 0.1])

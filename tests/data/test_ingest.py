@@ -1,4 +1,4 @@
-"""Bad input is named by file, row, field and value; good input comes through as it was."""
+"""Bad input is reported by file, row, field and value; good input is read unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels are what a plain, slow reading of the rule gives, edge cases and all."""
+"""Labels agree with a slow, plain version of the rule, edge cases included."""
 
 from __future__ import annotations
 

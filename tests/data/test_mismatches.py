@@ -1,4 +1,4 @@
-"""What matches nothing is counted with an example, and refused where it is nearly all of a column."""
+"""Values that match nothing are counted with an example, and refused where they are nearly all of a column."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_tables_that_match_have_nothing_to_tell(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- user ids
 
 
-def test_listens_of_users_who_are_not_registered_are_counted(tmp_path: Path) -> None:
+def test_listens_of_unregistered_users_are_counted(tmp_path: Path) -> None:
     found = census(tmp_path, listens=[*LISTENS, ("old", "2026-02-05T00:00:00Z", "1", "60")])
     said = "1 of 5 listens are of unregistered users (listens.csv)"
     assert lines(found) == [f"{said}, such as user_id old"]
@@ -193,7 +193,7 @@ def test_a_moment_that_is_named_goes_before_every_rule(tmp_path: Path) -> None:
     assert str(problem) == "the data can't end at 2026-11-30T00:00:00Z: this time is in the future"
 
 
-def test_where_most_listens_are_in_the_future_the_clock_of_the_machine_is_asked_for(tmp_path: Path) -> None:
+def test_where_most_listens_are_in_the_future_the_clock_of_the_machine_is_suspected(tmp_path: Path) -> None:
     found = census(tmp_path, now=datetime(2026, 1, 15))
     assert found.data_ends == datetime(2026, 3, 10)
     assert lines(found) == [
@@ -278,7 +278,7 @@ def _everywhere(stations: Sequence[tuple[str, str, str]]) -> list[tuple[str, str
     return [(*station, "US") for station in stations]
 
 
-def test_where_no_country_is_known_no_market_is_asked_for(tmp_path: Path) -> None:
+def test_without_countries_in_the_registrations_markets_are_not_checked(tmp_path: Path) -> None:
     stations = [(*station, "USA") for station in STATIONS]
     assert census(tmp_path, registrations(country=""), stations=stations).mismatches == ()
 

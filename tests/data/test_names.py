@@ -1,4 +1,4 @@
-"""Names are found however they are spelled, and no text costs more than the names it is compared with."""
+"""Names are matched in any spelling, at a cost that the text can't inflate."""
 
 from __future__ import annotations
 

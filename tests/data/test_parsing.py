@@ -1,4 +1,4 @@
-"""Every kind of value has one spelling rule, which Python and DuckDB read alike."""
+"""Every kind of value has one format, which Python and DuckDB read alike."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_space_is_what_python_strips() -> None:
     assert "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1)))) == parsing.SPACE
 
 
-def test_a_time_without_its_zone_is_told_apart_from_what_is_no_time() -> None:
+def test_a_time_without_a_zone_has_its_own_error() -> None:
     for text in ("2026-02-05", "2026-02-05 12:02", "2026-02-05T12:02:03.5"):
         with pytest.raises(Misspelt, match="has no time zone"):
             moment(text)

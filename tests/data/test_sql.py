@@ -1,4 +1,4 @@
-"""Whatever a name or a value holds, SQL reads it back as it was; and quotes are put in one place only."""
+"""Any name or value survives quoting for SQL; one module quotes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as people send them: the label is what it would be of clean ones, or one sentence says why there is none."""
+"""Real-life tables give the labels of clean ones, or a one-sentence error."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_further_column_changes_nothing_whatever_it_is_called(name: str, table
     assert labels(tmp_path / "parquet", **{table: pa.table(columns)}) == LABELS
 
 
-def test_further_columns_by_names_of_ours_are_kept_apart(tmp_path: Path) -> None:
+def test_further_columns_named_like_internal_ones_are_separate(tmp_path: Path) -> None:
     data = written(tmp_path, registrations=with_column("registrations", "row", "2", "1", "0"))
     assert ran("label", "--data", data, "--out", tmp_path / "o.parquet", "--extra", "row")[0] == 0
     found = pq.read_table(tmp_path / "o.parquet")
@@ -188,7 +188,7 @@ def test_bad_rows_of_both_kinds_are_numbered_alike_and_counted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("bare", ["1", "0"])
-def test_a_header_that_may_be_a_person_is_not_repeated_in_a_log(
+def test_a_header_that_may_hold_values_of_a_user_is_not_logged(
     bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", bare)

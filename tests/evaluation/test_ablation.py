@@ -1,4 +1,4 @@
-"""A question is worth what is lost without it, on people made by hand whose answers decide what they play."""
+"""Ablation on hand-made users whose answers determine what they play."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def studied() -> tuple[Study, dict[str, QuestionValue]]:
     return found, {question.name: question for question in found.questions}
 
 
-def test_only_questions_that_somebody_answered_are_studied() -> None:
+def test_only_questions_with_answers_are_studied() -> None:
     assert list(studied()[1]) == ["age", "country", "genres"]
 
 
@@ -49,7 +49,7 @@ def test_what_decides_costs_hits_and_what_is_noise_does_not() -> None:
     assert by_name["genres"].lost.value > by_name["country"].lost.value
 
 
-def test_those_who_answered_are_counted() -> None:
+def test_the_users_who_answered_are_counted() -> None:
     examples = made_people.examples(N)
     _, by_name = studied()
     assert by_name["age"].answered == sum(told.age is not None for told in examples.registrations)
@@ -67,7 +67,7 @@ def test_lost_is_the_difference_of_two_trainings() -> None:
     assert genres.lost.value == pytest.approx(hits[0] - hits[1])
 
 
-def test_answers_change_as_often_as_asking_one_by_one_says() -> None:
+def test_changed_rankings_are_counted_as_by_scoring_users_one_by_one() -> None:
     examples = made_people.examples(120)
     split = Split(np.arange(80), np.arange(80, 120))
     genres = next(question for question in study(examples, [split]).questions if question.name == "genres")
@@ -101,7 +101,7 @@ def test_a_model_of_picks_alone_has_the_same_three_whatever_the_country() -> Non
     assert (country.lost.value, country.withheld.value, country.changed.value) == (0, 0, 0)
 
 
-def test_without_demographics_is_the_same_model_where_nobody_told_any() -> None:
+def test_without_demographics_is_the_same_model_where_there_are_no_demographics() -> None:
     bare = replace(
         made_people.examples(90),
         registrations=tuple(Registration(genres=told.genres) for told in made_people.examples(90).registrations),
@@ -124,7 +124,7 @@ answers = st.lists(st.one_of(st.none(), st.sampled_from(["US", "DE", "HU"])), mi
 
 
 @given(answers, st.integers(0, 99))
-def test_anothers_answer_is_different_and_somebodys(countries: list[str | None], seed: int) -> None:
+def test_a_swapped_answer_is_different_and_that_of_another_user(countries: list[str | None], seed: int) -> None:
     people = [Registration(country=country, age=30) for country in countries]
     changed = ablation.with_anothers_answer(people, "country", np.random.default_rng(seed))
     if len(set(countries)) < 2:

@@ -1,4 +1,4 @@
-"""Everyone is in one group of each kind, and a group of very few is not shown."""
+"""Every user is in one cohort per attribute, and small cohorts are withheld."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_months_become_years_where_there_are_many() -> None:
     assert sizes(asked(nobody_told_anything, days_apart=20), "year") == {"2025": 19, "2026": 18, "2027": 18}
 
 
-def test_what_nobody_told_makes_no_groups() -> None:
+def test_an_attribute_without_answers_makes_no_cohorts() -> None:
     assert {group.by for group in cohorts.cohorts(asked([Registration()] * 60))} == {"month"}
 
 
 @given(
     st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 120)), st.sampled_from(["f", "F", "m", None])), max_size=80)
 )
-def test_no_person_is_in_two_groups_of_a_kind(told: list[tuple[int | None, str | None]]) -> None:
+def test_no_user_is_in_two_cohorts_of_an_attribute(told: list[tuple[int | None, str | None]]) -> None:
     examples = asked([Registration(age=age, gender=gender) for age, gender in told])
     for by in ("age", "gender", "picks", "month"):
         members = [member for group in cohorts.cohorts(examples) if group.by == by for member in group.members]

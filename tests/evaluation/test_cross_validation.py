@@ -1,4 +1,4 @@
-"""A model is asked only about people it has not seen, and its outcomes are what asking one by one gives."""
+"""Models are scored on held-out users only, with the same answers as one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fit(name: str, examples: Examples) -> Predictor:
 def silent(step: str, done: float) -> None: ...
 
 
-def test_every_person_is_asked_once_and_never_learned_from() -> None:
+def test_every_user_is_held_out_once_and_never_in_the_training_set_then() -> None:
     splits = cross_validation.folds(np.arange(103) % 7, 5, seed=1)
     assert sorted(np.concatenate([split.ask for split in splits]).tolist()) == list(range(103))
     for split in splits:
@@ -36,7 +36,7 @@ def test_a_split_by_date_learns_only_from_labels_known_by_then() -> None:
     assert split.learn.tolist() == list(range(31))  # registered by 31 January, so known by 1 April
 
 
-def test_a_split_with_nobody_on_one_side_is_refused() -> None:
+def test_a_split_with_an_empty_side_is_refused() -> None:
     with pytest.raises(InputError, match="0 registered later"):
         cross_validation.by_date(made_people.examples(50), datetime(2026, 1, 1), label_days=60)
 
@@ -54,7 +54,7 @@ def test_outcomes_agree_with_asking_one_by_one() -> None:
         assert [ask.genres[j] for j in found.shown[i] if j >= 0] == list(ranking.genres[:5])
 
 
-def test_a_genre_that_nobody_learned_from_played_is_a_miss() -> None:
+def test_a_genre_absent_from_training_is_a_miss() -> None:
     examples = made_people.examples(100)
     without_jazz = Examples(
         examples.user_ids[:50],
@@ -71,7 +71,7 @@ def test_a_genre_that_nobody_learned_from_played_is_a_miss() -> None:
     assert (found.position[~missing] >= 0).all()
 
 
-def test_those_asked_stand_in_the_order_of_their_outcomes() -> None:
+def test_held_out_users_have_the_order_of_their_answers() -> None:
     examples = made_people.examples(60)
     splits = cross_validation.folds(np.arange(60) % 4, 3, seed=2)
     found = cross_validation.outcomes(examples, splits, ["popularity"], fit, silent)["popularity"]

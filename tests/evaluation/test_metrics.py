@@ -28,7 +28,7 @@ def test_an_unknown_genre_costs_a_finite_log_loss() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
-def test_calibration_bins_hold_everyone_once(given_chances: list[tuple[float, bool]]) -> None:
+def test_calibration_bins_hold_every_user_once(given_chances: list[tuple[float, bool]]) -> None:
     chances = np.array([chance for chance, _ in given_chances])
     hits = np.array([float(hit) for _, hit in given_chances])
     bins = metrics.calibration(chances, hits)

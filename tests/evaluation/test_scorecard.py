@@ -1,4 +1,4 @@
-"""The scorecard's figures are what a slow reading gives, each with an interval, each paired with the baselines."""
+"""The scorecard agrees with a slow version: each figure with an interval, each lift paired with a baseline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def outcome(first: list[int], hits: list[int]) -> HoldOutAnswers:
     return HoldOutAnswers(position, half, shown, half)
 
 
-def test_groups_and_mistakes_are_those_of_the_model_asked_about() -> None:
+def test_cohorts_and_confusion_are_those_of_the_named_model() -> None:
     found, asked, card = evaluated()
     about = scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0, about="single_pick")
     assert (card.best, about.best) == ("logistic", "single_pick")
@@ -80,7 +80,7 @@ def test_relative_lift_and_difference_tell_the_same() -> None:
     assert lift.relative.value == pytest.approx(better / base - 1, abs=2e-6)
 
 
-def test_the_groups_of_a_kind_add_up_to_everyone() -> None:
+def test_the_cohorts_of_an_attribute_add_up_to_all_users() -> None:
     _, _, card = evaluated()
     by_picks = [segment for segment in card.segments if segment.by == "picks"]
     assert [segment.name for segment in by_picks] == ["0", "1", "2", "3-5"]
@@ -97,14 +97,14 @@ def test_confusion_counts_agree_with_counting_by_hand() -> None:
     assert {(i, j): n for i, row in enumerate(card.confusion.counts) for j, n in enumerate(row) if n} == by_hand
 
 
-def test_a_first_genre_that_nobody_played_is_confused_with_other() -> None:
+def test_a_first_genre_that_is_no_top_genre_counts_as_other() -> None:
     asked = made_people.examples(2)
     card = scorecard.score({"m": outcome([-1, 0], [0, 0])}, asked, {}, {}, seed=0)
     assert card.confusion is not None
     assert [sum(row[4] for row in card.confusion.counts), sum(row[0] for row in card.confusion.counts)] == [1, 1]
 
 
-def test_reliability_says_how_far_chances_are_off_and_how_much_of_it_is_luck() -> None:
+def test_reliability_has_the_calibration_error_and_its_range_by_noise() -> None:
     asked = made_people.examples(200)
     right = scorecard.score({"m": outcome([0] * 200, [0, 1] * 100)}, asked, {}, {}, seed=0).reliability["m"]
     assert right.error < right.luck[1]
@@ -115,7 +115,7 @@ def test_reliability_says_how_far_chances_are_off_and_how_much_of_it_is_luck() -
     assert wrong.excess.low > 0
 
 
-def test_under_a_known_truth_every_model_is_a_share_of_the_best_possible() -> None:
+def test_with_ground_truth_every_model_has_its_fraction_of_the_bayes_optimum() -> None:
     asked = made_people.examples(50)
     truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (50, 1)))
     first_two = np.stack([np.zeros(50), np.ones(50), *[np.full(50, -1)] * 3], axis=1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Tuning goes on where it was cut off, to the last bit, and takes up nothing that was tried on something else."""
+"""An interrupted tuning run resumes with the same result to the last bit, and ignores trials of another task."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def torn(whole: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("spoil", [torn, lambda _: b"", lambda _: b"\xff", lambda _: b"{}", lambda _: b'["a journal"]'])
-def test_a_file_that_cannot_be_read_is_left_aside(spoil: Any, tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_is_ignored(spoil: Any, tmp_path: Path) -> None:
     found, whole = tune("logistic", made(), None, 3, tmp_path), without_seconds(tmp_path)
     (tmp_path / "tuning.json").write_bytes(spoil((tmp_path / "tuning.json").read_bytes()))
     told: list[str] = []
@@ -159,7 +159,7 @@ def test_another_model_does_not_take_it_up_either(tmp_path: Path) -> None:
     assert {name: len(tried) for name, tried in read(tmp_path)["tried"].items()} == dict.fromkeys(TEAM, 1)
 
 
-def test_nothing_starts_anew_where_nothing_was_kept_or_where_it_goes_on(tmp_path: Path) -> None:
+def test_no_message_about_a_new_start_without_a_checkpoint_or_on_resuming(tmp_path: Path) -> None:
     told: list[str] = []
     task = replace(made(), progress=lambda step, _: told.append(step))
     tune("logistic", task, None, 2, tmp_path / "is" / "made")
@@ -167,7 +167,7 @@ def test_nothing_starts_anew_where_nothing_was_kept_or_where_it_goes_on(tmp_path
     assert [step.split(",")[1] for step in told] == [" 1 tried", " 2 tried", " 3 tried"]
 
 
-def test_only_settings_and_figures_are_kept(uncut: Uncut) -> None:
+def test_a_checkpoint_holds_settings_and_scores_only(uncut: Uncut) -> None:
     kept = read(uncut["auto"][1])
     assert kept.keys() == {"fingerprint", "tried"}
     assert len(kept["fingerprint"]) == 64

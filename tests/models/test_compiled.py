@@ -1,4 +1,4 @@
-"""An installation without a C compiler answers the same through numpy, and says so once."""
+"""Without a C compiler at install, answers are the same through numpy, and the service logs it once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`auto` ships what does best on people it has not learned from, and never what the rule beats."""
+"""`auto` ships the model with the best hold-out score, and never one that the business rule beats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shuffled(examples: Examples) -> Examples:
     )
 
 
-def test_where_there_is_a_pattern_a_team_is_shipped() -> None:
+def test_with_a_pattern_in_the_data_an_ensemble_is_shipped() -> None:
     predictor = registry.fit("auto", made_people.examples(400), known_genres=made_people.GENRES)
     assert isinstance(predictor.scorer, Blend)
 
@@ -41,7 +41,7 @@ def test_where_the_picks_say_all_the_rule_is_not_left_behind() -> None:
         assert predictor.rank(registration).genres[0] == registration.genres[0]
 
 
-def test_with_hardly_anyone_to_learn_from_the_rule_is_shipped() -> None:
+def test_with_too_few_users_the_rule_is_shipped() -> None:
     predictor = registry.fit("auto", made_people.examples(12), known_genres=made_people.GENRES)
     assert isinstance(predictor.scorer, RuleScorer)
 
@@ -76,16 +76,16 @@ class TestWeights:
         assert weights["logistic"] > 0.5
         assert weights["network"] > 0.5
 
-    def test_who_is_too_sure_counts_for_less(self) -> None:
+    def test_an_over_confident_member_has_a_smaller_weight(self) -> None:
         """0.7 + 0.3/4 of the hints are right, so the score of a right hint should be log(0.775 / 0.075) = 2.34."""
         seen = dict.fromkeys(LARGE, self.nothing) | {"logistic": scores_of(self.hints, 4.67)}
         assert abs(chosen_weights(seen, self.tops)["logistic"] - 0.5) < 0.03
 
-    def test_between_equals_the_small_team_is_chosen(self) -> None:
+    def test_between_equals_the_small_ensemble_is_chosen(self) -> None:
         alike = scores_of(self.hints, 2.0)
         seen = {"popularity": self.nothing, "logistic": alike, "lightgbm": alike, "network": alike}
         assert set(chosen_weights(seen, self.tops)) <= {"popularity", "logistic"}
 
-    def test_where_nobody_beats_the_rule_nobody_is_chosen(self) -> None:
+    def test_without_an_ensemble_better_than_the_rule_there_are_no_weights(self) -> None:
         seen = dict.fromkeys(LARGE, self.nothing) | {"popularity": scores_of(self.tops, 2.0)}
         assert chosen_weights(seen, self.tops) == {}

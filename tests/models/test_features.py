@@ -131,7 +131,7 @@ def test_saved_as_json_the_encoder_comes_back_the_same() -> None:
     assert back.matrix(newcomers).tobytes() == encoder.matrix(newcomers).tobytes()
 
 
-def test_it_knows_a_newcomer_by_one_usable_answer() -> None:
+def test_one_answer_seen_in_training_is_a_match() -> None:
     encoder = fitted()
     for known in ({"age": 30}, {"gender": "male"}, {"country": "SE"}, {"genres": ("Yodel", "Jazz")}):
         assert encoder.matches(Registration(**known))
@@ -157,7 +157,7 @@ def test_further_fields_join_as_categories_or_numbers() -> None:
         assert only(encoder, "friends", no_number)["friends missing"] == 1.0
 
 
-def test_an_age_nobody_gave_has_columns_all_the_same() -> None:
+def test_a_question_without_any_answer_has_columns_all_the_same() -> None:
     encoder = fitted([Registration(genres=("Rock",))])
     assert [encoder.columns[i] for i in encoder.of_kind(NUMBER)] == ["age"]
     assert only(encoder, "age", Registration(age=44))["age"] == 44

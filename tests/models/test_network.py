@@ -1,4 +1,4 @@
-"""A small feed-forward network: its gradients are those of its loss, and it learns what no sum of answers can."""
+"""The feed-forward network: correct gradients, and interactions that a linear model can't learn."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_an_age_band_and_gender_get_what_is_popular_among_them() -> None:
     assert told.rank(Registration(age=55, gender="female", genres=("Rock",))).genres[0] == "Jazz"
 
 
-def test_a_cell_of_few_people_leans_on_what_is_popular_with_all() -> None:
+def test_a_small_cell_is_shrunk_towards_overall_popularity() -> None:
     many, one = [Registration(age=30)] * 99, [Registration(age=70)]
     told = fit("age_gender", people(many + one, ["Pop"] * 99 + ["Folk"]), known_genres=KNOWN)
     chances = dict(zip(told.genres, told.probabilities(one)[0], strict=True))

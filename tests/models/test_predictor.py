@@ -1,4 +1,4 @@
-"""Scores become rankings: best first, equal scores in the order of the genres, chances that sum to one."""
+"""Scores become rankings: best first, equal scores in the order of the genres, probabilities that sum to one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_best_comes_first_and_equal_scores_keep_the_order_of_the_genres() ->
     assert chances == (0.4, 0.4, 0.1, 0.1)
 
 
-def test_chances_are_given_to_six_decimals() -> None:
+def test_probabilities_have_six_decimals() -> None:
     [(_, chances)] = ranked(np.array([[0.0, 0.0, 0.0]]), ("a", "b", "c"))
     assert chances == (0.333333, 0.333333, 0.333333)
 

@@ -1,4 +1,4 @@
-"""What a model learns from."""
+"""The training task: soft labels, folds and log loss."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_a_model_finds_the_settings_meant_for_it(task: Task) -> None:
     assert tuned.take(np.array([0])).chosen(forest.ForestSettings) == forest.ForestSettings(trees=3)
 
 
-def test_everyone_is_in_one_part_and_in_the_rest_of_the_others() -> None:
+def test_every_user_is_held_out_once() -> None:
     parts = list(folds(11, 3, seed=5))
     assert sorted(np.concatenate([part for _, part in parts]).tolist()) == list(range(11))
     for rest, part in parts:
         assert sorted([*rest.tolist(), *part.tolist()]) == list(range(11))
 
 
-def test_the_loss_is_minus_the_log_of_the_chance_given_to_the_truth() -> None:
+def test_log_loss_is_minus_the_log_of_the_probability_of_the_true_genre() -> None:
     scores = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
     assert log_losses(scores, np.array([0, 1])) == pytest.approx([-np.log(0.5), -np.log(0.1)])
     assert log_loss(scores, np.array([0, 1])) == pytest.approx((-np.log(0.5) - np.log(0.1)) / 2)

@@ -1,4 +1,4 @@
-"""Settings found by trying: repeatable, never worse on those kept aside than the usual ones, and inside their time."""
+"""Hyperparameter search: repeatable, never worse on the hold-out than the defaults, and within its time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_setting_that_is_sought_is_one_of_the_model(task: Task) -> None:
             assert low <= getattr(usual, name) <= high
 
 
-def test_the_models_of_a_team_are_tried_equally_often(task: Task) -> None:
+def test_the_models_of_the_ensemble_have_equally_many_trials(task: Task) -> None:
     found = tune("auto", task, None, 2)
     assert [one.name for one in found] == ["logistic", "lightgbm", "network"]
     assert {one.trials for one in found} == {2}
@@ -62,7 +62,7 @@ def test_no_trial_begins_that_would_end_too_late(task: Task) -> None:
     assert found.trials == 1
 
 
-def test_progress_says_what_was_tried(task: Task) -> None:
+def test_progress_reports_the_number_of_trials_and_the_best_losses(task: Task) -> None:
     told: list[tuple[str, float]] = []
     again = Task(*(getattr(task, name) for name in task.__slots__[:6]), progress=lambda *step: told.append(step))
     tune("logistic", again, None, 4)
@@ -70,7 +70,7 @@ def test_progress_says_what_was_tried(task: Task) -> None:
     assert told[0][0].startswith("tuning, 1 tried, log loss logistic ")
 
 
-def test_a_loss_is_taken_at_the_boldness_that_serves_best() -> None:
+def test_a_loss_is_measured_at_the_best_temperature() -> None:
     chances = np.array([[0.7, 0.2, 0.1]] * 10)
     tops = np.array([0] * 7 + [1] * 2 + [2])
     best = -float(np.mean(np.log(chances[np.arange(10), tops])))
@@ -93,7 +93,7 @@ def test_a_model_without_settings_is_refused(task: Task) -> None:
         tune("popularity", task, 1.0, None)
 
 
-def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "firstspin.models.tuning")
     with pytest.raises(InputError, match=r"tuning needs optuna: pip install 'firstspin\[tune\]'"):

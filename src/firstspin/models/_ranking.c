@@ -1,6 +1,6 @@
-/* `ranked_by_numpy` of predictor.py in C: scores -> genres best first, each with its probability to six decimals.
+/* `ranked_by_numpy` of predictor.py in C: scores -> genres, best first, each with its probability to six decimals.
  *
- * A newcomer's few scores take longer to hand from one numpy call to the next than to work on.
+ * For the few scores of one registration, the calls into numpy take longer than the computation.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FEW 64   /* so many scores need no memory of their own */
+#define FEW 64   /* up to this many scores are sorted on the stack */
 
 typedef struct {
     double score;
@@ -82,24 +82,24 @@ static PyObject *rank_all(const Py_buffer *scores, PyObject *genres)
 {
     const Py_ssize_t n = scores->shape[0], k = scores->shape[1];
     Scored few[FEW], *scored = k > FEW ? PyMem_Malloc(k * sizeof *scored) : few;
-    PyObject *found = scored ? PyList_New(n) : PyErr_NoMemory();
+    PyObject *rankings = scored ? PyList_New(n) : PyErr_NoMemory();
 
-    for (Py_ssize_t i = 0; found && i < n; i++) {
+    for (Py_ssize_t i = 0; rankings && i < n; i++) {
         PyObject *pair = rank((const double *)scores->buf + i * k, k, genres, scored);
         if (pair)
-            PyList_SET_ITEM(found, i, pair);
+            PyList_SET_ITEM(rankings, i, pair);
         else
-            Py_CLEAR(found);
+            Py_CLEAR(rankings);
     }
     if (scored != few)
         PyMem_Free(scored);
-    return found;
+    return rankings;
 }
 
 static PyObject *ranked(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
 {
     Py_buffer scores;
-    PyObject *found = NULL;
+    PyObject *rankings = NULL;
 
     (void)module;
     if (n_args != 2 || !PyTuple_CheckExact(args[1]))
@@ -111,9 +111,9 @@ static PyObject *ranked(PyObject *module, PyObject *const *args, Py_ssize_t n_ar
     else if (scores.shape[1] != PyTuple_GET_SIZE(args[1]))
         PyErr_SetString(PyExc_ValueError, "scores: must have a column a genre");
     else
-        found = rank_all(&scores, args[1]);
+        rankings = rank_all(&scores, args[1]);
     PyBuffer_Release(&scores);
-    return found;
+    return rankings;
 }
 
 static PyMethodDef methods[] = {

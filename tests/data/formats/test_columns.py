@@ -1,4 +1,4 @@
-"""Each column of each table takes the types that hold its values, and refuses all others by name."""
+"""Each column takes the types that can hold its values, and refuses all others by name."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def test_a_time_that_no_calendar_holds_is_reported(tmp_path: Path) -> None:
             opened(tmp_path, table, column, far)
 
 
-def test_shapes_are_told_from_the_schema_alone() -> None:
+def test_shapes_follow_from_the_schema_alone() -> None:
     assert shape_of(pa.dictionary(pa.int8(), pa.timestamp("ns", "UTC"))) is Shape.nanoseconds
     assert shape_of(pa.list_view(pa.dictionary(pa.int8(), pa.large_string()))) is Shape.texts
     assert shape_of(pa.bool8()) is Shape.whole  # an extension type is what it is stored as

@@ -1,4 +1,4 @@
-"""No spreadsheet takes a text in our CSV for a formula, and the text comes back as it was."""
+"""No spreadsheet takes a cell of our CSV for a formula, and the text can be restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file is read as it is meant, or one sentence says what to do; and nothing but that file is read."""
+"""A file is read correctly or gives a one-sentence error, and no other file is read."""
 
 from __future__ import annotations
 
@@ -146,11 +146,11 @@ NO_TABLE = {
 
 
 @pytest.mark.parametrize("message", NO_TABLE)
-def test_what_is_no_table_says_so_in_one_sentence(message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_table_gives_a_one_sentence_error(message: str, tmp_path: Path) -> None:
     assert message in refused(tmp_path, NO_TABLE[message])
 
 
-def test_a_parquet_file_that_is_none_or_is_cut_off_says_so(tmp_path: Path) -> None:
+def test_a_parquet_file_that_is_another_format_or_truncated_is_an_error(tmp_path: Path) -> None:
     whole = io.BytesIO()
     pq.write_table(pa.table({"user_id": ["007"] * 100, "genres": ["x"] * 100}), whole)
     for size in (0, 4, 50, len(whole.getvalue()) - 1):

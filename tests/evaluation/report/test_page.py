@@ -1,4 +1,4 @@
-"""The page says what the figures say, opens without a network, and every chart can be heard as well as seen."""
+"""The report shows the scorecard's figures, needs no network, and describes every chart for screen readers."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_section_is_there_and_in_the_contents() -> None:
     assert all(f'href="#{name}"' in html for name in SECTIONS)
 
 
-def test_every_picture_is_said_in_words_too() -> None:
+def test_every_chart_has_a_description() -> None:
     _, reader = read()
     assert reader.pictures >= 20  # each drawn wide and narrow
     assert len(reader.said) == reader.pictures
@@ -131,7 +131,7 @@ def test_words_from_the_tables_can_not_break_the_page() -> None:
     assert "<b>Blues" not in html
 
 
-def test_where_nobody_was_asked_the_page_says_so() -> None:
+def test_without_answers_the_page_has_notes_in_place_of_charts() -> None:
     bare = replace(material().examples, registrations=(Registration(),) * 240)
     empty = patterns.Grid((), made_people.GENRES, np.empty((0, 4)), ())
     card = replace(material(known=False).card, questions=None, segments=[])
@@ -165,7 +165,7 @@ def replace_genres(told: Registration, genres: list[str]) -> Registration:
     return msgspec.structs.replace(told, genres=tuple(genres))
 
 
-def test_listening_by_gender_is_the_mean_of_shares_and_hides_the_few() -> None:
+def test_listening_by_gender_is_the_mean_of_shares_without_small_cohorts() -> None:
     few = made_people.examples(45)
     told = [Registration(gender=g) for g in ["f"] * 20 + ["M"] * 10 + ["m"] * 6 + ["x"] * 9]
     grid = patterns.listening_by_gender(replace(few, registrations=tuple(told)))
@@ -175,7 +175,7 @@ def test_listening_by_gender_is_the_mean_of_shares_and_hides_the_few() -> None:
     assert grid.values[0, rock] == pytest.approx(few.shares[:20, made_people.GENRES.index("Rock")].mean())
 
 
-def test_what_an_answer_speaks_for_is_beside_telling_nothing_and_against_the_average_genre() -> None:
+def test_effects_of_answers_are_relative_to_no_answers_and_the_mean_genre() -> None:
     examples = made_people.examples(400)
     predictor = fit("logistic", examples)
     grid = patterns.answers_and_genres(predictor, examples)
@@ -188,7 +188,7 @@ def test_what_an_answer_speaks_for_is_beside_telling_nothing_and_against_the_ave
     assert grid.columns[int(grid.values[i].argmax())] == "Rock"
 
 
-def test_charts_are_as_wide_as_they_are_asked_to_be() -> None:
+def test_charts_fit_the_width_they_are_drawn_for() -> None:
     for section in (*people.sections(material()), *quality.sections(material())):
         for part in section.parts:
             if isinstance(part, Picture):
@@ -201,7 +201,7 @@ def test_charts_are_as_wide_as_they_are_asked_to_be() -> None:
                 assert isinstance(part, Note) or part.rows
 
 
-def test_report_takes_a_scorecard_only_of_the_same_people(tmp_path: Path) -> None:
+def test_report_takes_a_scorecard_of_the_same_users_only(tmp_path: Path) -> None:
     data = made_people.tables(tmp_path / "data", 80)
     pipeline.train(data, tmp_path / "b", "popularity")
     card, _ = pipeline.evaluate_models(data, ["logistic"], protocol=pipeline.Protocol(folds=2))

@@ -132,7 +132,7 @@ def test_a_model_stopped_early_scores_as_its_best_round(engine: bitrows.Engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_model_that_learned_nothing_scores_everybody_the_same(engine: bitrows.Engine):
+def test_a_model_without_splits_scores_all_rows_the_same(engine: bitrows.Engine):
     settings = {"objective": "multiclass", "num_class": 3, "verbosity": -1, "num_threads": 1}
     booster = lgb.train(settings, lgb.Dataset(np.zeros((60, 2)), np.repeat([0, 0, 2], 20)), 4)
     rows = np.array([[0.0, 1.0], [np.nan, -5.0]])
@@ -218,7 +218,7 @@ def test_masks_are_wide_only_where_a_tree_has_more_than_32_leaves():
         assert tables(text)["masks"].dtype == (np.uint32 if max_leaves == 31 else np.uint64)
 
 
-def test_an_absent_flag_costs_nothing_and_equal_rows_are_kept_once():
+def test_an_absent_flag_costs_nothing_and_equal_rows_are_stored_once():
     found = tables(trained_on_registrations(n_rounds=2))
     absent = [found["rows"][found["starts"][column] + 2 * column] for column in GENRES]
     assert absent == [-1] * len(GENRES)

@@ -1,4 +1,4 @@
-"""Trees by LightGBM, answered without it."""
+"""LightGBM's trees: scores without LightGBM are equal to the bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A random forest: trees by LightGBM that vote with shares."""
+"""A random forest, grown by LightGBM, whose leaves hold listening shares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TestForest(PredictorContract):
         assert sorted(predictor.rank(Registration()).genres) == sorted(GENRES)
 
 
-def test_a_tree_says_the_mean_share_of_its_people() -> None:
+def test_a_leaf_holds_the_mean_share_of_its_users() -> None:
     """One question tells two groups apart: whichever of them a tree saw, it can only say what they all played."""
     registrations = [Registration(gender="female"), Registration(gender="male")] * 40
     examples = people(registrations, ["Jazz", "Rock"] * 40)

@@ -1,17 +1,17 @@
 /* The scorer of bitrows.py in C: the same tables, the same additions in the same order, the same bits.
  *
- * A `Scorer` checks every shape and index of its tables once. The small tables are copied, so that nobody can change
- * them after the check; the two large ones (masks and leaves, usually maps of files) may hold anything: a mask can only
- * choose one of its tree's own leaves, because the guard bit ends every search for its lowest bit.
+ * A `Scorer` checks every shape and index of its tables once. The small tables are copied, so that they can't change
+ * after the check; the two large ones (masks and leaves, usually memory maps) may hold any values: a mask can only
+ * select a leaf of its own tree, because the guard bit ends every search for the lowest bit.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
 #include <string.h>
 
-#define TILE 512      /* trees worked on at once: their masks, 2 or 4 KiB, stay in the first cache */
-#define CHUNK 32      /* rows that share a tile while its leaves are in the second */
-#define ALONE 8       /* so many rows are scored without releasing the GIL */
+#define TILE 512      /* trees per tile: their masks, 2 or 4 KiB, stay in the L1 cache */
+#define CHUNK 32      /* rows that share a tile while its leaves are in the L2 cache */
+#define ALONE 8       /* up to this many rows are scored without releasing the GIL */
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
@@ -43,7 +43,7 @@ typedef struct {
 
 /* ---- scoring ---- */
 
-/* Which interval between the cuts holds the value: how many cuts lie below it; NaN comes after all. */
+/* The interval of the value: the number of cuts below it; NaN has the last one. */
 static int64_t interval(const double *cuts, int64_t n, double value)
 {
     int64_t below = 0;
@@ -161,7 +161,7 @@ static void score(const Scorer *self, const double *values, Py_ssize_t n, double
     }
 }
 
-/* ---- the door: nothing passes that could lead out of an array ---- */
+/* ---- checks: no index leads out of an array ---- */
 
 static int refuse(const char *name, const char *what)
 {
