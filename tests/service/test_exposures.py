@@ -247,5 +247,5 @@ def test_a_plan_changed_after_sealing_is_refused_in_one_line(folder: Path, tmp_p
     )
     assert told.returncode == 1
     assert told.stderr == (
-        "firstspin serve: experiment.toml was changed after it was sealed: a changed plan is a new experiment\n"
+        "firstspin serve: experiment.toml was changed after it was sealed; a changed plan is a new experiment\n"
     )

@@ -314,7 +314,8 @@ class App:
             number = reader.most_in(request.body, encoding)
             return Work(number, partial(self._long, request.body, encoding, serving, reader, of_users))
         asked = self._read(reader, request.body, encoding)
-        refuse_under_age(asked.registrations, self._settings)
+        if self._settings.refuse_under_age:
+            refuse_under_age(asked.registrations, self._settings)
         if asked.alone:
             return self._one(serving, asked.registrations[0], of_users)
         return Work(asked.number, partial(self._many, serving, asked, of_users))
@@ -354,13 +355,16 @@ class App:
 
     def _decided(self, one: Asking, decision: Decision) -> Reply:
         body = one.serving.responses.json(one.registration, decision)
-        self._count(one.serving, one.registration, one.user, decision)
+        self._tally.answer(decision.ranking.source)
+        if decision.failure or decision.assignment:
+            self._follow_up(one.serving, one.registration, one.user, decision)
         self._tally.took("answer", self._now() - one.read)
         return Reply(200, body)
 
-    def _count(self, serving: ServedModel, registration: Registration, user: str | None, decision: Decision) -> None:
-        """Count an answer, log the first failure of its model, and record the exposure of a user of the experiment."""
-        self._tally.answer(decision.source)
+    def _follow_up(
+        self, serving: ServedModel, registration: Registration, user: str | None, decision: Decision
+    ) -> None:
+        """Log the first failure of a model, and record the exposure of a user of the experiment."""
         if decision.failure:
             self._log_failure(serving, decision.failure)
         if decision.assignment and user is not None and self._policy.ledger:
@@ -394,7 +398,9 @@ class App:
             for registration, decision in zip(registrations, decisions, strict=True)
         ]
         for registration, user, decision in zip(registrations, users or repeat(None), decisions, strict=False):
-            self._count(serving, registration, user, decision)
+            self._tally.answer(decision.ranking.source)
+            if decision.failure or decision.assignment:
+                self._follow_up(serving, registration, user, decision)
         self._tally.took("answer", self._now() - start)
         return bodies
 

@@ -15,9 +15,10 @@ written down is the business of `responses`. In this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -72,6 +73,9 @@ class PolicySettings:
 DEFAULTS: Final = PolicySettings()
 
 
+_NO_CANDIDATES: Final[Mapping[ArmPolicy, Ranking]] = MappingProxyType({})
+
+
 class Decision(msgspec.Struct, frozen=True):
     """The ranking that answers a registration, and why it is this one.
 
@@ -85,7 +89,7 @@ class Decision(msgspec.Struct, frozen=True):
     by_rule: bool = False
     failure: str = ""
     assignment: Assignment | None = None
-    candidates: Mapping[ArmPolicy, Ranking] = {}
+    candidates: Mapping[ArmPolicy, Ranking] = _NO_CANDIDATES
 
     @property
     def source(self) -> Source:
@@ -117,20 +121,20 @@ def decide(
     by default it is asked. `in_service` is the id of the bundle in service where `bundle` only stands in for it.
     Raises Refusal (403) for a registration under the minimum age, where the settings refuse those.
     """
-    refuse_under_age((registration,), settings)
+    if settings.refuse_under_age:
+        refuse_under_age((registration,), settings)
     if bundle is None:
         return _from_store(stored) if stored and may_use_stored(registration, user, settings) else _ABSENT
     if is_under_age(registration, settings):
         return _under_age(registration, bundle)
-    assignment = _assignment(user, settings)
-    if assignment is not None:
+    if settings.experiment and (assignment := _assignment(user, settings)):
         [by_rule] = _all_by_rule((registration,), bundle, settings)
         return _by_arm(_by_model(registration, bundle, failure), by_rule, assignment, settings)
-    usable = stored if stored and user is not None and is_current(stored, bundle, in_service) else None
-    if usable and settings.stored_first:
-        return _from_store(usable)
-    decision = _by_model(registration, bundle, failure)
-    return _from_store(usable) if usable and decision.is_fallback else decision
+    if stored is None or user is None or not is_current(stored, bundle, in_service):
+        return _by_model(registration, bundle, failure)
+    if settings.stored_first or (decision := _by_model(registration, bundle, failure)).is_fallback:
+        return _from_store(stored)
+    return decision
 
 
 def decide_many(
@@ -194,11 +198,22 @@ def top(ranking: Ranking, k: int) -> Ranking:
 
 def _decide_batch(
     registrations: Sequence[Registration], users: Sequence[str | None], bundle: Bundle, settings: PolicySettings
-) -> Iterator[Decision]:
+) -> Iterable[Decision]:
     under = [is_under_age(registration, settings) for registration in registrations]
-    others = (
-        [one for one, young in zip(registrations, under, strict=True) if not young] if any(under) else registrations
-    )
+    if settings.experiment is None and not any(under):
+        return _all_by_model(registrations, bundle)
+    return _decide_mixed(registrations, users, under, bundle, settings)
+
+
+def _decide_mixed(
+    registrations: Sequence[Registration],
+    users: Sequence[str | None],
+    under: Sequence[bool],
+    bundle: Bundle,
+    settings: PolicySettings,
+) -> Iterator[Decision]:
+    """Some under the minimum age, or users of an experiment among them."""
+    others = [one for one, young in zip(registrations, under, strict=True) if not young]
     by_model = iter(_all_by_model(others, bundle))
     assignments = [None if young else _assignment(user, settings) for user, young in zip(users, under, strict=True)]
     in_experiment = [one for one, assignment in zip(registrations, assignments, strict=True) if assignment]
