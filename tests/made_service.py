@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -70,6 +71,8 @@ def serving(
         process = subprocess.Popen(command, env=dict(os.environ), **start | process_options)
     try:
         assert process.stdout is not None
+        ready_to_read, _, _ = select.select([process.stdout], [], [], 60)
+        assert ready_to_read, f"it never listened: {log.read_text()[-2000:]}"
         line = process.stdout.readline()
         assert "http://" in line, log.read_text()
         service = Service(process, int(line.rsplit(":", 1)[1].split()[0].strip("/")), log, bundle)
@@ -125,9 +128,28 @@ def reply(connection: socket.socket, *, head: bool = False) -> tuple[int, dict[s
     first, _, body = received.partition(b"\r\n\r\n")
     status, *lines = first.decode().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    if headers.get("transfer-encoding") == "chunked":
+        return int(status.split()[1]), headers, _chunked(connection, body)
     while not head and len(body) < int(headers.get("content-length", "0")):
         body += _more(connection)
     return int(status.split()[1]), headers, body
+
+
+def _chunked(connection: socket.socket, received: bytes) -> bytes:
+    """A body in chunks, of which this much has been received."""
+    body = bytearray()
+    while True:
+        while b"\r\n" not in received:
+            received += _more(connection)
+        size, _, received = received.partition(b"\r\n")
+        end = int(size, 16) + 2
+        while len(received) < end:
+            received += _more(connection)
+        body += received[: end - 2]
+        assert received[end - 2 : end] == b"\r\n"
+        if end == 2:
+            return bytes(body)
+        received = received[end:]
 
 
 def closes(connection: socket.socket) -> bool:

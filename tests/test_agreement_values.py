@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from library import Recommender
 from made_bundles import EXTRA, pack_with_further_fields
 from msgspec.structs import asdict
+from spellings import AGES, NUMBERS, REFUSED, TIMES
 from test_agreement_doors import Doors, doors, told_in_figures
-from test_parsing import AGES, NUMBERS, REFUSED, TIMES
 from typer.testing import CliRunner
 
 from firstspin.cli.main import app

@@ -5,141 +5,17 @@ from __future__ import annotations
 import doctest
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 
 import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spellings import AGES, NUMBERS, REFUSED, TIMES
 
 from firstspin.data import parsing
 from firstspin.data.parsing import Misspelt, age, moment, number, picks
 from firstspin.records import Registration
-
-REFUSED = "refused"
-
-TIMES: dict[str, object] = {
-    "2026-02-05T12:02:03Z": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05t12:02:03z": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05T12:02Z": datetime(2026, 2, 5, 12, 2, tzinfo=UTC),
-    "2026-02-05 12:02:03 UTC": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05 12:02:03utc": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05 12:02:03 Z": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05T12:02:03+01:00": datetime(2026, 2, 5, 11, 2, 3, tzinfo=UTC),
-    "2026-02-05T12:02:03+0130": datetime(2026, 2, 5, 10, 32, 3, tzinfo=UTC),
-    "2026-02-05 12:02:03+00": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05 12:02:03 +0000": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05T12:02:03-00:00": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2026-02-05T12:02:03+14:00": datetime(2026, 2, 4, 22, 2, 3, tzinfo=UTC),
-    "2026-02-05T12:02:03.5Z": datetime(2026, 2, 5, 12, 2, 3, 500_000, tzinfo=UTC),
-    "2026-02-05T12:02:03.123456Z": datetime(2026, 2, 5, 12, 2, 3, 123_456, tzinfo=UTC),
-    "2026-02-05T12:02:03.999999999Z": datetime(2026, 2, 5, 12, 2, 3, 999_999, tzinfo=UTC),
-    "\t2026-02-05T12:02:03Z\n": datetime(2026, 2, 5, 12, 2, 3, tzinfo=UTC),
-    "2024-02-29T00:00Z": datetime(2024, 2, 29, tzinfo=UTC),
-    "1971-01-01T00:00Z": datetime(1971, 1, 1, tzinfo=UTC),
-    "1971-01-01T00:00+01": REFUSED,
-    "1970-01-01T00:00Z": REFUSED,
-    "9899-12-31T23:59:59Z": datetime(9899, 12, 31, 23, 59, 59, tzinfo=UTC),
-    "9900-01-01T00:00Z": REFUSED,
-    "9999-12-31T23:59:59-14:00": REFUSED,
-    "0001-01-01T00:00+14:00": REFUSED,
-    "0000-01-01T00:00Z": REFUSED,
-    "12026-02-05T12:02Z": REFUSED,
-    "-2026-02-05T12:02Z": REFUSED,
-    "2026-02-05": REFUSED,
-    "2026-02-05Z": REFUSED,
-    "2026-02-05T12Z": REFUSED,
-    "2026-02-05T12:02:03": REFUSED,
-    "2026-02-05 12:02": REFUSED,
-    "2026-02-30T12:02Z": REFUSED,
-    "2025-02-29T12:02Z": REFUSED,
-    "2026-13-01T12:02Z": REFUSED,
-    "2026-02-05T24:00:00Z": REFUSED,
-    "2016-12-31T23:59:60Z": REFUSED,
-    "2026-02-05T12:60Z": REFUSED,
-    "2026-02-05T12:02:03.Z": REFUSED,
-    "2026-02-05T12:02:03,5Z": REFUSED,
-    "2026-02-05T12:02:03.1234567890Z": REFUSED,
-    "2026-02-05T12:02+15:00": REFUSED,
-    "2026-02-05T12:02+14:30": REFUSED,
-    "2026-02-05T12:02+1": REFUSED,
-    "2026-02-05T12:02+01:60": REFUSED,
-    "2026-02-05T12:02\u221201:00": REFUSED,
-    "2026-02-05T12:02 Europe/Berlin": REFUSED,
-    "2026-02-05T12:02 CET": REFUSED,
-    "2026-02-05  12:02Z": REFUSED,
-    "2026-02-05T12:02  Z": REFUSED,
-    "2026-02-05T12:02ZZ": REFUSED,
-    "20260205T120203Z": REFUSED,
-    "2026-W06-4T12:02Z": REFUSED,
-    "2026/02/05 12:02Z": REFUSED,
-    "05.02.2026 12:02Z": REFUSED,
-    "1769860800": REFUSED,
-    "\uff12\uff10\uff12\uff16-02-05T12:02Z": REFUSED,
-    "yesterday": REFUSED,
-    "": REFUSED,
-}
-
-NUMBERS: dict[str, object] = {
-    "5": 5.0,
-    "+5": 5.0,
-    "-5": -5.0,
-    " 5 ": 5.0,
-    "\u00a05\u2003": 5.0,
-    "005": 5.0,
-    "5.": 5.0,
-    ".5": 0.5,
-    "5.25": 5.25,
-    "1e3": 1000.0,
-    "1.5E-3": 0.0015,
-    "1e+3": 1000.0,
-    "1e-400": 0.0,
-    "-0": 0.0,
-    "": None,
-    " \t": None,
-    "NaN": None,
-    "nan": None,
-    "-nan": None,
-    "inf": REFUSED,
-    "-Infinity": REFUSED,
-    "1e400": REFUSED,
-    "9" * 400: REFUSED,
-    "1,200": REFUSED,
-    "1_200": REFUSED,
-    "1 200": REFUSED,
-    "0x1f": REFUSED,
-    "5e": REFUSED,
-    ".": REFUSED,
-    "--5": REFUSED,
-    "\u0665": REFUSED,
-    "\uff15": REFUSED,
-    "5d": REFUSED,
-    "five": REFUSED,
-    "true": REFUSED,
-    "NA": REFUSED,
-    "null": REFUSED,
-}
-
-AGES: dict[str, object] = {
-    "31": 31,
-    "31.0": 31,
-    " 31. ": 31,
-    "3.1e1": 31,
-    "0": 0,
-    "-0.0": 0,
-    "120": 120,
-    "": None,
-    "NaN": None,
-    "121": REFUSED,
-    "-1": REFUSED,
-    "30.5": REFUSED,
-    "31 years": REFUSED,
-    "thirty": REFUSED,
-    "1e999": REFUSED,
-    "9" * 5000: REFUSED,
-    "true": REFUSED,
-    "3 1": REFUSED,
-}
 
 
 def parsed(parser: Callable[[str], object], text: str) -> object:

@@ -7,26 +7,13 @@ import itertools
 
 import duckdb
 import pytest
+from hostile_texts import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 from test_floors import MODULES
 
 from firstspin.data.sql import identifier, literal
 from firstspin.records import InputError
-
-HOSTILE = (
-    'market" AS zz, 1 AS "popularity',
-    "'; COPY (SELECT 1) TO 'x'; --",
-    "a;b",
-    "line\nbreak\r\n",
-    "nul\0byte",
-    "x" * 10_000,
-    '"' * 99,
-    "\\'",
-    " ",
-    "row",
-    "\u202eright to left",
-)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

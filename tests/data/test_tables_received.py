@@ -13,10 +13,10 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hostile_texts import HOSTILE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_bundles import pack_with_further_fields
-from test_sql import HOSTILE
 
 from firstspin.__main__ import main
 from firstspin.data.formats.csv_rewriting import MISQUOTED

@@ -89,7 +89,11 @@ def check_replies(sent: bytes, received: bytes) -> str:
             received = rest
             continue
         headers = dict(line.lower().split(b": ", 1) for line in lines[1:])
-        length = int(headers[b"content-length"])
+        if headers.get(b"transfer-encoding") == b"chunked":
+            _, end, rest = rest.partition(b"\r\n0\r\n\r\n")
+            length = 0 if end else len(rest) + 1
+        else:
+            length = int(headers[b"content-length"])
         if b"HEAD" in sent and (not rest or rest.startswith(b"HTTP/1.1 ")):
             length = 0
         if len(rest) < length:

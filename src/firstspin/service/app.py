@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 from asyncio import Lock, sleep
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import repeat
 from math import inf
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,7 +25,7 @@ from firstspin.data.schema import USER_ID
 from firstspin.records import Registration, StoredAnswer
 from firstspin.service.api_keys import Key, Keys
 from firstspin.service.exposures import ExposureLog
-from firstspin.service.http.connection import RETRY, Reply, Request, Work
+from firstspin.service.http.connection import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.http.openapi import schema
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.pages import experiments
@@ -67,6 +68,9 @@ SAFE: Final = b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx
 _KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
 _encode: Final = msgspec.json.Encoder().encode
 _ANY: Final = (None, b"*/*", b"application/json, */*")
+STREAMED: Final = 1_024
+"""An answer about more registrations is streamed: about 3 MB, half of the largest body that a request may have."""
+
 _LABELS: Final = {route.path: route.label for route in ROUTES}
 
 
@@ -212,7 +216,7 @@ class App:
         if isinstance(reply, Asking):
             return reply._replace(route=route, start=start)
         if isinstance(reply, Work):
-            return Work(reply.registrations, partial(self._awaited, reply, route, start))
+            return Work(reply.registrations, partial(self._worked, reply.reply, route, start))
         if not isinstance(reply, Reply):
             return self._awaited(reply, route, start)
         self._tally.request(route, reply.status, self._now() - start)
@@ -225,6 +229,28 @@ class App:
         if self._policy.further and request.path not in _LABELS:
             return self._policy.further(self, request)
         return not_taken(ROUTES, request.path)
+
+    async def _worked(
+        self, begin: Callable[[], Coroutine[Any, Any, Reply | StreamedReply]], route: str, start: int
+    ) -> Reply | StreamedReply:
+        try:
+            done = await begin()
+        except Refusal as refusal:
+            done = _refused(refusal)
+        except Exception as problem:
+            done = self._failed(problem)
+        if isinstance(done, StreamedReply):
+            return done._replace(pieces=self._counted_at_end(done, route, start))
+        self._tally.request(route, done.status, self._now() - start)
+        return done
+
+    async def _counted_at_end(
+        self, reply: StreamedReply, route: str, start: int
+    ) -> AsyncGenerator[bytes | bytearray, None]:
+        async with aclosing(reply.pieces) as pieces:
+            async for piece in pieces:
+                yield piece
+        self._tally.request(route, reply.status, self._now() - start)
 
     async def _awaited(self, reply: Awaitable[Reply], route: str, start: int) -> Reply:
         try:
@@ -318,7 +344,7 @@ class App:
             refuse_under_age(asked.registrations, self._settings)
         if asked.alone:
             return self._one(serving, asked.registrations[0], of_users)
-        return Work(asked.number, partial(self._many, serving, asked, of_users))
+        return Work(asked.number, partial(self._many, serving, asked, of_users, asked.number))
 
     def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> Asked:
         start = self._now()
@@ -406,7 +432,7 @@ class App:
 
     async def _long(
         self, body: Body, encoding: Encoding, serving: ServedModel, reader: BodyReader, of_users: bool
-    ) -> Reply:
+    ) -> Reply | StreamedReply:
         """A long body is read in turns of its own, and all of it before anybody is answered.
 
         What was read is not kept but read again, so that the body is all the memory it takes.
@@ -414,26 +440,44 @@ class App:
         await self._turn()
         asked = reader.begin(body, encoding)
         pieces = asked.pieces()
+        number = 0
         while (piece := await self._next(pieces)) is not None:
             refuse_under_age(piece, self._settings)
+            number += len(piece)
         if isinstance(asked, LongBody) or not asked.alone:
-            return await self._many(serving, asked, of_users)
+            return await self._many(serving, asked, of_users, number)
         reply = self._one(serving, asked.registrations[0], of_users)
         return self._answer(reply) if isinstance(reply, Asking) else await reply
 
-    async def _many(self, serving: ServedModel, asked: Asked | LongBody, of_users: bool) -> Reply:
-        """Each piece is written down where it stays, so that a long answer lies in memory once."""
+    async def _many(
+        self, serving: ServedModel, asked: Asked | LongBody, of_users: bool, number: int
+    ) -> Reply | StreamedReply:
+        """Answers about many are streamed, which bounds the memory of a connection.
+
+        Those of limited size are not: whether one is too large is known at its end only.
+        """
+        pieces = self._parts(serving, asked, of_users)
+        if number > STREAMED and self._policy.largest_answer == inf:
+            return StreamedReply(200, pieces, asked.encoding.encode())
+        body = bytearray()
+        async for piece in pieces:
+            body += piece
+            if len(body) > self._policy.largest_answer:
+                raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
+        return Reply(200, body, asked.encoding.encode())
+
+    async def _parts(
+        self, serving: ServedModel, asked: Asked | LongBody, of_users: bool
+    ) -> AsyncGenerator[bytes | bytearray, None]:
+        """The parts of an answer about many, each made in a turn of its own."""
         begin, between, end = around(asked.encoding)
-        body, pieces = bytearray(begin), asked.pieces()
+        before, pieces = begin, asked.pieces()
         while (piece := await self._next(pieces)) is not None:
             if piece:
                 users = [_user(registration) for registration in piece] if of_users else None
-                body += between if len(body) > len(begin) else b""
-                body += between.join(self._several(serving, piece, users, asked.encoding))
-            if len(body) + len(end) > self._policy.largest_answer:
-                raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
-        body += end
-        return Reply(200, body, asked.encoding.encode())
+                yield before + between.join(self._several(serving, piece, users, asked.encoding))
+                before = between
+        yield end if before is between else begin + end
 
     async def _next(self, pieces: Iterator[Sequence[Registration]]) -> Sequence[Registration] | None:
         """The next piece, in the turn of the loop in which it is to be answered."""

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, cast
@@ -73,18 +74,35 @@ class Reply(NamedTuple):
     headers: bytes = b""
 
 
+class StreamedReply(NamedTuple):
+    """A reply that is written piece by piece, each one when the client has read enough of those before it.
+
+    In HTTP/1.1 each piece is a chunk. In HTTP/1.0, which has none, the end of the connection ends the reply.
+    """
+
+    status: int
+    pieces: AsyncGenerator[bytes | bytearray, None]
+    content_type: bytes = JSON
+
+
 @dataclass(frozen=True, slots=True)
 class Work(Awaitable[Reply]):
     """A reply that takes many turns of the loop to make. It ends when the client leaves.
 
-    `registrations` says how much work it is; `reply` begins it.
+    `registrations` says how much work it is; `reply` begins it. Awaited, it is a reply in one piece.
     """
 
     registrations: int
-    reply: Callable[[], Coroutine[Any, Any, Reply]]
+    reply: Callable[[], Coroutine[Any, Any, Reply | StreamedReply]]
 
     def __await__(self) -> Generator[Any, Any, Reply]:
-        return self.reply().__await__()
+        return self._whole().__await__()
+
+    async def _whole(self) -> Reply:
+        reply = await self.reply()
+        if isinstance(reply, Reply):
+            return reply
+        return Reply(reply.status, b"".join([piece async for piece in reply.pieces]), reply.content_type)
 
 
 Handler = Callable[[Sequence[Request]], Sequence[Reply | Awaitable[Reply]]]
@@ -205,9 +223,11 @@ class Connection(asyncio.Protocol):
         "_begun",
         "_body",
         "_chunks",
+        "_drained",
         "_ending",
         "_framing",
         "_half_closed",
+        "_has_chunks",
         "_head",
         "_headers",
         "_held",
@@ -234,7 +254,9 @@ class Connection(asyncio.Protocol):
         self._owed = False  # a request has been handed over and is not yet answered
         self._held = False  # not reading on, because a request has begun or waits behind it
         self._half_closed = False  # the client sends nothing more
-        self._task: asyncio.Task[Reply] | None = None  # the work on the request handed over
+        self._task: asyncio.Task[Any] | None = None  # the work on the request handed over
+        self._drained: asyncio.Future[None] | None = None  # awaited by a streamed reply while the client reads slowly
+        self._has_chunks = True  # the client speaks HTTP/1.1
         self._working = 0  # its registrations, until the answer has left
         self._refused: Refusal | None = None
         self._paused = False  # the client reads more slowly than we write
@@ -304,7 +326,11 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._worked()
-        if not self._ending:
+        if self._drained and not self._drained.done():
+            self._drained.set_result(None)
+        if self._owed:
+            self.deadline = NEVER
+        elif not self._ending:
             self._rest()
             self._answer_queue()
 
@@ -352,6 +378,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._head, self._framing = False, 0, 0
+        self._has_chunks = self._parser.get_http_version() != "1.0"
         if not self._owed:
             self.deadline = self._hub.now + self._hub.limits.body_seconds
         if self._refused:
@@ -428,12 +455,51 @@ class Connection(asyncio.Protocol):
             self._task = self._hub.loop.create_task(work.reply())
             self._task.add_done_callback(lambda task: self._work_done(task, method, keep_alive))
 
-    def _work_done(self, task: asyncio.Task[Reply], method: str, keep_alive: bool) -> None:
+    def _work_done(self, task: asyncio.Task[Reply | StreamedReply], method: str, keep_alive: bool) -> None:
         self._task = None
         if task.cancelled():
             self._hub.refused(LEFT)
+        elif isinstance(reply := task.result(), StreamedReply):
+            self._task = self._hub.loop.create_task(self._stream(reply, keep_alive))
+            self._task.add_done_callback(self._streamed)
+            return
         else:
-            self._done(task.result(), method, keep_alive)
+            self._done(reply, method, keep_alive)
+        if self._ending or not self._paused:
+            self._worked()
+
+    async def _stream(self, reply: StreamedReply, keep_alive: bool) -> bool:
+        """Write a reply while its client reads it; whether it was the connection's last."""
+        last = self._is_last(keep_alive) or not self._has_chunks
+        framing = b"transfer-encoding: chunked\r\n" if self._has_chunks else b""
+        self._transport.write(self._head_of(reply.status, reply.content_type, framing, last))
+        async with aclosing(reply.pieces) as pieces:
+            async for piece in pieces:
+                if self._paused:
+                    self._drained = self._hub.loop.create_future()
+                    await self._drained
+                if self._has_chunks:
+                    self._transport.write(b"%x\r\n" % len(piece))
+                self._transport.write(piece)
+                if self._has_chunks:
+                    self._transport.write(b"\r\n")
+        if self._has_chunks:
+            self._transport.write(b"0\r\n\r\n")
+        return last or self._hub.closing
+
+    def _streamed(self, task: asyncio.Task[bool]) -> None:
+        """A reply is written, or can't be: what has begun can only be cut off."""
+        self._task = None
+        self._owed = False
+        if task.cancelled():
+            self._hub.refused(LEFT)
+        elif problem := task.exception():
+            self._hub.refused(500)
+            log.error("a reply was cut off", extra={"problem": type(problem).__name__}, exc_info=problem)
+            self._transport.abort()
+        else:
+            self._written(last=task.result())
+            self._answered()
         if self._ending or not self._paused:
             self._worked()
 
@@ -458,6 +524,10 @@ class Connection(asyncio.Protocol):
         if self._ending:
             return
         self._write(reply, method, keep_alive)
+        self._answered()
+
+    def _answered(self) -> None:
+        """Go on with what has arrived behind the request that is answered now."""
         if self._held:
             self._answer_queue()
         if self._refused and not (self._owed or self._queue or self._ending):
@@ -471,27 +541,25 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _write(self, reply: Reply, method: str, keep_alive: bool) -> None:
-        last = not keep_alive or self._hub.closing or (self._half_closed and not self._queue)
+        last = self._is_last(keep_alive)
         body = b"" if method == "HEAD" else reply.body
         apart = len(body) > COPIED
-        self._transport.write(
-            b"".join(
-                (
-                    _BEGIN[reply.status],
-                    b"content-type: ",
-                    reply.content_type,
-                    b"\r\ncontent-length: ",
-                    str(len(reply.body)).encode(),
-                    b"\r\n",
-                    self._hub.head,
-                    reply.headers,
-                    b"connection: close\r\n\r\n" if last else b"\r\n",
-                    b"" if apart else body,
-                )
-            )
-        )
+        length = b"content-length: %d\r\n%b" % (len(reply.body), reply.headers)
+        head_of = self._head_of(reply.status, reply.content_type, length, last)
+        self._transport.write(head_of if apart else head_of + body)
         if apart:
             self._transport.write(body)
+        self._written(last=last)
+
+    def _is_last(self, keep_alive: bool) -> bool:
+        return not keep_alive or self._hub.closing or (self._half_closed and not self._queue)
+
+    def _head_of(self, status: int, content_type: bytes, headers: bytes, last: bool) -> bytes:
+        end = b"connection: close\r\n\r\n" if last else b"\r\n"
+        parts = (_BEGIN[status], b"content-type: ", content_type, b"\r\n", headers, self._hub.head, end)
+        return b"".join(parts)
+
+    def _written(self, *, last: bool) -> None:
         if last:
             self._end()
         elif not self._queue and not self._paused:
