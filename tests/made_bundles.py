@@ -27,7 +27,7 @@ def pack(
     scorecard: dict[str, object] | None = None,
 ) -> bundle.Bundle:
     examples = made_people.examples(120, seed)
-    fitted = [registry.fit(name, examples, known_genres=made_people.GENRES) for name in (model, "popularity")]
+    fitted = [registry.fit(name, registry.prepare(examples, made_people.GENRES)) for name in (model, "popularity")]
     stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
     return bundle.save(
         out,
@@ -55,7 +55,7 @@ def pack_with_further_fields(out: Path) -> None:
     )
     told = Examples(people.user_ids, registrations, people.registered_at, people.genres, people.tops, people.shares)
     fitted = [
-        registry.fit(name, told, known_genres=made_people.GENRES, extra=tuple(EXTRA))
+        registry.fit(name, registry.prepare(told, made_people.GENRES, extra=tuple(EXTRA)))
         for name in ("logistic", "popularity")
     ]
     stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]

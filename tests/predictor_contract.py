@@ -11,7 +11,7 @@ import pytest
 from firstspin.models import scorers
 from firstspin.models.features import Encoder
 from firstspin.models.predictor import Predictor
-from firstspin.models.registry import fit
+from firstspin.models.registry import Learning, fit, prepare
 from firstspin.records import Examples, InputError, Registration
 
 GENRES = ("Folk", "Jazz", "Pop", "Rock")
@@ -64,7 +64,7 @@ class PredictorContract:
 
     @classmethod
     def fitted(cls, examples: Examples, seed: int = 7) -> Predictor:
-        return fit(cls.name, examples, known_genres=KNOWN, seed=seed)
+        return fit(cls.name, prepare(examples, KNOWN, learning=Learning(seed=seed)))
 
     def test_whoever_picked_it_plays_it(self, predictor: Predictor) -> None:
         for genre in GENRES:
@@ -139,9 +139,8 @@ class PredictorContract:
         assert sorted(ranking.genres) == list(GENRES)
 
     def test_a_service_that_asks_nothing_gets_a_model(self) -> None:
-        predictor = fit(
-            self.name, checkerboard(), known_genres=KNOWN, without=("age", "gender", "country", "genres"), seed=1
-        )
+        nothing = Learning(without=("age", "gender", "country", "genres"), seed=1)
+        predictor = fit(self.name, prepare(checkerboard(), KNOWN, learning=nothing))
         assert predictor.rank(Registration(genres=("Folk",))).genres[0] == "Pop"
 
     def test_nobody_to_learn_from_is_refused(self) -> None:

@@ -33,7 +33,6 @@ UNFINISHED: tuple[str, ...] = (
     "evaluation.cross_validation",
     "events.firehose",
     "lazily",
-    "pipeline",
     "service.api_keys",
     "service.app",
     "service.bundles.store",

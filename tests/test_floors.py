@@ -18,10 +18,31 @@ FLOORS = (
     ("evaluation", "preflight"),
     ("service", "aws"),
     ("simulation", "tools"),
-    ("pipeline",),
+    ("learn", "answer"),
     ("cli", "__main__"),
 )
 """From the ground up. A name stands for itself and all below it, unless a longer name says otherwise."""
+
+IMPORTED_WHERE_NEEDED = {
+    ("data.formats.columns", "pyarrow"),
+    ("data.formats.readers", "duckdb"),
+    ("data.formats.readers", "pyarrow"),
+    ("data.labelling", "ibis"),
+    ("data.labelling", "pyarrow"),
+    ("evaluation.report.charts", "altair"),
+    ("evaluation.report.charts", "vl_convert"),
+    ("evaluation.report.page", "jinja2"),
+    ("models.checkpoint", "optuna"),
+    ("models.ensemble", "scipy"),
+    ("models.logistic", "scipy"),
+    ("models.popularity", "scipy"),
+    ("models.trees.boosting", "lightgbm"),
+    ("models.trees.forest", "lightgbm"),
+    ("models.tuning", "optuna"),
+    ("models.tuning", "scipy"),
+    ("serving.batch", "pyarrow"),
+}
+"""Modules that import a heavy library inside the functions that need it, so that a command loads only what it runs."""
 
 HEAVY = ("pandas", "ibis", "duckdb", "pyarrow", "sklearn", "lightgbm", "scipy", "altair", "statsmodels", "optuna")
 MODULES = {
@@ -49,14 +70,32 @@ def imports(path: Path) -> set[str]:
     return found & MODULES.keys()
 
 
+def imports_inside_functions(path: Path) -> set[str]:
+    """The libraries, and our modules by their full name, that a file imports inside its functions."""
+    functions = [
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    found = set()
+    for node in (node for function in functions for node in ast.walk(function)):
+        names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        found |= {name if name.startswith("firstspin") else name.split(".")[0] for name in names}
+    return found
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_go_down_and_stand_at_the_top(module: str) -> None:
     for other in imports(MODULES[module]):
         assert floor(other) <= floor(module), f"{module} (floor {floor(module)}) imports {other} ({floor(other)})"
-    tree = ast.parse(MODULES[module].read_text())
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    hidden = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)]
-    assert not hidden, f"{module} line {hidden[0].lineno} imports inside a function"
+    hidden = {(module, name) for name in imports_inside_functions(MODULES[module])}
+    if floor(module) == floor("cli"):  # a command imports what it runs
+        hidden = {(module, name) for _, name in hidden if not name.startswith("firstspin")}
+    assert hidden <= IMPORTED_WHERE_NEEDED, f"{module} imports inside a function: {hidden - IMPORTED_WHERE_NEEDED}"
+
+
+def test_the_list_of_heavy_imports_holds_nothing_else() -> None:
+    hidden = {(module, name) for module, path in MODULES.items() for name in imports_inside_functions(path)}
+    assert hidden >= IMPORTED_WHERE_NEEDED
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

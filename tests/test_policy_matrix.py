@@ -26,7 +26,7 @@ from made_app import NOW, Broken, new_app
 from made_bundles import pack
 from made_experiments import HALVES, SECRET
 
-from firstspin import pipeline
+from firstspin import answer as answering
 from firstspin.aws.gateway import Gateway
 from firstspin.experiment.assign import assign
 from firstspin.records import Ranking, Registration, StoredAnswer
@@ -430,7 +430,7 @@ def scored(world: World, group: list[Case], folder: Path) -> list[tuple[tuple[st
         writer.writerow((f"u{number}", "2026-01-01T00:00:00Z", told.age, told.gender, "", "|".join(told.genres)))
     table.write_text(rows.getvalue())
     at = datetime(2026, 11, 28, tzinfo=UTC)
-    pipeline.score(world.folders[group[0].silence], table, str(out), now=at, least_age=group[0].min_age)
+    answering.score(world.folders[group[0].silence], table, str(out), now=at, least_age=group[0].min_age)
     with out.open(newline="") as file:
         return [
             (tuple(row["genres"].split("|")), tuple(map(float, row["probabilities"].split("|"))))
@@ -455,7 +455,7 @@ def written(world: World, group: list[Case]) -> list[tuple[tuple[str, ...], tupl
 def test_the_terminal(world: World) -> None:
     def answered() -> Iterator[tuple[Case, Answer]]:
         for case in cases("recommend in the terminal"):
-            answer = pipeline.recommend(world.folders[case.silence], case.registration)
+            answer = answering.recommend(world.folders[case.silence], case.registration)
             yield case, parsed(msgspec.json.encode(answer))
 
     check(world, answered())

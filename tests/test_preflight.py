@@ -13,7 +13,8 @@ from command_line import failed, firstspin
 from made_bundles import pack
 from training_job import failure, start
 
-from firstspin import pipeline, preflight
+from firstspin import learn, preflight
+from firstspin.evaluation.cross_validation import Protocol
 from firstspin.models.registry import TUNABLE
 from firstspin.records import InputError
 
@@ -176,6 +177,6 @@ def test_a_training_job_looks_first_too(tmp_path: Path) -> None:
 
 def test_python_gets_the_same_answers() -> None:
     with pytest.raises(InputError, match="no model is called 'lgbm'"):
-        pipeline.train(Path("none"), Path("b"), "lgbm")
+        learn.train(Path("none"), Path("b"), "lgbm")
     with pytest.raises(InputError, match="at least 2 are needed"):
-        pipeline.Protocol(folds=1)
+        Protocol(folds=1)

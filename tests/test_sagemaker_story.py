@@ -66,7 +66,7 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
 @pytest.mark.usefixtures("aws")
 def test_from_tables_to_the_lambdas_answer_which_is_the_terminals_to_the_last_bit(tmp_path: Path) -> None:
     job = tmp_path / "job"
-    write_world(job / "input" / "data" / "training", 600, 5, lambda _: None)
+    write_world(job / "input" / "data" / "training", 600, 5)
     assert start(job, {"model": "logistic"}).wait(120) == 0
     bundle = job / "model"
 

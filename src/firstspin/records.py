@@ -23,6 +23,9 @@ MAX_MESSAGE_LINE = 1_000
 """Characters per line of an error message."""
 
 MAX_AGE = 120
+MAX_SEED = 2**31 - 1
+"""The largest seed that all training libraries accept."""
+
 AGE_EDGES = (18, 25, 35, 45, 55)
 """Lower bounds of the age bands that cohorts and the baselines use, from the second band on."""
 

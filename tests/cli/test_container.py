@@ -15,6 +15,7 @@ import pytest
 from made_bundles import pack
 from training_job import ENTRYPOINT, failure, prepared, start
 
+from firstspin import learn
 from firstspin.cli import container
 from firstspin.cli.container import serving, train
 from firstspin.records import InputError
@@ -50,7 +51,7 @@ def test_a_job_that_cannot_be_done_says_why(told: dict[str, str], said: str, tmp
 
 
 def test_a_job_leaves_a_bundle_and_figures_for_tuning(tmp_path: Path) -> None:
-    write_world(tmp_path / "input" / "data" / "training", 600, 1, lambda _: None)
+    write_world(tmp_path / "input" / "data" / "training", 600, 1)
     told = {"model": "logistic", "seed": "3", "gap_days": "30", "sagemaker_program": "anything", "_tuning_x": "y"}
     assert start(tmp_path, told).wait(120) == 0
     packed = bundle.load(tmp_path / "model")
@@ -63,14 +64,14 @@ def test_a_job_leaves_a_bundle_and_figures_for_tuning(tmp_path: Path) -> None:
 
 
 def test_a_job_makes_the_folder_of_its_model_and_takes_a_quoted_name(tmp_path: Path) -> None:
-    write_world(tmp_path / "input" / "data" / "training", 300, 1, lambda _: None)
+    write_world(tmp_path / "input" / "data" / "training", 300, 1)
     job = start(tmp_path, {"model": '"popularity"'}, model_folder=False)
     assert job.wait(120) == 0, failure(tmp_path)
     assert bundle.load(tmp_path / "model").manifest.predictor.model == "popularity"
 
 
 def test_a_job_that_is_stopped_leaves_the_business_rule(tmp_path: Path) -> None:
-    write_world(tmp_path / "input" / "data" / "training", 4000, 1, lambda _: None)
+    write_world(tmp_path / "input" / "data" / "training", 4000, 1)
     job = start(tmp_path, {"model": "lightgbm"})
     until_said(job, tmp_path, " times")
     job.send_signal(signal.SIGTERM)
@@ -92,7 +93,7 @@ def tried_until_stopped(base: Path, trials: int) -> list[object]:
 
 
 def test_a_job_that_is_stopped_while_it_tunes_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
-    write_world(tmp_path / "input" / "data" / "training", 600, 1, lambda _: None)
+    write_world(tmp_path / "input" / "data" / "training", 600, 1)
     before = tried_until_stopped(tmp_path, 2)
     after = tried_until_stopped(tmp_path, len(before) + 2)
     assert len(before) >= 2
@@ -118,7 +119,7 @@ def test_a_mistake_of_ours_names_its_kind_and_place_and_quotes_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepared(tmp_path, b"{}")
-    monkeypatch.setattr(container.pipeline, "train", lambda *_, **__: float("user-4711,female,17"))
+    monkeypatch.setattr(learn, "train", lambda *_, **__: float("user-4711,female,17"))
     assert train(tmp_path) == 1
     assert failure(tmp_path) == "this is our mistake (ValueError); the log tells where"
     log = capsys.readouterr().err
@@ -149,7 +150,7 @@ def test_the_service_forks_before_numpy_has_threads(tmp_path: Path) -> None:
 
 
 def test_a_job_that_is_stopped_before_it_has_read_says_so(tmp_path: Path) -> None:
-    write_world(tmp_path / "input" / "data" / "training", 4000, 1, lambda _: None)
+    write_world(tmp_path / "input" / "data" / "training", 4000, 1)
     job = start(tmp_path)
     until_said(job, tmp_path, "reading the tables")
     job.send_signal(signal.SIGTERM)
@@ -209,7 +210,7 @@ def test_hyperparameters_that_cannot_be_read_are_a_failure_with_a_reason(told: b
 
 
 def test_a_question_that_nobody_was_asked_is_a_failure_with_a_reason(tmp_path: Path) -> None:
-    write_world(tmp_path / "input" / "data" / "training", 300, 1, lambda _: None)
+    write_world(tmp_path / "input" / "data" / "training", 300, 1)
     assert start(tmp_path, {"model": "popularity", "without": "shoe"}).wait(120) == 1
     assert "'shoe' can't be left out: the questions are age, gender, country, genres" in (failure(tmp_path) or "")
 
@@ -283,7 +284,7 @@ def test_what_kubernetes_sets_for_a_service_named_firstspin_ends_the_container_i
 
 @pytest.mark.parametrize("model", ['"popularity"', "popularity"])
 def test_hyperparameters_are_read_as_sagemakers_sdk_writes_them(model: str, tmp_path: Path) -> None:
-    write_world(tmp_path / "input" / "data" / "training", 300, 1, lambda _: None)
+    write_world(tmp_path / "input" / "data" / "training", 300, 1)
     told = {"model": model, "seed": '"7"', "skip_bad_rows": "True", "without": '["gender", "country"]', "extra": ""}
     assert start(tmp_path, told).wait(120) == 0
     packed = bundle.load(tmp_path / "model")

@@ -24,8 +24,9 @@ from made_service import exchange, request, serving
 from private_postgres import cluster, missing
 from stand_in_firehose import firehose
 
-from firstspin import pipeline
+from firstspin import learn
 from firstspin.data import erasure, ingest
+from firstspin.data.dataset import Reading
 from firstspin.events.database import Database, write
 from firstspin.events.erasure import erase, erased_users
 from firstspin.events.store import open_database
@@ -104,8 +105,8 @@ def test_training_and_labels_leave_out_the_erased_and_say_so(stored: Stored, tmp
     data = made_people.tables(tmp_path / "data", 60)
     with stored.opened() as database:
         erase(database, SECRET, USERS, now=NOON)
-        reading = pipeline.Reading(erased=lambda users: erased_users(database, SECRET, users))
-        census, ignored = pipeline.label(data, tmp_path / "labels.parquet", reading)
+        reading = Reading(erased=lambda users: erased_users(database, SECRET, users))
+        census, ignored = learn.label(data, tmp_path / "labels.parquet", reading)
     assert (census.registered, ignored) == (57, {"users who were erased": 3})
     labelled = pq.read_table(tmp_path / "labels.parquet")["user_id"].to_pylist()
     assert set(labelled) == {f"u{i}" for i in range(60)} - set(USERS)

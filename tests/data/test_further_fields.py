@@ -9,8 +9,8 @@ import pytest
 from command_line import failed
 from made_bundles import pack
 
+from firstspin.data.dataset import Reading
 from firstspin.data.further_fields import check_names, with_further_fields
-from firstspin.pipeline import Reading
 from firstspin.records import InputError
 from firstspin.serving import bundle
 from firstspin.serving.wire import BodyReader, Encoding

@@ -15,7 +15,7 @@ import pytest
 from command_line import failed, firstspin
 from training_job import start
 
-from firstspin import pipeline
+from firstspin import answer, learn
 from firstspin.data import mismatches
 from firstspin.data.ingest import open_tables
 from firstspin.data.labelling import label_tables
@@ -343,9 +343,9 @@ def test_a_training_jobs_log_tells_it_without_a_value(tmp_path: Path) -> None:
 
 def test_score_counts_picks_of_no_genre_that_the_bundle_knows(tmp_path: Path) -> None:
     data = made_people.tables(tmp_path / "data", 60)
-    pipeline.train(data, tmp_path / "b", "popularity")
+    learn.train(data, tmp_path / "b", "popularity")
     asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, registrations(picks="Rock|Polka"))
-    _, ignored = pipeline.score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
+    _, ignored = answer.score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
     assert ignored == {"picks of no genre that the bundle knows": 3}
 
 

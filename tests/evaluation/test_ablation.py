@@ -18,13 +18,14 @@ from firstspin.evaluation.cross_validation import Split
 from firstspin.models import registry
 from firstspin.models.features import QUESTIONS
 from firstspin.models.predictor import Predictor
+from firstspin.models.registry import Learning
 from firstspin.records import Examples, Registration, without_answers
 
 N = 600
 
 
 def fit(examples: Examples, without: tuple[str, ...]) -> Predictor:
-    return registry.fit("logistic", examples, known_genres=made_people.GENRES, without=without)
+    return registry.fit("logistic", registry.prepare(examples, made_people.GENRES, learning=Learning(without=without)))
 
 
 def study(examples: Examples, splits: list[Split]) -> Study:
@@ -86,7 +87,8 @@ def test_a_model_of_picks_alone_has_the_same_three_whatever_the_country() -> Non
     examples = made_people.examples(150)
 
     def rule(learn: Examples, without: tuple[str, ...]) -> Predictor:
-        return registry.fit("popularity", learn, known_genres=made_people.GENRES, without=without)
+        task = registry.prepare(learn, made_people.GENRES, learning=Learning(without=without))
+        return registry.fit("popularity", task)
 
     found = ablation.study(
         examples,

@@ -11,11 +11,16 @@ import pytest
 from firstspin.evaluation import cross_validation
 from firstspin.models import registry
 from firstspin.models.predictor import Predictor
+from firstspin.models.task import Task
 from firstspin.records import Examples, InputError
 
 
+def prepare(users: Examples) -> Task:
+    return registry.prepare(users, made_people.GENRES)
+
+
 def fit(name: str, examples: Examples) -> Predictor:
-    return registry.fit(name, examples, known_genres=made_people.GENRES)
+    return registry.fit(name, prepare(examples))
 
 
 def silent(step: str, done: float) -> None: ...
@@ -74,7 +79,7 @@ def test_a_genre_absent_from_training_is_a_miss() -> None:
 def test_held_out_users_have_the_order_of_their_answers() -> None:
     examples = made_people.examples(60)
     splits = cross_validation.folds(np.arange(60) % 4, 3, seed=2)
-    found = cross_validation.outcomes(examples, splits, ["popularity"], fit, silent)["popularity"]
+    found = cross_validation.outcomes(examples, splits, ["popularity"], prepare, registry.fit, silent)["popularity"]
     asked = cross_validation.held_out(examples, splits)
     for split, start in zip(splits, (0, 20, 40), strict=True):
         alone = cross_validation.answer(fit("popularity", examples.take(split.learn)), examples.take(split.ask))
@@ -86,7 +91,9 @@ def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None
     examples = made_people.examples(90)
     splits = cross_validation.folds(examples.tops, 3, seed=0)
     names = ["popularity", "logistic", "overall"]
-    alone, together = (cross_validation.outcomes(examples, splits, names, fit, silent, at_once) for at_once in (1, 3))
+    alone, together = (
+        cross_validation.outcomes(examples, splits, names, prepare, registry.fit, silent, at_once) for at_once in (1, 3)
+    )
     assert list(alone) == list(together) == names
     for name in names:
         assert alone[name].chance.tobytes() == together[name].chance.tobytes()
@@ -96,8 +103,8 @@ def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None
 def test_progress_rises_to_one() -> None:
     examples = made_people.examples(60)
     told: list[float] = []
-    splits = cross_validation.folds(examples.tops, 3, seed=0)
-    cross_validation.outcomes(examples, splits, ["popularity", "overall"], fit, lambda _step, done: told.append(done))
+    splits, names = cross_validation.folds(examples.tops, 3, seed=0), ["popularity", "overall"]
+    cross_validation.outcomes(examples, splits, names, prepare, registry.fit, lambda _, done: told.append(done))
     assert told[0] == 0
     assert told[-1] == 1
     assert len(told) == 8
@@ -107,12 +114,13 @@ def test_a_model_that_fails_stops_the_rest() -> None:
     examples = made_people.examples(60)
     trained: list[str] = []
 
-    def failing(name: str, _learn: Examples) -> Predictor:
+    def failing(name: str, task: Task) -> Predictor:
         trained.append(name)
+        registry.fit("logistic", task)
         raise InputError(f"no model is called {name!r}")
 
     with pytest.raises(InputError, match="no model is called"):
         cross_validation.outcomes(
-            examples, cross_validation.folds(examples.tops, 5, seed=0), ["a"] * 20, failing, silent
+            examples, cross_validation.folds(examples.tops, 5, seed=0), ["a"] * 20, prepare, failing, silent
         )
     assert len(trained) < 100

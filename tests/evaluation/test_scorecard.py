@@ -19,20 +19,26 @@ from firstspin.evaluation.cross_validation import HoldOutAnswers
 from firstspin.evaluation.scorecard import BASELINES, Scorecard
 from firstspin.models import registry
 from firstspin.models.predictor import Predictor
+from firstspin.models.task import Task, silent
 from firstspin.records import Examples, InputError
 
 N = 400
 
 
+def prepare(users: Examples) -> Task:
+    return registry.prepare(users, made_people.GENRES)
+
+
 def fit(name: str, examples: Examples) -> Predictor:
-    return registry.fit(name, examples, known_genres=made_people.GENRES)
+    return registry.fit(name, prepare(examples))
 
 
 @cache
 def evaluated() -> tuple[dict[str, HoldOutAnswers], Examples, Scorecard]:
     examples = made_people.examples(N)
     splits = cross_validation.folds(np.arange(N) % 3, 4, seed=0)
-    found = cross_validation.outcomes(examples, splits, [*BASELINES, "logistic"], fit, lambda _step, _done: None)
+    names = [*BASELINES, "logistic"]
+    found = cross_validation.outcomes(examples, splits, names, prepare, registry.fit, silent)
     asked = cross_validation.held_out(examples, splits)
     return found, asked, scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0)
 

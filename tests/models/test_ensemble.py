@@ -30,29 +30,29 @@ def shuffled(examples: Examples) -> Examples:
 
 
 def test_with_a_pattern_in_the_data_an_ensemble_is_shipped() -> None:
-    predictor = registry.fit("auto", made_people.examples(400), known_genres=made_people.GENRES)
+    predictor = registry.fit("auto", registry.prepare(made_people.examples(400), made_people.GENRES))
     assert isinstance(predictor.scorer, Blend)
 
 
 def test_where_the_picks_say_all_the_rule_is_not_left_behind() -> None:
     examples = checkerboard()
-    predictor = registry.fit("auto", examples, known_genres=KNOWN)
+    predictor = registry.fit("auto", registry.prepare(examples, KNOWN))
     for registration in examples.registrations:
         assert predictor.rank(registration).genres[0] == registration.genres[0]
 
 
 def test_with_too_few_users_the_rule_is_shipped() -> None:
-    predictor = registry.fit("auto", made_people.examples(12), known_genres=made_people.GENRES)
+    predictor = registry.fit("auto", registry.prepare(made_people.examples(12), made_people.GENRES))
     assert isinstance(predictor.scorer, RuleScorer)
 
 
 def test_noise_is_not_shipped_as_knowledge() -> None:
     """Answers that say nothing: in the long run the shipped model may not lose to the rule."""
     examples = shuffled(made_people.examples(600))
-    predictor = registry.fit("auto", examples, known_genres=made_people.GENRES)
+    predictor = registry.fit("auto", registry.prepare(examples, made_people.GENRES))
     fresh = shuffled(made_people.examples(2000, seed=5))
     ours = predictor.probabilities(fresh.registrations)
-    rule = registry.fit("popularity", examples, known_genres=made_people.GENRES).probabilities(fresh.registrations)
+    rule = registry.fit("popularity", registry.prepare(examples, made_people.GENRES)).probabilities(fresh.registrations)
     hit = [(p.argsort(axis=1)[:, -3:] == fresh.tops[:, None]).any(axis=1).mean() for p in (ours, rule)]
     assert hit[0] >= hit[1] - 0.02
 

@@ -6,7 +6,7 @@ from predictor_contract import KNOWN, PredictorContract, people
 from scipy.optimize import check_grad
 
 from firstspin.models.logistic import cross_entropy, fit_weights
-from firstspin.models.registry import fit
+from firstspin.models.registry import fit, prepare
 from firstspin.records import Registration
 
 
@@ -17,7 +17,7 @@ class TestLogistic(PredictorContract):
 def test_the_first_pick_can_weigh_more_than_the_second() -> None:
     both = [("Rock", "Jazz"), ("Jazz", "Rock")] * 30
     examples = people([Registration(genres=picks) for picks in both], [picks[0] for picks in both])
-    model = fit("logistic", examples, known_genres=KNOWN)
+    model = fit("logistic", prepare(examples, KNOWN))
     assert model.rank(Registration(genres=("Rock", "Jazz"))).genres[0] == "Rock"
     assert model.rank(Registration(genres=("Jazz", "Rock"))).genres[0] == "Jazz"
 

@@ -7,7 +7,7 @@ import pytest
 from predictor_contract import KNOWN, PredictorContract, people
 
 from firstspin.models.network import Adam, first_layers, gradients
-from firstspin.models.registry import fit
+from firstspin.models.registry import fit, prepare
 from firstspin.models.scorers import Network
 from firstspin.records import Registration
 
@@ -50,6 +50,6 @@ def test_two_picks_can_mean_what_neither_means_alone() -> None:
     picks = [("Jazz",), ("Pop",), ("Jazz", "Pop"), ()] * 60
     tops = ["Folk", "Folk", "Rock", "Rock"] * 60
     examples = people([Registration(genres=genres) for genres in picks], tops)
-    model = fit("network", examples, known_genres=KNOWN)
+    model = fit("network", prepare(examples, KNOWN))
     for genres, top in zip(picks[:4], tops[:4], strict=True):
         assert model.rank(Registration(genres=genres)).genres[0] == top

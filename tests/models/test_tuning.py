@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from command_line import firstspin
 
-from firstspin import pipeline
+from firstspin import learn
 from firstspin.cli import container
 from firstspin.models import logistic, registry
 from firstspin.models.features import fit_encoder
+from firstspin.models.registry import Learning
 from firstspin.models.task import Task, Tuned
 from firstspin.models.tuning import SPACES, best_loss, tune
 from firstspin.records import InputError
@@ -81,11 +82,12 @@ def test_a_loss_is_measured_at_the_best_temperature() -> None:
 def test_the_bundle_tells_what_tuning_chose() -> None:
     tuned = (Tuned("logistic", logistic.LogisticSettings(penalty=9.0, soft_label_weight=0.25), 31),)
     examples = made_people.examples(80)
-    usual = registry.fit("logistic", examples, known_genres=made_people.GENRES)
-    found = registry.fit("logistic", examples, known_genres=made_people.GENRES, tuned=tuned)
+    usual = registry.fit("logistic", registry.prepare(examples, made_people.GENRES))
+    prepared = registry.prepare(examples, made_people.GENRES, learning=Learning(tuned=tuned))
+    found = registry.fit("logistic", prepared)
     assert found.made_of == "logistic tuned in 31 trials (penalty=9.0, soft_label_weight=0.25)"
     assert not np.array_equal(found.scores(examples.registrations), usual.scores(examples.registrations))
-    assert registry.fit("popularity", examples, known_genres=made_people.GENRES, tuned=tuned).made_of == ""
+    assert registry.fit("popularity", prepared).made_of == ""
 
 
 def test_a_model_without_settings_is_refused(task: Task) -> None:
@@ -93,17 +95,16 @@ def test_a_model_without_settings_is_refused(task: Task) -> None:
         tune("popularity", task, 1.0, None)
 
 
-def test_without_optuna_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_the_error_names_the_extra_to_install(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "firstspin.models.tuning")
     with pytest.raises(InputError, match=r"tuning needs optuna: pip install 'firstspin\[tune\]'"):
-        registry.tune("logistic", made_people.examples(40), known_genres=made_people.GENRES, trials=1)
+        registry.tune("logistic", task, Learning(tune_trials=1))
 
 
 def test_training_tunes_before_it_learns_and_the_same_trials_pack_the_same_bundle(tmp_path: Path) -> None:
     data = made_people.tables(tmp_path / "data", 120)
-    learning = pipeline.Learning(tune_trials=2)
-    packed = [pipeline.train(data, tmp_path / name, "logistic", learning=learning)[0] for name in ("one", "two")]
+    learning = Learning(tune_trials=2)
+    packed = [learn.train(data, tmp_path / name, "logistic", learning=learning)[0] for name in ("one", "two")]
     assert packed[0].manifest.predictor.made_of.startswith("logistic tuned in 2 trials (penalty=")
     assert packed[0].manifest.rule.made_of == ""
     assert packed[0].id == packed[1].id
@@ -126,10 +127,10 @@ def test_training_goes_on_from_a_folder_and_packs_the_same_bundle(tmp_path: Path
     done = firstspin("train", "--data", data, *words)
     assert done.returncode == 0, done.stderr
     told: list[str] = []
-    learning = pipeline.Learning(tune_trials=3)
-    uncut, *_ = pipeline.train(data, tmp_path / "uncut", "logistic", learning=learning)
+    learning = Learning(tune_trials=3)
+    uncut, *_ = learn.train(data, tmp_path / "uncut", "logistic", learning=learning)
     learning = replace(learning, checkpoints=tmp_path / "kept")
-    after, *_ = pipeline.train(
+    after, *_ = learn.train(
         data, tmp_path / "after", "logistic", learning=learning, progress=lambda step, _: told.append(step)
     )
     assert after.id == uncut.id

@@ -19,7 +19,7 @@ from made_app import NOW, Broken, ask, new_app
 from made_experiments import HALVES, SECRET
 from made_service import QUICK, serving
 
-from firstspin import pipeline
+from firstspin.answer import score
 from firstspin.events.store import open_store
 from firstspin.experiment.assign import assign
 from firstspin.records import InputError, Ranking, Registration, StoredAnswer
@@ -194,7 +194,7 @@ def test_from_score_to_the_service_and_a_later_run_is_seen_at_once(folder: Path,
             return told
 
         assert answer()["source"] == "model"
-        pipeline.score(folder, people, f"sqlite:{scores}", now=datetime(2026, 11, 25, tzinfo=UTC))
+        score(folder, people, f"sqlite:{scores}", now=datetime(2026, 11, 25, tzinfo=UTC))
         by_batch = answer()
         assert by_batch["source"] == "batch"
         assert by_batch | {"source": "model"} == service.recommend(age=31, genres=["Rock"])

@@ -14,7 +14,7 @@ import pytest
 from command_line import firstspin
 from library import Recommender
 
-from firstspin import pipeline
+from firstspin import learn
 from firstspin.cli import claims
 from firstspin.events.schema import KEY_BYTES, Secret, scoped
 from firstspin.experiment.assign import assign
@@ -25,7 +25,7 @@ from firstspin.records import InputError
 from firstspin.service.process.clock import read_clock, set_clock
 from firstspin.serving import bundle
 from firstspin.simulation.run import NEWCOMERS, Setting, Simulated, simulate, simulated_plan
-from firstspin.simulation.world import click_probabilities, clicks, make_world, newcomers
+from firstspin.simulation.world import click_probabilities, clicks, make_world, newcomers, write_world
 
 SEED = 3
 SETTING = Setting(users=1_000, days=2, seed=SEED)
@@ -34,8 +34,8 @@ SETTING = Setting(users=1_000, days=2, seed=SEED)
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("trained")
-    pipeline.make_world(folder / "world", 3_000, SEED)
-    pipeline.train(folder / "world", folder / "bundle", "logistic")
+    write_world(folder / "world", 3_000, SEED)
+    learn.train(folder / "world", folder / "bundle", "logistic")
     return folder / "bundle"
 
 

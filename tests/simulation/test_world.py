@@ -508,13 +508,13 @@ def test_the_tables_have_the_fixed_columns_and_types(tmp_path: Path) -> None:
 
 
 def test_progress_counts_users_up_to_all_of_them(tmp_path: Path) -> None:
-    heard: list[int] = []
-    write_world(tmp_path, 25_000, 5, heard.append)
-    assert heard == [10_000, 20_000, 25_000]
+    heard: list[float] = []
+    write_world(tmp_path, 25_000, 5, lambda _, done: heard.append(done))
+    assert heard == [0.4, 0.8, 1.0]
 
 
 def test_a_broken_run_leaves_nothing_behind(tmp_path: Path) -> None:
-    def unplugged(_: int) -> None:
+    def unplugged(_step: str, _done: float) -> None:
         raise RuntimeError("unplugged")
 
     with pytest.raises(RuntimeError, match="unplugged"):

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
 from firstspin.evaluation.metrics import HEADLINE, RULE
-from firstspin.lazily import lazily
+from firstspin.experiment.verdict import signed_percent
 
 if TYPE_CHECKING:
     from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.scorecard import Scorecard
-    from firstspin.experiment import verdict
     from firstspin.experiment.stats.lift import Estimate
     from firstspin.simulation.run import Simulated
-else:
-    verdict = lazily("firstspin.experiment.verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ def tested(found: Simulated, bundle: Path) -> list[Claim]:
     latency = f"{served.p50_ms:.1f} / {served.p99_ms:.1f} ms"
     return [
         Claim(f"lift in clicks, A/B test on {found.users:,}", "+8.7%", _interval(clicks), again),
-        Claim("  what it truly is in this world", "", verdict.signed_percent(found.truth.lift), again),
+        Claim("  what it truly is in this world", "", signed_percent(found.truth.lift), again),
         Claim("lift in listening a user", "as strong", _interval(listening), again),
         Claim("errors of the service, events and all", "", f"{served.errors:,}", again),
         Claim(f"latency p50 / p99, {served.connections} at a time", "real time", latency, again),
@@ -73,7 +70,7 @@ def show(found: Sequence[Claim]) -> None:
 def _interval(lift: Estimate) -> str:
     if lift.value is None:
         return lift.reason
-    value, low, high = map(verdict.signed_percent, (lift.value, lift.low, lift.high))
+    value, low, high = map(signed_percent, (lift.value, lift.low, lift.high))
     return f"{value} ({low} to {high})"
 
 

@@ -6,7 +6,6 @@ The hyperparameters are `firstspin train`'s options by name, all text, as SageMa
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import signal
@@ -15,23 +14,16 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from firstspin import pipeline, preflight
 from firstspin.cli import mistakes
 from firstspin.environment import one_of, read, variable, whole, yes_or_no
 from firstspin.files import workspace
-from firstspin.lazily import lazily
 from firstspin.records import Census, InputError
 from firstspin.service.options import PORT, WORKERS
 from firstspin.service.process.supervisor import MOST_WORKERS
 from firstspin.serving.bundle import MANIFEST
 from firstspin.serving.wire import LARGEST_BODY
-
-if TYPE_CHECKING:
-    from firstspin.cli import hyperparameters
-else:
-    hyperparameters = lazily("firstspin.cli.hyperparameters")  # serving needs no command line
 
 CHANNEL: Final = "training"
 EARLY: Final = "early"
@@ -65,7 +57,9 @@ def main() -> None:
         except InputError as problem:
             sys.stderr.write(f"firstspin-container serve: {problem}\n")
             sys.exit(2)
-        importlib.import_module("firstspin.service.__main__").main()
+        from firstspin.service.__main__ import main as serve  # the lean process, without what training imports
+
+        serve()
         return
     sys.stderr.write("usage: firstspin-container train|serve\n")
     sys.exit(2)
@@ -105,14 +99,17 @@ def train(base: Path) -> int:
     business rule's bundle, if the tables were read by then: it can be served, and the gate before a promotion knows it.
     What tuning has tried is in `checkpoints`, and a job that is started again with that folder goes on from there.
     """
+    from firstspin import learn, preflight
+    from firstspin.cli.hyperparameters import job_options
+
     try:
         preflight.folder(base / "model")
         with (
-            hyperparameters.job_options(base / HYPERPARAMETERS, base / CHECKPOINTS) as (model, reading, learning),
+            job_options(base / HYPERPARAMETERS, base / CHECKPOINTS) as (model, reading, learning),
             workspace("container") as folder,
             _stoppable(base, folder) as ending,
         ):
-            packed, dataset, card = pipeline.train(
+            packed, dataset, card = learn.train(
                 base / "input" / "data" / CHANNEL,
                 Path(folder) / "bundle",
                 model,

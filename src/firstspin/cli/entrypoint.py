@@ -10,10 +10,6 @@ import os
 import signal
 import sys
 
-from firstspin.lazily import lazily
-
-container = lazily("firstspin.cli.container")
-
 
 def main() -> None:
     """Run as SageMaker runs it: one argument, train or serve."""
@@ -21,4 +17,6 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     else:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the service forks its workers, which threads don't bear
+    from firstspin.cli import container  # after the signal mask and the variable: it imports numpy
+
     container.main()

@@ -7,12 +7,11 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
-from firstspin import pipeline
 from firstspin.cli import terminal
 from firstspin.cli.look_back import look_back
 from firstspin.cli.options import AsJson
@@ -27,13 +26,7 @@ from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.experiment.stats.sizing import plan_sizing
 from firstspin.files import workspace
-from firstspin.lazily import lazily
-from firstspin.records import InputError
-
-if TYPE_CHECKING:
-    from firstspin.simulation import run as simulation
-else:
-    simulation = lazily("firstspin.simulation.run")
+from firstspin.records import MAX_SEED, InputError
 
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
@@ -144,9 +137,7 @@ app.command("look-back")(look_back)
 def simulate(
     users: Annotated[int, typer.Option(help="How many simulated newcomers register.", min=1)] = 100_000,
     days: Annotated[int, typer.Option(help="Simulated days they come in.", min=1, max=60)] = 10,
-    seed: Annotated[
-        int, typer.Option(help="Of the simulated world and its newcomers.", min=0, max=pipeline.LARGEST_SEED)
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the simulated world and its newcomers.", min=0, max=MAX_SEED)] = 0,
     aa: Annotated[bool, typer.Option("--aa", help="Both arms show the same: there is nothing to find.")] = False,
     bundle: Annotated[
         Path | None, typer.Option(help="Trained on `firstspin world --seed SEED`; else one is trained here.")
@@ -156,6 +147,10 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Run the article's test on simulated newcomers, through the real service, beside the truth of their world."""
+    from firstspin import learn
+    from firstspin.simulation import run as simulation
+    from firstspin.simulation.world import write_world
+
     if out:
         simulation.check_folder(out)
     with ExitStack() as opened:
@@ -163,10 +158,10 @@ def simulate(
         progress = opened.enter_context(terminal.progress("simulation"))
         if bundle is None:
             bundle = folder / "bundle"
-            pipeline.make_world(folder / "world", LEARNED_FROM, seed, progress)
-            pipeline.train(folder / "world", bundle, progress=progress)
+            write_world(folder / "world", LEARNED_FROM, seed, progress)
+            learn.train(folder / "world", bundle, progress=progress)
         setting = simulation.Setting(users=users, days=days, seed=seed, alike=aa, workers=workers)
-        found = pipeline.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
+        found = simulation.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
     if as_json:
         _print_json(msgspec.to_builtins(found))
         return

@@ -10,9 +10,10 @@ import msgspec
 import typer
 from typer.main import get_command
 
-from firstspin import pipeline
 from firstspin.cli.options import ErasureOptions, TableOptions, TrainingOptions, with_options
+from firstspin.data.dataset import Reading
 from firstspin.environment import yes_or_no
+from firstspin.models.registry import Learning
 from firstspin.records import InputError
 
 OF_SAGEMAKER = ("sagemaker_", "_tuning")
@@ -20,7 +21,7 @@ OF_SAGEMAKER = ("sagemaker_", "_tuning")
 
 
 @contextmanager
-def job_options(path: Path, checkpoints: Path) -> Iterator[tuple[str, pipeline.Reading, pipeline.Learning]]:
+def job_options(path: Path, checkpoints: Path) -> Iterator[tuple[str, Reading, Learning]]:
     """The model, how to read the tables and how to learn, from a job's hyperparameters.json.
 
     Raises InputError, with the hyperparameter's name, for a name that `firstspin train` doesn't have or a bad value.

@@ -1,4 +1,4 @@
-"""Arguments -> one function of the pipeline, and its result told in the terminal."""
+"""Arguments -> one function of a story, and its result in the terminal. A command imports what it runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from firstspin import pipeline
-from firstspin.cli import claims, explanation, scorecard, terminal
+from firstspin.cli import explanation, scorecard, terminal
 from firstspin.cli.options import (
     AsJson,
     BundlePath,
@@ -33,18 +32,12 @@ from firstspin.cli.options import (
     with_options,
 )
 from firstspin.data import parsing
-from firstspin.lazily import lazily
 from firstspin.records import SHOWN_GENRES, InputError, Registration
 
 if TYPE_CHECKING:
-    from firstspin import preflight
+    from firstspin.data.dataset import Reading
     from firstspin.evaluation.scorecard import Scorecard
-    from firstspin.service import options
-    from firstspin.simulation import run as simulation
-else:
-    preflight = lazily("firstspin.preflight")
-    options = lazily("firstspin.service.options")
-    simulation = lazily("firstspin.simulation.run")
+    from firstspin.models.registry import Learning
 
 MAX_TOP: Final = 10_000
 """Genres of an answer in a file: more than any service has."""
@@ -82,8 +75,10 @@ def world(
     seed: Seed = 0,
 ) -> None:
     """Write the tables of a make-believe service, and its truth."""
+    from firstspin.simulation.world import write_world
+
     with terminal.progress("make-believe service") as progress:
-        pipeline.make_world(out, users, seed, progress)
+        write_world(out, users, seed, progress)
     terminal.out.print(f"{users:,} make-believe registrations are in {out}", markup=False)
     terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
 
@@ -98,9 +93,11 @@ def label(
     engine: Annotated[Engine, typer.Option(help="What runs it.")] = Engine.duckdb,
 ) -> None:
     """Find the genre each earlier registration listened to most in its window."""
+    from firstspin import learn
+
     with terminal.progress("labels") as progress, erasure.without_erased(tables.reading()) as reading:
         progress("reading the tables", 0.0)
-        census, ignored = pipeline.label(data, out, reading, engine.value)
+        census, ignored = learn.label(data, out, reading, engine.value)
     scorecard.print_census(census, ignored)
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
@@ -140,30 +137,35 @@ def evaluate(
     seed: Seed = 0,
 ) -> None:
     """Measure models on people they have not seen, with intervals."""
+    from firstspin import learn, preflight
+    from firstspin.evaluation.cross_validation import Protocol
+    from firstspin.evaluation.scorecard import write_scorecard
+    from firstspin.models.registry import Learning
+
     chosen = tables.reading()
-    protocol = pipeline.Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
-    learning = pipeline.Learning(split_names(without), seed)
+    protocol = Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
+    learning = Learning(split_names(without), seed)
     if bundle and (folds or split_at or questions or without):
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
     if out:
         preflight.file(out, data)
     with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
         if bundle:
-            card, dataset = pipeline.evaluate_bundle(data, bundle, reading=reading, progress=progress)
+            card, dataset = learn.evaluate_bundle(data, bundle, reading=reading, progress=progress)
         else:
-            card, dataset = pipeline.evaluate_models(
+            card, dataset = learn.evaluate_models(
                 data,
                 split_names(models),
                 protocol=protocol,
                 reading=reading,
                 learning=learning,
-                ask_what_questions_buy=questions,
+                with_ablation=questions,
                 progress=progress,
             )
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_scorecard(card)
     if out:
-        pipeline.write_json(out, card.state())
+        write_scorecard(card, out)
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
 
@@ -179,9 +181,12 @@ def report(
     ] = None,
 ) -> None:
     """Write the study as one page: who listens to what, which model sees it, what each question buys."""
-    read_as_usual = pipeline.Reading(now=utc_now())
+    from firstspin import learn
+    from firstspin.data.dataset import Reading
+
+    read_as_usual = Reading(now=utc_now())
     with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
-        pipeline.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
+        learn.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
     terminal.out.print(f"The report is in {out}", markup=False)
 
 
@@ -199,11 +204,13 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Answer one newcomer in the terminal."""
+    from firstspin import answer as answering
+
     registration, further = _registration(age, gender, country, genres), _answers(answer or ())
     if explain:
-        explanation.show(pipeline.explain(bundle, registration, further), as_json=as_json)
+        explanation.show(answering.explain(bundle, registration, further), as_json=as_json)
         return
-    found = pipeline.recommend(bundle, registration, further)
+    found = answering.recommend(bundle, registration, further)
     if as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return
@@ -231,8 +238,10 @@ def score(
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Answer every registration of a file."""
+    from firstspin import answer
+
     with terminal.progress("scoring") as progress:
-        written, ignored = pipeline.score(
+        written, ignored = answer.score(
             bundle,
             registrations,
             out,
@@ -254,16 +263,23 @@ def demo(
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the scorecard.")] = False,
 ) -> None:
     """The whole story on a make-believe service, then the live page."""
+    from firstspin.cli import claims
+    from firstspin.data.dataset import Reading
+    from firstspin.models.registry import Learning
+    from firstspin.service import options
+    from firstspin.simulation import run as simulation
+    from firstspin.simulation.world import write_world
+
     if not no_serve:
         options.parse(["--bundle", "bundle", "--port", str(port)], os.environ)
     folder = Path(tempfile.mkdtemp(prefix="firstspin-demo-"))
     with terminal.progress("make-believe service") as progress:
-        pipeline.make_world(folder, users, seed, progress)
+        write_world(folder, users, seed, progress)
     terminal.out.print(f"A make-believe service with {users:,} registrations is in {folder}", markup=False)
-    card = _train(folder, folder / "bundle", "auto", pipeline.Reading(), pipeline.Learning(seed=seed))
+    card = _train(folder, folder / "bundle", "auto", Reading(), Learning(seed=seed))
     setting = simulation.Setting(users=NEWCOMERS, seed=seed)
     with terminal.progress(f"A/B test on {NEWCOMERS:,} simulated newcomers") as progress:
-        found = pipeline.simulate(
+        found = simulation.simulate(
             folder / "bundle", setting, folder / "experiment", now=time.perf_counter_ns, progress=progress
         )
     claims.show([*claims.entries(card, folder), *claims.tested(found, folder / "bundle")])
@@ -299,10 +315,12 @@ def main() -> None:
     terminal.run(app)
 
 
-def _train(data: Path, out: Path, model: str, reading: pipeline.Reading, learning: pipeline.Learning) -> Scorecard:
+def _train(data: Path, out: Path, model: str, reading: Reading, learning: Learning) -> Scorecard:
     """Train, and tell what was learned from whom and how good it is."""
+    from firstspin import learn
+
     with terminal.progress("training") as progress:
-        packed, dataset, card = pipeline.train(data, out, model, reading=reading, learning=learning, progress=progress)
+        packed, dataset, card = learn.train(data, out, model, reading=reading, learning=learning, progress=progress)
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_headline(card)
     made_of = packed.predictor.made_of or packed.predictor.name

@@ -13,26 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
-from firstspin import pipeline
 from firstspin.environment import moment
-from firstspin.lazily import lazily
-from firstspin.records import InputError, LabelRule
+from firstspin.records import MAX_SEED, InputError, LabelRule
 
 if TYPE_CHECKING:
-    from firstspin.cli import stored
-    from firstspin.events import erasure
-else:
-    stored = lazily("firstspin.cli.stored")
-    erasure = lazily("firstspin.events.erasure")
+    from firstspin.data.dataset import Reading
+    from firstspin.models.registry import Learning
 
 Result = TypeVar("Result")
 
 Data = Annotated[Path, typer.Option(help="Folder with registrations, listens and stations (.csv or .parquet).")]
 BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[
-    int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=pipeline.LARGEST_SEED)
-]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=MAX_SEED)]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
 Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,gender.")]
 
@@ -57,11 +50,13 @@ class TableOptions:
         str, typer.Option(help="Moment up to which listens are complete; that of the last one if not given.")
     ] = ""
 
-    def reading(self) -> pipeline.Reading:
+    def reading(self) -> Reading:
         """How to read the tables. Raises BadParameter or InputError for a value out of range."""
+        from firstspin.data.dataset import Reading
+
         ends = parsed_moment(self.data_ends, "--data-ends") if self.data_ends else None
         rule = LabelRule(self.gap_days, self.window_days, self.least_seconds, ends)
-        return pipeline.Reading(split_names(self.extra), self.skip_bad_rows, rule, now=utc_now())
+        return Reading(split_names(self.extra), self.skip_bad_rows, rule, now=utc_now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +72,18 @@ class ErasureOptions:
     events_secret: Annotated[Path | None, typer.Option(help="File with that store's secret.")] = None
 
     @contextmanager
-    def without_erased(self, reading: pipeline.Reading) -> Iterator[pipeline.Reading]:
+    def without_erased(self, reading: Reading) -> Iterator[Reading]:
         """The same reading, which leaves out erased users; the event store is open meanwhile."""
         if self.erased is None:
             if self.events_secret is not None:
                 raise typer.BadParameter("--erased says of which store", param_hint="--events-secret")
             yield reading
             return
-        with stored.opened_store(self.erased, self.events_secret) as (database, known):
-            yield replace(reading, erased=lambda users: erasure.erased_users(database, known, users))
+        from firstspin.cli.stored import opened_store
+        from firstspin.events.erasure import erased_users
+
+        with opened_store(self.erased, self.events_secret) as (database, known):
+            yield replace(reading, erased=lambda users: erased_users(database, known, users))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +96,11 @@ class TrainingOptions:
     without: Without = ""
     seed: Seed = 0
 
-    def learning(self, checkpoints: Path | None) -> pipeline.Learning:
+    def learning(self, checkpoints: Path | None) -> Learning:
         """How to learn; `checkpoints` is the folder of tuning's progress."""
-        return pipeline.Learning(split_names(self.without), self.seed, self.tune, self.trials, checkpoints=checkpoints)
+        from firstspin.models.registry import Learning
+
+        return Learning(split_names(self.without), self.seed, self.tune, self.trials, checkpoints=checkpoints)
 
 
 def with_options(command: Callable[..., Result]) -> Callable[..., Result]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import duckdb
+from typing import TYPE_CHECKING, Final
 
 from firstspin.data import schema
 from firstspin.data.formats import columns
@@ -22,6 +20,9 @@ from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
 from firstspin.files import printable
 from firstspin.records import BadRows, InputError, Station, normal
+
+if TYPE_CHECKING:
+    import duckdb
 
 SHOWN = 10
 SHOWN_CHARACTERS = 80

@@ -9,13 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
-import ibis
-import ibis.expr.types as ir
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from firstspin.data.formats.readers import in_our_words
@@ -25,6 +21,12 @@ from firstspin.data.mismatches import data_ends, listening, mismatches
 from firstspin.data.schema import COLUMNS, PLAYED, REGISTERED_AT, ROW, TOP_GENRE, USER_ID
 from firstspin.data.sql import identifier, literal
 from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration
+
+if TYPE_CHECKING:
+    import duckdb
+    import ibis
+    import ibis.expr.types as ir
+    import pyarrow as pa
 
 DROPPED = "why there is no label"  # names with spaces, which no further column can have
 COUNTED = "listens in the window"
@@ -67,6 +69,8 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
 
 def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:
     """The Ibis schema of a table of the connection."""
+    import ibis
+
     return ibis.Schema.from_pyarrow(connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
 
 
@@ -75,6 +79,8 @@ def fates_sql(schemas: tuple[ibis.Schema, ...], first: datetime, last: datetime,
 
     Ibis only generates SQL: the settings of the connection are locked.
     """
+    import ibis
+
     registrations, listens, stations = (ibis.table(of, name) for name, of in zip(COLUMNS, schemas, strict=True))
     everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
     return str(ibis.to_sql(everyone, dialect="duckdb"))
@@ -82,6 +88,8 @@ def fates_sql(schemas: tuple[ibis.Schema, ...], first: datetime, last: datetime,
 
 def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
     """The labelled users of a file written by `label_tables`."""
+    import pyarrow.parquet as pq
+
     return to_examples(pq.read_table(path), tuple(extra))
 
 
@@ -115,6 +123,8 @@ def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: 
     user, start, station and seconds, counts once. `rule.data_ends` must be set. `registrations` has the integer column
     ROW: grouping by it costs less than by text.
     """
+    import ibis
+
     gap = ibis.interval(days=rule.gap_days)
     window = ibis.interval(days=rule.gap_days + rule.window_days)
     people = registrations.select(ROW, "user_id", "registered_at")
@@ -153,6 +163,8 @@ def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: 
 
 def within_reach(listens: ir.Table, first: datetime, last: datetime, rule: LabelRule) -> ir.Table:
     """The listens between the start of the first label window and the end of the last, so that the join is smaller."""
+    import ibis
+
     opens = first + timedelta(days=rule.gap_days)
     ends = last + timedelta(days=rule.gap_days + rule.window_days)
     return listens.filter(listens.started_at >= ibis.timestamp(opens), listens.started_at < ibis.timestamp(ends))
@@ -160,6 +172,8 @@ def within_reach(listens: ir.Table, first: datetime, last: datetime, rule: Label
 
 def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
     """The rows of a file of `label_tables` as examples, in their order."""
+    import pyarrow as pa
+
     kind = with_further_fields(extra)
     answers = labelled.select(["age", "gender", "country", "genres", *extra]).to_pylist()
     genres = tuple(sorted(set(labelled[TOP_GENRE].to_pylist())))

@@ -14,9 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
-
-import duckdb
+from typing import TYPE_CHECKING, Final
 
 from firstspin.data.data_end import AHEAD, DayOfListens, days_of_data, is_future
 from firstspin.data.formats.columns import is_number
@@ -25,6 +23,9 @@ from firstspin.data.names import NameIndex
 from firstspin.data.schema import LISTENS, PICK_SEPARATOR, REGISTRATIONS, STATIONS, TEXT
 from firstspin.data.sql import identifier
 from firstspin.records import InputError, LabelRule, Mismatch, normal
+
+if TYPE_CHECKING:
+    import duckdb
 
 NEARLY_ALL: Final = 0.95
 MIN_SHARE_OF_NUMBERS: Final = 0.8

@@ -18,8 +18,9 @@ from firstspin.data.schema import AGE, GENDER
 from firstspin.evaluation import metrics
 from firstspin.evaluation.bootstrap import Figure, Resampled, resample
 from firstspin.evaluation.cohorts import OTHER, Cohort, cohorts
-from firstspin.evaluation.cross_validation import HoldOutAnswers, Progress, Split, answer, held_out, joined
+from firstspin.evaluation.cross_validation import HoldOutAnswers, Split, answer, held_out, joined
 from firstspin.models.predictor import Predictor
+from firstspin.models.task import Progress
 from firstspin.records import Examples, Registration, is_answered, without_answers
 
 Array = NDArray[np.float64]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.models.predictor import Predictor, order, probabilities
-from firstspin.records import Examples, InputError
+from firstspin.models.task import Progress, Task
+from firstspin.records import Examples, InputError, LabelRule
 
 Array = NDArray[np.float64]
-Fit = Callable[[str, Examples], Predictor]
-Progress = Callable[[str, float], None]
+Fit = Callable[[str, Task], Predictor]
+Prepare = Callable[[Examples], Task]
 
+FOLDS = 5
+FOLDS_OF_MANY, MANY_USERS = 3, 100_000
 MAX_SHOWN = 5
 AT_ONCE = 2
+BATCH = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,39 @@ def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
     return split
 
 
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How users are split for an evaluation: in folds, or at a moment in time.
+
+    Without either: five folds, or three from 100,000 users, where training on 2/3 is as good as on 4/5.
+
+    Raises InputError for fewer than two folds, and for folds and a date at once.
+    """
+
+    folds: int | None = None
+    split_at: datetime | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.folds < 2:
+            raise InputError(f"{self.folds} folds: at least 2 are needed")
+        if self.folds is not None and self.split_at is not None:
+            raise InputError("either folds or a date to split at, not both")
+
+
+def planned_splits(examples: Examples, rule: LabelRule, protocol: Protocol) -> tuple[list[Split], dict[str, object]]:
+    """The splits of a protocol, and its description for the scorecard. Raises InputError as `folds` and `by_date`."""
+    if protocol.split_at is None:
+        k = protocol.folds or (FOLDS if len(examples) < MANY_USERS else FOLDS_OF_MANY)
+        return folds(examples.tops, k, protocol.seed), {"protocol": f"{k} folds over users", "seed": protocol.seed}
+    split = by_date(examples, protocol.split_at, rule.gap_days + rule.window_days)
+    return [split], {
+        "protocol": f"split at {protocol.split_at.isoformat()}Z",
+        "learned from": len(split.learn),
+        "label not yet known at the split": len(examples) - len(split.learn) - len(split.ask),
+    }
+
+
 def held_out(examples: Examples, splits: Sequence[Split]) -> Examples:
     """The held-out users, in the order of `outcomes`."""
     return examples.take(np.concatenate([split.ask for split in splits]))
@@ -91,48 +129,74 @@ def outcomes(
     examples: Examples,
     splits: Sequence[Split],
     names: Sequence[str],
+    prepare: Prepare,
     fit: Fit,
     progress: Progress,
     at_once: int = AT_ONCE,
 ) -> dict[str, HoldOutAnswers]:
     """Every model's answers for the held-out users, in the order of the splits.
 
-    `at_once` models are trained in parallel, in threads: numpy, SciPy and LightGBM release the interpreter lock. Each
-    training has a seed of its own, so the answers do not depend on `at_once`.
+    `prepare` encodes the training users of a split, once for all models. `at_once` models are trained in parallel, in
+    threads: numpy, SciPy and LightGBM release the interpreter lock. Each training has a seed of its own, so the answers
+    do not depend on `at_once`.
     """
-    jobs = [(split, name) for split in splits for name in names]
+    folds = [_Fold(examples, split, prepare, len(names)) for split in splits]
+    jobs = [(fold, name) for fold in folds for name in names]
     done: list[str] = []
 
-    def run(job: tuple[Split, str]) -> HoldOutAnswers:
-        split, name = job
-        found = answer(fit(name, examples.take(split.learn)), examples.take(split.ask))
+    def run(job: tuple[_Fold, str]) -> HoldOutAnswers:
+        fold, name = job
+        with fold as (task, ask, rows):
+            answers = answer(fit(name, task), ask, rows)
         done.append(name)
-        progress(f"{len(done)} of {len(jobs)} trained and asked, {name} last", len(done) / len(jobs))
-        return found
+        progress(f"{len(done)} of {len(jobs)} models trained and scored, {name} last", len(done) / len(jobs))
+        return answers
 
     progress(f"training {len(jobs)} times", 0.0)
     pool = ThreadPoolExecutor(at_once)
     try:
-        found = list(pool.map(run, jobs))
+        parts = list(pool.map(run, jobs))
     finally:
         pool.shutdown(cancel_futures=True)  # after a failure or Ctrl-C the remaining jobs are dropped
     progress("done", 1.0)
-    return {name: joined(found[i :: len(names)]) for i, name in enumerate(names)}
+    return {name: joined(parts[i :: len(names)]) for i, name in enumerate(names)}
 
 
-def answer(predictor: Predictor, ask: Examples) -> HoldOutAnswers:
-    """A trained model's answers for these users."""
-    found = [_answer(predictor, part) for part in _batches(ask)]
-    return joined(found)
+class _Fold:
+    """A split whose registrations are encoded by the first of `uses` models and freed after the last."""
+
+    def __init__(self, examples: Examples, split: Split, prepare: Prepare, uses: int) -> None:
+        self._examples, self._split, self._prepare, self._left = examples, split, prepare, uses
+        self._lock = Lock()
+        self._encoded: tuple[Task, Examples, Array] | None = None
+
+    def __enter__(self) -> tuple[Task, Examples, Array]:
+        """The training task, the held-out users, and their rows (n, c)."""
+        with self._lock:
+            if self._encoded is None:
+                ask = self._examples.take(self._split.ask)
+                task = self._prepare(self._examples.take(self._split.learn))
+                self._encoded = task, ask, task.encoder.matrix(ask.registrations)
+            return self._encoded
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._left -= 1
+            if not self._left:
+                self._encoded = None
 
 
-def _batches(examples: Examples, size: int = 20_000) -> Iterator[Examples]:
-    for start in range(0, len(examples), size):
-        yield examples.take(np.arange(start, min(start + size, len(examples))))
+def answer(predictor: Predictor, ask: Examples, rows: Array | None = None) -> HoldOutAnswers:
+    """A trained model's answers for these users; `rows` (n, c) where they are encoded already."""
+    parts = []
+    for start in range(0, len(ask), BATCH):
+        part = ask.take(np.arange(start, min(start + BATCH, len(ask))))
+        encoded = predictor.encoder.matrix(part.registrations) if rows is None else rows[start : start + BATCH]
+        parts.append(_answer(predictor, part, predictor.scorer.scores(encoded)))
+    return joined(parts)
 
 
-def _answer(predictor: Predictor, ask: Examples) -> HoldOutAnswers:
-    scores = predictor.scores(ask.registrations)
+def _answer(predictor: Predictor, ask: Examples, scores: Array) -> HoldOutAnswers:
     best = order(scores)
     chances = probabilities(scores)
     there = {genre: i for i, genre in enumerate(predictor.genres)}

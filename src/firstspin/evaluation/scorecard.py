@@ -18,6 +18,7 @@ from firstspin.evaluation.bootstrap import Figure, PairedLift, resample
 from firstspin.evaluation.cohorts import cohorts
 from firstspin.evaluation.cross_validation import HoldOutAnswers
 from firstspin.evaluation.metrics import HEADLINE, RULE, RankingMetric
+from firstspin.files import written_beside
 from firstspin.records import Examples, InputError
 
 Array = NDArray[np.float64]
@@ -108,6 +109,12 @@ class Scorecard:
         """The part that a bundle carries: figures and lifts."""
         state = asdict(self)
         return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts")}
+
+
+def write_scorecard(card: Scorecard, out: Path) -> None:
+    """Write a scorecard as JSON; a figure that is not defined is null. Raises OSError where `out` can't be written."""
+    with written_beside(out, shared=True) as beside:
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(card.state()), indent=2) + b"\n")
 
 
 def read_scorecard(path: Path) -> Scorecard:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from firstspin.files import written_beside
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 FILE: Final = "tuning.json"
 
@@ -72,6 +74,8 @@ def _tried(trial: FrozenTrial) -> TrialRecord:
 
 
 def _trial(tried: TrialRecord, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    from optuna.trial import TrialState, create_trial
+
     trial = create_trial(
         state=TrialState[tried.state],
         value=tried.value,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from scipy.optimize import minimize
 
 from firstspin.models.logistic import logistic
 from firstspin.models.network import network
@@ -78,6 +77,8 @@ def _parts(task: Task) -> list[tuple[Indexes, Indexes]]:
 
 def _weights(scores: Mapping[str, Array], members: Sequence[str], tops: Indexes) -> dict[str, float]:
     """The weights with minimal log loss; members under `MIN_WEIGHT` are left out."""
+    from scipy.optimize import minimize
+
     logs = [log_probabilities(scores[name]) for name in members]
 
     def loss(weights: Array) -> float:

@@ -17,7 +17,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import isfinite, nan
 from typing import Any, Final, Protocol, cast
 
@@ -301,6 +301,12 @@ def _knots(given: Sequence[float]) -> list[float]:
     if not given:
         return [0.0]
     return sorted(set(np.quantile(np.array(given, dtype=np.float64), np.linspace(0.02, 0.98, KNOTS)).round(6).tolist()))
+
+
+def knows_silence(encoder: Encoder, users: Examples) -> bool:
+    """Whether enough training users gave no usable answer for a model to answer such registrations."""
+    empty = (registration for registration in users.registrations if not encoder.matches(registration))
+    return len(list(islice(empty, MIN_ANSWERS))) == MIN_ANSWERS
 
 
 def _often_enough(given: Iterable[str | float]) -> list[str]:

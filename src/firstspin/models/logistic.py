@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.sparse import csr_array
 
 from firstspin.models.features import CATEGORY, HAT, MISSING, PICKED, RANK
 from firstspin.models.popularity import log_popularity
@@ -38,6 +36,8 @@ def logistic(task: Task) -> Linear:
 
 def fit_weights(values: Array, target: Array, penalty: float, start: Array) -> tuple[Array, Array]:
     """The weights (m, k) and bias (k,) that minimise `cross_entropy` of `values` (n, m), by L-BFGS from `start`."""
+    from scipy.optimize import minimize
+
     first = np.concatenate([np.zeros(values.shape[1] * len(start)), start])
     solution = minimize(
         cross_entropy(values, target, penalty),
@@ -55,6 +55,8 @@ def cross_entropy(values: Array, target: Array, penalty: float) -> Callable[[Arr
     The loss is the cross entropy of `values` (n, m) to `target` (n, k) plus penalty/2 x squared weights. The products
     use a sparse matrix, which adds in one fixed order, so the result does not depend on the threads.
     """
+    from scipy.sparse import csr_array
+
     sparse = csr_array(values)
     across = csr_array(sparse.T)
     k = target.shape[1]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from firstspin.data.schema import AGE, GENDER
 from firstspin.models.features import CATEGORY, NUMBER, PICKED
@@ -65,6 +64,7 @@ def pick_columns(task: Task) -> Indexes:
 
 def _with_lift(rule: RuleScorer, task: Task) -> RuleScorer:
     """The rule with its pick lift calibrated: the order stays, the probabilities minimise log loss."""
+    from scipy.optimize import minimize_scalar
 
     def lifted(lift: float) -> RuleScorer:
         return RuleScorer(rule.log_popularity, rule.columns, lift, rule.only_one)

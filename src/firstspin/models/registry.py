@@ -1,84 +1,107 @@
-"""The models by name. Training is heavy and serving is light, so a model's code is imported when it is asked for."""
+"""The models by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from importlib import import_module
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Final
 
 from firstspin.extras import need
+from firstspin.models import ensemble, logistic, network, popularity, tuning
 from firstspin.models.features import fit_encoder
 from firstspin.models.predictor import Predictor, Scorer
 from firstspin.models.scorers import Blend
 from firstspin.models.task import Progress, Task, Tuned, silent
-from firstspin.records import Examples, InputError
+from firstspin.models.trees import boosting, forest
+from firstspin.records import MAX_SEED, Examples, InputError
 
-MODELS: Final[dict[str, str]] = {
-    "auto": "firstspin.models.ensemble:auto",
-    "popularity": "firstspin.models.popularity:popularity",
-    "logistic": "firstspin.models.logistic:logistic",
-    "forest": "firstspin.models.trees.forest:forest",
-    "network": "firstspin.models.network:network",
-    "lightgbm": "firstspin.models.trees.boosting:boosting",
-    "age_gender": "firstspin.models.popularity:age_gender",
-    "overall": "firstspin.models.popularity:overall",
-    "single_pick": "firstspin.models.popularity:single_pick",
+MODELS: Final[Mapping[str, Callable[[Task], Scorer]]] = {
+    "auto": ensemble.auto,
+    "popularity": popularity.popularity,
+    "logistic": logistic.logistic,
+    "forest": forest.forest,
+    "network": network.network,
+    "lightgbm": boosting.boosting,
+    "age_gender": popularity.age_gender,
+    "overall": popularity.overall,
+    "single_pick": popularity.single_pick,
 }
 
-TUNABLE: Final = ("auto", "logistic", "forest", "network", "lightgbm")
+TUNABLE: Final = ("auto", *tuning.SPACES)
 
 NAMES: Final = {"rule": "popularity", "linear": "logistic", "trees": "lightgbm"}
-"""What the members of `auto`'s team are called whose scorers have a name of their own."""
+"""The models of the scorers whose kind has another name."""
 
 
-def fit(
-    name: str,
-    examples: Examples,
-    *,
-    known_genres: Sequence[str],
-    extra: Sequence[str] = (),
-    without: Sequence[str] = (),
-    seed: int = 0,
-    tuned: tuple[Tuned, ...] = (),
-    progress: Progress = silent,
-) -> Predictor:
-    """The model of this name, trained on these people, with the settings that tuning chose if it did.
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """How models are trained: answers left out, the seed, and how long or how often settings are searched before.
 
-    :raises InputError: if there is no such model, or nobody to learn from
+    `tuned` are settings chosen before; without them and without a search, defaults are used. The folder `checkpoints`
+    stores finished trials, so that an interrupted search resumes.
+
+    Raises InputError for a seed or a search out of range.
     """
-    task = replace(_task(name, examples, known_genres, extra, without), seed=seed, tuned=tuned, progress=progress)
-    scorer = train(name, task)
-    told = [_made_of(scorer)] if name == "auto" else []
-    told += [str(one) for one in tuned if name in ("auto", one.name)]
-    return Predictor(task.encoder, task.genres, scorer, name, "; ".join(told))
+
+    without: tuple[str, ...] = ()
+    seed: int = 0
+    tune_minutes: float | None = None
+    tune_trials: int | None = None
+    tuned: tuple[Tuned, ...] = ()
+    checkpoints: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"a seed is a whole number from 0 to {MAX_SEED}")
+        if not (0 <= (self.tune_minutes or 0) < inf and (self.tune_trials or 0) >= 0):
+            raise InputError("tuning takes a finite number of minutes, or of trials, none of them below 0")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether settings are searched before training."""
+        return bool(self.tune_minutes or self.tune_trials)
 
 
-def tune(
-    name: str,
-    examples: Examples,
-    *,
+def prepare(
+    users: Examples,
     known_genres: Sequence[str],
-    minutes: float | None = None,
-    trials: int | None = None,
-    checkpoints: Path | None = None,
+    *,
     extra: Sequence[str] = (),
-    without: Sequence[str] = (),
-    seed: int = 0,
+    learning: Learning = Learning(),
     progress: Progress = silent,
-) -> tuple[Tuned, ...]:
-    """The settings with which the model of this name, or each of `auto`'s, does best on people kept aside.
+) -> Task:
+    """The training task of these users: their registrations are encoded here, once for all models trained on them.
 
-    The folder `checkpoints` keeps what was tried, and a run that was cut off goes on from there.
-
-    :raises InputError: if there is no such model, it has no settings, nobody to learn from, or Optuna is not installed
-    :raises OSError: if the folder can't be written to
+    Raises InputError where there are no users.
     """
-    task = replace(_task(name, examples, known_genres, extra, without), seed=seed, progress=progress)
+    if not len(users):
+        raise InputError("there is nobody to learn from: no user has a label")
+    encoder = fit_encoder(users, known_genres=known_genres, extra=extra, without=learning.without)
+    rows = encoder.matrix(users.registrations)
+    return Task(encoder, users.genres, rows, users.tops, users.shares, learning.seed, learning.tuned, progress)
+
+
+def fit(name: str, task: Task) -> Predictor:
+    """The model of this name, trained on a task. Raises InputError for an unknown name."""
+    check_name(name)
+    scorer = MODELS[name](task)
+    parts = [_made_of(scorer)] if name == "auto" else []
+    parts += [str(one) for one in task.tuned if name in ("auto", one.name)]
+    return Predictor(task.encoder, task.genres, scorer, name, "; ".join(parts))
+
+
+def tune(name: str, task: Task, learning: Learning) -> tuple[Tuned, ...]:
+    """The best settings of this model, or of each model of `auto`, by cross-validated log loss.
+
+    Raises InputError for an unknown name, a model without settings, or where Optuna is not installed; OSError where
+    the folder of checkpoints can't be written.
+    """
+    check_name(name)
+    check_tunable(name)
     need("tune", "tuning")
-    tuning = import_module("firstspin.models.tuning")
-    return tuning.tune(name, task, minutes, trials, checkpoints)  # type: ignore[no-any-return]
+    return tuning.tune(name, task, learning.tune_minutes, learning.tune_trials, learning.checkpoints)
 
 
 def check_name(name: str) -> None:
@@ -91,23 +114,6 @@ def check_tunable(name: str) -> None:
     """Raises InputError where a model has no settings to tune."""
     if name not in TUNABLE:
         raise InputError(f"{name} has no settings to tune; {', '.join(TUNABLE)} have")
-
-
-def train(name: str, task: Task) -> Scorer:
-    """The scorer of the model of this name."""
-    module, function = MODELS[name].split(":")
-    return getattr(import_module(module), function)(task)  # type: ignore[no-any-return]
-
-
-def _task(
-    name: str, examples: Examples, known_genres: Sequence[str], extra: Sequence[str], without: Sequence[str]
-) -> Task:
-    check_name(name)
-    if not len(examples):
-        raise InputError("there is nobody to learn from: no user has a label")
-    encoder = fit_encoder(examples, known_genres=known_genres, extra=extra, without=without)
-    rows = encoder.matrix(examples.registrations)
-    return Task(encoder, examples.genres, rows, examples.tops, examples.shares)
 
 
 def _made_of(scorer: Scorer) -> str:

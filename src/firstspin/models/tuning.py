@@ -10,19 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
-from scipy.optimize import minimize_scalar
 
 from firstspin.models import checkpoint, ensemble, logistic, network
 from firstspin.models.predictor import Array, Scorer
 from firstspin.models.task import Indexes, Task, Tuned, folds, log_loss
 from firstspin.models.trees import boosting, forest
 from firstspin.records import InputError
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 FOLDS: Final = 3
 MAX_USERS: Final = 40_000
@@ -92,6 +93,8 @@ def tune(
 
     Raises InputError where the model has no settings, OSError where the folder can't be written to.
     """
+    import optuna
+
     names = [one for one in (ensemble.TRAINERS if name == "auto" else [name]) if one in SPACES]
     if not names:
         raise InputError(f"{name} has no settings to tune; auto, {', '.join(SPACES)} have")
@@ -119,6 +122,8 @@ def tune(
 
 def best_loss(scores: Array, tops: Indexes) -> float:
     """The log loss of `scores` (n, k) at the best temperature (Guo et al., On calibration, ICML 2017); `tops` (n,)."""
+    from scipy.optimize import minimize_scalar
+
     solution = minimize_scalar(
         lambda log_scale: log_loss(scores * np.exp(log_scale), tops), bounds=(-2.0, 2.0), method="bounded"
     )
@@ -129,6 +134,8 @@ def _studies(
     names: Sequence[str], task: Task, max_trials: int | None, checkpoints: Path | None, fingerprint: str
 ) -> dict[str, optuna.Study]:
     """A study per model, with its earlier trials; trials of another task are ignored."""
+    import optuna
+
     studies = {one: optuna.create_study(pruner=optuna.pruners.MedianPruner()) for one in names}
     if not checkpoints:
         return studies
@@ -153,6 +160,8 @@ def _fingerprint(names: Sequence[str], task: Task) -> str:
 
 def _try(study: optuna.Study, space: Space, task: Task) -> None:
     """One more trial: a function of the task and the earlier trials alone. The first has the default settings."""
+    import optuna
+
     number = len(_trials(study))
     # a new sampler per trial: the random state of a lasting one would be lost with an interrupted run
     seed = int(np.random.default_rng((task.seed, number)).integers(2**32))
@@ -168,7 +177,7 @@ def _try(study: optuna.Study, space: Space, task: Task) -> None:
         losses.append(best_loss(scores, task.tops[part]))
         trial.report(float(np.mean(losses)), len(losses))
         if trial.should_prune():
-            study.tell(trial, state=TrialState.PRUNED)
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return
     study.tell(trial, float(np.mean(losses)))
 
@@ -179,9 +188,11 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
 
 def _distribution(low: float, high: float) -> BaseDistribution:
     """The distribution of a setting: log-uniform where the range excludes zero."""
+    import optuna
+
     if isinstance(low, int):
-        return IntDistribution(low, high, log=True)
-    return FloatDistribution(low, high, log=low > 0)
+        return optuna.distributions.IntDistribution(low, high, log=True)
+    return optuna.distributions.FloatDistribution(low, high, log=low > 0)
 
 
 def _settings(space: Space, params: Mapping[str, int | float], people: int) -> object:

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
 from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, USER_ID
 from firstspin.files import written_beside
@@ -21,7 +18,6 @@ from firstspin.serving.score_stores import Batch
 log = logging.getLogger(__name__)
 
 People = Iterable[tuple[list[str], list[Registration]]]
-SCHEMA = pa.schema([(USER_ID, pa.string()), (GENRES, pa.list_(pa.string())), (PROBABILITIES, pa.list_(pa.float64()))])
 
 
 class AnswerSink(Protocol):
@@ -87,7 +83,12 @@ def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
 
 
 def _to_parquet(path: Path, batches: Iterator[Batch]) -> None:
-    with pq.ParquetWriter(path, SCHEMA) as writer:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float64())
+    schema = pa.schema([(USER_ID, pa.string()), (GENRES, texts), (PROBABILITIES, numbers)])
+    with pq.ParquetWriter(path, schema) as writer:
         for users, rankings in batches:
             columns = [users, [r.genres for r in rankings], [r.probabilities for r in rankings]]
-            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            writer.write_batch(pa.record_batch(columns, schema=schema))

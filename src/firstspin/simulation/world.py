@@ -8,7 +8,7 @@ its numbers are in taste.py, people.py and stations.py.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from firstspin import preflight
 from firstspin.data import schema
 from firstspin.data.ground_truth import TRUTH
 from firstspin.files import written_together
+from firstspin.models.task import Progress, silent
 from firstspin.records import InputError, Registration
 from firstspin.simulation.people import (
     DATA_END,
@@ -182,22 +184,22 @@ class Block:
     stations: NDArray[np.int64]  # (l,) into the dial's
 
 
-def write_world(out: Path, users: int, seed: int, progress: Callable[[int], None] = lambda _: None) -> None:
+def write_world(out: Path, users: int, seed: int, progress: Progress = silent) -> None:
     """Write registrations, listens and stations as Parquet, and truth.npz (docs/world.md), into the folder `out`.
 
-    Nothing appears there before all of it is whole. `progress` receives the number of users written. The same seed
-    gives the same tables, and a smaller service is a prefix of a larger one. Raises InputError when
-    `users` or `seed` is out of range.
+    Nothing appears there before all of it is whole. The same seed gives the same tables, and a smaller service is a
+    prefix of a larger one. Raises InputError when `users` or `seed` is out of range, or `out` can't be written.
     """
     if users < 1:
         raise InputError(f"users is {users}; a world needs at least one")
+    preflight.folder(out)
     world = make_world(seed)
     outs = [*(out / f"{table}.parquet" for table in schema.COLUMNS), out / TRUTH]
     with written_together(outs, shared=True) as (registrations, listens, stations, truth):
         pq.write_table(_station_table(world.dial), stations)
         blocks = (_block(world, first, min(BLOCK, users - first)) for first in range(0, users, BLOCK))
         with pq.ParquetWriter(registrations, REGISTRATIONS) as people, pq.ParquetWriter(listens, LISTENS) as heard:
-            _write_truth(truth, world, users, _written(world, blocks, people, heard, progress))
+            _write_truth(truth, world, users, _written(world, blocks, people, heard, users, progress))
 
 
 def _written(
@@ -205,7 +207,8 @@ def _written(
     blocks: Iterable[Block],
     people: pq.ParquetWriter,
     heard: pq.ParquetWriter,
-    progress: Callable[[int], None],
+    users: int,
+    progress: Progress,
 ) -> Iterator[Block]:
     """The blocks as they are generated, each written to the tables."""
     done = 0
@@ -214,7 +217,7 @@ def _written(
         heard.write_table(_listen_table(block, world.dial))
         yield block
         done += len(block.user_ids)
-        progress(done)
+        progress("users written", done / users)
 
 
 def _block(world: World, first: int, n: int) -> Block:

@@ -15,14 +15,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from firstspin import pipeline
+from firstspin import learn
 from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import ablation, cross_validation, scorecard
+from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.report import charts, page, patterns, people, quality
 from firstspin.evaluation.report.parts import BundleFacts, Material, Note, Picture
 from firstspin.evaluation.scorecard import BASELINES
 from firstspin.models import registry
 from firstspin.models.predictor import Predictor
+from firstspin.models.registry import Learning
+from firstspin.models.task import Task
 from firstspin.records import Examples, InputError, LabelRule, Registration
 
 SECTIONS = ("labels", "listening", "picks", "answers", "ladder", "segments", "calibration", "questions", "model-card")
@@ -49,8 +52,12 @@ class Reader(HTMLParser):
             self.said += [named["aria-label"]] if named.get("aria-label") and named.get("role") == "img" else []
 
 
+def prepare(users: Examples) -> Task:
+    return registry.prepare(users, made_people.GENRES)
+
+
 def fit(name: str, examples: Examples, without: tuple[str, ...] = ()) -> Predictor:
-    return registry.fit(name, examples, known_genres=made_people.GENRES, without=without)
+    return registry.fit(name, registry.prepare(examples, made_people.GENRES, learning=Learning(without=without)))
 
 
 def silent(step: str, done: float) -> None: ...
@@ -60,7 +67,7 @@ def silent(step: str, done: float) -> None: ...
 def material(known: bool = True) -> Material:
     examples = made_people.examples(240)
     splits = cross_validation.folds(examples.tops, 2, seed=0)
-    found = cross_validation.outcomes(examples, splits, [*BASELINES, "logistic"], fit, silent)
+    found = cross_validation.outcomes(examples, splits, [*BASELINES, "logistic"], prepare, registry.fit, silent)
     asked = cross_validation.held_out(examples, splits)
     truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
     data: dict[str, object] = {"registered": 300, "dropped": {"no listen in the window": 60}}
@@ -203,14 +210,14 @@ def test_charts_fit_the_width_they_are_drawn_for() -> None:
 
 def test_report_takes_a_scorecard_of_the_same_users_only(tmp_path: Path) -> None:
     data = made_people.tables(tmp_path / "data", 80)
-    pipeline.train(data, tmp_path / "b", "popularity")
-    card, _ = pipeline.evaluate_models(data, ["logistic"], protocol=pipeline.Protocol(folds=2))
-    pipeline.write_json(tmp_path / "card.json", card.state())
-    pipeline.report(data, tmp_path / "b", tmp_path / "r.html", measured=tmp_path / "card.json")
+    learn.train(data, tmp_path / "b", "popularity")
+    card, _ = learn.evaluate_models(data, ["logistic"], protocol=Protocol(folds=2))
+    scorecard.write_scorecard(card, tmp_path / "card.json")
+    learn.report(data, tmp_path / "b", tmp_path / "r.html", measured=tmp_path / "card.json")
     assert "80 of 80 users" in (tmp_path / "r.html").read_text()
     kept = json.loads((tmp_path / "card.json").read_text())
     kept["data"]["fingerprint"] = "of others"
     (tmp_path / "card.json").write_text(json.dumps(kept))
     with pytest.raises(InputError, match="is not about the people of"):
-        pipeline.report(data, tmp_path / "b", tmp_path / "r2.html", measured=tmp_path / "card.json")
+        learn.report(data, tmp_path / "b", tmp_path / "r2.html", measured=tmp_path / "card.json")
     assert not (tmp_path / "r2.html").exists()

@@ -22,7 +22,7 @@ class TestLightGBM(PredictorContract):
 
 def test_scores_are_those_of_lightgbm_itself_to_the_last_bit() -> None:
     examples = checkerboard()
-    predictor = registry.fit("lightgbm", examples, known_genres=KNOWN)
+    predictor = registry.fit("lightgbm", registry.prepare(examples, KNOWN))
     assert isinstance(predictor.scorer, TreeScorer)
     rows = predictor.encoder.matrix(examples.registrations)
     booster = lightgbm.Booster(model_str=predictor.scorer.text)

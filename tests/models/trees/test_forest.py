@@ -26,7 +26,7 @@ def test_a_leaf_holds_the_mean_share_of_its_users() -> None:
     """One question tells two groups apart: whichever of them a tree saw, it can only say what they all played."""
     registrations = [Registration(gender="female"), Registration(gender="male")] * 40
     examples = people(registrations, ["Jazz", "Rock"] * 40)
-    predictor = registry.fit("forest", examples, known_genres=KNOWN)
+    predictor = registry.fit("forest", registry.prepare(examples, KNOWN))
     assert isinstance(predictor.scorer, Forest)
     female, male = predictor.scorer.trees.scores(predictor.encoder.matrix(registrations[:2]))
     jazz, rock = GENRES.index("Jazz"), GENRES.index("Rock")
@@ -37,7 +37,7 @@ def test_a_leaf_holds_the_mean_share_of_its_users() -> None:
 
 def test_the_shares_add_up_to_one() -> None:
     examples = made_people.examples(400)
-    predictor = registry.fit("forest", examples, known_genres=made_people.GENRES)
+    predictor = registry.fit("forest", registry.prepare(examples, made_people.GENRES))
     assert isinstance(predictor.scorer, Forest)
     shares = predictor.scorer.trees.scores(predictor.encoder.matrix(examples.registrations))
     assert shares.sum(axis=1).mean() == pytest.approx(1, abs=0.02)
@@ -45,7 +45,7 @@ def test_the_shares_add_up_to_one() -> None:
 
 def test_the_text_in_the_bundle_is_a_whole_model_to_lightgbm() -> None:
     examples = checkerboard()
-    predictor = registry.fit("forest", examples, known_genres=KNOWN)
+    predictor = registry.fit("forest", registry.prepare(examples, KNOWN))
     assert isinstance(predictor.scorer, Forest)
     rows, trees = predictor.encoder.matrix(examples.registrations), predictor.scorer.trees
     expected = lightgbm.Booster(model_str=trees.text).predict(rows[:, trees.columns], raw_score=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Final
 
 from firstspin.data import parsing, schema
 from firstspin.data.sql import literal
 from firstspin.records import MAX_AGE, MAX_PICKS, MAX_TEXT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_DIGITS: Final = 38
 """Digits of a decimal that is read exactly; a longer one becomes a double."""
@@ -40,33 +41,31 @@ def shape_of(kind: pa.DataType) -> Shape | None:
 
     Text and lists have one shape in all encodings: large, view, dictionary, fixed size.
     """
+    import pyarrow as pa
+
+    is_a = pa.types
     if isinstance(kind, pa.BaseExtensionType):
         return Shape.text if kind.extension_name == "arrow.uuid" else shape_of(kind.storage_type)
-    if pa.types.is_dictionary(kind):
+    if is_a.is_dictionary(kind):
         return shape_of(kind.value_type)
-    if pa.types.is_decimal(kind):
+    if is_a.is_decimal(kind):
         return Shape.whole if kind.scale <= 0 and kind.precision <= MAX_DIGITS else Shape.decimal
-    if any(is_list(kind) for is_list in _LISTS):
-        return Shape.texts if shape_of(kind.value_type) in (Shape.text, Shape.nothing) else None
-    if pa.types.is_timestamp(kind):
+    if is_a.is_timestamp(kind):
         return Shape.nanoseconds if kind.unit == "ns" else Shape.time
-    return next((shape for is_one, shape in _SHAPES.items() if is_one(kind)), None)
-
-
-_LISTS: Final = (
-    *(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
-    *(pa.types.is_list_view, pa.types.is_large_list_view),
-)
-_SHAPES: Final[Mapping[Callable[[pa.DataType], bool], Shape]] = {
-    pa.types.is_string: Shape.text,
-    pa.types.is_large_string: Shape.text,
-    pa.types.is_string_view: Shape.text,
-    pa.types.is_integer: Shape.whole,
-    pa.types.is_floating: Shape.floating,
-    pa.types.is_boolean: Shape.flag,
-    pa.types.is_date: Shape.time,
-    pa.types.is_null: Shape.nothing,
-}
+    lists = (is_a.is_list, is_a.is_large_list, is_a.is_fixed_size_list, is_a.is_list_view, is_a.is_large_list_view)
+    if any(is_list(kind) for is_list in lists):
+        return Shape.texts if shape_of(kind.value_type) in (Shape.text, Shape.nothing) else None
+    shapes = {
+        is_a.is_string: Shape.text,
+        is_a.is_large_string: Shape.text,
+        is_a.is_string_view: Shape.text,
+        is_a.is_integer: Shape.whole,
+        is_a.is_floating: Shape.floating,
+        is_a.is_boolean: Shape.flag,
+        is_a.is_date: Shape.time,
+        is_a.is_null: Shape.nothing,
+    }
+    return next((shape for is_one, shape in shapes.items() if is_one(kind)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
-
-import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
 from firstspin.data.sql import identifier, literal
 from firstspin.records import MAX_TEXT, InputError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 MEMORY_LIMIT: Final = "1300MB"
 MAX_COLUMNS: Final = 10_000
@@ -87,6 +87,9 @@ def open_table(
     `name` is the name of the table, unique in the workspace. Where `optional` is None, all columns with a unique name
     are read. Raises InputError where the file is no table, or a needed column is missing or occurs twice.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     if path.is_dir():
         raise InputError(f"{path} is a folder; a table is one CSV or Parquet file")
     if not path.is_file():
@@ -186,6 +189,8 @@ def connect(
     It can read and write the workspace, read the sources and write `out`, and no other file, whatever the statement.
     Its settings are locked. Raises InputError where the path of the workspace is a glob pattern to DuckDB.
     """
+    import duckdb
+
     if strange := set("*?[]{}") & set(str(workspace)):
         raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
@@ -211,6 +216,8 @@ def read(source: Source, run: Callable[[str], Result]) -> Result:
     A CSV file that DuckDB can't read is rewritten and `run` called again. Raises InputError where the file can't be
     read at all.
     """
+    import duckdb
+
     with in_our_words(f"{source.path.name} can't be read"):
         if source.dialect is None or source.dialect.plain:
             try:
@@ -263,6 +270,9 @@ def in_our_words(failed: str) -> Iterator[None]:
 
     Raises KeyboardInterrupt where DuckDB was interrupted by Ctrl-C.
     """
+    import duckdb
+    import pyarrow as pa
+
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeError, RuntimeError) as problem:
@@ -272,6 +282,8 @@ def in_our_words(failed: str) -> Iterator[None]:
 
 
 def _reason(problem: Exception) -> str:
+    import duckdb
+
     match problem:
         case OSError(errno=errno.ENOSPC):
             return _NO_SPACE

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import altair as alt
 import numpy as np
-import vl_convert
 
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.report.patterns import Grid
+
+if TYPE_CHECKING:
+    import altair as alt
 
 Value = str | float | int
 Row = Mapping[str, Value]
@@ -33,6 +34,8 @@ SMALL: Final = 480
 
 def svg(chart: alt.TopLevelMixin, name: str) -> str:
     """The chart as SVG for embedding in a page: without URLs, and with ids that begin with `name`."""
+    import vl_convert
+
     drawn = vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
     drawn = re.sub(r'\s(xmlns(:xlink)?|version|class|role|aria-[a-z]+)="[^"]*"', "", drawn)
     drawn = re.sub(r'\bid="', f'id="{name}-', drawn)
@@ -43,6 +46,8 @@ def bars(
     rows: Sequence[Row], width: int, *, y: str, x: str, series: str, title: str, form: str = ".0%"
 ) -> alt.LayerChart:
     """Grouped horizontal bars: `x` of each `y`, a bar for each of the `series`."""
+    import altair as alt
+
     names = list(dict.fromkeys(str(row[series]) for row in rows))
     chart = (
         alt.Chart(_data(rows))
@@ -73,6 +78,8 @@ def intervals(
     `line`: the position of a dashed reference line. `side_by_side`: the series of one `y` are drawn below each other;
     not needed where each `y` has a single point.
     """
+    import altair as alt
+
     names = (
         sorted({str(row[series]) for row in rows})
         if not side_by_side
@@ -97,6 +104,8 @@ def heat_map(
     grid: Grid, width: int, *, down: str, across: str, legend: str, form: str, diverging: bool = False
 ) -> alt.LayerChart:
     """A heat map, with the numbers in the cells where there is room."""
+    import altair as alt
+
     cells: list[Row] = [
         {"row": row, "column": column, "value": float(grid.values[i, j])}
         for i, row in enumerate(grid.rows)
@@ -132,6 +141,8 @@ def heat_map(
 
 def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
     """Reliability diagram: probability against share of hits, with intervals and the diagonal."""
+    import altair as alt
+
     max_value = max(max(float(row["chance"]), float(row["high"])) for row in rows)
     domain = alt.Scale(domain=[0, min(1.0, max_value * 1.05)], nice=False)
     base = alt.Chart(_data(rows))
@@ -154,6 +165,8 @@ def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
 
 def timeline(rows: Sequence[Row], ends: date, width: int) -> alt.LayerChart:
     """Bars (`who`, `what`, `begin`, `end`) along the calendar, and a line at the end of the data."""
+    import altair as alt
+
     who = list(dict.fromkeys(str(row["who"]) for row in rows))
     what = list(dict.fromkeys(str(row["what"]) for row in rows))
     legend = alt.Legend(orient="bottom", title=None, columns=1 if width < SMALL else 3, labelLimit=320)
@@ -178,6 +191,8 @@ def timeline(rows: Sequence[Row], ends: date, width: int) -> alt.LayerChart:
 
 def columns(rows: Sequence[Row], width: int, *, x: str, y: str, title: str) -> alt.LayerChart:
     """A column chart of counts, in the order of the rows."""
+    import altair as alt
+
     order = [str(row[x]) for row in rows]
     chart = (
         alt.Chart(_data(rows))
@@ -201,24 +216,34 @@ def row_of(figure: Figure, **names: str) -> dict[str, Value]:
 
 
 def _data(rows: Iterable[Row]) -> alt.InlineData:
+    import altair as alt
+
     return alt.InlineData(values=[dict(row) for row in rows])
 
 
 def _names(field: str, rows: Sequence[Row], width: int) -> alt.Y:
+    import altair as alt
+
     order = list(dict.fromkeys(str(row[field]) for row in rows))
     return alt.Y(f"{field}:N", sort=order, title=None, axis=_label_axis(width))
 
 
 def _label_axis(width: int) -> alt.Axis:
+    import altair as alt
+
     return alt.Axis(labelLimit=130 if width < SMALL else 190, domain=False, ticks=False, labelPadding=6)
 
 
 def _step(pixels: int) -> alt.Step:
     """The height of each name on the axis, however many series it holds."""
+    import altair as alt
+
     return alt.Step(pixels, **{"for": "position"})
 
 
 def _colour(series: str, names: Sequence[str]) -> alt.Color:
+    import altair as alt
+
     legend = alt.Legend(orient="top", title=None, columns=2, labelLimit=200) if len(names) > 1 else None
     return alt.Color(
         f"{series}:N", scale=alt.Scale(domain=list(names), range=list(SERIES[: len(names)])), legend=legend
@@ -226,6 +251,8 @@ def _colour(series: str, names: Sequence[str]) -> alt.Color:
 
 
 def _finished(layers: list[alt.Chart], width: int, height: int | alt.Step) -> alt.LayerChart:
+    import altair as alt
+
     font = "Helvetica Neue, Helvetica, Arial, sans-serif"
     axis: dict[str, Any] = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelColor": INK}
     chart: alt.LayerChart = (

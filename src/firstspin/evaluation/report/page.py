@@ -18,16 +18,13 @@ from firstspin.evaluation.report.parts import (
 )
 from firstspin.evaluation.report.patterns import answers_and_genres
 from firstspin.evaluation.scorecard import Scorecard
-from firstspin.lazily import lazily
 from firstspin.models.predictor import Predictor
 from firstspin.models.task import Progress
 from firstspin.records import Examples, LabelRule
 from firstspin.serving.bundle import Bundle
 
 if TYPE_CHECKING:
-    import jinja2
-else:
-    jinja2 = lazily("jinja2")
+    pass
 
 
 def material(examples: Examples, rule: LabelRule, card: Scorecard, plain: Predictor, packed: Bundle) -> Material:
@@ -47,6 +44,8 @@ def material(examples: Examples, rule: LabelRule, card: Scorecard, plain: Predic
 
 def page(material: Material, progress: Progress) -> str:
     """The whole report as HTML."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from altair import LayerChart
+from typing import TYPE_CHECKING
 
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.report.patterns import Grid
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.records import Examples, LabelRule
+
+if TYPE_CHECKING:
+    from altair import LayerChart
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import lightgbm
 import numpy as np
 
 from firstspin.models.features import CATEGORY, COUNT, NUMBER, RANK
@@ -20,7 +19,10 @@ from firstspin.models.scorers import TreeScorer
 from firstspin.models.task import Indexes, Task, folds
 from firstspin.models.trees.bitrows import tables
 
-Objective = Callable[[Array, lightgbm.Dataset], tuple[Array, Array]]
+if TYPE_CHECKING:
+    import lightgbm
+
+Objective = Callable[[Array, "lightgbm.Dataset"], tuple[Array, Array]]
 
 COLUMNS: Final = (NUMBER, CATEGORY, RANK, COUNT)
 MIN_FOR_EARLY_STOPPING: Final = 60
@@ -120,6 +122,8 @@ def _grown(
     task: Task, columns: Indexes, settings: BoostingSettings, rounds: int, hold_out: Task | None = None
 ) -> lightgbm.Booster:
     """`rounds` rounds of trees, starting from overall popularity; fewer by early stopping on `hold_out`."""
+    import lightgbm
+
     base = log_popularity(task)
     chosen = {
         "num_leaves": settings.num_leaves,
@@ -141,4 +145,6 @@ def _grown(
 
 
 def _dataset(task: Task, columns: Indexes, base: Array) -> lightgbm.Dataset:
+    import lightgbm
+
     return lightgbm.Dataset(task.rows[:, columns], task.tops, init_score=np.repeat(base, len(task)))

@@ -8,9 +8,8 @@ for rare genres (docs/decisions/0010-a-forest-grown-by-lightgbm.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import lightgbm
 import numpy as np
 
 from firstspin.models.popularity import log_popularity, overall
@@ -23,6 +22,10 @@ SAMPLE: Final = 0.632
 """Expected share of distinct users in a bootstrap sample; drawn without replacement it needs no weights."""
 SMOOTHING: Final = 0.02
 """Share of its overall popularity added to every genre, so that no probability is zero."""
+
+
+if TYPE_CHECKING:
+    import lightgbm
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class ForestSettings:
 
 def forest(task: Task) -> Scorer:
     """The mean over the trees of each genre's listening share."""
+    import lightgbm
+
     columns = varied(task)
     if len(task.genres) < 2 or not len(columns):
         return overall(task)

@@ -1,0 +1,102 @@
+"""The tables of a folder -> a labelled dataset in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from firstspin.data import ingest, labelling
+from firstspin.data.erasure import Erased, without_erased
+from firstspin.data.further_fields import check_names
+from firstspin.files import workspace
+from firstspin.records import Census, Examples, LabelRule, Station
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the tables are read: further columns to use, whether bad rows are skipped, the label rule.
+
+    `erased` returns which of some users were erased from an event store: they are left out, and counted. `now` (UTC,
+    without a zone) detects clocks that are ahead; without it, only listens far beyond all others are detected.
+
+    Raises InputError for a further column whose name is taken or cannot be a field.
+    """
+
+    extra: tuple[str, ...] = ()
+    skip_bad_rows: bool = False
+    rule: LabelRule = LabelRule()
+    erased: Erased | None = None
+    now: datetime | None = None
+
+    def __post_init__(self) -> None:
+        check_names(self.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The three tables, checked and labelled.
+
+    `stations` are the available stations with their popularity, `markets` the countries of each that names any.
+    """
+
+    examples: Examples
+    genres: tuple[str, ...]
+    extra: dict[str, str]
+    stations: list[tuple[Station, float]]
+    markets: dict[str, tuple[str, ...]]
+    census: Census
+    rule: LabelRule
+    ignored: dict[str, int]
+
+    def summary(self) -> dict[str, object]:
+        """What manifest and scorecard record of the data; it identifies no user."""
+        examples = self.examples
+        pairs = zip(examples.user_ids, examples.tops.tolist(), strict=True)
+        labels = "\n".join(f"{user}\t{top}" for user, top in pairs)
+        return {
+            "fingerprint": hashlib.sha256(labels.encode()).hexdigest(),
+            "registered": self.census.registered,
+            "labelled": self.census.labelled,
+            "dropped": self.census.dropped,
+            "ignored": self.ignored,
+            "mismatches": {mismatch.what: mismatch.count for mismatch in self.census.mismatches},
+            "data_ends": f"{self.census.data_ends.isoformat()}Z",
+            "from": str(examples.registered_at.min()),
+            "to": str(examples.registered_at.max()),
+        }
+
+
+def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
+    """The tables of a folder, checked and labelled. Raises InputError where they are bad or give no label."""
+    with workspace("tables") as folder:
+        tables = _open_tables(data, folder, reading)
+        labelled = folder / "labelled.parquet"
+        census, rule = labelling.label_tables(tables, reading.rule, labelled, reading.now)
+        return Dataset(
+            examples=labelling.read_examples(labelled, reading.extra),
+            genres=tables.genres,
+            extra=tables.extra,
+            stations=ingest.station_popularity(tables),
+            markets=ingest.station_markets(tables),
+            census=census,
+            rule=rule,
+            ignored=tables.ignored,
+        )
+
+
+def write_labels(data: Path, out: Path, reading: Reading) -> tuple[Census, dict[str, int]]:
+    """One Parquet row per labelled user; the census, and the counts of what was ignored. Raises as `read_dataset`."""
+    with workspace("label") as folder:
+        tables = _open_tables(data, folder, reading, out)
+        census, _ = labelling.label_tables(tables, reading.rule, out, reading.now)
+    return census, tables.ignored
+
+
+def _open_tables(data: Path, folder: Path, reading: Reading, out: Path | None = None) -> ingest.Tables:
+    """The checked tables without erased users; intermediate files lie in `folder`, and `out` may be written."""
+    tables = ingest.open_tables(
+        data, workspace=folder, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows, out=out
+    )
+    return without_erased(tables, reading.erased) if reading.erased else tables

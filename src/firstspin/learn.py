@@ -1,0 +1,234 @@
+"""The learning story, one short function a stage, in order. READ FIRST; then `answer.py` and `experiment/run.py`.
+
+    tables -label-> examples -fit-> predictor -pack-> bundle, with a scorecard measured on a hold-out
+
+The commands are thin over these functions; notebooks and schedulers call them too. A stage that can take more than a
+second reports the name of its step and the fraction done, from 0 to 1, to `progress`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from firstspin import files, preflight
+from firstspin.data import ground_truth
+from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
+from firstspin.evaluation import ablation, cross_validation, scorecard
+from firstspin.evaluation.cross_validation import Protocol, Split
+from firstspin.evaluation.metrics import RULE
+from firstspin.evaluation.report import page
+from firstspin.models import features, registry
+from firstspin.models.predictor import Predictor
+from firstspin.models.registry import Learning
+from firstspin.models.task import Progress, Task, silent
+from firstspin.records import Census, Examples, InputError
+from firstspin.serving import bundle
+from firstspin.serving.stations import Catalogue
+
+REPORT_FOLDS: Final = 3
+LADDER: Final = ("logistic", "forest", "network", "lightgbm")  # the models that a report compares the bundle's with
+HOLD_OUT_PART: Final = 5
+"""`train` holds out one part in so many for its scorecard, then trains on all users."""
+
+
+def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "duckdb") -> tuple[Census, dict[str, int]]:
+    """Write one row per labelled user; the census of all users, and the counts of what was ignored.
+
+    Raises InputError for an engine that is not available, and where the tables can't be read.
+    """
+    if engine != "duckdb":
+        raise InputError(f"--engine {engine}: this version labels with duckdb only")
+    preflight.file(out, data)
+    with files.written_beside(out) as beside:
+        return write_labels(data, beside, reading)
+
+
+def train(
+    data: Path,
+    out: Path,
+    model: str = "auto",
+    *,
+    reading: Reading = Reading(),
+    learning: Learning = Learning(),
+    progress: Progress = silent,
+    early: Path | None = None,
+) -> tuple[bundle.Bundle, Dataset, scorecard.Scorecard]:
+    """Tables -> a bundle with its scorecard: measured on a hold-out, then trained on all users.
+
+    The search for settings never uses the hold-out. `early`: write a bundle of the business rule there first, in case
+    training is interrupted.
+
+    Raises InputError for an unknown model, a place that can't be written, tables that can't be read, or too few users.
+    """
+    preflight.training([model], reading.extra, learning.without, tuned=learning.tunes)
+    preflight.bundle(out, data)
+    if learning.tunes and learning.checkpoints:
+        preflight.folder(learning.checkpoints)
+    progress("reading the tables", 0.0)
+    dataset = read_dataset(data, reading)
+    everyone = _prepare(dataset, learning, dataset.examples, progress)
+    rule = registry.fit(RULE, everyone)
+    if early:
+        _pack(early, rule, rule, dataset, None)
+    split = _hold_out(dataset, learning)
+    if learning.tunes:
+        task = _prepare(dataset, learning, dataset.examples.take(split.learn), progress)
+        learning = replace(learning, tuned=registry.tune(model, task, learning))
+    description: dict[str, object] = {"protocol": f"one part in {HOLD_OUT_PART} held out", "seed": learning.seed}
+    card = _scored(dataset, [split], [model], learning, description, progress, seed=learning.seed)
+    fitted = registry.fit(model, replace(everyone, tuned=learning.tuned))
+    return _pack(out, fitted, rule, dataset, card), dataset, card
+
+
+def evaluate_models(
+    data: Path,
+    models: Sequence[str],
+    *,
+    protocol: Protocol = Protocol(),
+    reading: Reading = Reading(),
+    learning: Learning = Learning(),
+    about: str = "",
+    with_ablation: bool = False,
+    progress: Progress = silent,
+) -> tuple[scorecard.Scorecard, Dataset]:
+    """Train each model on some users and score it on held-out ones, beside the baselines.
+
+    Cohorts, confusion and ablation are those of the model `about`, or else of the best.
+
+    Raises InputError for an unknown model, tables that can't be read, or a protocol that these users don't allow.
+    """
+    preflight.training(models, reading.extra, learning.without)
+    progress("reading the tables", 0.0)
+    dataset = read_dataset(data, reading)
+    splits, description = cross_validation.planned_splits(dataset.examples, dataset.rule, protocol)
+    card = _scored(dataset, splits, models, learning, description, progress, data=data, seed=protocol.seed, about=about)
+    if with_ablation:
+        card = replace(card, questions=_ablation(dataset, splits, card.best, learning, progress))
+    return card, dataset
+
+
+def evaluate_bundle(
+    data: Path, path: Path, *, reading: Reading = Reading(), progress: Progress = silent
+) -> tuple[scorecard.Scorecard, Dataset]:
+    """Score a trained bundle on all labelled users of some tables, beside baselines trained on the same users.
+
+    Raises InputError where the bundle or the tables can't be read.
+    """
+    progress("reading the tables", 0.0)
+    loaded = bundle.load(path)
+    dataset = read_dataset(data, reading)
+    users = dataset.examples
+    everyone = _prepare(dataset, Learning(), users)
+    answers = {
+        name: cross_validation.answer(registry.fit(name, everyone), users, everyone.rows)
+        for name in scorecard.BASELINES
+    }
+    answers[f"bundle {loaded.id}"] = cross_validation.answer(loaded.predictor, users)
+    summary = dataset.summary()
+    seen = loaded.manifest.data["fingerprint"] == summary["fingerprint"]
+    description = {"protocol": "bundle", "trained on these very people": seen, "baselines know the answers": True}
+    truth = ground_truth.read_ground_truth(data, users.user_ids)
+    return scorecard.score(answers, users, description, summary, seed=0, truth=truth), dataset
+
+
+def report(
+    data: Path,
+    path: Path,
+    out: Path,
+    *,
+    measured: Path | None = None,
+    reading: Reading = Reading(),
+    progress: Progress = silent,
+) -> None:
+    """Write the study of these tables and of a bundle's model as one HTML page.
+
+    `measured` is a scorecard.json of these tables; without one, the bundle's model is evaluated here, in three folds.
+    Further columns and label rule are the bundle's.
+
+    Raises InputError where bundle, tables or scorecard can't be read or don't belong together, or the page can't be
+    drawn or written.
+    """
+    preflight.report(out, data)
+    loaded = bundle.load(path)
+    reading = replace(reading, extra=tuple(loaded.manifest.extra), rule=loaded.label_rule())
+    if measured:
+        card, dataset = scorecard.read_scorecard(measured), read_dataset(data, reading)
+        if card.data.get("fingerprint") != dataset.summary()["fingerprint"]:
+            raise InputError(f"{measured} is not about the people of {data}: other tables, or another label rule")
+    else:
+        own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
+        names = (*(name for name in LADDER if name != own), own)
+        card, dataset = evaluate_models(
+            data, names, protocol=protocol, reading=reading, about=own, with_ablation=True, progress=progress
+        )
+    plain = registry.fit("logistic", _prepare(dataset, Learning(), dataset.examples))
+    html = page.page(page.material(dataset.examples, dataset.rule, card, plain, loaded), progress)
+    with files.written_beside(out, shared=True) as beside:
+        beside.write_text(html, encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------- inside
+
+
+def _prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Progress = silent) -> Task:
+    """The training task of these users of the dataset: their registrations are encoded here, once for all models."""
+    return registry.prepare(users, dataset.genres, extra=tuple(dataset.extra), learning=learning, progress=progress)
+
+
+def _scored(
+    dataset: Dataset,
+    splits: Sequence[Split],
+    models: Sequence[str],
+    learning: Learning,
+    description: dict[str, object],
+    progress: Progress,
+    *,
+    data: Path | None = None,
+    seed: int,
+    about: str = "",
+) -> scorecard.Scorecard:
+    """The scorecard of models and baselines; with the ground truth where the folder `data` holds it."""
+    names = list(dict.fromkeys([*scorecard.BASELINES, *models]))
+    answers = cross_validation.outcomes(
+        dataset.examples, splits, names, lambda users: _prepare(dataset, learning, users), registry.fit, progress
+    )
+    held_out = cross_validation.held_out(dataset.examples, splits)
+    truth = ground_truth.read_ground_truth(data, held_out.user_ids) if data else None
+    return scorecard.score(answers, held_out, description, dataset.summary(), seed=seed, truth=truth, about=about)
+
+
+def _ablation(
+    dataset: Dataset, splits: Sequence[Split], model: str, learning: Learning, progress: Progress
+) -> ablation.Study:
+    def fit(users: Examples, without: tuple[str, ...]) -> Predictor:
+        return registry.fit(model, _prepare(dataset, replace(learning, without=(*learning.without, *without)), users))
+
+    questions = [name for name in (*features.QUESTIONS, *dataset.extra) if name not in learning.without]
+    return ablation.study(dataset.examples, splits, model, fit, questions, learning.seed, progress)
+
+
+def _hold_out(dataset: Dataset, learning: Learning) -> Split:
+    users = len(dataset.examples)
+    if users < HOLD_OUT_PART:
+        raise InputError(f"{users} labelled users are too few to learn from; at least {HOLD_OUT_PART} are needed")
+    return cross_validation.folds(dataset.examples.tops, HOLD_OUT_PART, learning.seed)[0]
+
+
+def _pack(
+    out: Path, fitted: Predictor, rule: Predictor, dataset: Dataset, card: scorecard.Scorecard | None
+) -> bundle.Bundle:
+    return bundle.save(
+        out,
+        fitted,
+        rule,
+        Catalogue.of(dataset.stations, dataset.markets),
+        known_genres=dataset.genres,
+        extra=dataset.extra,
+        label=dataset.rule.state(),
+        data=dataset.summary(),
+        scorecard=card.headline() if card else None,
+        knows_silence=features.knows_silence(fitted.encoder, dataset.examples),
+    )
