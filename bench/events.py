@@ -123,7 +123,7 @@ def on_the_request_path(folder: Path) -> tuple[float, float, float]:
     exposures = [shown(i) for i in range(n)]
     began = time.thread_time()
     for kept in exposures:
-        store.submit_exposure(kept)
+        store.submit_exposures([kept])
     handing = time.thread_time() - began
     store.close()
     item = '{"event_id":"%d","type":"click","user_id":"u","station_id":"17","at":"2026-01-31T12:00:00Z"}'

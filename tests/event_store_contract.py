@@ -89,8 +89,8 @@ class EventStoreContract:
 
     def test_an_exposure_is_kept_once(self, store: EventStore, database: Database) -> None:
         for _ in range(3):
-            assert store.submit_exposure(shown())
-        assert store.submit_exposure(shown(station_id="4"))
+            assert store.submit_exposures([shown()])
+        assert store.submit_exposures([shown(station_id="4")])
         health = store.close()
         assert health.exposures == {"stored": 2, "duplicate": 2}
         assert kept(database, "exposures") == [shown().exposure_id, shown(station_id="4").exposure_id]
@@ -113,7 +113,7 @@ class EventStoreContract:
     def test_closing_brings_everything_to_the_disk(self, store: EventStore, database: Database) -> None:
         futures = [store.submit(clicks(f"e{i}-", 20)) for i in range(100)]
         for i in range(500):
-            store.submit_exposure(shown(f"user {i}"))
+            store.submit_exposures([shown(f"user {i}")])
         health = store.close()
         assert all(future.done() for future in futures)
         assert (len(kept(database)), len(kept(database, "exposures"))) == (2000, 500)
@@ -123,7 +123,7 @@ class EventStoreContract:
         store.close()
         with pytest.raises(Unavailable, match="closing"):
             store.submit([click("e")])
-        assert not store.submit_exposure(shown())
+        assert not store.submit_exposures([shown()])
         assert store.health().dropped_exposures == 1
 
     def test_a_submission_withdrawn_in_time_is_not_written(self, database: Database) -> None:
@@ -140,7 +140,7 @@ class EventStoreContract:
         with self.held():
             with pytest.raises(Unavailable):
                 store.submit([click("refused")]).result(30)
-            assert store.submit_exposure(shown())
+            assert store.submit_exposures([shown()])
             health = store.health()
             assert not health.ready
             assert health.reason
@@ -162,7 +162,7 @@ class EventStoreContract:
             store.submit(clicks("e", 10))
             with pytest.raises(Unavailable):
                 store.submit([click("too many")])
-            assert [store.submit_exposure(shown(f"user {i}")) for i in range(5)] == [True, True, True, False, False]
+            assert [store.submit_exposures([shown(f"user {i}")]) for i in range(5)] == [True, True, True, False, False]
             health = store.close(timeout=60)
         assert health.dropped_exposures == 5
 
@@ -196,7 +196,7 @@ class EventStoreContract:
             "erased",
             "stored",
         )
-        store.submit_exposure(shown("anna", "autumn"))
+        store.submit_exposures([shown("anna", "autumn")])
         assert store.close().exposures == {"erased": 1}
         assert set(kept(database)) == ids([click("c"), click("d")])
         assert erased_users(database, SECRET, ["bert", "anna", "carl"]) == {"anna"}

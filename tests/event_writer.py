@@ -30,7 +30,7 @@ def main(url: str, first: int) -> None:
 
         room.acquire()
         store.submit([click(str(number)) for number in batch]).add_done_callback(acknowledged)
-        store.submit_exposure(shown(f"user {batch[0]}"))
+        store.submit_exposures([shown(f"user {batch[0]}")])
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def test_a_server_that_crashes_keeps_what_was_acknowledged_and_the_store_goes_on
     server.control("stop", "-m", "immediate")
     with pytest.raises(Unavailable, match="PostgreSQL"):
         store.submit([click("refused")]).result(10)
-    assert store.submit_exposure(shown("meanwhile"))
+    assert store.submit_exposures([shown("meanwhile")])
     assert not store.health().ready
     assert "\n" not in store.health().reason
     server.control("start")

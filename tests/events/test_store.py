@@ -115,7 +115,7 @@ def test_a_full_disk_refuses_events_keeps_what_it_has_and_goes_on_alone(disk: Pa
     store = EventStore(database, QueueLimits(linger=0.001, retry=0.02))
     acknowledged = fill(store)
     assert not store.health().ready
-    assert store.submit_exposure(shown("during"))  # a newcomer's answer doesn't wait, and the exposure does
+    assert store.submit_exposures([shown("during")])  # a newcomer's answer doesn't wait, and the exposure does
     ballast.unlink()
     while not store.health().ready:
         time.sleep(0.01)
@@ -151,7 +151,7 @@ def test_a_store_out_of_reach_at_the_start_is_found_when_it_comes(tmp_path: Path
     assert not store.health().ready
     with pytest.raises(Unavailable):
         store.submit([click("early")]).result(10)
-    assert store.submit_exposure(shown())
+    assert store.submit_exposures([shown()])
     folder.mkdir()
     while not store.health().ready:
         time.sleep(0.01)

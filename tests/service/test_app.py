@@ -109,7 +109,7 @@ def test_a_catalogue_that_we_did_not_make_is_answered_from_all_the_same(folder: 
     decision = ranked.decide(registration)
     answers = Responses(ranked.bundle)
     assert answers.json(registration, decision) == msgspec.json.encode(ranked.recommend(registration))
-    assert answers.stations(registration, decision.ranking) == ["1"]
+    assert answers.stations(registration, {"model": decision.ranking}) == {"model": ["1"]}
 
 
 class Six:

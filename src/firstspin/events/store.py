@@ -118,15 +118,16 @@ class EventStore:
             self._wake_writer(len(events))
         return future
 
-    def submit_exposure(self, exposure: Exposure) -> bool:
-        """Queue the exposure for the next commit; False where the queue is full and it was dropped (and counted)."""
+    def submit_exposures(self, exposures: Sequence[Exposure]) -> int:
+        """Queue exposures for the next commit; returns how many: without room the last are dropped (and counted)."""
         with self._wake:
-            if self._closing or len(self._exposures) >= self._limits.waiting_exposures:
-                self._dropped += 1
-                return False
-            self._exposures.append(exposure)
-            self._wake_writer(1)
-        return True
+            room = 0 if self._closing else max(0, self._limits.waiting_exposures - len(self._exposures))
+            accepted = exposures[:room]
+            self._dropped += len(exposures) - len(accepted)
+            if accepted:
+                self._exposures.extend(accepted)
+                self._wake_writer(len(accepted))
+        return len(accepted)
 
     def overdue(self) -> None:
         """Report a submission timeout: further submissions are refused until the current write has ended."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 from asyncio import Lock, sleep
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import repeat
 from math import inf
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from firstspin.data.schema import USER_ID
+from firstspin.events.schema import Exposure
 from firstspin.records import Registration, StoredAnswer
 from firstspin.service.api_keys import Key, Keys
 from firstspin.service.exposures import ExposureLog
@@ -381,24 +381,44 @@ class App:
 
     def _decided(self, one: Asking, decision: Decision) -> Reply:
         body = one.serving.responses.json(one.registration, decision)
-        self._tally.answer(decision.ranking.source)
-        if decision.failure or decision.assignment:
-            self._follow_up(one.serving, one.registration, one.user, decision)
+        self._count(one.serving, (one.registration,), (one.user,), (decision,))
         self._tally.took("answer", self._now() - one.read)
         return Reply(200, body)
 
-    def _follow_up(
-        self, serving: ServedModel, registration: Registration, user: str | None, decision: Decision
+    def _count(
+        self,
+        serving: ServedModel,
+        registrations: Sequence[Registration],
+        users: Sequence[str | None] | None,
+        decisions: Sequence[Decision],
     ) -> None:
-        """Log the first failure of a model, and record the exposure of a user of the experiment."""
-        if decision.failure:
-            self._log_failure(serving, decision.failure)
-        if decision.assignment and user is not None and self._policy.ledger:
-            stations = {
-                policy: serving.responses.stations(registration, ranking)
-                for policy, ranking in decision.candidates.items()
-            }
-            self._policy.ledger.record(user, decision, stations)
+        """Count answers, log the first failure of their model, and record the exposures of users of the experiment."""
+        for decision in decisions:
+            self._tally.answer(decision.ranking.source)
+            if decision.failure:
+                self._log_failure(serving, decision.failure)
+        if users and self._policy.ledger:
+            self._record(self._policy.ledger, serving, zip(registrations, users, decisions, strict=True))
+
+    def _record(
+        self,
+        ledger: ExposureLog,
+        serving: ServedModel,
+        answered: Iterable[tuple[Registration, str | None, Decision]],
+    ) -> None:
+        """Record what users of the experiment were shown. An exposure that fails is dropped and counted, no other."""
+        exposures: list[Exposure] = []
+        for registration, user, decision in answered:
+            if decision.assignment is None or user is None:
+                continue
+            try:
+                stations = serving.responses.stations(registration, decision.candidates)
+                exposures += ledger.exposures(user, decision, stations)
+            except Exception:
+                self._tally.count("firstspin_exposures_dropped")
+                log.exception("an exposure could not be recorded")
+        if exposures:
+            ledger.record(exposures)
 
     def _log_failure(self, serving: ServedModel, failure: str) -> None:
         """Log why a model failed, once a model."""
@@ -423,10 +443,7 @@ class App:
             serving.responses.encoded(registration, decision, encoding)
             for registration, decision in zip(registrations, decisions, strict=True)
         ]
-        for registration, user, decision in zip(registrations, users or repeat(None), decisions, strict=False):
-            self._tally.answer(decision.ranking.source)
-            if decision.failure or decision.assignment:
-                self._follow_up(serving, registration, user, decision)
+        self._count(serving, registrations, users, decisions)
         self._tally.took("answer", self._now() - start)
         return bodies
 

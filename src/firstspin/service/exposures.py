@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from firstspin.events.schema import Secret, Unavailable, exposure, read_batch, results
+from firstspin.events.schema import Exposure, Secret, Unavailable, exposure, read_batch, results
 from firstspin.experiment.assign import ArmSplit
 from firstspin.experiment.plan import Plan, experiment_key, plan_split
 from firstspin.records import InputError
@@ -66,17 +66,22 @@ class ExposureLog:
     now: Callable[[], datetime]
     running: Running | None = None
 
-    def record(self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]]) -> None:
-        """Record the exposure of a user of the experiment; it is stored as soon as that is possible.
+    def exposures(
+        self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]]
+    ) -> tuple[Exposure, ...]:
+        """The exposure of a user of the experiment; none without a message.
 
-        `stations` are those that each policy would have shown, the message's first; without a message there is no
-        exposure.
+        `stations` are those that each policy would have shown, the message's first.
         """
         given, running = decision.assignment, self.running
         assert given is not None
         assert running is not None
-        if first := stations[running.policies[given.arm]][:1]:
-            recorded = exposure(
+        policies = running.policies
+        shown = stations[policies[given.arm]]
+        if not shown:
+            return ()
+        return (
+            exposure(
                 self.secret,
                 experiment=running.key,
                 user_id=user_id,
@@ -85,10 +90,14 @@ class ExposureLog:
                 decided_at=self.now(),
                 source=decision.source,
                 model=decision.model,
-                station_id=first[0],
-                candidates={arm: stations[policy] for arm, policy in running.policies.items()},
-            )
-            self.store.submit_exposure(recorded)
+                station_id=shown[0],
+                candidates={arm: stations[policy] for arm, policy in policies.items()},
+            ),
+        )
+
+    def record(self, exposures: Sequence[Exposure]) -> None:
+        """Record exposures; they are stored as soon as that is possible."""
+        self.store.submit_exposures(exposures)
 
     def kept(self) -> dict[str, int]:
         """What this process has kept since it began, by the name it is counted under."""

@@ -7,7 +7,9 @@ decided in `policy`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import add
+from typing import TypeVar
 
 import msgspec
 
@@ -19,6 +21,8 @@ from firstspin.serving.stations import Catalogue, fill, first_stations
 from firstspin.serving.wire import Encoding, csv_row
 
 _encode = msgspec.json.Encoder().encode
+
+Policy = TypeVar("Policy")
 
 _NO_STATIONS = Catalogue.of([])
 
@@ -54,15 +58,16 @@ class Responses:
         """The answer in the encoding of the request; a row of CSV or a line has no line end."""
         return csv_row(decision.ranking) if encoding is Encoding.csv else self.json(registration, decision)
 
-    def stations(self, registration: Registration, ranking: Ranking) -> list[str]:
-        """The ids of the stations that the answer of this ranking names, the message's first."""
-        market = self._catalogue.market_of(registration.country)
-        fragments = self._fragments.get(market)
+    def stations(self, registration: Registration, rankings: Mapping[Policy, Ranking]) -> dict[Policy, list[str]]:
+        """The ids of the stations that an answer of each ranking names, the message's first."""
+        fragments = self._fragments.get(self._catalogue.market_of(registration.country))
         if fragments is not None:
-            return fragments.station_ids(ranking.genres)
+            return {policy: fragments.station_ids(ranking.genres) for policy, ranking in rankings.items()}
         catalogue = self._catalogue.of_country(registration.country)
-        shown = first_stations(ranking.genres[:SHOWN_GENRES], catalogue)
-        return [station.station_id for station in shown]
+        shown = {
+            policy: first_stations(ranking.genres[:SHOWN_GENRES], catalogue) for policy, ranking in rankings.items()
+        }
+        return {policy: [station.station_id for station in stations] for policy, stations in shown.items()}
 
     def json(self, registration: Registration, decision: Decision) -> bytes:
         """The answer as JSON."""

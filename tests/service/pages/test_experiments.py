@@ -61,7 +61,7 @@ def test_dropped_exposures_are_counted_and_shown(tmp_path: Path) -> None:
     store: EventStore = open_store(f"sqlite:///{tmp_path / 'events.sqlite'}", SECRET, QueueLimits(waiting_exposures=0))
     app = new_app(ledger=ExposureLog(store, SECRET, lambda: datetime(2026, 1, 27, tzinfo=UTC), HALVES))
     lost: Exposure = None  # type: ignore[assignment]  # nobody looks at what is dropped
-    assert not store.submit_exposure(lost)
+    assert not store.submit_exposures([lost])
     app.refresh()
     app.refresh()  # counted once
     assert b"firstspin_exposures_dropped_total 1.0" in ask(app, "GET", "/metrics").body
