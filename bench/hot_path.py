@@ -9,6 +9,7 @@ figure of the calling thread alone stands beside it.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 import tempfile
@@ -119,11 +120,14 @@ def main() -> None:
     if not (folder / "bundle").exists():
         http_stacks.small(folder)
         http_stacks.own_stacks(folder)
+    for path in folder.glob("events.sqlite*"):
+        path.unlink()
     registrations = http_stacks.world_registrations(folder, REQUESTS)
     services = {
         "/invocations": Service(folder, experiment=False),
         "/v1/recommendations": Service(folder, experiment=True),
     }
+    gc.freeze()  # as a worker does
     cases = [(path, together) for path in services for together in (1, TOGETHER)]
     figures: dict[tuple[str, int], list[tuple[float, float]]] = {case: [] for case in cases}
     for turn in range(TURNS):

@@ -26,6 +26,9 @@ class Session(Protocol):
     def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
         """Run the statement once per row of values; returns the number of table rows that each run changed."""
 
+    def insert(self, table: str, rows: Sequence[Row]) -> list[bool]:
+        """Insert rows of a table's `statements.COLUMNS`, except those whose key exists; returns which were inserted."""
+
     def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         """The result rows of a query, in chunks of at most `chunk`."""
 
@@ -114,8 +117,8 @@ def write(session: Session, exposures: Sequence[Exposure], events: Sequence[Even
     done = [(event.user_hash, statements.event_row(event)) for event in events]
     erased = erased_among(session, {user_hash for user_hash, _ in (*shown, *done)})
     return Written(
-        _insert(session, statements.INSERT_EXPOSURE, shown, erased),
-        _insert(session, statements.INSERT_EVENT, done, erased),
+        _insert(session, statements.EXPOSURES, shown, erased),
+        _insert(session, statements.EVENTS, done, erased),
     )
 
 
@@ -149,8 +152,6 @@ def _portions(user_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
         yield users[start : start + statements.MAX_VALUES]
 
 
-def _insert(session: Session, insert: str, rows: Sequence[tuple[bytes, Row]], erased: set[bytes]) -> tuple[Status, ...]:
-    changed = iter(session.each(insert, [row for user_hash, row in rows if user_hash not in erased]))
-    return tuple(
-        "erased" if user_hash in erased else "stored" if next(changed) else "duplicate" for user_hash, _ in rows
-    )
+def _insert(session: Session, table: str, rows: Sequence[tuple[bytes, Row]], erased: set[bytes]) -> tuple[Status, ...]:
+    new = iter(session.insert(table, [row for user_hash, row in rows if user_hash not in erased]))
+    return tuple("erased" if user_hash in erased else "stored" if next(new) else "duplicate" for user_hash, _ in rows)

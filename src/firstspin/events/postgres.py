@@ -5,7 +5,7 @@ Imported only for a store with a PostgreSQL URL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from firstspin.events.database import ResultRow, Row, Session, prepare
 from firstspin.events.schema import Unavailable
-from firstspin.events.statements import tables
+from firstspin.events.statements import insert, tables
 from firstspin.records import InputError
 
 PATIENCE: Final = 5.0  # default lock timeout, seconds
@@ -169,6 +169,9 @@ class _Session:
         cursor = self._connection.cursor()
         cursor.executemany(_in_psycopg(statement), rows, returning=True)
         return [result.rowcount for result in cursor.results()]
+
+    def insert(self, table: str, rows: Sequence[Row]) -> list[bool]:
+        return [changed > 0 for changed in self.each(insert(table, 1), rows)]
 
     def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         with self._connection.cursor(name="stream") as cursor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,6 +24,9 @@ RESERVE_BYTES: Final = 16 << 20  # more than the write-ahead log between two che
 PATIENCE: Final = 2.0  # busy timeout, seconds; four busy processes made one wait for 0.7
 
 _IS_NEW: Final = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'about')"
+_LAST: Final = "SELECT COALESCE(MAX(seq), 0) FROM {table}"
+_SINCE: Final = "SELECT group_concat(hex({key}), ' ') FROM {table} WHERE seq > ?"
+_MAX_ROWS: Final = 64  # of a statement: fewer values than the 999 that old versions of SQLite take
 _PIECE: Final = 1 << 20
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRAGMAS: Final = (
@@ -246,10 +249,43 @@ class _Session:
     def each(self, statement: str, rows: Iterable[Row]) -> list[int]:
         return [self._connection.execute(statement, row).rowcount for row in rows]
 
+    def insert(self, table: str, rows: Sequence[Row]) -> list[bool]:
+        """Several rows a statement: after each statement another thread may hold the interpreter lock."""
+        if not rows:
+            return []
+        ((last,),) = self.run(_LAST.format(table=table))
+        inserted = start = 0
+        for size in _statement_sizes(len(rows)):
+            values = tuple(value for row in rows[start : start + size] for value in row)
+            inserted += self._connection.execute(statements.insert(table, size), values).rowcount
+            start += size
+        if inserted == len(rows):
+            return [True] * inserted
+        ((keys,),) = self.run(_SINCE.format(table=table, key=statements.COLUMNS[table][0]), (last,))
+        new = {bytes.fromhex(key) for key in keys.split()} if keys else set()
+        return [_take(new, row[0]) for row in rows]
+
     def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         cursor = self._connection.execute(query, values)
         while rows := cursor.fetchmany(chunk):
             yield rows
+
+
+def _statement_sizes(rows: int) -> Iterator[int]:
+    """The numbers of rows of each statement: powers of two, so that few statements are prepared."""
+    size = _MAX_ROWS
+    while rows:
+        while size > rows:
+            size //= 2
+        yield size
+        rows -= size
+
+
+def _take(keys: set[bytes], key: object) -> bool:
+    """Whether the key is among the new ones; it is removed, since the second of two equal rows is a duplicate."""
+    is_new = key in keys
+    keys.discard(key)
+    return is_new
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[[Session], Outcome]) -> Outcome:

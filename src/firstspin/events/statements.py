@@ -47,15 +47,12 @@ PROBE: Final = "UPDATE about SET value = value WHERE name = 'version'"
 """A write without an effect, which fails where the database can't be written."""
 
 
-def _insert(table: str, columns: tuple[str, ...]) -> str:
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
-        f"ON CONFLICT ({columns[0]}) DO NOTHING"
-    )
+def insert(table: str, rows: int) -> str:
+    """The statement that inserts `rows` rows, except those whose key exists."""
+    columns = COLUMNS[table]
+    values = ", ".join([_list(len(columns))] * rows)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values} ON CONFLICT ({columns[0]}) DO NOTHING"
 
-
-INSERT_EXPOSURE: Final = _insert(EXPOSURES, EXPOSURE_COLUMNS)
-INSERT_EVENT: Final = _insert(EVENTS, EVENT_COLUMNS)
 
 BURY: Final = "INSERT INTO erased (tombstone, erased_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
 MARK_SENT: Final = "UPDATE {table} SET sent = 1 WHERE seq = ?"

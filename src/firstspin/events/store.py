@@ -37,7 +37,8 @@ class QueueLimits:
     """Limits of the store's queue and of its commits."""
 
     rows: int = 200  # so many waiting rows are written without delay
-    linger: float = 0.002  # seconds that fewer rows wait after the previous commit
+    linger: float = 0.002  # seconds that fewer rows wait after the previous commit ...
+    exposures_linger: float = 0.02  # ... or, where all are exposures, which have no waiting sender
     group: int = 1_000  # max rows of a commit, apart from the rest of a request's events
     waiting_events: int = 10_000  # more are refused: the sender has them and retries
     waiting_exposures: int = 50_000  # more are dropped and counted: a recommendation never waits
@@ -115,7 +116,7 @@ class EventStore:
                 raise Unavailable("the queue of the event store is full")
             self._submissions.append((tuple(events), future))
             self._waiting_events += len(events)
-            self._wake_writer(len(events))
+            self._wake_writer(len(events), is_first=self._waiting_events == len(events))
         return future
 
     def submit_exposures(self, exposures: Sequence[Exposure]) -> int:
@@ -187,10 +188,11 @@ class EventStore:
             self._is_open = True
         return self._database.transact(lambda session: _write(session, group))
 
-    def _wake_writer(self, rows: int) -> None:
-        """Notify the writer of the first waiting row, and of the row that completes a group."""
+    def _wake_writer(self, rows: int, *, is_first: bool = False) -> None:
+        """Notify the writer of the first waiting row or event, and of the row that completes a group."""
         waiting = self._waiting_rows()
-        if waiting == rows or waiting - rows < self._limits.rows <= waiting:
+        is_first = is_first or waiting == rows
+        if is_first or any(waiting - rows < limit <= waiting for limit in (self._limits.rows, self._limits.group)):
             self._wake.notify()
 
     def _waiting_rows(self) -> int:
@@ -204,6 +206,7 @@ class EventStore:
         with self._wake:
             if self._commits:
                 self._wake.wait_for(self._is_due, self._limits.linger)
+                self._wake.wait_for(self._is_urgent, self._limits.exposures_linger - self._limits.linger)
             self._wake.wait_for(self._has_work)
             if self._closing and not (self._submissions or self._exposures):
                 return None
@@ -223,6 +226,10 @@ class EventStore:
 
     def _has_work(self) -> bool:
         return bool(self._submissions or self._exposures or self._reason or self._closing or not self._is_open)
+
+    def _is_urgent(self) -> bool:
+        """Whether anything but exposures waits, or exposures enough for a commit."""
+        return bool(self._submissions or self._reason or self._closing or len(self._exposures) >= self._limits.group)
 
     def _is_due(self) -> bool:
         return self._closing or self._waiting_rows() >= self._limits.rows

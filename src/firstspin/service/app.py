@@ -278,8 +278,6 @@ class App:
 
     def _recommendations(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
         key = self._admit(request)
-        if self._policy.ledger and _encoding(request) is Encoding.csv:
-            raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         reply = self._answered(request, self._now_serving(), of_users=True)
         if key and self._policy.keys and isinstance(reply, Work):
             self._policy.keys.charge(key, reply.registrations - 1)
@@ -335,6 +333,8 @@ class App:
         self, request: Request, serving: ServedModel, *, of_users: bool = False
     ) -> Reply | Awaitable[Reply] | Asking:
         encoding = _encoding(request)
+        if encoding is Encoding.csv and of_users and self._policy.ledger:
+            raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         reader = serving.reader_of_users if of_users else serving.reader
         if len(request.body) > SHORT:
             number = reader.most_in(request.body, encoding)

@@ -35,20 +35,6 @@ class GenreFragments:
     missing: int
 
 
-@dataclass(frozen=True, slots=True)
-class PopularStation:
-    """A popular station as a filler: of the list of stations, or of a carousel (`tile`, with the comma before it).
-
-    `is_own`: it stands in the carousel of its own genre, if that is shown.
-    """
-
-    genre: str
-    is_own: bool
-    station_id: str
-    station: bytes
-    tile: bytes
-
-
 Parts = tuple[dict[str, GenreFragments], dict[str, GenreFragments]]
 """By genre: not picked, picked."""
 
@@ -68,8 +54,10 @@ class CatalogueFragments:
             {genre: self._parts[False][genre] for genre in full},
             {genre: self._parts[True][genre] for genre in full},
         )
-        self._popular = [
-            PopularStation(one.genre, one in by_genre[one.genre], one.station_id, _encode(one), _tile(one))
+        self._popular = [(one.station_id, one.genre, _encode(one)) for one in catalogue.popular]
+        # Fillers of carousels. One that stands in no carousel of its own genre fits whatever genres are shown.
+        self._tiles = [
+            (one.genre if one in by_genre[one.genre] else None, b"," + _encode(one.station_id))
             for one in catalogue.popular
         ]
 
@@ -103,7 +91,7 @@ class CatalogueFragments:
         parts = self._parts[False]
         best = [parts[genre].station_id for genre in genres[:SHOWN_GENRES] if genre in parts]
         if len(best) < SHOWN_STATIONS:
-            best += [station.station_id for station in self._fillers(best)]
+            best += [station_id for station_id, _, _ in self._popular if station_id not in best]
         return best[:SHOWN_STATIONS]
 
     def _filled(self, genres: Sequence[str], picks: Collection[str]) -> bytes:
@@ -114,9 +102,10 @@ class CatalogueFragments:
         shown = [parts[genre in picks][genre] for genre in genres[:SHOWN_GENRES] if genre in parts[False]]
         stations = [genre.station for genre in shown]
         if len(stations) < SHOWN_STATIONS:
-            stations += [station.station for station in self._fillers([genre.station_id for genre in shown])]
-        genre_of_message = self._popular[0].genre
-        first = shown[0] if shown else parts[genre_of_message in picks][genre_of_message]
+            ids = [genre.station_id for genre in shown]
+            stations += [station for station_id, _, station in self._popular if station_id not in ids]
+        most_popular = self._popular[0][1]
+        first = shown[0] if shown else parts[most_popular in picks][most_popular]
         return b"".join(
             (
                 b',"stations":[',
@@ -129,16 +118,12 @@ class CatalogueFragments:
             )
         )
 
-    def _fillers(self, shown: Sequence[str]) -> list[PopularStation]:
-        """The most popular stations that are not among those shown, as many as an answer can need."""
-        return list(islice((one for one in self._popular if one.station_id not in shown), SHOWN_STATIONS))
-
     def _carousels(self, genres: Sequence[str], picks: Collection[str]) -> list[bytes]:
         parts = self._parts
         titled = list(islice((genre for genre in genres if genre in parts[False]), CAROUSELS))
         if len(titled) < CAROUSELS:
-            titled = list(dict.fromkeys((*titled, *(one.genre for one in self._popular))))[:CAROUSELS]
-        fillers = (one.tile for one in self._popular if not (one.is_own and one.genre in titled))
+            titled = list(dict.fromkeys((*titled, *(genre for _, genre, _ in self._popular))))[:CAROUSELS]
+        fillers = iter([tile for genre, tile in self._tiles if genre not in titled])
         carousels = []
         for genre in titled:
             part = parts[genre in picks][genre]
@@ -181,7 +166,3 @@ def _encoded(genre: str, stations: Sequence[Station], picked: bool) -> GenreFrag
         carousel=whole.removesuffix(b"]}") if missing else whole,
         missing=missing,
     )
-
-
-def _tile(station: Station) -> bytes:
-    return b"," + _encode(station.station_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -118,6 +119,7 @@ class Worker:
         loop.add_reader(self._place.channel, self._read_orders)
         if first:
             await self._take_first(first)
+        gc.freeze()  # what is loaded stays: the collector need not go through it again and again
         server = await loop.create_server(hub.protocol, sock=self._place.listener, backlog=BACKLOG)
         obeying = loop.create_task(self._obey())
         self._say(Word("up"))
