@@ -27,7 +27,8 @@ from firstspin.experiment.plan import read_plan
 from firstspin.records import Registration
 from firstspin.service.app import App, Clock, Policy
 from firstspin.service.exposures import ExposureLog, running
-from firstspin.service.http.connection import ConnectionLimits, Hub
+from firstspin.service.http.connection import Connection
+from firstspin.service.http.hub import ConnectionLimits, Hub
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
 
@@ -95,7 +96,7 @@ class Service:
         hub = Hub(app, ConnectionLimits(), self.loop, lambda _: None)  # type: ignore[arg-type]
         hub.head = b"date: Sat, 28 Nov 2026 12:00:00 GMT\r\n"
         self.transport = Transport()
-        self.connections = [hub.protocol() for _ in range(TOGETHER)]
+        self.connections = [Connection(hub) for _ in range(TOGETHER)]
         for connection in self.connections:
             connection.connection_made(self.transport)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from typing import Any
 import made_people
 
 from firstspin.service.app import App, Clock, Policy
-from firstspin.service.http.connection import Reply, Request
+from firstspin.service.http.messages import Reply, Request
 from firstspin.service.metrics import SharedMetrics
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from firstspin.service.http.connection import Connection, ConnectionLimits, Hub, Reply, Request
+from firstspin.service.http.connection import Connection
+from firstspin.service.http.hub import ConnectionLimits, Hub
+from firstspin.service.http.messages import Reply, Request
 from firstspin.simulation.client import LoadClient
 
 Handler = Callable[[Request], Reply | Awaitable[Reply]]

@@ -38,7 +38,6 @@ UNFINISHED: tuple[str, ...] = (
     "service.bundles.store",
     "service.bundles.trial",
     "service.exposures",
-    "service.http.connection",
     "service.http.cross_origin",
     "service.http.sagemaker",
     "service.metrics",

@@ -32,7 +32,7 @@ from firstspin.experiment.assign import assign
 from firstspin.records import Ranking, Registration, StoredAnswer
 from firstspin.service.app import App, ServedModel
 from firstspin.service.exposures import ExposureLog
-from firstspin.service.http.connection import Reply, Request
+from firstspin.service.http.messages import Reply, Request
 from firstspin.serving import batch
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.explanations import ModelFailed, explain

@@ -15,8 +15,8 @@ from made_experiments import SECRET
 
 from firstspin.events.store import open_database
 from firstspin.service.admin.app import AdminApp, AdminContext
-from firstspin.service.http.connection import Request
 from firstspin.service.http.cross_origin import hosts
+from firstspin.service.http.messages import Request
 from fuzz import http, values
 from fuzz.inputs import Broken, Check, Input
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from made_app import new_app
 from made_bundles import pack
 
-from firstspin.service.http.connection import Connection, ConnectionLimits, Hub
+from firstspin.service.http.connection import Connection
+from firstspin.service.http.hub import ConnectionLimits, Hub
 from firstspin.service.process.worker import load
 from fuzz import http, values
 from fuzz.inputs import Broken, Check, Input

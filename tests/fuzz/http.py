@@ -14,7 +14,7 @@ import msgspec
 from made_app import new_app
 from made_bundles import pack, pack_with_further_fields
 
-from firstspin.service.http.connection import Handler, Reply, Request
+from firstspin.service.http.messages import Handler, Reply, Request
 from firstspin.service.process.worker import load
 from fuzz import values
 from fuzz.commands import FOREIGN

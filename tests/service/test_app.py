@@ -19,7 +19,7 @@ from made_app import Broken, ask, code, new_app
 
 from firstspin.records import Registration, Station
 from firstspin.service.app import App, ServedModel
-from firstspin.service.http.connection import Reply, Request, Work
+from firstspin.service.http.messages import Reply, Request, Work
 from firstspin.service.process.worker import load
 from firstspin.serving import bundle
 from firstspin.serving.explanations import explain

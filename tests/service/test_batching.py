@@ -17,7 +17,7 @@ from firstspin.events.store import EventStore, open_database, open_store
 from firstspin.models.predictor import Array, Scorer, State
 from firstspin.service.app import App, ServedModel
 from firstspin.service.exposures import ExposureLog
-from firstspin.service.http.connection import Reply, Request
+from firstspin.service.http.messages import Reply, Request
 from firstspin.serving import bundle
 
 REGISTRATIONS: list[dict[str, object]] = [

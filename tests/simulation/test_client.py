@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from served_handler import asked
 
-from firstspin.service.http.connection import Reply, Request
+from firstspin.service.http.messages import Reply, Request
 from firstspin.simulation.client import NO_ANSWER, LoadClient, get, post
 
 

@@ -33,8 +33,8 @@ from firstspin.service.bundles import trial
 from firstspin.service.bundles.store import BundleStore, InUse
 from firstspin.service.bundles.watch import BundleWatch
 from firstspin.service.exposures import ExposureLog, Running, running
-from firstspin.service.http.connection import ConnectionLimits
 from firstspin.service.http.cross_origin import hosts
+from firstspin.service.http.hub import ConnectionLimits
 from firstspin.service.http.sagemaker import further
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.multi_model import ManyModels, ModelCache

@@ -25,7 +25,7 @@ from firstspin.events.schema import Exposure
 from firstspin.records import Registration, StoredAnswer
 from firstspin.service.api_keys import Key, Keys
 from firstspin.service.exposures import ExposureLog
-from firstspin.service.http.connection import RETRY, Reply, Request, StreamedReply, Work
+from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.http.openapi import schema
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.pages import experiments

@@ -32,8 +32,8 @@ from firstspin.service import routes
 from firstspin.service.app import App, ServedModel
 from firstspin.service.bundles.trial import NO_ROOM, Taken
 from firstspin.service.bundles.watch import TRIAL_SECONDS
-from firstspin.service.http.connection import Reply, Request
 from firstspin.service.http.cross_origin import refuse_other_types, refuse_pages
+from firstspin.service.http.messages import Reply, Request
 from firstspin.service.process.worker import WorkerConfig, load
 from firstspin.serving.wire import Refusal
 

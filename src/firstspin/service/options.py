@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from firstspin.environment import one_of, path, read, refuse_misspelt, seconds, variable, whole, words, yes_or_no
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import TRIAL_SECONDS
-from firstspin.service.http.connection import IN_FLIGHT
+from firstspin.service.http.hub import IN_FLIGHT
 from firstspin.service.process.supervisor import MOST_WORKERS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
 from firstspin.serving.stored_answers import LOOKUP_SECONDS

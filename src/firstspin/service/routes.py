@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 from firstspin.events.schema import MAX_EVENTS
-from firstspin.service.http.connection import Reply
+from firstspin.service.http.messages import Reply
 from firstspin.serving.wire import SPELLINGS, Encoding, Refusal
 
 Schema = Mapping[str, Any]

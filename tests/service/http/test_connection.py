@@ -13,7 +13,9 @@ import uvloop
 from in_threads import at_work
 from served_handler import asked
 
-from firstspin.service.http.connection import MAX_CHUNKS, Connection, ConnectionLimits, Hub, Reply, Request
+from firstspin.service.http.connection import MAX_CHUNKS, Connection
+from firstspin.service.http.hub import ConnectionLimits, Hub
+from firstspin.service.http.messages import Reply, Request
 from firstspin.simulation.client import get
 
 

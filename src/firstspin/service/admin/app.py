@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from functools import partial
 from itertools import count
 from typing import Annotated, Any, Final, TypeVar
 
@@ -29,8 +30,10 @@ from firstspin.events.schema import Secret, Unavailable
 from firstspin.records import InputError
 from firstspin.service.admin.routes import ROUTES, description, page
 from firstspin.service.api_keys import Keys
-from firstspin.service.http.connection import NEVER, RETRY, ConnectionLimits, Hub, Reply, Request
+from firstspin.service.http.connection import Connection
 from firstspin.service.http.cross_origin import Hosts, refuse_foreign, refuse_other_types
+from firstspin.service.http.hub import NEVER, ConnectionLimits, Hub
+from firstspin.service.http.messages import RETRY, Reply, Request
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.worker import BEAT_SECONDS
@@ -196,7 +199,7 @@ async def _serve(office: AdminContext, listener: socket.socket, tally: ProcessMe
     hub = Hub(AdminApp(office), LIMITS, loop, lambda _: None)
     descriptors = Descriptors(hub, tally)
     tally.beat()
-    server = await loop.create_server(hub.protocol, sock=listener)
+    server = await loop.create_server(partial(Connection, hub), sock=listener)
 
     async def turns(seconds: float, done: Callable[[], bool]) -> None:
         end = loop.time() + seconds

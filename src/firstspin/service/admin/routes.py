@@ -7,7 +7,7 @@ from string import Template
 from typing import Final
 
 from firstspin.records import MAX_TEXT
-from firstspin.service.http.connection import Reply
+from firstspin.service.http.messages import Reply
 from firstspin.service.http.openapi import describe
 from firstspin.service.routes import JSON, Route, array_of, object_of
 

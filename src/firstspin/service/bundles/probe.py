@@ -20,7 +20,7 @@ from firstspin.data.schema import GENRES, INSTANCES, NUMBER, PICK_SEPARATOR, USE
 from firstspin.events.schema import EPOCH
 from firstspin.records import MAX_PICKS, InputError, Recommendation, Registration, StoredAnswer
 from firstspin.service.app import App, Clock, Policy, ServedModel
-from firstspin.service.http.connection import Reply, Request
+from firstspin.service.http.messages import Reply, Request
 from firstspin.service.metrics import SharedMetrics
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide

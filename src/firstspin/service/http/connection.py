@@ -1,14 +1,12 @@
-"""HTTP/1.1 on a socket: what a request must pass before the service sees it, and how an answer leaves.
+"""HTTP/1.1 on one socket: requests are parsed and checked, replies are written.
 
-httptools (Node's llhttp) parses, strictly; this file keeps the limits that no Python server keeps by default: a size
-for the head (431), for trailers and chunk framing (431), and for the body (413, before reading all); a deadline for the
-head, the body (408), an idle connection and a slow reader; a number of connections, of requests answered in one turn of
-the loop, and of registrations in work (503 with Retry-After).
+httptools (Node's llhttp) parses strictly. This module enforces the limits that Python servers leave out by default: the
+size of the head, of trailers and of chunk framing (431), and of the body (413, before all of it is read); deadlines for
+the head and the body (408), for an idle connection and for a slow reader. The limits that connections share are in
+`hub`: connections, requests per turn of the loop, and registrations in work (503 with Retry-After).
 
-All requests that have arrived in one turn of the loop are handed over together when it ends: the model, too large for
-the nearest caches, is then fetched once for all of them. Answering is a matter of microseconds and needs no task; a
-handler may return a future instead, or `Work` where an answer takes many turns. Either way the next request of the same
-connection is not read until this one is answered.
+Most replies take microseconds and need no task. A handler may return an awaitable instead, or `Work` where one takes
+many turns. The next request of a connection is not read before the reply to this one is written.
 """
 
 from __future__ import annotations
@@ -16,208 +14,41 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable
 from contextlib import aclosing
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import httptools
 
 from firstspin.service.http import head
-from firstspin.serving.wire import LARGEST_BODY, Refusal
+from firstspin.service.http.hub import NEVER, ConnectionLimits, Hub
+from firstspin.service.http.messages import JSON, RETRY, Reply, Request, StreamedReply, Work
+from firstspin.serving.wire import Refusal
 
 log = logging.getLogger(__name__)
 
-JSON: Final = b"application/json"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-RETRY: Final = b"retry-after: 1\r\n"
 LEFT: Final = 499
-"""The status under which a request is counted whose client left before the answer, as nginx has it."""
-
-NEVER: Final = float("inf")
-IN_FLIGHT: Final = 32_768  # three requests of the size allowed by default, or about two seconds of work
-TURN: Final = 512
-"""How many requests are answered in one turn of the loop."""
+"""The status that counts requests whose client left before the reply (499 in nginx too)."""
 
 HALF_CLOSED: Final = 1_024
-"""A client that has closed its sending half may have left altogether. It gets an answer about at most so many."""
+"""Max registrations of a request whose client has closed its sending half: it may have left altogether."""
 
 MAX_CHUNKS: Final = 1_024
-"""A client that sends more chunks in one read is read on in another turn of the loop, since each costs as a request."""
+"""Max chunks per read; the rest is read in another turn of the loop, since a chunk costs as much as a request."""
 
 COPIED: Final = 65_536
-"""A body of up to so many bytes is written together with its head, a longer one without being copied."""
+"""Max bytes of a body that is copied behind its head; a longer one is written without a copy."""
 
 NO_TRAILERS: Final = frozenset((b"connection", b"content-length", b"host", b"transfer-encoding", b"upgrade"))
-"""Fields by which the parser would go on after the trailers as after a head (RFC 9110, 6.5.1, forbids them there)."""
+"""Fields that the parser would obey in trailers as in a head; RFC 9110, 6.5.1, forbids them there."""
 
 _BEGIN: Final = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Request(NamedTuple):
-    """A request that arrived whole. Header names are in lower case; `path` and `query` are the target's origin form."""
-
-    method: str
-    path: str
-    query: bytes
-    headers: dict[bytes, bytes]
-    body: bytes | bytearray
-
-
-class Reply(NamedTuple):
-    """What goes back. `headers` are further ones, each ended by CR LF."""
-
-    status: int
-    body: bytes | bytearray
-    content_type: bytes = JSON
-    headers: bytes = b""
-
-
-class StreamedReply(NamedTuple):
-    """A reply that is written piece by piece, each one when the client has read enough of those before it.
-
-    In HTTP/1.1 each piece is a chunk. In HTTP/1.0, which has none, the end of the connection ends the reply.
-    """
-
-    status: int
-    pieces: AsyncGenerator[bytes | bytearray, None]
-    content_type: bytes = JSON
-
-
-@dataclass(frozen=True, slots=True)
-class Work(Awaitable[Reply]):
-    """A reply that takes many turns of the loop to make. It ends when the client leaves.
-
-    `registrations` says how much work it is; `reply` begins it. Awaited, it is a reply in one piece.
-    """
-
-    registrations: int
-    reply: Callable[[], Coroutine[Any, Any, Reply | StreamedReply]]
-
-    def __await__(self) -> Generator[Any, Any, Reply]:
-        return self._whole().__await__()
-
-    async def _whole(self) -> Reply:
-        reply = await self.reply()
-        if isinstance(reply, Reply):
-            return reply
-        return Reply(reply.status, b"".join([piece async for piece in reply.pieces]), reply.content_type)
-
-
-Handler = Callable[[Sequence[Request]], Sequence[Reply | Awaitable[Reply]]]
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Sizes in bytes, times in seconds; per connection, except the last two, which are per worker.
-
-    `in_flight` bounds the registrations that are in work, or answered in a reply that its client has not read yet.
-    """
-
-    head: int = 16_384
-    body: int = LARGEST_BODY
-    head_seconds: float = 10.0
-    body_seconds: float = 30.0
-    idle_seconds: float = 75.0
-    write_seconds: float = 30.0
-    linger_seconds: float = 2.0
-    connections: int = 4_096
-    in_flight: int = IN_FLIGHT
-
-
-class Hub:
-    """All connections of a worker, and what they share."""
-
-    def __init__(
-        self,
-        handler: Handler,
-        limits: ConnectionLimits,
-        loop: asyncio.AbstractEventLoop,
-        refused: Callable[[int], None],
-    ) -> None:
-        """`refused` is told the status of every request that never reaches the handler."""
-        self.handler, self.limits, self.loop, self.refused = handler, limits, loop, refused
-        self.connections: dict[Connection, None] = {}
-        self.idle: dict[Connection, None] = {}  # the longest idle first
-        self.room = limits.connections
-        self.closed_for_room = 0
-        self.now = loop.time()  # as of the last sweep: near enough for deadlines
-        self._asked: list[tuple[Connection, Request, bool]] = []  # in this turn of the loop
-        self.working = 0  # registrations, of all `Work` that was begun and is not read yet
-        self.head = b""  # further headers of every answer, each ended by CR LF
-        self.closing = False  # every answer from now on is the connection's last
-
-    def protocol(self) -> Connection:
-        """A connection to come."""
-        return Connection(self)
-
-    def ask(self, connection: Connection, request: Request, keep_alive: bool) -> bool:
-        """Have a request answered when this turn of the loop ends; False where there is no room for one more.
-
-        Who would wait too long behind the others is told to come back, which takes a tenth of the time.
-        """
-        if len(self._asked) >= min(TURN, self.limits.in_flight) and request.path != "/ping":
-            return False
-        if not self._asked:
-            self.loop.call_soon(self._answer)
-        self._asked.append((connection, request, keep_alive))
-        return True
-
-    def begin(self, work: Work) -> bool:
-        """Count this work in; False where so much is in work that it is one too many."""
-        if self.working and self.working + work.registrations > self.limits.in_flight:
-            return False
-        self.working += work.registrations
-        return True
-
-    def _answer(self) -> None:
-        asked, self._asked = self._asked, []
-        try:
-            replies = self.handler([request for _, request, _ in asked])
-        except Exception:  # nobody is left waiting for what will not come
-            log.exception("a turn of requests failed")
-            replies = [Reply(500, Refusal(500, "internal", "this is our mistake").body())] * len(asked)
-        for (connection, request, keep_alive), reply in zip(asked, replies, strict=True):
-            connection.answer(reply, request.method, keep_alive)
-
-    def sweep(self) -> None:
-        """Close what is past its deadline. To be called about twice a second."""
-        self.now = self.loop.time()
-        for connection in [c for c in self.connections if c.deadline < self.now]:
-            connection.expire()
-
-    def opened(self, connection: Connection) -> None:
-        self.connections[connection] = None
-        if len(self.connections) > self.room:
-            if self.idle:
-                next(iter(self.idle)).close()
-                self.closed_for_room += 1
-            else:
-                connection.refuse(Refusal(503, "too_many_connections", "try again in a moment"))
-                return
-        self.idle[connection] = None  # until it sends something
-
-    def make_room(self) -> None:
-        """Close the longest idle connections, as far as there are more than there is room for."""
-        for connection in list(self.idle)[: max(0, len(self.connections) - self.room)]:
-            connection.close()
-            self.closed_for_room += 1
-
-    def gone(self, connection: Connection) -> None:
-        self.connections.pop(connection, None)
-        self.idle.pop(connection, None)
-
-    def close(self) -> None:
-        """Answer what has begun to arrive, and nothing after it."""
-        self.closing = True
-        for connection in list(self.connections):
-            if connection.resting:
-                connection.close()
-
-
 class Connection(asyncio.Protocol):
-    """One client's connection."""
+    """One client's connection: asyncio calls its methods for the socket, httptools for the parts of a request."""
 
     __slots__ = (
         "_begun",
@@ -272,10 +103,12 @@ class Connection(asyncio.Protocol):
     # -------------------------------------------------------------------------------------------- the loop calls these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register with the hub."""
         self._transport = cast("asyncio.Transport", transport)
         self._hub.opened(self)
 
     def data_received(self, data: bytes) -> None:
+        """Parse what has arrived; what is not HTTP/1.1 is refused with 400."""
         if self._ending or self._refused:
             return
         if self._too_long(data) if self._in_head else self._too_much_framing(data):
@@ -305,25 +138,27 @@ class Connection(asyncio.Protocol):
         return self._owed and self._working <= HALF_CLOSED
 
     def _stay(self, rest: bytes) -> None:
-        """Somebody offers HTTP/2 or WebSocket: read the same request as HTTP/1.1, which a server may."""
+        """Read a request that offers HTTP/2 or WebSocket as HTTP/1.1, as RFC 9110, 7.8, allows."""
         method = self._parser.get_method()
         if method == b"CONNECT":
             self.refuse(Refusal(400, "upgrade_refused", "this service is no proxy"))
             return
-        kept = [
+        lines = [
             name + b": " + value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")
         ]
         version = self._parser.get_http_version().encode()
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([method + b" " + self._url + b" HTTP/" + version, *kept, b"", rest]))
+        self.data_received(b"\r\n".join([method + b" " + self._url + b" HTTP/" + version, *lines, b"", rest]))
 
     def pause_writing(self) -> None:
+        """The client reads more slowly than replies are written: read no further request."""
         self._paused = True
         self._hub.idle.pop(self, None)
         self._transport.pause_reading()
         self.deadline = self._hub.now + self._hub.limits.write_seconds
 
     def resume_writing(self) -> None:
+        """The client has read enough: go on."""
         self._paused = False
         self._worked()
         if self._drained and not self._drained.done():
@@ -335,6 +170,7 @@ class Connection(asyncio.Protocol):
             self._answer_queue()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Cancel the work for a client that has left."""
         self._ending = True
         self._queue.clear()
         self._hub.gone(self)
@@ -345,6 +181,7 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------- the parser calls these
 
     def on_message_begin(self) -> None:
+        """The first byte of a request."""
         self._begun = self._in_head = True
         self._url, self._headers, self._body, self._size, self._trailers = b"", {}, b"", 0, 0
         if self._owed or self._queue:
@@ -354,9 +191,11 @@ class Connection(asyncio.Protocol):
         self._hub.idle.pop(self, None)
 
     def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field, or trailer field."""
         if not self._in_head:
             self._drop_trailer(name, value)
             return
@@ -369,7 +208,7 @@ class Connection(asyncio.Protocol):
         self._headers[name] = value
 
     def _drop_trailer(self, name: bytes, value: bytes) -> None:
-        """Trailers are counted and dropped: they are no headers, and nothing that is said in one is heard."""
+        """Trailers are counted and dropped: they are no headers and have no effect."""
         self._trailers += len(name) + len(value) + 4
         if self._trailers > self._hub.limits.head:
             self._refused = _headers_too_large(self._hub.limits)
@@ -377,6 +216,7 @@ class Connection(asyncio.Protocol):
             self._refused = Refusal(400, "malformed_request", "this field can't be a trailer")
 
     def on_headers_complete(self) -> None:
+        """The head is complete: check it before any of the body is read."""
         self._in_head, self._head, self._framing = False, 0, 0
         self._has_chunks = self._parser.get_http_version() != "1.0"
         if not self._owed:
@@ -395,6 +235,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:
+        """A part of the body."""
         self._size += len(body)
         self._chunks += 1
         self._framing = 0
@@ -409,6 +250,7 @@ class Connection(asyncio.Protocol):
                 self._body = bytearray(self._body) + body  # one piece of memory, however many chunks there are
 
     def on_message_complete(self) -> None:
+        """The request is complete: hand it over, or queue it behind the one in work."""
         self._begun, self._in_head = False, True
         if self._refused or self._ending or self._parser.should_upgrade():
             return
@@ -432,7 +274,7 @@ class Connection(asyncio.Protocol):
             self._write(self._overloaded(), request.method, keep_alive)
 
     def answer(self, reply: Reply | Awaitable[Reply], method: str, keep_alive: bool) -> None:
-        """The request handed over is answered, or will be."""
+        """Write the reply to the request handed over, or start the work that makes it."""
         if isinstance(reply, Reply):
             self._done(reply, method, keep_alive)
         elif isinstance(reply, Work):
@@ -442,7 +284,7 @@ class Connection(asyncio.Protocol):
             task.add_done_callback(lambda task: self._done(task.result(), method, keep_alive))
 
     def _work(self, work: Work, method: str, keep_alive: bool) -> None:
-        """Begin work that ends with the connection, where there is room for it and still a client."""
+        """Start work, which is cancelled with the connection; 503 where too much is in work already."""
         if self._ending:
             return
         if self._half_closed and work.registrations > HALF_CLOSED:
@@ -469,7 +311,7 @@ class Connection(asyncio.Protocol):
             self._worked()
 
     async def _stream(self, reply: StreamedReply, keep_alive: bool) -> bool:
-        """Write a reply while its client reads it; whether it was the connection's last."""
+        """Write a reply piece by piece as the client reads; whether it was the connection's last."""
         last = self._is_last(keep_alive) or not self._has_chunks
         framing = b"transfer-encoding: chunked\r\n" if self._has_chunks else b""
         self._transport.write(self._head_of(reply.status, reply.content_type, framing, last))
@@ -488,7 +330,7 @@ class Connection(asyncio.Protocol):
         return last or self._hub.closing
 
     def _streamed(self, task: asyncio.Task[bool]) -> None:
-        """A reply is written, or can't be: what has begun can only be cut off."""
+        """A streamed reply has ended. After a failure the connection is cut off, since its status has been sent."""
         self._task = None
         self._owed = False
         if task.cancelled():
@@ -504,7 +346,7 @@ class Connection(asyncio.Protocol):
             self._worked()
 
     def _worked(self) -> None:
-        """The answer has left, or nobody is there to read it."""
+        """The reply is written, or its client has left: its registrations are no longer in work."""
         if not self._task:
             self._hub.working -= self._working
             self._working = 0
@@ -514,7 +356,7 @@ class Connection(asyncio.Protocol):
         return Reply(503, Refusal(503, "overloaded", "try again in a moment").body(), JSON, RETRY)
 
     def _hold(self) -> None:
-        """Read no further request while one is being answered."""
+        """Read no further request while one is in work."""
         if not self._held:
             self._held = True
             self._transport.pause_reading()
@@ -527,7 +369,7 @@ class Connection(asyncio.Protocol):
         self._answered()
 
     def _answered(self) -> None:
-        """Go on with what has arrived behind the request that is answered now."""
+        """Go on with the requests that arrived behind the one answered now."""
         if self._held:
             self._answer_queue()
         if self._refused and not (self._owed or self._queue or self._ending):
@@ -567,11 +409,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def resting(self) -> bool:
-        """Whether nothing of a request is here."""
+        """Whether no part of a request has arrived."""
         return self._in_head and not (self._begun or self._head or self._owed or self._queue or self._paused)
 
     def _rest(self) -> None:
-        """Between two requests, unless the next one has begun."""
+        """Set the deadline of an idle connection, unless the next request has begun."""
         limits = self._hub.limits
         if self._begun or self._head:
             self.deadline = self._hub.now + (limits.head_seconds if self._in_head else limits.body_seconds)
@@ -582,7 +424,7 @@ class Connection(asyncio.Protocol):
     # ---------------------------------------------------------------------------------------------------------- ending
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer something that can't be served, after all that came before it, and end the connection."""
+        """Reply with an error, after the replies to earlier requests, and end the connection."""
         self._refused = refusal
         if self._owed or self._queue:
             return
@@ -591,7 +433,7 @@ class Connection(asyncio.Protocol):
         self._write(Reply(refusal.status, refusal.body(), JSON, headers), "GET", keep_alive=False)
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """End the connection, whose deadline has passed: 408 where a request was incomplete."""
         if self._ending or self._paused:
             self._transport.abort()
         elif self in self._hub.idle:
@@ -600,7 +442,7 @@ class Connection(asyncio.Protocol):
             self.refuse(Refusal(408, "too_slow", "the request did not arrive in time"))
 
     def _end(self) -> None:
-        """Half close, and read on for a moment: closing with unread data would take the answer away from the client."""
+        """Half close and drain input for a moment: closing with unread data would reset the reply in transit."""
         self._ending = True
         self._queue.clear()
         self._hub.idle.pop(self, None)
@@ -616,13 +458,13 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def _too_long(self, data: bytes) -> bool:
-        """Whether the head, of which this is the next part, outgrows its limit."""
+        """Whether the head exceeds its limit with this part."""
         limit = self._hub.limits.head
         self._head += len(data)
         return self._head > limit and data.find(b"\r\n\r\n", 0, limit + len(data) - self._head + 4) < 0
 
     def _too_much_framing(self, data: bytes) -> bool:
-        """Whether trailers or a chunk's extensions, of which a parser takes any length, outgrow that limit too."""
+        """Whether trailers or chunk extensions, whose length the parser does not limit, exceed the limit of a head."""
         if self._framing > self._hub.limits.head:
             return True
         self._framing += len(data)

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from firstspin.service.app import App, Further
-from firstspin.service.http.connection import Reply, Request
+from firstspin.service.http.messages import Reply, Request
 from firstspin.service.multi_model import ManyModels
 from firstspin.service.routes import BATCH_ROUTE, MODELS, not_taken
 

@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
-from firstspin.service.http.connection import Hub
+from firstspin.service.http.hub import Hub
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.process.containment import QUIET_SECONDS
 

@@ -26,7 +26,8 @@ import msgspec
 
 from firstspin.records import InputError, readable
 from firstspin.service.app import App, ServedModel
-from firstspin.service.http.connection import ConnectionLimits, Hub
+from firstspin.service.http.connection import Connection
+from firstspin.service.http.hub import ConnectionLimits, Hub
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.process.containment import Containment
 from firstspin.service.process.descriptors import Descriptors
@@ -120,7 +121,7 @@ class Worker:
         if first:
             await self._take_first(first)
         gc.freeze()  # what is loaded stays: the collector need not go through it again and again
-        server = await loop.create_server(hub.protocol, sock=self._place.listener, backlog=BACKLOG)
+        server = await loop.create_server(partial(Connection, hub), sock=self._place.listener, backlog=BACKLOG)
         obeying = loop.create_task(self._obey())
         self._say(Word("up"))
         await self._until_stopped(hub)
