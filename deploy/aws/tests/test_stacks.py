@@ -219,8 +219,8 @@ class TestDoor:
             made.ground.has_output("LeastAge", {"Value": least_age})
             made.ground.has_output("UnderAge", {"Value": under_age})
         walk = (ROOT / "docs" / "sagemaker.md").read_text(encoding="utf-8")
-        assert '--variable "FIRSTSPIN_LEAST_AGE=$(told firstspin-ground LeastAge)"' in walk
-        assert '--variable "FIRSTSPIN_UNDER_AGE=$(told firstspin-ground UnderAge)"' in walk
+        assert '--variable "FIRSTSPIN_LEAST_AGE=$(output firstspin-ground LeastAge)"' in walk
+        assert '--variable "FIRSTSPIN_UNDER_AGE=$(output firstspin-ground UnderAge)"' in walk
 
     def test_the_direct_route_has_no_lambda_and_passes_no_error_on(self, other: Made) -> None:
         other.serving.resource_count_is("AWS::Lambda::Function", 0)
