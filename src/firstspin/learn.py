@@ -214,7 +214,7 @@ def _hold_out(dataset: Dataset, learning: Learning) -> Split:
     users = len(dataset.examples)
     if users < HOLD_OUT_PART:
         raise InputError(f"{users} labelled users are too few to learn from; at least {HOLD_OUT_PART} are needed")
-    return cross_validation.folds(dataset.examples.tops, HOLD_OUT_PART, learning.seed)[0]
+    return cross_validation.stratified_folds(dataset.examples.tops, HOLD_OUT_PART, learning.seed)[0]
 
 
 def _pack(

@@ -35,7 +35,7 @@ def study(examples: Examples, splits: list[Split]) -> Study:
 @cache
 def studied() -> tuple[Study, dict[str, QuestionValue]]:
     """The study of 600 people, and its questions by name."""
-    found = study(made_people.examples(N), cross_validation.folds(made_people.examples(N).tops, 3, seed=0))
+    found = study(made_people.examples(N), cross_validation.stratified_folds(made_people.examples(N).tops, 3, seed=0))
     return found, {question.name: question for question in found.questions}
 
 
@@ -92,7 +92,7 @@ def test_a_model_of_picks_alone_has_the_same_three_whatever_the_country() -> Non
 
     found = ablation.study(
         examples,
-        cross_validation.folds(examples.tops, 3, seed=0),
+        cross_validation.stratified_folds(examples.tops, 3, seed=0),
         "popularity",
         rule,
         ("country",),
@@ -108,7 +108,7 @@ def test_without_demographics_is_the_same_model_where_there_are_no_demographics(
         made_people.examples(90),
         registrations=tuple(Registration(genres=told.genres) for told in made_people.examples(90).registrations),
     )
-    found = study(bare, cross_validation.folds(bare.tops, 3, seed=0))
+    found = study(bare, cross_validation.stratified_folds(bare.tops, 3, seed=0))
     assert found.no_demographics == found.full
     assert found.demographics_lost.value == 0
 

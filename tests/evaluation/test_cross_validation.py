@@ -27,7 +27,7 @@ def silent(step: str, done: float) -> None: ...
 
 
 def test_every_user_is_held_out_once_and_never_in_the_training_set_then() -> None:
-    splits = cross_validation.folds(np.arange(103) % 7, 5, seed=1)
+    splits = cross_validation.stratified_folds(np.arange(103) % 7, 5, seed=1)
     assert sorted(np.concatenate([split.ask for split in splits]).tolist()) == list(range(103))
     for split in splits:
         assert not set(split.ask) & set(split.learn)
@@ -78,7 +78,7 @@ def test_a_genre_absent_from_training_is_a_miss() -> None:
 
 def test_held_out_users_have_the_order_of_their_answers() -> None:
     examples = made_people.examples(60)
-    splits = cross_validation.folds(np.arange(60) % 4, 3, seed=2)
+    splits = cross_validation.stratified_folds(np.arange(60) % 4, 3, seed=2)
     found = cross_validation.outcomes(examples, splits, ["popularity"], prepare, registry.fit, silent)["popularity"]
     asked = cross_validation.held_out(examples, splits)
     for split, start in zip(splits, (0, 20, 40), strict=True):
@@ -89,7 +89,7 @@ def test_held_out_users_have_the_order_of_their_answers() -> None:
 
 def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None:
     examples = made_people.examples(90)
-    splits = cross_validation.folds(examples.tops, 3, seed=0)
+    splits = cross_validation.stratified_folds(examples.tops, 3, seed=0)
     names = ["popularity", "logistic", "overall"]
     alone, together = (
         cross_validation.outcomes(examples, splits, names, prepare, registry.fit, silent, at_once) for at_once in (1, 3)
@@ -103,7 +103,7 @@ def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None
 def test_progress_rises_to_one() -> None:
     examples = made_people.examples(60)
     told: list[float] = []
-    splits, names = cross_validation.folds(examples.tops, 3, seed=0), ["popularity", "overall"]
+    splits, names = cross_validation.stratified_folds(examples.tops, 3, seed=0), ["popularity", "overall"]
     cross_validation.outcomes(examples, splits, names, prepare, registry.fit, lambda _, done: told.append(done))
     assert told[0] == 0
     assert told[-1] == 1
@@ -121,6 +121,6 @@ def test_a_model_that_fails_stops_the_rest() -> None:
 
     with pytest.raises(InputError, match="no model is called"):
         cross_validation.outcomes(
-            examples, cross_validation.folds(examples.tops, 5, seed=0), ["a"] * 20, prepare, failing, silent
+            examples, cross_validation.stratified_folds(examples.tops, 5, seed=0), ["a"] * 20, prepare, failing, silent
         )
     assert len(trained) < 100

@@ -36,7 +36,7 @@ def fit(name: str, examples: Examples) -> Predictor:
 @cache
 def evaluated() -> tuple[dict[str, HoldOutAnswers], Examples, Scorecard]:
     examples = made_people.examples(N)
-    splits = cross_validation.folds(np.arange(N) % 3, 4, seed=0)
+    splits = cross_validation.stratified_folds(np.arange(N) % 3, 4, seed=0)
     names = [*BASELINES, "logistic"]
     found = cross_validation.outcomes(examples, splits, names, prepare, registry.fit, silent)
     asked = cross_validation.held_out(examples, splits)

@@ -8,7 +8,7 @@ from predictor_contract import KNOWN, checkerboard
 
 from firstspin.models import network
 from firstspin.models.features import fit_encoder
-from firstspin.models.task import Task, Tuned, folds, log_loss, log_losses
+from firstspin.models.task import Task, Tuned, folds, log_losses, mean_log_loss
 from firstspin.models.trees import forest
 
 
@@ -46,4 +46,4 @@ def test_every_user_is_held_out_once() -> None:
 def test_log_loss_is_minus_the_log_of_the_probability_of_the_true_genre() -> None:
     scores = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
     assert log_losses(scores, np.array([0, 1])) == pytest.approx([-np.log(0.5), -np.log(0.1)])
-    assert log_loss(scores, np.array([0, 1])) == pytest.approx((-np.log(0.5) - np.log(0.1)) / 2)
+    assert mean_log_loss(scores, np.array([0, 1])) == pytest.approx((-np.log(0.5) - np.log(0.1)) / 2)

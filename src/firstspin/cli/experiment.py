@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
@@ -78,7 +77,7 @@ def plan(
     needed = plan_sizing(made)
     freeze(made, out)
     if as_json:
-        _print_json({"experiment": experiment_key(made), "file": str(out), "sizing": msgspec.to_builtins(needed)})
+        terminal.print_json({"experiment": experiment_key(made), "file": str(out), "sizing": needed}, indent=2)
         return
     terminal.out.print(f"{experiment_key(made)} is sealed in {out}", markup=False)
     show_sizing(made, needed)
@@ -125,7 +124,7 @@ def analyse(
         raise typer.BadParameter("give --outcomes, or --plan with --events or --exported")
     verdict = read_result(read, rules, now=now)
     if as_json:
-        _print_json(msgspec.to_builtins(verdict))
+        terminal.print_json(verdict, indent=2)
     else:
         show(verdict)
 
@@ -163,7 +162,7 @@ def simulate(
         setting = simulation.Setting(users=users, days=days, seed=seed, alike=aa, workers=workers)
         found = simulation.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
     if as_json:
-        _print_json(msgspec.to_builtins(found))
+        terminal.print_json(found, indent=2)
         return
     show_simulated(found)
     if out:
@@ -180,10 +179,6 @@ def _rules(control: str, metrics: list[str], covariates: list[str], weights: str
         weights=parse_weights(weights) if weights else {},
         covariates=tuple(covariates),
     )
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n")
 
 
 def _exported_outcomes(folder: Path, plan: Plan, now: datetime) -> Outcomes:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from firstspin.cli import terminal
 
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
 def show(found: Explanation, *, as_json: bool) -> None:
     """A row a genre: its probability, from which it started, and what each answer added, in percentage points."""
     if as_json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        terminal.print_json(found)
         return
     terminal.out.print(f"model {found.model}, answered by: {found.source}", markup=False)
     told = list(found.genres[0].moved) if found.genres else []

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 import numpy as np
 import typer
 
@@ -84,7 +83,7 @@ def show(steps: Sequence[run.LoadStep], *, as_json: bool = False) -> None:
         told: dict[str, object] = {"steps": steps, "limit": worst and worst.limit, "why": worst.why if worst else ""}
         told |= {"load_test_rps": best and run.rps(best), "load_test_seconds": best and round(best.p50, 5)}
         told |= {"invocations_a_minute": best and run.a_minute(best)}
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        terminal.print_json(told)
         return
     table = terminal.table("", "rate asked", "rate done", "p50 ms", "p99 ms", "errors", "")
     for step in sorted(steps, key=lambda step: step.rate):

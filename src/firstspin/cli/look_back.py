@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -82,7 +81,7 @@ def look_back(
     name = f"policy of {policy.name}" if policy else f"station {station} for everyone" if station else f"arm {arm}"
     report = PolicyReport(experiment_key(sealed), name, estimates)
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+        terminal.print_json(report, indent=2)
     else:
         _show(report)
 

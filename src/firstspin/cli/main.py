@@ -212,7 +212,7 @@ def recommend(
         return
     found = answering.recommend(bundle, registration, further)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        terminal.print_json(found)
         return
     terminal.out.print(f"model {found.model}, answered by: {found.source}", markup=False)
     shown = terminal.table("", "genre", "probability")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from firstspin.aws import rollout
@@ -130,7 +129,7 @@ def package(
     packed = pack(bundle, out)
     if as_json:
         told = {"file": str(out), "bundle": packed.id, "sha256": packed.sha256, "bytes": packed.bytes}
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        terminal.print_json(told)
         return
     terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes", markup=False)
 
@@ -228,7 +227,7 @@ def fetch(
     now = _serving(account, endpoint)
     name = unpack(served_archive(account, now), now.archive, out)
     if as_json:
-        sys.stdout.write(msgspec.json.encode({"bundle": name, "folder": str(out), "from": now.archive}).decode() + "\n")
+        terminal.print_json({"bundle": name, "folder": str(out), "from": now.archive})
         return
     terminal.out.print(f"endpoint {endpoint} answers from bundle {name}, now in {out}", markup=False, soft_wrap=True)
 
@@ -251,7 +250,7 @@ def _print_plan(plan: rollout.ReleasePlan, manner: _Manner) -> None:
     if manner.as_json:
         told: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
         told |= {"bundle": manner.bundle, "changes": changes, "dry_run": manner.dry_run, "gate": manner.gate}
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        terminal.print_json(told)
     elif manner.dry_run or not changes:
         for step in plan.steps:
             terminal.out.print(

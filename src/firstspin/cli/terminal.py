@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -62,6 +63,12 @@ def show(made: Table) -> None:
     if made.row_count:
         out.print()
         out.print(made)
+
+
+def print_json(content: object, *, indent: int = 0) -> None:
+    """The result for programs, on stdout; without `indent` on one line."""
+    encoded = msgspec.json.encode(content)
+    sys.stdout.write((msgspec.json.format(encoded, indent=indent) if indent else encoded).decode() + "\n")
 
 
 def bare() -> bool:

@@ -51,7 +51,7 @@ class Split:
     ask: NDArray[np.int64]
 
 
-def folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
+def stratified_folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
     """Folds for k-fold cross-validation, stratified by top genre: every user is held out once.
 
     `tops` (n,): top genres. Stratified folds keep the figures independent of where the rare genres fall.
@@ -108,7 +108,10 @@ def planned_splits(examples: Examples, rule: LabelRule, protocol: Protocol) -> t
     """The splits of a protocol, and its description for the scorecard. Raises InputError as `folds` and `by_date`."""
     if protocol.split_at is None:
         k = protocol.folds or (FOLDS if len(examples) < MANY_USERS else FOLDS_OF_MANY)
-        return folds(examples.tops, k, protocol.seed), {"protocol": f"{k} folds over users", "seed": protocol.seed}
+        return stratified_folds(examples.tops, k, protocol.seed), {
+            "protocol": f"{k} folds over users",
+            "seed": protocol.seed,
+        }
     split = by_date(examples, protocol.split_at, rule.gap_days + rule.window_days)
     return [split], {
         "protocol": f"split at {protocol.split_at.isoformat()}Z",

@@ -11,7 +11,7 @@ from firstspin.data.schema import AGE, GENDER
 from firstspin.models.features import CATEGORY, NUMBER, PICKED
 from firstspin.models.predictor import Array
 from firstspin.models.scorers import Cells, Indexes, RuleScorer
-from firstspin.models.task import Task, log_loss
+from firstspin.models.task import Task, mean_log_loss
 from firstspin.records import AGE_EDGES
 
 PSEUDOCOUNT: Final = 0.5
@@ -70,6 +70,6 @@ def _with_lift(rule: RuleScorer, task: Task) -> RuleScorer:
         return RuleScorer(rule.log_popularity, rule.columns, lift, rule.only_one)
 
     best = minimize_scalar(
-        lambda lift: log_loss(lifted(lift).scores(task.rows), task.tops), bounds=(0.0, MAX_LIFT), method="bounded"
+        lambda lift: mean_log_loss(lifted(lift).scores(task.rows), task.tops), bounds=(0.0, MAX_LIFT), method="bounded"
     )
     return lifted(float(best.x))

@@ -84,6 +84,6 @@ def log_losses(scores: Array, tops: Indexes) -> Array:
     return losses
 
 
-def log_loss(scores: Array, tops: Indexes) -> float:
+def mean_log_loss(scores: Array, tops: Indexes) -> float:
     """Mean of `log_losses`, of `scores` (n, k) and true genres `tops` (n,)."""
     return float(log_losses(scores, tops).mean())

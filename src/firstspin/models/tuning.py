@@ -16,7 +16,7 @@ import numpy as np
 
 from firstspin.models import checkpoint, ensemble, logistic, network
 from firstspin.models.predictor import Array, Scorer
-from firstspin.models.task import Indexes, Task, Tuned, folds, log_loss
+from firstspin.models.task import Indexes, Task, Tuned, folds, mean_log_loss
 from firstspin.models.trees import boosting, forest
 from firstspin.records import InputError
 
@@ -125,7 +125,7 @@ def best_loss(scores: Array, tops: Indexes) -> float:
     from scipy.optimize import minimize_scalar
 
     solution = minimize_scalar(
-        lambda log_scale: log_loss(scores * np.exp(log_scale), tops), bounds=(-2.0, 2.0), method="bounded"
+        lambda log_scale: mean_log_loss(scores * np.exp(log_scale), tops), bounds=(-2.0, 2.0), method="bounded"
     )
     return float(solution.fun)
 

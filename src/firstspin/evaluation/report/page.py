@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from firstspin.evaluation.metrics import HEADLINE, RULE
 from firstspin.evaluation.report import charts, model_card, people, quality
@@ -22,9 +21,6 @@ from firstspin.models.predictor import Predictor
 from firstspin.models.task import Progress
 from firstspin.records import Examples, LabelRule
 from firstspin.serving.bundle import Bundle
-
-if TYPE_CHECKING:
-    pass
 
 
 def material(examples: Examples, rule: LabelRule, card: Scorecard, plain: Predictor, packed: Bundle) -> Material:
