@@ -32,11 +32,13 @@ def test_any_other_argument_stays(address: str) -> None:
 def test_every_command_is_begun_again_without_it(command: list[str]) -> None:
     """The program prints its own arguments and variable in the place of what it would do."""
     told = (
-        "import sys, os; sys.argv = ['firstspin', *sys.argv[1:]];"
+        "import sys, os; from types import SimpleNamespace; sys.argv = ['firstspin', *sys.argv[1:]];"
         "from firstspin import __main__ as program;"
-        "program.importlib.import_module = lambda _: sys.exit(f'{sys.orig_argv} ' + os.environ['FIRSTSPIN_EVENTS']);"
+        "printed = lambda: sys.exit(f'{sys.orig_argv} ' + os.environ['FIRSTSPIN_EVENTS']);"
+        "sys.modules.update({f'firstspin.{name}': SimpleNamespace(main=printed) for name in WORK});"
         "program.main()"
     )
+    told = told.replace("WORK", "('service.__main__', 'cli.main')")
     words = [sys.executable, "-c", told, *command, "--events", ADDRESS]
     run = subprocess.run(words, capture_output=True, text=True, timeout=60)
     arguments, _, variable = run.stderr.strip().rpartition(" ")

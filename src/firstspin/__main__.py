@@ -1,28 +1,24 @@
-"""The `firstspin` command. `serve` starts the lean service process; all else loads the full program."""
+"""The `firstspin` command. `serve` starts the lean service process; all else loads the command line."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import Final
 
 from firstspin.arguments import move_passwords_away
 
-DOORS: Final = {
-    "serve": "firstspin.service.__main__",
-    "experiment": "firstspin.cli.experiment",
-    "events": "firstspin.cli.events",
-    "sagemaker": "firstspin.cli.sagemaker",
-}
-"""Commands that are a program of their own: each gets the words after its name."""
-
 
 def main() -> None:
+    """Run the command that the arguments name."""
     move_passwords_away()
-    door = DOORS.get(sys.argv[1] if len(sys.argv) > 1 else "")
-    if door:
-        sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
-    importlib.import_module(door or "firstspin.cli.main").main()
+    if sys.argv[1:2] == ["serve"]:
+        from firstspin.service.__main__ import main as serve
+
+        sys.argv[:2] = [f"{sys.argv[0]} serve"]
+        serve()
+    else:
+        from firstspin.cli.main import main as run
+
+        run()
 
 
 if __name__ == "__main__":

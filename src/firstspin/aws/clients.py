@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -58,10 +57,12 @@ def open_runtime(patience: float, connections: int) -> AwsClient:
 def open_client(service: str, settings: Mapping[str, object]) -> AwsClient:
     """One client, with settings of botocore. Raises InputError as `open_account` does."""
     need("aws", service)
-    boto3, config = import_module("boto3"), import_module("botocore.config").Config(**settings)
+    import boto3
+    from botocore.config import Config
+
     try:
         with clear("AWS"):
-            client = boto3.client(service, config=config)
+            client = boto3.client(service, config=Config(**settings))
             _ = urlsplit(client.meta.endpoint_url).port  # botocore itself would not look at it before the first call
             return cast(AwsClient, client)
     except ValueError as problem:

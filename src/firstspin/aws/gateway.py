@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -437,7 +436,8 @@ def _stored_answers(table: str, seconds: float) -> StoredAnswers:
 
 def _client(service: str, seconds: float) -> Any:
     """A client of AWS that gives up by itself: trying again is ours, inside the budget."""
-    config = import_module("botocore.config").Config(
-        connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1}
-    )
-    return import_module("boto3").client(service, config=config)
+    import boto3
+    from botocore.config import Config
+
+    config = Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+    return boto3.client(service, config=config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Final
@@ -111,11 +110,13 @@ def forward(
 
 def _firehose(endpoint_url: str | None) -> Firehose:
     need("aws", "Firehose")
-    boto3, errors = import_module("boto3"), import_module("botocore.exceptions")
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
     try:
-        config = import_module("botocore.config").Config(**TIMEOUTS)
-        client: Firehose = boto3.client("firehose", config=config, endpoint_url=endpoint_url)
-    except (errors.BotoCoreError, ValueError) as problem:
+        client: Firehose = boto3.client("firehose", config=Config(**TIMEOUTS), endpoint_url=endpoint_url)
+    except (BotoCoreError, ValueError) as problem:
         raise InputError(f"Firehose: {problem}") from problem
     return client
 
@@ -126,8 +127,3 @@ def _lines(path: Path) -> list[str]:
     except UnicodeDecodeError as problem:
         raise InputError(f"{path} is not text in UTF-8") from problem
     return [line for line in text.splitlines() if line]
-
-
-def main() -> None:
-    """The command line."""
-    terminal.run(app, "firstspin events")

@@ -189,8 +189,3 @@ def _stored_outcomes(plan: Plan, database: Database, now: datetime) -> Outcomes:
     with workspace("analyse") as folder:
         export(database, folder, experiment_key(plan), arms=tuple(plan.arms))
         return _exported_outcomes(folder, plan, now)
-
-
-def main() -> None:
-    """The command line."""
-    terminal.run(app, "firstspin experiment")

@@ -73,7 +73,10 @@ class ErasureOptions:
 
     @contextmanager
     def without_erased(self, reading: Reading) -> Iterator[Reading]:
-        """The same reading, which leaves out erased users; the event store is open meanwhile."""
+        """The same reading, which leaves out erased users; the event store is open meanwhile.
+
+        Raises BadParameter where a secret is given without a store.
+        """
         if self.erased is None:
             if self.events_secret is not None:
                 raise typer.BadParameter("--erased says of which store", param_hint="--events-secret")

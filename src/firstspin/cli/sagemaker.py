@@ -314,8 +314,3 @@ def _payloads(files: list[Path], types: list[str]) -> Payloads:
     if len(files) != len(types):
         raise typer.BadParameter(f"{len(files)} --payload and {len(types)} --content-type: each needs the other")
     return Payloads(tuple(map(bodies.read, files, types))) if files else REGISTRATIONS
-
-
-def main() -> None:
-    """The command line."""
-    terminal.run(app, "firstspin sagemaker")

@@ -6,7 +6,6 @@ is written, the next one collects.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 from collections import Counter, deque
@@ -298,11 +297,10 @@ def open_database(url: str, secret: Secret, *, create: bool = True, patience: fl
         path = sqlite_path(url)
         return SqliteDatabase(path, secret.fingerprint, create=create, patience=patience or sqlite.PATIENCE)
     try:
-        postgres = importlib.import_module("firstspin.events.postgres")
+        from firstspin.events.postgres import PostgresDatabase  # its base class is the driver's, which is optional
     except ImportError as error:
         raise InputError("an event store in PostgreSQL needs firstspin[postgres] installed") from error
-    database: Database = postgres.PostgresDatabase(url, secret.fingerprint, create=create, patience=patience)
-    return database
+    return PostgresDatabase(url, secret.fingerprint, create=create, patience=patience)
 
 
 def sqlite_path(url: str) -> Path:

@@ -24,7 +24,6 @@ from firstspin.arguments import move_passwords_away
 from firstspin.events.schema import Secret
 from firstspin.experiment.plan import read_plan
 from firstspin.files import workspace
-from firstspin.lazily import lazily
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.api_keys import Keys, read_keys
@@ -47,11 +46,6 @@ from firstspin.service.process.supervisor import Outside, Supervisor
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
 from firstspin.serving.policy import REFUSE, PolicySettings
 from firstspin.serving.stored_answers import StoredAnswers
-
-store_check = lazily("firstspin.service.store_check")  # only where there is a store
-store = lazily("firstspin.events.store")  # only where events are kept
-stores = lazily("firstspin.serving.score_stores")  # only where batch answers are read
-admin_main = lazily("firstspin.service.admin.__main__")  # only in the admin process
 
 STORE_PATIENCE = 1.4
 """Seconds that a write of the event store waits for other processes: a request is refused before it is overdue."""
@@ -76,9 +70,7 @@ def main() -> None:
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
     shelf = _shelf(state)
-    secret = store_check.event_store_secret(options.events, _secret_path(options)) if options.events else None
-    if options.scores:
-        store_check.refuse_unusable("score store", lambda: stores.check_scores(options.scores))
+    secret = _checked_stores(options)
     stock = _stock(options, state)
     tallies = SharedMetrics(options.workers + 2)
     manners = _manners(options)
@@ -104,6 +96,19 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
         ),
         without_model=options.allow_no_model or stock is not None,
     ).run()
+
+
+def _checked_stores(options: argparse.Namespace) -> Secret | None:
+    """The event store's secret, if there is such a store. Raises InputError where a store can't be used."""
+    if not (options.events or options.scores):
+        return None
+    from firstspin.service.store_check import event_store_secret, refuse_unusable
+    from firstspin.serving.score_stores import check_scores
+
+    secret = event_store_secret(options.events, _secret_path(options)) if options.events else None
+    if options.scores:
+        refuse_unusable("score store", lambda: check_scores(options.scores))
+    return secret
 
 
 def _tell_what_is_compiled(crew: Crew) -> None:
@@ -231,7 +236,9 @@ def _be_admin(
     port = child.listener.getsockname()[1]
     logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
     ours = hosts(options.admin_host, options.admin_names)
-    admin_main.main(line, child.listener, options.keys, options.events, secret, ours, tally)
+    from firstspin.service.admin.__main__ import main as run_admin
+
+    run_admin(line, child.listener, options.keys, options.events, secret, ours, tally)
     return 0
 
 
@@ -242,15 +249,19 @@ def _secret_path(options: argparse.Namespace) -> Path:
 
 def _ledger(url: str, secret: Secret, experiment: Running | None, now: Callable[[], datetime]) -> ExposureLog:
     """The event store, opened in the process that uses it."""
-    opened = store.EventStore(store.open_database(url, secret, patience=STORE_PATIENCE))
+    from firstspin.events.store import EventStore, open_database
+
+    opened = EventStore(open_database(url, secret, patience=STORE_PATIENCE))
     return ExposureLog(opened, secret, now, experiment)
 
 
 def _stored_answers(options: argparse.Namespace) -> StoredAnswers | None:
     if not options.scores:
         return None
+    from firstspin.serving.score_stores import read_scores
+
     return StoredAnswers(
-        lambda: stores.read_scores(options.scores),
+        lambda: read_scores(options.scores),
         time.monotonic_ns,
         budget=options.scores_seconds,
     )

@@ -13,17 +13,11 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from firstspin.lazily import lazily
 from firstspin.records import SOURCES
 from firstspin.service.routes import LABELS
 
 if TYPE_CHECKING:
-    import prometheus_client
     from prometheus_client import core
-else:
-    # an eighth of the time to the first answer, and needed by the first scrape only
-    prometheus_client = lazily("prometheus_client")
-    core = lazily("prometheus_client.core")
 
 STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
@@ -144,7 +138,9 @@ class SharedMetrics:
 
     def text(self) -> bytes:
         """As Prometheus reads it."""
-        return prometheus_client.generate_latest(self)
+        from prometheus_client import generate_latest  # an eighth of the time to the first answer
+
+        return generate_latest(self)
 
     def total(self, name: str, *labels: object) -> int:
         """The sum over all processes."""
@@ -152,6 +148,8 @@ class SharedMetrics:
         return sum(self._cells[place :: self._width])
 
     def collect(self) -> Iterator[core.Metric]:
+        from prometheus_client import core
+
         for name, help_text, labels, values in _COUNTERS:
             counter = core.CounterMetricFamily(name, help_text, labels=labels)
             for combination in product(*values):

@@ -18,14 +18,11 @@ from numpy.typing import NDArray
 from firstspin import files
 from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.data.schema import COUNTRY, GENDER, NUMBER, TEXT
-from firstspin.lazily import lazily
 from firstspin.models import scorers
 from firstspin.models.features import QUESTIONS, Encoder
 from firstspin.models.predictor import Predictor
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
 from firstspin.serving.stations import Catalogue
-
-metadata = lazily("importlib.metadata")  # who serves never asks for it
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -118,13 +115,15 @@ def save(
 
     The same training gives the same bytes. Raises InputError when `out` is something else than a bundle.
     """
+    from importlib.metadata import version
+
     with placed(out) as beside:
         for role, part in (("predictor", predictor), ("rule", rule)):
             _write_state(beside, role, part.scorer.state())
         (beside / STATIONS).write_bytes(msgspec.json.encode(catalogue))
         manifest = Manifest(
             format=FORMAT,
-            created_by=f"firstspin {metadata.version('firstspin')}",
+            created_by=f"firstspin {version('firstspin')}",
             predictor=_part(predictor),
             rule=_part(rule),
             encoder=predictor.encoder.state(),

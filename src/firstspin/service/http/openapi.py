@@ -10,7 +10,6 @@ import msgspec
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import INSTANCES
 from firstspin.events.schema import EventResult, SentEvent
-from firstspin.lazily import lazily
 from firstspin.records import MAX_TEXT, Recommendation, Registration
 from firstspin.service.routes import (
     BATCH_ROUTE,
@@ -28,8 +27,6 @@ from firstspin.service.routes import (
 )
 from firstspin.serving.explanations import Explanation
 from firstspin.serving.wire import MOST_INSTANCES
-
-metadata = lazily("importlib.metadata")
 
 ERRORS: Final = {
     400: "The request or its body can't be read.",
@@ -52,6 +49,8 @@ ERRORS: Final = {
 
 def schema(extra: Mapping[str, str], most: int | None = MOST_INSTANCES) -> bytes:
     """The description, as JSON, of a service with `extra` fields that takes up to `most` registrations a request."""
+    from importlib.metadata import version
+
     types = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, SentEvent, EventResult]
     _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = {name.removeprefix("firstspin.records."): part for name, part in found.items()}
@@ -66,7 +65,7 @@ def schema(extra: Mapping[str, str], most: int | None = MOST_INSTANCES) -> bytes
     for one in ("Registration", "User"):
         schemas[f"{one}s"] = object_of(**{INSTANCES: array_of(component(one), **bounds)})
     schemas["Predictions"] = object_of(predictions=array_of(component("Recommendation")))
-    info = {"title": "firstspin", "version": metadata.version("firstspin"), "summary": Registration.__doc__}
+    info = {"title": "firstspin", "version": version("firstspin"), "summary": Registration.__doc__}
     return describe(info, (*ROUTES, BATCH_ROUTE, *MODEL_ROUTES), ERRORS, schemas)
 
 

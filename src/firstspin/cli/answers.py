@@ -1,0 +1,105 @@
+"""`firstspin recommend|score`: answers of a bundle, one in the terminal or many to a file or store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from firstspin.cli import explanation, terminal
+from firstspin.cli.options import AsJson, BundlePath, SkipBadRows
+from firstspin.data import parsing
+from firstspin.records import SHOWN_GENRES, InputError, Registration
+
+MAX_TOP: Final = 10_000
+"""Genres of an answer in a file: more than any service has."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command("recommend")
+def recommend(
+    bundle: BundlePath,
+    age: Annotated[str, typer.Option(help="Age in years.")] = "",
+    gender: Annotated[str, typer.Option(help="Gender as told.")] = "",
+    country: Annotated[str, typer.Option(help="Country as told.")] = "",
+    genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
+    answer: Annotated[
+        list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; once for each.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say how much each answer moved each genre.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Answer one newcomer in the terminal."""
+    from firstspin import answer as answering
+
+    registration, further = _registration(age, gender, country, genres), _answers(answer or ())
+    if explain:
+        explanation.show(answering.explain(bundle, registration, further), as_json=as_json)
+        return
+    found = answering.recommend(bundle, registration, further)
+    if as_json:
+        terminal.print_json(found)
+        return
+    terminal.out.print(f"model {found.model}, answered by: {found.source}", markup=False)
+    shown = terminal.table("", "genre", "probability")
+    for genre in found.genres:
+        shown.add_row(genre.genre, f"{genre.probability:.3f}")
+    terminal.out.print(shown)
+    if found.message:
+        terminal.out.print(f"\n{found.message.title}. {found.message.reason}.", markup=False)
+    terminal.next_step(f"firstspin serve --bundle {bundle}")
+
+
+@app.command("score")
+def score(
+    bundle: BundlePath,
+    registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
+    out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
+    top: Annotated[
+        int, typer.Option(help="How many genres a user; the service shows five.", min=1, max=MAX_TOP)
+    ] = SHOWN_GENRES,
+    least_age: Annotated[
+        int | None, typer.Option(help="Under it, age and gender are not used, as in `serve` (13).", min=0, max=120)
+    ] = None,
+    skip_bad_rows: SkipBadRows = False,
+) -> None:
+    """Answer every registration of a file."""
+    from firstspin import answer
+
+    with terminal.progress("scoring") as progress:
+        written, ignored = answer.score(
+            bundle,
+            registrations,
+            out,
+            top,
+            now=datetime.now(UTC),
+            least_age=least_age,
+            skip_bad_rows=skip_bad_rows,
+            progress=progress,
+        )
+    terminal.counted("left out", ignored)
+    terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)
+
+
+def _answers(told: Iterable[str]) -> dict[str, str]:
+    """`device=phone` as a field and its answer."""
+    pairs = [pair.partition("=") for pair in told]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not FIELD=ANSWER", param_hint="--answer")
+    return {name: answer for name, _, answer in pairs}
+
+
+def _registration(age: str, gender: str, country: str, genres: str) -> Registration:
+    """A registration of text, spelled as in the cells of a table."""
+    try:
+        told = {"age": parsing.age(age), "gender": gender.strip(), "country": country.strip()}
+        return msgspec.convert(told | {"genres": parsing.picks(genres)}, Registration)
+    except parsing.Misspelt as problem:
+        raise InputError(f"this is not a registration: --age {age!r} {problem}") from None
+    except msgspec.ValidationError as problem:
+        raise InputError(f"this is not a registration: {problem}") from None

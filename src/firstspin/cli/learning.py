@@ -1,0 +1,179 @@
+"""`firstspin world|label|train|evaluate|report`: from tables to a bundle. A command imports what it runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from firstspin.cli import scorecard, terminal
+from firstspin.cli.options import (
+    BundlePath,
+    Data,
+    ErasureOptions,
+    Seed,
+    TableOptions,
+    TrainingOptions,
+    Without,
+    parsed_moment,
+    split_names,
+    utc_now,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from firstspin.data.dataset import Reading
+    from firstspin.evaluation.scorecard import Scorecard
+    from firstspin.models.registry import Learning
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Checkpoints = Annotated[
+    Path | None,
+    typer.Option(help="Folder that keeps what tuning has tried, so that a run that was cut off goes on from there."),
+]
+
+
+class Engine(StrEnum):
+    """What runs the labels' expression."""
+
+    duckdb = "duckdb"
+    spark = "spark"
+
+
+@app.command("world")
+def world(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    users: Annotated[int, typer.Option(help="How many people register.", min=1)],
+    seed: Seed = 0,
+) -> None:
+    """Write the tables of a make-believe service, and its truth."""
+    from firstspin.simulation.world import write_world
+
+    with terminal.progress("make-believe service") as progress:
+        write_world(out, users, seed, progress)
+    terminal.out.print(f"{users:,} make-believe registrations are in {out}", markup=False)
+    terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
+
+
+@app.command("label")
+@with_options
+def label(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Parquet file to write, one row a labelled user.")],
+    tables: TableOptions,
+    erasure: ErasureOptions,
+    engine: Annotated[Engine, typer.Option(help="What runs it.")] = Engine.duckdb,
+) -> None:
+    """Find the genre each earlier registration listened to most in its window."""
+    from firstspin import learn
+
+    with terminal.progress("labels") as progress, erasure.without_erased(tables.reading()) as reading:
+        progress("reading the tables", 0.0)
+        census, ignored = learn.label(data, out, reading, engine.value)
+    scorecard.print_census(census, ignored)
+    terminal.next_step(f"firstspin train --data {data} --out bundle")
+
+
+@app.command("train")
+@with_options
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Bundle to write.")],
+    training: TrainingOptions,
+    tables: TableOptions,
+    erasure: ErasureOptions,
+    checkpoints: Checkpoints = None,
+) -> None:
+    """Learn from the tables and pack a bundle."""
+    learning = training.learning(checkpoints)
+    with erasure.without_erased(tables.reading()) as reading:
+        train_and_show(data, out, training.model, reading, learning)
+
+
+@app.command("evaluate")
+@with_options
+def evaluate(
+    data: Data,
+    tables: TableOptions,
+    erasure: ErasureOptions,
+    models: Annotated[str, typer.Option(help="Names with commas between.")] = "popularity,logistic,lightgbm,auto",
+    bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Parts of the users; each is asked once. 5, or 3 from 100,000 people on.", min=2),
+    ] = None,
+    split_at: Annotated[str, typer.Option(help="Instead of folds: learn from before, ask from this date on.")] = "",
+    questions: Annotated[bool, typer.Option("--questions", help="Say what each question buys, too.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
+    without: Without = "",
+    seed: Seed = 0,
+) -> None:
+    """Measure models on people they have not seen, with intervals."""
+    from firstspin import learn, preflight
+    from firstspin.evaluation.cross_validation import Protocol
+    from firstspin.evaluation.scorecard import write_scorecard
+    from firstspin.models.registry import Learning
+
+    chosen = tables.reading()
+    protocol = Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
+    learning = Learning(split_names(without), seed)
+    if bundle and (folds or split_at or questions or without):
+        raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
+    if out:
+        preflight.file(out, data)
+    with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
+        if bundle:
+            card, dataset = learn.evaluate_bundle(data, bundle, reading=reading, progress=progress)
+        else:
+            card, dataset = learn.evaluate_models(
+                data,
+                split_names(models),
+                protocol=protocol,
+                reading=reading,
+                learning=learning,
+                with_ablation=questions,
+                progress=progress,
+            )
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_scorecard(card)
+    if out:
+        write_scorecard(card, out)
+    terminal.next_step(f"firstspin train --data {data} --out bundle")
+
+
+@app.command("report")
+@with_options
+def report(
+    data: Data,
+    bundle: BundlePath,
+    erasure: ErasureOptions,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    measured: Annotated[
+        Path | None, typer.Option("--scorecard", help="What `evaluate --questions --out` wrote; else measured here.")
+    ] = None,
+) -> None:
+    """Write the study as one page: who listens to what, which model sees it, what each question buys."""
+    from firstspin import learn
+    from firstspin.data.dataset import Reading
+
+    read_as_usual = Reading(now=utc_now())
+    with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
+        learn.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
+    terminal.out.print(f"The report is in {out}", markup=False)
+
+
+def train_and_show(data: Path, out: Path, model: str, reading: Reading, learning: Learning) -> Scorecard:
+    """Train, and tell what was learned from whom and how good it is."""
+    from firstspin import learn
+
+    with terminal.progress("training") as progress:
+        packed, dataset, card = learn.train(data, out, model, reading=reading, learning=learning, progress=progress)
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_headline(card)
+    made_of = packed.predictor.made_of or packed.predictor.name
+    terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
+    terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
+    return card
