@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -256,7 +257,7 @@ class _Session:
         ((last,),) = self.run(_LAST.format(table=table))
         inserted = start = 0
         for size in _statement_sizes(len(rows)):
-            values = tuple(value for row in rows[start : start + size] for value in row)
+            values = tuple(chain.from_iterable(rows[start : start + size]))
             inserted += self._connection.execute(statements.insert(table, size), values).rowcount
             start += size
         if inserted == len(rows):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import msgspec
 
 from firstspin.events.schema import Event, Exposure
+
+_encode = msgspec.json.Encoder().encode
 
 VERSION: Final = 1  # of the tables; the column `schema` has the version of a row's fields
 
@@ -15,6 +18,7 @@ EVENTS: Final = "events"
 ERASED: Final = "erased"
 ABOUT: Final = "about"
 EXPOSURE_COLUMNS: Final = Exposure.__struct_fields__
+_CANDIDATES: Final = EXPOSURE_COLUMNS.index("candidates")
 EVENT_COLUMNS: Final = Event.__struct_fields__
 TABLES: Final = {EXPOSURES, EVENTS, ERASED, ABOUT}
 COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
@@ -47,6 +51,7 @@ PROBE: Final = "UPDATE about SET value = value WHERE name = 'version'"
 """A write without an effect, which fails where the database can't be written."""
 
 
+@cache
 def insert(table: str, rows: int) -> str:
     """The statement that inserts `rows` rows, except those whose key exists."""
     columns = COLUMNS[table]
@@ -82,8 +87,8 @@ def unsent(table: str) -> str:
 
 def exposure_row(exposure: Exposure) -> tuple[str | int | float | bytes | None, ...]:
     """The exposure as a row of its table, with the candidates as JSON."""
-    candidates = msgspec.json.encode(exposure.candidates).decode()
-    return tuple(candidates if name == "candidates" else getattr(exposure, name) for name in EXPOSURE_COLUMNS)
+    row = msgspec.structs.astuple(exposure)
+    return (*row[:_CANDIDATES], _encode(exposure.candidates).decode(), *row[_CANDIDATES + 1 :])
 
 
 def event_row(event: Event) -> tuple[str | int | float | bytes | None, ...]:

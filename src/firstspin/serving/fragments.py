@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import msgspec
 
@@ -27,6 +26,7 @@ class GenreFragments:
     without picks.
     """
 
+    genre: str
     station_id: str
     station: bytes
     message: bytes
@@ -49,11 +49,6 @@ class CatalogueFragments:
             {genre: _encoded(genre, stations, False) for genre, stations in by_genre.items()},
             {genre: _encoded(genre, stations, True) for genre, stations in by_genre.items()},
         )
-        full = [genre for genre, stations in by_genre.items() if len(stations) >= TILES]
-        self._full: Parts = (
-            {genre: self._parts[False][genre] for genre in full},
-            {genre: self._parts[True][genre] for genre in full},
-        )
         self._popular = [(one.station_id, one.genre, _encode(one)) for one in catalogue.popular]
         # Fillers of carousels. One that stands in no carousel of its own genre fits whatever genres are shown.
         self._tiles = [
@@ -66,22 +61,26 @@ class CatalogueFragments:
 
         They are members of a JSON object, each with a comma before it.
         """
-        full = self._full
+        parts = self._parts
         try:
-            shown = [full[genre in picks][genre] for genre in genres[:SHOWN_GENRES]]
-        except KeyError:
+            shown = [parts[genre in picks][genre] for genre in genres[:SHOWN_GENRES]]
+        except KeyError:  # a genre without stations
             shown = []
-        if len(shown) != SHOWN_STATIONS or SHOWN_GENRES != CAROUSELS:
-            return self._filled(genres, picks)
-        first = shown[0]
+        if len(shown) == SHOWN_STATIONS == CAROUSELS:
+            stations, titled = [genre.station for genre in shown], shown
+        elif self._popular:
+            stations, titled = self._filled(genres, picks)
+        else:
+            return b""
+        first = shown[0] if shown else self._first(genres, picks)
         return b"".join(
             (
                 b',"stations":[',
-                b",".join([genre.station for genre in shown]),
+                b",".join(stations),
                 b'],"message":',
                 first.message if picks else first.message_for_all,
                 b',"carousels":[',
-                b",".join([genre.carousel for genre in shown]),
+                b",".join(self._carousels(titled)),
                 b"]",
             )
         )
@@ -94,43 +93,36 @@ class CatalogueFragments:
             best += [station_id for station_id, _, _ in self._popular if station_id not in best]
         return best[:SHOWN_STATIONS]
 
-    def _filled(self, genres: Sequence[str], picks: Collection[str]) -> bytes:
-        """`content` where some genre has too few stations."""
-        if not self._popular:
-            return b""
+    def _filled(self, genres: Sequence[str], picks: Collection[str]) -> tuple[list[bytes], list[GenreFragments]]:
+        """Stations, and the genres with a carousel, where some of the genres shown have no station."""
         parts = self._parts
         shown = [parts[genre in picks][genre] for genre in genres[:SHOWN_GENRES] if genre in parts[False]]
-        stations = [genre.station for genre in shown]
-        if len(stations) < SHOWN_STATIONS:
-            ids = [genre.station_id for genre in shown]
-            stations += [station for station_id, _, station in self._popular if station_id not in ids]
-        most_popular = self._popular[0][1]
-        first = shown[0] if shown else parts[most_popular in picks][most_popular]
-        return b"".join(
-            (
-                b',"stations":[',
-                b",".join(stations[:SHOWN_STATIONS]),
-                b'],"message":',
-                first.message if picks else first.message_for_all,
-                b',"carousels":[',
-                b",".join(self._carousels(genres, picks)),
-                b"]",
-            )
-        )
+        ids = [genre.station_id for genre in shown]
+        more = [station for station_id, _, station in self._popular if station_id not in ids]
+        known = [genre for genre in genres if genre in parts[False]]
+        titled = list(dict.fromkeys((*known, *(genre for _, genre, _ in self._popular))))[:CAROUSELS]
+        stations = [*(genre.station for genre in shown), *more][:SHOWN_STATIONS]
+        return stations, [parts[genre in picks][genre] for genre in titled]
 
-    def _carousels(self, genres: Sequence[str], picks: Collection[str]) -> list[bytes]:
+    def _first(self, genres: Sequence[str], picks: Collection[str]) -> GenreFragments:
+        """The genre of the message where some of the genres shown have no station."""
         parts = self._parts
-        titled = list(islice((genre for genre in genres if genre in parts[False]), CAROUSELS))
-        if len(titled) < CAROUSELS:
-            titled = list(dict.fromkeys((*titled, *(genre for _, genre, _ in self._popular))))[:CAROUSELS]
-        fillers = iter([tile for genre, tile in self._tiles if genre not in titled])
-        carousels = []
-        for genre in titled:
-            part = parts[genre in picks][genre]
-            if part.missing:
-                carousels.append(b"".join((part.carousel, *islice(fillers, part.missing), b"]}")))
-            else:
-                carousels.append(part.carousel)
+        known = (genre for genre in genres[:SHOWN_GENRES] if genre in parts[False])
+        genre = next(known, self._popular[0][1])
+        return parts[genre in picks][genre]
+
+    def _carousels(self, titled: Sequence[GenreFragments]) -> list[bytes]:
+        """The carousels of these genres, filled up where they have too few stations."""
+        carousels = [genre.carousel for genre in titled]
+        short = [place for place, genre in enumerate(titled) if genre.missing]
+        if short:
+            shown = {genre.genre for genre in titled}
+            tiles = [tile for genre, tile in self._tiles if genre not in shown]
+            start = 0
+            for place in short:
+                end = start + titled[place].missing
+                carousels[place] = b"".join((carousels[place], *tiles[start:end], b"]}"))
+                start = end
         return carousels
 
 
@@ -159,6 +151,7 @@ def _encoded(genre: str, stations: Sequence[Station], picked: bool) -> GenreFrag
     missing = TILES - len(tiles)
     whole = _encode(carousel(genre, tiles, picks))
     return GenreFragments(
+        genre=genre,
         station_id=best.station_id,
         station=_encode(best),
         message=_encode(message(best, picks)),
