@@ -25,7 +25,7 @@ from firstspin.events.schema import Secret
 from firstspin.events.store import open_store
 from firstspin.experiment.plan import read_plan
 from firstspin.records import Registration
-from firstspin.service.app import App, Clock, Policy
+from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.exposures import ExposureLog, running
 from firstspin.service.http.connection import Connection
 from firstspin.service.http.hub import ConnectionLimits, Hub
@@ -90,7 +90,7 @@ class Service:
         )
         metrics = SharedMetrics(1)
         clock = Clock(time.perf_counter_ns, lambda: datetime.now(UTC))
-        app = App(metrics, metrics.row(0), clock, Policy(ledger=log))
+        app = App(metrics, metrics.row(0), clock, AppOptions(ledger=log))
         app.serve(load(folder / "bundle"))
         self.loop = Loop()
         hub = Hub(app, ConnectionLimits(), self.loop, lambda _: None)  # type: ignore[arg-type]

@@ -10,17 +10,17 @@ from typing import Any
 
 import made_people
 
-from firstspin.service.app import App, Clock, Policy
+from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.metrics import SharedMetrics
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def new_app(**policy: Any) -> App:
+def new_app(**options: Any) -> App:
     tallies = SharedMetrics(1)
     tallies.row(0).gauge("firstspin_started", 1)
-    return App(tallies, tallies.row(0), Clock(count(0, 1000).__next__, lambda: NOW), Policy(**policy))
+    return App(tallies, tallies.row(0), Clock(count(0, 1000).__next__, lambda: NOW), AppOptions(**options))
 
 
 def ask(app: App, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -269,9 +269,9 @@ class Exposures:
     def __init__(self) -> None:
         self.arms: list[str] = []
 
-    def submit_exposure(self, exposure: Any) -> bool:
-        self.arms.append(exposure.arm)
-        return True
+    def submit_exposures(self, exposures: Sequence[Any]) -> int:
+        self.arms.extend(exposure.arm for exposure in exposures)
+        return len(exposures)
 
 
 class Service:
@@ -291,7 +291,7 @@ class Service:
         if key not in self._apps:
             ledger = ExposureLog(self.exposures, SECRET, lambda: NOW, HALVES)  # type: ignore[arg-type]
             self._apps[key] = new_app(
-                answering=PolicySettings(case.min_age, case.refuses, case.stored_first),
+                policy=PolicySettings(case.min_age, case.refuses, case.stored_first),
                 ledger=ledger if case.experiment else None,
                 stored=StoredAnswers(lambda: self, lambda: 0, budget=30),
                 without_model=True,

@@ -22,7 +22,7 @@ from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import experiment_key, freeze
 from firstspin.records import InputError
 from firstspin.service.api_keys import Key, Keys, read_keys
-from firstspin.service.app import App, Clock, Policy
+from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.exposures import ExposureLog, running
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
@@ -86,7 +86,7 @@ def test_case_7_of_children_nothing_is_kept(app: App, store: EventStore, tmp_pat
 
 
 def test_case_7_policy_may_refuse_children(folder: Path) -> None:
-    app = new_app(answering=PolicySettings(refuse_under_age=True))
+    app = new_app(policy=PolicySettings(refuse_under_age=True))
     app.serve(load(folder))
     refused = ask(app, "POST", "/invocations", b'{"age":12}')
     assert (refused.status, code(refused)) == (403, "under_age")
@@ -98,7 +98,7 @@ def test_case_43_a_clock_that_jumps_back_changes_no_arm_no_rate_and_no_time_take
 ) -> None:
     today = [NOW]
     tallies = SharedMetrics(1)
-    policy = Policy(
+    policy = AppOptions(
         keys=Keys((key("app", b"one", rate=1),)), ledger=ExposureLog(store, SECRET, lambda: today[0], HALVES)
     )
     app = App(tallies, tallies.row(0), Clock(count(0, 50_000_000).__next__, lambda: today[0]), policy)
@@ -118,7 +118,7 @@ def test_a_request_about_many_users_counts_as_so_many(folder: Path) -> None:
     keys = Keys((key("app", b"one", rate=10), key("other", b"two", rate=10)))
     now = [0]
     tallies = SharedMetrics(1)
-    app = App(tallies, tallies.row(0), Clock(lambda: now[0], lambda: NOW), Policy(keys=keys))
+    app = App(tallies, tallies.row(0), Clock(lambda: now[0], lambda: NOW), AppOptions(keys=keys))
     app.serve(load(folder))
     many = b'{"user_id":"1"}\n' * 100
 

@@ -59,8 +59,8 @@ def memory(folder: Path) -> Memory:
 
 
 def app_with(folder: Path, store: Memory, *, first: bool = True, min_age: int = 13, **policy: object) -> App:
-    answering = PolicySettings(min_age, stored_first=first)
-    made = new_app(stored=StoredAnswers(lambda: store, lambda: 0, budget=5), answering=answering, **policy)
+    settings = PolicySettings(min_age, stored_first=first)
+    made = new_app(stored=StoredAnswers(lambda: store, lambda: 0, budget=5), policy=settings, **policy)
     made.serve(load(folder))
     return made
 

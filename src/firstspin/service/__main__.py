@@ -27,7 +27,7 @@ from firstspin.files import workspace
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.api_keys import Keys, read_keys
-from firstspin.service.app import App, Clock, Policy
+from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.bundles import trial
 from firstspin.service.bundles.store import BundleStore, InUse
 from firstspin.service.bundles.watch import BundleWatch
@@ -203,7 +203,7 @@ def _worker(
         logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
         try:
             ledger = _ledger(options.events, secret, experiment, now) if secret else None
-            policy = Policy(
+            app_options = AppOptions(
                 options.allow_no_model or stock is not None,
                 Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
                 ledger,
@@ -213,7 +213,7 @@ def _worker(
                 _stored_answers(options),
                 PolicySettings(options.least_age, options.under_age == REFUSE, options.scores_first),
             )
-            app = App(tallies, tally, Clock(time.perf_counter_ns, now), policy)
+            app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, manners).run(first))
             if ledger:
                 ledger.store.close(left, tally.beat)

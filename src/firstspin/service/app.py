@@ -107,12 +107,12 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AppOptions:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and which features are on.
 
     `further` answers further paths; `report` is the study that led to the model, as a page; `stored` looks up the
     answers of batch scoring, for users. An answer about several of more than `largest_answer` bytes is refused.
-    `answering` decides what answers; its experiment is the one that `ledger` records.
+    `policy` decides what answers; its experiment is the one that `ledger` records.
     """
 
     without_model: bool = False
@@ -122,7 +122,7 @@ class Policy:
     report: bytes = b""
     largest_answer: float = inf
     stored: StoredAnswers | None = None
-    answering: PolicySettings = DEFAULTS
+    policy: PolicySettings = DEFAULTS
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -146,11 +146,11 @@ class Asking(NamedTuple):
 class App:
     """The service's state, and its answer to any request."""
 
-    def __init__(self, tallies: SharedMetrics, tally: ProcessMetrics, clock: Clock, policy: Policy) -> None:
-        self._clock, self._now, self._policy = clock, clock.now, policy
+    def __init__(self, tallies: SharedMetrics, tally: ProcessMetrics, clock: Clock, options: AppOptions) -> None:
+        self._clock, self._now, self._options = clock, clock.now, options
         self._tallies, self._tally = tallies, tally
-        running = policy.ledger.running if policy.ledger else None
-        self._settings = replace(policy.answering, experiment=running)
+        running = options.ledger.running if options.ledger else None
+        self._settings = replace(options.policy, experiment=running)
         self._failed_models: set[str] = set()  # whose failure is in the log
         self._serving: ServedModel | None = None
         self._counted: dict[str, int] = {}  # what the ledger had kept when it was last asked
@@ -178,19 +178,19 @@ class App:
 
     def refresh(self) -> None:
         """Take up what has changed outside. To be called about twice a second."""
-        if self._policy.keys is not None:
-            self._policy.keys.refresh()
-        if self._policy.ledger is not None:
-            for name, kept in self._policy.ledger.kept().items():
+        if self._options.keys is not None:
+            self._options.keys.refresh()
+        if self._options.ledger is not None:
+            for name, kept in self._options.ledger.kept().items():
                 self._tally.count(name, more=kept - self._counted.get(name, 0))
                 self._counted[name] = kept
-            self.store_trouble = self._policy.ledger.trouble()
+            self.store_trouble = self._options.ledger.trouble()
             self._tally.gauge("firstspin_event_store_ready", int(not self.store_trouble))
 
     @property
     def ready(self) -> bool:
         """Whether requests should come here: not before every worker of the service can answer them."""
-        answering = self._serving is not None or self._policy.without_model
+        answering = self._serving is not None or self._options.without_model
         return answering and not self.draining and self._tallies.total("firstspin_started") > 0
 
     def refused(self, status: int) -> None:
@@ -226,8 +226,8 @@ class App:
         answer = self._answers.get((request.method, request.path))
         if answer:
             return answer(request)
-        if self._policy.further and request.path not in _LABELS:
-            return self._policy.further(self, request)
+        if self._options.further and request.path not in _LABELS:
+            return self._options.further(self, request)
         return not_taken(ROUTES, request.path)
 
     async def _worked(
@@ -279,14 +279,14 @@ class App:
     def _recommendations(self, request: Request) -> Reply | Awaitable[Reply] | Asking:
         key = self._admit(request)
         reply = self._answered(request, self._now_serving(), of_users=True)
-        if key and self._policy.keys and isinstance(reply, Work):
-            self._policy.keys.charge(key, reply.registrations - 1)
+        if key and self._options.keys and isinstance(reply, Work):
+            self._options.keys.charge(key, reply.registrations - 1)
         return reply
 
     def _one(self, serving: ServedModel, registration: Registration, of_users: bool) -> Asking | Awaitable[Reply]:
         """A request about one: answered together with all others of its turn, or with a lookup of its stored answer."""
         one = Asking(serving, registration, _user(registration) if of_users else None, self._now())
-        stored = self._policy.stored
+        stored = self._options.stored
         if stored is not None and may_use_stored(registration, one.user, self._settings):
             return self._with_stored(one, stored)
         return one
@@ -333,7 +333,7 @@ class App:
         self, request: Request, serving: ServedModel, *, of_users: bool = False
     ) -> Reply | Awaitable[Reply] | Asking:
         encoding = _encoding(request)
-        if encoding is Encoding.csv and of_users and self._policy.ledger:
+        if encoding is Encoding.csv and of_users and self._options.ledger:
             raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         reader = serving.reader_of_users if of_users else serving.reader
         if len(request.body) > SHORT:
@@ -397,8 +397,8 @@ class App:
             self._tally.answer(decision.ranking.source)
             if decision.failure:
                 self._log_failure(serving, decision.failure)
-        if users and self._policy.ledger:
-            self._record(self._policy.ledger, serving, zip(registrations, users, decisions, strict=True))
+        if users and self._options.ledger:
+            self._record(self._options.ledger, serving, zip(registrations, users, decisions, strict=True))
 
     def _record(
         self,
@@ -474,12 +474,12 @@ class App:
         Those of limited size are not: whether one is too large is known at its end only.
         """
         pieces = self._parts(serving, asked, of_users)
-        if number > STREAMED and self._policy.largest_answer == inf:
+        if number > STREAMED and self._options.largest_answer == inf:
             return StreamedReply(200, pieces, asked.encoding.encode())
         body = bytearray()
         async for piece in pieces:
             body += piece
-            if len(body) > self._policy.largest_answer:
+            if len(body) > self._options.largest_answer:
                 raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
         return Reply(200, body, asked.encoding.encode())
 
@@ -509,7 +509,7 @@ class App:
     def _now_serving(self) -> ServedModel:
         if self._serving is not None:
             return self._serving
-        if self._policy.without_model:
+        if self._options.without_model:
             return NOTHING
         raise Refusal(503, "no_model", "there is no model yet; try again in a moment")
 
@@ -517,21 +517,21 @@ class App:
 
     def _events(self, request: Request) -> Awaitable[Reply]:
         self._admit(request)
-        if self._policy.ledger is None:
+        if self._options.ledger is None:
             raise Refusal(503, "events_unavailable", "this service was started without an event store")
         if _encoding(request) is not Encoding.json:
             raise Refusal(415, "unsupported_content_type", "events are sent as application/json")
-        return self._kept(self._policy.ledger, bytes(request.body))
+        return self._kept(self._options.ledger, bytes(request.body))
 
     async def _kept(self, ledger: ExposureLog, body: bytes) -> Reply:
         return Reply(202, await ledger.keep(body))
 
     def _admit(self, request: Request) -> Key | None:
         """The caller's key, where keys are asked for. Refusal for a caller without one, or over its rate."""
-        if self._policy.keys is None:
+        if self._options.keys is None:
             return None
-        key = self._policy.keys.check(request.headers, self._clock.date())
-        self._policy.keys.spend(key, self._now())
+        key = self._options.keys.check(request.headers, self._clock.date())
+        self._options.keys.spend(key, self._now())
         return key
 
     # ----------------------------------------------------------------------------------------------------- operation
@@ -551,12 +551,12 @@ class App:
         return self._described[1]
 
     def _report(self, request: Request) -> Reply:  # noqa: ARG002
-        if not self._policy.report:
+        if not self._options.report:
             raise Refusal(404, "not_found", "this service was started without a report")
-        return Reply(200, self._policy.report, HTML, SAFE)
+        return Reply(200, self._options.report, HTML, SAFE)
 
     def _experiments(self, request: Request) -> Reply:  # noqa: ARG002
-        ledger = self._policy.ledger
+        ledger = self._options.ledger
         totals = {name: self._tallies.total(name) for name in self._counted}
         page = experiments.page(ledger.running if ledger else None, totals, self._clock.date())
         return Reply(200, page, HTML, SAFE)

@@ -19,7 +19,7 @@ from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import GENRES, INSTANCES, NUMBER, PICK_SEPARATOR, USER_ID
 from firstspin.events.schema import EPOCH
 from firstspin.records import MAX_PICKS, InputError, Recommendation, Registration, StoredAnswer
-from firstspin.service.app import App, Clock, Policy, ServedModel
+from firstspin.service.app import App, AppOptions, Clock, ServedModel
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.metrics import SharedMetrics
 from firstspin.serving.bundle import Bundle
@@ -46,7 +46,7 @@ def probe(loaded: Bundle, serving: ServedModel) -> None:
     The policy's settings are the defaults: they decide between the model and the rule, and both are probed.
     """
     tallies = SharedMetrics(1)
-    app = App(tallies, tallies.row(0), Clock(lambda: 0, lambda: EPOCH), Policy())
+    app = App(tallies, tallies.row(0), Clock(lambda: 0, lambda: EPOCH), AppOptions())
     app.serve(serving)
     asyncio.run(_Probe(app, serving, loaded).run())
 
