@@ -21,7 +21,7 @@ from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState
 from firstspin.aws.package import package, read_manifest
 from firstspin.aws.rollout import Hosting, ReleasePlan, Rollout
-from firstspin.cli.sagemaker import app
+from firstspin.cli.commands.sagemaker import app
 from firstspin.records import InputError
 from firstspin.serving.bundle import load
 

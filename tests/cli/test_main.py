@@ -18,7 +18,7 @@ from library import Recommender
 from made_bundles import pack, pack_with_further_fields
 
 from firstspin import answer
-from firstspin.cli import claims
+from firstspin.cli.output import claims
 from firstspin.evaluation.bootstrap import Figure, PairedLift
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.records import Registration

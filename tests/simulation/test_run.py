@@ -15,7 +15,7 @@ from command_line import firstspin
 from library import Recommender
 
 from firstspin import learn
-from firstspin.cli import claims
+from firstspin.cli.output import claims
 from firstspin.events.schema import KEY_BYTES, Secret, scoped
 from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import experiment_key, plan_split

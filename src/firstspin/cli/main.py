@@ -12,37 +12,37 @@ from firstspin.cli import terminal
 
 
 def _learning() -> typer.Typer:
-    from firstspin.cli.learning import app
+    from firstspin.cli.commands.learning import app
 
     return app
 
 
 def _answers() -> typer.Typer:
-    from firstspin.cli.answers import app
+    from firstspin.cli.commands.answers import app
 
     return app
 
 
 def _demo() -> typer.Typer:
-    from firstspin.cli.demo import app
+    from firstspin.cli.commands.demo import app
 
     return app
 
 
 def _events() -> typer.Typer:
-    from firstspin.cli.events import app
+    from firstspin.cli.commands.events import app
 
     return app
 
 
 def _experiment() -> typer.Typer:
-    from firstspin.cli.experiment import app
+    from firstspin.cli.commands.experiment import app
 
     return app
 
 
 def _sagemaker() -> typer.Typer:
-    from firstspin.cli.sagemaker import app
+    from firstspin.cli.commands.sagemaker import app
 
     return app
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
+
+import msgspec
 
 from firstspin.events.schema import MAX_EVENTS
 from firstspin.service.http.messages import Reply
@@ -27,8 +28,7 @@ OTHER: Final = "other"
 """The metrics' label of requests outside the service's own paths."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One method of one path; GET includes HEAD.
 
     `label` is its value of the label `route` in the metrics, `done` its status of success, `refusals` what it answers
@@ -38,13 +38,13 @@ class Route:
     method: str
     path: str
     summary: str
-    answer: Content = field(default_factory=lambda: {JSON: {}})
+    answer: Content = msgspec.field(default_factory=lambda: {JSON: {}})
     body: Content | None = None
     label: str = "page"
     done: int = 200
     keyed: bool = False
-    query: Mapping[str, Schema] = field(default_factory=dict)
-    refusals: Mapping[int, str] = field(default_factory=dict)
+    query: Mapping[str, Schema] = msgspec.field(default_factory=dict)
+    refusals: Mapping[int, str] = msgspec.field(default_factory=dict)
     example: str = ""
 
     @property

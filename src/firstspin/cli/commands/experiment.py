@@ -12,10 +12,10 @@ import msgspec
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.look_back import look_back
+from firstspin.cli.commands.look_back import look_back
 from firstspin.cli.options import AsJson
+from firstspin.cli.output.verdict import show, show_simulated, show_sizing
 from firstspin.cli.stored import Events, EventsSecret, opened_store
-from firstspin.cli.verdict import show, show_simulated, show_sizing
 from firstspin.events.database import Database
 from firstspin.events.export import export
 from firstspin.experiment.analyse import analyse as read_result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstspin.cli import scorecard, terminal
+from firstspin.cli import terminal
 from firstspin.cli.options import (
     BundlePath,
     Data,
@@ -22,6 +22,7 @@ from firstspin.cli.options import (
     utc_now,
     with_options,
 )
+from firstspin.cli.output import scorecard
 
 if TYPE_CHECKING:
     from firstspin.data.dataset import Reading

@@ -13,8 +13,8 @@ import typer
 
 from firstspin.cli import terminal
 from firstspin.cli.options import AsJson, Seed
+from firstspin.cli.output.verdict import estimate_text
 from firstspin.cli.stored import Events, EventsSecret, opened_store
-from firstspin.cli.verdict import estimate_text
 from firstspin.events.export import export
 from firstspin.events.schema import Secret, read_secret
 from firstspin.experiment.attribution import attribute_export

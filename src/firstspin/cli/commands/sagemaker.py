@@ -21,7 +21,7 @@ from firstspin.aws.gate import GateVerdict, judge
 from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack
 from firstspin.aws.package import package as pack
 from firstspin.cli import terminal
-from firstspin.cli.load_test import load_test
+from firstspin.cli.commands.load_test import load_test
 from firstspin.cli.options import AsJson, BundlePath
 from firstspin.evaluation.metrics import RankingMetric
 from firstspin.files import workspace

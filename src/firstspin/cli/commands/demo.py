@@ -30,8 +30,8 @@ def demo(
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the scorecard.")] = False,
 ) -> None:
     """The whole story on a make-believe service, then the live page."""
-    from firstspin.cli import claims
-    from firstspin.cli.learning import train_and_show
+    from firstspin.cli.commands.learning import train_and_show
+    from firstspin.cli.output import claims
     from firstspin.data.dataset import Reading
     from firstspin.models.registry import Learning
     from firstspin.service import options

@@ -10,8 +10,9 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from firstspin.cli import explanation, terminal
+from firstspin.cli import terminal
 from firstspin.cli.options import AsJson, BundlePath, SkipBadRows
+from firstspin.cli.output import explanation
 from firstspin.data import parsing
 from firstspin.records import SHOWN_GENRES, InputError, Registration
 
