@@ -26,11 +26,12 @@ from firstspin.events.store import open_store
 from firstspin.experiment.plan import read_plan
 from firstspin.records import Registration
 from firstspin.service.app import App, AppOptions, Clock
-from firstspin.service.exposures import ExposureLog, running
+from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.connection import Connection
 from firstspin.service.http.hub import ConnectionLimits, Hub
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
+from firstspin.serving.experiment import running
 
 TURNS, REQUESTS, TOGETHER = 15, 6_400, 64
 

@@ -7,7 +7,7 @@ from datetime import date
 from firstspin.events.schema import Secret
 from firstspin.experiment.plan import Plan
 from firstspin.experiment.rules import Metric
-from firstspin.service.exposures import running
+from firstspin.serving.experiment import running
 
 SECRET = Secret(bytes(32))
 PLAN = Plan(

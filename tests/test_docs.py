@@ -87,7 +87,7 @@ def test_every_option_that_the_docs_name_is_there() -> None:
         "experiment.assign",
         "experiment.rules",
         "experiment.verdict",
-        "service.exposures",
+        "serving.experiment",
     ],
 )
 def test_the_examples_in_docstrings_hold(module: str) -> None:

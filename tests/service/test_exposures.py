@@ -23,9 +23,10 @@ from firstspin.experiment.plan import experiment_key, freeze
 from firstspin.records import InputError
 from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
-from firstspin.service.exposures import ExposureLog, running
+from firstspin.service.exposures import ExposureLog
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
+from firstspin.serving.experiment import running
 from firstspin.serving.policy import PolicySettings
 from firstspin.serving.wire import Refusal
 

@@ -31,7 +31,7 @@ from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.bundles import trial
 from firstspin.service.bundles.store import BundleStore, InUse
 from firstspin.service.bundles.watch import BundleWatch
-from firstspin.service.exposures import ExposureLog, Running, running
+from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.cross_origin import hosts
 from firstspin.service.http.hub import ConnectionLimits
 from firstspin.service.http.sagemaker import further
@@ -44,6 +44,7 @@ from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.supervisor import Outside, Supervisor
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
+from firstspin.serving.experiment import Running, running
 from firstspin.serving.policy import REFUSE, PolicySettings
 from firstspin.serving.stored_answers import StoredAnswers
 

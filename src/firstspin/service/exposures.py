@@ -1,8 +1,7 @@
-"""The experiment and the event store, as the service uses them: which policy answers an arm, and what is recorded.
+"""The event store as the service uses it: exposures of the running experiment, clicks and listens are recorded.
 
-The arm of a user is a hash of the id (`experiment.assign`) and what answers is decided in `serving.policy`. With the
-exposure, the stations that every arm would have shown are recorded. Of users under the minimum age, or outside the
-experiment, nothing is recorded.
+With the exposure, the stations that every arm would have shown are recorded. Of users under the minimum age, or outside
+the experiment, nothing is recorded.
 """
 
 from __future__ import annotations
@@ -15,46 +14,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from firstspin.events.schema import Exposure, Secret, Unavailable, exposure, read_batch, results
-from firstspin.experiment.assign import ArmSplit
-from firstspin.experiment.plan import Plan, experiment_key, plan_split
+from firstspin.events.schema import Exposure, Secret, Unavailable, read_batch, results
 from firstspin.records import InputError
+from firstspin.serving.experiment import Running
 from firstspin.serving.policy import ArmPolicy, Decision
 from firstspin.serving.wire import Refusal
 
 if TYPE_CHECKING:
     from firstspin.events.store import EventStore
 
-POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule")
 KEEP_SECONDS: Final = 1.6
 """A request with events is answered 503 after so long; what is kept of it later is a duplicate when it comes again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A sealed plan as it is served: its key, who gets which arm, and the policy that answers each arm."""
-
-    plan: Plan
-    key: str
-    split: ArmSplit
-    policies: Mapping[str, ArmPolicy]
-
-
-def running(plan: Plan) -> Running:
-    """The plan, ready to be served. Raises InputError for an arm that no policy of the service answers."""
-    return Running(plan, experiment_key(plan), plan_split(plan), {arm: policy(arm) for arm in plan.arms})
-
-
-def policy(arm: str) -> ArmPolicy:
-    """What answers an arm: its name is `model` or `rule`, or begins so, as in `model-a` and `model-b` of an A/A test.
-
-    >>> policy("rule"), policy("model-b")
-    ('rule', 'model')
-    """
-    found = next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)
-    if found is None:
-        raise InputError(f"arm {arm!r}: the service answers {' and '.join(POLICIES)}, and arms named like model-b")
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +43,16 @@ class ExposureLog:
 
         `stations` are those that each policy would have shown, the message's first.
         """
-        given, running = decision.assignment, self.running
-        assert given is not None
-        assert running is not None
-        policies = running.policies
-        shown = stations[policies[given.arm]]
-        if not shown:
-            return ()
-        return (
-            exposure(
-                self.secret,
-                experiment=running.key,
-                user_id=user_id,
-                arm=given.arm,
-                propensity=given.propensity,
-                decided_at=self.now(),
-                source=decision.source,
-                model=decision.model,
-                station_id=shown[0],
-                candidates={arm: stations[policy] for arm, policy in policies.items()},
-            ),
+        assert decision.assignment is not None
+        assert self.running is not None
+        return self.running.exposures(
+            self.secret,
+            user_id,
+            decision.assignment,
+            stations,
+            source=decision.source,
+            model=decision.model,
+            at=self.now(),
         )
 
     def record(self, exposures: Sequence[Exposure]) -> None:

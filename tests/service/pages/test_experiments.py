@@ -13,8 +13,9 @@ from msgspec import structs
 
 from firstspin.events.schema import Exposure
 from firstspin.events.store import EventStore, QueueLimits, open_store
-from firstspin.service.exposures import ExposureLog, running
+from firstspin.service.exposures import ExposureLog
 from firstspin.service.pages.experiments import page
+from firstspin.serving.experiment import running
 
 
 def told(now: datetime) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from firstspin.experiment.plan import Plan, reads_at
 
 if TYPE_CHECKING:
-    from firstspin.service.exposures import Running
+    from firstspin.serving.experiment import Running
 
 PAGE: Final = Template(Path(__file__).with_name("experiments.html").read_text(encoding="utf-8"))
 NOTHING: Final = """<p>No experiment is running here. Plan one with <code>firstspin experiment plan</code>, then

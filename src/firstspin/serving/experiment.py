@@ -1,0 +1,83 @@
+"""A running experiment: the policy that answers each arm, and the exposure of a user to a message.
+
+The service and the Lambda run experiments by this module, so their arms and exposures are the same. The arm of a user
+is a hash of the id (`experiment.assign`); what answers is decided in `policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from firstspin.events.schema import Exposure, Secret, exposure
+from firstspin.experiment.assign import ArmSplit, Assignment
+from firstspin.experiment.plan import Plan, experiment_key, plan_split
+from firstspin.records import InputError
+from firstspin.serving.policy import ArmPolicy
+
+POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A sealed plan as it is served: its key, who gets which arm, and the policy that answers each arm."""
+
+    plan: Plan
+    key: str
+    split: ArmSplit
+    policies: Mapping[str, ArmPolicy]
+
+    def exposures(
+        self,
+        secret: Secret,
+        user_id: str,
+        assignment: Assignment,
+        stations: Mapping[ArmPolicy, Sequence[str]],
+        *,
+        source: str,
+        model: str,
+        at: datetime,
+    ) -> tuple[Exposure, ...]:
+        """The exposure of a user of the experiment; none without a message.
+
+        `stations` are those that each policy would have shown, the message's first, empty where that is not known;
+        `source` and `model` are those of the answer.
+        """
+        shown = stations[self.policies[assignment.arm]]
+        if not shown:
+            return ()
+        return (
+            exposure(
+                secret,
+                experiment=self.key,
+                user_id=user_id,
+                arm=assignment.arm,
+                propensity=assignment.propensity,
+                decided_at=at,
+                source=source,
+                model=model,
+                station_id=shown[0],
+                candidates={arm: stations[policy] for arm, policy in self.policies.items()},
+            ),
+        )
+
+
+def running(plan: Plan) -> Running:
+    """The plan, ready to be served. Raises InputError for an arm that no policy of the service answers."""
+    return Running(plan, experiment_key(plan), plan_split(plan), {arm: arm_policy(arm) for arm in plan.arms})
+
+
+def arm_policy(arm: str) -> ArmPolicy:
+    """What answers an arm: its name is `model` or `rule`, or begins so, as in `model-a` and `model-b` of an A/A test.
+
+    Raises InputError for another name.
+
+    >>> arm_policy("rule"), arm_policy("model-b")
+    ('rule', 'model')
+    """
+    found = next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)
+    if found is None:
+        raise InputError(f"arm {arm!r}: the service answers {' and '.join(POLICIES)}, and arms named like model-b")
+    return found
