@@ -86,7 +86,7 @@ def test_an_archive_never_lies_in_its_own_bundle(
 ) -> None:
     (tmp_path / "link").symlink_to(packed)
     monkeypatch.chdir(packed if out == "model.tar.gz" else tmp_path)
-    with pytest.raises(InputError, match=f"^{out} would lie in the bundle"):
+    with pytest.raises(InputError, match=f"^--out {out} is inside the bundle"):
         package(packed, Path(out))
     bundle.load(packed)
 

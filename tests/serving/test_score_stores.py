@@ -148,7 +148,7 @@ def test_a_table_that_takes_nothing_is_an_error_and_the_old_run_stays() -> None:
 
 
 def test_a_url_of_another_kind_is_refused() -> None:
-    with pytest.raises(InputError, match="is no store"):
+    with pytest.raises(InputError, match="invalid store URL"):
         open_scores("redis:scores")
 
 
@@ -236,9 +236,12 @@ SqliteScores(Path(sys.argv[1])).write("killed", batches())
     @pytest.mark.parametrize(
         ("url", "meant"),
         [
-            ("sqlite://scores.db", "write sqlite:scores.db for a file under the working folder, or sqlite:/scores.db"),
+            (
+                "sqlite://scores.db",
+                "expected sqlite:scores.db for a file under the working folder, or sqlite:/scores.db",
+            ),
             ("sqlite:///var/scores.db", "or sqlite:/var/scores.db for an absolute path"),
-            ("sqlite::memory:", "is no store"),
+            ("sqlite::memory:", "invalid store URL"),
         ],
     )
     def test_an_address_with_slashes_too_many_is_refused_with_the_right_spelling(self, url: str, meant: str) -> None:

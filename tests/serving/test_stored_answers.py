@@ -204,4 +204,4 @@ def test_an_address_that_is_none_is_told_at_the_start(folder: Path) -> None:
     words = [sys.executable, "-m", "firstspin.service", "--bundle", str(folder), "--scores", "redis:scores"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    assert "'redis:scores' is no store: sqlite:PATH or dynamodb:TABLE is needed" in done.stderr
+    assert "invalid store URL 'redis:scores'; expected sqlite:PATH or dynamodb:TABLE" in done.stderr

@@ -128,7 +128,13 @@ def test_the_command_tells_everything_and_says_that_it_is_simulated(trained: Pat
     words = ("experiment", "simulate", "--users", 300, "--days", 1, "--seed", SEED, "--bundle", trained)
     done = firstspin(*words, "--out", tmp_path / "kept")
     assert done.returncode == 0, done.stderr
-    for told in ("300 simulated newcomers in 1 simulated days", "true lift", "errors", "latency p99", "Looking back"):
+    for told in (
+        "300 simulated users in 1 simulated days",
+        "true lift",
+        "errors",
+        "latency p99",
+        "Off-policy evaluation",
+    ):
         assert told in done.stdout
     with pytest.raises(InputError, match="is there and sealed"):
         simulated(trained, Setting(users=300, days=1, seed=SEED), tmp_path / "kept")

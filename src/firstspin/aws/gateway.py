@@ -77,7 +77,7 @@ VARIABLES: Final = (ENDPOINT, BUNDLE, BUDGET, MIN_AGE, UNDER_AGE, SCORES)
 
 ROUTE: Final = "/invocations"
 USER: Final = "x-firstspin-user"
-HOPELESS: Final = frozenset(
+NOT_RETRIED: Final = frozenset(
     {
         "AccessDeniedException",
         "MalformedAnswer",
@@ -87,7 +87,7 @@ HOPELESS: Final = frozenset(
         "ValidationException",
     }
 )
-"""Failures that another try at once doesn't mend, or, where the endpoint is short of breath, makes worse."""
+"""Errors that an immediate retry does not fix, or makes worse (throttling)."""
 
 Found = TypeVar("Found")
 
@@ -162,7 +162,7 @@ class Gateway:
                     _log("endpoint_refused", status=refusal.status)
                     raise refusal from None
                 _log("endpoint_failed", kind=_kind(problem), attempt=attempt + 1)
-                if _kind(problem) in HOPELESS:
+                if _kind(problem) in NOT_RETRIED:
                     break
         return None
 
@@ -231,7 +231,7 @@ class _Context(msgspec.Struct):
 
 
 class _Event(msgspec.Struct, rename="camel"):
-    """What is read of a proxy event, whoever sent it."""
+    """The relevant fields of a proxy event, from API Gateway or a load balancer."""
 
     http_method: str | None = None
     path: str | None = None

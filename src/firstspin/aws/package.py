@@ -1,7 +1,7 @@
 """A bundle <-> model.tar.gz, as SageMaker takes a model.
 
 The archive is made of a checked copy, in the order of names, without times, owners or rights: the same bundle gives the
-same bytes, whoever packs it and when. Its name in S3 is made of the bundle's id and of what the archive holds.
+same bytes on every machine. Its name in S3 is made of the bundle's id and the hash of the archive.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def package(bundle: Path, out: Path) -> Packed:
     if not (bundle / MANIFEST).is_file():
         raise InputError(f"{bundle} is not a bundle: it has no {MANIFEST}")
     if out.resolve().is_relative_to(bundle.resolve()):
-        raise InputError(f"{out} would lie in the bundle, which then were none: name a place outside of {bundle}")
+        raise InputError(f"--out {out} is inside the bundle; choose a path outside {bundle}")
     with workspace("package") as folder, written_beside(out, shared=True) as beside:
         checked = folder / "bundle"
         name = copy(bundle, checked)

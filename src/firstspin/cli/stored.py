@@ -26,8 +26,7 @@ EventsSecret = Annotated[
 def opened_store(events: str, events_secret: Path | None) -> Iterator[tuple[Database, Secret]]:
     """The store's database and its secret, closed at the end.
 
-    Raises InputError where there is no store, since an empty one would only seem to answer, and where it can't be used
-    just now.
+    Raises InputError where the store does not exist (a new, empty one would give wrong answers) or is unavailable.
     """
     if not events or events_secret is None:
         raise typer.BadParameter("an event store needs its address and --events-secret")

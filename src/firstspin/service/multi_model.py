@@ -2,7 +2,7 @@
 
 What is loaded lies in a folder that all workers share: for each model a folder with its verified copy and its entry. A
 model comes and goes by the renaming of that folder, so any worker answers from it at once, and none after it has gone,
-whoever loaded it and whichever worker has died since. Each worker keeps in memory what it has been asked for.
+regardless of which worker loaded it and of restarts. Each worker keeps in memory what it has been asked for.
 
 Loading takes a process of its own and its memory, so one model is loaded at a time in all workers together.
 """

@@ -73,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True):
     golden: tuple[Golden, ...]
     files: dict[str, FileProof]
     knows_silence: bool = True
-    """Whether training saw people who told nothing, so that the model can speak of them."""
+    """Whether the training data had registrations without answers, so that the model can rank for them."""
     golden_rule: tuple[Golden, ...] | None = None
     """Answers of the rule; None, as in the next, in a bundle that an earlier version wrote."""
     golden_further: tuple[Golden, ...] | None = None

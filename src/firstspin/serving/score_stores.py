@@ -263,11 +263,11 @@ def check_scores(url: str) -> None:
 def _parts(url: str) -> tuple[str, str]:
     scheme, _, name = url.partition(":")
     if scheme not in SCHEMES or not name:
-        raise InputError(f"{url!r} is no store: sqlite:PATH or dynamodb:TABLE is needed")
+        raise InputError(f"invalid store URL {url!r}; expected sqlite:PATH or dynamodb:TABLE")
     if scheme == SQLITE and (name.startswith("//") or name == ":memory:" or "\0" in name):
         bare = name.lstrip("/") or "PATH"
         raise InputError(
-            f"{url!r} is no store: write sqlite:{bare} for a file under the working folder, "
+            f"invalid store URL {url!r}; expected sqlite:{bare} for a file under the working folder, "
             f"or sqlite:/{bare} for an absolute path"
         )
     return scheme, name

@@ -104,7 +104,7 @@ ONCE: Final = frozenset(
         "x-firstspin-user",
     }
 )
-"""Headers that decide something and hold one value: given twice, whoever stands in front may have read the other."""
+"""Single-valued headers: given twice, a proxy in front may have used the other value (request smuggling)."""
 
 
 class Refusal(Exception):

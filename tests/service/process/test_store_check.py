@@ -109,7 +109,7 @@ def test_a_lost_secret_is_told_and_no_other_is_made_in_its_place(folder: Path, t
         ("sqlite:{here}/stations.csv", "stations.csv is not an SQLite file"),
         ("sqlite:{here}/no/scores.db", "no does not exist; create it or correct the path"),
         ("sqlite:{here}/events.sqlite", "events.sqlite is not a store that `firstspin score` wrote"),
-        ("redis:scores", "'redis:scores' is no store: sqlite:PATH or dynamodb:TABLE is needed"),
+        ("redis:scores", "invalid store URL 'redis:scores'; expected sqlite:PATH or dynamodb:TABLE"),
     ],
 )
 def test_a_score_store_that_can_never_be_one_is_refused(scores: str, words: str, folder: Path, tmp_path: Path) -> None:

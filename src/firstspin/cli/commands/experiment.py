@@ -73,7 +73,7 @@ def plan(
     try:
         made = checked_plan(msgspec.convert(told, Plan))
     except msgspec.ValidationError as problem:
-        raise InputError(f"this is no plan: {problem}") from None
+        raise InputError(f"invalid plan: {problem}") from None
     needed = plan_sizing(made)
     freeze(made, out)
     if as_json:

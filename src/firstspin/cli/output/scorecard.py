@@ -44,7 +44,7 @@ def print_scorecard(card: Scorecard) -> None:
 
 
 def _print_ladder(card: Scorecard) -> None:
-    title = f"{card.protocol['protocol']}, {card.people:,} people asked, ± half the 95% interval"
+    title = f"{card.protocol['protocol']}, n = {card.people:,} held-out users, ± half-width of the 95% CI"
     figures = terminal.table(title, "model", *RankingMetric)
     for name, row in card.figures.items():
         figures.add_row(name, *(_with_interval(row[metric]) for metric in RankingMetric))

@@ -1,4 +1,4 @@
-"""A verdict, and a simulated experiment beside its truth, told in the terminal."""
+"""Terminal output of a verdict, a plan's sizing, and a simulated experiment beside its ground truth."""
 
 from __future__ import annotations
 
@@ -17,56 +17,54 @@ if TYPE_CHECKING:
 
 
 def show(verdict: Verdict) -> None:
-    """The sentence first, then what to mind, then the tables."""
+    """Print the decision, then the warnings, then the tables."""
     terminal.out.print(verdict.sentence, style="bold", markup=False)
     for warning in verdict.warnings:
-        terminal.out.print(f"Mind: {warning}", markup=False)
+        terminal.out.print(f"Warning: {warning}", markup=False)
     for section in verdict_lines(verdict):
         _print_table(section.title, section.columns, section.rows)
 
 
 def show_sizing(plan: Plan, needed: Sizing) -> None:
-    """What a plan needs, and its power: after other lengths, and where the true lift is another."""
+    """Print the users and days that a plan needs, and its power for other durations and lifts."""
     users = ", ".join(f"{number:,} in {arm}" for arm, number in needed.users.items())
     lift, weeks = f"a lift of {plan.minimum_effect:.1%}", f"{needed.weeks_needed} in whole weeks"
-    terminal.out.print(f"  To find {lift} with {plan.power:.0%} power: {users}", markup=False)
+    terminal.out.print(f"  users for {lift} with {plan.power:.0%} power: {users}", markup=False)
     terminal.out.print(f"  days needed: {needed.days_needed:,} ({weeks}); planned: {plan.days}", markup=False)
     by_days = [(f"{point.days} days", f"{point.users:,}", *_power(point)) for point in needed.by_days]
     by_effect = [(f"{point.effect:+.1%}", *_power(point)) for point in needed.by_effect]
-    _print_table(f"How often {lift} is found", ("after", "users", "power", ""), by_days)
-    _print_table(f"What {plan.days} days find", ("true lift", "power", ""), by_effect)
+    _print_table(f"Power for {lift}", ("after", "users", "power", ""), by_days)
+    _print_table(f"Power after {plan.days} days", ("true lift", "power", ""), by_effect)
 
 
 def _power(point: Point) -> tuple[str, str]:
-    share = min(point.power, 0.999)  # no test is sure
+    share = min(point.power, 0.999)  # a power of 100% is never reached
     return f"{share:.1%}", ("█" * round(20 * share)).ljust(20, "░")
 
 
 def show_simulated(found: Simulated) -> None:
-    """A simulated experiment: its verdict, then what only a simulation knows."""
-    alike = ", both arms alike" if found.arms_alike else ""
-    days = f"{found.users:,} simulated newcomers in {found.days} simulated days{alike}"
+    """Print a simulated experiment: the verdict, then estimates beside the ground truth."""
+    alike = " (A/A test)" if found.arms_alike else ""
+    days = f"{found.users:,} simulated users in {found.days} simulated days{alike}"
     terminal.out.print(f"{found.experiment}: {days}\n", markup=False)
     show(found.verdict)
-    columns = ("a user", "control", "treatment", "lift", "95% interval", "true lift")
-    _print_table("Measured, beside the truth of the simulated world", columns, measured_rows(found))
-    _print_table("The service that answered them", ("", ""), served_rows(found.served))
+    columns = ("per user", "control", "treatment", "lift", "95% CI", "true lift")
+    _print_table("Estimates and ground truth", columns, measured_rows(found))
+    _print_table("Service", ("", ""), served_rows(found.served))
     if found.never_shown:
         columns = (
-            "clicks a user, had everybody been shown",
+            "policy (clicks per user)",
             "users",
             "IPS",
             "self-normalised",
             "doubly robust",
             "truth",
         )
-        _print_table(
-            "Looking back: policies never shown", columns, [_never_shown_row(one) for one in found.never_shown]
-        )
+        _print_table("Off-policy evaluation", columns, [_never_shown_row(one) for one in found.never_shown])
 
 
 def measured_rows(found: Simulated) -> list[tuple[str, ...]]:
-    """Each metric's means, its lift with the interval, and the true lift, which is the same for both metrics."""
+    """Means of each metric by arm, the lift with its interval, and the true lift (the same for both)."""
     rows = []
     for measured in found.verdict.metrics:
         lift = measured.beside_control[0].lift
@@ -98,7 +96,7 @@ def _never_shown_row(found: NeverShown) -> tuple[str, ...]:
 
 
 def estimate_text(found: Estimate | None) -> str:
-    """A share with half its interval, both in percent."""
+    """A share with the half-width of its interval, both in percent."""
     if found is None or found.value is None or found.low is None or found.high is None:
         return "-"
     return f"{found.value:.2%} ±{(found.high - found.low) * 50:.2f}"
@@ -110,7 +108,7 @@ def _mean(value: float | None, share: bool) -> str:
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = terminal.table(title, *columns)
-    shown.columns[-1].no_wrap = False  # what is said of a row may go on below
+    shown.columns[-1].no_wrap = False  # the note of a row may wrap
     for row in rows:
         shown.add_row(*row)
     terminal.show(shown)

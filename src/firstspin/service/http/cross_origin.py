@@ -1,4 +1,4 @@
-"""What a web page in somebody's browser could send to a port that trusts whoever reaches it, and is refused.
+"""Protection against cross-origin requests (CSRF, DNS rebinding) from web pages in a browser that reaches the port.
 
 Three ways lead there. A page of a name that its owner points at our address (DNS rebinding) has that name in `Host`. A
 page of another origin that sends a form or a fetch says so in `Origin` or `Sec-Fetch-Site`. And without asking first

@@ -138,7 +138,7 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             written = self._stream.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
-        except Exception:  # what can't be formatted must not fail whoever logs it
+        except Exception:  # a formatting error must not fail the caller
             written = False
         if not written:
             self.dropped()

@@ -246,7 +246,7 @@ class Supervisor:
             self.status = 1
 
     def _kill(self) -> None:
-        """End whoever is left, the child that tries a bundle too. The admin process ends by itself, unless it hangs."""
+        """End all remaining processes, with the bundle probe. The admin process ends by itself, unless it hangs."""
         for slot in self.crew.slots:
             self._contained("stop", slot.kill)
         if self.models.trial:

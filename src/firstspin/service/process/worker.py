@@ -158,7 +158,7 @@ class Worker:
         self._place.tally.gauge("firstspin_ready", int(self._app.ready))
 
     async def _drain(self, hub: Hub, server: asyncio.Server) -> None:
-        """Readiness off; a moment for whoever sends requests to notice; no new connections; finish; end."""
+        """Readiness off; a delay for load balancers to notice; no new connections; finish; end."""
         loop = asyncio.get_running_loop()
         self._app.draining = hub.closing = True
         end = loop.time() + self._manners.drain_seconds
