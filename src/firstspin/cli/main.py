@@ -55,7 +55,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer] | None, str]]] = {
     "report": (_learning, "Write the study as one page."),
     "recommend": (_answers, "Answer one registration in the terminal."),
     "score": (_answers, "Answer every registration of a file."),
-    "demo": (_demo, "The whole story on a simulated service, then the live page."),
+    "demo": (_demo, "The complete workflow on a simulated service, then the live page."),
     "serve": (None, "Answer over HTTP."),  # `firstspin.__main__` runs it, without the command line
     "events": (_events, "Event store: erase users, export an experiment, pass rows on."),
     "experiment": (_experiment, "Plan an A/B test, and read its result."),

@@ -28,7 +28,7 @@ FURTHER: Final = "further answers"
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """One genre: its probability, what it is for who tells nothing, and what each answer given added to that."""
+    """One genre: its probability, its baseline without answers, and what each answer given added to that."""
 
     genre: str
     probability: float

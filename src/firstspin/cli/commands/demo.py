@@ -24,12 +24,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command("demo")
 def demo(
-    users: Annotated[int, typer.Option(help="How many make-believe people register.", min=100)] = 12_000,
+    users: Annotated[int, typer.Option(help="Number of simulated users.", min=100)] = 12_000,
     seed: Seed = 0,
     port: Port = 8080,
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the scorecard.")] = False,
 ) -> None:
-    """The whole story on a make-believe service, then the live page."""
+    """The complete workflow on a simulated service, then the live page."""
     from firstspin.cli.commands.learning import train_and_show
     from firstspin.cli.output import claims
     from firstspin.data.dataset import Reading
@@ -41,9 +41,9 @@ def demo(
     if not no_serve:
         options.parse(["--bundle", "bundle", "--port", str(port)], os.environ)
     folder = Path(tempfile.mkdtemp(prefix="firstspin-demo-"))
-    with terminal.progress("make-believe service") as progress:
+    with terminal.progress("simulated service") as progress:
         write_world(folder, users, seed, progress)
-    terminal.out.print(f"A make-believe service with {users:,} registrations is in {folder}", markup=False)
+    terminal.out.print(f"A simulated service with {users:,} registrations is in {folder}", markup=False)
     card = train_and_show(folder, folder / "bundle", "auto", Reading(), Learning(seed=seed))
     setting = simulation.Setting(users=NEWCOMERS, seed=seed)
     with terminal.progress(f"A/B test on {NEWCOMERS:,} simulated newcomers") as progress:

@@ -47,15 +47,15 @@ class Engine(StrEnum):
 @app.command("world")
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    users: Annotated[int, typer.Option(help="How many people register.", min=1)],
+    users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)],
     seed: Seed = 0,
 ) -> None:
-    """Write the tables of a make-believe service, and its truth."""
+    """Write the tables of a simulated service, and its ground truth."""
     from firstspin.simulation.world import write_world
 
-    with terminal.progress("make-believe service") as progress:
+    with terminal.progress("simulated service") as progress:
         write_world(out, users, seed, progress)
-    terminal.out.print(f"{users:,} make-believe registrations are in {out}", markup=False)
+    terminal.out.print(f"{users:,} simulated registrations are in {out}", markup=False)
     terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
 
 
