@@ -48,18 +48,6 @@ UNFINISHED: tuple[str, ...] = (
     "serving.responses",
     "serving.score_stores",
     "serving.wire",
-    "tools.load_test.run",
-    "tools.sagemaker_check.batch",
-    "tools.sagemaker_check.client",
-    "tools.sagemaker_check.hosting",
-    "tools.sagemaker_check.image",
-    "tools.sagemaker_check.lifecycle",
-    "tools.sagemaker_check.multimodel",
-    "tools.sagemaker_check.payloads",
-    "tools.sagemaker_check.player",
-    "tools.sagemaker_check.report",
-    "tools.sagemaker_check.run",
-    "tools.sagemaker_check.training",
 )
 """Modules, or folders of them, whose docstrings are not complete yet: to be emptied."""
 

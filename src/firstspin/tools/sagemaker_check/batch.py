@@ -20,6 +20,7 @@ VARIABLES = {
 
 
 def answers_as_in_hosting(server: Server) -> Finding:
+    """Fact 23.1: starts and answers with the variables of batch transform set."""
     answer = server.client.invoke(server.payload)
     return judged(answer.fine, f"status {answer.status}")
 

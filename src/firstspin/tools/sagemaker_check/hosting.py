@@ -58,16 +58,19 @@ Check = Callable[[Server], Finding]
 
 
 def ping_answers_200(server: Server) -> Finding:
+    """Fact 6.1: GET /ping answers 200."""
     status = server.client.ping().status
     return judged(status == 200, f"status {status}")
 
 
 def ping_has_no_body(server: Server) -> Finding:
+    """Fact 6.2: the body of that answer is empty."""
     body = server.client.ping().body
     return judged(not body, repr(body[:20]) if body else "")
 
 
 def ping_is_quick(server: Server) -> Finding:
+    """Fact 6.3: each ping is answered within 2 s."""
     return passed(f"slowest of {PINGS}: {_slowest_ping(server) * 1000:.0f} ms")
 
 
@@ -103,11 +106,13 @@ def accepts_quickly(server: Server) -> Finding:
 
 
 def answers_invocations(server: Server) -> Finding:
+    """Fact 7.2: POST /invocations answers 2xx within 60 s."""
     answer = server.client.invoke(server.payload)
     return judged(answer.fine, f"status {answer.status} in {answer.seconds * 1000:.0f} ms")
 
 
 def keeps_the_connection(server: Server) -> Finding:
+    """Fact 7.3: a connection serves more than one request."""
     connection = server.client.connect(server.client.limits.answer)
     try:
         first = _on(connection, server)
@@ -122,6 +127,7 @@ def keeps_the_connection(server: Server) -> Finding:
 
 
 def reads_chunks(server: Server) -> Finding:
+    """Fact 7.4: a chunked body is read."""
     payload, started = server.payload, time.monotonic()
     half = len(payload.body) // 2
     connection = server.client.connect(server.client.limits.answer)
@@ -143,6 +149,7 @@ def reads_chunks(server: Server) -> Finding:
 
 
 def ignores_unknown_headers(server: Server) -> Finding:
+    """Fact 8.1: unknown headers change nothing."""
     return _same(server, server.client.invoke(server.payload, UNKNOWN_HEADERS))
 
 
@@ -178,17 +185,20 @@ def sends_no_more_than_is_handed_on(server: Server) -> Finding:
 
 
 def refuses_a_broken_body(server: Server) -> Finding:
+    """Fact 10.1: a broken body of each type is answered with an error status."""
     statuses = _statuses_of_broken_bodies(server)
     return judged(min(statuses.values()) >= 400, _listed(statuses)) if statuses else untestable(ANY_BYTES)
 
 
 def blames_the_caller(server: Server) -> Finding:
+    """Fact 10.2: that status is 4xx: the caller's fault, not ours."""
     statuses = _statuses_of_broken_bodies(server)
     ours = [status for status in statuses.values() if not 400 <= status < 500]
     return judged(not ours, _listed(statuses)) if statuses else untestable(ANY_BYTES)
 
 
 def survives_bad_callers(server: Server) -> Finding:
+    """Fact 10.3: broken bodies and cut connections do not stop the server."""
     for payload in server.payloads.examples:
         with suppress(NoAnswer):
             server.client.invoke(bodies.broken(payload))
@@ -199,14 +209,17 @@ def survives_bad_callers(server: Server) -> Finding:
 
 
 def answers_json(server: Server) -> Finding:
+    """Fact 12.1: application/json is answered."""
     return _answers(server, server.payloads.of(JSON), "JSON", lambda body: decoded(body) is not None)
 
 
 def answers_csv(server: Server) -> Finding:
+    """Fact 12.2: text/csv is answered."""
     return _answers(server, server.payloads.of(CSV), "CSV", lambda body: bodies.records(body) > 0)
 
 
 def answers_json_lines(server: Server) -> Finding:
+    """Fact 12.3: JSON Lines is answered."""
     def lines(body: bytes) -> bool:
         return bool(body.strip()) and all(decoded(line) is not None for line in body.splitlines())
 
@@ -214,6 +227,7 @@ def answers_json_lines(server: Server) -> Finding:
 
 
 def understands_a_parameter(server: Server) -> Finding:
+    """Fact 12.4: a content type with a parameter (; charset=utf-8) is the same type."""
     payload = next(
         (p for p in server.payloads.examples if p.media_type in JSON | CSV and ";" not in p.content_type), None
     )
@@ -224,6 +238,7 @@ def understands_a_parameter(server: Server) -> Finding:
 
 
 def refuses_unknown_types(server: Server) -> Finding:
+    """Fact 12.5: an unknown content type is answered 415."""
     status = server.client.invoke(Payload(UNKNOWN_TYPE, server.payload.body)).status
     return judged(status == 415, f"status {status}")
 
@@ -241,6 +256,7 @@ def answers_in_kind(server: Server) -> Finding:
 
 
 def shows_metrics(server: Server) -> Finding:
+    """Fact 14.1: GET /metrics is a Prometheus page."""
     page = server.client.get("/metrics")
     if page.status != 200:
         return missed(f"status {page.status}")
@@ -250,6 +266,7 @@ def shows_metrics(server: Server) -> Finding:
 
 
 def names_its_limits(server: Server) -> Finding:
+    """Fact 24.1: GET /execution-parameters names its limits."""
     answer = server.client.get("/execution-parameters")
     if answer.status != 200:
         return missed(f"status {answer.status}")

@@ -73,6 +73,7 @@ def _name(program: str) -> str:
 
 
 def leaves_root(image: Image) -> Finding:
+    """Facts 3.1 and 3.2."""
     user = image.config.user or "root"
     return judged(user.partition(":")[0] in ("root", "0"), f"USER {user}")
 
@@ -93,6 +94,7 @@ def _labelled(capability: str) -> Callable[[Image], Finding]:
 
 
 def is_small_enough(image: Image) -> Finding:
+    """Fact 27.2: serverless: the image has at most 10 GB."""
     return (passed if image.size <= SERVERLESS_BYTES else missed)(f"{image.size / 1e9:.2f} GB")
 
 

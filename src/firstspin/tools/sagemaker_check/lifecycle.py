@@ -86,10 +86,12 @@ def released(port: int) -> bool:
 
 
 def starts(start: Start) -> Finding:
+    """Fact 1.1: starts with the argument `serve`."""
     return judged(start.client is not None, "" if start.client else start.failure)
 
 
 def is_ready_in_time(start: Start) -> Finding:
+    """Fact 6.4: the first 200 comes within 4 minutes of the start."""
     return judged(start.client is not None, f"{start.seconds:.1f} s" if start.client else start.failure)
 
 
@@ -104,11 +106,13 @@ def runs_as_root(start: Start) -> Finding:
 
 
 def obeys_the_port(start: Start) -> Finding:
+    """Fact 5.2: listens on the port in SAGEMAKER_BIND_TO_PORT instead."""
     port = start.client.port if start.client else None
     return judged(port == start.asked_port, f"asked for {start.asked_port}, listens on {port}")
 
 
 def is_ready_for_serverless(start: Start) -> Finding:
+    """Fact 27.1: serverless: the first 200 comes within 3 minutes of the start."""
     return judged(start.seconds <= SERVERLESS_READY, f"{start.seconds:.1f} s")
 
 
@@ -191,16 +195,19 @@ def stop(start: Start, client: ContainerClient, payload: Payload) -> Stop:
 
 
 def ends_in_time(stop: Stop) -> Finding:
+    """Fact 2.1: ends by itself within 30 s of SIGTERM."""
     return judged(stop.status is not None, f"{stop.seconds:.1f} s" if stop.status is not None else "had to be killed")
 
 
 def ends_well(stop: Stop) -> Finding:
+    """Fact 2.2: ends with exit status 0 after SIGTERM."""
     if stop.status is None:
         return untestable("it had to be killed")
     return judged(stop.status == 0, f"status {stop.status}")
 
 
 def answers_what_was_sent(stop: Stop) -> Finding:
+    """Fact 2.3: answers the requests begun before SIGTERM."""
     lost = [fate for fate in stop.sent if fate]
     return judged(
         not lost, f"{len(lost)} of {len(stop.sent)} lost ({lost[0]})" if lost else f"{len(stop.sent)} answered"
@@ -208,10 +215,12 @@ def answers_what_was_sent(stop: Stop) -> Finding:
 
 
 def answers_what_was_half_sent(stop: Stop) -> Finding:
+    """Fact 2.4: answers a request that was half received at SIGTERM."""
     return judged(not stop.half_sent, stop.half_sent)
 
 
 def leaves_the_model_alone(stop: Stop) -> Finding:
+    """Fact 4.2: leaves /opt/ml/model as it was."""
     return judged(not stop.model_changed, stop.model_changed and f"changed: {stop.model_changed}")
 
 

@@ -45,16 +45,19 @@ def unpacked(place: PrivateRoot, model: Path) -> str:
 
 
 def loads(one: OneOfMany) -> Finding:
+    """Fact 26.1: POST /models loads a model."""
     status = one.load().status
     return judged(status == 200, f"status {status}")
 
 
 def refuses_to_load_twice(one: OneOfMany) -> Finding:
+    """Fact 26.2: loading it twice is answered 409."""
     status = one.load().status
     return judged(status == 409, f"status {status}")
 
 
 def lists(one: OneOfMany) -> Finding:
+    """Fact 26.3: GET /models lists it."""
     answer = one.client.get("/models")
     value = decoded(answer.body)
     listed = value.get("models") if isinstance(value, dict) else None
@@ -64,6 +67,7 @@ def lists(one: OneOfMany) -> Finding:
 
 
 def shows(one: OneOfMany) -> Finding:
+    """Fact 26.4: GET /models/NAME shows it."""
     answer = one.client.get(f"/models/{NAME}")
     value = decoded(answer.body)
     right = isinstance(value, dict) and value.get("modelName") == NAME and value.get("modelUrl") == one.url
@@ -73,11 +77,13 @@ def shows(one: OneOfMany) -> Finding:
 
 
 def invokes(one: OneOfMany) -> Finding:
+    """Fact 26.5: POST /models/NAME/invoke answers."""
     answer = one.invoke(NAME)
     return judged(answer.fine, f"status {answer.status}")
 
 
 def knows_what_it_lacks(one: OneOfMany) -> Finding:
+    """Fact 26.6: an unknown model is answered 404 by each verb."""
     got = {
         "GET": one.client.get(f"/models/{UNKNOWN}").status,
         "DELETE": one.forget(UNKNOWN).status,
@@ -90,6 +96,7 @@ def knows_what_it_lacks(one: OneOfMany) -> Finding:
 
 
 def unloads(one: OneOfMany) -> Finding:
+    """Fact 26.7: DELETE /models/NAME unloads it."""
     deleted = one.forget(NAME).status
     after = one.client.get(f"/models/{NAME}").status
     return judged(deleted == 200 and after == 404, f"status {deleted}, then GET {after}")

@@ -80,10 +80,12 @@ def run(target: Target, folder: Path, channels: Mapping[str, Path | None], *, st
 
 
 def ends_well(whole: Job) -> Finding:
+    """Fact 16.1: a job runs with the argument `train` and ends with exit status 0."""
     return judged(whole.status == 0, whole.how)
 
 
 def understands_strings(whole: Job) -> Finding:
+    """Fact 17.1: hyperparameters are understood although every value is a string."""
     given = ", ".join(f"{name}={value!r}" for name, value in whole.target.hyperparameters.items())
     return (
         judged(whole.status == 0, given if whole.status == 0 else whole.how) if given else untestable("none were given")
@@ -91,27 +93,33 @@ def understands_strings(whole: Job) -> Finding:
 
 
 def runs_beside_the_configuration(whole: Job) -> Finding:
+    """Fact 17.2: runs beside inputdataconfig.json and resourceconfig.json as SageMaker writes them."""
     return judged(whole.status == 0, "" if whole.status == 0 else whole.how)
 
 
 def leaves_its_input_alone(whole: Job) -> Finding:
+    """Fact 18.2: leaves /opt/ml/input as it was."""
     return judged(not whole.input_changed, whole.input_changed and f"changed: {whole.input_changed}")
 
 
 def leaves_a_model(whole: Job) -> Finding:
+    """Fact 19.1: leaves its model in /opt/ml/model."""
     names = sorted(str(path.relative_to(whole.model)) for path in whole.model.rglob("*") if path.is_file())
     return judged(bool(names), ", ".join(names[:4]) if names else "the folder is empty")
 
 
 def writes_nowhere_else(whole: Job) -> Finding:
+    """Fact 19.2: writes nowhere else below /opt/ml than model, output and checkpoints."""
     return judged(not whole.strewn, whole.strewn and f"written: {whole.strewn}")
 
 
 def runs_with_the_environment(whole: Job) -> Finding:
+    """Fact 20.1: runs with TRAINING_JOB_NAME, TRAINING_JOB_ARN and 100 variables set."""
     return judged(whole.status == 0, f"{len(_variables())} variables" if whole.status == 0 else whole.how)
 
 
 def prints_metrics(whole: Job) -> Finding:
+    """Fact 22.1: prints metrics as `name=number;` for tuning to read."""
     found = [match.group() for match in METRIC.finditer(whole.log)]
     return judged(bool(found), " ".join(found[:3]) if found else "no line of its log has one")
 
@@ -129,17 +137,20 @@ WHOLE_CHECKS: Mapping[str, Callable[[Job], Finding]] = {
 
 
 def needs_its_channel(without: Job) -> Finding:
+    """Fact 18.1: reads its channels in /opt/ml/input/data: without data the job fails."""
     ignored = without.status == 0 and without.left_a_model
     return judged(not ignored, "it made a model from empty channels" if ignored else f"status {without.status}")
 
 
 def fails_with_a_status(without: Job) -> Finding:
+    """Fact 19.3: a job that fails ends with another exit status than 0."""
     if without.status == 0 and without.left_a_model and without.failure is None:
         return untestable("the job without data did not fail")
     return judged(without.status not in (0, None), f"status {without.status}")
 
 
 def says_why(without: Job) -> Finding:
+    """Fact 19.4: a job that fails says why in /opt/ml/output/failure."""
     if without.status == 0 and without.left_a_model and without.failure is None:
         return untestable("the job without data did not fail")
     words = (without.failure or "").strip()
@@ -147,6 +158,7 @@ def says_why(without: Job) -> Finding:
 
 
 def says_it_briefly(without: Job) -> Finding:
+    """Fact 19.5: that text is at most 1024 characters, as the rest is cut."""
     if not without.failure:
         return untestable("there is no failure file to read")
     return judged(len(without.failure) <= FAILURE_CHARACTERS, f"{len(without.failure)} characters")
@@ -161,6 +173,7 @@ WITHOUT_DATA_CHECKS: Mapping[str, Callable[[Job], Finding]] = {
 
 
 def ends_when_told(stopped: Job) -> Finding:
+    """Fact 21.1: ends by itself within 120 s of SIGTERM."""
     if stopped.stopped is None:
         return untestable("the job was over before it could be stopped")
     if stopped.status is None:
@@ -169,6 +182,7 @@ def ends_when_told(stopped: Job) -> Finding:
 
 
 def saves_what_it_has(stopped: Job) -> Finding:
+    """Fact 21.2: leaves a model when it is stopped."""
     if stopped.stopped is None:
         return untestable("the job was over before it could be stopped")
     return judged(stopped.left_a_model, "" if stopped.left_a_model else "the model folder is empty")
