@@ -220,6 +220,7 @@ def answers_csv(server: Server) -> Finding:
 
 def answers_json_lines(server: Server) -> Finding:
     """Fact 12.3: JSON Lines is answered."""
+
     def lines(body: bytes) -> bool:
         return bool(body.strip()) and all(decoded(line) is not None for line in body.splitlines())
 
