@@ -93,7 +93,8 @@ def test_bare_errors_are_never_off_by_a_slip(
     monkeypatch.setenv(name, value)
     done = firstspin("label", "--data", tmp_path, "--out", tmp_path / "l.parquet")
     assert done.returncode == 2
-    assert done.stderr.startswith(f"firstspin: {name}")
+    assert done.stderr.startswith("firstspin: ")
+    assert name in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ newcomers -HTTP-> the real service -event store-> export -> attribute -> analyse
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -18,13 +19,12 @@ import uvloop
 from numpy.typing import NDArray
 
 from firstspin import preflight
-from firstspin.events.export import export
 from firstspin.events.schema import KEY_BYTES, Secret, read_secret, scoped
 from firstspin.events.store import open_database
-from firstspin.experiment.analyse import analyse
-from firstspin.experiment.attribution import Attributed, Counted, attribute_export, planned_outcomes
-from firstspin.experiment.plan import Plan, checked_plan, experiment_key, plan_rules, reads_at
+from firstspin.experiment.attribution import Attributed, Counted
+from firstspin.experiment.plan import Plan, checked_plan, experiment_key, reads_at
 from firstspin.experiment.rules import Metric
+from firstspin.experiment.run import analyse_store
 from firstspin.experiment.verdict import Verdict
 from firstspin.models.task import Progress
 from firstspin.records import InputError
@@ -109,8 +109,7 @@ def simulate(
         client = LoadClient(HOST, port, setting.connections, now)
         lived = uvloop.run(_live(client, plan, come, _genre_numbers(world), premises, progress))
     progress("analysis", 1.0)
-    attributed = _attributed(premises, secret, plan)
-    outcomes = planned_outcomes(attributed, plan)
+    attributed, verdict = _analysed(premises, secret, plan)
     people = come.people.take(_rows(come, attributed, secret, plan))
     return Simulated(
         experiment=experiment_key(plan),
@@ -120,7 +119,7 @@ def simulate(
         arms_alike=setting.alike,
         served=_served(lived, setting),
         counted=attributed.counted,
-        verdict=analyse(outcomes, plan_rules(plan), now=reads_at(plan)),
+        verdict=verdict,
         truth=_truth(people, attributed, plan, world),
         never_shown=() if setting.alike else _looked_back(people, attributed, world, popular, rng),
     )
@@ -182,16 +181,12 @@ def _genre_numbers(world: World) -> dict[str, int]:
     return {station: world.genres.index(genre) for station, genre in _genres(world).items()}
 
 
-def _attributed(premises: SimulationPaths, secret: Secret, plan: Plan) -> Attributed:
-    """The store's log as one row a user, kept as outcomes.parquet too."""
-    database = open_database(premises.store, secret)
-    try:
-        export(database, premises.folder, experiment_key(plan), arms=tuple(plan.arms))
-    finally:
-        database.close()
-    found = attribute_export(premises.folder, plan, until=reads_at(plan))
-    pq.write_table(found.table, premises.folder / "outcomes.parquet")
-    return found
+def _analysed(premises: SimulationPaths, secret: Secret, plan: Plan) -> tuple[Attributed, Verdict]:
+    """The analysis of the event store at the plan's end; the row per user is written to outcomes.parquet."""
+    with closing(open_database(premises.store, secret)) as database:
+        attributed, verdict = analyse_store(database, plan, premises.folder, now=reads_at(plan))
+    pq.write_table(attributed.table, premises.folder / "outcomes.parquet")
+    return attributed, verdict
 
 
 def _rows(come: Audience, attributed: Attributed, secret: Secret, plan: Plan) -> NDArray[np.int64]:

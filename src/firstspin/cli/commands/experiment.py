@@ -16,11 +16,7 @@ from firstspin.cli.commands.look_back import look_back
 from firstspin.cli.options import AsJson
 from firstspin.cli.output.verdict import show, show_simulated, show_sizing
 from firstspin.cli.stored import Events, EventsSecret, opened_store
-from firstspin.events.database import Database
-from firstspin.events.export import export
-from firstspin.experiment.analyse import analyse as read_result
-from firstspin.experiment.attribution import attribute_export, planned_outcomes
-from firstspin.experiment.outcomes import Outcomes, read_outcomes
+from firstspin.experiment import run
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.experiment.stats.sizing import plan_sizing
@@ -114,15 +110,14 @@ def analyse(
     now = datetime.now(UTC)
     rules = plan_rules(read_plan(plan)) if plan else _rules(control, metric or [], covariate or [], weights)
     if outcomes:
-        read = read_outcomes(outcomes, arm=arm, metrics=rules.metrics, unit=unit, day=day, covariates=rules.covariates)
+        verdict = run.analyse_table(outcomes, rules, arm=arm, unit=unit, day=day, now=now)
     elif plan and exported:
-        read = _exported_outcomes(exported, read_plan(plan), now)
+        _, verdict = run.analyse_log(exported, read_plan(plan), now=now)
     elif plan and events:
-        with opened_store(events, events_secret) as (database, _):
-            read = _stored_outcomes(read_plan(plan), database, now)
+        with opened_store(events, events_secret) as (database, _), workspace("analyse") as folder:
+            _, verdict = run.analyse_store(database, read_plan(plan), folder, now=now)
     else:
         raise typer.BadParameter("give --outcomes, or --plan with --events or --exported")
-    verdict = read_result(read, rules, now=now)
     if as_json:
         terminal.print_json(verdict, indent=2)
     else:
@@ -179,13 +174,3 @@ def _rules(control: str, metrics: list[str], covariates: list[str], weights: str
         weights=parse_weights(weights) if weights else {},
         covariates=tuple(covariates),
     )
-
-
-def _exported_outcomes(folder: Path, plan: Plan, now: datetime) -> Outcomes:
-    return planned_outcomes(attribute_export(folder, plan, until=now), plan)
-
-
-def _stored_outcomes(plan: Plan, database: Database, now: datetime) -> Outcomes:
-    with workspace("analyse") as folder:
-        export(database, folder, experiment_key(plan), arms=tuple(plan.arms))
-        return _exported_outcomes(folder, plan, now)

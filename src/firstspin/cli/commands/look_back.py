@@ -15,9 +15,8 @@ from firstspin.cli import terminal
 from firstspin.cli.options import AsJson, Seed
 from firstspin.cli.output.verdict import estimate_text
 from firstspin.cli.stored import Events, EventsSecret, opened_store
-from firstspin.events.export import export
 from firstspin.events.schema import Secret, read_secret
-from firstspin.experiment.attribution import attribute_export
+from firstspin.experiment import run
 from firstspin.experiment.choices import read_choices, read_genres
 from firstspin.experiment.off_policy import ASSUMPTIONS, Lookback, evaluate_policy, first_candidates
 from firstspin.experiment.plan import Plan, experiment_key, read_plan
@@ -91,12 +90,11 @@ def _log(plan: Plan, exported: Path | None, events: str, events_secret: Path | N
     now = datetime.now(UTC)
     if exported:
         secret = read_secret(events_secret) if events_secret else None
-        return attribute_export(exported, plan, until=now).table, secret
+        return run.attribute(exported, plan, now=now).table, secret
     if not events:
         raise typer.BadParameter("give --events or --exported")
     with opened_store(events, events_secret) as (database, secret), workspace("look-back") as folder:
-        export(database, folder, experiment_key(plan), arms=tuple(plan.arms))
-        return attribute_export(folder, plan, until=now).table, secret
+        return run.attribute(run.read_log(database, plan, folder), plan, now=now).table, secret
 
 
 def _show(report: PolicyReport) -> None:
