@@ -73,6 +73,15 @@ class Lookback(msgspec.Struct, frozen=True):
     doubly_robust: Value | None
 
 
+class PolicyReport(msgspec.Struct, frozen=True):
+    """A policy's estimates in clicks per user, and the assumptions they rest on."""
+
+    experiment: str
+    policy: str
+    estimates: Lookback
+    assumptions: tuple[str, ...] = ASSUMPTIONS
+
+
 def look_back(
     log: Log, chosen: Items, supported: Mask, *, expected: Numbers | None = None, alpha: float = 0.05
 ) -> Lookback:

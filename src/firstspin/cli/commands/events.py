@@ -16,7 +16,6 @@ from firstspin import preflight
 from firstspin.cli import terminal
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.events.erasure import erase as erase_users
-from firstspin.events.export import export as export_tables
 from firstspin.events.firehose import Firehose, FirehoseSink
 from firstspin.events.firehose import forward as forward_rows
 from firstspin.experiment.plan import experiment_key, read_plan
@@ -70,6 +69,8 @@ def export(
     events_secret: EventsSecret = None,
 ) -> None:
     """Write an experiment's exposures and events as tables, without a user's id."""
+    from firstspin.events.export import export as export_tables
+
     known = read_plan(plan)
     preflight.folder(out)
     with opened_store(events, events_secret) as (database, _):

@@ -14,12 +14,9 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.commands.look_back import look_back
 from firstspin.cli.options import AsJson
-from firstspin.cli.output.verdict import show, show_simulated, show_sizing
 from firstspin.cli.stored import Events, EventsSecret, opened_store
-from firstspin.experiment import run
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
-from firstspin.experiment.stats.sizing import plan_sizing
 from firstspin.files import workspace
 from firstspin.records import MAX_SEED, InputError
 
@@ -52,6 +49,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """How many users and days a test needs; then seal it in a file, for a changed plan is a new experiment."""
+    from firstspin.cli.output.verdict import show_sizing
+    from firstspin.experiment.stats.sizing import plan_sizing
+
     weights = parse_weights(arms)
     told = {
         "name": name,
@@ -107,6 +107,9 @@ def analyse(
 
     Reads a table (--outcomes), or a plan's users from the event store (--plan and --events) or from its export.
     """
+    from firstspin.cli.output.verdict import show
+    from firstspin.experiment import run
+
     now = datetime.now(UTC)
     rules = plan_rules(read_plan(plan)) if plan else _rules(control, metric or [], covariate or [], weights)
     if outcomes:
@@ -142,6 +145,7 @@ def simulate(
 ) -> None:
     """Run the article's test on simulated newcomers, through the real service, beside the truth of their world."""
     from firstspin import learn
+    from firstspin.cli.output.verdict import show_simulated
     from firstspin.simulation import run as simulation
     from firstspin.simulation.world import write_world
 

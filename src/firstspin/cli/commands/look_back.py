@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import numpy as np
-import pyarrow as pa
 import typer
 
 from firstspin.cli import terminal
 from firstspin.cli.options import AsJson, Seed
-from firstspin.cli.output.verdict import estimate_text
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.events.schema import Secret, read_secret
-from firstspin.experiment import run
-from firstspin.experiment.choices import read_choices, read_genres
-from firstspin.experiment.off_policy import ASSUMPTIONS, Lookback, evaluate_policy, first_candidates
 from firstspin.experiment.plan import Plan, experiment_key, read_plan
 from firstspin.files import workspace
 from firstspin.records import InputError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-class PolicyReport(msgspec.Struct, frozen=True):
-    """A policy's estimates in clicks per user, and the assumptions they rest on."""
-
-    experiment: str
-    policy: str
-    estimates: Lookback
-    assumptions: tuple[str, ...] = ASSUMPTIONS
+    from firstspin.experiment.off_policy import PolicyReport
 
 
 def look_back(
@@ -58,6 +48,9 @@ def look_back(
     Gives the clicks per user by inverse propensity, self-normalised and doubly robust estimates, with 95% intervals,
     for the users to whom some arm would have shown the policy's choice.
     """
+    from firstspin.experiment.choices import read_choices, read_genres
+    from firstspin.experiment.off_policy import PolicyReport, evaluate_policy, first_candidates
+
     if sum(map(bool, (policy, station, arm))) != 1:
         raise typer.BadParameter("give one of --policy, --station and --arm")
     sealed = read_plan(plan)
@@ -87,6 +80,8 @@ def look_back(
 
 def _log(plan: Plan, exported: Path | None, events: str, events_secret: Path | None) -> tuple[pa.Table, Secret | None]:
     """One row a user, and the store's secret where it was given."""
+    from firstspin.experiment import run
+
     now = datetime.now(UTC)
     if exported:
         secret = read_secret(events_secret) if events_secret else None
@@ -98,6 +93,8 @@ def _log(plan: Plan, exported: Path | None, events: str, events_secret: Path | N
 
 
 def _show(report: PolicyReport) -> None:
+    from firstspin.cli.output.verdict import estimate_text
+
     found = report.estimates
     terminal.out.print(
         f"{report.experiment}, {report.policy}\n"
