@@ -49,6 +49,7 @@ class CatalogueFragments:
             {genre: _encoded(genre, stations, False) for genre, stations in by_genre.items()},
             {genre: _encoded(genre, stations, True) for genre, stations in by_genre.items()},
         )
+        self._station_ids = {genre: stations[0].station_id for genre, stations in by_genre.items()}
         self._popular = [(one.station_id, one.genre, _encode(one)) for one in catalogue.popular]
         # Fillers of carousels. One that stands in no carousel of its own genre fits whatever genres are shown.
         self._tiles = [
@@ -87,8 +88,8 @@ class CatalogueFragments:
 
     def station_ids(self, genres: Sequence[str]) -> list[str]:
         """The ids of the stations in `content`, the message's first."""
-        parts = self._parts[False]
-        best = [parts[genre].station_id for genre in genres[:SHOWN_GENRES] if genre in parts]
+        ids = self._station_ids
+        best = [ids[genre] for genre in genres[:SHOWN_GENRES] if genre in ids]
         if len(best) < SHOWN_STATIONS:
             best += [station_id for station_id, _, _ in self._popular if station_id not in best]
         return best[:SHOWN_STATIONS]
