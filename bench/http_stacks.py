@@ -1,4 +1,4 @@
-"""Claim: by CPU per request the service costs an eighth of FastAPI + pydantic + `lgb.predict`, `/v1` 1.3 times that.
+"""Claim: by CPU per request the service costs an eighth of FastAPI + pydantic + `lgb.predict`, `/v1` under twice that.
 
 Two models: `small` is what `firstspin train --model lightgbm` makes of 40,000 simulated users (about 1,000 trees of 8
 leaves), `large` has 3,225 trees of 31 leaves. All stacks serve the same model on one core and answer about 2.9 kB
