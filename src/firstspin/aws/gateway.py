@@ -4,8 +4,11 @@ The body is read by the service's own reader, so a bad request is refused here i
 call. A good one goes to the endpoint as it came. What the endpoint's container refuses (4xx) is refused here too. When
 the endpoint is slow, throttled, down, missing or answers nonsense, the policy of the service (`serving.policy`) decides
 with the model as failed: the stored answer of this very user (`source` "batch"), where a table of them is configured
-and the request names its user in the header `x-firstspin-user`; else the business rule of the bundle in the Lambda's
-package.
+and the request names its user; else the business rule of the bundle in the Lambda's package.
+
+The user is named in the body of `/v1/recommendations`, as the service's, or in the header `x-firstspin-user` of
+`/invocations`. Only the former takes part in a running experiment (`aws.experiment`): the endpoint answers the model's
+arm, the package's rule the rule's arm, and exposures go to Kinesis Data Firehose.
 """
 
 from __future__ import annotations
@@ -16,20 +19,25 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from firstspin.aws import experiment
+from firstspin.aws.experiment import EXPOSURES_DROPPED, ExposureStream, UserAnswer, body_without_users
 from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.environment import path, read, refuse_misspelt, required, seconds, words
+from firstspin.events.firehose import put_exposures
+from firstspin.events.schema import Exposure
 from firstspin.records import (
     MAX_TEXT,
     Carousel,
     GenreProbability,
     Message,
+    Ranking,
     Registration,
     Station,
     StoredAnswer,
@@ -39,8 +47,12 @@ from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import (
     DEFAULTS,
     REFUSE,
+    ArmPolicy,
+    Decision,
     PolicySettings,
+    assigned,
     decide,
+    decide_many,
     is_current,
     lacks_model,
     may_use_stored,
@@ -52,7 +64,7 @@ from firstspin.serving.policy import (
 from firstspin.serving.responses import Responses
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import Asked, BodyReader, Encoding, Refusal
+from firstspin.serving.wire import Asked, BodyReader, Encoding, Refusal, user_of
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +72,10 @@ TRIES: Final = 2
 """A call and at most one more."""
 
 SHARES: Final = TRIES + 1
-"""Each try has an equal share of the budget, and the lookup of a stored answer the last."""
+"""Each try has an equal share of the budget; the last is for the lookup of a stored answer, or for an exposure.
+
+No request needs both: a user of an experiment is never answered from the store.
+"""
 
 THREADS: Final = 8
 """Calls that hang beyond their time, before the gateway goes straight to the fallback."""
@@ -73,9 +88,12 @@ LONGEST_ESCAPE: Final = 6
 
 ENDPOINT, BUNDLE, BUDGET = "FIRSTSPIN_ENDPOINT", "FIRSTSPIN_BUNDLE", "FIRSTSPIN_BUDGET"
 MIN_AGE, UNDER_AGE, SCORES = "FIRSTSPIN_LEAST_AGE", "FIRSTSPIN_UNDER_AGE", "FIRSTSPIN_SCORES"
-VARIABLES: Final = (ENDPOINT, BUNDLE, BUDGET, MIN_AGE, UNDER_AGE, SCORES)
+VARIABLES: Final = (ENDPOINT, BUNDLE, BUDGET, MIN_AGE, UNDER_AGE, SCORES, *experiment.VARIABLES)
 
 ROUTE: Final = "/invocations"
+USERS_ROUTE: Final = "/recommendations"
+"""Below the stage `v1` of the API, so that its path is the service's."""
+
 USER: Final = "x-firstspin-user"
 NOT_RETRIED: Final = frozenset(
     {
@@ -117,13 +135,19 @@ class Gateway:
     reader: BodyReader
     settings: PolicySettings = DEFAULTS
     stored: StoredAnswers | None = None
+    exposures: ExposureStream | None = None
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
     responses: Responses = field(init=False)
     in_service: str = field(init=False)
+    reader_of_users: BodyReader = field(init=False)
+    settings_of_users: PolicySettings = field(init=False)
 
     def __post_init__(self) -> None:
         self.responses, self.in_service = Responses(self.bundle), self.bundle.id
+        self.reader_of_users = BodyReader(self.reader.extra, of_users=True, most=self.reader.most)
+        running = self.exposures.running if self.exposures else None
+        self.settings_of_users = replace(self.settings, experiment=running)
 
     def __call__(self, event: object, _context: object = None) -> dict[str, Any]:
         """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0), or of a load balancer."""
@@ -138,17 +162,108 @@ class Gateway:
 
     def _answer(self, event: _Event) -> dict[str, Any]:
         try:
-            encoding, body, user = _request(event)
-            asked = self.reader.read(body, encoding)
-            refuse_under_age(asked.registrations, self.settings)
-            answer = self._by_endpoint(body, asked)
-            if answer is None:
-                answer = self._by_fallback(asked, user)
-            elif user and asked.alone and lacks_model(_ONE(answer).source):
-                answer = self._from_store(asked.registrations[0], user) or answer
-            return _reply(200, encoding.value, answer, event.largest)
+            route, encoding, headers = _request(event)
+            body = _body(event)
+            if route == USERS_ROUTE:
+                return self._to_users(body, encoding, event.largest)
+            return _reply(200, encoding.value, self._invocation(body, encoding, _user(headers)), event.largest)
         except Refusal as refusal:
             return _refused(refusal)
+
+    def _invocation(self, body: bytes, encoding: Encoding, user: str) -> bytes:
+        """The answer of `/invocations`, whose user takes part in no experiment."""
+        asked = self.reader.read(body, encoding)
+        refuse_under_age(asked.registrations, self.settings)
+        answer = self._by_endpoint(body, asked)
+        if answer is None:
+            decisions = self._by_fallback(asked.registrations, [user or None] * asked.number, self.settings)
+            pairs = zip(asked.registrations, decisions, strict=True)
+            return wire.join((self.responses.encoded(*pair, encoding) for pair in pairs), asked)
+        if user and asked.alone and lacks_model(_ONE(answer).source):
+            decision = self._from_store(asked.registrations[0], user, self.settings)
+            return self.responses.json(asked.registrations[0], decision) if decision else answer
+        return answer
+
+    def _to_users(self, body: bytes, encoding: Encoding, largest: int) -> dict[str, Any]:
+        """The answer of `/v1/recommendations`, and its exposures on their way."""
+        if self.exposures and encoding is Encoding.csv:
+            raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
+        asked = self.reader_of_users.read(body, encoding)
+        refuse_under_age(asked.registrations, self.settings)
+        answers = self._answer_users(asked)
+        reply = _reply(200, encoding.value, wire.join((answer.body for answer in answers), asked), largest)
+        if self.exposures:
+            self._record(self.exposures, asked.registrations, answers)
+        return reply
+
+    def _answer_users(self, asked: Asked) -> list[UserAnswer]:
+        """An answer for each user, in order: by the rule in its arm, else by the endpoint or its fallback."""
+        by_rule = [self._policy_of(one) == "rule" for one in asked.registrations]
+        others = [one for one, ruled in zip(asked.registrations, by_rule, strict=True) if not ruled]
+        from_endpoint = iter(self._users_by_endpoint(others, asked) if others else ())
+        of_arm = [one for one, ruled in zip(asked.registrations, by_rule, strict=True) if ruled]
+        decisions = decide_many(of_arm, list(map(user_of, of_arm)), self.bundle, self.settings_of_users)
+        from_rule = iter([self._decided(*pair, asked.encoding) for pair in zip(of_arm, decisions, strict=True)])
+        return [next(from_rule if ruled else from_endpoint) for ruled in by_rule]
+
+    def _policy_of(self, registration: Registration) -> ArmPolicy | None:
+        """The policy of the user's arm; None outside of the experiment."""
+        assignment = assigned(registration, user_of(registration), self.settings_of_users)
+        running = self.settings_of_users.experiment
+        return running.policies[assignment.arm] if assignment and running else None
+
+    def _users_by_endpoint(self, registrations: Sequence[Registration], asked: Asked) -> list[UserAnswer]:
+        """The endpoint's answers, or those of the fallback. The endpoint is asked in JSON and without the user ids."""
+        users, settings = list(map(user_of, registrations)), self.settings_of_users
+        question = Asked(registrations, Encoding.json, asked.alone)
+        answer = self._by_endpoint(body_without_users(question), question)
+        if answer is None:
+            decisions: Sequence[Decision | None] = self._by_fallback(registrations, users, settings)
+        elif asked.alone and lacks_model(_ONE(answer).source):
+            decisions = [self._from_store(registrations[0], users[0], settings)]
+        else:
+            decisions = [None] * len(registrations)
+        parts = [None] * len(registrations) if answer is None else _parts(answer, asked.alone)
+        return [
+            self._decided(registration, decision, asked.encoding) if decision else _as_answered(part, asked.encoding)
+            for registration, decision, part in zip(registrations, decisions, parts, strict=True)
+        ]
+
+    def _decided(self, registration: Registration, decision: Decision, encoding: Encoding) -> UserAnswer:
+        body = self.responses.encoded(registration, decision, encoding)
+        return UserAnswer(body, decision.source, decision.model, decision=decision)
+
+    def _record(
+        self, stream: ExposureStream, registrations: Sequence[Registration], answers: Sequence[UserAnswer]
+    ) -> None:
+        """Send the exposures within a share of the budget. An exposure that is lost is logged, and fails no answer."""
+        exposures: list[Exposure] = []
+        try:
+            for registration, answer in zip(registrations, answers, strict=True):
+                if assignment := assigned(registration, user_of(registration), self.settings_of_users):
+                    stations = self._candidates(registration, answer)
+                    exposures += stream.exposures(user_of(registration), assignment, stations, answer)
+            failed = self._in_time(lambda: put_exposures(stream.sink, exposures)).failed if exposures else 0
+            problem = "refused"
+        except Exception as error:  # whatever it is, the newcomers have their answers
+            failed, problem = max(len(exposures), 1), _kind(error)
+        if failed:
+            _log(EXPOSURES_DROPPED, kind=problem, rows=failed)
+
+    def _candidates(self, registration: Registration, answer: UserAnswer) -> Mapping[ArmPolicy, Sequence[str]]:
+        """The stations that each policy would have shown to a user of the experiment.
+
+        Those of the model in the rule's arm are known where the endpoint answers from the bundle of the package.
+        """
+        decision = answer.decision or decide(
+            registration, user_of(registration), self.bundle, None, self.settings_of_users, failure="endpoint"
+        )
+        stations: dict[ArmPolicy, Sequence[str]] = {**self.responses.stations(registration, decision.candidates)}
+        if answer.stations is not None:
+            stations["model"] = answer.stations
+        elif self._policy_of(registration) == "rule" and "model" in stations and self.in_service != self.bundle.id:
+            stations["model"] = ()
+        return stations
 
     def _by_endpoint(self, body: bytes, asked: Asked) -> bytes | None:
         """The endpoint's answer, or None when there is none in time. Raises Refusal where its container refuses."""
@@ -172,37 +287,28 @@ class Gateway:
         )
         return bytes(answer["Body"].read())
 
-    def _by_fallback(self, asked: Asked, user: str) -> bytes:
-        """The answer without the endpoint; a stored one for a request about one user only."""
-        stored = self._look_up(asked.registrations[0], user) if user and asked.number == 1 else None
+    def _by_fallback(
+        self, registrations: Sequence[Registration], users: Sequence[str | None], settings: PolicySettings
+    ) -> list[Decision]:
+        """The decisions without the endpoint; a stored answer only where one user is asked about."""
+        one_user = users[0] if len(users) == 1 else None
+        stored = self._look_up(registrations[0], one_user, settings) if one_user else None
         decisions = [
-            decide(
-                registration,
-                user or None,
-                self.bundle,
-                stored,
-                self.settings,
-                failure="endpoint",
-                in_service=self.in_service,
-            )
-            for registration in asked.registrations
+            decide(registration, user, self.bundle, stored, settings, failure="endpoint", in_service=self.in_service)
+            for registration, user in zip(registrations, users, strict=True)
         ]
         _log("fell_back", sources=sorted({decision.source for decision in decisions}))
-        pairs = zip(asked.registrations, decisions, strict=True)
-        return wire.join((self.responses.encoded(*pair, asked.encoding) for pair in pairs), asked)
+        return decisions
 
-    def _from_store(self, registration: Registration, user: str) -> bytes | None:
-        """The stored answer of a user, where the endpoint answered without its model."""
-        stored = self._look_up(registration, user)
+    def _from_store(self, registration: Registration, user: str, settings: PolicySettings) -> Decision | None:
+        """The decision for the stored answer of a user, where the endpoint answered without its model."""
+        stored = self._look_up(registration, user, settings)
         if stored is None or not is_current(stored, self.bundle, self.in_service):
             return None
-        decision = decide(
-            registration, user, self.bundle, stored, self.settings, failure="model", in_service=self.in_service
-        )
-        return self.responses.json(registration, decision)
+        return decide(registration, user, self.bundle, stored, settings, failure="model", in_service=self.in_service)
 
-    def _look_up(self, registration: Registration, user: str) -> StoredAnswer | None:
-        if self.stored is None or not may_use_stored(registration, user, self.settings):
+    def _look_up(self, registration: Registration, user: str, settings: PolicySettings) -> StoredAnswer | None:
+        if self.stored is None or not may_use_stored(registration, user, settings):
             return None
         found, outcome = self.stored.wait(user)
         is_other = found is not None and not is_current(found, self.bundle, self.in_service)
@@ -272,22 +378,28 @@ def _by_name(headers: Iterable[tuple[str, str | None]]) -> dict[str, str]:
     return found
 
 
-def _request(event: _Event) -> tuple[Encoding, bytes, str]:
-    """The encoding, the body and the user. Raises Refusal."""
+def _request(event: _Event) -> tuple[str, Encoding, Mapping[str, str]]:
+    """The route, the encoding and the headers. Raises Refusal."""
     http = event.request_context and event.request_context.http
     method = event.http_method or (http and http.method)
-    path = event.path or event.raw_path or ""
-    if not path.rstrip("/").endswith(ROUTE):
-        raise Refusal(404, "not_found", f"only {ROUTE} is here")
+    path = (event.path or event.raw_path or "").rstrip("/")
+    route = next((route for route in (ROUTE, USERS_ROUTE) if path.endswith(route)), None)
+    if route is None:
+        raise Refusal(404, "not_found", f"only {ROUTE} and /v1{USERS_ROUTE} are here")
     if method != "POST":
         raise Refusal(405, "method_not_allowed", "only POST is allowed")
     headers = event.by_name()
     encoding = wire.encoding_of(headers.get("content-type", ""))
     wire.check_accept(headers.get("accept", "*/*"), encoding)
+    return route, encoding, headers
+
+
+def _user(headers: Mapping[str, str]) -> str:
+    """The user that a header names; empty where none does. Raises Refusal where it is too long."""
     user = headers.get(USER, "")
     if len(user) > MAX_TEXT:
         raise Refusal(422, "invalid", f"header {USER}: at most {MAX_TEXT} characters")
-    return encoding, _body(event), user
+    return user
 
 
 def _body(event: _Event) -> bytes:
@@ -356,8 +468,29 @@ class _Predictions(msgspec.Struct):
     predictions: tuple[_Answer, ...]
 
 
+class _Parts(msgspec.Struct):
+    predictions: list[msgspec.Raw]
+
+
+_PARTS: Final = msgspec.json.Decoder(_Parts).decode
 _ONE: Final = msgspec.json.Decoder(_Answer).decode
 _SEVERAL: Final = msgspec.json.Decoder(_Predictions).decode
+
+
+def _parts(answer: bytes, alone: bool) -> list[bytes]:
+    """The answers in a checked body of JSON, as they are."""
+    return [answer] if alone else [bytes(part) for part in _PARTS(answer).predictions]
+
+
+def _as_answered(part: bytes | None, encoding: Encoding) -> UserAnswer:
+    """An answer of the endpoint, in the encoding of the request."""
+    assert part is not None
+    answer = _ONE(part)
+    stations = [station.station_id for station in answer.stations]
+    if encoding is Encoding.csv:
+        genres, probabilities = zip(*((one.genre, one.probability) for one in answer.genres), strict=True)
+        part = wire.csv_row(Ranking(genres, probabilities, "model"))
+    return UserAnswer(part, answer.source, answer.model, stations)
 
 
 def _reply(status: int, content_type: str, body: bytes, largest: int = wire.LARGEST_BODY) -> dict[str, Any]:
@@ -403,9 +536,9 @@ def from_environment(environment: Mapping[str, str]) -> Gateway:
     """The gateway that the Lambda's environment describes.
 
     Variables: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (seconds), FIRSTSPIN_LEAST_AGE and
-    FIRSTSPIN_UNDER_AGE (as `firstspin serve` takes them: give the endpoint's container the same) and, optionally,
-    FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes. Raises InputError, with the variable's name, for
-    one that is missing, misspelt or can't be read.
+    FIRSTSPIN_UNDER_AGE (as `firstspin serve` takes them: give the endpoint's container the same), optionally
+    FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes, and those of an experiment (`aws.experiment`).
+    Raises InputError, with the variable's name, for one that is missing, misspelt or can't be read.
     """
     refuse_misspelt(environment, VARIABLES)
     endpoint, folder = required(environment, ENDPOINT, words), required(environment, BUNDLE, path)
@@ -419,6 +552,7 @@ def from_environment(environment: Mapping[str, str]) -> Gateway:
         reader=BodyReader(loaded.manifest.extra),
         settings=_settings(environment),
         stored=_stored_answers(table, share) if table else None,
+        exposures=experiment.from_environment(environment, lambda: _client("firehose", share)),
         budget=budget,
     )
 

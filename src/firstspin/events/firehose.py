@@ -21,12 +21,14 @@ import numpy as np
 
 from firstspin.events import statements
 from firstspin.events.database import Database, ResultRow, readable_rows
-from firstspin.events.schema import EPOCH, Unavailable, scoped
+from firstspin.events.schema import EPOCH, Exposure, Unavailable, scoped
 
 MAX_RECORDS: Final = 500
 CALL_BYTES: Final = 4_000_000
 RECORD_BYTES: Final = 1_000_000
 WINDOW: Final = 4_000  # rows looked at for one call
+PUTS: Final = 2  # of a record that no store holds; Firehose refuses single records while it scales
+SCOPE: Final = "lake"
 
 _TIMES: Final = frozenset({"at", "received_at", "decided_at"})
 
@@ -113,6 +115,28 @@ def send(database: Database, sink: FirehoseSink, table: str) -> ForwardTally:
     if accepted:
         database.transact(lambda session: session.each(statements.MARK_SENT.format(table=table), accepted))
     return ForwardTally(len(accepted), offered - len(accepted))
+
+
+def put_exposures(sink: FirehoseSink, exposures: Sequence[Exposure]) -> ForwardTally:
+    """Send exposures that no store holds, as the rows that `forward` sends; refused records are sent once more."""
+    waiting: list[ResultRow] = [(seq, *statements.exposure_row(one)) for seq, one in enumerate(exposures)]
+    total = ForwardTally()
+    while waiting and (parcels := pack("exposures", waiting, sink.scope)):
+        packed = {seq for parcel in parcels for seq in parcel.seqs}
+        waiting = [row for row in waiting if row[0] not in packed]
+        total += _put(sink, parcels)
+    return total + ForwardTally(failed=len(waiting))
+
+
+def _put(sink: FirehoseSink, parcels: Sequence[Parcel]) -> ForwardTally:
+    rows, sent = sum(len(parcel.seqs) for parcel in parcels), 0
+    for _ in range(PUTS):
+        accepted = _accepted(sink.client, sink.streams["exposures"], parcels)
+        sent += sum(len(parcel.seqs) for parcel in accepted)
+        parcels = [parcel for parcel in parcels if parcel not in accepted]
+        if not accepted or not parcels:
+            break
+    return ForwardTally(sent, rows - sent)
 
 
 @dataclass(frozen=True, slots=True)

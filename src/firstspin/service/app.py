@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from firstspin.data.schema import USER_ID
 from firstspin.events.schema import Exposure
 from firstspin.records import Registration, StoredAnswer
 from firstspin.service.api_keys import Key, Keys
@@ -57,6 +56,7 @@ from firstspin.serving.wire import (
     around,
     check_accept,
     encoding_of,
+    user_of,
 )
 
 log = logging.getLogger(__name__)
@@ -285,7 +285,7 @@ class App:
 
     def _one(self, serving: ServedModel, registration: Registration, of_users: bool) -> Asking | Awaitable[Reply]:
         """A request about one: answered together with all others of its turn, or with a lookup of its stored answer."""
-        one = Asking(serving, registration, _user(registration) if of_users else None, self._now())
+        one = Asking(serving, registration, user_of(registration) if of_users else None, self._now())
         stored = self._options.stored
         if stored is not None and may_use_stored(registration, one.user, self._settings):
             return self._with_stored(one, stored)
@@ -491,7 +491,7 @@ class App:
         before, pieces = begin, asked.pieces()
         while (piece := await self._next(pieces)) is not None:
             if piece:
-                users = [_user(registration) for registration in piece] if of_users else None
+                users = [user_of(registration) for registration in piece] if of_users else None
                 yield before + between.join(self._several(serving, piece, users, asked.encoding))
                 before = between
         yield end if before is between else begin + end
@@ -577,11 +577,6 @@ def _encoding(request: Request) -> Encoding:
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "unsupported_content_encoding", "send the body uncompressed")
     return encoding
-
-
-def _user(registration: Registration) -> str:
-    user_id: str = getattr(registration, USER_ID)  # a field that only the reader of users adds
-    return user_id
 
 
 def _refused(refusal: Refusal) -> Reply:

@@ -173,6 +173,11 @@ def under_age_refusal() -> Refusal:
     return Refusal(403, "under_age", "this service does not answer people of this age")
 
 
+def assigned(registration: Registration, user: str | None, settings: PolicySettings) -> Assignment | None:
+    """The arm of a user; None outside of the experiment, and for a registration under the minimum age."""
+    return None if is_under_age(registration, settings) else _assignment(user, settings)
+
+
 def may_use_stored(registration: Registration, user: str | None, settings: PolicySettings) -> bool:
     """Whether a stored answer of this user may be the answer, so that a lookup makes sense.
 

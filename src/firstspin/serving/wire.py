@@ -374,6 +374,12 @@ class BodyReader:
             raise Refusal(422, "invalid", f"{name} {problem}") from None
 
 
+def user_of(registration: Registration) -> str:
+    """The user id of a registration that a reader `of_users` has read."""
+    user_id: str = getattr(registration, USER_ID)
+    return user_id
+
+
 class _CsvLines:
     """The lines of a body of CSV, as its parser asks for them.
 

@@ -16,7 +16,7 @@ from firstspin import preflight
 from firstspin.cli import terminal
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.events.erasure import erase as erase_users
-from firstspin.events.firehose import Firehose, FirehoseSink
+from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
 from firstspin.events.firehose import forward as forward_rows
 from firstspin.experiment.plan import experiment_key, read_plan
 from firstspin.extras import need
@@ -86,7 +86,7 @@ def export(
 def forward(
     exposures_stream: Annotated[str, typer.Option(help="Firehose delivery stream for exposures.")] = "",
     events_stream: Annotated[str, typer.Option(help="Firehose delivery stream for clicks and listens.")] = "",
-    scope: Annotated[str, typer.Option(help="Users' keys are made for this scope: name the sink.")] = "lake",
+    scope: Annotated[str, typer.Option(help="Users' keys are made for this scope: name the sink.")] = SCOPE,
     endpoint_url: Annotated[str | None, typer.Option(help="Another Firehose than that of the AWS region.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End when nothing waits, or the sink fails.")] = False,
     events: Events = "",
