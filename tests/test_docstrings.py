@@ -21,7 +21,6 @@ MODULES = {
 }
 
 UNFINISHED: tuple[str, ...] = (
-    "tools",
     "__main__",
     "aws.clients",
     "aws.rollout",
@@ -35,7 +34,6 @@ UNFINISHED: tuple[str, ...] = (
     "cli.commands.sagemaker",
     "cli.stored",
     "evaluation.cross_validation",
-    "events.firehose",
     "service.api_keys",
     "service.app",
     "service.bundles.store",

@@ -1,10 +1,10 @@
-"""What the store keeps goes on to Kinesis Data Firehose, from the disk, as often as it takes.
+"""Forwarding of the event store's rows to Kinesis Data Firehose, with at-least-once delivery.
 
-The store is the backlog: a row is marked once the sink has accepted it, so an hour without the sink costs nothing but
-time. A crash between accepting and marking sends a row twice; the ids tell. Limits of a call are those of
+The store is the queue: a row is marked once the sink has accepted it, so an outage of the sink loses nothing. A crash
+between acceptance and marking sends a row twice; consumers deduplicate by id. Limits of a call are those of
 https://docs.aws.amazon.com/firehose/latest/APIReference/API_PutRecordBatch.html.
 
-Run one forwarder for a store: two would send rows twice and mix up their order.
+Run one forwarder per store: two would send rows twice and out of order.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from firstspin.events.schema import EPOCH, Exposure, Unavailable, scoped
 MAX_RECORDS: Final = 500
 CALL_BYTES: Final = 4_000_000
 RECORD_BYTES: Final = 1_000_000
-WINDOW: Final = 4_000  # rows looked at for one call
-PUTS: Final = 2  # of a record that no store holds; Firehose refuses single records while it scales
+WINDOW: Final = 4_000  # rows considered for one call
+PUTS: Final = 2  # attempts per record outside a store; Firehose refuses single records while it scales
 SCOPE: Final = "lake"
 
 _TIMES: Final = frozenset({"at", "received_at", "decided_at"})
@@ -36,28 +36,35 @@ log = logging.getLogger(__name__)
 
 
 class Record(TypedDict):
+    """A record of PutRecordBatch."""
+
     Data: bytes
 
 
 class Response(TypedDict):
+    """The response to one record: an id, or an error."""
+
     RecordId: NotRequired[str]
     ErrorCode: NotRequired[str]
     ErrorMessage: NotRequired[str]
 
 
 class FirehoseReply(TypedDict):
+    """The response of PutRecordBatch, with one entry per record."""
+
     RequestResponses: Sequence[Response]
 
 
 class Firehose(Protocol):
-    """What we ask of `boto3.client("firehose")`. Give it time limits and few retries: waiting is done here."""
+    """The used part of `boto3.client("firehose")`. Configure timeouts and few retries: retries are done here."""
 
-    def put_record_batch(self, *, DeliveryStreamName: str, Records: list[Record]) -> FirehoseReply: ...
+    def put_record_batch(self, *, DeliveryStreamName: str, Records: list[Record]) -> FirehoseReply:
+        """PutRecordBatch: at most 500 records and 4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirehoseSink:
-    """Where rows go: a delivery stream for each table, and the scope under which users are known there."""
+    """A sink: a delivery stream per table, and the scope of its users' pseudonyms (`schema.scoped`)."""
 
     client: Firehose
     streams: Mapping[str, str]  # "exposures" or "events" -> delivery stream
@@ -66,7 +73,7 @@ class FirehoseSink:
 
 @dataclass(frozen=True, slots=True)
 class ForwardTally:
-    """What one or more calls came to, in rows."""
+    """The numbers of sent and failed rows of one or more calls."""
 
     sent: int = 0
     failed: int = 0
@@ -82,28 +89,32 @@ def forward(
     rng: np.random.Generator,
     pause: Callable[[float], bool],
     idle: float = 1.0,
-    longest: float = 60.0,
+    max_wait: float = 60.0,
 ) -> ForwardTally:
-    """Send what waits and what comes, until `pause(seconds)` answers True (give it a `threading.Event`'s `wait`).
+    """Send unsent and new rows until `pause(seconds)` returns True (pass the `wait` of a `threading.Event`).
 
-    After a failure, whole or partial, it waits a random part of a time that doubles from 0.2 s up to `longest`.
+    After a complete or partial failure it backs off exponentially with full jitter, from 0.2 s up to `max_wait`
+    seconds; without rows it waits `idle` seconds. Raises InputError where the store has rows of another program.
     """
     total, failures = ForwardTally(), 0
     while True:
         try:
             round_ = sum((send(database, sink, table) for table in sink.streams), ForwardTally())
         except Unavailable as error:
-            log.warning("the outbox can't read the event store: %s", error)
+            log.warning("the forwarder can't read the event store: %s", error)
             round_ = ForwardTally(failed=1)
         total += round_
         failures = failures + 1 if round_.failed else 0
-        wait = rng.uniform(0, min(longest, 0.1 * 2.0**failures)) if failures else 0.0 if round_.sent else idle
+        wait = rng.uniform(0, min(max_wait, 0.1 * 2.0**failures)) if failures else 0.0 if round_.sent else idle
         if pause(wait):
             return total
 
 
 def send(database: Database, sink: FirehoseSink, table: str) -> ForwardTally:
-    """One call with the oldest rows that no sink has taken, if there are any; what it accepts is marked."""
+    """One call with the oldest unsent rows, if there are any; accepted rows are marked as sent.
+
+    Raises Unavailable where the database can't serve, InputError where it has rows of another program.
+    """
     with database.snapshot() as session:
         rows = session.run(statements.unsent(table), (WINDOW,))
     if not rows:
@@ -118,7 +129,7 @@ def send(database: Database, sink: FirehoseSink, table: str) -> ForwardTally:
 
 
 def put_exposures(sink: FirehoseSink, exposures: Sequence[Exposure]) -> ForwardTally:
-    """Send exposures that no store holds, as the rows that `forward` sends; refused records are sent once more."""
+    """Send exposures without a store, as the rows that `forward` sends; refused records are retried once."""
     waiting: list[ResultRow] = [(seq, *statements.exposure_row(one)) for seq, one in enumerate(exposures)]
     total = ForwardTally()
     while waiting and (parcels := pack("exposures", waiting, sink.scope)):
@@ -141,9 +152,9 @@ def _put(sink: FirehoseSink, parcels: Sequence[Parcel]) -> ForwardTally:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One record of a call: rows of one user in order, a line of JSON each.
+    """One record of a call: rows of one user in order, as JSON Lines.
 
-    A record is accepted or refused whole, so a refusal in the middle can't put a user's rows out of order.
+    A record is accepted or refused whole, so a partial failure can't reorder a user's rows.
     """
 
     seqs: list[int]
@@ -151,20 +162,20 @@ class Parcel:
 
 
 def pack(table: str, rows: Sequence[ResultRow], scope: str) -> list[Parcel]:
-    """The parcels of one call, within its limits; rows beyond them wait for the next call."""
+    """The records of one call, within its limits; other rows wait for the next call."""
     columns = statements.COLUMNS[table]
     user = columns.index("user_hash")
     parcels: dict[bytes, Parcel] = {}
     full: set[bytes] = set()
     size = 0
     for seq, *values in rows:
-        who = values[user]
-        if who in full or (who not in parcels and len(parcels) == MAX_RECORDS):
+        user_hash = values[user]
+        if user_hash in full or (user_hash not in parcels and len(parcels) == MAX_RECORDS):
             continue
         line = _line(dict(zip(columns, values, strict=True)), scope)
-        parcel = parcels.setdefault(who, Parcel([], bytearray()))
+        parcel = parcels.setdefault(user_hash, Parcel([], bytearray()))
         if size + len(line) > CALL_BYTES or len(parcel.data) + len(line) > RECORD_BYTES:
-            full.add(who)  # nothing later of this user may overtake the row
+            full.add(user_hash)  # no later row of this user may overtake this one
             continue
         parcel.seqs.append(seq)
         parcel.data.extend(line)
@@ -177,8 +188,8 @@ def _accepted(client: Firehose, stream: str, parcels: Sequence[Parcel]) -> list[
     try:
         responses = client.put_record_batch(DeliveryStreamName=stream, Records=records)["RequestResponses"]
         answered = list(zip(parcels, responses, strict=True))
-    except Exception as error:  # whatever is wrong with a sink, the answer is to come again later
-        log.warning("%s took nothing: %s", stream, error)
+    except Exception as error:  # every failure of a sink is retried later
+        log.warning("%s accepted nothing: %s", stream, error)
         return []
     refusals = Counter(response["ErrorCode"] for _, response in answered if "ErrorCode" in response)
     if refusals:
@@ -187,7 +198,7 @@ def _accepted(client: Firehose, stream: str, parcels: Sequence[Parcel]) -> list[
 
 
 def _line(row: dict[str, Any], scope: str) -> bytes:
-    """A row as the sink knows it: digests in hexadecimal, times in ISO 8601, the user under the sink's own scope."""
+    """A row as a JSON line: digests in hexadecimal, times in ISO 8601, the user's pseudonym in the sink's scope."""
     for name, value in row.items():
         if name in _TIMES:
             row[name] = EPOCH + timedelta(microseconds=value)

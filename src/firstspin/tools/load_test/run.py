@@ -1,8 +1,8 @@
-"""A load test: which rate a server holds within a promised latency, for `scaling.load_test_rps` of deploy/aws.
+"""A load test: the max rate that a server sustains within a latency objective, for `scaling.load_test_rps`.
 
-Open loop: requests leave when the schedule says so, whether or not those before them are answered, for newcomers do not
-wait for one another. A latency counts from the scheduled moment, so a server that falls behind shows it, and so does
-this machine. That one is told apart by how late requests were handed to a sender, which waits for no server.
+Open loop: requests are sent on schedule, whether or not earlier ones are answered, because users are independent.
+Latency counts from the scheduled time, so a server that falls behind is visible (no coordinated omission), and so is
+this machine. The latter is identified by the delay with which requests are handed to a sender thread.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from firstspin.records import InputError
 from firstspin.tools.sagemaker_check.payloads import Payload
 
 THREADS: Final = 500
-"""Requests under way at once at most: it takes 5,000 a second of 100 ms each to need so many."""
+"""Max concurrent requests: 5,000 per second at 100 ms each need so many."""
 
 LATE: Final = 0.1
-"""Part of the promise by which one request in a hundred may leave late before this machine may be to blame."""
+"""Delay of 1 request in 100, as a fraction of the latency objective, from which the load generator may be the limit."""
 
 SAFETY: Final = 0.5
 
 Send = Callable[[Payload], str]
-"""Asks once, from any thread: what went wrong, empty where the answer is 2xx."""
+"""Sends one request, from any thread; returns the error, empty where the status is 2xx."""
 
 
 class Limit(StrEnum):
-    """What gave way at a rate that does not hold."""
+    """The reason why a rate is not sustained: latency objective, errors, or the load generator."""
 
     PROMISE = "promise"
     ERROR = "error"
@@ -42,10 +42,10 @@ class Limit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Rates in requests a second: the `first`, each next one `factor` times as high, up to `most`. Times in seconds.
+    """Rates in requests per second: from `first`, multiplied by `factor`, up to `most`. Times in seconds.
 
-    A rate holds when 99 of 100 answers come within the `promise` and none is an error. Raises InputError for a plan
-    that leads nowhere.
+    A rate is sustained if p99 is within the `promise` (the latency objective) and no response is an error. Raises
+    InputError where a value is out of range.
     """
 
     promise: float = 0.05
@@ -55,8 +55,8 @@ class LoadPlan:
     most: float = 5000.0
 
     def __post_init__(self) -> None:
-        told = {"the latency": self.promise, "the seconds of a step": self.seconds, "the first rate": self.first}
-        for name, value in told.items():
+        positive = {"the latency": self.promise, "the seconds of a step": self.seconds, "the first rate": self.first}
+        for name, value in positive.items():
             if not 0 < value < math.inf:
                 raise InputError(f"{name} must be above 0")
         if not 1 < self.factor < math.inf:
@@ -67,10 +67,10 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class LoadStep:
-    """What one rate showed: rates in requests a second, times in seconds.
+    """The result of one rate: rates in requests per second, times in seconds.
 
-    `late` is what 99 of 100 requests left within of their moment; `limit` is None, and `why` empty, where the rate
-    holds.
+    `late` is the p99 of the delay between schedule and sending; `limit` is None, and `why` empty, where the rate is
+    sustained.
     """
 
     rate: float
@@ -85,7 +85,7 @@ class LoadStep:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """What sends: `bodies` one after the other, on a clock in seconds; `pool` is made anew for each step."""
+    """The load generator: sends `bodies` in turn, on a clock in seconds; each step gets a new `pool`."""
 
     send: Send
     bodies: Sequence[Payload]
@@ -96,7 +96,7 @@ class Rig:
 
 
 def search(plan: LoadPlan, rig: Rig) -> Iterator[LoadStep]:
-    """Rates step by step until one does not hold, then one between it and the last that did."""
+    """Increase the rate until one is not sustained, then test one between it and the last sustained one."""
     rate, held = plan.first, 0.0
     while (step := run(rate, plan, rig)).limit is None and rate < plan.most:
         yield step
@@ -107,7 +107,7 @@ def search(plan: LoadPlan, rig: Rig) -> Iterator[LoadStep]:
 
 
 def run(rate: float, plan: LoadPlan, rig: Rig) -> LoadStep:
-    """Send at one rate until the time is over, or until it is plain that the rate does not hold."""
+    """Send at one rate for the planned time, or until the rate is certainly not sustained."""
     moments = arrivals(rate, plan.seconds, rig.rng)
     took: list[float] = []  # what threads append to: an append is atomic
     alone: list[float] = []
@@ -120,13 +120,13 @@ def run(rate: float, plan: LoadPlan, rig: Rig) -> LoadStep:
 
     def ask(moment: float, payload: Payload) -> None:
         if lost():
-            return  # what waits behind a server that is overrun is not sent after all
-        asked = rig.clock()
+            return  # requests queued behind an overloaded server are not sent
+        sent = rig.clock()
         error = rig.send(payload)
         answered = rig.clock()
         seconds = answered - moment
         took.append(seconds)
-        alone.append(answered - asked)
+        alone.append(answered - sent)
         if error:
             errors.append(error)
         elif seconds > plan.promise:
@@ -150,12 +150,12 @@ def run(rate: float, plan: LoadPlan, rig: Rig) -> LoadStep:
 
 
 def arrivals(rate: float, seconds: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Moments in [0, seconds) at which people come who don't know of one another: a Poisson process of known number."""
+    """Arrival times (n,) in [0, seconds), ascending: a Poisson process conditioned on its number of arrivals."""
     return np.sort(rng.uniform(0, seconds, max(1, round(rate * seconds))))
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The least value that so large a part of them does not exceed.
+    """The smallest value that at least a fraction `q` of the values does not exceed.
 
     >>> quantile([4.0, 1.0, 3.0, 2.0], 0.5)
     2.0
@@ -164,12 +164,12 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def _judged(errors: Sequence[str], p99: float, alone: float, late: float, promise: float) -> tuple[Limit | None, str]:
-    """What gave way; `alone` is the p99 from when a sender was free."""
+    """The limit that was reached; `alone` is the p99 once a sender was free."""
     if errors:
         return Limit.ERROR, f"an answer was not 2xx: {errors[0]}"
     if p99 <= promise:
         return None, ""
-    # What leaves late is read late too: without twice that, would the promise have been kept?
+    # A late request is also read late: would p99 be within the objective without twice the delay?
     if late > promise * LATE and p99 - 2 * late <= promise:
         return Limit.GENERATOR, (
             f"this machine could not send more: 1 request in 100 left {late * 1e3:.1f} ms late or later; "
@@ -184,20 +184,20 @@ def _judged(errors: Sequence[str], p99: float, alone: float, late: float, promis
 
 
 def best(steps: Sequence[LoadStep]) -> LoadStep | None:
-    """The highest rate that held."""
+    """The step with the max sustained rate; None without one."""
     return max((step for step in steps if step.limit is None), key=lambda step: step.rate, default=None)
 
 
 def worst(steps: Sequence[LoadStep]) -> LoadStep | None:
-    """The lowest rate that did not hold."""
+    """The step with the min rate that was not sustained; None without one."""
     return min((step for step in steps if step.limit), key=lambda step: step.rate, default=None)
 
 
 def rps(step: LoadStep) -> float:
-    """`load_test_rps`: the rate, never rounded up."""
+    """`load_test_rps`: the rate in requests per second, rounded down."""
     return math.floor(step.rate * 10) / 10
 
 
 def a_minute(step: LoadStep) -> int:
-    """The target of deploy/aws in invocations a minute and instance, at a safety of one half."""
+    """The autoscaling target in invocations per minute and instance, at a safety of one half."""
     return math.floor(rps(step) * 60 * SAFETY)

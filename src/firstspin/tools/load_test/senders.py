@@ -1,4 +1,4 @@
-"""What a load test sends, and how: to a server of one's own over HTTP, or to an endpoint through AWS."""
+"""The senders of a load test: to a server over HTTP, or to an endpoint through AWS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from firstspin.tools.sagemaker_check.payloads import Payload
 
 
 def registrations(rng: np.random.Generator, n: int) -> list[Payload]:
-    """Bodies of n newcomers who don't exist, of different ages and tastes."""
+    """Bodies of n random registrations, with various ages and picks."""
     return [Payload("application/json", msgspec.json.encode(_newcomer(rng))) for _ in range(n)]
 
 
@@ -35,12 +35,12 @@ def _newcomer(rng: np.random.Generator) -> Registration:
 
 @contextmanager
 def over_http(url: str, patience: float) -> Iterator[Send]:
-    """POST /invocations on connections that stay open, as many as are under way at once; `patience` in seconds.
+    """POST /invocations on keep-alive connections, one per concurrent request; `patience` is the timeout in seconds.
 
-    Raises InputError for what is no address like http://127.0.0.1:8080.
+    Raises InputError for other URLs than those like http://127.0.0.1:8080.
     """
     host, port = http_address(url, "the load test")
-    idle: deque[HTTPConnection] = deque()  # the last one used is used first, so that few grow old
+    idle: deque[HTTPConnection] = deque()  # last in, first out, so that few connections become stale
 
     def send(payload: Payload) -> str:
         try:
@@ -48,7 +48,7 @@ def over_http(url: str, patience: float) -> Iterator[Send]:
         except IndexError:
             connection = HTTPConnection(host, port, timeout=patience)
         try:
-            status = _asked(connection, payload)
+            status = _status(connection, payload)
         except (OSError, HTTPException) as problem:
             connection.close()
             return f"{type(problem).__name__}: {problem}"
@@ -62,7 +62,7 @@ def over_http(url: str, patience: float) -> Iterator[Send]:
             connection.close()
 
 
-def _asked(connection: HTTPConnection, payload: Payload) -> int:
+def _status(connection: HTTPConnection, payload: Payload) -> int:
     if connection.sock is not None and _hung_up(connection):
         connection.close()  # the next request opens it again
     connection.request("POST", "/invocations", payload.body, {"Content-Type": payload.content_type})
@@ -72,7 +72,7 @@ def _asked(connection: HTTPConnection, payload: Payload) -> int:
 
 
 def _hung_up(connection: HTTPConnection) -> bool:
-    """Whether a server has let go of an idle connection: then there is something to read, its end."""
+    """Whether the server has closed an idle connection: then its end can be read."""
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))
@@ -80,17 +80,17 @@ def _hung_up(connection: HTTPConnection) -> bool:
 
 @contextmanager
 def through_aws(endpoint: str, patience: float) -> Iterator[Send]:
-    """InvokeEndpoint by one client for all threads, nothing tried again; `patience` in seconds, to connect and to wait.
+    """InvokeEndpoint by one client for all threads, without retries; `patience` is the timeout in seconds.
 
-    Raises InputError where boto3 is not installed, or where no region is named.
+    Raises InputError where boto3 is not installed, or no region is configured.
     """
     runtime = open_runtime(patience, THREADS)
 
     def send(payload: Payload) -> str:
         try:
             with clear("InvokeEndpoint"):
-                asked = {"EndpointName": endpoint, "ContentType": payload.content_type, "Body": payload.body}
-                runtime.invoke_endpoint(**asked)["Body"].read()
+                request = {"EndpointName": endpoint, "ContentType": payload.content_type, "Body": payload.body}
+                runtime.invoke_endpoint(**request)["Body"].read()
         except InputError as problem:
             return str(problem)
         return ""

@@ -26,7 +26,7 @@ def answers_as_in_hosting(server: Server) -> Finding:
 
 
 def answers_a_line_a_record(server: Server) -> Finding:
-    """Counted as the difference that one record more makes, so that a header line plays no part."""
+    """Fact 23.2: one response line per record, counted as the difference of one more record (headers cancel out)."""
     for payload in filter(None, (server.payloads.of(JSON_LINES), server.payloads.of(CSV))):
         answer, longer = server.client.invoke(payload), bodies.one_more(payload)
         if answer.fine and longer is not None:
@@ -36,20 +36,20 @@ def answers_a_line_a_record(server: Server) -> Finding:
 
 
 def answers_a_full_body(server: Server) -> Finding:
-    """As much as a job sends that sets nothing itself; a container that takes fewer records fails it."""
-    told = hosting.limits(server)
-    if told.get("BatchStrategy") in ("SINGLE_RECORD", "SingleRecord"):
+    """Fact 23.3: a body of the default size of a job, or of the size in /execution-parameters, is accepted."""
+    limits = hosting.limits(server)
+    if limits.get("BatchStrategy") in ("SINGLE_RECORD", "SingleRecord"):
         return untestable("it asks for one record at a time")
-    named = told.get("MaxPayloadInMB")
+    named = limits.get("MaxPayloadInMB")
     size = min(server.client.limits.body, named << 20 if isinstance(named, int) and named > 0 else MAX_PAYLOAD)
     for payload in filter(None, (server.payloads.of(JSON_LINES), server.payloads.of(CSV))):
         full = bodies.filled_with_records(payload, size)
         if full is not None and server.client.invoke(payload).fine:
             answer = server.client.transform(full)
-            asked, answered = bodies.records(full.body), bodies.records(answer.body)
-            # a header may stand in either
-            holds = answer.fine and abs(asked - answered) <= 1
-            return judged(holds, f"status {answer.status}, {answered:,} lines to {asked:,} of {full.media_type}")
+            sent, answered = bodies.records(full.body), bodies.records(answer.body)
+            # either may have a header
+            holds = answer.fine and abs(sent - answered) <= 1
+            return judged(holds, f"status {answer.status}, {answered:,} lines to {sent:,} of {full.media_type}")
     return untestable("neither CSV nor JSON Lines is answered")
 
 

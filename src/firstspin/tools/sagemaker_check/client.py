@@ -1,6 +1,6 @@
-"""SageMaker's side of the wire: what it sends to a container, and how long it waits.
+"""SageMaker's side of the HTTP protocol: its requests to a container, and its timeouts.
 
-Durations are measured here with the monotonic clock; they are this package's subject.
+Durations are measured here, with the monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from firstspin.records import InputError
 from firstspin.tools.sagemaker_check.payloads import Payload, media_type
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What reading JSON raises: for other bytes, for bytes in no encoding, for brackets in brackets without end."""
+"""The errors of decoding JSON: malformed JSON, invalid UTF-8, nesting too deep."""
 
 
 class NoAnswer(Exception):
-    """The server refused, closed, was silent for too long or spoke something that isn't HTTP."""
+    """No valid HTTP response: the server refused or closed the connection, timed out, or sent other bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """SageMaker's patience in seconds, and its largest body in bytes. Shorter ones make a quicker, stricter check."""
+    """SageMaker's timeouts in seconds, and its max body in bytes. Shorter timeouts make a faster, stricter check."""
 
     ready: float = 240.0
     ping: float = 2.0
@@ -42,7 +42,7 @@ class ReadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`headers` by lower-case name; `seconds` from the connection to the last byte."""
+    """A response: `headers` by lower-case name; `seconds` from the connection to the last byte."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,39 +51,45 @@ class Answer:
 
     @property
     def fine(self) -> bool:
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     @property
     def media_type(self) -> str:
+        """The content type without its parameters."""
         return media_type(self.headers.get("content-type", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerClient:
-    """Speaks to the container at `host`:`port`. Every call raises NoAnswer where there is none in time."""
+    """A client of the container at `host`:`port`. Every call raises NoAnswer where there is no response in time."""
 
     host: str
     port: int
     limits: ReadLimits = field(default_factory=ReadLimits)
 
     def ping(self) -> Answer:
+        """GET /ping."""
         return self.ask("GET", "/ping", within=self.limits.ping)
 
     def get(self, path: str) -> Answer:
+        """GET a path."""
         return self.ask("GET", path, within=self.limits.answer)
 
     def invoke(self, payload: Payload, headers: Mapping[str, str] | None = None) -> Answer:
+        """POST /invocations."""
         return self.post("/invocations", payload, headers)
 
     def transform(self, payload: Payload) -> Answer:
-        """An invocation by batch transform, which waits longer."""
+        """POST /invocations with the longer timeout of batch transform."""
         return self.post("/invocations", payload, within=self.limits.transform)
 
     def post(
         self, path: str, payload: Payload, headers: Mapping[str, str] | None = None, *, within: float | None = None
     ) -> Answer:
-        named = {"Content-Type": payload.content_type, **(headers or {})}
-        return self.ask("POST", path, payload.body, named, within=within or self.limits.answer)
+        """POST a payload to a path; `within` is the timeout in seconds."""
+        sent = {"Content-Type": payload.content_type, **(headers or {})}
+        return self.ask("POST", path, payload.body, sent, within=within or self.limits.answer)
 
     def ask(
         self,
@@ -94,29 +100,30 @@ class ContainerClient:
         *,
         within: float,
     ) -> Answer:
+        """A request on a new connection; `within` is the timeout in seconds. Raises NoAnswer where it fails."""
         started = time.monotonic()
         connection = self.connect(within)
         try:
-            # A server may answer and close before it has read all: what it said counts.
+            # A server may respond and close before it has read the whole request: the response counts.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, body, dict(headers or {}))
             return received(connection, started=started, within=within)
         except (OSError, HTTPException) as error:
-            raise NoAnswer(_said(error)) from error
+            raise NoAnswer(_summary(error)) from error
         finally:
             connection.close()
 
     def connect(self, within: float) -> HTTPConnection:
-        """A connection that is open already."""
+        """An open connection. Raises NoAnswer where it can't be opened."""
         connection = HTTPConnection(self.host, self.port, timeout=within)
         try:
             connection.connect()
         except OSError as error:
-            raise NoAnswer(_said(error)) from error
+            raise NoAnswer(_summary(error)) from error
         return connection
 
     def begin(self, payload: Payload) -> HTTPConnection:
-        """An invocation of which the server has the head and half of the body."""
+        """Send the head and half of the body of an invocation. Raises NoAnswer where that fails."""
         connection = self.connect(self.limits.answer)
         connection.putrequest("POST", "/invocations")
         connection.putheader("Content-Type", payload.content_type)
@@ -125,42 +132,42 @@ class ContainerClient:
             connection.endheaders(payload.body[: len(payload.body) // 2])
         except OSError as error:
             connection.close()
-            raise NoAnswer(_said(error)) from error
+            raise NoAnswer(_summary(error)) from error
         return connection
 
     def finish(self, connection: HTTPConnection, payload: Payload) -> Answer:
-        """The other half of what `begin` sent, and the answer."""
+        """Send the other half of what `begin` sent, and receive the response. Raises NoAnswer where that fails."""
         started = time.monotonic()
         try:
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(payload.body[len(payload.body) // 2 :])
             return received(connection, started=started, within=self.limits.answer)
         except (OSError, HTTPException) as error:
-            raise NoAnswer(_said(error)) from error
+            raise NoAnswer(_summary(error)) from error
         finally:
             connection.close()
 
 
 def http_address(url: str, who: str) -> tuple[str, int]:
-    """Host and port of an address like http://127.0.0.1:8080. InputError, in the words of `who`, for any other."""
+    """Host and port of a URL like http://127.0.0.1:8080, for `who`. Raises InputError for any other URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 80
     except ValueError:
         host = None
     if not host or parts.scheme != "http" or parts.path not in ("", "/"):
-        raise InputError(f"{url}: {who} wants an address like http://127.0.0.1:8080")
+        raise InputError(f"invalid URL {url}: {who} needs one like http://127.0.0.1:8080")
     return host, port
 
 
 def received(connection: HTTPConnection, *, started: float, within: float) -> Answer:
-    """The answer on a connection whose request is out; NoAnswer when it isn't whole `within` seconds of `started`."""
+    """The response to a sent request. Raises NoAnswer where it is incomplete `within` seconds after `started`."""
     response = connection.getresponse()
     body = bytearray()
     while chunk := response.read1(1 << 16):
         body += chunk
         if time.monotonic() - started > within:
-            raise NoAnswer(f"no whole answer within {within:g} s")
+            raise NoAnswer(f"no complete answer within {within:g} s")
     if response.length:
         raise NoAnswer(f"the answer was cut {response.length} bytes short")
     response.close()  # which leaves the connection open for the next request
@@ -169,12 +176,12 @@ def received(connection: HTTPConnection, *, started: float, within: float) -> An
 
 
 def decoded(body: bytes) -> object | None:
-    """The JSON value, or None where the bytes aren't JSON (or say null)."""
+    """The JSON value; None where the bytes are not JSON (or are null)."""
     try:
         return msgspec.json.decode(body, type=object)
     except UNREADABLE:
         return None
 
 
-def _said(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return "timed out" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}".rstrip(": ")

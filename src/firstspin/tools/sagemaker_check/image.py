@@ -1,4 +1,4 @@
-"""The facts that only the image shows, from what a container engine tells of it: `docker image inspect IMAGE`."""
+"""The facts about the image, from the output of `docker image inspect IMAGE`."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read(path: Path) -> Image:
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
-        said = problem if isinstance(problem, msgspec.MsgspecError) else "it is not text in UTF-8"
-        raise InputError(f"{path}: not what `docker image inspect IMAGE` prints of one image ({said})") from None
+        reason = problem if isinstance(problem, msgspec.MsgspecError) else "not UTF-8 text"
+        raise InputError(f"{path} is not the output of `docker image inspect IMAGE` for one image ({reason})") from None
     return image
 
 
@@ -54,8 +54,8 @@ def hears_signals(image: Image) -> Finding:
     words = image.config.entrypoint or ()
     if not words:
         return passed("none: the program `serve` is started by itself")
-    told = " ".join(words)[:200]
-    return missed(f"shell form: {told}") if _is_shell(words) else judged(_name(words[0]) not in INITS, told)
+    shown = " ".join(words)[:200]
+    return missed(f"shell form: {shown}") if _is_shell(words) else judged(_name(words[0]) not in INITS, shown)
 
 
 def _is_shell(words: Sequence[str]) -> bool:
@@ -87,8 +87,8 @@ def keeps_off_the_mount(image: Image) -> Finding:
 
 def _labelled(capability: str) -> Callable[[Image], Finding]:
     def check(image: Image) -> Finding:
-        found = (image.config.labels or {}).get(CAPABILITY + capability)
-        return judged(found == "true", "no such label" if found is None else found)
+        label = (image.config.labels or {}).get(CAPABILITY + capability)
+        return judged(label == "true", "no such label" if label is None else label)
 
     return check
 

@@ -1,4 +1,4 @@
-"""A hosting container from its start to its end: how it comes up, on which port, and how it leaves."""
+"""The life cycle of a hosting container: start, port, and shutdown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PORT_RELEASE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a container came up: `client` speaks to it, and is None when it never was ready."""
+    """A start of a container; `client` is None where it never became ready."""
 
     target: Target
     container: Container
@@ -38,6 +38,7 @@ class Start:
 
     @property
     def failure(self) -> str:
+        """Why it is not ready: its exit status or last ping, and the last line of its log."""
         status = self.container.process.poll()
         pinged = "no ping was answered" if self.last_ping is None else f"the last ping was answered {self.last_ping}"
         how = pinged if status is None else f"the process ended with status {status}"
@@ -46,7 +47,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """What happened at SIGTERM: exit status and seconds to it (None: it had to be killed), and what requests got."""
+    """The shutdown at SIGTERM: exit status (None: it had to be killed), seconds to it, and the fate of the requests."""
 
     status: int | None
     seconds: float
@@ -59,10 +60,10 @@ class Stop:
 def serving(
     target: Target, folder: Path, model: Path | None, variables: Mapping[str, str], *, named_port: bool = True
 ) -> Iterator[Start]:
-    """The container as SageMaker hosts it, once it is ready or has failed to be.
+    """The container as started by SageMaker hosting, once it is ready or has failed.
 
-    With `named_port` it is asked to listen on a free port; where it listens on its own port all the same, that one is
-    used, if nobody else had it before.
+    With `named_port` it gets a free port in SAGEMAKER_BIND_TO_PORT; where it listens on its own port all the same, that
+    one is used if it was free before.
     """
     folder.mkdir(parents=True)
     place = player.prepare(target, folder, model)
@@ -78,7 +79,7 @@ def serving(
 
 
 def released(port: int) -> bool:
-    """Whether a port is free, given a moment for the container before to let go of it."""
+    """Whether a port is free, after a moment for the previous container to release it."""
     deadline = time.monotonic() + PORT_RELEASE
     while not (free := player.is_free(port)) and time.monotonic() < deadline:
         time.sleep(player.POLL)
@@ -99,7 +100,7 @@ START_CHECKS: Mapping[str, Callable[[Start], Finding]] = {"1.1": starts, "6.4": 
 
 
 def runs_as_root(start: Start) -> Finding:
-    """Of a program on this machine, which runs as the check does; whom an engine starts, the image tells."""
+    """Fact 3.1 for a local program, which runs as the check's user; for a container the image has the user."""
     if start.target.mounts:
         return untestable("no file of `docker image inspect` was given")
     return passed("") if os.geteuid() == 0 else untestable("the check does not run as root itself")
@@ -124,18 +125,19 @@ READY_CHECKS: Mapping[str, Callable[[Start], Finding]] = {
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A container that was ready: after how many seconds, and what a request got (more than one if that varies)."""
+    """A container that was ready: the seconds until then, and the responses to a request (several if they vary)."""
 
     seconds: float
     answers: frozenset[tuple[int, bytes]]
 
 
 def known(start: Start, payload: Payload) -> Known | None:
+    """The responses of a ready container to a payload; None where it never became ready."""
     return Known(start.seconds, _answers(start.client, payload)) if start.client else None
 
 
 def serves_its_model(target: Target, folder: Path, payload: Payload, ready: Known) -> Finding:
-    """Starts it once more, without a model: one that answers the very same need not have read any."""
+    """Fact 4.1: started again without a model, it is not ready or responds differently."""
     if not any(200 <= status < 300 for status, _ in ready.answers):
         return untestable("it answered nothing with one")
     with serving(target, folder, None, {}) as start:

@@ -21,25 +21,28 @@ TARGET_MODEL = {"X-Amzn-SageMaker-Target-Model": "one/se.tar.gz"}
 
 @dataclass(frozen=True, slots=True)
 class OneOfMany:
-    """A model among others: who serves it, a body it must answer, and the folder the container is told of."""
+    """A model of a multi-model endpoint: its client, a valid body, and the model's folder as the container's path."""
 
     client: ContainerClient
     payload: Payload
     url: str
 
     def load(self) -> Answer:
+        """POST /models."""
         body = msgspec.json.encode({"model_name": NAME, "url": self.url})
         return self.client.post("/models", Payload("application/json", body))
 
     def forget(self, name: str) -> Answer:
+        """DELETE /models/NAME."""
         return self.client.ask("DELETE", f"/models/{name}", within=self.client.limits.answer)
 
     def invoke(self, name: str) -> Answer:
+        """POST /models/NAME/invoke."""
         return self.client.post(f"/models/{name}/invoke", self.payload, TARGET_MODEL)
 
 
 def unpacked(place: PrivateRoot, model: Path) -> str:
-    """Unpacks the model where SageMaker puts one of many; gives the path as the container sees it."""
+    """Unpack the model at SageMaker's path of a multi-model endpoint; returns the path in the container."""
     player.unpack(model, place.root / "models" / NAME / "model")
     return f"{place.inside}/models/{NAME}/model"
 
@@ -62,8 +65,11 @@ def lists(one: OneOfMany) -> Finding:
     value = decoded(answer.body)
     listed = value.get("models") if isinstance(value, dict) else None
     entry = {"modelName": NAME, "modelUrl": one.url}
-    found = isinstance(listed, list) and any(isinstance(one, dict) and entry.items() <= one.items() for one in listed)
-    return judged(answer.status == 200 and found, f"status {answer.status}, {'listed' if found else 'not listed'}")
+    is_listed = isinstance(listed, list) and any(
+        isinstance(one, dict) and entry.items() <= one.items() for one in listed
+    )
+    detail = f"status {answer.status}, {'listed' if is_listed else 'not listed'}"
+    return judged(answer.status == 200 and is_listed, detail)
 
 
 def shows(one: OneOfMany) -> Finding:

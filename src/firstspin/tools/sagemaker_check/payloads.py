@@ -1,4 +1,4 @@
-"""Bodies that the container under check understands, and what is made of them: longer, broken, one record more."""
+"""Valid request bodies for the container under check, and those derived from them: longer, broken, one more record."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ def media_type(content_type: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A body that must be answered with 2xx."""
+    """A valid request body: the response must be 2xx."""
 
     content_type: str
     body: bytes
 
     @property
     def media_type(self) -> str:
+        """The content type without its parameters."""
         return media_type(self.content_type)
 
 
 @dataclass(frozen=True, slots=True)
 class Payloads:
-    """One valid body for each content type that is to be checked; the first is the one used where any would do."""
+    """One valid body per content type to check; the first is the default. Raises InputError where there is none."""
 
     examples: tuple[Payload, ...]
 
@@ -53,14 +54,16 @@ class Payloads:
 
     @property
     def first(self) -> Payload:
+        """The default body."""
         return self.examples[0]
 
     @property
     def texts(self) -> tuple[Payload, ...]:
-        """Those of types of which we know what is valid, and that answers are written in."""
+        """The bodies in JSON, JSON Lines or CSV, whose validity and responses can be checked."""
         return tuple(payload for payload in self.examples if payload.media_type in JSON | CSV | JSON_LINES)
 
     def of(self, types: frozenset[str]) -> Payload | None:
+        """The first body of one of these types; None without."""
         return next((payload for payload in self.examples if payload.media_type in types), None)
 
 
@@ -71,25 +74,24 @@ REGISTRATIONS = Payloads(
         Payload("application/jsonlines", b'{"age": 31, "genres": ["Rock"]}\n{"country": "SE"}\n'),
     )
 )
-"""What every container of ours answers."""
+"""Valid bodies for firstspin's own container."""
 
 
 def read(path: Path, content_type: str) -> Payload:
-    """The body in a file; InputError when it can't be read or holds nothing."""
+    """The body in a file. Raises InputError where it can't be read or is empty."""
     try:
         body = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     if not body.strip():
-        raise InputError(f"{path}: holds no body")
+        raise InputError(f"{path} is empty")
     return Payload(content_type, body)
 
 
 def filled(payload: Payload, size: int) -> Payload | None:
-    """The same request as a body of `size` bytes, or None where we can't tell how.
+    """The same request as a body of `size` bytes; None for other types than JSON, JSON Lines and CSV.
 
-    JSON and JSON Lines grow by spaces, which mean nothing there, to exactly `size`; a table can only grow by its last
-    row, to at most `size`.
+    JSON and JSON Lines are padded with spaces to exactly `size`; CSV repeats its last row, up to at most `size`.
     """
     if payload.media_type in JSON | JSON_LINES:
         body = payload.body.rstrip(b"\r\n")
@@ -98,7 +100,7 @@ def filled(payload: Payload, size: int) -> Payload | None:
 
 
 def filled_with_records(payload: Payload, size: int) -> Payload | None:
-    """The body with its last record again and again, up to `size` bytes; None for types that aren't a record a line."""
+    """The body with its last record repeated, up to `size` bytes; None for types without one record per line."""
     if payload.media_type not in CSV | JSON_LINES:
         return None
     body, record = _ended(payload.body), _last_line(payload)
@@ -106,19 +108,19 @@ def filled_with_records(payload: Payload, size: int) -> Payload | None:
 
 
 def one_more(payload: Payload) -> Payload | None:
-    """The body with its last record twice, or None for types that aren't a record a line."""
+    """The body with its last record twice; None for types without one record per line."""
     if payload.media_type not in CSV | JSON_LINES:
         return None
     return Payload(payload.content_type, _ended(payload.body) + _last_line(payload))
 
 
 def broken(payload: Payload) -> Payload:
-    """What no server can make sense of as one of the `texts`: cut JSON with bytes that aren't UTF-8."""
+    """An invalid body of any of the `texts` types: truncated JSON with invalid UTF-8."""
     return Payload(payload.content_type, b'{"cut": ["\xff\xfe\x00')
 
 
 def records(body: bytes) -> int:
-    """How many lines that aren't empty."""
+    """The number of non-empty lines."""
     return sum(bool(line.strip()) for line in body.splitlines())
 
 

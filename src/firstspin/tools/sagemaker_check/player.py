@@ -1,4 +1,4 @@
-"""Plays the machine: a private /opt/ml, the environment SageMaker sets, the container's process and its end."""
+"""Simulates SageMaker's host: a private /opt/ml, its environment variables, start and end of the container."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ MAP_VALUE = "v" * 300
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is checked: a command that starts the container, or the address of a server that runs already.
+    """The subject of the check: a command that starts the container, or the URL of a running server.
 
-    The command gets `serve` or `train` as its last word and finds its /opt/ml through SAGEMAKER_BASE_DIR. A word of it
-    may hold `{root}`, the folder to be mounted at /opt/ml (then SAGEMAKER_BASE_DIR is not set), `{env}`, a file of
-    NAME=VALUE lines, and `{name}`, by which the engine is told to remove a container that heeds no SIGTERM:
+    The command gets `serve` or `train` as its last argument and its /opt/ml in SAGEMAKER_BASE_DIR. It may contain
+    `{root}`, the folder to mount at /opt/ml (then SAGEMAKER_BASE_DIR is not set), `{env}`, a file of NAME=VALUE lines,
+    and `{name}`, by which the engine removes a container that ignores SIGTERM:
     `docker run --rm --name {name} --network host -v {root}:/opt/ml --env-file {env} IMAGE`.
 
-    `environment` is what an image would bring with it (PATH ...); `model` a folder or tar.gz for /opt/ml/model;
-    `channels` the training job's folders of data by their names; `port` the one to listen on when nothing else is said;
-    `inspected` a file of what `docker image inspect IMAGE` prints.
+    `environment` are the image's own variables (PATH ...); `model` is a folder or tar.gz for /opt/ml/model; `channels`
+    are the training job's data folders by name; `port` is the default port; `inspected` is a file with the output of
+    `docker image inspect IMAGE`. Raises InputError where these are invalid or contradict each other.
     """
 
     command: tuple[str, ...] = ()
@@ -56,53 +56,57 @@ class Target:
 
     def __post_init__(self) -> None:
         if bool(self.command) == bool(self.url):
-            raise InputError("the check needs either a command or an address, and not both")
+            raise InputError("the check needs either a command or a URL, not both")
         if self.names and not self.engine:
-            raise InputError("{name} is for an engine: its `run` is not in the command")
+            raise InputError("{name} needs a container engine: the command has no `run`")
         if self.port not in PORTS:
-            raise InputError(f"{self.port}: a port is a number from 1 to {PORTS[-1]}")
+            raise InputError(f"invalid port {self.port}; expected 1 to {PORTS[-1]}")
         for path in (self.model, self.inspected):
             if path is not None and not path.exists():
                 raise InputError(f"{path}: no such file or folder")
         for name, folder in self.channels.items():
             if not CHANNEL.fullmatch(name):
-                raise InputError(f"{name!r} can't be a channel's name: 1 to 64 of A-Z a-z 0-9 . - _")
+                raise InputError(f"invalid channel name {name!r}; expected 1 to 64 of A-Z a-z 0-9 . - _")
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder")
 
     @property
     def subject(self) -> str:
+        """The URL or the command, as text."""
         return self.url or " ".join(self.command)
 
     @property
     def mounts(self) -> bool:
+        """Whether the command mounts the folder with a container engine."""
         return any("{root}" in word for word in self.command)
 
     @property
     def names(self) -> bool:
+        """Whether the command gives its container a name."""
         return any("{name}" in word for word in self.command)
 
     @property
     def engine(self) -> tuple[str, ...]:
-        """The words before `run`: the engine, with the options that each of its commands needs."""
+        """The container engine with its global options: the words before `run`; empty without."""
         return self.command[: self.command.index("run")] if "run" in self.command else ()
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateRoot:
-    """A private /opt/ml: `root` on this machine, `inside` as the container names it."""
+    """A private /opt/ml: `root` is its path on this machine, `inside` its path in the container."""
 
     root: Path
     inside: str
 
     @property
     def model(self) -> Path:
+        """The folder of the model."""
         return self.root / "model"
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A running command at its place; `log` holds what it wrote to stdout and stderr, `name` is its engine's for it."""
+    """A running command; `log` has its stdout and stderr, `name` is its name in the container engine."""
 
     target: Target
     process: subprocess.Popen[bytes]
@@ -111,12 +115,12 @@ class Container:
     name: str
 
     def written(self) -> str:
-        """What it wrote so far, with its folder called /opt/ml."""
+        """Its output so far, with the path of its folder replaced by /opt/ml."""
         return named_as_mounted(self.log.read_text(errors="replace"), self.place)
 
 
 def prepare(target: Target, folder: Path, model: Path | None = None) -> PrivateRoot:
-    """An /opt/ml below `folder` with the folders SageMaker makes, and the model unpacked in its own."""
+    """A /opt/ml below `folder` with SageMaker's folders and the unpacked model. Raises InputError as `unpack` does."""
     root = folder / "ml"
     for name in ("model", "models", "input/config", "input/data", "output/data", "checkpoints"):
         (root / name).mkdir(parents=True)
@@ -126,7 +130,7 @@ def prepare(target: Target, folder: Path, model: Path | None = None) -> PrivateR
 
 
 def unpack(model: Path, into: Path) -> None:
-    """A model folder or its tar.gz, as SageMaker lays it out for the container."""
+    """Unpack a model (a folder or tar.gz) like SageMaker. Raises InputError where it is neither."""
     if model.is_dir():
         shutil.copytree(model, into, dirs_exist_ok=True)
         return
@@ -135,21 +139,22 @@ def unpack(model: Path, into: Path) -> None:
             archive.extractall(into, filter="data")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         # without the error's text, which has a line for every compression that was tried
-        told = f"neither a folder nor a tar archive that can be unpacked ({type(error).__name__})"
-        raise InputError(f"{model}: {told}") from error
+        problem = f"neither a folder nor a readable tar archive ({type(error).__name__})"
+        raise InputError(f"{model}: {problem}") from error
 
 
 @contextmanager
 def running(target: Target, place: PrivateRoot, argument: str, variables: Mapping[str, str]) -> Iterator[Container]:
-    """The container started with this argument and these variables.
+    """The container, started with this argument and these variables, and ended on exit.
 
-    Nothing of it is left afterwards, but for an engine's container that heeds no SIGTERM and was given no `{name}`.
+    A container that ignores SIGTERM survives only in an engine without a `{name}`. Raises InputError where the command
+    can't be started.
     """
     folder = place.root.parent
     log, listed = folder / f"{argument}.log", folder / "variables"
     named = dict(variables) if target.mounts else {"SAGEMAKER_BASE_DIR": place.inside, **variables}
     listed.write_text("".join(f"{name}={value}\n" for name, value in named.items()))
-    name = f"{folder.parent.name}-{folder.name}"  # of the temporary folder, whose name nobody else has
+    name = f"{folder.parent.name}-{folder.name}"  # of the temporary folder, so unique
     words = _filled(target.command, {"{root}": str(place.root), "{env}": str(listed), "{name}": name})
     process = _start([*words, argument], {**target.environment, **named}, log)
     reaper = Thread(target=_reap, args=(process,))
@@ -163,11 +168,12 @@ def running(target: Target, place: PrivateRoot, argument: str, variables: Mappin
 
 
 def named_as_mounted(text: str, place: PrivateRoot) -> str:
+    """The text with the path of the private folder replaced by /opt/ml."""
     return text.replace(str(place.root), MOUNT)
 
 
 def last_words(log: str) -> str:
-    r"""The last line that has a word in it.
+    r"""The last line of a log with a letter or digit, cut to 200 characters.
 
     >>> last_words("KeyError: 'rounds'\n]\n\n")
     "KeyError: 'rounds'"
@@ -177,7 +183,7 @@ def last_words(log: str) -> str:
 
 
 def user_map() -> dict[str, str]:
-    """An environment map about as large as SageMaker lets it be."""
+    """An environment map close to SageMaker's max size."""
     return {f"CHECKED_{i:03}": MAP_VALUE for i in range(MAP_ENTRIES)}
 
 
@@ -188,7 +194,7 @@ def terminate(container: Container) -> None:
 
 
 def kill(container: Container) -> None:
-    """SIGKILL to all of it; an engine's client can't pass that on, so that its engine is told in words."""
+    """SIGKILL to the process group; an engine's client can't forward it, so its container is removed by name."""
     if container.process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(container.process.pid, signal.SIGKILL)
@@ -201,12 +207,12 @@ def kill(container: Container) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 timeout=ENGINE_PATIENCE,
-                check=False,  # it may be gone already
+                check=False,  # it may have ended already
             )
 
 
 def ended(container: Container, within: float) -> int | None:
-    """The exit status (a signal's number negative), or None when it still runs after so many seconds."""
+    """The exit status (negative: a signal's number); None where it still runs after `within` seconds."""
     try:
         return container.process.wait(within)
     except subprocess.TimeoutExpired:
@@ -216,9 +222,9 @@ def ended(container: Container, within: float) -> int | None:
 def first_ready(
     container: Container, clients: tuple[ContainerClient, ...], within: float
 ) -> tuple[ContainerClient | None, float, int | None]:
-    """The client whose ping is first answered 200, the seconds until then, and the last status a ping got.
+    """The client of the first ping with status 200, the seconds until then, and the status of the last ping.
 
-    There is no such client when the process ends or the time is over before.
+    The client is None where the process ends or `within` seconds pass before.
     """
     started, status = time.monotonic(), None
     while (waited := time.monotonic() - started) < within and container.process.poll() is None:
@@ -232,13 +238,14 @@ def first_ready(
 
 
 def free_port() -> int:
+    """A free TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens there; what is left of closed connections does not count."""
+    """Whether no socket listens on the port; connections in TIME_WAIT are ignored."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -249,26 +256,26 @@ def is_free(port: int) -> bool:
 
 
 def readable(folder: Path) -> bool:
-    """Whether everything below can be read: files that a container wrote as root may not be, by another user."""
+    """Whether all files below can be read; those of a container's root user may not be readable by another user."""
     return all(os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)) for path in folder.rglob("*"))
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every file and folder below with its size and time of change: equal before and after means left alone."""
-    found = {}
+    """Every file and folder below with its size and modification time (ns), to detect changes."""
+    states = {}
     for path in sorted(folder.rglob("*")):
         state = path.lstat()
-        found[str(path.relative_to(folder))] = (0 if path.is_dir() else state.st_size, state.st_mtime_ns)
-    return found
+        states[str(path.relative_to(folder))] = (0 if path.is_dir() else state.st_size, state.st_mtime_ns)
+    return states
 
 
 def changes(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> str:
-    """Names a few of the files that differ; empty where none does."""
+    """The names of up to three files that differ; empty without differences."""
     return ", ".join(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))[:3])
 
 
-def _filled(command: tuple[str, ...], told: Mapping[str, str]) -> list[str]:
-    return [re.sub("|".join(map(re.escape, told)), lambda match: told[match.group()], word) for word in command]
+def _filled(command: tuple[str, ...], values: Mapping[str, str]) -> list[str]:
+    return [re.sub("|".join(map(re.escape, values)), lambda match: values[match.group()], word) for word in command]
 
 
 def _start(words: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -287,14 +294,14 @@ def _start(words: list[str], environment: Mapping[str, str], log: Path) -> subpr
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:
-    """In a container the end of the first process is the end of all: so it is here, at once."""
+    """Kill the process group once its first process ends, as in a container."""
     process.wait()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _end(container: Container) -> None:
-    # SIGTERM first: `docker run` passes it on to the container, SIGKILL would only end docker's client.
+    # SIGTERM first: `docker run` forwards it to the container, SIGKILL would only end docker's client.
     terminate(container)
     if ended(container, LAST_WORDS) is None:
         kill(container)

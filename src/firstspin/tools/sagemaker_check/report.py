@@ -1,4 +1,4 @@
-"""What the check found, as plain data: for a reader, for a program, and as an exit status."""
+"""The report of a check as plain data: text, Markdown, JSON and exit status."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from firstspin.tools.sagemaker_check.facts import FACTS, PROMISED, Fact, Severit
 
 
 class FactOutcome(StrEnum):
+    """The outcome of one fact."""
+
     PASS = "pass"
     MISS = "miss"
     UNTESTABLE = "not testable here"
@@ -19,7 +21,7 @@ class FactOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one fact; `detail` gives the figure or the reason."""
+    """The outcome of one fact; `detail` is the measured value or the reason."""
 
     outcome: FactOutcome
     detail: str
@@ -27,15 +29,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FactResult:
+    """A fact and its finding."""
+
     fact: Fact
     finding: Finding
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Every fact of the contract in order, each with its finding; `subject` is the command or the address checked.
+    """Every fact of the contract in order, with its finding; `subject` is the checked command or URL.
 
-    `left` is the check's folder where it could not be removed, and empty where it was.
+    `left` is the check's temporary folder where it could not be removed; empty otherwise.
     """
 
     subject: str
@@ -43,38 +47,42 @@ class Report:
     left: str = ""
 
     def of(self, outcome: FactOutcome) -> tuple[FactResult, ...]:
+        """The results with this outcome."""
         return tuple(result for result in self.results if result.finding.outcome == outcome)
 
     @property
     def broken(self) -> tuple[FactResult, ...]:
-        """The misses that cost something: of facts that are required or expected."""
+        """The misses of required and expected facts."""
         return tuple(result for result in self.of(FactOutcome.MISS) if result.fact.severity != Severity.OPTIONAL)
 
 
 def passed(detail: str) -> Finding:
+    """A fulfilled fact."""
     return Finding(FactOutcome.PASS, detail)
 
 
 def missed(detail: str) -> Finding:
+    """A violated fact."""
     return Finding(FactOutcome.MISS, detail)
 
 
 def untestable(why: str) -> Finding:
+    """A fact that can't be tested here, and why."""
     return Finding(FactOutcome.UNTESTABLE, why)
 
 
 def judged(holds: bool, detail: str) -> Finding:
-    """A pass where it holds, a miss where not, with the same figure."""
+    """A pass where `holds`, otherwise a miss, with the same detail."""
     return passed(detail) if holds else missed(detail)
 
 
 def assemble(subject: str, findings: Mapping[str, Finding], *, left: str = "") -> Report:
-    """All facts in the contract's order with what was found; facts beyond any container carry their own reason.
+    """The report of all facts in the contract's order; facts outside any container have their own reason.
 
-    An optional fact is expected where the image's label promises it.
+    An optional fact is expected where the image's label declares it.
     """
-    kept = {fact for fact, label in PROMISED.items() if findings[label].outcome == FactOutcome.PASS}
-    facts = [replace(fact, severity=Severity.EXPECTED) if fact.number in kept else fact for fact in FACTS]
+    declared = {fact for fact, label in PROMISED.items() if findings[label].outcome == FactOutcome.PASS}
+    facts = [replace(fact, severity=Severity.EXPECTED) if fact.number in declared else fact for fact in FACTS]
     return Report(
         subject,
         tuple(FactResult(fact, untestable(fact.beyond) if fact.beyond else findings[fact.number]) for fact in facts),
@@ -83,18 +91,19 @@ def assemble(subject: str, findings: Mapping[str, Finding], *, left: str = "") -
 
 
 def exit_status(report: Report) -> int:
-    """0 where nothing required or expected is missed, else 1. What could not be tested is not a miss."""
+    """0 without misses of required or expected facts, else 1. Untestable facts are not misses."""
     return int(bool(report.broken))
 
 
 def summary(report: Report) -> str:
+    """One line with the number of facts by outcome."""
     counts = ", ".join(f"{len(report.of(outcome))} {outcome}" for outcome in FactOutcome)
     optional = len(report.of(FactOutcome.MISS)) - len(report.broken)
     return f"{report.subject}: {counts}" + (f" ({optional} of the misses optional)" if optional else "")
 
 
 def as_text(report: Report) -> str:
-    """A table for the terminal, a line a fact, misses marked so that the eye finds them."""
+    """A table for the terminal, one line per fact, with marks at misses and untestable facts."""
     marks = {FactOutcome.PASS: "  ", FactOutcome.MISS: "✗ ", FactOutcome.UNTESTABLE: "· "}
     lines = [
         f"{marks[r.finding.outcome]}{r.fact.number:<5} {r.finding.outcome:<17} {r.fact.severity:<8} {r.fact.title}"
@@ -105,7 +114,7 @@ def as_text(report: Report) -> str:
 
 
 def as_markdown(report: Report) -> str:
-    """The table as it stands in docs/sagemaker-check.md, without the facts no container can be asked about."""
+    """The table of docs/sagemaker-check.md, without the facts outside any container."""
     lines = ["| fact | what SageMaker relies on | if missing | outcome | found |", "|---|---|---|---|---|"]
     for result in report.results:
         if not result.fact.beyond:
@@ -120,7 +129,7 @@ def as_markdown(report: Report) -> str:
 
 
 def as_json(report: Report) -> bytes:
-    """The same for a program: `{"subject", "exit_status", "results": [{"fact", "title", ...}]}`."""
+    """The report as JSON: `{"subject", "exit_status", "results": [{"fact", "title", ...}]}`."""
     results = [
         {
             "fact": result.fact.number,

@@ -1,4 +1,4 @@
-"""The whole check: which container is started when, and which facts each start answers."""
+"""The check: the starts of the container, and the facts that each start tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from firstspin.tools.sagemaker_check.player import Target
 from firstspin.tools.sagemaker_check.report import Finding, Report, assemble, missed, passed, untestable
 
 Progress = Callable[[str], None]
-Found = Iterator[tuple[str, Finding]]
+Findings = Iterator[tuple[str, Finding]]
 Subject = TypeVar("Subject")
 
 RUNS_ALREADY = "the server runs already; give a command to see this"
@@ -30,56 +30,56 @@ NEVER_READY = "it never became ready"
 
 
 def check(target: Target, *, payloads: Payloads, progress: Progress | None = None) -> Report:
-    """Plays SageMaker against the target and finds out about every fact that can be tested without AWS.
+    """Simulate SageMaker against the target and test every fact that does not need AWS.
 
-    `payloads` are bodies the container must answer, one a content type; `progress` is told, a line at a time, what is
-    going on. Raises InputError when the command can't be started or the address can't be used. What the container
-    does wrong is in the report, never an exception.
+    `payloads` are valid request bodies, one per content type; `progress` receives a line per step. Raises InputError
+    where the command can't be started or the URL is invalid. Errors of the container are in the report, never an
+    exception.
     """
-    say = progress or (lambda _: None)
+    report_progress = progress or (lambda _: None)
     otherwise = untestable(RUNS_ALREADY if target.url else NEVER_READY)
     findings = dict(every((fact.number for fact in FACTS), otherwise))
-    seen = _inspected(target)
+    inspected = _inspected(target)
     with _folder() as folder:
-        stages = _served(target, payloads) if target.url else _played(target, payloads, folder, say)
-        for number, finding in chain(stages, seen):
+        stages = _served(target, payloads) if target.url else _played(target, payloads, folder, report_progress)
+        for number, finding in chain(stages, inspected):
             findings[number] = finding
-            say(f"{number} {finding.outcome}" + (f": {finding.detail}" if finding.detail else ""))
+            report_progress(f"{number} {finding.outcome}" + (f": {finding.detail}" if finding.detail else ""))
     return assemble(target.subject, findings, left=str(folder) if folder.exists() else "")
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Removed afterwards, as far as it can be: what an image made there as root stays, where the user is another."""
+    """A temporary folder, removed on exit as far as possible: files of an image's root user may remain."""
     made = tempfile.TemporaryDirectory(prefix="sagemaker-check-", ignore_cleanup_errors=True)
     try:
         yield Path(made.name)
     finally:
-        # that it tries to change the rights of another's folder is an error which Python 3.11 does not ignore
+        # Python 3.11 does not ignore the error of chmod on another user's folder
         with suppress(OSError):
             made.cleanup()
         shutil.rmtree(made.name, ignore_errors=True)
 
 
-def _inspected(target: Target) -> Found:
+def _inspected(target: Target) -> Findings:
     if target.inspected is None:
-        # who a program on this machine runs as is seen without: its start tells
+        # 3.1 of a local program is tested at its start
         return every(image.CHECKS.keys() - {"3.1"}, untestable("no file of `docker image inspect` was given"))
     return each(image.CHECKS, image.read(target.inspected))
 
 
-def _served(target: Target, payloads: Payloads) -> Found:
+def _served(target: Target, payloads: Payloads) -> Findings:
     yield from each(hosting.CHECKS, Server(_client(target), payloads))
 
 
-def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress) -> Found:
+def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress) -> Findings:
     yield from _training(target, folder, progress)
     made = folder / "train" / "ml" / "model"
     model = target.model or (made if made.is_dir() and any(made.iterdir()) and player.readable(made) else None)
     ready = yield from _hosting(target, payloads, folder, model, progress)
     if ready is None:
         return
-    # What never gets ready without a model, as most don't, need not be waited for four minutes to see that.
+    # Most containers never become ready without a model: a shorter timeout is enough to see that.
     hurried = replace(target, limits=replace(target.limits, ready=min(target.limits.ready, 10 + 3 * ready.seconds)))
     if model is None:
         yield "4.1", untestable("no model was given")
@@ -100,7 +100,7 @@ def _played(target: Target, payloads: Payloads, folder: Path, progress: Progress
         yield from _asking(multimodel.CHECKS, start, lambda client: OneOfMany(client, payloads.first, url))
 
 
-def _training(target: Target, folder: Path, progress: Progress) -> Found:
+def _training(target: Target, folder: Path, progress: Progress) -> Findings:
     if not target.channels:
         yield from every([fact.number for fact in TRAINING], untestable("no training data was given"))
         return
@@ -129,7 +129,7 @@ def _why_not_served(target: Target, whole: training.Job) -> str:
 def _hosting(
     target: Target, payloads: Payloads, folder: Path, model: Path | None, progress: Progress
 ) -> Generator[tuple[str, Finding], None, Known | None]:
-    """Starts it with a full environment and, where it dies of that, without; gives what is known once it was ready."""
+    """Start it with a full environment and, where that ends it, with a small one; returns what is known once ready."""
     progress("starting `serve`")
     with lifecycle.serving(target, folder / "serve", model, lifecycle.variables()) as start:
         if start.client is not None or start.container.process.poll() is None:
@@ -146,7 +146,7 @@ def _hosting(
         return known
 
 
-def _hosted(start: Start, payloads: Payloads, progress: Progress) -> Found:
+def _hosted(start: Start, payloads: Payloads, progress: Progress) -> Findings:
     yield from each(lifecycle.START_CHECKS, start)
     if start.target.channels and start.target.model is None and start.model_before:
         yield "19.6", lifecycle.starts(start)
@@ -159,7 +159,7 @@ def _hosted(start: Start, payloads: Payloads, progress: Progress) -> Found:
     yield from _stopping(start, start.client, payloads)
 
 
-def _stopping(start: Start, client: ContainerClient, payloads: Payloads) -> Found:
+def _stopping(start: Start, client: ContainerClient, payloads: Payloads) -> Findings:
     try:
         stop = lifecycle.stop(start, client, payloads.first)
     except NoAnswer as error:
@@ -170,8 +170,8 @@ def _stopping(start: Start, client: ContainerClient, payloads: Payloads) -> Foun
 
 def _asking(
     checks: Mapping[str, Callable[[Subject], Finding]], start: Start, subject: Callable[[ContainerClient], Subject]
-) -> Found:
-    """The checks of a start that should be ready; when it isn't, the first of them is missed."""
+) -> Findings:
+    """The checks of a start that should be ready; otherwise the first of them is a miss."""
     if start.client is None:
         first, *others = checks
         yield first, missed(start.failure)
@@ -180,7 +180,8 @@ def _asking(
         yield from each(checks, subject(start.client))
 
 
-def each(checks: Mapping[str, Callable[[Subject], Finding]], subject: Subject) -> Found:
+def each(checks: Mapping[str, Callable[[Subject], Finding]], subject: Subject) -> Findings:
+    """The findings of these checks of the subject, by number; an error of a check is a miss."""
     yield from ((number, _judged(judge, subject)) for number, judge in checks.items())
 
 
@@ -190,11 +191,12 @@ def _judged(judge: Callable[[Subject], Finding], subject: Subject) -> Finding:
     except NoAnswer as error:
         return missed(f"no answer: {error}")
     except Exception as error:
-        # What a container may answer is past foreseeing: it costs one fact, not all. The error's text may be anything.
-        return missed(f"what it answered could not be judged: {type(error).__name__}")
+        # Unforeseen responses of a container cost one fact, not the report. The error's text may repeat anything.
+        return missed(f"its response could not be evaluated: {type(error).__name__}")
 
 
-def every(numbers: Iterable[str], finding: Finding) -> Found:
+def every(numbers: Iterable[str], finding: Finding) -> Findings:
+    """The same finding for each of these facts."""
     yield from ((number, finding) for number in numbers)
 
 

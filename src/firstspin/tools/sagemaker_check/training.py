@@ -1,4 +1,4 @@
-"""The facts of a training job: three jobs are run, one whole, one without data, one stopped half way."""
+"""The facts of a training job, from three jobs: a complete one, one without data, one stopped half way."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OWN = ("model", "output", "checkpoints", "input", "models")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a job left behind.
+    """The result of a job.
 
-    `status` is None when it had to be killed; `stopped` the seconds from SIGTERM to its end, None when no SIGTERM was
-    sent; `failure` the text of the failure file, None without one.
+    `status` is None where it had to be killed; `stopped` is the seconds from SIGTERM to its end, None without SIGTERM;
+    `failure` is the text of the failure file, None without one.
     """
 
     target: Target
@@ -41,11 +41,12 @@ class Job:
 
     @property
     def left_a_model(self) -> bool:
+        """Whether the model folder has a file."""
         return any(path.is_file() for path in self.model.rglob("*"))
 
     @property
     def how(self) -> str:
-        """How it ended, with its last words where it didn't end well."""
+        """How it ended, with the last line of its log after a failure."""
         if self.status == 0:
             return f"status 0 after {self.seconds:.1f} s"
         how = "had to be killed" if self.status is None else f"status {self.status}"
@@ -53,9 +54,9 @@ class Job:
 
 
 def run(target: Target, folder: Path, channels: Mapping[str, Path | None], *, stop_after: float | None = None) -> Job:
-    """One job as SageMaker runs it, with each channel holding what is in its folder, or nothing.
+    """Run a job like SageMaker, with each channel's folder (None: an empty channel).
 
-    With `stop_after` it is sent SIGTERM after so many seconds, as StopTrainingJob does.
+    With `stop_after`, SIGTERM is sent after so many seconds, as by StopTrainingJob.
     """
     folder.mkdir(parents=True)
     place = player.prepare(target, folder)
@@ -120,8 +121,8 @@ def runs_with_the_environment(whole: Job) -> Finding:
 
 def prints_metrics(whole: Job) -> Finding:
     """Fact 22.1: prints metrics as `name=number;` for tuning to read."""
-    found = [match.group() for match in METRIC.finditer(whole.log)]
-    return judged(bool(found), " ".join(found[:3]) if found else "no line of its log has one")
+    metrics = [match.group() for match in METRIC.finditer(whole.log)]
+    return judged(bool(metrics), " ".join(metrics[:3]) if metrics else "no line of its log has one")
 
 
 WHOLE_CHECKS: Mapping[str, Callable[[Job], Finding]] = {
