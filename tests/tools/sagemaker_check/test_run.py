@@ -541,7 +541,7 @@ class TestThePlayer:
 
     def test_what_is_no_archive_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "model.txt").write_text("hello")
-        with pytest.raises(InputError, match=r"^\S+model.txt: neither a folder nor a readable tar archive .*$") as problem:
+        with pytest.raises(InputError, match=r"^\S+model.txt: neither a folder nor a readable tar .*$") as problem:
             player.prepare(target(), tmp_path / "run", tmp_path / "model.txt")
         assert "\n" not in str(problem.value)
 
