@@ -137,3 +137,13 @@ def test_the_serving_process_is_lean(door: str) -> None:
     code = f"import sys, {door}; print([m for m in {HEAVY} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["train", "--help"], ["experiment", "--help"], ["events", "--help"]]
+)
+def test_help_loads_no_heavy_library(words: list[str]) -> None:
+    ended = f"atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))"
+    code = f"import atexit, sys; {ended}; sys.argv[1:] = {words}; from firstspin.__main__ import main; main()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip().endswith("[]")

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import made_people
@@ -18,6 +19,7 @@ from library import Recommender
 from made_bundles import pack, pack_with_further_fields
 
 from firstspin import answer
+from firstspin.cli.main import COMMANDS
 from firstspin.cli.output import claims
 from firstspin.evaluation.bootstrap import Figure, PairedLift
 from firstspin.evaluation.scorecard import Scorecard
@@ -257,3 +259,14 @@ def test_an_impossible_age_is_one_clear_line(made: Path) -> None:
     assert failed(*asking, 300) == "this is not a registration: --age '300' is not between 0 and 120"
     assert failed(*asking, "30.5") == "this is not a registration: --age '30.5' is not a whole number"
     assert failed(*asking, "thirty") == "this is not a registration: --age 'thirty' is not a number"
+
+
+def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
+    listed = firstspin("--help").stdout
+    for name in COMMANDS:
+        assert f"  {name} " in listed
+        assert firstspin(name, "--help").stdout.startswith(f"Usage: firstspin {name} ")
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert firstspin("--version").stdout == f"{version('firstspin')}\n"

@@ -124,3 +124,16 @@ def test_a_model_that_fails_stops_the_rest() -> None:
             examples, cross_validation.stratified_folds(examples.tops, 5, seed=0), ["a"] * 20, prepare, failing, silent
         )
     assert len(trained) < 100
+
+
+def test_registrations_are_encoded_once_per_split_for_all_models() -> None:
+    examples = made_people.examples(60)
+    prepared: list[int] = []
+
+    def counted(users: Examples) -> Task:
+        prepared.append(len(users))
+        return prepare(users)
+
+    splits, names = cross_validation.stratified_folds(examples.tops, 3, seed=0), ["popularity", "overall", "logistic"]
+    cross_validation.outcomes(examples, splits, names, counted, registry.fit, silent)
+    assert prepared == [40, 40, 40]
