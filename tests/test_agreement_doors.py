@@ -33,7 +33,7 @@ from training_job import ENTRYPOINT
 from firstspin.aws.gateway import Gateway, from_environment
 from firstspin.records import Registration
 from firstspin.serving import bundle
-from firstspin.serving.wire import LARGEST_BODY, BodyReader, Encoding, Refusal
+from firstspin.serving.wire import MAX_BODY_BYTES, BodyReader, Encoding, Refusal
 from firstspin.tools.sagemaker_check import batch, lifecycle
 from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, ReadLimits
 from firstspin.tools.sagemaker_check.payloads import Payload
@@ -185,7 +185,7 @@ def transformed(open_doors: Doors, people: list[dict[str, Any]], answers: list[b
     start = 0
     while start < len(people):
         lines = [msgspec.json.encode(told) + b"\n" for told in people[start : start + 100_000]]
-        fit = sum(total <= LARGEST_BODY for total in accumulate(map(len, lines)))
+        fit = sum(total <= MAX_BODY_BYTES for total in accumulate(map(len, lines)))
         answer = open_doors.in_batch.invoke(Payload(Encoding.lines.value, b"".join(lines[:fit])))
         assert answer.body == b"".join(one + b"\n" for one in answers[start : start + fit])
         start += fit

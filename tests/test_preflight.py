@@ -46,8 +46,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (("train", "--tune", "inf", "--out", "new"), "a finite number of minutes"),
         (("train", "--trials", "3", "--checkpoints", "file", "--out", "new"), "file is not a folder"),
-        (("train", "--out", "full"), "full exists and is not a bundle; it is left as it is"),
-        (("train", "--out", "file"), "file exists and is not a bundle; it is left as it is"),
+        (("train", "--out", "full"), "full exists and is not a bundle; it is not changed"),
+        (("train", "--out", "file"), "file exists and is not a bundle; it is not changed"),
         (("train", "--out", "file/b"), "file/b can't be written: "),
         (("train", "--erased", "mysql://a/b", "--events-secret", "file", "--out", "new"), "file"),
         (("label", "--out", "full"), "full is a folder; name a file in it"),
@@ -78,7 +78,10 @@ def test_mistakes_are_reported_before_a_table_is_read(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "o.xlsx"), "ends in .csv or .parquet"),
+        (
+            ("score", "--bundle", "b", "--registrations", "none.csv", "--out", "o.xlsx"),
+            "expected a .csv or .parquet file",
+        ),
         (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "dynamodb:"), "dynamodb:TABLE is needed"),
         (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "mysql:x"), "dynamodb:TABLE is needed"),
         (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "file/o.csv"), "file is not a folder"),

@@ -236,7 +236,7 @@ def test_score_of_nobody_is_an_empty_file_and_leaves_a_store_as_it_was(made: Pat
     store = f"sqlite:{tmp_path / 'o.db'}"
     assert firstspin(*words, store, "--registrations", made / "data" / "registrations.csv").returncode == 0
     said = failed(*words, store, "--registrations", nobody)
-    assert said == f"{store}: there is nobody to answer, so the answers kept before stay"
+    assert said == f"{store}: there are no registrations to score; the stored answers are not changed"
     assert open_scores(store).get("u0") is not None
     assert firstspin(*words, tmp_path / "o.csv", "--registrations", nobody).returncode == 0
     assert (tmp_path / "o.csv").read_text() == "user_id,genres,probabilities\n"

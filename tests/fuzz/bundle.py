@@ -183,7 +183,10 @@ def _sign(folder: Path) -> None:
         path = folder / bundle.MANIFEST
         manifest = msgspec.json.decode(path.read_bytes(), type=bundle.Manifest)
         predictor, rule, _ = bundle._parts(folder, manifest)
-        asked, further = bundle._asked(predictor), bundle._asked_further(predictor, manifest.extra)
+        asked, further = (
+            bundle._golden_registrations(predictor),
+            bundle._further_registrations(predictor, manifest.extra),
+        )
         golden = {
             "golden": bundle._golden(predictor, asked),
             "golden_rule": bundle._golden(rule, asked),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from made_service import Service, closes, exchange, reply, request, resident, serving, until, workers
 
-from firstspin.serving.wire import LARGEST_BODY
+from firstspin.serving.wire import MAX_BODY_BYTES
 
 MEGABYTE = 2**20
 CHUNKED = (
@@ -141,10 +141,10 @@ def test_a_body_in_chunks_of_two_bytes_takes_the_memory_of_the_body_and_gives_it
             for _ in range(size // 200_000):
                 connection.sendall(chunks)
         assert service.recommend(age=31)
-        assert resident(worker) < before + len(connections) * 2 * LARGEST_BODY / MEGABYTE
+        assert resident(worker) < before + len(connections) * 2 * MAX_BODY_BYTES / MEGABYTE
         for connection in connections:
             assert exchange(connection, b"2\r\n{}\r\n0\r\n\r\n")[0] == 200
-    until(lambda: resident(worker) < before + LARGEST_BODY / MEGABYTE)
+    until(lambda: resident(worker) < before + MAX_BODY_BYTES / MEGABYTE)
 
 
 def test_a_second_request_is_not_read_into_memory_while_the_first_is_answered(service: Service) -> None:

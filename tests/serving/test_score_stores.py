@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from firstspin.records import InputError, Ranking, StoredAnswer
-from firstspin.serving.score_stores import ITEMS_A_CALL, DynamoScores, Malformed, SqliteScores, open_scores
+from firstspin.serving.score_stores import MAX_ITEMS, DynamoScores, MalformedRow, SqliteScores, open_scores
 
 
 def answer(genre: str) -> Ranking:
@@ -48,7 +48,7 @@ class Table:
 
     def batch_write_item(self, RequestItems: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         ((name, requests),) = RequestItems.items()
-        assert len(requests) <= ITEMS_A_CALL
+        assert len(requests) <= MAX_ITEMS
         self.calls += 1
         taken = requests[: -(len(requests) // 3)] if len(requests) >= 3 else requests
         for request in taken:
@@ -123,7 +123,7 @@ def test_a_malformed_row_is_nobodys_answer(row: bytes | None, store: SqliteScore
         store._client.items["u0", "one"]["answer"] = {"NULL": True} if row is None else {"B": row}
     else:
         store._connection.execute("UPDATE scores SET answer = ?", [row])
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedRow):
         store.get("u0")
 
 
@@ -132,7 +132,9 @@ def test_a_run_that_answers_nobody_is_refused_and_the_run_before_stays(
     nobody: list[tuple[list[str], list[Ranking]]], store: SqliteScores | DynamoScores
 ) -> None:
     store.write("one", batches("Rock"))
-    with pytest.raises(InputError, match=r"scores.*: there is nobody to answer, so the answers kept before stay"):
+    with pytest.raises(
+        InputError, match=r"scores.*: there are no registrations to score; the stored answers are not changed"
+    ):
         store.write("two", iter(nobody))
     assert first_genre(store) == "Rock"
 
@@ -222,7 +224,7 @@ SqliteScores(Path(sys.argv[1])).write("killed", batches())
         [
             ("folder", "is a folder; name a file in it"),
             ("text", "is not an SQLite file; name another one, it is left as it is"),
-            ("other", "holds other tables than those of `firstspin score`; it is left as it is"),
+            ("other", "has other tables than those of `firstspin score`; it is not changed"),
         ],
     )
     def test_what_is_no_database_is_refused_by_name(self, wrong: str, reason: str, tmp_path: Path) -> None:
@@ -357,7 +359,7 @@ class TestDynamoDBsLimits:
         assert store.get("nobody") is None
 
     def test_more_items_a_call_are_refused_there_and_by_our_stand_in(self, client: Any) -> None:
-        keys = [{"user_id": {"S": f"u{i}"}, "version": {"S": "one"}} for i in range(ITEMS_A_CALL + 1)]
+        keys = [{"user_id": {"S": f"u{i}"}, "version": {"S": "one"}} for i in range(MAX_ITEMS + 1)]
         requests = {"scores": [{"PutRequest": {"Item": key}} for key in keys]}
         with pytest.raises(ClientError, match=r"ValidationException.* 25"):
             client.batch_write_item(RequestItems=requests)

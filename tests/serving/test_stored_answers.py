@@ -28,7 +28,7 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
 from firstspin.serving import bundle
 from firstspin.serving.policy import PolicySettings
-from firstspin.serving.score_stores import Malformed
+from firstspin.serving.score_stores import MalformedRow
 from firstspin.serving.stored_answers import FAILURES, PAUSE, StoredAnswers
 
 BATCH = Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch")
@@ -120,7 +120,7 @@ def test_case_33_what_another_bundle_answered_and_what_nobody_can_read_is_counte
 ) -> None:
     app = app_with(folder, memory)
     assert source(app, "u2", age=31) == "model"
-    memory.problem = Malformed()
+    memory.problem = MalformedRow()
     for _ in range(FAILURES + 1):
         assert source(app, "u1", age=31) == "model"
     assert counted(app) == {"other-version": 1, "malformed": FAILURES + 1}  # a bad row is no reason for a pause

@@ -17,11 +17,11 @@ from firstspin.records import Ranking, Registration
 from firstspin.serving import wire
 from firstspin.serving.wire import (
     AT_ONCE,
-    LARGEST_BODY,
-    Asked,
+    MAX_BODY_BYTES,
     BodyReader,
     Encoding,
     LongBody,
+    ParsedBody,
     Refusal,
     check_accept,
     csv_row,
@@ -199,9 +199,9 @@ def test_case_4_of_a_key_given_twice_the_last_counts_and_ten_thousand_genres_are
 
 
 def test_how_many_may_be_asked_about_is_a_setting() -> None:
-    assert len(BodyReader(most=None).read(b"{}\n" * 10_001, Encoding.lines).registrations) == 10_001
+    assert len(BodyReader(max_instances=None).read(b"{}\n" * 10_001, Encoding.lines).registrations) == 10_001
     with pytest.raises(Refusal, match="at most 2 newcomers"):
-        BodyReader(most=2).read(b"{}\n{}\n{}\n", Encoding.lines)
+        BodyReader(max_instances=2).read(b"{}\n{}\n{}\n", Encoding.lines)
 
 
 @pytest.mark.parametrize("cell", ["30.5", "true", "thirty", "-1", "121", "9" * 5000, "0x1f", "3 1", "inf"])
@@ -263,9 +263,9 @@ def test_case_11_an_answer_in_another_encoding_is_406() -> None:
 
 def test_answers_are_joined_as_the_question_was_written() -> None:
     one, two = b'{"a":1}', b'{"b":2}'
-    assert join([one], Asked((WOMAN,), Encoding.json, alone=True)) == one
-    assert join([one, two], Asked((WOMAN,) * 2, Encoding.json)) == b'{"predictions":[{"a":1},{"b":2}]}'
-    assert join([one, two], Asked((WOMAN,) * 2, Encoding.lines)) == b'{"a":1}\n{"b":2}\n'
+    assert join([one], ParsedBody((WOMAN,), Encoding.json, alone=True)) == one
+    assert join([one, two], ParsedBody((WOMAN,) * 2, Encoding.json)) == b'{"predictions":[{"a":1},{"b":2}]}'
+    assert join([one, two], ParsedBody((WOMAN,) * 2, Encoding.lines)) == b'{"a":1}\n{"b":2}\n'
     assert csv_row(Ranking(("Rock", 'R, "n" B'), (0.75, 0.25), "model")) == b'"Rock|R, ""n"" B",0.75|0.25'
 
 
@@ -341,11 +341,11 @@ def test_a_body_in_pieces_says_what_it_says_as_a_whole(
 
 def long(before: bytes, repeated: bytes, after: bytes = b"") -> bytes:
     """A body of the largest size that is allowed."""
-    return before + repeated * ((LARGEST_BODY - len(before) - len(after)) // len(repeated)) + after
+    return before + repeated * ((MAX_BODY_BYTES - len(before) - len(after)) // len(repeated)) + after
 
 
 PEOPLE = b'{"genres":[%b]}' % b",".join(b'"%d"' % i for i in range(100))
-MANY = BodyReader(most=None)
+MANY = BodyReader(max_instances=None)
 LISTS = [
     (b'{"instances":[' + b",".join([PEOPLE] * 9_900) + b"]}", Encoding.json, 9_900),
     ((PEOPLE + b"\n") * 9_900, Encoding.lines, 9_900),
@@ -369,9 +369,9 @@ def test_a_long_list_is_read_in_pieces_and_only_one_is_in_memory(body: bytes, en
         del piece
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (sum(pieces), max(pieces) <= AT_ONCE, MANY.most_in(body, encoding) >= number) == (number, True, True)
+    assert (sum(pieces), max(pieces) <= AT_ONCE, MANY.max_number(body, encoding) >= number) == (number, True, True)
     assert len(pieces) >= number / AT_ONCE
-    assert peak < LARGEST_BODY * 2
+    assert peak < MAX_BODY_BYTES * 2
 
 
 @pytest.mark.parametrize(
@@ -406,13 +406,13 @@ def test_a_long_body_that_is_none_takes_no_more_memory_than_itself(body: bytes, 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert caught.value.code == code
-    assert peak < LARGEST_BODY  # beside the body itself
+    assert peak < MAX_BODY_BYTES  # beside the body itself
 
 
 def test_a_long_body_may_ask_about_one() -> None:
     for space in (b" " * 100_000, b"\n" * 100_000):
         begun = BodyReader(of_users=True).begin(b'{"user_id":"7",' + space + b'"age":3,"age":31}', Encoding.json)
-        assert isinstance(begun, Asked)
+        assert isinstance(begun, ParsedBody)
         assert (begun.alone, begun.registrations[0].age) == (True, 31)
         assert listed(b'{"instances":[]' + space + b"}", Encoding.json) == []
         assert len(listed(b'{"age":null,"instances":[{},{}]' + space + b"}", Encoding.json)) == 2

@@ -64,7 +64,7 @@ from firstspin.serving.policy import (
 from firstspin.serving.responses import Responses
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import Asked, BodyReader, Encoding, Refusal, user_of
+from firstspin.serving.wire import ParsedBody, BodyReader, Encoding, Refusal, user_of
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class Gateway:
             self._record(self.exposures, asked.registrations, answers)
         return reply
 
-    def _answer_users(self, asked: Asked) -> list[UserAnswer]:
+    def _answer_users(self, asked: ParsedBody) -> list[UserAnswer]:
         """An answer for each user, in order: by the rule in its arm, else by the endpoint or its fallback."""
         by_rule = [self._policy_of(one) == "rule" for one in asked.registrations]
         others = [one for one, ruled in zip(asked.registrations, by_rule, strict=True) if not ruled]
@@ -212,10 +212,10 @@ class Gateway:
         running = self.settings_of_users.experiment
         return running.policies[assignment.arm] if assignment and running else None
 
-    def _users_by_endpoint(self, registrations: Sequence[Registration], asked: Asked) -> list[UserAnswer]:
+    def _users_by_endpoint(self, registrations: Sequence[Registration], asked: ParsedBody) -> list[UserAnswer]:
         """The endpoint's answers, or those of the fallback. The endpoint is asked in JSON and without the user ids."""
         users, settings = list(map(user_of, registrations)), self.settings_of_users
-        question = Asked(registrations, Encoding.json, asked.alone)
+        question = ParsedBody(registrations, Encoding.json, asked.alone)
         answer = self._by_endpoint(body_without_users(question), question)
         if answer is None:
             decisions: Sequence[Decision | None] = self._by_fallback(registrations, users, settings)
@@ -265,7 +265,7 @@ class Gateway:
             stations["model"] = ()
         return stations
 
-    def _by_endpoint(self, body: bytes, asked: Asked) -> bytes | None:
+    def _by_endpoint(self, body: bytes, asked: ParsedBody) -> bytes | None:
         """The endpoint's answer, or None when there is none in time. Raises Refusal where its container refuses."""
         for attempt in range(TRIES):
             try:
@@ -356,7 +356,7 @@ class _Event(msgspec.Struct, rename="camel"):
     @property
     def largest(self) -> int:
         """Bytes that may come, and go back."""
-        return LARGEST_BALANCED if self.request_context and self.request_context.elb else wire.LARGEST_BODY
+        return LARGEST_BALANCED if self.request_context and self.request_context.elb else wire.MAX_BODY_BYTES
 
     def by_name(self) -> dict[str, str]:
         """The headers by their names in lower case. Refusal 400 for two of one that decides something."""
@@ -413,7 +413,7 @@ def _body(event: _Event) -> bytes:
     return body
 
 
-def _check(answer: bytes, asked: Asked) -> str:
+def _check(answer: bytes, asked: ParsedBody) -> str:
     """The id of the bundle that answered, empty for CSV. Raises MalformedAnswer unless everyone asked is answered."""
     try:
         models = _models(answer, asked)
@@ -424,7 +424,7 @@ def _check(answer: bytes, asked: Asked) -> str:
     return models[-1] if models else ""
 
 
-def _models(answer: bytes, asked: Asked) -> list[str]:
+def _models(answer: bytes, asked: ParsedBody) -> list[str]:
     """The model that each answer names, an empty name for a row of CSV."""
     text = answer.decode()  # all of it: msgspec doesn't look into fields that it skips
     if asked.encoding is Encoding.csv:
@@ -493,7 +493,7 @@ def _as_answered(part: bytes | None, encoding: Encoding) -> UserAnswer:
     return UserAnswer(part, answer.source, answer.model, stations)
 
 
-def _reply(status: int, content_type: str, body: bytes, largest: int = wire.LARGEST_BODY) -> dict[str, Any]:
+def _reply(status: int, content_type: str, body: bytes, largest: int = wire.MAX_BODY_BYTES) -> dict[str, Any]:
     text = body.decode()
     if len(body) > largest // LONGEST_ESCAPE and len(json.dumps(text)) > largest:
         raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")

@@ -21,7 +21,7 @@ import msgspec
 from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
 from firstspin.service.bundles.store import LARGEST, copy
-from firstspin.serving.bundle import LARGEST_MANIFEST, MANIFEST, Manifest, load, placed
+from firstspin.serving.bundle import MANIFEST, MAX_MANIFEST_BYTES, Manifest, load, placed
 
 ARCHIVE: Final = "model.tar.gz"
 LEVEL: Final = 9
@@ -93,7 +93,7 @@ def read_manifest(archive: bytes, where: str) -> Manifest:
     """
     with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
         for entry in files:
-            if entry.name.removeprefix("./") == MANIFEST and entry.isfile() and entry.size <= LARGEST_MANIFEST:
+            if entry.name.removeprefix("./") == MANIFEST and entry.isfile() and entry.size <= MAX_MANIFEST_BYTES:
                 file = files.extractfile(entry)
                 assert file is not None
                 return msgspec.json.decode(file.read(), type=Manifest)

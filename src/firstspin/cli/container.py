@@ -23,7 +23,7 @@ from firstspin.records import Census, InputError
 from firstspin.service.options import PORT, WORKERS
 from firstspin.service.process.supervisor import MOST_WORKERS
 from firstspin.serving.bundle import MANIFEST
-from firstspin.serving.wire import LARGEST_BODY
+from firstspin.serving.wire import MAX_BODY_BYTES
 
 CHANNEL: Final = "training"
 EARLY: Final = "early"
@@ -35,7 +35,7 @@ LONGEST_FAILURE: Final = 1024
 MOST_IN_BATCH: Final = 100
 """Megabytes, where a transform job sets no limit: SageMaker's own for all its concurrent requests."""
 
-ONLINE: Final = {"--largest-answer": str(LARGEST_BODY)}
+ONLINE: Final = {"--largest-answer": str(MAX_BODY_BYTES)}
 """InvokeEndpoint hands on no more."""
 
 BATCH_SECONDS: Final = "600"

@@ -30,7 +30,7 @@ from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.pages import experiments
 from firstspin.service.routes import OTHER, ROUTES, dispatch, not_taken
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.explanations import PARTS, ModelFailed, explain
+from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
 from firstspin.serving.policy import (
     DEFAULTS,
     Decision,
@@ -44,14 +44,14 @@ from firstspin.serving.policy import (
 from firstspin.serving.responses import Responses
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.serving.wire import (
-    MOST_INSTANCES,
+    MAX_INSTANCES,
     SHORT,
     SPELLINGS,
-    Asked,
     Body,
     BodyReader,
     Encoding,
     LongBody,
+    ParsedBody,
     Refusal,
     around,
     check_accept,
@@ -87,11 +87,14 @@ class ServedModel:
     reader_of_users: BodyReader
 
     @staticmethod
-    def of(bundle: Bundle | None, *, most: int | None = MOST_INSTANCES) -> ServedModel:
+    def of(bundle: Bundle | None, *, max_instances: int | None = MAX_INSTANCES) -> ServedModel:
         """A bundle ready to serve, `most` registrations a request."""
         extra = bundle.manifest.extra if bundle else {}
         return ServedModel(
-            bundle, Responses(bundle), BodyReader(extra, most=most), BodyReader(extra, of_users=True, most=most)
+            bundle,
+            Responses(bundle),
+            BodyReader(extra, max_instances=max_instances),
+            BodyReader(extra, of_users=True, max_instances=max_instances),
         )
 
 
@@ -314,7 +317,7 @@ class App:
         serving = self._now_serving()
         if _encoding(request) is not Encoding.json:
             raise Refusal(415, "unsupported_content_type", "an explanation is asked for as application/json")
-        return Work(PARTS, partial(self._explained, request.body, serving))
+        return Work(MAX_SUBSETS, partial(self._explained, request.body, serving))
 
     async def _explained(self, body: Body, serving: ServedModel) -> Reply:
         await self._turn()
@@ -337,7 +340,7 @@ class App:
             raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         reader = serving.reader_of_users if of_users else serving.reader
         if len(request.body) > SHORT:
-            number = reader.most_in(request.body, encoding)
+            number = reader.max_number(request.body, encoding)
             return Work(number, partial(self._long, request.body, encoding, serving, reader, of_users))
         asked = self._read(reader, request.body, encoding)
         if self._settings.refuse_under_age:
@@ -346,7 +349,7 @@ class App:
             return self._one(serving, asked.registrations[0], of_users)
         return Work(asked.number, partial(self._many, serving, asked, of_users, asked.number))
 
-    def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> Asked:
+    def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> ParsedBody:
         start = self._now()
         asked = reader.read(body, encoding)
         self._tally.took("read", self._now() - start)
@@ -467,7 +470,7 @@ class App:
         return self._answer(reply) if isinstance(reply, Asking) else await reply
 
     async def _many(
-        self, serving: ServedModel, asked: Asked | LongBody, of_users: bool, number: int
+        self, serving: ServedModel, asked: ParsedBody | LongBody, of_users: bool, number: int
     ) -> Reply | StreamedReply:
         """Answers about many are streamed, which bounds the memory of a connection.
 
@@ -484,7 +487,7 @@ class App:
         return Reply(200, body, asked.encoding.encode())
 
     async def _parts(
-        self, serving: ServedModel, asked: Asked | LongBody, of_users: bool
+        self, serving: ServedModel, asked: ParsedBody | LongBody, of_users: bool
     ) -> AsyncGenerator[bytes | bytearray, None]:
         """The parts of an answer about many, each made in a turn of its own."""
         begin, between, end = around(asked.encoding)
@@ -547,7 +550,7 @@ class App:
     def _openapi(self, request: Request) -> Reply:  # noqa: ARG002
         serving = self._serving or NOTHING
         if self._described is None or self._described[0] is not serving:
-            self._described = serving, Reply(200, schema(serving.reader.extra, serving.reader.most))
+            self._described = serving, Reply(200, schema(serving.reader.extra, serving.reader.max_instances))
         return self._described[1]
 
     def _report(self, request: Request) -> Reply:  # noqa: ARG002

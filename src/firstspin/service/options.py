@@ -16,7 +16,7 @@ from firstspin.service.http.hub import IN_FLIGHT
 from firstspin.service.process.supervisor import MOST_WORKERS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
 from firstspin.serving.stored_answers import LOOKUP_SECONDS
-from firstspin.serving.wire import LARGEST_BODY, MOST_INSTANCES
+from firstspin.serving.wire import MAX_BODY_BYTES, MAX_INSTANCES
 
 PORT: Final = whole(0, 65_535)
 WORKERS: Final = whole(1, MOST_WORKERS)
@@ -81,9 +81,9 @@ OPTIONS: Final = (
     Option("admin-names", words, None, "Further host names of the admin port, with commas between."),
     Option("in-flight", whole(1), IN_FLIGHT, "Max registrations that a worker takes at a time; beyond them 503."),
     Option("connections", whole(1), 4096, "Max open connections of a worker."),
-    Option("largest-body", whole(1), LARGEST_BODY, "Max bytes of a request's body."),
+    Option("largest-body", whole(1), MAX_BODY_BYTES, "Max bytes of a request's body."),
     Option("largest-answer", whole(1), None, "Max bytes of an answer about several; no limit if not given."),
-    Option("most-newcomers", whole(0), MOST_INSTANCES, "Max registrations in one request; 0 is no limit."),
+    Option("most-newcomers", whole(0), MAX_INSTANCES, "Max registrations in one request; 0 is no limit."),
     Option("head-seconds", seconds(), 10.0, "Timeout for a request's headers, in seconds."),
     Option("body-seconds", seconds(), 30.0, "Timeout for a request's body, in seconds."),
     Option("idle-seconds", seconds(), 75.0, "Keep-alive timeout of an idle connection, in seconds."),

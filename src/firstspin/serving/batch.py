@@ -1,4 +1,4 @@
-"""Batch answers -> a file or a key-value store, one row a registration, in order."""
+"""Batch scoring: registrations -> a file or a score store, one row per registration, in order."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ People = Iterable[tuple[list[str], list[Registration]]]
 
 
 class AnswerSink(Protocol):
-    """Where batch answers go; returns when they are safe, all or none of them visible."""
+    """The destination of batch answers. It returns when they are stored durably: all are visible, or none."""
 
     def __call__(self, batches: Iterator[Batch], /) -> None:
         """Store these batches of answers."""
 
 
 def file_sink(out: Path) -> AnswerSink:
-    """A .csv or .parquet file, written beside and renamed. Raises InputError for a file of another kind."""
+    """A .csv or .parquet file, written atomically. Raises InputError where the suffix is another."""
     writers: dict[str, Callable[[Path, Iterator[Batch]], None]] = {".csv": _to_csv, ".parquet": _to_parquet}
     if out.suffix not in writers:
-        raise InputError(f"--out {out}: a file that ends in .csv or .parquet, sqlite:PATH or dynamodb:TABLE is needed")
+        raise InputError(f"--out {out}: expected a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE")
 
     def sink(batches: Iterator[Batch], /) -> None:
         with written_beside(out) as beside:
@@ -48,7 +48,7 @@ def write(
     k: int | None,
     progress: Callable[[int], None],
 ) -> int:
-    """Answer everyone, the first k genres each (None: all of them), into a sink. Returns how many."""
+    """Score all registrations into a sink, with the first k genres each (None: all). Returns their number."""
     written = failed = 0
 
     def answered() -> Iterator[Batch]:
@@ -77,7 +77,7 @@ def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
                 file.write(csv_line([user, PICK_SEPARATOR.join(genres), PICK_SEPARATOR.join(probabilities)]) + "\n")
     if changed:
         log.warning(
-            "%d user ids begin like a formula and have an apostrophe in front in the CSV; Parquet has them as they are",
+            "%d user ids begin like a formula: the CSV has an apostrophe before them; Parquet has them unchanged",
             changed,
         )
 

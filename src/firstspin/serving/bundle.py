@@ -1,6 +1,6 @@
-"""A trained model <-> a folder: manifest.json, the stations, and the model as LightGBM text or arrays. Never a pickle.
+"""Bundles: a trained model as a folder of manifest.json, the stations, and the model as arrays and text; no pickles.
 
-Loading trusts nothing: every file must be named in the manifest with its size and SHA-256; nothing else may lie there.
+Loading verifies everything: the manifest lists every file with its size and SHA-256, and no other file may be there.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ MANIFEST = "manifest.json"
 STATIONS = "stations.json"
 GOLDEN = 8
 TYPES = (".npy", ".txt", ".json")
-LARGEST_MANIFEST = 50_000_000
-LONGEST_REASON = 400
+MAX_MANIFEST_BYTES = 50_000_000
+MAX_REASON = 400
 
 
 class FileProof(msgspec.Struct, frozen=True):
-    """What a file of the bundle must be."""
+    """The size and hash of a file of the bundle."""
 
     sha256: str
     bytes: int
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A predictor inside the bundle; its arrays and texts are the files that begin with its role and a dot."""
+    """A predictor of the bundle; its arrays and texts are the files whose names begin with its role and a dot."""
 
     model: str
     made_of: str
@@ -50,7 +50,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Golden(msgspec.Struct, frozen=True):
-    """A made-up registration and the answer it must get: proves a load, and every later engine."""
+    """A synthetic registration and its expected answer: a test of loading, and of every scoring engine."""
 
     registration: dict[str, object]
     genres: tuple[str, ...]
@@ -58,7 +58,7 @@ class Golden(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json, whole."""
+    """The content of manifest.json."""
 
     format: int
     created_by: str
@@ -73,16 +73,16 @@ class Manifest(msgspec.Struct, frozen=True):
     golden: tuple[Golden, ...]
     files: dict[str, FileProof]
     knows_silence: bool = True
-    """Whether the training data had registrations without answers, so that the model can rank for them."""
+    """Whether training had registrations without answers, so that the model applies to them."""
     golden_rule: tuple[Golden, ...] | None = None
-    """Answers of the rule; None, as in the next, in a bundle that an earlier version wrote."""
+    """Answers of the rule; None, as `golden_further`, in a bundle of an earlier version."""
     golden_further: tuple[Golden, ...] | None = None
     """Answers of the model to registrations with every further field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded bundle. `id` names it: eight hex digits of its manifest's SHA-256, the same wherever it was packed."""
+    """A loaded bundle. `id`: eight hex digits of the manifest's SHA-256, the same on every machine."""
 
     id: str
     manifest: Manifest
@@ -111,9 +111,9 @@ def save(
     scorecard: dict[str, object] | None,
     knows_silence: bool = True,
 ) -> Bundle:
-    """Write a bundle beside `out`, load it as a check, then rename it into place; a bundle already there is replaced.
+    """Write a bundle beside `out`, load it as a check, then move it to `out`, replacing a bundle that is there.
 
-    The same training gives the same bytes. Raises InputError when `out` is something else than a bundle.
+    The same training gives the same bytes. Raises InputError where `out` exists and is not a bundle.
     """
     from importlib.metadata import version
 
@@ -132,9 +132,9 @@ def save(
             label=label,
             data=data,
             scorecard=scorecard,
-            golden=_golden(predictor, _asked(predictor)),
-            golden_rule=_golden(rule, _asked(predictor)),
-            golden_further=_golden(predictor, _asked_further(predictor, extra)),
+            golden=_golden(predictor, _golden_registrations(predictor)),
+            golden_rule=_golden(rule, _golden_registrations(predictor)),
+            golden_further=_golden(predictor, _further_registrations(predictor, extra)),
             files={path.name: _proof(path) for path in sorted(beside.iterdir())},
             knows_silence=knows_silence,
         )
@@ -145,9 +145,9 @@ def save(
 
 @contextmanager
 def placed(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write a bundle to; loaded as a check, then put in place, in one step if one was there.
+    """A folder beside `out` to write a bundle to; it is loaded as a check, then moved to `out` in one step.
 
-    Raises InputError when `out` is something else than a bundle, or what was written is none.
+    Raises InputError where `out` exists and is not a bundle, or the written folder is none.
     """
     check_place(out)
     with files.beside(out) as new:
@@ -158,9 +158,9 @@ def placed(out: Path) -> Iterator[Path]:
 
 
 def check_place(out: Path) -> None:
-    """Raises InputError where something else than a bundle is at `out`."""
+    """Raises InputError where `out` exists and is not a bundle."""
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not a bundle; it is left as it is")
+        raise InputError(f"{out} exists and is not a bundle; it is not changed")
 
 
 def _part(predictor: Predictor) -> Part:
@@ -175,46 +175,46 @@ def _write_state(folder: Path, role: str, state: Mapping[str, NDArray[np.generic
             np.save(folder / f"{role}.{name}.npy", value, allow_pickle=False)
 
 
-def _asked(predictor: Predictor) -> list[Registration]:
-    told = [Registration(age=15 + 9 * i, genres=predictor.genres[i : i + i % 4 + 1]) for i in range(GOLDEN)]
-    return [Registration(), *told]
+def _golden_registrations(predictor: Predictor) -> list[Registration]:
+    answered = [Registration(age=15 + 9 * i, genres=predictor.genres[i : i + i % 4 + 1]) for i in range(GOLDEN)]
+    return [Registration(), *answered]
 
 
-def _asked_further(predictor: Predictor, extra: Mapping[str, str]) -> list[Registration]:
-    """With the lowest of what training saw in every further field, and with the highest."""
-    seen = {question["name"]: question for question in predictor.encoder.state()["questions"]}
-    found = []
+def _further_registrations(predictor: Predictor, extra: Mapping[str, str]) -> list[Registration]:
+    """Registrations with the lowest and the highest training value of every further field."""
+    questions = {question["name"]: question for question in predictor.encoder.state()["questions"]}
+    registrations: list[Registration] = []
     for i in (0, -1) if extra else ():
-        told: dict[str, object] = {"age": 31, "genres": predictor.genres[:1]}
+        answers: dict[str, object] = {"age": 31, "genres": predictor.genres[:1]}
         for name, kind in extra.items():
-            values = seen.get(name, {}).get("knots") or seen.get(name, {}).get("values")
-            told[name] = values[i] if values else 0.0 if kind == NUMBER else ""
-        found.append(msgspec.convert(told, with_further_fields(tuple(extra))))
-    return found
+            values = questions.get(name, {}).get("knots") or questions.get(name, {}).get("values")
+            answers[name] = values[i] if values else 0.0 if kind == NUMBER else ""
+        registrations.append(msgspec.convert(answers, with_further_fields(tuple(extra))))
+    return registrations
 
 
-def _golden(predictor: Predictor, asked: Iterable[Registration]) -> tuple[Golden, ...]:
-    return tuple(_answered(predictor, registration) for registration in asked)
+def _golden(predictor: Predictor, registrations: Iterable[Registration]) -> tuple[Golden, ...]:
+    return tuple(_answered(predictor, registration) for registration in registrations)
 
 
 def _answered(predictor: Predictor, registration: Registration) -> Golden:
     ranking = predictor.rank(registration)
-    told = msgspec.structs.asdict(registration)
-    del told[GENDER], told[COUNTRY]  # never told here
-    return Golden(told, ranking.genres[:SHOWN_GENRES], ranking.probabilities[:SHOWN_GENRES])
+    answers = msgspec.structs.asdict(registration)
+    del answers[GENDER], answers[COUNTRY]  # not part of golden registrations
+    return Golden(answers, ranking.genres[:SHOWN_GENRES], ranking.probabilities[:SHOWN_GENRES])
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
 
 
 def load(folder: Path) -> Bundle:
-    """The bundle of a folder, every file checked and arrays mapped rather than read.
+    """The bundle of a folder: every file is verified; arrays are memory-mapped.
 
-    Raises InputError with the reason when anything is not as it was packed, or can't answer; OSError where a file can't
-    be read.
+    Raises InputError, with the reason, where the bundle was changed or can't answer; OSError where a file can't be
+    read.
     """
     path = folder / MANIFEST
-    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_MANIFEST:
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > MAX_MANIFEST_BYTES:
         raise InputError(f"{folder} is not a bundle: it has no {MANIFEST}")
     encoded = path.read_bytes()
     with _refused(folder, f"{MANIFEST} can't be read"):
@@ -229,19 +229,19 @@ def load(folder: Path) -> Bundle:
 
 @contextmanager
 def _refused(folder: Path, what: str) -> Iterator[None]:
-    """Whatever a bundle's content leads to, it is an InputError with a reason."""
+    """Convert any error of a bundle's content to InputError with a reason."""
     try:
         yield
     except (OSError, MemoryError):
         raise
     except InputError as problem:
-        raise InputError(f"{folder}: {str(problem)[:LONGEST_REASON]}") from problem
+        raise InputError(f"{folder}: {str(problem)[:MAX_REASON]}") from problem
     except Exception as problem:
-        raise InputError(f"{folder}: {what} ({_reason(problem)[:LONGEST_REASON]})") from problem
+        raise InputError(f"{folder}: {what} ({_reason(problem)[:MAX_REASON]})") from problem
 
 
 def _reason(problem: Exception) -> str:
-    """What is wrong, where the error says it in words of its own."""
+    """The message of the error, where it is meaningful."""
     if isinstance(problem, UnicodeError):
         return "a text is not UTF-8"
     if isinstance(problem, ValueError | msgspec.MsgspecError):
@@ -250,9 +250,9 @@ def _reason(problem: Exception) -> str:
 
 
 def _manifest(encoded: bytes) -> Manifest:
-    found = msgspec.json.decode(encoded)["format"]
-    if found != FORMAT:
-        raise InputError(f"bundle format {str(found)[:20]}, this firstspin reads format {FORMAT}")
+    version = msgspec.json.decode(encoded)["format"]
+    if version != FORMAT:
+        raise InputError(f"bundle format {str(version)[:20]}, this firstspin reads format {FORMAT}")
     return msgspec.json.decode(encoded, type=Manifest)
 
 
@@ -309,16 +309,16 @@ def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, names: Ite
 
 def _mapped(path: Path) -> NDArray[np.generic]:
     try:
-        mapped = np.lib.format.open_memmap(path, mode="r")  # raises for what would need a pickle
+        mapped = np.lib.format.open_memmap(path, mode="r")  # raises where a pickle would be needed
     except (OSError, MemoryError):
         raise
-    except Exception as problem:  # a header is parsed as Python, which fails in many ways
+    except Exception as problem:  # the header is parsed as Python, with many kinds of errors
         raise InputError(f"{path.name} is not a file of an array") from problem
-    return np.asarray(mapped)  # the same memory, without memmap's cost a use
+    return np.asarray(mapped)  # the same memory, without memmap's cost per access
 
 
 def _check_golden(loaded: Bundle) -> None:
-    """Raise InputError unless there are golden answers enough of each kind, and all of them come out."""
+    """Raises InputError unless there are enough golden answers of each kind, and the model reproduces them all."""
     manifest = loaded.manifest
     wrong = _wrong(loaded.predictor, manifest.golden)
     if manifest.golden_rule is not None and manifest.golden_further is not None:
@@ -331,22 +331,28 @@ def _check_golden(loaded: Bundle) -> None:
 
 
 def _wrong(predictor: Predictor, goldens: Sequence[Golden], further: tuple[str, ...] | None = None) -> int:
-    """How many of the golden answers come out differently; `further` names the fields that each must answer."""
-    asked = [msgspec.convert(golden.registration, with_further_fields(further or ())) for golden in goldens]
-    enough = _differ(asked) if further is None else _tell_all(asked, further)
+    """The number of golden answers that are not reproduced; `further`: fields that each registration must answer."""
+    registrations = [msgspec.convert(golden.registration, with_further_fields(further or ())) for golden in goldens]
+    enough = _differ(registrations) if further is None else _answer_all(registrations, further)
     if not enough:
         raise InputError(f"{len(goldens)} golden answers are too few, or all of one kind")
-    return sum(not _agrees(predictor.rank(one), golden) for one, golden in zip(asked, goldens, strict=True))
+    return sum(not _agrees(predictor.rank(one), golden) for one, golden in zip(registrations, goldens, strict=True))
 
 
-def _differ(asked: Sequence[Registration]) -> bool:
-    """Whether they are enough, one of them without answers, and some with an age and with picks."""
-    kinds = Registration() in asked, any(one.age is not None for one in asked), any(one.genres for one in asked)
-    return all(kinds) and len(set(asked)) > GOLDEN
+def _differ(registrations: Sequence[Registration]) -> bool:
+    """Whether there are enough registrations, one without answers, and some with an age and with picks."""
+    kinds = (
+        Registration() in registrations,
+        any(one.age is not None for one in registrations),
+        any(one.genres for one in registrations),
+    )
+    return all(kinds) and len(set(registrations)) > GOLDEN
 
 
-def _tell_all(asked: Sequence[Registration], further: tuple[str, ...]) -> bool:
-    return bool(asked) == bool(further) and all(getattr(one, name) is not None for one in asked for name in further)
+def _answer_all(registrations: Sequence[Registration], further: tuple[str, ...]) -> bool:
+    return bool(registrations) == bool(further) and all(
+        getattr(one, name) is not None for one in registrations for name in further
+    )
 
 
 def _agrees(ranking: Ranking, golden: Golden) -> bool:

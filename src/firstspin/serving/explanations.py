@@ -1,8 +1,8 @@
-"""Why these genres: how much each answer of a newcomer moved the probability of each genre shown.
+"""Explanations: the effect of each answer of a registration on the probability of each genre shown.
 
-The shares are Shapley values (L. S. Shapley, A value for n-person games, 1953): the answers are withheld in every
-combination, which for a handful of questions is one small batch through the same scorer that answered. So they are
-exact, hold for any model, need nothing of what trained it, and add up to what the answers changed together.
+The effects are Shapley values (L. S. Shapley, A value for n-person games, 1953): the answers are withheld in every
+combination, which for a handful of questions is one small batch through the same scorer. So the values are exact for
+any model, need no training code, and add up to the joint effect of all answers.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from firstspin.records import SHOWN_GENRES, InputError, Registration, Source, is
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import DEFAULTS, PolicySettings, decide
 
-MOST: Final = 8
-"""Of a service that asks for more, the last answers are explained together: 2 to the power of this are scored."""
-PARTS: Final = 2**MOST
-"""How many registrations an explanation scores at most: the measure of its work."""
+MAX_ANSWERS: Final = 8
+"""With more answers, the last ones are explained together: 2 to the power of this many subsets are scored."""
+MAX_SUBSETS: Final = 2**MAX_ANSWERS
+"""Maximum number of registrations that an explanation scores: the measure of its work."""
 
 FURTHER: Final = "further answers"
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """One genre: its probability, its baseline without answers, and what each answer given added to that."""
+    """One genre: its probability, the baseline probability with no answers, and the effect of each answer (`moved`)."""
 
     genre: str
     probability: float
@@ -37,7 +37,7 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The reasons of the genres shown, best first. It names the questions answered, never the answers."""
+    """The reasons of the genres shown, best first. It has the names of the questions, never the answers."""
 
     model: str
     source: Source
@@ -45,7 +45,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 class ModelFailed(InputError):
-    """There is no explanation: the model failed with this error, and the business rule answers in its place."""
+    """The model failed with this error, so the business rule answers and there is no explanation."""
 
     def __init__(self, failure: str) -> None:
         super().__init__(f"there is no explanation: the model failed ({failure}), and the rule answers in its place")
@@ -58,10 +58,10 @@ def explain(
     settings: PolicySettings = DEFAULTS,
     shown: int = SHOWN_GENRES,
 ) -> Explanation:
-    """Why a registration is answered as it is, for the first `shown` genres.
+    """The explanation of a registration's ranking, for the first `shown` genres.
 
-    Of each genre, `without_answers` and the sum of `moved` make its `probability` (each to six decimals). An answer
-    that the policy leaves unused, as an age under the minimum, moves nothing and is not named. Raises Refusal where the
+    For each genre, `without_answers` plus the sum of `moved` is its `probability` (each to six decimals). An answer
+    that the policy does not use, as an age under the minimum, has no effect and is not named. Raises Refusal where the
     settings refuse the registration, and ModelFailed where the rule answers because the model fails.
     """
     decision = decide(registration, None, bundle, None, settings)
@@ -73,15 +73,15 @@ def explain(
     if decision.by_rule:
         predictor, registration = bundle.rule, Registration(genres=registration.genres)
     answers = given(registration, dict.fromkeys(predictor.encoder.questions))
-    chances = _with_every_part(predictor, registration, answers)
-    moved = shapley_values(chances)
-    first = order(chances[-1:])[0][:shown]
+    subsets = _with_every_subset(predictor, registration, answers)
+    moved = shapley_values(subsets)
+    first = order(subsets[-1:])[0][:shown]
     names = [FURTHER if len(names) > 1 else names[0] for names in answers]
     reasons = [
         Reason(
             predictor.genres[j],
-            _rounded(chances[-1, j]),
-            _rounded(chances[0, j]),
+            _rounded(subsets[-1, j]),
+            _rounded(subsets[0, j]),
             {name: _rounded(value) for name, value in zip(names, moved[:, j], strict=True)},
         )
         for j in first.tolist()
@@ -90,17 +90,17 @@ def explain(
 
 
 def given(registration: Registration, questions: Sequence[str] | dict[str, None]) -> list[tuple[str, ...]]:
-    """The questions that were answered, each alone, or the last ones together where they are more than `MOST`."""
+    """The answered questions, each alone, the last ones together where there are more than `MAX_ANSWERS`."""
     answered = [name for name in questions if is_answered(registration, name)]
-    if len(answered) <= MOST:
+    if len(answered) <= MAX_ANSWERS:
         return [(name,) for name in answered]
-    return [*((name,) for name in answered[: MOST - 1]), tuple(answered[MOST - 1 :])]
+    return [*((name,) for name in answered[: MAX_ANSWERS - 1]), tuple(answered[MAX_ANSWERS - 1 :])]
 
 
 def shapley_values(worth: Array) -> Array:
-    """(m, k) what each of m players adds to k sums, on average over all orders in which they could come.
+    """(m, k) Shapley values of m players for k values: the mean marginal contribution over all orders.
 
-    `worth` (2^m, k): the sums with each part of the players; player i is in part number p if bit i of p is set.
+    `worth` (2^m, k): the values of each subset of players; player i is in subset number p if bit i of p is set.
 
     >>> shapley_values(np.array([[0.0], [1.0], [2.0], [5.0]])).tolist()
     [[2.0], [3.0]]
@@ -117,10 +117,10 @@ def shapley_values(worth: Array) -> Array:
     return values
 
 
-def _with_every_part(predictor: Predictor, registration: Registration, answers: Sequence[tuple[str, ...]]) -> Array:
-    """(2^m, k) chances with each part of the answers given, none of them first and all of them last.
+def _with_every_subset(predictor: Predictor, registration: Registration, answers: Sequence[tuple[str, ...]]) -> Array:
+    """(2^m, k) probabilities with each subset of the answers, the empty one first and the full one last.
 
-    Each question has columns of its own, so both rows, with all answers and with none, are encoded once and mixed.
+    Each question has its own columns, so two rows, with all answers and with none, are encoded once and combined.
     """
     encoder = predictor.encoder
     every = encoder.encode(registration)

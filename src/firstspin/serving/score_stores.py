@@ -1,10 +1,10 @@
-"""Key-value stores of batch answers: written by `score`, read back one user at a time.
+"""Score stores: key-value stores of batch answers, written by `score` and read one user at a time.
 
-Every run writes under its own version and then points `current` at it in one step, so a reader sees all of a run or
-nothing of it. The version before stays readable for those who have just read the pointer. A version begins with the
-id of the bundle that answered, up to the first full stop. A run that answers nobody is refused, and changes nothing.
+Every run writes under its own version and then sets the pointer `current` to it in one step, so a reader sees a run
+complete or not at all. The version before stays readable for readers that have just read the pointer. A version begins
+with the id of the bundle, up to the first full stop. A run without answers is refused, and changes nothing.
 
-`write` raises InputError with the store's name and the reason; `get` raises what the store's own client raises.
+`write` raises InputError with the store's name and the reason; `get` raises the errors of the store's client.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ from firstspin.records import InputError, Ranking, StoredAnswer
 Batch = tuple[list[str], list[Ranking]]
 Rows = list[tuple[str, bytes]]
 CURRENT: Final = "#current"
-ITEMS_A_CALL: Final = 25
-"""DynamoDB takes no more in one BatchWriteItem."""
+MAX_ITEMS: Final = 25
+"""DynamoDB's limit of items in one BatchWriteItem."""
 
 TABLES: Final = {"scores", "current"}
 TRIES: Final = 8
-KEPT: Final = timedelta(days=3)
+LIFETIME: Final = timedelta(days=3)
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 5, "retries": {"max_attempts": 3, "mode": "standard"}}
 
 
-class Malformed(ValueError):
-    """A row that no `score` of ours wrote."""
+class MalformedRow(ValueError):
+    """A row that is not a valid answer of `firstspin score`."""
 
 
 class ScoreReader(Protocol):
-    """Answers by user."""
+    """A store of answers by user, for reading."""
 
     def get(self, user_id: str) -> StoredAnswer | None:
-        """The current answer for a user; None when there is none. Raises Malformed for a row that can't be read."""
+        """The current answer for a user, or None. Raises MalformedRow where the row can't be read."""
 
 
 class Scores(ScoreReader, Protocol):
-    """Answers by user, to be written too."""
+    """A store of answers by user, for reading and writing."""
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
-        """Keep a run's answers and make them the current ones."""
+        """Store the answers of a run and make them current. Raises InputError where the store can't be written."""
 
 
 class SqliteScores:
-    """Answers in an SQLite file; the two latest versions are kept.
+    """Answers in an SQLite file, with the two latest versions.
 
-    A whole run is one transaction: readers go on with the run before, what a killed run wrote was never there, and
-    another run waits for a few seconds and is then refused.
+    A run is one transaction: readers continue with the version before, a killed run leaves nothing, and a concurrent
+    run waits for a few seconds and is then refused. Raises InputError where the file can't be used or is another one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,10 +69,10 @@ class SqliteScores:
         sqlite_file.refuse_unusable(path)
         sqlite_file.make_private(path)
         with _clear(self._name):
-            # SQLite itself lets one thread in at a time
+            # SQLite serialises the calls of threads
             self._connection = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False)
             if not sqlite_file.tables(self._connection) <= TABLES:
-                raise InputError(f"{path} holds other tables than those of `firstspin score`; it is left as it is")
+                raise InputError(f"{path} has other tables than those of `firstspin score`; it is not changed")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(
@@ -84,6 +84,7 @@ class SqliteScores:
             )
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
+        """Write a run in one transaction. Raises InputError where the file can't be written."""
         with _clear(self._name), self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM scores WHERE version IS NOT (SELECT version FROM current)")
@@ -94,11 +95,12 @@ class SqliteScores:
             connection.execute("INSERT OR REPLACE INTO current VALUES (1, ?)", [version])
 
     def get(self, user_id: str) -> StoredAnswer | None:
+        """The current answer for a user, or None. Raises MalformedRow where the row can't be read."""
         return _look_up(self._connection, user_id)
 
 
 class SqliteReader:
-    """Reads what `SqliteScores` keeps and changes nothing. It waits for a file, and follows one that is replaced."""
+    """Read-only access to the file of `SqliteScores`, which may be created or replaced later."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -106,12 +108,13 @@ class SqliteReader:
         self._opened: tuple[sqlite_file.Identity, sqlite3.Connection] | None = None
 
     def get(self, user_id: str) -> StoredAnswer | None:
+        """The current answer for a user; None also where there is no file yet."""
         if not self._path.exists():
             return None
         return _look_up(self._connection(), user_id)
 
     def _connection(self) -> sqlite3.Connection:
-        """For all threads the same; that of a file which was replaced closes after the last look into it."""
+        """The connection of all threads; that of a replaced file is closed after its last lookup."""
         with self._lock:
             now = sqlite_file.identity(self._path)[:1]
             if self._opened is None or self._opened[0] != now:
@@ -120,14 +123,14 @@ class SqliteReader:
 
 
 def check_sqlite(path: Path) -> None:
-    """Raise InputError where no answers can be at this path, now or later."""
+    """Raises InputError where the path can't hold a score store, now or later."""
     sqlite_file.refuse_unusable(path, writing=False)
     if not path.exists():
         return
     with _clear(f"sqlite:{path}"), closing(_read_only(path)) as opened:
-        found = sqlite_file.tables(opened)
-    if found and not found >= TABLES:
-        raise InputError(f"{path} is not a store that `firstspin score` wrote")
+        tables = sqlite_file.tables(opened)
+    if tables and not tables >= TABLES:
+        raise InputError(f"{path} is not a store written by `firstspin score`")
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -136,15 +139,15 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 def _look_up(connection: sqlite3.Connection, user_id: str) -> StoredAnswer | None:
-    found = connection.execute(
+    row = connection.execute(
         "SELECT answer, version FROM scores JOIN current USING (version) WHERE user_id = ?", [user_id]
     ).fetchone()
-    return _kept(*found) if found else None
+    return _stored_answer(*row) if row else None
 
 
 @contextmanager
 def _clear(store: str) -> Iterator[None]:
-    """Whatever SQLite can't do becomes an InputError with the store's name and the reason."""
+    """Convert errors of SQLite to InputError with the store's name and the reason."""
     try:
         yield
     except sqlite3.Error as problem:
@@ -155,7 +158,7 @@ def _clear(store: str) -> Iterator[None]:
 class DynamoScores:
     """Answers in a DynamoDB table with the keys `user_id` (hash) and `version` (range), all text.
 
-    Items of a run expire by the attribute `expires` (epoch seconds) where the table has it as its time to live.
+    Items of a run expire by the attribute `expires` (epoch seconds) where it is the table's time-to-live attribute.
     """
 
     def __init__(
@@ -172,29 +175,31 @@ class DynamoScores:
         self._name = f"dynamodb:{table}"
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
-        about = {"version": {"S": version}, "expires": {"N": str(int((self._now() + KEPT).timestamp()))}}
+        """Write a run's items, then the pointer. Raises InputError where the table can't be written."""
+        about = {"version": {"S": version}, "expires": {"N": str(int((self._now() + LIFETIME).timestamp()))}}
         pointer = {"user_id": {"S": CURRENT}, "version": {"S": CURRENT}, "points_to": {"S": version}}
         with clear(self._name):
             for rows in _rows(batches, self._name):
                 items = [{"user_id": {"S": user}, "answer": {"B": answer}} | about for user, answer in rows]
-                for start in range(0, len(items), ITEMS_A_CALL):
-                    self._put(items[start : start + ITEMS_A_CALL])
+                for start in range(0, len(items), MAX_ITEMS):
+                    self._put(items[start : start + MAX_ITEMS])
             self._client.put_item(TableName=self._table, Item=pointer)
 
     def get(self, user_id: str) -> StoredAnswer | None:
+        """The current answer for a user, or None, by two consistent reads."""
         pointer = self._item(CURRENT, CURRENT)
-        found = self._item(user_id, pointer["points_to"]["S"]) if pointer else None
-        return _kept(found.get("answer", {}).get("B"), found["version"]["S"]) if found else None
+        item = self._item(user_id, pointer["points_to"]["S"]) if pointer else None
+        return _stored_answer(item.get("answer", {}).get("B"), item["version"]["S"]) if item else None
 
     def _item(self, user_id: str, version: str) -> dict[str, Any] | None:
         # consistent: the pointer may be newer than a replica of the item
-        found: dict[str, Any] = self._client.get_item(
+        response: dict[str, Any] = self._client.get_item(
             TableName=self._table, Key={"user_id": {"S": user_id}, "version": {"S": version}}, ConsistentRead=True
         )
-        return found.get("Item")
+        return response.get("Item")
 
     def _put(self, items: list[dict[str, Any]]) -> None:
-        """Write at most 25 items; what DynamoDB leaves unprocessed is sent again, ever later."""
+        """Write at most 25 items; unprocessed ones are sent again after growing delays."""
         left = {self._table: [{"PutRequest": {"Item": item}} for item in items]}
         for attempt in range(TRIES):
             left = self._client.batch_write_item(RequestItems=left)["UnprocessedItems"]
@@ -206,29 +211,29 @@ class DynamoScores:
 
 
 def _rows(batches: Iterator[Batch], store: str) -> Iterator[Rows]:
-    """Each batch as keys and encoded answers; a user who stands twice in it counts once, the later answer.
+    """Each batch as keys and encoded answers; of a user who occurs twice in it, the later answer.
 
-    Raises InputError at the end where nobody was in any.
+    Raises InputError at the end where all batches were empty.
     """
-    nobody = True
+    is_empty = True
     for users, rankings in batches:
-        nobody = nobody and not users
+        is_empty = is_empty and not users
         yield list(dict(zip(users, map(msgspec.json.encode, rankings), strict=True)).items())
-    if nobody:
-        raise InputError(f"{store}: there is nobody to answer, so the answers kept before stay")
+    if is_empty:
+        raise InputError(f"{store}: there are no registrations to score; the stored answers are not changed")
 
 
-def _kept(answer: bytes, version: str) -> StoredAnswer:
+def _stored_answer(answer: bytes, version: str) -> StoredAnswer:
     try:
-        found = msgspec.json.decode(answer, type=Ranking)
+        ranking = msgspec.json.decode(answer, type=Ranking)
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
-        raise Malformed from None
-    genres, chances = found.genres, found.probabilities
-    if not genres or len(genres) != len(chances) or len(set(genres)) < len(genres):
-        raise Malformed
-    if not all(0 <= chance <= 1 for chance in chances):
-        raise Malformed
-    return StoredAnswer(version.partition(".")[0], Ranking(genres, chances, "batch"))
+        raise MalformedRow from None
+    genres, values = ranking.genres, ranking.probabilities
+    if not genres or len(genres) != len(values) or len(set(genres)) < len(genres):
+        raise MalformedRow
+    if not all(0 <= value <= 1 for value in values):
+        raise MalformedRow
+    return StoredAnswer(version.partition(".")[0], Ranking(genres, values, "batch"))
 
 
 def _dynamodb(name: str) -> Scores:
@@ -240,19 +245,19 @@ SCHEMES: Final = (SQLITE, "dynamodb")
 
 
 def open_scores(url: str) -> Scores:
-    """The store of a URL, sqlite:PATH or dynamodb:TABLE, to write to. Raises InputError for any other."""
+    """The store of a URL, sqlite:PATH or dynamodb:TABLE, for writing. Raises InputError where the URL is another."""
     scheme, name = _parts(url)
     return SqliteScores(Path(name)) if scheme == SQLITE else _dynamodb(name)
 
 
 def read_scores(url: str) -> ScoreReader:
-    """The store of a URL, to read from. Raises InputError for what is none."""
+    """The store of a URL, for reading. Raises InputError where the URL is invalid."""
     scheme, name = _parts(url)
     return SqliteReader(Path(name)) if scheme == SQLITE else _dynamodb(name)
 
 
 def check_scores(url: str) -> None:
-    """Raise InputError for a URL at which no answers can ever be read."""
+    """Raises InputError where no answers can ever be read at a URL."""
     scheme, name = _parts(url)
     if scheme == SQLITE:
         check_sqlite(Path(name))

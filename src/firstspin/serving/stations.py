@@ -1,16 +1,16 @@
-"""A ranking of genres -> real content: the message's station, the carousels and their tiles.
+"""Content for a ranking of genres: the station of the message, the carousels and their tiles.
 
-The rules, in the order they apply:
+The rules, in order:
 
-1. A station that is not available is never shown: it does not enter the catalogue.
-2. A station that names its markets is for newcomers of those countries. Who tells no country, or one that no station
-   names, sees the stations that name none; where every station names one, all of them.
-3. The first of the genres shown that has a station gives the message; where none has, the most popular station does.
-4. A carousel for each of the first genres that have a station, in the order of the ranking, and then of popularity.
-   None is ever empty.
-5. Inside a genre the most popular stations come first; equally popular ones in the order of their ids.
-6. A station stands in one carousel only. One that is not full with its own genre is filled up with the most popular
-   stations that stand nowhere yet, the first carousel first. Only where the catalogue ends does it stay short.
+1. Unavailable stations are not in the catalogue.
+2. A station with markets is shown to registrations from those countries. Registrations without a country, or from one
+   that is no market, get the stations without markets; where every station has markets, all stations.
+3. The message has the best station of the first shown genre that has one, or else the most popular station.
+4. A carousel for each of the first genres with a station, in the order of the ranking, then of popularity. No carousel
+   is empty.
+5. Within a genre, stations are sorted by popularity, then by id.
+6. A station is in one carousel only. A carousel with too few stations of its genre is filled up with the most popular
+   stations that are in no carousel, the first carousel first; it stays short only where the catalogue ends.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ TILES = 8
 
 
 class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
-    """The stations worth showing: as many of each genre, and of all, as an answer can need, best first.
+    """The stations that answers can show, best first: TILES of each genre, and the most popular of all.
 
-    `markets` holds a catalogue for each country that a station names, by `market_name`; itself it is for all others.
+    `markets`: a catalogue per country that is a market of a station, by `market_name`; the catalogue itself is for all
+    other countries.
     """
 
     by_genre: dict[str, Annotated[tuple[Station, ...], msgspec.Meta(min_length=1)]]
@@ -53,22 +54,22 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     def of(
         stations: Iterable[tuple[Station, float]], markets: Mapping[str, Collection[str]] | None = None
     ) -> Catalogue:
-        """From stations with their popularity (any unit, more is more popular) and the markets each id names."""
+        """The catalogue of stations with their popularity (in any unit), and the markets of each station id."""
         ordered = [s for s, _ in sorted(stations, key=lambda item: (-item[1], item[0].station_id))]
         named = {station_id: set(map(market_name, of)) for station_id, of in (markets or {}).items() if of}
         everywhere = [station for station in ordered if station.station_id not in named]
-        return _shelved(
+        return _catalogue(
             everywhere or ordered,
             {
-                market: _shelved([s for s in ordered if market in named.get(s.station_id, (market,))], {})
+                market: _catalogue([s for s in ordered if market in named.get(s.station_id, (market,))], {})
                 for market in sorted(set().union(*(named[s.station_id] for s in ordered if s.station_id in named)))
             },
         )
 
     def check(self) -> None:
-        """Raise InputError for a catalogue that holds more than `of` would keep: its answers would be too large."""
+        """Raises InputError where the catalogue has more stations than `of` selects: its answers would be too large."""
         lists = [(TILES, stations) for stations in self.by_genre.values()] + [(CAROUSELS * TILES, self.popular)]
-        if any(len(stations) > most for most, stations in lists):
+        if any(len(stations) > limit for limit, stations in lists):
             raise InputError("the catalogue holds more stations of a genre, or of all, than answers can show")
         for market in self.markets.values():
             if market.markets:
@@ -76,16 +77,16 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
             market.check()
 
     def of_country(self, country: str | None) -> Catalogue:
-        """What newcomers of this country may see."""
+        """The catalogue for a country."""
         market = self.market_of(country)
         return self if market is None else self.markets[market]
 
     def market_of(self, country: str | None) -> str | None:
-        """The market that this country is; None where no station names it."""
+        """The market of a country, or None."""
         return None if country is None or not self.markets else self._market_names.find(country)
 
     def picked(self, picks: Iterable[str]) -> set[str]:
-        """The genres picked, by the names that stations have; "" stands for all that no station has."""
+        """The picks by the genre names of the stations; "" stands for every pick that is none of them."""
         names = self._genre_names
         return {names.find(pick) or "" for pick in picks}
 
@@ -99,23 +100,20 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
 
 
 def market_name(country: str) -> str:
-    """A country as we compare it."""
+    """A country in normal form, without case."""
     return normal(country).casefold()
 
 
-def _shelved(ordered: Sequence[Station], markets: dict[str, Catalogue]) -> Catalogue:
+def _catalogue(ordered: Sequence[Station], markets: dict[str, Catalogue]) -> Catalogue:
     by_genre: dict[str, list[Station]] = {}
     for station in ordered:
         by_genre.setdefault(station.genre, []).append(station)
-    kept = {genre: tuple(found[:TILES]) for genre, found in sorted(by_genre.items())}
-    return Catalogue(kept, tuple(ordered[: CAROUSELS * TILES]), markets)
+    best = {genre: tuple(of_genre[:TILES]) for genre, of_genre in sorted(by_genre.items())}
+    return Catalogue(best, tuple(ordered[: CAROUSELS * TILES]), markets)
 
 
 def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: str) -> Recommendation:
-    """The whole answer for one newcomer, from the catalogue of their country.
-
-    `picks` are the genres they picked, as `Catalogue.picked` names them.
-    """
+    """The recommendation for one registration, from the catalogue of its country; `picks` as of `Catalogue.picked`."""
     shown = ranking.genres[:SHOWN_GENRES]
     stations = first_stations(shown, catalogue)
     return Recommendation(
@@ -131,12 +129,12 @@ def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: 
 def first_stations(genres: Iterable[str], catalogue: Catalogue) -> tuple[Station, ...]:
     """The best station of each genre in turn, filled up with the most popular of all."""
     best = [catalogue.by_genre[genre][0] for genre in genres if genre in catalogue.by_genre]
-    found = {station.station_id: station for station in (*best, *catalogue.popular)}
-    return tuple(found.values())[:SHOWN_STATIONS]
+    distinct = {station.station_id: station for station in (*best, *catalogue.popular)}
+    return tuple(distinct.values())[:SHOWN_STATIONS]
 
 
 def message(station: Station, picks: Collection[str]) -> Message:
-    """The in-app message about a station, to someone with these picks."""
+    """The in-app message about a station, for a registration with these picks."""
     return Message(station.station_id, f"Start with {station.name}", _reason(station.genre, picks))
 
 
@@ -147,7 +145,7 @@ def _reason(genre: str, picks: Collection[str]) -> str:
 
 
 def carousel(genre: str, tiles: Iterable[Station], picks: Collection[str]) -> Carousel:
-    """A genre's row of the home page, to someone with these picks."""
+    """The carousel of a genre, for a registration with these picks."""
     title = f"Because you picked {genre}" if genre in picks else genre
     return Carousel(title, genre, tuple(station.station_id for station in tiles))
 

@@ -1,8 +1,8 @@
-"""Lookup of the answers that `firstspin score` stored: within a time budget, behind a circuit breaker.
+"""Lookup of stored answers, written by `firstspin score`: within a time budget, behind a circuit breaker.
 
-The store may be slow, down or throttled, and no request waits for it longer than the budget. After some failures in a
-row the circuit opens for a while: the store is not asked, so that its trouble costs no request any time and it gets no
-further load. The service and the Lambda look answers up here; which of them may be used is decided in `policy`.
+The store may be slow, down or throttled; no request waits longer than the budget. After several consecutive failures
+the circuit opens for a while: lookups are skipped, so that requests lose no time and the store gets no load. The
+service and the Lambda look answers up here; `policy` decides which of them may be used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from firstspin.records import StoredAnswer
 LOOKUP_SECONDS: Final = 0.05
 FAILURES: Final = 5
 PAUSE: Final = 5_000_000_000
-"""Nanoseconds for which the circuit stays open after so many failures in a row; then one more failure is enough."""
+"""Nanoseconds for which the circuit is open after FAILURES consecutive failures; then one more failure opens it."""
 
 THREADS: Final = 8
 OTHER_VERSION: Final = "other-version"
@@ -26,16 +26,16 @@ OTHER_VERSION: Final = "other-version"
 
 
 class AnswerStore(Protocol):
-    """The one verb we use of a store of batch answers."""
+    """The part of a score store that lookups use."""
 
     def get(self, user_id: str) -> StoredAnswer | None:
-        """The answer kept for a user; ValueError for a row that nobody can read."""
+        """The stored answer of a user, or None. Raises ValueError where the row is malformed."""
 
 
 class StoredAnswers:
-    """Answers of a store, each looked up within `budget` seconds.
+    """Lookups in a store, each within `budget` seconds.
 
-    `open_store` is called by the first lookup, and again until it succeeds; `now` gives nanoseconds that only grow.
+    `open_store` is called by the first lookup, and again until it succeeds; `now` is a monotonic clock (nanoseconds).
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class StoredAnswers:
         try:
             reading = asyncio.wrap_future(self._threads.submit(self._read, user_id))
             return self._succeeded(await asyncio.wait_for(reading, self._budget))
-        except Exception as problem:  # whatever it is, there is still the model
+        except Exception as problem:  # any failure: the model answers
             return None, self._failed(problem)
 
     def wait(self, user_id: str) -> tuple[StoredAnswer | None, str]:
-        """`get` where no event loop runs: the calling thread waits."""
+        """`get` without an event loop: blocks the calling thread."""
         if self._is_open():
             return None, "paused"
         reading = self._threads.submit(self._read, user_id)

@@ -1,12 +1,12 @@
-"""Bodies <-> records: JSON, JSON Lines and CSV, the same rules at every door (HTTP, Lambda).
+"""Request and response bodies in JSON, JSON Lines and CSV, with the same rules for HTTP and Lambda.
 
-Reading is strict: a field nobody knows, the text "30" for an age, true or 30.5 are refused, not guessed at. How values
-are spelled is one rule for all encodings and for tables (`parsing`, `records.Registration`). The rules where bodies
-could be read in two ways: of a key given twice the last counts; a genre picked twice counts once; empty lines are
-skipped; null and an empty CSV cell are an answer not given. No error repeats anything that was sent.
+Parsing is strict: an unknown field, the text "30" for an age, true or 30.5 are refused. The formats of values are the
+same in all encodings and in tables (`parsing`, `records.Registration`). Ambiguities: of a repeated key the last counts;
+a genre picked twice counts once; empty lines are skipped; null and an empty CSV cell are a missing answer. No error
+repeats anything that was sent.
 
-A short body is read at once. A long list is read in pieces, each of which takes about a millisecond, so that a service
-can do other things in between.
+A short body is parsed at once. A long list is parsed in pieces of about a millisecond each, so that the event loop can
+run other tasks in between.
 """
 
 from __future__ import annotations
@@ -39,45 +39,45 @@ from firstspin.data.schema import (
 )
 from firstspin.records import MAX_TEXT, SHOWN_GENRES, Ranking, Registration
 
-LARGEST_BODY: Final = 6_291_456  # bytes; what SageMaker lets through
-MOST_INSTANCES: Final = 10_000
+MAX_BODY_BYTES: Final = 6_291_456  # SageMaker's limit
+MAX_INSTANCES: Final = 10_000
 
 Body = bytes | bytearray
 Text = bytes | bytearray | memoryview
 Decoded = TypeVar("Decoded")
 Place = tuple[int, Registration | None]
-"""How far a body has been read, and the registration that was read last, if any."""
+"""The position reached in a body, and the registration parsed last, if any."""
 
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
 AT_ONCE: Final = 32
 PIECE_BYTES: Final = 16_384
-"""A piece of a list is so many registrations, or as many as lie in so many bytes."""
+"""A piece of a list has AT_ONCE registrations, or as many as fit in PIECE_BYTES."""
 
 SHORT: Final = 16_384
-"""A body of up to so many bytes is read at once."""
+"""A body of up to this many bytes is parsed at once."""
 
 MAX_LENGTH: Final = 1_048_576
 MAX_VALUES: Final = 65_536
-"""What has more bytes, or more commas, is not read as a registration. The longest of all has a third of either."""
+"""Maximum bytes and commas of one registration, about three times those of the largest valid one."""
 
 MAX_HEADER: Final = 1_000
-"""So much of a Content-Type or an Accept is read."""
+"""Characters of a Content-Type or Accept header that are read."""
 
 MAX_OBJECTS: Final = 131_072
-"""A long body of JSON has at most so many braces, whatever the limit of newcomers."""
+"""Maximum number of opening braces in a long JSON body, whatever the limit of registrations."""
 
 _LINE: Final = re.compile(rb"[ \t\r\n]*+([^\n]++)")
 _CSV_LINE: Final = re.compile(rb"[^\r\n]*+(?:\r\n?|\n)?")
 _LINE_ENDS: Final = re.compile(rb"[\r\n]*+")
 _BOM: Final = b"\xef\xbb\xbf"  # spreadsheets put it in front of CSV
-_LONGEST_PLACE: Final = 1_000
+_MAX_PLACE: Final = 1_000
 _PLACE: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[[0-9]+\])+)`$")
 _INSTANCE: Final = re.compile(rf" - at `\$(\.{INSTANCES}\[[0-9]+\])`$")
 
 
 class Encoding(StrEnum):
-    """How a body is written down. The answer is written as the question was."""
+    """The encoding of a body; a response has that of its request."""
 
     json = "application/json"
     lines = "application/jsonlines"
@@ -104,28 +104,28 @@ ONCE: Final = frozenset(
         "x-firstspin-user",
     }
 )
-"""Single-valued headers: given twice, a proxy in front may have used the other value (request smuggling)."""
+"""Headers that must not be repeated: a proxy in front may have read the other value."""
 
 
 class Refusal(Exception):
-    """A request that gets no answer: an HTTP status, a code that programs may rely on, and a sentence for people."""
+    """A refused request: the HTTP status, a stable code for programs, and a message for people."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status, self.code, self.message = status, code, message
 
     def body(self) -> bytes:
-        """As it goes over the wire."""
+        """The JSON body of the response."""
         return msgspec.json.encode({"error": {"code": self.code, "message": self.message}})
 
     def in_line(self, number: int) -> Refusal:
-        """The same, of a line of the body."""
+        """The refusal with the number of the line in its message."""
         return Refusal(self.status, self.code, f"line {number}: {self.message}")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a body asks: about whom, in order, and whether it was one object rather than a list."""
+class ParsedBody:
+    """A parsed body: its registrations in order, and whether it was one object (`alone`) rather than a list."""
 
     registrations: Sequence[Registration]
     encoding: Encoding
@@ -133,21 +133,20 @@ class Asked:
 
     @property
     def number(self) -> int:
-        """How many."""
+        """The number of registrations."""
         return len(self.registrations)
 
     def pieces(self) -> Iterator[Sequence[Registration]]:
-        """Some at a time, in order."""
+        """The registrations in order, AT_ONCE at a time."""
         for start in range(0, len(self.registrations), AT_ONCE):
             yield self.registrations[start : start + AT_ONCE]
 
 
 @dataclass(frozen=True, slots=True)
 class LongBody:
-    """A list that is read in pieces, anew each time: `pieces` gives some registrations at a time, or none yet.
+    """A long list that is parsed in pieces: each call of `pieces` parses it anew, some registrations at a time.
 
-    It raises Refusal where it comes to what can't be read, or to more newcomers than allowed; at the end, where there
-    was none.
+    The iterator raises Refusal at invalid content, above the limit of registrations, and at the end of an empty list.
     """
 
     encoding: Encoding
@@ -158,29 +157,29 @@ class LongBody:
 
 
 def encoding_of(content_type: str) -> Encoding:
-    """The encoding that a Content-Type names; JSON where there is none. Refusal 415 for any other."""
+    """The encoding of a Content-Type; JSON where it is empty. Raises Refusal (415) where it is unsupported."""
     media, _, parameters = content_type[:MAX_HEADER].partition(";")
-    found = SPELLINGS.get(media.strip().lower() or "application/json")
-    if found is None:
+    encoding = SPELLINGS.get(media.strip().lower() or "application/json")
+    if encoding is None:
         raise Refusal(415, "unsupported_content_type", f"send one of {', '.join(SPELLINGS)}")
     for parameter in parameters.split(";"):
         name, _, value = parameter.strip().lower().partition("=")
         if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
             raise Refusal(415, "unsupported_charset", "send UTF-8")
-    return found
+    return encoding
 
 
 def refuse_twice(name: str) -> None:
-    """Refusal 400 for a header (its name in lower case) that decides something and is given a second time.
+    """Raises Refusal (400) where a repeated header (name in lower case) must not be repeated.
 
-    Accept is a list, whose parts the caller joins; of any other header the last counts.
+    The caller joins the values of Accept, which is a list; of any other header the last counts.
     """
     if name in ONCE:
         raise Refusal(400, "malformed_request", f"there are two headers {name}")
 
 
 def check_accept(accept: str, encoding: Encoding) -> None:
-    """Refusal 406 unless an Accept header takes an answer in the encoding of the request."""
+    """Raises Refusal (406) where an Accept header does not accept the encoding of the request."""
     welcome = {name for name, kind in SPELLINGS.items() if kind is encoding}
     welcome |= {"*/*", encoding.partition("/")[0] + "/*"}
     for part in accept[:MAX_HEADER].lower().split(","):
@@ -195,21 +194,25 @@ def check_accept(accept: str, encoding: Encoding) -> None:
 
 
 class BodyReader:
-    """Reads bodies for a service that asks the `extra` fields too; each is "number" or "text", as training saw it.
+    """Parser of bodies with the `extra` fields, each "number" or "text" as in training.
 
-    With `of_users` every registration must carry a `user_id`; it is then an attribute of what `read` gives. A body may
-    ask about `most` newcomers; None leaves that to its length.
+    With `of_users`, every registration must have a `user_id`, which is an attribute of the parsed ones. A body has at
+    most `max_instances` registrations; None: only its length is limited.
     """
 
     def __init__(
-        self, extra: Mapping[str, str] | None = None, *, of_users: bool = False, most: int | None = MOST_INSTANCES
+        self,
+        extra: Mapping[str, str] | None = None,
+        *,
+        of_users: bool = False,
+        max_instances: int | None = MAX_INSTANCES,
     ) -> None:
         self.extra = extra = dict(extra or {})
-        self.most = most
-        asked = with_further_fields(tuple(extra), extra)
-        self._one = _with(asked, USER_ID, UserId) if of_users else asked
+        self.max_instances = max_instances
+        registration = with_further_fields(tuple(extra), extra)
+        self._one = _with(registration, USER_ID, UserId) if of_users else registration
         self._of_users = of_users
-        alone = _with(asked, USER_ID, UserId | msgspec.UnsetType, msgspec.UNSET) if of_users else asked
+        alone = _with(registration, USER_ID, UserId | msgspec.UnsetType, msgspec.UNSET) if of_users else registration
         body = _with(alone, INSTANCES, tuple[self._one, ...] | msgspec.UnsetType, msgspec.UNSET)  # type: ignore[name-defined]
         self._decode_body = msgspec.json.Decoder(body).decode
         self._decode_one = msgspec.json.Decoder(self._one).decode
@@ -217,33 +220,33 @@ class BodyReader:
         self._nothing = body()
         self._names = ((USER_ID,) if of_users else ()) + (AGE, GENDER, COUNTRY, GENRES, *extra)
         self._table = (*REGISTRATION_COLUMNS, *extra)
-        known = (*self._table, *self._names)
-        self._spelled = {name.lower(): name for name in known} | {name: name for name in known}
+        columns = (*self._table, *self._names)
+        self._spelled = {name.lower(): name for name in columns} | {name: name for name in columns}
         numbers = {name: parsing.number for name, kind in extra.items() if kind == NUMBER}
         self._parsers: dict[str, Callable[[str], object]] = {AGE: parsing.age, GENRES: parsing.picks, **numbers}
 
-    def read(self, body: Body, encoding: Encoding) -> Asked:
-        """Everyone a body asks about. Refusal 400 for what can't be read, 422 for what can but isn't a registration."""
+    def read(self, body: Body, encoding: Encoding) -> ParsedBody:
+        """The registrations of a body. Raises Refusal (400 where it can't be parsed, 422 where a value is invalid)."""
         if encoding is Encoding.json:
             return self._from_json(body)
         rows = (registration for _, registration in self._listed(body, encoding) if registration is not None)
-        found = list(islice(rows, None if self.most is None else self.most + 1))
-        self._check_number(len(found), at_end=True)
-        return Asked(found, encoding)
+        registrations = list(islice(rows, None if self.max_instances is None else self.max_instances + 1))
+        self._check_number(len(registrations), at_end=True)
+        return ParsedBody(registrations, encoding)
 
-    def begin(self, body: Body, encoding: Encoding) -> Asked | LongBody:
-        """As `read`, but of a long list only its outline is read by now."""
+    def begin(self, body: Body, encoding: Encoding) -> ParsedBody | LongBody:
+        """`read`, but of a long list only the outline is parsed yet. Raises Refusal as `read`."""
         if len(body) <= SHORT:
             return self.read(body, encoding)
         if encoding is Encoding.json:
             return self._from_long_json(body)
         return LongBody(encoding, partial(self._pieces, partial(self._listed, body, encoding)))
 
-    def most_in(self, body: Body, encoding: Encoding) -> int:
-        """No fewer than a body asks about, without reading it."""
+    def max_number(self, body: Body, encoding: Encoding) -> int:
+        """An upper bound of the number of registrations of a body, without parsing it."""
         separators = (b"{",) if encoding is Encoding.json else (b"\n", b"\r")
         number = 1 + sum(map(body.count, separators))
-        return number if self.most is None else min(number, self.most)
+        return number if self.max_instances is None else min(number, self.max_instances)
 
     def _listed(self, body: Body, encoding: Encoding) -> Iterator[Place]:
         return self._from_lines(body) if encoding is Encoding.lines else self._from_csv(body)
@@ -262,20 +265,20 @@ class BodyReader:
         self._check_number(number + len(piece), at_end=True)
         yield piece
 
-    def _from_json(self, body: Body) -> Asked:
-        asked = _decoded(self._decode_body, body)
-        several: Sequence[Registration] | msgspec.UnsetType = getattr(asked, INSTANCES)
+    def _from_json(self, body: Body) -> ParsedBody:
+        whole = _decoded(self._decode_body, body)
+        several: Sequence[Registration] | msgspec.UnsetType = getattr(whole, INSTANCES)
         if several is msgspec.UNSET:
-            if self._of_users and getattr(asked, USER_ID) is msgspec.UNSET:
+            if self._of_users and getattr(whole, USER_ID) is msgspec.UNSET:
                 raise Refusal(422, "invalid", f"Object missing required field `{USER_ID}`")
-            return Asked((asked,), Encoding.json, alone=True)
-        if msgspec.structs.replace(asked, **{INSTANCES: msgspec.UNSET}) != self._nothing:
+            return ParsedBody((whole,), Encoding.json, alone=True)
+        if msgspec.structs.replace(whole, **{INSTANCES: msgspec.UNSET}) != self._nothing:
             raise _both()
         self._check_number(len(several))
-        return Asked(several, Encoding.json)
+        return ParsedBody(several, Encoding.json)
 
-    def _from_long_json(self, body: Body) -> Asked | LongBody:
-        """From its outline: fields and instances are found, but not read."""
+    def _from_long_json(self, body: Body) -> ParsedBody | LongBody:
+        """Parse the outline: fields and instances are located, but not parsed."""
         if body.count(b"{") > MAX_OBJECTS:
             raise self._too_many()
         self._check_number(len(_decoded(_decode_objects, body).instances))
@@ -291,7 +294,7 @@ class BodyReader:
         if _decoded(self._decode_body, others) != self._nothing:
             raise _both()
         if not instances:
-            return Asked((), Encoding.json)
+            return ParsedBody((), Encoding.json)
         return LongBody(Encoding.json, partial(self._pieces, partial(self._from_instances, instances)))
 
     def _from_instances(self, instances: Sequence[msgspec.Raw]) -> Iterator[Place]:
@@ -330,16 +333,16 @@ class BodyReader:
             yield lines.position, registration
 
     def _header(self, row: Sequence[str]) -> list[str]:
-        """The names of a header: only names that are known here, or others beside all that are asked for."""
+        """The names of a header row: only names of fields, or other names too where all fields are among them."""
         names = [self._spelled.get(cell.strip(), self._spelled.get(cell.strip().lower(), "")) for cell in row]
-        known = [name for name in names if name]
-        complete = len(known) == len(names) or set(known).issuperset(self._names)
-        return names if complete and len(set(known)) == len(known) else []
+        ours = [name for name in names if name]
+        complete = len(ours) == len(names) or set(ours).issuperset(self._names)
+        return names if complete and len(set(ours)) == len(ours) else []
 
     def _columns(self, row: Sequence[str]) -> Sequence[str]:
-        """The names of the cells where no header names them: those asked for, or those of the table of registrations.
+        """The names of the cells without a header: the fields of requests, or the columns of the registrations table.
 
-        Batch transform splits a table into parts of which only the first has the header.
+        Batch transform splits a table into parts, of which only the first has the header.
         """
         of_table = len(row) == len(self._table) and _is_moment(row[self._table.index(REGISTERED_AT)])
         return self._table if of_table else self._names
@@ -348,24 +351,24 @@ class BodyReader:
         if len(row) != len(names):
             columns = ",".join(self._names)
             raise Refusal(422, "invalid", f"{len(row)} cells instead of {len(names)}; a header may name {columns}")
-        told: dict[str, object] = {}
+        answers: dict[str, object] = {}
         for name, cell in zip(names, row, strict=True):
             if name in self._names and cell.strip():
-                told[name] = self._value(name, cell)
+                answers[name] = self._value(name, cell)
         try:
-            return msgspec.convert(told, self._one)
+            return msgspec.convert(answers, self._one)
         except msgspec.ValidationError as problem:
-            raise Refusal(422, "invalid", _said(problem)) from None
+            raise Refusal(422, "invalid", _reason(problem)) from None
 
     def _check_number(self, number: int, *, at_end: bool = False) -> None:
-        if self.most is not None and number > self.most:
+        if self.max_instances is not None and number > self.max_instances:
             raise self._too_many()
         if at_end and not number:
             raise Refusal(400, "empty", "the body holds no registration")
 
     def _too_many(self) -> Refusal:
-        most = MAX_OBJECTS if self.most is None else self.most
-        return Refusal(413, "too_many_instances", f"ask about at most {most} newcomers at once")
+        limit = MAX_OBJECTS if self.max_instances is None else self.max_instances
+        return Refusal(413, "too_many_instances", f"ask about at most {limit} newcomers at once")
 
     def _value(self, name: str, cell: str) -> object:
         try:
@@ -381,19 +384,19 @@ def user_of(registration: Registration) -> str:
 
 
 class _CsvLines:
-    """The lines of a body of CSV, as its parser asks for them.
+    """The lines of a CSV body, for the parser.
 
-    A row that has too many values for any registration is refused before it is parsed.
+    A row with too many values for a registration is refused before it is parsed.
     """
 
     def __init__(self, body: Body) -> None:
         self._body = body
         self.position = len(_BOM) if body.startswith(_BOM) else 0
-        self._begun = self.position  # where the row began that is being parsed
-        self._values = 0  # of that row, at most
+        self._begun = self.position  # start of the row that is being parsed
+        self._values = 0  # upper bound of its values
 
     def rows(self) -> Iterator[list[str]]:
-        """Each row's cells; of an empty row none, and of empty lines outside of rows nothing."""
+        """The cells of each row; an empty row has none, and empty lines between rows are skipped."""
         parsed = csv.reader(self, strict=True)
         while True:
             ends = _LINE_ENDS.match(self._body, self.position)
@@ -424,7 +427,7 @@ class _CsvLines:
             raise Refusal(400, "malformed", "the body is not UTF-8") from None
 
     def number(self) -> int:
-        """The line in which the row begins."""
+        """The number of the line in which the row begins."""
         before = self._body[: self._begun]
         return len(before.splitlines()) + 1
 
@@ -436,20 +439,18 @@ def _is_moment(cell: str) -> bool:
         return False
 
 
-def _with(
-    asked: type[Registration], name: str, kind: object, default: object = msgspec.NODEFAULT
-) -> type[Registration]:
+def _with(base: type[Registration], name: str, kind: object, default: object = msgspec.NODEFAULT) -> type[Registration]:
     return msgspec.defstruct(  # type: ignore[return-value]
-        asked.__name__, [(name, kind, default)], bases=(asked,), frozen=True, kw_only=True, forbid_unknown_fields=True
+        base.__name__, [(name, kind, default)], bases=(base,), frozen=True, kw_only=True, forbid_unknown_fields=True
     )
 
 
 class _Anything(msgspec.Struct):
-    """An object of JSON, of which nothing is read."""
+    """A JSON object whose content is not parsed."""
 
 
 class _Objects(msgspec.Struct):
-    """A body of JSON, of which only is seen that its instances are objects: others could be too many to be found."""
+    """A JSON body of which only the type of its instances is checked: values of other types could be too many."""
 
     instances: tuple[_Anything, ...] = ()
 
@@ -458,7 +459,7 @@ _decode_objects: Final = msgspec.json.Decoder(_Objects).decode
 
 
 def _outline(body: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """A body with the fields of this one and instances, none of them read."""
+    """A body type with the same fields and instances, all of them unparsed."""
     fields = [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in body.__struct_fields__]
     instances = (INSTANCES, list[msgspec.Raw] | msgspec.UnsetType, msgspec.UNSET)
     return msgspec.defstruct("Outline", [*fields, instances], forbid_unknown_fields=True)
@@ -470,7 +471,7 @@ def _decoded(decode: Callable[[Text], Decoded], body: Text, inside: str = "") ->
     except msgspec.ValidationError as problem:
         if str(problem).startswith("Expected `object`") and " at " not in str(problem):
             raise Refusal(400, "not_an_object", "a registration is a JSON object") from None
-        raise Refusal(422, "invalid", _said(problem, inside)) from None
+        raise Refusal(422, "invalid", _reason(problem, inside)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "malformed", "the body is not JSON") from None
 
@@ -488,33 +489,33 @@ def _both() -> Refusal:
     return Refusal(422, "invalid", f"fields beside `{INSTANCES}`: give one registration or a list, not both")
 
 
-def _said(problem: msgspec.ValidationError, inside: str = "") -> str:
-    """What msgspec found wrong, only where its words are types, limits and places, never what was sent."""
+def _reason(problem: msgspec.ValidationError, inside: str = "") -> str:
+    """The message of msgspec's error, only where it has types, limits and places, never what was sent."""
     text = str(problem)
-    words = text[:_LONGEST_PLACE].partition(" - at ")[0]
+    words = text[:_MAX_PLACE].partition(" - at ")[0]
     is_ours = words.startswith(("Expected ", "Object missing required field", "Number out", "Integer value out"))
     if not is_ours:
         words = "there is a field that this service does not ask for"
-    found = (_PLACE if is_ours else _INSTANCE).search(text[-_LONGEST_PLACE:])  # the field's name may look like a place
-    place = (inside + (found[1] if found else "")).lstrip(".")
+    place_match = (_PLACE if is_ours else _INSTANCE).search(text[-_MAX_PLACE:])  # a field's name may look like a place
+    place = (inside + (place_match[1] if place_match else "")).lstrip(".")
     return f"{words} - at `{place}`" if place else words
 
 
 # ----------------------------------------------------------------------------------------------------------- answering
 
 
-def join(parts: Iterable[bytes], asked: Asked) -> bytes:
-    """The answers, each already written down in the encoding of the question, as one body."""
-    begin, between, end = (b"", b"", b"") if asked.alone else around(asked.encoding)
+def join(parts: Iterable[bytes], body: ParsedBody) -> bytes:
+    """The response body of encoded answers, in the encoding of the request `body`."""
+    begin, between, end = (b"", b"", b"") if body.alone else around(body.encoding)
     return begin + between.join(parts) + end
 
 
 def around(encoding: Encoding) -> tuple[bytes, bytes, bytes]:
-    """What stands before, between and after several answers."""
+    """The bytes before, between and after several answers."""
     return (b'{"predictions":[', b",", b"]}") if encoding is Encoding.json else (b"", b"\n", b"\n")
 
 
 def csv_row(ranking: Ranking) -> bytes:
-    """The first genres of a ranking and their probabilities, as `firstspin score` writes them; no line end."""
+    """The first genres of a ranking and their probabilities as a CSV row of `firstspin score`, without line end."""
     genres = PICK_SEPARATOR.join(ranking.genres[:SHOWN_GENRES])
     return csv_line([genres, PICK_SEPARATOR.join(map(repr, ranking.probabilities[:SHOWN_GENRES]))]).encode()

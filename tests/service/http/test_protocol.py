@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from made_service import Service, closes, exchange, reply, request, serving
 
-from firstspin.serving.wire import LARGEST_BODY
+from firstspin.serving.wire import MAX_BODY_BYTES
 
 TIMES = ("--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "2", "--drain-delay", "0")
 
@@ -169,7 +169,7 @@ def test_case_9_a_body_over_the_limit_is_413_before_it_is_read(service: Service)
 
 
 def test_the_largest_body_sagemaker_lets_through_is_answered(service: Service) -> None:
-    body = b'{"age":31}'.ljust(LARGEST_BODY)
+    body = b'{"age":31}'.ljust(MAX_BODY_BYTES)
     assert service.ask("POST", "/invocations", body)[0] == 200
     assert service.ask("POST", "/invocations", body + b" ")[0] == 413
 

@@ -62,7 +62,7 @@ class _Probe:
         asked = self._registrations()
         for one in asked:
             await self._alone(one)
-        most = self._serving.reader.most or len(asked)
+        most = self._serving.reader.max_instances or len(asked)
         for start in range(0, len(asked), most):
             await self._several(asked[start : start + most])
         self._stored(Registration())

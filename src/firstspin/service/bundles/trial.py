@@ -69,7 +69,7 @@ def _taken(source: Path, to: Path, room: int, manners: WorkerConfig) -> Taken:
     _limit_memory(room)
     with told_of(source, to):
         loaded = bundle.load(to)
-        served = ServedModel.of(loaded, most=manners.most_newcomers)
+        served = ServedModel.of(loaded, max_instances=manners.most_newcomers)
         grown = _status("VmRSS") - before
         _limit_memory(PROBE_BYTES)
         probe(loaded, served)

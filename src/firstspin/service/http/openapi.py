@@ -26,7 +26,7 @@ from firstspin.service.routes import (
     object_of,
 )
 from firstspin.serving.explanations import Explanation
-from firstspin.serving.wire import MOST_INSTANCES
+from firstspin.serving.wire import MAX_INSTANCES
 
 ERRORS: Final = {
     400: "The request or its body can't be read.",
@@ -47,7 +47,7 @@ ERRORS: Final = {
 }
 
 
-def schema(extra: Mapping[str, str], most: int | None = MOST_INSTANCES) -> bytes:
+def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     """The description, as JSON, of a service with `extra` fields that takes up to `most` registrations a request."""
     from importlib.metadata import version
 

@@ -33,7 +33,7 @@ from firstspin.service.process.containment import Containment
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.listening import BACKLOG
 from firstspin.serving import bundle
-from firstspin.serving.wire import MOST_INSTANCES
+from firstspin.serving.wire import MAX_INSTANCES
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class WorkerConfig:
     """How a worker answers and ends."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
-    most_newcomers: int | None = MOST_INSTANCES
+    most_newcomers: int | None = MAX_INSTANCES
     drain_delay: float = 2.0
     drain_seconds: float = 20.0
     close_seconds: float = 26.0  # from the end of readiness to the end of the process
@@ -89,7 +89,7 @@ class WorkerIO:
 
 def load(folder: Path, manners: WorkerConfig = WorkerConfig()) -> ServedModel:
     """A bundle, checked and ready to answer. Raises InputError with the reason where it is not."""
-    return ServedModel.of(bundle.load(folder), most=manners.most_newcomers)
+    return ServedModel.of(bundle.load(folder), max_instances=manners.most_newcomers)
 
 
 class Worker:
