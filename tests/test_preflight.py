@@ -80,10 +80,16 @@ def test_mistakes_are_reported_before_a_table_is_read(
     [
         (
             ("score", "--bundle", "b", "--registrations", "none.csv", "--out", "o.xlsx"),
-            "expected a .csv or .parquet file",
+            "expected a .csv",
         ),
-        (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "dynamodb:"), "dynamodb:TABLE is needed"),
-        (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "mysql:x"), "dynamodb:TABLE is needed"),
+        (
+            ("score", "--bundle", "b", "--registrations", "none.csv", "--out", "dynamodb:"),
+            "sqlite:PATH or dynamodb:TABLE",
+        ),
+        (
+            ("score", "--bundle", "b", "--registrations", "none.csv", "--out", "mysql:x"),
+            "sqlite:PATH or dynamodb:TABLE",
+        ),
         (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "file/o.csv"), "file is not a folder"),
         (("score", "--bundle", "b", "--registrations", "x.csv", "--out", "./x.csv"), "holds the registrations"),
         (("score", "--bundle", "b", "--registrations", "x.csv", "--top", "0", "--out", "o.csv"), "--top"),

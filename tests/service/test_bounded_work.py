@@ -157,7 +157,7 @@ def test_a_second_request_is_not_read_into_memory_while_the_first_is_answered(se
             for _ in range(20):
                 connection.sendall(request("POST", "/invocations", b"{}".ljust(6_000_000)))
         assert service.recommend(age=31)
-        assert resident(worker) < before + 2 * LARGEST_BODY / MEGABYTE  # the answer has 25 MB
+        assert resident(worker) < before + 2 * MAX_BODY_BYTES / MEGABYTE  # the answer has 25 MB
 
 
 # ------------------------------------------------------------------------------------------------------- long answers
@@ -169,7 +169,7 @@ def test_a_long_answer_takes_less_memory_than_two_bodies_while_nobody_reads_it(s
         before = resident(worker)
         connection.sendall(lines(10_000))
         peak = max(resident(worker) for _ in range(100) if not time.sleep(0.02))
-        assert peak < before + 2 * LARGEST_BODY / MEGABYTE
+        assert peak < before + 2 * MAX_BODY_BYTES / MEGABYTE
         status, headers, body = reply(connection)
     assert (status, headers["transfer-encoding"], "content-length" in headers) == (200, "chunked", False)
     assert len(set(body.splitlines())) == 1

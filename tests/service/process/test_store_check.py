@@ -89,7 +89,7 @@ def test_a_secret_that_is_none_is_refused(content: str | None, words: str, folde
     path.mkdir() if content is None else path.write_bytes(content.encode(errors="surrogateescape"))
     store = ("--events", f"sqlite:///{tmp_path / 'events.sqlite'}")
     assert words in refused(folder, *store, "--events-secret", path)
-    assert "there is no folder" in refused(folder, *store, "--events-secret", tmp_path / "no" / "secret")
+    assert "does not exist" in refused(folder, *store, "--events-secret", tmp_path / "no" / "secret")
     assert not (tmp_path / "events.sqlite").exists()
 
 
