@@ -45,8 +45,6 @@ UNFINISHED: tuple[str, ...] = (
     "service.process.crew",
     "service.process.logs",
     "serving.responses",
-    "serving.score_stores",
-    "serving.wire",
 )
 """Modules, or folders of them, whose docstrings are not complete yet: to be emptied."""
 

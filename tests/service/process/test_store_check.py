@@ -108,7 +108,7 @@ def test_a_lost_secret_is_told_and_no_other_is_made_in_its_place(folder: Path, t
         ("sqlite:{here}/folder", "folder is a folder; name a file in it"),
         ("sqlite:{here}/stations.csv", "stations.csv is not an SQLite file"),
         ("sqlite:{here}/no/scores.db", "no does not exist; create it or correct the path"),
-        ("sqlite:{here}/events.sqlite", "events.sqlite is not a store that `firstspin score` wrote"),
+        ("sqlite:{here}/events.sqlite", "events.sqlite is not a store written by `firstspin score`"),
         ("redis:scores", "invalid store URL 'redis:scores'; expected sqlite:PATH or dynamodb:TABLE"),
     ],
 )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from firstspin.service.http.messages import Handler, Reply, Request, Work
-from firstspin.serving.wire import LARGEST_BODY, Refusal
+from firstspin.serving.wire import MAX_BODY_BYTES, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class ConnectionLimits:
     """
 
     head: int = 16_384
-    body: int = LARGEST_BODY
+    body: int = MAX_BODY_BYTES
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
