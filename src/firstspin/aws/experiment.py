@@ -23,7 +23,7 @@ from firstspin.experiment.plan import read_plan
 from firstspin.records import InputError, Registration
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.policy import ArmPolicy, Decision
-from firstspin.serving.wire import Asked
+from firstspin.serving.wire import ParsedBody
 
 EXPERIMENT, EVENTS_KEY = "FIRSTSPIN_EXPERIMENT", "FIRSTSPIN_EVENTS_KEY"
 STREAM, STREAM_SCOPE = "FIRSTSPIN_EXPOSURES_STREAM", "FIRSTSPIN_SCOPE"
@@ -81,7 +81,7 @@ def from_environment(environment: Mapping[str, str], client: Callable[[], Fireho
     return ExposureStream(running(read_plan(plan)), secret, FirehoseSink(client(), {"exposures": stream}, scope))
 
 
-def body_without_users(asked: Asked) -> bytes:
+def body_without_users(asked: ParsedBody) -> bytes:
     """The registrations as a body of JSON for `/invocations`: without user ids, and without answers not given."""
     registrations = [_answers(registration) for registration in asked.registrations]
     return msgspec.json.encode(registrations[0] if asked.alone else {INSTANCES: registrations})

@@ -64,7 +64,7 @@ from firstspin.serving.policy import (
 from firstspin.serving.responses import Responses
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import ParsedBody, BodyReader, Encoding, Refusal, user_of
+from firstspin.serving.wire import BodyReader, Encoding, ParsedBody, Refusal, user_of
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.responses, self.in_service = Responses(self.bundle), self.bundle.id
-        self.reader_of_users = BodyReader(self.reader.extra, of_users=True, most=self.reader.most)
+        self.reader_of_users = BodyReader(self.reader.extra, of_users=True, max_instances=self.reader.max_instances)
         running = self.exposures.running if self.exposures else None
         self.settings_of_users = replace(self.settings, experiment=running)
 
