@@ -136,7 +136,7 @@ def test_the_command_tells_everything_and_says_that_it_is_simulated(trained: Pat
         "Off-policy evaluation",
     ):
         assert told in done.stdout
-    with pytest.raises(InputError, match="is there and sealed"):
+    with pytest.raises(InputError, match="exists and is sealed"):
         simulated(trained, Setting(users=300, days=1, seed=SEED), tmp_path / "kept")
     assert msgspec.json.decode(firstspin(*words, "--aa", "--json").stdout)["truth"]["lift"] == 0
 

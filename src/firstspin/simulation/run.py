@@ -1,6 +1,6 @@
 """The article's A/B test on simulated users with known taste: from the plan to the verdict, end to end.
 
-newcomers -HTTP-> the real service -event store-> export -> attribute -> analyse -> verdict, beside the truth
+users -HTTP-> the real service -> event store -> export -> attribute -> analyse -> verdict, beside the ground truth
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from firstspin.simulation.service import HOST, SimulationPaths, serving
 from firstspin.simulation.world import Newcomers, World, make_world, newcomers
 
 BEGINS: Final = date(2026, 1, 5)  # a Monday
-NEWCOMERS: Final = 3  # the random stream of a seed from which they come; the tables of its world come from others
+NEWCOMERS: Final = 3  # the seed's random stream of the experiment's users; the tables have other streams
 ARMS: Final = {"rule": 1.0, "model": 1.0}
 ARMS_ALIKE: Final = {"model-a": 1.0, "model-b": 1.0}
 METRICS: Final = (Metric("clicked", "binary"), Metric("seconds", "continuous", cap="p99", margin=0.05))
-BASELINE, EFFECT = 0.05, 0.087  # what the article's test looked for
+BASELINE, EFFECT = 0.05, 0.087  # expected click rate and lift of the article's test
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Users, days and seed of a simulated experiment; `alike`: both arms show the same (an A/A test).
+    """Settings of a simulated experiment; with `alike` both arms show the same (an A/A test).
 
-    `connections`: keep-alive connections to the service, one request at a time on each.
+    `connections` is the number of keep-alive connections to the service, with one request at a time on each.
     """
 
     users: int = 100_000
@@ -72,7 +72,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Simulated(msgspec.Struct, frozen=True):
-    """A simulated experiment: the measurement, and the ground truth."""
+    """The result of a simulated experiment: throughput, verdict, and ground truth."""
 
     experiment: str
     users: int
@@ -89,28 +89,29 @@ class Simulated(msgspec.Struct, frozen=True):
 def simulate(
     bundle_path: Path, setting: Setting, folder: Path, *, now: Callable[[], int], progress: Progress
 ) -> Simulated:
-    """Run a simulated experiment against the real service, and analyse what its event store holds.
+    """Run a simulated experiment against the real service, and analyse its event store.
 
-    Leaves in `folder` the sealed plan, the store, its export and `outcomes.parquet`, a row a user. `now` is a
-    monotonic clock in nanoseconds. Raises InputError for a bundle trained on another service than the seed's.
+    `folder` then contains the sealed plan, the store, its export and `outcomes.parquet`, one row per user. `now` is a
+    monotonic clock in nanoseconds. Raises InputError for a bundle that was not trained on the seed's simulated service,
+    and where `folder` can't be used.
     """
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     world = make_world(setting.seed)
     popular = _check_bundle(bundle_path, world)
     plan = simulated_plan(setting)
-    premises = SimulationPaths(folder)
+    paths = SimulationPaths(folder)
     rng = np.random.default_rng([setting.seed, NEWCOMERS])
-    secret = read_secret(premises.secret, rng.bytes(KEY_BYTES))
+    secret = read_secret(paths.secret, rng.bytes(KEY_BYTES))
     progress("newcomers", 0.0)
-    come = audience(newcomers(world, setting.users, rng), setting.days, f"simulated-{setting.seed}", rng)
-    set_clock(premises.clock, datetime.combine(plan.starts_on, time(), UTC))
-    with serving(bundle_path, plan, premises, setting.workers) as port:
+    drawn = audience(newcomers(world, setting.users, rng), setting.days, f"simulated-{setting.seed}", rng)
+    set_clock(paths.clock, datetime.combine(plan.starts_on, time(), UTC))
+    with serving(bundle_path, plan, paths, setting.workers) as port:
         client = LoadClient(HOST, port, setting.connections, now)
-        lived = uvloop.run(_live(client, plan, come, _genre_numbers(world), premises, progress))
+        lived = uvloop.run(_live(client, plan, drawn, _genre_numbers(world), paths, progress))
     progress("analysis", 1.0)
-    attributed, verdict = _analysed(premises, secret, plan)
-    people = come.people.take(_rows(come, attributed, secret, plan))
+    attributed, verdict = _analysed(paths, secret, plan)
+    people = drawn.people.take(_rows(drawn, attributed, secret, plan))
     return Simulated(
         experiment=experiment_key(plan),
         users=setting.users,
@@ -121,15 +122,15 @@ def simulate(
         counted=attributed.counted,
         verdict=verdict,
         truth=_truth(people, attributed, plan, world),
-        never_shown=() if setting.alike else _looked_back(people, attributed, world, popular, rng),
+        never_shown=() if setting.alike else _off_policy(people, attributed, world, popular, rng),
     )
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InputError where a simulation can't be kept in this folder: it can't be written, or one is there."""
+    """Raises InputError where the folder can't be written, or has a simulation already."""
     preflight.folder(folder)
     if (plan := SimulationPaths(folder).plan).exists():
-        raise InputError(f"{plan} is there and sealed: name another folder")
+        raise InputError(f"{plan} exists and is sealed; choose another folder")
 
 
 def simulated_plan(setting: Setting) -> Plan:
@@ -153,20 +154,20 @@ def simulated_plan(setting: Setting) -> Plan:
 async def _live(
     client: LoadClient,
     plan: Plan,
-    come: Audience,
+    drawn: Audience,
     genre_of: Mapping[str, int],
-    premises: SimulationPaths,
+    paths: SimulationPaths,
     progress: Progress,
 ) -> Lived:
     await client.open()
     try:
-        return await Days(client, plan, come, genre_of, lambda moment: set_clock(premises.clock, moment)).live(progress)
+        return await Days(client, plan, drawn, genre_of, lambda moment: set_clock(paths.clock, moment)).live(progress)
     finally:
         await client.close()
 
 
 def _check_bundle(path: Path, world: World) -> str:
-    """The bundle's most popular station. Raises InputError where its stations are not this simulation's."""
+    """The bundle's most popular station. Raises InputError where its stations are not those of the simulation."""
     popular = bundle.load(path).catalogue.popular
     if not popular or set(popular) - set(world.dial.stations):
         raise InputError(f"{path} was not trained on the simulated service of seed {world.seed}")
@@ -181,31 +182,31 @@ def _genre_numbers(world: World) -> dict[str, int]:
     return {station: world.genres.index(genre) for station, genre in _genres(world).items()}
 
 
-def _analysed(premises: SimulationPaths, secret: Secret, plan: Plan) -> tuple[Attributed, Verdict]:
+def _analysed(paths: SimulationPaths, secret: Secret, plan: Plan) -> tuple[Attributed, Verdict]:
     """The analysis of the event store at the plan's end; the row per user is written to outcomes.parquet."""
-    with closing(open_database(premises.store, secret)) as database:
-        attributed, verdict = analyse_store(database, plan, premises.folder, now=reads_at(plan))
-    pq.write_table(attributed.table, premises.folder / "outcomes.parquet")
+    with closing(open_database(paths.store, secret)) as database:
+        attributed, verdict = analyse_store(database, plan, paths.folder, now=reads_at(plan))
+    pq.write_table(attributed.table, paths.folder / "outcomes.parquet")
     return attributed, verdict
 
 
-def _rows(come: Audience, attributed: Attributed, secret: Secret, plan: Plan) -> NDArray[np.int64]:
+def _rows(drawn: Audience, attributed: Attributed, secret: Secret, plan: Plan) -> NDArray[np.int64]:
     """The position in the audience of each row's user, by the keyed hash of the store's secret."""
     scope = experiment_key(plan)
-    number = {scoped(secret.user_hash(user_id), scope): i for i, user_id in enumerate(come.user_ids)}
+    number = {scoped(secret.user_hash(user_id), scope): i for i, user_id in enumerate(drawn.user_ids)}
     return np.array([number[key] for key in attributed.table["user_key"].to_pylist()], dtype=np.int64)
 
 
 def _truth(people: Newcomers, attributed: Attributed, plan: Plan, world: World) -> TrueRates:
     genre_of = _genre_numbers(world)
-    would = {
+    shown = {
         arm: np.array([genre_of[best[0]] for best in attributed.table[f"candidates_{arm}"].to_pylist()], dtype=np.int64)
         for arm in plan.arms
     }
-    return true_rates(people, *would.values())
+    return true_rates(people, *shown.values())
 
 
-def _looked_back(
+def _off_policy(
     people: Newcomers, attributed: Attributed, world: World, popular: str, rng: np.random.Generator
 ) -> tuple[NeverShown, ...]:
     return never_shown(people, attributed.table, ARMS, _genres(world), world.genres, popular, rng)

@@ -52,15 +52,15 @@ class SimulationPaths:
 
 
 @contextmanager
-def serving(bundle: Path, plan: Plan, premises: SimulationPaths, workers: int) -> Iterator[int]:
+def serving(bundle: Path, plan: Plan, paths: SimulationPaths, workers: int) -> Iterator[int]:
     """The port of a `firstspin serve` that runs the plan on the simulated clock.
 
     On exit it is stopped by SIGTERM, with all events durable. Raises InputError where it does not start.
     """
-    freeze(plan, premises.plan)
-    with premises.log.open("w") as log:
+    freeze(plan, paths.plan)
+    with paths.log.open("w") as log:
         process = subprocess.Popen(
-            [*_command(bundle, premises), "--workers", str(workers)],
+            [*_command(bundle, paths), "--workers", str(workers)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -68,7 +68,7 @@ def serving(bundle: Path, plan: Plan, premises: SimulationPaths, workers: int) -
         )
         with process:
             try:
-                yield _port(process, premises)
+                yield _port(process, paths)
             finally:
                 process.terminate()
                 try:
@@ -77,24 +77,24 @@ def serving(bundle: Path, plan: Plan, premises: SimulationPaths, workers: int) -
                     process.kill()
 
 
-def _command(bundle: Path, premises: SimulationPaths) -> list[str]:
+def _command(bundle: Path, paths: SimulationPaths) -> list[str]:
     state = [
         "--events",
-        premises.store,
+        paths.store,
         "--events-secret",
-        str(premises.secret),
+        str(paths.secret),
         "--state",
-        str(premises.folder / "state"),
+        str(paths.folder / "state"),
     ]
-    run = ["--experiment", str(premises.plan), "--clock", str(premises.clock)]
+    run = ["--experiment", str(paths.plan), "--clock", str(paths.clock)]
     quiet = ["--port", "0", "--host", HOST, "--drain-delay", "0", "--log-level", "warning"]
     return [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), *state, *run, *quiet]
 
 
-def _port(process: subprocess.Popen[str], premises: SimulationPaths) -> int:
+def _port(process: subprocess.Popen[str], paths: SimulationPaths) -> int:
     assert process.stdout is not None
     address = process.stdout.readline()  # empty where the process ended
     if not address:
-        log = premises.log.read_text(encoding="utf-8").strip().splitlines()
+        log = paths.log.read_text(encoding="utf-8").strip().splitlines()
         raise InputError(f"the service of the simulated experiment did not start: {log[-1] if log else 'no log'}")
     return int(address.rstrip("/\n").rsplit(":", 1)[1])

@@ -1,4 +1,4 @@
-"""SageMaker's contract with a container as numbered facts: what is asked, who says so, and what missing it costs."""
+"""SageMaker's container contract as numbered facts, with their sources and severity."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ SOURCES = {
 
 
 class Severity(StrEnum):
-    """What a miss costs."""
+    """The effect of a violation."""
 
     REQUIRED = "required"  # the endpoint or the job fails
-    EXPECTED = "expected"  # it runs, and loses something: a request at scale-in, a kind of body, a message
+    EXPECTED = (
+        "expected"  # it runs with a defect: a lost request at scale-in, a refused kind of body, a missing message
+    )
     OPTIONAL = "optional"  # a capability that SageMaker uses only where the container has it
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of the contract. `beyond` says why no container can be asked about it, and is empty where it can."""
+    """One fact of the contract. `beyond` is the reason why it can't be tested on a container; empty where it can."""
 
     number: str
     title: str
@@ -155,6 +157,6 @@ BEYOND = (
 )
 
 PROMISED = {"5.2": "5.3"}
-"""Optional facts that are expected of an image whose label, the fact beside it, says that they hold."""
+"""Optional facts that are expected where the image's label (the other fact) declares them."""
 
 FACTS = HOSTING + TRAINING + BATCH + MULTIMODEL + BEYOND

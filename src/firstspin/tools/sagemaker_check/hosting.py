@@ -252,8 +252,8 @@ def answers_in_kind(server: Server) -> Finding:
     pairs = [(payload.media_type, answer.media_type) for payload, answer in answered if answer.fine]
     if not pairs:
         return untestable("no example was answered")
-    wrong = [f"{asked} answered as {got or 'nothing'}" for asked, got in pairs if not _alike(asked, got)]
-    return judged(not wrong, ", ".join(wrong or [asked for asked, _ in pairs]))
+    wrong = [f"{sent} answered as {got or 'nothing'}" for sent, got in pairs if not _alike(sent, got)]
+    return judged(not wrong, ", ".join(wrong or [sent for sent, _ in pairs]))
 
 
 def shows_metrics(server: Server) -> Finding:
@@ -272,25 +272,25 @@ def names_its_limits(server: Server) -> Finding:
     if answer.status != 200:
         return missed(f"status {answer.status}")
     try:
-        told = msgspec.json.decode(answer.body, type=dict[str, int | str])
+        limits = msgspec.json.decode(answer.body, type=dict[str, int | str])
     except UNREADABLE as error:
         return missed(str(error))
-    concurrent, size = told.get("MaxConcurrentTransforms"), told.get("MaxPayloadInMB")
+    concurrent, size = limits.get("MaxConcurrentTransforms"), limits.get("MaxPayloadInMB")
     right = (
         isinstance(concurrent, int)
         and isinstance(size, int)
-        and told.get("BatchStrategy") in ("MULTI_RECORD", "SINGLE_RECORD")
+        and limits.get("BatchStrategy") in ("MULTI_RECORD", "SINGLE_RECORD")
         and concurrent >= 1
         and 0 <= size * concurrent <= 100
     )
-    return judged(right, str(told))
+    return judged(right, str(limits))
 
 
 def limits(server: Server) -> Mapping[str, object]:
     """What it names in /execution-parameters; nothing where it names none."""
     answer = server.client.get("/execution-parameters")
-    told = decoded(answer.body) if answer.status == 200 else None
-    return told if isinstance(told, dict) else {}
+    named = decoded(answer.body) if answer.status == 200 else None
+    return named if isinstance(named, dict) else {}
 
 
 CHECKS: Mapping[str, Check] = {
@@ -357,9 +357,9 @@ def _answers(server: Server, payload: Payload | None, name: str, reads: Callable
     answer = server.client.invoke(payload)
     if not answer.fine:
         return missed(f"status {answer.status} to {payload.media_type}")
-    said = f"{len(answer.body)} bytes"
-    return passed(said) if reads(answer.body) else missed(f"{said} that are not {name}")
+    size = f"{len(answer.body)} bytes"
+    return passed(size) if reads(answer.body) else missed(f"{size} that are not {name}")
 
 
-def _alike(asked: str, got: str) -> bool:
-    return asked == got or (asked in JSON_LINES and got in JSON_LINES)
+def _alike(sent: str, got: str) -> bool:
+    return sent == got or (sent in JSON_LINES and got in JSON_LINES)

@@ -50,7 +50,7 @@ def read(path: Path) -> Image:
 
 
 def hears_signals(image: Image) -> Finding:
-    """An ENTRYPOINT in shell form is told by its `sh -c`: the shell gets the signal, the program does not."""
+    """Fact 1.2: no shell form (`sh -c`), in which the shell gets the signal and the program does not."""
     words = image.config.entrypoint or ()
     if not words:
         return passed("none: the program `serve` is started by itself")

@@ -67,15 +67,15 @@ def serving(
     """
     folder.mkdir(parents=True)
     place = player.prepare(target, folder, model)
-    asked = player.free_port() if named_port else None
+    port = player.free_port() if named_port else None
     own_is_free = released(target.port)
-    clients = [ContainerClient("127.0.0.1", asked, target.limits)] if asked is not None else []
+    clients = [ContainerClient("127.0.0.1", port, target.limits)] if port is not None else []
     clients += [ContainerClient("127.0.0.1", target.port, target.limits)] if own_is_free else []
     before = player.contents(place.model)
-    named = {**variables, **({"SAGEMAKER_BIND_TO_PORT": str(asked)} if asked is not None else {})}
+    named = {**variables, **({"SAGEMAKER_BIND_TO_PORT": str(port)} if port is not None else {})}
     with player.running(target, place, "serve", named) as container:
         client, seconds, last_ping = player.first_ready(container, tuple(clients), target.limits.ready)
-        yield Start(target, container, place, client, asked, seconds, last_ping, before)
+        yield Start(target, container, place, client, port, seconds, last_ping, before)
 
 
 def released(port: int) -> bool:
@@ -178,13 +178,13 @@ def listens_on_its_own_port(target: Target, folder: Path, model: Path | None) ->
 
 def stop(start: Start, client: ContainerClient, payload: Payload) -> Stop:
     """SIGTERM while callers ask one thing after the other, and while one has sent half of what it will."""
-    half, told = client.begin(payload), Event()
+    half, stopping = client.begin(payload), Event()
     with ThreadPoolExecutor(CALLERS + 1) as pool:
-        callers = [pool.submit(_call_until, told, client, payload) for _ in range(CALLERS)]
+        callers = [pool.submit(_call_until, stopping, client, payload) for _ in range(CALLERS)]
         time.sleep(UNDER_WAY)
         signalled = time.monotonic()
         player.terminate(start.container)
-        told.set()
+        stopping.set()
         time.sleep(LINGER)
         rest = pool.submit(_fate, lambda: client.finish(half, payload))
         status = player.ended(start.container, start.target.limits.drain)
@@ -235,10 +235,10 @@ STOP_CHECKS: Mapping[str, Callable[[Stop], Finding]] = {
 }
 
 
-def _call_until(told: Event, client: ContainerClient, payload: Payload) -> list[tuple[float, str]]:
+def _call_until(stopping: Event, client: ContainerClient, payload: Payload) -> list[tuple[float, str]]:
     """When each request was begun, and what became of it."""
     calls = []
-    while not told.is_set():
+    while not stopping.is_set():
         began = time.monotonic()
         calls.append((began, _fate(lambda: client.invoke(payload))))
     return calls
