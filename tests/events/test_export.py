@@ -76,7 +76,7 @@ def test_an_event_is_a_row_with_both_times(database: Database, tmp_path: Path) -
     ]
 
 
-def test_what_does_not_fit_is_flagged_and_kept(database: Database, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_flagged_and_stored(database: Database, tmp_path: Path) -> None:
     events = {
         "": click("in order", "anna", minutes=1),
         "early": click("before the message", "anna", minutes=-1),

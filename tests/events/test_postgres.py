@@ -133,6 +133,6 @@ def _found(server: Cluster, users: list[str]) -> set[str]:
     return {user for user in users if any(SECRET.user_hash(user) in file for file in files)}
 
 
-def test_an_address_that_makes_no_sense_is_told_at_once() -> None:
+def test_an_invalid_url_is_refused_at_once() -> None:
     with pytest.raises(InputError, match="PostgreSQL can't parse it"):
         open_database("postgresql://host/name?colour=blue", SECRET)

@@ -45,7 +45,7 @@ def answers(batch: Batch) -> list[dict[str, object]]:
     return msgspec.to_builtins(results(batch, ["stored"] * len(batch.events)))
 
 
-def test_a_click_and_a_listen_are_kept_with_both_times() -> None:
+def test_a_click_and_a_listen_are_stored_with_both_times() -> None:
     click, listen = read(CLICK, LISTEN).events
     assert (click.type, click.station_id, click.seconds, click.flag) == ("click", "17", None, "")
     assert (listen.type, listen.seconds) == ("listen", 180.0)
@@ -186,7 +186,7 @@ def test_no_answer_repeats_a_value(field: str) -> None:
         assert "planted" not in json.dumps(answer)
 
 
-def test_an_event_far_from_its_receipt_is_kept_and_flagged() -> None:
+def test_an_event_far_from_its_receipt_is_stored_and_flagged() -> None:
     def flag(at: datetime) -> str:
         (event,) = read(CLICK | {"at": at.isoformat()}).events
         return event.flag
@@ -243,14 +243,14 @@ def test_an_event_and_an_exposure_of_one_user_join() -> None:
     assert event.user_hash == shown().user_hash
 
 
-def test_neither_user_nor_event_id_is_kept() -> None:
+def test_neither_user_nor_event_id_is_stored() -> None:
     user = "anna.schmidt@example.org"
     (event,) = read(CLICK | {"user_id": user, "event_id": f"click-{user}"}).events
     kept = repr((event, shown(user))).encode() + msgspec.msgpack.encode((event, shown(user)))
     assert user.encode() not in kept
 
 
-def test_nothing_kept_has_a_field_for_who_someone_is() -> None:
+def test_no_stored_row_has_a_field_of_personal_data() -> None:
     fields = {*Event.__struct_fields__, *Exposure.__struct_fields__}
     assert not any(re.search("age|gender|country|user_id", field) for field in fields)
 
@@ -268,7 +268,7 @@ def test_a_hash_is_the_same_on_every_host_and_in_every_release() -> None:
     assert scoped(SECRET.user_hash("0042"), "spring") == "791dc78a2c969d2ca98529564ec567d4"
 
 
-def test_an_erased_user_is_told_so_and_nothing_is_called_stored() -> None:
+def test_events_of_an_erased_user_are_refused_with_the_reason() -> None:
     first, second, third = results(read(CLICK, {}, LISTEN), ["duplicate", "erased"])
     assert (first.status, second.status, third.status) == ("duplicate", "invalid", "invalid")
     assert third.error == "this user was erased: the event is not stored"

@@ -224,13 +224,13 @@ def test_a_ratio_whose_denominators_add_up_to_nothing_says_so(sessions: list[int
     assert (beside.lift.relative.reason, beside.lift.difference.reason, beside.lift.p_value) == (why, why, None)
 
 
-def test_a_rule_for_looking_daily_without_days_is_refused() -> None:
+def test_daily_interim_analyses_without_days_are_refused() -> None:
     table = people(np.random.default_rng(8), 100).drop_columns("day")
     with pytest.raises(InputError, match="need the column `day`"):
         verdict(table, "clicked", **plan("always-valid"))
 
 
-def test_what_the_event_store_kept_is_read_to_a_verdict(tmp_path: Path) -> None:
+def test_the_event_store_is_analysed_to_a_verdict(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/events.sqlite", SECRET)
     users = [f"u{i}" for i in range(400)]
     exposures = [shown(user, arm="model" if i % 2 else "rule") for i, user in enumerate(users)]

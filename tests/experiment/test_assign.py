@@ -67,14 +67,14 @@ def test_a_third_is_the_share_of_buckets_it_really_has() -> None:
     assert propensities == [0.3334, 0.3333, 0.3333]
 
 
-def test_growing_the_coverage_moves_nobody() -> None:
+def test_growing_the_coverage_moves_no_user() -> None:
     tenth, half = split("salt", EVEN, coverage=0.1), split("salt", EVEN, coverage=0.5)
     early = {user: arm for user in USERS if (arm := assign(tenth, user))}
     assert 4_500 < len(early) < 5_500
     assert all(assign(half, user).arm == arm.arm for user, arm in early.items())
 
 
-def test_nobody_takes_part_at_coverage_zero() -> None:
+def test_no_user_takes_part_at_coverage_zero() -> None:
     nobody = split("salt", EVEN, coverage=0)
     assert {assign(nobody, user) for user in USERS[:1000]} == {None}
 

@@ -117,7 +117,7 @@ def test_a_window_still_open_is_not_a_no() -> None:
     }
 
 
-def test_what_happens_after_the_time_asked_about_is_not_looked_at() -> None:
+def test_rows_after_the_time_of_the_analysis_are_ignored() -> None:
     found = join([exposure("a", "rule"), exposure("b", "rule", START + 9 * DAY)], [], until=START + 8 * DAY)
     assert set(told(found)) == {"a"}
 
@@ -154,7 +154,7 @@ def test_logs_may_be_csv_and_their_values_are_checked(tmp_path: Path) -> None:
         attribute(shown, done, **asked)
 
 
-def test_a_log_that_is_damaged_or_of_other_types_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_log_or_one_of_other_types_is_a_one_line_error(tmp_path: Path) -> None:
     exposures, events = pa.Table.from_pylist([exposure("a", "rule")]), pa.Table.from_pylist([], EVENT_SCHEMA)
     asked = {"experiment": "first", "until": START + 30 * DAY}
     days = pa.array([timedelta(days=20_000)])

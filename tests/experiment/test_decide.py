@@ -126,7 +126,7 @@ def test_of_several_better_arms_the_best_that_keeps_its_guardrail_wins() -> None
     assert (decision, winner) == ("winner", "model")
 
 
-def test_nobody_in_an_arm_is_no_difference_shown_and_says_why() -> None:
+def test_an_arm_without_users_is_no_difference_shown_with_the_reason() -> None:
     nobody = lift(ClickRates(Clicks(0, 0), Clicks(20_000, 10)))
     measured = MetricResult("clicked", "binary", "primary", None, (), (Beside("model", nobody, False),))
     assert "an arm has no users" in decided(measured)[2]
@@ -153,7 +153,7 @@ def test_threats_to_validity_are_warned_of(left_out: LeftOut, late: int, missing
     assert any(words in sentence for sentence in sentences)
 
 
-def test_ten_days_are_not_whole_weeks_and_no_plan_is_said() -> None:
+def test_ten_days_and_a_missing_plan_are_warned_of() -> None:
     assert list(warnings(rules(), [], LeftOut(), late=0)) == []
     assert "10 days are not whole weeks" in next(iter(warnings(rules(days=10), [], LeftOut(), late=0)))
     unplanned = Rules(control="rule", metrics=())

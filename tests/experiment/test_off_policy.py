@@ -116,7 +116,7 @@ def test_a_policy_that_shows_what_was_shown_earns_what_was_earned() -> None:
     assert (found.ips.above_shown.value, found.effective_users) == (0.0, 5_000.0)
 
 
-def test_users_whom_no_arm_would_have_shown_the_item_are_told_apart_not_guessed() -> None:
+def test_users_whom_no_arm_would_have_shown_the_item_have_no_support() -> None:
     day = a_day(np.random.default_rng(5), 20_000)
     everywhere = np.full(20_000, 2)
     supported = propensity_of(everywhere, day.candidates, SHARES) > 0

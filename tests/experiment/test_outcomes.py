@@ -133,7 +133,7 @@ def test_a_csv_file_is_read_however_it_is_written(content: bytes, tmp_path: Path
         (b"a,1\nb,0\n", r"o.csv has no column arm, clicked \(it has a, 1\)"),
     ],
 )
-def test_a_csv_file_that_can_not_be_read_is_told_in_a_sentence(content: bytes, words: str, tmp_path: Path) -> None:
+def test_an_unreadable_csv_file_is_a_one_line_error(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):

@@ -33,7 +33,7 @@ def test_a_number_caps_as_it_stands_and_no_cap_leaves_all() -> None:
     assert capped(values, Metric("s", "continuous"))[1] is None
 
 
-def test_a_cap_where_nearly_nobody_listened_is_refused() -> None:
+def test_a_percentile_cap_of_zero_is_refused() -> None:
     with pytest.raises(InputError, match="choose a higher percentile"):
         capped(np.array([0.0] * 99 + [5.0]), Metric("s", "continuous", cap="p90"))
 
@@ -45,7 +45,7 @@ def test_a_summary_shows_the_tail_that_a_mean_hides() -> None:
     assert a.quantiles["max"] == 10.0
 
 
-def test_an_arm_of_nobody_is_summed_up_as_nobody() -> None:
+def test_an_arm_without_users_has_an_empty_summary() -> None:
     found = outcomes("s:continuous", arm=["a", "b"], s=[1.0, 2.0])
     nobody = arm_summary(found, 0, "c", everybody(found))
     assert (nobody.users, nobody.mean, nobody.quantiles) == (0, None, {})

@@ -70,7 +70,7 @@ def test_a_service_that_is_gone_leaves_the_rest_without_an_answer() -> None:
     assert asyncio.run(leaving()) == [200, NO_ANSWER, NO_ANSWER, NO_ANSWER, NO_ANSWER]
 
 
-def test_nobody_there_is_an_error() -> None:
+def test_a_port_without_a_server_is_an_error() -> None:
     async def alone() -> None:
         await LoadClient("127.0.0.1", 1, 1, time.perf_counter_ns).open()
 

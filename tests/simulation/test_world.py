@@ -154,7 +154,7 @@ def test_there_are_the_24_genres_of_radio(service: Service) -> None:
     assert set(service.stations["genre"]) == set(GENRES)
 
 
-def test_people_pick_about_four_genres_and_none_to_twelve_never_one_twice(service: Service) -> None:
+def test_users_pick_about_four_genres_and_none_to_twelve_never_one_twice(service: Service) -> None:
     counts = np.array([len(registration.genres) for registration in service.registrations])
     assert 3.6 < counts.mean() < 4.2
     assert set(counts) == set(range(13))
@@ -241,7 +241,7 @@ def test_some_answers_mean_together_what_neither_means_alone(service: Service, t
     assert together(*cells) > SURE
 
 
-def test_the_best_additive_model_falls_short_even_told_the_truth() -> None:
+def test_the_best_additive_model_falls_short_even_when_trained_on_the_truth() -> None:
     people = register(make_world(SEED).taste, 12_000, np.random.default_rng(1))
     scores = additive_fit(additive_columns(people.answers), people.p)
     share = expected_hit(people.p, best_first(scores)) / expected_hit(people.p, best_first(people.p))
@@ -381,7 +381,7 @@ def test_what_the_world_has_never_heard_of_counts_as_not_given() -> None:
 # -------------------------------------------------------------- noise, gaps and idlers, as a real service has
 
 
-def test_the_first_month_misleads_whoever_uses_it(service: Service) -> None:
+def test_the_first_month_is_misleading(service: Service) -> None:
     people = service.labelled.size
     early = service.listens["day"] < 30
     cells = 24 * service.listens["person"][early] + service.listens["genre"][early]
@@ -550,7 +550,7 @@ def read_bytes(world: Path) -> tuple[bytes, ...]:
     return tuple(path.read_bytes() for path in sorted(world.iterdir()))
 
 
-def test_a_world_needs_people_and_a_seed_that_is_not_negative(tmp_path: Path) -> None:
+def test_a_world_needs_users_and_a_seed_that_is_not_negative(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="users is 0"):
         write_world(tmp_path, 0, 5)
     with pytest.raises(InputError, match="seed is -1"):

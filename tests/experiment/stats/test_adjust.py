@@ -49,7 +49,7 @@ def test_without_covariates_or_with_too_few_users_the_plain_means_stand() -> Non
         assert (means.control, means.treatment, means.covariance) == (mean_of(y), mean_of(y + 1), 0.0)
 
 
-def test_nobody_and_one_user_have_means_without_spread() -> None:
+def test_no_users_and_one_user_have_means_without_variance() -> None:
     assert (mean_of(np.array([])).n, mean_of(np.array([3.0])).variance) == (0, 0.0)
 
 

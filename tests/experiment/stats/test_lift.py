@@ -210,7 +210,9 @@ def test_no_significant_difference_is_not_just_as_good() -> None:
 
 @settings(max_examples=25)
 @given(control=arms, model=arms, margin=st.sampled_from([0.01, 0.05, 0.2]))
-def test_a_margin_is_kept_exactly_when_the_bound_lies_inside_it(control: Clicks, model: Clicks, margin: float) -> None:
+def test_non_inferiority_is_shown_exactly_when_the_bound_lies_inside_the_margin(
+    control: Clicks, model: Clicks, margin: float
+) -> None:
     kept = non_inferiority(ClickRates(control, model), margin=margin)
     if kept.bound is None or kept.p_value is None:
         assert not kept.shown

@@ -99,7 +99,7 @@ def test_swapping_the_arms_mirrors_the_intervals() -> None:
 
 
 @pytest.mark.parametrize("counts", [(0, 100, 0, 100), (100, 100, 100, 100), (0, 1, 0, 1), (0, 7, 0, 100)])
-def test_nobody_or_everybody_clicking_is_no_evidence_of_a_difference(counts: tuple[int, ...]) -> None:
+def test_rates_of_0_or_100_percent_are_no_evidence_of_a_difference(counts: tuple[int, ...]) -> None:
     t = table(*counts)
     assert ratio_z(t, np.asarray(1.0)) == 0
     low, high = ratio_interval(t, 0.05)

@@ -36,7 +36,7 @@ def test_the_players_of_cookie_cats_raise_the_alarm() -> None:
     assert "0.0086" in checked.reason
 
 
-def test_before_the_end_only_the_check_made_for_looking_daily_may_raise_it() -> None:
+def test_before_the_end_only_the_sequential_check_may_raise_the_alarm() -> None:
     assert sample_ratio([{"control": 44_700, "model": 45_489}], EVEN, final=False).sound
     assert not sample_ratio([{"control": 20_800, "model": 19_200}], EVEN, final=False).sound
 
@@ -48,7 +48,7 @@ def test_three_arms_of_uneven_weights_are_held_to_them() -> None:
     assert checked.chi_square == pytest.approx(100 / 250 + 100 / 250)
 
 
-def test_an_arm_that_never_turned_up_counts_as_nobody() -> None:
+def test_a_missing_arm_counts_as_zero_users() -> None:
     assert not sample_ratio([{"control": 1_000}], EVEN).sound
 
 
@@ -92,9 +92,9 @@ def e_values(share: float, *, runs: int, seed: int) -> np.ndarray:
     )
 
 
-def test_a_hundred_looks_at_a_sound_split_hardly_ever_raise_the_alarm() -> None:
+def test_a_hundred_interim_analyses_of_a_sound_split_hardly_ever_raise_the_alarm() -> None:
     assert (e_values(0.5, runs=400, seed=2) > math.log(1000)).mean() <= 0.005
 
 
-def test_a_hundred_looks_at_two_points_too_many_nearly_always_do() -> None:
+def test_a_hundred_interim_analyses_of_a_split_off_by_two_points_nearly_always_do() -> None:
     assert (e_values(0.52, runs=200, seed=3) > math.log(1000)).mean() > 0.98

@@ -20,7 +20,7 @@ def equal_looks(k: int) -> tuple[list[float], list[float]]:
     return [i / k for i in range(1, k + 1)], [1000.0 * i for i in range(1, k + 1)]
 
 
-def test_published_bounds_of_five_equal_looks_come_out() -> None:
+def test_published_bounds_of_five_equal_interim_analyses_are_reproduced() -> None:
     # Lan and DeMets' spending of O'Brien-Fleming's kind at 5%, two-sided; printed in most texts to three digits
     assert z(spending_alphas(*equal_looks(5), 0.05)) == pytest.approx([4.877, 3.357, 2.680, 2.290, 2.031], abs=6e-4)
 
@@ -35,7 +35,7 @@ def test_stopping_at_the_first_of_ten_daily_fixed_tests_errs_nineteen_times_in_a
     assert crossing_probability([1.959964] * 10, range(1, 11)) == pytest.approx(0.193, abs=5e-4)
 
 
-def test_ten_looks_cost_next_to_no_power() -> None:
+def test_ten_interim_analyses_cost_hardly_any_power() -> None:
     once = crossing_probability([1.959964], [1.0], drift=POWER_OF_80)
     fractions, users = equal_looks(10)
     daily = crossing_probability(z(spending_alphas(fractions, users, 0.05)), users, drift=POWER_OF_80)
@@ -63,7 +63,7 @@ def test_days_left_out_are_not_lost() -> None:
     assert spending_alphas([1.0], [1000], 0.05) == pytest.approx([0.05])
 
 
-def test_a_hundred_looks_begin_so_strictly_that_no_z_would_do_and_stay_numbers() -> None:
+def test_the_first_of_a_hundred_interim_analyses_has_a_finite_level_that_no_z_reaches() -> None:
     levels = spending_alphas([1e-6, 0.5, 1.0], [1, 500, 1000], 0.05)
     assert 0 < levels[0] < 1e-200
 
@@ -80,7 +80,7 @@ def test_daily_peeking_with_the_spending_rule_errs_no_more_than_one_time_in_twen
     assert 0.0475 < seen < 0.0525
 
 
-def test_fourteen_daily_looks_at_clicks_of_alike_arms_err_no_more_than_one_time_in_twenty() -> None:
+def test_fourteen_daily_analyses_of_an_a_a_test_err_at_most_one_time_in_twenty() -> None:
     runs, a_day = 20_000, 1_000
     clicked, control = np.random.default_rng(15).binomial(a_day, 0.05, (2, runs, 14)).cumsum(axis=2)
     users = a_day * np.arange(1, 15)
@@ -89,7 +89,7 @@ def test_fourteen_daily_looks_at_clicks_of_alike_arms_err_no_more_than_one_time_
     assert (seen > 1.959964).any(axis=1).mean() > 0.2  # without the rule
 
 
-def test_an_always_valid_rule_errs_seldom_even_over_a_thousand_looks() -> None:
+def test_an_always_valid_rule_errs_seldom_even_over_a_thousand_analyses() -> None:
     users = 100.0 * np.arange(1, 1001)
     bounds = np.array(z([always_valid_alpha(n, 0.05, tuned_for=20_000) for n in users]))
     seen = (np.abs(paths(7, runs=5_000, looks=1000)) > bounds).any(axis=1).mean()

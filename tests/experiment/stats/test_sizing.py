@@ -39,7 +39,7 @@ def test_power_is_that_of_statsmodels(ratio: float) -> None:
     assert mean == pytest.approx(normal_power(3.0 / 100, 2_000, 0.05), abs=1e-6)
 
 
-def test_the_users_needed_have_the_power_asked_for() -> None:
+def test_the_users_needed_have_the_required_power() -> None:
     for peeking in ("none", "obrien-fleming", "always-valid"):
         design = Design(0.05, power=0.9, peeking=peeking)
         needed = users_needed(design, 0.087, ratio=0.5, days=10)
@@ -54,7 +54,7 @@ def test_power_is_how_often_the_test_finds_it() -> None:
     assert power(Design(0.05), 0.2, n) == pytest.approx(found, abs=0.008)
 
 
-def test_looking_daily_costs_four_percent_more_users_and_looking_for_ever_costs_a_third() -> None:
+def test_daily_analyses_cost_four_percent_more_users_and_always_valid_ones_a_third() -> None:
     once = users_needed(Design(0.05), 0.087)
     assert users_needed(Design(0.05, peeking="obrien-fleming"), 0.087, days=10) / once == pytest.approx(1.04, abs=0.005)
     assert 1.3 < users_needed(Design(0.05, peeking="always-valid"), 0.087, days=10) / once < 1.9

@@ -89,7 +89,7 @@ def real(send: run.Send, bodies: list[Payload]) -> Rig:
     return Rig(send, bodies, np.random.default_rng(0), time.clock, time.sleep)
 
 
-def test_people_come_when_they_like_and_the_same_seed_sends_the_same() -> None:
+def test_arrivals_are_a_poisson_process_of_the_seed() -> None:
     moments = run.arrivals(50, 20, np.random.default_rng(3))
     assert len(moments) == 1_000
     assert 0 <= moments[0] <= moments[-1] < 20
@@ -114,7 +114,7 @@ def test_between_the_last_that_held_and_the_first_that_did_not_one_more_is_tried
     assert [(step.rate, step.limit) for step in steps] == [(100, None), (400, Limit.PROMISE), (200, None)]
 
 
-def test_the_search_ends_at_the_highest_rate_asked_for() -> None:
+def test_the_search_ends_at_the_max_rate() -> None:
     steps = list(run.search(LoadPlan(seconds=1, first=100, most=200), rig(Server(Time(), 0.0001))))
     assert [(step.rate, step.limit) for step in steps] == [(100, None), (150, None), (200, None)]
 
@@ -240,7 +240,7 @@ class TestThroughAws:
             monkeypatch.setenv(name, "none")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
-    def test_an_endpoint_is_asked_as_the_schedule_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_endpoint_is_invoked_on_schedule(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with endpoint(lambda *_: b"{}") as runtime:
             monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", runtime.url)
             with senders.through_aws("newcomers", PATIENT) as send:
@@ -252,9 +252,7 @@ class TestThroughAws:
         ("mood", "told"),
         [("throttled", "ThrottlingException"), ("model failed", "ModelError"), ("hanging up", "Connection was closed")],
     )
-    def test_a_failure_is_told_and_nothing_is_tried_again(
-        self, monkeypatch: pytest.MonkeyPatch, mood: str, told: str
-    ) -> None:
+    def test_a_failure_is_reported_without_a_retry(self, monkeypatch: pytest.MonkeyPatch, mood: str, told: str) -> None:
         with endpoint(lambda *_: b"{}") as runtime:
             monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", runtime.url)
             runtime.moods = [mood]
@@ -295,7 +293,7 @@ def test_where_not_even_the_first_rate_holds_the_exit_status_is_1_with_the_table
     assert "load_test_rps" not in done.stdout
 
 
-def test_an_address_where_nobody_answers_is_one_clear_line() -> None:
+def test_an_address_without_a_server_is_a_one_line_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     done = sagemaker("load-test", "--url", url)

@@ -115,14 +115,14 @@ class TestTheWholeCheck:
         for report_ in (found, without):
             assert {r.fact.number for r in report_.of(FactOutcome.MISS)} & image.CHECKS.keys() == {"19.7"}
 
-    def test_a_server_that_runs_already_is_asked_what_can_be_asked(self) -> None:
+    def test_a_running_server_is_checked_as_far_as_possible(self) -> None:
         with up("ping body") as server:
             found = run.check(Target(url=f"http://127.0.0.1:{server.server_port}"), payloads=EXAMPLES)
         assert [r.fact.number for r in found.of(FactOutcome.MISS)] == ["6.2"]
         assert {r.fact.number for r in found.of(FactOutcome.PASS)} == hosting.CHECKS.keys() - {"6.2"}
         assert report.exit_status(found) == 1
 
-    def test_a_command_that_never_serves_is_told_by_its_last_words(self) -> None:
+    def test_a_command_that_never_serves_is_reported_with_its_last_words(self) -> None:
         words = (sys.executable, "-c", "print('no libgomp here')")
         dead = Target(command=words, port=player.free_port(), limits=HURRIED)
         found = {r.fact.number: r.finding for r in run.check(dead, payloads=EXAMPLES).results}
@@ -140,7 +140,7 @@ class TestTheWholeCheck:
         with pytest.raises(InputError, match="needs one like"):
             run.check(Target(url=url), payloads=EXAMPLES)
 
-    def test_a_folder_that_cannot_be_removed_is_named_after_all_else_is_told(self) -> None:
+    def test_a_folder_that_cannot_be_removed_is_named_at_the_end(self) -> None:
         # In place of what a container writes as root: its start puts the folder elsewhere, and a link there.
         folder = "folder = pathlib.Path(os.environ['SAGEMAKER_BASE_DIR']).parents[1]"
         moves = "kept = folder.with_suffix('.kept'); os.rename(folder, kept); folder.symlink_to(kept)"
@@ -157,7 +157,7 @@ class TestTheWholeCheck:
         with up() as server:
             assert run.check(Target(url=f"http://127.0.0.1:{server.server_port}"), payloads=EXAMPLES).left == ""
 
-    def test_a_model_that_cannot_be_read_is_not_served_and_said_to_be_there(self, data: Path) -> None:
+    def test_a_model_that_cannot_be_read_is_reported_and_not_served(self, data: Path) -> None:
         # A link into nothing is unreadable for root too.
         words = (
             sys.executable,
@@ -279,7 +279,7 @@ class TestServersThatBreakOneFact:
             found = dict(run.each({number: LIVE[number]}, hosting.Server(client, EXAMPLES)))
         assert misses(found) == {number}
 
-    def test_an_answer_nobody_foresaw_costs_one_fact_and_not_the_report(self) -> None:
+    def test_an_unforeseen_response_costs_one_fact_and_not_the_report(self) -> None:
         def strange(_: str) -> Finding:
             raise ZeroDivisionError("text of somebody else")
 
@@ -419,7 +419,7 @@ class TestContainersThatStartOrStopBadly:
         found = {r.fact.number: r.finding for r in run.check(checked, payloads=EXAMPLES).results}
         assert found["4.1"] == report.untestable("it answers the same without a model")
 
-    def test_who_runs_is_told_by_the_image_or_for_a_program_by_the_check_itself(self, tmp_path: Path) -> None:
+    def test_the_user_is_read_from_the_image_or_for_a_program_from_the_check(self, tmp_path: Path) -> None:
         told = [{"Size": 1, "Config": TestImages.GOOD | {"User": "1000"}}]
         (tmp_path / "inspect.json").write_text(json.dumps(told))
         program = target(limits=HURRIED)
