@@ -22,6 +22,11 @@ EventsSecret = Annotated[
 ]
 
 
+Delivered = Annotated[
+    Path | None, typer.Option(help="Instead: folder of the files that Kinesis Data Firehose wrote, for --plan.")
+]
+
+
 @contextmanager
 def opened_store(events: str, events_secret: Path | None) -> Iterator[tuple[Database, Secret]]:
     """The store's database and its secret, closed at the end.

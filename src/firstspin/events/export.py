@@ -32,7 +32,7 @@ _EXPOSURE_TABLE: Final = (
     ("station_id", pa.string()),
     ("propensity", pa.float64()),
 )  # and for each arm its candidates
-_EVENT_TABLE: Final = (
+EVENT_TABLE: Final = (
     ("event_id", pa.string()),
     ("type", pa.string()),
     ("user_key", pa.string()),
@@ -88,9 +88,8 @@ def export(
     flags: Counter[str] = Counter()
     files = [out / EXPOSURES, out / EVENTS]
     with database.snapshot() as session, written_together(files) as (shown, happened), readable_rows():
-        candidates = [(f"candidates_{arm}", pa.list_(pa.string())) for arm in arms]
-        exposures = _write(shown, (*_EXPOSURE_TABLE, *candidates), _exposures(session, experiment, arms, chunk))
-        _write(happened, _EVENT_TABLE, _events(session, experiment, flags, chunk))
+        exposures = write_table(shown, exposure_table(arms), _exposures(session, experiment, arms, chunk))
+        write_table(happened, EVENT_TABLE, _events(session, experiment, flags, chunk))
     return Exported(exposures, dict(flags))
 
 
@@ -111,7 +110,12 @@ def _events(session: Session, experiment: str, flags: Counter[str], chunk: int) 
         ]
 
 
-def _write(path: Path, columns: Sequence[tuple[str, pa.DataType]], chunks: Iterator[list[ResultRow]]) -> int:
+def exposure_table(arms: Sequence[str]) -> tuple[tuple[str, pa.DataType], ...]:
+    """The columns of the exported exposures, with the candidates of each arm."""
+    return (*_EXPOSURE_TABLE, *((f"candidates_{arm}", pa.list_(pa.string())) for arm in arms))
+
+
+def write_table(path: Path, columns: Sequence[tuple[str, pa.DataType]], chunks: Iterator[list[ResultRow]]) -> int:
     """Write a Parquet file; returns its number of rows."""
     schema = pa.schema(columns)
     n = 0

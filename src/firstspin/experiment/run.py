@@ -2,6 +2,7 @@
 
     event store -read_log-> exposures, clicks and listens -attribute-> a row per user -analyse-> verdict
 
+On AWS the log comes from the files that Kinesis Data Firehose wrote (`read_delivered`).
 The command line and the simulation both run an experiment through these functions. A folder with the log is what
 `firstspin events export` writes.
 """
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from firstspin.events.database import Database
+from firstspin.events.delivered import export_delivered
 from firstspin.events.export import export
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, attribute_export, planned_outcomes
@@ -24,6 +26,12 @@ from firstspin.experiment.verdict import Verdict
 def read_log(database: Database, plan: Plan, folder: Path) -> Path:
     """Write the experiment's exposures, and the clicks and listens of its users, to Parquet files in a folder."""
     export(database, folder, experiment_key(plan), arms=tuple(plan.arms))
+    return folder
+
+
+def read_delivered(delivered: Path, plan: Plan, folder: Path) -> Path:
+    """`read_log` from the files that Kinesis Data Firehose wrote. Raises InputError as `export_delivered`."""
+    export_delivered(delivered, folder, experiment_key(plan), arms=tuple(plan.arms))
     return folder
 
 

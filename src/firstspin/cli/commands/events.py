@@ -14,7 +14,7 @@ import typer
 
 from firstspin import preflight
 from firstspin.cli import terminal
-from firstspin.cli.stored import Events, EventsSecret, opened_store
+from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.events.erasure import erase as erase_users
 from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
 from firstspin.events.firehose import forward as forward_rows
@@ -65,16 +65,21 @@ def erase(
 def export(
     out: Annotated[Path, typer.Option(help="Folder for exposures.parquet and events.parquet.")],
     plan: Annotated[Path, typer.Option(help="Sealed plan of the experiment.")],
+    delivered: Delivered = None,
     events: Events = "",
     events_secret: EventsSecret = None,
 ) -> None:
-    """Write an experiment's exposures and events as tables, without a user's id."""
+    """Write an experiment's exposures and events as tables, without a user's id, from a store or from Firehose."""
+    from firstspin.events.delivered import export_delivered
     from firstspin.events.export import export as export_tables
 
     known = read_plan(plan)
     preflight.folder(out)
-    with opened_store(events, events_secret) as (database, _):
-        done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
+    if delivered:
+        done = export_delivered(delivered, out, experiment_key(known), arms=tuple(known.arms))
+    else:
+        with opened_store(events, events_secret) as (database, _):
+            done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
     terminal.out.print(
         f"{done.exposures:,} exposures and {sum(done.events.values()):,} events are in {out}", markup=False
     )

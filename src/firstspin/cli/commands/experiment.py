@@ -14,7 +14,7 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.commands.look_back import look_back
 from firstspin.cli.options import AsJson
-from firstspin.cli.stored import Events, EventsSecret, opened_store
+from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.files import workspace
@@ -99,13 +99,15 @@ def analyse(
     weights: Annotated[str, typer.Option(help="Planned shares of the arms, as in A=1,B=1.")] = "",
     plan: Annotated[Path | None, typer.Option(help="Sealed plan; it says control, metrics and weights.")] = None,
     exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`, for --plan.")] = None,
+    delivered: Delivered = None,
     events: Events = "",
     events_secret: EventsSecret = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the sample ratio, then the lift with its interval; no winner where the check fails.
 
-    Reads a table (--outcomes), or a plan's users from the event store (--plan and --events) or from its export.
+    Reads a table (--outcomes), or a plan's users from the event store (--plan and --events), from its export, or from
+    what Firehose wrote (--delivered).
     """
     from firstspin.cli.output.verdict import show
     from firstspin.experiment import run
@@ -116,11 +118,15 @@ def analyse(
         verdict = run.analyse_table(outcomes, rules, arm=arm, unit=unit, day=day, now=now)
     elif plan and exported:
         _, verdict = run.analyse_log(exported, read_plan(plan), now=now)
+    elif plan and delivered:
+        with workspace("analyse") as folder:
+            log = run.read_delivered(delivered, read_plan(plan), folder)
+            _, verdict = run.analyse_log(log, read_plan(plan), now=now)
     elif plan and events:
         with opened_store(events, events_secret) as (database, _), workspace("analyse") as folder:
             _, verdict = run.analyse_store(database, read_plan(plan), folder, now=now)
     else:
-        raise typer.BadParameter("give --outcomes, or --plan with --events or --exported")
+        raise typer.BadParameter("give --outcomes, or --plan with --events, --exported or --delivered")
     if as_json:
         terminal.print_json(verdict, indent=2)
     else:
