@@ -50,10 +50,14 @@ class ArmPolicies(Protocol):
     """A running experiment: the split of users among arms, and the policy that answers each arm."""
 
     @property
-    def split(self) -> ArmSplit: ...
+    def split(self) -> ArmSplit:
+        """The shares of the arms, and the users that take part."""
+        ...
 
     @property
-    def policies(self) -> Mapping[str, ArmPolicy]: ...
+    def policies(self) -> Mapping[str, ArmPolicy]:
+        """The policy of each arm."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,14 +51,10 @@ def look_back(
     from firstspin.experiment.choices import read_choices, read_genres
     from firstspin.experiment.off_policy import PolicyReport, evaluate_policy, first_candidates
 
-    if sum(map(bool, (policy, station, arm))) != 1:
-        raise typer.BadParameter("give one of --policy, --station and --arm")
+    _check_one_policy(policy, station, arm)
     sealed = read_plan(plan)
-    if arm and arm not in sealed.arms:
-        raise InputError(f"{plan}: there is no arm {arm!r}; its arms are {', '.join(sealed.arms)}")
+    _check_arm(arm, sealed)
     attributed, secret = _log(sealed, exported, events, events_secret)
-    if not attributed.num_rows:
-        raise InputError(f"{experiment_key(sealed)} has no exposures in the log")
     if policy:
         chosen = read_choices(policy, attributed, experiment_key(sealed), secret)
     else:
@@ -78,18 +74,35 @@ def look_back(
         _show(report)
 
 
+def _check_one_policy(*policies: Path | str | None) -> None:
+    if sum(map(bool, policies)) != 1:
+        raise typer.BadParameter("give one of --policy, --station and --arm")
+
+
+def _check_arm(arm: str, plan: Plan) -> None:
+    if arm and arm not in plan.arms:
+        raise InputError(f"{experiment_key(plan)}: there is no arm {arm!r}; its arms are {', '.join(plan.arms)}")
+
+
 def _log(plan: Plan, exported: Path | None, events: str, events_secret: Path | None) -> tuple[pa.Table, Secret | None]:
-    """One row a user, and the store's secret where it was given."""
+    """One row per user, and the store's secret where it was given.
+
+    Raises InputError where no user was exposed.
+    """
     from firstspin.experiment import run
 
     now = datetime.now(UTC)
+    secret = read_secret(events_secret) if events_secret else None
     if exported:
-        secret = read_secret(events_secret) if events_secret else None
-        return run.attribute(exported, plan, now=now).table, secret
-    if not events:
+        users = run.attribute(exported, plan, now=now).table
+    elif events:
+        with opened_store(events, events_secret) as (database, _), workspace("look-back") as folder:
+            users = run.attribute(run.read_log(database, plan, folder), plan, now=now).table
+    else:
         raise typer.BadParameter("give --events or --exported")
-    with opened_store(events, events_secret) as (database, secret), workspace("look-back") as folder:
-        return run.attribute(run.read_log(database, plan, folder), plan, now=now).table, secret
+    if not users.num_rows:
+        raise InputError(f"{experiment_key(plan)} has no exposures in the log")
+    return users, secret
 
 
 def _show(report: PolicyReport) -> None:
