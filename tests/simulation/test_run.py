@@ -21,7 +21,7 @@ from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import experiment_key, plan_split
 from firstspin.experiment.rules import Metric
 from firstspin.experiment.verdict import signed_percent
-from firstspin.records import InputError
+from firstspin.records import InputError, Registration
 from firstspin.service.process.clock import read_clock, set_clock
 from firstspin.serving import bundle
 from firstspin.simulation.run import NEWCOMERS, Setting, Simulated, simulate, simulated_plan
@@ -68,6 +68,7 @@ def test_the_store_says_of_each_user_what_assignment_model_and_true_taste_say(
     rng = np.random.default_rng([SEED, NEWCOMERS])
     secret, people = Secret(rng.bytes(KEY_BYTES)), newcomers(world, 1_000, rng)
     recommender = Recommender(bundle.load(trained))
+    rule = recommender.bundle.rule
     told = {row["user_key"]: row for row in pq.read_table(folder / "outcomes.parquet").to_pylist()}
     shown, would = [], {"rule": [], "model": []}
     for number, registration in enumerate(people.registrations):
@@ -77,7 +78,7 @@ def test_the_store_says_of_each_user_what_assignment_model_and_true_taste_say(
         assert given is not None
         assert (row["arm"], row["propensity"]) == (given.arm, given.propensity)
         by_model = recommender.recommend(registration)
-        by_rule = recommender.fill(registration, recommender.by_rule(registration))
+        by_rule = recommender.fill(registration, rule.rank(Registration(genres=registration.genres), "rule"))
         for arm, answer in (("model", by_model), ("rule", by_rule)):
             assert row[f"candidates_{arm}"] == [station.station_id for station in answer.stations]
             would[arm].append(world.genres.index(answer.stations[0].genre))
