@@ -75,7 +75,7 @@ def train(
         _pack(early, rule, rule, dataset, None)
     split = _hold_out(dataset, learning)
     if learning.tunes:
-        task = _prepare(dataset, learning, dataset.examples.take(split.learn), progress)
+        task = _prepare(dataset, learning, dataset.examples.take(split.train), progress)
         learning = replace(learning, tuned=registry.tune(model, task, learning))
     description: dict[str, object] = {"protocol": f"one part in {HOLD_OUT_PART} held out", "seed": learning.seed}
     card = _scored(dataset, [split], [model], learning, description, progress, seed=learning.seed)
@@ -192,7 +192,7 @@ def _scored(
 ) -> scorecard.Scorecard:
     """The scorecard of models and baselines; with the ground truth where the folder `data` holds it."""
     names = list(dict.fromkeys([*scorecard.BASELINES, *models]))
-    answers = cross_validation.outcomes(
+    answers = cross_validation.hold_out_answers(
         dataset.examples, splits, names, lambda users: _prepare(dataset, learning, users), registry.fit, progress
     )
     held_out = cross_validation.held_out(dataset.examples, splits)

@@ -61,7 +61,7 @@ def test_lost_is_the_difference_of_two_trainings() -> None:
     examples = made_people.examples(120)
     split = Split(np.arange(80), np.arange(80, 120))
     found = study(examples, [split])
-    learn, ask = examples.take(split.learn), examples.take(split.ask)
+    learn, ask = examples.take(split.train), examples.take(split.hold_out)
     hits = [np.mean(cross_validation.answer(fit(learn, without), ask).position < 3) for without in ((), ("genres",))]
     genres = next(question for question in found.questions if question.name == "genres")
     assert found.full.value == pytest.approx(hits[0])
@@ -72,8 +72,8 @@ def test_changed_rankings_are_counted_as_by_scoring_users_one_by_one() -> None:
     examples = made_people.examples(120)
     split = Split(np.arange(80), np.arange(80, 120))
     genres = next(question for question in study(examples, [split]).questions if question.name == "genres")
-    predictor = fit(examples.take(split.learn), ())
-    told = [registration for registration in examples.take(split.ask).registrations if registration.genres]
+    predictor = fit(examples.take(split.train), ())
+    told = [registration for registration in examples.take(split.hold_out).registrations if registration.genres]
     by_hand = [
         set(predictor.rank(registration).genres[:3])
         != set(predictor.rank(msgspec.structs.replace(registration, genres=())).genres[:3])

@@ -28,17 +28,17 @@ def silent(step: str, done: float) -> None: ...
 
 def test_every_user_is_held_out_once_and_never_in_the_training_set_then() -> None:
     splits = cross_validation.stratified_folds(np.arange(103) % 7, 5, seed=1)
-    assert sorted(np.concatenate([split.ask for split in splits]).tolist()) == list(range(103))
+    assert sorted(np.concatenate([split.hold_out for split in splits]).tolist()) == list(range(103))
     for split in splits:
-        assert not set(split.ask) & set(split.learn)
-        assert len(split.ask) + len(split.learn) == 103
+        assert not set(split.hold_out) & set(split.train)
+        assert len(split.hold_out) + len(split.train) == 103
 
 
 def test_a_split_by_date_learns_only_from_labels_known_by_then() -> None:
     examples = made_people.examples(200)
     split = cross_validation.by_date(examples, datetime(2025, 4, 1), label_days=60)
-    assert split.ask.tolist() == list(range(90, 200))  # registered from 1 April on
-    assert split.learn.tolist() == list(range(31))  # registered by 31 January, so known by 1 April
+    assert split.hold_out.tolist() == list(range(90, 200))  # registered from 1 April on
+    assert split.train.tolist() == list(range(31))  # registered by 31 January, so known by 1 April
 
 
 def test_a_split_with_an_empty_side_is_refused() -> None:
@@ -55,7 +55,7 @@ def test_outcomes_agree_with_asking_one_by_one() -> None:
         ranking = predictor.rank(registration)
         truth = ask.genres[ask.tops[i]]
         assert found.position[i] == ranking.genres.index(truth)
-        assert found.chance[i] == pytest.approx(ranking.probabilities[found.position[i]], abs=1e-6)
+        assert found.probability[i] == pytest.approx(ranking.probabilities[found.position[i]], abs=1e-6)
         assert [ask.genres[j] for j in found.shown[i] if j >= 0] == list(ranking.genres[:5])
 
 
@@ -72,19 +72,21 @@ def test_a_genre_absent_from_training_is_a_miss() -> None:
     found = cross_validation.answer(fit("popularity", without_jazz), examples)
     missing = np.isin(examples.tops, [1, 3])
     assert (found.position[missing] == -1).all()
-    assert (found.chance[missing] == 0).all()
+    assert (found.probability[missing] == 0).all()
     assert (found.position[~missing] >= 0).all()
 
 
 def test_held_out_users_have_the_order_of_their_answers() -> None:
     examples = made_people.examples(60)
     splits = cross_validation.stratified_folds(np.arange(60) % 4, 3, seed=2)
-    found = cross_validation.outcomes(examples, splits, ["popularity"], prepare, registry.fit, silent)["popularity"]
+    found = cross_validation.hold_out_answers(examples, splits, ["popularity"], prepare, registry.fit, silent)[
+        "popularity"
+    ]
     asked = cross_validation.held_out(examples, splits)
     for split, start in zip(splits, (0, 20, 40), strict=True):
-        alone = cross_validation.answer(fit("popularity", examples.take(split.learn)), examples.take(split.ask))
+        alone = cross_validation.answer(fit("popularity", examples.take(split.train)), examples.take(split.hold_out))
         assert found.position[start : start + 20].tolist() == alone.position.tolist()
-        assert asked.user_ids[start : start + 20] == tuple(examples.user_ids[i] for i in split.ask)
+        assert asked.user_ids[start : start + 20] == tuple(examples.user_ids[i] for i in split.hold_out)
 
 
 def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None:
@@ -92,11 +94,12 @@ def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None
     splits = cross_validation.stratified_folds(examples.tops, 3, seed=0)
     names = ["popularity", "logistic", "overall"]
     alone, together = (
-        cross_validation.outcomes(examples, splits, names, prepare, registry.fit, silent, at_once) for at_once in (1, 3)
+        cross_validation.hold_out_answers(examples, splits, names, prepare, registry.fit, silent, at_once)
+        for at_once in (1, 3)
     )
     assert list(alone) == list(together) == names
     for name in names:
-        assert alone[name].chance.tobytes() == together[name].chance.tobytes()
+        assert alone[name].probability.tobytes() == together[name].probability.tobytes()
         assert alone[name].shown.tobytes() == together[name].shown.tobytes()
 
 
@@ -104,7 +107,7 @@ def test_progress_rises_to_one() -> None:
     examples = made_people.examples(60)
     told: list[float] = []
     splits, names = cross_validation.stratified_folds(examples.tops, 3, seed=0), ["popularity", "overall"]
-    cross_validation.outcomes(examples, splits, names, prepare, registry.fit, lambda _, done: told.append(done))
+    cross_validation.hold_out_answers(examples, splits, names, prepare, registry.fit, lambda _, done: told.append(done))
     assert told[0] == 0
     assert told[-1] == 1
     assert len(told) == 8
@@ -120,7 +123,7 @@ def test_a_model_that_fails_stops_the_rest() -> None:
         raise InputError(f"no model is called {name!r}")
 
     with pytest.raises(InputError, match="no model is called"):
-        cross_validation.outcomes(
+        cross_validation.hold_out_answers(
             examples, cross_validation.stratified_folds(examples.tops, 5, seed=0), ["a"] * 20, prepare, failing, silent
         )
     assert len(trained) < 100
@@ -135,5 +138,5 @@ def test_registrations_are_encoded_once_per_split_for_all_models() -> None:
         return prepare(users)
 
     splits, names = cross_validation.stratified_folds(examples.tops, 3, seed=0), ["popularity", "overall", "logistic"]
-    cross_validation.outcomes(examples, splits, names, counted, registry.fit, silent)
+    cross_validation.hold_out_answers(examples, splits, names, counted, registry.fit, silent)
     assert prepared == [40, 40, 40]

@@ -38,7 +38,7 @@ def evaluated() -> tuple[dict[str, HoldOutAnswers], Examples, Scorecard]:
     examples = made_people.examples(N)
     splits = cross_validation.stratified_folds(np.arange(N) % 3, 4, seed=0)
     names = [*BASELINES, "logistic"]
-    found = cross_validation.outcomes(examples, splits, names, prepare, registry.fit, silent)
+    found = cross_validation.hold_out_answers(examples, splits, names, prepare, registry.fit, silent)
     asked = cross_validation.held_out(examples, splits)
     return found, asked, scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0)
 
@@ -75,7 +75,7 @@ def test_figures_are_plain_means() -> None:
     for name, row in card.figures.items():
         positions = found[name].position.tolist()
         assert row["hit@3"].value == pytest.approx(sum(0 <= p < 3 for p in positions) / N, abs=1e-6)
-        assert row["log_loss"].value == pytest.approx(-sum(math.log(c) for c in found[name].chance) / N, abs=1e-6)
+        assert row["log_loss"].value == pytest.approx(-sum(math.log(c) for c in found[name].probability) / N, abs=1e-6)
 
 
 def test_relative_lift_and_difference_tell_the_same() -> None:

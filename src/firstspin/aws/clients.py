@@ -71,7 +71,7 @@ def open_client(service: str, settings: Mapping[str, object]) -> AwsClient:
 
 @contextmanager
 def clear(doing: str) -> Iterator[None]:
-    """Whatever AWS answers but success becomes an InputError that says what was being done."""
+    """Convert errors of AWS: Raises InputError, which names the action `doing`, where a call fails."""
     try:
         yield
     except Exception as problem:

@@ -48,7 +48,10 @@ _TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How an endpoint changes over: `canary` percent first, watched for `bake` seconds; `alarms` take it back."""
+    """Settings of a blue/green update: `canary` percent first, watched for `bake` seconds; an alarm rolls it back.
+
+    Raises InputError where a value is out of range.
+    """
 
     alarms: tuple[str, ...] = ()
     canary: int = CANARY_PERCENT
@@ -109,6 +112,7 @@ class ReleasePlan:
 
     @property
     def left(self) -> tuple[ReleaseStep, ...]:
+        """The steps that are not done yet."""
         return tuple(step for step in self.steps if not step.there)
 
 
@@ -144,7 +148,10 @@ def plan_deploy(
 def plan_promote(
     account: Account, now: EndpointState, packed: Packed, rollout: Rollout | None, forced: str = ""
 ) -> ReleasePlan:
-    """The endpoint as it is, but with this bundle. `rollout` is that of the last update where it is None."""
+    """The plan that gives an endpoint another bundle. `rollout`: None is that of the last update.
+
+    Raises InputError where the endpoint can't be updated in place, or `forced` is no valid tag.
+    """
     if forced and (forced.isspace() or not _TAG.fullmatch(forced)):
         raise InputError("a reason is kept as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]

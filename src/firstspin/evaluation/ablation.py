@@ -162,7 +162,7 @@ class _Part:
         rng: np.random.Generator,
         progress: Progress,
     ) -> _Part:
-        learn, ask = examples.take(split.learn), examples.take(split.ask)
+        learn, ask = examples.take(split.train), examples.take(split.hold_out)
         steps = len(names) + 2
         progress("with all questions", 0.0)
         predictor = fit(learn, ())

@@ -1,4 +1,4 @@
-"""Cross-validation: what each model answers held-out users."""
+"""Cross-validation: each model's answers for held-out users."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ BATCH = 20_000
 class HoldOutAnswers:
     """One model's answers for n held-out users.
 
-    `position` (n,): rank of the true genre from 0, or -1 if not ranked · `chance` (n,): its probability ·
-    `shown` (n, 5): the first five, as positions in `Examples.genres` · `first_chance` (n,): probability of the first.
+    `position` (n,): rank of the true genre from 0, or -1 if not ranked · `probability` (n,): that of the true genre ·
+    `shown` (n, 5): the first five, as positions in `Examples.genres` · `first_probability` (n,):
+    that of the first.
     """
 
     position: NDArray[np.int64]
-    chance: Array
+    probability: Array
     shown: NDArray[np.int64]
-    first_chance: Array
+    first_probability: Array
 
 
 # ------------------------------------------------------------------------------------------ the splits
@@ -45,10 +46,10 @@ class HoldOutAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Positions of the training users (`learn`) and of the hold-out (`ask`)."""
+    """Positions of the training users, `train` (n - m,), and of the hold-out, `hold_out` (m,)."""
 
-    learn: NDArray[np.int64]
-    ask: NDArray[np.int64]
+    train: NDArray[np.int64]
+    hold_out: NDArray[np.int64]
 
 
 def stratified_folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
@@ -56,7 +57,7 @@ def stratified_folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
 
     `tops` (n,): top genres. Stratified folds keep the figures independent of where the rare genres fall.
 
-    Raises InputError for a k that is not from 2 to n.
+    Raises InputError where k is not from 2 to n.
     """
     people = len(tops)
     if not 2 <= k <= people:
@@ -74,11 +75,11 @@ def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
     Raises InputError where either side is empty.
     """
     moment = np.datetime64(at, "s")
-    known = examples.registered_at + np.timedelta64(label_days, "D") <= moment
-    split = Split(np.flatnonzero(known), np.flatnonzero(examples.registered_at >= moment))
-    if not len(split.learn) or not len(split.ask):
+    is_labelled = examples.registered_at + np.timedelta64(label_days, "D") <= moment
+    split = Split(np.flatnonzero(is_labelled), np.flatnonzero(examples.registered_at >= moment))
+    if not len(split.train) or not len(split.hold_out):
         raise InputError(
-            f"split at {at.isoformat()}: {len(split.learn)} users with a label known by then, {len(split.ask)} "
+            f"split at {at.isoformat()}: {len(split.train)} users with a label known by then, {len(split.hold_out)} "
             f"registered later; registrations run from {examples.registered_at.min()} to {examples.registered_at.max()}"
         )
     return split
@@ -90,7 +91,7 @@ class Protocol:
 
     Without either: five folds, or three from 100,000 users, where training on 2/3 is as good as on 4/5.
 
-    Raises InputError for fewer than two folds, and for folds and a date at once.
+    Raises InputError where there are fewer than two folds, or both folds and a date.
     """
 
     folds: int | None = None
@@ -115,20 +116,20 @@ def planned_splits(examples: Examples, rule: LabelRule, protocol: Protocol) -> t
     split = by_date(examples, protocol.split_at, rule.gap_days + rule.window_days)
     return [split], {
         "protocol": f"split at {protocol.split_at.isoformat()}Z",
-        "learned from": len(split.learn),
-        "label not yet known at the split": len(examples) - len(split.learn) - len(split.ask),
+        "learned from": len(split.train),
+        "label not yet known at the split": len(examples) - len(split.train) - len(split.hold_out),
     }
 
 
 def held_out(examples: Examples, splits: Sequence[Split]) -> Examples:
-    """The held-out users, in the order of `outcomes`."""
-    return examples.take(np.concatenate([split.ask for split in splits]))
+    """The held-out users, in the order of `hold_out_answers`."""
+    return examples.take(np.concatenate([split.hold_out for split in splits]))
 
 
 # ----------------------------------------------------------------------------------------- the answers
 
 
-def outcomes(
+def hold_out_answers(
     examples: Examples,
     splits: Sequence[Split],
     names: Sequence[str],
@@ -149,8 +150,8 @@ def outcomes(
 
     def run(job: tuple[_Fold, str]) -> HoldOutAnswers:
         fold, name = job
-        with fold as (task, ask, rows):
-            answers = answer(fit(name, task), ask, rows)
+        with fold as (task, users, rows):
+            answers = answer(fit(name, task), users, rows)
         done.append(name)
         progress(f"{len(done)} of {len(jobs)} models trained and scored, {name} last", len(done) / len(jobs))
         return answers
@@ -177,9 +178,9 @@ class _Fold:
         """The training task, the held-out users, and their rows (n, c)."""
         with self._lock:
             if self._encoded is None:
-                ask = self._examples.take(self._split.ask)
-                task = self._prepare(self._examples.take(self._split.learn))
-                self._encoded = task, ask, task.encoder.matrix(ask.registrations)
+                users = self._examples.take(self._split.hold_out)
+                task = self._prepare(self._examples.take(self._split.train))
+                self._encoded = task, users, task.encoder.matrix(users.registrations)
             return self._encoded
 
     def __exit__(self, *_: object) -> None:
@@ -189,33 +190,33 @@ class _Fold:
                 self._encoded = None
 
 
-def answer(predictor: Predictor, ask: Examples, rows: Array | None = None) -> HoldOutAnswers:
+def answer(predictor: Predictor, users: Examples, rows: Array | None = None) -> HoldOutAnswers:
     """A trained model's answers for these users; `rows` (n, c) where they are encoded already."""
     parts = []
-    for start in range(0, len(ask), BATCH):
-        part = ask.take(np.arange(start, min(start + BATCH, len(ask))))
+    for start in range(0, len(users), BATCH):
+        part = users.take(np.arange(start, min(start + BATCH, len(users))))
         encoded = predictor.encoder.matrix(part.registrations) if rows is None else rows[start : start + BATCH]
         parts.append(_answer(predictor, part, predictor.scorer.scores(encoded)))
     return joined(parts)
 
 
-def _answer(predictor: Predictor, ask: Examples, scores: Array) -> HoldOutAnswers:
+def _answer(predictor: Predictor, users: Examples, scores: Array) -> HoldOutAnswers:
     best = order(scores)
-    chances = probabilities(scores)
-    there = {genre: i for i, genre in enumerate(predictor.genres)}
-    here = {genre: i for i, genre in enumerate(ask.genres)}
-    truth = np.array([there.get(genre, -1) for genre in ask.genres])[ask.tops]
-    rows = np.arange(len(ask))
-    place = np.argsort(best, axis=1)  # where each column stands
-    known = truth >= 0
-    to_here = np.array([here.get(genre, -1) for genre in predictor.genres])
-    shown = np.full((len(ask), MAX_SHOWN), -1)
-    shown[:, : best.shape[1]] = to_here[best[:, :MAX_SHOWN]]
+    values = probabilities(scores)
+    of_model = {genre: i for i, genre in enumerate(predictor.genres)}
+    of_users = {genre: i for i, genre in enumerate(users.genres)}
+    truth = np.array([of_model.get(genre, -1) for genre in users.genres])[users.tops]
+    rows = np.arange(len(users))
+    place = np.argsort(best, axis=1)  # the rank of each column
+    is_ranked = truth >= 0
+    to_users = np.array([of_users.get(genre, -1) for genre in predictor.genres])
+    shown = np.full((len(users), MAX_SHOWN), -1)
+    shown[:, : best.shape[1]] = to_users[best[:, :MAX_SHOWN]]
     return HoldOutAnswers(
-        position=np.where(known, place[rows, truth], -1),
-        chance=np.where(known, chances[rows, truth], 0.0),
+        position=np.where(is_ranked, place[rows, truth], -1),
+        probability=np.where(is_ranked, values[rows, truth], 0.0),
         shown=shown,
-        first_chance=chances[rows, best[:, 0]],
+        first_probability=values[rows, best[:, 0]],
     )
 
 
@@ -223,7 +224,7 @@ def joined(parts: Sequence[HoldOutAnswers]) -> HoldOutAnswers:
     """The answers of several parts as one."""
     return HoldOutAnswers(
         np.concatenate([part.position for part in parts]),
-        np.concatenate([part.chance for part in parts]),
+        np.concatenate([part.probability for part in parts]),
         np.concatenate([part.shown for part in parts]),
-        np.concatenate([part.first_chance for part in parts]),
+        np.concatenate([part.first_probability for part in parts]),
     )

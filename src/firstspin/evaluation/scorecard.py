@@ -33,7 +33,7 @@ METRICS: Final[Mapping[str, Callable[[HoldOutAnswers], Array]]] = {
     RankingMetric.HIT_3.value: lambda outcome: metrics.hit(outcome.position, 3),
     RankingMetric.HIT_5.value: lambda outcome: metrics.hit(outcome.position, 5),
     RankingMetric.NDCG_5.value: lambda outcome: metrics.ndcg(outcome.position, 5),
-    RankingMetric.LOG_LOSS.value: lambda outcome: metrics.log_loss(outcome.chance),
+    RankingMetric.LOG_LOSS.value: lambda outcome: metrics.log_loss(outcome.probability),
 }
 
 
@@ -203,7 +203,7 @@ def _cohort_results(
 
 
 def _reliability(answers: Mapping[str, HoldOutAnswers], rng: np.random.Generator) -> dict[str, Reliability]:
-    probabilities = {name: outcome.first_chance for name, outcome in answers.items()}
+    probabilities = {name: outcome.first_probability for name, outcome in answers.items()}
     hits = {name: metrics.hit(outcome.position, 1) for name, outcome in answers.items()}
     # one call, as the resamples are the most expensive step
     excess = resample({name: probabilities[name] - hits[name] for name in answers}, rng)

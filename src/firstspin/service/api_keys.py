@@ -78,24 +78,27 @@ class Keys:
                 self._seen = now
 
     def check(self, headers: Mapping[bytes, bytes], date: datetime, *, admin: bool = False) -> Key:
-        """The key of a request. Refusal 401 without one that is known, 403 where it has ended or does not reach."""
+        """The key of a request.
+
+        Raises Refusal: 401 without a valid key, 403 where the key has expired or is insufficient.
+        """
         given = headers.get(b"x-api-key", b"")
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
             given = token.strip()
         digest = hashlib.sha256(given).hexdigest()
-        # every key is compared, in constant time: how long it takes tells nothing
-        found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
-        if not found:
+        # every key is compared, in constant time, so that the duration reveals nothing
+        matches = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
+        if not matches:
             raise Refusal(401, "unauthorized", "send a key as `Authorization: Bearer …` or `X-API-Key: …`")
-        if found[0].until is not None and found[0].until <= date:
+        if matches[0].until is not None and matches[0].until <= date:
             raise Refusal(403, "expired", "this key has ended")
-        if admin and not found[0].admin:
+        if admin and not matches[0].admin:
             raise Refusal(403, "forbidden", "this key is not for the admin port")
-        return found[0]
+        return matches[0]
 
     def spend(self, key: Key, nanoseconds: int) -> None:
-        """Count a request. Refusal 429 for a caller that is over its rate, and for nobody else."""
+        """Count a request. Raises Refusal (429) where the key is over its rate."""
         rate = key.rate * self._share
         bucket = self._buckets.setdefault(key.name, _Bucket(max(1.0, rate), nanoseconds))
         bucket.level = min(max(1.0, rate), bucket.level + (nanoseconds - bucket.at) * rate / 1e9)

@@ -75,7 +75,10 @@ class ExposureLog:
         return "" if health.ready else health.reason or "the event store is not open yet"
 
     async def keep(self, body: bytes) -> bytes:
-        """A status for every event, once all are on the disk. Refusal 503 while that can't be."""
+        """The status of every event, once all are on the disk.
+
+        Raises Refusal: 400 where the body is malformed, 503 where the store is unavailable.
+        """
         try:
             batch = read_batch(body, self.secret, received_at=self.now())
             written = self.store.submit(batch.events) if batch.events else None

@@ -148,6 +148,7 @@ class SharedMetrics:
         return sum(self._cells[place :: self._width])
 
     def collect(self) -> Iterator[core.Metric]:
+        """The metrics summed over all processes, for prometheus_client."""
         from prometheus_client import core
 
         for name, help_text, labels, values in _COUNTERS:

@@ -200,7 +200,7 @@ def copy_files(source: Path, to: Path) -> None:
 
 @contextmanager
 def told_of(source: Path, copied: Path) -> Iterator[None]:
-    """Have an InputError about the copy name the folder that was given."""
+    """Raises InputError with the name of the source folder where one about its copy is raised."""
     try:
         yield
     except InputError as problem:

@@ -92,6 +92,7 @@ def _status(field: str) -> int:
 
 
 def main() -> None:
+    """Run the probe of a multi-model endpoint's bundle, with the arguments in the module's docstring."""
     source, to, room, manners, seconds = sys.argv[1:]
     status, said = outcome(
         Path(source), Path(to), int(room), msgspec.json.decode(manners, type=WorkerConfig), float(seconds)

@@ -48,7 +48,7 @@ def hosts(listens_on: str, further: str | None = None) -> Hosts:
 
 
 def refuse_foreign(headers: Mapping[bytes, bytes], ours: Hosts) -> None:
-    """Refusal 403 for a request that names another host, or comes from a page of another origin."""
+    """Raises Refusal (403) where a request names another host, or comes from a page of another origin."""
     host = headers.get(b"host", b"").decode("latin-1")
     if not ours.has(host):
         raise Refusal(403, "wrong_host", "this port is not called so; see --admin-names")
@@ -56,7 +56,7 @@ def refuse_foreign(headers: Mapping[bytes, bytes], ours: Hosts) -> None:
 
 
 def refuse_other_origins(headers: Mapping[bytes, bytes]) -> None:
-    """Refusal 403 for a request of a page of another origin than the host it asks."""
+    """Raises Refusal (403) where a request comes from a page of another origin than its host."""
     origin = headers.get(b"origin")
     if origin is not None and origin.lower().rpartition(b"://")[2] != headers.get(b"host", b"").lower():
         raise Refusal(403, "cross_origin", "pages of other origins may not ask this")
@@ -65,13 +65,13 @@ def refuse_other_origins(headers: Mapping[bytes, bytes]) -> None:
 
 
 def refuse_pages(headers: Mapping[bytes, bytes]) -> None:
-    """Refusal 403 for a request of any page, the port's own included: what no page is meant to ask."""
+    """Raises Refusal (403) where a request comes from any page, also of the same origin."""
     if b"origin" in headers or headers.get(b"sec-fetch-site", b"none").lower() != b"none":
         raise Refusal(403, "cross_origin", "pages may not ask this")
 
 
 def refuse_other_types(headers: Mapping[bytes, bytes]) -> None:
-    """Refusal 415 unless the body is declared to be JSON, which a page of another origin can't send unasked."""
+    """Raises Refusal (415) unless the body is declared as JSON, which pages of other origins can't send unasked."""
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media != b"application/json":
         raise Refusal(415, "unsupported_content_type", "send content-type: application/json")

@@ -38,6 +38,7 @@ class Slot(Child):
     store_trouble: str = ""  # why its event store takes nothing
 
     def begin(self, pid: int, now: float) -> None:
+        """Start with a new process, at `now` (seconds)."""
         super().begin(pid, now)
         self.heard, self.model, self.loading_until, self.store_trouble = b"", "", 0.0, ""
 

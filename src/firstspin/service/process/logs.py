@@ -82,20 +82,22 @@ class JsonLines(logging.Formatter):
     """A record as one line of JSON, of at most `MAX_LINE` bytes with its line feed."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told: dict[str, object] = {
+        """The record as JSON; without its further fields where the line would be too long."""
+        fields: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage()[:_MAX_TEXT],
             "pid": record.process,
         }
-        line = _json(told | _further(record))
-        return line if len(line.encode()) < MAX_LINE else _json(told)
+        line = _json(fields | _further(record))
+        return line if len(line.encode()) < MAX_LINE else _json(fields)
 
 
 class PlainLines(logging.Formatter):
     """A record as one line for a person at a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Time, level, message and further fields."""
         at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         further = [f"{name}={_printable(value)}" for name, value in _further(record).items()]
@@ -136,6 +138,7 @@ class LineHandler(logging.Handler):
         self.dropped: Callable[[], None] = lambda: None
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write the record without blocking, or count it as dropped."""
         try:
             written = self._stream.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
         except Exception:  # a formatting error must not fail the caller
