@@ -1,4 +1,4 @@
-"""Looking back on simulated logs: the estimates of a policy never shown, beside what it would truly have earned."""
+"""Off-policy evaluation on simulated logs: the estimates of a policy that was never shown, beside its true value."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_an_export_is_read_by_its_keys_or_by_user_ids_and_the_secret(
 
 def test_the_terminal_shows_estimates_and_assumptions(store: tuple[str, ...]) -> None:
     done = firstspin(*store, "--station", 17)
-    assert "100% of 400 users can be judged; 200 were shown its choice" in done.stdout
+    assert "100% of 400 users have support in the log; 200 were shown the policy's choice" in done.stdout
     assert "doubly robust" in done.stdout
     assert "- Arms were assigned at random" in done.stdout
 

@@ -25,7 +25,7 @@ LEARNED_FROM: Final = 40_000
 
 app = typer.Typer(
     name="firstspin experiment",
-    help="Plan an A/B test, read its result, or run one on simulated people.",
+    help="Plan an A/B test, analyse it, or simulate one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,25 +35,25 @@ app = typer.Typer(
 
 @app.command("plan")
 def plan(
-    name: Annotated[str, typer.Option(help="Small letters, digits and hyphens.")],
+    name: Annotated[str, typer.Option(help="Lower-case letters, digits and hyphens.")],
     baseline: Annotated[float, typer.Option(help="The primary metric's mean without the change, as in 0.05.")],
-    registrations_a_day: Annotated[int, typer.Option(help="Newcomers a day.", min=1)],
-    minimum_effect: Annotated[float, typer.Option(help="Relative lift worth finding, as in 0.087.")] = 0.087,
+    registrations_a_day: Annotated[int, typer.Option(help="Expected registrations per day.", min=1)],
+    minimum_effect: Annotated[float, typer.Option(help="Minimum detectable effect, relative, as in 0.087.")] = 0.087,
     arms: Annotated[str, typer.Option(help="Arms and weights; the first is the control.")] = "rule=1,model=1",
-    metric: Annotated[list[str] | None, typer.Option(help="As in `analyse`; the first is the primary one.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="As in `analyse`; the first is the primary metric.")] = None,
     deviation: Annotated[float | None, typer.Option(help="Standard deviation, unless the metric is binary.")] = None,
-    days: Annotated[int, typer.Option(help="Days it runs; whole weeks are best.", min=1)] = 14,
+    days: Annotated[int, typer.Option(help="Duration in days; preferably whole weeks.", min=1)] = 14,
     starts_on: Annotated[str, typer.Option(help="First day (UTC); tomorrow if not given.")] = "",
-    peeking: Annotated[str, typer.Option(help="none, obrien-fleming or always-valid.")] = "none",
+    peeking: Annotated[str, typer.Option(help="Interim analyses: none, obrien-fleming or always-valid.")] = "none",
     out: Annotated[Path, typer.Option(help="File to write and seal.")] = Path("experiment.toml"),
     as_json: AsJson = False,
 ) -> None:
-    """How many users and days a test needs; then seal it in a file, for a changed plan is a new experiment."""
+    """Compute the users and days that a test needs, and seal its plan in a file (a changed plan is a new experiment)."""
     from firstspin.cli.output.verdict import show_sizing
     from firstspin.experiment.stats.sizing import plan_sizing
 
     weights = parse_weights(arms)
-    told = {
+    fields = {
         "name": name,
         "starts_on": starts_on or date.fromordinal(datetime.now(UTC).toordinal() + 1).isoformat(),
         "control": next(iter(weights)),
@@ -67,7 +67,7 @@ def plan(
         "peeking": peeking,
     }
     try:
-        made = checked_plan(msgspec.convert(told, Plan))
+        made = checked_plan(msgspec.convert(fields, Plan))
     except msgspec.ValidationError as problem:
         raise InputError(f"invalid plan: {problem}") from None
     needed = plan_sizing(made)
@@ -78,36 +78,36 @@ def plan(
     terminal.out.print(f"{experiment_key(made)} is sealed in {out}", markup=False)
     show_sizing(made, needed)
     if made.days % 7:
-        terminal.out.print(f"  {made.days} days are not whole weeks: weekdays will weigh unequally", markup=False)
+        terminal.out.print(f"  {made.days} days are not whole weeks: weekdays have unequal weights", markup=False)
     store = "--events sqlite:///events.sqlite --events-secret events.secret"
     terminal.next_step(f"firstspin serve --bundle bundle --experiment {out} {store}")
 
 
 @app.command("analyse")
 def analyse(
-    outcomes: Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a user (or see --unit).")] = None,
+    outcomes: Annotated[Path | None, typer.Option(help="CSV or Parquet, one row per user (or see --unit).")] = None,
     arm: Annotated[str, typer.Option(help="The column that names the arm.")] = "arm",
     control: Annotated[str, typer.Option(help="The arm to compare with.")] = "",
     metric: Annotated[
         list[str] | None, typer.Option(help="COLUMN[:binary|continuous|ratio=COLUMN][:cap=pN][:margin=SHARE]; repeat.")
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="Column of the user, to sum rows up to one a user.")] = None,
-    day: Annotated[str | None, typer.Option(help="Column of the day a user came, for the daily curve.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Column of the user id, to aggregate rows to one per user.")] = None,
+    day: Annotated[str | None, typer.Option(help="Column of the day of exposure, for daily results.")] = None,
     covariate: Annotated[
-        list[str] | None, typer.Option(help="Column known at registration that sharpens the comparison; repeat.")
+        list[str] | None, typer.Option(help="Column known at registration, for variance reduction; repeat.")
     ] = None,
     weights: Annotated[str, typer.Option(help="Planned shares of the arms, as in A=1,B=1.")] = "",
-    plan: Annotated[Path | None, typer.Option(help="Sealed plan; it says control, metrics and weights.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Sealed plan, with control, metrics and weights.")] = None,
     exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`, for --plan.")] = None,
     delivered: Delivered = None,
     events: Events = "",
     events_secret: EventsSecret = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the sample ratio, then the lift with its interval; no winner where the check fails.
+    """Check the sample ratio, then estimate the lift with its confidence interval; no winner where the check fails.
 
     Reads a table (--outcomes), or a plan's users from the event store (--plan and --events), from its export, or from
-    what Firehose wrote (--delivered).
+    the files of Firehose (--delivered).
     """
     from firstspin.cli.output.verdict import show
     from firstspin.experiment import run
@@ -138,18 +138,18 @@ app.command("look-back")(look_back)
 
 @app.command("simulate")
 def simulate(
-    users: Annotated[int, typer.Option(help="How many simulated newcomers register.", min=1)] = 100_000,
-    days: Annotated[int, typer.Option(help="Simulated days they come in.", min=1, max=60)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the simulated world and its newcomers.", min=0, max=MAX_SEED)] = 0,
-    aa: Annotated[bool, typer.Option("--aa", help="Both arms show the same: there is nothing to find.")] = False,
+    users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)] = 100_000,
+    days: Annotated[int, typer.Option(help="Number of simulated days.", min=1, max=60)] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated service and its users.", min=0, max=MAX_SEED)] = 0,
+    aa: Annotated[bool, typer.Option("--aa", help="A/A test: both arms show the same.")] = False,
     bundle: Annotated[
-        Path | None, typer.Option(help="Trained on `firstspin world --seed SEED`; else one is trained here.")
+        Path | None, typer.Option(help="Trained on `firstspin world --seed SEED`; default: one is trained first.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that answer.", min=1, max=64)] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder to keep plan, store and outcomes in.")] = None,
+    workers: Annotated[int, typer.Option(help="Worker processes of the service.", min=1, max=64)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for plan, store and outcomes.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the article's test on simulated newcomers, through the real service, beside the truth of their world."""
+    """Run the article's A/B test on simulated users through the real service, beside the ground truth."""
     from firstspin import learn
     from firstspin.cli.output.verdict import show_simulated
     from firstspin.simulation import run as simulation

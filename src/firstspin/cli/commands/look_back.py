@@ -1,4 +1,4 @@
-"""`firstspin experiment look-back`: what a policy that was never shown would have earned, from an experiment's log."""
+"""`firstspin experiment look-back`: off-policy evaluation of a policy from an experiment's log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def look_back(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what a policy that was never shown would have earned: off-policy evaluation of an experiment's log.
+    """Estimate the clicks per user of a policy that was never shown: off-policy evaluation of an experiment's log.
 
     Gives the clicks per user by inverse propensity, self-normalised and doubly robust estimates, with 95% intervals,
     for the users to whom some arm would have shown the policy's choice.
@@ -111,10 +111,11 @@ def _show(report: PolicyReport) -> None:
     found = report.estimates
     terminal.out.print(
         f"{report.experiment}, {report.policy}\n"
-        f"{found.support:.0%} of {found.users:,} users can be judged; {found.matched:,} were shown its choice",
+        f"{found.support:.0%} of {found.users:,} users have support in the log; "
+        f"{found.matched:,} were shown the policy's choice",
         markup=False,
     )
-    table = terminal.table("clicks per user, ± half the 95% interval", "estimate", "policy", "above what was shown")
+    table = terminal.table("clicks per user, ± half-width of the 95% CI", "estimate", "policy", "difference to shown")
     estimates = {
         "inverse propensity": found.ips,
         "self-normalised": found.self_normalised,
