@@ -46,7 +46,7 @@ def demo(
     terminal.out.print(f"A simulated service with {users:,} registrations is in {folder}", markup=False)
     card = train_and_show(folder, folder / "bundle", "auto", Reading(), Learning(seed=seed))
     setting = simulation.Setting(users=NEWCOMERS, seed=seed)
-    with terminal.progress(f"A/B test on {NEWCOMERS:,} simulated newcomers") as progress:
+    with terminal.progress(f"A/B test on {NEWCOMERS:,} simulated users") as progress:
         found = simulation.simulate(
             folder / "bundle", setting, folder / "experiment", now=time.perf_counter_ns, progress=progress
         )

@@ -48,7 +48,7 @@ def plan(
     out: Annotated[Path, typer.Option(help="File to write and seal.")] = Path("experiment.toml"),
     as_json: AsJson = False,
 ) -> None:
-    """Compute the users and days that a test needs, and seal its plan in a file (a changed plan is a new experiment)."""
+    """Compute the users and days that a test needs, and seal its plan in a file."""
     from firstspin.cli.output.verdict import show_sizing
     from firstspin.experiment.stats.sizing import plan_sizing
 
@@ -104,7 +104,7 @@ def analyse(
     events_secret: EventsSecret = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the sample ratio, then estimate the lift with its confidence interval; no winner where the check fails.
+    """Check the sample ratio, then estimate the lift with its interval; no winner where the check fails.
 
     Reads a table (--outcomes), or a plan's users from the event store (--plan and --events), from its export, or from
     the files of Firehose (--delivered).
