@@ -89,6 +89,15 @@ def test_files_that_come_twice_plain_empty_and_in_another_order_change_nothing(w
     assert rows(tmp_path / "twice") == rows(tmp_path / "once")
 
 
+def test_a_message_that_was_shown_again_counts_from_its_first_time(written: Path, tmp_path: Path) -> None:
+    export_delivered(written, tmp_path / "once", "spring")
+    [path] = (written / "exposures").rglob("*.gz")
+    lines = gzip.decompress(path.read_bytes()).replace(b"T12:00:00Z", b"T14:00:00Z")
+    (written / "0-again.json").write_bytes(lines)  # read first
+    export_delivered(written, tmp_path / "again", "spring")
+    assert rows(tmp_path / "again") == rows(tmp_path / "once")
+
+
 def changed(**fields: object) -> Callable[[dict[str, Any]], bytes]:
     return lambda row: json.dumps(row | fields).encode()
 

@@ -65,9 +65,10 @@ Row = TypeVar("Row", DeliveredExposure, DeliveredEvent)
 
 @dataclass(frozen=True, slots=True)
 class _Exposed:
-    """The users of an experiment with their first exposure, and the users of other experiments."""
+    """The first time of each exposure and of each user of an experiment; and the users of other experiments."""
 
-    first: dict[str, datetime] = field(default_factory=dict)
+    exposures: dict[str, datetime] = field(default_factory=dict)
+    users: dict[str, datetime] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
 
 
@@ -82,25 +83,33 @@ def export_delivered(
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not files:
         raise InputError(f"{folder} holds no file; expected those that Firehose wrote")
-    exposed, flags = _Exposed(), Counter[str]()
+    exposed, flags = _exposed(files, experiment), Counter[str]()
+    if not exposed.exposures:
+        raise InputError(f"{folder} holds no exposure of {experiment}")
     with written_together([out / EXPOSURES, out / EVENTS]) as (shown, happened):
         rows = _exposures(files, experiment, arms, exposed)
         exposures = write_table(shown, exposure_table(arms), _chunks(rows, chunk))
-        if not exposures:
-            raise InputError(f"{folder} holds no exposure of {experiment}")
         write_table(happened, EVENT_TABLE, _chunks(_events(files, exposed, flags), chunk))
     return Exported(exposures, dict(flags))
 
 
-def _exposures(files: list[Path], experiment: str, arms: tuple[str, ...], exposed: _Exposed) -> Iterator[ResultRow]:
-    """Rows of the table; fills `exposed`."""
-    seen: set[bytes] = set()
+def _exposed(files: list[Path], experiment: str) -> _Exposed:
+    exposed = _Exposed()
     for row in _rows(files, DeliveredExposure):
         if row.experiment != experiment:
             exposed.elsewhere.add(row.user_key)
-        elif _is_new(row.exposure_id, seen):
-            first = exposed.first.get(row.user_key, row.decided_at)
-            exposed.first[row.user_key] = min(first, row.decided_at)
+            continue
+        for first, name in ((exposed.exposures, row.exposure_id), (exposed.users, row.user_key)):
+            first[name] = min(first.get(name, row.decided_at), row.decided_at)
+    return exposed
+
+
+def _exposures(files: list[Path], experiment: str, arms: tuple[str, ...], exposed: _Exposed) -> Iterator[ResultRow]:
+    """Rows of the table: the first of each exposure in time. A user who asks again is shown the same message again."""
+    seen: set[bytes] = set()
+    for row in _rows(files, DeliveredExposure):
+        is_first = row.experiment == experiment and row.decided_at == exposed.exposures[row.exposure_id]
+        if is_first and _is_new(row.exposure_id, seen):
             lists = [row.candidates.get(arm, []) for arm in arms]
             answer = (row.decided_at, row.source, row.model, row.station_id, row.propensity)
             yield (experiment, row.user_key, row.arm, *answer, *lists)
@@ -110,7 +119,7 @@ def _events(files: list[Path], exposed: _Exposed, flags: Counter[str]) -> Iterat
     """Rows of the table: those of users of the experiment, and of users of none."""
     seen: set[bytes] = set()
     for row in _rows(files, DeliveredEvent):
-        shown_at = exposed.first.get(row.user_key)
+        shown_at = exposed.users.get(row.user_key)
         if (shown_at or row.user_key not in exposed.elsewhere) and _is_new(row.event_id, seen):
             flag = row.flag or ("orphan" if shown_at is None else "early" if row.at < shown_at else "")
             flags[flag] += 1
