@@ -50,17 +50,17 @@ def score(
     top: int | None = None,
     *,
     now: datetime,
-    least_age: int | None = None,
+    min_age: int | None = None,
     skip_bad_rows: bool = False,
     progress: Progress = silent,
 ) -> tuple[int, dict[str, int]]:
     """Answer every registration of a file, in order; the number of rows written, and the rows skipped by reason.
 
     `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
-    the bundle and `now`. The rule answers registrations under `least_age` (None: the service's default).
+    the bundle and `now`. The rule answers registrations under `min_age` (None: the service's default).
     """
     preflight.scores(out, registrations)
-    settings = policy.PolicySettings(policy.MIN_AGE if least_age is None else least_age)
+    settings = policy.PolicySettings(policy.MIN_AGE if min_age is None else min_age)
     loaded = bundle.load(path)
     sink = _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}")
     extra = loaded.manifest.extra

@@ -77,11 +77,11 @@ def clear(doing: str) -> Iterator[None]:
     except Exception as problem:
         if not type(problem).__module__.startswith(("botocore", "boto3")):
             raise
-        raise InputError(f"{doing}: {_said(problem)}") from problem
+        raise InputError(f"{doing}: {_message(problem)}") from problem
 
 
-def found(ask: Callable[..., Mapping[str, Any]], doing: str, **words: object) -> Mapping[str, Any] | None:
-    """What is asked for, or None where AWS says that there is none."""
+def describe(ask: Callable[..., Mapping[str, Any]], doing: str, **words: object) -> Mapping[str, Any] | None:
+    """The description of a resource, or None where it does not exist."""
     with clear(doing):
         try:
             return ask(**words)
@@ -97,7 +97,7 @@ def _error(problem: Exception) -> Mapping[str, str]:
     return error
 
 
-def _said(problem: Exception) -> str:
+def _message(problem: Exception) -> str:
     error = _error(problem)
-    said = f"{error.get('Code')}: {error.get('Message')}" if error else str(problem)
-    return " ".join(said.split()) + _NEXT.get(type(problem).__name__, "")
+    message = f"{error.get('Code')}: {error.get('Message')}" if error else str(problem)
+    return " ".join(message.split()) + _NEXT.get(type(problem).__name__, "")

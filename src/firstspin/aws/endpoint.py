@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from firstspin.aws.clients import Account, clear, found
+from firstspin.aws.clients import Account, clear, describe
 from firstspin.records import InputError
 from firstspin.service.bundles.store import LARGEST
 
@@ -43,7 +43,7 @@ def serving(account: Account, endpoint: str) -> EndpointState | None:
             f"{endpoint!r} is no name for an endpoint: letters, digits and hyphens, at most {LONGEST_NAME}"
         )
     doing, sagemaker = f"endpoint {endpoint}", account.sagemaker
-    described = found(sagemaker.describe_endpoint, doing, EndpointName=endpoint)
+    described = describe(sagemaker.describe_endpoint, doing, EndpointName=endpoint)
     if described is None:
         return None
     with clear(doing):

@@ -111,7 +111,7 @@ Found = TypeVar("Found")
 
 
 class MalformedAnswer(Exception):
-    """The endpoint answered, but not what was asked."""
+    """The endpoint's answer does not match the request."""
 
 
 class Runtime(Protocol):
@@ -152,11 +152,11 @@ class Gateway:
     def __call__(self, event: object, _context: object = None) -> dict[str, Any]:
         """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0), or of a load balancer."""
         try:
-            told = msgspec.convert(event, _Event)
+            request = msgspec.convert(event, _Event)
         except (msgspec.ValidationError, UnicodeEncodeError):  # a name with a lone surrogate is the latter
             return _refused(Refusal(400, "malformed", "malformed event"))
-        reply = self._answer(told)
-        if told.in_lists:
+        reply = self._answer(request)
+        if request.in_lists:
             reply["multiValueHeaders"] = {name: [value] for name, value in reply.pop("headers").items()}
         return reply
 
@@ -172,38 +172,38 @@ class Gateway:
 
     def _invocation(self, body: bytes, encoding: Encoding, user: str) -> bytes:
         """The answer of `/invocations`, whose user takes part in no experiment."""
-        asked = self.reader.read(body, encoding)
-        refuse_under_age(asked.registrations, self.settings)
-        answer = self._by_endpoint(body, asked)
+        parsed = self.reader.read(body, encoding)
+        refuse_under_age(parsed.registrations, self.settings)
+        answer = self._by_endpoint(body, parsed)
         if answer is None:
-            decisions = self._by_fallback(asked.registrations, [user or None] * asked.number, self.settings)
-            pairs = zip(asked.registrations, decisions, strict=True)
-            return wire.join((self.responses.encoded(*pair, encoding) for pair in pairs), asked)
-        if user and asked.alone and lacks_model(_ONE(answer).source):
-            decision = self._from_store(asked.registrations[0], user, self.settings)
-            return self.responses.json(asked.registrations[0], decision) if decision else answer
+            decisions = self._by_fallback(parsed.registrations, [user or None] * parsed.number, self.settings)
+            pairs = zip(parsed.registrations, decisions, strict=True)
+            return wire.join((self.responses.encoded(*pair, encoding) for pair in pairs), parsed)
+        if user and parsed.alone and lacks_model(_ONE(answer).source):
+            decision = self._from_store(parsed.registrations[0], user, self.settings)
+            return self.responses.json(parsed.registrations[0], decision) if decision else answer
         return answer
 
     def _to_users(self, body: bytes, encoding: Encoding, largest: int) -> dict[str, Any]:
         """The answer of `/v1/recommendations`, and its exposures on their way."""
         if self.exposures and encoding is Encoding.csv:
             raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
-        asked = self.reader_of_users.read(body, encoding)
-        refuse_under_age(asked.registrations, self.settings)
-        answers = self._answer_users(asked)
-        reply = _reply(200, encoding.value, wire.join((answer.body for answer in answers), asked), largest)
+        parsed = self.reader_of_users.read(body, encoding)
+        refuse_under_age(parsed.registrations, self.settings)
+        answers = self._answer_users(parsed)
+        reply = _reply(200, encoding.value, wire.join((answer.body for answer in answers), parsed), largest)
         if self.exposures:
-            self._record(self.exposures, asked.registrations, answers)
+            self._record(self.exposures, parsed.registrations, answers)
         return reply
 
-    def _answer_users(self, asked: ParsedBody) -> list[UserAnswer]:
+    def _answer_users(self, parsed: ParsedBody) -> list[UserAnswer]:
         """An answer for each user, in order: by the rule in its arm, else by the endpoint or its fallback."""
-        by_rule = [self._policy_of(one) == "rule" for one in asked.registrations]
-        others = [one for one, ruled in zip(asked.registrations, by_rule, strict=True) if not ruled]
-        from_endpoint = iter(self._users_by_endpoint(others, asked) if others else ())
-        of_arm = [one for one, ruled in zip(asked.registrations, by_rule, strict=True) if ruled]
+        by_rule = [self._policy_of(one) == "rule" for one in parsed.registrations]
+        others = [one for one, ruled in zip(parsed.registrations, by_rule, strict=True) if not ruled]
+        from_endpoint = iter(self._users_by_endpoint(others, parsed) if others else ())
+        of_arm = [one for one, ruled in zip(parsed.registrations, by_rule, strict=True) if ruled]
         decisions = decide_many(of_arm, list(map(user_of, of_arm)), self.bundle, self.settings_of_users)
-        from_rule = iter([self._decided(*pair, asked.encoding) for pair in zip(of_arm, decisions, strict=True)])
+        from_rule = iter([self._decided(*pair, parsed.encoding) for pair in zip(of_arm, decisions, strict=True)])
         return [next(from_rule if ruled else from_endpoint) for ruled in by_rule]
 
     def _policy_of(self, registration: Registration) -> ArmPolicy | None:
@@ -212,20 +212,20 @@ class Gateway:
         running = self.settings_of_users.experiment
         return running.policies[assignment.arm] if assignment and running else None
 
-    def _users_by_endpoint(self, registrations: Sequence[Registration], asked: ParsedBody) -> list[UserAnswer]:
-        """The endpoint's answers, or those of the fallback. The endpoint is asked in JSON and without the user ids."""
+    def _users_by_endpoint(self, registrations: Sequence[Registration], parsed: ParsedBody) -> list[UserAnswer]:
+        """The endpoint's answers, or those of the fallback. The endpoint gets JSON without the user ids."""
         users, settings = list(map(user_of, registrations)), self.settings_of_users
-        question = ParsedBody(registrations, Encoding.json, asked.alone)
+        question = ParsedBody(registrations, Encoding.json, parsed.alone)
         answer = self._by_endpoint(body_without_users(question), question)
         if answer is None:
             decisions: Sequence[Decision | None] = self._by_fallback(registrations, users, settings)
-        elif asked.alone and lacks_model(_ONE(answer).source):
+        elif parsed.alone and lacks_model(_ONE(answer).source):
             decisions = [self._from_store(registrations[0], users[0], settings)]
         else:
             decisions = [None] * len(registrations)
-        parts = [None] * len(registrations) if answer is None else _parts(answer, asked.alone)
+        parts = [None] * len(registrations) if answer is None else _parts(answer, parsed.alone)
         return [
-            self._decided(registration, decision, asked.encoding) if decision else _as_answered(part, asked.encoding)
+            self._decided(registration, decision, parsed.encoding) if decision else _as_answered(part, parsed.encoding)
             for registration, decision, part in zip(registrations, decisions, parts, strict=True)
         ]
 
@@ -265,12 +265,12 @@ class Gateway:
             stations["model"] = ()
         return stations
 
-    def _by_endpoint(self, body: bytes, asked: ParsedBody) -> bytes | None:
+    def _by_endpoint(self, body: bytes, parsed: ParsedBody) -> bytes | None:
         """The endpoint's answer, or None when there is none in time. Raises Refusal where its container refuses."""
         for attempt in range(TRIES):
             try:
-                answer = self._in_time(lambda: self._ask(body, asked.encoding))
-                self.in_service = _check(answer, asked) or self.in_service
+                answer = self._in_time(lambda: self._ask(body, parsed.encoding))
+                self.in_service = _check(answer, parsed) or self.in_service
                 return answer
             except Exception as problem:  # whatever it is, the newcomer gets an answer
                 if refusal := _refusal(problem):
@@ -290,7 +290,7 @@ class Gateway:
     def _by_fallback(
         self, registrations: Sequence[Registration], users: Sequence[str | None], settings: PolicySettings
     ) -> list[Decision]:
-        """The decisions without the endpoint; a stored answer only where one user is asked about."""
+        """The decisions without the endpoint; a stored answer only for a single user."""
         one_user = users[0] if len(users) == 1 else None
         stored = self._look_up(registrations[0], one_user, settings) if one_user else None
         decisions = [
@@ -310,10 +310,10 @@ class Gateway:
     def _look_up(self, registration: Registration, user: str, settings: PolicySettings) -> StoredAnswer | None:
         if self.stored is None or not may_use_stored(registration, user, settings):
             return None
-        found, outcome = self.stored.wait(user)
-        is_other = found is not None and not is_current(found, self.bundle, self.in_service)
+        stored, outcome = self.stored.wait(user)
+        is_other = stored is not None and not is_current(stored, self.bundle, self.in_service)
         _log("stored_answer", outcome=OTHER_VERSION if is_other else outcome)
-        return found
+        return stored
 
     def _in_time(self, call: Callable[[], Found]) -> Found:
         """What `call` gives within its share of the budget; TimeoutError after that, whatever it still waits for.
@@ -366,16 +366,16 @@ class _Event(msgspec.Struct, rename="camel"):
 
 
 def _by_name(headers: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    joined: dict[str, str] = {}
     for written, value in headers:
         name = written.lower()
         if value is None:
             continue
-        if name in found:
+        if name in joined:
             wire.refuse_twice(name)
-            value = f"{found[name]}, {value}" if name == "accept" else value
-        found[name] = value
-    return found
+            value = f"{joined[name]}, {value}" if name == "accept" else value
+        joined[name] = value
+    return joined
 
 
 def _request(event: _Event) -> tuple[str, Encoding, Mapping[str, str]]:
@@ -413,28 +413,28 @@ def _body(event: _Event) -> bytes:
     return body
 
 
-def _check(answer: bytes, asked: ParsedBody) -> str:
-    """The id of the bundle that answered, empty for CSV. Raises MalformedAnswer unless everyone asked is answered."""
+def _check(answer: bytes, parsed: ParsedBody) -> str:
+    """The id of the bundle that answered, empty for CSV. Raises MalformedAnswer where an answer is missing."""
     try:
-        models = _models(answer, asked)
+        models = _models(answer, parsed)
     except (msgspec.MsgspecError, csv.Error, ValueError, RecursionError):
         raise MalformedAnswer from None
-    if len(models) != asked.number:
+    if len(models) != parsed.number:
         raise MalformedAnswer
     return models[-1] if models else ""
 
 
-def _models(answer: bytes, asked: ParsedBody) -> list[str]:
+def _models(answer: bytes, parsed: ParsedBody) -> list[str]:
     """The model that each answer names, an empty name for a row of CSV."""
     text = answer.decode()  # all of it: msgspec doesn't look into fields that it skips
-    if asked.encoding is Encoding.csv:
+    if parsed.encoding is Encoding.csv:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
         if not all(map(_is_answer, rows)):
             raise MalformedAnswer
         return [""] * len(rows)
-    if asked.alone:
+    if parsed.alone:
         return [_ONE(answer).model]
-    if asked.encoding is Encoding.json:
+    if parsed.encoding is Encoding.json:
         return [one.model for one in _SEVERAL(answer).predictions]
     return [_ONE(line).model for line in answer.splitlines()]
 
@@ -509,9 +509,9 @@ def _refused(refusal: Refusal) -> dict[str, Any]:
     return _reply(refusal.status, "application/json", refusal.body())
 
 
-def _log(event: str, **told: object) -> None:
+def _log(event: str, **fields: object) -> None:
     """One line of JSON. The alarms of deploy/aws count these events by name."""
-    log.warning(json.dumps({"event": event, **told}))
+    log.warning(json.dumps({"event": event, **fields}))
 
 
 def _kind(problem: Exception) -> str:

@@ -80,10 +80,10 @@ def package(bundle: Path, out: Path) -> Packed:
 
 def _bare(path: Path) -> tarfile.TarInfo:
     """An entry without time, owner and rights of its own."""
-    told = tarfile.TarInfo(path.name)
-    told.size = path.stat().st_size
-    told.mode = 0o644
-    return told
+    info = tarfile.TarInfo(path.name)
+    info.size = path.stat().st_size
+    info.mode = 0o644
+    return info
 
 
 def read_manifest(archive: bytes, where: str) -> Manifest:
@@ -110,7 +110,7 @@ def unpack(archive: bytes, where: str, out: Path) -> str:
             (beside / name).write_bytes(content)
         try:
             return load(beside).id
-        except InputError as problem:  # told of the archive, not of where it lay for a moment
+        except InputError as problem:  # named by the archive, not by its temporary path
             raise InputError(str(problem).replace(str(beside), where)) from None
 
 

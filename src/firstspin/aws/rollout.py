@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from firstspin.aws.clients import Account, AwsClient, clear, found
+from firstspin.aws.clients import Account, AwsClient, clear, describe
 from firstspin.aws.endpoint import (
     LONGEST_NAME,
     MOVING,
@@ -75,10 +75,10 @@ class Rollout:
             "TerminationWaitInSeconds": self.bake,
             "MaximumExecutionTimeoutInSeconds": 3 * self.bake + MARGIN_SECONDS,
         }
-        told: Words = {"BlueGreenUpdatePolicy": policy}
+        configuration: Words = {"BlueGreenUpdatePolicy": policy}
         if self.alarms:
-            told["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
-        return told
+            configuration["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
+        return configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def plan_promote(
     Raises InputError where the endpoint can't be updated in place, or `forced` is no valid tag.
     """
     if forced and (forced.isspace() or not _TAG.fullmatch(forced)):
-        raise InputError("a reason is kept as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
+        raise InputError("a reason is stored as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
     if now.archive.endswith(f"/{packed.name}") and leads_to(now.endpoint, current):
         return ReleasePlan(endpoint, current, ())
@@ -175,7 +175,7 @@ def plan_rollback(account: Account, now: EndpointState) -> ReleasePlan:
     previous = now.tags.get(_way_back(endpoint))
     if not previous:
         raise InputError(f"endpoint {endpoint} has no configuration to go back to")
-    if found(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous) is None:
+    if describe(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous) is None:
         raise InputError(f"endpoint {endpoint} had the configuration {previous}, which was deleted")
     change = partial(_update, account, now, previous, None)
     step = ReleaseStep("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
@@ -201,16 +201,16 @@ def _planned(
     endpoint: str,
     packed: Packed,
     place: str,
-    asked: tuple[Words, Words],
+    settings: tuple[Words, Words],
     now: EndpointState | None,
     rollout: Rollout | None,
     forced: str = "",
 ) -> ReleasePlan:
     url = f"{place.rstrip('/')}/{packed.name}"
     tags = [{"Key": BUNDLE, "Value": packed.id}]
-    model, configuration = asked
+    model, configuration = settings
     container = {**model["PrimaryContainer"], "ModelDataUrl": url}
-    container.pop("ModelDataSource", None)  # the archive before, told in another way
+    container.pop("ModelDataSource", None)  # the archive before, in another form
     model = {**model, "PrimaryContainer": container}
     model_name = _name(f"{endpoint}-{packed.id}", model)
     variants = [{**_only(only_variant(configuration)), "ModelName": model_name}]
@@ -223,13 +223,13 @@ def _planned(
         ReleaseStep(
             "model",
             model_name,
-            found(sagemaker.describe_model, model_name, ModelName=model_name) is not None,
+            describe(sagemaker.describe_model, model_name, ModelName=model_name) is not None,
             lambda: sagemaker.create_model(ModelName=model_name, Tags=tags, **model),
         ),
         ReleaseStep(
             "configuration",
             name,
-            found(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
+            describe(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
             lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=tags, **configuration),
         ),
         _change(account, endpoint, name, now, rollout, reason, variants[0].get("InitialInstanceCount", 1)),
@@ -239,12 +239,12 @@ def _planned(
 
 def _upload(account: Account, packed: Packed, url: str) -> ReleaseStep:
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    there = found(account.s3.head_object, url, Bucket=bucket, Key=key)
+    there = describe(account.s3.head_object, url, Bucket=bucket, Key=key)
 
     def put() -> None:
         with packed.path.open("rb") as body:
-            told = {"firstspin-bundle": packed.id, "firstspin-sha256": packed.sha256}
-            account.s3.put_object(Bucket=bucket, Key=key, Body=body, Metadata=told, ContentLength=packed.bytes)
+            metadata = {"firstspin-bundle": packed.id, "firstspin-sha256": packed.sha256}
+            account.s3.put_object(Bucket=bucket, Key=key, Body=body, Metadata=metadata, ContentLength=packed.bytes)
 
     return ReleaseStep("archive", f"{url} ({packed.bytes:,} bytes)", there is not None, put)
 
@@ -259,13 +259,13 @@ def _change(
     instances: int,
 ) -> ReleaseStep:
     """The endpoint made, or updated, or as it should be."""
-    asked = rollout or Rollout()
+    settings = rollout or Rollout()
     if now is None:
-        told = {"EndpointConfigName": name, "DeploymentConfig": asked.configuration(instances)}
-        make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, **told)
+        arguments = {"EndpointConfigName": name, "DeploymentConfig": settings.configuration(instances)}
+        make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, **arguments)
         return ReleaseStep("endpoint", f"{endpoint} with {name}", False, make)
     last = now.endpoint.get("LastDeploymentConfig") if rollout is None else None
-    deployment = last or asked.configuration(min(instances, _instances(now)))
+    deployment = last or settings.configuration(min(instances, _instances(now)))
     there = leads_to(now.endpoint, name)
     update = partial(_update, account, now, name, deployment, reason)
     return ReleaseStep("endpoint", f"{endpoint}: {now.endpoint['EndpointConfigName']} -> {name}", there, update)
@@ -292,11 +292,11 @@ def _update(
     endpoint = now.endpoint["EndpointName"]
     new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
     counts = {only_variant(one).get("InitialInstanceCount") for one in (new, now.configuration)}
-    told = {"DeploymentConfig": deployment} if deployment else {}
+    arguments = {"DeploymentConfig": deployment} if deployment else {}
     back = {"Key": _way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
     account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=[back, *reason])
     account.sagemaker.update_endpoint(
-        EndpointName=endpoint, EndpointConfigName=name, RetainAllVariantProperties=len(counts) == 1, **told
+        EndpointName=endpoint, EndpointConfigName=name, RetainAllVariantProperties=len(counts) == 1, **arguments
     )
 
 
@@ -333,14 +333,14 @@ def wait(
 
     Raises InputError when it failed, when alarms took the change back, and at the deadline.
     """
-    began, told = clock(), ""
+    began, last_status = clock(), ""
     while True:
         with clear(f"endpoint {plan.endpoint}"):
             now = account.sagemaker.describe_endpoint(EndpointName=plan.endpoint)
         status, waited = now["EndpointStatus"], clock() - began
-        if status != told:
+        if status != last_status:
             tell(f"{waited:5.0f} s  endpoint {plan.endpoint} is {status}")
-        told = status
+        last_status = status
         if status == SETTLED and now["EndpointConfigName"] == plan.configuration:
             return
         if status == SETTLED:

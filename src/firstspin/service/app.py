@@ -184,9 +184,9 @@ class App:
         if self._options.keys is not None:
             self._options.keys.refresh()
         if self._options.ledger is not None:
-            for name, kept in self._options.ledger.kept().items():
-                self._tally.count(name, more=kept - self._counted.get(name, 0))
-                self._counted[name] = kept
+            for name, total in self._options.ledger.kept().items():
+                self._tally.count(name, more=total - self._counted.get(name, 0))
+                self._counted[name] = total
             self.store_trouble = self._options.ledger.trouble()
             self._tally.gauge("firstspin_event_store_ready", int(not self.store_trouble))
 
@@ -298,19 +298,19 @@ class App:
         """The stored answer is looked up where it goes first, or where the decision without it is a fallback."""
         bundle, settings = one.serving.bundle, self._settings
         if settings.stored_first:
-            found = await self._looked_up(one, stored)
-            return self._decided(one, decide(one.registration, one.user, bundle, found, settings))
+            answer = await self._looked_up(one, stored)
+            return self._decided(one, decide(one.registration, one.user, bundle, answer, settings))
         decision = decide(one.registration, one.user, bundle, None, settings)
-        if decision.is_fallback and (found := await self._looked_up(one, stored)):
-            decision = decide(one.registration, one.user, bundle, found, settings, failure=decision.failure)
+        if decision.is_fallback and (answer := await self._looked_up(one, stored)):
+            decision = decide(one.registration, one.user, bundle, answer, settings, failure=decision.failure)
         return self._decided(one, decision)
 
     async def _looked_up(self, one: Asking, stored: StoredAnswers) -> StoredAnswer | None:
         assert one.user is not None
-        found, outcome = await stored.get(one.user)
-        is_other = found is not None and not is_current(found, one.serving.bundle)
+        answer, outcome = await stored.get(one.user)
+        is_other = answer is not None and not is_current(answer, one.serving.bundle)
         self._tally.count("firstspin_kept_answers", OTHER_VERSION if is_other else outcome)
-        return found
+        return answer
 
     def _explanation(self, request: Request) -> Work:
         self._admit(request)
@@ -321,11 +321,11 @@ class App:
 
     async def _explained(self, body: Body, serving: ServedModel) -> Reply:
         await self._turn()
-        asked = serving.reader.begin(body, Encoding.json)
-        if isinstance(asked, LongBody) or not asked.alone:
+        parsed = serving.reader.begin(body, Encoding.json)
+        if isinstance(parsed, LongBody) or not parsed.alone:
             raise Refusal(422, "invalid", "an explanation is for one registration")
         try:
-            return Reply(200, _encode(explain(asked.registrations[0], serving.bundle, self._settings)))
+            return Reply(200, _encode(explain(parsed.registrations[0], serving.bundle, self._settings)))
         except Refusal:
             raise
         except Exception as problem:
@@ -342,18 +342,18 @@ class App:
         if len(request.body) > SHORT:
             number = reader.max_number(request.body, encoding)
             return Work(number, partial(self._long, request.body, encoding, serving, reader, of_users))
-        asked = self._read(reader, request.body, encoding)
+        parsed = self._read(reader, request.body, encoding)
         if self._settings.refuse_under_age:
-            refuse_under_age(asked.registrations, self._settings)
-        if asked.alone:
-            return self._one(serving, asked.registrations[0], of_users)
-        return Work(asked.number, partial(self._many, serving, asked, of_users, asked.number))
+            refuse_under_age(parsed.registrations, self._settings)
+        if parsed.alone:
+            return self._one(serving, parsed.registrations[0], of_users)
+        return Work(parsed.number, partial(self._many, serving, parsed, of_users, parsed.number))
 
     def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> ParsedBody:
         start = self._now()
-        asked = reader.read(body, encoding)
+        parsed = reader.read(body, encoding)
         self._tally.took("read", self._now() - start)
-        return asked
+        return parsed
 
     def _answer_together(self, asking: Sequence[Asking]) -> list[Reply]:
         """All requests about one newcomer of this turn, in order; those of one bundle are ranked in one batch."""
@@ -458,44 +458,44 @@ class App:
         What was read is not kept but read again, so that the body is all the memory it takes.
         """
         await self._turn()
-        asked = reader.begin(body, encoding)
-        pieces = asked.pieces()
+        parsed = reader.begin(body, encoding)
+        pieces = parsed.pieces()
         number = 0
         while (piece := await self._next(pieces)) is not None:
             refuse_under_age(piece, self._settings)
             number += len(piece)
-        if isinstance(asked, LongBody) or not asked.alone:
-            return await self._many(serving, asked, of_users, number)
-        reply = self._one(serving, asked.registrations[0], of_users)
+        if isinstance(parsed, LongBody) or not parsed.alone:
+            return await self._many(serving, parsed, of_users, number)
+        reply = self._one(serving, parsed.registrations[0], of_users)
         return self._answer(reply) if isinstance(reply, Asking) else await reply
 
     async def _many(
-        self, serving: ServedModel, asked: ParsedBody | LongBody, of_users: bool, number: int
+        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool, number: int
     ) -> Reply | StreamedReply:
         """Answers about many are streamed, which bounds the memory of a connection.
 
         Those of limited size are not: whether one is too large is known at its end only.
         """
-        pieces = self._parts(serving, asked, of_users)
+        pieces = self._parts(serving, parsed, of_users)
         if number > STREAMED and self._options.largest_answer == inf:
-            return StreamedReply(200, pieces, asked.encoding.encode())
+            return StreamedReply(200, pieces, parsed.encoding.encode())
         body = bytearray()
         async for piece in pieces:
             body += piece
             if len(body) > self._options.largest_answer:
                 raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
-        return Reply(200, body, asked.encoding.encode())
+        return Reply(200, body, parsed.encoding.encode())
 
     async def _parts(
-        self, serving: ServedModel, asked: ParsedBody | LongBody, of_users: bool
+        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool
     ) -> AsyncGenerator[bytes | bytearray, None]:
         """The parts of an answer about many, each made in a turn of its own."""
-        begin, between, end = around(asked.encoding)
-        before, pieces = begin, asked.pieces()
+        begin, between, end = around(parsed.encoding)
+        before, pieces = begin, parsed.pieces()
         while (piece := await self._next(pieces)) is not None:
             if piece:
                 users = [user_of(registration) for registration in piece] if of_users else None
-                yield before + between.join(self._several(serving, piece, users, asked.encoding))
+                yield before + between.join(self._several(serving, piece, users, parsed.encoding))
                 before = between
         yield end if before is between else begin + end
 

@@ -77,7 +77,7 @@ def arm_policy(arm: str) -> ArmPolicy:
     >>> arm_policy("rule"), arm_policy("model-b")
     ('rule', 'model')
     """
-    found = next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)
-    if found is None:
+    policy = next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)
+    if policy is None:
         raise InputError(f"arm {arm!r}: the service answers {' and '.join(POLICIES)}, and arms named like model-b")
-    return found
+    return policy

@@ -79,7 +79,7 @@ def score(
             out,
             top,
             now=datetime.now(UTC),
-            least_age=least_age,
+            min_age=least_age,
             skip_bad_rows=skip_bad_rows,
             progress=progress,
         )

@@ -39,7 +39,7 @@ def tables(model_text: str) -> Tables:
     `cuts` holds each column's thresholds, sorted; column j's are cuts[starts[j]:starts[j+1]] (`starts` is (c+1,)).
     `rows` names, column by column, the row of `masks` for each interval between the cuts (a cut belongs to the interval
     below it) and last for NaN; -1 where nothing is masked. `masks` (r, t) is uint32, or uint64 where a tree has more
-    than 32 leaves; equal rows are kept once. `leaves` (t/k, k, m) are the leaf values from left to right.
+    than 32 leaves; equal rows are stored once. `leaves` (t/k, k, m) are the leaf values from left to right.
 
     Raises InputError where the text is not such a model, or the model is too large to be tabulated.
     """
