@@ -226,7 +226,7 @@ def test_a_ratio_whose_denominators_add_up_to_nothing_says_so(sessions: list[int
 
 def test_daily_interim_analyses_without_days_are_refused() -> None:
     table = people(np.random.default_rng(8), 100).drop_columns("day")
-    with pytest.raises(InputError, match="need the column `day`"):
+    with pytest.raises(InputError, match="need each user's day"):
         verdict(table, "clicked", **plan("always-valid"))
 
 

@@ -59,7 +59,7 @@ def _planned_days(outcomes: Outcomes, rules: Rules) -> Outcomes:
     """The users of the planned days; all users where the rules have no number of days."""
     if outcomes.day is None:
         if rules.peeking != "none":
-            raise InputError("daily interim analyses need the column `day` of the outcomes")
+            raise InputError("daily interim analyses need each user's day: name its column with --day")
         return outcomes
     if rules.days is None:
         return outcomes

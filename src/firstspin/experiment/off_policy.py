@@ -33,7 +33,7 @@ ASSUMPTIONS: Final = (
     "Inverse propensity and self-normalised: right if the logged propensities are right.",
     "Doubly robust: right if the propensities or the model of click rates are right.",
 )
-"""What the estimates rest on, for people who read them."""
+"""The assumptions of the estimates, printed with them."""
 
 NOT_ENOUGH: Final = "fewer than two users were shown the policy's choice"
 _CERTAIN: Final = 1e-12

@@ -222,10 +222,10 @@ def _twisted(answers: FormAnswers, genres: tuple[str, ...]) -> NDArray[np.float6
     picked = _strengths(answers, len(genres)) > 0
     holds = np.empty((len(answers), len(TWISTS)))
     for t, twist in enumerate(TWISTS):
-        youngest, oldest = twist.ages
+        min_age, max_age = twist.ages
         holds[:, t] = picked[:, [genres.index(pick) for pick in twist.picked]].all(axis=1)
-        if (youngest, oldest) != (0, 120):
-            holds[:, t] *= (answers.age >= youngest) & (answers.age <= oldest)
+        if (min_age, max_age) != (0, 120):
+            holds[:, t] *= (answers.age >= min_age) & (answers.age <= max_age)
         if twist.gender is not None:
             holds[:, t] *= answers.gender == GENDERS.index(twist.gender)
     return holds
