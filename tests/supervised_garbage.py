@@ -18,7 +18,7 @@ from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process import listening, logs, signals
 from firstspin.service.process.children import Child
 from firstspin.service.process.crew import Crew, Slot
-from firstspin.service.process.supervisor import Outside, Supervisor
+from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order
 
 GARBAGE = (
@@ -69,7 +69,7 @@ def main() -> int:
     held = listening.reserve("127.0.0.1", 0)
     slot = Slot(0, listening.listener("127.0.0.1", held.getsockname()[1]))
     crew = Crew([slot], Child(2, socket.create_server(("127.0.0.1", 0))), TALLIES, held)
-    outside = Outside(time.monotonic, signals.as_bytes(), worker, admin, lambda: say(announced=True))
+    outside = SupervisorContext(time.monotonic, signals.as_bytes(), worker, admin, lambda: say(announced=True))
     models = BundleWatch(None, BundleStore(Path(sys.argv[1])), crew, lambda *_: (1, b""))
     status = Supervisor(models, crew, outside, without_model=True).run()
     say(words=TALLIES.total("firstspin_supervisor_errors", "word"), starts=TALLIES.total("firstspin_worker_starts"))

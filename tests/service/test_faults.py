@@ -106,7 +106,7 @@ def test_case_22_a_killed_worker_loses_no_acknowledged_event(current: Path, tmp_
                 before = len(senders.acknowledged)
                 until(lambda before=before: len(senders.acknowledged) > before + 20)  # type: ignore[misc]
                 os.kill(workers(service)[0], signal.SIGKILL)
-                service.wait_for("a worker answers from a model", times=2 + kills)
+                service.wait_for("a worker serves a model", times=2 + kills)
         assert set(senders.refused) <= {503}
     assert hashed(tmp_path, senders.acknowledged) <= stored(tmp_path)
 
@@ -220,7 +220,7 @@ def test_case_18_a_key_is_changed_without_a_gap_and_the_old_one_ends(current: Pa
         until(lambda: ask_for(service, "carl", authorization="Bearer summer")[0] == 401)
         assert ask_for(service, "carl", authorization="Bearer autumn")[0] == 200
         os.kill(workers(service)[0], signal.SIGKILL)  # the one in its place knows too
-        service.wait_for("a worker answers from a model", times=2)
+        service.wait_for("a worker serves a model", times=2)
         assert ask_for(service, "carl", authorization="Bearer summer")[0] == 401
         (tmp_path / "keys.json").write_text("{")
         service.wait_for("keys can't be read again")

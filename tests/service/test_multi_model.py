@@ -214,7 +214,7 @@ def loading(service: Service) -> int:
         with suppress(OSError):
             if os.getpgid(int(process.name)) == service.process.pid:
                 arguments.append((process / "cmdline").read_bytes())
-    return sum(b"firstspin.service.bundles.trial" in words for words in arguments)
+    return sum(b"firstspin.service.bundles.probe_process" in words for words in arguments)
 
 
 def test_sixty_loads_at_once_take_one_process_and_what_is_too_many_is_told_to_come_back(

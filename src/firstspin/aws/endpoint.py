@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from firstspin.aws.clients import Account, clear, describe
 from firstspin.records import InputError
-from firstspin.service.bundles.store import LARGEST
+from firstspin.service.bundles.store import MAX_BUNDLE_BYTES
 
-LONGEST_NAME: Final = 63
+MAX_NAME: Final = 63
 SETTLED: Final = "InService"
 MOVING: Final = ("Creating", "Updating", "SystemUpdating", "RollingBack")
 
@@ -39,9 +39,7 @@ def serving(account: Account, endpoint: str) -> EndpointState | None:
     Raises InputError for a name that none can have, and for an endpoint that is more than one model.
     """
     if not _NAME.fullmatch(endpoint):
-        raise InputError(
-            f"{endpoint!r} is no name for an endpoint: letters, digits and hyphens, at most {LONGEST_NAME}"
-        )
+        raise InputError(f"{endpoint!r} is no name for an endpoint: letters, digits and hyphens, at most {MAX_NAME}")
     doing, sagemaker = f"endpoint {endpoint}", account.sagemaker
     described = describe(sagemaker.describe_endpoint, doing, EndpointName=endpoint)
     if described is None:
@@ -60,8 +58,8 @@ def served_archive(account: Account, now: EndpointState) -> bytes:
     bucket, _, key = now.archive.removeprefix("s3://").partition("/")
     with clear(now.archive or "the endpoint's model"):
         held = account.s3.get_object(Bucket=bucket, Key=key)
-        if held["ContentLength"] > LARGEST:
-            raise InputError(f"{now.archive} is larger than {LARGEST:,} bytes")
+        if held["ContentLength"] > MAX_BUNDLE_BYTES:
+            raise InputError(f"{now.archive} is larger than {MAX_BUNDLE_BYTES:,} bytes")
         archive: bytes = held["Body"].read()
     return archive
 

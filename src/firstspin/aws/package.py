@@ -20,7 +20,7 @@ import msgspec
 
 from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
-from firstspin.service.bundles.store import LARGEST, copy
+from firstspin.service.bundles.store import MAX_BUNDLE_BYTES, copy
 from firstspin.serving.bundle import MANIFEST, MAX_MANIFEST_BYTES, Manifest, load, placed
 
 ARCHIVE: Final = "model.tar.gz"
@@ -115,7 +115,7 @@ def unpack(archive: bytes, where: str, out: Path) -> str:
 
 
 def _plain_files(archive: bytes, where: str) -> Iterator[tuple[str, bytes]]:
-    left = LARGEST
+    left = MAX_BUNDLE_BYTES
     with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
         for entry in files:
             name = entry.name.removeprefix("./")

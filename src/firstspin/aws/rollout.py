@@ -18,7 +18,7 @@ import msgspec
 
 from firstspin.aws.clients import Account, AwsClient, clear, describe
 from firstspin.aws.endpoint import (
-    LONGEST_NAME,
+    MAX_NAME,
     MOVING,
     SETTLED,
     EndpointState,
@@ -371,4 +371,4 @@ def _only(variant: Mapping[str, Any]) -> Words:
 def _name(stem: str, content: Mapping[str, Any]) -> str:
     """A name that another content never gets."""
     digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:8]
-    return f"{stem[: LONGEST_NAME - 9].rstrip('-')}-{digest}"
+    return f"{stem[: MAX_NAME - 9].rstrip('-')}-{digest}"

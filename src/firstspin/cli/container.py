@@ -21,7 +21,7 @@ from firstspin.environment import one_of, read, variable, whole, yes_or_no
 from firstspin.files import workspace
 from firstspin.records import Census, InputError
 from firstspin.service.options import PORT, WORKERS
-from firstspin.service.process.supervisor import MOST_WORKERS
+from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.bundle import MANIFEST
 from firstspin.serving.wire import MAX_BODY_BYTES
 
@@ -29,10 +29,10 @@ CHANNEL: Final = "training"
 EARLY: Final = "early"
 CHECKPOINTS: Final = "checkpoints"
 HYPERPARAMETERS: Final = Path("input") / "config" / "hyperparameters.json"
-LONGEST_FAILURE: Final = 1024
+MAX_FAILURE_TEXT: Final = 1024
 """SageMaker shows no more of output/failure."""
 
-MOST_IN_BATCH: Final = 100
+MAX_BATCH_MEGABYTES: Final = 100
 """Megabytes, where a transform job sets no limit: SageMaker's own for all its concurrent requests."""
 
 ONLINE: Final = {"--largest-answer": str(MAX_BODY_BYTES)}
@@ -77,7 +77,7 @@ def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]
     else:
         told["--bundle"] = str(base / "model")
     workers = read(asked, "SAGEMAKER_MODEL_SERVER_WORKERS", WORKERS)
-    told["--workers"] = str(workers or min(cores, MOST_WORKERS))
+    told["--workers"] = str(workers or min(cores, MAX_WORKERS))
     told |= _in_batch(asked) if read(asked, "SAGEMAKER_BATCH", yes_or_no) else ONLINE
     if level := read(asked, "SAGEMAKER_CONTAINER_LOG_LEVEL", one_of(*LOG_LEVELS)):
         told["--log-level"] = LOG_LEVELS[level]
@@ -89,7 +89,7 @@ def _in_batch(environment: Mapping[str, str]) -> dict[str, str]:
     """Batch transform fills a body with as many records as fit, of a size that its job may set, and has time."""
     told = {"--most-newcomers": "0", "--body-seconds": BATCH_SECONDS}
     megabytes = read(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", whole(0))
-    return told if megabytes is None else told | {"--largest-body": str((megabytes or MOST_IN_BATCH) << 20)}
+    return told if megabytes is None else told | {"--largest-body": str((megabytes or MAX_BATCH_MEGABYTES) << 20)}
 
 
 def train(base: Path) -> int:
@@ -181,7 +181,7 @@ def _fail(base: Path, reason: str) -> int:
     output = base / "output"
     with suppress(OSError):  # where nothing can be written, the log is left
         output.mkdir(parents=True, exist_ok=True)
-        (output / "failure").write_text(reason[:LONGEST_FAILURE], encoding="utf-8")
+        (output / "failure").write_text(reason[:MAX_FAILURE_TEXT], encoding="utf-8")
     sys.stderr.write(reason + "\n")
     return 1
 

@@ -28,7 +28,7 @@ from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.api_keys import Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
-from firstspin.service.bundles import trial
+from firstspin.service.bundles import probe_process
 from firstspin.service.bundles.store import BundleStore, InUse
 from firstspin.service.bundles.watch import BundleWatch
 from firstspin.service.exposures import ExposureLog
@@ -42,7 +42,7 @@ from firstspin.service.process import listening, logs, signals
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
-from firstspin.service.process.supervisor import Outside, Supervisor
+from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.policy import REFUSE, PolicySettings
@@ -53,7 +53,7 @@ STORE_PATIENCE = 1.4
 
 
 def main() -> None:
-    """The command."""
+    """Run `firstspin serve`."""
     move_passwords_away()
     signals.ignore_others()
     options = parse(sys.argv[1:], os.environ)
@@ -70,32 +70,34 @@ def main() -> None:
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     _allow_many_files()
-    shelf = _shelf(state)
+    bundle_store = _bundle_store(state)
     secret = _checked_stores(options)
-    stock = _stock(options, state)
+    model_cache = _model_cache(options, state)
     tallies = SharedMetrics(options.workers + 2)
-    manners = _manners(options)
-    be_worker = _worker(options, manners, tallies, stock, secret)
-    crew = _crew(options, tallies, shelf.private)
+    config = _worker_config(options)
+    run_worker = _worker_runner(options, config, tallies, model_cache, secret)
+    crew = _crew(options, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
-    _tell_what_is_compiled(crew)
+    _report_missing_c_code(crew)
     return Supervisor(
         models=BundleWatch(
             bundle=options.bundle,
-            shelf=shelf,
+            store=bundle_store,
             crew=crew,
-            try_out=partial(trial.outcome, room=_machine_memory() // 2, manners=manners, seconds=options.trial_seconds),
+            run_probe=partial(
+                probe_process.outcome, max_bytes=_machine_memory() // 2, config=config, seconds=options.trial_seconds
+            ),
             seconds=options.trial_seconds,
         ),
         crew=crew,
-        outside=Outside(
+        context=SupervisorContext(
             now=time.monotonic,
             signals=signals.as_bytes(),
-            be_worker=be_worker,
-            be_admin=partial(_be_admin, options, tallies, secret),
+            run_worker=run_worker,
+            run_admin=partial(_run_admin, options, tallies, secret),
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
-        without_model=options.allow_no_model or stock is not None,
+        without_model=options.allow_no_model or model_cache is not None,
     ).run()
 
 
@@ -112,15 +114,15 @@ def _checked_stores(options: argparse.Namespace) -> Secret | None:
     return secret
 
 
-def _tell_what_is_compiled(crew: Crew) -> None:
+def _report_missing_c_code(crew: Crew) -> None:
     crew.tally().gauge("firstspin_compiled", not MISSING)
     if MISSING:
-        said = "no C code, so numpy computes answers: the same, several times slower. Install with a C compiler"
-        logging.getLogger(__name__).warning(said, extra={"missing": MISSING})
+        warning = "no C code, so numpy computes answers: the same, several times slower. Install with a C compiler"
+        logging.getLogger(__name__).warning(warning, extra={"missing": MISSING})
 
 
-def _shelf(state: Path) -> BundleStore:
-    """The state folder, for this service alone; an earlier one may take a moment to leave it."""
+def _bundle_store(state: Path) -> BundleStore:
+    """The bundle store in the state folder; an earlier service may take a moment to release its lock."""
     for _ in range(20):
         try:
             return BundleStore(state)
@@ -132,17 +134,17 @@ def _shelf(state: Path) -> BundleStore:
 
 def _crew(options: argparse.Namespace, tallies: SharedMetrics, private: set[int]) -> Crew:
     """The processes to start, each with its socket. Raises OSError where a port is taken."""
-    held = _reserve(options)
-    port = held.getsockname()[1]
+    reserved = _reserve(options)
+    port = reserved.getsockname()[1]
     slots = [Slot(number, listening.listener(options.host, port)) for number in range(options.workers)]
     admin = None
     if options.admin_port is not None:
         admin = Child(options.workers + 1, socket.create_server((options.admin_host, options.admin_port)))
-    return Crew(slots, admin, tallies, held, private=private)
+    return Crew(slots, admin, tallies, reserved, private=private)
 
 
 def _reserve(options: argparse.Namespace) -> socket.socket:
-    """The port; after a kill -9 of an earlier supervisor its workers may take a moment to leave it."""
+    """The reserved port; after a kill -9 of an earlier supervisor its workers may take a moment to release it."""
     for _ in range(20):
         try:
             return listening.reserve(options.host, options.port)
@@ -152,26 +154,26 @@ def _reserve(options: argparse.Namespace) -> socket.socket:
     raise OSError(f"can't listen on {options.host}:{options.port}: {last.strerror}")
 
 
-def _stock(options: argparse.Namespace, state: Path) -> ModelCache | None:
-    """Where the models of a multi-model endpoint lie, none yet; None where there is but one model."""
+def _model_cache(options: argparse.Namespace, state: Path) -> ModelCache | None:
+    """The empty cache of a multi-model endpoint; None for a service with one model."""
     if options.models is None:
         return None
     memory = options.models_memory * 2**20 if options.models_memory else _machine_memory() // 2
-    stock = ModelCache(state / "models", options.models, memory // options.workers)
-    stock.empty()
-    return stock
+    model_cache = ModelCache(state / "models", options.models, memory // options.workers)
+    model_cache.empty()
+    return model_cache
 
 
 def _machine_memory() -> int:
-    """Bytes that this process may use: what its container is given, or else what the machine has."""
+    """The memory limit of the container, or else the memory of the machine, in bytes."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no such limit
+    except (OSError, ValueError):  # no cgroup limit
         return physical
 
 
-def _manners(options: argparse.Namespace) -> WorkerConfig:
+def _worker_config(options: argparse.Namespace) -> WorkerConfig:
     return WorkerConfig(
         limits=ConnectionLimits(
             body=options.largest_body,
@@ -182,16 +184,16 @@ def _manners(options: argparse.Namespace) -> WorkerConfig:
             connections=options.connections,
             in_flight=options.in_flight,
         ),
-        most_newcomers=options.most_newcomers or None,
+        max_registrations=options.most_newcomers or None,
         drain_delay=options.drain_delay,
     )
 
 
-def _worker(
+def _worker_runner(
     options: argparse.Namespace,
-    manners: WorkerConfig,
+    config: WorkerConfig,
     tallies: SharedMetrics,
-    stock: ModelCache | None,
+    model_cache: ModelCache | None,
     secret: Secret | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
     keys = read_keys(options.keys) if options.keys else None
@@ -199,23 +201,23 @@ def _worker(
     now = read_clock(options.clock) if options.clock else _now
     report = options.report.read_bytes() if options.report else b""
 
-    def be_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
+    def run_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
         tally = tallies.row(slot.number)
         logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
         try:
             ledger = _ledger(options.events, secret, experiment, now) if secret else None
             app_options = AppOptions(
-                options.allow_no_model or stock is not None,
+                options.allow_no_model or model_cache is not None,
                 Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
                 ledger,
-                further(options.workers, ManyModels(stock, manners) if stock else None),
+                further(options.workers, ManyModels(model_cache, config) if model_cache else None),
                 report,
                 options.largest_answer or inf,
                 _stored_answers(options),
                 PolicySettings(options.least_age, options.under_age == REFUSE, options.scores_first),
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
-            left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, manners).run(first))
+            left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
             if ledger:
                 ledger.store.close(left, tally.beat)
                 app.refresh()
@@ -224,16 +226,16 @@ def _worker(
             return 1
         return 0
 
-    return be_worker
+    return run_worker
 
 
-def _be_admin(
+def _run_admin(
     options: argparse.Namespace, tallies: SharedMetrics, secret: Secret | None, child: Child, line: socket.socket
 ) -> int:
     """The admin process: what it imports is imported here, so that no worker carries it."""
     tally = tallies.row(child.number)
     logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
-    os.setpgid(0, 0)  # Ctrl-C is the supervisor's to hear
+    os.setpgid(0, 0)  # Ctrl-C goes to the supervisor only
     port = child.listener.getsockname()[1]
     logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
     ours = hosts(options.admin_host, options.admin_names)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
-KEPT: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
+LOOKUP_OUTCOMES: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop")
 WORKER_STEPS: Final = ("deadlines", "room", "refresh")
 RELOADS: Final = ("done", "refused", "rollback")
@@ -30,7 +30,7 @@ BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_0
 _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...], ...]], ...]] = (
     ("firstspin_requests", "Requests answered", ("route", "status"), (LABELS, STATUSES)),
     ("firstspin_answers", "Newcomers answered, by what answered them", ("source",), (SOURCES,)),
-    ("firstspin_kept_answers", "Looks for an answer kept by batch, by outcome", ("outcome",), (KEPT,)),
+    ("firstspin_kept_answers", "Looks for an answer kept by batch, by outcome", ("outcome",), (LOOKUP_OUTCOMES,)),
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
     ("firstspin_worker_starts", "Workers started", (), ()),
     ("firstspin_worker_deaths", "Workers that ended unasked", (), ()),

@@ -30,8 +30,8 @@ import msgspec
 from firstspin.records import InputError, readable
 from firstspin.service import routes
 from firstspin.service.app import App, ServedModel
-from firstspin.service.bundles.trial import NO_ROOM, Taken
-from firstspin.service.bundles.watch import TRIAL_SECONDS
+from firstspin.service.bundles.probe_process import OUT_OF_MEMORY, AcceptedBundle
+from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.cross_origin import refuse_other_types, refuse_pages
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.process.worker import WorkerConfig, load
@@ -48,7 +48,7 @@ _BUNDLE, _ENTRY, _LOCK, _LOADING = "bundle", "entry.json", "lock", "loading"
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=routes.MAX_NAME)]
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class LoadRequest(msgspec.Struct, frozen=True):
     """A model to load: the name it goes by, and the folder where it lies unpacked."""
 
     model_name: Name
@@ -119,7 +119,7 @@ class ModelCache:
         """While this lasts no other worker loads a model. Refusal 503 where that takes too long."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / _LOADING).open("a") as lock:
-            for _ in range(int(TRIAL_SECONDS / LOOK_SECONDS)):
+            for _ in range(int(PROBE_SECONDS / LOOK_SECONDS)):
                 with suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
@@ -153,8 +153,8 @@ class ModelCache:
 class ManyModels:
     """One worker's part: answers `/models` and all below it."""
 
-    def __init__(self, stock: ModelCache, manners: WorkerConfig) -> None:
-        self._stock, self._manners = stock, manners
+    def __init__(self, cache: ModelCache, config: WorkerConfig) -> None:
+        self._cache, self._config = cache, config
         self._serving: dict[str, tuple[tuple[int, int], ServedModel]] = {}
         self._number = count()
         self._loading = asyncio.Lock()
@@ -172,7 +172,7 @@ class ManyModels:
                 refuse_other_types(request.headers)
                 return self._load(request.body)
             case "GET" | "HEAD", routes.MODEL, [name]:
-                return _told(self._stock.entry(name).shown())
+                return _told(self._cache.entry(name).shown())
             case "DELETE", routes.MODEL, [name]:
                 refuse_pages(request.headers)
                 return self._unload(name)
@@ -187,7 +187,7 @@ class ManyModels:
         limit = told.get("limit", [str(routes.MODELS_PAGE)])[-1]
         if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= routes.MODELS_PAGE:
             raise Refusal(400, "invalid", f"limit takes a number from 1 to {routes.MODELS_PAGE}")
-        entries = [entry for entry in self._stock.entries() if entry.modelName > after]
+        entries = [entry for entry in self._cache.entries() if entry.modelName > after]
         page = entries[: int(limit)]
         more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}
         return _told({"models": [entry.shown() for entry in page], **more})
@@ -198,50 +198,50 @@ class ManyModels:
             raise _too_many()
         self._loads += 1
         try:
-            async with self._one_load, self._stock.turn():
+            async with self._one_load, self._cache.turn():
                 return await self._load_alone(wanted)
         finally:
             self._loads -= 1
 
-    async def _load_alone(self, wanted: Wanted) -> Reply:
-        if self._stock.place(wanted.model_name).exists():
+    async def _load_alone(self, wanted: LoadRequest) -> Reply:
+        if self._cache.place(wanted.model_name).exists():
             raise _loaded_already()
         source = Path(wanted.url)
-        if not self._stock.holds(wanted.url):
+        if not self._cache.holds(wanted.url):
             raise Refusal(400, "invalid", "the url is not in the folder of models")
-        incoming = self._stock.folder / f".incoming-{os.getpid()}-{next(self._number)}"
+        incoming = self._cache.folder / f".incoming-{os.getpid()}-{next(self._number)}"
         incoming.mkdir(parents=True)
         try:
             taken = await self._tried(source, incoming / _BUNDLE)
             entry = LoadedModel(wanted.model_name, wanted.url, taken.bytes)
-            await asyncio.to_thread(self._stock.add, incoming, entry)
+            await asyncio.to_thread(self._cache.add, incoming, entry)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         await self._taken_up(wanted.model_name)
         return _told({"status": f"model {taken.id} is loaded"})
 
-    async def _tried(self, source: Path, to: Path) -> Taken:
+    async def _tried(self, source: Path, to: Path) -> AcceptedBundle:
         """Copied and checked in a process of its own. Refusal 400 where it is no bundle, 507 where there is no room."""
-        manners = msgspec.json.encode(self._manners).decode()
-        words = [str(source), str(to), str(max(self._stock.left(), 0)), manners, str(TRIAL_SECONDS)]
+        config = msgspec.json.encode(self._config).decode()
+        words = [str(source), str(to), str(max(self._cache.left(), 0)), config, str(PROBE_SECONDS)]
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "firstspin.service.bundles.trial",
+            "firstspin.service.bundles.probe_process",
             *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            said, _ = await asyncio.wait_for(child.communicate(), TRIAL_SECONDS)
+            said, _ = await asyncio.wait_for(child.communicate(), PROBE_SECONDS)
         except TimeoutError:
             child.kill()
             await child.wait()
-            raise Refusal(400, "not_a_bundle", f"loading it takes over {TRIAL_SECONDS:g} s") from None
+            raise Refusal(400, "not_a_bundle", f"loading it takes over {PROBE_SECONDS:g} s") from None
         if child.returncode == 0:
-            return msgspec.json.decode(said, type=Taken)
-        if child.returncode == NO_ROOM:
+            return msgspec.json.decode(said, type=AcceptedBundle)
+        if child.returncode == OUT_OF_MEMORY:
             raise _no_room()
         reason = msgspec.json.decode(said, type=str) if said else f"loading it ended with {child.returncode}"
         raise Refusal(
@@ -252,7 +252,7 @@ class ManyModels:
 
     async def _unload(self, name: str) -> Reply:
         self._serving.pop(name, None)
-        await asyncio.to_thread(self._stock.remove, name)
+        await asyncio.to_thread(self._cache.remove, name)
         return _told({"status": "model is unloaded"})
 
     def _invoke(self, app: App, request: Request, name: str) -> Reply | Awaitable[Reply]:
@@ -275,12 +275,12 @@ class ManyModels:
                 return kept[1]
             self._forget_gone()
             try:
-                serving = await asyncio.to_thread(load, self._stock.place(name) / _BUNDLE, self._manners)
+                serving = await asyncio.to_thread(load, self._cache.place(name) / _BUNDLE, self._config)
             except InputError as problem:
                 self._mark(name)  # unloaded in the meantime?
                 log.error("the copy of a model is damaged; it is unloaded", extra={"reason": readable(str(problem))})
                 with suppress(Refusal):
-                    self._stock.remove(name)
+                    self._cache.remove(name)
                 raise _unknown() from None
             except (OSError, MemoryError) as problem:
                 self._mark(name)
@@ -291,22 +291,22 @@ class ManyModels:
 
     def _forget_gone(self) -> None:
         """Let go of what another worker unloaded."""
-        for name in [name for name in self._serving if not self._stock.place(name).exists()]:
+        for name in [name for name in self._serving if not self._cache.place(name).exists()]:
             del self._serving[name]
 
     def _mark(self, name: str) -> tuple[int, int]:
         """What is another when a model is loaded again under the same name. Refusal 404 where none is loaded."""
         try:
-            found = (self._stock.place(name) / _ENTRY).stat()
+            found = (self._cache.place(name) / _ENTRY).stat()
         except FileNotFoundError:
             self._serving.pop(name, None)
             raise _unknown() from None
         return found.st_ino, found.st_mtime_ns
 
 
-def _wanted(body: bytes | bytearray) -> Wanted:
+def _wanted(body: bytes | bytearray) -> LoadRequest:
     try:
-        return msgspec.json.decode(body, type=Wanted)
+        return msgspec.json.decode(body, type=LoadRequest)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refusal(400, "malformed", "a model is loaded by its model_name and url, in JSON") from None
 

@@ -11,15 +11,15 @@ from typing import Final, NoReturn
 
 from firstspin.environment import one_of, path, read, refuse_misspelt, seconds, variable, whole, words, yes_or_no
 from firstspin.records import InputError
-from firstspin.service.bundles.watch import TRIAL_SECONDS
+from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.hub import IN_FLIGHT
-from firstspin.service.process.supervisor import MOST_WORKERS
+from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
 from firstspin.serving.stored_answers import LOOKUP_SECONDS
 from firstspin.serving.wire import MAX_BODY_BYTES, MAX_INSTANCES
 
 PORT: Final = whole(0, 65_535)
-WORKERS: Final = whole(1, MOST_WORKERS)
+WORKERS: Final = whole(1, MAX_WORKERS)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DESCRIPTION: Final = (
     "Answer over HTTP. Every option can also be given in the environment, as in FIRSTSPIN_PORT=80; an option on the "
@@ -88,7 +88,7 @@ OPTIONS: Final = (
     Option("body-seconds", seconds(), 30.0, "Timeout for a request's body, in seconds."),
     Option("idle-seconds", seconds(), 75.0, "Keep-alive timeout of an idle connection, in seconds."),
     Option("drain-delay", seconds(or_equal=True), 2.0, "Seconds from not ready to the end, after SIGTERM."),
-    Option("trial-seconds", seconds(), TRIAL_SECONDS, "Timeout for loading a new bundle, in seconds."),
+    Option("trial-seconds", seconds(), PROBE_SECONDS, "Timeout for loading a new bundle, in seconds."),
     Option("report", path, None, "Page written by `firstspin report`, served at /report."),
     Option("log-level", one_of(*LOG_LEVELS), "info", f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}."),
 )

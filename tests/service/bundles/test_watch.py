@@ -30,7 +30,7 @@ from firstspin.service.bundles.watch import MAX_DEATHS, BundleWatch
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process import worker
 from firstspin.service.process.crew import Crew, Slot
-from firstspin.service.process.worker import Order, Word, Worker, WorkerConfig, WorkerIO
+from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO, WorkerMessage
 from firstspin.serving import bundle
 
 
@@ -79,7 +79,7 @@ def test_what_can_not_answer_is_refused_and_the_model_that_answers_is_the_one_th
             assert state(service)["model"] == first
             assert service.recommend(age=31)["model"] == first
         point(current, bundles[1])
-        service.wait_for("a worker answers from a model", times=4)
+        service.wait_for("a worker serves a model", times=4)
         assert state(service)["model"] == service.recommend(age=31)["model"] != first
         replace_workers(service)  # the state folder is still there
         assert service.recommend(age=31)["model"] != first
@@ -93,7 +93,16 @@ def test_a_bundle_of_an_earlier_version_is_served(tmp_path: Path) -> None:
 
 
 def probe_alone(bundle: Path, to: Path, room: int, seconds: float) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "firstspin.service.bundles.trial", bundle, to, str(room), "{}", str(seconds)]
+    command = [
+        sys.executable,
+        "-m",
+        "firstspin.service.bundles.probe_process",
+        bundle,
+        to,
+        str(room),
+        "{}",
+        str(seconds),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -108,10 +117,10 @@ def test_the_probe_takes_no_more_memory_than_it_is_given(tmp_path: Path) -> None
 HANGING = """
 import sys
 from pathlib import Path
-from firstspin.service.bundles import trial
+from firstspin.service.bundles import probe_process
 from firstspin.service.process.worker import WorkerConfig
-trial.copy_files = lambda source, _: source.read_bytes()  # of a pipe that nobody writes to
-trial.outcome(Path(sys.argv[1]), Path("copy"), 10**9, WorkerConfig(), 0.5 - trial.GRACE_SECONDS)
+probe_process.copy_files = lambda source, _: source.read_bytes()  # of a pipe that nobody writes to
+probe_process.outcome(Path(sys.argv[1]), Path("copy"), 10**9, WorkerConfig(), 0.5 - probe_process.GRACE_SECONDS)
 """
 
 
@@ -212,9 +221,9 @@ def test_after_a_rollback_a_damaged_copy_gives_way_only_when_a_worker_needs_it(
     with serving(current, "--state", str(folder), "--workers", "2", "--admin-port", "0", *QUICK) as service:
         first = service.recommend(age=31)["model"]
         point(current, bundles[1])
-        service.wait_for("a worker answers from a model", times=4)
+        service.wait_for("a worker serves a model", times=4)
         assert admin(service, "POST", "/rollback")[1]["model"] == first
-        service.wait_for("a worker answers from a model", times=6)
+        service.wait_for("a worker serves a model", times=6)
         harms(folder / first)["flipped"]()
         service.wait_for("the copy of the model can't be replaced")
         assert {service.recommend(age=31)["model"] for _ in range(8)} == {first}
@@ -236,7 +245,7 @@ def test_a_model_whose_loading_ends_workers_is_given_up(bundles: tuple[Path, Pat
             shutil.copytree(folder, shelf.incoming())
             shelf.accept(shelf.incoming(), bundle.load(folder).id)
         first, second = (bundle.load(folder).id for folder in bundles)
-        watch.heard_loaded(slot, first)
+        watch.worker_loaded(slot, first)
         watch.restored = second  # copying it again was in vain
         for _ in range(MAX_DEATHS):
             wanted = watch.order()
@@ -379,14 +388,14 @@ class Channel:
     async def send(self, line: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.ours, line + b"\n")
 
-    async def word(self) -> Word:
+    async def word(self) -> WorkerMessage:
         """The next one from the worker."""
         while b"\n" not in self.left:
             more = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.ours, 65_536), 20)
             assert more, "the worker has ended"
             self.left += more
         line, _, self.left = self.left.partition(b"\n")
-        return msgspec.json.decode(line, type=Word)
+        return msgspec.json.decode(line, type=WorkerMessage)
 
 
 def order(folder: Path, model: str, number: int = 0) -> bytes:
@@ -418,7 +427,7 @@ def test_a_worker_survives_every_order_and_goes_on_with_its_model(bundles: tuple
     async def talk(channel: Channel) -> None:
         assert (await channel.word()).what == "up"
         await channel.send(order(bundles[0], one))
-        assert await channel.word() == Word("loaded", one)
+        assert await channel.word() == WorkerMessage("loaded", one)
         for line, reason in {
             b"garbage": "malformed",
             b"\xff": "",
@@ -427,7 +436,7 @@ def test_a_worker_survives_every_order_and_goes_on_with_its_model(bundles: tuple
             order(tmp_path / "none", two): "has no manifest.json",
             order(tmp_path / "\0", two): "has no manifest.json",
             order(cut, two): "bytes instead of",
-            order(bundles[1], "00000000"): f"the folder holds {two}",
+            order(bundles[1], "00000000"): f"the folder has the model {two}",
         }.items():
             await channel.send(line)
             refused = await channel.word()
@@ -435,7 +444,7 @@ def test_a_worker_survives_every_order_and_goes_on_with_its_model(bundles: tuple
             assert reason in refused.reason
             assert json.loads(ask(channel.app, "POST", "/invocations", b"{}").body)["model"] == one
         await channel.send(order(bundles[1], two))
-        assert await channel.word() == Word("loaded", two)
+        assert await channel.word() == WorkerMessage("loaded", two)
         assert json.loads(ask(channel.app, "POST", "/invocations", b"{}").body)["model"] == two
 
     through(talk)
@@ -454,21 +463,21 @@ def test_a_worker_survives_whatever_loading_does(
     one, two = (bundle.load(folder).id for folder in bundles)
     loaded = worker.load
 
-    def load(folder: Path, manners: WorkerConfig) -> ServedModel:
+    def load(folder: Path, config: WorkerConfig) -> ServedModel:
         if folder == bundles[1]:
             raise failure("\udcff" * 5_000)
-        return loaded(folder, manners)
+        return loaded(folder, config)
 
     monkeypatch.setattr(worker, "load", load)
 
     async def talk(channel: Channel) -> None:
-        assert await channel.word() == Word("loaded", one)
+        assert await channel.word() == WorkerMessage("loaded", one)
         assert (await channel.word()).what == "up"
         await channel.send(order(bundles[1], two, 7))
         refused = await channel.word()
         assert (refused.what, refused.number) == ("refused", 7)
         await channel.send(order(bundles[0], one))
-        assert await channel.word() == Word("loaded", one)
+        assert await channel.word() == WorkerMessage("loaded", one)
 
     through(talk, Order(os.fsencode(bundles[0]), one, 0))
 
@@ -481,7 +490,7 @@ def test_a_worker_that_can_not_load_its_first_model_listens_only_with_the_next_o
     async def talk(channel: Channel) -> None:
         assert (await channel.word()).what == "refused"
         await channel.send(order(bundles[0], one))
-        assert await channel.word() == Word("loaded", one)
+        assert await channel.word() == WorkerMessage("loaded", one)
         assert (await channel.word()).what == "up"
 
     through(talk, Order(os.fsencode(tmp_path / "gone"), one, 0))

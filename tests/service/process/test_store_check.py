@@ -362,7 +362,7 @@ def test_a_secret_deleted_while_it_is_served_changes_nothing(folder: Path, tmp_p
         assert send(service, click("same"))[1] == ["stored"]
         secret.unlink()
         os.kill(workers(service)[0], signal.SIGKILL)
-        service.wait_for("a worker answers from a model", times=2)
+        service.wait_for("a worker serves a model", times=2)
         until(lambda: send(service, click("same"))[1] == ["duplicate"])
         assert not secret.exists()
 

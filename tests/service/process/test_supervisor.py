@@ -39,9 +39,9 @@ def test_case_25_a_new_bundle_is_taken_up_under_load_without_a_failed_request(
         with Callers(service).calling() as callers:
             point(current, bundles[1])
             until(lambda: len(callers.answers) == 2)
-            service.wait_for("a worker answers from a model", times=4)
+            service.wait_for("a worker serves a model", times=4)
             point(current, bundles[0])
-            service.wait_for("a worker answers from a model", times=6)
+            service.wait_for("a worker serves a model", times=6)
         assert callers.failures == []
         assert service.recommend(age=31)["model"] == first
 
@@ -100,7 +100,7 @@ def test_case_31_sighup_reloads_and_case_28_the_copy_outlives_the_original(
         service.wait_for("a bundle was refused")
         for pid in workers(service):
             os.kill(pid, signal.SIGKILL)
-        service.wait_for("a worker answers from a model", times=2)
+        service.wait_for("a worker serves a model", times=2)
         assert service.recommend(age=31)["model"] == first
 
 
@@ -111,7 +111,7 @@ def test_case_22_a_killed_worker_comes_back_and_its_counts_are_kept(current: Pat
         with Callers(service).calling() as callers:
             killed = workers(service)[0]
             os.kill(killed, signal.SIGKILL)
-            service.wait_for("a worker answers from a model", times=3)
+            service.wait_for("a worker serves a model", times=3)
             until(lambda: sum(callers.answers.values()) > 100)
         assert len(callers.failures) <= 4  # what that worker was answering
         assert len(workers(service)) == 2
@@ -125,7 +125,7 @@ def test_case_49_the_gauges_of_a_dead_worker_drop(current: Path) -> None:
         until(lambda: b"firstspin_ready 2.0" in service.ask("GET", "/metrics")[2])
         for pid in workers(service):
             os.kill(pid, signal.SIGKILL)
-        service.wait_for("a worker answers from a model", times=4)
+        service.wait_for("a worker serves a model", times=4)
         until(lambda: b"firstspin_ready 2.0" in service.ask("GET", "/metrics")[2])
 
 
@@ -215,16 +215,16 @@ def test_case_31_rollback_is_one_call_and_needs_no_restart(current: Path, bundle
         first = service.recommend(age=31)["model"]
         assert admin(service, "POST", "/rollback")[0] == 409
         point(current, bundles[1])
-        service.wait_for("a worker answers from a model", times=4)
+        service.wait_for("a worker serves a model", times=4)
         second = service.recommend(age=31)["model"]
         status, told = admin(service, "POST", "/rollback")
         assert (status, told["model"], told["previous"]) == (200, first, second)
-        service.wait_for("a worker answers from a model", times=6)
+        service.wait_for("a worker serves a model", times=6)
         assert {service.recommend(age=31)["model"] for _ in range(10)} == {first}
         time.sleep(2.5)  # what lies in the folder is not taken up again by itself
         assert service.recommend(age=31)["model"] == first
         assert admin(service, "POST", "/reload")[0] == 200
-        service.wait_for("a worker answers from a model", times=8)
+        service.wait_for("a worker serves a model", times=8)
         assert service.recommend(age=31)["model"] == second
         assert admin(service, "GET", "/state")[1]["model"] == second
 

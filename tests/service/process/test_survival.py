@@ -118,7 +118,7 @@ def test_a_state_folder_that_is_full_is_told_and_the_model_stays(
         serving(current, "--state", str(disk / "state"), "--admin-port", "0", *QUICK) as service,
     ):
         point(current, bundles[1])
-        service.wait_for("a worker answers from a model", times=2)
+        service.wait_for("a worker serves a model", times=2)
         model = service.recommend(age=31)["model"]
         fill_up(disk)
         status, told = admin(service, "POST", "/rollback")
@@ -128,7 +128,7 @@ def test_a_state_folder_that_is_full_is_told_and_the_model_stays(
         assert service.recommend(age=31)["model"] == model
         (disk / BALLAST).unlink()
         assert admin(service, "POST", "/rollback")[0] == 200
-        service.wait_for("a worker answers from a model", times=3)
+        service.wait_for("a worker serves a model", times=3)
         assert service.recommend(age=31)["model"] != model
 
 
@@ -186,7 +186,7 @@ def test_a_log_on_a_full_disk_loses_lines_and_nothing_else(current: Path, tmp_pa
         until(lambda: counted(service, "firstspin_worker_starts_total") == 3)
         (disk / BALLAST).unlink()
         os.kill(workers(service)[0], signal.SIGKILL)
-        until(lambda: (disk / "log").read_text().count("a worker answers from a model") >= 3)
+        until(lambda: (disk / "log").read_text().count("a worker serves a model") >= 3)
         assert all(line[:1] in ("{", "") for line in (disk / "log").read_text().splitlines())
 
 

@@ -103,7 +103,7 @@ def test_a_service_that_stood_still_as_a_whole_goes_on_with_the_same_workers(bun
         time.sleep(6)  # longer than a heartbeat may be late
         os.kill(desk[0], signal.SIGCONT)
         os.killpg(service.process.pid, signal.SIGCONT)
-        service.wait_for("the service stood still")
+        service.wait_for("the service was paused")
         time.sleep(1)
         assert pids(service) == before
         assert admin_pids(service) == desk
@@ -148,7 +148,7 @@ def test_idle_connections_that_take_all_descriptors_make_room_for_new_clients(bu
             connections.enter_context(service.connect(admin_port(service)))
         assert len(pids(service)) == 2
         service.wait_for("idle connections were closed", times=2)
-        service.wait_for("descriptors bound the connections", times=3)
+        service.wait_for("descriptors limit the connections", times=3)
         until(lambda: counted(service, "firstspin_connections_closed_for_others_total") > 100)
 
 

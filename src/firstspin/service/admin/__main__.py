@@ -28,7 +28,7 @@ def main(
     tally: ProcessMetrics,
 ) -> None:
     """Answer on the listener until SIGTERM; `line` leads to the supervisor."""
-    office = AdminContext(
+    context = AdminContext(
         supervisor=line,
         now=lambda: datetime.now(UTC),
         hosts=hosts,
@@ -36,7 +36,7 @@ def main(
         store=(open_database(events, secret), secret) if events and secret else None,  # it is opened by an erasure
     )
     Thread(target=_end_with, args=(line,), daemon=True).start()
-    run(office, listener, tally)
+    run(context, listener, tally)
 
 
 def _end_with(line: socket.socket) -> None:

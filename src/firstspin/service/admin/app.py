@@ -71,8 +71,8 @@ class AdminContext:
 class AdminApp:
     """Answers the admin port. What may take time is done in a thread, one at a time, and waited for so long."""
 
-    def __init__(self, office: AdminContext) -> None:
-        self._office = office
+    def __init__(self, context: AdminContext) -> None:
+        self._context = context
         self._ordering, self._erasing = ThreadPoolExecutor(1, "order"), ThreadPoolExecutor(1, "erase")
         self._numbers = count(1)
         answers: dict[str, Callable[[Request], Reply | Awaitable[Reply]]] = {
@@ -99,11 +99,11 @@ class AdminApp:
         return reply if isinstance(reply, Reply) else _awaited(reply)
 
     def _routed(self, request: Request) -> Reply | Awaitable[Reply]:
-        office = self._office
-        refuse_foreign(request.headers, office.hosts)
-        if office.keys:
-            office.keys.refresh()
-            office.keys.check(request.headers, office.now(), admin=True)
+        context = self._context
+        refuse_foreign(request.headers, context.hosts)
+        if context.keys:
+            context.keys.refresh()
+            context.keys.check(request.headers, context.now(), admin=True)
         answer = self._answers.get((request.method, request.path))
         if answer is None:
             return not_taken(ROUTES, request.path)
@@ -122,7 +122,7 @@ class AdminApp:
 
     def _asked(self, word: str, late: Refusal) -> dict[str, Any]:
         """The supervisor's answer to an order. A late one to an earlier order is known by its number, and left."""
-        number, line = next(self._numbers), self._office.supervisor
+        number, line = next(self._numbers), self._context.supervisor
         try:
             line.settimeout(ORDER_SECONDS)
             line.send(f"{word} {number}".encode())
@@ -136,13 +136,13 @@ class AdminApp:
     # --------------------------------------------------------------------------------------------------------- erasure
 
     async def _erase(self, users: Users) -> Reply:
-        if self._office.store is None:
+        if self._context.store is None:
             raise Refusal(409, "no_event_store", "this service has no event store")
-        database, secret = self._office.store
+        database, secret = self._context.store
         late = Refusal(503, "events_unavailable", "the erasure is not done yet; ask again, twice is as once")
 
         def erasure() -> Erasure:  # a database is used by one thread at a time
-            return erase(database, secret, users.user_ids, now=self._office.now())
+            return erase(database, secret, users.user_ids, now=self._context.now())
 
         try:
             done = await self._within(ERASE_SECONDS, late, self._erasing, erasure)
@@ -188,15 +188,15 @@ def _failed(problem: Exception) -> Reply:
     return _refused(Refusal(500, "internal", "this is our mistake; the log says where"))
 
 
-def run(office: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
+def run(context: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
     """Answer until SIGTERM, with a heartbeat twice a second for as long as the loop turns."""
-    asyncio.run(_serve(office, listener, tally))
+    asyncio.run(_serve(context, listener, tally))
 
 
-async def _serve(office: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
+async def _serve(context: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    hub = Hub(AdminApp(office), LIMITS, loop, lambda _: None)
+    hub = Hub(AdminApp(context), LIMITS, loop, lambda _: None)
     descriptors = Descriptors(hub, tally)
     tally.beat()
     server = await loop.create_server(partial(Connection, hub), sock=listener)
@@ -207,7 +207,7 @@ async def _serve(office: AdminContext, listener: socket.socket, tally: ProcessMe
             tally.beat()
             hub.sweep()
             descriptors.bound()
-            hub.head = f"date: {format_datetime(office.now(), usegmt=True)}\r\ncache-control: no-store\r\n".encode()
+            hub.head = f"date: {format_datetime(context.now(), usegmt=True)}\r\ncache-control: no-store\r\n".encode()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait() if not stop.is_set() else asyncio.sleep(0.05), BEAT_SECONDS)
 

@@ -1,9 +1,8 @@
-"""Bundles as the service keeps them: its own verified copies, so that nobody can change a model under it.
+"""The bundle store: the service's own verified copies, independent of later changes to the originals.
 
-A bundle that comes in is copied, and the copy is checked; what happens to the original later does not matter. The
-folder holds `<id>/` for the current and the previous bundle and `current.json`, which names both. Each is put in place
-in one step and synced to the disk, so after any crash or power cut it names bundles that were whole. One service at a
-time uses the folder: it holds the lock on `lock`, which the system takes back when the process ends, however it ends.
+The state folder has `<id>/` for the current and the previous bundle and `current.json`, which names both. Each is put
+in place in one step and synced to the disk, so after a crash or power cut it names complete bundles. One service at a
+time uses the folder: it holds the lock on `lock`, which the system releases when the process ends.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from firstspin.serving import bundle
 
 log = logging.getLogger(__name__)
 
-LARGEST: Final = 2_000_000_000
+MAX_BUNDLE_BYTES: Final = 2_000_000_000
 _NAMES, _LOCK, _INCOMING, _BUNDLE = "current.json", "lock", ".incoming", "bundle"
 _ID: Final = re.compile(r"[0-9a-f]{8}")
 
@@ -35,7 +34,7 @@ Content = frozenset[tuple[str, int, int, int]]
 
 
 class BundleIds(msgspec.Struct, frozen=True):
-    """The ids of the bundle in use and the one before."""
+    """The ids of the current and the previous bundle."""
 
     current: str | None = None
     previous: str | None = None
@@ -46,22 +45,22 @@ class InUse(InputError):
 
 
 class BundleStore:
-    """The copies in one folder. Raises InUse where another service uses it, OSError where it can't be written.
+    """The copies in one state folder. Raises InUse where another service uses it, OSError where it can't be written.
 
-    `private` are the descriptors that a child process must close, or it would hold the lock in its turn.
+    `private` are the descriptors that a child process must close, or it would hold the lock too.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.private: set[int] = set()
         self._lock = self._locked()
-        for left in folder.glob(f"{_INCOMING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for incomplete in folder.glob(f"{_INCOMING}*"):
+            shutil.rmtree(incomplete, ignore_errors=True)
         self.names = self._read()
-        self._content = self._seen(self.names)
+        self._content = self._current_content(self.names)
 
     def incoming(self) -> Path:
-        """Where the copy of a bundle goes that is not checked yet. Makes the folder again where it was removed."""
+        """The path for the copy of a bundle that is not checked yet. The folder is made again where it was removed."""
         if not self._is_ours():
             log.error("the state folder was removed or replaced; it is made again")
             fresh = self._locked()
@@ -72,21 +71,21 @@ class BundleStore:
         return self._folder / _INCOMING / _BUNDLE
 
     def path(self, name: str) -> Path:
-        """Where a bundle lies that was accepted."""
+        """The path of an accepted bundle."""
         return self._folder / name
 
     def accept(self, incoming: Path, name: str) -> None:
-        """Make a checked copy the current bundle; of one that is there already, it takes the place."""
+        """Make a checked copy the current bundle, in place of an existing copy of the same bundle."""
         put_in_place(incoming, self.path(name))
         self._write(self.names if name == self.names.current else BundleIds(name, self.names.current))
         self.discard_incoming()
 
     def discard_incoming(self) -> None:
-        """Remove the copy that came in last."""
+        """Remove the unaccepted copy."""
         shutil.rmtree(self._folder / _INCOMING, ignore_errors=True)
 
     def roll_back(self) -> str:
-        """Make the previous bundle the current one, and the other way round. Raises InputError when there is none."""
+        """Swap the current and the previous bundle. Raises InputError where there is no previous one."""
         if self.names.previous is None:
             raise InputError("there is no previous bundle to roll back to")
         self._write(BundleIds(self.names.previous, self.names.current))
@@ -94,22 +93,25 @@ class BundleStore:
         return self.names.current
 
     def give_up(self) -> str | None:
-        """Forget the current bundle; the id of the previous one, which takes its place if there is one."""
+        """Remove the current bundle; the id of the previous one, which replaces it, if there is one."""
         names = BundleIds(self.names.previous)
         try:
             self._write(names)
         except OSError as problem:  # after a restart it would be given up again
             log.error("the state folder can't be written", extra={"reason": problem.strerror})
-            self.names, self._content = names, self._seen(names)
+            self.names, self._content = names, self._current_content(names)
         return self.names.current
 
     def is_damaged(self) -> bool:
-        """Whether the current copy was changed or removed since this was asked last."""
-        before, self._content = self._content, self._seen(self.names)
+        """Whether the current copy was changed or removed since the last call."""
+        before, self._content = self._content, self._current_content(self.names)
         return before != self._content
 
     def _locked(self) -> int:
-        """The descriptor that holds the lock: of the file, or of the folder where no file can be made."""
+        """The descriptor that holds the lock: of the lock file, or of the folder where no file can be made.
+
+        Raises InUse where another service holds the lock.
+        """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         opened = self._open_lock(os.O_RDONLY)  # a file open for writing would keep its disk from turning read-only
         try:
@@ -129,32 +131,32 @@ class BundleStore:
         self.private.add(opened)
         return opened
 
-    def _open_lock(self, how: int) -> int:
+    def _open_lock(self, flags: int) -> int:
         try:
-            return os.open(self._folder / _LOCK, how | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:  # a disk that is full or read-only: what it holds can be served
+            return os.open(self._folder / _LOCK, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # the disk is full or read-only: its bundles can still be served
             return os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
 
     def _is_ours(self) -> bool:
-        for place in (self._folder / _LOCK, self._folder):
+        for path in (self._folder / _LOCK, self._folder):
             with suppress(OSError):
-                if os.path.samestat(place.stat(), os.fstat(self._lock)):
+                if os.path.samestat(path.stat(), os.fstat(self._lock)):
                     return True
         return False
 
-    def _seen(self, names: BundleIds) -> Content | None:
+    def _current_content(self, names: BundleIds) -> Content | None:
         """Name, size, time of change and inode of every file of the current copy."""
         if names.current is None:
             return frozenset()
         try:
             with os.scandir(self.path(names.current)) as entries:
-                found = [(entry.name, entry.stat()) for entry in entries]
+                stats = [(entry.name, entry.stat()) for entry in entries]
         except OSError:
             return None
-        return frozenset((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
+        return frozenset((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
 
     def _read(self) -> BundleIds:
-        """What an earlier run left, as far as it is there."""
+        """The ids of an earlier run, as far as their folders exist."""
         try:
             names = msgspec.json.decode((self._folder / _NAMES).read_bytes(), type=BundleIds)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -165,42 +167,39 @@ class BundleStore:
     def _write(self, names: BundleIds) -> None:
         with written_beside(self._folder / _NAMES, shared=True) as beside:
             beside.write_bytes(msgspec.json.encode(names))
-        self.names, self._content = names, self._seen(names)
-        kept = {names.current, names.previous}
+        self.names, self._content = names, self._current_content(names)
+        in_use = {names.current, names.previous}
         for path in self._folder.iterdir():
-            if path.name not in kept and _ID.fullmatch(path.name) and path.is_dir():
+            if path.name not in in_use and _ID.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def copy(source: Path, to: Path) -> str:
-    """Copy a bundle and check the copy by loading it; its id.
-
-    Raises InputError where it is not a bundle to the last byte. Only plain files directly in the folder are copied.
-    """
+    """Copy a bundle and check the copy by loading it; its id. Raises InputError where it is not a valid bundle."""
     copy_files(source, to)
-    with told_of(source, to):
+    with naming_source(source, to):
         return bundle.load(to).id
 
 
 def copy_files(source: Path, to: Path) -> None:
-    """Copy the files of what may be a bundle; nothing else may lie there. Raises InputError where it can be none."""
+    """Copy the plain files of a bundle. Raises InputError where the folder has others, or is larger than a bundle."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder")
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
-    left = LARGEST
+    room = MAX_BUNDLE_BYTES
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
         if not entry.is_file(follow_symlinks=False):
             raise InputError(f"{source}: {entry.name} is not a plain file")
-        left -= entry.stat(follow_symlinks=False).st_size
-        if left < 0:
-            raise InputError(f"{source} is larger than {LARGEST:,} bytes")
+        room -= entry.stat(follow_symlinks=False).st_size
+        if room < 0:
+            raise InputError(f"{source} is larger than {MAX_BUNDLE_BYTES:,} bytes")
         shutil.copyfile(entry.path, to / entry.name, follow_symlinks=False)
 
 
 @contextmanager
-def told_of(source: Path, copied: Path) -> Iterator[None]:
-    """Raises InputError with the name of the source folder where one about its copy is raised."""
+def naming_source(source: Path, copied: Path) -> Iterator[None]:
+    """Raises InputError about the copy again with the name of the original folder."""
     try:
         yield
     except InputError as problem:

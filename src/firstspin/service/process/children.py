@@ -1,4 +1,4 @@
-"""Child processes as their parent keeps them: forked, replaced when they end or hang, more and more seldom."""
+"""Child processes: forked, watched by heartbeat, and restarted with exponential backoff when they end or hang."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from firstspin.service.process import signals
 
 log = logging.getLogger(__name__)
 
-SETTLED_SECONDS: Final = 10.0  # a process that lived so long did not fail at its start
-MAX_BACKOFF: Final = 30.0
+SETTLED_SECONDS: Final = 10.0  # after so long a process has not failed at its start
+MAX_BACKOFF: Final = 30.0  # seconds
 
 
-def fork(be: Callable[[], int]) -> int:
-    """The id of a child that does this alone and ends with the status it returns. Raises OSError as `os.fork` does.
+def fork(run: Callable[[], int]) -> int:
+    """Fork a child that calls `run` and exits with the status it returns; the child's process id.
 
-    Whatever happens in the child, it never returns into its parent's code, whose clean-up is the parent's. No signal
-    sent to the child arrives at the parent.
+    The child never returns into its parent's code, whose clean-up is the parent's. No signal sent to the child arrives
+    at the parent. Raises OSError as `os.fork` does.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals.HEARD)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.HANDLED)
     try:
         pid = os.fork()
         if pid == 0:
-            _be(be)
+            _run(run)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HEARD)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HANDLED)
     return pid
 
 
-def _be(be: Callable[[], int]) -> None:
+def _run(run: Callable[[], int]) -> None:
     status = 1
     try:
         signals.in_child()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HEARD)
-        status = be()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HANDLED)
+        status = run()
     except Exception as problem:
         log.exception("a process failed", extra={"problem": type(problem).__name__})
     finally:
@@ -48,28 +48,28 @@ def _be(be: Callable[[], int]) -> None:
 
 @dataclass
 class Child:
-    """A process that is kept running. Times are seconds of the parent's monotonic clock."""
+    """A process that is restarted when it ends. Times are seconds of the parent's monotonic clock."""
 
-    number: int  # its row of the tallies
+    number: int  # its row of the shared metrics
     listener: socket.socket
-    line: socket.socket | None = None  # to it, while it runs
+    line: socket.socket | None = None  # to the child, while it runs
     pid: int = 0
-    up: bool = False  # it has said that it answers
+    up: bool = False  # it has reported that it accepts connections
     started: float = 0.0
     starts: int = 0
     failures: int = 0  # in a row
     due: float = 0.0
     beats: int = 0
     beat: float = 0.0  # when the last heartbeat was seen
-    turns: bool = False  # there has been one
+    turns: bool = False  # there has been a heartbeat
 
     def begin(self, pid: int, now: float) -> None:
-        """It runs."""
+        """Reset the state for a process that has just started."""
         self.pid, self.up, self.started, self.beat, self.turns = pid, False, now, now, False
         self.starts += 1
 
     def ended(self, now: float) -> float:
-        """It has ended, or could not be started; the seconds until it is due again."""
+        """Record that the process has ended or could not be started; the backoff in seconds until its restart."""
         if self.pid and now - self.started > SETTLED_SECONDS:
             self.failures = 0
         else:
@@ -80,18 +80,18 @@ class Child:
         return wait
 
     def kill(self) -> None:
-        """End it at once, if it runs."""
-        if self.pid:  # 0 would be everyone
+        """Send SIGKILL, if the process runs."""
+        if self.pid:  # 0 is the whole process group
             os.kill(self.pid, signal.SIGKILL)
 
     def hang_up(self) -> None:
-        """Close our end of the line."""
+        """Close the parent's end of the line."""
         if self.line:
             self.line.close()
             self.line = None
 
     def seen(self, beats: int, now: float) -> None:
-        """So many heartbeats have been counted in its row by now."""
+        """Compare the count of heartbeats in the child's row with the last one seen."""
         if beats != self.beats:
             self.beats, self.beat, self.turns = beats, now, True
 

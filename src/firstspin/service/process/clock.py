@@ -1,4 +1,4 @@
-"""The time of day as a file tells it. Only simulations use it: their days pass as fast as they are lived through."""
+"""A simulated time of day, shared between processes in a file. Only simulations use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOMENT: Final = struct.Struct("<q")  # microseconds since 1970
 
 
 def set_clock(path: Path, moment: datetime) -> None:
-    """Let it be this moment for everyone who reads the clock at `path`, which is made when it isn't there."""
+    """Set the simulated time of the clock at `path`; the file is created if missing."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.pwrite(file, _MOMENT.pack(microseconds(moment)), 0)
@@ -26,10 +26,10 @@ def set_clock(path: Path, moment: datetime) -> None:
 
 
 def read_clock(path: Path) -> Callable[[], datetime]:
-    """A function that tells the moment the file holds when it is called. Raises InputError where it is no clock."""
+    """A function that returns the current time of the clock at `path`. Raises InputError where it is not a clock."""
     try:
         with path.open("rb") as file:
-            seen = mmap.mmap(file.fileno(), _MOMENT.size, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), _MOMENT.size, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as problem:
         raise InputError(f"{path} is not a clock of a simulation") from problem
-    return lambda: EPOCH + timedelta(microseconds=_MOMENT.unpack_from(seen)[0])
+    return lambda: EPOCH + timedelta(microseconds=_MOMENT.unpack_from(mapped)[0])

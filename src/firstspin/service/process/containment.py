@@ -1,4 +1,4 @@
-"""Where failures of a loop end: each is counted, logged at a bounded rate, and survived."""
+"""Failure containment of a loop: each failing step is counted and logged at a bounded rate, and the loop goes on."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Final
 
 log = logging.getLogger(__name__)
 
-QUIET_SECONDS: Final = 10.0  # between two log lines about the same failure
+QUIET_SECONDS: Final = 10.0  # minimum between two log lines about the same failure
 
 
 class Containment:
-    """Does the steps of one loop; `count` is given the step that failed, `now` is a monotonic clock in seconds."""
+    """Runs the steps of one loop; `count` is called with a failed step, `now` is a monotonic clock in seconds."""
 
     def __init__(self, loop: str, count: Callable[[str], None], now: Callable[[], float]) -> None:
         self._loop, self._count, self._now = loop, count, now
         self._quiet: dict[object, float] = {}  # until when a failure is not logged again
 
-    def __call__(self, step: str, work: Callable[..., object], *given: Any) -> bool:
-        """Do a step; False where it failed."""
+    def __call__(self, step: str, work: Callable[..., object], *arguments: Any) -> bool:
+        """Run a step; False where it failed."""
         try:
-            work(*given)
+            work(*arguments)
         except Exception as problem:
             self._count(step)
             number = problem.errno if isinstance(problem, OSError) else None
@@ -30,7 +30,7 @@ class Containment:
             if self._quiet.get(kind, 0.0) <= now:
                 self._quiet[kind] = now + QUIET_SECONDS
                 name = errno.errorcode.get(number, "") if number else ""
-                told = {"step": step, "problem": f"{type(problem).__name__} {name}".strip()}
-                log.error("a step of the %s failed", self._loop, extra=told, exc_info=True)
+                fields = {"step": step, "problem": f"{type(problem).__name__} {name}".strip()}
+                log.error("a step of the %s failed", self._loop, extra=fields, exc_info=True)
             return False
         return True

@@ -1,4 +1,4 @@
-"""Which signals the service hears, and that no other one ends a process of it."""
+"""Signals: the ones the service handles, and all others ignored so that none ends a process."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import os
 import signal
 from typing import Final
 
-HEARD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_LEFT: Final = {
-    *HEARD,
+HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_NOT_IGNORED: Final = {
+    *HANDLED,
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTSTP),  # Ctrl-Z and `fg` work
     *(signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS),
 }
 
 
 def ignore_others() -> None:
-    """Ignore every signal that the service does not hear; children inherit this, through exec too.
+    """Ignore every signal that the service does not handle; children inherit this, through exec too.
 
     SIGUSR1, SIGALRM, SIGQUIT and most others end a process by default; SIGTTOU stops it. Crashes stay crashes.
     """
-    for number in signal.valid_signals() - _LEFT:
+    for number in signal.valid_signals() - _NOT_IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 
 def as_bytes() -> int:
-    """A descriptor from which the signals heard are read, one byte each: none is handled in the middle of something."""
+    """A descriptor from which handled signals are read, one byte each (self-pipe), so that none interrupts a step."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in HEARD:
+    for number in HANDLED:
         signal.signal(number, lambda *_: None)
     return reading
 
 
 def in_child() -> None:
-    """In a forked child: SIGTERM ends it; what a terminal sends to the whole group is the parent's to decide."""
+    """Set a forked child's signals: SIGTERM ends it; a terminal's signals to the whole group are left to the parent."""
     signal.set_wakeup_fd(-1)
     for number, action in (
         (signal.SIGTERM, signal.SIG_DFL),

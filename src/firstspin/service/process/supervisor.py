@@ -1,8 +1,8 @@
-"""The process that starts the others: no threads, no loop of asyncio, and no model, so that nothing can bring it down.
+"""The supervisor: the parent process, without threads, asyncio or a model, so that it does not fail with them.
 
-It forks the workers and the admin process and replaces those that end or hang; it tries every new bundle in a child of
-its own, where a corrupt file may crash, abort or hang, before any worker hears of it; and it passes on what operators
-ask for. Only SIGTERM and SIGINT end it: its loop takes one step after another, and what fails in a step is contained,
+It forks the workers and the admin process and restarts those that end or hang. It probes every new bundle in a child
+process, where a corrupt file may crash, abort or hang, before any worker loads it. It carries out the operators' orders
+from the admin port. Only SIGTERM and SIGINT end it: its loop is a sequence of steps, and a failing step is contained,
 logged and counted in `_contained`.
 """
 
@@ -27,53 +27,53 @@ from firstspin.service.bundles.watch import BundleWatch
 from firstspin.service.process.children import Child
 from firstspin.service.process.containment import Containment
 from firstspin.service.process.crew import HUNG_SECONDS, Crew, Slot
-from firstspin.service.process.worker import Order, Word
+from firstspin.service.process.worker import Order, WorkerMessage
 
 log = logging.getLogger(__name__)
 
-MOST_WORKERS: Final = 64
+MAX_WORKERS: Final = 64
 STOP_SECONDS: Final = 28.0  # SageMaker kills after 30
-TURN_SECONDS: Final = 0.25
-PAUSE_SECONDS: Final = 1.5  # a turn that takes so long says that this process itself stood still
+TURN_SECONDS: Final = 0.25  # max time of a turn of the loop without events
+PAUSE_SECONDS: Final = 1.5  # a longer turn means that this process itself was paused
 REST_SECONDS: Final = 0.1  # after a turn in which something failed: a lasting failure must not cost a core
-MAX_WORD: Final = 65_536
+MAX_MESSAGE: Final = 65_536
 
 
 @dataclass(frozen=True)
-class Outside:
-    """What the supervisor is given from outside: clock in seconds, source of signal numbers, what its children do."""
+class SupervisorContext:
+    """The supervisor's dependencies: a clock in seconds, a source of signal numbers, and the children's functions."""
 
     now: Callable[[], float]
     signals: int  # a file descriptor: one byte a signal
-    be_worker: Callable[[Slot, Order | None, socket.socket], int]
-    be_admin: Callable[[Child, socket.socket], int]
+    run_worker: Callable[[Slot, Order | None, socket.socket], int]
+    run_admin: Callable[[Child, socket.socket], int]
     announce: Callable[[], None]
 
 
 @dataclass
 class Supervisor:
-    """The processes of a service, and the model they serve."""
+    """The loop over the processes of a service and the model they serve."""
 
     models: BundleWatch
     crew: Crew
-    outside: Outside
+    context: SupervisorContext
     without_model: bool = False
     announced: bool = False
     stopping: float | None = None
     status: int | None = None
-    troubled: bool = False  # something failed in this turn
+    troubled: bool = False  # a step of this turn failed
     containment: Containment = field(init=False)
 
     def __post_init__(self) -> None:
         count = partial(self.crew.tally().count, "firstspin_supervisor_errors")
-        self.containment = Containment("supervisor", count, self.outside.now)
+        self.containment = Containment("supervisor", count, self.context.now)
 
     def run(self) -> int:
-        """Until told to stop; the exit status."""
-        self.crew.now = self.outside.now()
-        self.crew.private.add(self.outside.signals)
+        """Run until SIGTERM or SIGINT; the exit status."""
+        self.crew.now = self.context.now()
+        self.crew.private.add(self.context.signals)
         while self.status is None:
-            self._notice_pause(self.outside.now())
+            self._notice_pause(self.context.now())
             self.troubled = False
             self._turn()
             if self.troubled:
@@ -82,7 +82,7 @@ class Supervisor:
         return self.status
 
     def _turn(self) -> None:
-        """Every step once. What fails in one keeps none of the others from being done."""
+        """Run every step once. A failing step does not prevent the others."""
         crew, now = self.crew, self.crew.now
         if self.stopping is None:
             self._start()
@@ -97,28 +97,28 @@ class Supervisor:
         self._contained("listen", self._listen)
         self._contained("reap", self._reap)
 
-    def _contained(self, step: str, work: Callable[..., object], *given: Any) -> None:
-        """Do a part of the supervisor's work; whatever fails in it ends here."""
-        if not self.containment(step, work, *given):
+    def _contained(self, step: str, work: Callable[..., object], *arguments: Any) -> None:
+        """Run a step; an exception in it ends here."""
+        if not self.containment(step, work, *arguments):
             self.troubled = True
 
     def _notice_pause(self, now: float) -> None:
-        """Where this process stood still (Ctrl-Z, a suspended machine), so did the others: they get time to wake."""
+        """After a pause (Ctrl-Z, a suspended machine) the children were paused too: extend their deadlines."""
         paused, self.crew.now = now - self.crew.now, now
         if paused < PAUSE_SECONDS:
             return
-        log.warning("the service stood still", extra={"seconds": round(paused, 1)})
+        log.warning("the service was paused", extra={"seconds": round(paused, 1)})
         self.crew.was_paused(paused)
         self.models.was_paused(paused)
 
     def _start(self) -> None:
-        """Start what is due, each by itself: one that can't be started does not keep the others from it."""
+        """Start every process that is due; one that can't be started does not prevent the others."""
         for slot in self.crew.slots:
-            be = partial(self.outside.be_worker, slot, self.models.order())
-            self._contained("start", self.crew.start_due, slot, be, socket.SOCK_STREAM)
+            run = partial(self.context.run_worker, slot, self.models.order())
+            self._contained("start", self.crew.start_due, slot, run, socket.SOCK_STREAM)
         if admin := self.crew.admin:
-            be = partial(self.outside.be_admin, admin)
-            self._contained("start", self.crew.start_due, admin, be, socket.SOCK_SEQPACKET)
+            run = partial(self.context.run_admin, admin)
+            self._contained("start", self.crew.start_due, admin, run, socket.SOCK_SEQPACKET)
 
     def _reap(self) -> None:
         while True:
@@ -132,16 +132,16 @@ class Supervisor:
             for child in self.crew.running():
                 if child.pid == pid:
                     self._contained("bundle", self.models.worker_ended, child)
-                    self._contained("reap", self.crew.buried, child, status)
+                    self._contained("reap", self.crew.ended, child, status)
 
-    # ----------------------------------------------------------------------------------------------- signals and words
+    # -------------------------------------------------------------------------------------------- signals and messages
 
     def _listen(self) -> None:
-        """Wait for whatever comes first, and attend to it."""
-        sources: dict[int, tuple[str, Callable[[], None]]] = {self.outside.signals: ("signal", self._hear_signals)}
+        """Wait for the next signals, messages and orders, and handle them."""
+        sources: dict[int, tuple[str, Callable[[], None]]] = {self.context.signals: ("signal", self._read_signals)}
         for slot in self.crew.slots:
             if slot.line:
-                sources[slot.line.fileno()] = "word", partial(self._hear, slot, slot.line)
+                sources[slot.line.fileno()] = "word", partial(self._read_messages, slot, slot.line)
         if (admin := self.crew.admin) and admin.line:
             sources[admin.line.fileno()] = "order", partial(self._obey, admin, admin.line)
         waiting = select.poll()
@@ -150,8 +150,8 @@ class Supervisor:
         for source, _ in waiting.poll(TURN_SECONDS * 1000):
             self._contained(*sources[source])
 
-    def _hear_signals(self) -> None:
-        for number in os.read(self.outside.signals, MAX_WORD):
+    def _read_signals(self) -> None:
+        for number in os.read(self.context.signals, MAX_MESSAGE):
             self._contained("signal", self._signal, number)
 
     def _signal(self, number: int) -> None:
@@ -163,51 +163,51 @@ class Supervisor:
         elif number == signal.SIGHUP:
             self.models.look_now()
 
-    def _hear(self, slot: Slot, line: socket.socket) -> None:
+    def _read_messages(self, slot: Slot, line: socket.socket) -> None:
         try:
-            read = line.recv(MAX_WORD)
+            read = line.recv(MAX_MESSAGE)
         except BlockingIOError:
             return
         except OSError:
             read = b""
-        *words, slot.heard = (slot.heard + read).split(b"\n")
-        for word in words:
-            self._contained("word", self._heard, slot, word)
-        if not read or len(slot.heard) > MAX_WORD:  # it has ended, or is out of its mind
+        *lines, slot.buffer = (slot.buffer + read).split(b"\n")
+        for line_read in lines:
+            self._contained("word", self._handle, slot, line_read)
+        if not read or len(slot.buffer) > MAX_MESSAGE:  # the worker has ended, or sends garbage
             slot.hang_up()
             slot.kill()
 
-    def _heard(self, slot: Slot, line: bytes) -> None:
-        word = msgspec.json.decode(line, type=Word)
-        if word.what == "loaded":
-            self.models.heard_loaded(slot, word.id)
-        elif word.what == "refused":
-            self.models.heard_refused(slot, word.number, word.reason)
-        elif word.what == "up":
+    def _handle(self, slot: Slot, line: bytes) -> None:
+        message = msgspec.json.decode(line, type=WorkerMessage)
+        if message.what == "loaded":
+            self.models.worker_loaded(slot, message.id)
+        elif message.what == "refused":
+            self.models.worker_refused(slot, message.number, message.reason)
+        elif message.what == "up":
             self.crew.is_up(slot)
-        elif word.what == "store":
-            slot.store_trouble = word.reason
-        elif word.what == "closed":
+        elif message.what == "store":
+            slot.store_trouble = message.reason
+        elif message.what == "closed":
             self.crew.accepts_no_more(slot)
         if not self.announced and all(slot.up and (slot.model or self.without_model) for slot in self.crew.slots):
             self.announced = True
             self.crew.tally().gauge("firstspin_started", 1)
-            self.outside.announce()
+            self.context.announce()
 
     # --------------------------------------------------------------------------------------------------------- orders
 
     def _obey(self, admin: Child, line: socket.socket) -> None:
-        """An order from the admin process: a word and a number; the answer is JSON, and there is one in any case."""
+        """Carry out an order from the admin process, a word and a number. There is always an answer, in JSON."""
         order = line.recv(64)
-        if not order:  # it has ended; whatever replaces it gets another line
+        if not order:  # the admin process has ended; its replacement gets another line
             admin.hang_up()
             return
         word, number = order.decode().split()
-        told: dict[str, object] = {"ok": False, "reason": "this could not be done; the log says why"}
+        outcome: dict[str, object] = {"ok": False, "reason": "this could not be done; the log says why"}
         try:
-            told = self._carried_out(word)
+            outcome = self._carried_out(word)
         finally:
-            line.send(msgspec.json.encode(self._state() | told | {"order": int(number)}))
+            line.send(msgspec.json.encode(self._state() | outcome | {"order": int(number)}))
 
     def _carried_out(self, order: str) -> dict[str, object]:
         try:
@@ -232,24 +232,24 @@ class Supervisor:
 
     def _stop(self) -> None:
         log.info("stopping")
-        self.stopping = self.outside.now() + STOP_SECONDS
+        self.stopping = self.context.now() + STOP_SECONDS
         self.crew.stopping = True
         for slot in self.crew.slots:
             if slot.pid:
                 self._contained("stop", os.kill, slot.pid, signal.SIGTERM)
 
     def _finish(self, deadline: float) -> None:
-        """Whether the end has come, and the status."""
+        """Set the exit status once all workers have ended, or at the deadline."""
         if not any(slot.pid for slot in self.crew.slots):
             self.status = 0
         elif self.crew.now > deadline:
             self.status = 1
 
     def _kill(self) -> None:
-        """End all remaining processes, with the bundle probe. The admin process ends by itself, unless it hangs."""
+        """Kill the remaining workers and the bundle probe. The admin process ends by itself, unless it hangs."""
         for slot in self.crew.slots:
             self._contained("stop", slot.kill)
-        if self.models.trial:
-            self._contained("stop", os.kill, self.models.trial.pid, signal.SIGKILL)
+        if self.models.probe:
+            self._contained("stop", os.kill, self.models.probe.pid, signal.SIGKILL)
         if (admin := self.crew.admin) and admin.silence(self.crew.now) > HUNG_SECONDS:
             self._contained("stop", admin.kill)

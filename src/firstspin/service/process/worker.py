@@ -1,9 +1,8 @@
-"""One worker: a loop that answers on one socket, and takes orders from the process that started it.
+"""A worker process: an event loop that answers on one socket and takes orders from the supervisor.
 
-Where there is a model already it loads that first and then begins to listen, so that a worker in the place of another
-never turns anyone away. Another model comes by an order; it is loaded in a thread and put in place between two
-requests. When the other end of the channel is gone, so is the service: the
-worker finishes what has begun and ends.
+A worker loads the current model before it listens, so that the replacement of a worker answers its first connection.
+Another model comes by an order; it is loaded in a thread and put in place between two requests. When the supervisor's
+end of the channel is closed, the worker shuts down gracefully: it finishes the requests in work and ends.
 """
 
 from __future__ import annotations
@@ -41,45 +40,47 @@ SWEEP_SECONDS = 0.5
 BEAT_SECONDS = 0.5
 MAX_REASON = 1_000
 LOAD_SECONDS = 30.0
-AGAIN_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 OTHER_ORDER_SECONDS = 5.0
 """How long a worker without a model waits for another order before it listens and answers 503."""
 
 
 class Order(msgspec.Struct, frozen=True):
-    """To a worker: serve the bundle in this folder. The name of a folder may be any bytes."""
+    """A message to a worker: serve the bundle in this folder. The name of a folder may be any bytes."""
 
     folder: bytes
     id: str
     number: int
 
 
-class Word(msgspec.Struct, frozen=True):
-    """From a worker: it accepts connections, has taken a bundle, could not, or accepts no more connections.
+class WorkerMessage(msgspec.Struct, frozen=True):
+    """A message from a worker, by `what`.
 
-    Or why its event store takes nothing; an empty `reason` says that it does again.
+    `up`: it accepts connections. `loaded`: it serves the bundle `id`. `refused`: it could not load the bundle of the
+    order `number`. `closed`: it accepts no more connections. `store`: its event store is unavailable, or available
+    again where `reason` is empty.
     """
 
     what: Literal["up", "loaded", "refused", "closed", "store"]
     id: str = ""
     reason: str = ""
-    number: int = -1  # of the order that was refused
+    number: int = -1  # of the order
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """How a worker answers and ends."""
+    """Limits of a worker's connections and requests, and the times of its graceful shutdown, in seconds."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
-    most_newcomers: int | None = MAX_INSTANCES
-    drain_delay: float = 2.0
+    max_registrations: int | None = MAX_INSTANCES
+    drain_delay: float = 2.0  # from not ready to no new connections
     drain_seconds: float = 20.0
     close_seconds: float = 26.0  # from the end of readiness to the end of the process
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerIO:
-    """Where a worker works: its listening socket, its channel, what it counts, and a clock for the Date header."""
+    """A worker's listening socket, its channel to the supervisor, its metrics, and a clock for the Date header."""
 
     listener: socket.socket
     channel: socket.socket
@@ -87,54 +88,51 @@ class WorkerIO:
     date: Callable[[], str]
 
 
-def load(folder: Path, manners: WorkerConfig = WorkerConfig()) -> ServedModel:
-    """A bundle, checked and ready to answer. Raises InputError with the reason where it is not."""
-    return ServedModel.of(bundle.load(folder), max_instances=manners.most_newcomers)
+def load(folder: Path, config: WorkerConfig = WorkerConfig()) -> ServedModel:
+    """A bundle, checked and ready to serve. Raises InputError with the reason where it can't be loaded."""
+    return ServedModel.of(bundle.load(folder), max_instances=config.max_registrations)
 
 
 class Worker:
-    """The worker's loop and what it is waiting for."""
+    """The worker's loop."""
 
-    def __init__(self, place: WorkerIO, app: App, manners: WorkerConfig) -> None:
-        self._place, self._app, self._manners = place, app, manners
+    def __init__(self, io: WorkerIO, app: App, config: WorkerConfig) -> None:
+        self._io, self._app, self._config = io, app, config
         self._stop = asyncio.Event()
         self._orphan = False
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
-        self._left = b""
+        self._buffer = b""
         self._model = ""
-        self._said_of_store = ""
+        self._reported_trouble = ""
 
     async def run(self, first: Order | None) -> float:
-        """Answer, from the `first` model on, until told to stop; then finish what has begun.
-
-        The seconds that are left then for what else has to end.
-        """
+        """Serve, from the `first` model on, until SIGTERM, then drain; the seconds left until the process must end."""
         loop = asyncio.get_running_loop()
-        count = partial(self._place.tally.count, "firstspin_worker_errors")
+        count = partial(self._io.tally.count, "firstspin_worker_errors")
         self._contained = Containment("worker", count, loop.time)
         beating = loop.create_task(self._beat())
-        hub = Hub(self._app, self._manners.limits, loop, self._app.refused)
-        self._descriptors = Descriptors(hub, self._place.tally)
+        hub = Hub(self._app, self._config.limits, loop, self._app.refused)
+        self._descriptors = Descriptors(hub, self._io.tally)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        self._place.channel.setblocking(False)
-        loop.add_reader(self._place.channel, self._read_orders)
+        self._io.channel.setblocking(False)
+        loop.add_reader(self._io.channel, self._read_orders)
         if first:
             await self._take_first(first)
-        gc.freeze()  # what is loaded stays: the collector need not go through it again and again
-        server = await loop.create_server(partial(Connection, hub), sock=self._place.listener, backlog=BACKLOG)
+        gc.freeze()  # the model stays, so the garbage collector need not traverse it
+        server = await loop.create_server(partial(Connection, hub), sock=self._io.listener, backlog=BACKLOG)
         obeying = loop.create_task(self._obey())
-        self._say(Word("up"))
+        self._send(WorkerMessage("up"))
         await self._until_stopped(hub)
-        end = loop.time() + self._manners.close_seconds
+        end = loop.time() + self._config.close_seconds
         await self._drain(hub, server)
         obeying.cancel()
         beating.cancel()
         return end - loop.time()
 
     async def _beat(self) -> None:
-        """Say that this loop turns, from its first turn on: the supervisor kills a worker that is silent."""
+        """Send heartbeats from the loop's first turn on: the supervisor kills a worker without them."""
         while True:
-            self._place.tally.beat()
+            self._io.tally.beat()
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _until_stopped(self, hub: Hub) -> None:
@@ -146,26 +144,26 @@ class Worker:
                 continue
 
     def _sweep(self, hub: Hub) -> None:
-        """What is due twice a second, each by itself: one that fails does not keep the others from being done."""
+        """Run the periodic steps, twice a second; a failing step does not prevent the others."""
         self._contained("deadlines", hub.sweep)
         self._contained("room", self._descriptors.bound)
         self._contained("refresh", self._app.refresh)
-        if self._app.store_trouble != self._said_of_store:
-            self._said_of_store = self._app.store_trouble
-            self._say(Word("store", reason=self._said_of_store[:MAX_REASON]))
-        hub.head = f"date: {self._place.date()}\r\n".encode()
-        self._place.tally.gauge("firstspin_connections", len(hub.connections))
-        self._place.tally.gauge("firstspin_ready", int(self._app.ready))
+        if self._app.store_trouble != self._reported_trouble:
+            self._reported_trouble = self._app.store_trouble
+            self._send(WorkerMessage("store", reason=self._reported_trouble[:MAX_REASON]))
+        hub.head = f"date: {self._io.date()}\r\n".encode()
+        self._io.tally.gauge("firstspin_connections", len(hub.connections))
+        self._io.tally.gauge("firstspin_ready", int(self._app.ready))
 
     async def _drain(self, hub: Hub, server: asyncio.Server) -> None:
-        """Readiness off; a delay for load balancers to notice; no new connections; finish; end."""
+        """Shut down gracefully: not ready, `drain_delay` for load balancers, no new connections, finish requests."""
         loop = asyncio.get_running_loop()
         self._app.draining = hub.closing = True
-        end = loop.time() + self._manners.drain_seconds
+        end = loop.time() + self._config.drain_seconds
         if not self._orphan:
-            await self._wait(hub, loop.time() + self._manners.drain_delay, until_empty=False)
+            await self._wait(hub, loop.time() + self._config.drain_delay, until_empty=False)
         server.close()
-        self._say(Word("closed"))
+        self._send(WorkerMessage("closed"))
         hub.close()
         await self._wait(hub, end, until_empty=True)
 
@@ -179,16 +177,16 @@ class Worker:
 
     def _read_orders(self) -> None:
         try:
-            read = self._place.channel.recv(65536)
+            read = self._io.channel.recv(65536)
         except BlockingIOError:
             return
         except OSError:
             read = b""
         if not read:
-            asyncio.get_running_loop().remove_reader(self._place.channel)
+            asyncio.get_running_loop().remove_reader(self._io.channel)
             self._orphan = True
             self._stop.set()
-        *lines, self._left = (self._left + read).split(b"\n")
+        *lines, self._buffer = (self._buffer + read).split(b"\n")
         for line in lines:
             try:
                 self._orders.put_nowait(msgspec.json.decode(line, type=Order))
@@ -196,7 +194,7 @@ class Worker:
                 self._refuse(None, problem)
 
     async def _take_first(self, first: Order) -> None:
-        """Load a model before this worker listens; where it can't be loaded, the supervisor may send another one."""
+        """Load a model before this worker listens. Where it can't be loaded, wait for another order for a while."""
         loop = asyncio.get_running_loop()
         end = loop.time() + OTHER_ORDER_SECONDS
         await self._take(first)
@@ -209,36 +207,36 @@ class Worker:
             await self._take(await self._orders.get())
 
     async def _take(self, order: Order) -> None:
-        """Serve another model, or say why not and go on with the old one: no failure ends the loop of a worker."""
+        """Serve another model; where it can't be loaded, report the reason and continue with the old one."""
         try:
             try:
                 serving = await self._load(order)
-            except (OSError, MemoryError):  # what is short now may not be in a moment
-                await asyncio.sleep(AGAIN_SECONDS)
+            except (OSError, MemoryError):  # may be temporary: retry once
+                await asyncio.sleep(RETRY_SECONDS)
                 serving = await self._load(order)
             if serving.responses.model != order.id:
-                raise InputError(f"the folder holds {serving.responses.model}")
+                raise InputError(f"the folder has the model {serving.responses.model}")
             self._app.serve(serving)
         except Exception as problem:
             self._refuse(order, problem)
             return
         self._model = order.id
-        self._place.tally.gauge("firstspin_ready", int(self._app.ready))
-        self._say(Word("loaded", order.id))
+        self._io.tally.gauge("firstspin_ready", int(self._app.ready))
+        self._send(WorkerMessage("loaded", order.id))
 
     async def _load(self, order: Order) -> ServedModel:
-        """Load in a thread that nothing waits for longer than LOAD_SECONDS, not even the end of the process."""
+        """Load in a thread, with a timeout of LOAD_SECONDS; a hanging thread does not delay the end of the process."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[ServedModel | Exception] = loop.create_future()
 
         def settle(outcome: ServedModel | Exception) -> None:
-            if not done.done():  # it may have taken too long
+            if not done.done():  # not after the timeout
                 done.set_result(outcome)
 
         def work() -> None:
             outcome: ServedModel | Exception
             try:
-                outcome = load(Path(os.fsdecode(order.folder)), self._manners)
+                outcome = load(Path(os.fsdecode(order.folder)), self._config)
             except Exception as problem:
                 outcome = problem
             except BaseException as problem:
@@ -246,7 +244,7 @@ class Worker:
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(settle, outcome)
 
-        _thread.start_new_thread(work, ())  # `Thread.start` would wait for a thread that finds no memory to begin
+        _thread.start_new_thread(work, ())  # `Thread.start` would wait for a thread that can't begin for lack of memory
         try:
             outcome = await asyncio.wait_for(done, LOAD_SECONDS)
         except TimeoutError:
@@ -259,10 +257,10 @@ class Worker:
         known = isinstance(problem, (InputError, OSError, MemoryError))
         log.log(logging.WARNING if known else logging.ERROR, "an order failed", exc_info=not known)
         reason = str(problem) or type(problem).__name__
-        self._say(Word("refused", reason=readable(reason)[:MAX_REASON], number=order.number if order else -1))
+        self._send(WorkerMessage("refused", reason=readable(reason)[:MAX_REASON], number=order.number if order else -1))
 
-    def _say(self, word: Word) -> None:
+    def _send(self, message: WorkerMessage) -> None:
         try:
-            self._place.channel.send(msgspec.json.encode(word) + b"\n")
+            self._io.channel.send(msgspec.json.encode(message) + b"\n")
         except OSError:
-            log.warning("nobody listens to this worker")
+            log.warning("the supervisor does not read the messages of this worker")
