@@ -51,7 +51,7 @@ def replace_workers(service: Service) -> None:
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "requests use this name": lambda folder: extra(folder, "instances"),
-    "this column is used anyway": lambda folder: extra(folder, "user_id"),
+    "this column is always used": lambda folder: extra(folder, "user_id"),
     "a name is letters, digits": lambda folder: extra(folder, "a b"),
     "bundle format x": lambda folder: edit(folder, lambda manifest: manifest.update(format="x" + "é" * 4_000)),
     "not part of the bundle": lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff.npy")).touch(),

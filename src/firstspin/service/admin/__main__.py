@@ -1,4 +1,4 @@
-"""The admin process, which the supervisor starts with `--admin-port`, and again whenever it ends or hangs."""
+"""The admin process. The supervisor starts it with `--admin-port`, and restarts it when it ends or hangs."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def main(
     hosts: Hosts,
     tally: ProcessMetrics,
 ) -> None:
-    """Answer on the listener until SIGTERM; `line` leads to the supervisor."""
+    """Serve the admin port until SIGTERM; `line` is the socket to the supervisor."""
     context = AdminContext(
         supervisor=line,
         now=lambda: datetime.now(UTC),
         hosts=hosts,
         keys=Keys(read_keys(keys), path=keys) if keys else None,
-        store=(open_database(events, secret), secret) if events and secret else None,  # it is opened by an erasure
+        store=(open_database(events, secret), secret) if events and secret else None,  # opened by an erasure
     )
     Thread(target=_end_with, args=(line,), daemon=True).start()
     run(context, listener, tally)
 
 
 def _end_with(line: socket.socket) -> None:
-    """End when the supervisor is gone, however it went."""
+    """End the process when the supervisor has ended."""
     waiting = select.poll()
-    waiting.register(line, 0)  # nothing but the end of the line
+    waiting.register(line, 0)  # only the end of the connection
     waiting.poll()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""The admin port: state, reload, rollback, erasure, and a page at /docs. A process of its own.
+"""The admin port: state, reload, rollback, erasure, and a page at /docs, in its own process.
 
-It holds no model and answers no newcomer; it passes orders to the supervisor over a socket and says what came of them.
-The port listens on 127.0.0.1 unless told otherwise, and asks for an admin key where the service has keys. A web page in
-an operator's browser can reach it all the same, so every request is checked for what only such a page sends
-(`cross_origin`). Connections have the limits of the service's own port, and every failure has its form.
+The process has no model. It sends orders to the supervisor over a socket and replies with their results. The port
+listens on 127.0.0.1 by default, and requires an admin key where the service has keys. A web page in an operator's
+browser could reach it too, so cross-origin requests are refused (`cross_origin`). Connections and errors are handled
+as on the service's port.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class AdminContext:
-    """What the admin process has: the line to the supervisor, what it is called, and keys and event store if any."""
+    """The socket to the supervisor, the clock, the host names, and the keys and the event store, if there are any."""
 
     supervisor: socket.socket
     now: Callable[[], datetime]
@@ -69,7 +69,7 @@ class AdminContext:
 
 
 class AdminApp:
-    """Answers the admin port. What may take time is done in a thread, one at a time, and waited for so long."""
+    """Answers the admin port. Orders and erasures run in a thread each, one at a time, with a timeout."""
 
     def __init__(self, context: AdminContext) -> None:
         self._context = context
@@ -114,23 +114,23 @@ class AdminApp:
     # ---------------------------------------------------------------------------------------------------------- orders
 
     async def _order(self, word: str) -> Reply:
-        late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer just now; /state says what holds")
-        told = await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._asked(word, late))
-        if not told["ok"]:
-            raise Refusal(409, "conflict", str(told["reason"]))
-        return Reply(200, msgspec.json.encode(told))
+        late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer now; try again, and see /state")
+        outcome = await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._send(word, late))
+        if not outcome["ok"]:
+            raise Refusal(409, "conflict", str(outcome["reason"]))
+        return Reply(200, msgspec.json.encode(outcome))
 
-    def _asked(self, word: str, late: Refusal) -> dict[str, Any]:
-        """The supervisor's answer to an order. A late one to an earlier order is known by its number, and left."""
+    def _send(self, word: str, late: Refusal) -> dict[str, Any]:
+        """The supervisor's answer to an order. A late answer to an earlier order has another number and is skipped."""
         number, line = next(self._numbers), self._context.supervisor
         try:
             line.settimeout(ORDER_SECONDS)
             line.send(f"{word} {number}".encode())
             while True:
-                told: dict[str, Any] = msgspec.json.decode(line.recv(MAX_ANSWER))
-                if told.pop("order") == number:
-                    return told
-        except (OSError, msgspec.DecodeError) as problem:  # an empty answer: the line has ended, and so do we
+                outcome: dict[str, Any] = msgspec.json.decode(line.recv(MAX_ANSWER))
+                if outcome.pop("order") == number:
+                    return outcome
+        except (OSError, msgspec.DecodeError) as problem:  # an empty answer: the supervisor has ended
             raise late from problem
 
     # --------------------------------------------------------------------------------------------------------- erasure
@@ -139,7 +139,7 @@ class AdminApp:
         if self._context.store is None:
             raise Refusal(409, "no_event_store", "this service has no event store")
         database, secret = self._context.store
-        late = Refusal(503, "events_unavailable", "the erasure is not done yet; ask again, twice is as once")
+        late = Refusal(503, "events_unavailable", "the erasure is not done yet; send it again, which is safe")
 
         def erasure() -> Erasure:  # a database is used by one thread at a time
             return erase(database, secret, users.user_ids, now=self._context.now())
@@ -147,7 +147,7 @@ class AdminApp:
         try:
             done = await self._within(ERASE_SECONDS, late, self._erasing, erasure)
         except (Unavailable, OSError):
-            raise Refusal(503, "events_unavailable", "the event store can't be used just now; ask again") from None
+            raise Refusal(503, "events_unavailable", "the event store can't be used now; try again") from None
         except InputError as problem:
             raise Refusal(409, "conflict", str(problem)) from None
         return Reply(200, msgspec.json.encode({"ok": True, "deleted": done.deleted, "compacted": done.compacted}))
@@ -185,11 +185,11 @@ def _refused(refusal: Refusal) -> Reply:
 
 def _failed(problem: Exception) -> Reply:
     log.error("an admin request failed", extra={"problem": type(problem).__name__}, exc_info=True)
-    return _refused(Refusal(500, "internal", "this is our mistake; the log says where"))
+    return _refused(Refusal(500, "internal", "internal error; the log has its place"))
 
 
 def run(context: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
-    """Answer until SIGTERM, with a heartbeat twice a second for as long as the loop turns."""
+    """Serve until SIGTERM, with a heartbeat twice a second."""
     asyncio.run(_serve(context, listener, tally))
 
 

@@ -1,4 +1,4 @@
-"""What there is on the admin port, written once: for the app, for programs (OpenAPI) and for people (/docs)."""
+"""The routes of the admin port, defined once: for dispatch, OpenAPI and the page at /docs."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _USERS: Final = object_of(
 )
 REFUSALS: Final = {
     400: "The request or its body can't be read.",
-    401: "A key is needed.",
-    403: "The key has ended, or is no admin key; or the request names another host or comes from another origin.",
-    404: "There is nothing at this path.",
-    405: "The path takes another method, named in Allow.",
+    401: "A key is required.",
+    403: "The key has expired or is not an admin key; or the request has another Host or comes from another origin.",
+    404: "The path does not exist.",
+    405: "The method is not allowed; see Allow.",
     408: "The request did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
-    422: "The body is not what is asked for.",
+    422: "The body does not match its schema.",
     431: "The headers are too large.",
-    503: "The supervisor, or the event store, can't be used just now. See Retry-After.",
+    503: "The supervisor or the event store is unavailable. See Retry-After.",
 }
-CONFLICT: Final = {409: "This can't be done as things are; the message says why."}
+CONFLICT: Final = {409: "Not possible in the current state; the message has the reason."}
 
 
 ROUTES: Final = (
     Route(
         "GET",
         "/state",
-        "The model in use, the one before, why a bundle was refused last, the workers and their restarts, and whether "
-        "answers are computed in C.",
+        "The current and the previous model, the reason of the last refused bundle, the workers and their restarts, "
+        "and whether answers are computed in C.",
         keyed=True,
     ),
     Route(
         "POST",
         "/reload",
-        "Look at the bundle again now; /state tells what came of it.",
+        "Probe the bundle again now; /state has the result.",
         body=_NOTHING,
         keyed=True,
         example="{}",
@@ -50,7 +50,7 @@ ROUTES: Final = (
     Route(
         "POST",
         "/rollback",
-        "Serve the previous bundle; 409 when there is none.",
+        "Serve the previous bundle; 409 where there is none.",
         body=_NOTHING,
         keyed=True,
         refusals=CONFLICT,
@@ -59,13 +59,13 @@ ROUTES: Final = (
     Route(
         "POST",
         "/erase",
-        "Forget users: what was kept of them is deleted, and what comes later is refused.",
+        "Erase users: their stored data is deleted, and later data is refused.",
         body={JSON: _USERS},
         keyed=True,
         refusals=CONFLICT,
         example='{"user_ids": ["0042"]}',
     ),
-    Route("GET", "/openapi.json", "This interface, for programs.", keyed=True),
+    Route("GET", "/openapi.json", "This interface as OpenAPI.", keyed=True),
     Route("GET", "/docs", "This page.", {"text/html": {}}, keyed=True),
 )
 
@@ -88,7 +88,7 @@ _PAGE_HEADERS: Final = (
 
 
 def page() -> Reply:
-    """The page at /docs: no script, no style, nothing of another host."""
+    """The page at /docs, without scripts, styles or resources of other hosts."""
     routes = "".join(map(_shown, ROUTES))
     refusals = "".join(f"<dt>{status}</dt><dd>{escape(text)}</dd>" for status, text in (REFUSALS | CONFLICT).items())
     body = _PAGE.substitute(routes=routes, refusals=refusals).encode()
@@ -102,5 +102,5 @@ def _shown(route: Route) -> str:
 
 
 def description() -> bytes:
-    """OpenAPI 3.1, as JSON."""
+    """The OpenAPI 3.1 description, as JSON."""
     return describe({"title": "firstspin: admin", "version": "1"}, ROUTES, REFUSALS, {})

@@ -1,7 +1,7 @@
-"""The bundle probe: a bundle is served to made-up requests in every encoding before any worker takes it.
+"""The bundle probe: a bundle answers test requests in every encoding before a worker loads it.
 
-The requests go through the same `App`, `BodyReader`s and `Responses` as those of a worker: golden registrations, one
-without answers, one under age, every further field as a number, as text and as null. All must be answered alike.
+The requests go through the same `App`, `BodyReader`s and `Responses` as in a worker: golden registrations, one without
+answers, one under age, every further field as a number, as text and as null. Every encoding must get the same answer.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from firstspin.serving.wire import Encoding, csv_row
 
 _recommendations = msgspec.json.Decoder(Recommendation)
 
-# So many countries with stations of their own, and further fields, are asked about.
+# Max number of countries with their own stations, and of further fields, in test requests.
 MARKETS: Final = 3
 FIELDS: Final = 20
 
 
 class Predictions(msgspec.Struct, frozen=True):
-    """An answer to several."""
+    """The body of a reply about several registrations."""
 
     predictions: tuple[Recommendation, ...]
 
 
 def probe(loaded: Bundle, serving: ServedModel) -> None:
-    """Raise InputError, with what was asked, unless what serves this bundle answers everything, and right.
+    """Check the answers of a loaded bundle. Raises InputError with the request where an answer is wrong or missing.
 
     The policy's settings are the defaults: they decide between the model and the rule, and both are probed.
     """
@@ -59,24 +59,24 @@ class _Probe:
 
     async def run(self) -> None:
         await self._described()
-        asked = self._registrations()
-        for one in asked:
+        registrations = self._registrations()
+        for one in registrations:
             await self._alone(one)
-        most = self._serving.reader.max_instances or len(asked)
-        for start in range(0, len(asked), most):
-            await self._several(asked[start : start + most])
+        size = self._serving.reader.max_instances or len(registrations)
+        for start in range(0, len(registrations), size):
+            await self._several(registrations[start : start + size])
         self._stored(Registration())
 
     def _registrations(self) -> list[Registration]:
-        """What is asked, once each."""
+        """The registrations of the test requests, each once."""
         manifest, known = self._bundle.manifest, self._bundle.predictor.genres
         golden = [*manifest.golden, *(manifest.golden_rule or ()), *(manifest.golden_further or ())]
-        made_up: list[dict[str, object]] = [golden.registration for golden in golden]
-        made_up += [{}, {"age": 0, "gender": "female", "genres": known[:2]}, {"age": 120, "genres": known[:MAX_PICKS]}]
-        made_up += [{"country": market} for market in list(self._bundle.catalogue.markets)[:MARKETS]]
+        fields: list[dict[str, object]] = [golden.registration for golden in golden]
+        fields += [{}, {"age": 0, "gender": "female", "genres": known[:2]}, {"age": 120, "genres": known[:MAX_PICKS]}]
+        fields += [{"country": market} for market in list(self._bundle.catalogue.markets)[:MARKETS]]
         for name, kind in islice(self._extra.items(), FIELDS):
-            made_up += [{name: 1.5 if kind == NUMBER else "probe"}, {name: None}]
-        return list(dict.fromkeys(msgspec.convert(one, self._kind) for one in made_up))
+            fields += [{name: 1.5 if kind == NUMBER else "probe"}, {name: None}]
+        return list(dict.fromkeys(msgspec.convert(one, self._kind) for one in fields))
 
     async def _alone(self, one: Registration) -> None:
         body, of_user = (msgspec.json.encode(msgspec.structs.asdict(one) | user) for user in ({}, {USER_ID: "u"}))
@@ -89,32 +89,32 @@ class _Probe:
             self._check(one, _recommendations.decode(reply))
         await self._answer("/v1/explanations", body)
 
-    async def _several(self, asked: Sequence[Registration]) -> None:
-        lines = b"".join(msgspec.json.encode(one) + b"\n" for one in asked)
-        listed = await self._answer("/invocations", msgspec.json.encode({INSTANCES: asked}))
+    async def _several(self, registrations: Sequence[Registration]) -> None:
+        lines = b"".join(msgspec.json.encode(one) + b"\n" for one in registrations)
+        listed = await self._answer("/invocations", msgspec.json.encode({INSTANCES: registrations}))
         by_line = await self._answer("/invocations", lines, Encoding.lines)
         for one, *answers in zip(
-            asked,
+            registrations,
             msgspec.json.decode(listed, type=Predictions).predictions,
             _recommendations.decode_lines(by_line),
             strict=True,
         ):
             for answer in answers:
                 self._check(one, answer)
-        if asked := [one for one in asked if _is_said_in_csv(one)]:
-            in_rows = await self._answer("/invocations", _rows(asked), Encoding.csv)
-            if in_rows != b"".join(csv_row(self._expected(one).ranking) + b"\n" for one in asked):
+        if in_csv := [one for one in registrations if _fits_csv(one)]:
+            in_rows = await self._answer("/invocations", _rows(in_csv), Encoding.csv)
+            if in_rows != b"".join(csv_row(self._expected(one).ranking) + b"\n" for one in in_csv):
                 raise InputError("an answer in CSV is not the one expected")
 
     async def _described(self) -> None:
         msgspec.json.decode(await self._reply("/openapi.json", *self._app([_request("/openapi.json", method="GET")])))
 
     def _stored(self, one: Registration) -> None:
-        """An answer that batch scoring stored is served too."""
+        """Check that a stored answer of this bundle is served."""
         stored = StoredAnswer(self._bundle.id, self._expected(one).ranking)
         decision = decide(one, "u", self._serving.bundle, stored, PolicySettings(stored_first=True))
         if decision.ranking is not stored.ranking:
-            raise InputError("a stored answer of the bundle is not taken for its own")
+            raise InputError("a stored answer of this bundle is not served")
         _recommendations.decode(self._serving.responses.json(one, decision))
 
     def _expected(self, one: Registration) -> Decision:
@@ -142,15 +142,15 @@ def _request(path: str, body: bytes = b"", encoding: Encoding = Encoding.json, m
     return Request(method, path, b"", {b"content-type": encoding.encode()}, body)
 
 
-def _is_said_in_csv(registration: Registration) -> bool:
-    """Whether a row of CSV tells the same: an empty cell is no answer, and a separator ends a pick."""
-    told = [*registration.genres, *(v for v in msgspec.structs.asdict(registration).values() if isinstance(v, str))]
-    return all(text.strip() for text in told) and not any(PICK_SEPARATOR in pick for pick in registration.genres)
+def _fits_csv(registration: Registration) -> bool:
+    """Whether a row of CSV has the same meaning: an empty cell is no answer, and a separator ends a pick."""
+    texts = [*registration.genres, *(v for v in msgspec.structs.asdict(registration).values() if isinstance(v, str))]
+    return all(text.strip() for text in texts) and not any(PICK_SEPARATOR in pick for pick in registration.genres)
 
 
-def _rows(asked: Iterable[Registration]) -> bytes:
+def _rows(registrations: Iterable[Registration]) -> bytes:
     rows = io.StringIO()
-    for one in asked:
-        told = msgspec.structs.asdict(one) | {GENRES: PICK_SEPARATOR.join(one.genres)}
-        csv.writer(rows, lineterminator="\n").writerow("" if value is None else value for value in told.values())
+    for one in registrations:
+        fields = msgspec.structs.asdict(one) | {GENRES: PICK_SEPARATOR.join(one.genres)}
+        csv.writer(rows, lineterminator="\n").writerow("" if value is None else value for value in fields.values())
     return rows.getvalue().encode()

@@ -1,7 +1,7 @@
-"""The head of a request: what must hold of its first line and its headers before the service sees it (RFC 9112).
+"""Checks of a request's first line and headers (RFC 9112), against request smuggling.
 
-llhttp reads them more widely than a server should: HTTP/0.9 and HTTP/2.0 in the first line, two Host headers, a
-Transfer-Encoding of HTTP/1.0. What two readers could take for different requests is refused.
+llhttp accepts more than a server should: HTTP/0.9 and HTTP/2.0 in the first line, two Host headers, a Transfer-Encoding
+in HTTP/1.0. A head that two parsers could read as different requests is refused.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _ABSOLUTE: Final = re.compile(rb"(?i:https?)://(%b)(/[^?#]*)?(\?[^#]*)?" % _AUTH
 
 
 def joined(name: bytes, first: bytes, second: bytes) -> bytes:
-    """The value of a header (its name in lower case) that is given twice. Raises Refusal for one that decides."""
+    """The value of a header (name in lower case) that is repeated. Raises Refusal where it must not be repeated."""
     refuse_twice(name.decode())
     return first + b", " + second if name == b"accept" else second
 
 
 def origin_form(version: str, target: bytes, headers: dict[bytes, bytes]) -> bytes:
-    """The path and query of a request's target. The authority of one in absolute form replaces Host.
+    """The path and query of a request's target. The authority of a target in absolute form replaces Host.
 
-    Raises Refusal for a head that is not in order. The target `*` stays, a path where there is nothing.
+    The target `*` is returned unchanged; no route has it. Raises Refusal where the head is malformed.
     """
     host = headers.get(b"host")
     if version == "1.1":
         if host is None:
             raise _malformed("there is no Host header")
     elif version != "1.0":
-        raise _malformed("this service speaks HTTP/1.1")
+        raise _malformed("this service supports HTTP/1.1")
     if host is not None and not _is_host(host):
-        raise _malformed("the Host header is no host")
+        raise _malformed("the Host header is invalid")
     coding = headers.get(b"transfer-encoding")
     if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
         raise _malformed("the only transfer coding is chunked, in HTTP/1.1")

@@ -1,4 +1,4 @@
-"""What SageMaker asks of a container beside `/ping` and `/invocations`: its limits in batch, and many models."""
+"""SageMaker's routes beside `/ping` and `/invocations`: the parameters of batch transform, and multi-model hosting."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from firstspin.service.multi_model import ManyModels
 from firstspin.service.routes import BATCH_ROUTE, MODELS, not_taken
 
 BATCH_MEGABYTES: Final = 1
-"""What batch transform sends at a time unless its job says otherwise: the answer to it has forty times the length."""
+"""Default payload of batch transform; the reply to it is forty times as long."""
 
 
 def further(workers: int, many: ManyModels | None = None) -> Further:
-    """Answers these paths; 404 or 405 for all others. Without `many` only the service's model is there."""
+    """The handler of these routes; `many` serves the models of a multi-model endpoint.
+
+    Raises Refusal 404 or 405 for other paths and methods.
+    """
     limits = {
         "MaxConcurrentTransforms": workers,
         "BatchStrategy": "MULTI_RECORD",
