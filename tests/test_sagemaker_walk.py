@@ -85,6 +85,8 @@ def test_every_block_runs_to_its_end(ran: list[list[str]]) -> None:
     assert [words[:3] for words in ran if words[0] == "firstspin-with-an-account"] == [
         ["firstspin-with-an-account", "sagemaker", "deploy"],
         ["firstspin-with-an-account", "score", "--bundle"],
+        ["firstspin-with-an-account", "experiment", "plan"],
+        ["firstspin-with-an-account", "experiment", "analyse"],
         ["firstspin-with-an-account", "sagemaker", "load-test"],
         ["firstspin-with-an-account", "sagemaker", "load-test"],
     ]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The Lambda's zip: what the gateway imports, and the bundle whose rule answers when the endpoint does not.
-#   deploy/aws/lambda.sh BUNDLE OUT.zip
+# The Lambda's zip: what the gateway imports, the bundle whose rule answers when the endpoint does not, and the sealed
+# plan of the experiment, if one runs.
+#   deploy/aws/lambda.sh BUNDLE OUT.zip [experiment.toml]
 # boto3 is in Lambda's own runtime. The zip is for that runtime whatever machine makes it: x86-64, Amazon Linux 2023
 # and its Python, as the template says (front.py). RUNTIME=3.11 makes it for another Python.
 set -euo pipefail
@@ -20,6 +21,7 @@ rm -r "$work/package/bin"
 rm -r "$work/package/bin"
 find "$work/package/firstspin" -name '*.so' -delete # of this machine's Python; the same steps are there in numpy
 cp -R "$1" "$work/package/bundle"
+if [ $# -gt 2 ]; then cp "$3" "$work/package/experiment.toml"; fi
 find "$work/package" -name __pycache__ -prune -exec rm -r {} +
 "$python" - "$work/package" "$2" <<'PY'
 import re, shutil, sys

@@ -10,11 +10,12 @@ from aws_cdk import aws_lambda as functions
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from firstspin_aws.ground import Ground, endpoint_arn
+from firstspin_aws.ground import SEND, Ground, endpoint_arn
 from firstspin_aws.settings import LAMBDA, Settings
 
 HANDLER = "firstspin.aws.lambda_handler.handler"
 BUNDLE = "/var/task/bundle"
+PLAN = "/var/task/experiment.toml"
 NETWORK = (
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -48,7 +49,7 @@ class Function(Construct):
             retention=logs.RetentionDays.ONE_MONTH,
             removal_policy=RemovalPolicy.DESTROY,
         )
-        role = self._role(name, ground)
+        role = self._role(name, settings, ground)
         self.function = functions.Function(
             self,
             "Gateway",
@@ -69,10 +70,11 @@ class Function(Construct):
                 "FIRSTSPIN_BUDGET": str(settings.front.budget),
                 "FIRSTSPIN_SCORES": ground.table.table_name,
                 **settings.policy.variables,
+                **(_experiment(settings, ground) if settings.experiment.running else {}),
             },
         )
 
-    def _role(self, name: str, ground: Ground) -> iam.Role:
+    def _role(self, name: str, settings: Settings, ground: Ground) -> iam.Role:
         stack = Stack.of(self)
         own = stack.format_arn(
             service="lambda", resource="function", resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
@@ -91,6 +93,8 @@ class Function(Construct):
                 conditions={"ArnEquals": {"lambda:SourceFunctionArn": own}},
             ),
         ]
+        if settings.experiment.running:
+            statements.append(iam.PolicyStatement(actions=[SEND], resources=[ground.streams["exposures"].attr_arn]))
         return iam.Role(
             self,
             "Role",
@@ -99,8 +103,19 @@ class Function(Construct):
         )
 
 
+def _experiment(settings: Settings, ground: Ground) -> dict[str, str]:
+    """The variables of `firstspin.aws.experiment`. CloudFormation fills in the key when it makes the function."""
+    stream = ground.streams["exposures"].delivery_stream_name
+    assert stream is not None
+    return {
+        "FIRSTSPIN_EXPERIMENT": PLAN,
+        "FIRSTSPIN_EVENTS_KEY": f"{{{{resolve:secretsmanager:{settings.name}-events-key:SecretString}}}}",
+        "FIRSTSPIN_EXPOSURES_STREAM": stream,
+    }
+
+
 class Door(Construct):
-    """The REST API: one route, callers known by IAM (SigV4), each consumer metered and throttled by its own key."""
+    """The REST API: its routes, callers known by IAM (SigV4), each consumer metered and throttled by its own key."""
 
     def __init__(
         self, scope: Construct, settings: Settings, ground: Ground, function: functions.Function | None
@@ -121,16 +136,19 @@ class Door(Construct):
             ),
         )
         direct = front.route != LAMBDA
-        self.api.root.add_resource("invocations").add_method(
-            "POST",
-            self._to_the_endpoint(settings, ground) if direct else self._to_the_lambda(settings, function),
-            authorization_type=apigateway.AuthorizationType.IAM,
-            api_key_required=True,
-            request_parameters={"method.request.header.Content-Type": False} if direct else None,
-            method_responses=[apigateway.MethodResponse(status_code=s) for s in ("200", "400", "503")]
-            if direct
-            else None,
-        )
+        integration = self._to_the_endpoint(settings, ground) if direct else self._to_the_lambda(settings, function)
+        # below the stage v1 the second is the service's /v1/recommendations, whose users only the Lambda knows
+        for route in ("invocations",) if direct else ("invocations", "recommendations"):
+            self.api.root.add_resource(route).add_method(
+                "POST",
+                integration,
+                authorization_type=apigateway.AuthorizationType.IAM,
+                api_key_required=True,
+                request_parameters={"method.request.header.Content-Type": False} if direct else None,
+                method_responses=[apigateway.MethodResponse(status_code=s) for s in ("200", "400", "503")]
+                if direct
+                else None,
+            )
         self._meter(settings)
 
     def _to_the_lambda(self, settings: Settings, function: functions.Function | None) -> apigateway.Integration:

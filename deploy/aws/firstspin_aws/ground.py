@@ -19,6 +19,8 @@ from firstspin_aws.settings import Settings
 STREAMS = ("exposures", "events")
 """As experiment.outbox names what it sends."""
 
+SEND = "firehose:PutRecordBatch"
+
 KEPT = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
 """What holds something is kept when its stack goes, but not when the stack could not even be made."""
 
@@ -77,6 +79,7 @@ class Ground(Stack):
             "ModelRoleArn": self.model_role.role_arn,
             "TrainingRoleArn": training_role.role_arn,
             "TransformRoleArn": transform_role.role_arn,
+            "EventsBucket": self.events.bucket_name,
             "ScoresTable": self.table.table_name,
             "ForwarderPolicyArn": forwarder.managed_policy_arn,
             "LeastAge": str(settings.policy.least_age),
@@ -191,10 +194,8 @@ class Ground(Stack):
                 )
             },
         )
-        streams = [self._stream(kind, role) for kind in STREAMS]
-        send = iam.PolicyStatement(
-            actions=["firehose:PutRecordBatch"], resources=[stream.attr_arn for stream in streams]
-        )
+        self.streams = {kind: self._stream(kind, role) for kind in STREAMS}
+        send = iam.PolicyStatement(actions=[SEND], resources=[stream.attr_arn for stream in self.streams.values()])
         about = "For whatever runs firstspin events forward"
         return iam.ManagedPolicy(self, "Forwarder", description=about, statements=[send])
 
@@ -220,7 +221,10 @@ class Ground(Stack):
         )
 
     def _doors(self) -> None:
-        """All that can be reached from inside: this one endpoint of SageMaker and this one table of DynamoDB."""
+        """All that can be reached from inside: this one endpoint of SageMaker and this one table of DynamoDB.
+
+        While an experiment runs also the stream of exposures.
+        """
         group = ec2.SecurityGroup(
             self, "Door", vpc=self.vpc, allow_all_outbound=False, description="What leads to the runtime of SageMaker"
         )
@@ -234,6 +238,16 @@ class Ground(Stack):
             open=False,
         )
         runtime.add_to_policy(_anyone_in_the_account(self, ["sagemaker:InvokeEndpoint"], [endpoint_arn(self)]))
+        if self.settings.experiment.running:
+            firehose_door = self.vpc.add_interface_endpoint(
+                "Firehose",
+                service=ec2.InterfaceVpcEndpointAwsService.KINESIS_FIREHOSE,
+                private_dns_enabled=True,
+                security_groups=[group],
+                open=False,
+            )
+            stream = self.streams["exposures"].attr_arn
+            firehose_door.add_to_policy(_anyone_in_the_account(self, [SEND], [stream]))
         table = self.vpc.add_gateway_endpoint("Table", service=ec2.GatewayVpcEndpointAwsService.DYNAMODB)
         table.add_to_policy(_anyone_in_the_account(self, ["dynamodb:GetItem"], [self.table.table_arn]))
         # a gateway endpoint is reached by public addresses, which a group can only name by a list of AWS's

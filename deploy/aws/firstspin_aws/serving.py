@@ -28,6 +28,8 @@ class Serving(Stack):
         watch.door(door.api)
         if function:
             watch.function(function.function, function.log)
+            if settings.experiment.running:
+                watch.exposures(function.log)
         watch.dashboard()
         CfnOutput(self, "Url", value=door.api.url_for_path("/invocations"))
         CfnOutput(self, "AlarmTopicArn", value=watch.topic.topic_arn)

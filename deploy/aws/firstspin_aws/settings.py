@@ -115,6 +115,13 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Experiment:
+    """Whether the Lambda runs the experiment whose sealed plan is in its zip."""
+
+    running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Alarms:
     """From when on someone is woken."""
 
@@ -141,11 +148,16 @@ class Settings:
     scaling: Scaling = field(default_factory=Scaling)
     front: Front = field(default_factory=Front)
     policy: Policy = field(default_factory=Policy)
+    experiment: Experiment = field(default_factory=Experiment)
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:
         _check("name", _is_name(self.name), NAME)
         _check("region", _matches(self.region, r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"), "as AWS writes it: eu-central-1")
+        has_lambda = self.front.route == LAMBDA
+        _check(
+            "experiment.running", has_lambda or not self.experiment.running, f"false unless front.route is {LAMBDA!r}"
+        )
 
 
 LARGEST: Final = 2**31 - 1

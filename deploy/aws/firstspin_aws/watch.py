@@ -19,6 +19,9 @@ MINUTE = Duration.minutes(1)
 FELL_BACK = "fell_back"
 """The event that aws.gateway logs when the endpoint did not answer."""
 
+EXPOSURES_DROPPED = "exposures_dropped"
+"""The event that it logs when exposures did not reach Firehose."""
+
 
 def _alarms_may_publish(scope: Construct, topic: sns.Topic) -> iam.PolicyStatement:
     """A topic with a policy of its own has lost the permission that it has by default."""
@@ -73,19 +76,7 @@ class Watch(Construct):
 
     def function(self, function: functions.Function, log: logs.LogGroup) -> None:
         """Watch the Lambda: above all, what share of newcomers the fallback answers."""
-        logs.MetricFilter(
-            self,
-            "FellBack",
-            log_group=log,
-            filter_pattern=logs.FilterPattern.all_terms(FELL_BACK),
-            metric_namespace=self._settings.name,
-            metric_name=FELL_BACK,
-            metric_value="1",
-            default_value=0,
-        )
-        fell_back = cloudwatch.Metric(
-            namespace=self._settings.name, metric_name=FELL_BACK, statistic="Sum", period=Duration.minutes(5)
-        )
+        fell_back = self._counted(log, "FellBack", FELL_BACK, Duration.minutes(5))
         share = cloudwatch.MathExpression(
             expression="IF(asked > 0, 100 * fell_back / asked, 0)",
             using_metrics={
@@ -100,6 +91,26 @@ class Watch(Construct):
         self._graph("Lambda errors and throttles", errors, function.metric_throttles(period=MINUTE))
         self._alarm("fallback-share", share, self._settings.alarms.fallback_percent, minutes=1)
         self._alarm("lambda-errors", errors, 0, minutes=2)
+
+    def exposures(self, log: logs.LogGroup) -> None:
+        """Watch the experiment: a lost exposure is a user who is missing in its result."""
+        dropped = self._counted(log, "ExposuresDropped", EXPOSURES_DROPPED, MINUTE)
+        self._graph("Exposures dropped (requests)", dropped)
+        self._alarm("exposures-dropped", dropped, 0, minutes=1)
+
+    def _counted(self, log: logs.LogGroup, name: str, event: str, period: Duration) -> cloudwatch.Metric:
+        """How often the Lambda logs an event."""
+        logs.MetricFilter(
+            self,
+            name,
+            log_group=log,
+            filter_pattern=logs.FilterPattern.all_terms(event),
+            metric_namespace=self._settings.name,
+            metric_name=event,
+            metric_value="1",
+            default_value=0,
+        )
+        return cloudwatch.Metric(namespace=self._settings.name, metric_name=event, statistic="Sum", period=period)
 
     def dashboard(self) -> None:
         """All graphs, two a row."""

@@ -16,11 +16,14 @@ ROOT = Path(__file__).resolve().parents[3]
 BIN = ROOT / ".venv" / "bin"
 ZIP = ROOT / "deploy" / "aws" / "lambda.sh"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+PLANNED = ("--baseline", "0.05", "--registrations-a-day", "20000")
 ASK = """
 import json, firstspin, msgspec, numpy
 from firstspin.aws.lambda_handler import handler
-event = {"httpMethod": "POST", "path": "/v1/invocations", "headers": {}, "body": '{"age": 31, "genres": ["Rock"]}'}
-print(json.dumps([handler(event), [module.__file__ for module in (msgspec, numpy)], *firstspin.__path__]))
+event = {"httpMethod": "POST", "path": "/invocations", "headers": {}, "body": '{"age": 31, "genres": ["Rock"]}'}
+of_user = event | {"path": "/recommendations", "body": '{"user_id": "a", "age": 31, "genres": ["Rock"]}'}
+answers = [handler(event), handler(of_user)]
+print(json.dumps([answers, [module.__file__ for module in (msgspec, numpy)], *firstspin.__path__]))
 """
 pytestmark = pytest.mark.skipif(
     not (BIN / "firstspin").exists(), reason="run `make setup` first: the zip is made with its Python"
@@ -43,7 +46,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_zip_answers_by_itself_where_no_endpoint_does(bundle: Path, tmp_path: Path) -> None:
-    run(ZIP, bundle, tmp_path / "lambda.zip", RUNTIME=HERE)
+    plan = tmp_path / "experiment.toml"
+    run(BIN / "firstspin", "experiment", "plan", "--name", "zip", *PLANNED, "--out", plan)
+    run(ZIP, bundle, tmp_path / "lambda.zip", plan, RUNTIME=HERE)
     with zipfile.ZipFile(tmp_path / "lambda.zip") as archive:
         archive.extractall(tmp_path / "task")
     done = run(
@@ -53,13 +58,18 @@ def test_the_zip_answers_by_itself_where_no_endpoint_does(bundle: Path, tmp_path
         PYTHONPATH=str(tmp_path / "task"),
         FIRSTSPIN_ENDPOINT="newcomers",
         FIRSTSPIN_BUNDLE=str(tmp_path / "task" / "bundle"),
+        FIRSTSPIN_EXPERIMENT=str(tmp_path / "task" / "experiment.toml"),
+        FIRSTSPIN_EVENTS_KEY=32 * "0f",
+        FIRSTSPIN_EXPOSURES_STREAM="exposures",
+        AWS_ENDPOINT_URL_FIREHOSE="http://127.0.0.1:9",
         AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME="http://127.0.0.1:9",  # where nobody listens
         AWS_ACCESS_KEY_ID="none",
         AWS_SECRET_ACCESS_KEY="none",
         AWS_DEFAULT_REGION="eu-central-1",
     )
-    answer, others, *ours = json.loads(done.stdout.splitlines()[-1])
-    assert (answer["statusCode"], json.loads(answer["body"])["source"]) == (200, "rule")
+    answers, others, *ours = json.loads(done.stdout.splitlines()[-1])
+    for answer in answers:
+        assert (answer["statusCode"], json.loads(answer["body"])["source"]) == (200, "rule")
     assert ours == [str(tmp_path / "task" / "firstspin")]
     assert all(path.startswith(str(tmp_path / "task")) for path in others)
 

@@ -21,6 +21,7 @@ from firstspin_aws.settings import (
     REFUSE,
     TEN_SECONDS,
     Alarms,
+    Experiment,
     Front,
     Policy,
     Scaling,
@@ -38,6 +39,7 @@ OTHER = Settings(
     front=Front(route=DIRECT, consumers=("web", "mobile")),
     alarms=Alarms(email="oncall@example.org"),
 )
+TESTED = Settings(name="tested", experiment=Experiment(running=True))
 ALONE = Settings(name="alone", scaling=Scaling(enabled=False, least_instances=1))
 TAKE_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", *NETWORK}
 
@@ -54,14 +56,14 @@ class Made:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     found = {}
-    for settings in (USUAL, OTHER, ALONE):
+    for settings in (USUAL, OTHER, ALONE, TESTED):
         folder = tmp_path_factory.mktemp(settings.name)
         ground, serving = build(settings, folder)
         found[settings.name] = Made(Template.from_stack(ground), Template.from_stack(serving), folder)
     return found
 
 
-@pytest.fixture(params=[USUAL.name, OTHER.name, ALONE.name])
+@pytest.fixture(params=[USUAL.name, OTHER.name, ALONE.name, TESTED.name])
 def each(request: pytest.FixtureRequest, made: dict[str, Made]) -> Made:
     return made[request.param]
 
@@ -69,6 +71,11 @@ def each(request: pytest.FixtureRequest, made: dict[str, Made]) -> Made:
 @pytest.fixture
 def usual(made: dict[str, Made]) -> Made:
     return made[USUAL.name]
+
+
+@pytest.fixture
+def tested(made: dict[str, Made]) -> Made:
+    return made[TESTED.name]
 
 
 @pytest.fixture
@@ -239,17 +246,59 @@ class TestNetwork:
         for kind in ("InternetGateway", "NatGateway", "Route", "EgressOnlyInternetGateway"):
             each.ground.resource_count_is(f"AWS::EC2::{kind}", 0)
 
-    def test_two_doors_lead_to_what_the_lambda_needs(self, each: Made) -> None:
-        each.ground.resource_count_is("AWS::EC2::VPCEndpoint", 2)
-        doors = each.ground.find_resources("AWS::EC2::VPCEndpoint").values()
-        allowed = {d["Properties"]["PolicyDocument"]["Statement"][0]["Action"] for d in doors}
-        assert allowed == {"sagemaker:InvokeEndpoint", "dynamodb:GetItem"}
+    def test_doors_lead_to_what_the_lambda_needs_alone(self, made: dict[str, Made]) -> None:
+        needed = {"sagemaker:InvokeEndpoint", "dynamodb:GetItem"}
+        for settings in (USUAL, OTHER, ALONE, TESTED):
+            doors = made[settings.name].ground.find_resources("AWS::EC2::VPCEndpoint").values()
+            allowed = [d["Properties"]["PolicyDocument"]["Statement"][0]["Action"] for d in doors]
+            further = {"firehose:PutRecordBatch"} if settings.experiment.running else set()
+            assert len(allowed) == len(needed | further)
+            assert set(allowed) == needed | further
 
     def test_the_lambda_lies_inside(self, usual: Made) -> None:
         usual.serving.has_resource_properties(
             "AWS::Lambda::Function",
             {"VpcConfig": {"SubnetIds": Match.any_value(), "SecurityGroupIds": Match.any_value()}},
         )
+
+
+class TestExperiment:
+    def test_the_lambda_has_the_plan_the_key_and_the_stream(self, tested: Made, usual: Made) -> None:
+        def variables(made: Made) -> dict[str, Any]:
+            (function,) = made.serving.find_resources("AWS::Lambda::Function").values()
+            found: dict[str, Any] = function["Properties"]["Environment"]["Variables"]
+            return found
+
+        added = {name: value for name, value in variables(tested).items() if name not in variables(usual)}
+        assert added == {
+            "FIRSTSPIN_EXPERIMENT": "/var/task/experiment.toml",
+            "FIRSTSPIN_EVENTS_KEY": "{{resolve:secretsmanager:tested-events-key:SecretString}}",
+            "FIRSTSPIN_EXPOSURES_STREAM": "tested-exposures",
+        }
+        known = (ROOT / "src" / "firstspin" / "aws" / "experiment.py").read_text(encoding="utf-8")
+        assert all(f'"{name}"' in known for name in added)
+
+    def test_the_lambda_may_send_exposures_and_no_events(self, tested: Made) -> None:
+        [statement] = [
+            s
+            for name, s in statements(tested)
+            if name.startswith("Function") and s["Action"] == "firehose:PutRecordBatch"
+        ]
+        assert "DeliverExposures" in json.dumps(statement["Resource"])
+        assert "DeliverEvents" not in json.dumps(statement["Resource"])
+
+    def test_users_have_a_route_of_their_own_where_there_is_a_lambda(self, tested: Made, other: Made) -> None:
+        for made, routes in ((tested, {"invocations", "recommendations"}), (other, {"invocations"})):
+            found = made.serving.find_resources("AWS::ApiGateway::Resource").values()
+            assert {one["Properties"]["PathPart"] for one in found} == routes
+
+    def test_an_exposure_that_is_lost_wakes_someone(self, tested: Made, usual: Made) -> None:
+        tested.serving.has_resource_properties("AWS::Logs::MetricFilter", {"FilterPattern": '"exposures_dropped"'})
+        alarm = {"AlarmName": "tested-exposures-dropped", "Threshold": 0, "AlarmActions": [Match.any_value()]}
+        tested.serving.has_resource_properties("AWS::CloudWatch::Alarm", alarm)
+        known = (ROOT / "src" / "firstspin" / "aws" / "experiment.py").read_text(encoding="utf-8")
+        assert 'EXPOSURES_DROPPED: Final = "exposures_dropped"' in known
+        usual.serving.resource_count_is("AWS::Logs::MetricFilter", 1)
 
 
 class TestData:
@@ -378,7 +427,7 @@ class TestAlarms:
 
 def test_every_template_is_clean(made: dict[str, Made]) -> None:
     templates = [str(path) for each in made.values() for path in each.folder.glob("*.template.json")]
-    assert len(templates) == 6
+    assert len(templates) == 8
     lint = [str(Path(sys.executable).with_name("cfn-lint")), *templates]
     run = subprocess.run(lint, cwd=HERE, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
@@ -420,6 +469,10 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("[scaling]\nenabled = 1", "scaling.enabled must be true or false"),
         ("[alarms]\nfailed_percent = 101", "alarms.failed_percent must be 0 to 100"),
         ("[alarms]\nemail = 'on call'", "alarms.email must be an address"),
+        (
+            "[front]\nroute = 'direct'\n[experiment]\nrunning = true",
+            "experiment.running must be false unless front.route",
+        ),
         ("endpoint = 5", "endpoint must be a table"),
         ("[[endpoint]]", "endpoint must be a table"),
         ("[scaling]\nmetric = {}", "scaling.metric must be text"),
