@@ -105,7 +105,7 @@ def _exposed(files: list[Path], experiment: str) -> _Exposed:
 
 
 def _exposures(files: list[Path], experiment: str, arms: tuple[str, ...], exposed: _Exposed) -> Iterator[ResultRow]:
-    """Rows of the table: the first of each exposure in time. A user with a repeated request is shown the same message again."""
+    """Rows of the table: the first of each exposure in time; a repeated request shows the same message."""
     seen: set[bytes] = set()
     for row in _rows(files, DeliveredExposure):
         is_first = row.experiment == experiment and row.decided_at == exposed.exposures[row.exposure_id]
