@@ -31,6 +31,7 @@ IMPORTED_WHERE_NEEDED = {
     ("cli.commands.events", "boto3"),
     ("cli.commands.events", "botocore"),
     ("cli.main", "importlib"),
+    ("cli.terminal", "rich"),
     ("data.formats.columns", "pyarrow"),
     ("data.formats.readers", "duckdb"),
     ("data.formats.readers", "pyarrow"),

@@ -63,7 +63,7 @@ def train(
 
     Raises InputError for an unknown model, a place that can't be written, tables that can't be read, or too few users.
     """
-    preflight.training([model], reading.extra, learning.without, tuned=learning.tunes)
+    registry.check_training([model], reading.extra, learning.without, tuned=learning.tunes)
     preflight.bundle(out, data)
     if learning.tunes and learning.checkpoints:
         preflight.folder(learning.checkpoints)
@@ -100,7 +100,7 @@ def evaluate_models(
 
     Raises InputError for an unknown model, tables that can't be read, or a protocol that these users don't allow.
     """
-    preflight.training(models, reading.extra, learning.without)
+    registry.check_training(models, reading.extra, learning.without)
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
     splits, description = cross_validation.planned_splits(dataset.examples, dataset.rule, protocol)

@@ -1,4 +1,4 @@
-"""Checks before the first table is read: names of models and questions, installed extras, and output paths.
+"""Checks before the first table is read: installed extras and output paths.
 
 Reading the tables takes minutes and training takes hours, so these mistakes are reported first. The message of each
 InputError says what is wrong and what to do.
@@ -8,31 +8,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from firstspin.data import schema
 from firstspin.extras import need
-from firstspin.models.features import selected_questions
-from firstspin.models.registry import check_name, check_tunable
 from firstspin.records import InputError
 from firstspin.serving.bundle import check_place
 
 SUFFIXES = (".parquet", ".csv")
-
-
-def training(models: Sequence[str], extra: Sequence[str], without: Sequence[str], *, tuned: bool = False) -> None:
-    """Check the names of models and questions, and the requirements of tuning.
-
-    Raises InputError where a model or a question does not exist, a model has no settings, or Optuna is missing.
-    """
-    for model in models:
-        check_name(model)
-    selected_questions(extra, without)
-    if tuned:
-        need("tune", "tuning")
-        for model in models:
-            check_tunable(model)
 
 
 def report(out: Path, data: Path) -> None:

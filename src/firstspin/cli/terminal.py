@@ -6,17 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from firstspin.cli import mistakes
 from firstspin.environment import BARE_ERRORS, bare_errors, refuse_misspelt
 from firstspin.records import InputError, readable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 VARIABLES: Final = (BARE_ERRORS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET")
 """All that commands read of the environment."""
@@ -28,8 +29,13 @@ err = Console(stderr=True, highlight=False)
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr while something takes time; gone when it is done."""
+    if not err.is_terminal:
+        yield lambda _step, _done: None
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
 
         def tell(step: str, done: float) -> None:
@@ -52,6 +58,8 @@ def next_step(text: str) -> None:
 
 def table(title: str, *columns: str) -> Table:
     """An empty table, the first column left and the others right."""
+    from rich.table import Table
+
     made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for number, name in enumerate(columns):
         made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)

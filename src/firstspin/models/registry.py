@@ -10,7 +10,7 @@ from typing import Final
 
 from firstspin.extras import need
 from firstspin.models import ensemble, logistic, network, popularity, tuning
-from firstspin.models.features import fit_encoder
+from firstspin.models.features import fit_encoder, selected_questions
 from firstspin.models.predictor import Predictor, Scorer
 from firstspin.models.scorers import Blend
 from firstspin.models.task import Progress, Task, Tuned, silent
@@ -102,6 +102,20 @@ def tune(name: str, task: Task, learning: Learning) -> tuple[Tuned, ...]:
     check_tunable(name)
     need("tune", "tuning")
     return tuning.tune(name, task, learning.tune_minutes, learning.tune_trials, learning.checkpoints)
+
+
+def check_training(models: Sequence[str], extra: Sequence[str], without: Sequence[str], *, tuned: bool = False) -> None:
+    """Check the names of models and questions, and the requirements of tuning.
+
+    Raises InputError where a model or a question does not exist, a model has no settings, or Optuna is missing.
+    """
+    for model in models:
+        check_name(model)
+    selected_questions(extra, without)
+    if tuned:
+        need("tune", "tuning")
+        for model in models:
+            check_tunable(model)
 
 
 def check_name(name: str) -> None:
