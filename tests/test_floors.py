@@ -40,7 +40,7 @@ IMPORTED_WHERE_NEEDED = {
     ("evaluation.report.charts", "altair"),
     ("evaluation.report.charts", "vl_convert"),
     ("evaluation.report.page", "jinja2"),
-    ("events.store", "firstspin.events.postgres"),  # its base class is the driver's, an optional extra
+    ("events.postgres", "psycopg"),
     ("models.checkpoint", "optuna"),
     ("models.ensemble", "scipy"),
     ("models.logistic", "scipy"),

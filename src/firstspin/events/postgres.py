@@ -1,22 +1,23 @@
 """The event store's database in PostgreSQL, for services on several hosts. Needs the extra `postgres`.
 
-Imported only for a store with a PostgreSQL URL.
+The driver is imported only for a store with a PostgreSQL URL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
-
-import psycopg
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from firstspin.events.database import ResultRow, Row, Session, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.events.statements import insert, tables
 from firstspin.records import InputError
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.abc import PQGen
 
 PATIENCE: Final = 5.0  # default lock timeout, seconds
 
@@ -46,14 +47,18 @@ class PostgresDatabase:
 
     `patience` is the lock timeout in seconds. Where it is given, a statement without a response after three times as
     long closes the connection, because a hung server does not close it. Without `create` the store must exist. Raises
-    InputError for an invalid URL.
+    InputError for an invalid URL, ImportError where the driver is not installed.
     """
 
     def __init__(self, url: str, fingerprint: str, *, create: bool = True, patience: float | None = None) -> None:
+        import psycopg
+
+        self._driver = psycopg
         defaults = _DEFAULTS | {"options": _OPTIONS.format(patience=1000 * (patience or PATIENCE))}
         try:
-            given = conninfo_to_dict(url)
-            self._address = make_conninfo(url, **{name: defaults[name] for name in defaults.keys() - given.keys()})
+            given = psycopg.conninfo.conninfo_to_dict(url)
+            missing = {name: defaults[name] for name in defaults.keys() - given.keys()}
+            self._address = psycopg.conninfo.make_conninfo(url, **missing)
         except psycopg.ProgrammingError:
             raise InputError("invalid URL of the event store: PostgreSQL can't parse it") from None
         self._fingerprint = fingerprint
@@ -86,7 +91,7 @@ class PostgresDatabase:
         with self._translated():
             try:
                 self._connect().execute("VACUUM (FULL) exposures, events")
-            except psycopg.errors.LockNotAvailable:
+            except self._driver.errors.LockNotAvailable:
                 return False
         return True
 
@@ -98,7 +103,7 @@ class PostgresDatabase:
 
     def _connect(self) -> psycopg.Connection[ResultRow]:
         if self._connection is None:
-            connection = _Connection.connect(self._address, autocommit=True)
+            connection = _limited_connection().connect(self._address, autocommit=True)
             connection.response_timeout = self._timeout
             try:
                 connection.execute("SET search_path TO firstspin")
@@ -122,39 +127,44 @@ class PostgresDatabase:
         """PostgreSQL's errors as those of a `Database`."""
         try:
             yield
-        except psycopg.ProgrammingError as error:
+        except self._driver.ProgrammingError as error:
             raise InputError(f"the event store in PostgreSQL: {_one_line(error)}") from error
-        except (psycopg.OperationalError, psycopg.InternalError) as error:
+        except (self._driver.OperationalError, self._driver.InternalError) as error:
             if self._connection is not None and self._connection.closed:
                 self.close()
             raise Unavailable(f"PostgreSQL: {_one_line(error)}") from error
 
 
-class _Connection(psycopg.Connection[ResultRow]):
-    """A connection with a timeout for the server's response."""
+@lru_cache(maxsize=1)
+def _limited_connection() -> Any:
+    """The driver's class of connections, with a timeout for the server's response."""
+    import psycopg
 
-    response_timeout: float | None = None  # seconds
+    class LimitedConnection(psycopg.Connection[ResultRow]):
+        response_timeout: float | None = None  # seconds
 
-    def wait(self, gen: PQGen[Answer], interval: float = POLL_SECONDS, timeout: float | None = None) -> Answer:
-        if self.response_timeout is not None:
-            gen = self._limited(gen, polls=round(self.response_timeout / interval))
-        return super().wait(gen, interval, timeout)
+        def wait(self, gen: PQGen[Answer], interval: float = POLL_SECONDS, timeout: float | None = None) -> Answer:
+            if self.response_timeout is not None:
+                gen = self._limited(gen, polls=round(self.response_timeout / interval))
+            return super().wait(gen, interval, timeout)
 
-    def _limited(self, gen: PQGen[Answer], polls: int) -> PQGen[Answer]:
-        """The generator, until more than `polls` polls in a row had nothing to read; psycopg polls once an interval."""
-        empty_polls = 0
-        try:
-            waiting_for = next(gen)
-            while True:
-                ready = yield waiting_for
-                empty_polls = 0 if ready else empty_polls + 1
-                if empty_polls > polls:
-                    self.pgconn.finish()  # a regular close would wait for a response too
-                    raise psycopg.OperationalError(f"no response within {self.response_timeout:g} s")
-                waiting_for = gen.send(ready)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
+        def _limited(self, gen: PQGen[Answer], polls: int) -> PQGen[Answer]:
+            """The generator, until `polls` polls in a row had nothing to read; psycopg polls once an interval."""
+            empty_polls = 0
+            try:
+                waiting_for = next(gen)
+                while True:
+                    ready = yield waiting_for
+                    empty_polls = 0 if ready else empty_polls + 1
+                    if empty_polls > polls:
+                        self.pgconn.finish()  # a regular close would wait for a response too
+                        raise psycopg.OperationalError(f"no response within {self.response_timeout:g} s")
+                    waiting_for = gen.send(ready)
+            except StopIteration as done:
+                answer: Answer = done.value
+                return answer
+
+    return LimitedConnection
 
 
 class _Session:

@@ -17,6 +17,7 @@ from typing import Final
 
 from firstspin.events import sqlite, statements
 from firstspin.events.database import Database, Session, Written, write
+from firstspin.events.postgres import PostgresDatabase
 from firstspin.events.schema import Event, Exposure, Secret, Status, Unavailable
 from firstspin.events.sqlite import SqliteDatabase
 from firstspin.records import InputError
@@ -297,10 +298,9 @@ def open_database(url: str, secret: Secret, *, create: bool = True, patience: fl
         path = sqlite_path(url)
         return SqliteDatabase(path, secret.fingerprint, create=create, patience=patience or sqlite.PATIENCE)
     try:
-        from firstspin.events.postgres import PostgresDatabase  # its base class is the driver's, which is optional
+        return PostgresDatabase(url, secret.fingerprint, create=create, patience=patience)
     except ImportError as error:
         raise InputError("an event store in PostgreSQL needs firstspin[postgres] installed") from error
-    return PostgresDatabase(url, secret.fingerprint, create=create, patience=patience)
 
 
 def sqlite_path(url: str) -> Path:
