@@ -429,7 +429,7 @@ class TestWhatGoesWrong:
     @pytest.mark.parametrize("reason", ["<because>", "   "])
     def test_a_reason_that_no_tag_can_hold(self, account: Account, bundles: Path, reason: str) -> None:
         deploy(account, bundles / "good")
-        with pytest.raises(InputError, match="kept as a tag"):
+        with pytest.raises(InputError, match="stored as a tag"):
             promote(account, bundles / "worse", forced=reason)
 
     def test_a_model_that_is_no_bundle_of_ours(self, account: Account, bundles: Path) -> None:

@@ -26,8 +26,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def recommend(
     bundle: BundlePath,
     age: Annotated[str, typer.Option(help="Age in years.")] = "",
-    gender: Annotated[str, typer.Option(help="Gender as told.")] = "",
-    country: Annotated[str, typer.Option(help="Country as told.")] = "",
+    gender: Annotated[str, typer.Option(help="Gender.")] = "",
+    country: Annotated[str, typer.Option(help="Country.")] = "",
     genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
     answer: Annotated[
         list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; once for each.")
@@ -42,17 +42,17 @@ def recommend(
     if explain:
         explanation.show(answering.explain(bundle, registration, further), as_json=as_json)
         return
-    found = answering.recommend(bundle, registration, further)
+    recommendation = answering.recommend(bundle, registration, further)
     if as_json:
-        terminal.print_json(found)
+        terminal.print_json(recommendation)
         return
-    terminal.out.print(f"model {found.model}, answered by: {found.source}", markup=False)
+    terminal.out.print(f"model {recommendation.model}, answered by: {recommendation.source}", markup=False)
     shown = terminal.table("", "genre", "probability")
-    for genre in found.genres:
+    for genre in recommendation.genres:
         shown.add_row(genre.genre, f"{genre.probability:.3f}")
     terminal.out.print(shown)
-    if found.message:
-        terminal.out.print(f"\n{found.message.title}. {found.message.reason}.", markup=False)
+    if recommendation.message:
+        terminal.out.print(f"\n{recommendation.message.title}. {recommendation.message.reason}.", markup=False)
     terminal.next_step(f"firstspin serve --bundle {bundle}")
 
 
@@ -87,9 +87,9 @@ def score(
     terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)
 
 
-def _answers(told: Iterable[str]) -> dict[str, str]:
+def _answers(options: Iterable[str]) -> dict[str, str]:
     """`device=phone` as a field and its answer."""
-    pairs = [pair.partition("=") for pair in told]
+    pairs = [pair.partition("=") for pair in options]
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
         raise typer.BadParameter(f"{wrong[0]!r} is not FIELD=ANSWER", param_hint="--answer")
     return {name: answer for name, _, answer in pairs}
@@ -98,8 +98,8 @@ def _answers(told: Iterable[str]) -> dict[str, str]:
 def _registration(age: str, gender: str, country: str, genres: str) -> Registration:
     """A registration of text, spelled as in the cells of a table."""
     try:
-        told = {"age": parsing.age(age), "gender": gender.strip(), "country": country.strip()}
-        return msgspec.convert(told | {"genres": parsing.picks(genres)}, Registration)
+        answers = {"age": parsing.age(age), "gender": gender.strip(), "country": country.strip()}
+        return msgspec.convert(answers | {"genres": parsing.picks(genres)}, Registration)
     except parsing.Misspelt as problem:
         raise InputError(f"this is not a registration: --age {age!r} {problem}") from None
     except msgspec.ValidationError as problem:

@@ -78,9 +78,7 @@ def check(
     ] = None,
     payload: Annotated[list[Path] | None, typer.Option(help="File with a body that must be answered; repeat.")] = None,
     content_type: Annotated[list[str] | None, typer.Option(help="The content type of each payload, in order.")] = None,
-    port: Annotated[
-        int, typer.Option(help="Where the container listens when nothing else is said.", min=1, max=65535)
-    ] = 8080,
+    port: Annotated[int, typer.Option(help="Default port of the container.", min=1, max=65535)] = 8080,
     as_json: AsJson = False,
 ) -> None:
     """Play SageMaker against a container: every fact of the contract that can be tested without AWS.
@@ -107,13 +105,13 @@ def check(
         port=port,
         inspected=inspected,
     )
-    asked = _payloads(payload or [], content_type or [])
+    payloads = _payloads(payload or [], content_type or [])
     with terminal.progress("check") as progress:
-        found = contract.check(target, payloads=asked, progress=lambda line: progress(line, 0.0))
-    sys.stdout.write(report.as_json(found).decode() + "\n" if as_json else report.as_text(found) + "\n")
-    if found.left:
-        _tell(f"{found.left}: left behind, as the container wrote there what this user can't remove")
-    sys.exit(report.exit_status(found))
+        results = contract.check(target, payloads=payloads, progress=lambda line: progress(line, 0.0))
+    sys.stdout.write(report.as_json(results).decode() + "\n" if as_json else report.as_text(results) + "\n")
+    if results.left:
+        _tell(f"{results.left}: left behind, as the container wrote there what this user can't remove")
+    sys.exit(report.exit_status(results))
 
 
 app.command("load-test")(load_test)
@@ -128,8 +126,8 @@ def package(
     """Write a bundle as the model.tar.gz that SageMaker takes; the same bundle gives the same bytes."""
     packed = pack(bundle, out)
     if as_json:
-        told = {"file": str(out), "bundle": packed.id, "sha256": packed.sha256, "bytes": packed.bytes}
-        terminal.print_json(told)
+        summary = {"file": str(out), "bundle": packed.id, "sha256": packed.sha256, "bytes": packed.bytes}
+        terminal.print_json(summary)
         return
     terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes", markup=False)
 
@@ -155,10 +153,10 @@ def deploy(
 ) -> None:
     """Make an endpoint that answers from a bundle, or update it. No gate: what is given is what serves."""
     hosting = rollout.Hosting(image, role, instance_type, instances, _pairs(variable or []))
-    told = _rollout(alarm, canary, bake) or rollout.Rollout()
+    settings = _rollout(alarm, canary, bake) or rollout.Rollout()
     account = open_account()
     with _packed(bundle) as packed:
-        plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosting, told)
+        plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosting, settings)
         _carry_out(account, plan, _Manner(packed.id, deadline, poll, dry_run, as_json))
 
 
@@ -169,7 +167,7 @@ def promote(
     metric: Annotated[
         RankingMetric, typer.Option(help="The figure of the scorecards that must be better.")
     ] = RankingMetric.HIT_3,
-    force: Annotated[str, typer.Option(help="Promote all the same; the reason is kept as a tag.")] = "",
+    force: Annotated[str, typer.Option(help="Promote all the same; the reason is stored as a tag.")] = "",
     alarm: Alarms = None,
     canary: Canary = None,
     bake: Bake = None,
@@ -245,12 +243,12 @@ class _Manner:
 
 
 def _print_plan(plan: rollout.ReleasePlan, manner: _Manner) -> None:
-    """As JSON, if that is asked for; in text the steps of a dry run."""
+    """Print the plan as JSON with --json, or else the steps of a dry run."""
     changes = [f"{step.what} {step.name}" for step in plan.left]
     if manner.as_json:
-        told: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
-        told |= {"bundle": manner.bundle, "changes": changes, "dry_run": manner.dry_run, "gate": manner.gate}
-        terminal.print_json(told)
+        summary: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
+        summary |= {"bundle": manner.bundle, "changes": changes, "dry_run": manner.dry_run, "gate": manner.gate}
+        terminal.print_json(summary)
     elif manner.dry_run or not changes:
         for step in plan.steps:
             terminal.out.print(
@@ -284,24 +282,24 @@ def _packed(bundle: Path) -> Iterator[Packed]:
 
 
 def _rollout(alarms: list[str] | None, canary: int | None, bake: int | None) -> rollout.Rollout | None:
-    """What was said of it; None where nothing was."""
-    said = {"alarms": tuple(alarms) if alarms else None, "canary": canary, "bake": bake}
-    told = {name: of for name, of in said.items() if of is not None}
-    return rollout.Rollout(**told) if told else None  # type: ignore[arg-type]
+    """The roll-out of the options given; None where none is."""
+    options = {"alarms": tuple(alarms) if alarms else None, "canary": canary, "bake": bake}
+    given = {name: of for name, of in options.items() if of is not None}
+    return rollout.Rollout(**given) if given else None  # type: ignore[arg-type]
 
 
 def _tell(line: str) -> None:
     terminal.err.print(line, markup=False, soft_wrap=True)
 
 
-def _pairs(told: list[str]) -> dict[str, str]:
-    if wrong := [one for one in told if "=" not in one]:
+def _pairs(pairs: list[str]) -> dict[str, str]:
+    if wrong := [one for one in pairs if "=" not in one]:
         raise typer.BadParameter(f"{wrong[0]!r} is not NAME=VALUE")
-    return dict(one.split("=", 1) for one in told)
+    return dict(one.split("=", 1) for one in pairs)
 
 
-def _channels(train: Path | None, told: list[str]) -> dict[str, Path]:
-    named = [*([f"training={train}"] if train else []), *told]
+def _channels(train: Path | None, named_channels: list[str]) -> dict[str, Path]:
+    named = [*([f"training={train}"] if train else []), *named_channels]
     channels = _pairs(named)
     if len(channels) < len(named):
         raise typer.BadParameter("a channel is given twice")

@@ -31,39 +31,39 @@ class Claim:
 def entries(card: Scorecard, data: Path) -> list[Claim]:
     """What a scorecard says to the article's offline claims."""
     again = f"firstspin evaluate --data {data} --models {card.best} --out scorecard.json"
-    found = [
+    claims = [
         Claim(f"favourite among the first three ({HEADLINE})", "77%", _share(card.figures[card.best][HEADLINE]), again)
     ]
     if RULE in card.lifts.get(card.best, {}):
         lift = card.lifts[card.best][RULE][HEADLINE].relative
-        found.append(Claim("lift over picks by popularity", "+15%", _share(lift, "+"), again))
-    return found
+        claims.append(Claim("lift over picks by popularity", "+15%", _share(lift, "+"), again))
+    return claims
 
 
-def tested(found: Simulated, bundle: Path) -> list[Claim]:
+def tested(simulated: Simulated, bundle: Path) -> list[Claim]:
     """What a simulated A/B test says to the article's claims about its own."""
-    again = f"firstspin experiment simulate --users 100000 --seed {found.seed} --bundle {bundle}"
-    clicks, listening = (measured.beside_control[0].lift.relative for measured in found.verdict.metrics)
-    served = found.served
+    again = f"firstspin experiment simulate --users 100000 --seed {simulated.seed} --bundle {bundle}"
+    clicks, listening = (measured.beside_control[0].lift.relative for measured in simulated.verdict.metrics)
+    served = simulated.served
     latency = f"{served.p50_ms:.1f} / {served.p99_ms:.1f} ms"
     return [
-        Claim(f"lift in clicks, A/B test on {found.users:,}", "+8.7%", _interval(clicks), again),
-        Claim("  what it truly is in this world", "", signed_percent(found.truth.lift), again),
+        Claim(f"lift in clicks, A/B test on {simulated.users:,}", "+8.7%", _interval(clicks), again),
+        Claim("  what it truly is in this world", "", signed_percent(simulated.truth.lift), again),
         Claim("lift in listening a user", "as strong", _interval(listening), again),
         Claim("errors of the service, events and all", "", f"{served.errors:,}", again),
         Claim(f"latency p50 / p99, {served.connections} at a time", "real time", latency, again),
     ]
 
 
-def show(found: Sequence[Claim]) -> None:
+def show(claims: Sequence[Claim]) -> None:
     """A row a claim, then the commands, each once."""
     table = terminal.table(
         "The ledger (simulated people, ± half the 95% interval, or all of it)", "claim", "article", "here"
     )
-    for entry in found:
+    for entry in claims:
         table.add_row(entry.claim, entry.article, entry.found)
     terminal.show(table)
-    for command in dict.fromkeys(entry.command for entry in found):
+    for command in dict.fromkeys(entry.command for entry in claims):
         terminal.out.print(f"  shown by: {command}", markup=False, soft_wrap=True)
 
 

@@ -42,16 +42,16 @@ def _power(point: Point) -> tuple[str, str]:
     return f"{share:.1%}", ("█" * round(20 * share)).ljust(20, "░")
 
 
-def show_simulated(found: Simulated) -> None:
+def show_simulated(simulated: Simulated) -> None:
     """Print a simulated experiment: the verdict, then estimates beside the ground truth."""
-    alike = " (A/A test)" if found.arms_alike else ""
-    days = f"{found.users:,} simulated users in {found.days} simulated days{alike}"
-    terminal.out.print(f"{found.experiment}: {days}\n", markup=False)
-    show(found.verdict)
+    alike = " (A/A test)" if simulated.arms_alike else ""
+    days = f"{simulated.users:,} simulated users in {simulated.days} simulated days{alike}"
+    terminal.out.print(f"{simulated.experiment}: {days}\n", markup=False)
+    show(simulated.verdict)
     columns = ("per user", "control", "treatment", "lift", "95% CI", "true lift")
-    _print_table("Estimates and ground truth", columns, measured_rows(found))
-    _print_table("Service", ("", ""), served_rows(found.served))
-    if found.never_shown:
+    _print_table("Estimates and ground truth", columns, measured_rows(simulated))
+    _print_table("Service", ("", ""), served_rows(simulated.served))
+    if simulated.never_shown:
         columns = (
             "policy (clicks per user)",
             "users",
@@ -60,19 +60,19 @@ def show_simulated(found: Simulated) -> None:
             "doubly robust",
             "truth",
         )
-        _print_table("Off-policy evaluation", columns, [_never_shown_row(one) for one in found.never_shown])
+        _print_table("Off-policy evaluation", columns, [_never_shown_row(one) for one in simulated.never_shown])
 
 
-def measured_rows(found: Simulated) -> list[tuple[str, ...]]:
+def measured_rows(simulated: Simulated) -> list[tuple[str, ...]]:
     """Means of each metric by arm, the lift with its interval, and the true lift (the same for both)."""
     rows = []
-    for measured in found.verdict.metrics:
+    for measured in simulated.verdict.metrics:
         lift = measured.beside_control[0].lift
         binary = measured.kind == "binary"
         means = (_mean(value, binary) for value in (lift.control, lift.treatment))
         name = "clicks" if binary else "seconds listened"
         ends = f"{signed_percent(lift.relative.low)} to {signed_percent(lift.relative.high)}"
-        rows.append((name, *means, signed_percent(lift.relative.value), ends, signed_percent(found.truth.lift)))
+        rows.append((name, *means, signed_percent(lift.relative.value), ends, signed_percent(simulated.truth.lift)))
     return rows
 
 
@@ -88,18 +88,18 @@ def served_rows(served: Served) -> list[tuple[str, ...]]:
     ]
 
 
-def _never_shown_row(found: NeverShown) -> tuple[str, ...]:
-    back = found.lookback
+def _never_shown_row(policy: NeverShown) -> tuple[str, ...]:
+    back = policy.lookback
     robust = back.doubly_robust
     estimates = (back.ips.value, back.self_normalised.value, robust.value if robust else None)
-    return found.policy, f"{back.support:.0%}", *map(estimate_text, estimates), f"{found.truth:.2%}"
+    return policy.policy, f"{back.support:.0%}", *map(estimate_text, estimates), f"{policy.truth:.2%}"
 
 
-def estimate_text(found: Estimate | None) -> str:
+def estimate_text(estimate: Estimate | None) -> str:
     """A share with the half-width of its interval, both in percent."""
-    if found is None or found.value is None or found.low is None or found.high is None:
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{found.value:.2%} ±{(found.high - found.low) * 50:.2f}"
+    return f"{estimate.value:.2%} ±{(estimate.high - estimate.low) * 50:.2f}"
 
 
 def _mean(value: float | None, share: bool) -> str:
