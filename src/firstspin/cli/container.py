@@ -70,26 +70,26 @@ def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]
 
     An empty variable of SageMaker's is as good as none. Raises InputError, with its name, for one that can't be read.
     """
-    asked = {name: text for name, text in environment.items() if text}
-    told = {"--host": "0.0.0.0", "--port": str(read(asked, "SAGEMAKER_BIND_TO_PORT", PORT) or 8080)}
-    if read(asked, "SAGEMAKER_MULTI_MODEL", yes_or_no):
-        told["--models"] = str(base / "models")
+    settings = {name: text for name, text in environment.items() if text}
+    options = {"--host": "0.0.0.0", "--port": str(read(settings, "SAGEMAKER_BIND_TO_PORT", PORT) or 8080)}
+    if read(settings, "SAGEMAKER_MULTI_MODEL", yes_or_no):
+        options["--models"] = str(base / "models")
     else:
-        told["--bundle"] = str(base / "model")
-    workers = read(asked, "SAGEMAKER_MODEL_SERVER_WORKERS", WORKERS)
-    told["--workers"] = str(workers or min(cores, MAX_WORKERS))
-    told |= _in_batch(asked) if read(asked, "SAGEMAKER_BATCH", yes_or_no) else ONLINE
-    if level := read(asked, "SAGEMAKER_CONTAINER_LOG_LEVEL", one_of(*LOG_LEVELS)):
-        told["--log-level"] = LOG_LEVELS[level]
-    own = {name for name in told if variable(name[2:]) in environment}
-    return [word for name, value in told.items() if name not in own for word in (name, value)]
+        options["--bundle"] = str(base / "model")
+    workers = read(settings, "SAGEMAKER_MODEL_SERVER_WORKERS", WORKERS)
+    options["--workers"] = str(workers or min(cores, MAX_WORKERS))
+    options |= _in_batch(settings) if read(settings, "SAGEMAKER_BATCH", yes_or_no) else ONLINE
+    if level := read(settings, "SAGEMAKER_CONTAINER_LOG_LEVEL", one_of(*LOG_LEVELS)):
+        options["--log-level"] = LOG_LEVELS[level]
+    own = {name for name in options if variable(name[2:]) in environment}
+    return [word for name, value in options.items() if name not in own for word in (name, value)]
 
 
 def _in_batch(environment: Mapping[str, str]) -> dict[str, str]:
     """Batch transform fills a body with as many records as fit, of a size that its job may set, and has time."""
-    told = {"--most-newcomers": "0", "--body-seconds": BATCH_SECONDS}
+    options = {"--most-newcomers": "0", "--body-seconds": BATCH_SECONDS}
     megabytes = read(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", whole(0))
-    return told if megabytes is None else told | {"--largest-body": str((megabytes or MAX_BATCH_MEGABYTES) << 20)}
+    return options if megabytes is None else options | {"--largest-body": str((megabytes or MAX_BATCH_MEGABYTES) << 20)}
 
 
 def train(base: Path) -> int:
