@@ -1,4 +1,4 @@
-"""The Lambda handler: events of any shape, and endpoints that answer anything."""
+"""The Lambda handler: events of any shape, endpoints that answer anything, and a Firehose that may fail."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import gateway_events
+from made_app import NOW
 from made_bundles import pack
+from made_experiments import HALVES, SECRET
 
+from firstspin.aws.experiment import ExposureStream
 from firstspin.aws.gateway import Gateway
+from firstspin.events.firehose import SCOPE, FirehoseReply, FirehoseSink, Record
 from firstspin.serving import bundle
 from firstspin.serving.wire import BodyReader
 from fuzz import http, values
@@ -35,6 +39,17 @@ class Endpoint:
         return {"Body": BytesIO(self.body)}
 
 
+class Stream:
+    """Takes exposures, or not, as the input says."""
+
+    fails = False
+
+    def put_record_batch(self, *, DeliveryStreamName: str, Records: list[Record]) -> FirehoseReply:  # noqa: ARG002
+        if self.fails:
+            raise ConnectionError("no Firehose")
+        return {"RequestResponses": [{"RecordId": "1"} for _ in Records]}
+
+
 class AtOnce(Executor):
     """Calls are made in the same thread: an input leaves nothing running."""
 
@@ -50,14 +65,18 @@ class AtOnce(Executor):
 @contextmanager
 def opened(folder: Path) -> Iterator[Check]:
     pack(folder / "b")
-    endpoint = Endpoint()
-    gateway = Gateway(endpoint, "newcomers", bundle.load(folder / "b"), BodyReader(), threads=AtOnce())
+    endpoint, stream = Endpoint(), Stream()
+    exposures = ExposureStream(HALVES, SECRET, FirehoseSink(stream, {"exposures": "e"}, SCOPE), lambda: NOW)
+    gateway = Gateway(
+        endpoint, "newcomers", bundle.load(folder / "b"), BodyReader(), exposures=exposures, threads=AtOnce()
+    )
     with http.logged() as log:
 
         def check(made: Input) -> str:
             kind = made.pick(("json", "json", "lines", "csv"))
-            event = _event(made, BODIES[kind](made), http.TYPES[kind].decode())
-            endpoint.body = _answer(made)
+            of_user = made.chance(0.5)
+            event = _event(made, BODIES[kind](made, of_user=of_user), http.TYPES[kind].decode(), of_user)
+            endpoint.body, stream.fails = _answer(made), made.chance(0.3)
             made.note("event", event)
             made.note("endpoint", endpoint.body)
             reply = gateway(event)
@@ -70,7 +89,7 @@ def opened(folder: Path) -> Iterator[Check]:
         yield check
 
 
-def _event(made: Input, body: bytes, media: str) -> object:
+def _event(made: Input, body: bytes, media: str, of_user: bool) -> object:
     """An event of one of the three shapes, most often whole."""
     if made.chance(0.03):
         return values.json_value(made)
@@ -85,6 +104,8 @@ def _event(made: Input, body: bytes, media: str) -> object:
         }
     else:
         event = gateway_events.balancer(text, media)
+    if of_user:
+        event["rawPath" if "rawPath" in event else "path"] = "/recommendations"
     for _ in range(made.number(1, 2) if made.chance(0.3) else 0):
         event[made.pick(FIELDS)] = values.json_value(made)
     if made.chance(0.2) and isinstance(event.get("headers"), dict):

@@ -140,14 +140,15 @@ def put_exposures(sink: FirehoseSink, exposures: Sequence[Exposure]) -> ForwardT
 
 
 def _put(sink: FirehoseSink, parcels: Sequence[Parcel]) -> ForwardTally:
-    rows, sent = sum(len(parcel.seqs) for parcel in parcels), 0
+    sent: set[int] = set()
+    waiting = parcels
     for _ in range(PUTS):
-        accepted = _accepted(sink.client, sink.streams["exposures"], parcels)
-        sent += sum(len(parcel.seqs) for parcel in accepted)
-        parcels = [parcel for parcel in parcels if parcel not in accepted]
-        if not accepted or not parcels:
+        accepted = _accepted(sink.client, sink.streams["exposures"], waiting)
+        sent.update(seq for parcel in accepted for seq in parcel.seqs)
+        waiting = [parcel for parcel in waiting if parcel.seqs[0] not in sent]
+        if not accepted or not waiting:
             break
-    return ForwardTally(sent, rows - sent)
+    return ForwardTally(len(sent), sum(len(parcel.seqs) for parcel in waiting))
 
 
 @dataclass(frozen=True, slots=True)
