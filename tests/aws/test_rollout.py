@@ -423,7 +423,7 @@ class TestWhatGoesWrong:
 
     @pytest.mark.parametrize("name", ["", "new comers", "-a", "a" * 64])
     def test_a_name_that_no_endpoint_can_have(self, account: Account, name: str) -> None:
-        with pytest.raises(InputError, match="is no name for an endpoint"):
+        with pytest.raises(InputError, match="is not a valid endpoint name"):
             endpoint.serving(account, name)
 
     @pytest.mark.parametrize("reason", ["<because>", "   "])

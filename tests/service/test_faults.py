@@ -223,7 +223,7 @@ def test_case_18_a_key_is_changed_without_a_gap_and_the_old_one_ends(current: Pa
         service.wait_for("a worker serves a model", times=2)
         assert ask_for(service, "carl", authorization="Bearer summer")[0] == 401
         (tmp_path / "keys.json").write_text("{")
-        service.wait_for("keys can't be read again")
+        service.wait_for("the file of keys can't be read")
         assert ask_for(service, "carl", authorization="Bearer autumn")[0] == 200
         assert service.recommend(age=31)  # /invocations lies behind the platform's own door
 

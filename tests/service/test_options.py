@@ -80,7 +80,7 @@ def test_a_misspelt_switch_that_protects_people_is_not_ignored(capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "--bundle BUNDLE is needed"),
+        ((), "--bundle BUNDLE is required"),
         ((*BUNDLE, "--events", "sqlite:///e"), "--events needs --events-secret or --state"),
         ((*BUNDLE, "--experiment", "e.toml"), "--experiment needs --events"),
         ((*BUNDLE, "--sing"), "unrecognized arguments: --sing"),

@@ -1,4 +1,4 @@
-"""An AWS account as we use it: clients with time limits and retries, and its errors as one clear line."""
+"""AWS clients with timeouts and retries, and their errors as one line each."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _NEXT: Final = {
     "NoCredentialsError": ": set them as for any AWS tool, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile",
     "NoRegionError": " Set AWS_DEFAULT_REGION, as for any AWS tool.",
 }
-"""What to do about an error that doesn't say it."""
+"""Hints for errors that have none."""
 
 
 class AwsClient(Protocol):
-    """A client of boto3: every verb of the service is a method that takes and gives words."""
+    """A client of boto3: every operation of the service is a method."""
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
-        """The verb of that name."""
+        """The operation of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The services that a roll-out needs."""
+    """The clients that a rollout needs."""
 
     sagemaker: AwsClient
     s3: AwsClient
@@ -37,25 +37,25 @@ class Account:
 
 
 def open_account() -> Account:
-    """With the credentials, region and addresses of the environment, as every AWS tool takes them.
+    """The clients, with credentials, region and addresses from the environment, as in every AWS tool.
 
-    Raises InputError where boto3 is not installed, no region is named, or an address is none.
+    Raises InputError where boto3 is not installed, no region is named, or an address is invalid.
     """
     services = ("sagemaker", "s3", "application-autoscaling")
     return Account(*(open_client(service, TIMEOUTS) for service in services))
 
 
-def open_runtime(patience: float, connections: int) -> AwsClient:
-    """SageMaker's runtime for many threads at once, which tries nothing twice; `patience` in seconds.
+def open_runtime(timeout: float, connections: int) -> AwsClient:
+    """A client of SageMaker's runtime for many threads, without retries; `timeout` in seconds.
 
     Raises InputError as `open_account` does.
     """
-    limits = {"connect_timeout": patience, "read_timeout": patience, "retries": {"total_max_attempts": 1}}
+    limits = {"connect_timeout": timeout, "read_timeout": timeout, "retries": {"total_max_attempts": 1}}
     return open_client("sagemaker-runtime", limits | {"max_pool_connections": connections})
 
 
 def open_client(service: str, settings: Mapping[str, object]) -> AwsClient:
-    """One client, with settings of botocore. Raises InputError as `open_account` does."""
+    """A client with settings of botocore. Raises InputError as `open_account` does."""
     need("aws", service)
     import boto3
     from botocore.config import Config
@@ -63,7 +63,7 @@ def open_client(service: str, settings: Mapping[str, object]) -> AwsClient:
     try:
         with clear("AWS"):
             client = boto3.client(service, config=Config(**settings))
-            _ = urlsplit(client.meta.endpoint_url).port  # botocore itself would not look at it before the first call
+            _ = urlsplit(client.meta.endpoint_url).port  # botocore would check it at the first call only
             return cast(AwsClient, client)
     except ValueError as problem:
         raise InputError(f"AWS: a setting such as AWS_ENDPOINT_URL can't be used: {problem}") from problem

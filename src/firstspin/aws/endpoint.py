@@ -1,4 +1,4 @@
-"""A SageMaker endpoint as it is: its configuration and model, the bundle it answers from, and whether it can change."""
+"""The state of a SageMaker endpoint: its configuration, model and bundle, and whether it can be updated."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class EndpointState:
 
     @property
     def archive(self) -> str:
-        """Where the model lies that it answers from; empty where that can't be told."""
+        """The URL of the model archive; empty where it is unknown."""
         return str((self.model.get("PrimaryContainer") or {}).get("ModelDataUrl", ""))
 
 
 def serving(account: Account, endpoint: str) -> EndpointState | None:
     """The endpoint of that name, or None where there is none.
 
-    Raises InputError for a name that none can have, and for an endpoint that is more than one model.
+    Raises InputError where the name is invalid, or the endpoint does not have exactly one model.
     """
     if not _NAME.fullmatch(endpoint):
-        raise InputError(f"{endpoint!r} is no name for an endpoint: letters, digits and hyphens, at most {MAX_NAME}")
+        raise InputError(f"{endpoint!r} is not a valid endpoint name: letters, digits and hyphens, at most {MAX_NAME}")
     doing, sagemaker = f"endpoint {endpoint}", account.sagemaker
     described = describe(sagemaker.describe_endpoint, doing, EndpointName=endpoint)
     if described is None:
@@ -54,20 +54,20 @@ def serving(account: Account, endpoint: str) -> EndpointState | None:
 
 
 def served_archive(account: Account, now: EndpointState) -> bytes:
-    """The archive of the model that an endpoint answers from. Raises InputError where it can't be had."""
+    """The model archive of an endpoint. Raises InputError where it can't be read."""
     bucket, _, key = now.archive.removeprefix("s3://").partition("/")
     with clear(now.archive or "the endpoint's model"):
-        held = account.s3.get_object(Bucket=bucket, Key=key)
-        if held["ContentLength"] > MAX_BUNDLE_BYTES:
+        response = account.s3.get_object(Bucket=bucket, Key=key)
+        if response["ContentLength"] > MAX_BUNDLE_BYTES:
             raise InputError(f"{now.archive} is larger than {MAX_BUNDLE_BYTES:,} bytes")
-        archive: bytes = held["Body"].read()
+        archive: bytes = response["Body"].read()
     return archive
 
 
 def leads_to(endpoint: Mapping[str, Any], configuration: str) -> bool:
-    """Whether an endpoint has that configuration, or will have when the change under way has ended.
+    """Whether an endpoint has that configuration, or will have it after the update in progress.
 
-    Raises InputError where it has another and can't be changed now.
+    Raises InputError where it has another one and can't be updated now.
     """
     ahead = _pending(endpoint) or endpoint["EndpointConfigName"]
     if ahead == configuration and endpoint["EndpointStatus"] in (SETTLED, *MOVING):
@@ -77,7 +77,7 @@ def leads_to(endpoint: Mapping[str, Any], configuration: str) -> bool:
 
 
 def must_be_settled(endpoint: Mapping[str, Any]) -> None:
-    """Raises InputError where an endpoint can't be changed now: why, and what to do."""
+    """Raises InputError, with the reason and the remedy, where an endpoint can't be updated now."""
     name, status = endpoint["EndpointName"], endpoint["EndpointStatus"]
     if status == SETTLED:
         return
@@ -85,7 +85,7 @@ def must_be_settled(endpoint: Mapping[str, Any]) -> None:
         to = f" (to {_pending(endpoint)})" if _pending(endpoint) else ""
         raise InputError(f"endpoint {name} is {status}{to}; try again when it is {SETTLED}")
     reason = f": {endpoint['FailureReason']}" if endpoint.get("FailureReason") else ""
-    # SageMaker takes nothing else of one that failed
+    # the only operation that SageMaker allows on a failed endpoint
     delete = f"`aws sagemaker delete-endpoint --endpoint-name {name}`, then `firstspin sagemaker deploy` again"
     raise InputError(
         f"endpoint {name} is {status}{reason}; {delete if status == 'Failed' else f'it must be {SETTLED} first'}"

@@ -1,4 +1,4 @@
-"""Whether a bundle may take another's place: only one that is better by its own scorecard."""
+"""The promotion gate: a bundle may replace another one only where its scorecard is better."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from firstspin.serving.bundle import Manifest
 
 
 class GatedFigure(msgspec.Struct, frozen=True):
-    """A figure of a scorecard and its interval."""
+    """A metric of a scorecard with its confidence interval."""
 
     value: float
     low: float
@@ -24,14 +24,14 @@ class GatedFigure(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """Whether it may, and why: a sentence for people."""
+    """The decision and its reason, as a sentence."""
 
     passes: bool
     why: str
 
 
 def judge(candidate: Manifest, serving: Manifest, metric: RankingMetric = RankingMetric.HIT_3) -> GateVerdict:
-    """A candidate passes that beats the business rule of its own training, and the bundle that serves."""
+    """A candidate passes where it beats the business rule on its own data, and the bundle in service."""
     new, rule, old = _figure(candidate, metric), _figure(candidate, metric, RULE), _figure(serving, metric)
     if new is None or rule is None:
         return GateVerdict(False, f"the bundle carries no {metric} of its own: it was never measured")
@@ -51,7 +51,7 @@ def _better(one: GatedFigure, other: GatedFigure, metric: RankingMetric) -> bool
 
 
 def _figure(manifest: Manifest, metric: RankingMetric, model: str = "") -> GatedFigure | None:
-    """The figure of the bundle's own model, or of another that was measured beside it."""
+    """The metric of the bundle's model, or of another model in its scorecard."""
     card: Any = manifest.scorecard or {}
     try:
         return msgspec.convert(card["figures"][model or manifest.predictor.model][metric.value], GatedFigure)

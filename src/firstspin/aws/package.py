@@ -1,4 +1,4 @@
-"""A bundle <-> model.tar.gz, as SageMaker takes a model.
+"""A bundle <-> model.tar.gz, SageMaker's format of a model.
 
 The archive is made of a checked copy, in the order of names, without times, owners or rights: the same bundle gives the
 same bytes on every machine. Its name in S3 is made of the bundle's id and the hash of the archive.
@@ -38,12 +38,12 @@ class Packed:
 
     @property
     def name(self) -> str:
-        """Its place below a prefix in S3: another bundle never comes to lie there."""
+        """The key below a prefix in S3, unique to the content."""
         return f"{self.id}-{self.sha256[:16]}/{ARCHIVE}"
 
 
 class _Hashed:
-    """A file to write to that knows the SHA-256 of what it was given."""
+    """A file for writing that computes the SHA-256 of its content."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file, self._hash = file, hashlib.sha256()
@@ -57,7 +57,7 @@ class _Hashed:
 
 
 def package(bundle: Path, out: Path) -> Packed:
-    """Write a bundle as an archive. Raises InputError where it is no bundle to the last byte, or would hold `out`."""
+    """Write a bundle as an archive. Raises InputError where it is not a valid bundle, or `out` is inside it."""
     if not (bundle / MANIFEST).is_file():
         raise InputError(f"{bundle} is not a bundle: it has no {MANIFEST}")
     if out.resolve().is_relative_to(bundle.resolve()):
@@ -87,9 +87,9 @@ def _bare(path: Path) -> tarfile.TarInfo:
 
 
 def read_manifest(archive: bytes, where: str) -> Manifest:
-    """The manifest in an archive, which may come from anywhere: nothing is unpacked.
+    """The manifest in an untrusted archive, without unpacking.
 
-    Raises InputError where there is none that can be read; `where` is how the archive is named then.
+    Raises InputError where it is missing or can't be read; `where` is the archive's name in the message.
     """
     with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
         for entry in files:
@@ -97,13 +97,13 @@ def read_manifest(archive: bytes, where: str) -> Manifest:
                 file = files.extractfile(entry)
                 assert file is not None
                 return msgspec.json.decode(file.read(), type=Manifest)
-    raise InputError(f"{where} holds no bundle: it has no {MANIFEST}")
+    raise InputError(f"{where} is not an archive of a bundle: it has no {MANIFEST}")
 
 
 def unpack(archive: bytes, where: str, out: Path) -> str:
-    """The bundle in an archive, which may come from anywhere, checked and put in place; its id.
+    """Unpack a bundle from an untrusted archive, check it and put it in place; its id.
 
-    Raises InputError where the archive holds anything but the plain files of one bundle, and is not to be read.
+    Raises InputError where the archive can't be read or has anything but the plain files of one bundle.
     """
     with placed(out) as beside:
         for name, content in _plain_files(archive, where):
@@ -115,15 +115,15 @@ def unpack(archive: bytes, where: str, out: Path) -> str:
 
 
 def _plain_files(archive: bytes, where: str) -> Iterator[tuple[str, bytes]]:
-    left = MAX_BUNDLE_BYTES
+    room = MAX_BUNDLE_BYTES
     with _readable(where), tarfile.open(fileobj=BytesIO(archive), mode="r|gz") as files:
         for entry in files:
             name = entry.name.removeprefix("./")
             if entry.isdir() and name in ("", "."):
                 continue
-            left -= entry.size
-            if not name or not entry.isfile() or Path(name).name != name or left < 0:
-                raise InputError(f"{where} holds more than a bundle: {name[:80]!r}")
+            room -= entry.size
+            if not name or not entry.isfile() or Path(name).name != name or room < 0:
+                raise InputError(f"{where} has more than a bundle: {name[:80]!r}")
             file = files.extractfile(entry)
             assert file is not None
             yield name, file.read()

@@ -1,11 +1,11 @@
-"""Who may call: keys as hashes in a file, and how often each caller may.
+"""API keys: authentication by hashed keys in a file, and a rate limit for each caller.
 
 The file is JSON: {"keys": [{"name": "app", "sha256": "…", "rate": 200, "until": "2027-01-01T00:00:00Z"}, …]}. Two
-entries of one name are two keys of one caller, as while keys are changed; `rate` is requests a second, shared by the
-keys of a name, and a request about many users counts as so many; `admin` opens the admin port too. A key is 32 random
-bytes, so a plain hash keeps it.
+entries of one name are two keys of one caller, for key rotation; `rate` is requests per second, shared by the keys of a
+name, and a request about n users counts as n; with `admin` the key is valid for the admin port too. A key is 32 random
+bytes, so a plain hash protects it.
 
-The file is read again when it changes, so that a key can be taken away without a restart.
+The file is read again when it changes, so that a key can be revoked without a restart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of the file."""
+    """One key of the file."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -38,21 +38,21 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file, whole."""
+    """The content of the file."""
 
     keys: tuple[Key, ...]
 
 
 @dataclass
 class _Bucket:
-    """What a caller has left: `level` requests at `at` nanoseconds."""
+    """A token bucket: `level` requests were left at `at` nanoseconds."""
 
     level: float
     at: int
 
 
 class Keys:
-    """Checks callers; `share` is this process's part of every rate, `path` the file to look at again."""
+    """Authentication and rate limits; `share` is this process's part of every rate, `path` the file to read again."""
 
     def __init__(self, keys: tuple[Key, ...], share: float = 1.0, path: Path | None = None) -> None:
         self._keys = keys
@@ -64,7 +64,7 @@ class Keys:
         self.refresh()  # the keys may be older than this process
 
     def refresh(self) -> None:
-        """Take up the file where it has changed. One that can't be read is logged, and the keys stay as they are."""
+        """Read the file again where it has changed. Where it can't be read, the current keys stay."""
         if self._path is None or (now := _signature(self._path)) == self._seen:
             return
         try:
@@ -72,9 +72,9 @@ class Keys:
             self._seen = now
         except InputError as problem:
             if now != self._failed:
-                log.error("keys can't be read again; the ones before stay", extra={"reason": str(problem)})
+                log.error("the file of keys can't be read; the current keys stay", extra={"reason": str(problem)})
             self._failed = now
-            if not isinstance(problem.__cause__, OSError):  # that may pass, and the file stays as it is
+            if not isinstance(problem.__cause__, OSError):  # an OSError may be temporary: try again
                 self._seen = now
 
     def check(self, headers: Mapping[bytes, bytes], date: datetime, *, admin: bool = False) -> Key:
@@ -82,17 +82,17 @@ class Keys:
 
         Raises Refusal: 401 without a valid key, 403 where the key has expired or is insufficient.
         """
-        given = headers.get(b"x-api-key", b"")
+        secret = headers.get(b"x-api-key", b"")
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
-            given = token.strip()
-        digest = hashlib.sha256(given).hexdigest()
+            secret = token.strip()
+        digest = hashlib.sha256(secret).hexdigest()
         # every key is compared, in constant time, so that the duration reveals nothing
         matches = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
         if not matches:
             raise Refusal(401, "unauthorized", "send a key as `Authorization: Bearer …` or `X-API-Key: …`")
         if matches[0].until is not None and matches[0].until <= date:
-            raise Refusal(403, "expired", "this key has ended")
+            raise Refusal(403, "expired", "this key has expired")
         if admin and not matches[0].admin:
             raise Refusal(403, "forbidden", "this key is not for the admin port")
         return matches[0]
@@ -108,23 +108,23 @@ class Keys:
         bucket.level -= 1.0
 
     def charge(self, key: Key, more: int) -> None:
-        """Count so many requests more in what this key has just spent: its next ones wait until they are paid off."""
+        """Charge `more` further requests to the key: its next ones get 429 until the bucket is refilled."""
         self._buckets[key.name].level -= more
 
 
 def _read_again(path: Path) -> tuple[Key, ...]:
-    if path.exists() and not path.is_file():  # a pipe would be waited for, or was read at the start
+    if path.exists() and not path.is_file():  # reading a pipe would block, or it was read at the start
         raise InputError(f"{path} is not a regular file")
     return read_keys(path)
 
 
 def _signature(path: Path | None) -> object:
-    """What changes when the file does."""
+    """A value that changes with the file."""
     try:
-        found = path.stat() if path else None
+        stat = path.stat() if path else None
     except OSError:
         return "nothing"
-    return found and (found.st_ino, found.st_mtime_ns, found.st_size)
+    return stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

@@ -1,8 +1,8 @@
-"""What the service counts, in memory that outlives its workers.
+"""Metrics in memory that is shared by all processes of the service.
 
-Every worker owns a row of whole numbers in memory which it shares with the process that started it: counting costs an
-addition, a worker that is killed takes no count with it, and the one in its place goes on in the same row. Any worker
-can tell the sum of all rows. Labels come from fixed lists, so their number is known beforehand.
+Every process has a row of integers in shared memory: counting is an addition, a killed worker loses no count, and its
+replacement continues in the same row. Any worker can sum all rows. Labels have fixed lists of values, so the number of
+time series is fixed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_0
 
 _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...], ...]], ...]] = (
     ("firstspin_requests", "Requests answered", ("route", "status"), (LABELS, STATUSES)),
-    ("firstspin_answers", "Newcomers answered, by what answered them", ("source",), (SOURCES,)),
-    ("firstspin_kept_answers", "Looks for an answer kept by batch, by outcome", ("outcome",), (LOOKUP_OUTCOMES,)),
+    ("firstspin_answers", "Registrations answered, by source", ("source",), (SOURCES,)),
+    ("firstspin_kept_answers", "Lookups of stored answers, by outcome", ("outcome",), (LOOKUP_OUTCOMES,)),
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
     ("firstspin_worker_starts", "Workers started", (), ()),
-    ("firstspin_worker_deaths", "Workers that ended unasked", (), ()),
+    ("firstspin_worker_deaths", "Workers that ended unexpectedly", (), ()),
     ("firstspin_worker_hangs", "Workers that sent no heartbeat and were killed", (), ()),
     ("firstspin_admin_starts", "Admin processes started", (), ()),
-    ("firstspin_admin_deaths", "Admin processes that ended unasked", (), ()),
+    ("firstspin_admin_deaths", "Admin processes that ended unexpectedly", (), ()),
     ("firstspin_admin_hangs", "Admin processes that sent no heartbeat and were killed", (), ()),
     ("firstspin_supervisor_errors", "Failures that the supervisor survived, by step of its loop", ("step",), (STEPS,)),
     ("firstspin_worker_errors", "Failures that a worker survived, by step of its loop", ("step",), (WORKER_STEPS,)),
-    ("firstspin_log_lines_dropped", "Log lines that stderr did not take at once", (), ()),
+    ("firstspin_log_lines_dropped", "Log lines dropped because stderr was not ready", (), ()),
     ("firstspin_connections_closed_for_others", "Idle connections closed so that new clients are served", (), ()),
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
-    ("firstspin_exposures_dropped", "Exposures that could not be kept", (), ()),
+    ("firstspin_exposures_dropped", "Exposures that could not be stored", (), ()),
     ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),
     ("firstspin_event_store_failures", "Attempts to open or write the event store that failed", (), ()),
 )
@@ -53,12 +53,12 @@ _GAUGES: Final = (
     ("firstspin_event_store_ready", "Workers whose event store takes events"),
     (
         "firstspin_compiled",
-        "1 where C computes answers, 0 where numpy does, without a compiler at install",
+        "1 with compiled C code, 0 with NumPy only",
     ),
-    ("firstspin_started", "1 from the moment on when all workers could answer for the first time"),
+    ("firstspin_started", "1 once all workers have been ready"),
 )
 _LATENCY: Final = "firstspin_latency_seconds"
-_BEATS: Final = "beats"  # not for Prometheus: a sum of heartbeats says nothing
+_BEATS: Final = "beats"  # not exported: a sum of heartbeats has no meaning
 
 
 def _laid_out() -> dict[tuple[object, ...], int]:
@@ -76,7 +76,7 @@ _PLACE: Final = _laid_out()
 
 
 class ProcessMetrics:
-    """One row: what one process counts."""
+    """The metrics of one process: one row of the shared memory."""
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
@@ -85,46 +85,46 @@ class ProcessMetrics:
         self._hops = {hop: _PLACE[_LATENCY, hop, 0] for hop in HOPS}
 
     def request(self, route: str, status: int, nanoseconds: int) -> None:
-        """A request was answered."""
+        """Count an answered request and its time."""
         place = self._requests.get((route, status))
         if place is not None:
             self._cells[place] += 1
         self.took("whole", nanoseconds)
 
     def answer(self, source: str) -> None:
-        """A newcomer was answered."""
+        """Count an answer about one registration, by its source."""
         self._cells[self._answers[source]] += 1
 
     def took(self, hop: str, nanoseconds: int) -> None:
-        """A part of answering took so long."""
+        """Record the time of a part of answering."""
         first = self._hops[hop]
         self._cells[first + bisect_left(BUCKETS, nanoseconds // 1000)] += 1
         self._cells[first + len(BUCKETS) + 1] += nanoseconds
 
     def count(self, name: str, *labels: object, more: int = 1) -> None:
-        """One more, or so many, of anything else."""
+        """Increase a counter."""
         self._cells[_PLACE[(name, *labels)]] += more
 
     def gauge(self, name: str, value: int) -> None:
-        """How many there are now."""
+        """Set a gauge."""
         self._cells[_PLACE[(name,)]] = value
 
     def beat(self) -> None:
-        """A heartbeat: the loop of this process turns."""
+        """Count a heartbeat of this process's loop."""
         self._cells[_PLACE[(_BEATS,)]] += 1
 
     def beats(self) -> int:
-        """Heartbeats so far, of all processes that had this row."""
+        """The number of heartbeats so far, of all processes that had this row."""
         return self._cells[_PLACE[(_BEATS,)]]
 
     def died(self) -> None:
-        """The process is gone: counts stay, what it had at the moment is no more."""
+        """Set the gauges of an ended process to 0; its counters stay."""
         for name, _ in _GAUGES:
             self.gauge(name, 0)
 
 
 class SharedMetrics:
-    """The rows of all processes of a service. Make it before any of them is forked."""
+    """The rows of all processes of a service. To be created before any of them is forked."""
 
     def __init__(self, processes: int) -> None:
         self._width = len(_PLACE)
@@ -137,7 +137,7 @@ class SharedMetrics:
         return ProcessMetrics(self._cells[process * self._width : (process + 1) * self._width])
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
+        """The metrics in Prometheus's text format."""
         from prometheus_client import generate_latest  # an eighth of the time to the first answer
 
         return generate_latest(self)

@@ -1,10 +1,10 @@
-"""Many models in one service, one a country, say: SageMaker's verbs of a multi-model endpoint.
+"""Multi-model hosting, one model per country for example: SageMaker's API of a multi-model endpoint.
 
-What is loaded lies in a folder that all workers share: for each model a folder with its verified copy and its entry. A
-model comes and goes by the renaming of that folder, so any worker answers from it at once, and none after it has gone,
-regardless of which worker loaded it and of restarts. Each worker keeps in memory what it has been asked for.
+Loaded models are in a folder that all workers share: each model has a folder with its verified copy and its entry. A
+model is loaded and unloaded by renaming that folder, so the change holds for all workers at once, whichever worker made
+it. Each worker has the models in memory that it has been called with.
 
-Loading takes a process of its own and its memory, so one model is loaded at a time in all workers together.
+Loading uses a process of its own, so one model is loaded at a time by all workers together.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.02
 MAX_LOADS: Final = 4
-"""How many models a worker is asked to load at a time, the one in work among them."""
+"""Max number of load requests in a worker, the one in work included."""
 
 _BUNDLE, _ENTRY, _LOCK, _LOADING = "bundle", "entry.json", "lock", "loading"
 
@@ -49,69 +49,69 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=routes.MAX_NAME)]
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
-    """A model to load: the name it goes by, and the folder where it lies unpacked."""
+    """The body of a load request: the model's name, and the folder of its unpacked bundle."""
 
     model_name: Name
     url: Name
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """A model that is loaded. `bytes` is what it takes of one worker's memory."""
+    """A loaded model. `bytes` is its size in one worker's memory."""
 
     modelName: str
     modelUrl: str
     bytes: int
 
     def shown(self) -> dict[str, str]:
-        """As SageMaker wants to see it."""
+        """The model in the form of SageMaker's API."""
         return {"modelName": self.modelName, "modelUrl": self.modelUrl}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCache:
-    """Where the models are: `folder` is ours, `root` holds what may be loaded, `room` is the memory for all (bytes)."""
+    """The loaded models, in `folder`; models below `root` may be loaded, into `room` bytes of memory for all."""
 
     folder: Path
     root: Path
     room: int
 
     def empty(self) -> None:
-        """Begin with no model, as SageMaker expects of a container that has just started."""
+        """Remove all models: SageMaker expects none in a container that has just started."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         (self.folder / _LOCK).touch()
         (self.folder / _LOADING).touch()
 
     def place(self, name: str) -> Path:
-        """The folder of a model, loaded or not; any name makes a good file name."""
+        """The folder of a model, loaded or not; its name is a hash, so that a model may have any name."""
         return self.folder / hashlib.sha256(name.encode()).hexdigest()[:32]
 
     def holds(self, url: str) -> bool:
-        """Whether this is the path of something in `root`."""
+        """Whether the path is below `root`."""
         try:
             return Path(url).resolve().is_relative_to(self.root.resolve())
-        except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL
+        except (OSError, RuntimeError, ValueError):  # a cycle of links, a NUL byte
             return False
 
     def entry(self, name: str) -> LoadedModel:
-        """What is loaded under this name. Refusal 404 where nothing is."""
+        """The loaded model of this name. Raises Refusal 404 where there is none."""
         try:
             return _entry(self.place(name))
         except FileNotFoundError:
             raise _unknown() from None
 
     def entries(self) -> list[LoadedModel]:
-        """All that is loaded, by name."""
-        found = []
+        """All loaded models, by name."""
+        entries = []
         self.folder.mkdir(parents=True, exist_ok=True)  # a cleaner of temporary files may have removed it
         for place in self.folder.iterdir():
             if place.is_dir() and not place.name.startswith("."):
                 with suppress(FileNotFoundError):  # unloaded in the meantime
-                    found.append(_entry(place))
-        return sorted(found, key=lambda entry: entry.modelName)
+                    entries.append(_entry(place))
+        return sorted(entries, key=lambda entry: entry.modelName)
 
     def left(self) -> int:
-        """Memory for further models."""
+        """Memory left for further models, in bytes."""
         return self.room - sum(entry.bytes for entry in self.entries())
 
     @asynccontextmanager
@@ -151,7 +151,7 @@ class ModelCache:
 
 
 class ManyModels:
-    """One worker's part: answers `/models` and all below it."""
+    """Answers `/models` and the routes below it in one worker."""
 
     def __init__(self, cache: ModelCache, config: WorkerConfig) -> None:
         self._cache, self._config = cache, config
@@ -172,7 +172,7 @@ class ManyModels:
                 refuse_other_types(request.headers)
                 return self._load(request.body)
             case "GET" | "HEAD", routes.MODEL, [name]:
-                return _told(self._cache.entry(name).shown())
+                return _json(self._cache.entry(name).shown())
             case "DELETE", routes.MODEL, [name]:
                 refuse_pages(request.headers)
                 return self._unload(name)
@@ -181,16 +181,16 @@ class ManyModels:
         return routes.not_taken(routes.MODEL_ROUTES, path)
 
     def _listed(self, query: bytes) -> Reply:
-        """A page of what is loaded; its token is the last name on it."""
-        told = parse_qs(query.decode("latin-1"))
-        after = told.get("next_page_token", [""])[-1]
-        limit = told.get("limit", [str(routes.MODELS_PAGE)])[-1]
+        """A page of the loaded models; its token is the last name on it."""
+        parameters = parse_qs(query.decode("latin-1"))
+        after = parameters.get("next_page_token", [""])[-1]
+        limit = parameters.get("limit", [str(routes.MODELS_PAGE)])[-1]
         if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= routes.MODELS_PAGE:
             raise Refusal(400, "invalid", f"limit takes a number from 1 to {routes.MODELS_PAGE}")
         entries = [entry for entry in self._cache.entries() if entry.modelName > after]
         page = entries[: int(limit)]
         more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}
-        return _told({"models": [entry.shown() for entry in page], **more})
+        return _json({"models": [entry.shown() for entry in page], **more})
 
     async def _load(self, body: bytes | bytearray) -> Reply:
         wanted = _wanted(body)
@@ -199,28 +199,28 @@ class ManyModels:
         self._loads += 1
         try:
             async with self._one_load, self._cache.turn():
-                return await self._load_alone(wanted)
+                return await self._load_model(wanted)
         finally:
             self._loads -= 1
 
-    async def _load_alone(self, wanted: LoadRequest) -> Reply:
+    async def _load_model(self, wanted: LoadRequest) -> Reply:
         if self._cache.place(wanted.model_name).exists():
             raise _loaded_already()
         source = Path(wanted.url)
         if not self._cache.holds(wanted.url):
-            raise Refusal(400, "invalid", "the url is not in the folder of models")
+            raise Refusal(400, "invalid", "the url is not below the folder of models")
         incoming = self._cache.folder / f".incoming-{os.getpid()}-{next(self._number)}"
         incoming.mkdir(parents=True)
         try:
-            taken = await self._tried(source, incoming / _BUNDLE)
-            entry = LoadedModel(wanted.model_name, wanted.url, taken.bytes)
+            accepted = await self._probed(source, incoming / _BUNDLE)
+            entry = LoadedModel(wanted.model_name, wanted.url, accepted.bytes)
             await asyncio.to_thread(self._cache.add, incoming, entry)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-        await self._taken_up(wanted.model_name)
-        return _told({"status": f"model {taken.id} is loaded"})
+        await self._in_memory(wanted.model_name)
+        return _json({"status": f"model {accepted.id} is loaded"})
 
-    async def _tried(self, source: Path, to: Path) -> AcceptedBundle:
+    async def _probed(self, source: Path, to: Path) -> AcceptedBundle:
         """Copied and checked in a process of its own. Refusal 400 where it is no bundle, 507 where there is no room."""
         config = msgspec.json.encode(self._config).decode()
         words = [str(source), str(to), str(max(self._cache.left(), 0)), config, str(PROBE_SECONDS)]
@@ -234,16 +234,16 @@ class ManyModels:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            said, _ = await asyncio.wait_for(child.communicate(), PROBE_SECONDS)
+            output, _ = await asyncio.wait_for(child.communicate(), PROBE_SECONDS)
         except TimeoutError:
             child.kill()
             await child.wait()
             raise Refusal(400, "not_a_bundle", f"loading it takes over {PROBE_SECONDS:g} s") from None
         if child.returncode == 0:
-            return msgspec.json.decode(said, type=AcceptedBundle)
+            return msgspec.json.decode(output, type=AcceptedBundle)
         if child.returncode == OUT_OF_MEMORY:
             raise _no_room()
-        reason = msgspec.json.decode(said, type=str) if said else f"loading it ended with {child.returncode}"
+        reason = msgspec.json.decode(output, type=str) if output else f"loading it ended with {child.returncode}"
         raise Refusal(
             400,
             "not_a_bundle",
@@ -253,26 +253,26 @@ class ManyModels:
     async def _unload(self, name: str) -> Reply:
         self._serving.pop(name, None)
         await asyncio.to_thread(self._cache.remove, name)
-        return _told({"status": "model is unloaded"})
+        return _json({"status": "model is unloaded"})
 
     def _invoke(self, app: App, request: Request, name: str) -> Reply | Awaitable[Reply]:
         mark = self._mark(name)
-        kept = self._serving.get(name)
-        if kept and kept[0] == mark:
-            return app.answered(request, kept[1])
+        loaded = self._serving.get(name)
+        if loaded and loaded[0] == mark:
+            return app.answered(request, loaded[1])
         return self._invoke_cold(app, request, name)
 
     async def _invoke_cold(self, app: App, request: Request, name: str) -> Reply:
-        reply = app.answered(request, await self._taken_up(name))
+        reply = app.answered(request, await self._in_memory(name))
         return reply if isinstance(reply, Reply) else await reply
 
-    async def _taken_up(self, name: str) -> ServedModel:
-        """A model loaded into this worker's memory, once however many ask for it."""
+    async def _in_memory(self, name: str) -> ServedModel:
+        """A model in this worker's memory; concurrent requests load it once."""
         async with self._loading:
             mark = self._mark(name)
-            kept = self._serving.get(name)
-            if kept and kept[0] == mark:
-                return kept[1]
+            loaded = self._serving.get(name)
+            if loaded and loaded[0] == mark:
+                return loaded[1]
             self._forget_gone()
             try:
                 serving = await asyncio.to_thread(load, self._cache.place(name) / _BUNDLE, self._config)
@@ -290,18 +290,18 @@ class ManyModels:
             return serving
 
     def _forget_gone(self) -> None:
-        """Let go of what another worker unloaded."""
+        """Drop the models that another worker has unloaded."""
         for name in [name for name in self._serving if not self._cache.place(name).exists()]:
             del self._serving[name]
 
     def _mark(self, name: str) -> tuple[int, int]:
         """What is another when a model is loaded again under the same name. Refusal 404 where none is loaded."""
         try:
-            found = (self._cache.place(name) / _ENTRY).stat()
+            stat = (self._cache.place(name) / _ENTRY).stat()
         except FileNotFoundError:
             self._serving.pop(name, None)
             raise _unknown() from None
-        return found.st_ino, found.st_mtime_ns
+        return stat.st_ino, stat.st_mtime_ns
 
 
 def _wanted(body: bytes | bytearray) -> LoadRequest:
@@ -315,8 +315,8 @@ def _entry(place: Path) -> LoadedModel:
     return msgspec.json.decode((place / _ENTRY).read_bytes(), type=LoadedModel)
 
 
-def _told(what: object) -> Reply:
-    return Reply(200, msgspec.json.encode(what))
+def _json(content: object) -> Reply:
+    return Reply(200, msgspec.json.encode(content))
 
 
 def _unknown() -> Refusal:

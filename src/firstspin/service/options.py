@@ -23,14 +23,14 @@ WORKERS: Final = whole(1, MAX_WORKERS)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DESCRIPTION: Final = (
     "Answer over HTTP. Every option can also be given in the environment, as in FIRSTSPIN_PORT=80; an option on the "
-    "command line goes before it."
+    "command line takes precedence."
 )
 MAX_HELP_WIDTH: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: how its text is read on the command line and in the environment, its default and its help."""
+    """An option of the command line and the environment: its name, parser, default and help."""
 
     name: str
     convert: Callable[[str], object]
@@ -39,7 +39,7 @@ class Option:
 
     @property
     def field(self) -> str:
-        """Its name in the parsed options."""
+        """The attribute of the parsed options."""
         return self.name.replace("-", "_")
 
     @property
@@ -48,7 +48,7 @@ class Option:
         return self.convert is yes_or_no
 
     def row(self) -> tuple[str, str]:
-        """Its row on the help page, in the style of Typer's: name and type, help and default."""
+        """The row in the help text, in the style of Typer's: name and type, help and default."""
         name = f"--{self.name}"
         if self.switch:
             return name, self.help
@@ -58,36 +58,36 @@ class Option:
 
 
 OPTIONS: Final = (
-    Option("bundle", path, None, "Folder written by `firstspin train`; a new bundle in it is loaded by itself."),
+    Option("bundle", path, None, "Folder written by `firstspin train`; a new bundle in it is loaded at once."),
     Option("host", words, "127.0.0.1", "Address to listen on."),
     Option("port", PORT, 8080, "Port to listen on."),
-    Option("workers", WORKERS, 1, "Processes that answer; as many as cores."),
-    Option("state", path, None, "Folder that keeps the last good bundles over a restart."),
-    Option("least-age", read_min_age, MIN_AGE, "Under it, age and gender are not used and nothing is stored."),
-    Option("under-age", read_under_age, ANSWER, "Under that age: `answer` by the business rule, or `refuse` with 403."),
+    Option("workers", WORKERS, 1, "Number of worker processes, such as one per core."),
+    Option("state", path, None, "Folder for the last good bundles, across restarts."),
+    Option("least-age", read_min_age, MIN_AGE, "Below it, age and gender are not used and nothing is stored."),
+    Option("under-age", read_under_age, ANSWER, "Below that age: `answer` by the business rule, or `refuse` with 403."),
     Option("models", path, None, "Serve many models, loaded by POST /models from this folder; --bundle is optional."),
-    Option("models-memory", whole(1), None, "MB of memory for all models; half of the machine's if not given."),
+    Option("models-memory", whole(1), None, "Memory for all models in MB; default: half of the machine's."),
     Option("allow-no-model", yes_or_no, False, "Answer with an empty list while there is no model."),
     Option("keys", path, None, "File of API keys for /v1; without it /v1 needs no key."),
     Option("events", words, None, "Event store for /v1: sqlite:///PATH or postgresql://…"),
     Option("events-secret", path, None, "File with the store's secret; events.secret in --state if not given."),
     Option("experiment", path, None, "Sealed plan of the experiment that /v1/recommendations runs; needs --events."),
-    Option("scores", words, None, "Store that `firstspin score` wrote, for /v1: sqlite:PATH or dynamodb:TABLE."),
-    Option("scores-first", yes_or_no, False, "Prefer stored answers to the model's; else only where the model fails."),
+    Option("scores", words, None, "Score store for /v1, from `firstspin score`: sqlite:PATH or dynamodb:TABLE."),
+    Option("scores-first", yes_or_no, False, "Prefer stored answers to the model; else use them where it fails."),
     Option("scores-seconds", seconds(), LOOKUP_SECONDS, "Score-lookup timeout in seconds."),
-    Option("clock", path, None, "For simulations: file with the time of day, instead of the system's."),
+    Option("clock", path, None, "For simulations: file with the simulated time of day."),
     Option("admin-port", PORT, None, "Port for state, reload, rollback and erasure; none if not given."),
     Option("admin-host", words, "127.0.0.1", "Address that the admin port listens on."),
-    Option("admin-names", words, None, "Further host names of the admin port, with commas between."),
-    Option("in-flight", whole(1), IN_FLIGHT, "Max registrations that a worker takes at a time; beyond them 503."),
-    Option("connections", whole(1), 4096, "Max open connections of a worker."),
+    Option("admin-names", words, None, "Further host names of the admin port, separated by commas."),
+    Option("in-flight", whole(1), IN_FLIGHT, "Max registrations in work per worker; above it 503."),
+    Option("connections", whole(1), 4096, "Max open connections per worker."),
     Option("largest-body", whole(1), MAX_BODY_BYTES, "Max bytes of a request's body."),
     Option("largest-answer", whole(1), None, "Max bytes of an answer about several; no limit if not given."),
     Option("most-newcomers", whole(0), MAX_INSTANCES, "Max registrations in one request; 0 is no limit."),
     Option("head-seconds", seconds(), 10.0, "Timeout for a request's headers, in seconds."),
     Option("body-seconds", seconds(), 30.0, "Timeout for a request's body, in seconds."),
     Option("idle-seconds", seconds(), 75.0, "Keep-alive timeout of an idle connection, in seconds."),
-    Option("drain-delay", seconds(or_equal=True), 2.0, "Seconds from not ready to the end, after SIGTERM."),
+    Option("drain-delay", seconds(or_equal=True), 2.0, "Seconds from not ready to no new connections, after SIGTERM."),
     Option("trial-seconds", seconds(), PROBE_SECONDS, "Timeout for loading a new bundle, in seconds."),
     Option("report", path, None, "Page written by `firstspin report`, served at /report."),
     Option("log-level", one_of(*LOG_LEVELS), "info", f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}."),
@@ -95,10 +95,10 @@ OPTIONS: Final = (
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
-    """The options of a service: the command line goes before the environment, that before the defaults.
+    """The options of a service: the command line precedes the environment, the environment the defaults.
 
-    A setting that can't be read ends the process with status 2 and one line, which names the option or the variable. A
-    variable whose option is on the command line is not read.
+    An invalid value ends the process with status 2 and one line, which names the option or the variable. A variable
+    whose option is on the command line is not read.
     """
     parser = _parser()
     given = vars(parser.parse_args(arguments))
@@ -116,7 +116,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one line; help in the style of the other commands, which have Typer's."""
+    """Prints errors in one line, and help in the style of the other commands (Typer)."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -146,7 +146,7 @@ def _parser() -> _Parser:
 
 
 def _argument(convert: Callable[[str], object]) -> Callable[[str], object]:
-    """Reads an option as `convert` does, and fails as argparse wants it."""
+    """`convert` as a parser of argparse."""
 
     def read_argument(text: str) -> object:
         try:
@@ -158,9 +158,9 @@ def _argument(convert: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def _check_together(parser: _Parser, options: argparse.Namespace) -> None:
-    """What options need of each other."""
+    """Check the options that need each other."""
     if options.bundle is None and options.models is None:
-        parser.error("--bundle BUNDLE is needed")
+        parser.error("--bundle BUNDLE is required")
     if options.events and not (options.events_secret or options.state):
         parser.error("--events needs --events-secret or --state, to keep the store's secret")
     if options.experiment and not options.events:

@@ -1,7 +1,7 @@
-"""Stores are tried before a port is open and before a worker starts: what can never work is refused, once, by name.
+"""Stores are checked at startup: one that can never work is an error, one that is unavailable is logged.
 
-A store that is only away is no reason not to answer newcomers. Which of the two it is, a child finds out, because an
-attempt may hang, and because the process that starts the workers opens nothing itself.
+A service with an unavailable store still answers. The check runs in a child process, because it may hang, and because
+the supervisor itself opens no store.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ MAX_ANSWER: Final = 65_536
 
 
 class StoreState(msgspec.Struct, frozen=True):
-    """What came of opening a store: why it is refused, or why it can't be used yet; both empty where it can."""
+    """The result of opening a store: the reason why it is refused or unavailable; both empty where it can be used."""
 
     refused: str = ""
-    away: str = ""
+    unavailable: str = ""
 
 
 def event_store_secret(url: str, path: Path) -> Secret:
     """The secret of the event store at `url`, kept in the file at `path`, which is written for a new store.
 
-    Raises InputError for a store that isn't one or has another secret. One of another version, or out of reach, is
-    logged: newcomers are answered all the same.
+    Raises InputError where the store is not an event store or has another secret. A store that is unavailable or of
+    another version is logged.
     """
     if not url.startswith(POSTGRES):
         sqlite_file.refuse_unusable(sqlite_path(url))
@@ -65,39 +65,39 @@ def event_store_secret(url: str, path: Path) -> Secret:
 
 
 def refuse_unusable(what: str, opening: Callable[[], None]) -> None:
-    """Raise InputError where opening a store does; log any other reason why it can't be used yet."""
-    tried = try_to_open(opening)
-    if tried.refused:
-        raise InputError(tried.refused)
-    if tried.away:
-        log.error("a store can't be used yet", extra={"store": what, "reason": tried.away})
+    """Check a store. Raises InputError where opening it does; logs any other reason why it can't be used yet."""
+    state = try_to_open(opening)
+    if state.refused:
+        raise InputError(state.refused)
+    if state.unavailable:
+        log.error("a store can't be used yet", extra={"store": what, "reason": state.unavailable})
 
 
 def try_to_open(opening: Callable[[], None], seconds: float = TRY_SECONDS) -> StoreState:
-    """Open something in a child that is given so many seconds."""
+    """Open a store in a child process, with a timeout in seconds."""
     reading, writing = os.pipe()
     pid = children.fork(partial(_try, opening, writing))
     os.close(writing)
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         ready, _, _ = select.select([pipe], [], [], seconds)
-        said = pipe.read(MAX_ANSWER) if ready else b""
+        output = pipe.read(MAX_ANSWER) if ready else b""
     if not ready:
         os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0 if ready else os.WNOHANG)  # a child that hangs in the kernel outlives even that
-    if said:
-        return msgspec.json.decode(said, type=StoreState)
-    return StoreState(away="opening it crashed" if ready else f"no answer within {seconds:g} s")
+    os.waitpid(pid, 0 if ready else os.WNOHANG)  # a child that hangs in the kernel survives SIGKILL
+    if output:
+        return msgspec.json.decode(output, type=StoreState)
+    return StoreState(unavailable="opening it crashed" if ready else f"no answer within {seconds:g} s")
 
 
 def _try(opening: Callable[[], None], pipe: int) -> int:
     try:
         opening()
-        tried = StoreState()
+        state = StoreState()
     except (Unavailable, OtherVersion) as problem:
-        tried = StoreState(away=str(problem)[:MAX_REASON])
+        state = StoreState(unavailable=str(problem)[:MAX_REASON])
     except InputError as problem:
-        tried = StoreState(refused=str(problem)[:MAX_REASON])
+        state = StoreState(refused=str(problem)[:MAX_REASON])
     except Exception as problem:
-        tried = StoreState(away=f"{type(problem).__name__}: {problem}"[:MAX_REASON])
-    os.write(pipe, msgspec.json.encode(tried))
+        state = StoreState(unavailable=f"{type(problem).__name__}: {problem}"[:MAX_REASON])
+    os.write(pipe, msgspec.json.encode(state))
     return 0

@@ -39,11 +39,11 @@ def test_the_plan_and_what_was_kept_are_told() -> None:
 @pytest.mark.parametrize(
     ("now", "stage"),
     [
-        (datetime(2026, 1, 25, 23, tzinfo=UTC), "not begun: it begins on 2026-01-26"),
+        (datetime(2026, 1, 25, 23, tzinfo=UTC), "not started: it starts on 2026-01-26"),
         (datetime(2026, 1, 26, tzinfo=UTC), "day 1 of 14; no verdict before 2026-02-16 00:00 UTC"),
         (datetime(2026, 2, 8, 23, tzinfo=UTC), "day 14 of 14; no verdict before 2026-02-16 00:00 UTC"),
         (datetime(2026, 2, 9, tzinfo=UTC), "no more users; the last ones may still click and listen; no verdict"),
-        (datetime(2026, 2, 16, tzinfo=UTC), "over: read it with firstspin experiment analyse"),
+        (datetime(2026, 2, 16, tzinfo=UTC), "ended: analyse it with firstspin experiment analyse"),
     ],
 )
 def test_no_verdict_is_spoken_of_before_the_last_window_has_closed(now: datetime, stage: str) -> None:
@@ -66,7 +66,7 @@ def test_dropped_exposures_are_counted_and_shown(tmp_path: Path) -> None:
     app.refresh()
     app.refresh()  # counted once
     assert b"firstspin_exposures_dropped_total 1.0" in ask(app, "GET", "/metrics").body
-    assert b"<dt>messages that could not be kept</dt><dd>1</dd>" in ask(app, "GET", "/experiments").body
+    assert b"<dt>messages that could not be stored</dt><dd>1</dd>" in ask(app, "GET", "/experiments").body
     store.close()
 
 

@@ -1,4 +1,4 @@
-"""The page `/experiments`: what is being tried here, on whom, until when. Who is ahead is read at the end, not here."""
+"""The page `/experiments`: the running experiment, its arms and its time, without results before the end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PAGE: Final = Template(Path(__file__).with_name("experiments.html").read_text(en
 NOTHING: Final = """<p>No experiment is running here. Plan one with <code>firstspin experiment plan</code>, then
 start the service with <code>--experiment experiment.toml --events sqlite:///events.sqlite</code>.</p>"""
 COUNTED: Final = {
-    "firstspin_exposures_stored": "messages decided and kept",
-    "firstspin_events_stored": "clicks and listens kept",
-    "firstspin_exposures_dropped": "messages that could not be kept",
+    "firstspin_exposures_stored": "messages decided and stored",
+    "firstspin_events_stored": "clicks and listens stored",
+    "firstspin_exposures_dropped": "messages that could not be stored",
 }
 
 
@@ -33,14 +33,14 @@ def page(running: Running | None, totals: Mapping[str, int], now: datetime) -> b
         f"<tr><td>{escape(arm)}</td><td>{escape(running.policies[arm])}</td><td>{share:.0%}</td></tr>"
         for arm, share in _shares(plan).items()
     )
-    told = {
+    facts = {
         "Primary metric": f"{plan.metrics[0].column}, to find a lift of {plan.minimum_effect:.1%} or more",
-        "Who counts": f"users who register in the {plan.days} days from {plan.starts_on}, {plan.coverage:.0%} of them",
+        "Population": f"users who register in the {plan.days} days from {plan.starts_on}, {plan.coverage:.0%} of them",
         "Control": plan.control,
         "Now": _stage(plan, now),
     }
-    told |= {word: f"{totals.get(name, 0):,}" for name, word in COUNTED.items()}
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in told.items())
+    facts |= {word: f"{totals.get(name, 0):,}" for name, word in COUNTED.items()}
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     return PAGE.substitute(
         content=f"<h2>{escape(running.key)}</h2><table><tr><th>Arm</th><th>Answered by</th><th>Share</th></tr>{arms}"
         f"</table><dl>{rows}</dl>"
@@ -48,21 +48,18 @@ def page(running: Running | None, totals: Mapping[str, int], now: datetime) -> b
 
 
 def _shares(plan: Plan) -> dict[str, float]:
-    whole = sum(plan.arms.values())
-    return {arm: weight / whole for arm, weight in plan.arms.items()}
+    total = sum(plan.arms.values())
+    return {arm: weight / total for arm, weight in plan.arms.items()}
 
 
 def _stage(plan: Plan, now: datetime) -> str:
-    """Where the experiment stands, in a sentence.
-
-    Its users come first; the last of them then still have their windows for clicks and listening.
-    """
+    """The stage of the experiment, as text: registrations first, then the windows of the last users' events."""
     begins = datetime.combine(plan.starts_on, time(), UTC)
     reads = f"{reads_at(plan):%Y-%m-%d %H:%M} UTC"
     if now < begins:
-        return f"not begun: it begins on {plan.starts_on}"
+        return f"not started: it starts on {plan.starts_on}"
     if now >= reads_at(plan):
-        return "over: read it with firstspin experiment analyse"
+        return "ended: analyse it with firstspin experiment analyse"
     day = (now - begins) // timedelta(days=1) + 1
     stage = (
         f"day {day} of {plan.days}" if day <= plan.days else "no more users; the last ones may still click and listen"
