@@ -27,7 +27,9 @@ from made_bundles import pack
 from made_experiments import HALVES, SECRET
 
 from firstspin import answer as answering
+from firstspin.aws.experiment import ExposureStream
 from firstspin.aws.gateway import Gateway
+from firstspin.events.firehose import SCOPE, FirehoseReply, FirehoseSink, Record
 from firstspin.experiment.assign import assign
 from firstspin.records import Ranking, Registration, StoredAnswer
 from firstspin.service.app import App, ServedModel
@@ -148,7 +150,12 @@ CANNOT_EXPRESS: dict[str, tuple[tuple[str, Callable[[Case], bool]], ...]] = {
     "the Lambda": (
         ("there is a bundle in its package", lambda c: c.model == "absent"),
         ("the endpoint goes before stored answers", lambda c: c.stored_first),
-        ("experiments have tests of their own", lambda c: c.experiment),
+        ("a user named by a header takes part in no experiment", lambda c: c.experiment),
+    ),
+    "/v1/recommendations of the Lambda": (
+        ("there is a bundle in its package", lambda c: c.model == "absent"),
+        ("the endpoint goes before stored answers", lambda c: c.stored_first),
+        ("a request names its user", lambda c: c.user is None),
     ),
     "/v1/explanations": (("a request names no user", lambda c: c.user is not None),),
 }
@@ -501,30 +508,53 @@ class Endpoint:
         return {"Body": io.BytesIO(made.body)}
 
 
+class Lake:
+    """Firehose, which remembers the arms of the exposures it is given."""
+
+    def __init__(self) -> None:
+        self.arms: list[str] = []
+
+    def put_record_batch(self, *, DeliveryStreamName: str, Records: list[Record]) -> FirehoseReply:  # noqa: ARG002
+        self.arms.extend(json.loads(record["Data"])["arm"] for record in Records)
+        return {"RequestResponses": [{"RecordId": "1"} for _ in Records]}
+
+
 @pytest.mark.parametrize("failing", ["the endpoint is down", "its model fails"])
 @pytest.mark.parametrize("decides", ["the Lambda", "the endpoint"])
-def test_the_lambda(world: World, service: Service, failing: str, decides: str) -> None:
+@pytest.mark.parametrize("entry", ["the Lambda", "/v1/recommendations of the Lambda"])
+def test_the_lambda(world: World, service: Service, failing: str, decides: str, entry: str) -> None:
     """With the settings about age in Lambda and endpoint, or, where the endpoint is up, in the endpoint alone."""
-    endpoint = Endpoint(service)
+    endpoint, lake = Endpoint(service), Lake()
+    stream = ExposureStream(HALVES, SECRET, FirehoseSink(lake, {"exposures": "e"}, SCOPE), lambda: NOW)
     gateways: dict[object, Gateway] = {}
 
     def answered() -> Iterator[tuple[Case, Answer]]:
-        for case in cases("the Lambda"):
+        for case in cases(entry):
             is_down = case.model == "failing" and failing == "the endpoint is down"
             if decides == "the endpoint" and is_down:
                 continue
-            endpoint.case = None if is_down else case._replace(user=None, stored="none")
+            endpoint.case = None if is_down else case._replace(user=None, stored="none", experiment=False)
             settings = PolicySettings(case.min_age, case.refuses and decides == "the Lambda")
-            key = (settings.min_age, settings.refuse_under_age, case.silence)
+            key = (settings.min_age, settings.refuse_under_age, case.silence, case.experiment)
             if key not in gateways:
                 loaded = world.bundles[case.silence, "fine"]
                 assert loaded is not None
                 stored = StoredAnswers(lambda: store, lambda: 0, budget=30)
-                gateways[key] = Gateway(endpoint, "newcomers", loaded, BodyReader(), settings, stored, threads=AtOnce())
+                exposures = stream if case.experiment else None
+                gateways[key] = Gateway(
+                    endpoint, "newcomers", loaded, BodyReader(), settings, stored, exposures, threads=AtOnce()
+                )
             store.stored = world.stored(case)
-            told = {"content-type": Encoding.json.value} | ({"x-firstspin-user": case.user} if case.user else {})
-            reply = gateways[key](rest(msgspec.json.encode(case.registration).decode(), headers=told))
+            lake.arms.clear()
+            reply = gateways[key](event(case, entry))
             yield case, read(Reply(reply["statusCode"], reply["body"].encode()))
+            assert lake.arms == ([case.arm] if case.arm and not case.under_age else []), case
+
+    def event(case: Case, entry: str) -> dict[str, Any]:
+        if entry != "the Lambda":
+            return rest(msgspec.json.encode(fields(case)).decode(), path="/v1/recommendations")
+        headers = {"content-type": Encoding.json.value} | ({"x-firstspin-user": case.user} if case.user else {})
+        return rest(msgspec.json.encode(case.registration).decode(), headers=headers)
 
     class Store:
         stored: StoredAnswer | None = None
