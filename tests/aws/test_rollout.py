@@ -496,7 +496,7 @@ class TestTheCommands:
         told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
         assert told["bundle"] == served(account) == load(tmp_path / "b").id
         promote(account, bundles / "better")
-        assert f"answers from bundle {served(account)}" in CliRunner().invoke(app, words).stdout
+        assert f"serves bundle {served(account)}" in CliRunner().invoke(app, words).stdout
         assert load(tmp_path / "b").id == served(account)
 
     def test_a_dry_run_promises_nothing_that_can_not_be_done(

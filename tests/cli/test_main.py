@@ -149,8 +149,8 @@ def test_the_ledger_sets_the_articles_claims_beside_ours() -> None:
     figures = {"auto": {"hit@3": Figure(0.773, 0.763, 0.783)}}
     card = Scorecard({}, {}, 100, "auto", figures, {"auto": {"popularity": {"hit@3": lift}}})
     hits, lifted = claims.entries(card, Path("data"))
-    assert (hits.article, hits.found) == ("77%", "77.3% ±1.0")
-    assert (lifted.article, lifted.found) == ("+15%", "+14.7% ±1.0")
+    assert (hits.article, hits.here) == ("77%", "77.3% ±1.0")
+    assert (lifted.article, lifted.here) == ("+15%", "+14.7% ±1.0")
     assert hits.command == "firstspin evaluate --data data --models auto --out scorecard.json"
 
 
@@ -158,7 +158,7 @@ def test_recommend_explains_itself(made: Path) -> None:
     words = ("recommend", "--bundle", made / "b", "--age", 50, "--genres", "Rock|Pop", "--explain")
     done = firstspin(*words)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[3].split() == ["genre", "told", "nothing", "age", "genres", "probability"]
+    assert done.stdout.splitlines()[3].split() == ["genre", "no", "answers", "age", "genres", "probability"]
     found = json.loads(firstspin(*words, "--json").stdout)
     assert found["genres"][0]["moved"].keys() == {"age", "genres"}
 
@@ -180,7 +180,7 @@ def test_evaluate_says_what_questions_buy_and_report_shows_it(made: Path, tmp_pa
     words = ("--data", made / "data", "--models", "logistic", "--folds", 2, "--questions", "--out", card)
     done = firstspin("evaluate", *words)
     assert done.returncode == 0, done.stderr
-    assert "What a question buys" in done.stdout
+    assert "Value of a question" in done.stdout
     assert "…" not in done.stdout  # nothing is cut where the terminal has 80 columns
     done = firstspin("report", "--data", made / "data", "--bundle", made / "b", "--scorecard", card, "--out", page)
     assert done.returncode == 0, done.stderr
@@ -223,7 +223,7 @@ def test_score_writes_parquet_and_refuses_what_it_does_not_know(made: Path, tmp_
     table = pq.read_table(tmp_path / "o.parquet")
     assert table.column_names == ["user_id", "genres", "probabilities"]
     assert {len(genres) for genres in table["genres"].to_pylist()} == {2}
-    assert "ends in .csv or .parquet" in failed(*words, tmp_path / "o.xlsx")
+    assert "expected a .csv or .parquet file" in failed(*words, tmp_path / "o.xlsx")
     assert firstspin(*words, f"sqlite:{tmp_path / 'o.db'}").returncode == 0
     kept = open_scores(f"sqlite:{tmp_path / 'o.db'}").get("u0")
     assert kept is not None

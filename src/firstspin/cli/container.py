@@ -30,23 +30,23 @@ EARLY: Final = "early"
 CHECKPOINTS: Final = "checkpoints"
 HYPERPARAMETERS: Final = Path("input") / "config" / "hyperparameters.json"
 MAX_FAILURE_TEXT: Final = 1024
-"""SageMaker shows no more of output/failure."""
+"""Max characters of output/failure that SageMaker shows."""
 
 MAX_BATCH_MEGABYTES: Final = 100
-"""Megabytes, where a transform job sets no limit: SageMaker's own for all its concurrent requests."""
+"""Max payload in megabytes where a transform job sets none: SageMaker's limit for all concurrent requests."""
 
 ONLINE: Final = {"--largest-answer": str(MAX_BODY_BYTES)}
-"""InvokeEndpoint hands on no more."""
+"""The size limit of InvokeEndpoint's response."""
 
 BATCH_SECONDS: Final = "600"
 """SageMaker's default for a request of batch transform."""
 
 LOG_LEVELS: Final = {"0": "debug", "10": "debug", "20": "info", "30": "warning", "40": "error", "50": "error"}
-"""Python's numbers, as SageMaker passes them."""
+"""SageMaker's log levels, which are Python's numbers."""
 
 
 def main() -> None:
-    """Run as SageMaker runs it: one argument, train or serve."""
+    """The container's entry point for SageMaker: one argument, train or serve."""
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
     what = sys.argv[1] if len(sys.argv) > 1 else ""
     if what == "train":
@@ -86,14 +86,14 @@ def serving(base: Path, environment: Mapping[str, str], cores: int) -> list[str]
 
 
 def _in_batch(environment: Mapping[str, str]) -> dict[str, str]:
-    """Batch transform fills a body with as many records as fit, of a size that its job may set, and has time."""
+    """The options for batch transform: long bodies, of a size that the job may set, and a long timeout."""
     options = {"--most-newcomers": "0", "--body-seconds": BATCH_SECONDS}
     megabytes = read(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", whole(0))
     return options if megabytes is None else options | {"--largest-body": str((megabytes or MAX_BATCH_MEGABYTES) << 20)}
 
 
 def train(base: Path) -> int:
-    """Learn from the channel `training` and leave the bundle in `model`; on failure say why in `output/failure`.
+    """Train on the channel `training` and write the bundle to `model`; a failure's reason goes to `output/failure`.
 
     SageMaker stops a job by SIGTERM and kills it 120 s later. A job that is stopped ends at once and leaves the
     business rule's bundle, if the tables were read by then: it can be served, and the gate before a promotion knows it.
@@ -119,17 +119,17 @@ def train(base: Path) -> int:
                 early=Path(folder) / EARLY,
             )
             _tell_census(dataset.census)
-            ending.acquire()  # the model is made: no stop comes between it and its place
+            ending.acquire()  # from here on, SIGTERM does not interrupt saving the model
             _leave(Path(folder) / "bundle", base / "model")
     except InputError as problem:
-        return _fail(base, problem.bare)  # what stands in a row is a person's, and failures are read by many
+        return _fail(base, problem.bare)  # without the row's values, which are personal data
     except OSError as problem:
         return _fail(base, str(problem))
     except Exception as problem:
         sys.stderr.write(mistakes.places(problem))
         return _fail(base, mistakes.kind(problem))
     for name, figure in card.figures[packed.manifest.predictor.model].items():
-        sys.stdout.write(f"valid_{name.replace('@', '')}={figure.value:.6f};\n")  # what tuning reads
+        sys.stdout.write(f"valid_{name.replace('@', '')}={figure.value:.6f};\n")  # read by SageMaker's model tuning
     sys.stdout.write(f"bundle={packed.id};\n")
     return 0
 
@@ -158,7 +158,7 @@ def _stoppable(base: Path, folder: Path) -> Iterator[threading.Lock]:
 
 
 def _stopped(base: Path, early: Path) -> int:
-    """Leave what there is, and give the exit status."""
+    """Save the early bundle, if there is one; the exit status."""
     if not (early / MANIFEST).is_file():
         return _fail(base, "stopped before the tables were read")
     try:
@@ -191,7 +191,7 @@ def _tell(step: str, done: float) -> None:
 
 
 def _tell_census(census: Census) -> None:
-    """When the data end and what matches nothing, without a value of anybody's."""
+    """Print the end of the data and the mismatches, without personal values."""
     lines = [f"data_ends {census.data_ends.isoformat()}Z"]
     lines += [f"mismatch: {mismatch.line(bare=True)}" for mismatch in census.mismatches]
     sys.stderr.write("".join(f"{line}\n" for line in lines))

@@ -17,7 +17,7 @@ from firstspin.models.registry import Learning
 from firstspin.records import InputError
 
 OF_SAGEMAKER = ("sagemaker_", "_tuning")
-"""Beginnings of the names that SageMaker adds."""
+"""Prefixes of the hyperparameters that SageMaker adds."""
 
 
 @contextmanager
@@ -42,14 +42,14 @@ def _options(
     return training, tables, erasure
 
 
-def _parsed(told: Mapping[str, str]) -> tuple[TrainingOptions, TableOptions, ErasureOptions]:
+def _parsed(hyperparameters: Mapping[str, str]) -> tuple[TrainingOptions, TableOptions, ErasureOptions]:
     """The hyperparameters as Typer reads the same options on the command line."""
     app = typer.Typer(add_completion=False)
     app.command()(_options)
     command = get_command(app)
     options = {str(parameter.name): parameter for parameter in command.params}
     arguments = []
-    for name, text in told.items():
+    for name, text in hyperparameters.items():
         if name.startswith(OF_SAGEMAKER):
             continue
         if name not in options:
@@ -73,12 +73,12 @@ def _switch(name: str, text: str) -> bool:
 def _read(path: Path) -> dict[str, str]:
     """The hyperparameters that are not empty."""
     try:
-        told = msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+        values = msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
     except msgspec.MsgspecError as problem:
         raise InputError(f"hyperparameters.json: {problem}") from None
     except UnicodeDecodeError:
         raise InputError("hyperparameters.json: it is not text in UTF-8") from None
-    return {name: plain for name, text in told.items() if (plain := _unquoted(text))}
+    return {name: plain for name, text in values.items() if (plain := _unquoted(text))}
 
 
 def _unquoted(text: str) -> str:

@@ -32,10 +32,12 @@ def recommend(
     answer: Annotated[
         list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; once for each.")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Say how much each answer moved each genre.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the effect of each answer (Shapley values).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer one newcomer in the terminal."""
+    """Answer one registration in the terminal."""
     from firstspin import answer as answering
 
     registration, further = _registration(age, gender, country, genres), _answers(answer or ())
@@ -65,7 +67,7 @@ def score(
         int, typer.Option(help="How many genres a user; the service shows five.", min=1, max=MAX_TOP)
     ] = SHOWN_GENRES,
     least_age: Annotated[
-        int | None, typer.Option(help="Under it, age and gender are not used, as in `serve` (13).", min=0, max=120)
+        int | None, typer.Option(help="Below it, age and gender are not used, as in `serve` (13).", min=0, max=120)
     ] = None,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
@@ -88,7 +90,7 @@ def score(
 
 
 def _answers(options: Iterable[str]) -> dict[str, str]:
-    """`device=phone` as a field and its answer."""
+    """The fields and answers of texts such as `device=phone`."""
     pairs = [pair.partition("=") for pair in options]
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
         raise typer.BadParameter(f"{wrong[0]!r} is not FIELD=ANSWER", param_hint="--answer")
@@ -96,7 +98,7 @@ def _answers(options: Iterable[str]) -> dict[str, str]:
 
 
 def _registration(age: str, gender: str, country: str, genres: str) -> Registration:
-    """A registration of text, spelled as in the cells of a table."""
+    """A registration from text, parsed as the cells of a table."""
     try:
         answers = {"age": parsing.age(age), "gender": gender.strip(), "country": country.strip()}
         return msgspec.convert(answers | {"genres": parsing.picks(genres)}, Registration)

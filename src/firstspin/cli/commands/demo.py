@@ -47,10 +47,10 @@ def demo(
     card = train_and_show(folder, folder / "bundle", "auto", Reading(), Learning(seed=seed))
     setting = simulation.Setting(users=NEWCOMERS, seed=seed)
     with terminal.progress(f"A/B test on {NEWCOMERS:,} simulated users") as progress:
-        found = simulation.simulate(
+        simulated = simulation.simulate(
             folder / "bundle", setting, folder / "experiment", now=time.perf_counter_ns, progress=progress
         )
-    claims.show([*claims.entries(card, folder), *claims.tested(found, folder / "bundle")])
+    claims.show([*claims.entries(card, folder), *claims.tested(simulated, folder / "bundle")])
     if not no_serve:
         terminal.out.print(f"\nServing on http://127.0.0.1:{port} (Ctrl-C stops)", markup=False)
         sys.stdout.flush()

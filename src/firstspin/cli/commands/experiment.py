@@ -165,11 +165,11 @@ def simulate(
             write_world(folder / "world", LEARNED_FROM, seed, progress)
             learn.train(folder / "world", bundle, progress=progress)
         setting = simulation.Setting(users=users, days=days, seed=seed, alike=aa, workers=workers)
-        found = simulation.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
+        simulated = simulation.simulate(bundle, setting, folder, now=time.perf_counter_ns, progress=progress)
     if as_json:
-        terminal.print_json(found, indent=2)
+        terminal.print_json(simulated, indent=2)
         return
-    show_simulated(found)
+    show_simulated(simulated)
     if out:
         plan = f"--plan {out / 'experiment.toml'}"
         terminal.next_step(f"firstspin experiment analyse --exported {out} {plan}")

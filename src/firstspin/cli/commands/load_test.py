@@ -63,27 +63,27 @@ def load_test(
 def measure(
     plan: run.LoadPlan, bodies: Sequence[Payload], rng: np.random.Generator, *, endpoint: str = "", url: str = ""
 ) -> list[run.LoadStep]:
-    """The steps of the search, each told on stderr. Raises InputError where the very first request isn't answered."""
-    patience = plan.promise + GIVEN_UP
+    """The steps of the search, each printed on stderr. Raises InputError where the first request fails."""
+    timeout = plan.promise + GIVEN_UP
     steps = []
-    with senders.over_http(url, patience) if url else senders.through_aws(endpoint, patience) as send:
+    with senders.over_http(url, timeout) if url else senders.through_aws(endpoint, timeout) as send:
         if wrong := send(bodies[0]):
             raise InputError(f"{url or endpoint}: {wrong}")
         for step in run.search(plan, run.Rig(send, bodies, rng, time.monotonic, time.sleep)):
-            told = step.why or f"holds, p50 {step.p50 * 1e3:.1f} ms, p99 {step.p99 * 1e3:.1f} ms"
-            terminal.err.print(f"{step.rate:,.1f} a second: {told}", markup=False, soft_wrap=True)
+            outcome = step.why or f"holds, p50 {step.p50 * 1e3:.1f} ms, p99 {step.p99 * 1e3:.1f} ms"
+            terminal.err.print(f"{step.rate:,.1f} a second: {outcome}", markup=False, soft_wrap=True)
             steps.append(step)
     return steps
 
 
 def show(steps: Sequence[run.LoadStep], *, as_json: bool = False) -> None:
-    """The table, what ended the search, and the lines for settings.toml."""
+    """Print the table, the reason for the end of the search, and the lines for settings.toml."""
     best, worst = run.best(steps), run.worst(steps)
     if as_json:
-        told: dict[str, object] = {"steps": steps, "limit": worst and worst.limit, "why": worst.why if worst else ""}
-        told |= {"load_test_rps": best and run.rps(best), "load_test_seconds": best and round(best.p50, 5)}
-        told |= {"invocations_a_minute": best and run.a_minute(best)}
-        terminal.print_json(told)
+        summary: dict[str, object] = {"steps": steps, "limit": worst and worst.limit, "why": worst.why if worst else ""}
+        summary |= {"load_test_rps": best and run.rps(best), "load_test_seconds": best and round(best.p50, 5)}
+        summary |= {"invocations_a_minute": best and run.a_minute(best)}
+        terminal.print_json(summary)
         return
     table = terminal.table("", "rate asked", "rate done", "p50 ms", "p99 ms", "errors", "")
     for step in sorted(steps, key=lambda step: step.rate):

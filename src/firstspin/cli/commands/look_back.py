@@ -108,23 +108,23 @@ def _log(plan: Plan, exported: Path | None, events: str, events_secret: Path | N
 def _show(report: PolicyReport) -> None:
     from firstspin.cli.output.verdict import estimate_text
 
-    found = report.estimates
+    estimates = report.estimates
     terminal.out.print(
         f"{report.experiment}, {report.policy}\n"
-        f"{found.support:.0%} of {found.users:,} users have support in the log; "
-        f"{found.matched:,} were shown the policy's choice",
+        f"{estimates.support:.0%} of {estimates.users:,} users have support in the log; "
+        f"{estimates.matched:,} were shown the policy's choice",
         markup=False,
     )
     table = terminal.table("clicks per user, ± half-width of the 95% CI", "estimate", "policy", "difference to shown")
-    estimates = {
-        "inverse propensity": found.ips,
-        "self-normalised": found.self_normalised,
-        "doubly robust": found.doubly_robust,
+    rows = {
+        "inverse propensity": estimates.ips,
+        "self-normalised": estimates.self_normalised,
+        "doubly robust": estimates.doubly_robust,
     }
-    for name, of in estimates.items():
+    for name, of in rows.items():
         if of is not None:
             table.add_row(name, estimate_text(of.value), estimate_text(of.above_shown))
-    table.add_row("shown in the experiment", estimate_text(found.shown), "")
+    table.add_row("shown in the experiment", estimate_text(estimates.shown), "")
     terminal.show(table)
     terminal.out.print()
     for assumption in report.assumptions:

@@ -110,7 +110,7 @@ def check(
         results = contract.check(target, payloads=payloads, progress=lambda line: progress(line, 0.0))
     sys.stdout.write(report.as_json(results).decode() + "\n" if as_json else report.as_text(results) + "\n")
     if results.left:
-        _tell(f"{results.left}: left behind, as the container wrote there what this user can't remove")
+        _tell(f"{results.left} was not removed: the container wrote files there that this user can't remove")
     sys.exit(report.exit_status(results))
 
 
@@ -123,7 +123,7 @@ def package(
     out: Annotated[Path, typer.Option(help="Archive to write.")] = Path(ARCHIVE),
     as_json: AsJson = False,
 ) -> None:
-    """Write a bundle as the model.tar.gz that SageMaker takes; the same bundle gives the same bytes."""
+    """Write a bundle as SageMaker's model.tar.gz; the same bundle gives the same bytes."""
     packed = pack(bundle, out)
     if as_json:
         summary = {"file": str(out), "bundle": packed.id, "sha256": packed.sha256, "bytes": packed.bytes}
@@ -137,11 +137,11 @@ def deploy(
     bundle: BundlePath,
     endpoint: Endpoint,
     bucket: Annotated[str, typer.Option(help="S3 bucket for the archive.")],
-    image: Annotated[str, typer.Option(help="Image in ECR that serves.")],
-    role: Annotated[str, typer.Option(help="ARN of the role that the endpoint takes.")],
-    prefix: Annotated[str, typer.Option(help="Where in the bucket.")] = "firstspin",
-    instance_type: Annotated[str, typer.Option(help="Type of the instances.")] = rollout.INSTANCE_TYPE,
-    instances: Annotated[int, typer.Option(help="How many at first.", min=1)] = rollout.INSTANCES,
+    image: Annotated[str, typer.Option(help="Container image in ECR.")],
+    role: Annotated[str, typer.Option(help="ARN of the endpoint's execution role.")],
+    prefix: Annotated[str, typer.Option(help="Prefix of the archive's key.")] = "firstspin",
+    instance_type: Annotated[str, typer.Option(help="Instance type.")] = rollout.INSTANCE_TYPE,
+    instances: Annotated[int, typer.Option(help="Initial number of instances.", min=1)] = rollout.INSTANCES,
     variable: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the container; repeat.")] = None,
     alarm: Alarms = None,
     canary: Canary = None,
@@ -151,13 +151,13 @@ def deploy(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make an endpoint that answers from a bundle, or update it. No gate: what is given is what serves."""
+    """Create or update an endpoint with a bundle, without the promotion gate."""
     hosting = rollout.Hosting(image, role, instance_type, instances, _pairs(variable or []))
     settings = _rollout(alarm, canary, bake) or rollout.Rollout()
     account = open_account()
     with _packed(bundle) as packed:
         plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosting, settings)
-        _carry_out(account, plan, _Manner(packed.id, deadline, poll, dry_run, as_json))
+        _carry_out(account, plan, _RunOptions(packed.id, deadline, poll, dry_run, as_json))
 
 
 @app.command("promote")
@@ -165,7 +165,7 @@ def promote(
     bundle: BundlePath,
     endpoint: Endpoint,
     metric: Annotated[
-        RankingMetric, typer.Option(help="The figure of the scorecards that must be better.")
+        RankingMetric, typer.Option(help="Metric of the scorecards that the gate compares.")
     ] = RankingMetric.HIT_3,
     force: Annotated[str, typer.Option(help="Promote all the same; the reason is stored as a tag.")] = "",
     alarm: Alarms = None,
@@ -176,28 +176,28 @@ def promote(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let an endpoint answer from a bundle, if that beats the one it answers from now on its own scorecard.
+    """Update an endpoint to a bundle, if its scorecard beats that of the bundle in service (promotion gate).
 
-    All else of the endpoint stays as it is. With --json, `gate` has the comparison; a refusal is printed too, and the
-    exit status is 1.
+    The rest of the endpoint's configuration stays. With --json, `gate` has the comparison; a refusal is printed too,
+    with exit status 1.
     """
     account = open_account()
     now = _serving(account, endpoint)
     with _packed(bundle) as packed:
         plan = rollout.plan_promote(account, now, packed, _rollout(alarm, canary, bake), force)
-        manner = _Manner(packed.id, deadline, poll, dry_run, as_json)
+        options = _RunOptions(packed.id, deadline, poll, dry_run, as_json)
         if plan.left and force:
-            _tell(f"the gate is passed by: {force}")
+            _tell(f"the gate is skipped: {force}")
         elif plan.left:
             served = read_manifest(served_archive(account, now), now.archive)
             verdict = judge(load(bundle).manifest, served, metric)
-            manner = replace(manner, gate=verdict)
+            options = replace(options, gate=verdict)
             if not verdict.passes:
                 if as_json:
-                    _print_plan(replace(plan, steps=()), manner)
+                    _print_plan(replace(plan, steps=()), options)
                 raise InputError(f"bundle {packed.id} is not promoted: {verdict.why} (--force REASON promotes it)")
             _tell(f"bundle {packed.id} passes the gate: {verdict.why}")
-        _carry_out(account, plan, manner)
+        _carry_out(account, plan, options)
 
 
 @app.command("rollback")
@@ -208,10 +208,10 @@ def rollback(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let an endpoint answer as it did before the last change; once more, and it is as it was."""
+    """Roll an endpoint back to its previous configuration; a second rollback returns to the current one."""
     account = open_account()
     plan = rollout.plan_rollback(account, _serving(account, endpoint))
-    _carry_out(account, plan, _Manner("", deadline, poll, dry_run, as_json))
+    _carry_out(account, plan, _RunOptions("", deadline, poll, dry_run, as_json))
 
 
 @app.command("fetch")
@@ -220,19 +220,19 @@ def fetch(
     out: Annotated[Path, typer.Option(help="Folder to write; a bundle already there is replaced.")],
     as_json: AsJson = False,
 ) -> None:
-    """Bring back the bundle that an endpoint answers from at this moment."""
+    """Download the bundle that an endpoint serves."""
     account = open_account()
     now = _serving(account, endpoint)
     name = unpack(served_archive(account, now), now.archive, out)
     if as_json:
         terminal.print_json({"bundle": name, "folder": str(out), "from": now.archive})
         return
-    terminal.out.print(f"endpoint {endpoint} answers from bundle {name}, now in {out}", markup=False, soft_wrap=True)
+    terminal.out.print(f"endpoint {endpoint} serves bundle {name}, now in {out}", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Manner:
-    """How a plan is carried out and printed; times in seconds. `gate` is the verdict before a promotion."""
+class _RunOptions:
+    """Options of carrying out a plan; times in seconds. `gate` is the verdict before a promotion."""
 
     bundle: str
     deadline: float
@@ -242,14 +242,14 @@ class _Manner:
     gate: GateVerdict | None = None
 
 
-def _print_plan(plan: rollout.ReleasePlan, manner: _Manner) -> None:
+def _print_plan(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
     """Print the plan as JSON with --json, or else the steps of a dry run."""
     changes = [f"{step.what} {step.name}" for step in plan.left]
-    if manner.as_json:
+    if options.as_json:
         summary: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
-        summary |= {"bundle": manner.bundle, "changes": changes, "dry_run": manner.dry_run, "gate": manner.gate}
+        summary |= {"bundle": options.bundle, "changes": changes, "dry_run": options.dry_run, "gate": options.gate}
         terminal.print_json(summary)
-    elif manner.dry_run or not changes:
+    elif options.dry_run or not changes:
         for step in plan.steps:
             terminal.out.print(
                 f"{'there' if step.there else 'to do'}  {step.what} {step.name}", markup=False, soft_wrap=True
@@ -258,13 +258,13 @@ def _print_plan(plan: rollout.ReleasePlan, manner: _Manner) -> None:
             terminal.out.print(f"endpoint {plan.endpoint}: nothing to do", markup=False)
 
 
-def _carry_out(account: Account, plan: rollout.ReleasePlan, manner: _Manner) -> None:
-    _print_plan(plan, manner)
-    if manner.dry_run:
+def _carry_out(account: Account, plan: rollout.ReleasePlan, options: _RunOptions) -> None:
+    _print_plan(plan, options)
+    if options.dry_run:
         return
     rollout.carry_out(plan, _tell)
     rollout.wait(
-        account, plan, _tell, clock=time.monotonic, sleep=time.sleep, deadline=manner.deadline, every=manner.poll
+        account, plan, _tell, clock=time.monotonic, sleep=time.sleep, deadline=options.deadline, every=options.poll
     )
 
 

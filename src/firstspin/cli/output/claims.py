@@ -1,4 +1,4 @@
-"""The ledger: what the article claims, what this run found, and the command that shows it again."""
+"""The table of claims: the article's value, this run's value, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim: what the article says, what was found here (simulated people), and the command that finds it."""
+    """One claim: the article's value, the value on simulated users, and the command that reproduces it."""
 
     claim: str
     article: str
-    found: str
+    here: str
     command: str
 
 
 def entries(card: Scorecard, data: Path) -> list[Claim]:
-    """What a scorecard says to the article's offline claims."""
+    """The offline claims, from a scorecard."""
     again = f"firstspin evaluate --data {data} --models {card.best} --out scorecard.json"
     claims = [
         Claim(f"favourite among the first three ({HEADLINE})", "77%", _share(card.figures[card.best][HEADLINE]), again)
@@ -41,30 +41,30 @@ def entries(card: Scorecard, data: Path) -> list[Claim]:
 
 
 def tested(simulated: Simulated, bundle: Path) -> list[Claim]:
-    """What a simulated A/B test says to the article's claims about its own."""
+    """The claims about the A/B test, from a simulated one."""
     again = f"firstspin experiment simulate --users 100000 --seed {simulated.seed} --bundle {bundle}"
     clicks, listening = (measured.beside_control[0].lift.relative for measured in simulated.verdict.metrics)
     served = simulated.served
     latency = f"{served.p50_ms:.1f} / {served.p99_ms:.1f} ms"
     return [
         Claim(f"lift in clicks, A/B test on {simulated.users:,}", "+8.7%", _interval(clicks), again),
-        Claim("  what it truly is in this world", "", signed_percent(simulated.truth.lift), again),
-        Claim("lift in listening a user", "as strong", _interval(listening), again),
-        Claim("errors of the service, events and all", "", f"{served.errors:,}", again),
+        Claim("  true lift in the simulation", "", signed_percent(simulated.truth.lift), again),
+        Claim("lift in listening per user", "as strong", _interval(listening), again),
+        Claim("errors of the service, events included", "", f"{served.errors:,}", again),
         Claim(f"latency p50 / p99, {served.connections} at a time", "real time", latency, again),
     ]
 
 
 def show(claims: Sequence[Claim]) -> None:
-    """A row a claim, then the commands, each once."""
+    """Print a row per claim, then the commands, each once."""
     table = terminal.table(
-        "The ledger (simulated people, ± half the 95% interval, or all of it)", "claim", "article", "here"
+        "Claims on simulated users (± half-width of the 95% CI, or the CI)", "claim", "article", "here"
     )
     for entry in claims:
-        table.add_row(entry.claim, entry.article, entry.found)
+        table.add_row(entry.claim, entry.article, entry.here)
     terminal.show(table)
     for command in dict.fromkeys(entry.command for entry in claims):
-        terminal.out.print(f"  shown by: {command}", markup=False, soft_wrap=True)
+        terminal.out.print(f"  reproduce: {command}", markup=False, soft_wrap=True)
 
 
 def _interval(lift: Estimate) -> str:

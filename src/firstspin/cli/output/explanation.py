@@ -1,4 +1,4 @@
-"""Why one newcomer is shown what they are, as the terminal says it."""
+"""The explanation of a recommendation, as a table in the terminal."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from firstspin.serving.explanations import Explanation
 
 
-def show(found: Explanation, *, as_json: bool) -> None:
-    """A row a genre: its probability, from which it started, and what each answer added, in percentage points."""
+def show(explanation: Explanation, *, as_json: bool) -> None:
+    """Print a row per genre: baseline probability, effect of each answer in percentage points, probability."""
     if as_json:
-        terminal.print_json(found)
+        terminal.print_json(explanation)
         return
-    terminal.out.print(f"model {found.model}, answered by: {found.source}", markup=False)
-    told = list(found.genres[0].moved) if found.genres else []
-    table = terminal.table("points that each answer added", "genre", "told nothing", *told, "probability")
-    for reason in found.genres:
+    terminal.out.print(f"model {explanation.model}, answered by: {explanation.source}", markup=False)
+    questions = list(explanation.genres[0].moved) if explanation.genres else []
+    table = terminal.table("effect of each answer (points)", "genre", "no answers", *questions, "probability")
+    for reason in explanation.genres:
         moved = (f"{value * 100:+.1f}" for value in reason.moved.values())
         table.add_row(reason.genre, f"{reason.without_answers:.1%}", *moved, f"{reason.probability:.1%}")
     terminal.show(table)

@@ -32,7 +32,7 @@ def print_headline(card: Scorecard) -> None:
 
 
 def print_scorecard(card: Scorecard) -> None:
-    """The headline; then the ceiling, the groups of people and the probabilities of the best model, and questions."""
+    """Print the headline, the ceiling, the cohorts, the calibration of the best model, and the ablation."""
     print_headline(card)
     if card.ceiling:
         _print_ceiling(card.ceiling)
@@ -61,8 +61,8 @@ def _print_lifts(card: Scorecard) -> None:
 
 
 def _print_ceiling(ceiling: Ceiling) -> None:
-    title = f"under the simulated truth; the best is {_with_interval(ceiling.best)}"
-    table = terminal.table(title, "model", f"expected {HEADLINE}", "of the best possible")
+    title = f"under the simulated ground truth; Bayes-optimal: {_with_interval(ceiling.best)}"
+    table = terminal.table(title, "model", f"expected {HEADLINE}", "of the Bayes-optimal")
     for name, expected in ceiling.expected.items():
         table.add_row(name, _with_interval(expected), _percent(ceiling.share[name]))
     terminal.show(table)
@@ -72,9 +72,9 @@ def _print_segments(card: Scorecard) -> None:
     if not card.segments:
         return
     table = terminal.table(f"{HEADLINE} of {card.best} by group", "", "group", "people", HEADLINE, RULE, "lift")
-    said = ""
+    last = ""
     for segment in card.segments:
-        by, said = ("" if segment.by == said else segment.by), segment.by
+        by, last = ("" if segment.by == last else segment.by), segment.by
         lift = _lift(segment.lifts[RULE].relative) if RULE in segment.lifts else ""
         rule = _with_interval(segment.figures[RULE]) if RULE in segment.figures else ""
         name = segment.name if len(segment.name) <= 16 else f"{segment.name[:15]}…"
@@ -83,17 +83,17 @@ def _print_segments(card: Scorecard) -> None:
     terminal.show(table)
 
 
-def _print_reliability(name: str, found: Reliability) -> None:
-    low, high = found.luck
+def _print_reliability(name: str, reliability: Reliability) -> None:
+    low, high = reliability.luck
     terminal.out.print(
-        f"\nProbabilities of {name}: off by {found.error:.3f} on average (perfect ones would seem off by {low:.3f} to "
+        f"\nProbabilities of {name}: calibration error {reliability.error:.3f} (perfect ones would have {low:.3f} to "
         f"{high:.3f})",
         markup=False,
     )
 
 
 def _print_questions(study: Study) -> None:
-    title = f"What a question buys: {study.model} with all of them has {HEADLINE} {_with_interval(study.full)}"
+    title = f"Value of a question (ablation): {study.model} with all has {HEADLINE} {_with_interval(study.full)}"
     table = terminal.table(title, "question", "answered", f"{HEADLINE} lost without", "top 3 change", "with another's")
     for question in study.questions:
         table.add_row(
@@ -128,7 +128,7 @@ def _bare(value: float) -> str:
 
 
 def _lift(figure: Figure) -> str:
-    if figure.value != figure.value:  # nobody was hit before
+    if figure.value != figure.value:  # the baseline has no hit
         return "–"
     return f"{figure.value:+.1%} ±{(figure.high - figure.low) * 50:.1f}"
 
