@@ -156,7 +156,7 @@ def test_an_answer_that_would_be_too_long_is_refused_as_soon_as_that_is_known(fo
         asked = msgspec.json.encode({"instances": [{"age": 31}] * people})
         replies = []
         for room in (inf, 300 * people):
-            app = new_app(largest_answer=room)
+            app = new_app(max_answer_bytes=room)
             app.serve(load(folder))
             replies.append(ask(app, "POST", "/invocations", asked))
         assert (replies[0].status, len(replies[0].body) > 300 * people) == (200, True)

@@ -80,10 +80,10 @@ No request needs both: a user of an experiment is never answered from the store.
 THREADS: Final = 8
 """Calls that hang beyond their time, before the gateway goes straight to the fallback."""
 
-LARGEST_BALANCED: Final = 1_000_000
+MAX_BALANCED_BYTES: Final = 1_000_000
 """Bytes that a load balancer takes of a Lambda, and gives it."""
 
-LONGEST_ESCAPE: Final = 6
+MAX_ESCAPE: Final = 6
 """Bytes that a character of an answer has at most where Lambda counts it, as in \\u00e9."""
 
 ENDPOINT, BUNDLE, BUDGET = "FIRSTSPIN_ENDPOINT", "FIRSTSPIN_BUNDLE", "FIRSTSPIN_BUDGET"
@@ -165,8 +165,8 @@ class Gateway:
             route, encoding, headers = _request(event)
             body = _body(event)
             if route == USERS_ROUTE:
-                return self._to_users(body, encoding, event.largest)
-            return _reply(200, encoding.value, self._invocation(body, encoding, _user(headers)), event.largest)
+                return self._to_users(body, encoding, event.max_bytes)
+            return _reply(200, encoding.value, self._invocation(body, encoding, _user(headers)), event.max_bytes)
         except Refusal as refusal:
             return _refused(refusal)
 
@@ -184,14 +184,14 @@ class Gateway:
             return self.responses.json(parsed.registrations[0], decision) if decision else answer
         return answer
 
-    def _to_users(self, body: bytes, encoding: Encoding, largest: int) -> dict[str, Any]:
+    def _to_users(self, body: bytes, encoding: Encoding, max_bytes: int) -> dict[str, Any]:
         """The answer of `/v1/recommendations`, and its exposures on their way."""
         if self.exposures and encoding is Encoding.csv:
             raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         parsed = self.reader_of_users.read(body, encoding)
         refuse_under_age(parsed.registrations, self.settings)
         answers = self._answer_users(parsed)
-        reply = _reply(200, encoding.value, wire.join((answer.body for answer in answers), parsed), largest)
+        reply = _reply(200, encoding.value, wire.join((answer.body for answer in answers), parsed), max_bytes)
         if self.exposures:
             self._record(self.exposures, parsed.registrations, answers)
         return reply
@@ -354,9 +354,9 @@ class _Event(msgspec.Struct, rename="camel"):
         return self.headers is None and self.multi_value_headers is not None
 
     @property
-    def largest(self) -> int:
+    def max_bytes(self) -> int:
         """Bytes that may come, and go back."""
-        return LARGEST_BALANCED if self.request_context and self.request_context.elb else wire.MAX_BODY_BYTES
+        return MAX_BALANCED_BYTES if self.request_context and self.request_context.elb else wire.MAX_BODY_BYTES
 
     def by_name(self) -> dict[str, str]:
         """The headers by their names in lower case. Refusal 400 for two of one that decides something."""
@@ -408,8 +408,8 @@ def _body(event: _Event) -> bytes:
         body = base64.b64decode(text, validate=True) if event.is_base64_encoded else text.encode()
     except ValueError:  # no base64, or a lone surrogate
         raise Refusal(400, "malformed", "the body can't be read") from None
-    if len(body) > event.largest:
-        raise Refusal(413, "body_too_large", f"at most {event.largest} bytes")
+    if len(body) > event.max_bytes:
+        raise Refusal(413, "body_too_large", f"at most {event.max_bytes} bytes")
     return body
 
 
@@ -493,10 +493,10 @@ def _as_answered(part: bytes | None, encoding: Encoding) -> UserAnswer:
     return UserAnswer(part, answer.source, answer.model, stations)
 
 
-def _reply(status: int, content_type: str, body: bytes, largest: int = wire.MAX_BODY_BYTES) -> dict[str, Any]:
+def _reply(status: int, content_type: str, body: bytes, max_bytes: int = wire.MAX_BODY_BYTES) -> dict[str, Any]:
     text = body.decode()
-    if len(body) > largest // LONGEST_ESCAPE and len(json.dumps(text)) > largest:
-        raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
+    if len(body) > max_bytes // MAX_ESCAPE and len(json.dumps(text)) > max_bytes:
+        raise Refusal(413, "answer_too_large", "send fewer registrations in one request")
     return {
         "statusCode": status,
         "headers": {"content-type": content_type},

@@ -1,8 +1,8 @@
-"""A bundle -> a SageMaker endpoint that answers from it: what is to be done, first as a plan, then step by step.
+"""Rollout of a bundle to a SageMaker endpoint: a plan of steps, and its execution.
 
-Everything is named by what it holds: the archive in S3, the model, the endpoint's configuration. What is there already
-is right and is left alone, so doing it all twice does nothing the second time, and the next run finishes one that was
-cut off. An update is blue/green: a canary first, alarms that take it back, then the rest.
+The archive in S3, the model and the endpoint's configuration are named by their content. Existing ones are therefore
+right and are reused, so a rollout is idempotent, and the next run finishes an interrupted one. An update is blue/green:
+a canary first, rolled back by alarms, then the rest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VARIANT: Final = "AllTraffic"
 BUNDLE, FORCED = "firstspin:bundle", "firstspin:forced"
 STARTUP_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 1800
-"""What an update may take beside its waits: to start instances, and to stop them."""
+"""Time of an update beside its waits, to start and to stop instances."""
 
 CANARY_PERCENT, MAX_CANARY_PERCENT = 10, 50
 BAKE_SECONDS, MAX_BAKE_SECONDS = 300, 3600
@@ -83,7 +83,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """A new endpoint: the image that serves, the role it takes, and the instances."""
+    """Settings of an endpoint: image, execution role, instances and environment."""
 
     image: str
     role: str
@@ -94,7 +94,7 @@ class Hosting:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStep:
-    """One thing to do: `what` it makes, its `name`, and whether that is there already."""
+    """A step: `what` it creates, its `name`, and whether it exists already (`there`)."""
 
     what: str
     name: str
@@ -122,9 +122,9 @@ class ReleasePlan:
 def plan_deploy(
     account: Account, endpoint: str, packed: Packed, place: tuple[str, str], hosting: Hosting, rollout: Rollout
 ) -> ReleasePlan:
-    """An endpoint on these instances that answers from this bundle, made or updated; `place` is a bucket and prefix.
+    """A plan to create or update an endpoint with this bundle; `place` is a bucket and a prefix.
 
-    Raises InputError where SageMaker would not: other instances for an endpoint that scales by itself.
+    Raises InputError where the instance type of an endpoint with autoscaling would change, which SageMaker refuses.
     """
     now = serving(account, endpoint)
     if now and only_variant(now.configuration).get("InstanceType") != hosting.instance_type:
@@ -183,7 +183,7 @@ def plan_rollback(account: Account, now: EndpointState) -> ReleasePlan:
 
 
 def _must_not_scale(account: Account, now: EndpointState) -> None:
-    """SageMaker refuses another type of instance for what Application Auto Scaling holds, long after it was asked."""
+    """Check for autoscaling: SageMaker refuses another instance type late. Raises InputError where it is on."""
     endpoint, variant = now.endpoint["EndpointName"], only_variant(now.configuration)["VariantName"]
     with clear("application-autoscaling"):
         held = account.scaling.describe_scalable_targets(
@@ -258,7 +258,7 @@ def _change(
     reason: Sequence[Mapping[str, str]],
     instances: int,
 ) -> ReleaseStep:
-    """The endpoint made, or updated, or as it should be."""
+    """The step that creates or updates the endpoint; done already where it is up to date."""
     settings = rollout or Rollout()
     if now is None:
         arguments = {"EndpointConfigName": name, "DeploymentConfig": settings.configuration(instances)}
@@ -369,6 +369,6 @@ def _only(variant: Mapping[str, Any]) -> Words:
 
 
 def _name(stem: str, content: Mapping[str, Any]) -> str:
-    """A name that another content never gets."""
+    """A name with a hash of the content."""
     digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:8]
     return f"{stem[: MAX_NAME - 9].rstrip('-')}-{digest}"

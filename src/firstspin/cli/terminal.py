@@ -98,8 +98,8 @@ def run(app: typer.Typer, words: str = "firstspin") -> None:
         err.print(problem.bare if bare() else str(problem), markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as problem:
-        said = readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
-        err.print(said, markup=False, soft_wrap=True)
+        text = readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
+        err.print(text, markup=False, soft_wrap=True)
         sys.exit(1)
     except Exception as problem:
         if not bare():

@@ -1,8 +1,8 @@
-"""Requests -> replies: which path does what. Nothing here waits, and all who ask in one turn are ranked together.
+"""Requests -> replies: the handlers of the routes. Requests of one event-loop turn are ranked in one batch.
 
-A reply about several newcomers is made in pieces, one piece in a turn of the loop however many such requests are in
-work, so that others are answered in between. Whatever goes wrong inside, the newcomer gets an
-answer whose `source` says so: no request is answered with a 5xx because of what it holds.
+A reply about several registrations is made in pieces, one piece per turn of the loop for all such requests together, so
+that other requests are answered in between. Where the model fails, a fallback answers and `source` names it: no content
+of a request leads to a 5xx.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ _KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
 _encode: Final = msgspec.json.Encoder().encode
 _ANY: Final = (None, b"*/*", b"application/json, */*")
 STREAMED: Final = 1_024
-"""An answer about more registrations is streamed: about 3 MB, half of the largest body that a request may have."""
+"""Answers about more registrations are streamed: about 3 MB, half of the max body of a request."""
 
 _LABELS: Final = {route.path: route.label for route in ROUTES}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A bundle with its responses and the readers of its fields: taken once at the start of a request, so never mixed.
+    """A bundle with its responses and body readers, read once per request, so that a request has one model.
 
     `bundle` is None before there is a model.
     """
@@ -103,7 +103,7 @@ NOTHING: Final = ServedModel.of(None)
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`now` gives nanoseconds that only ever grow, `date` the time of day."""
+    """`now` is a monotonic clock in nanoseconds, `date` the time of day."""
 
     now: Callable[[], int]
     date: Callable[[], datetime]
@@ -114,7 +114,7 @@ class AppOptions:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and which features are on.
 
     `further` answers further paths; `report` is the study that led to the model, as a page; `stored` looks up the
-    answers of batch scoring, for users. An answer about several of more than `largest_answer` bytes is refused.
+    answers of batch scoring, for users. An answer about several of more than `max_answer_bytes` bytes is refused.
     `policy` decides what answers; its experiment is the one that `ledger` records.
     """
 
@@ -123,7 +123,7 @@ class AppOptions:
     ledger: ExposureLog | None = None
     further: Further | None = None
     report: bytes = b""
-    largest_answer: float = inf
+    max_answer_bytes: float = inf
     stored: StoredAnswers | None = None
     policy: PolicySettings = DEFAULTS
 
@@ -133,7 +133,7 @@ Further = Callable[["App", Request], Reply | Awaitable[Reply]]
 
 
 class Asking(NamedTuple):
-    """A request about one newcomer, to be answered together with others; times in nanoseconds.
+    """A request about one registration, to be answered in a batch; times in nanoseconds.
 
     `user` is None where the route takes no user id.
     """
@@ -147,7 +147,7 @@ class Asking(NamedTuple):
 
 
 class App:
-    """The service's state, and its answer to any request."""
+    """The state of a worker's service, and its reply to every request."""
 
     def __init__(self, tallies: SharedMetrics, tally: ProcessMetrics, clock: Clock, options: AppOptions) -> None:
         self._clock, self._now, self._options = clock, clock.now, options
@@ -156,8 +156,8 @@ class App:
         self._settings = replace(options.policy, experiment=running)
         self._failed_models: set[str] = set()  # whose failure is in the log
         self._serving: ServedModel | None = None
-        self._counted: dict[str, int] = {}  # what the ledger had kept when it was last asked
-        self._piece = Lock()  # held by the request that has its turn
+        self._counted: dict[str, int] = {}  # counts of the exposure log at the last refresh
+        self._piece = Lock()  # held by the request that works in this turn
         self._described: tuple[ServedModel, Reply] | None = None
         self.draining = False
         self.store_trouble = ""  # why the event store can't keep anything
@@ -176,15 +176,15 @@ class App:
         self._answers = dispatch(ROUTES, answers)
 
     def serve(self, serving: ServedModel) -> None:
-        """Answer from this model from the next request on."""
+        """Serve this model from the next request on."""
         self._serving = serving
 
     def refresh(self) -> None:
-        """Take up what has changed outside. To be called about twice a second."""
+        """Refresh the keys and the event store's counts. To be called about twice a second."""
         if self._options.keys is not None:
             self._options.keys.refresh()
         if self._options.ledger is not None:
-            for name, total in self._options.ledger.kept().items():
+            for name, total in self._options.ledger.counts().items():
                 self._tally.count(name, more=total - self._counted.get(name, 0))
                 self._counted[name] = total
             self.store_trouble = self._options.ledger.trouble()
@@ -192,12 +192,12 @@ class App:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here: not before every worker of the service can answer them."""
+        """Readiness: whether all workers have started, and this one has a model and is not draining."""
         answering = self._serving is not None or self._options.without_model
         return answering and not self.draining and self._tallies.total("firstspin_started") > 0
 
     def refused(self, status: int) -> None:
-        """A request was turned away before it came here."""
+        """Count a request that was refused before it reached the app."""
         self._tally.request(OTHER, status, 0)
 
     def __call__(self, requests: Sequence[Request]) -> list[Reply | Awaitable[Reply]]:
@@ -275,7 +275,7 @@ class App:
         return self._answered(request, self._now_serving())
 
     def answered(self, request: Request, serving: ServedModel) -> Reply | Awaitable[Reply]:
-        """What `/invocations` would answer if it served this model."""
+        """The reply of `/invocations` with this model."""
         reply = self._answered(request, serving)
         return self._answer(reply) if isinstance(reply, Asking) else reply
 
@@ -287,7 +287,7 @@ class App:
         return reply
 
     def _one(self, serving: ServedModel, registration: Registration, of_users: bool) -> Asking | Awaitable[Reply]:
-        """A request about one: answered together with all others of its turn, or with a lookup of its stored answer."""
+        """A request about one registration: answered in the turn's batch, or after a lookup of its stored answer."""
         one = Asking(serving, registration, user_of(registration) if of_users else None, self._now())
         stored = self._options.stored
         if stored is not None and may_use_stored(registration, one.user, self._settings):
@@ -295,7 +295,7 @@ class App:
         return one
 
     async def _with_stored(self, one: Asking, stored: StoredAnswers) -> Reply:
-        """The stored answer is looked up where it goes first, or where the decision without it is a fallback."""
+        """Look up the stored answer where it has precedence, or where the decision without it is a fallback."""
         bundle, settings = one.serving.bundle, self._settings
         if settings.stored_first:
             answer = await self._looked_up(one, stored)
@@ -356,7 +356,7 @@ class App:
         return parsed
 
     def _answer_together(self, asking: Sequence[Asking]) -> list[Reply]:
-        """All requests about one newcomer of this turn, in order; those of one bundle are ranked in one batch."""
+        """The replies to this turn's requests about one registration each, in order; one batch per bundle."""
         if len(asking) < 2:
             return [self._finished(one, self._answer(one)) for one in asking]
         groups: dict[ServedModel, list[Asking]] = {}
@@ -409,7 +409,7 @@ class App:
         serving: ServedModel,
         answered: Iterable[tuple[Registration, str | None, Decision]],
     ) -> None:
-        """Record what users of the experiment were shown. An exposure that fails is dropped and counted, no other."""
+        """Record the exposures of the experiment's users. One that fails is dropped and counted, without the others."""
         exposures: list[Exposure] = []
         for registration, user, decision in answered:
             if decision.assignment is None or user is None:
@@ -424,7 +424,7 @@ class App:
             ledger.record(exposures)
 
     def _log_failure(self, serving: ServedModel, failure: str) -> None:
-        """Log why a model failed, once a model."""
+        """Log the failure of a model, once per model."""
         if serving.responses.model not in self._failed_models:
             self._failed_models.add(serving.responses.model)
             log.error("the model failed; the business rule answers", extra={"problem": failure})
@@ -453,9 +453,9 @@ class App:
     async def _long(
         self, body: Body, encoding: Encoding, serving: ServedModel, reader: BodyReader, of_users: bool
     ) -> Reply | StreamedReply:
-        """A long body is read in turns of its own, and all of it before anybody is answered.
+        """Read a long body in pieces, one per turn, all of it before the first answer.
 
-        What was read is not kept but read again, so that the body is all the memory it takes.
+        The registrations are read again for answering, not stored, so that memory is bounded by the body.
         """
         await self._turn()
         parsed = reader.begin(body, encoding)
@@ -472,24 +472,24 @@ class App:
     async def _many(
         self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool, number: int
     ) -> Reply | StreamedReply:
-        """Answers about many are streamed, which bounds the memory of a connection.
+        """Stream a long reply, which bounds the memory of a connection.
 
-        Those of limited size are not: whether one is too large is known at its end only.
+        A reply with a max size is not streamed, because its size is known at its end only.
         """
         pieces = self._parts(serving, parsed, of_users)
-        if number > STREAMED and self._options.largest_answer == inf:
+        if number > STREAMED and self._options.max_answer_bytes == inf:
             return StreamedReply(200, pieces, parsed.encoding.encode())
         body = bytearray()
         async for piece in pieces:
             body += piece
-            if len(body) > self._options.largest_answer:
-                raise Refusal(413, "answer_too_large", "ask about fewer newcomers at once")
+            if len(body) > self._options.max_answer_bytes:
+                raise Refusal(413, "answer_too_large", "send fewer registrations in one request")
         return Reply(200, body, parsed.encoding.encode())
 
     async def _parts(
         self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool
     ) -> AsyncGenerator[bytes | bytearray, None]:
-        """The parts of an answer about many, each made in a turn of its own."""
+        """The parts of a reply about many registrations, each made in its own turn."""
         begin, between, end = around(parsed.encoding)
         before, pieces = begin, parsed.pieces()
         while (piece := await self._next(pieces)) is not None:
@@ -500,12 +500,12 @@ class App:
         yield end if before is between else begin + end
 
     async def _next(self, pieces: Iterator[Sequence[Registration]]) -> Sequence[Registration] | None:
-        """The next piece, in the turn of the loop in which it is to be answered."""
+        """The next piece, in the turn of the loop in which it is answered."""
         await self._turn()
         return next(pieces, None)
 
     async def _turn(self) -> None:
-        """Wait for a turn of the loop in which no other piece of work is done; requests about one newcomer go first."""
+        """Wait for a turn of the loop without another piece of work; requests about one registration come first."""
         async with self._piece:
             await sleep(0)
 
@@ -516,7 +516,7 @@ class App:
             return NOTHING
         raise Refusal(503, "no_model", "there is no model yet; try again in a moment")
 
-    # ---------------------------------------------------------------------------------------------------- what is kept
+    # --------------------------------------------------------------------------------------------------------- events
 
     def _events(self, request: Request) -> Awaitable[Reply]:
         self._admit(request)

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from firstspin.events.store import EventStore
 
 KEEP_SECONDS: Final = 1.6
-"""A request with events is answered 503 after so long; what is kept of it later is a duplicate when it comes again."""
+"""Timeout of storing a request's events; then it is answered 503, and a retry is deduplicated."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExposureLog:
-    """What `/v1` keeps; `now` is the time of day. Without a running experiment nobody is assigned."""
+    """The exposures and events that `/v1` records; `now` is the time of day. `running` is the experiment, if any."""
 
     store: EventStore
     secret: Secret
@@ -56,11 +56,11 @@ class ExposureLog:
         )
 
     def record(self, exposures: Sequence[Exposure]) -> None:
-        """Record exposures; they are stored as soon as that is possible."""
+        """Queue exposures for the event store."""
         self.store.submit_exposures(exposures)
 
-    def kept(self) -> dict[str, int]:
-        """What this process has kept since it began, by the name it is counted under."""
+    def counts(self) -> dict[str, int]:
+        """The numbers of this process's stored and dropped rows and failures so far, by the metric's name."""
         health = self.store.health()
         return {
             "firstspin_exposures_stored": health.exposures.get("stored", 0),
@@ -70,7 +70,7 @@ class ExposureLog:
         }
 
     def trouble(self) -> str:
-        """Why nothing can be kept now; empty where it can."""
+        """The reason why the event store is unavailable; empty where it is available."""
         health = self.store.health()
         return "" if health.ready else health.reason or "the event store is not open yet"
 
@@ -88,5 +88,5 @@ class ExposureLog:
         except (Unavailable, TimeoutError) as problem:
             if isinstance(problem, TimeoutError):
                 self.store.overdue()
-            raise Refusal(503, "events_unavailable", "events can't be kept just now; send them again") from None
+            raise Refusal(503, "events_unavailable", "events can't be stored now; send them again") from None
         return msgspec.json.encode({"results": results(batch, statuses)})

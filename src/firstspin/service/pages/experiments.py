@@ -25,7 +25,7 @@ COUNTED: Final = {
 
 
 def page(running: Running | None, totals: Mapping[str, int], now: datetime) -> bytes:
-    """The page as HTML. `totals` are the counts of `Ledger.kept` over all workers; `now` is the time of day."""
+    """The page as HTML. `totals` are the counts of `ExposureLog.counts` over all workers; `now` is the time of day."""
     if running is None:
         return PAGE.substitute(content=NOTHING).encode()
     plan = running.plan
