@@ -18,7 +18,7 @@ FLOORS = (
     ("evaluation", "preflight"),
     ("service", "aws"),
     ("simulation", "tools"),
-    ("learn", "answer"),
+    ("learn", "answer", "score"),
     ("cli", "__main__"),
 )
 """From the ground up. A name stands for itself and all below it, unless a longer name says otherwise."""

@@ -32,6 +32,7 @@ from firstspin.aws.gateway import Gateway
 from firstspin.events.firehose import SCOPE, FirehoseReply, FirehoseSink, Record
 from firstspin.experiment.assign import assign
 from firstspin.records import Ranking, Registration, StoredAnswer
+from firstspin.score import score
 from firstspin.service.app import App, ServedModel
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request
@@ -437,7 +438,7 @@ def scored(world: World, group: list[Case], folder: Path) -> list[tuple[tuple[st
         writer.writerow((f"u{number}", "2026-01-01T00:00:00Z", told.age, told.gender, "", "|".join(told.genres)))
     table.write_text(rows.getvalue())
     at = datetime(2026, 11, 28, tzinfo=UTC)
-    answering.score(world.folders[group[0].silence], table, str(out), now=at, min_age=group[0].min_age)
+    score(world.folders[group[0].silence], table, str(out), now=at, min_age=group[0].min_age)
     with out.open(newline="") as file:
         return [
             (tuple(row["genres"].split("|")), tuple(map(float, row["probabilities"].split("|"))))

@@ -1,4 +1,4 @@
-"""The answering story in the terminal and in batch. READ FIRST, with `learn.py` and `experiment/run.py`.
+"""The answering story. READ FIRST, with `learn.py` and `experiment/run.py`; `score.py` is the same for a whole file.
 
     bundle -rank(registration)-> ranking -fill-> recommendation
 
@@ -8,19 +8,15 @@ The service and the Lambda answer by the same policy (`serving/policy.py`) and g
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from firstspin import preflight
-from firstspin.data import ingest, labelling, mismatches, parsing
+from firstspin.data import parsing
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import NUMBER
-from firstspin.files import workspace
-from firstspin.models.task import Progress, silent
 from firstspin.records import InputError, Recommendation, Registration
-from firstspin.serving import batch, bundle, explanations, policy, responses, score_stores
+from firstspin.serving import bundle, explanations, policy, responses
 
 
 def recommend(path: Path, registration: Registration, extra: Mapping[str, str] | None = None) -> Recommendation:
@@ -43,36 +39,6 @@ def explain(path: Path, registration: Registration, extra: Mapping[str, str] | N
     return explanations.explain(_with_extra(registration, extra or {}, loaded.manifest.extra), loaded)
 
 
-def score(
-    path: Path,
-    registrations: Path,
-    out: str,
-    top: int | None = None,
-    *,
-    now: datetime,
-    min_age: int | None = None,
-    skip_bad_rows: bool = False,
-    progress: Progress = silent,
-) -> tuple[int, dict[str, int]]:
-    """Answer every registration of a file, in order; the number of rows written, and the rows skipped by reason.
-
-    `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
-    the bundle and `now`. The rule answers registrations under `min_age` (None: the service's default).
-    """
-    preflight.scores(out, registrations)
-    settings = policy.PolicySettings(policy.MIN_AGE if min_age is None else min_age)
-    loaded = bundle.load(path)
-    sink = _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}")
-    extra = loaded.manifest.extra
-    with workspace("score") as folder:
-        received = ingest.read_registrations(registrations, workspace=folder, extra=extra, skip_bad_rows=skip_bad_rows)
-        users = labelling.read_people(received.connection, tuple(extra))
-        rows = max(received.rows, 1)
-        written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
-        unknown, *_ = mismatches.unknown_picks(received.connection, loaded.manifest.known_genres)
-    return written, received.ignored | ({"picks of no genre that the bundle knows": unknown} if unknown else {})
-
-
 def _with_extra(registration: Registration, extra: Mapping[str, str], kinds: Mapping[str, str]) -> Registration:
     """The registration with further answers, each converted to the kind it had in training."""
     values: dict[str, object] = {}
@@ -87,11 +53,3 @@ def _with_extra(registration: Registration, extra: Mapping[str, str], kinds: Map
         return msgspec.convert(msgspec.to_builtins(registration) | values, with_further_fields(tuple(kinds), kinds))
     except msgspec.ValidationError as problem:
         raise InputError(f"this is not a registration: {problem}") from None
-
-
-def _sink(out: str, version: str) -> batch.AnswerSink:
-    scheme, _, name = out.partition(":")
-    if scheme in score_stores.SCHEMES and name:
-        store = score_stores.open_scores(out)
-        return lambda batches: store.write(version, batches)
-    return batch.file_sink(Path(out))

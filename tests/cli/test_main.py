@@ -18,12 +18,12 @@ from command_line import failed, firstspin
 from library import Recommender
 from made_bundles import pack, pack_with_further_fields
 
-from firstspin import answer
 from firstspin.cli.main import COMMANDS
 from firstspin.cli.output import claims
 from firstspin.evaluation.bootstrap import Figure, PairedLift
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.records import Registration
+from firstspin.score import score
 from firstspin.serving import bundle
 from firstspin.serving.score_stores import open_scores
 
@@ -245,7 +245,7 @@ def test_score_of_nobody_is_an_empty_file_and_leaves_a_store_as_it_was(made: Pat
 def test_two_runs_of_one_second_are_two_versions(made: Path, tmp_path: Path) -> None:
     registrations, second = made / "data" / "registrations.csv", datetime(2026, 11, 25, tzinfo=UTC)
     for now in (second, second + timedelta(milliseconds=1)):
-        answer.score(made / "b", registrations, f"sqlite:{tmp_path / 'o.db'}", now=now)
+        score(made / "b", registrations, f"sqlite:{tmp_path / 'o.db'}", now=now)
     with closing(sqlite3.connect(tmp_path / "o.db")) as kept:
         assert kept.execute("SELECT count(DISTINCT version) FROM scores").fetchone() == (2,)
 

@@ -15,11 +15,12 @@ import pytest
 from command_line import failed, firstspin
 from training_job import start
 
-from firstspin import answer, learn
+from firstspin import learn
 from firstspin.data import mismatches
 from firstspin.data.ingest import open_tables
 from firstspin.data.labelling import label_tables
 from firstspin.records import Census, InputError, LabelRule
+from firstspin.score import score
 
 STATIONS = [("1", "One", "Rock"), ("2", "Two", "Jazz"), ("3", "Three", "Pop")]
 REGISTERED = "2026-01-01T00:00:00Z"
@@ -345,7 +346,7 @@ def test_score_counts_picks_of_no_genre_that_the_bundle_knows(tmp_path: Path) ->
     data = made_people.tables(tmp_path / "data", 60)
     learn.train(data, tmp_path / "b", "popularity")
     asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, registrations(picks="Rock|Polka"))
-    _, ignored = answer.score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
+    _, ignored = score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
     assert ignored == {"picks of no genre that the bundle knows": 3}
 
 

@@ -27,7 +27,7 @@ def test_the_verdict_reads_as_tables_of_text() -> None:
         ("rule", "500", "20.000%", "", "", "", "control"),
         ("model", "500", "40.000%", "+100.0%", "+63.2% to +146.0%", "< 0.0001", "significant"),
     )
-    assert seconds.title == "seconds (guardrail, counted up to 100 a user)"
+    assert seconds.title == "seconds (guardrail, capped at 100 per user)"
     assert seconds.rows[0][2] == "31"
     assert spread.rows[0] == ("rule", "500", "91", "40.0%", "5", "400", "400", "400")
     assert clickers.title.startswith("seconds among users with clicked")

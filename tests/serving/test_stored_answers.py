@@ -19,10 +19,10 @@ from made_app import NOW, Broken, ask, new_app
 from made_experiments import HALVES, SECRET
 from made_service import QUICK, serving
 
-from firstspin.answer import score
 from firstspin.events.store import open_store
 from firstspin.experiment.assign import assign
 from firstspin.records import InputError, Ranking, Registration, StoredAnswer
+from firstspin.score import score
 from firstspin.service.app import App, ServedModel
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load

@@ -72,10 +72,10 @@ def score(
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Answer every registration of a file."""
-    from firstspin import answer
+    from firstspin.score import score as score_file
 
     with terminal.progress("scoring") as progress:
-        written, ignored = answer.score(
+        written, ignored = score_file(
             bundle,
             registrations,
             out,

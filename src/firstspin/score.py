@@ -1,0 +1,53 @@
+"""The answering story for a whole file of registrations: batch scoring, apart because it loads the table readers.
+
+registrations -decide_many-> decisions -> a file or a score store
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from firstspin import preflight
+from firstspin.data import ingest, labelling, mismatches
+from firstspin.files import workspace
+from firstspin.models.task import Progress, silent
+from firstspin.serving import batch, bundle, policy, score_stores
+
+
+def score(
+    path: Path,
+    registrations: Path,
+    out: str,
+    top: int | None = None,
+    *,
+    now: datetime,
+    min_age: int | None = None,
+    skip_bad_rows: bool = False,
+    progress: Progress = silent,
+) -> tuple[int, dict[str, int]]:
+    """Answer every registration of a file, in order; the number of rows written, and the rows skipped by reason.
+
+    `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
+    the bundle and `now`. The rule answers registrations under `min_age` (None: the service's default).
+    """
+    preflight.scores(out, registrations)
+    settings = policy.PolicySettings(policy.MIN_AGE if min_age is None else min_age)
+    loaded = bundle.load(path)
+    sink = _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}")
+    extra = loaded.manifest.extra
+    with workspace("score") as folder:
+        received = ingest.read_registrations(registrations, workspace=folder, extra=extra, skip_bad_rows=skip_bad_rows)
+        users = labelling.read_people(received.connection, tuple(extra))
+        rows = max(received.rows, 1)
+        written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
+        unknown, *_ = mismatches.unknown_picks(received.connection, loaded.manifest.known_genres)
+    return written, received.ignored | ({"picks of no genre that the bundle knows": unknown} if unknown else {})
+
+
+def _sink(out: str, version: str) -> batch.AnswerSink:
+    scheme, _, name = out.partition(":")
+    if scheme in score_stores.SCHEMES and name:
+        store = score_stores.open_scores(out)
+        return lambda batches: store.write(version, batches)
+    return batch.file_sink(Path(out))
