@@ -29,8 +29,8 @@ import msgspec
 
 from firstspin.aws.gateway import from_environment
 from firstspin.records import Registration
+from firstspin.serving.content import recommendation
 from firstspin.serving.policy import DEFAULTS, decide
-from firstspin.serving.responses import recommendation
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 stand_in = importlib.import_module("stand_in_runtime")

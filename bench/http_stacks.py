@@ -48,8 +48,8 @@ from firstspin.models.scorers import RuleScorer, TreeScorer
 from firstspin.models.trees.bitrows import tables
 from firstspin.records import Registration, Station
 from firstspin.serving import bundle
+from firstspin.serving.content import recommendation
 from firstspin.serving.policy import DEFAULTS, decide
-from firstspin.serving.responses import recommendation
 from firstspin.serving.stations import Catalogue
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from firstspin.records import Ranking, Recommendation, Registration
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.content import recommendation
 from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide, decide_many
-from firstspin.serving.responses import recommendation
 
 
 @dataclass(frozen=True)

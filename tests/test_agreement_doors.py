@@ -33,7 +33,8 @@ from training_job import ENTRYPOINT
 from firstspin.aws.gateway import Gateway, from_environment
 from firstspin.records import Registration
 from firstspin.serving import bundle
-from firstspin.serving.wire import MAX_BODY_BYTES, BodyReader, Encoding, Refusal
+from firstspin.serving.refusal import Refusal
+from firstspin.serving.wire import MAX_BODY_BYTES, BodyReader, Encoding
 from firstspin.tools.sagemaker_check import batch, lifecycle
 from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, ReadLimits
 from firstspin.tools.sagemaker_check.payloads import Payload

@@ -40,8 +40,9 @@ from firstspin.serving import batch
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.explanations import ModelFailed, explain
 from firstspin.serving.policy import PolicySettings, decide
+from firstspin.serving.refusal import Refusal
 from firstspin.serving.stored_answers import StoredAnswers
-from firstspin.serving.wire import BodyReader, Encoding, Refusal
+from firstspin.serving.wire import BodyReader, Encoding
 
 ADULT = 31
 STORED = Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch")

@@ -16,7 +16,8 @@ from firstspin.data import parsing
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import NUMBER
 from firstspin.records import InputError, Recommendation, Registration
-from firstspin.serving import bundle, explanations, policy, responses
+from firstspin.serving import bundle, explanations, policy
+from firstspin.serving.content import recommendation
 
 
 def recommend(path: Path, registration: Registration, extra: Mapping[str, str] | None = None) -> Recommendation:
@@ -27,7 +28,7 @@ def recommend(path: Path, registration: Registration, extra: Mapping[str, str] |
     loaded = bundle.load(path)
     registration = _with_extra(registration, extra or {}, loaded.manifest.extra)
     decision = policy.decide(registration, None, loaded, None, policy.DEFAULTS)
-    return responses.recommendation(registration, decision, loaded)
+    return recommendation(registration, decision, loaded)
 
 
 def explain(path: Path, registration: Registration, extra: Mapping[str, str] | None = None) -> explanations.Explanation:

@@ -26,7 +26,7 @@ from stand_in_runtime import endpoint as running_endpoint
 from firstspin.aws.gateway import Gateway, from_environment
 from firstspin.records import InputError, Ranking, Registration
 from firstspin.serving import bundle, wire
-from firstspin.serving.responses import recommendation
+from firstspin.serving.content import recommendation
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import FAILURES
 from firstspin.serving.wire import BodyReader

@@ -28,7 +28,7 @@ from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
 from firstspin.serving.experiment import running
 from firstspin.serving.policy import PolicySettings
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from made_app import ask, new_app
 
 from firstspin.service import routes
 from firstspin.service.http.openapi import ERRORS, schema
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 REGISTRATION = {"$ref": "#/components/schemas/Registration"}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from firstspin.records import Ranking, Registration
 from firstspin.serving import wire
+from firstspin.serving.refusal import Refusal
 from firstspin.serving.wire import (
     AT_ONCE,
     MAX_BODY_BYTES,
@@ -22,7 +23,6 @@ from firstspin.serving.wire import (
     Encoding,
     LongBody,
     ParsedBody,
-    Refusal,
     check_accept,
     csv_row,
     encoding_of,

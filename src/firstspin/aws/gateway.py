@@ -61,10 +61,11 @@ from firstspin.serving.policy import (
     refuse_under_age,
     under_age_refusal,
 )
+from firstspin.serving.refusal import Refusal
 from firstspin.serving.responses import Responses
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import BodyReader, Encoding, ParsedBody, Refusal, user_of
+from firstspin.serving.wire import BodyReader, Encoding, ParsedBody, user_of
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from typing import Annotated
 import msgspec
 
 from firstspin.records import InputError
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 log = logging.getLogger(__name__)
 

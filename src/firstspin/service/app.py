@@ -41,6 +41,7 @@ from firstspin.serving.policy import (
     may_use_stored,
     refuse_under_age,
 )
+from firstspin.serving.refusal import Refusal
 from firstspin.serving.responses import Responses
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.serving.wire import (
@@ -52,7 +53,6 @@ from firstspin.serving.wire import (
     Encoding,
     LongBody,
     ParsedBody,
-    Refusal,
     around,
     check_accept,
     encoding_of,

@@ -18,7 +18,7 @@ from firstspin.events.schema import Exposure, Secret, Unavailable, read_batch, r
 from firstspin.records import InputError
 from firstspin.serving.experiment import Running
 from firstspin.serving.policy import ArmPolicy, Decision
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 if TYPE_CHECKING:
     from firstspin.events.store import EventStore

@@ -35,7 +35,7 @@ from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.cross_origin import refuse_other_types, refuse_pages
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.process.worker import WorkerConfig, load
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 log = logging.getLogger(__name__)
 

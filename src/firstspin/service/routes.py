@@ -11,7 +11,8 @@ import msgspec
 
 from firstspin.events.schema import MAX_EVENTS
 from firstspin.service.http.messages import Reply
-from firstspin.serving.wire import SPELLINGS, Encoding, Refusal
+from firstspin.serving.refusal import Refusal
+from firstspin.serving.wire import SPELLINGS, Encoding
 
 Schema = Mapping[str, Any]
 """A JSON schema."""

@@ -30,7 +30,7 @@ from firstspin.experiment.assign import ArmSplit, Assignment, assign
 from firstspin.models.predictor import BATCH
 from firstspin.records import MAX_AGE, Ranking, Registration, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 MIN_AGE: Final = 13
 """The default minimum age in years (the United States' COPPA protects children under 13)."""

@@ -13,28 +13,17 @@ from typing import TypeVar
 
 import msgspec
 
-from firstspin.records import SHOWN_GENRES, SOURCES, Ranking, Recommendation, Registration
+from firstspin.records import SHOWN_GENRES, SOURCES, Ranking, Registration
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.content import NO_STATIONS, filled
 from firstspin.serving.fragments import CatalogueFragments, is_regular
 from firstspin.serving.policy import NO_MODEL, Decision
-from firstspin.serving.stations import Catalogue, fill, first_stations
+from firstspin.serving.stations import first_stations
 from firstspin.serving.wire import Encoding, csv_row
 
 _encode = msgspec.json.Encoder().encode
 
 Policy = TypeVar("Policy")
-
-_NO_STATIONS = Catalogue.of([])
-
-
-def recommendation(registration: Registration, decision: Decision, bundle: Bundle | None) -> Recommendation:
-    """The whole answer: genres, stations, message, carousels. Without a bundle no station is known."""
-    return _filled(registration, decision, bundle.catalogue if bundle else _NO_STATIONS)
-
-
-def _filled(registration: Registration, decision: Decision, catalogue: Catalogue) -> Recommendation:
-    picks = catalogue.picked(registration.genres)
-    return fill(decision.ranking, picks, catalogue.of_country(registration.country), decision.model)
 
 
 class Responses:
@@ -42,7 +31,7 @@ class Responses:
 
     def __init__(self, bundle: Bundle | None) -> None:
         self.model = bundle.id if bundle else NO_MODEL
-        self._catalogue = catalogue = bundle.catalogue if bundle else _NO_STATIONS
+        self._catalogue = catalogue = bundle.catalogue if bundle else NO_STATIONS
         genres = {*bundle.predictor.genres, *bundle.rule.genres} if bundle else ()
         self._genres = {genre: b'{"genre":' + _encode(genre) + b',"probability":' for genre in genres}
         self._fragments = {
@@ -74,7 +63,7 @@ class Responses:
         ranking = decision.ranking
         fragments = self._fragments.get(self._catalogue.market_of(registration.country))
         if fragments is None or decision.model != self.model or ranking.source == "batch":  # of another program
-            return _encode(_filled(registration, decision, self._catalogue))
+            return _encode(filled(registration, decision, self._catalogue))
         begin, genres = self._genres, ranking.genres
         probabilities = _encode(ranking.probabilities[:SHOWN_GENRES])[1:-1].split(b",")
         body = (

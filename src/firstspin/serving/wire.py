@@ -38,6 +38,7 @@ from firstspin.data.schema import (
     USER_ID,
 )
 from firstspin.records import MAX_TEXT, SHOWN_GENRES, Ranking, Registration
+from firstspin.serving.refusal import Refusal
 
 MAX_BODY_BYTES: Final = 6_291_456  # SageMaker's limit
 MAX_INSTANCES: Final = 10_000
@@ -105,22 +106,6 @@ ONCE: Final = frozenset(
     }
 )
 """Headers that must not be repeated: a proxy in front may have read the other value."""
-
-
-class Refusal(Exception):
-    """A refused request: the HTTP status, a stable code for programs, and a message for people."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"{status} {code}: {message}")
-        self.status, self.code, self.message = status, code, message
-
-    def body(self) -> bytes:
-        """The JSON body of the response."""
-        return msgspec.json.encode({"error": {"code": self.code, "message": self.message}})
-
-    def in_line(self, number: int) -> Refusal:
-        """The refusal with the number of the line in its message."""
-        return Refusal(self.status, self.code, f"line {number}: {self.message}")
 
 
 @dataclass(frozen=True, slots=True)

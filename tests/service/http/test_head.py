@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspin.service.http.head import joined, origin_form
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.worker import BEAT_SECONDS
 from firstspin.service.routes import dispatch, not_taken
-from firstspin.serving.wire import Refusal, UserId
+from firstspin.serving.refusal import Refusal
+from firstspin.serving.wire import UserId
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from firstspin.service.app import App, AppOptions, Clock, ServedModel
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.metrics import SharedMetrics
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.content import recommendation
 from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
-from firstspin.serving.responses import recommendation
 from firstspin.serving.wire import Encoding, csv_row
 
 _recommendations = msgspec.json.Decoder(Recommendation)

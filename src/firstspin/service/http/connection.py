@@ -24,7 +24,7 @@ import httptools
 from firstspin.service.http import head
 from firstspin.service.http.hub import NEVER, ConnectionLimits, Hub
 from firstspin.service.http.messages import JSON, RETRY, Reply, Request, StreamedReply, Work
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 log = logging.getLogger(__name__)
 

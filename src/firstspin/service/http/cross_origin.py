@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from firstspin.serving.wire import Refusal
+from firstspin.serving.refusal import Refusal
 
 _OWN_SITES: Final = (b"same-origin", b"none")  # none: typed into the address bar
 
