@@ -49,17 +49,17 @@ def _sagemaker() -> typer.Typer:
 
 COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer] | None, str]]] = {
     "world": (_learning, "Write the tables of a simulated service, and its ground truth."),
-    "label": (_learning, "Find the genre each earlier registration listened to most in its window."),
-    "train": (_learning, "Learn from the tables and pack a bundle."),
-    "evaluate": (_learning, "Measure models on held-out users, with intervals."),
-    "report": (_learning, "Write the study as one page."),
-    "recommend": (_answers, "Answer one registration in the terminal."),
-    "score": (_answers, "Answer every registration of a file."),
+    "label": (_learning, "Label each registration with its top genre in the label window."),
+    "train": (_learning, "Train a model and pack a bundle."),
+    "evaluate": (_learning, "Evaluate models on held-out users, with confidence intervals."),
+    "report": (_learning, "Write the evaluation as one HTML page."),
+    "recommend": (_answers, "Recommend for one registration in the terminal."),
+    "score": (_answers, "Score a table of registrations (batch scoring)."),
     "demo": (_demo, "The complete workflow on a simulated service, then the live page."),
-    "serve": (None, "Answer over HTTP."),  # `firstspin.__main__` runs it, without the command line
-    "events": (_events, "Event store: erase users, export an experiment, pass rows on."),
-    "experiment": (_experiment, "Plan an A/B test, and read its result."),
-    "sagemaker": (_sagemaker, "Check a container against SageMaker's contract, and ship a bundle."),
+    "serve": (None, "Serve recommendations over HTTP."),  # `firstspin.__main__` runs it, without the command line
+    "events": (_events, "Event store: erase users, export an experiment, forward rows."),
+    "experiment": (_experiment, "Plan an A/B test, analyse it, or simulate one."),
+    "sagemaker": (_sagemaker, "Check a container against SageMaker's contract; deploy a bundle."),
 }
 """Each command: the Typer app that has it, and its line in `firstspin --help`."""
 
@@ -88,7 +88,7 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     name="firstspin",
     cls=LazyGroup,
-    help="Real-time recommendations for people who have only just registered.",
+    help="Real-time recommendations for users who have just registered (cold start).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -110,7 +110,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Real-time recommendations for people who have only just registered."""
+    """Real-time recommendations for users who have just registered (cold start)."""
 
 
 def main() -> None:

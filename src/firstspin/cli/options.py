@@ -26,8 +26,8 @@ Data = Annotated[Path, typer.Option(help="Folder with registrations, listens and
 BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=MAX_SEED)]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Go on without bad rows, and count them.")]
-Without = Annotated[str, typer.Option(help="Questions to leave out, as in age,gender.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Drop and count bad rows instead of failing.")]
+Without = Annotated[str, typer.Option(help="Questions to exclude, separated by commas, as in age,gender.")]
 
 
 _RULE: Final = LabelRule()
@@ -37,18 +37,18 @@ _RULE: Final = LabelRule()
 class TableOptions:
     """How the tables are read and labelled: options of `label`, `train` and `evaluate`."""
 
-    extra: Annotated[str, typer.Option(help="Further columns of the registrations to use, with commas between.")] = ""
+    extra: Annotated[str, typer.Option(help="Further columns of the registrations, separated by commas.")] = ""
     skip_bad_rows: SkipBadRows = False
     gap_days: Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)] = (
         _RULE.gap_days
     )
     window_days: Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)] = _RULE.window_days
     least_seconds: Annotated[
-        float, typer.Option(help="Seconds in the window under which a user is not active.", min=0)
+        float, typer.Option(help="A user with fewer seconds in the window is inactive.", min=0)
     ] = _RULE.min_seconds
-    data_ends: Annotated[
-        str, typer.Option(help="Moment up to which listens are complete; that of the last one if not given.")
-    ] = ""
+    data_ends: Annotated[str, typer.Option(help="Time up to which listens are complete; default: the last listen.")] = (
+        ""
+    )
 
     def reading(self) -> Reading:
         """How to read the tables. Raises BadParameter or InputError for a value out of range."""
@@ -66,7 +66,7 @@ class ErasureOptions:
     erased: Annotated[
         str | None,
         typer.Option(
-            envvar="FIRSTSPIN_ERASED", help="Leave out users erased from this event store; needs --events-secret."
+            envvar="FIRSTSPIN_ERASED", help="Exclude users erased from this event store; needs --events-secret."
         ),
     ] = None
     events_secret: Annotated[Path | None, typer.Option(help="File with that store's secret.")] = None
@@ -94,8 +94,8 @@ class TrainingOptions:
     """What is trained and how: options of `train`, and hyperparameters of a training job."""
 
     model: Annotated[str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.")] = "auto"
-    tune: Annotated[float | None, typer.Option(help="Minutes to look for better settings first.", min=0)] = None
-    trials: Annotated[int | None, typer.Option(help="Settings to try; the same number finds the same.", min=0)] = None
+    tune: Annotated[float | None, typer.Option(help="Minutes of hyperparameter search before training.", min=0)] = None
+    trials: Annotated[int | None, typer.Option(help="Trials of hyperparameter search; reproducible.", min=0)] = None
     without: Without = ""
     seed: Seed = 0
 

@@ -22,7 +22,7 @@ PORT: Final = whole(0, 65_535)
 WORKERS: Final = whole(1, MAX_WORKERS)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DESCRIPTION: Final = (
-    "Answer over HTTP. Every option can also be given in the environment, as in FIRSTSPIN_PORT=80; an option on the "
+    "Serve recommendations over HTTP. Every option can also be set in the environment, as in FIRSTSPIN_PORT=80; the "
     "command line takes precedence."
 )
 MAX_HELP_WIDTH: Final = 80

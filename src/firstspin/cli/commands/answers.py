@@ -30,14 +30,14 @@ def recommend(
     country: Annotated[str, typer.Option(help="Country.")] = "",
     genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
     answer: Annotated[
-        list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; once for each.")
+        list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; repeat.")
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the effect of each answer (Shapley values).")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer one registration in the terminal."""
+    """Recommend for one registration in the terminal."""
     from firstspin import answer as answering
 
     registration, further = _registration(age, gender, country, genres), _answers(answer or ())
@@ -64,14 +64,15 @@ def score(
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
     out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
     top: Annotated[
-        int, typer.Option(help="How many genres a user; the service shows five.", min=1, max=MAX_TOP)
+        int, typer.Option(help="Genres per user; the service shows five.", min=1, max=MAX_TOP)
     ] = SHOWN_GENRES,
     least_age: Annotated[
-        int | None, typer.Option(help="Below it, age and gender are not used, as in `serve` (13).", min=0, max=120)
+        int | None,
+        typer.Option(help="Below this age, age and gender are not used. Default: 13, as in `serve`.", min=0, max=120),
     ] = None,
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
-    """Answer every registration of a file."""
+    """Score a table of registrations into a file, SQLite or DynamoDB (batch scoring)."""
     from firstspin.score import score as score_file
 
     with terminal.progress("scoring") as progress:

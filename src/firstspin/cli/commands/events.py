@@ -27,7 +27,7 @@ TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 10, "retries": {"total_
 
 app = typer.Typer(
     name="firstspin events",
-    help="Exposures, clicks and listens: erase users, export an experiment, pass rows on.",
+    help="Exposures, clicks and listens: erase users, export an experiment, forward rows.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,12 +37,14 @@ app = typer.Typer(
 
 @app.command("erase")
 def erase(
-    users: Annotated[list[str] | None, typer.Argument(help="Ids of the users to forget.")] = None,
-    listed: Annotated[Path | None, typer.Option("--users", help="File with an id a line; all cost as one.")] = None,
+    users: Annotated[list[str] | None, typer.Argument(help="Ids of the users to erase.")] = None,
+    listed: Annotated[
+        Path | None, typer.Option("--users", help="File with one id per line, erased in one batch.")
+    ] = None,
     events: Events = "",
     events_secret: EventsSecret = None,
 ) -> None:
-    """Forget users for good: their rows go, what comes later is refused, and training leaves them out (--erased)."""
+    """Erase users: delete their rows, refuse their later events, exclude them from training (--erased)."""
     named = [*(users or ()), *(_lines(listed) if listed else ())]
     if not named:
         raise typer.BadParameter("name at least one user, or a file of them with --users")
@@ -69,7 +71,7 @@ def export(
     events: Events = "",
     events_secret: EventsSecret = None,
 ) -> None:
-    """Write an experiment's exposures and events as tables, without a user's id, from a store or from Firehose."""
+    """Export an experiment's exposures and events to Parquet, without user ids, from a store or from Firehose."""
     from firstspin.events.delivered import export_delivered
     from firstspin.events.export import export as export_tables
 
@@ -91,13 +93,15 @@ def export(
 def forward(
     exposures_stream: Annotated[str, typer.Option(help="Firehose delivery stream for exposures.")] = "",
     events_stream: Annotated[str, typer.Option(help="Firehose delivery stream for clicks and listens.")] = "",
-    scope: Annotated[str, typer.Option(help="Users' keys are made for this scope: name the sink.")] = SCOPE,
-    endpoint_url: Annotated[str | None, typer.Option(help="Another Firehose than that of the AWS region.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="End when nothing waits, or the sink fails.")] = False,
+    scope: Annotated[
+        str, typer.Option(help="Scope of the user keys (per-export hashes), such as the sink's name.")
+    ] = SCOPE,
+    endpoint_url: Annotated[str | None, typer.Option(help="URL of Firehose; default: that of the AWS region.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Exit when no row is unsent, or the sink fails.")] = False,
     events: Events = "",
     events_secret: EventsSecret = None,
 ) -> None:
-    """Pass rows on to Kinesis Data Firehose as they come, until SIGTERM or Ctrl-C. Run one for a store."""
+    """Forward rows to Kinesis Data Firehose until SIGTERM or Ctrl-C. Run one forwarder per store."""
     given = {"exposures": exposures_stream, "events": events_stream}
     streams = {table: stream for table, stream in given.items() if stream}
     if not streams:

@@ -143,13 +143,13 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of the simulated service and its users.", min=0, max=MAX_SEED)] = 0,
     aa: Annotated[bool, typer.Option("--aa", help="A/A test: both arms show the same.")] = False,
     bundle: Annotated[
-        Path | None, typer.Option(help="Trained on `firstspin world --seed SEED`; default: one is trained first.")
+        Path | None, typer.Option(help="Bundle trained on `firstspin world --seed SEED`; default: train one first.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Worker processes of the service.", min=1, max=64)] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for plan, store and outcomes.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the article's A/B test on simulated users through the real service, beside the ground truth."""
+    """Run an A/B test of model against rule on simulated users through the real service, beside the ground truth."""
     from firstspin import learn
     from firstspin.cli.output.verdict import show_simulated
     from firstspin.simulation import run as simulation

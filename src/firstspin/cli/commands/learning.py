@@ -33,7 +33,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 Checkpoints = Annotated[
     Path | None,
-    typer.Option(help="Folder that keeps what tuning has tried, so that a run that was cut off goes on from there."),
+    typer.Option(help="Folder for the trials of tuning; an interrupted run resumes from it."),
 ]
 
 
@@ -63,12 +63,12 @@ def world(
 @with_options
 def label(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Parquet file to write, one row a labelled user.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per labelled user.")],
     tables: TableOptions,
     erasure: ErasureOptions,
-    engine: Annotated[Engine, typer.Option(help="What runs it.")] = Engine.duckdb,
+    engine: Annotated[Engine, typer.Option(help="Engine that computes the labels.")] = Engine.duckdb,
 ) -> None:
-    """Find the genre each earlier registration listened to most in its window."""
+    """Label each registration with its top genre in the label window, and count the others by reason."""
     from firstspin import learn
 
     with terminal.progress("labels") as progress, erasure.without_erased(tables.reading()) as reading:
@@ -88,7 +88,7 @@ def train(
     erasure: ErasureOptions,
     checkpoints: Checkpoints = None,
 ) -> None:
-    """Learn from the tables and pack a bundle."""
+    """Train a model and pack a bundle."""
     learning = training.learning(checkpoints)
     with erasure.without_erased(tables.reading()) as reading:
         train_and_show(data, out, training.model, reading, learning)
@@ -100,19 +100,21 @@ def evaluate(
     data: Data,
     tables: TableOptions,
     erasure: ErasureOptions,
-    models: Annotated[str, typer.Option(help="Names with commas between.")] = "popularity,logistic,lightgbm,auto",
+    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = "popularity,logistic,lightgbm,auto",
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
     folds: Annotated[
         int | None,
-        typer.Option(help="Parts of the users; each is asked once. 5, or 3 from 100,000 people on.", min=2),
+        typer.Option(help="Cross-validation folds. Default: 5, or 3 from 100,000 users on.", min=2),
     ] = None,
-    split_at: Annotated[str, typer.Option(help="Instead of folds: learn from before, ask from this date on.")] = "",
-    questions: Annotated[bool, typer.Option("--questions", help="Say what each question buys, too.")] = False,
+    split_at: Annotated[str, typer.Option(help="Instead of folds: train before this date, test from it on.")] = "",
+    questions: Annotated[
+        bool, typer.Option("--questions", help="Also measure the value of each question (ablation).")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
     without: Without = "",
     seed: Seed = 0,
 ) -> None:
-    """Measure models on people they have not seen, with intervals."""
+    """Evaluate models on held-out users, with confidence intervals."""
     from firstspin import learn, preflight
     from firstspin.evaluation.cross_validation import Protocol
     from firstspin.evaluation.scorecard import write_scorecard
@@ -153,10 +155,10 @@ def report(
     erasure: ErasureOptions,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     measured: Annotated[
-        Path | None, typer.Option("--scorecard", help="What `evaluate --questions --out` wrote; else measured here.")
+        Path | None, typer.Option("--scorecard", help="File of `evaluate --questions --out`; default: evaluate now.")
     ] = None,
 ) -> None:
-    """Write the study as one page: who listens to what, which model sees it, what each question buys."""
+    """Write the evaluation as one HTML page: listening by cohort, metrics of the models, value of each question."""
     from firstspin import learn
     from firstspin.data.dataset import Reading
 

@@ -28,22 +28,24 @@ HONESTLY: Final = (
 
 
 def load_test(
-    endpoint: Annotated[str, typer.Option(help="Name of the endpoint, one instance strong.")] = "",
-    url: Annotated[str, typer.Option(help="Instead: a server that runs already, as in http://127.0.0.1:8080.")] = "",
-    p99: Annotated[float, typer.Option(help="Milliseconds within which 99 of 100 answers must come.")] = 50,
-    seconds: Annotated[float, typer.Option(help="How long each rate is held.")] = 60,
-    first: Annotated[float, typer.Option("--from", help="The first rate, in requests a second.")] = 10,
-    step: Annotated[float, typer.Option(help="Each next rate is so many times the one before.")] = 1.5,
-    most: Annotated[float, typer.Option(help="The highest rate that is tried.")] = 5000,
-    payload: Annotated[Path | None, typer.Option(help="File with the body to send; else newcomers made up.")] = None,
+    endpoint: Annotated[str, typer.Option(help="Name of the endpoint; it must have one instance.")] = "",
+    url: Annotated[str, typer.Option(help="Instead: URL of a running server, as in http://127.0.0.1:8080.")] = "",
+    p99: Annotated[float, typer.Option(help="Latency objective (p99) in milliseconds.")] = 50,
+    seconds: Annotated[float, typer.Option(help="Duration of each step in seconds.")] = 60,
+    first: Annotated[float, typer.Option("--from", help="First rate in requests per second.")] = 10,
+    step: Annotated[float, typer.Option(help="Factor from one rate to the next.")] = 1.5,
+    most: Annotated[float, typer.Option(help="Max rate in requests per second.")] = 5000,
+    payload: Annotated[
+        Path | None, typer.Option(help="File with the request body; default: simulated registrations.")
+    ] = None,
     content_type: Annotated[str, typer.Option(help="The content type of the payload.")] = "",
-    seed: Annotated[int, typer.Option(help="The same seed sends the same at the same moments.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed sends the same requests at the same times.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Find the highest rate that an endpoint, or a server, answers within the promised latency.
+    """Find the max rate that an endpoint or a server sustains within a latency objective.
 
-    Sends step by step more; every request is an invocation that AWS bills. The exit status is 1 where not even the
-    first rate holds.
+    The rate rises step by step. AWS bills every request to an endpoint. The exit status is 1 where even the first rate
+    fails.
     """
     if bool(endpoint) == bool(url):
         raise typer.BadParameter("either --endpoint or --url is needed, and not both")

@@ -35,7 +35,9 @@ def look_back(
     arm: Annotated[str, typer.Option(help="Instead: what this arm would have shown to every user.")] = "",
     stations: Annotated[
         Path | None,
-        typer.Option(help="Stations table. A station then stands for its genre: more users, if clicks depend on that."),
+        typer.Option(
+            help="Stations table, to match by genre instead of station; valid if clicks depend on the genre alone."
+        ),
     ] = None,
     exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`.")] = None,
     events: Events = "",

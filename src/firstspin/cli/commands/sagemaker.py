@@ -35,7 +35,7 @@ from firstspin.tools.sagemaker_check.player import Target
 
 app = typer.Typer(
     name="firstspin sagemaker",
-    help="See whether a container keeps SageMaker's contract, and ship a bundle there.",
+    help="Check a container against SageMaker's contract; deploy a bundle to an endpoint.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,48 +43,52 @@ app = typer.Typer(
 )
 
 Endpoint = Annotated[str, typer.Option(help="Name of the endpoint.")]
-Alarms = Annotated[list[str] | None, typer.Option(help="CloudWatch alarm that takes the change back; repeat.")]
+Alarms = Annotated[list[str] | None, typer.Option(help="CloudWatch alarm that rolls the update back; repeat.")]
 Canary = Annotated[
     int | None,
     typer.Option(
-        help=f"Percent of the instances that change first ({rollout.CANARY_PERCENT}).",
+        help=f"Percent of the instances in the canary ({rollout.CANARY_PERCENT}).",
         min=1,
         max=rollout.MAX_CANARY_PERCENT,
     ),
 ]
 Bake = Annotated[
     int | None,
-    typer.Option(help=f"Seconds the alarms watch them ({rollout.BAKE_SECONDS}).", min=0, max=rollout.MAX_BAKE_SECONDS),
+    typer.Option(
+        help=f"Bake time of the canary in seconds ({rollout.BAKE_SECONDS}).", min=0, max=rollout.MAX_BAKE_SECONDS
+    ),
 ]
 Deadline = Annotated[float, typer.Option(help="Seconds to wait for the endpoint.", min=0)]
-Poll = Annotated[float, typer.Option(help="Seconds between two looks at it.", min=0)]
+Poll = Annotated[float, typer.Option(help="Polling interval in seconds.", min=0)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
 
 
 @app.command("check")
 def check(
-    command: Annotated[str, typer.Option(help="What starts the container; {root}, {env} and {name} as above.")] = "",
-    url: Annotated[str, typer.Option(help="Instead: a server that runs already, as in http://127.0.0.1:8080.")] = "",
+    command: Annotated[
+        str, typer.Option(help="Command that starts the container; {root}, {env} and {name} as above.")
+    ] = "",
+    url: Annotated[str, typer.Option(help="Instead: URL of a running server, as in http://127.0.0.1:8080.")] = "",
     train: Annotated[Path | None, typer.Option(help="Folder for the channel `training`.")] = None,
     channel: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER for a channel of another name; repeat.")
     ] = None,
     hyperparameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the training job; repeat.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Folder or tar.gz to serve; what the training left if not given.")
+        Path | None, typer.Option(help="Folder or tar.gz to serve; default: the output of the training job.")
     ] = None,
     inspected: Annotated[
-        Path | None, typer.Option("--inspect", help="File with what `docker image inspect IMAGE` prints.")
+        Path | None, typer.Option("--inspect", help="Output of `docker image inspect IMAGE`, as a file.")
     ] = None,
-    payload: Annotated[list[Path] | None, typer.Option(help="File with a body that must be answered; repeat.")] = None,
+    payload: Annotated[list[Path] | None, typer.Option(help="File with a valid request body; repeat.")] = None,
     content_type: Annotated[list[str] | None, typer.Option(help="The content type of each payload, in order.")] = None,
     port: Annotated[int, typer.Option(help="Default port of the container.", min=1, max=65535)] = 8080,
     as_json: AsJson = False,
 ) -> None:
-    """Play SageMaker against a container: every fact of the contract that can be tested without AWS.
+    """Simulate SageMaker against a container: test every fact of its contract that is testable without AWS.
 
-    An engine's command names {root}, the folder for /opt/ml, {env}, a file of variables, and {name}, by which a
-    container that heeds no SIGTERM is removed:
+    Placeholders for a container engine: {root} is the folder for /opt/ml, {env} a file of environment variables, {name}
+    the name by which a container that ignores SIGTERM is removed:
     docker run --rm --name {name} --network host -v {root}:/opt/ml --env-file {env} IMAGE
 
     The exit status is 1 where a required or expected fact is missed.
@@ -167,7 +171,7 @@ def promote(
     metric: Annotated[
         RankingMetric, typer.Option(help="Metric of the scorecards that the gate compares.")
     ] = RankingMetric.HIT_3,
-    force: Annotated[str, typer.Option(help="Promote all the same; the reason is stored as a tag.")] = "",
+    force: Annotated[str, typer.Option(help="Reason to override the gate, stored as a tag.")] = "",
     alarm: Alarms = None,
     canary: Canary = None,
     bake: Bake = None,
