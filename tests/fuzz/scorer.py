@@ -180,7 +180,7 @@ def _cut(made: Input, array: NDArray[Any]) -> NDArray[Any]:
 def _cast(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     try:
         return array.astype(dtype)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.zeros(array.shape, dtype)
 
 
