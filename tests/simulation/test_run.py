@@ -146,7 +146,7 @@ def test_the_demos_ledger_sets_the_articles_test_beside_a_simulated_one(run: tup
     clicks, truth, listening, errors, latency = claims.tested(run[0], Path("bundle"))
     lift = run[0].verdict.metrics[0].beside_control[0].lift.relative
     assert lift.value is not None
-    assert clicks.found.startswith(f"{signed_percent(lift.value)} (")
+    assert clicks.here.startswith(f"{signed_percent(lift.value)} (")
     assert truth.found == signed_percent(run[0].truth.lift)
     assert (clicks.article, listening.article, errors.found) == ("+8.7%", "as strong", "0")
     assert latency.found.endswith(" ms")
