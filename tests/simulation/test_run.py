@@ -147,9 +147,9 @@ def test_the_demos_ledger_sets_the_articles_test_beside_a_simulated_one(run: tup
     lift = run[0].verdict.metrics[0].beside_control[0].lift.relative
     assert lift.value is not None
     assert clicks.here.startswith(f"{signed_percent(lift.value)} (")
-    assert truth.found == signed_percent(run[0].truth.lift)
-    assert (clicks.article, listening.article, errors.found) == ("+8.7%", "as strong", "0")
-    assert latency.found.endswith(" ms")
+    assert truth.here == signed_percent(run[0].truth.lift)
+    assert (clicks.article, listening.article, errors.here) == ("+8.7%", "as strong", "0")
+    assert latency.here.endswith(" ms")
     assert clicks.command == "firstspin experiment simulate --users 100000 --seed 3 --bundle bundle"
 
 
