@@ -17,7 +17,7 @@ def main() -> None:
         sys.argv[:2] = [f"{sys.argv[0]} serve"]
         serve()
     else:
-        gc.set_threshold(50_000)  # imports create many objects and no garbage: fewer collections, a faster start
+        gc.set_threshold(200_000)  # imports create many objects and no garbage: fewer collections, a faster start
         from firstspin.cli.main import main as run
 
         run()
