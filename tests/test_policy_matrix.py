@@ -12,7 +12,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby, product
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from at_once import AtOnce
 from gateway_events import rest
 from made_app import NOW, Broken, new_app
 from made_bundles import pack
@@ -471,18 +471,6 @@ def test_the_terminal(world: World) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- the Lambda
-
-
-class AtOnce(Executor):
-    """Calls are made in the calling thread."""
-
-    def submit(self, call: Any, /, *args: Any, **words: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call(*args, **words))
-        except Exception as problem:
-            future.set_exception(problem)
-        return future
 
 
 class ModelError(Exception):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import gateway_events
+from at_once import AtOnce
 from made_app import NOW
 from made_bundles import pack
 from made_experiments import HALVES, SECRET
@@ -48,18 +48,6 @@ class Stream:
         if self.fails:
             raise ConnectionError("no Firehose")
         return {"RequestResponses": [{"RecordId": "1"} for _ in Records]}
-
-
-class AtOnce(Executor):
-    """Calls are made in the same thread: an input leaves nothing running."""
-
-    def submit(self, call: Any, /, *args: Any, **words: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call(*args, **words))
-        except Exception as problem:
-            future.set_exception(problem)
-        return future
 
 
 @contextmanager

@@ -371,6 +371,7 @@ class App:
                 serving, [one.registration for one in group], [one.user for one in group], Encoding.json
             )
         except Exception:  # again, one by one, so that it concerns no other request
+            log.exception("a batch failed; its requests are answered one by one")
             return [self._answer(one) for one in group]
         return [Reply(200, body) for body in bodies]
 

@@ -275,13 +275,13 @@ def _all_by_model(registrations: Sequence[Registration], bundle: Bundle) -> list
         rows, known = predictor.encoder.matrix_matched(registrations)
         if bundle.manifest.knows_silence or all(known):
             return [
-                Decision(Ranking(*ranked, "model" if told else "popular"), model)
-                for ranked, told in zip(predictor.rank_rows(rows), known, strict=True)
+                Decision(Ranking(*ranked, "model" if answered else "popular"), model)
+                for ranked, answered in zip(predictor.rank_rows(rows), known, strict=True)
             ]
         ranked_rows = iter(predictor.rank_rows(rows[np.array(known)]) if any(known) else ())
         return [
-            Decision(Ranking(*next(ranked_rows), "model"), model) if told else _by_rule(one, bundle, "popular")
-            for one, told in zip(registrations, known, strict=True)
+            Decision(Ranking(*next(ranked_rows), "model"), model) if answered else _by_rule(one, bundle, "popular")
+            for one, answered in zip(registrations, known, strict=True)
         ]
     except Exception:  # again one by one, so that only those are affected for whom the model fails
         return [_by_model(registration, bundle) for registration in registrations]

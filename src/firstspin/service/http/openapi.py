@@ -52,8 +52,8 @@ def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     from importlib.metadata import version
 
     types = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, SentEvent, EventResult]
-    _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    schemas = {name.removeprefix("firstspin.records."): part for name, part in found.items()}
+    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas = {name.removeprefix("firstspin.records."): part for name, part in components.items()}
     registration = schemas["Registration"]
     user = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}}
     schemas["User"] = registration | {
