@@ -13,13 +13,12 @@ arm, the package's rule the rule's arm, and exposures go to Kinesis Data Firehos
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Protocol, TypeVar
@@ -28,12 +27,18 @@ import msgspec
 
 from firstspin.aws import experiment
 from firstspin.aws.experiment import EXPOSURES_DROPPED, ExposureStream, UserAnswer, body_without_users
+from firstspin.aws.proxy_event import (
+    USERS_ROUTE,
+    ProxyEvent,
+    body_of,
+    route_of,
+    user_of_header,
+)
 from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.environment import path, read, refuse_misspelt, required, seconds, words
 from firstspin.events.firehose import put_exposures
 from firstspin.events.schema import Exposure
 from firstspin.records import (
-    MAX_TEXT,
     Carousel,
     GenreProbability,
     Message,
@@ -81,8 +86,6 @@ No request needs both: a user of an experiment is never answered from the store.
 THREADS: Final = 8
 """Calls that hang beyond their time, before the gateway goes straight to the fallback."""
 
-MAX_BALANCED_BYTES: Final = 1_000_000
-"""Bytes that a load balancer takes of a Lambda, and gives it."""
 
 MAX_ESCAPE: Final = 6
 """Bytes that a character of an answer has at most where Lambda counts it, as in \\u00e9."""
@@ -91,11 +94,7 @@ ENDPOINT, BUNDLE, BUDGET = "FIRSTSPIN_ENDPOINT", "FIRSTSPIN_BUNDLE", "FIRSTSPIN_
 MIN_AGE, UNDER_AGE, SCORES = "FIRSTSPIN_LEAST_AGE", "FIRSTSPIN_UNDER_AGE", "FIRSTSPIN_SCORES"
 VARIABLES: Final = (ENDPOINT, BUNDLE, BUDGET, MIN_AGE, UNDER_AGE, SCORES, *experiment.VARIABLES)
 
-ROUTE: Final = "/invocations"
-USERS_ROUTE: Final = "/recommendations"
-"""Below the stage `v1` of the API, so that its path is the service's."""
 
-USER: Final = "x-firstspin-user"
 NOT_RETRIED: Final = frozenset(
     {
         "AccessDeniedException",
@@ -153,7 +152,7 @@ class Gateway:
     def __call__(self, event: object, _context: object = None) -> dict[str, Any]:
         """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0), or of a load balancer."""
         try:
-            request = msgspec.convert(event, _Event)
+            request = msgspec.convert(event, ProxyEvent)
         except (msgspec.ValidationError, UnicodeEncodeError):  # a name with a lone surrogate is the latter
             return _refused(Refusal(400, "malformed", "malformed event"))
         reply = self._answer(request)
@@ -161,13 +160,14 @@ class Gateway:
             reply["multiValueHeaders"] = {name: [value] for name, value in reply.pop("headers").items()}
         return reply
 
-    def _answer(self, event: _Event) -> dict[str, Any]:
+    def _answer(self, event: ProxyEvent) -> dict[str, Any]:
         try:
-            route, encoding, headers = _request(event)
-            body = _body(event)
+            route, encoding, headers = route_of(event)
+            body = body_of(event)
             if route == USERS_ROUTE:
                 return self._to_users(body, encoding, event.max_bytes)
-            return _reply(200, encoding.value, self._invocation(body, encoding, _user(headers)), event.max_bytes)
+            answers = self._invocation(body, encoding, user_of_header(headers))
+            return _reply(200, encoding.value, answers, event.max_bytes)
         except Refusal as refusal:
             return _refused(refusal)
 
@@ -326,92 +326,6 @@ class Gateway:
             return future.result(self.budget / SHARES)
         finally:
             future.cancel()
-
-
-class _Http(msgspec.Struct):
-    method: str | None = None
-
-
-class _Context(msgspec.Struct):
-    http: _Http | None = None
-    elb: object = None
-
-
-class _Event(msgspec.Struct, rename="camel"):
-    """The relevant fields of a proxy event, from API Gateway or a load balancer."""
-
-    http_method: str | None = None
-    path: str | None = None
-    raw_path: str | None = None
-    request_context: _Context | None = None
-    headers: dict[str, str | None] | None = None
-    multi_value_headers: dict[str, list[str]] | None = None
-    body: str | None = None
-    is_base64_encoded: bool | None = None
-
-    @property
-    def in_lists(self) -> bool:
-        """Whether it comes from a load balancer that lists the values of a header, and takes no answer that doesn't."""
-        return self.headers is None and self.multi_value_headers is not None
-
-    @property
-    def max_bytes(self) -> int:
-        """Bytes that may come, and go back."""
-        return MAX_BALANCED_BYTES if self.request_context and self.request_context.elb else wire.MAX_BODY_BYTES
-
-    def by_name(self) -> dict[str, str]:
-        """The headers by their names in lower case. Refusal 400 for two of one that decides something."""
-        lists = (self.multi_value_headers or {}).items()
-        listed = _by_name((name, value) for name, values in lists for value in values)
-        return listed if self.headers is None else _by_name(self.headers.items())
-
-
-def _by_name(headers: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for written, value in headers:
-        name = written.lower()
-        if value is None:
-            continue
-        if name in joined:
-            wire.refuse_twice(name)
-            value = f"{joined[name]}, {value}" if name == "accept" else value
-        joined[name] = value
-    return joined
-
-
-def _request(event: _Event) -> tuple[str, Encoding, Mapping[str, str]]:
-    """The route, the encoding and the headers. Raises Refusal."""
-    http = event.request_context and event.request_context.http
-    method = event.http_method or (http and http.method)
-    path = (event.path or event.raw_path or "").rstrip("/")
-    route = next((route for route in (ROUTE, USERS_ROUTE) if path.endswith(route)), None)
-    if route is None:
-        raise Refusal(404, "not_found", f"only {ROUTE} and /v1{USERS_ROUTE} are here")
-    if method != "POST":
-        raise Refusal(405, "method_not_allowed", "only POST is allowed")
-    headers = event.by_name()
-    encoding = wire.encoding_of(headers.get("content-type", ""))
-    wire.check_accept(headers.get("accept", "*/*"), encoding)
-    return route, encoding, headers
-
-
-def _user(headers: Mapping[str, str]) -> str:
-    """The user that a header names; empty where none does. Raises Refusal where it is too long."""
-    user = headers.get(USER, "")
-    if len(user) > MAX_TEXT:
-        raise Refusal(422, "invalid", f"header {USER}: at most {MAX_TEXT} characters")
-    return user
-
-
-def _body(event: _Event) -> bytes:
-    text = event.body or ""
-    try:
-        body = base64.b64decode(text, validate=True) if event.is_base64_encoded else text.encode()
-    except ValueError:  # no base64, or a lone surrogate
-        raise Refusal(400, "malformed", "the body can't be read") from None
-    if len(body) > event.max_bytes:
-        raise Refusal(413, "body_too_large", f"at most {event.max_bytes} bytes")
-    return body
 
 
 def _check(answer: bytes, parsed: ParsedBody) -> str:
