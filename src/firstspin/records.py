@@ -66,12 +66,13 @@ class InputError(Exception):
     """Invalid input; the message names the file, row, field and value, and the reason.
 
     `bare` is the message for logs, without any value of a table; by default it is the message itself. Both are
-    `readable`, whatever of the input they repeat.
+    `readable`, whatever of the input they repeat. `field` is the column of a table that the error is about, if any.
     """
 
-    def __init__(self, message: str, bare: str | None = None) -> None:
+    def __init__(self, message: str, bare: str | None = None, *, field: str = "") -> None:
         super().__init__(readable(message))
         self.bare = readable(message if bare is None else bare)
+        self.field = field
 
 
 class BadRows(InputError):
@@ -206,13 +207,17 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Counts of all registered users: labelled, or dropped by reason; the end of the data (UTC) and the mismatches."""
+    """Counts of all registered users: labelled, or dropped by reason; the end of the data (UTC) and the mismatches.
+
+    `absent`: the columns age, gender and country that the registrations lack.
+    """
 
     registered: int
     labelled: int
     dropped: dict[str, int]
     data_ends: datetime
     mismatches: tuple[Mismatch, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 class Ranking(msgspec.Struct, frozen=True):

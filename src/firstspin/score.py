@@ -5,14 +5,18 @@ registrations -decide_many-> decisions -> a file or a score store
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from pathlib import Path
 
 from firstspin import preflight
 from firstspin.data import ingest, labelling, mismatches
+from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent
 from firstspin.serving import batch, bundle, policy, score_stores
+
+log = logging.getLogger(__name__)
 
 
 def score(
@@ -23,6 +27,7 @@ def score(
     *,
     now: datetime,
     min_age: int | None = None,
+    mapping: ColumnMap = OWN_NAMES,
     skip_bad_rows: bool = False,
     progress: Progress = silent,
 ) -> tuple[int, dict[str, int]]:
@@ -37,7 +42,11 @@ def score(
     sink = _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}")
     extra = loaded.manifest.extra
     with workspace("score") as folder:
-        received = ingest.read_registrations(registrations, workspace=folder, extra=extra, skip_bad_rows=skip_bad_rows)
+        received = ingest.read_registrations(
+            registrations, workspace=folder, extra=extra, mapping=mapping, skip_bad_rows=skip_bad_rows
+        )
+        if received.absent:
+            log.warning("%s has no column %s: answered without", registrations.name, ", ".join(received.absent))
         users = labelling.read_people(received.connection, tuple(extra))
         rows = max(received.rows, 1)
         written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from firstspin.cli.hyperparameters import job_options
 from firstspin.cli.main import app
-from firstspin.cli.options import ErasureOptions, TableOptions, TrainingOptions, with_options
+from firstspin.cli.options import ErasureOptions, FileOptions, TableOptions, TrainingOptions, with_options
+from firstspin.data.column_map import column_map
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def test_a_dataclass_of_options_becomes_an_option_for_each_field() -> None:
 def test_label_train_and_evaluate_have_the_same_options_of_the_tables() -> None:
     shared = [one.name for kind in (TableOptions, ErasureOptions) for one in fields(kind)]
     label, train, evaluate = (options_of(command) for command in ("label", "train", "evaluate"))
-    assert len(shared) == 8
+    assert len(shared) == 9
     for name in shared:
         assert label[name] == train[name] == evaluate[name] is not None
 
@@ -67,6 +68,7 @@ def test_a_hyperparameter_is_read_as_the_option_of_its_name(tmp_path: Path) -> N
         "seed": "7",
         "without": '["age", "gender"]',
         "extra": "device,market",
+        "map": "user_id=uid",
         "skip_bad_rows": "True",
         "gap_days": "20",
         "window_days": '"40"',
@@ -80,6 +82,7 @@ def test_a_hyperparameter_is_read_as_the_option_of_its_name(tmp_path: Path) -> N
         assert (model, learning.seed, learning.tune_minutes, learning.tune_trials) == ("lightgbm", 7, 1.5, 0)
         assert (learning.without, learning.checkpoints) == (("age", "gender"), tmp_path)
         assert (reading.extra, reading.skip_bad_rows) == (("device", "market"), True)
+        assert reading.mapping == column_map("user_id=uid")
         assert reading.rule is not None
         assert reading.rule.state() == {
             "gap_days": 20,
@@ -87,6 +90,24 @@ def test_a_hyperparameter_is_read_as_the_option_of_its_name(tmp_path: Path) -> N
             "least_seconds": 1000.0,
             "data_ends": "2026-01-31T00:00:00Z",
         }
+
+
+def test_every_command_that_reads_tables_maps_columns_and_skips_bad_rows() -> None:
+    for command in ("label", "train", "evaluate", "report", "score"):
+        assert {"map", "skip_bad_rows"} <= set(options_of(command)), command
+
+
+def test_the_map_of_a_settings_file_is_that_of_the_option() -> None:
+    @with_options
+    def show(files: FileOptions) -> None:
+        typer.echo(files.map.headers)
+
+    app = typer.Typer()
+    app.command()(show)
+    settings = {"map": {"user_id": "uid", "listens": {"seconds": "dur"}}}
+    from_file = CliRunner().invoke(app, [], default_map=settings).output
+    assert from_file == CliRunner().invoke(app, ["--map", "user_id=uid,listens.seconds=dur"]).output
+    assert "('listens', 'seconds'): 'dur'" in from_file
 
 
 def test_a_job_without_hyperparameters_has_the_defaults_of_train(tmp_path: Path) -> None:

@@ -194,8 +194,10 @@ def test_a_header_that_may_hold_values_of_a_user_is_not_logged(
     monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", bare)
     headerless = CLEAN["registrations"].split("\n", 1)[1]
     said = refused(tmp_path, registrations=headerless)
-    lacks = "registrations.csv has no column user_id, registered_at, age, gender, country, genres"
-    assert said == lacks + " (it has 007, 2026-01-01T00:00:00Z, 30, female, US, Rock|Jazz)" * (bare == "0")
+    lacks = "registrations.csv has no column user_id, registered_at, genres"
+    has = " (it has 007, 2026-01-01T00:00:00Z, 30, female, US, Rock|Jazz)"
+    hint = "; for columns of other names: --map user_id=NAME"
+    assert said == lacks + (has + hint) * (bare == "0")
 
 
 # ------------------------------------------------------------------------------------------------------------ any input

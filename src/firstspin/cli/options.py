@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
+from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
 from firstspin.environment import moment
 from firstspin.records import MAX_SEED, InputError, LabelRule
 
@@ -27,6 +28,15 @@ BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin tra
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=MAX_SEED)]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Drop and count bad rows instead of failing.")]
+ColumnNames = Annotated[
+    ColumnMap,
+    typer.Option(
+        parser=lambda given: _parsed_map(given),
+        metavar="COLUMN=NAME,…",
+        help="Names of columns in the files: user_id=uid, or for one table listens.user_id=uid.",
+        show_default=False,
+    ),
+]
 Without = Annotated[str, typer.Option(help="Questions to exclude, separated by commas, as in age,gender.")]
 
 
@@ -34,11 +44,18 @@ _RULE: Final = LabelRule()
 
 
 @dataclass(frozen=True, slots=True)
-class TableOptions:
-    """How the tables are read and labelled: options of `label`, `train` and `evaluate`."""
+class FileOptions:
+    """How files of tables are read: options of every command that reads any."""
+
+    map: ColumnNames = OWN_NAMES
+    skip_bad_rows: SkipBadRows = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions(FileOptions):
+    """How the tables are read and labelled: options of `check`, `label`, `train` and `evaluate`."""
 
     extra: Annotated[str, typer.Option(help="Further columns of the registrations, separated by commas.")] = ""
-    skip_bad_rows: SkipBadRows = False
     gap_days: Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)] = (
         _RULE.gap_days
     )
@@ -56,7 +73,7 @@ class TableOptions:
 
         ends = parsed_moment(self.data_ends, "--data-ends") if self.data_ends else None
         rule = LabelRule(self.gap_days, self.window_days, self.least_seconds, ends)
-        return Reading(split_names(self.extra), self.skip_bad_rows, rule, now=utc_now())
+        return Reading(split_names(self.extra), self.skip_bad_rows, rule, now=utc_now(), mapping=self.map)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,14 @@ def with_options(command: Callable[..., Result]) -> Callable[..., Result]:
 def split_names(text: str) -> tuple[str, ...]:
     """The names in text with commas between."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _parsed_map(given: str | Mapping[str, object] | ColumnMap) -> ColumnMap:
+    """The column names of an option, or of a table of the settings file. Raises BadParameter where they are no map."""
+    try:
+        return given if isinstance(given, ColumnMap) else column_map(given)
+    except InputError as problem:
+        raise typer.BadParameter(str(problem), param_hint="--map") from None
 
 
 def utc_now() -> datetime:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from firstspin.data import ingest, labelling
+from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.erasure import Erased, without_erased
 from firstspin.data.further_fields import check_names
 from firstspin.files import workspace
@@ -16,7 +17,7 @@ from firstspin.records import Census, Examples, LabelRule, Station
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the tables are read: further columns to use, whether bad rows are skipped, the label rule.
+    """How the tables are read: further columns to use, column names, whether bad rows are skipped, the label rule.
 
     `erased` returns which of some users were erased from an event store: they are left out, and counted. `now` (UTC,
     without a zone) detects clocks that are ahead; without it, only listens far beyond all others are detected.
@@ -29,6 +30,7 @@ class Reading:
     rule: LabelRule = LabelRule()
     erased: Erased | None = None
     now: datetime | None = None
+    mapping: ColumnMap = OWN_NAMES
 
     def __post_init__(self) -> None:
         check_names(self.extra)
@@ -97,6 +99,11 @@ def write_labels(data: Path, out: Path, reading: Reading) -> tuple[Census, dict[
 def _open_tables(data: Path, folder: Path, reading: Reading, out: Path | None = None) -> ingest.Tables:
     """The checked tables without erased users; intermediate files lie in `folder`, and `out` may be written."""
     tables = ingest.open_tables(
-        data, workspace=folder, extra=reading.extra, skip_bad_rows=reading.skip_bad_rows, out=out
+        data,
+        workspace=folder,
+        extra=reading.extra,
+        mapping=reading.mapping,
+        skip_bad_rows=reading.skip_bad_rows,
+        out=out,
     )
     return without_erased(tables, reading.erased) if reading.erased else tables

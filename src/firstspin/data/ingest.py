@@ -6,15 +6,17 @@ as typed Parquet in the workspace, so that they never have to fit in memory.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data import schema
+from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
-from firstspin.data.formats.readers import PROBLEM, Column, Source, connect, in_our_words, open_table, read
+from firstspin.data.formats.readers import PROBLEM, Column, Source, connect, in_our_words, open_table, read, shown_alias
 from firstspin.data.further_fields import check_names
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 SHOWN_CHARACTERS = 80
+
+_ABSENT: Final = {schema.AGE: "NULL::INTEGER", schema.GENDER: "NULL::VARCHAR", schema.COUNTRY: "NULL::VARCHAR"}
+"""SQL: the values of the columns that registrations may lack."""
 
 _BROKEN: Final = identifier("number of the rule broken")
 _VALUE: Final = identifier("value that broke it")
@@ -40,7 +45,7 @@ class Tables:
 
     `registrations` and `stations` also have the column `schema.ROW`. `ignored` counts the bad rows that were skipped,
     by reason. `extra` maps each further column to its kind, "number" or "text"; `files` maps each table to the name of
-    its file.
+    its file. `absent` are the standard columns that the registrations lack: their values are null.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -48,6 +53,7 @@ class Tables:
     extra: dict[str, str]
     ignored: dict[str, int]
     files: dict[str, str]
+    absent: tuple[str, ...]
 
 
 @in_our_words("the tables can't be read")
@@ -56,6 +62,7 @@ def open_tables(
     *,
     workspace: Path,
     extra: Sequence[str] = (),
+    mapping: ColumnMap = OWN_NAMES,
     skip_bad_rows: bool = False,
     threads: int | None = None,
     out: Path | None = None,
@@ -65,10 +72,12 @@ def open_tables(
     Raises BadRows, with the first ten bad rows and the number of the others, and InputError where a file can't be read.
     """
     check_names(extra)
-    stations = _open(_find(data, schema.STATIONS), schema.STATIONS, workspace)
+    mapping.check(extra)
+    stations = _open(_find(data, schema.STATIONS), schema.STATIONS, workspace, mapping)
     further = dict.fromkeys(extra, columns.ANY_FURTHER)
-    registrations = _open(_find(data, schema.REGISTRATIONS), schema.REGISTRATIONS, workspace, further)
-    listens = _open(_find(data, schema.LISTENS), schema.LISTENS, workspace)
+    registrations = _open(_find(data, schema.REGISTRATIONS), schema.REGISTRATIONS, workspace, mapping, further)
+    listens = _open(_find(data, schema.LISTENS), schema.LISTENS, workspace, mapping)
+    mapping.require_used([stations, registrations, listens])
     connection = connect(workspace, [stations, registrations, listens], out=out, threads=threads)
     skipped = Skipped(skip_bad_rows, {})
     _receive(connection, stations)
@@ -83,34 +92,45 @@ def open_tables(
     files = {
         name: source.path.name for name, source in zip(schema.COLUMNS, (registrations, listens, stations), strict=True)
     }
-    return Tables(connection, genres, kinds, skipped.counts, files)
+    return Tables(connection, genres, kinds, skipped.counts, files, _absent(registrations))
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRegistrations:
-    """Registrations for batch scoring: the table `registrations` of a connection, and the counts of skipped rows."""
+    """Registrations for batch scoring: the table `registrations` of a connection, and the counts of skipped rows.
+
+    `absent` as in `Tables`.
+    """
 
     connection: duckdb.DuckDBPyConnection
     rows: int
     ignored: dict[str, int]
+    absent: tuple[str, ...]
 
 
 @in_our_words("the registrations can't be read")
 def read_registrations(
-    path: Path, *, workspace: Path, extra: Mapping[str, str] | None = None, skip_bad_rows: bool = False
+    path: Path,
+    *,
+    workspace: Path,
+    extra: Mapping[str, str] | None = None,
+    mapping: ColumnMap = OWN_NAMES,
+    skip_bad_rows: bool = False,
 ) -> ReceivedRegistrations:
     """The registrations of a CSV or Parquet file, validated as by `open_tables`; `extra` as in `Tables`.
 
     Raises BadRows and InputError as `open_tables`.
     """
     further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
-    source = _open(path, schema.REGISTRATIONS, workspace, further)
+    mapping.check(tuple(further))
+    source = _open(path, schema.REGISTRATIONS, workspace, mapping, further)
+    mapping.require_used([source])
     connection = connect(workspace, [source])
     skipped = Skipped(skip_bad_rows, {})
     _receive(connection, source)
     _load_registrations(connection, source, further, skipped)
     ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
-    return ReceivedRegistrations(connection, rows, skipped.counts)
+    return ReceivedRegistrations(connection, rows, skipped.counts, _absent(source))
 
 
 @in_our_words("the stations can't be read")
@@ -154,16 +174,43 @@ def _find(data: Path, name: str) -> Path:
     raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
 
 
-def _open(path: Path, name: str, workspace: Path, further: Mapping[str, Kind] | None = None) -> Source:
-    """The file of a table with its required and optional columns. Raises InputError where a column has another type."""
+def _open(
+    path: Path, name: str, workspace: Path, mapping: ColumnMap, further: Mapping[str, Kind] | None = None
+) -> Source:
+    """The file of a table with its required and optional columns.
+
+    Raises InputError where a column has another type, or the name of an optional one is spelled in another way.
+    """
     kinds = {**columns.KINDS[name], **(further or {})}
-    needed = [*schema.COLUMNS[name], *(further or {})]
-    source = open_table(path, name, needed, optional=[of for of in kinds if of not in needed], workspace=workspace)
+    needed = [*(of for of in schema.COLUMNS[name] if of not in schema.OPTIONAL), *(further or {})]
+    optional = [of for of in kinds if of not in needed]
+    mapped = mapping.aliases(name)
+    source = open_table(path, name, needed, optional=optional, mapped=mapped, workspace=workspace)
     for column_name, column in source.columns.items():
         if shape_of(column.type) not in kinds[column_name].shapes:
             type_name = printable(str(column.type))[:80]
-            raise InputError(f"{path.name}: {column_name} is {type_name}, where {kinds[column_name].needed}")
+            shown = shown_alias(column_name, column.header)
+            problem = f"{path.name}: {shown} is {type_name}, where {kinds[column_name].needed}"
+            raise InputError(problem, field=column_name)
+    _refuse_other_spelling(source)
     return source
+
+
+def _refuse_other_spelling(source: Source) -> None:
+    """Raises InputError where a column that may be absent has its name in another spelling, such as `Age`."""
+    for name in _absent(source):
+        for header in source.names:
+            if header.casefold().strip("_ ") == name:
+                raise InputError(
+                    f"{source.path.name} has no column {name}, but {header}: "
+                    f"use it with --map {shlex.quote(f'{name}={header}')}, or rename it",
+                    field=name,
+                )
+
+
+def _absent(source: Source) -> tuple[str, ...]:
+    """The standard columns that a file of registrations lacks."""
+    return tuple(name for name in schema.OPTIONAL if name not in source.columns)
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
@@ -273,6 +320,11 @@ def _load(
     """Create the table `name` from the valid rows of the table `received`; its first column is a unique key."""
     fields = _fields(source, kinds)
     ours = ", ".join(field.cell.value for field in fields)
+    all_columns = ", ".join(
+        identifier(of) if of in source.columns else f"{_ABSENT[of]} AS {identifier(of)}"
+        for of in kinds
+        if of in source.columns or of in _ABSENT
+    )
     key = fields[0]
     rules = [*_rules(fields), RowRule(key, "false", "appears a second time")]
     validated = _validated("received", fields, rules)
@@ -287,7 +339,7 @@ def _load(
         f"FROM ({repeated}) WHERE {_ROW} = repeated"
     )
     skipped.count(connection, "validated", source, rules)
-    good = f"SELECT {_ROW}, {ours} FROM validated WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
+    good = f"SELECT {_ROW}, {all_columns} FROM validated WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
     connection.execute(f"CREATE TABLE {name} AS {good}")
     connection.execute("DROP TABLE validated")
 

@@ -56,7 +56,7 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     everyone = fates_sql(tuple(_schema(connection, name) for name in COLUMNS), first, last, rule)
     with in_our_words("the labels can't be made"):
         connection.execute(f"CREATE TEMP TABLE fates AS {everyone}")
-        census = _census(connection, ends, others)
+        census = replace(_census(connection, ends, others), absent=tables.absent)
         if not census.labelled:
             raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
         ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
 
-from firstspin.records import normal
+from firstspin.records import MAX_TEXT, normal
 
 
 class NameIndex:
@@ -36,6 +37,11 @@ class NameIndex:
             return None
         name = normal(text)
         return name if name in self._names else self._folded.get(name.casefold())
+
+    def nearest(self, text: str) -> str | None:
+        """The name most similar to this text (Ratcliff and Obershelp, as in difflib); None where none is similar."""
+        similar = get_close_matches(normal(text[:MAX_TEXT]).casefold(), self._folded, n=1)
+        return self._folded[similar[0]] if similar else None
 
     def _is_possible(self, text: str) -> bool:
         """Whether the letters of this text can make up a name; ends at the first that can't."""

@@ -38,6 +38,9 @@ NUMBER: Final = "number"
 TEXT: Final = "text"
 """The kinds of further columns."""
 
+OPTIONAL: Final = (AGE, GENDER, COUNTRY)
+"""Columns that the registrations may lack; every user then has no answer."""
+
 REGISTRATION_COLUMNS: Final = (USER_ID, REGISTERED_AT, AGE, GENDER, COUNTRY, GENRES)
 LISTEN_COLUMNS: Final = (USER_ID, STARTED_AT, STATION_ID, SECONDS)
 STATION_COLUMNS: Final = (STATION_ID, NAME, GENRE)

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.options import AsJson, BundlePath, SkipBadRows
+from firstspin.cli.options import AsJson, BundlePath, FileOptions, with_options
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
 from firstspin.records import SHOWN_GENRES, InputError, Registration
@@ -59,10 +59,12 @@ def recommend(
 
 
 @app.command("score")
+@with_options
 def score(
     bundle: BundlePath,
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
     out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
+    files: FileOptions,
     top: Annotated[
         int, typer.Option(help="Genres per user; the service shows five.", min=1, max=MAX_TOP)
     ] = SHOWN_GENRES,
@@ -70,7 +72,6 @@ def score(
         int | None,
         typer.Option(help="Below this age, age and gender are not used. Default: 13, as in `serve`.", min=0, max=120),
     ] = None,
-    skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Score a table of registrations into a file, SQLite or DynamoDB (batch scoring)."""
     from firstspin.score import score as score_file
@@ -83,7 +84,8 @@ def score(
             top,
             now=datetime.now(UTC),
             min_age=least_age,
-            skip_bad_rows=skip_bad_rows,
+            mapping=files.map,
+            skip_bad_rows=files.skip_bad_rows,
             progress=progress,
         )
     terminal.counted("left out", ignored)

@@ -13,6 +13,7 @@ from firstspin.cli.options import (
     BundlePath,
     Data,
     ErasureOptions,
+    FileOptions,
     Seed,
     TableOptions,
     TrainingOptions,
@@ -152,6 +153,7 @@ def evaluate(
 def report(
     data: Data,
     bundle: BundlePath,
+    files: FileOptions,
     erasure: ErasureOptions,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     measured: Annotated[
@@ -162,7 +164,7 @@ def report(
     from firstspin import learn
     from firstspin.data.dataset import Reading
 
-    read_as_usual = Reading(now=utc_now())
+    read_as_usual = Reading(skip_bad_rows=files.skip_bad_rows, mapping=files.map, now=utc_now())
     with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
         learn.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
     terminal.out.print(f"The report is in {out}", markup=False)

@@ -19,6 +19,8 @@ def print_census(census: Census, ignored: Mapping[str, int]) -> None:
     """Every user, kept or dropped by reason; what was ignored, and what matches nothing."""
     terminal.out.print(f"{census.labelled:,} of {census.registered:,} registrations have a label", markup=False)
     terminal.out.print(f"  data_ends {census.data_ends.isoformat()}Z", markup=False)
+    if census.absent:
+        terminal.out.print(f"  the registrations have no column {', '.join(census.absent)}", markup=False)
     terminal.counted("  dropped", census.dropped)
     terminal.counted("  ignored", ignored)
     for mismatch in census.mismatches:

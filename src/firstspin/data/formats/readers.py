@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
+from firstspin.data.names import NameIndex
 from firstspin.data.sql import identifier, literal
 from firstspin.records import MAX_TEXT, InputError
 
@@ -51,10 +53,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a file: its position and its type (text in CSV)."""
+    """A column of a file: its position, its type (text in CSV) and its name in the file."""
 
     position: int
     type: pa.DataType
+    header: str
 
     @property
     def sql(self) -> str:
@@ -64,28 +67,41 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of `width` columns, and the `columns` to read, by name; `dialect` is None for Parquet.
+    """A file with the columns `names`, and the `columns` to read, by our name; `dialect` is None for Parquet.
 
     DuckDB reads the file at `link`, a path in the workspace.
     """
 
     path: Path
     link: Path
-    width: int
+    names: tuple[str, ...]
     columns: Mapping[str, Column]
     dialect: Dialect | None
+
+    @property
+    def width(self) -> int:
+        """The number of columns in the file."""
+        return len(self.names)
 
 
 # ------------------------------------------------------------------------------------------------------- opening files
 
 
 def open_table(
-    path: Path, name: str, needed: Sequence[str], *, workspace: Path, optional: Sequence[str] | None = ()
+    path: Path,
+    name: str,
+    needed: Sequence[str],
+    *,
+    workspace: Path,
+    optional: Sequence[str] | None = (),
+    mapped: Mapping[str, Sequence[str]] | None = None,
 ) -> Source:
     """Open a CSV or Parquet file: its format, the `needed` columns, and those of the `optional` ones that it has.
 
     `name` is the name of the table, unique in the workspace. Where `optional` is None, all columns with a unique name
-    are read. Raises InputError where the file is no table, or a needed column is missing or occurs twice.
+    are read. `mapped`: the names that a column may have in the file, the first of which that is there is used; None
+    where columns can't be mapped. Raises InputError where the file is no table, or a needed or mapped column is missing
+    or occurs twice.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -102,7 +118,7 @@ def open_table(
             dialect, schema = None, pq.read_schema(path)
         else:
             _refuse_other_format(path, begin)
-            dialect = _dialect(path, begin, needed)
+            dialect = _dialect(path, begin, [(mapped or {}).get(column, (column,)) for column in needed])
             header = _header(path, dialect)
             if any("\n" in name or "\r" in name for name in header):
                 dialect = replace(dialect, plain=False)  # DuckDB may find no rows at all below such a header
@@ -111,24 +127,57 @@ def open_table(
         link.symlink_to(path.resolve())
     if len(schema) > MAX_COLUMNS:
         raise InputError(f"{path.name} has {len(schema):,} columns; at most {MAX_COLUMNS:,} are read")
-    return Source(path, link, len(schema), _columns(path, schema, needed, optional), dialect)
+    names = tuple(name.strip() for name in schema.names)
+    return Source(path, link, names, _columns(path, schema, names, needed, optional, mapped), dialect)
 
 
-def _columns(path: Path, schema: pa.Schema, needed: Sequence[str], optional: Sequence[str] | None) -> dict[str, Column]:
-    names = [name.strip() for name in schema.names]
-    missing = [column for column in needed if column not in names]
-    if missing and any("\0" in name for name in names):
-        raise InputError(f"{path.name} has NUL bytes in its first line: save it as CSV in UTF-8")
-    if missing:
-        lacks = f"{path.name} has no column {', '.join(missing)}"
-        has = ", ".join(map(_shown, names[:_SHOWN_NAMES])) + (", …" if len(names) > _SHOWN_NAMES else "")
-        raise InputError(f"{lacks} (it has {has})", bare=lacks)  # without a header these are values of a row
+def _columns(
+    path: Path,
+    schema: pa.Schema,
+    names: Sequence[str],
+    needed: Sequence[str],
+    optional: Sequence[str] | None,
+    mapped: Mapping[str, Sequence[str]] | None,
+) -> dict[str, Column]:
     if optional is None:
         optional = [name for name in names if name and name not in needed and names.count(name) == 1]
-    wanted = [*needed, *(column for column in optional if column in names)]
-    if twice := [column for column in wanted if names.count(column) > 1]:
-        raise InputError(f"{path.name} names the column {twice[0]} twice")
-    return {name: Column(at, schema.field(at).type) for name, at in ((name, names.index(name)) for name in wanted)}
+    aliases = {column: (mapped or {}).get(column, (column,)) for column in (*needed, *optional)}
+    headers = {column: next((name for name in aliases[column] if name in names), None) for column in aliases}
+    missing = [column for column in aliases if headers[column] is None and column in (*needed, *(mapped or ()))]
+    if missing:
+        raise _missing(path, missing, aliases, names, can_be_mapped=mapped is not None)
+    there = {column: header for column, header in headers.items() if header is not None}
+    if twice := [header for header in there.values() if names.count(header) > 1]:
+        raise InputError(f"{path.name} names the column {_shown(twice[0])} twice", field=twice[0])
+    positions = {column: names.index(header) for column, header in there.items()}
+    return {column: Column(at, schema.field(at).type, names[at]) for column, at in positions.items()}
+
+
+def _missing(
+    path: Path,
+    missing: Sequence[str],
+    aliases: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    *,
+    can_be_mapped: bool,
+) -> InputError:
+    """The error for needed columns that a file lacks, with its columns and those of similar names."""
+    if any("\0" in name for name in names):
+        return InputError(f"{path.name} has NUL bytes in its first line: save it as CSV in UTF-8")
+    wanted = (shown_alias(column, aliases[column][0]) for column in missing)
+    lacks = f"{path.name} has no column {', '.join(wanted)}"
+    has = ", ".join(map(_shown, names[:_SHOWN_NAMES])) + (", …" if len(names) > _SHOWN_NAMES else "")
+    index = NameIndex(name for name in names if name.isprintable() and not set(name) & set(",\"'"))
+    similar = {column: name for column in missing if (name := index.nearest(aliases[column][0]))}
+    pairs = ",".join(f"{column}={name}" for column, name in similar.items()) or f"{missing[0]}=NAME"
+    hint = f"; for columns of other names: --map {shlex.quote(pairs)}" if can_be_mapped else ""
+    bare = lacks  # without a header the names are values of a row
+    return InputError(f"{lacks} (it has {has}){hint}", bare=bare, field=missing[0])
+
+
+def shown_alias(column: str, header: str) -> str:
+    """A column of ours as messages name it: with its name in the file, where that is another."""
+    return column if column == header else f"{_shown(header)} ({column})"
 
 
 def _shown(name: str) -> str:
@@ -145,7 +194,7 @@ def _refuse_other_format(path: Path, begin: bytes) -> None:
         )
 
 
-def _dialect(path: Path, begin: bytes, needed: Sequence[str]) -> Dialect:
+def _dialect(path: Path, begin: bytes, needed: Sequence[Sequence[str]]) -> Dialect:
     """The dialect of a CSV file. The delimiter is the one that gives the needed columns, or else the most columns."""
     encoding = next((name for mark, name in _ENCODINGS.items() if begin.startswith(mark)), UTF_8)
     with csv_rewriting.open_text(path, Dialect(encoding)) as file:
@@ -159,9 +208,9 @@ def _dialect(path: Path, begin: bytes, needed: Sequence[str]) -> Dialect:
     return max(dialects, key=lambda dialect: _fit(_first_record(path, dialect), needed))
 
 
-def _fit(header: Record | None, needed: Sequence[str]) -> tuple[bool, int]:
+def _fit(header: Record | None, needed: Sequence[Sequence[str]]) -> tuple[bool, int]:
     names = {name.strip() for name in header} if isinstance(header, list) else {""}
-    return names >= set(needed), len(names)
+    return all(not names.isdisjoint(aliases) for aliases in needed), len(names)
 
 
 def _header(path: Path, dialect: Dialect) -> list[str]:

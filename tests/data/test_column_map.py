@@ -1,0 +1,122 @@
+"""Columns of other names: mapped by option, refused where the map does not fit the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_tables
+import pytest
+
+from firstspin.data.column_map import column_map
+from firstspin.data.ingest import open_tables, read_registrations
+from firstspin.records import InputError
+
+LISTENS = [("007", "2025-02-05T10:00:00Z", "1", "900")]
+
+
+def exported(folder: Path, *names: str) -> Path:
+    """One user's tables; the registrations have the columns `names`."""
+    made_tables.tables(folder, [], LISTENS)
+    made_tables.write(folder, "registrations", names, [("007", "2025-01-01T00:00:00Z", "31", "f", "US", "Rock|Jazz")])
+    return folder
+
+
+def registered(data: Path, workspace: Path, option: str, extra: tuple[str, ...] = ()) -> list[tuple[object, ...]]:
+    found = open_tables(data, workspace=workspace, mapping=column_map(option), extra=extra)
+    columns = ", ".join(("user_id", "age", "gender", "genres", *extra))
+    return found.connection.sql(f"SELECT {columns} FROM registrations").fetchall()
+
+
+def test_columns_of_other_names_are_read_as_ours(tmp_path: Path) -> None:
+    data = exported(tmp_path / "data", "uid", "signup", "Age at sign-up", "sex", "nation", "likes")
+    option = "user_id=uid,registered_at=signup,age=Age at sign-up,gender=sex,country=nation,genres=likes"
+    assert registered(data, tmp_path, option) == [("007", 31, "f", ["Rock", "Jazz"])]
+
+
+def test_a_map_of_one_table_leaves_the_others_alone(tmp_path: Path) -> None:
+    data = exported(tmp_path / "data", *made_tables.REGISTRATIONS)
+    made_tables.write(data, "listens", ("user_id", "who", "started_at", "station_id", "seconds"), [("x", *LISTENS[0])])
+    mapping = column_map("listens.user_id=who")
+    found = open_tables(data, workspace=tmp_path, mapping=mapping)
+    assert found.connection.sql("SELECT user_id FROM listens").fetchall() == [("007",)]
+
+
+def test_a_mapped_column_wins_over_one_of_our_name(tmp_path: Path) -> None:
+    data = exported(tmp_path / "data", "user_id", "registered_at", "real_age", "gender", "age", "genres")
+    made_tables.write(
+        data,
+        "registrations",
+        ("user_id", "registered_at", "real_age", "gender", "age", "genres"),
+        [("007", "2025-01-01T00:00:00Z", "31", "f", "old", "Rock")],
+    )
+    assert registered(data, tmp_path, "age=real_age") == [("007", 31, "f", ["Rock"])]
+
+
+def test_a_further_column_of_any_name_can_be_used(tmp_path: Path) -> None:
+    data = exported(tmp_path / "data", "user_id", "registered_at", "age", "gender", "Device-Type", "genres")
+    assert registered(data, tmp_path, "device=Device-Type", ("device",)) == [("007", 31, "f", ["Rock", "Jazz"], "US")]
+
+
+@pytest.mark.parametrize(
+    "name", ["user'; DROP TABLE listens; --", 'a "quoted" name', "uid=1", "comma, inside", "$(reboot)", "ünï\u202ecode"]
+)
+def test_a_hostile_name_is_only_a_name(tmp_path: Path, name: str) -> None:
+    data = exported(tmp_path / "data", name, "registered_at", "age", "gender", "country", "genres")
+    quoted = f"user_id={name}".replace('"', '""')
+    assert registered(data, tmp_path, f'"{quoted}"') == [("007", 31, "f", ["Rock", "Jazz"])]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("user_id=uid,user_id=id", "two columns, 'uid' and 'id', are mapped to user_id"),
+        ("age=x,gender=x", "the column 'x' is mapped to two, age and gender"),
+        ("user_id", "'user_id': expected COLUMN=NAME, where NAME is the column's name in the file"),
+        ("user_id=", "'user_id': expected COLUMN=NAME, where NAME is the column's name in the file"),
+        ("=uid", "'': expected COLUMN=NAME, where NAME is the column's name in the file"),
+        ("plays.user_id=uid", "'plays.user_id': the tables are registrations, listens, stations"),
+    ],
+)
+def test_a_map_that_is_none_is_refused(option: str, message: str) -> None:
+    with pytest.raises(InputError) as problem:
+        column_map(option)
+    assert str(problem.value) == message
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("usr_id=uid", "--map 'usr_id': firstspin has no such column; the nearest is user_id; further columns"),
+        ("stations.age=x", "--map 'stations.age': firstspin has no such column; there are station_id, name, genre, "),
+        ("listens.qqq=x", "--map 'listens.qqq': firstspin has no such column; there are user_id, started_at, "),
+        ("user_id=usr", "--map user_id=usr: no table has a column usr; the nearest is user_id"),
+        ("age=alter", r"registrations\.csv has no column alter \(age\) \(it has user_id, .*\)"),
+        ("stations.name=titel", r"stations\.csv has no column titel \(name\) \(it has station_id, title, genre\)"),
+        ("stations.name=titel", r"for columns of other names: --map name=title$"),
+    ],
+)
+def test_a_map_that_does_not_fit_the_tables_names_the_nearest(tmp_path: Path, option: str, message: str) -> None:
+    data = exported(tmp_path / "data", *made_tables.REGISTRATIONS)
+    if "titel" in option:
+        made_tables.write(data, "stations", ("station_id", "title", "genre"), made_tables.TWO_STATIONS)
+    with pytest.raises(InputError, match=message):
+        open_tables(data, workspace=tmp_path, mapping=column_map(option))
+
+
+def test_a_table_of_the_settings_file_is_the_same_map() -> None:
+    option = column_map('user_id=uid, listens.seconds=dur, "stations.name=Name, long"')
+    assert column_map({"user_id": "uid", "listens": {"seconds": "dur"}, "stations.name": "Name, long"}) == option
+    with pytest.raises(InputError, match="'user_id': the name of a column is text, not 7"):
+        column_map({"user_id": 7})
+
+
+def test_one_table_of_registrations_must_have_the_mapped_column(tmp_path: Path) -> None:
+    path = exported(tmp_path, *made_tables.REGISTRATIONS) / "registrations.csv"
+    with pytest.raises(InputError, match="--map user_id=uid: no table has a column uid"):
+        read_registrations(path, workspace=tmp_path, mapping=column_map("user_id=uid"))
+
+
+def test_a_missing_column_suggests_a_map(tmp_path: Path) -> None:
+    data = exported(tmp_path / "data", "user", "registered_at", "age", "gender", "country", "genre")
+    with pytest.raises(InputError, match=r"has no column user_id, genres .* --map user_id=user,genres=genre$"):
+        open_tables(data, workspace=tmp_path)
