@@ -11,6 +11,8 @@ import pyarrow as pa
 import pytest
 from event_store_contract import put
 from made_events import NOON, SECRET, click, shown
+from scipy.special import ndtr
+from statsmodels.stats.multitest import multipletests
 
 from firstspin.events.export import export
 from firstspin.events.store import open_database
@@ -18,8 +20,10 @@ from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import attribute
 from firstspin.experiment.outcomes import read_outcomes
 from firstspin.experiment.rules import Peeking, Rules, parse_metric
+from firstspin.experiment.stats.holm import holm_p_values
 from firstspin.experiment.stats.lift import ClickRates, Clicks, lift
-from firstspin.experiment.verdict import Verdict
+from firstspin.experiment.stats.proportions import ratio_z, table
+from firstspin.experiment.verdict import Verdict, verdict_lines
 from firstspin.records import InputError
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
@@ -162,16 +166,78 @@ def test_no_listening_is_listening_of_zero_and_clickers_are_only_described() -> 
 def test_three_arms_are_held_to_holm_and_an_arm_that_never_came_to_the_split() -> None:
     rng = np.random.default_rng(6)
     arms = np.array(["rule", "model", "bold"])[np.arange(30_000) % 3]
-    clicked = rng.random(30_000) < np.where(arms == "bold", 0.06, 0.05)
+    clicked = rng.random(30_000) < np.where(arms == "bold", 0.065, 0.05)
     table = pa.table({"arm": arms, "clicked": clicked})
     found = verdict(table, "clicked")
     by_arm = {beside.arm: beside for beside in found.metrics[0].beside_control}
-    assert {by_arm["bold"].lift.alpha, by_arm["model"].lift.alpha} == {0.025, 0.05}
-    assert by_arm["bold"].holm_p_value == pytest.approx(min(1, 2 * by_arm["bold"].lift.p_value))
+    [between] = found.metrics[0].between_treatments
+    assert (between.arm, between.against) == ("model", "bold")
+    pairs = [by_arm["bold"], by_arm["model"], between]
+    p_values = [pair.lift.p_value for pair in pairs]
+    _, holm, _, _ = multipletests(p_values, alpha=0.05, method="holm")
+    assert [pair.holm_p_value for pair in pairs] == pytest.approx(list(holm))
+    assert [pair.significant for pair in pairs] == [True, False, True]
     assert found.winner == "bold"
+    assert found.sentence.startswith(
+        "bold wins: bold beats rule; bold beats model; model against rule is undecided. bold's clicked "
+    )
     missing = verdict(table, "clicked", weights={"rule": 1, "model": 1, "bold": 1, "ghost": 1})
     assert missing.decision == "sample ratio mismatch"
     assert missing.users["ghost"] == 0
+
+
+def test_both_arms_beat_the_control_and_are_undecided_between_them() -> None:
+    clicks = {"control": 950, "blue": 1_200, "green": 1_230}
+    arms = [arm for arm in clicks for _ in range(10_000)]
+    table = pa.table({"arm": arms, "clicked": [int(i < n) for n in clicks.values() for i in range(10_000)]})
+    found = verdict(table, "clicked", control="control")
+    assert (found.decision, found.winner) == ("winner", "green")
+    assert found.sentence.startswith(
+        "green is ahead: blue and green both beat control; green against blue is undecided. "
+        "blue's clicked 9.5% to 12.0%, +26.3% "
+    )
+    [between] = [section for section in verdict_lines(found) if section.title == "clicked: the other pairs"]
+    assert between.rows[0][:3] == ("blue to green", "12.0% to 12.3%", "+2.5%")
+    assert between.rows[0][-1] == "undecided"
+    assert json.loads(msgspec.json.encode(found))["metrics"][0]["between_treatments"][0]["significant"] is False
+
+
+def test_alike_arms_are_told_apart_in_at_most_five_percent_of_the_tests() -> None:
+    rng = np.random.default_rng(11)
+    runs, pairs = 20_000, [(0, 1), (0, 2), (1, 2)]
+    clicks = rng.binomial(2_000, 0.1, (runs, 3))
+    p_values = np.empty((runs, 3))
+    for column, (zero, one) in enumerate(pairs):
+        p_values[:, column] = 2 * ndtr(-np.abs(ratio_z(table(clicks[:, one], 2_000, clicks[:, zero], 2_000), 1.0)))
+    rejected = np.mean([min(holm_p_values(row)) <= 0.05 for row in p_values.tolist()])
+    assert 0.035 < rejected <= 0.05  # dependent pairs: below the 5% of Holm's bound
+    assert np.mean(p_values.min(axis=1) <= 0.05) > 0.11  # without the correction
+
+
+def test_the_pairs_of_arms_with_their_names_swapped_are_negated() -> None:
+    rng = np.random.default_rng(12)
+    arms = np.array(["a", "b", "c"])[np.arange(9_000) % 3]
+    seconds = rng.lognormal(3, 1, 9_000) * np.where(arms == "c", 1.1, 1.0)
+    swapped = np.where(arms == "b", "c", np.where(arms == "c", "b", "a"))
+    one, other = (
+        verdict(pa.table({"arm": names, "seconds": seconds}), "seconds:continuous", control="a").metrics[0]
+        for names in (arms, swapped)
+    )
+    [forth], [back] = one.between_treatments, other.between_treatments
+    assert forth.lift.difference.value == pytest.approx(-back.lift.difference.value)
+    assert (forth.lift.difference.low, forth.lift.p_value) == pytest.approx(
+        (-back.lift.difference.high, back.lift.p_value)
+    )
+    assert 1 + forth.lift.relative.value == pytest.approx(1 / (1 + back.lift.relative.value))
+    assert one.beside_control[0].lift == other.beside_control[1].lift
+
+
+def test_a_period_without_users_is_named() -> None:
+    table = people(np.random.default_rng(5), 100)
+    for peeking in ("none", "obrien-fleming", "always-valid"):
+        planned = plan(peeking) | {"starts_on": date(2026, 5, 4)}
+        with pytest.raises(InputError, match="none of the 100 users came in the 14 planned days from 2026-05-04"):
+            verdict(table, "clicked", **planned, now=AFTER)
 
 
 def test_what_was_known_at_registration_sharpens_the_lift_and_says_by_how_much() -> None:

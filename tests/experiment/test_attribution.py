@@ -6,8 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_experiments import PLAN
+from msgspec.structs import replace as replace_fields
 
-from firstspin.experiment.attribution import Attributed, attribute
+from firstspin.experiment.analyse import analyse
+from firstspin.experiment.attribution import Attributed, attribute, planned_outcomes
+from firstspin.experiment.plan import experiment_key, plan_rules
 from firstspin.records import InputError
 
 START = datetime(2026, 2, 2, 12, tzinfo=UTC)
@@ -120,6 +124,26 @@ def test_a_window_still_open_is_not_a_no() -> None:
 def test_rows_after_the_time_of_the_analysis_are_ignored() -> None:
     found = join([exposure("a", "rule"), exposure("b", "rule", START + 9 * DAY)], [], until=START + 8 * DAY)
     assert set(told(found)) == {"a"}
+
+
+def test_open_windows_are_named_with_their_users() -> None:
+    plan = replace_fields(PLAN, starts_on=START.date())
+    arms = ["rule", "model"] * 20
+    shown = [exposure(f"u{i}", arm, START + (i % 10) * DAY, experiment_key(plan)) for i, arm in enumerate(arms)]
+    now = START + 8 * DAY + HOUR
+    found = attribute(
+        pa.Table.from_pylist(shown), pa.Table.from_pylist([], EVENT_SCHEMA), experiment=experiment_key(plan), until=now
+    )
+    verdict = analyse(planned_outcomes(found, plan), plan_rules(plan), now=now)
+    assert verdict.sentence == (
+        "No decision yet: the plan is evaluated on 23 February 2026; "
+        "the window of 24 hours for clicked is still open for 4 users."
+    )
+    [named] = [warning for warning in verdict.warnings if "window" in warning]
+    assert named == (
+        "The window of 24 hours for clicked is still open for 4 users: they are excluded from it until it closes."
+    )
+    assert verdict.metrics[0].open_window == "24 hours"
 
 
 def test_parquet_files_and_tables_without_zone_give_the_same(tmp_path: Path) -> None:

@@ -64,15 +64,15 @@ def test_a_better_arm_that_keeps_its_guardrail_wins() -> None:
     decision, winner, sentence = decided(clicked(model=BETTER), listened(model=60.0))
     assert (decision, winner) == ("winner", "model")
     assert sentence == (
-        "model wins: model's clicked +20.0% (95% CI +10.6% to +30.2%), p < 0.0001; "
-        "seconds: a loss of more than 1.9% is ruled out (margin 5%)."
+        "model wins: model's clicked 5.0% to 6.0%, +20.0% (95% CI +10.6% to +30.2%), p < 0.0001; "
+        "seconds: a loss of more than 1.9% is ruled out; the margin is 5%."
     )
 
 
 def test_a_better_arm_that_may_lose_listening_does_not_win() -> None:
     decision, winner, sentence = decided(clicked(model=BETTER), listened(model=58.0))
     assert (decision, winner) == ("guardrail not kept", None)
-    assert "seconds: a loss of up to 5.2% is not ruled out (margin 5%)" in sentence
+    assert "seconds: a loss of up to 5.2% is not ruled out; the margin is 5%" in sentence
 
 
 def test_a_worse_arm_leaves_the_control() -> None:

@@ -25,7 +25,7 @@ def test_the_verdict_reads_as_tables_of_text() -> None:
     assert users.title == "Users by arm: no mismatch (chi-square p = 1.0000)"
     assert clicked.rows == (
         ("rule", "500", "20.000%", "", "", "", "control"),
-        ("model", "500", "40.000%", "+100.0%", "+63.2% to +146.0%", "< 0.0001", "significant"),
+        ("model", "500", "40.000%", "+100%", "+63.2% to +146%", "< 0.0001", "significant"),
     )
     assert seconds.title == "seconds (guardrail, capped at 100 per user)"
     assert seconds.rows[0][2] == "31"
@@ -44,7 +44,7 @@ def test_what_is_not_known_is_a_dash_with_its_reason() -> None:
         "1",
         "0.000%",
         "-",
-        "-100.0% to unbounded",
+        "-100% to unbounded",
         "1.0000",
         "the control's mean is 0 or not shown to be above 0: the relative lift is undefined",
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from itertools import combinations
 
 import numpy as np
 
 from firstspin.experiment.decide import PRIMARY, decide, warnings
 from firstspin.experiment.outcomes import Outcomes
 from firstspin.experiment.rules import Metric, Rules, checked_rules, treatments
-from firstspin.experiment.stats.holm import holm_levels, holm_p_values
+from firstspin.experiment.stats.holm import holm_levels, holm_p_values, number_of_pairs
 from firstspin.experiment.stats.lift import Lift, lift, non_inferiority, significant
 from firstspin.experiment.stats.sample_ratio import sample_ratio
 from firstspin.experiment.stats.sequential import always_valid_alpha, spending_alphas
@@ -28,6 +29,8 @@ def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) ->
     """
     rules = checked_rules(rules, outcomes.arms)
     planned = _planned_days(outcomes, rules)
+    if not len(planned):
+        raise InputError(_empty_period(outcomes, rules))
     cuts = [capped(values, metric) for values, metric in zip(planned.values, planned.metrics, strict=True)]
     cut = replace(planned, values=tuple(values for values, _ in cuts))
     daily = _daily_lifts(cut, rules)
@@ -67,6 +70,16 @@ def _planned_days(outcomes: Outcomes, rules: Rules) -> Outcomes:
     return _only(outcomes, (outcomes.day >= first) & (outcomes.day < first + np.timedelta64(rules.days, "D")))
 
 
+def _empty_period(outcomes: Outcomes, rules: Rules) -> str:
+    if outcomes.day is None or not len(outcomes) or rules.starts_on is None:
+        return f"{outcomes.source} has no users: there is nothing to analyse yet"
+    first, last = outcomes.day.min(), outcomes.day.max()
+    return (
+        f"{outcomes.source}: none of the {len(outcomes):,} users came in the {rules.days} planned days from "
+        f"{rules.starts_on}; their days are {first} to {last}"
+    )
+
+
 def _only(outcomes: Outcomes, among: Mask) -> Outcomes:
     return replace(
         outcomes,
@@ -95,13 +108,16 @@ def _metric_result(
 ) -> MetricResult:
     """One metric: summaries of the uncapped values, comparisons of the capped ones."""
     metric = planned.metrics[position]
+    pairs = _pairs(cut, rules, daily, position)
     return MetricResult(
         metric=f"{metric.column} / {metric.per}" if metric.per else metric.column,
         kind=metric.kind or "continuous",
         role=_role(metric, position),
         cap=cap,
         arms=tuple(arm_summary(planned, position, arm, _everybody(planned)) for arm in rules.weights),
-        beside_control=tuple(_beside_control(cut, rules, daily, position)),
+        beside_control=tuple(pair for pair in pairs if pair.against is None),
+        between_treatments=tuple(pair for pair in pairs if pair.against is not None),
+        open_window=planned.open_windows.get(metric.column, ""),
     )
 
 
@@ -109,32 +125,37 @@ def _role(metric: Metric, position: int) -> Role:
     return "primary" if position == PRIMARY else "guardrail" if metric.margin is not None else "secondary"
 
 
-def _beside_control(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int) -> list[Beside]:
-    """Each treatment compared with the control: the primary at its corrected or interim level, the others at alpha."""
-    arms = treatments(rules)
-    pairs = [comparison(cut, metric, rules.control, arm, _everybody(cut)) for arm in arms]
-    lifts = [lift(pair, alpha=rules.alpha) for pair, _ in pairs]
-    p_values = [1.0 if estimate.p_value is None else estimate.p_value for estimate in lifts]
-    corrected: list[float | None] = [None] * len(arms)
-    if metric == PRIMARY and rules.peeking != "none":
-        lifts = [daily[-1].lifts[arm] for arm in arms]
-    elif metric == PRIMARY and len(arms) > 1:
-        corrected = list(holm_p_values(p_values))
-        levels = holm_levels(p_values, rules.alpha)
-        lifts = [lift(pair, alpha=level) for (pair, _), level in zip(pairs, levels, strict=True)]
-    margin = cut.metrics[metric].margin
+def _pairs(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int) -> list[Beside]:
+    """Each treatment compared with the control; of the primary metric also the treatments with one another.
+
+    The primary metric is tested at its corrected or interim level, the others at alpha.
+    """
+    couples = list(combinations(rules.weights, 2))  # those with the control come first
+    if metric != PRIMARY:
+        couples = couples[: len(treatments(rules))]
+    pairs = [comparison(cut, metric, one, other, _everybody(cut)) for one, other in couples]
+    levels = [rules.alpha] * len(pairs)
+    corrected: list[float | None] = [None] * len(pairs)
     # A test may stop early only where its guardrails pass too, so they are tested at the interim level.
-    margin_alpha = daily[-1].lifts[arms[0]].alpha if rules.peeking != "none" else rules.alpha
+    interim = daily[-1].lifts[treatments(rules)[0]].alpha if rules.peeking != "none" else rules.alpha
+    if metric == PRIMARY and rules.peeking != "none":
+        levels = [interim] * len(pairs)
+    elif metric == PRIMARY and len(pairs) > 1:
+        lifts = [lift(pair, alpha=rules.alpha) for pair, _ in pairs]
+        p_values = [1.0 if estimate.p_value is None else estimate.p_value for estimate in lifts]
+        levels, corrected = holm_levels(p_values, rules.alpha), list(holm_p_values(p_values))
+    margin = cut.metrics[metric].margin
     return [
         Beside(
             arm=arm,
-            lift=estimate,
+            lift=(estimate := lift(pair, alpha=level)),
             significant=significant(estimate),
             holm_p_value=p,
-            non_inferiority=non_inferiority(pair, margin=margin, alpha=margin_alpha) if margin is not None else None,
+            non_inferiority=non_inferiority(pair, margin=margin, alpha=interim) if margin is not None else None,
             variance_reduction=reduction if cut.covariates.shape[1] else None,
+            against=None if against == rules.control else against,
         )
-        for arm, estimate, p, (pair, reduction) in zip(arms, lifts, corrected, pairs, strict=True)
+        for (against, arm), level, p, (pair, reduction) in zip(couples, levels, corrected, pairs, strict=True)
     ]
 
 
@@ -182,7 +203,7 @@ def _lifts(cut: Outcomes, rules: Rules, among: Mask, level: float) -> dict[str, 
 
 
 def _interim_levels(rules: Rules, days: Sequence[date], users: Sequence[int]) -> list[float]:
-    alpha = rules.alpha / len(treatments(rules))
+    alpha = rules.alpha / number_of_pairs(len(rules.weights))
     if rules.peeking == "always-valid" or rules.days is None:
         return [always_valid_alpha(n, alpha, tuned_for=rules.tuned_for) for n in users]
     first = rules.starts_on or days[0]

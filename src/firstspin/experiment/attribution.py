@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -149,7 +149,8 @@ def attribute_export(folder: Path, plan: Plan, *, until: datetime) -> Attributed
 
 def planned_outcomes(attributed: Attributed, plan: Plan) -> Outcomes:
     """Attributed users as outcomes for `analyse`, with the metrics and covariates of a plan."""
-    return read_outcomes(
+    windows = {"clicked": f"{plan.click_within_hours} hours", "seconds": f"{plan.listen_within_days} days"}
+    outcomes = read_outcomes(
         attributed.table,
         arm="arm",
         metrics=plan.metrics,
@@ -157,6 +158,7 @@ def planned_outcomes(attributed: Attributed, plan: Plan) -> Outcomes:
         covariates=plan.covariates,
         left_out=attributed.left_out,
     )
+    return replace(outcomes, open_windows=windows)
 
 
 @contextmanager

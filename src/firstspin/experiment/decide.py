@@ -8,10 +8,18 @@ from typing import Final
 from scipy.stats import chi2_contingency
 
 from firstspin.experiment.outcomes import LeftOut
-from firstspin.experiment.rules import Rules, treatments
+from firstspin.experiment.rules import Rules, listed, treatments
 from firstspin.experiment.stats.lift import Lift, NonInferiority, significant
 from firstspin.experiment.stats.sample_ratio import SampleRatio
-from firstspin.experiment.verdict import DailyLift, Decision, MetricResult, guardrail_words, p_words, signed_percent
+from firstspin.experiment.verdict import (
+    DailyLift,
+    Decision,
+    MetricResult,
+    guardrail_words,
+    level_words,
+    p_words,
+    signed_percent,
+)
 
 PRIMARY: Final = 0
 _MISSING_ALIKE: Final = 0.01
@@ -24,15 +32,20 @@ def decide(
 
     `over`: the planned end has come. Before it, only a significant interim analysis under a rule for peeking decides.
     """
+    primary = metrics[PRIMARY]
     if not ratio.sound:
-        sentence = f"No winner: the users per arm do not match the weights ({ratio.reason}). Find the cause first."
+        users = listed([f"{n:,} in {arm}" for arm, n in ratio.users.items()])
+        sentence = f"No winner: the users, {users}, do not match the weights ({ratio.reason}). Find the cause first."
         return "sample ratio mismatch", None, sentence
-    decisive = _decisive(rules, metrics[PRIMARY], daily)
+    decisive = _decisive(rules, primary, daily)
     stopped = rules.peeking != "none" and any(significant(lift) for lift in decisive.values())
     if not over and not stopped:
         when = f" on {rules.reads_at:%d %B %Y}" if rules.reads_at else " at its end"
-        return "no decision yet", None, f"No decision yet: the plan is evaluated{when}."
-    results = "; ".join(_lift_words(metrics[PRIMARY].metric, arm, lift) for arm, lift in decisive.items())
+        still = "".join(f"; {words}" for words in map(_open_window, metrics) if words)
+        return "no decision yet", None, f"No decision yet: the plan is evaluated{when}{still}."
+    results = "; ".join(_lift_words(primary, arm, lift) for arm, lift in decisive.items())
+    if len(decisive) > 1:
+        results = f"{_pair_words(rules.control, decisive, primary)}. {results}"
     better = {arm: lift for arm, lift in decisive.items() if significant(lift) and _gain(lift) > 0}
     if better:
         return _winner(better, metrics, results)
@@ -81,7 +94,28 @@ def _winner(better: dict[str, Lift], metrics: Sequence[MetricResult], results: s
         return "guardrail not kept", None, f"No winner: {results}, but {failed}."
     winner = max(passing, key=lambda arm: _gain(better[arm]))
     passed = "".join(f"; {guardrail_words(test, name)}" for name, test in guardrails[winner])
-    return "winner", winner, f"{winner} wins: {results}{passed}."
+    undecided = [{pair.arm, pair.against} for pair in metrics[PRIMARY].between_treatments if not pair.significant]
+    lead = "is ahead" if any({winner, arm} in undecided for arm in passing) else "wins"
+    return "winner", winner, f"{winner} {lead}: {results}{passed}."
+
+
+def _pair_words(control: str, decisive: dict[str, Lift], primary: MetricResult) -> str:
+    """All pairs of several arms: "green and blue both beat control; green against blue is undecided"."""
+    pairs = [(arm, control, lift) for arm, lift in decisive.items()]
+    pairs += [(pair.arm, str(pair.against), pair.lift) for pair in primary.between_treatments]
+    ahead_of: dict[str, list[str]] = {}
+    undecided = []
+    for arm, against, lift in pairs:
+        if significant(lift):
+            better, worse = (arm, against) if _gain(lift) > 0 else (against, arm)
+            ahead_of.setdefault(worse, []).append(better)
+        else:
+            undecided.append(f"{arm} against {against}")
+    verbs = {1: "beats", 2: "both beat"}
+    words = [f"{listed(better)} {verbs.get(len(better), 'all beat')} {worse}" for worse, better in ahead_of.items()]
+    if undecided:
+        words.append(f"{listed(undecided)} {'is' if len(undecided) == 1 else 'are'} undecided")
+    return "; ".join(words)
 
 
 def _guardrails(metrics: Sequence[MetricResult], arm: str) -> list[tuple[str, NonInferiority]]:
@@ -97,22 +131,41 @@ def _gain(lift: Lift) -> float:
     return lift.difference.value or 0.0
 
 
-def _lift_words(metric: str, arm: str, lift: Lift) -> str:
-    relative = lift.relative
-    if lift.p_value is None:
-        return f"{arm}'s {metric} can't be compared ({lift.difference.reason})"
+def _lift_words(measured: MetricResult, arm: str, lift: Lift) -> str:
+    subject, relative = f"{arm}'s {measured.metric}", lift.relative
+    if lift.p_value is None or lift.control is None or lift.treatment is None:
+        return f"{subject} can't be compared ({lift.difference.reason})"
+    subject = f"{subject} {level_words(measured.kind, lift.control, lift.treatment)}"
     if relative.value is None or relative.low is None or relative.high is None:
-        return f"{arm}'s {metric} has no relative lift ({relative.reason}), {p_words(lift.p_value)}"
+        return f"{subject}, without a relative lift ({relative.reason}), {p_words(lift.p_value)}"
     ends = f"{signed_percent(relative.low)} to {signed_percent(relative.high)}"
     level = f"{100 * (1 - lift.alpha):.4g}% CI"
-    return f"{arm}'s {metric} {signed_percent(relative.value)} ({level} {ends}), {p_words(lift.p_value)}"
+    return f"{subject}, {signed_percent(relative.value)} ({level} {ends}), {p_words(lift.p_value)}"
+
+
+def _open_window(measured: MetricResult) -> str:
+    """The users whose window is open, so that the metric has no value yet; empty where there is none."""
+    users = sum(arm.missing for arm in measured.arms)
+    if not measured.open_window or not users:
+        return ""
+    return f"the window of {measured.open_window} for {measured.metric} is still open for {users:,} users"
 
 
 def _about_gaps(measured: MetricResult) -> Iterator[str]:
-    missing = [arm.missing for arm in measured.arms]
-    if not any(missing):
+    missing = sum(arm.missing for arm in measured.arms)
+    if not missing:
         return
-    yield f"{sum(missing):,} users have no value of {measured.metric} and are excluded from it."
-    table = [(arm.missing, arm.users - arm.missing) for arm in measured.arms if arm.users]
-    if len(table) > 1 and any(there for _, there in table) and chi2_contingency(table).pvalue < _MISSING_ALIKE:
-        yield f"The share of users without {measured.metric} differs between the arms: its comparison may be biased."
+    if words := _open_window(measured):
+        yield f"{words[0].upper()}{words[1:]}: they are excluded from it until it closes."
+    else:
+        yield f"{missing:,} users have no value of {measured.metric} and are excluded from it."
+    arms = [arm for arm in measured.arms if arm.users]
+    table = [(arm.missing, arm.users - arm.missing) for arm in arms]
+    if len(table) < 2 or not any(there for _, there in table):
+        return
+    if (p := float(chi2_contingency(table).pvalue)) < _MISSING_ALIKE:
+        shares = listed([f"{arm.missing / arm.users:.1%} in {arm.arm}" for arm in arms])
+        yield (
+            f"The share of users without {measured.metric} differs between the arms ({shares}, {p_words(p)}): "
+            "its comparison may be biased."
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -53,7 +53,8 @@ class Outcomes:
 
     `arm` (n,) indexes into `arms`. For each of `metrics`, with its kind resolved, `values` has the values (n,), NaN
     where missing, and `per` the divisors (n,) of a ratio. `covariates` (n, k) has a column for each number,
-    missing-value indicator and level; `day` (n,) is datetime64[D] in UTC.
+    missing-value indicator and level; `day` (n,) is datetime64[D] in UTC. `open_windows`: for each metric whose missing
+    values mean an open window, the length of that window.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Outcomes:
     covariates: Numbers
     day: NDArray[np.datetime64] | None
     left_out: LeftOut
+    open_windows: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.arm)

@@ -168,19 +168,19 @@ def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
 def _refuse_other_arms(rules: Rules, arms: Sequence[str]) -> None:
     if rules.weights and not set(arms) <= rules.weights.keys():
         raise InputError(
-            f"the weights are of {_listed(rules.weights)}; the outcomes have the arms {_listed(arms)}",
-            bare=f"the weights are of {_listed(rules.weights)}; the outcomes have {len(arms)} arms, others among them",
+            f"the weights are of {listed(rules.weights)}; the outcomes have the arms {listed(arms)}",
+            bare=f"the weights are of {listed(rules.weights)}; the outcomes have {len(arms)} arms, others among them",
         )
     if rules.control not in (rules.weights or arms):
         raise InputError(
-            f"the control {rules.control!r} is not among the arms, {_listed(rules.weights or arms)}",
+            f"the control {rules.control!r} is not among the arms, {listed(rules.weights or arms)}",
             bare=f"the control {rules.control!r} is not among the {len(arms)} arms of the outcomes",
         )
     if len(rules.weights or arms) < 2:
         raise InputError(f"the only arm is {rules.control!r}; a comparison needs at least two arms")
 
 
-def _listed(names: Collection[str]) -> str:
+def listed(names: Collection[str]) -> str:
     """A list in prose (a, b and c), of at most MAX_LISTED names."""
     shown = [name if name.isprintable() and name.strip() == name != "" else repr(name) for name in names]
     if len(shown) > MAX_LISTED:

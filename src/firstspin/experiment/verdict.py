@@ -28,7 +28,8 @@ Role = Literal["primary", "guardrail", "secondary"]
 class Beside(msgspec.Struct, frozen=True):
     """An arm compared with the control. `significant` is at `lift.alpha`, which corrections and interim analyses lower.
 
-    `holm_p_value` is corrected for several arms; `variance_reduction` is the fraction removed by the covariates.
+    `holm_p_value` is corrected for all pairs of several arms; `variance_reduction` is the fraction removed by the
+    covariates; `against` is the other arm where it is not the control.
     """
 
     arm: str
@@ -37,10 +38,15 @@ class Beside(msgspec.Struct, frozen=True):
     holm_p_value: float | None = None
     non_inferiority: NonInferiority | None = None
     variance_reduction: float | None = None
+    against: str | None = None
 
 
 class MetricResult(msgspec.Struct, frozen=True):
-    """One metric: a summary of each arm, and each treatment compared with the control."""
+    """One metric: a summary of each arm, and each treatment compared with the control.
+
+    `between_treatments` has the other pairs of several arms, for the primary metric. `open_window` is the length of the
+    window that users without a value are still in ("24 hours"); empty where their values are blank.
+    """
 
     metric: str
     kind: Kind
@@ -48,6 +54,8 @@ class MetricResult(msgspec.Struct, frozen=True):
     cap: float | None
     arms: tuple[ArmSummary, ...]
     beside_control: tuple[Beside, ...]
+    between_treatments: tuple[Beside, ...] = ()
+    open_window: str = ""
 
 
 class DailyLift(msgspec.Struct, frozen=True):
@@ -94,6 +102,7 @@ class TextTable(msgspec.Struct, frozen=True):
 def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
     """The verdict as tables of text, in reading order, without `verdict.sentence` and `verdict.warnings`."""
     sections = [_sample_ratio(verdict), *(_measured(metric) for metric in verdict.metrics)]
+    sections += [_between(metric) for metric in verdict.metrics if metric.between_treatments]
     sections += [_tail(metric) for metric in verdict.metrics if any(arm.quantiles for arm in metric.arms)]
     sections += [_tail(metric) for metric in verdict.clickers]
     if verdict.daily:
@@ -106,10 +115,27 @@ def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
 def signed_percent(share: float | None) -> str:
     """A relative lift as a percentage with its sign.
 
-    >>> signed_percent(0.087)
-    '+8.7%'
+    >>> signed_percent(0.087), signed_percent(1.137)
+    ('+8.7%', '+114%')
     """
-    return "-" if share is None else f"{100 * share:+.{2 if abs(share) < 0.01 else 1}f}%"
+    if share is None:
+        return "-"
+    return f"{100 * share:+,.{2 if abs(share) < 0.01 else 1 if abs(share) < 0.9995 else 0}f}%"
+
+
+def level_words(kind: Kind, control: float | None, treatment: float | None) -> str:
+    """Both arms' means, with as many decimals as show the difference; a dash where one is unknown.
+
+    >>> level_words("binary", 0.095, 0.203), level_words("binary", 0.05, 0.0505), level_words("continuous", 312, 325.4)
+    ('9.5% to 20.3%', '5.00% to 5.05%', '312 to 325.4')
+    """
+    if control is None or treatment is None:
+        return "-"
+    if kind != "binary":
+        return f"{_value(kind, control)} to {_value(kind, treatment)}"
+    gap = abs(treatment - control) or 1
+    decimals = 1 if gap >= 0.002 else 2 if gap >= 0.0002 else 3
+    return f"{control:.{decimals}%} to {treatment:.{decimals}%}"
 
 
 def p_words(p: float | None) -> str:
@@ -125,15 +151,16 @@ def guardrail_words(test: NonInferiority, metric: str = "") -> str:
     """The result of a guardrail's non-inferiority test, with its bound and margin; `metric` is its subject.
 
     >>> guardrail_words(NonInferiority(0.05, 0.05, -0.15, 0.4, False), "seconds")
-    'seconds: a loss of up to 15.0% is not ruled out (margin 5%)'
+    'seconds: a loss of up to 15% is not ruled out; the margin is 5%'
     """
     subject = f"{metric}: " if metric else ""
     if test.bound is None:
         return f"{subject}non-inferiority can't be tested ({test.reason})"
-    loss = signed_percent(max(0.0, -test.bound)).removeprefix("+")
-    if test.shown:
-        return f"{subject}a loss of more than {loss} is ruled out (margin {100 * test.margin:g}%)"
-    return f"{subject}a loss of up to {loss} is not ruled out (margin {100 * test.margin:g}%)"
+    loss = f"{100 * max(0.0, -test.bound):.1f}".removesuffix(".0")
+    ruled_out = (
+        f"a loss of more than {loss}% is ruled out" if test.shown else f"a loss of up to {loss}% is not ruled out"
+    )
+    return f"{subject}{ruled_out}; the margin is {100 * test.margin:g}%"
 
 
 def _sample_ratio(verdict: Verdict) -> TextTable:
@@ -164,6 +191,18 @@ def _arm_row(measured: MetricResult, arm: ArmSummary, beside: Beside | None) -> 
     value = _value(measured.kind, lift.treatment)
     note = relative.reason or _note(beside)
     return arm.arm, users, value, signed_percent(relative.value), ends, _p(lift.p_value), note
+
+
+def _between(measured: MetricResult) -> TextTable:
+    """The treatments compared with one another, each pair from the arm named first to the other."""
+    rows = []
+    for pair in measured.between_treatments:
+        lift, relative = pair.lift, pair.lift.relative
+        levels = level_words(measured.kind, lift.control, lift.treatment)
+        note = relative.reason or _note(pair) or "undecided"
+        shown = (signed_percent(relative.value), _interval(relative), _p(lift.p_value), note)
+        rows.append((f"{pair.against} to {pair.arm}", levels, *shown))
+    return TextTable(f"{measured.metric}: the other pairs", ("arms", "per user", "lift", "CI", "p", ""), tuple(rows))
 
 
 def _note(beside: Beside) -> str:

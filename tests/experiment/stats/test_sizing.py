@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,3 +87,9 @@ def test_no_lift_of_a_rate_leads_beyond_all_users(baseline: float, effect: float
     found = sizing(Design(baseline), effect, "rule", arms, users_a_day=100, days=14)
     assert effect in (point.effect for point in found.by_effect)
     assert all(baseline * (1 + point.effect) < 1 for point in found.by_effect)
+
+
+def test_all_pairs_of_three_arms_share_the_error() -> None:
+    design = Design(0.05)
+    three = sizing(design, 0.087, "a", {"a": 1.0, "b": 1.0, "c": 1.0}, users_a_day=20_000, days=14)
+    assert three.users["b"] == math.ceil(users_needed(replace(design, alpha=0.05 / 3), 0.087))

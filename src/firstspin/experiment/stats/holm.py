@@ -1,8 +1,18 @@
-"""Holm's correction for several arms against one control (Scandinavian Journal of Statistics 6, 1979)."""
+"""Holm's correction for all pairs of several arms (Scandinavian Journal of Statistics 6, 1979)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+
+def number_of_pairs(arms: int) -> int:
+    """The number of comparisons that share the error: each arm with each other one.
+
+    >>> number_of_pairs(2), number_of_pairs(3)
+    (1, 3)
+    """
+    return math.comb(arms, 2)
 
 
 def holm_p_values(p_values: Sequence[float]) -> list[float]:
