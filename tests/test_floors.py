@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
     ("records", "files", "extras", "arguments"),
-    ("data", "environment", "experiment.assign", "aws.clients"),
+    ("data", "environment", "settings", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
     ("evaluation", "preflight"),

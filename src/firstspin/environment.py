@@ -22,6 +22,10 @@ PREFIX: Final = "FIRSTSPIN_"
 BARE_ERRORS: Final = "FIRSTSPIN_BARE_ERRORS"
 """True where stderr goes to a log: errors about tables then name file, row and field, but no value."""
 
+SETTINGS: Final = "FIRSTSPIN_SETTINGS"
+"""The settings file; without it SETTINGS_FILE in the working directory, if there is one."""
+SETTINGS_FILE: Final = "firstspin.toml"
+
 YES: Final = frozenset({"1", "true", "yes", "on"})
 NO: Final = frozenset({"0", "false", "no", "off"})
 MIN_SIMILARITY: Final = 0.85
@@ -64,6 +68,11 @@ def _hint(name: str, text: str) -> str:
         f"; Kubernetes sets {name} for a service named {service}:"
         " set enableServiceLinks: false in the pod, or rename the service"
     )
+
+
+def settings_file(environment: Mapping[str, str]) -> Path | None:
+    """The settings file where no option names it; None where there is none. Raises InputError where it is empty."""
+    return read(environment, SETTINGS, path) or (Path(SETTINGS_FILE) if Path(SETTINGS_FILE).exists() else None)
 
 
 def bare_errors(environment: Mapping[str, str]) -> bool:

@@ -57,7 +57,7 @@ def test_label_train_and_evaluate_have_the_same_options_of_the_tables() -> None:
 def test_hyperparameters_are_the_options_of_train_but_for_the_jobs_own_folders() -> None:
     kinds = (TrainingOptions, TableOptions, ErasureOptions)
     hyperparameters = {one.name for kind in kinds for one in fields(kind)}
-    assert hyperparameters == set(options_of("train")) - {"data", "out", "checkpoints"}
+    assert hyperparameters == set(options_of("train")) - {"data", "out", "checkpoints", "settings"}
 
 
 def test_a_hyperparameter_is_read_as_the_option_of_its_name(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -9,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from firstspin.cli import terminal
+from firstspin.cli.from_settings import GIVEN, SettingsFile
 
 
 def _learning() -> typer.Typer:
@@ -47,7 +50,22 @@ def _sagemaker() -> typer.Typer:
     return app
 
 
-COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer] | None, str]]] = {
+def _serve() -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+
+    @app.command(
+        "serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+    )
+    def serve(context: typer.Context) -> None:
+        """Start the lean service process, which reads its own options (`firstspin --settings FILE serve`)."""
+        given = context.meta.get(GIVEN)
+        file = ["--settings", str(given)] if given else []
+        os.execv(sys.executable, [sys.executable, "-m", "firstspin", "serve", *file, *context.args])
+
+    return app
+
+
+COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer], str]]] = {
     "world": (_learning, "Write the tables of a simulated service, and its ground truth."),
     "label": (_learning, "Label each registration with its top genre in the label window."),
     "train": (_learning, "Train a model and pack a bundle."),
@@ -56,7 +74,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer] | None, str]]] = {
     "recommend": (_answers, "Recommend for one registration in the terminal."),
     "score": (_answers, "Score a table of registrations (batch scoring)."),
     "demo": (_demo, "The complete workflow on a simulated service, then the live page."),
-    "serve": (None, "Serve recommendations over HTTP."),  # `firstspin.__main__` runs it, without the command line
+    "serve": (_serve, "Serve recommendations over HTTP."),
     "events": (_events, "Event store: erase users, export an experiment, forward rows."),
     "experiment": (_experiment, "Plan an A/B test, analyse it, or simulate one."),
     "sagemaker": (_sagemaker, "Check a container against SageMaker's contract; deploy a bundle."),
@@ -73,10 +91,9 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """The command of this name; None where there is none."""
-        load, _ = COMMANDS.get(cmd_name, (None, ""))
-        if load is None:
+        if cmd_name not in COMMANDS:
             return None
-        command = typer.main.get_command(load())
+        command = typer.main.get_command(COMMANDS[cmd_name][0]())
         return getattr(command, "commands", {}).get(cmd_name, command)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
@@ -109,6 +126,7 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    settings: SettingsFile = None,
 ) -> None:
     """Real-time recommendations for users who have just registered (cold start)."""
 

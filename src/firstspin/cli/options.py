@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
+from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
 from firstspin.environment import moment
 from firstspin.records import MAX_SEED, InputError, LabelRule
@@ -23,21 +24,36 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-Data = Annotated[Path, typer.Option(help="Folder with registrations, listens and stations (.csv or .parquet).")]
-BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.")]
+Data = Annotated[
+    Path,
+    typer.Option(help="Folder with registrations, listens and stations (.csv or .parquet).", rich_help_panel=DATA),
+]
+BundlePath = Annotated[Path, typer.Option(help="Folder written by `firstspin train`.", rich_help_panel=MODEL)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same result, bit for bit.", min=0, max=MAX_SEED)]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Drop and count bad rows instead of failing.")]
+_SEED_HELP: Final = "The same seed gives the same result, bit for bit."
+Seed = Annotated[int, typer.Option(help=_SEED_HELP, min=0, max=MAX_SEED)]
+ModelSeed = Annotated[int, typer.Option(help=_SEED_HELP, min=0, max=MAX_SEED, rich_help_panel=MODEL)]
+SkipBadRows = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Drop and count bad rows instead of failing.", rich_help_panel=DATA)
+]
 ColumnNames = Annotated[
     ColumnMap,
     typer.Option(
         parser=lambda given: _parsed_map(given),
-        metavar="COLUMN=NAME,…",
+        metavar="<column=name,...>",
         help="Names of columns in the files: user_id=uid, or for one table listens.user_id=uid.",
         show_default=False,
+        rich_help_panel=DATA,
     ),
 ]
-Without = Annotated[str, typer.Option(help="Questions to exclude, separated by commas, as in age,gender.")]
+Without = Annotated[
+    str,
+    typer.Option(
+        help="Questions to exclude, separated by commas, as in age,gender.",
+        metavar="<name,name>",
+        rich_help_panel=MODEL,
+    ),
+]
 
 
 _RULE: Final = LabelRule()
@@ -55,17 +71,29 @@ class FileOptions:
 class TableOptions(FileOptions):
     """How the tables are read and labelled: options of `check`, `label`, `train` and `evaluate`."""
 
-    extra: Annotated[str, typer.Option(help="Further columns of the registrations, separated by commas.")] = ""
-    gap_days: Annotated[int, typer.Option(help="Days after registration before the label's window opens.", min=0)] = (
-        _RULE.gap_days
-    )
-    window_days: Annotated[int, typer.Option(help="Length of the label's window in days.", min=1)] = _RULE.window_days
+    extra: Annotated[
+        str,
+        typer.Option(
+            help="Further columns of the registrations, separated by commas.",
+            metavar="<name,name>",
+            rich_help_panel=EXTRAS,
+        ),
+    ] = ""
+    gap_days: Annotated[
+        int,
+        typer.Option(help="Days after registration before the label's window opens.", min=0, rich_help_panel=LABEL),
+    ] = _RULE.gap_days
+    window_days: Annotated[
+        int, typer.Option(help="Length of the label's window in days.", min=1, rich_help_panel=LABEL)
+    ] = _RULE.window_days
     least_seconds: Annotated[
-        float, typer.Option(help="A user with fewer seconds in the window is inactive.", min=0)
+        float,
+        typer.Option(help="A user with fewer seconds in the window is inactive.", min=0, rich_help_panel=LABEL),
     ] = _RULE.min_seconds
-    data_ends: Annotated[str, typer.Option(help="Time up to which listens are complete; default: the last listen.")] = (
-        ""
-    )
+    data_ends: Annotated[
+        str,
+        typer.Option(help="Time up to which listens are complete; default: the last listen.", rich_help_panel=LABEL),
+    ] = ""
 
     def reading(self) -> Reading:
         """How to read the tables. Raises BadParameter or InputError for a value out of range."""
@@ -83,10 +111,14 @@ class ErasureOptions:
     erased: Annotated[
         str | None,
         typer.Option(
-            envvar="FIRSTSPIN_ERASED", help="Exclude users erased from this event store; needs --events-secret."
+            envvar="FIRSTSPIN_ERASED",
+            help="Exclude users erased from this event store; needs --events-secret.",
+            rich_help_panel=DATA,
         ),
     ] = None
-    events_secret: Annotated[Path | None, typer.Option(help="File with that store's secret.")] = None
+    events_secret: Annotated[Path | None, typer.Option(help="File with that store's secret.", rich_help_panel=DATA)] = (
+        None
+    )
 
     @contextmanager
     def without_erased(self, reading: Reading) -> Iterator[Reading]:
@@ -110,11 +142,19 @@ class ErasureOptions:
 class TrainingOptions:
     """What is trained and how: options of `train`, and hyperparameters of a training job."""
 
-    model: Annotated[str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.")] = "auto"
-    tune: Annotated[float | None, typer.Option(help="Minutes of hyperparameter search before training.", min=0)] = None
-    trials: Annotated[int | None, typer.Option(help="Trials of hyperparameter search; reproducible.", min=0)] = None
+    model: Annotated[
+        str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.", rich_help_panel=MODEL)
+    ] = "auto"
+    tune: Annotated[
+        float | None,
+        typer.Option(help="Minutes of hyperparameter search before training.", min=0, rich_help_panel=MODEL),
+    ] = None
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Trials of hyperparameter search; reproducible.", min=0, rich_help_panel=MODEL),
+    ] = None
     without: Without = ""
-    seed: Seed = 0
+    seed: ModelSeed = 0
 
     def learning(self, checkpoints: Path | None) -> Learning:
         """How to learn; `checkpoints` is the folder of tuning's progress."""

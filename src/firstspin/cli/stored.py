@@ -9,16 +9,27 @@ from typing import Annotated
 
 import typer
 
+from firstspin.cli.from_settings import SERVICE
 from firstspin.events.database import Database
 from firstspin.events.schema import Secret, Unavailable, read_secret
 from firstspin.events.store import open_database
 from firstspin.records import InputError
 
 Events = Annotated[
-    str, typer.Option(envvar="FIRSTSPIN_EVENTS", help="Event store: sqlite:///PATH or postgresql://… as for `serve`.")
+    str,
+    typer.Option(
+        envvar="FIRSTSPIN_EVENTS",
+        help="Event store: sqlite:///PATH or postgresql://HOST/NAME, as for `serve`.",
+        rich_help_panel=SERVICE,
+    ),
 ]
 EventsSecret = Annotated[
-    Path | None, typer.Option(envvar="FIRSTSPIN_EVENTS_SECRET", help="File with the store's secret, as for `serve`.")
+    Path | None,
+    typer.Option(
+        envvar="FIRSTSPIN_EVENTS_SECRET",
+        help="File with the store's secret, as for `serve`.",
+        rich_help_panel=SERVICE,
+    ),
 ]
 
 

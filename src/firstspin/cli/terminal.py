@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 
 from firstspin.cli import mistakes
-from firstspin.environment import BARE_ERRORS, bare_errors, refuse_misspelt
+from firstspin.environment import BARE_ERRORS, SETTINGS, bare_errors, read, refuse_misspelt, words
 from firstspin.records import InputError, readable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-VARIABLES: Final = (BARE_ERRORS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET")
+VARIABLES: Final = (BARE_ERRORS, SETTINGS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET", "FIRSTSPIN_ERASED")
 """All that commands read of the environment."""
 
 out = Console(highlight=False)
@@ -84,16 +84,18 @@ def bare() -> bool:
     return bare_errors(os.environ)
 
 
-def run(app: typer.Typer, words: str = "firstspin") -> None:
-    """Run the command line called `words`: status 0 done, 1 the work failed (a line on stderr), 2 wrong usage."""
+def run(app: typer.Typer, name: str = "firstspin") -> None:
+    """Run the command line of this name: status 0 done, 1 the work failed (a line on stderr), 2 wrong usage."""
     try:
         refuse_misspelt(os.environ, VARIABLES)
+        for variable in VARIABLES:
+            read(os.environ, variable, words)  # Typer takes an empty variable for one that is not set
         bare()
     except InputError as problem:
-        err.print(f"{words}: {problem}", markup=False, soft_wrap=True)
+        err.print(f"{name}: {problem}", markup=False, soft_wrap=True)
         sys.exit(2)
     try:
-        app(prog_name=words)
+        app(prog_name=name)
     except InputError as problem:
         err.print(problem.bare if bare() else str(problem), markup=False, soft_wrap=True)
         sys.exit(1)

@@ -9,7 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from firstspin.environment import one_of, path, read, refuse_misspelt, seconds, variable, whole, words, yes_or_no
+from firstspin.environment import (
+    SETTINGS_FILE,
+    one_of,
+    path,
+    read,
+    refuse_misspelt,
+    seconds,
+    settings_file,
+    variable,
+    whole,
+    words,
+    yes_or_no,
+)
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.hub import IN_FLIGHT
@@ -17,13 +29,14 @@ from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
 from firstspin.serving.stored_answers import LOOKUP_SECONDS
 from firstspin.serving.wire import MAX_BODY_BYTES, MAX_INSTANCES
+from firstspin.settings import Setting, read_settings
 
 PORT: Final = whole(0, 65_535)
 WORKERS: Final = whole(1, MAX_WORKERS)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DESCRIPTION: Final = (
-    "Serve recommendations over HTTP. Every option can also be set in the environment, as in FIRSTSPIN_PORT=80; the "
-    "command line takes precedence."
+    "Serve recommendations over HTTP. Every option can also be set in the environment, as in FIRSTSPIN_PORT=80, and in "
+    "the section [service] of the settings file; the command line takes precedence, then the environment."
 )
 MAX_HELP_WIDTH: Final = 80
 
@@ -47,17 +60,22 @@ class Option:
         """Whether it takes no value on the command line."""
         return self.convert is yes_or_no
 
+    @property
+    def kind(self) -> str:
+        """The type of its values, as help shows it."""
+        return str(self.convert.__annotations__["return"]).lower()
+
     def row(self) -> tuple[str, str]:
         """The row in the help text, in the style of Typer's: name and type, help and default."""
         name = f"--{self.name}"
         if self.switch:
             return name, self.help
-        kind = str(self.convert.__annotations__["return"]).lower()
         default = "" if self.default is None else f"  [default: {self.default}]"
-        return f"{name} <{kind}>", f"{self.help}{default}"
+        return f"{name} <{self.kind}>", f"{self.help}{default}"
 
 
 OPTIONS: Final = (
+    Option("settings", path, None, f"Settings file; default: ./{SETTINGS_FILE} if there is one."),
     Option("bundle", path, None, "Folder written by `firstspin train`; a new bundle in it is loaded at once."),
     Option("host", words, "127.0.0.1", "Address to listen on."),
     Option("port", PORT, 8080, "Port to listen on."),
@@ -95,24 +113,36 @@ OPTIONS: Final = (
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
-    """The options of a service: the command line precedes the environment, the environment the defaults.
+    """The options of a service: command line before environment, before settings file, before defaults.
 
-    An invalid value ends the process with status 2 and one line, which names the option or the variable. A variable
-    whose option is on the command line is not read.
+    An invalid value ends the process with status 2 and one line, which names the option, the variable or the place in
+    the file. A variable whose option is on the command line is not read.
     """
     parser = _parser()
     given = vars(parser.parse_args(arguments))
     try:
         refuse_misspelt(environment, [variable(option.name) for option in OPTIONS])
+        subjects = read_settings(given.get("settings") or settings_file(environment)).subjects
+        in_file = {**subjects["service"], "bundle": subjects["model"].get("bundle")}
         for option in OPTIONS:
             if option.field not in given:
                 setting = read(environment, variable(option.name), option.convert)
-                given[option.field] = option.default if setting is None else setting
+                if setting is None:
+                    setting = option.default if (of := in_file.get(option.name)) is None else _converted(option, of)
+                given[option.field] = setting
     except InputError as problem:
         parser.error(str(problem))
     options = argparse.Namespace(**given)
     _check_together(parser, options)
     return options
+
+
+def _converted(option: Option, setting: Setting) -> object:
+    text = setting.text(option.kind)
+    try:
+        return option.convert(text)
+    except InputError as problem:
+        raise InputError(f"{setting}: {problem}") from None
 
 
 class _Parser(argparse.ArgumentParser):

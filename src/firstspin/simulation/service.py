@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from firstspin.environment import PREFIX
+from firstspin.environment import PREFIX, SETTINGS
 from firstspin.experiment.plan import Plan, freeze
 from firstspin.records import InputError
 
@@ -58,13 +58,14 @@ def serving(bundle: Path, plan: Plan, paths: SimulationPaths, workers: int) -> I
     On exit it is stopped by SIGTERM, with all events durable. Raises InputError where it does not start.
     """
     freeze(plan, paths.plan)
+    others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with paths.log.open("w") as log:
         process = subprocess.Popen(
             [*_command(bundle, paths), "--workers", str(workers)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+            env=others | {SETTINGS: os.devnull},
         )
         with process:
             try:

@@ -11,7 +11,9 @@ import msgspec
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.options import AsJson, BundlePath, FileOptions, with_options
+from firstspin.cli.apps import command
+from firstspin.cli.from_settings import SERVICE
+from firstspin.cli.options import AsJson, BundlePath, FileOptions
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
 from firstspin.records import SHOWN_GENRES, InputError, Registration
@@ -22,7 +24,7 @@ MAX_TOP: Final = 10_000
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command("recommend")
+@command(app, "recommend")
 def recommend(
     bundle: BundlePath,
     age: Annotated[str, typer.Option(help="Age in years.")] = "",
@@ -58,8 +60,7 @@ def recommend(
     terminal.next_step(f"firstspin serve --bundle {bundle}")
 
 
-@app.command("score")
-@with_options
+@command(app, "score")
 def score(
     bundle: BundlePath,
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
@@ -70,7 +71,12 @@ def score(
     ] = SHOWN_GENRES,
     least_age: Annotated[
         int | None,
-        typer.Option(help="Below this age, age and gender are not used. Default: 13, as in `serve`.", min=0, max=120),
+        typer.Option(
+            help="Below this age, age and gender are not used. Default: 13, as in `serve`.",
+            min=0,
+            max=120,
+            rich_help_panel=SERVICE,
+        ),
     ] = None,
 ) -> None:
     """Score a table of registrations into a file, SQLite or DynamoDB (batch scoring)."""

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from firstspin.cli import terminal
+from firstspin.cli.apps import command
 from firstspin.cli.options import Seed
 
 NEWCOMERS: Final = 8_000
@@ -22,7 +23,7 @@ Port = Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command("demo")
+@command(app, "demo")
 def demo(
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=100)] = 12_000,
     seed: Seed = 0,

@@ -14,6 +14,7 @@ import typer
 
 from firstspin import preflight
 from firstspin.cli import terminal
+from firstspin.cli.apps import command
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.events.erasure import erase as erase_users
 from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 
 
-@app.command("erase")
+@command(app, "erase")
 def erase(
     users: Annotated[list[str] | None, typer.Argument(help="Ids of the users to erase.")] = None,
     listed: Annotated[
@@ -63,7 +64,7 @@ def erase(
     terminal.next_step("firstspin train --data DIR --out BUNDLE --erased STORE --events-secret FILE")
 
 
-@app.command("export")
+@command(app, "export")
 def export(
     out: Annotated[Path, typer.Option(help="Folder for exposures.parquet and events.parquet.")],
     plan: Annotated[Path, typer.Option(help="Sealed plan of the experiment.")],
@@ -89,7 +90,7 @@ def export(
     terminal.next_step(f"firstspin experiment analyse --exported {out} --plan {plan}")
 
 
-@app.command("forward")
+@command(app, "forward")
 def forward(
     exposures_stream: Annotated[str, typer.Option(help="Firehose delivery stream for exposures.")] = "",
     events_stream: Annotated[str, typer.Option(help="Firehose delivery stream for clicks and listens.")] = "",

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from firstspin.cli import terminal
+from firstspin.cli.apps import command
 from firstspin.cli.commands.look_back import look_back
 from firstspin.cli.options import AsJson
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 
 
-@app.command("plan")
+@command(app, "plan")
 def plan(
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and hyphens.")],
     baseline: Annotated[float, typer.Option(help="The primary metric's mean without the change, as in 0.05.")],
@@ -83,7 +84,7 @@ def plan(
     terminal.next_step(f"firstspin serve --bundle bundle --experiment {out} {store}")
 
 
-@app.command("analyse")
+@command(app, "analyse")
 def analyse(
     outcomes: Annotated[Path | None, typer.Option(help="CSV or Parquet, one row per user (or see --unit).")] = None,
     arm: Annotated[str, typer.Option(help="The column that names the arm.")] = "arm",
@@ -133,10 +134,10 @@ def analyse(
         show(verdict)
 
 
-app.command("look-back")(look_back)
+command(app, "look-back")(look_back)
 
 
-@app.command("simulate")
+@command(app, "simulate")
 def simulate(
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)] = 100_000,
     days: Annotated[int, typer.Option(help="Number of simulated days.", min=1, max=60)] = 10,

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firstspin.cli import terminal
+from firstspin.cli.apps import command
+from firstspin.cli.from_settings import LABEL, MODEL, from_file
 from firstspin.cli.options import (
     BundlePath,
     Data,
     ErasureOptions,
     FileOptions,
+    ModelSeed,
     Seed,
     TableOptions,
     TrainingOptions,
@@ -21,7 +24,6 @@ from firstspin.cli.options import (
     parsed_moment,
     split_names,
     utc_now,
-    with_options,
 )
 from firstspin.cli.output import scorecard
 
@@ -34,7 +36,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 Checkpoints = Annotated[
     Path | None,
-    typer.Option(help="Folder for the trials of tuning; an interrupted run resumes from it."),
+    typer.Option(help="Folder for the trials of tuning; an interrupted run resumes from it.", rich_help_panel=MODEL),
 ]
 
 
@@ -45,7 +47,7 @@ class Engine(StrEnum):
     spark = "spark"
 
 
-@app.command("world")
+@command(app, "world")
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)],
@@ -60,14 +62,15 @@ def world(
     terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
 
 
-@app.command("label")
-@with_options
+@command(app, "label")
 def label(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per labelled user.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per labelled user.", rich_help_panel=LABEL)],
     tables: TableOptions,
     erasure: ErasureOptions,
-    engine: Annotated[Engine, typer.Option(help="Engine that computes the labels.")] = Engine.duckdb,
+    engine: Annotated[
+        Engine, typer.Option(help="Engine that computes the labels.", rich_help_panel=LABEL)
+    ] = Engine.duckdb,
 ) -> None:
     """Label each registration with its top genre in the label window, and count the others by reason."""
     from firstspin import learn
@@ -79,8 +82,7 @@ def label(
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
 
-@app.command("train")
-@with_options
+@command(app, "train")
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
@@ -95,9 +97,9 @@ def train(
         train_and_show(data, out, training.model, reading, learning)
 
 
-@app.command("evaluate")
-@with_options
+@command(app, "evaluate")
 def evaluate(
+    context: typer.Context,
     data: Data,
     tables: TableOptions,
     erasure: ErasureOptions,
@@ -113,7 +115,7 @@ def evaluate(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
     without: Without = "",
-    seed: Seed = 0,
+    seed: ModelSeed = 0,
 ) -> None:
     """Evaluate models on held-out users, with confidence intervals."""
     from firstspin import learn, preflight
@@ -124,7 +126,8 @@ def evaluate(
     chosen = tables.reading()
     protocol = Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
     learning = Learning(split_names(without), seed)
-    if bundle and (folds or split_at or questions or without):
+    of_models = {"folds": folds, "split_at": split_at, "questions": questions, "without": without}
+    if bundle and any(value and not from_file(context, name) for name, value in of_models.items()):
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
     if out:
         preflight.file(out, data)
@@ -148,8 +151,7 @@ def evaluate(
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
 
-@app.command("report")
-@with_options
+@command(app, "report")
 def report(
     data: Data,
     bundle: BundlePath,

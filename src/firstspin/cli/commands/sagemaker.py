@@ -21,6 +21,7 @@ from firstspin.aws.gate import GateVerdict, judge
 from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack
 from firstspin.aws.package import package as pack
 from firstspin.cli import terminal
+from firstspin.cli.apps import command
 from firstspin.cli.commands.load_test import load_test
 from firstspin.cli.options import AsJson, BundlePath
 from firstspin.evaluation.metrics import RankingMetric
@@ -63,7 +64,7 @@ Poll = Annotated[float, typer.Option(help="Polling interval in seconds.", min=0)
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
 
 
-@app.command("check")
+@command(app, "check")
 def check(
     command: Annotated[
         str, typer.Option(help="Command that starts the container; {root}, {env} and {name} as above.")
@@ -118,10 +119,10 @@ def check(
     sys.exit(report.exit_status(results))
 
 
-app.command("load-test")(load_test)
+command(app, "load-test")(load_test)
 
 
-@app.command("package")
+@command(app, "package")
 def package(
     bundle: BundlePath,
     out: Annotated[Path, typer.Option(help="Archive to write.")] = Path(ARCHIVE),
@@ -136,7 +137,7 @@ def package(
     terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes", markup=False)
 
 
-@app.command("deploy")
+@command(app, "deploy")
 def deploy(
     bundle: BundlePath,
     endpoint: Endpoint,
@@ -164,7 +165,7 @@ def deploy(
         _carry_out(account, plan, _RunOptions(packed.id, deadline, poll, dry_run, as_json))
 
 
-@app.command("promote")
+@command(app, "promote")
 def promote(
     bundle: BundlePath,
     endpoint: Endpoint,
@@ -204,7 +205,7 @@ def promote(
         _carry_out(account, plan, options)
 
 
-@app.command("rollback")
+@command(app, "rollback")
 def rollback(
     endpoint: Endpoint,
     deadline: Deadline = 3600,
@@ -218,7 +219,7 @@ def rollback(
     _carry_out(account, plan, _RunOptions("", deadline, poll, dry_run, as_json))
 
 
-@app.command("fetch")
+@command(app, "fetch")
 def fetch(
     endpoint: Endpoint,
     out: Annotated[Path, typer.Option(help="Folder to write; a bundle already there is replaced.")],
