@@ -8,7 +8,7 @@ second reports the name of its step and the fraction done, from 0 to 1, to `prog
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,13 +17,13 @@ from firstspin import files, preflight
 from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
 from firstspin.evaluation import ablation, cross_validation, scorecard
-from firstspin.evaluation.cross_validation import Protocol, Split
+from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.metrics import RULE
 from firstspin.evaluation.report import page
 from firstspin.models import features, registry
 from firstspin.models.predictor import Predictor
 from firstspin.models.registry import Learning
-from firstspin.models.task import Progress, Task, silent
+from firstspin.models.task import Progress, Task, silent, stage
 from firstspin.records import Census, Examples, InputError
 from firstspin.serving import bundle
 from firstspin.serving.stations import Catalogue
@@ -78,7 +78,8 @@ def train(
         task = _prepare(dataset, learning, dataset.examples.take(split.train), progress)
         learning = replace(learning, tuned=registry.tune(model, task, learning))
     description: dict[str, object] = {"protocol": f"one part in {HOLD_OUT_PART} held out", "seed": learning.seed}
-    card = _scored(dataset, [split], [model], learning, description, progress, seed=learning.seed)
+    validated = _cross_validated(dataset, [split], [model], learning, progress)
+    card = _scored(dataset, [split], validated, description, seed=learning.seed)
     fitted = registry.fit(model, replace(everyone, tuned=learning.tuned))
     return _pack(out, fitted, rule, dataset, card), dataset, card
 
@@ -104,9 +105,12 @@ def evaluate_models(
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
     splits, description = cross_validation.planned_splits(dataset.examples, dataset.rule, protocol)
-    card = _scored(dataset, splits, models, learning, description, progress, data=data, seed=protocol.seed, about=about)
+    fitted = _cross_validated(dataset, splits, models, learning, stage(progress, 0.0, 0.5 if with_ablation else 1.0))
+    truth = ground_truth.read_ground_truth(data, cross_validation.held_out(dataset.examples, splits).user_ids)
+    card = _scored(dataset, splits, fitted, description, seed=protocol.seed, truth=truth, about=about)
     if with_ablation:
-        card = replace(card, questions=_ablation(dataset, splits, card.best, learning, progress))
+        study = _ablation(dataset, splits, card.best, fitted[card.best], learning, stage(progress, 0.5, 1.0))
+        card = replace(card, questions=study)
     return card, dataset
 
 
@@ -178,36 +182,56 @@ def _prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Pr
     return registry.prepare(users, dataset.genres, extra=tuple(dataset.extra), learning=learning, progress=progress)
 
 
+def _cross_validated(
+    dataset: Dataset, splits: Sequence[Split], models: Sequence[str], learning: Learning, progress: Progress
+) -> dict[str, CrossValidated]:
+    """The baselines and the models, trained and scored on each split."""
+    return cross_validation.cross_validate(
+        dataset.examples,
+        splits,
+        list(dict.fromkeys([*scorecard.BASELINES, *models])),
+        lambda users: _prepare(dataset, learning, users),
+        registry.fit,
+        progress,
+    )
+
+
 def _scored(
     dataset: Dataset,
     splits: Sequence[Split],
-    models: Sequence[str],
-    learning: Learning,
+    validated: Mapping[str, CrossValidated],
     description: dict[str, object],
-    progress: Progress,
     *,
-    data: Path | None = None,
     seed: int,
+    truth: ground_truth.GroundTruth | None = None,
     about: str = "",
 ) -> scorecard.Scorecard:
-    """The scorecard of models and baselines; with the ground truth where the folder `data` holds it."""
-    names = list(dict.fromkeys([*scorecard.BASELINES, *models]))
-    answers = cross_validation.hold_out_answers(
-        dataset.examples, splits, names, lambda users: _prepare(dataset, learning, users), registry.fit, progress
-    )
+    """The scorecard of cross-validated models and baselines."""
+    answers = {name: one.answers for name, one in validated.items()}
     held_out = cross_validation.held_out(dataset.examples, splits)
-    truth = ground_truth.read_ground_truth(data, held_out.user_ids) if data else None
     return scorecard.score(answers, held_out, description, dataset.summary(), seed=seed, truth=truth, about=about)
 
 
 def _ablation(
-    dataset: Dataset, splits: Sequence[Split], model: str, learning: Learning, progress: Progress
+    dataset: Dataset,
+    splits: Sequence[Split],
+    model: str,
+    full: CrossValidated,
+    learning: Learning,
+    progress: Progress,
 ) -> ablation.Study:
-    def fit(users: Examples, without: tuple[str, ...]) -> Predictor:
-        return registry.fit(model, _prepare(dataset, replace(learning, without=(*learning.without, *without)), users))
-
     questions = [name for name in (*features.QUESTIONS, *dataset.extra) if name not in learning.without]
-    return ablation.study(dataset.examples, splits, model, fit, questions, learning.seed, progress)
+    return ablation.study(
+        dataset.examples,
+        splits,
+        model,
+        full,
+        lambda users: _prepare(dataset, learning, users),
+        registry.refit,
+        questions,
+        learning.seed,
+        progress,
+    )
 
 
 def _hold_out(dataset: Dataset, learning: Learning) -> Split:

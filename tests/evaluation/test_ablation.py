@@ -19,17 +19,25 @@ from firstspin.models import registry
 from firstspin.models.features import QUESTIONS
 from firstspin.models.predictor import Predictor
 from firstspin.models.registry import Learning
+from firstspin.models.task import Task, silent
 from firstspin.records import Examples, Registration, without_answers
 
 N = 600
+
+
+def prepare(users: Examples) -> Task:
+    return registry.prepare(users, made_people.GENRES)
 
 
 def fit(examples: Examples, without: tuple[str, ...]) -> Predictor:
     return registry.fit("logistic", registry.prepare(examples, made_people.GENRES, learning=Learning(without=without)))
 
 
-def study(examples: Examples, splits: list[Split]) -> Study:
-    return ablation.study(examples, splits, "logistic", fit, QUESTIONS, 0, lambda _step, _done: None)
+def study(
+    examples: Examples, splits: list[Split], model: str = "logistic", questions: tuple[str, ...] = QUESTIONS
+) -> Study:
+    full = cross_validation.cross_validate(examples, splits, [model], prepare, registry.fit, silent)[model]
+    return ablation.study(examples, splits, model, full, prepare, registry.refit, questions, 0, silent)
 
 
 @cache
@@ -85,20 +93,8 @@ def test_changed_rankings_are_counted_as_by_scoring_users_one_by_one() -> None:
 
 def test_a_model_of_picks_alone_has_the_same_three_whatever_the_country() -> None:
     examples = made_people.examples(150)
-
-    def rule(learn: Examples, without: tuple[str, ...]) -> Predictor:
-        task = registry.prepare(learn, made_people.GENRES, learning=Learning(without=without))
-        return registry.fit("popularity", task)
-
-    found = ablation.study(
-        examples,
-        cross_validation.stratified_folds(examples.tops, 3, seed=0),
-        "popularity",
-        rule,
-        ("country",),
-        0,
-        lambda _step, _done: None,
-    )
+    splits = cross_validation.stratified_folds(examples.tops, 3, seed=0)
+    found = study(examples, splits, "popularity", ("country",))
     (country,) = found.questions
     assert (country.lost.value, country.withheld.value, country.changed.value) == (0, 0, 0)
 
@@ -111,6 +107,34 @@ def test_without_demographics_is_the_same_model_where_there_are_no_demographics(
     found = study(bare, cross_validation.stratified_folds(bare.tops, 3, seed=0))
     assert found.no_demographics == found.full
     assert found.demographics_lost.value == 0
+
+
+def test_each_split_is_encoded_once_and_the_full_model_is_not_trained_again() -> None:
+    examples = made_people.examples(120)
+    splits = cross_validation.stratified_folds(examples.tops, 2, seed=0)
+    full = cross_validation.cross_validate(examples, splits, ["logistic"], prepare, registry.fit, silent)["logistic"]
+    prepared, trained = [], []
+
+    def counted(users: Examples) -> Task:
+        prepared.append(len(users))
+        return prepare(users)
+
+    def refit(like: Predictor, task: Task) -> Predictor:
+        trained.append(tuple(dict.fromkeys(task.encoder.questions)))
+        return registry.refit(like, task)
+
+    found = ablation.study(examples, splits, "logistic", full, counted, refit, QUESTIONS, 0, silent)
+    assert prepared == [60, 60]
+    assert sorted(trained) == sorted(
+        2
+        * [
+            ("gender", "country", "genres"),  # without age
+            ("age", "gender", "genres"),  # without country
+            ("age", "gender", "country"),  # without genres
+            ("country", "genres"),  # without age and gender
+        ]
+    )
+    assert found == study(examples, splits)
 
 
 def test_gaps_name_the_groups_served_best_and_worst() -> None:

@@ -79,13 +79,14 @@ def test_a_genre_absent_from_training_is_a_miss() -> None:
 def test_held_out_users_have_the_order_of_their_answers() -> None:
     examples = made_people.examples(60)
     splits = cross_validation.stratified_folds(np.arange(60) % 4, 3, seed=2)
-    found = cross_validation.hold_out_answers(examples, splits, ["popularity"], prepare, registry.fit, silent)[
-        "popularity"
-    ]
+    validated = cross_validation.cross_validate(examples, splits, ["popularity"], prepare, registry.fit, silent)
+    found, predictors = validated["popularity"].answers, validated["popularity"].predictors
     asked = cross_validation.held_out(examples, splits)
     for split, start in zip(splits, (0, 20, 40), strict=True):
         alone = cross_validation.answer(fit("popularity", examples.take(split.train)), examples.take(split.hold_out))
         assert found.position[start : start + 20].tolist() == alone.position.tolist()
+        again = cross_validation.answer(predictors[start // 20], examples.take(split.hold_out))
+        assert again.position.tolist() == alone.position.tolist()
         assert asked.user_ids[start : start + 20] == tuple(examples.user_ids[i] for i in split.hold_out)
 
 
@@ -94,20 +95,20 @@ def test_side_by_side_or_one_after_the_other_the_outcomes_are_the_same() -> None
     splits = cross_validation.stratified_folds(examples.tops, 3, seed=0)
     names = ["popularity", "logistic", "overall"]
     alone, together = (
-        cross_validation.hold_out_answers(examples, splits, names, prepare, registry.fit, silent, at_once)
+        cross_validation.cross_validate(examples, splits, names, prepare, registry.fit, silent, at_once)
         for at_once in (1, 3)
     )
     assert list(alone) == list(together) == names
     for name in names:
-        assert alone[name].probability.tobytes() == together[name].probability.tobytes()
-        assert alone[name].shown.tobytes() == together[name].shown.tobytes()
+        assert alone[name].answers.probability.tobytes() == together[name].answers.probability.tobytes()
+        assert alone[name].answers.shown.tobytes() == together[name].answers.shown.tobytes()
 
 
 def test_progress_rises_to_one() -> None:
     examples = made_people.examples(60)
     told: list[float] = []
     splits, names = cross_validation.stratified_folds(examples.tops, 3, seed=0), ["popularity", "overall"]
-    cross_validation.hold_out_answers(examples, splits, names, prepare, registry.fit, lambda _, done: told.append(done))
+    cross_validation.cross_validate(examples, splits, names, prepare, registry.fit, lambda _, done: told.append(done))
     assert told[0] == 0
     assert told[-1] == 1
     assert len(told) == 8
@@ -123,7 +124,7 @@ def test_a_model_that_fails_stops_the_rest() -> None:
         raise InputError(f"no model is called {name!r}")
 
     with pytest.raises(InputError, match="no model is called"):
-        cross_validation.hold_out_answers(
+        cross_validation.cross_validate(
             examples, cross_validation.stratified_folds(examples.tops, 5, seed=0), ["a"] * 20, prepare, failing, silent
         )
     assert len(trained) < 100
@@ -138,5 +139,5 @@ def test_registrations_are_encoded_once_per_split_for_all_models() -> None:
         return prepare(users)
 
     splits, names = cross_validation.stratified_folds(examples.tops, 3, seed=0), ["popularity", "overall", "logistic"]
-    cross_validation.hold_out_answers(examples, splits, names, counted, registry.fit, silent)
+    cross_validation.cross_validate(examples, splits, names, counted, registry.fit, silent)
     assert prepared == [40, 40, 40]

@@ -38,7 +38,8 @@ def evaluated() -> tuple[dict[str, HoldOutAnswers], Examples, Scorecard]:
     examples = made_people.examples(N)
     splits = cross_validation.stratified_folds(np.arange(N) % 3, 4, seed=0)
     names = [*BASELINES, "logistic"]
-    found = cross_validation.hold_out_answers(examples, splits, names, prepare, registry.fit, silent)
+    validated = cross_validation.cross_validate(examples, splits, names, prepare, registry.fit, silent)
+    found = {name: one.answers for name, one in validated.items()}
     asked = cross_validation.held_out(examples, splits)
     return found, asked, scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0)
 

@@ -89,3 +89,30 @@ class TestWeights:
     def test_without_an_ensemble_better_than_the_rule_there_are_no_weights(self) -> None:
         seen = dict.fromkeys(LARGE, self.nothing) | {"popularity": scores_of(self.tops, 2.0)}
         assert chosen_weights(seen, self.tops) == {}
+
+
+def test_trained_again_an_ensemble_keeps_its_members_and_weights() -> None:
+    task = registry.prepare(made_people.examples(400), made_people.GENRES)
+    predictor = registry.fit("auto", task)
+    assert isinstance(predictor.scorer, Blend)
+    again, bare = registry.refit(predictor, task), registry.refit(predictor, task.without(("genres",)))
+    people = made_people.examples(30, seed=2).registrations
+    assert again.scores(people).tobytes() == predictor.scores(people).tobytes()
+    assert isinstance(bare.scorer, Blend)
+    assert bare.scorer.weights == predictor.scorer.weights
+    assert [member.kind for member in bare.scorer.members] == [member.kind for member in predictor.scorer.members]
+    assert "genres" not in bare.encoder.questions
+
+
+def test_trained_again_a_shipped_rule_is_the_rule() -> None:
+    predictor = registry.fit("auto", registry.prepare(made_people.examples(12), made_people.GENRES))
+    again = registry.refit(predictor, registry.prepare(made_people.examples(400), made_people.GENRES))
+    assert isinstance(again.scorer, RuleScorer)
+
+
+def test_an_ensemble_has_the_members_that_were_trained_on_the_task_before() -> None:
+    task = registry.prepare(made_people.examples(400), made_people.GENRES)
+    alone = [registry.fit(name, task).scorer for name in ("popularity", "logistic", "lightgbm", "network")]
+    ensemble = registry.fit("auto", task).scorer
+    assert isinstance(ensemble, Blend)
+    assert all(any(member is one for one in alone) for member in ensemble.members)

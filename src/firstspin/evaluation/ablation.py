@@ -18,14 +18,24 @@ from firstspin.data.schema import AGE, GENDER
 from firstspin.evaluation import metrics
 from firstspin.evaluation.bootstrap import Figure, Resampled, resample
 from firstspin.evaluation.cohorts import OTHER, Cohort, cohorts
-from firstspin.evaluation.cross_validation import HoldOutAnswers, Split, answer, held_out, joined
+from firstspin.evaluation.cross_validation import (
+    CrossValidated,
+    Fold,
+    HoldOutAnswers,
+    Prepare,
+    Split,
+    answer,
+    held_out,
+    in_parallel,
+    joined,
+)
 from firstspin.models.predictor import Predictor
-from firstspin.models.task import Progress
+from firstspin.models.task import Progress, Task
 from firstspin.records import Examples, Registration, is_answered, without_answers
 
 Array = NDArray[np.float64]
-FitWithout = Callable[[Examples, tuple[str, ...]], Predictor]
-"""Train on these users without the answers to these questions."""
+Refit = Callable[[Predictor, Task], Predictor]
+"""Train a predictor's model on another task."""
 
 DEMOGRAPHICS: Final = (AGE, GENDER)
 FIRST: Final = 3
@@ -80,41 +90,45 @@ def study(
     examples: Examples,
     splits: Sequence[Split],
     model: str,
-    fit: FitWithout,
+    full: CrossValidated,
+    prepare: Prepare,
+    refit: Refit,
     questions: Sequence[str],
     seed: int,
     progress: Progress,
 ) -> Study:
-    """Train with all questions, without each, and without demographics; score the hold-out of each split."""
-    rng = np.random.default_rng(seed)
+    """Train the `full` model again without each question and without demographics; score the hold-out of each split.
+
+    `full` was trained on these splits with all questions. Each split is encoded once (`prepare`).
+    """
     names = answered(examples, questions)
-    parts = [
-        _Part.of(examples, split, fit, names, rng, _within(progress, i, len(splits))) for i, split in enumerate(splits)
-    ]
-    progress("done", 1.0)
+    left_out: list[tuple[str, ...]] = [(name,) for name in names]
+    left_out += [DEMOGRAPHICS] if set(DEMOGRAPHICS) & set(names) else []
+    parts = _trained_without(examples, splits, full, left_out, prepare, refit, seed, progress)
     everyone = held_out(examples, splits)
-    full = joined([part.full for part in parts])
-    bare = joined([part.bare for part in parts])
-    without = {name: joined([part.without[name] for part in parts]) for name in names}
-    hits = {"": _hits(full), "bare": _hits(bare)} | {f"-{q}": _hits(answers) for q, answers in without.items()}
-    resampled = resample(hits, rng)
+    without = {left: joined([part.answers for part in of]) for left, of in parts.items()}
+    bare = without.get(DEMOGRAPHICS, full.answers)
+    rng = np.random.default_rng(seed)
+    hits = {("all",): full.answers, ("bare",): bare} | without
+    resampled = resample({"-".join(left): _hits(answers) for left, answers in hits.items()}, rng)
+
+    def lost(left: str) -> Figure:
+        return resampled["all"].over(resampled[left]).difference
 
     def worth(name: str) -> QuestionValue:
-        has_answer = np.array([is_answered(registration, name) for registration in everyone.registrations])
         withheld, changed = (
-            np.concatenate([getattr(part, way)[name] for part in parts]) for way in ("withheld", "changed")
+            np.concatenate([getattr(part, way) for part in parts[(name,)]]) for way in ("withheld", "changed")
         )
-        lost = resampled[""].over(resampled[f"-{name}"]).difference
-        return QuestionValue(name, int(has_answer.sum()), lost, _share(withheld, rng), _share(changed, rng))
+        return QuestionValue(name, len(withheld), lost(name), _share(withheld, rng), _share(changed, rng))
 
     return Study(
         model=model,
         people=len(everyone),
-        full=resampled[""].figure(),
+        full=resampled["all"].figure(),
         questions=[worth(name) for name in names],
         no_demographics=resampled["bare"].figure(),
-        demographics_lost=resampled[""].over(resampled["bare"]).difference,
-        gaps=list(_gaps(everyone, full, rng)),
+        demographics_lost=lost("bare"),
+        gaps=list(_gaps(everyone, full.answers, rng)),
         gaps_without_demographics=list(_gaps(everyone, bare, rng)),
     )
 
@@ -144,47 +158,67 @@ def _another(pool: Sequence[Hashable], own: Hashable, rng: np.random.Generator) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """One split: the models' hold-out answers, and whether (1, 0) the first three change, of the users who answered."""
+class _Job:
+    """One training: split number `number`, without these questions."""
 
-    full: HoldOutAnswers
-    bare: HoldOutAnswers
-    without: dict[str, HoldOutAnswers]
-    withheld: dict[str, Array]
-    changed: dict[str, Array]
+    fold: Fold
+    number: int
+    without: tuple[str, ...]
 
-    @staticmethod
-    def of(
-        examples: Examples,
-        split: Split,
-        fit: FitWithout,
-        names: Sequence[str],
-        rng: np.random.Generator,
-        progress: Progress,
-    ) -> _Part:
-        learn, ask = examples.take(split.train), examples.take(split.hold_out)
-        steps = len(names) + 2
-        progress("with all questions", 0.0)
-        predictor = fit(learn, ())
-        full = answer(predictor, ask)
-        progress("without demographics", 1 / steps)
-        bare = answer(fit(learn, DEMOGRAPHICS), ask) if set(DEMOGRAPHICS) & set(names) else full
-        without, withheld, changed = {}, {}, {}
-        for i, name in enumerate(names):
-            progress(f"without {name}", (i + 2) / steps)
-            without[name] = answer(fit(learn, (name,)), ask)
-            withheld[name], changed[name] = _changes(predictor, ask, full, name, rng)
-        return _Part(full, bare, without, withheld, changed)
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The hold-out answers of a model trained without some questions.
+
+    `withheld`, `changed` (m,): 1 where the first three genres of the full model change, of the users who answered.
+    """
+
+    answers: HoldOutAnswers
+    withheld: Array
+    changed: Array
+
+
+def _trained_without(
+    examples: Examples,
+    splits: Sequence[Split],
+    full: CrossValidated,
+    left_out: Sequence[tuple[str, ...]],
+    prepare: Prepare,
+    refit: Refit,
+    seed: int,
+    progress: Progress,
+) -> dict[tuple[str, ...], list[_Outcome]]:
+    """The outcomes by what was left out, one for each split."""
+    folds = [Fold(examples, split, prepare, len(left_out)) for split in splits]
+    jobs = [_Job(fold, i, without) for i, fold in enumerate(folds) for without in left_out]
+
+    def run(job: _Job) -> _Outcome:
+        with job.fold as (task, users, rows):
+            return _outcome(full.predictors[job.number], task, users, rows, job, refit, seed)
+
+    outcomes = in_parallel(jobs, run, lambda step, done: progress(f"questions: {step}", done))
+    return {without: outcomes[i :: len(left_out)] for i, without in enumerate(left_out)}
+
+
+def _outcome(full: Predictor, task: Task, users: Examples, rows: Array, job: _Job, refit: Refit, seed: int) -> _Outcome:
+    columns = task.encoder.columns_without(job.without)
+    answers = answer(refit(full, task.without(job.without)), users, rows[:, columns])
+    if len(job.without) > 1:
+        return _Outcome(answers, np.empty(0), np.empty(0))
+    (question,) = job.without
+    rng = np.random.default_rng([seed, job.number, *question.encode()])
+    return _Outcome(answers, *_changes(full, users, rows, question, rng))
 
 
 def _changes(
-    predictor: Predictor, ask: Examples, full: HoldOutAnswers, question: str, rng: np.random.Generator
+    predictor: Predictor, ask: Examples, rows: Array, question: str, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Whether the first three genres of each user who answered change without the answer, and with another one."""
     answered = np.flatnonzero([is_answered(registration, question) for registration in ask.registrations])
     if not len(answered):
         return np.empty(0), np.empty(0)
-    those, now = ask.take(answered), _first(full)[answered]
+    those = ask.take(answered)
+    now = _first(answer(predictor, those, rows[answered]))
 
     def differs(registrations: Sequence[Registration]) -> Array:
         then = _first(answer(predictor, replace(those, registrations=tuple(registrations))))
@@ -223,7 +257,3 @@ def _gaps(everyone: Examples, outcome: HoldOutAnswers, rng: np.random.Generator)
 
 def _resampled(hits: Array, cohort: Cohort, rng: np.random.Generator) -> Resampled:
     return resample({"": hits[cohort.members]}, rng)[""]
-
-
-def _within(progress: Progress, part: int, parts: int) -> Progress:
-    return lambda step, done: progress(f"questions, {step}, part {part + 1} of {parts}", (part + done) / parts)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from firstspin.records import Examples, InputError, LabelRule
 
 Array = NDArray[np.float64]
 Fit = Callable[[str, Task], Predictor]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 Prepare = Callable[[Examples], Task]
 
 FOLDS = 5
@@ -129,7 +132,15 @@ def held_out(examples: Examples, splits: Sequence[Split]) -> Examples:
 # ----------------------------------------------------------------------------------------- the answers
 
 
-def hold_out_answers(
+@dataclass(frozen=True, slots=True)
+class CrossValidated:
+    """One model: its answers for all held-out users, in the order of the splits, and the predictor of each split."""
+
+    answers: HoldOutAnswers
+    predictors: tuple[Predictor, ...]
+
+
+def cross_validate(
     examples: Examples,
     splits: Sequence[Split],
     names: Sequence[str],
@@ -137,36 +148,54 @@ def hold_out_answers(
     fit: Fit,
     progress: Progress,
     at_once: int = AT_ONCE,
-) -> dict[str, HoldOutAnswers]:
-    """Every model's answers for the held-out users, in the order of the splits.
+) -> dict[str, CrossValidated]:
+    """Train every model on each split and score it on the held-out users.
 
-    `prepare` encodes the training users of a split, once for all models. `at_once` models are trained in parallel, in
-    threads: numpy, SciPy and LightGBM release the interpreter lock. Each training has a seed of its own, so the answers
-    do not depend on `at_once`.
+    `prepare` encodes the training users of a split, once for all models. Each training has a seed of its own, so the
+    answers do not depend on `at_once`, the number of models trained in parallel.
     """
-    folds = [_Fold(examples, split, prepare, len(names)) for split in splits]
-    jobs = [(fold, name) for fold in folds for name in names]
-    done: list[str] = []
+    folds = [Fold(examples, split, prepare, len(names)) for split in splits]
 
-    def run(job: tuple[_Fold, str]) -> HoldOutAnswers:
+    def run(job: tuple[Fold, str]) -> tuple[HoldOutAnswers, Predictor]:
         fold, name = job
         with fold as (task, users, rows):
-            answers = answer(fit(name, task), users, rows)
-        done.append(name)
-        progress(f"{len(done)} of {len(jobs)} models trained and scored, {name} last", len(done) / len(jobs))
-        return answers
+            predictor = fit(name, task)
+            return answer(predictor, users, rows), predictor
+
+    parts = in_parallel([(fold, name) for fold in folds for name in names], run, progress, at_once)
+    by_name = {name: parts[i :: len(names)] for i, name in enumerate(names)}
+    return {
+        name: CrossValidated(joined([answers for answers, _ in of]), tuple(predictor for _, predictor in of))
+        for name, of in by_name.items()
+    }
+
+
+def in_parallel(
+    jobs: Sequence[Job], run: Callable[[Job], Result], progress: Progress, at_once: int = AT_ONCE
+) -> list[Result]:
+    """The result of each job, in order; `at_once` trainings run in parallel.
+
+    Threads are enough: numpy, SciPy and LightGBM release the interpreter lock.
+    """
+    done: list[None] = []
+
+    def counted(job: Job) -> Result:
+        result = run(job)
+        done.append(None)
+        progress(f"{len(done)} of {len(jobs)} models trained and scored", len(done) / len(jobs))
+        return result
 
     progress(f"training {len(jobs)} times", 0.0)
     pool = ThreadPoolExecutor(at_once)
     try:
-        parts = list(pool.map(run, jobs))
+        results = list(pool.map(counted, jobs))
     finally:
         pool.shutdown(cancel_futures=True)  # after a failure or Ctrl-C the remaining jobs are dropped
     progress("done", 1.0)
-    return {name: joined(parts[i :: len(names)]) for i, name in enumerate(names)}
+    return results
 
 
-class _Fold:
+class Fold:
     """A split whose registrations are encoded by the first of `uses` models and freed after the last."""
 
     def __init__(self, examples: Examples, split: Split, prepare: Prepare, uses: int) -> None:

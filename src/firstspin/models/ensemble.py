@@ -52,7 +52,7 @@ def auto(task: Task) -> Scorer:
     if not weights:
         return popularity(task)
     # with a single hold-out the training part is large enough: its members are shipped as they are
-    members = trained[0] if len(parts) == 1 else {name: TRAINERS[name](task) for name in weights}
+    members = trained[0] if len(parts) == 1 else {name: task.once(name, TRAINERS[name]) for name in weights}
     return Blend(tuple(members[name] for name in weights), tuple(weights.values()))
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableSequence, Sequence
 from itertools import islice, pairwise
 from math import isfinite, nan
 from typing import Any, Final, Protocol, cast
@@ -249,6 +249,14 @@ class Encoder:
     def of_kind(self, *kinds: str) -> NDArray[np.int64]:
         """(m,) positions of the columns of these kinds, ascending."""
         return np.array([i for i, kind in enumerate(self.kinds) if kind in kinds], dtype=np.int64)
+
+    def without(self, questions: Collection[str]) -> Encoder:
+        """The encoder without these questions: its rows are those of this one in `columns_without`."""
+        return Encoder([question for question in self._questions if question.name not in questions])
+
+    def columns_without(self, questions: Collection[str]) -> NDArray[np.int64]:
+        """(m,) positions of the columns of all other questions, ascending."""
+        return np.flatnonzero([question not in questions for question in self.questions])
 
     def state(self) -> dict[str, Any]:
         """The encoder as JSON types."""

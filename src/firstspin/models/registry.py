@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -86,10 +86,16 @@ def prepare(
 def fit(name: str, task: Task) -> Predictor:
     """The model of this name, trained on a task. Raises InputError for an unknown name."""
     check_name(name)
-    scorer = MODELS[name](task)
+    scorer = task.once(name, MODELS[name])
     parts = [_made_of(scorer)] if name == "auto" else []
     parts += [str(one) for one in task.tuned if name in ("auto", one.name)]
     return Predictor(task.encoder, task.genres, scorer, name, "; ".join(parts))
+
+
+def refit(like: Predictor, task: Task) -> Predictor:
+    """The model of a predictor, trained on another task: an ensemble keeps its members and their weights."""
+    scorer = _refit(like.scorer, task) if like.name == "auto" else MODELS[like.name](task)
+    return replace(like, encoder=task.encoder, genres=task.genres, scorer=scorer)
 
 
 def tune(name: str, task: Task, learning: Learning) -> tuple[Tuned, ...]:
@@ -128,6 +134,12 @@ def check_tunable(name: str) -> None:
     """Raises InputError where a model has no settings to tune."""
     if name not in TUNABLE:
         raise InputError(f"{name} has no settings to tune; {', '.join(TUNABLE)} have")
+
+
+def _refit(scorer: Scorer, task: Task) -> Scorer:
+    if isinstance(scorer, Blend):
+        return Blend(tuple(_refit(member, task) for member in scorer.members), scorer.weights)
+    return MODELS[NAMES.get(scorer.kind, scorer.kind)](task)
 
 
 def _made_of(scorer: Scorer) -> str:

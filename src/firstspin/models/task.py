@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,10 +15,16 @@ from firstspin.models.predictor import Array, log_probabilities
 Indexes = NDArray[np.int64]
 Progress = Callable[[str, float], None]
 Settings = TypeVar("Settings")
+Trained = TypeVar("Trained")
 
 
 def silent(step: str, done: float) -> None:
     """A `Progress` that reports nothing."""
+
+
+def stage(progress: Progress, begin: float, end: float) -> Progress:
+    """The `Progress` of one stage of a longer piece of work: its fraction done runs from `begin` to `end`."""
+    return lambda step, done: progress(step, begin + done * (end - begin))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class Task:
     seed: int = 0
     tuned: tuple[Tuned, ...] = ()
     progress: Progress = silent
+    _trained: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,6 +64,21 @@ class Task:
     def take(self, which: Indexes) -> Task:
         """The task of the users at positions `which` (m,)."""
         return replace(self, rows=self.rows[which], tops=self.tops[which], shares=self.shares[which])
+
+    def without(self, questions: Collection[str]) -> Task:
+        """The task without the answers to these questions: as encoded without them, but only columns are selected."""
+        columns = self.encoder.columns_without(questions)
+        return replace(self, encoder=self.encoder.without(questions), rows=self.rows[:, columns])
+
+    def once(self, name: str, train: Callable[[Task], Trained]) -> Trained:
+        """What `train` makes of this task, which is trained once under this name: an ensemble shares its members.
+
+        A task that is changed (`take`, `without`, `replace`) shares nothing. Two threads may train the same twice.
+        """
+        if name not in self._trained:
+            self._trained[name] = train(self)
+        trained: Trained = self._trained[name]
+        return trained
 
     def chosen(self, kind: type[Settings]) -> Settings | None:
         """The settings of this type that tuning chose, if it did."""

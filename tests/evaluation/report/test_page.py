@@ -67,7 +67,10 @@ def silent(step: str, done: float) -> None: ...
 def material(known: bool = True) -> Material:
     examples = made_people.examples(240)
     splits = cross_validation.stratified_folds(examples.tops, 2, seed=0)
-    found = cross_validation.hold_out_answers(examples, splits, [*BASELINES, "logistic"], prepare, registry.fit, silent)
+    validated = cross_validation.cross_validate(
+        examples, splits, [*BASELINES, "logistic"], prepare, registry.fit, silent
+    )
+    found = {name: one.answers for name, one in validated.items()}
     asked = cross_validation.held_out(examples, splits)
     truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
     data: dict[str, object] = {"registered": 300, "dropped": {"no listen in the window": 60}}
@@ -76,7 +79,9 @@ def material(known: bool = True) -> Material:
         examples,
         splits,
         "logistic",
-        lambda learn, q: fit("logistic", learn, q),
+        validated["logistic"],
+        prepare,
+        registry.refit,
         ("age", "country", "genres"),
         0,
         silent,
