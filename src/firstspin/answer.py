@@ -17,26 +17,31 @@ from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import NUMBER
 from firstspin.records import InputError, Recommendation, Registration
 from firstspin.serving import bundle, explanations, policy
+from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
 
 
-def recommend(path: Path, registration: Registration, extra: Mapping[str, str] | None = None) -> Recommendation:
-    """The answer of a bundle for one registration; `extra` holds further answers as text.
+def recommend(
+    path: Path | Bundle, registration: Registration, extra: Mapping[str, str] | None = None
+) -> Recommendation:
+    """The answer of a bundle, loaded or in a folder, for one registration; `extra` holds further answers as text.
 
     Raises InputError for a further field that the bundle does not have, and for a value that can't be read.
     """
-    loaded = bundle.load(path)
+    loaded = bundle.load(path) if isinstance(path, Path) else path
     registration = _with_extra(registration, extra or {}, loaded.manifest.extra)
     decision = policy.decide(registration, None, loaded, None, policy.DEFAULTS)
     return recommendation(registration, decision, loaded)
 
 
-def explain(path: Path, registration: Registration, extra: Mapping[str, str] | None = None) -> explanations.Explanation:
+def explain(
+    path: Path | Bundle, registration: Registration, extra: Mapping[str, str] | None = None
+) -> explanations.Explanation:
     """How much each answer of a registration moved each genre shown; `extra` as in `recommend`.
 
     Raises InputError as `recommend`, and where the model fails, so that the business rule answers.
     """
-    loaded = bundle.load(path)
+    loaded = bundle.load(path) if isinstance(path, Path) else path
     return explanations.explain(_with_extra(registration, extra or {}, loaded.manifest.extra), loaded)
 
 

@@ -20,6 +20,7 @@ from typing import Final
 PRIVATE: Final = 0o600
 """Permissions of files with data about users: for the owner alone, from creation on."""
 
+_PARTIAL: Final = ".partial"
 _REPLACED: Final = "replaced"
 _MAX_NAME: Final = 100  # characters of a name that becomes part of another
 _NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -70,8 +71,13 @@ def beside(out: Path) -> Iterator[Path]:
     Folders left behind by killed processes are removed too; a live process holds a lock on its folder.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _owned_folder(out.parent, f".{out.name[:_MAX_NAME]}.", ".partial", recover=out) as folder:
+    with _owned_folder(out.parent, f".{out.name[:_MAX_NAME]}.", _PARTIAL, recover=out) as folder:
         yield folder / out.name
+
+
+def is_partial(path: Path) -> bool:
+    """Whether this is a folder of `beside`, which a killed process may have left behind."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from firstspin.data import schema
 from firstspin.extras import need
+from firstspin.files import is_partial
 from firstspin.records import InputError
 from firstspin.serving.bundle import check_place
 
@@ -58,6 +59,13 @@ def bundle(out: Path, data: Path) -> None:
 def folder(out: Path) -> None:
     """Check an output folder, which is created if missing. Raises InputError where no file can be written there."""
     _check_folder_of(out / "file")
+
+
+def new_folder(out: Path) -> None:
+    """Check an output folder whose files are all ours. Raises InputError where it has any, or can't be written."""
+    folder(out)
+    if out.is_dir() and (there := next((path for path in out.iterdir() if not is_partial(path)), None)):
+        raise InputError(f"{out} is not empty (it has {there.name}); name another folder")
 
 
 def _is_table(out: Path, data: Path) -> bool:

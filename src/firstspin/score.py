@@ -8,15 +8,19 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from firstspin import preflight
 from firstspin.data import ingest, labelling, mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent
+from firstspin.records import Mismatch
 from firstspin.serving import batch, bundle, policy, score_stores
 
 log = logging.getLogger(__name__)
+
+KNOWN: Final = "that the bundle knows"
 
 
 def score(
@@ -30,11 +34,13 @@ def score(
     mapping: ColumnMap = OWN_NAMES,
     skip_bad_rows: bool = False,
     progress: Progress = silent,
-) -> tuple[int, dict[str, int]]:
-    """Answer every registration of a file, in order; the number of rows written, and the rows skipped by reason.
+) -> tuple[int, dict[str, int], Mismatch]:
+    """Answer every registration of a file, in order: the number of rows written, rows skipped by reason, unknown picks.
 
     `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
     the bundle and `now`. The rule answers registrations under `min_age` (None: the service's default).
+
+    Raises InputError where the files can't be read or written, or most picks name no genre that the bundle knows.
     """
     preflight.scores(out, registrations)
     settings = policy.PolicySettings(policy.MIN_AGE if min_age is None else min_age)
@@ -47,11 +53,12 @@ def score(
         )
         if received.absent:
             log.warning("%s has no column %s: answered without", registrations.name, ", ".join(received.absent))
+        unknown = mismatches.unknown_picks(received.connection, loaded.manifest.known_genres)
+        unknown.refuse_most(KNOWN, registrations.name)
         users = labelling.read_people(received.connection, tuple(extra))
         rows = max(received.rows, 1)
         written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
-        unknown, *_ = mismatches.unknown_picks(received.connection, loaded.manifest.known_genres)
-    return written, received.ignored | ({"picks of no genre that the bundle knows": unknown} if unknown else {})
+    return written, received.ignored, unknown.mismatch(KNOWN, registrations.name)
 
 
 def _sink(out: str, version: str) -> batch.AnswerSink:

@@ -18,6 +18,7 @@ from command_line import failed, firstspin
 from library import Recommender
 from made_bundles import pack, pack_with_further_fields
 
+from firstspin.cli.commands import answers
 from firstspin.cli.main import COMMANDS
 from firstspin.cli.output import claims
 from firstspin.evaluation.bootstrap import Figure, PairedLift
@@ -161,6 +162,51 @@ def test_recommend_explains_itself(made: Path) -> None:
     assert done.stdout.splitlines()[3].split() == ["genre", "no", "answers", "age", "genres", "probability"]
     found = json.loads(firstspin(*words, "--json").stdout)
     assert found["genres"][0]["moved"].keys() == {"age", "genres"}
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that knows four genres, of which one has a comma and one an accent."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made_people, "GENRES", ("Caf\u00e9", "Folk, World", "Jazz", "Strasse"))
+        pack(tmp_path_factory.mktemp("known") / "b")
+    return tmp_path_factory.getbasetemp() / "known0" / "b"
+
+
+@pytest.mark.parametrize(
+    ("typed", "picks", "warned"),
+    [
+        ("Jazz|Strasse", "Jazz|Strasse", ""),
+        ("jazz, STRASSE", "Jazz|Strasse", ""),
+        (" \uff2aazz ,\u00a0stra\u00dfe|", "Jazz|Strasse", ""),
+        ("folk, world", "Folk, World", ""),
+        ("folk,  world", "Folk, World", ""),
+        ("Jazz,Folk, World,CAFE\u0301", "Jazz|Folk, World|Caf\u00e9", ""),
+        ("Jaz, Strasse", "Strasse", "'Jaz' is not a genre of this bundle and is ignored; the nearest is Jazz"),
+        ("qqq", "", "'qqq' is not a genre of this bundle and is ignored; the genres are Caf\u00e9|Folk, World|Jazz|"),
+    ],
+)
+def test_recommend_takes_picks_as_people_type_them(
+    typed: str, picks: str, warned: str, known: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answered(genres: str) -> tuple[str, str]:
+        answers.app(["recommend", "--bundle", str(known), "--genres", genres, "--json"], standalone_mode=False)
+        return tuple(capsys.readouterr())
+
+    out, err = answered(typed)
+    assert err.startswith(f"Warning: {warned}" if warned else "")
+    assert bool(err) == bool(warned)
+    right, silent = answered(picks)
+    assert json.loads(out)["genres"] == json.loads(right)["genres"]
+    assert not silent
+
+
+def test_a_pick_is_not_repeated_where_stderr_is_a_log(
+    known: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", "1")
+    answers.app(["recommend", "--bundle", str(known), "--genres", "secret"], standalone_mode=False)
+    assert capsys.readouterr().err.startswith("Warning: a pick is not a genre of this bundle and is ignored; the ")
 
 
 def test_recommend_takes_answers_to_further_fields(tmp_path: Path) -> None:

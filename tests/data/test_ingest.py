@@ -131,7 +131,8 @@ def test_picks_are_compared_after_normalisation_and_unknown_ones_are_counted(tmp
     rows = [("7", GOOD[1], "", "", "", "Hip Hop|Caf\u00e9|Polka")]
     found = open_tables(made_tables.tables(tmp_path / "data", rows, [LISTEN], stations), workspace=tmp_path)
     assert found.genres == ("Caf\u00e9", "Hip Hop")
-    assert unknown_picks(found.connection, found.genres) == (1, 3, "Polka")
+    unknown = unknown_picks(found.connection, found.genres)
+    assert (unknown.count, unknown.of, unknown.spellings) == (1, 3, {"Polka": 1})
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,14 @@ def test_picks_are_compared_after_normalisation_and_unknown_ones_are_counted(tmp
         (lambda data: (data / "listens.csv").write_text(""), "listens.csv is empty"),
         (lambda data: (data / "listens.csv").write_text("user_id,started_at\n"), "has no column station_id, seconds"),
         (lambda data: (data / "listens.csv").write_bytes(b"\xff\xfe\x00"), "listens.csv can't be read"),
-        (lambda data: (data / "listens.parquet").write_bytes(b"PAR1"), "listens.parquet can't be read"),
+        (
+            lambda data: (data / "listens.csv").rename(data / "listens.parquet").write_bytes(b"PAR1"),
+            "listens.parquet can't be read",
+        ),
+        (
+            lambda data: (data / "listens.parquet").write_bytes(b"PAR1"),
+            r"has both listens.parquet and listens.csv: remove the one that is not to be used",
+        ),
     ],
 )
 def test_a_file_that_is_no_table_is_named_in_one_line(tmp_path: Path, damage: object, message: str) -> None:

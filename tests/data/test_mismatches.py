@@ -232,8 +232,17 @@ def test_picks_that_name_no_genre_are_counted(tmp_path: Path) -> None:
     people = [*registrations(), *registrations("010", picks="Polka|Yodel|Polka")]
     said = "3 of 9 picks name no genre of the stations (registrations.csv)"
     found = census(tmp_path, people)
-    assert lines(found) == [f"{said}, such as 'Polka'"]
+    assert lines(found) == [f"{said}, such as 'Polka' (2), 'Yodel' (1)"]
     assert lines(found, bare=True) == [said]
+
+
+def test_the_most_frequent_unknown_picks_are_shown_with_the_nearest_genre(tmp_path: Path) -> None:
+    people = [*registrations(), *registrations("010", picks="Rokc|Jaz|jaz.|Rokc")]
+    (mismatch,) = census(tmp_path, people).mismatches
+    assert (
+        mismatch.example
+        == "'Rokc' (2, nearest genre Rock), 'Jaz' (1, nearest genre Jazz), 'jaz.' (1, nearest genre Jazz)"
+    )
 
 
 def test_picks_in_another_case_name_their_genres(tmp_path: Path) -> None:
@@ -244,15 +253,17 @@ def test_picks_in_another_case_name_their_genres(tmp_path: Path) -> None:
 def test_picks_that_are_separated_otherwise_are_refused_with_what_to_do(picks: str, tmp_path: Path) -> None:
     problem = refused(tmp_path, people=registrations(picks=picks))
     what_to_do = "separate picks by '|', as in Rock|Jazz, or write lists in Parquet"
-    assert str(problem).startswith(f"no pick names a genre of the stations: {picks!r} (registrations.csv); the genres")
+    assert str(problem).startswith(f"no pick names a genre of the stations: {picks!r} (3")
     assert str(problem).endswith(f"the genres are Jazz, Pop, Rock; {what_to_do}")
     assert problem.bare == f"no pick names a genre of the stations (registrations.csv); {what_to_do}"
 
 
-def test_picks_of_which_nearly_none_is_a_genre_are_refused(tmp_path: Path) -> None:
-    people = [*registrations(picks="Rock"), *registrations(*(f"u{i}" for i in range(60)), picks="Polka")]
-    assert str(refused(tmp_path, people=people)).startswith(
-        "nearly no pick names a genre of the stations: 3 of 63 do: 'Polka' (registrations.csv)"
+def test_picks_of_which_most_are_no_genre_are_refused(tmp_path: Path) -> None:
+    half = [*registrations(picks="Rock"), *registrations("u1", "u2", "u3", picks="Polka")]
+    assert census(tmp_path / "half", half).mismatches[0].count == 3
+    assert str(refused(tmp_path, people=[*half, *registrations("u4", picks="Polka")])) == (
+        "most picks name no genre of the stations: 3 of 7 do: 'Polka' (4) (registrations.csv); "
+        "the genres are Jazz, Pop, Rock"
     )
 
 
@@ -346,8 +357,19 @@ def test_score_counts_picks_of_no_genre_that_the_bundle_knows(tmp_path: Path) ->
     data = made_people.tables(tmp_path / "data", 60)
     learn.train(data, tmp_path / "b", "popularity")
     asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, registrations(picks="Rock|Polka"))
-    _, ignored = score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
-    assert ignored == {"picks of no genre that the bundle knows": 3}
+    *_, unknown = score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
+    what = "3 of 6 picks name no genre that the bundle knows (new.csv)"
+    assert unknown.line(bare=False) == f"{what}, such as 'Polka' (3)"
+    done = firstspin("score", "--bundle", tmp_path / "b", "--registrations", asked, "--out", tmp_path / "o.csv")
+    assert f"mismatch: {what}" in done.stdout
+
+
+def test_score_refuses_a_table_of_which_most_picks_are_unknown_to_the_bundle(tmp_path: Path, folder: Path) -> None:
+    asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, registrations(picks="Rock, Jazz"))
+    problem = failed("score", "--bundle", folder, "--registrations", asked, "--out", tmp_path / "o.csv")
+    assert problem.startswith("no pick names a genre that the bundle knows: 'Rock, Jazz' (3) (new.csv); the genres are")
+    assert problem.endswith("separate picks by '|', as in Rock|Jazz, or write lists in Parquet")
+    assert not (tmp_path / "o.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -530,24 +530,37 @@ write_world(Path(sys.argv[1]), 100, int(sys.argv[2]))
 """
 
 
-def test_a_world_written_over_another_and_killed_at_any_rename_is_never_half_of_each(tmp_path: Path) -> None:
-    library, out, seen = preloaded("dies_at", tmp_path), tmp_path / "world", []
-    write_world(out, 100, 5)
+def test_a_world_killed_at_any_rename_is_whole_or_has_no_registrations(tmp_path: Path) -> None:
+    library, seen = preloaded("dies_at", tmp_path), []
     write_world(tmp_path / "new", 100, 6)
-    of = {read_bytes(out): "old", read_bytes(tmp_path / "new"): "new"}
+    whole = read_bytes(tmp_path / "new")
     for step in count(1):
         told = {"LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1", "DIES_AT": str(step), "DIES_IN": "rename"}
+        out = tmp_path / f"world {step}"
         done = subprocess.run([sys.executable, "-c", WRITE, out, "6"], env=os.environ | told, check=False)
-        seen.append(of[read_bytes(out)] if (out / "registrations.parquet").exists() else "no registrations")
+        seen.append(read_bytes(out) == whole if (out / "registrations.parquet").exists() else None)
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL
-    assert set(seen) == {"no registrations", "new"}
-    assert seen[-1] == "new"
+    assert set(seen) == {None, True}
+    assert seen[-1]
+
+
+def test_a_world_is_not_mixed_with_other_files(tmp_path: Path) -> None:
+    (tmp_path / ".truth.npz.abc.partial").mkdir()  # a killed run left it behind
+    write_world(tmp_path, 100, 5)
+    before = read_bytes(tmp_path)
+    with pytest.raises(InputError, match=r"is not empty \(it has .*\); name another folder"):
+        write_world(tmp_path, 100, 6)
+    assert read_bytes(tmp_path) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "listens.csv").write_text("user_id\n")
+    with pytest.raises(InputError, match=r"it has listens\.csv"):
+        write_world(tmp_path / "mine", 100, 6)
 
 
 def read_bytes(world: Path) -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in sorted(world.iterdir()))
+    return tuple(path.read_bytes() for path in sorted(world.iterdir()) if path.is_file())
 
 
 def test_a_world_needs_users_and_a_seed_that_is_not_negative(tmp_path: Path) -> None:

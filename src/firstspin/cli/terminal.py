@@ -14,7 +14,7 @@ from rich.console import Console
 
 from firstspin.cli import mistakes
 from firstspin.environment import BARE_ERRORS, SETTINGS, bare_errors, read, refuse_misspelt, words
-from firstspin.records import InputError, readable
+from firstspin.records import InputError, Mismatch, readable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,6 +49,17 @@ def counted(title: str, counts: Mapping[str, int]) -> None:
     for reason, count in counts.items():
         if count:
             out.print(f"{title} {count:,}: {reason}", markup=False)
+
+
+def mismatch(one: Mismatch) -> None:
+    """A line for values that match nothing, if there are any."""
+    if one.count:
+        out.print(f"  mismatch: {one.line(bare=bare())}", markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A warning on stderr, in one line."""
+    err.print(f"Warning: {readable(text)}", markup=False, soft_wrap=True)
 
 
 def next_step(text: str) -> None:

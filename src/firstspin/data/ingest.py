@@ -167,11 +167,12 @@ def _columns_of_stations(tables: Tables) -> set[str]:
 def _find(data: Path, name: str) -> Path:
     if not data.is_dir():
         raise InputError(f"{data} is not a folder with registrations, listens and stations")
-    for suffix in (".parquet", ".csv"):
-        path = data / f"{name}{suffix}"
-        if path.exists():
-            return path
-    raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
+    paths = [path for path in (data / f"{name}.parquet", data / f"{name}.csv") if path.exists()]
+    if len(paths) > 1:
+        raise InputError(f"{data} has both {name}.parquet and {name}.csv: remove the one that is not to be used")
+    if not paths:
+        raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
+    return paths[0]
 
 
 def _open(

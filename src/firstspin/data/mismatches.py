@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data.data_end import AHEAD, DayOfListens, days_of_data, is_future
@@ -32,7 +33,9 @@ MIN_SHARE_OF_NUMBERS: Final = 0.8
 WEEK_SECONDS: Final = 7 * 86_400
 MANY_LISTENS: Final = 5_000_000
 ONE_USER_IN: Final = 16
+MOST: Final = 0.5
 SHOWN_GENRES: Final = 5
+SHOWN_SPELLINGS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,26 +179,56 @@ def _numbers(tables: Tables, name: str) -> Mismatch:
 # --------------------------------------------------------------------------------------------------- picks and markets
 
 
-def unknown_picks(connection: duckdb.DuckDBPyConnection, genres: Sequence[str]) -> tuple[int, int, str]:
-    """The picks in the table `registrations` that are none of these genres: their number, that of all, an example."""
-    names = NameIndex(genres)
+@dataclass(frozen=True, slots=True)
+class UnknownPicks:
+    """The picks that name none of the genres: `count` of `of`, and the number of each spelling, most frequent first."""
+
+    count: int
+    of: int
+    spellings: Mapping[str, int]
+    names: NameIndex
+
+    def mismatch(self, what: str, file: str) -> Mismatch:
+        """The count, with the most frequent spellings; `what` names the genres, such as "of the stations"."""
+        return Mismatch(self.count, self.of, f"picks name no genre {what} ({file})", self._examples())
+
+    def refuse_most(self, what: str, file: str) -> None:
+        """Raises InputError where most picks are unknown; `what` as in `mismatch`."""
+        if self.count <= MOST * self.of:
+            return
+        known = self.of - self.count
+        bare = f"no pick names a genre {what}"
+        if known:
+            bare = f"most picks name no genre {what}: {known:,} of {self.of:,} do"
+        genres = ", ".join(self.names.names[:SHOWN_GENRES]) + (", …" if len(self.names.names) > SHOWN_GENRES else "")
+        hint = _how_to_pick(next(iter(self.spellings)), self.names)
+        raise InputError(
+            f"{bare}: {self._examples()} ({file}); the genres are {genres}{hint}", bare=f"{bare} ({file}){hint}"
+        )
+
+    def _examples(self) -> str:
+        """The most frequent spellings, each with its number and the nearest genre."""
+        shown = []
+        for pick, n in islice(self.spellings.items(), SHOWN_SPELLINGS):
+            nearest = self.names.nearest(pick)
+            shown.append(f"{pick!r} ({n:,}{f', nearest genre {nearest}' if nearest else ''})")
+        return ", ".join(shown)
+
+
+def unknown_picks(connection: duckdb.DuckDBPyConnection, genres: Sequence[str]) -> UnknownPicks:
+    """The picks in the table `registrations` that are none of these genres."""
+    names = NameIndex(map(normal, genres))
     counted = "SELECT pick, count(*) AS n FROM (SELECT unnest(genres) AS pick FROM registrations) GROUP BY pick"
     picks = connection.execute(f"{counted} ORDER BY n DESC, pick").fetchall()
-    unknown = [(pick, n) for pick, n in picks if names.find(pick) is None]
-    return sum(n for _, n in unknown), sum(n for _, n in picks), unknown[0][0] if unknown else ""
+    spellings = {pick: n for pick, n in picks if names.find(pick) is None}
+    return UnknownPicks(sum(spellings.values()), sum(n for _, n in picks), spellings, names)
 
 
 def _picks(tables: Tables) -> Mismatch:
     file = tables.files[REGISTRATIONS]
-    count, total, pick = unknown_picks(tables.connection, tables.genres)
-    if count and count >= NEARLY_ALL * total:
-        bare = "no pick names a genre of the stations"
-        if count < total:
-            bare = f"nearly no pick names a genre of the stations: {total - count:,} of {total:,} do"
-        genres = ", ".join(tables.genres[:SHOWN_GENRES]) + (", …" if len(tables.genres) > SHOWN_GENRES else "")
-        hint = _how_to_pick(pick, NameIndex(tables.genres))
-        raise InputError(f"{bare}: {pick!r} ({file}); the genres are {genres}{hint}", bare=f"{bare} ({file}){hint}")
-    return Mismatch(count, total, f"picks name no genre of the stations ({file})", repr(pick))
+    unknown = unknown_picks(tables.connection, tables.genres)
+    unknown.refuse_most("of the stations", file)
+    return unknown.mismatch("of the stations", file)
 
 
 def _how_to_pick(pick: str, names: NameIndex) -> str:

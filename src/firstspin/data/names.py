@@ -23,7 +23,8 @@ class NameIndex:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
-        self._folded = {name.casefold(): name for name in sorted(self._names, reverse=True)}
+        self.names = tuple(sorted(self._names))
+        self._folded = {name.casefold(): name for name in reversed(self.names)}
         decomposed = [_letters(folded) for folded in self._folded]
         self._letters = frozenset().union(*decomposed)
         self._max_letters = max(map(len, decomposed), default=0)
@@ -37,6 +38,20 @@ class NameIndex:
             return None
         name = normal(text)
         return name if name in self._names else self._folded.get(name.casefold())
+
+    def separated(self, text: str, separator: str) -> list[str]:
+        """The parts of a list as people type it, trimmed; a name that contains the separator stays one part.
+
+        >>> NameIndex(["Jazz", "Folk, World"]).separated("rock, folk, world,Jazz", ",")
+        ['rock', 'folk, world', 'Jazz']
+        """
+        parts, separated = text.split(separator), []
+        while parts:
+            ends = (n for n in range(len(parts), 1, -1) if self.find(separator.join(parts[:n])) is not None)
+            end = next(ends, 1)
+            separated.append(separator.join(parts[:end]).strip())
+            del parts[:end]
+        return [part for part in separated if part]
 
     def nearest(self, text: str) -> str | None:
         """The name most similar to this text (Ratcliff and Obershelp, as in difflib); None where none is similar."""

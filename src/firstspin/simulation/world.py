@@ -188,11 +188,12 @@ def write_world(out: Path, users: int, seed: int, progress: Progress = silent) -
     """Write registrations, listens and stations as Parquet, and truth.npz (docs/world.md), into the folder `out`.
 
     Nothing appears there before all of it is whole. The same seed gives the same tables, and a smaller service is a
-    prefix of a larger one. Raises InputError when `users` or `seed` is out of range, or `out` can't be written.
+    prefix of a larger one. Raises InputError when `users` or `seed` is out of range, or `out` can't be written or is
+    not empty: simulated tables must not mix with others.
     """
     if users < 1:
         raise InputError(f"users is {users}; a world needs at least one")
-    preflight.folder(out)
+    preflight.new_folder(out)
     world = make_world(seed)
     outs = [*(out / f"{table}.parquet" for table in schema.COLUMNS), out / TRUTH]
     with written_together(outs, shared=True) as (registrations, listens, stations, truth):

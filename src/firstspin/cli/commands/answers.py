@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -16,7 +16,12 @@ from firstspin.cli.from_settings import SERVICE
 from firstspin.cli.options import AsJson, BundlePath, FileOptions
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
-from firstspin.records import SHOWN_GENRES, InputError, Registration
+from firstspin.data.names import NameIndex
+from firstspin.data.schema import PICK_SEPARATOR
+from firstspin.records import SHOWN_GENRES, InputError, Registration, normal
+
+if TYPE_CHECKING:
+    from firstspin.serving.bundle import Bundle
 
 MAX_TOP: Final = 10_000
 """Genres of an answer in a file: more than any service has."""
@@ -30,7 +35,7 @@ def recommend(
     age: Annotated[str, typer.Option(help="Age in years.")] = "",
     gender: Annotated[str, typer.Option(help="Gender.")] = "",
     country: Annotated[str, typer.Option(help="Country.")] = "",
-    genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz".')] = "",
+    genres: Annotated[str, typer.Option(help='Picks in the order picked: "Rock|Jazz" or "Rock, Jazz".')] = "",
     answer: Annotated[
         list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; repeat.")
     ] = None,
@@ -41,12 +46,15 @@ def recommend(
 ) -> None:
     """Recommend for one registration in the terminal."""
     from firstspin import answer as answering
+    from firstspin.serving.bundle import load
 
-    registration, further = _registration(age, gender, country, genres), _answers(answer or ())
+    loaded = load(bundle)
+    picks = _picks(genres, loaded)
+    registration, further = _registration(age, gender, country, picks), _answers(answer or ())
     if explain:
-        explanation.show(answering.explain(bundle, registration, further), as_json=as_json)
+        explanation.show(answering.explain(loaded, registration, further), as_json=as_json)
         return
-    recommendation = answering.recommend(bundle, registration, further)
+    recommendation = answering.recommend(loaded, registration, further)
     if as_json:
         terminal.print_json(recommendation)
         return
@@ -83,7 +91,7 @@ def score(
     from firstspin.score import score as score_file
 
     with terminal.progress("scoring") as progress:
-        written, ignored = score_file(
+        written, ignored, unknown = score_file(
             bundle,
             registrations,
             out,
@@ -95,6 +103,7 @@ def score(
             progress=progress,
         )
     terminal.counted("left out", ignored)
+    terminal.mismatch(unknown)
     terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)
 
 
@@ -106,11 +115,24 @@ def _answers(options: Iterable[str]) -> dict[str, str]:
     return {name: answer for name, _, answer in pairs}
 
 
-def _registration(age: str, gender: str, country: str, genres: str) -> Registration:
+def _picks(text: str, bundle: Bundle) -> list[str]:
+    """The picks of a text, separated as in a table or by commas; those that the bundle does not know are reported."""
+    genres = NameIndex(map(normal, bundle.manifest.known_genres))
+    picks = [pick for cell in parsing.picks(text) for pick in genres.separated(cell, ",")]
+    for pick in picks:
+        if genres.find(pick) is None:
+            nearest = genres.nearest(pick)
+            there = f"the nearest is {nearest}" if nearest else f"the genres are {PICK_SEPARATOR.join(genres.names)}"
+            shown = "a pick" if terminal.bare() else repr(pick)
+            terminal.warn(f"{shown} is not a genre of this bundle and is ignored; {there}")
+    return picks
+
+
+def _registration(age: str, gender: str, country: str, picks: list[str]) -> Registration:
     """A registration from text, parsed as the cells of a table."""
     try:
         answers = {"age": parsing.age(age), "gender": gender.strip(), "country": country.strip()}
-        return msgspec.convert(answers | {"genres": parsing.picks(genres)}, Registration)
+        return msgspec.convert(answers | {"genres": picks}, Registration)
     except parsing.Misspelt as problem:
         raise InputError(f"this is not a registration: --age {age!r} {problem}") from None
     except msgspec.ValidationError as problem:

@@ -24,7 +24,7 @@ def print_census(census: Census, ignored: Mapping[str, int]) -> None:
     terminal.counted("  dropped", census.dropped)
     terminal.counted("  ignored", ignored)
     for mismatch in census.mismatches:
-        terminal.out.print(f"  mismatch: {mismatch.line(bare=terminal.bare())}", markup=False, soft_wrap=True)
+        terminal.mismatch(mismatch)
 
 
 def print_headline(card: Scorecard) -> None:
