@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from made_bundles import pack
 
+from firstspin.events.sqlite import ABANDONED
+
 settings.register_profile("ours", deadline=None)  # no test asserts a time
 settings.load_profile("ours")
+
+
+class Watched(sqlite3.Connection):
+    """A connection that can tell whether it was closed: before Python 3.13 nothing warns of one that was not."""
+
+    closed = False
+
+    def close(self) -> None:
+        super().close()
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def _sqlite_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def watched(*where: Any, **how: Any) -> sqlite3.Connection:
+        opened.append(connect(*where, **{"factory": Watched} | how))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    yield
+    left = [one for one in opened if not getattr(one, "closed", True) and one not in ABANDONED]
+    for one in left:
+        one.close()
+    assert left == []
 
 
 @pytest.fixture(scope="session")

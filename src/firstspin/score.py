@@ -6,6 +6,8 @@ registrations -decide_many-> decisions -> a file or a score store
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -45,9 +47,8 @@ def score(
     preflight.scores(out, registrations)
     settings = policy.PolicySettings(policy.MIN_AGE if min_age is None else min_age)
     loaded = bundle.load(path)
-    sink = _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}")
     extra = loaded.manifest.extra
-    with workspace("score") as folder:
+    with _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}") as sink, workspace("score") as folder:
         received = ingest.read_registrations(
             registrations, workspace=folder, extra=extra, mapping=mapping, skip_bad_rows=skip_bad_rows
         )
@@ -61,9 +62,11 @@ def score(
     return written, received.ignored, unknown.mismatch(KNOWN, registrations.name)
 
 
-def _sink(out: str, version: str) -> batch.AnswerSink:
+@contextmanager
+def _sink(out: str, version: str) -> Iterator[batch.AnswerSink]:
     scheme, _, name = out.partition(":")
     if scheme in score_stores.SCHEMES and name:
-        store = score_stores.open_scores(out)
-        return lambda batches: store.write(version, batches)
-    return batch.file_sink(Path(out))
+        with closing(score_stores.open_scores(out)) as store:
+            yield lambda batches: store.write(version, batches)
+    else:
+        yield batch.file_sink(Path(out))

@@ -271,7 +271,8 @@ def test_score_writes_parquet_and_refuses_what_it_does_not_know(made: Path, tmp_
     assert {len(genres) for genres in table["genres"].to_pylist()} == {2}
     assert "expected a .csv or .parquet file" in failed(*words, tmp_path / "o.xlsx")
     assert firstspin(*words, f"sqlite:{tmp_path / 'o.db'}").returncode == 0
-    kept = open_scores(f"sqlite:{tmp_path / 'o.db'}").get("u0")
+    with closing(open_scores(f"sqlite:{tmp_path / 'o.db'}")) as scores:
+        kept = scores.get("u0")
     assert kept is not None
     assert list(kept.ranking.genres) == table["genres"].to_pylist()[0]
 
@@ -283,7 +284,8 @@ def test_score_of_nobody_is_an_empty_file_and_leaves_a_store_as_it_was(made: Pat
     assert firstspin(*words, store, "--registrations", made / "data" / "registrations.csv").returncode == 0
     said = failed(*words, store, "--registrations", nobody)
     assert said == f"{store}: there are no registrations to score; the stored answers are not changed"
-    assert open_scores(store).get("u0") is not None
+    with closing(open_scores(store)) as scores:
+        assert scores.get("u0") is not None
     assert firstspin(*words, tmp_path / "o.csv", "--registrations", nobody).returncode == 0
     assert (tmp_path / "o.csv").read_text() == "user_id,genres,probabilities\n"
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,8 @@ def test_no_acknowledged_event_is_lost_or_doubled_when_the_service_is_killed(tmp
                 sender.join()
         assert [sender.wrong for sender in senders] == [[]] * SENDERS
         assert len(acknowledged) > before
-    with sqlite3.connect(tmp_path / "events.sqlite") as connection:
+    with closing(sqlite3.connect(tmp_path / "events.sqlite")) as connection:
         stored = [event_id for (event_id,) in connection.execute("SELECT event_id FROM events")]
-    connection.close()
     known = {SECRET.event_id(event) for event in acknowledged}
     unanswered = {SECRET.event_id(event) for batch in left.values() for event in batch}
     assert len(stored) == len(set(stored))

@@ -129,7 +129,8 @@ def test_what_was_acknowledged_is_in_the_file_at_the_path_also_when_the_one_befo
     assert put(one, [], clicks("last", 5))[1] == ("stored",) * 5
     found = open_database(f"sqlite:///{path}", SECRET)
     assert set(kept(found)) == ids([*clicks("after", 5), *clicks("later", 5), *clicks("last", 5)])
-    found.close()
+    for database in (found, one, two):
+        database.close()
     whole(path)
 
 
@@ -146,6 +147,8 @@ def test_a_file_moved_away_has_all_that_was_acknowledged_and_a_store_in_its_plac
     assert put(two, [], clicks("after", 5))[1] == ("stored",) * 5
     assert put(one, [], clicks("later", 5))[1] == ("stored",) * 5
     assert set(kept(one)) == ids([*clicks("restored", 3), *clicks("after", 5), *clicks("later", 5)])
+    one.close()
+    two.close()
     whole(path)
     with closing(sqlite3.connect(f"file:{aside}?immutable=1", uri=True)) as connection:
         moved = {event_id for (event_id,) in connection.execute("SELECT event_id FROM events")}

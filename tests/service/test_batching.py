@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -99,11 +100,9 @@ def replies(app: App, together: list[Request]) -> list[Reply]:
 
 def exposures(tmp_path: Path, store: EventStore) -> list[tuple[object, ...]]:
     store.close()
-    connection = sqlite3.connect(tmp_path / "events.sqlite")
     columns = "hex(user_hash), arm, source, station_id, candidates"
-    rows = connection.execute(f"select {columns} from exposures order by 1").fetchall()
-    connection.close()
-    return rows
+    with closing(sqlite3.connect(tmp_path / "events.sqlite")) as connection:
+        return connection.execute(f"select {columns} from exposures order by 1").fetchall()
 
 
 def test_seven_invocations_and_one_recommendation_are_one_batch(

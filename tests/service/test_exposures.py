@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -53,11 +54,9 @@ def recommend(app: App, **told: object) -> dict[str, object]:
 
 def exposures(tmp_path: Path, store: EventStore) -> list[dict[str, object]]:
     store.close()
-    with sqlite3.connect(tmp_path / "events.sqlite") as connection:
+    with closing(sqlite3.connect(tmp_path / "events.sqlite")) as connection:
         connection.row_factory = sqlite3.Row
-        rows = [dict(row) for row in connection.execute("select * from exposures")]
-    connection.close()
-    return rows
+        return [dict(row) for row in connection.execute("select * from exposures")]
 
 
 def user_of(arm: str) -> str:

@@ -10,8 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,31 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from firstspin.records import InputError, Ranking, StoredAnswer
-from firstspin.serving.score_stores import MAX_ITEMS, DynamoScores, MalformedRow, SqliteScores, open_scores
+from firstspin.serving.score_stores import (
+    MAX_ITEMS,
+    DynamoScores,
+    MalformedRow,
+    ScoreReader,
+    SqliteReader,
+    SqliteScores,
+    open_scores,
+)
 
 
 def answer(genre: str) -> Ranking:
     return Ranking((genre, "Other"), (0.75, 0.25), "model")
 
 
-def first_genre(store: SqliteScores | DynamoScores, user: str = "u1") -> str:
+def first_genre(store: ScoreReader, user: str = "u1") -> str:
     found = store.get(user)
     assert found is not None
     return found.ranking.genres[0]
+
+
+def opened_in(folder: Path) -> set[str]:
+    """The files of a folder that this process has open; a deleted one says so."""
+    files = [str(link.readlink()) for link in list(Path("/proc/self/fd").iterdir()) if link.is_symlink()]
+    return {file for file in files if file.startswith(str(folder))}
 
 
 def batches(genre: str, users: int = 60) -> Iterator[tuple[list[str], list[Ranking]]]:
@@ -66,10 +80,12 @@ class Table:
 
 
 @pytest.fixture(params=["sqlite", "dynamodb"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteScores | DynamoScores:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteScores | DynamoScores]:
     if request.param == "sqlite":
-        return SqliteScores(tmp_path / "scores.db")
-    return DynamoScores("scores", Table(), sleep=lambda _: None, rng=np.random.default_rng(0))
+        with closing(SqliteScores(tmp_path / "scores.db")) as sqlite:
+            yield sqlite
+    else:
+        yield DynamoScores("scores", Table(), sleep=lambda _: None, rng=np.random.default_rng(0))
 
 
 def test_every_answer_can_be_read_back(store: SqliteScores | DynamoScores) -> None:
@@ -155,14 +171,21 @@ def test_a_url_of_another_kind_is_refused() -> None:
 
 
 class TestAnSqliteFile:
-    def test_a_second_run_at_once_is_refused_and_readers_go_on_with_the_run_before(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def opened(self) -> Iterator[Callable[[Path], SqliteScores]]:
+        with ExitStack() as stack:
+            yield lambda path: stack.enter_context(closing(SqliteScores(path)))
+
+    def test_a_second_run_at_once_is_refused_and_readers_go_on_with_the_run_before(
+        self, opened: Callable[[Path], SqliteScores], tmp_path: Path
+    ) -> None:
         path = tmp_path / "scores.db"
-        one, two = SqliteScores(path), SqliteScores(path)
+        one, two = opened(path), opened(path)
         two._connection.execute("PRAGMA busy_timeout = 0")
 
         def disturbed() -> Iterator[tuple[list[str], list[Ranking]]]:
             yield from batches("Rock", 30)
-            assert SqliteScores(path).get("u1") is None  # opened and read while the run is under way
+            assert opened(path).get("u1") is None  # opened and read while the run is under way
             with pytest.raises(InputError, match=rf"sqlite:{path}: database is locked \(is another run writing to it"):
                 two.write("two", batches("Jazz", 5))
             yield [f"u{i}" for i in range(30, 60)], [answer("Rock")] * 30
@@ -172,8 +195,8 @@ class TestAnSqliteFile:
         two.write("two", batches("Jazz"))
         assert first_genre(one) == "Jazz"
 
-    def test_a_run_waits_for_a_short_one(self, tmp_path: Path) -> None:
-        one, two = SqliteScores(tmp_path / "scores.db"), SqliteScores(tmp_path / "scores.db")
+    def test_a_run_waits_for_a_short_one(self, opened: Callable[[Path], SqliteScores], tmp_path: Path) -> None:
+        one, two = opened(tmp_path / "scores.db"), opened(tmp_path / "scores.db")
         later = threading.Thread(target=two.write, args=("two", batches("Jazz")))
 
         def meanwhile() -> Iterator[tuple[list[str], list[Ranking]]]:
@@ -184,9 +207,11 @@ class TestAnSqliteFile:
         later.join()
         assert [first_genre(one, f"u{i}") for i in range(60)] == ["Jazz"] * 60
 
-    def test_what_a_killed_run_wrote_was_never_there(self, tmp_path: Path) -> None:
+    def test_what_a_killed_run_wrote_was_never_there(
+        self, opened: Callable[[Path], SqliteScores], tmp_path: Path
+    ) -> None:
         path = tmp_path / "scores.db"
-        SqliteScores(path).write("one", batches("Rock"))
+        opened(path).write("one", batches("Rock"))
         killed = """
 import os, signal, sys
 from pathlib import Path
@@ -198,26 +223,40 @@ def batches():
 SqliteScores(Path(sys.argv[1])).write("killed", batches())
 """
         assert subprocess.run([sys.executable, "-c", killed, str(path)], check=False).returncode == -signal.SIGKILL
-        store = SqliteScores(path)
+        store = opened(path)
         assert (first_genre(store), store.get("k1")) == ("Rock", None)
         store.write("two", batches("Jazz"))
         versions = store._connection.execute("SELECT version, count(*) FROM scores GROUP BY version").fetchall()
         assert versions == [("one", 60), ("two", 60)]
         assert first_genre(store) == "Jazz"
 
-    def test_only_the_two_latest_runs_are_kept(self, tmp_path: Path) -> None:
-        store = SqliteScores(tmp_path / "scores.db")
+    def test_only_the_two_latest_runs_are_kept(self, opened: Callable[[Path], SqliteScores], tmp_path: Path) -> None:
+        store = opened(tmp_path / "scores.db")
         for version in ("c", "a", "b"):
             store.write(version, batches("Rock"))
         assert store._connection.execute("SELECT DISTINCT version FROM scores").fetchall() == [("a",), ("b",)]
 
-    def test_a_full_disk_is_told_and_the_run_before_stays(self, tmp_path: Path) -> None:
-        store = SqliteScores(tmp_path / "scores.db")
+    def test_a_full_disk_is_told_and_the_run_before_stays(
+        self, opened: Callable[[Path], SqliteScores], tmp_path: Path
+    ) -> None:
+        store = opened(tmp_path / "scores.db")
         store.write("one", batches("Rock"))
         store._connection.execute("PRAGMA max_page_count = 20")
         with pytest.raises(InputError, match=r"sqlite:.*scores\.db: database or disk is full"):
             store.write("two", batches("Jazz", 5000))
         assert first_genre(store) == "Rock"
+
+    def test_a_reader_closes_the_connection_to_a_file_that_was_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "scores.db"
+        with closing(SqliteReader(path)) as reader:
+            assert reader.get("u1") is None  # no file yet
+            for genre in ("Rock", "Jazz"):
+                path.unlink(missing_ok=True)
+                with closing(SqliteScores(path)) as store:
+                    store.write(genre, batches(genre))
+                assert first_genre(reader) == genre
+                assert [file for file in opened_in(tmp_path) if file.endswith("(deleted)")] == []
+        assert opened_in(tmp_path) == set()
 
     @pytest.mark.parametrize(
         ("wrong", "reason"),

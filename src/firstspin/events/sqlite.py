@@ -24,6 +24,9 @@ from firstspin.records import InputError
 RESERVE_BYTES: Final = 16 << 20  # more than the write-ahead log between two checkpoints
 PATIENCE: Final = 2.0  # busy timeout, seconds; four busy processes made one wait for 0.7
 
+ABANDONED: Final[list[sqlite3.Connection]] = []
+"""Connections to files that were deleted or replaced; see `SqliteDatabase._abandon`."""
+
 _IS_NEW: Final = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'about')"
 _LAST: Final = "SELECT COALESCE(MAX(seq), 0) FROM {table}"
 _SINCE: Final = "SELECT group_concat(hex({key}), ' ') FROM {table} WHERE seq > ?"
@@ -63,7 +66,6 @@ class SqliteDatabase:
         self._patience = patience
         self._connection: sqlite3.Connection | None = None
         self._opened: sqlite_file.Identity = ()
-        self._abandoned: list[sqlite3.Connection] = []
 
     def open(self) -> None:
         """See `Database`."""
@@ -176,13 +178,13 @@ class SqliteDatabase:
     def _abandon(self) -> None:
         """Abandon a file that is no longer at the path, after a checkpoint of its committed rows.
 
-        The connection stays open until the process ends: closing it would delete the write-ahead log at the path, which
-        may belong to the new file.
+        The connection stays open until the process ends, in `ABANDONED`: closing it would delete the write-ahead log
+        at the path, which may belong to the new file.
         """
         assert self._connection is not None
         log.error("%s was deleted or replaced; the file now at its path is opened", self.path.name)
         self._checkpoint_of(self._connection)
-        self._abandoned.append(self._connection)
+        ABANDONED.append(self._connection)
         self._connection = None
 
     @contextmanager

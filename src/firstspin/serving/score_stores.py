@@ -48,6 +48,9 @@ class ScoreReader(Protocol):
     def get(self, user_id: str) -> StoredAnswer | None:
         """The current answer for a user, or None. Raises MalformedRow where the row can't be read."""
 
+    def close(self) -> None:
+        """Close the connection to the store."""
+
 
 class Scores(ScoreReader, Protocol):
     """A store of answers by user, for reading and writing."""
@@ -71,17 +74,23 @@ class SqliteScores:
         with _clear(self._name):
             # SQLite serialises the calls of threads
             self._connection = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False)
-            if not sqlite_file.tables(self._connection) <= TABLES:
-                raise InputError(f"{path} has other tables than those of `firstspin score`; it is not changed")
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS scores "
-                "(version TEXT, user_id TEXT, answer BLOB, PRIMARY KEY (version, user_id)) WITHOUT ROWID"
-            )
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS current (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT)"
-            )
+            try:
+                self._prepare(path)
+            except BaseException:
+                self.close()
+                raise
+
+    def _prepare(self, path: Path) -> None:
+        if not sqlite_file.tables(self._connection) <= TABLES:
+            raise InputError(f"{path} has other tables than those of `firstspin score`; it is not changed")
+        for statement in (
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = FULL",
+            "CREATE TABLE IF NOT EXISTS scores "
+            "(version TEXT, user_id TEXT, answer BLOB, PRIMARY KEY (version, user_id)) WITHOUT ROWID",
+            "CREATE TABLE IF NOT EXISTS current (one INTEGER PRIMARY KEY CHECK (one = 1), version TEXT)",
+        ):
+            self._connection.execute(statement)
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
         """Write a run in one transaction. Raises InputError where the file can't be written."""
@@ -98,6 +107,10 @@ class SqliteScores:
         """The current answer for a user, or None. Raises MalformedRow where the row can't be read."""
         return _look_up(self._connection, user_id)
 
+    def close(self) -> None:
+        """See `ScoreReader`."""
+        self._connection.close()
+
 
 class SqliteReader:
     """Read-only access to the file of `SqliteScores`, which may be created or replaced later."""
@@ -111,15 +124,26 @@ class SqliteReader:
         """The current answer for a user; None also where there is no file yet."""
         if not self._path.exists():
             return None
-        return _look_up(self._connection(), user_id)
+        with self._lock:  # SQLite serialises the lookups of one connection as well
+            return _look_up(self._connection(), user_id)
+
+    def close(self) -> None:
+        """See `ScoreReader`."""
+        with self._lock:
+            self._forget()
 
     def _connection(self) -> sqlite3.Connection:
-        """The connection of all threads; that of a replaced file is closed after its last lookup."""
-        with self._lock:
-            now = sqlite_file.identity(self._path)[:1]
-            if self._opened is None or self._opened[0] != now:
-                self._opened = now, _read_only(self._path)
-            return self._opened[1]
+        """The connection of all threads; that of a replaced file is closed."""
+        now = sqlite_file.identity(self._path)[:1]
+        if self._opened is None or self._opened[0] != now:
+            self._forget()
+            self._opened = now, _read_only(self._path)
+        return self._opened[1]
+
+    def _forget(self) -> None:
+        if self._opened is not None:
+            self._opened[1].close()
+            self._opened = None
 
 
 def check_sqlite(path: Path) -> None:
@@ -190,6 +214,10 @@ class DynamoScores:
         pointer = self._item(CURRENT, CURRENT)
         item = self._item(user_id, pointer["points_to"]["S"]) if pointer else None
         return _stored_answer(item.get("answer", {}).get("B"), item["version"]["S"]) if item else None
+
+    def close(self) -> None:
+        """See `ScoreReader`."""
+        self._client.close()
 
     def _item(self, user_id: str, version: str) -> dict[str, Any] | None:
         # consistent: the pointer may be newer than a replica of the item
@@ -262,7 +290,7 @@ def check_scores(url: str) -> None:
     if scheme == SQLITE:
         check_sqlite(Path(name))
     else:
-        _dynamodb(name)
+        _dynamodb(name).close()
 
 
 def _parts(url: str) -> tuple[str, str]:

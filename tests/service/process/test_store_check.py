@@ -71,7 +71,8 @@ def test_an_event_store_that_can_never_be_one_is_refused_before_the_port_is_open
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     open_store(f"sqlite:///{tmp_path / 'other.sqlite'}", Secret(bytes(32))).close()
-    SqliteScores(tmp_path / "scores.db").write("one", iter([(["u"], [Ranking(("Rock",), (1.0,), "model")])]))
+    with closing(SqliteScores(tmp_path / "scores.db")) as scores:
+        scores.write("one", iter([(["u"], [Ranking(("Rock",), (1.0,), "model")])]))
     said = refused(folder, "--events", events.format(here=tmp_path), "--events-secret", secret)
     assert words in said
 
@@ -375,6 +376,7 @@ def test_scores_that_are_replaced_are_followed(folder: Path, tmp_path: Path) -> 
         for genre in ("Rock", "Jazz"):
             path.unlink(missing_ok=True)
             answer = Ranking((genre,), (1.0,), "model")
-            SqliteScores(path).write(f"{model}.{genre}", iter([(["u"], [answer])]))
+            with closing(SqliteScores(path)) as scores:
+                scores.write(f"{model}.{genre}", iter([(["u"], [answer])]))
             told = ask_for(service, "u")[1]
             assert (told["source"], told["genres"][0]["genre"]) == ("batch", genre)
