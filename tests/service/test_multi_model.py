@@ -179,9 +179,7 @@ def test_no_more_is_loaded_than_memory_was_given_for(root: Path, tmp_path: Path)
                 break
             loaded.append(f"m{number}")
         assert (status, len(loaded) > 2) == (507, True)
-        for name in loaded[
-            :2
-        ]:  # of two: the memory of one model is measured, and differs by some pages from load to load
+        for name in loaded[:2]:  # two: the memory of one model, which is measured, differs by some pages
             assert service.ask("DELETE", f"/models/{name}")[0] == 200
         assert load(service, "again", root / "se" / "model") == 200
         assert {invoke(service, name)[0] for name in loaded[2:]} == {200}

@@ -7,7 +7,7 @@ import re
 import pytest
 from command_line import firstspin
 
-from firstspin.service.options import OPTIONS, parse
+from firstspin.service.options import OPTIONS, has_pages, parse
 
 BUNDLE = ("--bundle", "b")
 
@@ -110,3 +110,22 @@ def test_help_has_every_option_with_a_sentence_and_its_default() -> None:
         assert re.fullmatch(r"[A-Z`d].*[.…]", option.help)
         assert option.help in page
         assert option.switch or option.default is None or f"[default: {option.default}]" in page
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "pages"),
+    [
+        ("127.0.0.1", [], True),
+        ("::1", [], True),
+        ("localhost", [], True),
+        ("0.0.0.0", [], False),
+        ("10.0.0.7", [], False),
+        ("0.0.0.0", ["--pages"], True),
+    ],
+)
+def test_pages_are_served_on_loopback_and_elsewhere_on_request(host: str, words: list[str], pages: bool) -> None:
+    assert has_pages(parse(["--bundle", "b", "--host", host, *words], {})) is pages
+
+
+def test_pages_can_be_switched_off_in_the_environment() -> None:
+    assert not has_pages(parse(["--bundle", "b"], {"FIRSTSPIN_PAGES": "no"}))

@@ -27,6 +27,7 @@ FIXED: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("get", "/ping"): ("200", []),
     ("get", "/metrics"): ("200", []),
     ("get", "/openapi.json"): ("200", []),
+    ("get", "/stations.json"): ("200", []),
     ("get", "/report"): ("200", []),
     ("get", "/experiments"): ("200", []),
     ("get", "/"): ("200", []),

@@ -37,7 +37,7 @@ from firstspin.service.http.hub import ConnectionLimits
 from firstspin.service.http.sagemaker import further
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.multi_model import ManyModels, ModelCache
-from firstspin.service.options import parse
+from firstspin.service.options import has_pages, parse
 from firstspin.service.process import listening, logs, signals
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
@@ -215,6 +215,8 @@ def _worker_runner(
                 options.largest_answer or inf,
                 _stored_answers(options),
                 PolicySettings(options.least_age, options.under_age == REFUSE, options.scores_first),
+                has_pages(options),
+                model_cache is not None,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))

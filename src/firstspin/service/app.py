@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from math import inf
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,11 +27,15 @@ from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply
 from firstspin.service.http.openapi import schema
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.pages import experiments
-from firstspin.service.routes import OTHER, ROUTES, dispatch, not_taken
+from firstspin.service.pages.home import FormPage, home
+from firstspin.service.pages.site import HTML, IMMUTABLE, REVALIDATED, STATIC_FILES, Site, cached, sections, static_file
+from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.content import NO_STATIONS
 from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
 from firstspin.serving.policy import (
     DEFAULTS,
+    NO_MODEL,
     Decision,
     PolicySettings,
     decide,
@@ -43,6 +46,7 @@ from firstspin.serving.policy import (
 )
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.responses import Responses
+from firstspin.serving.stations import StationList
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.serving.wire import (
     MAX_INSTANCES,
@@ -62,16 +66,17 @@ from firstspin.serving.wire import (
 log = logging.getLogger(__name__)
 
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
-HTML: Final = b"text/html; charset=utf-8"
-HOME: Final = Path(__file__).with_name("pages").joinpath("index.html").read_bytes()
-SAFE: Final = b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx-content-type-options: nosniff\r\n"
+REPORT_HEADERS: Final = (
+    b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx-content-type-options: nosniff\r\n"
+)
 _KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
 _encode: Final = msgspec.json.Encoder().encode
 _ANY: Final = (None, b"*/*", b"application/json, */*")
 STREAMED: Final = 1_024
 """Answers about more registrations are streamed: about 3 MB, half of the max body of a request."""
 
-_LABELS: Final = {route.path: route.label for route in ROUTES}
+_LABELS: Final = {route.path: route.label for route in ROUTES} | dict.fromkeys(STATIC_FILES, PAGE)
+_POSTED: Final = {route.path for route in ROUTES if route.method == "POST"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +118,9 @@ class Clock:
 class AppOptions:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and which features are on.
 
-    `further` answers further paths; `report` is the study that led to the model, as a page; `stored` looks up the
-    answers of batch scoring, for users. An answer about several of more than `max_answer_bytes` bytes is refused.
+    `further` answers further paths; `report` is the study that led to the model, as a page; `pages`: whether `/` and
+    the other pages are there; `many_models`: whether models can be loaded at `/models`; `stored` looks up the answers
+    of batch scoring, for users. An answer about several of more than `max_answer_bytes` bytes is refused.
     `policy` decides what answers; its experiment is the one that `ledger` records.
     """
 
@@ -126,6 +132,8 @@ class AppOptions:
     max_answer_bytes: float = inf
     stored: StoredAnswers | None = None
     policy: PolicySettings = DEFAULTS
+    pages: bool = True
+    many_models: bool = False
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -135,7 +143,7 @@ Further = Callable[["App", Request], Reply | Awaitable[Reply]]
 class Asking(NamedTuple):
     """A request about one registration, to be answered in a batch; times in nanoseconds.
 
-    `user` is None where the route takes no user id.
+    `user` is None where the route takes no user id; `timed`: the reply tells how long it took.
     """
 
     serving: ServedModel
@@ -144,6 +152,7 @@ class Asking(NamedTuple):
     read: int
     route: str = "other"
     start: int = 0
+    timed: bool = False
 
 
 class App:
@@ -158,7 +167,8 @@ class App:
         self._serving: ServedModel | None = None
         self._counted: dict[str, int] = {}  # counts of the exposure log at the last refresh
         self._piece = Lock()  # held by the request that works in this turn
-        self._described: tuple[ServedModel, Reply] | None = None
+        self._made: dict[str, tuple[ServedModel, Reply]] = {}  # replies that change with the model only, by path
+        self._site = Site(sections(bool(options.report))) if options.pages else None
         self.draining = False
         self.store_trouble = ""  # why the event store can't keep anything
         answers: dict[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]] = {
@@ -167,6 +177,7 @@ class App:
             "/v1/events": self._events,
             "/v1/explanations": self._explanation,
             "/openapi.json": self._openapi,
+            "/stations.json": self._stations,
             "/ping": self._ping,
             "/metrics": self._metrics,
             "/report": self._report,
@@ -174,6 +185,8 @@ class App:
             "/": self._home,
         }
         self._answers = dispatch(ROUTES, answers)
+        if options.pages:
+            self._answers |= {(method, path): static_file for path in STATIC_FILES for method in ("GET", "HEAD")}
 
     def serve(self, serving: ServedModel) -> None:
         """Serve this model from the next request on."""
@@ -217,11 +230,13 @@ class App:
         except Exception as problem:
             reply = self._failed(problem)
         if isinstance(reply, Asking):
-            return reply._replace(route=route, start=start)
+            return reply._replace(route=route, start=start, timed=b"origin" in request.headers)
         if isinstance(reply, Work):
             return Work(reply.registrations, partial(self._worked, reply.reply, route, start))
         if not isinstance(reply, Reply):
             return self._awaited(reply, route, start)
+        if reply.status >= 400 and self._site and not (request.method == "POST" and request.path in _POSTED):
+            reply = self._site.error(request, reply)
         self._tally.request(route, reply.status, self._now() - start)
         return reply
 
@@ -431,8 +446,9 @@ class App:
             log.error("the model failed; the business rule answers", extra={"problem": failure})
 
     def _finished(self, one: Asking, reply: Reply) -> Reply:
-        self._tally.request(one.route, reply.status, self._now() - one.start)
-        return reply
+        took = self._now() - one.start
+        self._tally.request(one.route, reply.status, took)
+        return reply._replace(headers=b"server-timing: answer;dur=%.3f\r\n" % (took / 1e6)) if one.timed else reply
 
     def _several(
         self,
@@ -548,25 +564,44 @@ class App:
     def _metrics(self, request: Request) -> Reply:  # noqa: ARG002
         return Reply(200, self._tallies.text(), TEXT)
 
-    def _openapi(self, request: Request) -> Reply:  # noqa: ARG002
+    def _once(self, path: str, make: Callable[[ServedModel], Reply]) -> Reply:
+        """A reply that is made once per served model."""
         serving = self._serving or NOTHING
-        if self._described is None or self._described[0] is not serving:
-            self._described = serving, Reply(200, schema(serving.reader.extra, serving.reader.max_instances))
-        return self._described[1]
+        if path not in self._made or self._made[path][0] is not serving:
+            self._made[path] = serving, make(serving)
+        return self._made[path][1]
+
+    def _openapi(self, request: Request) -> Reply:
+        return self._once(
+            request.path, lambda serving: Reply(200, schema(serving.reader.extra, serving.reader.max_instances))
+        )
+
+    def _stations(self, request: Request) -> Reply:
+        bundle = self._now_serving().bundle
+        model, catalogue = (bundle.id, bundle.catalogue) if bundle else (NO_MODEL, NO_STATIONS)
+        reply = self._once(request.path, lambda _: Reply(200, _encode(StationList.of(model, catalogue))))
+        is_named = bundle is not None and request.query == b"model=" + model.encode()
+        return cached(request, reply, model, IMMUTABLE if is_named else REVALIDATED)
 
     def _report(self, request: Request) -> Reply:  # noqa: ARG002
         if not self._options.report:
             raise Refusal(404, "not_found", "this service was started without a report")
-        return Reply(200, self._options.report, HTML, SAFE)
+        return Reply(200, self._options.report, HTML, REPORT_HEADERS)
 
     def _experiments(self, request: Request) -> Reply:  # noqa: ARG002
         ledger = self._options.ledger
         totals = {name: self._tallies.total(name) for name in self._counted}
-        page = experiments.page(ledger.running if ledger else None, totals, self._clock.date())
-        return Reply(200, page, HTML, SAFE)
+        return experiments.page(self._pages(), ledger.running if ledger else None, totals, self._clock.date())
 
-    def _home(self, request: Request) -> Reply:  # noqa: ARG002
-        return Reply(200, HOME, HTML, SAFE)
+    def _home(self, request: Request) -> Reply:
+        site, options = self._pages(), self._options
+        form = FormPage(options.keys is None, options.many_models, options.policy.min_age)
+        return self._once(request.path, lambda serving: home(site, serving.bundle, form))
+
+    def _pages(self) -> Site:
+        if self._site is None:
+            raise Refusal(404, "not_found", "this service was started without pages; see --pages")
+        return self._site
 
 
 def _encoding(request: Request) -> Encoding:

@@ -24,6 +24,7 @@ from firstspin.environment import (
 )
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import PROBE_SECONDS
+from firstspin.service.http.cross_origin import is_loopback
 from firstspin.service.http.hub import IN_FLIGHT
 from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
@@ -107,6 +108,9 @@ OPTIONS: Final = (
     Option("idle-seconds", seconds(), 75.0, "Keep-alive timeout of an idle connection, in seconds."),
     Option("drain-delay", seconds(or_equal=True), 2.0, "Seconds from not ready to no new connections, after SIGTERM."),
     Option("trial-seconds", seconds(), PROBE_SECONDS, "Timeout for loading a new bundle, in seconds."),
+    Option(
+        "pages", yes_or_no, None, "Serve the pages too where --host is not a loopback address; on one they are served."
+    ),
     Option("report", path, None, "Page written by `firstspin report`, served at /report."),
     Option("log-level", one_of(*LOG_LEVELS), "info", f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}."),
 )
@@ -143,6 +147,11 @@ def _converted(option: Option, setting: Setting) -> object:
         return option.convert(text)
     except InputError as problem:
         raise InputError(f"{setting}: {problem}") from None
+
+
+def has_pages(options: argparse.Namespace) -> bool:
+    """Whether the service has pages: as set, or else where it listens on a loopback address."""
+    return is_loopback(options.host) if options.pages is None else bool(options.pages)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -25,6 +25,7 @@ Content = Mapping[str, Schema]
 JSON: Final = "application/json"
 TEXT: Final = {"type": "string"}
 PATH_PARAMETER: Final = re.compile(r"\{(\w+)\}")
+PAGE: Final = "page"
 OTHER: Final = "other"
 """The metrics' label of requests outside the service's own paths."""
 
@@ -41,7 +42,7 @@ class Route(msgspec.Struct, frozen=True):
     summary: str
     answer: Content = msgspec.field(default_factory=lambda: {JSON: {}})
     body: Content | None = None
-    label: str = "page"
+    label: str = PAGE
     done: int = 200
     keyed: bool = False
     query: Mapping[str, Schema] = msgspec.field(default_factory=dict)
@@ -157,6 +158,7 @@ ROUTES: Final = (
     Route("GET", "/ping", "Readiness; the body is empty", _PLAIN, label="/ping"),
     Route("GET", "/metrics", "Metrics for Prometheus", _PLAIN, label="/metrics"),
     Route("GET", "/openapi.json", "This description"),
+    Route("GET", "/stations.json", "The stations that answers can name", {JSON: component("StationList")}),
     Route("GET", "/report", "The study of the model, where the service was started with one", _HTML),
     Route("GET", "/experiments", "The running experiment: arms, shares and dates", _HTML),
     Route("GET", "/", "A page to try the service", _HTML),

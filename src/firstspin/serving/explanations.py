@@ -15,9 +15,18 @@ import msgspec
 import numpy as np
 
 from firstspin.models.predictor import Array, Predictor, order, probabilities
-from firstspin.records import SHOWN_GENRES, InputError, Registration, Source, is_answered, without_answers
+from firstspin.records import (
+    SHOWN_GENRES,
+    InputError,
+    Recommendation,
+    Registration,
+    Source,
+    is_answered,
+    without_answers,
+)
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.policy import DEFAULTS, PolicySettings, decide
+from firstspin.serving.content import recommendation
+from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
 
 MAX_ANSWERS: Final = 8
 """With more answers, the last ones are explained together: 2 to the power of this many subsets are scored."""
@@ -28,20 +37,28 @@ FURTHER: Final = "further answers"
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """One genre: its probability, the baseline probability with no answers, and the effect of each answer (`moved`)."""
+    """One genre: its probability, the baseline probability with no answers, and the effect of each answer (`moved`).
+
+    `rule` is the probability that the business rule gives it.
+    """
 
     genre: str
     probability: float
     without_answers: float
     moved: dict[str, float]
+    rule: float
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The reasons of the genres shown, best first. It has the names of the questions, never the answers."""
+    """The reasons of the genres shown, best first, and the answer of the business rule (`rule`) to compare with.
+
+    It has the names of the questions, never the answers.
+    """
 
     model: str
     source: Source
     genres: tuple[Reason, ...]
+    rule: Recommendation | None = None
 
 
 class ModelFailed(InputError):
@@ -64,7 +81,7 @@ def explain(
     that the policy does not use, as an age under the minimum, has no effect and is not named. Raises Refusal where the
     settings refuse the registration, and ModelFailed where the rule answers because the model fails.
     """
-    decision = decide(registration, None, bundle, None, settings)
+    asked, decision = registration, decide(registration, None, bundle, None, settings)
     if bundle is None:
         return Explanation(decision.model, decision.source, ())
     if decision.failure:
@@ -77,16 +94,20 @@ def explain(
     moved = shapley_values(subsets)
     first = order(subsets[-1:])[0][:shown]
     names = [FURTHER if len(names) > 1 else names[0] for names in answers]
+    by_rule = bundle.rule.rank(Registration(genres=registration.genres), "rule")
+    of_rule = dict(zip(by_rule.genres, by_rule.probabilities, strict=True))
     reasons = [
         Reason(
             predictor.genres[j],
             _rounded(subsets[-1, j]),
             _rounded(subsets[0, j]),
             {name: _rounded(value) for name, value in zip(names, moved[:, j], strict=True)},
+            of_rule.get(predictor.genres[j], 0.0),
         )
         for j in first.tolist()
     ]
-    return Explanation(decision.model, decision.source, tuple(reasons))
+    compared = recommendation(asked, Decision(by_rule, bundle.id, True), bundle)
+    return Explanation(decision.model, decision.source, tuple(reasons), compared)
 
 
 def given(registration: Registration, questions: Sequence[str] | dict[str, None]) -> list[tuple[str, ...]]:

@@ -99,6 +99,19 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         return NameIndex(set(self.by_genre).union(*(of.by_genre for of in self.markets.values())))
 
 
+class StationList(msgspec.Struct, frozen=True):
+    """The stations that answers of a model can name, each once, in no particular order."""
+
+    model: str
+    stations: tuple[Station, ...]
+
+    @staticmethod
+    def of(model: str, catalogue: Catalogue) -> StationList:
+        """All stations of a catalogue and of those of its markets."""
+        lists = [stations for one in (catalogue, *catalogue.markets.values()) for stations in one.by_genre.values()]
+        return StationList(model, tuple({station.station_id: station for of in lists for station in of}.values()))
+
+
 def market_name(country: str) -> str:
     """A country in normal form, without case."""
     return normal(country).casefold()

@@ -33,7 +33,7 @@ HOLDS = [
     checks.response_schema_conformance,
 ]
 POSTS = ("/invocations", "/v1/recommendations", "/v1/explanations", "/v1/events")
-PATHS = (*POSTS, "/execution-parameters", "/ping", "/metrics", "/openapi.json", "/report", "/")
+PATHS = (*POSTS, "/execution-parameters", "/ping", "/metrics", "/openapi.json", "/stations.json", "/report", "/")
 MODELS = ("/models", "/models/{model_name}", "/models/{model_name}/invoke")
 ADMIN_PATHS = ("/state", "/reload", "/rollback", "/erase")
 

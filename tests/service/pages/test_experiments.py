@@ -15,15 +15,20 @@ from firstspin.events.schema import Exposure
 from firstspin.events.store import EventStore, QueueLimits, open_store
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.pages.experiments import page
-from firstspin.serving.experiment import running
+from firstspin.service.pages.site import Site, sections
+from firstspin.serving.experiment import Running, running
+
+
+def shown(running: Running | None, now: datetime) -> str:
+    return page(Site(sections(has_report=False)), running, {"firstspin_exposures_stored": 1234}, now).body.decode()
 
 
 def told(now: datetime) -> str:
-    return page(HALVES, {"firstspin_exposures_stored": 1234}, now).decode()
+    return shown(HALVES, now)
 
 
 def test_without_an_experiment_the_page_says_how_to_begin_one() -> None:
-    said = page(None, {}, datetime(2026, 1, 1, tzinfo=UTC)).decode()
+    said = shown(None, datetime(2026, 1, 1, tzinfo=UTC))
     assert "No experiment is running here" in said
     assert "firstspin experiment plan" in said
 
@@ -53,9 +58,9 @@ def test_no_verdict_is_spoken_of_before_the_last_window_has_closed(now: datetime
 def test_words_of_the_plan_are_shown_as_words() -> None:
     arms = {"rule": 1.0, "model-<script>": 1.0}
     made = running(structs.replace(PLAN, arms=arms))
-    said = page(made, {}, datetime(2026, 1, 27, tzinfo=UTC)).decode()
+    said = shown(made, datetime(2026, 1, 27, tzinfo=UTC))
     assert "model-&lt;script&gt;" in said
-    assert "<script>" not in said
+    assert "model-<script>" not in said
 
 
 def test_dropped_exposures_are_counted_and_shown(tmp_path: Path) -> None:

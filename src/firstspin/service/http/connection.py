@@ -384,7 +384,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, reply: Reply, method: str, keep_alive: bool) -> None:
         last = self._is_last(keep_alive)
-        body = b"" if method == "HEAD" else reply.body
+        body = b"" if method == "HEAD" or reply.status == 304 else reply.body
         apart = len(body) > COPIED
         length = b"content-length: %d\r\n%b" % (len(reply.body), reply.headers)
         head_of = self._head_of(reply.status, reply.content_type, length, last)

@@ -46,6 +46,14 @@ def hosts(listens_on: str, further: str | None = None) -> Hosts:
     return Hosts(own.names, any_address=not Hosts(names, any_address=False).has(listens_on))
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a port that listens on this address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def refuse_foreign(headers: Mapping[bytes, bytes], ours: Hosts) -> None:
     """Check Host and origin. Raises Refusal 403 where the request has another Host or comes from another origin."""
     host = headers.get(b"host", b"").decode("latin-1")

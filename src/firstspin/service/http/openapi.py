@@ -26,6 +26,7 @@ from firstspin.service.routes import (
     object_of,
 )
 from firstspin.serving.explanations import Explanation
+from firstspin.serving.stations import StationList
 from firstspin.serving.wire import MAX_INSTANCES
 
 ERRORS: Final = {
@@ -51,7 +52,7 @@ def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     """The description, as JSON, of a service with `extra` fields that takes up to `most` registrations a request."""
     from importlib.metadata import version
 
-    types = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, SentEvent, EventResult]
+    types = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, StationList, SentEvent, EventResult]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = {name.removeprefix("firstspin.records."): part for name, part in components.items()}
     registration = schemas["Registration"]

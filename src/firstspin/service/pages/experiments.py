@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from html import escape
-from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Final
 
 from firstspin.experiment.plan import Plan, reads_at
+from firstspin.service.http.messages import Reply
+from firstspin.service.pages.site import Site
 
 if TYPE_CHECKING:
     from firstspin.serving.experiment import Running
 
-PAGE: Final = Template(Path(__file__).with_name("experiments.html").read_text(encoding="utf-8"))
+PATH: Final = "/experiments"
+NO_PEEKING: Final = """<p class="muted">Interim results are not shown: stopping a test as soon as it looks good produces
+false winners.</p>"""
 NOTHING: Final = """<p>No experiment is running here. Plan one with <code>firstspin experiment plan</code>, then
 start the service with <code>--experiment experiment.toml --events sqlite:///events.sqlite</code>.</p>"""
 COUNTED: Final = {
@@ -24,10 +26,10 @@ COUNTED: Final = {
 }
 
 
-def page(running: Running | None, totals: Mapping[str, int], now: datetime) -> bytes:
-    """The page as HTML. `totals` are the counts of `ExposureLog.counts` over all workers; `now` is the time of day."""
+def page(site: Site, running: Running | None, totals: Mapping[str, int], now: datetime) -> Reply:
+    """The page. `totals` are the counts of `ExposureLog.counts` over all workers; `now` is the time of day."""
     if running is None:
-        return PAGE.substitute(content=NOTHING).encode()
+        return _page(site, NOTHING)
     plan = running.plan
     arms = "".join(
         f"<tr><td>{escape(arm)}</td><td>{escape(running.policies[arm])}</td><td>{share:.0%}</td></tr>"
@@ -41,10 +43,17 @@ def page(running: Running | None, totals: Mapping[str, int], now: datetime) -> b
     }
     facts |= {word: f"{totals.get(name, 0):,}" for name, word in COUNTED.items()}
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    return PAGE.substitute(
-        content=f"<h2>{escape(running.key)}</h2><table><tr><th>Arm</th><th>Answered by</th><th>Share</th></tr>{arms}"
-        f"</table><dl>{rows}</dl>"
-    ).encode()
+    return _page(
+        site,
+        f"<h2>{escape(running.key)}</h2><table><tr><th>Arm</th><th>Answered by</th><th>Share</th></tr>{arms}"
+        f"</table><dl>{rows}</dl>",
+    )
+
+
+def _page(site: Site, content: str) -> Reply:
+    return site.page(
+        "Experiments", f'<section class="card prose"><h1>Experiments</h1>{content}{NO_PEEKING}</section>', PATH
+    )
 
 
 def _shares(plan: Plan) -> dict[str, float]:

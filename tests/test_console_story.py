@@ -1,0 +1,236 @@
+"""A newcomer's path through the page `/` in a real browser: taps, keyboard, a phone, both themes, hostile names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import made_console
+import pytest
+from made_service import Service, serving
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+AXE = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+WIDE = {"width": 1280, "height": 980}
+PHONE = {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder: Path = tmp_path_factory.mktemp("console")
+    made_console.pack(folder / "b")
+    with serving(folder / "b", "--drain-delay", "0") as started:
+        yield started
+
+
+class Visit:
+    """A page that is open, with all that it requested and complained of."""
+
+    def __init__(self, page: Page, base: str) -> None:
+        self.page, self.base = page, base
+        self.trouble: list[str] = []
+        self.requests: list[str] = []
+        self.weight = 0
+        page.on("console", lambda line: self.trouble.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.base + path)
+        expect(self.page.locator("#reasons li, .notice")).not_to_have_count(0)
+        return self.page
+
+    def violations(self) -> list[str]:
+        """The rules of WCAG 2 A and AA, and of good practice, that the page breaks as it is now."""
+        self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found: list[dict[str, Any]] = self.page.evaluate("axe.run().then(result => result.violations)")
+        return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
+
+
+@contextmanager
+def visiting(browser: Browser, service: Service, **how: Any) -> Iterator[Visit]:
+    """A visit, after which nothing was wrong and no other host was asked."""
+    context = browser.new_context(reduced_motion="reduce", **how)
+    base = f"http://127.0.0.1:{service.port}"
+    visit = Visit(context.new_page(), base)
+    yield visit
+    assert visit.trouble == []
+    assert {urlsplit(url).netloc for url in visit.requests} == {urlsplit(base).netloc}
+    context.close()
+
+
+def shown_genres(page: Page) -> list[str]:
+    return page.locator("#reasons .genre").all_text_contents()
+
+
+def answered(page: Page, service: Service, registration: dict[str, object]) -> dict[str, Any]:
+    """The service's own answer, which the page shows, sooner or later."""
+    reply = service.ask("POST", "/invocations", json.dumps(registration).encode(), content_type="application/json")
+    answer: dict[str, Any] = json.loads(reply[2])
+    expect(page.locator("#reasons .genre")).to_have_text([one["genre"] for one in answer["genres"]])
+    expect(page.locator("#message h2")).to_have_text(answer["message"]["title"])
+    expect(page.locator("#carousels h2")).to_have_text([one["title"] for one in answer["carousels"]])
+    return answer
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_each_tap_shows_the_services_own_answer(
+    browser: Browser, service: Service, size: dict[str, int], theme: str
+) -> None:
+    with visiting(browser, service, viewport=size, color_scheme=theme) as visit:
+        page = visit.open("/")
+        answered(page, service, {})
+        page.get_by_label(made_console.EMOJI, exact=True).check()
+        answered(page, service, {"genres": [made_console.EMOJI]})
+        page.get_by_label(made_console.ARABIC, exact=True).check()
+        page.get_by_label("Age", exact=True).fill("52")
+        page.get_by_label("Device").select_option("phone")
+        registration = {"age": 52, "device": "phone", "genres": [made_console.EMOJI, made_console.ARABIC]}
+        answer = answered(page, service, registration)
+        if size is PHONE:
+            page.get_by_role("button", name="Open").click()
+        share = f"{100 * answer['genres'][0]['probability']:.0f}%"
+        expect(page.locator("#reasons .share").first).to_have_text(share)
+        expect(page.locator("#reasons .effects").first).to_contain_text("age")
+        expect(page.locator("#rule .list li")).to_have_count(3)
+        assert visit.violations() == []
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= size["width"]
+
+
+def test_the_address_reproduces_the_newcomer_and_no_request_has_it(browser: Browser, service: Service) -> None:
+    with visiting(browser, service, viewport=WIDE) as visit:
+        page = visit.open("/")
+        page.get_by_label(made_console.LONG, exact=True).check()
+        page.get_by_label("Age", exact=True).fill("33")
+        page.get_by_label("Gender").select_option("female")
+        answer = answered(page, service, {"age": 33, "gender": "female", "genres": [made_console.LONG]})
+        address = page.url
+        assert urlsplit(address).fragment == urlencode({"age": 33, "gender": "female", "genres": made_console.LONG})
+        page.goto("about:blank")
+        page.goto(address)
+        assert answered(page, service, {"age": 33, "gender": "female", "genres": [made_console.LONG]}) == answer
+        expect(page.get_by_label("Gender")).to_have_value("female")
+        page.get_by_role("link", name="19, no picks").click()
+        answered(page, service, {"age": 19})
+        assert not [url for url in visit.requests if "age" in url or "female" in url]
+
+
+def test_the_whole_path_by_keyboard_alone(browser: Browser, service: Service) -> None:
+    with visiting(browser, service, viewport=WIDE) as visit:
+        page = visit.open("/")
+
+        def tab_to(selector: str) -> None:
+            for _ in range(80):
+                page.keyboard.press("Tab")
+                if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                    return
+            raise AssertionError(f"{selector} is not reached by Tab")
+
+        tab_to("#theme")
+        page.keyboard.press("Enter")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        tab_to("#find")
+        page.keyboard.type("genre 07")
+        expect(page.locator("#genres label:visible")).to_have_count(1)
+        tab_to("[value='Genre 07']")
+        page.keyboard.press("Space")
+        answered(page, service, {"genres": ["Genre 07"]})
+        tab_to("[name=age]")
+        page.keyboard.type("61")
+        tab_to("[name=gender]")
+        page.keyboard.press("ArrowDown")
+        answered(page, service, {"age": 61, "gender": "female", "genres": ["Genre 07"]})
+        tab_to(".tiles")
+        tab_to("#json")
+        page.keyboard.press("Enter")
+        expect(page.locator("#shown pre")).to_contain_text('"source": "model"')
+        page.keyboard.press("Escape")
+        expect(page.locator("#shown")).not_to_be_visible()
+
+
+def test_hostile_names_are_text_in_their_own_direction(browser: Browser, service: Service) -> None:
+    with visiting(browser, service, viewport=PHONE) as visit:
+        page = visit.open(f"/#{urlencode([('genres', name) for name in made_console.NAMES])}")
+        expect(page.locator("#carousels section")).to_have_count(4)
+        titles = page.locator("#carousels h2").all_text_contents()
+        assert sorted(titles) == sorted(f"Because you picked {name}" for name in made_console.NAMES)
+        assert page.locator("#carousels img").count() == 0
+        assert page.title() == "Try it · firstspin"
+        arabic = page.locator(".tile span", has_text=made_console.ARABIC).first
+        assert arabic.evaluate("tile => getComputedStyle(tile).direction") == "rtl"
+        assert page.locator(".art text", has_text="🎷").count() > 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_what_is_under_age_or_out_of_range_is_said(browser: Browser, service: Service) -> None:
+    with visiting(browser, service, viewport=WIDE) as visit:
+        page = visit.open("/")
+        page.get_by_label("Age", exact=True).fill("12")
+        expect(page.locator("#note")).to_contain_text("age and gender are not used")
+        answered(page, service, {"age": 12})
+        page.get_by_label("Age", exact=True).fill("1234")
+        expect(page.get_by_label("Age", exact=True)).to_have_attribute("aria-invalid", "")
+        answered(page, service, {})
+
+
+def test_while_the_service_is_away_the_page_says_so_and_goes_on_by_itself(browser: Browser, service: Service) -> None:
+    context = browser.new_context(viewport=WIDE)
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{service.port}/")
+    answered(page, service, {})
+    context.set_offline(True)
+    page.get_by_label("Age", exact=True).fill("40")
+    expect(page.locator("#problem")).to_contain_text("The service does not answer")
+    context.set_offline(False)
+    answered(page, service, {"age": 40})
+    expect(page.locator("#problem")).not_to_be_visible()
+    context.close()
+
+
+def test_the_curl_command_repeats_the_request(browser: Browser, service: Service) -> None:
+    with visiting(browser, service, viewport=WIDE, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        page = visit.open("/")
+        page.get_by_label(made_console.EMOJI, exact=True).check()
+        answered(page, service, {"genres": [made_console.EMOJI]})
+        page.get_by_role("button", name="Copy as curl").click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        command = page.evaluate("navigator.clipboard.readText()")
+        body = json.dumps({"genres": [made_console.EMOJI]}, ensure_ascii=False, separators=(",", ":"))
+        quoted = body.replace("'", "'\\''")
+        assert command == (
+            f"curl -H 'content-type: application/json' -d '{quoted}' http://127.0.0.1:{service.port}/invocations"
+        )
+
+
+def test_the_page_is_light_and_reads_without_javascript(browser: Browser, service: Service) -> None:
+    with visiting(browser, service, viewport=WIDE) as visit:
+        sizes: dict[str, int] = {}
+        visit.page.on("response", lambda reply: sizes.update({reply.url: len(reply.body())}))
+        page = visit.open("/")
+        answered(page, service, {})
+        page.wait_for_load_state("networkidle")
+        assert sum(sizes.values()) < 150_000
+        assert sum(size for url, size in sizes.items() if url.endswith(".js")) < 40_000
+    with visiting(browser, service, viewport=WIDE, java_script_enabled=False) as visit:
+        visit.page.goto(visit.base)
+        expect(visit.page.get_by_label(made_console.HTML, exact=True)).to_be_attached()
+        expect(visit.page.get_by_text("80.8%")).to_be_visible()
+        expect(visit.page.get_by_text("In a terminal:")).to_be_visible()
