@@ -16,15 +16,16 @@ from typing import Final
 from firstspin import files, preflight
 from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
+from firstspin.data.overlap import sketch
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
-from firstspin.evaluation.metrics import RULE
+from firstspin.evaluation.metrics import RULE, SEEN_SHARE
 from firstspin.evaluation.report import page
 from firstspin.models import features, registry
 from firstspin.models.predictor import Predictor
 from firstspin.models.registry import Learning
 from firstspin.models.task import Progress, Task, silent, stage
-from firstspin.records import Census, Examples, InputError
+from firstspin.records import Census, Examples, InputError, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.stations import Catalogue
 
@@ -58,7 +59,8 @@ def train(
 ) -> tuple[bundle.Bundle, Dataset, scorecard.Scorecard]:
     """Tables -> a bundle with its scorecard: measured on a hold-out, then trained on all users.
 
-    The search for settings never uses the hold-out. `early`: write a bundle of the business rule there first, in case
+    The model trained on all users has the ensemble's members and weights that were measured: they are chosen, as the
+    settings of a search, without the hold-out. `early`: write a bundle of the business rule there first, in case
     training is interrupted.
 
     Raises InputError for an unknown model, a place that can't be written, tables that can't be read, or too few users.
@@ -79,8 +81,9 @@ def train(
         learning = replace(learning, tuned=registry.tune(model, task, learning))
     description: dict[str, object] = {"protocol": f"one part in {HOLD_OUT_PART} held out", "seed": learning.seed}
     validated = _cross_validated(dataset, [split], [model], learning, progress)
-    card = _scored(dataset, [split], validated, description, seed=learning.seed)
-    fitted = registry.fit(model, replace(everyone, tuned=learning.tuned))
+    measured = validated[model].predictors[0]
+    card = _scored(dataset, [split], validated, description | {"made_of": measured.made_of}, seed=learning.seed)
+    fitted = registry.refit(measured, replace(everyone, tuned=learning.tuned))
     return _pack(out, fitted, rule, dataset, card), dataset, card
 
 
@@ -119,11 +122,17 @@ def evaluate_bundle(
 ) -> tuple[scorecard.Scorecard, Dataset]:
     """Score a trained bundle on all labelled users of some tables, beside baselines trained on the same users.
 
+    The further columns are the bundle's, and so is the label rule unless `reading` has another than the default. The
+    protocol has the estimated share of these users that the bundle was trained on.
+
     Raises InputError where the bundle or the tables can't be read.
     """
     progress("reading the tables", 0.0)
     loaded = bundle.load(path)
-    dataset = read_dataset(data, reading)
+    rule = reading.rule
+    if replace(rule, data_ends=None) == LabelRule():
+        rule = replace(loaded.label_rule(), data_ends=rule.data_ends)
+    dataset = read_dataset(data, replace(reading, extra=tuple(loaded.manifest.extra), rule=rule))
     users = dataset.examples
     everyone = _prepare(dataset, Learning(), users)
     answers = {
@@ -132,8 +141,10 @@ def evaluate_bundle(
     }
     answers[f"bundle {loaded.id}"] = cross_validation.answer(loaded.predictor, users)
     summary = dataset.summary()
-    seen = loaded.manifest.data["fingerprint"] == summary["fingerprint"]
-    description = {"protocol": "bundle", "trained on these very people": seen, "baselines know the answers": True}
+    seen = loaded.manifest.data.get("fingerprint") == summary["fingerprint"]
+    share = 1.0 if seen else loaded.training_share(users.user_ids)
+    description = {"protocol": "bundle", "trained on these very people": seen, SEEN_SHARE: round(share, 3)}
+    description["baselines know the answers"] = True
     truth = ground_truth.read_ground_truth(data, users.user_ids)
     return scorecard.score(answers, users, description, summary, seed=0, truth=truth), dataset
 
@@ -253,6 +264,7 @@ def _pack(
         extra=dataset.extra,
         label=dataset.rule.state(),
         data=dataset.summary(),
+        users=sketch(dataset.examples.user_ids, len(dataset.examples)),
         scorecard=card.headline() if card else None,
         knows_silence=features.knows_silence(fitted.encoder, dataset.examples),
     )

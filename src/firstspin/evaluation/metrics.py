@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
+SEEN_SHARE: Final = "share of these people that it was trained on"
+"""Key of the protocol of a bundle's evaluation."""
+
 RULE: Final = "popularity"
 """Name of the business rule among the models: the picks by overall popularity, then the most popular rest."""
 

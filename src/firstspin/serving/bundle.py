@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from firstspin import files
 from firstspin.data.further_fields import check_names, with_further_fields
+from firstspin.data.overlap import UserSketch, overlap
 from firstspin.data.schema import COUNTRY, GENDER, NUMBER, TEXT
 from firstspin.models import scorers
 from firstspin.models.features import QUESTIONS, Encoder
@@ -78,6 +79,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """Answers of the rule; None, as `golden_further`, in a bundle of an earlier version."""
     golden_further: tuple[Golden, ...] | None = None
     """Answers of the model to registrations with every further field."""
+    users: UserSketch | None = None
+    """What identifies the set of training users, and no single one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,10 @@ class Bundle:
     def label_rule(self) -> LabelRule:
         """The definition of the labels that the model was trained on, without the end of the data."""
         return LabelRule.from_state(self.manifest.label)
+
+    def training_share(self, user_ids: Iterable[str]) -> float:
+        """The estimated share of these users that the model was trained on; 0 in a bundle of an earlier version."""
+        return overlap(self.manifest.users, user_ids) if self.manifest.users else 0.0
 
 
 # -------------------------------------------------------------------------------------------------------------- packing
@@ -110,6 +117,7 @@ def save(
     data: dict[str, object],
     scorecard: dict[str, object] | None,
     knows_silence: bool = True,
+    users: UserSketch | None = None,
 ) -> Bundle:
     """Write a bundle beside `out`, load it as a check, then move it to `out`, replacing a bundle that is there.
 
@@ -137,6 +145,7 @@ def save(
             golden_further=_golden(predictor, _further_registrations(predictor, extra)),
             files={path.name: _proof(path) for path in sorted(beside.iterdir())},
             knows_silence=knows_silence,
+            users=users,
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         (beside / MANIFEST).write_bytes(encoded)

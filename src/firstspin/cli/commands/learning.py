@@ -144,6 +144,7 @@ def evaluate(
                 with_ablation=questions,
                 progress=progress,
             )
+    scorecard.print_seen(card, data)
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_scorecard(card)
     if out:

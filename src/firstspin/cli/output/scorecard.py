@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from firstspin.cli import terminal
-from firstspin.evaluation.metrics import HEADLINE, RULE, RankingMetric
+from firstspin.evaluation.metrics import HEADLINE, RULE, SEEN_SHARE, RankingMetric
 
 if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
     from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
+
+ALL_BUT_CHANCE: Final = 0.95
+"""A share estimated above it may be all users."""
 
 
 def print_census(census: Census, ignored: Mapping[str, int]) -> None:
@@ -25,6 +28,19 @@ def print_census(census: Census, ignored: Mapping[str, int]) -> None:
     terminal.counted("  ignored", ignored)
     for mismatch in census.mismatches:
         terminal.mismatch(mismatch)
+
+
+def print_seen(card: Scorecard, data: object) -> None:
+    """A warning, where a bundle was trained on users that it is evaluated on."""
+    share = card.protocol.get(SEEN_SHARE, 0.0)
+    if isinstance(share, float) and share > 0:
+        whom = "these very users" if share > ALL_BUT_CHANCE else f"about {share:.0%} of these users"
+        terminal.out.print(
+            f"Warning: {card.best} was trained on {whom}, so its figures are too high. Figures on held-out users: "
+            f"firstspin evaluate --data {data} --models auto",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def print_headline(card: Scorecard) -> None:
@@ -46,7 +62,8 @@ def print_scorecard(card: Scorecard) -> None:
 
 
 def _print_ladder(card: Scorecard) -> None:
-    title = f"{card.protocol['protocol']}, n = {card.people:,} held-out users, ± half-width of the 95% CI"
+    users = "users" if SEEN_SHARE in card.protocol else "held-out users"
+    title = f"{card.protocol['protocol']}, n = {card.people:,} {users}, ± half-width of the 95% CI"
     figures = terminal.table(title, "model", *RankingMetric)
     for name, row in card.figures.items():
         figures.add_row(name, *(_with_interval(row[metric]) for metric in RankingMetric))
