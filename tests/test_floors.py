@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "files", "extras", "arguments"),
+    ("records", "files", "extras", "arguments", "version", "helptext"),
     ("data", "environment", "settings", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
@@ -30,7 +30,6 @@ IMPORTED_WHERE_NEEDED = {
     ("aws.gateway", "botocore"),
     ("cli.commands.events", "boto3"),
     ("cli.commands.events", "botocore"),
-    ("cli.main", "importlib"),
     ("cli.terminal", "rich"),
     ("data.formats.columns", "pyarrow"),
     ("data.formats.readers", "duckdb"),
@@ -49,10 +48,9 @@ IMPORTED_WHERE_NEEDED = {
     ("models.trees.forest", "lightgbm"),
     ("models.tuning", "optuna"),
     ("models.tuning", "scipy"),
-    ("service.http.openapi", "importlib"),
     ("service.metrics", "prometheus_client"),
     ("serving.batch", "pyarrow"),
-    ("serving.bundle", "importlib"),
+    ("version", "importlib"),
 }
 """Modules that import a heavy library inside the functions that need it, so that a command loads only what it runs."""
 

@@ -6,12 +6,15 @@ import gc
 import sys
 
 from firstspin.arguments import move_passwords_away
+from firstspin.version import versions
 
 
 def main() -> None:
     """Run the command that the arguments name."""
     move_passwords_away()
-    if sys.argv[1:2] == ["serve"]:
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"{versions()}\n")
+    elif sys.argv[1:2] == ["serve"]:
         from firstspin.service.__main__ import main as serve
 
         sys.argv[:2] = [f"{sys.argv[0]} serve"]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import platform
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -17,9 +21,10 @@ import pytest
 from command_line import failed, firstspin
 from library import Recommender
 from made_bundles import pack, pack_with_further_fields
+from typer.testing import CliRunner
 
 from firstspin.cli.commands import answers
-from firstspin.cli.main import COMMANDS
+from firstspin.cli.main import COMMANDS, app
 from firstspin.cli.output import claims
 from firstspin.evaluation.bootstrap import Figure, PairedLift
 from firstspin.evaluation.scorecard import Scorecard
@@ -27,6 +32,7 @@ from firstspin.records import Registration
 from firstspin.score import score
 from firstspin.serving import bundle
 from firstspin.serving.score_stores import open_scores
+from firstspin.version import BUNDLE_FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -316,5 +322,57 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         assert firstspin(name, "--help").stdout.startswith(f"Usage: firstspin {name} ")
 
 
-def test_version_is_that_of_the_package() -> None:
-    assert firstspin("--version").stdout == f"{version('firstspin')}\n"
+def test_version_has_package_python_and_bundle_format() -> None:
+    shown = f"firstspin {version('firstspin')} (Python {platform.python_version()}, bundle format {BUNDLE_FORMAT})\n"
+    assert firstspin("--version").stdout == shown
+    assert CliRunner().invoke(app, ["--settings", "x", "--version"]).output == shown
+
+
+def test_version_loads_neither_numpy_nor_the_command_line() -> None:
+    ended = "atexit.register(lambda: print([m for m in ('numpy', 'typer', 'rich') if m in sys.modules]))"
+    code = f"import atexit, sys; {ended}; sys.argv[1:] = ['--version']; from firstspin.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == "[]"
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
+    assert "No such command 'trian'. Did you mean 'train'?" in firstspin("trian").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "completions"),
+    [
+        ("firstspin e", ["evaluate", "events", "experiment"]),
+        ("firstspin experiment ", ["plan", "analyse", "look-back", "simulate"]),
+        ("firstspin label --eng", ["--engine"]),
+        ("firstspin label --engine s", ["spark"]),
+        ("firstspin serve --work", ["--workers"]),
+        ("firstspin --vers", ["--version"]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_choices(
+    line: str, completions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = line.split(" ")
+    monkeypatch.setenv("_FIRSTSPIN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    assert CliRunner().invoke(app, prog_name="firstspin").output.split() == completions
+
+
+def test_bash_completes_by_the_script_that_is_shown() -> None:
+    words = 'COMP_WORDS=(firstspin la); COMP_CWORD=1; _firstspin_completion firstspin; echo "${COMPREPLY[@]}"'
+    script = f'eval "$(_FIRSTSPIN_COMPLETE=source_bash firstspin)"; {words}'
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, check=True)
+    assert done.stdout == b"label\n"
+
+
+@pytest.mark.parametrize(("shell", "shown"), [("zsh", "label"), ("fish", "label")])
+def test_zsh_and_fish_complete_too(shell: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_FIRSTSPIN_COMPLETE", f"source_{shell}")
+    assert "_TYPER_COMPLETE_ARGS" in CliRunner().invoke(app, prog_name="firstspin").output
+    monkeypatch.setenv("_FIRSTSPIN_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "firstspin la")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    assert shown in CliRunner().invoke(app, prog_name="firstspin").output

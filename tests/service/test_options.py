@@ -97,7 +97,8 @@ def test_help_is_in_the_style_of_the_other_commands() -> None:
     for command, page in {"serve": serve, "train": train}.items():
         assert page.startswith(f"Usage: firstspin {command} [OPTIONS]\n\n  ")
         assert "\n\nOptions:\n  --" in page
-        assert re.search(r"\n  --help +Show this message and exit\.\n$", page)
+        assert re.search(r"\n  --help +Show this message and exit\.\n", page)
+        assert page.rpartition("Example:\n")[2].startswith(f"  firstspin {command} --")
         assert max(map(len, page.splitlines())) < 80
     assert re.search(r"\n  --port <int> +Port to listen on\.  \[default: 8080\]\n", serve)
     assert re.search(r"\n  --model <str> +auto", train)

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer._click.shell_completion import CompletionItem
+from typer.core import TyperCommand, TyperGroup
 
 from firstspin.cli import terminal
 from firstspin.cli.from_settings import GIVEN, SettingsFile
+from firstspin.helptext import section
+from firstspin.version import versions
 
 
 def _learning() -> typer.Typer:
@@ -50,14 +53,23 @@ def _sagemaker() -> typer.Typer:
     return app
 
 
+class ServeCommand(TyperCommand):
+    """`firstspin serve` after an option of the program: the lean service process reads its own options."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """The options of the service that begin so."""
+        from firstspin.settings import SECTIONS
+
+        names = (f"--{name}" for name in ("bundle", "settings", *SECTIONS["service"]))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 def _serve() -> typer.Typer:
     app = typer.Typer(add_completion=False)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-    @app.command(
-        "serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
-    )
+    @app.command("serve", cls=ServeCommand, context_settings=passed_on, add_help_option=False)
     def serve(context: typer.Context) -> None:
-        """Start the lean service process, which reads its own options (`firstspin --settings FILE serve`)."""
         given = context.meta.get(GIVEN)
         file = ["--settings", str(given)] if given else []
         os.execv(sys.executable, [sys.executable, "-m", "firstspin", "serve", *file, *context.args])
@@ -85,6 +97,10 @@ COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer], str]]] = {
 class LazyGroup(TyperGroup):
     """The commands of the table; the module of a command is imported when the command is called."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = COMMANDS  # type: ignore[assignment]  # the names that a misspelt one is compared with
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """The names of the commands, in the order of the table."""
         return list(COMMANDS)
@@ -98,8 +114,14 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """The table in the help text; no command is imported for it."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        rows = [(name, line) for name, (_, line) in COMMANDS.items()]
+        formatter.write("\n" + section("Commands", rows, formatter.width))
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so; none is imported for it."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
 
 
 app = typer.Typer(
@@ -107,7 +129,6 @@ app = typer.Typer(
     cls=LazyGroup,
     help="Real-time recommendations for users who have just registered (cold start).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -115,16 +136,20 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(version("firstspin"))
+        typer.echo(versions())
         raise typer.Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of firstspin, Python and the bundle format.",
+        ),
     ] = False,
     settings: SettingsFile = None,
 ) -> None:

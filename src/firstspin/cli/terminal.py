@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 VARIABLES: Final = (BARE_ERRORS, SETTINGS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET", "FIRSTSPIN_ERASED")
 """All that commands read of the environment."""
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+PADDING: Final = 2
+"""Spaces between two columns of a table."""
+
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+"""Text is printed as it is: a genre may be called [Live], and a path is one word."""
 
 
 @contextmanager
@@ -68,20 +72,28 @@ def next_step(text: str) -> None:
 
 
 def table(title: str, *columns: str) -> Table:
-    """An empty table, the first column left and the others right."""
+    """An empty table, the first column left, where long texts wrap, and the others right."""
     from rich.table import Table
 
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, PADDING, 0, 0))
     for number, name in enumerate(columns):
-        made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        made.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
     return made
 
 
 def show(made: Table) -> None:
-    """The table, an empty line before it; nothing if it has no rows."""
+    """The table, an empty line before it; nothing if it has no rows. A table wider than the screen is not cut."""
+    from rich.cells import cell_len
+
     if made.row_count:
+        for column in made.columns:
+            texts = [str(text) for text in (column.header, *column.cells)]
+            parts = texts if column.no_wrap else [word for text in texts for word in text.split()]
+            column.min_width = max(map(cell_len, parts), default=0)
+        needed = sum(column.min_width or 0 for column in made.columns) + PADDING * (len(made.columns) - 1)
+        made.width = needed if needed > out.width else None
         out.print()
-        out.print(made)
+        out.print(made, soft_wrap=False, crop=False)
 
 
 def print_json(content: object, *, indent: int = 0) -> None:

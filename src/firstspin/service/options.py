@@ -22,6 +22,7 @@ from firstspin.environment import (
     words,
     yes_or_no,
 )
+from firstspin.helptext import example, section
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.cross_origin import is_loopback
@@ -75,45 +76,59 @@ class Option:
         return f"{name} <{self.kind}>", f"{self.help}{default}"
 
 
-OPTIONS: Final = (
-    Option("settings", path, None, f"Settings file; default: ./{SETTINGS_FILE} if there is one."),
-    Option("bundle", path, None, "Folder written by `firstspin train`; a new bundle in it is loaded at once."),
-    Option("host", words, "127.0.0.1", "Address to listen on."),
-    Option("port", PORT, 8080, "Port to listen on."),
-    Option("workers", WORKERS, 1, "Number of worker processes, such as one per core."),
-    Option("state", path, None, "Folder for the last good bundles, across restarts."),
-    Option("least-age", read_min_age, MIN_AGE, "Below it, age and gender are not used and nothing is stored."),
-    Option("under-age", read_under_age, ANSWER, "Below that age: `answer` by the business rule, or `refuse` with 403."),
-    Option("models", path, None, "Serve many models, loaded by POST /models from this folder; --bundle is optional."),
-    Option("models-memory", whole(1), None, "Memory for all models in MB; default: half of the machine's."),
-    Option("allow-no-model", yes_or_no, False, "Answer with an empty list while there is no model."),
-    Option("keys", path, None, "File of API keys for /v1; without it /v1 needs no key."),
-    Option("events", words, None, "Event store for /v1: sqlite:///PATH or postgresql://…"),
-    Option("events-secret", path, None, "File with the store's secret; events.secret in --state if not given."),
-    Option("experiment", path, None, "Sealed plan of the experiment that /v1/recommendations runs; needs --events."),
-    Option("scores", words, None, "Score store for /v1, from `firstspin score`: sqlite:PATH or dynamodb:TABLE."),
-    Option("scores-first", yes_or_no, False, "Prefer stored answers to the model; else use them where it fails."),
-    Option("scores-seconds", seconds(), LOOKUP_SECONDS, "Score-lookup timeout in seconds."),
-    Option("clock", path, None, "For simulations: file with the simulated time of day."),
-    Option("admin-port", PORT, None, "Port for state, reload, rollback and erasure; none if not given."),
-    Option("admin-host", words, "127.0.0.1", "Address that the admin port listens on."),
-    Option("admin-names", words, None, "Further host names of the admin port, separated by commas."),
-    Option("in-flight", whole(1), IN_FLIGHT, "Max registrations in work per worker; above it 503."),
-    Option("connections", whole(1), 4096, "Max open connections per worker."),
-    Option("largest-body", whole(1), MAX_BODY_BYTES, "Max bytes of a request's body."),
-    Option("largest-answer", whole(1), None, "Max bytes of an answer about several; no limit if not given."),
-    Option("most-newcomers", whole(0), MAX_INSTANCES, "Max registrations in one request; 0 is no limit."),
-    Option("head-seconds", seconds(), 10.0, "Timeout for a request's headers, in seconds."),
-    Option("body-seconds", seconds(), 30.0, "Timeout for a request's body, in seconds."),
-    Option("idle-seconds", seconds(), 75.0, "Keep-alive timeout of an idle connection, in seconds."),
-    Option("drain-delay", seconds(or_equal=True), 2.0, "Seconds from not ready to no new connections, after SIGTERM."),
-    Option("trial-seconds", seconds(), PROBE_SECONDS, "Timeout for loading a new bundle, in seconds."),
-    Option(
-        "pages", yes_or_no, None, "Serve the pages too where --host is not a loopback address; on one they are served."
+PANELS: Final[dict[str, tuple[Option, ...]]] = {
+    "Options": (
+        Option("bundle", path, None, "Folder written by `firstspin train`; a new bundle in it is loaded at once."),
+        Option("host", words, "127.0.0.1", "Address to listen on."),
+        Option("port", PORT, 8080, "Port to listen on."),
+        Option("workers", WORKERS, 1, "Number of worker processes, such as one per core."),
+        Option("state", path, None, "Folder for the last good bundles, across restarts."),
+        Option("pages", yes_or_no, None, "Serve the pages also where --host is no loopback address."),
+        Option("report", path, None, "Page written by `firstspin report`, served at /report."),
+        Option("settings", path, None, f"Settings file; default: ./{SETTINGS_FILE} if there is one."),
     ),
-    Option("report", path, None, "Page written by `firstspin report`, served at /report."),
-    Option("log-level", one_of(*LOG_LEVELS), "info", f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}."),
-)
+    "Policy": (
+        Option("least-age", read_min_age, MIN_AGE, "Below it, age and gender are not used and nothing is stored."),
+        Option("under-age", read_under_age, ANSWER, "Below it: `answer` by the business rule, or `refuse` with 403."),
+        Option("allow-no-model", yes_or_no, False, "Answer with an empty list while there is no model."),
+        Option("scores", words, None, "Score store for /v1, from `firstspin score`: sqlite:PATH or dynamodb:TABLE."),
+        Option("scores-first", yes_or_no, False, "Prefer stored answers to the model; else use them where it fails."),
+        Option("scores-seconds", seconds(), LOOKUP_SECONDS, "Score-lookup timeout in seconds."),
+    ),
+    "Users and experiments, /v1": (
+        Option("keys", path, None, "File of API keys for /v1; without it /v1 needs no key."),
+        Option("events", words, None, "Event store for /v1: sqlite:///PATH or postgresql://HOST/NAME."),
+        Option("events-secret", path, None, "File with the store's secret; events.secret in --state if not given."),
+        Option("experiment", path, None, "Sealed plan of the experiment of /v1/recommendations; needs --events."),
+        Option("clock", path, None, "For simulations: file with the simulated time of day."),
+    ),
+    "Several models": (
+        Option("models", path, None, "Folder of many models, loaded by POST /models; --bundle is then optional."),
+        Option("models-memory", whole(1), None, "Memory for all models in MB; default: half of the machine's."),
+    ),
+    "Administration": (
+        Option("admin-port", PORT, None, "Port for state, reload, rollback and erasure; none if not given."),
+        Option("admin-host", words, "127.0.0.1", "Address that the admin port listens on."),
+        Option("admin-names", words, None, "Further host names of the admin port, separated by commas."),
+        Option("log-level", one_of(*LOG_LEVELS), "info", f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}."),
+    ),
+    "Limits": (
+        Option("in-flight", whole(1), IN_FLIGHT, "Max registrations in work per worker; above it 503."),
+        Option("connections", whole(1), 4096, "Max open connections per worker."),
+        Option("largest-body", whole(1), MAX_BODY_BYTES, "Max bytes of a request's body."),
+        Option("largest-answer", whole(1), None, "Max bytes of an answer about several; no limit if not given."),
+        Option("most-newcomers", whole(0), MAX_INSTANCES, "Max registrations in one request; 0 is no limit."),
+        Option("head-seconds", seconds(), 10.0, "Timeout for a request's headers, in seconds."),
+        Option("body-seconds", seconds(), 30.0, "Timeout for a request's body, in seconds."),
+        Option("idle-seconds", seconds(), 75.0, "Keep-alive timeout of an idle connection, in seconds."),
+        Option("drain-delay", seconds(or_equal=True), 2.0, "Seconds from SIGTERM and not ready to no new connections."),
+        Option("trial-seconds", seconds(), PROBE_SECONDS, "Timeout for loading a new bundle, in seconds."),
+    ),
+}
+"""The options by their section in the help text."""
+
+OPTIONS: Final = tuple(option for panel in PANELS.values() for option in panel)
+EXAMPLE: Final = "firstspin serve --bundle bundle --port 8080 --workers 2"
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
@@ -162,15 +177,11 @@ class _Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         width = min(shutil.get_terminal_size().columns, MAX_HELP_WIDTH) - 2
-        rows = [*(option.row() for option in OPTIONS), ("--help", "Show this message and exit.")]
         intro = textwrap.fill(DESCRIPTION, width, initial_indent="  ", subsequent_indent="  ")
-        column = max(len(first) for first, _ in rows) + 2
-        options = "\n".join(
-            f"  {first:{column}}{lines[0]}" + "".join(f"\n{'':{column + 2}}{line}" for line in lines[1:])
-            for first, second in rows
-            if (lines := textwrap.wrap(second, max(width - column - 2, 20), break_on_hyphens=False))
-        )
-        return f"Usage: {self.prog} [OPTIONS]\n\n{intro}\n\nOptions:\n{options}\n"
+        panels = {panel: [option.row() for option in options] for panel, options in PANELS.items()}
+        panels["Options"].append(("--help", "Show this message and exit."))
+        sections = [section(panel, rows, width) for panel, rows in panels.items()]
+        return "\n".join([f"Usage: {self.prog} [OPTIONS]\n\n{intro}\n", *sections, example(EXAMPLE, width)])
 
 
 def _parser() -> _Parser:

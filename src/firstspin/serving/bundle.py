@@ -24,8 +24,8 @@ from firstspin.models.features import QUESTIONS, Encoder
 from firstspin.models.predictor import Predictor
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
 from firstspin.serving.stations import Catalogue
+from firstspin.version import BUNDLE_FORMAT, package_version
 
-FORMAT = 1
 MANIFEST = "manifest.json"
 STATIONS = "stations.json"
 GOLDEN = 8
@@ -123,15 +123,13 @@ def save(
 
     The same training gives the same bytes. Raises InputError where `out` exists and is not a bundle.
     """
-    from importlib.metadata import version
-
     with placed(out) as beside:
         for role, part in (("predictor", predictor), ("rule", rule)):
             _write_state(beside, role, part.scorer.state())
         (beside / STATIONS).write_bytes(msgspec.json.encode(catalogue))
         manifest = Manifest(
-            format=FORMAT,
-            created_by=f"firstspin {version('firstspin')}",
+            format=BUNDLE_FORMAT,
+            created_by=f"firstspin {package_version()}",
             predictor=_part(predictor),
             rule=_part(rule),
             encoder=predictor.encoder.state(),
@@ -260,8 +258,8 @@ def _reason(problem: Exception) -> str:
 
 def _manifest(encoded: bytes) -> Manifest:
     version = msgspec.json.decode(encoded)["format"]
-    if version != FORMAT:
-        raise InputError(f"bundle format {str(version)[:20]}, this firstspin reads format {FORMAT}")
+    if version != BUNDLE_FORMAT:
+        raise InputError(f"bundle format {str(version)[:20]}, this firstspin reads format {BUNDLE_FORMAT}")
     return msgspec.json.decode(encoded, type=Manifest)
 
 

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.from_settings import SERVICE
 from firstspin.cli.options import AsJson, BundlePath, FileOptions
 from firstspin.cli.output import explanation
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 MAX_TOP: Final = 10_000
 """Genres of an answer in a file: more than any service has."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
-@command(app, "recommend")
+@command(app, "recommend", example='firstspin recommend --bundle bundle --age 31 --genres "Rock|Jazz" --explain')
 def recommend(
     bundle: BundlePath,
     age: Annotated[str, typer.Option(help="Age in years.")] = "",
@@ -62,13 +62,13 @@ def recommend(
     shown = terminal.table("", "genre", "probability")
     for genre in recommendation.genres:
         shown.add_row(genre.genre, f"{genre.probability:.3f}")
-    terminal.out.print(shown)
+    terminal.show(shown)
     if recommendation.message:
         terminal.out.print(f"\n{recommendation.message.title}. {recommendation.message.reason}.", markup=False)
     terminal.next_step(f"firstspin serve --bundle {bundle}")
 
 
-@command(app, "score")
+@command(app, "score", example="firstspin score --bundle bundle --registrations new.csv --out answers.csv")
 def score(
     bundle: BundlePath,
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.options import Seed
 
 NEWCOMERS: Final = 8_000
@@ -20,10 +20,10 @@ NEWCOMERS: Final = 8_000
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
-@command(app, "demo")
+@command(app, "demo", example="firstspin demo --users 5000 --port 8081")
 def demo(
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=100)] = 12_000,
     seed: Seed = 0,

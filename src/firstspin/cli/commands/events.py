@@ -14,7 +14,7 @@ import typer
 
 from firstspin import preflight
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.events.erasure import erase as erase_users
 from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
@@ -26,17 +26,14 @@ from firstspin.records import InputError
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
 """Of a call to Firehose, in seconds; the forwarder itself tries again, and waits longer each time."""
 
-app = typer.Typer(
-    name="firstspin events",
-    help="Exposures, clicks and listens: erase users, export an experiment, forward rows.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+app = new_app("firstspin events", "Exposures, clicks and listens: erase users, export an experiment, forward rows.")
+
+
+@command(
+    app,
+    "erase",
+    example=("firstspin events erase user-17 --events sqlite:///events.sqlite --events-secret events.secret"),
 )
-
-
-@command(app, "erase")
 def erase(
     users: Annotated[list[str] | None, typer.Argument(help="Ids of the users to erase.")] = None,
     listed: Annotated[
@@ -64,7 +61,14 @@ def erase(
     terminal.next_step("firstspin train --data DIR --out BUNDLE --erased STORE --events-secret FILE")
 
 
-@command(app, "export")
+@command(
+    app,
+    "export",
+    example=(
+        "firstspin events export --out exported --plan experiment.toml --events sqlite:///events.sqlite "
+        "--events-secret events.secret"
+    ),
+)
 def export(
     out: Annotated[Path, typer.Option(help="Folder for exposures.parquet and events.parquet.")],
     plan: Annotated[Path, typer.Option(help="Sealed plan of the experiment.")],
@@ -90,7 +94,14 @@ def export(
     terminal.next_step(f"firstspin experiment analyse --exported {out} --plan {plan}")
 
 
-@command(app, "forward")
+@command(
+    app,
+    "forward",
+    example=(
+        "firstspin events forward --exposures-stream exposures --events-stream events --events "
+        "sqlite:///events.sqlite --events-secret events.secret"
+    ),
+)
 def forward(
     exposures_stream: Annotated[str, typer.Option(help="Firehose delivery stream for exposures.")] = "",
     events_stream: Annotated[str, typer.Option(help="Firehose delivery stream for clicks and listens.")] = "",

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.commands.look_back import look_back
 from firstspin.cli.options import AsJson
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
@@ -24,17 +24,12 @@ from firstspin.records import MAX_SEED, InputError
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
 
-app = typer.Typer(
-    name="firstspin experiment",
-    help="Plan an A/B test, analyse it, or simulate one.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+app = new_app("firstspin experiment", "Plan an A/B test, analyse it, or simulate one.")
+
+
+@command(
+    app, "plan", example=("firstspin experiment plan --name first-message --baseline 0.05 --registrations-a-day 30000")
 )
-
-
-@command(app, "plan")
 def plan(
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and hyphens.")],
     baseline: Annotated[float, typer.Option(help="The primary metric's mean without the change, as in 0.05.")],
@@ -84,13 +79,20 @@ def plan(
     terminal.next_step(f"firstspin serve --bundle bundle --experiment {out} {store}")
 
 
-@command(app, "analyse")
+@command(
+    app,
+    "analyse",
+    example="firstspin experiment analyse --outcomes outcomes.csv --control rule --metric clicked:binary",
+)
 def analyse(
     outcomes: Annotated[Path | None, typer.Option(help="CSV or Parquet, one row per user (or see --unit).")] = None,
     arm: Annotated[str, typer.Option(help="The column that names the arm.")] = "arm",
     control: Annotated[str, typer.Option(help="The arm to compare with.")] = "",
     metric: Annotated[
-        list[str] | None, typer.Option(help="COLUMN[:binary|continuous|ratio=COLUMN][:cap=pN][:margin=SHARE]; repeat.")
+        list[str] | None,
+        typer.Option(
+            help="Column:kind, as clicked:binary, spend:continuous, clicks:ratio=views; :cap=p99, :margin=0.1; repeat."
+        ),
     ] = None,
     unit: Annotated[str | None, typer.Option(help="Column of the user id, to aggregate rows to one per user.")] = None,
     day: Annotated[str | None, typer.Option(help="Column of the day of exposure, for daily results.")] = None,
@@ -134,10 +136,12 @@ def analyse(
         show(verdict)
 
 
-command(app, "look-back")(look_back)
+command(
+    app, "look-back", example=("firstspin experiment look-back --plan experiment.toml --exported exported --arm rule")
+)(look_back)
 
 
-@command(app, "simulate")
+@command(app, "simulate", example="firstspin experiment simulate --users 20000 --days 7 --out simulated")
 def simulate(
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)] = 100_000,
     days: Annotated[int, typer.Option(help="Number of simulated days.", min=1, max=60)] = 10,

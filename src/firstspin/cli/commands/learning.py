@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.from_settings import LABEL, MODEL, from_file
 from firstspin.cli.options import (
     BundlePath,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from firstspin.evaluation.scorecard import Scorecard
     from firstspin.models.registry import Learning
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 Checkpoints = Annotated[
     Path | None,
@@ -47,7 +47,7 @@ class Engine(StrEnum):
     spark = "spark"
 
 
-@command(app, "world")
+@command(app, "world", example="firstspin world data --users 20000")
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)],
@@ -62,7 +62,7 @@ def world(
     terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
 
 
-@command(app, "label")
+@command(app, "label", example="firstspin label --data data --out labels.parquet")
 def label(
     data: Data,
     out: Annotated[Path, typer.Option(help="Parquet file to write, one row per labelled user.", rich_help_panel=LABEL)],
@@ -82,7 +82,7 @@ def label(
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
 
-@command(app, "train")
+@command(app, "train", example="firstspin train --data data --out bundle --extra device,market")
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
@@ -97,7 +97,9 @@ def train(
         train_and_show(data, out, training.model, reading, learning)
 
 
-@command(app, "evaluate")
+@command(
+    app, "evaluate", example=("firstspin evaluate --data data --models popularity,auto --folds 5 --out scorecard.json")
+)
 def evaluate(
     context: typer.Context,
     data: Data,
@@ -152,7 +154,7 @@ def evaluate(
     terminal.next_step(f"firstspin train --data {data} --out bundle")
 
 
-@command(app, "report")
+@command(app, "report", example="firstspin report --data data --bundle bundle --out report.html")
 def report(
     data: Data,
     bundle: BundlePath,

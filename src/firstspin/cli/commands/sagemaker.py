@@ -21,7 +21,7 @@ from firstspin.aws.gate import GateVerdict, judge
 from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack
 from firstspin.aws.package import package as pack
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.commands.load_test import load_test
 from firstspin.cli.options import AsJson, BundlePath
 from firstspin.evaluation.metrics import RankingMetric
@@ -34,14 +34,7 @@ from firstspin.tools.sagemaker_check import run as contract
 from firstspin.tools.sagemaker_check.payloads import REGISTRATIONS, Payloads
 from firstspin.tools.sagemaker_check.player import Target
 
-app = typer.Typer(
-    name="firstspin sagemaker",
-    help="Check a container against SageMaker's contract; deploy a bundle to an endpoint.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = new_app("firstspin sagemaker", "Check a container against SageMaker's contract; deploy a bundle to an endpoint.")
 
 Endpoint = Annotated[str, typer.Option(help="Name of the endpoint.")]
 Alarms = Annotated[list[str] | None, typer.Option(help="CloudWatch alarm that rolls the update back; repeat.")]
@@ -64,7 +57,7 @@ Poll = Annotated[float, typer.Option(help="Polling interval in seconds.", min=0)
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
 
 
-@command(app, "check")
+@command(app, "check", example="firstspin sagemaker check --url http://127.0.0.1:8080")
 def check(
     command: Annotated[
         str, typer.Option(help="Command that starts the container; {root}, {env} and {name} as above.")
@@ -119,10 +112,10 @@ def check(
     sys.exit(report.exit_status(results))
 
 
-command(app, "load-test")(load_test)
+command(app, "load-test", example="firstspin sagemaker load-test --url http://127.0.0.1:8080 --p99 50")(load_test)
 
 
-@command(app, "package")
+@command(app, "package", example="firstspin sagemaker package --bundle bundle --out model.tar.gz")
 def package(
     bundle: BundlePath,
     out: Annotated[Path, typer.Option(help="Archive to write.")] = Path(ARCHIVE),
@@ -137,7 +130,14 @@ def package(
     terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes", markup=False)
 
 
-@command(app, "deploy")
+@command(
+    app,
+    "deploy",
+    example=(
+        "firstspin sagemaker deploy --bundle bundle --endpoint newcomers --bucket models --image IMAGE --role "
+        "ARN --dry-run"
+    ),
+)
 def deploy(
     bundle: BundlePath,
     endpoint: Endpoint,
@@ -165,7 +165,7 @@ def deploy(
         _carry_out(account, plan, _RunOptions(packed.id, deadline, poll, dry_run, as_json))
 
 
-@command(app, "promote")
+@command(app, "promote", example="firstspin sagemaker promote --bundle bundle --endpoint newcomers --dry-run")
 def promote(
     bundle: BundlePath,
     endpoint: Endpoint,
@@ -205,7 +205,7 @@ def promote(
         _carry_out(account, plan, options)
 
 
-@command(app, "rollback")
+@command(app, "rollback", example="firstspin sagemaker rollback --endpoint newcomers --dry-run")
 def rollback(
     endpoint: Endpoint,
     deadline: Deadline = 3600,
@@ -219,7 +219,7 @@ def rollback(
     _carry_out(account, plan, _RunOptions("", deadline, poll, dry_run, as_json))
 
 
-@command(app, "fetch")
+@command(app, "fetch", example="firstspin sagemaker fetch --endpoint newcomers --out served")
 def fetch(
     endpoint: Endpoint,
     out: Annotated[Path, typer.Option(help="Folder to write; a bundle already there is replaced.")],

@@ -96,8 +96,7 @@ def _print_segments(card: Scorecard) -> None:
         by, last = ("" if segment.by == last else segment.by), segment.by
         lift = _lift(segment.lifts[RULE].relative) if RULE in segment.lifts else ""
         rule = _with_interval(segment.figures[RULE]) if RULE in segment.figures else ""
-        name = segment.name if len(segment.name) <= 16 else f"{segment.name[:15]}…"
-        table.add_row(by, name, f"{segment.people:,}", _with_interval(segment.figures[card.best]), rule, lift)
+        table.add_row(by, segment.name, f"{segment.people:,}", _with_interval(segment.figures[card.best]), rule, lift)
     table.columns[1].justify = "left"
     terminal.show(table)
 

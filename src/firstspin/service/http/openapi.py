@@ -28,6 +28,7 @@ from firstspin.service.routes import (
 from firstspin.serving.explanations import Explanation
 from firstspin.serving.stations import StationList
 from firstspin.serving.wire import MAX_INSTANCES
+from firstspin.version import package_version
 
 ERRORS: Final = {
     400: "The request or its body can't be read.",
@@ -50,8 +51,6 @@ ERRORS: Final = {
 
 def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     """The description, as JSON, of a service with `extra` fields that takes up to `most` registrations a request."""
-    from importlib.metadata import version
-
     types = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, StationList, SentEvent, EventResult]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = {name.removeprefix("firstspin.records."): part for name, part in components.items()}
@@ -66,7 +65,7 @@ def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     for one in ("Registration", "User"):
         schemas[f"{one}s"] = object_of(**{INSTANCES: array_of(component(one), **bounds)})
     schemas["Predictions"] = object_of(predictions=array_of(component("Recommendation")))
-    info = {"title": "firstspin", "version": version("firstspin"), "summary": Registration.__doc__}
+    info = {"title": "firstspin", "version": package_version(), "summary": Registration.__doc__}
     return describe(info, (*ROUTES, BATCH_ROUTE, *MODEL_ROUTES), ERRORS, schemas)
 
 
