@@ -29,7 +29,7 @@ MAX_SEED = 2**31 - 1
 AGE_EDGES = (18, 25, 35, 45, 55)
 """Lower bounds of the age bands that cohorts and the baselines use, from the second band on."""
 
-Source = Literal["model", "popular", "under-age", "rule", "no-model", "batch"]
+Source = Literal["model", "popular", "under-age", "rule-arm", "rule", "no-model", "batch"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 MAX_DAYS = 3650
 
@@ -267,7 +267,7 @@ class Carousel(msgspec.Struct, frozen=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to one registration, as in the body of a response."""
+    """The answer to one registration, as in the body of a response; with its experiment where the plan says so."""
 
     model: str
     source: Source
@@ -275,6 +275,8 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     stations: tuple[Station, ...] = ()
     message: Message | None = None
     carousels: tuple[Carousel, ...] = ()
+    experiment: str | None = None
+    arm: str | None = None
 
 
 def normal(text: str) -> str:

@@ -31,6 +31,7 @@ from firstspin.records import InputError
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
 from firstspin.serving import bundle, wire
+from firstspin.serving.experiment import running
 from firstspin.serving.wire import BodyReader
 
 KEY = bytes(32).hex()
@@ -160,11 +161,40 @@ def test_ten_thousand_users_get_the_services_arms_answers_and_exposures(
         assert arms[scoped(SECRET.user_hash(user), SCOPE)] == given.arm
 
 
+def test_where_the_plan_says_so_the_lambda_names_experiment_and_arm_as_the_service_does(
+    endpoint: Endpoint,
+    lake: Firehose,
+    environment: dict[str, str],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", lake.url)
+    plan = msgspec.structs.replace(PLAN, name_arm=True)
+    freeze(plan, tmp_path / "open.toml")
+    gateway = made(environment | {"FIRSTSPIN_EXPERIMENT": str(tmp_path / "open.toml")})
+    store = open_store(f"sqlite:///{tmp_path / 'events.sqlite'}", SECRET)
+    app = new_app(ledger=ExposureLog(store, SECRET, lambda: NOW, running(plan)))
+    app.serve(load(folder))
+    arms = set()
+    for person in people(24):
+        by_service = ask(app, "POST", "/v1/recommendations", json.dumps(person).encode())
+        assert gateway(of(person))["body"].encode() == by_service.body
+        arms.add(json.loads(by_service.body).get("arm"))
+    assert arms == {"model", "rule", None}  # None is under age
+    lines = gateway(of("\n".join(map(json.dumps, people(24))), "application/jsonlines"))["body"].splitlines()
+    assert {json.loads(line).get("arm") for line in lines} == arms
+    endpoint.moods = ["internal"] * 24
+    assert {answered(gateway(of(person))).get("arm") for person in people(24)} == arms
+    store.close()
+
+
 def test_the_rules_arm_costs_no_call_and_the_models_arm_is_asked_without_its_user(
     gateway: Gateway, endpoint: Endpoint
 ) -> None:
     asked = {"age": 45, "gender": "female", "genres": ["Rock"]}
-    assert answered(gateway(of({"user_id": user_in("rule"), **asked})))["source"] == "rule"
+    assert answered(gateway(of({"user_id": user_in("rule"), **asked})))["source"] == "rule-arm"
     assert endpoint.asked == []
     assert answered(gateway(of({"user_id": user_in("model"), **asked})))["source"] == "model"
     assert [json.loads(body) for body in endpoint.asked] == [asked]
@@ -179,7 +209,7 @@ def test_a_list_asks_the_endpoint_once_and_is_answered_in_order(gateway: Gateway
     ):
         text = gateway(of(body, content_type))["body"]
         lines = json.loads(text)["predictions"] if content_type.endswith("json") else map(json.loads, text.splitlines())
-        assert [line["source"] for line in lines] == arms
+        assert [line["source"] for line in lines] == [{"rule": "rule-arm"}.get(arm, arm) for arm in arms]
     assert [len(json.loads(body)["instances"]) for body in endpoint.asked] == [3, 3]
 
 
@@ -211,7 +241,7 @@ def test_an_exposure_that_is_lost_is_counted_and_the_answer_is_given(
     else:
         lake.server_close()
     for arm in ("model", "rule"):
-        assert answered(gateway(of({"user_id": user_in(arm), "age": 45})))["source"] in ("model", "rule", "popular")
+        assert answered(gateway(of({"user_id": user_in(arm), "age": 45})))["source"] in ("model", "rule-arm")
     assert dropped(caplog) == [1, 1]
 
 
@@ -226,7 +256,7 @@ def test_a_firehose_that_hangs_costs_a_share_of_the_budget_and_no_answer(
         monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", f"{silent.url}/endpoints/newcomers/invocations")
         gateway = made(environment | {"FIRSTSPIN_BUDGET": "0.6"})
-        assert answered(gateway(of({"user_id": user_in("rule"), "age": 45})))["source"] == "rule"
+        assert answered(gateway(of({"user_id": user_in("rule"), "age": 45})))["source"] == "rule-arm"
     assert dropped(caplog) == [1]
 
 

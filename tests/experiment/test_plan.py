@@ -62,6 +62,7 @@ power = 0.8
 peeking = "none"
 click_within_hours = 24
 listen_within_days = 7
+name_arm = false
 hash = "{plan_hash(PLAN)}"
 
 [arms]

@@ -143,6 +143,7 @@ def test_where_the_model_fails_for_one_the_others_of_its_turn_are_answered_by_it
     old = [json.loads(reply.body)["source"] for reply in expected]
     changed = [n for n, (before, after) in enumerate(zip(old, sources, strict=True)) if before != after]
     assert {sources[n] for n in changed} == {"rule"}
+    assert "rule-arm" in sources
     assert all(b'"age": 61' in requests()[n].body for n in changed)
     assert [reply.status for reply in expected] == [200] * len(expected)
     assert len(exposures(tmp_path, store)) == 5  # asked twice, shown the same

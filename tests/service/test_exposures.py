@@ -63,10 +63,27 @@ def user_of(arm: str) -> str:
     return next(u for u in map(str, range(100)) if getattr(assign(HALVES.split, u), "arm", "") == arm)
 
 
+def test_where_the_plan_says_so_an_answer_names_experiment_and_arm(folder: Path, store: EventStore) -> None:
+    open_plan = running(msgspec.structs.replace(PLAN, name_arm=True))
+    app = new_app(ledger=ExposureLog(store, SECRET, lambda: NOW, open_plan))
+    app.serve(load(folder))
+    users = [str(number) for number in range(8)]
+    arms = {user: assignment.arm for user in users if (assignment := assign(open_plan.split, user))}
+    assert set(arms.values()) == {"model", "rule"}
+    body = {"instances": [{"user_id": user, "age": 45, "genres": ["Rock"]} for user in users]}
+    several = ask(app, "POST", "/v1/recommendations", json.dumps(body).encode())
+    for user, answer in zip(users, json.loads(several.body)["predictions"], strict=True):
+        assert (answer["experiment"], answer["arm"]) == (open_plan.key, arms[user])
+        assert recommend(app, user_id=user, age=45, genres=["Rock"]) == answer
+    assert "arm" not in recommend(app, user_id=users[0], age=9)
+    assert b"experiment" not in ask(app, "POST", "/invocations", b'{"age": 45}').body
+
+
 def test_each_user_is_answered_by_the_arm_and_the_exposure_is_kept(app: App, store: EventStore, tmp_path: Path) -> None:
     by_model = recommend(app, user_id=user_of("model"), age=45, genres=["Rock"])
     by_rule = recommend(app, user_id=user_of("rule"), age=45, genres=["Rock"])
-    assert (by_model["source"], by_rule["source"]) == ("model", "rule")
+    assert (by_model["source"], by_rule["source"]) == ("model", "rule-arm")
+    assert by_rule.keys() == by_model.keys() == {"model", "source", "genres", "stations", "message", "carousels"}
     assert by_rule["genres"][0]["genre"] == "Rock"  # type: ignore[index]
     kept = exposures(tmp_path, store)
     assert sorted(str(row["arm"]) for row in kept) == ["model", "rule"]

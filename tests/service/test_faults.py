@@ -121,7 +121,7 @@ def test_cases_23_and_44_after_kill_9_of_the_parent_the_store_is_whole_and_arms_
         with Senders(service).sending() as senders:
             until(lambda: len(senders.acknowledged) > 30)
             service.process.kill()
-    assert set(before.values()) == {"model", "rule"}
+    assert set(before.values()) == {"model", "rule-arm"}
     assert hashed(tmp_path, senders.acknowledged) <= stored(tmp_path)
     with serving(current, "--workers", "2", *options) as again:
         assert {user: ask_for(again, user)[1]["source"] for user in users} == before

@@ -67,7 +67,7 @@ from firstspin.serving.policy import (
     under_age_refusal,
 )
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.responses import Responses
+from firstspin.serving.responses import Responses, named_arm
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.serving.wire import BodyReader, Encoding, ParsedBody, user_of
@@ -226,9 +226,19 @@ class Gateway:
             decisions = [None] * len(registrations)
         parts = [None] * len(registrations) if answer is None else _parts(answer, parsed.alone)
         return [
-            self._decided(registration, decision, parsed.encoding) if decision else _as_answered(part, parsed.encoding)
+            self._decided(registration, decision, parsed.encoding)
+            if decision
+            else self._with_arm(registration, _as_answered(part, parsed.encoding))
             for registration, decision, part in zip(registrations, decisions, parts, strict=True)
         ]
+
+    def _with_arm(self, registration: Registration, answer: UserAnswer) -> UserAnswer:
+        """The endpoint's answer, naming the user's experiment and arm where the plan says so."""
+        running = self.settings_of_users.experiment
+        assignment = assigned(registration, user_of(registration), self.settings_of_users)
+        if not (running and running.named and assignment):
+            return answer
+        return replace(answer, body=answer.body.rstrip()[:-1] + named_arm(running.named, assignment))
 
     def _decided(self, registration: Registration, decision: Decision, encoding: Encoding) -> UserAnswer:
         body = self.responses.encoded(registration, decision, encoding)

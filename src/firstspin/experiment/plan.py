@@ -50,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `deviation` its standard deviation (None: binary), and `power` the probability of detecting a relative lift of
     `minimum_effect`. Users exposed within `days` from `starts_on` (UTC) are included; a click counts within
     `click_within_hours` of the message, listening within `listen_within_days`.
+    With `name_arm`, answers name the experiment and the arm: whoever sees them is not blind.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     click_within_hours: int = 24
     listen_within_days: int = 7
     covariates: tuple[str, ...] = ()
+    name_arm: bool = False
 
 
 def plan_hash(plan: Plan) -> str:

@@ -191,6 +191,7 @@ class App:
     def serve(self, serving: ServedModel) -> None:
         """Serve this model from the next request on."""
         self._serving = serving
+        self._tally.serves(serving.bundle.id if serving.bundle else "")
 
     def refresh(self) -> None:
         """Refresh the keys and the event store's counts. To be called about twice a second."""

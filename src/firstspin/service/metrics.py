@@ -2,13 +2,14 @@
 
 Every process has a row of integers in shared memory: counting is an addition, a killed worker loses no count, and its
 replacement continues in the same row. Any worker can sum all rows. Labels have fixed lists of values, so the number of
-time series is fixed.
+time series is fixed; the one label that has not, the id of the bundle, has at most one value per worker.
 """
 
 from __future__ import annotations
 
 import mmap
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Final
@@ -58,7 +59,9 @@ _GAUGES: Final = (
     ("firstspin_started", "1 once all workers have been ready"),
 )
 _LATENCY: Final = "firstspin_latency_seconds"
+_MODEL_WORKERS: Final = "firstspin_model_workers"
 _BEATS: Final = "beats"  # not exported: a sum of heartbeats has no meaning
+_MODEL: Final = "model"  # the id of the bundle in service as a number, plus 1; 0 is none
 
 
 def _laid_out() -> dict[tuple[object, ...], int]:
@@ -67,7 +70,7 @@ def _laid_out() -> dict[tuple[object, ...], int]:
         (name, *labels) for name, _, _, values in _COUNTERS for labels in product(*values)
     ]
     keys += [(name,) for name, _ in _GAUGES]
-    keys += [(_BEATS,)]
+    keys += [(_BEATS,), (_MODEL,)]
     keys += [(_LATENCY, hop, bucket) for hop in HOPS for bucket in (*range(len(BUCKETS) + 1), "sum")]
     return {key: position for position, key in enumerate(keys)}
 
@@ -109,6 +112,10 @@ class ProcessMetrics:
         """Set a gauge."""
         self._cells[_PLACE[(name,)]] = value
 
+    def serves(self, bundle_id: str) -> None:
+        """Set the bundle in service: eight hexadecimal digits, or empty for none."""
+        self._cells[_PLACE[(_MODEL,)]] = int(bundle_id, 16) + 1 if bundle_id else 0
+
     def beat(self) -> None:
         """Count a heartbeat of this process's loop."""
         self._cells[_PLACE[(_BEATS,)]] += 1
@@ -121,6 +128,7 @@ class ProcessMetrics:
         """Set the gauges of an ended process to 0; its counters stay."""
         for name, _ in _GAUGES:
             self.gauge(name, 0)
+        self.serves("")
 
 
 class SharedMetrics:
@@ -159,6 +167,11 @@ class SharedMetrics:
             yield counter
         for name, help_text in _GAUGES:
             yield core.GaugeMetricFamily(name, help_text, self.total(name))
+        workers = core.GaugeMetricFamily(_MODEL_WORKERS, "Workers that serve this bundle", labels=["model"])
+        for number, count in sorted(Counter(self._cells[_PLACE[(_MODEL,)] :: self._width]).items()):
+            if number:
+                workers.add_metric([f"{number - 1:08x}"], count)
+        yield workers
         latency = core.HistogramMetricFamily(
             _LATENCY, "Time to answer, by hop: reading, answering, and whole", labels=["hop"]
         )

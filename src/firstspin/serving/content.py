@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from firstspin.records import Recommendation, Registration
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import Decision
@@ -18,4 +20,7 @@ def recommendation(registration: Registration, decision: Decision, bundle: Bundl
 def filled(registration: Registration, decision: Decision, catalogue: Catalogue) -> Recommendation:
     """The whole answer from the stations of this catalogue."""
     picks = catalogue.picked(registration.genres)
-    return fill(decision.ranking, picks, catalogue.of_country(registration.country), decision.model)
+    answer = fill(decision.ranking, picks, catalogue.of_country(registration.country), decision.model)
+    if decision.experiment and decision.assignment:
+        return msgspec.structs.replace(answer, experiment=decision.experiment, arm=decision.assignment.arm)
+    return answer

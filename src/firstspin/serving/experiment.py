@@ -29,6 +29,11 @@ class Running:
     split: ArmSplit
     policies: Mapping[str, ArmPolicy]
 
+    @property
+    def named(self) -> str:
+        """The key, where the plan lets answers name it and the arm; otherwise empty."""
+        return self.key if self.plan.name_arm else ""
+
     def exposures(
         self,
         secret: Secret,

@@ -5,7 +5,8 @@ written down is the business of `responses`. In this order:
 
 1. A registration under the minimum age is refused, where the settings say so.
 2. Under the minimum age, age and gender reach no model: the business rule ranks the picks alone (`under-age`).
-3. A user of the running experiment is answered by the policy of the assigned arm, never by a stored answer.
+3. A user of the running experiment is answered by the policy of the assigned arm (`rule-arm` is the business rule as
+   planned, not as a fallback), never by a stored answer.
 4. The stored answer of this user (`batch`) goes first where the settings say so, and otherwise replaces a model that
    fails or is absent. An answer stored by another bundle than the one in service is not used.
 5. The model ranks (`model`). Without a single answer that training has seen, its ranking is what it expects of such
@@ -59,6 +60,11 @@ class ArmPolicies(Protocol):
         """The policy of each arm."""
         ...
 
+    @property
+    def named(self) -> str:
+        """The key of the experiment, where answers name it and the arm; otherwise empty."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
@@ -85,7 +91,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     `model` is the id of the bundle that ranked; `by_rule`: the business rule of the bundle ranked; `failure` names the
     error of a model that failed. Of a user of the experiment, `assignment` is the arm and `candidates` the ranking of
-    each policy of its arms.
+    each policy of its arms; `experiment` is its key, where the answer names it and the arm.
     """
 
     ranking: Ranking
@@ -94,6 +100,7 @@ class Decision(msgspec.Struct, frozen=True):
     failure: str = ""
     assignment: Assignment | None = None
     candidates: Mapping[ArmPolicy, Ranking] = _NO_CANDIDATES
+    experiment: str = ""
 
     @property
     def source(self) -> Source:
@@ -295,7 +302,7 @@ def _all_by_rule(
     if not registrations or "rule" not in settings.experiment.policies.values():  # type: ignore[union-attr]
         return [None] * len(registrations)
     rows = bundle.rule.encoder.matrix_of(GENRES, registrations)
-    return [Decision(Ranking(*ranked, "rule"), bundle.id, True) for ranked in bundle.rule.rank_rows(rows)]
+    return [Decision(Ranking(*ranked, "rule-arm"), bundle.id, True) for ranked in bundle.rule.rank_rows(rows)]
 
 
 def _by_arm(by_model: Decision, by_rule: Decision | None, assignment: Assignment, settings: PolicySettings) -> Decision:
@@ -306,4 +313,5 @@ def _by_arm(by_model: Decision, by_rule: Decision | None, assignment: Assignment
     candidates: dict[ArmPolicy, Ranking] = {
         policy: by_rule.ranking if by_rule and policy == "rule" else by_model.ranking for policy in policies.values()
     }
-    return Decision(shown.ranking, shown.model, shown.by_rule, by_model.failure, assignment, candidates)
+    named = settings.experiment.named
+    return Decision(shown.ranking, shown.model, shown.by_rule, by_model.failure, assignment, candidates, named)

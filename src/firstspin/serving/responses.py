@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from firstspin.experiment.assign import Assignment
 from firstspin.records import SHOWN_GENRES, SOURCES, Ranking, Registration
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import NO_STATIONS, filled
@@ -22,6 +23,13 @@ from firstspin.serving.stations import first_stations
 from firstspin.serving.wire import Encoding, csv_row
 
 _encode = msgspec.json.Encoder().encode
+
+
+def named_arm(experiment: str, assignment: Assignment | None) -> bytes:
+    """The end of an answer in JSON that names its experiment and arm."""
+    assert assignment is not None
+    return b',"experiment":' + _encode(experiment) + b',"arm":' + _encode(assignment.arm) + b"}"
+
 
 Policy = TypeVar("Policy")
 
@@ -71,6 +79,6 @@ class Responses:
             b"},".join(map(add, [begin[genre] for genre in genres[:SHOWN_GENRES]], probabilities)),
             b"}]" if genres else b"]",
             fragments.content(genres, self._catalogue.picked(registration.genres)),
-            b"}",
+            named_arm(decision.experiment, decision.assignment) if decision.experiment else b"}",
         )
         return b"".join(body)

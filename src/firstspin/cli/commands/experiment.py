@@ -41,6 +41,9 @@ def plan(
     days: Annotated[int, typer.Option(help="Duration in days; preferably whole weeks.", min=1)] = 14,
     starts_on: Annotated[str, typer.Option(help="First day (UTC); tomorrow if not given.")] = "",
     peeking: Annotated[str, typer.Option(help="Interim analyses: none, obrien-fleming or always-valid.")] = "none",
+    name_arm: Annotated[
+        bool, typer.Option("--name-arm", help="Answers name the experiment and the arm, so clients are not blind.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="File to write and seal.")] = Path("experiment.toml"),
     as_json: AsJson = False,
 ) -> None:
@@ -61,6 +64,7 @@ def plan(
         "deviation": deviation,
         "days": days,
         "peeking": peeking,
+        "name_arm": name_arm,
     }
     try:
         made = checked_plan(msgspec.convert(fields, Plan))

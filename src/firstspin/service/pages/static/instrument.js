@@ -9,6 +9,7 @@ const SOURCES = {
   model: ["to answer, by the model", ""],
   popular: ["to answer, without a usable answer", "Nothing usable was said, so this is what newcomers in general play."],
   "under-age": ["to answer, by the business rule", "Under the minimum age: age and gender are not used, and nothing is stored."],
+  "rule-arm": ["to answer, by the business rule", "The experiment's arm of the business rule answers this user."],
   rule: ["to answer, by the business rule", "The model failed, so the business rule answered."],
   "no-model": ["to answer, without a model", "There is no model yet, so nothing can be recommended."],
   batch: ["to look up the stored answer", ""],
