@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test soak fuzz lint bench synth test-airflow lock clean
+.PHONY: setup demo test soak fuzz lint bench screenshots synth test-airflow lock clean
 
 setup: $(VENV)/ready
 
@@ -72,6 +72,10 @@ test-airflow: setup $(AIRFLOW)/.venv/ready
 
 bench: setup
 	for claim in bench/*.py; do $(BIN)/python $$claim || exit 1; done
+
+# The pictures of the README and the docs, from the running product in the system's Chromium.
+screenshots: setup
+	$(BIN)/python bench/console.py --screenshots docs/pictures
 
 lock:
 	$(BIN)/pip install --quiet uv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,3 +235,41 @@ def test_the_page_is_light_and_reads_without_javascript(browser: Browser, servic
         expect(visit.page.get_by_label(made_console.HTML, exact=True)).to_be_attached()
         expect(visit.page.get_by_text("80.8%")).to_be_visible()
         expect(visit.page.get_by_text("In a terminal:")).to_be_visible()
+
+
+def test_motion_shows_what_moved_unless_less_motion_is_preferred(browser: Browser, service: Service) -> None:
+    counting = (
+        "window.moves = 0; const animate = Element.prototype.animate; Element.prototype.animate = function (...how)"
+    )
+    counting += " { window.moves += 1; return animate.apply(this, how); };"
+    moves = {}
+    for motion in ("no-preference", "reduce"):
+        context = browser.new_context(viewport=WIDE, reduced_motion=motion)  # type: ignore[arg-type]
+        context.add_init_script(counting)
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{service.port}/")
+        answered(page, service, {})
+        for genre in (made_console.LONG, made_console.EMOJI, made_console.HTML):
+            page.goto(f"http://127.0.0.1:{service.port}/#{urlencode({'age': 20, 'genres': genre})}")
+            answered(page, service, {"age": 20, "genres": [genre]})
+        moves[motion] = page.evaluate("window.moves")
+        context.close()
+    assert moves["no-preference"] > 0
+    assert moves["reduce"] == 0
+
+
+def test_another_model_that_is_loaded_is_shown_beside_it(browser: Browser, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "models").mkdir()
+    shutil.copytree(folder, tmp_path / "models" / "other")
+    options = ("--models", str(tmp_path / "models"), "--state", str(tmp_path / "state"), "--drain-delay", "0")
+    with serving(folder, *options) as service:
+        url = json.dumps({"model_name": "other <1>", "url": str(tmp_path / "models" / "other")}).encode()
+        assert service.ask("POST", "/models", url, content_type="application/json")[0] == 200
+        with visiting(browser, service, viewport=WIDE) as visit:
+            page = visit.open("/#age=50&genres=Rock")
+            expect(page.locator("#challenger .list li")).to_have_count(3)
+            expect(page.locator("#model")).to_have_value("other <1>")
+            expect(page.locator("#challenger .caption")).to_have_text("3 of 3 are the same as above.")
+            page.get_by_label("Blues", exact=True).check()
+            expect(page.locator("#challenger .list li")).to_have_count(3)
+            assert visit.violations() == []

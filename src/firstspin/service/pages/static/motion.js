@@ -6,26 +6,28 @@ const TIMING = { duration: 200, easing: "ease-out" };
 /** Put keyed children into a parent in this order, reusing those that are there. `make` builds, `fill` updates. */
 export function arrange(parent, keys, make, fill) {
   const before = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  const places = still.matches ? new Map() : new Map([...before].map(([key, child]) => [key, child.getBoundingClientRect()]));
-  const after = keys.map((key, position) => {
-    const child = before.get(key) ?? make(key);
-    child.dataset.key = key;
-    fill?.(child, key, position);
-    return child;
-  });
-  const same = after.length === before.size && after.every((child, position) => parent.children[position] === child);
-  if (same) return;
-  parent.replaceChildren(...after);
-  if (still.matches || !before.size) return;
-  for (const child of after) {
-    const old = places.get(child.dataset.key);
-    if (!old) child.animate([{ opacity: 0 }, { opacity: 1 }], TIMING);
-    else {
-      const now = child.getBoundingClientRect();
-      const [x, y] = [old.left - now.left, old.top - now.top];
-      if (x || y) child.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], TIMING);
-    }
+  const stays = keys.length === before.size && [...before.keys()].every((key, position) => key === keys[position]);
+  const moves = !stays && before.size > 0 && !still.matches;
+  const places = new Map(moves ? [...before].map(([key, child]) => [key, child.getBoundingClientRect()]) : []);
+  const after = keys.map((key) => before.get(key) ?? made(make(key), key));
+  after.forEach((child, position) => fill?.(child, keys[position]));
+  if (!stays) parent.replaceChildren(...after);
+  if (moves) for (const child of after) travel(child, places.get(child.dataset.key));
+}
+
+function made(child, key) {
+  child.dataset.key = key;
+  return child;
+}
+
+function travel(child, from) {
+  if (!from) {
+    child.animate([{ opacity: 0 }, { opacity: 1 }], TIMING);
+    return;
   }
+  const to = child.getBoundingClientRect();
+  const [x, y] = [from.left - to.left, from.top - to.top];
+  if (x || y) child.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], TIMING);
 }
 
 /** An element with a class and text. */
