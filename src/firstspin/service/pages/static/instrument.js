@@ -35,7 +35,7 @@ export class Instrument {
     const [name, track, shown] = row.children;
     name.textContent = genre;
     name.title = genre;
-    track.firstChild.style.width = `${(100 * share) / this.scale}%`;
+    track.firstChild.style.clipPath = `inset(0 ${100 - (100 * share) / this.scale}% 0 0 round 4px)`;
     shown.textContent = percent(share);
   }
 
@@ -50,7 +50,7 @@ export class Instrument {
       showMove(row.querySelector(".moved"), reason && place, places.indexOf(row.dataset.key));
       const tick = row.querySelector("b");
       tick.hidden = !reason;
-      if (reason) tick.style.left = `${Math.min(100, (100 * reason.rule) / this.scale)}%`;
+      if (reason) tick.style.transform = `translateX(${Math.min(100, (100 * reason.rule) / this.scale)}%)`;
     });
     at("key").hidden = !rule;
     showOther(at("rule"), rule, this.answer);

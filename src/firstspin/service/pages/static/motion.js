@@ -3,31 +3,33 @@
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const TIMING = { duration: 200, easing: "ease-out" };
 
+/** Make a change, and let the children of these parents travel. Places are read once before and once after it. */
+export function moving(parents, change) {
+  if (still.matches) return change();
+  const places = new Map(children(parents).map((child) => [child, child.getBoundingClientRect()]));
+  change();
+  if (!places.size) return undefined; // the first answer
+  const moves = children(parents).map((child) => [child, places.get(child), child.getBoundingClientRect()]);
+  for (const [child, from, to] of moves) {
+    const [x, y] = from ? [from.left - to.left, from.top - to.top] : [0, 0];
+    if (!from) child.animate([{ opacity: 0 }, { opacity: 1 }], TIMING);
+    else if (x || y) child.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], TIMING);
+  }
+  return undefined;
+}
+
+const children = (parents) => parents.flatMap((parent) => [...parent.children]);
+
 /** Put keyed children into a parent in this order, reusing those that are there. `make` builds, `fill` updates. */
 export function arrange(parent, keys, make, fill) {
   const before = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  const stays = keys.length === before.size && [...before.keys()].every((key, position) => key === keys[position]);
-  const moves = !stays && before.size > 0 && !still.matches;
-  const places = new Map(moves ? [...before].map(([key, child]) => [key, child.getBoundingClientRect()]) : []);
-  const after = keys.map((key) => before.get(key) ?? made(make(key), key));
-  after.forEach((child, position) => fill?.(child, keys[position]));
-  if (!stays) parent.replaceChildren(...after);
-  if (moves) for (const child of after) travel(child, places.get(child.dataset.key));
-}
-
-function made(child, key) {
-  child.dataset.key = key;
-  return child;
-}
-
-function travel(child, from) {
-  if (!from) {
-    child.animate([{ opacity: 0 }, { opacity: 1 }], TIMING);
-    return;
-  }
-  const to = child.getBoundingClientRect();
-  const [x, y] = [from.left - to.left, from.top - to.top];
-  if (x || y) child.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], TIMING);
+  const after = keys.map((key) => {
+    const child = before.get(key) ?? make(key);
+    child.dataset.key = key;
+    fill?.(child, key);
+    return child;
+  });
+  if (after.length !== before.size || after.some((child, place) => child !== parent.children[place])) parent.replaceChildren(...after);
 }
 
 /** An element with a class and text. */

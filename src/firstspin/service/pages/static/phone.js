@@ -17,10 +17,13 @@ export class Phone {
 
   show(answer, catalogue) {
     this.showMessage(answer.message, catalogue);
-    if (this.model !== catalogue.model) this.carousels.replaceChildren(); // another model may have other stations
-    this.model = catalogue.model;
+    if (this.model !== catalogue.model) { // it may have other stations
+      this.carousels.replaceChildren();
+      this.tiles = new Map();
+      this.model = catalogue.model;
+    }
     const carousels = new Map(answer.carousels?.map((carousel) => [carousel.genre, carousel]));
-    arrange(this.carousels, [...carousels.keys()], makeCarousel, (section, genre) => fillCarousel(section, carousels.get(genre), catalogue));
+    arrange(this.carousels, [...carousels.keys()], makeCarousel, (section, genre) => this.fillCarousel(section, carousels.get(genre), catalogue));
     if (!carousels.size) this.carousels.replaceChildren(element("p", "muted", "This service has no stations to show."));
   }
 
@@ -39,6 +42,20 @@ export class Phone {
     this.message.dataset.key = key;
     this.message.replaceChildren(cover(message.station_id, catalogue), words, play);
   }
+
+  fillCarousel(section, { title, station_ids }, catalogue) {
+    const [heading, tiles] = section.children;
+    heading.textContent = title;
+    heading.dir = "auto";
+    heading.title = title;
+    tiles.setAttribute("aria-label", `Stations: ${title}`);
+    arrange(tiles, station_ids, (id) => this.tile(id, catalogue));
+  }
+
+  tile(id, catalogue) { // a station is in one carousel at a time
+    if (!this.tiles.has(id)) this.tiles.set(id, makeTile(id, catalogue));
+    return this.tiles.get(id);
+  }
 }
 
 function makeCarousel() {
@@ -47,15 +64,6 @@ function makeCarousel() {
   tiles.tabIndex = 0;
   section.append(element("h2"), tiles);
   return section;
-}
-
-function fillCarousel(section, { title, station_ids }, catalogue) {
-  const [heading, tiles] = section.children;
-  heading.textContent = title;
-  heading.dir = "auto";
-  heading.title = title;
-  tiles.setAttribute("aria-label", `Stations: ${title}`);
-  arrange(tiles, station_ids, (id) => makeTile(id, catalogue));
 }
 
 function makeTile(id, catalogue) {

@@ -2,6 +2,7 @@
 import { ask, catalogue } from "./api.js";
 import { Form } from "./form.js";
 import { Instrument } from "./instrument.js";
+import { moving } from "./motion.js";
 import { Phone } from "./phone.js";
 import { share } from "./share.js";
 
@@ -27,8 +28,10 @@ async function changed(registration) {
     latest(() => {
       last = { registration, answer: body };
       problem(body.source !== "batch" && body.model !== page.dataset.model ? "The model was replaced: reload this page to see its form." : "");
-      phone.show(body, stations);
-      instrument.show(body, took);
+      moving([at("carousels"), at("reasons")], () => {
+        phone.show(body, stations);
+        instrument.show(body, took);
+      });
       speak(body);
     })();
   } catch (failure) {
