@@ -1,7 +1,7 @@
 """Every value has one verdict, whichever way it comes: the same parsed value, or a refusal.
 
-The ways: tables in CSV and Parquet (`score`, `label`), HTTP in JSON, JSON Lines and CSV, /v1, events, the Lambda, and
-`firstspin recommend`. Each spelling is sent through every way that takes it.
+The ways: tables in CSV and Parquet (`score`, `label`), HTTP in JSON, JSON Lines and CSV, /v1, events, the Lambda,
+`firstspin recommend`, and the Python API. Each spelling is sent through every way that takes it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from spellings import AGES, NUMBERS, REFUSED, TIMES
 from test_agreement_doors import Doors, doors, told_in_figures
 from typer.testing import CliRunner
 
+from firstspin import api
 from firstspin.cli.main import app
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import open_tables, read_registrations
@@ -298,12 +299,16 @@ def people(registrations: Path) -> dict[str, dict[str, object]]:
 def test_recommend_takes_its_answers_as_cells(
     open_doors: Doors, answer: Callable[[str, object], bytes], field: str, text: str, value: object
 ) -> None:
+    in_python = api.Recommender(open_doors.bundle).recommend
     option = f"--answer={field}={text}" if field in EXTRA else f"--{field}={text}"
     result = CliRunner().invoke(app, ["recommend", "--bundle", str(open_doors.bundle), option, "--json"])
     if value is REFUSED:
         assert isinstance(result.exception, InputError)
+        with pytest.raises(InputError):
+            in_python({field: text})
     else:
         assert result.stdout.encode() == answer(field, value) + b"\n"
+        assert msgspec.json.encode(in_python({field: text})) == answer(field, value)
 
 
 def test_a_time_has_one_verdict_in_tables_and_events(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import io
 import os
 import re
 import shlex
@@ -47,6 +48,21 @@ def test_the_tutorial_in_the_readme_runs_as_written(tmp_path: Path) -> None:
         printed = run(command, tmp_path)
         shown = expected.replace("…", "...")
         assert doctest.OutputChecker().check_output(shown, printed, FLAGS), f"$ {command}\n{printed}"
+
+
+@pytest.mark.filterwarnings("default")  # as in a notebook
+def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "docs/python.md"
+    text = (ROOT / page).read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for command, _ in console_blocks(page):
+        run(command, tmp_path)
+    snippets = "\n".join(re.findall(r"^```pycon\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).replace("…", "...")
+    examples = doctest.DocTestParser().get_doctest(snippets, {}, page, page, 0)
+    report = io.StringIO()
+    doctest.DocTestRunner(optionflags=FLAGS).run(examples, out=report.write)
+    assert len(examples.examples) > 20
+    assert not report.getvalue(), report.getvalue()
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:

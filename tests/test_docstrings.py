@@ -30,10 +30,15 @@ Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Documented]]:
     """The public classes, functions and methods of a module, by name."""
     for node in body:
-        if isinstance(node, Documented) and not node.name.startswith("_"):
+        if isinstance(node, Documented) and not node.name.startswith("_") and not is_overload(node):
             yield prefix + node.name, node
             if isinstance(node, ast.ClassDef):
                 yield from public(node.body, f"{prefix}{node.name}.")
+
+
+def is_overload(node: Documented) -> bool:
+    """Whether it only types a function whose definition follows, and so has no docstring (ruff's D418)."""
+    return "overload" in map(ast.unparse, node.decorator_list)
 
 
 def interface(node: Documented) -> list[ast.expr]:

@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "files", "extras", "arguments", "version", "helptext"),
+    ("records", "files", "extras", "version", "helptext"),
     ("data", "environment", "settings", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
@@ -19,7 +19,7 @@ FLOORS = (
     ("service", "aws"),
     ("simulation", "tools"),
     ("learn", "answer", "score"),
-    ("cli", "__main__"),
+    ("cli", "__main__", "api"),
 )
 """From the ground up. A name stands for itself and all below it, unless a longer name says otherwise."""
 
@@ -30,8 +30,10 @@ IMPORTED_WHERE_NEEDED = {
     ("aws.gateway", "botocore"),
     ("cli.commands.events", "boto3"),
     ("cli.commands.events", "botocore"),
+    ("api", "pyarrow"),
     ("cli.terminal", "rich"),
     ("data.formats.columns", "pyarrow"),
+    ("data.formats.dataframes", "pyarrow"),
     ("data.formats.readers", "duckdb"),
     ("data.formats.readers", "pyarrow"),
     ("data.labelling", "ibis"),

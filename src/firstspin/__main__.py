@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from firstspin.arguments import move_passwords_away
+from firstspin.events.arguments import move_passwords_away
 from firstspin.version import versions
 
 

@@ -118,9 +118,9 @@ def evaluate_models(
 
 
 def evaluate_bundle(
-    data: Path, path: Path, *, reading: Reading = Reading(), progress: Progress = silent
+    data: Path, path: Path | bundle.Bundle, *, reading: Reading = Reading(), progress: Progress = silent
 ) -> tuple[scorecard.Scorecard, Dataset]:
-    """Score a trained bundle on all labelled users of some tables, beside baselines trained on the same users.
+    """Score a bundle on all labelled users of some tables, beside baselines trained on the same users.
 
     The further columns are the bundle's, and so is the label rule unless `reading` has another than the default. The
     protocol has the estimated share of these users that the bundle was trained on.
@@ -128,7 +128,7 @@ def evaluate_bundle(
     Raises InputError where the bundle or the tables can't be read.
     """
     progress("reading the tables", 0.0)
-    loaded = bundle.load(path)
+    loaded = path if isinstance(path, bundle.Bundle) else bundle.load(path)
     rule = reading.rule
     if replace(rule, data_ends=None) == LabelRule():
         rule = replace(loaded.label_rule(), data_ends=rule.data_ends)

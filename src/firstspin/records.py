@@ -219,6 +219,17 @@ class Census:
     mismatches: tuple[Mismatch, ...] = ()
     absent: tuple[str, ...] = ()
 
+    def lines(self, ignored: Mapping[str, int], *, bare: bool = False) -> list[str]:
+        """Every user, labelled or dropped by reason; what was `ignored`, and what matches nothing."""
+        counts = [("dropped", self.dropped), ("ignored", ignored)]
+        return [
+            f"{self.labelled:,} of {self.registered:,} registrations have a label",
+            f"  data_ends {self.data_ends.isoformat()}Z",
+            *([f"  the registrations have no column {', '.join(self.absent)}"] if self.absent else []),
+            *(f"  {what} {n:,}: {reason}" for what, of in counts for reason, n in of.items() if n),
+            *(f"  mismatch: {mismatch.line(bare=bare)}" for mismatch in self.mismatches),
+        ]
+
 
 class Ranking(msgspec.Struct, frozen=True):
     """Genres, best first, with the probability of each (six decimals)."""
@@ -277,6 +288,18 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     carousels: tuple[Carousel, ...] = ()
     experiment: str | None = None
     arm: str | None = None
+
+    def __repr__(self) -> str:
+        """What the user is shown first: genres with probabilities, and the message."""
+        width = max((len(one.genre) for one in self.genres), default=0)
+        genres = [f"  {one.genre:{width}}  {one.probability:.3f}" for one in self.genres]
+        message = [f"  {self.message.title}. {self.message.reason}."] if self.message else []
+        return "\n".join([f"Recommendation of model {self.model}, answered by: {self.source}", *genres, *message])
+
+    def to_dict(self) -> dict[str, object]:
+        """The answer as JSON types, as in the body of a response."""
+        state: dict[str, object] = msgspec.to_builtins(self)
+        return state
 
 
 def normal(text: str) -> str:

@@ -47,8 +47,26 @@ def score(
     preflight.scores(out, registrations)
     settings = policy.PolicySettings(policy.MIN_AGE if min_age is None else min_age)
     loaded = bundle.load(path)
+    with _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}") as sink:
+        return score_into(
+            sink, loaded, registrations, settings, top, mapping=mapping, skip_bad_rows=skip_bad_rows, progress=progress
+        )
+
+
+def score_into(
+    sink: batch.AnswerSink,
+    loaded: bundle.Bundle,
+    registrations: Path,
+    settings: policy.PolicySettings,
+    top: int | None,
+    *,
+    mapping: ColumnMap = OWN_NAMES,
+    skip_bad_rows: bool = False,
+    progress: Progress = silent,
+) -> tuple[int, dict[str, int], Mismatch]:
+    """Answer every registration of a file into a sink; returns, and raises InputError, as `score`."""
     extra = loaded.manifest.extra
-    with _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}") as sink, workspace("score") as folder:
+    with workspace("score") as folder:
         received = ingest.read_registrations(
             registrations, workspace=folder, extra=extra, mapping=mapping, skip_bad_rows=skip_bad_rows
         )

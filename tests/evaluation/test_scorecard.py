@@ -145,22 +145,22 @@ def test_a_lift_over_a_baseline_that_never_hits_is_not_defined() -> None:
 def test_the_same_seed_gives_the_same_scorecard_as_json() -> None:
     found, asked, card = evaluated()
     again = scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0)
-    kept = msgspec.json.encode(card.state())
-    assert msgspec.json.encode(again.state()) == kept
+    kept = msgspec.json.encode(card.to_dict())
+    assert msgspec.json.encode(again.to_dict()) == kept
     assert json.loads(kept)["confusion"]["genres"] == list(made_people.GENRES)
     assert card.headline().keys() == {"protocol", "people", "best", "figures", "lifts"}
 
 
 def test_a_scorecard_read_back_is_the_same(tmp_path: Path) -> None:
     _, _, card = evaluated()
-    (tmp_path / "card.json").write_bytes(msgspec.json.encode(card.state()))
+    (tmp_path / "card.json").write_bytes(msgspec.json.encode(card.to_dict()))
     assert scorecard.read_scorecard(tmp_path / "card.json") == card
 
 
 def test_figures_that_are_not_defined_are_read_back_as_such(tmp_path: Path) -> None:
     found = {"overall": outcome([0] * 4, [0] * 4), "m": outcome([0] * 4, [1] * 4)}
     card = scorecard.score(found, made_people.examples(4), {}, {}, seed=0)
-    (tmp_path / "card.json").write_bytes(msgspec.json.encode(card.state()))
+    (tmp_path / "card.json").write_bytes(msgspec.json.encode(card.to_dict()))
     lift = scorecard.read_scorecard(tmp_path / "card.json").lifts["m"]["overall"]["hit@1"]
     assert math.isnan(lift.relative.value)
 

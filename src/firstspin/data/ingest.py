@@ -167,6 +167,8 @@ def _columns_of_stations(tables: Tables) -> set[str]:
 def _find(data: Path, name: str) -> Path:
     if not data.is_dir():
         raise InputError(f"{data} is not a folder with registrations, listens and stations")
+    if (in_memory := data / name).is_file():  # see dataframes.folder_of
+        return in_memory
     paths = [path for path in (data / f"{name}.parquet", data / f"{name}.csv") if path.exists()]
     if len(paths) > 1:
         raise InputError(f"{data} has both {name}.parquet and {name}.csv: remove the one that is not to be used")

@@ -27,6 +27,26 @@ class Figure:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """The mean with the half-width of its interval: three decimals, without the zero before the point."""
+        return f"{bare(self.value)} ±{bare((self.high - self.low) / 2)}"
+
+    def percent(self) -> str:
+        """A relative lift in percent, and the half-width of its interval in percentage points."""
+        if self.value != self.value:  # the baseline has no hit
+            return "–"
+        return f"{self.value:+.1%} ±{(self.high - self.low) * 50:.1f}"
+
+
+def bare(value: float) -> str:
+    """Three decimals, without the zero before the point.
+
+    >>> bare(0.6784)
+    '.678'
+    """
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0.") else text
+
 
 @dataclass(frozen=True, slots=True)
 class PairedLift:

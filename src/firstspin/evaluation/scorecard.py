@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +18,14 @@ from firstspin.evaluation.ablation import Study
 from firstspin.evaluation.bootstrap import Figure, PairedLift, resample
 from firstspin.evaluation.cohorts import cohorts
 from firstspin.evaluation.cross_validation import HoldOutAnswers
-from firstspin.evaluation.metrics import HEADLINE, RULE, RankingMetric
+from firstspin.evaluation.metrics import HEADLINE, RULE, SEEN_SHARE, RankingMetric
 from firstspin.files import written_beside
 from firstspin.records import Examples, InputError
 
 Array = NDArray[np.float64]
+
+ALL_BUT_CHANCE: Final = 0.95
+"""A share estimated above it may be all users."""
 
 OVERALL: Final = "overall"
 BASELINES: Final = (OVERALL, "single_pick", RULE, "age_gender")
@@ -101,8 +105,42 @@ class Scorecard:
     ceiling: Ceiling | None = None
     questions: Study | None = None
 
-    def state(self) -> dict[str, object]:
-        """The scorecard as JSON types."""
+    def __repr__(self) -> str:
+        """The headline as two aligned tables, below the warning if there is one."""
+        parts = [f"{title}\n{_aligned(rows)}" for title, rows in self.headline_tables() if len(rows) > 1]
+        return "\n\n".join([*filter(None, [self.warning()]), *parts])
+
+    def _repr_html_(self) -> str:
+        """The headline as notebooks show it."""
+        tables = "".join(_as_html(title, rows) for title, rows in self.headline_tables() if len(rows) > 1)
+        return f"<p>{escape(self.warning())}</p>{tables}"
+
+    def warning(self) -> str:
+        """The warning that a bundle was trained on users of its evaluation; empty where none of them is known."""
+        share = self.protocol.get(SEEN_SHARE, 0.0)
+        if not isinstance(share, float) or share <= 0:
+            return ""
+        whom = "these very users" if share > ALL_BUT_CHANCE else f"about {share:.0%} of these users"
+        return f"Warning: {self.best} was trained on {whom}, so its figures are too high."
+
+    def headline_tables(self) -> list[tuple[str, list[list[str]]]]:
+        """Two tables, each a title and its rows, the header first: metrics by model, and lift over each baseline."""
+        users = "users" if SEEN_SHARE in self.protocol else "held-out users"
+        about = f"{self.protocol['protocol']}, n = {self.people:,} {users}, ± half-width of the 95% CI"
+        figures = [[name, *(str(row[metric]) for metric in RankingMetric)] for name, row in self.figures.items()]
+        baselines = [name for name in self.figures if any(name in over for over in self.lifts.values())]
+        lifts = [
+            [name, *(over[baseline][HEADLINE].relative.percent() for baseline in baselines)]
+            for name, over in self.lifts.items()
+            if name not in baselines
+        ]
+        return [
+            (about, [["model", *RankingMetric], *figures]),
+            (f"lift in {HEADLINE} over each baseline, as a share of it", [["model", *baselines], *lifts]),
+        ]
+
+    def to_dict(self) -> dict[str, object]:
+        """The scorecard as JSON types; a figure that is not defined is NaN."""
         return asdict(self)
 
     def headline(self) -> dict[str, object]:
@@ -111,10 +149,33 @@ class Scorecard:
         return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts")}
 
 
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, the first column left and the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _as_html(title: str, rows: Sequence[Sequence[str]]) -> str:
+    head, *lines = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><caption>{escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _tagged(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, Sequence[str]]]:
+    yield "th", rows[0]
+    yield from (("td", row) for row in rows[1:])
+
+
 def write_scorecard(card: Scorecard, out: Path) -> None:
     """Write a scorecard as JSON; a figure that is not defined is null. Raises OSError where `out` can't be written."""
     with written_beside(out, shared=True) as beside:
-        beside.write_bytes(msgspec.json.format(msgspec.json.encode(card.state()), indent=2) + b"\n")
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(card.to_dict()), indent=2) + b"\n")
 
 
 def read_scorecard(path: Path) -> Scorecard:

@@ -20,7 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is 
 
 import uvloop
 
-from firstspin.arguments import move_passwords_away
+from firstspin.events.arguments import move_passwords_away
 from firstspin.events.schema import Secret
 from firstspin.experiment.plan import read_plan
 from firstspin.files import workspace

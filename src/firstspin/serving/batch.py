@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
-from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, USER_ID
+from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, SOURCE, USER_ID
 from firstspin.files import written_beside
 from firstspin.records import InputError, Registration
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import PolicySettings, decide_many, top
 from firstspin.serving.score_stores import Batch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +85,31 @@ def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
         )
 
 
+def to_arrow(batches: Iterable[Batch]) -> pa.Table:
+    """The answers as an Arrow table: user_id, genres best first, their probabilities, and what answered (source)."""
+    import pyarrow as pa
+
+    answers = [(user, ranking) for users, rankings in batches for user, ranking in zip(users, rankings, strict=True)]
+    rows = [
+        {USER_ID: user, GENRES: ranking.genres, PROBABILITIES: ranking.probabilities, SOURCE: ranking.source}
+        for user, ranking in answers
+    ]
+    return pa.Table.from_pylist(rows, schema=_schema().append(pa.field(SOURCE, pa.string())))
+
+
 def _to_parquet(path: Path, batches: Iterator[Batch]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float64())
-    schema = pa.schema([(USER_ID, pa.string()), (GENRES, texts), (PROBABILITIES, numbers)])
+    schema = _schema()
     with pq.ParquetWriter(path, schema) as writer:
         for users, rankings in batches:
             columns = [users, [r.genres for r in rankings], [r.probabilities for r in rankings]]
             writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float64())
+    return pa.schema([(USER_ID, pa.string()), (GENRES, texts), (PROBABILITIES, numbers)])

@@ -93,6 +93,11 @@ class Bundle:
     rule: Predictor
     catalogue: Catalogue
 
+    def __repr__(self) -> str:
+        """The model and the data of the bundle in a line."""
+        model = self.predictor.made_of or self.predictor.name
+        return f"Bundle {self.id}: {model}; {len(self.predictor.genres)} genres"
+
     def label_rule(self) -> LabelRule:
         """The definition of the labels that the model was trained on, without the end of the data."""
         return LabelRule.from_state(self.manifest.label)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
-from firstspin.evaluation.metrics import HEADLINE, RULE, SEEN_SHARE, RankingMetric
+from firstspin.evaluation.bootstrap import bare
+from firstspin.evaluation.metrics import HEADLINE, RULE
 
 if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
@@ -14,39 +15,27 @@ if TYPE_CHECKING:
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
 
-ALL_BUT_CHANCE: Final = 0.95
-"""A share estimated above it may be all users."""
-
 
 def print_census(census: Census, ignored: Mapping[str, int]) -> None:
     """Every user, kept or dropped by reason; what was ignored, and what matches nothing."""
-    terminal.out.print(f"{census.labelled:,} of {census.registered:,} registrations have a label", markup=False)
-    terminal.out.print(f"  data_ends {census.data_ends.isoformat()}Z", markup=False)
-    if census.absent:
-        terminal.out.print(f"  the registrations have no column {', '.join(census.absent)}", markup=False)
-    terminal.counted("  dropped", census.dropped)
-    terminal.counted("  ignored", ignored)
-    for mismatch in census.mismatches:
-        terminal.mismatch(mismatch)
+    for line in census.lines(ignored, bare=terminal.bare()):
+        terminal.out.print(line, markup=False, soft_wrap=True)
 
 
 def print_seen(card: Scorecard, data: object) -> None:
     """A warning, where a bundle was trained on users that it is evaluated on."""
-    share = card.protocol.get(SEEN_SHARE, 0.0)
-    if isinstance(share, float) and share > 0:
-        whom = "these very users" if share > ALL_BUT_CHANCE else f"about {share:.0%} of these users"
-        terminal.out.print(
-            f"Warning: {card.best} was trained on {whom}, so its figures are too high. Figures on held-out users: "
-            f"firstspin evaluate --data {data} --models auto",
-            markup=False,
-            soft_wrap=True,
-        )
+    if warning := card.warning():
+        held_out = f"Figures on held-out users: firstspin evaluate --data {data} --models auto"
+        terminal.out.print(f"{warning} {held_out}", markup=False, soft_wrap=True)
 
 
 def print_headline(card: Scorecard) -> None:
     """A row a model, and the lift over each baseline."""
-    _print_ladder(card)
-    _print_lifts(card)
+    for title, (header, *rows) in card.headline_tables():
+        table = terminal.table(title, *header)
+        for row in rows:
+            table.add_row(*row)
+        terminal.show(table)
 
 
 def print_scorecard(card: Scorecard) -> None:
@@ -61,29 +50,11 @@ def print_scorecard(card: Scorecard) -> None:
         _print_questions(card.questions)
 
 
-def _print_ladder(card: Scorecard) -> None:
-    users = "users" if SEEN_SHARE in card.protocol else "held-out users"
-    title = f"{card.protocol['protocol']}, n = {card.people:,} {users}, ± half-width of the 95% CI"
-    figures = terminal.table(title, "model", *RankingMetric)
-    for name, row in card.figures.items():
-        figures.add_row(name, *(_with_interval(row[metric]) for metric in RankingMetric))
-    terminal.show(figures)
-
-
-def _print_lifts(card: Scorecard) -> None:
-    baselines = _baselines(card)
-    lifts = terminal.table(f"lift in {HEADLINE} over each baseline, as a share of it", "model", *baselines)
-    for name, over in card.lifts.items():
-        if name not in baselines:
-            lifts.add_row(name, *(_lift(over[baseline][HEADLINE].relative) for baseline in baselines))
-    terminal.show(lifts)
-
-
 def _print_ceiling(ceiling: Ceiling) -> None:
-    title = f"under the simulated ground truth; Bayes-optimal: {_with_interval(ceiling.best)}"
+    title = f"under the simulated ground truth; Bayes-optimal: {ceiling.best}"
     table = terminal.table(title, "model", f"expected {HEADLINE}", "of the Bayes-optimal")
     for name, expected in ceiling.expected.items():
-        table.add_row(name, _with_interval(expected), _percent(ceiling.share[name]))
+        table.add_row(name, str(expected), _percent(ceiling.share[name]))
     terminal.show(table)
 
 
@@ -94,9 +65,9 @@ def _print_segments(card: Scorecard) -> None:
     last = ""
     for segment in card.segments:
         by, last = ("" if segment.by == last else segment.by), segment.by
-        lift = _lift(segment.lifts[RULE].relative) if RULE in segment.lifts else ""
-        rule = _with_interval(segment.figures[RULE]) if RULE in segment.figures else ""
-        table.add_row(by, segment.name, f"{segment.people:,}", _with_interval(segment.figures[card.best]), rule, lift)
+        lift = segment.lifts[RULE].relative.percent() if RULE in segment.lifts else ""
+        rule = str(segment.figures[RULE]) if RULE in segment.figures else ""
+        table.add_row(by, segment.name, f"{segment.people:,}", str(segment.figures[card.best]), rule, lift)
     table.columns[1].justify = "left"
     terminal.show(table)
 
@@ -111,7 +82,7 @@ def _print_reliability(name: str, reliability: Reliability) -> None:
 
 
 def _print_questions(study: Study) -> None:
-    title = f"Value of a question (ablation): {study.model} with all has {HEADLINE} {_with_interval(study.full)}"
+    title = f"Value of a question (ablation): {study.model} with all has {HEADLINE} {study.full}"
     table = terminal.table(title, "question", "answered", f"{HEADLINE} lost without", "top 3 change", "with another's")
     for question in study.questions:
         table.add_row(
@@ -131,28 +102,8 @@ def _print_questions(study: Study) -> None:
     terminal.show(gaps)
 
 
-def _baselines(card: Scorecard) -> list[str]:
-    return [name for name in card.figures if any(name in over for over in card.lifts.values())]
-
-
-def _with_interval(figure: Figure) -> str:
-    return f"{_bare(figure.value)} ±{_bare((figure.high - figure.low) / 2)}"
-
-
-def _bare(value: float) -> str:
-    """Three decimals, without the zero before the point."""
-    text = f"{value:.3f}"
-    return text[1:] if text.startswith("0.") else text
-
-
-def _lift(figure: Figure) -> str:
-    if figure.value != figure.value:  # the baseline has no hit
-        return "–"
-    return f"{figure.value:+.1%} ±{(figure.high - figure.low) * 50:.1f}"
-
-
 def _signed(figure: Figure) -> str:
-    return f"{'-' if figure.value < 0 else '+'}{_bare(abs(figure.value))} ±{_bare((figure.high - figure.low) / 2)}"
+    return f"{'-' if figure.value < 0 else '+'}{bare(abs(figure.value))} ±{bare((figure.high - figure.low) / 2)}"
 
 
 def _share(figure: Figure) -> str:

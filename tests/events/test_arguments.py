@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from firstspin.arguments import without_passwords
+from firstspin.events.arguments import without_passwords
 
 ADDRESS = "postgresql://me:telltale@127.0.0.1:1/db"
 

@@ -1,0 +1,231 @@
+"""The Python API: the three stages of `learn.py` and the answers of a bundle, for notebooks and scripts.
+
+    label, train, evaluate: tables -> labels, a bundle, a scorecard
+    Recommender: a bundle and registrations -> recommendations
+
+Tables are pandas, Polars, Arrow or DuckDB ones, or paths. The commands call the same functions, so results and error
+messages (InputError) are the same. docs/python.md has the examples, which run as tests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from firstspin import answer, learn
+from firstspin import score as scoring
+from firstspin.data.dataset import Reading
+from firstspin.data.formats.dataframes import FilePath, Table, TableSet, folder_of, registrations_file
+from firstspin.environment import moment
+from firstspin.evaluation.cross_validation import Protocol
+from firstspin.evaluation.scorecard import Scorecard
+from firstspin.files import workspace
+from firstspin.models.registry import Learning
+from firstspin.models.task import Progress, silent
+from firstspin.records import SHOWN_GENRES, Census, InputError, LabelRule, Recommendation
+from firstspin.serving import batch, policy
+from firstspin.serving import bundle as bundles
+from firstspin.serving.bundle import Bundle
+from firstspin.serving.content import recommendation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from firstspin.serving.score_stores import Batch
+
+__all__ = [
+    "Bundle",
+    "InputError",
+    "LabelRule",
+    "Labels",
+    "Recommendation",
+    "Recommender",
+    "Scorecard",
+    "evaluate",
+    "label",
+    "train",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labelled users, one per row of the Arrow table `table`, and the counts of all others by reason.
+
+    `dropped` counts users without a label, `ignored` bad rows that were skipped. pandas, Polars and DuckDB read the
+    object itself as a table, as in `polars.DataFrame(labels)`; `labels.table.to_pandas()` works with every pandas.
+    """
+
+    table: pa.Table
+    census: Census
+    ignored: dict[str, int]
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """The number of users without a label, by reason."""
+        return self.census.dropped
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        return "\n".join([*self.census.lines(self.ignored), f"columns: {', '.join(self.table.column_names)}"])
+
+
+def label(
+    data: TableSet, *, rule: LabelRule = LabelRule(), extra: str | Iterable[str] = (), skip_bad_rows: bool = False
+) -> Labels:
+    """Each user's top genre in the label window, and the users without one, counted by reason.
+
+    `data` is a folder, or a dict of the tables registrations, listens and stations. `extra` names further columns of
+    the registrations to keep. Raises InputError where the tables can't be read or give no label.
+    """
+    import pyarrow.parquet as pq
+
+    with workspace("label") as folder:
+        out = folder / "labels.parquet"
+        census, ignored = learn.label(folder_of(data, folder), out, _reading(rule, extra, skip_bad_rows))
+        return Labels(pq.read_table(out, memory_map=False), census, ignored)
+
+
+def train(
+    data: TableSet,
+    out: FilePath,
+    model: str = "auto",
+    *,
+    rule: LabelRule = LabelRule(),
+    extra: str | Iterable[str] = (),
+    skip_bad_rows: bool = False,
+    without: str | Iterable[str] = (),
+    tune_minutes: float | None = None,
+    tune_trials: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Bundle:
+    """Train a model and write it as a bundle, with the scorecard of a hold-out in its manifest.
+
+    `data` and `extra` as in `label`; `without` names questions that the model must not use; `progress` is called with
+    each step and the fraction done (`print` will do). Raises InputError where the tables can't be read, no model has
+    this name, or `out` can't be written.
+    """
+    learning = Learning(_names(without), seed, tune_minutes, tune_trials)
+    with workspace("train") as folder:
+        reading = _reading(rule, extra, skip_bad_rows)
+        tables = folder_of(data, folder)
+        packed, *_ = learn.train(tables, Path(out), model, reading=reading, learning=learning, progress=progress)
+        return packed
+
+
+def evaluate(
+    data: TableSet,
+    models: str | Iterable[str] = ("popularity", "logistic", "lightgbm", "auto"),
+    *,
+    bundle: FilePath | Bundle | None = None,
+    folds: int | None = None,
+    split_at: str | datetime | None = None,
+    questions: bool = False,
+    rule: LabelRule = LabelRule(),
+    extra: str | Iterable[str] = (),
+    skip_bad_rows: bool = False,
+    without: str | Iterable[str] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Scorecard:
+    """Measure models on held-out users, with 95% intervals, beside the baselines; or measure a trained `bundle`.
+
+    Users are split in `folds` (default 5, or 3 from 100,000 users on), or at the time `split_at`. `questions`: also
+    measure the value of each question. All else as in `train`. Raises InputError as `train`, and where these users
+    can't be split so.
+    """
+    reading = _reading(rule, extra, skip_bad_rows)
+    with workspace("evaluate") as folder:
+        if bundle is not None:
+            trained = bundle if isinstance(bundle, Bundle) else Path(bundle)
+            card, _ = learn.evaluate_bundle(folder_of(data, folder), trained, reading=reading, progress=progress)
+            return card
+        card, _ = learn.evaluate_models(
+            folder_of(data, folder),
+            _names(models),
+            protocol=Protocol(folds, _moment(split_at), seed),
+            reading=reading,
+            learning=Learning(_names(without), seed),
+            with_ablation=questions,
+            progress=progress,
+        )
+        return card
+
+
+class Recommender:
+    """Answers registrations with a bundle, by the policy of the service: model, or business rule where it can't.
+
+    Loading takes milliseconds and imports no table library. Under `min_age` years the rule answers, from the picks
+    alone.
+    """
+
+    def __init__(self, bundle: FilePath | Bundle, *, min_age: int = policy.MIN_AGE) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else bundles.load(Path(bundle))
+        self.settings = policy.PolicySettings(min_age)
+
+    def __repr__(self) -> str:
+        return f"Recommender of {self.bundle!r}; minimum age {self.settings.min_age}"
+
+    @overload
+    def recommend(self, registration: Mapping[str, object] | None = None, /, **answers: object) -> Recommendation: ...
+
+    @overload
+    def recommend(self, registration: Table, /) -> pa.Table: ...
+
+    def recommend(
+        self, registration: Mapping[str, object] | Table | None = None, /, **answers: object
+    ) -> Recommendation | pa.Table:
+        """The answer to one registration (a dict, or keyword arguments); to a table as `score`.
+
+        Every field is optional: `age`, `gender`, `country`, `genres` (picks in their order) and further fields of the
+        bundle. Raises InputError for an unknown field or an invalid value.
+        """
+        if registration is not None and not isinstance(registration, Mapping):
+            return self.score(registration)
+        one = answer.registration_of({**(registration or {}), **answers}, self.bundle.manifest.extra)
+        return recommendation(one, policy.decide(one, None, self.bundle, None, self.settings), self.bundle)
+
+    def score(self, registrations: Table, *, top: int = SHOWN_GENRES, skip_bad_rows: bool = False) -> pa.Table:
+        """The answers to a table of registrations, in order: the first `top` genres, their probabilities, the source.
+
+        Raises InputError where the table can't be read, or has a bad row that is not to be skipped.
+        """
+        parts: list[Batch] = []
+        with workspace("score") as folder:
+            path = registrations_file(registrations, folder, self.bundle.manifest.extra)
+            _, left_out, unknown = scoring.score_into(
+                parts.extend, self.bundle, path, self.settings, top, skip_bad_rows=skip_bad_rows
+            )
+        for reason, count in left_out.items():
+            log.warning("left out %d: %s", count, reason)
+        if unknown.count:
+            log.warning("%s", unknown.line(bare=False))
+        return batch.to_arrow(parts)
+
+
+def _reading(rule: LabelRule, extra: str | Iterable[str], skip_bad_rows: bool) -> Reading:
+    rule = replace(rule, data_ends=_moment(rule.data_ends))
+    return Reading(_names(extra), skip_bad_rows, rule, now=datetime.now(UTC).replace(tzinfo=None))
+
+
+def _names(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Names in a list, or in text with commas between."""
+    return tuple(name.strip() for name in (names.split(",") if isinstance(names, str) else names) if name.strip())
+
+
+def _moment(at: str | datetime | None) -> datetime | None:
+    """A time as a naive UTC datetime; without a zone it is UTC."""
+    if at is None:
+        return None
+    return moment(at if isinstance(at, str) else at.isoformat())

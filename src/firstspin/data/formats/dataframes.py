@@ -1,0 +1,150 @@
+"""Tables in memory (pandas, Polars, Arrow, DuckDB): written as Parquet to a workspace, then read as any other file.
+
+So one reader has the rules for types, values and bad rows. A table is any object with the Arrow stream interface
+(https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html); no table library is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
+
+from firstspin.data import schema
+from firstspin.data.formats.columns import Shape, shape_of
+from firstspin.records import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FilePath: TypeAlias = str | os.PathLike[str]
+
+
+@runtime_checkable
+class DataFrame(Protocol):
+    """A table in memory: of pandas 2.2 or later, Polars, pyarrow, DuckDB or Ibis."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The rows as a stream of Arrow record batches."""
+
+
+Table: TypeAlias = FilePath | DataFrame
+"""One table: in memory, or the path of its CSV or Parquet file."""
+
+TableSet: TypeAlias = FilePath | Mapping[str, Table]
+"""The three tables: the path of their folder, or a dict with the keys registrations, listens and stations."""
+
+_NAMES: Final = ", ".join(schema.COLUMNS)
+_ANSWERS: Final = (schema.AGE, schema.GENDER, schema.COUNTRY, schema.GENRES)
+_SOME_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def folder_of(tables: TableSet, workspace: Path) -> Path:
+    """The folder of the three tables, made in the workspace where they are given one by one.
+
+    A table in memory becomes a file without a suffix, so that messages name it as the caller does. Raises InputError
+    where a table is missing, or is neither a path nor a table.
+    """
+    if isinstance(tables, str | os.PathLike):
+        return Path(tables)
+    if not isinstance(tables, Mapping):
+        raise InputError(f"the data are {_described(tables)}: expected a folder, or a dict with the keys {_NAMES}")
+    if missing := [name for name in schema.COLUMNS if name not in tables]:
+        raise InputError(f"the data have no {missing[0]}: a dict of tables has the keys {_NAMES}")
+    if unknown := [name for name in tables if name not in schema.COLUMNS]:
+        raise InputError(f"{unknown[0]!r} is none of the tables: {_NAMES}")
+    folder = workspace / "given"
+    folder.mkdir()
+    for name in schema.COLUMNS:
+        table = tables[name]
+        if isinstance(table, str | os.PathLike):
+            path = existing(table)
+            (folder / f"{name}{'.parquet' if path.suffix == '.parquet' else '.csv'}").symlink_to(path.resolve())
+        else:
+            _write(received(table, name), folder / name)
+    return folder
+
+
+def registrations_file(table: Table, workspace: Path, extra: Collection[str]) -> Path:
+    """The file of registrations to answer.
+
+    A table in memory may lack columns: answers that are not there are missing, and its rows are numbered from 1 where
+    there is no `user_id`. Raises InputError where it has none of the form's fields, and as `received`.
+    """
+    import pyarrow as pa
+
+    if isinstance(table, str | os.PathLike):
+        return existing(table)
+    arrow = received(table, schema.REGISTRATIONS)
+    names = [name.strip() for name in arrow.schema.names]
+    if not {*_ANSWERS, *extra} & set(names):
+        fields = ", ".join((*_ANSWERS, *extra))
+        raise InputError(f"the table has none of the columns {fields} (it has {', '.join(names) or 'no column'})")
+    rows = len(arrow)
+    defaults = {
+        schema.USER_ID: pa.array(range(1, rows + 1), pa.int64()),
+        schema.REGISTERED_AT: pa.repeat(pa.scalar(_SOME_TIME), rows),  # no answer depends on it
+    }
+    for name in (*schema.REGISTRATION_COLUMNS, *extra):
+        if name not in names:
+            arrow = arrow.append_column(name, defaults.get(name, pa.nulls(rows)))
+    path = workspace / schema.REGISTRATIONS
+    _write(arrow, path)
+    return path
+
+
+def existing(path: FilePath) -> Path:
+    """The path of a file. Raises InputError where it is none."""
+    if not Path(path).is_file():
+        raise InputError(f"{Path(path)} is not a file")
+    return Path(path)
+
+
+def received(table: object, name: str) -> pa.Table:
+    """A table as an Arrow table with plain values. Raises InputError where it is none, or Arrow can't hold a column."""
+    import pyarrow as pa
+
+    if not isinstance(table, DataFrame):
+        hint = "; call collect() first" if hasattr(table, "collect") else ""
+        kinds = "a path, or a table with the Arrow interface: pandas 2.2 or later, Polars, pyarrow"
+        raise InputError(f"{name} is {_described(table)}: expected {kinds}{hint}")
+    try:
+        with pa.RecordBatchReader.from_stream(table) as batches:
+            arrow = batches.read_all()
+        return pa.table([_values(column) for column in arrow.columns], names=arrow.schema.names)
+    except Exception as problem:  # of any table library
+        bare = f"{name} can't be read as an Arrow table; each column needs values of one type: drop it, or convert it"
+        raise InputError(f"{bare} ({'; '.join(map(str, problem.args))})", bare=bare) from problem
+
+
+def _values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without the encodings (categories, runs) that Parquet or pyarrow's own casts don't know."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        value = pa.large_string() if pa.types.is_string_view(kind.value_type) else kind.value_type
+        return pa.chunked_array([one.dictionary.cast(value).take(one.indices) for one in column.chunks], value)
+    if pa.types.is_run_end_encoded(kind):
+        return pc.run_end_decode(column)
+    if shape_of(kind) is Shape.texts and pa.types.is_dictionary(kind.value_type):
+        return pa.chunked_array([column.to_pylist()], pa.list_(pa.string()))
+    return column
+
+
+def _write(arrow: pa.Table, path: Path) -> None:
+    """Write a table as Parquet, without the columns of types that Parquet doesn't have: no column of ours has them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    foreign = [pa.types.is_union(kind) or pa.types.is_interval(kind) for kind in arrow.schema.types]
+    pq.write_table(arrow.select([at for at, is_foreign in enumerate(foreign) if not is_foreign]), path)
+
+
+def _described(given: object) -> str:
+    kind = type(given)
+    library = "" if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}."
+    return "missing" if given is None else f"of type {library}{kind.__qualname__}"

@@ -1,0 +1,324 @@
+"""The Python API: tables of any library in, labels, bundles, scorecards and recommendations out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import made_people
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pytest
+
+from firstspin import learn
+from firstspin.api import InputError, LabelRule, Recommender, evaluate, label, train
+from firstspin.records import Registration
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:polars")
+
+TABLES = ("registrations", "listens", "stations")
+N, LABELLED = 120, 105  # the windows of the last 15 are not over
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_people.tables(tmp_path_factory.mktemp("data"), N)
+
+
+@pytest.fixture(scope="module")
+def arrow(data: Path) -> dict[str, pa.Table]:
+    ids = pa_csv.ConvertOptions(column_types={"user_id": pa.string(), "station_id": pa.string(), "age": pa.int64()})
+    return {name: pa_csv.read_csv(data / f"{name}.csv", convert_options=ids) for name in TABLES}
+
+
+def with_lists(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(genres=[text.split("|") if text else [] for text in table["genres"].fillna("")])
+
+
+LIBRARIES: dict[str, Callable[[pa.Table], Any]] = {
+    "pyarrow": lambda table: table,
+    "pandas": lambda table: table.to_pandas(),
+    "pandas, nullable": lambda table: table.to_pandas().convert_dtypes(),
+    "pandas, Arrow-backed": lambda table: table.to_pandas(types_mapper=pd.ArrowDtype),
+    "pandas, index": lambda table: table.to_pandas().set_index(table.column_names[0]),
+    "pandas, categories": lambda table: table.to_pandas().astype(
+        {
+            name: "category"
+            for name, kind in zip(table.column_names, table.schema.types, strict=True)
+            if kind == pa.string()
+        }
+    ),
+    "Polars": lambda table: pl.DataFrame(table),
+    "Polars, categories": lambda table: pl.DataFrame(table).with_columns(pl.col(pl.String).cast(pl.Categorical)),
+    "Arrow, runs": lambda table: pa.table(
+        {name: _runs(table[name]) if name in ("country", "genre") else table[name] for name in table.column_names}
+    ),
+    "stream": lambda table: pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=7)),
+}
+
+
+def _runs(column: pa.ChunkedArray) -> pa.Array:
+    return pa.compute.run_end_encode(column.combine_chunks())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_tables_of_any_library_give_the_labels_of_the_folder(
+    data: Path, arrow: dict[str, pa.Table], library: str
+) -> None:
+    expected, labels = label(data), label({name: LIBRARIES[library](table) for name, table in arrow.items()})
+    assert labels.table.equals(expected.table)
+    assert labels.dropped == expected.dropped
+    assert len(labels) == labels.census.labelled == LABELLED
+
+
+def test_lists_of_text_are_picks_whatever_holds_them(data: Path, arrow: dict[str, pa.Table]) -> None:
+    frame = with_lists(arrow["registrations"].to_pandas())
+    expected = label(data).table["genres"]
+    polars = pl.DataFrame(frame).with_columns(pl.col("genres").cast(pl.List(pl.Categorical)))
+    arrays = frame.assign(genres=[np.array(picks, dtype=object) for picks in frame["genres"]])
+    tuples = frame.assign(genres=[tuple(picks) for picks in frame["genres"]])
+    for registrations in (frame, polars, arrays, tuples):
+        assert label({**arrow, "registrations": registrations}).table["genres"] == expected
+
+
+def test_times_are_utc_with_a_zone_or_without(data: Path, arrow: dict[str, pa.Table]) -> None:
+    frame, expected = arrow["registrations"].to_pandas(), label(data).table["registered_at"]
+    aware = pd.to_datetime(frame["registered_at"], utc=True)
+    for times in (aware, aware.dt.tz_convert("Asia/Tokyo"), aware.dt.tz_localize(None), aware.astype(object)):
+        registrations = frame.assign(registered_at=times)
+        assert label({**arrow, "registrations": registrations}).table["registered_at"] == expected
+
+
+def test_a_table_may_stay_a_file_beside_others_in_memory(data: Path, arrow: dict[str, pa.Table]) -> None:
+    mixed = {
+        "registrations": arrow["registrations"],
+        "listens": str(data / "listens.csv"),
+        "stations": data / "stations.csv",
+    }
+    assert label(mixed).table.equals(label(str(data)).table)
+
+
+def test_labels_are_a_table_for_other_libraries_and_tell_who_has_none(data: Path) -> None:
+    labels = label(data)
+    assert pl.DataFrame(labels)["top_genre"].to_list() == pd.DataFrame.from_arrow(labels)["top_genre"].tolist()
+    assert repr(labels).splitlines()[:3] == [
+        "105 of 120 registrations have a label",
+        "  data_ends 2025-06-14T00:00:00Z",
+        "  dropped 15: window not over yet",
+    ]
+
+
+WRONG_TABLES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a table alone": (lambda t: t["listens"], r"the data are of type pandas.DataFrame: expected a folder, or a dict"),
+    "no listens": (lambda t: {"registrations": t["registrations"]}, "the data have no listens: a dict of tables has"),
+    "another name": (lambda t: {**t, "users": t["listens"]}, "'users' is none of the tables: registrations, listens"),
+    "None": (lambda t: {**t, "listens": None}, "listens is missing: expected a path, or a table with the Arrow"),
+    "a list of dicts": (lambda t: {**t, "listens": [{"user_id": 1}]}, "listens is of type list: expected a path"),
+    "lazy": (lambda t: {**t, "listens": pl.LazyFrame()}, r"polars.LazyFrame: expected .*; call collect\(\) first"),
+    "no such file": (lambda t: {**t, "listens": "a/b.csv"}, "a/b.csv is not a file"),
+    "no such folder": (lambda _: "nowhere", "nowhere is not a folder with registrations"),
+    "no column": (
+        lambda t: {**t, "listens": t["listens"].drop(columns="seconds")},
+        "listens has no column seconds",
+    ),
+    "empty": (lambda t: {**t, "listens": t["listens"].iloc[:0]}, "the registrations or the listens are empty"),
+    "no columns": (lambda t: {**t, "listens": pd.DataFrame()}, "listens has no column user_id, started_at"),
+    "mixed ids": (
+        lambda t: {**t, "stations": t["stations"].assign(station_id=[1, "2", 3, 4])},
+        r"stations can't be read as an Arrow table; each column needs values of one type.*column station_id",
+    ),
+    "two names": (lambda t: {**t, "listens": pd.DataFrame([[1, 2]], columns=["a", "a"])}, "Duplicate column names"),
+    "durations": (
+        lambda t: {**t, "listens": t["listens"].assign(seconds=pd.to_timedelta(t["listens"]["seconds"], unit="s"))},
+        r"listens: seconds is duration\[us\], where numbers are needed",
+    ),
+    "a bad age": (
+        lambda t: {**t, "registrations": t["registrations"].assign(age=[300.0] + [None] * (N - 1))},
+        "registrations row 1: age '300.0' is not between 0 and 120",
+    ),
+    "an unknown station": (
+        lambda t: {**t, "listens": t["listens"].assign(station_id="99")},
+        "listens row 1: station_id '99' is not in the stations",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_TABLES)
+def test_wrong_tables_are_named_with_what_is_wrong(arrow: dict[str, pa.Table], wrong: str) -> None:
+    change, message = WRONG_TABLES[wrong]
+    with pytest.raises(InputError, match=message):
+        label(change({name: table.to_pandas() for name, table in arrow.items()}))
+
+
+def test_columns_that_nobody_needs_may_have_any_type(data: Path, arrow: dict[str, pa.Table]) -> None:
+    interval = pa.array([pa.MonthDayNano([1, 2, 3])] * N)
+    registrations = arrow["registrations"].append_column("span", interval)
+    assert label({**arrow, "registrations": registrations}).table.equals(label(data).table)
+
+
+def test_a_bundle_of_tables_in_memory_is_that_of_the_folder(
+    data: Path, arrow: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    steps: list[str] = []
+    mine = train(arrow, str(tmp_path / "mine"), "logistic", progress=lambda step, _done: steps.append(step))
+    packed, *_ = learn.train(data, tmp_path / "theirs", "logistic")
+    assert mine.predictor.genres == packed.predictor.genres
+    one = Registration(age=31, genres=("Rock",))
+    assert mine.predictor.rank(one) == packed.predictor.rank(one)
+    assert repr(mine) == f"Bundle {mine.id}: logistic; 4 genres"
+    assert steps[0] == "reading the tables"
+
+
+def test_a_scorecard_has_intervals_and_reads_well(data: Path) -> None:
+    card = evaluate(data, "popularity, logistic", folds=3, without="country")
+    hit = card.figures["logistic"]["hit@3"]
+    assert hit.low < hit.value < hit.high
+    state: Any = card.to_dict()
+    assert state["figures"]["logistic"]["hit@3"] == {"value": hit.value, "low": hit.low, "high": hit.high}
+    assert (
+        repr(card).splitlines()[0] == f"3 folds over users, n = {LABELLED} held-out users, ± half-width of the 95% CI"
+    )
+    assert "lift in hit@3 over each baseline" in repr(card)
+    assert "<td>logistic</td>" in card._repr_html_()
+
+
+def test_users_are_split_at_a_time_of_any_type(data: Path) -> None:
+    at = datetime(2025, 3, 15, tzinfo=UTC)
+    cards = [
+        evaluate(data, ["logistic"], split_at=moment)
+        for moment in ("2025-03-15", at, pd.Timestamp("2025-03-15T09:00+09:00"), at.replace(tzinfo=None))
+    ]
+    assert {card.protocol["protocol"] for card in cards} == {"split at 2025-03-15T00:00:00Z"}
+
+
+def test_the_end_of_the_data_may_have_a_zone(data: Path) -> None:
+    ends = datetime(2025, 12, 1, tzinfo=UTC)
+    assert label(data, rule=LabelRule(data_ends=ends)).census.data_ends == ends.replace(tzinfo=None)
+
+
+# ------------------------------------------------------------------------------------------------------ recommendations
+
+
+@pytest.fixture(scope="module")
+def recommender(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    out = tmp_path_factory.mktemp("bundle") / "b"
+    train(data, out, "logistic")
+    return Recommender(str(out))
+
+
+def test_one_registration_is_keyword_arguments_or_a_dict(recommender: Recommender) -> None:
+    answer = recommender.recommend(age=31, genres=["Rock", "Jazz"])
+    assert answer == recommender.recommend({"age": 31, "genres": ["Rock", "Jazz"]})
+    assert answer == recommender.recommend({"age": "31"}, genres="Rock|Jazz")
+    assert answer.source == "model"
+    assert answer.message is not None
+    assert answer.carousels
+    first, *genres, message = repr(answer).splitlines()
+    assert first == f"Recommendation of model {recommender.bundle.id}, answered by: model"
+    assert [line.split()[0] for line in genres] == [one.genre for one in answer.genres]
+    assert message.strip() == f"{answer.message.title}. {answer.message.reason}."
+    assert answer.to_dict()["source"] == "model"
+
+
+def test_nothing_answered_and_a_child_are_answered_by_the_policy(recommender: Recommender) -> None:
+    assert recommender.recommend().source == "popular"
+    assert recommender.recommend(age=12, genres=["Jazz"]).source == "under-age"
+    assert Recommender(recommender.bundle, min_age=18).recommend(age=17).source == "under-age"
+
+
+@pytest.mark.parametrize(
+    ("answers", "usual"),
+    [
+        ({"age": np.int64(31)}, {"age": 31}),
+        ({"age": np.float64(31.0)}, {"age": 31}),
+        ({"age": float("nan")}, {}),
+        ({"age": pd.NA, "gender": None, "country": np.nan}, {}),
+        ({"age": pa.scalar(31)}, {"age": 31}),
+        ({"country": np.str_("DE")}, {"country": "DE"}),
+        ({"genres": np.array(["Rock", "Pop"], dtype=object)}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": pd.Series(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": pl.Series(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": ("Rock", None, np.nan)}, {"genres": ["Rock"]}),
+        ({"genres": float("nan")}, {}),
+        ({"user_id": "7", "registered_at": pd.NaT, "age": 31}, {"age": 31}),
+    ],
+)
+def test_values_of_table_libraries_are_those_of_python(
+    recommender: Recommender, answers: dict[str, Any], usual: dict[str, Any]
+) -> None:
+    assert recommender.recommend(answers) == recommender.recommend(usual)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"agee": 31}, "this bundle does not ask 'agee'; it asks age, gender, country, genres"),
+        ({"age": 300}, r"this is not a registration: Expected `int` <= 120 - at `\$.age`"),
+        ({"age": "30.5"}, "age '30.5' is not a whole number"),
+        ({"age": "old"}, "age 'old' is not a number"),
+        ({"gender": 1}, "Expected `str"),
+        ({"genres": [1]}, "Expected `str"),
+    ],
+)
+def test_wrong_answers_are_named(recommender: Recommender, answers: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recommender.recommend(answers)
+
+
+def test_a_table_is_answered_row_by_row_as_its_registrations(
+    recommender: Recommender, arrow: dict[str, pa.Table], data: Path
+) -> None:
+    answers = recommender.recommend(arrow["registrations"])
+    assert (
+        answers
+        == recommender.score(data / "registrations.csv")
+        == recommender.score(pl.DataFrame(arrow["registrations"]))
+    )
+    rows = with_lists(arrow["registrations"].to_pandas()).to_dict("records")
+    for row, answered in zip(rows, answers.to_pylist(), strict=True):
+        one = recommender.recommend(row)
+        assert answered == {
+            "user_id": row["user_id"],
+            "genres": [shown.genre for shown in one.genres],
+            "probabilities": [shown.probability for shown in one.genres],
+            "source": one.source,
+        }
+
+
+def test_a_table_in_memory_may_lack_columns(recommender: Recommender) -> None:
+    answers = recommender.score(pd.DataFrame({"genres": [["Rock"], None, ["Jazz", "Pop"]]}), top=1)
+    assert answers["user_id"].to_pylist() == ["1", "2", "3"]
+    assert answers["source"].to_pylist() == ["model", "popular", "model"]
+    assert [len(genres) for genres in answers["genres"].to_pylist()] == [1, 1, 1]
+    assert recommender.score(pd.DataFrame({"age": pd.Series([], dtype=float)})).num_rows == 0
+
+
+def test_a_table_without_any_answer_is_an_error_and_skipped_rows_are_logged(
+    recommender: Recommender, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InputError, match=r"none of the columns age, gender, country, genres \(it has Age\)"):
+        recommender.score(pd.DataFrame({"Age": [31]}))
+    ages = pd.DataFrame({"age": [31, 131]})
+    with pytest.raises(InputError, match="registrations row 2: age '131' is not between 0 and 120"):
+        recommender.score(ages)
+    assert len(recommender.score(ages, skip_bad_rows=True)) == 1
+    assert "left out 1: registrations: age is not between 0 and 120" in caplog.text
+
+
+def test_a_recommender_imports_no_table_library(tmp_path: Path, data: Path) -> None:
+    train(data, tmp_path / "b", "logistic")
+    heavy = ("pandas", "polars", "ibis", "duckdb", "pyarrow", "sklearn", "lightgbm", "scipy")
+    code = (
+        "import sys; from firstspin.api import Recommender;"
+        f"print(Recommender({str(tmp_path / 'b')!r}).recommend(age=31, genres=['Rock']).source);"
+        f"print([module for module in {heavy} if module in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["model", "[]"]
