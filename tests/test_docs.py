@@ -65,6 +65,22 @@ def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert not report.getvalue(), report.getvalue()
 
 
+def test_the_examples_of_any_export_run_as_written(tmp_path: Path) -> None:
+    """Each file that the page shows is written under the name in front of it; each command prints what is shown."""
+    page = (ROOT / "docs/ab-exports.md").read_text(encoding="utf-8")
+    files = re.findall(r"^`(\w+\.csv)`[^`]*?```csv\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(files) == 5
+    for name, content in files:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    commands = console_blocks("docs/ab-exports.md")
+    assert len(commands) == len(files)
+    for command, expected in commands:
+        printed = run(command, tmp_path)
+        assert doctest.OutputChecker().check_output(expected.replace("…", "..."), printed, FLAGS), (
+            f"$ {command}\n{printed}"
+        )
+
+
 def test_every_link_in_the_docs_leads_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):

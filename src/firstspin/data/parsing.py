@@ -58,6 +58,38 @@ YES: Final = ("true", "t", "yes", "y", "1", "1.0")
 NO: Final = ("false", "f", "no", "n", "0", "0.0")
 """True and false, in any case. The numbers occur in columns with missing values."""
 
+BLANK: Final = (
+    r"(?i)([+-]?nan|#?n/?a|#n/a|null|\(null\)|none|nil|\(none\)|\(not set\)|\(blank\)|undefined|missing|\\n|-+|–|—|\.)?"
+)
+"""A missing value in an export of outcomes: empty, or one of the words that spreadsheets and databases write for it."""
+
+CURRENCY: Final = r"(US\$|[$€£¥₹]|USD|EUR|GBP|CHF|JPY|SEK|NOK|DKK|PLN|CZK|HUF|INR|BRL|CAD|AUD|NZD|CNY|kr|zł)"
+_BEFORE: Final = rf"([+−-]? ?({CURRENCY}[   ]?)?|{CURRENCY}[   ]?[+−-])"
+_AFTER: Final = rf"([   ]?({CURRENCY}|%))?"
+_SPACED: Final = r"[1-9][0-9]{0,2}([   '’][0-9]{3})+"
+
+_POINT: Final = rf"{_BEFORE}(([1-9][0-9]{{0,2}}(,[0-9]{{3}})+|{_SPACED}|[0-9]+)(\.[0-9]*)?|\.[0-9]+){_AFTER}"
+_COMMA: Final = rf"{_BEFORE}(([1-9][0-9]{{0,2}}(\.[0-9]{{3}})+|{_SPACED}|[0-9]+)(,[0-9]*)?|,[0-9]+){_AFTER}"
+POINT_NUMBER: Final = rf"{_POINT}|\({_POINT}\)"
+COMMA_NUMBER: Final = rf"{_COMMA}|\({_COMMA}\)"
+"""A number as people write it, with a decimal point (1,234.5) or comma (1.234,5): thousands separators, a currency, a
+percent sign, parentheses for a negative one. A text may match both, with two values: 1,234."""
+
+GROUPED: Final = r"[1-9][0-9]{0,2}([.,   '’][0-9]{3})+"
+"""A whole number with any thousands separator."""
+
+_CLOCK: Final = r"[T, ]+[0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?( ?[AaPp]\.?[Mm]\.?)?( ?([Zz]|UTC|GMT))?"
+CLOCK: Final = rf"{_CLOCK}$"
+_YEAR: Final = r"([0-9]{4}|[0-9]{2})"
+YEAR_FIRST: Final = rf"([0-9]{{4}})[-/.]([0-9]{{1,2}})[-/.]([0-9]{{1,2}})({_CLOCK})?"
+DOTTED_DAY: Final = rf"([0-9]{{1,2}})\.([0-9]{{1,2}})\.{_YEAR}({_CLOCK})?"
+SLASHED_DAY: Final = rf"([0-9]{{1,2}})[/-]([0-9]{{1,2}})[/-]{_YEAR}({_CLOCK})?"
+NAMED_DAY: Final = (
+    r"([A-Za-z]{3,9}\.?,? )?([0-9]{1,2}(st|nd|rd|th)?[ -][A-Za-z]{3,9}\.?,?[ -][0-9]{4}"
+    rf"|[A-Za-z]{{3,9}}\.? [0-9]{{1,2}}(st|nd|rd|th)?,? [0-9]{{4}})({_CLOCK})?"
+)
+"""Dates as people write them: 2026/2/5, 5.2.2026 (day first), 5/2/2026 (either first), 5 Feb 2026, Feb 5, 2026."""
+
 NO_TIME: Final = "is not an ISO 8601 time"
 NO_ZONE: Final = "has no time zone"
 NO_SUCH_YEAR: Final = f"is not in the years {EARLIEST.year} to {LATEST.year - 1}"

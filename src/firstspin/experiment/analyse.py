@@ -43,7 +43,7 @@ def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) ->
         decision=decision,
         winner=winner,
         sentence=sentence,
-        warnings=tuple(warnings(rules, metrics, outcomes.left_out, late=len(outcomes) - len(planned))),
+        warnings=(*warnings(rules, metrics, outcomes.left_out, late=len(outcomes) - len(planned)), *outcomes.notes),
         control=rules.control,
         users=ratio.users,
         left_out=outcomes.left_out,

@@ -36,6 +36,8 @@ def decide(
     if not ratio.sound:
         users = listed([f"{n:,} in {arm}" for arm, n in ratio.users.items()])
         sentence = f"No winner: the users, {users}, do not match the weights ({ratio.reason}). Find the cause first."
+        if rules.reads_at is None:
+            sentence = f"{sentence} Where another split was planned, give it as --weights."
         return "sample ratio mismatch", None, sentence
     decisive = _decisive(rules, primary, daily)
     stopped = rules.peeking != "none" and any(significant(lift) for lift in decisive.values())

@@ -6,8 +6,9 @@ values and `columns` the types; this module adds the kinds that only outcomes ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from firstspin.data import parsing
-from firstspin.data.formats import columns
+from firstspin.data.formats import columns, written_values
 from firstspin.data.formats.columns import Cell, Kind, Problem, Shape, shape_of
 from firstspin.data.formats.csv_cells import GUARDED
-from firstspin.data.formats.readers import PROBLEM, Source, in_our_words, open_table, read
+from firstspin.data.formats.readers import PROBLEM, Source, connect, in_our_words, open_table, read
+from firstspin.data.formats.written_values import DayOrder, Mark
 from firstspin.data.sql import identifier, literal
-from firstspin.files import printable
+from firstspin.files import printable, workspace
 from firstspin.records import InputError
 
 MAX_LEVELS: Final = 50
@@ -35,13 +37,29 @@ _PROBLEM: Final = identifier(PROBLEM)
 # ------------------------------------------------------------------------------------------------ what a column holds
 
 
-def _amount(column: str, shape: Shape) -> str:
-    return f"{column}::INTEGER::DOUBLE" if shape is Shape.flag else columns.NUMBER.value(column, shape)
+def amounts(mark: Mark) -> Kind:
+    """The kind of numbers with this decimal mark: text as `written_values` reads it, numbers, true and false."""
+
+    def number(column: str, shape: Shape) -> str:
+        if shape is Shape.flag:
+            return f"{column}::INTEGER::DOUBLE"
+        return written_values.number(column, mark) if shape is Shape.text else columns.NUMBER.value(column, shape)
+
+    return Kind("numbers are needed", columns.NUMBER.shapes | {Shape.flag}, number, _amount_problems)
 
 
 def _amount_problems(cell: Cell) -> list[Problem]:
-    not_finite = [Problem(problem.broken, "is not a finite number") for problem in columns.NUMBER.problems(cell)]
-    return [*not_finite, Problem(f"abs({cell.value}) >= {MAX_AMOUNT}", f"is not below {MAX_AMOUNT:g}")]
+    return [
+        Problem(_unread(cell), "is not a finite number"),
+        Problem(f"NOT isfinite({cell.value})", "is not a finite number"),
+        Problem(f"abs({cell.value}) >= {MAX_AMOUNT}", f"is not below {MAX_AMOUNT:g}"),
+    ]
+
+
+def _unread(cell: Cell) -> str:
+    """SQL: whether a value is there, but was not converted."""
+    blank = written_values.is_blank(cell.column) if cell.shape is Shape.text else columns.is_gap(cell)
+    return f"CASE WHEN {cell.value} IS NULL THEN NOT {blank} ELSE false END"
 
 
 def _yes_or_no(column: str, shape: Shape) -> str:
@@ -49,8 +67,7 @@ def _yes_or_no(column: str, shape: Shape) -> str:
 
 
 def _yes_or_no_problems(cell: Cell) -> list[Problem]:
-    complaint = "is not binary (1 or 0, true or false)"
-    return [Problem(problem.broken, complaint) for problem in columns.FLAG.problems(cell)]
+    return [Problem(_unread(cell), "is not binary (1 or 0, true or false)")]
 
 
 def _name(column: str, shape: Shape) -> str:
@@ -58,30 +75,42 @@ def _name(column: str, shape: Shape) -> str:
     return f"CASE WHEN NOT isnan({column}) THEN {text} END" if shape is Shape.floating else text
 
 
-def _day(column: str, shape: Shape) -> str:
-    """The date in UTC; a time without a zone is taken as UTC."""
-    zoned = f"({columns.TIME.value(column, shape)})::DATE"
-    if shape is not Shape.text:
-        return zoned
-    local = f"regexp_full_match({column}, {literal(parsing.LOCAL_TIME)})"
-    return f"coalesce({zoned}, CASE WHEN {local} THEN TRY_CAST({column}[:10] AS DATE) END)"
+def times(order: DayOrder) -> Kind:
+    """The kind of dates and times, in UTC unless they have a zone; 05/02/2026 is read in this order."""
+
+    def time(column: str, shape: Shape) -> str:
+        zoned = columns.TIME.value(column, shape)
+        if shape is not Shape.text:
+            return zoned
+        local = (
+            f"regexp_full_match({column}, {literal(parsing.LOCAL_TIME)}) THEN TRY_CAST(upper({column}) AS TIMESTAMP)"
+        )
+        return f"coalesce({zoned}, CASE WHEN {local} ELSE {written_values.time(column, order)} END)"
+
+    return Kind("days are needed", columns.TIME.shapes, time, _time_problems)
 
 
-def _day_problems(cell: Cell) -> list[Problem]:
-    earliest, latest = (f"DATE {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
+def days(order: DayOrder) -> Kind:
+    """The kind of `times` of which only the day counts."""
+    kind = times(order)
+    return replace(kind, value=lambda column, shape: f"({kind.value(column, shape)})::DATE")
+
+
+def _time_problems(cell: Cell) -> list[Problem]:
+    earliest, latest = (f"TIMESTAMP {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
     return [
         Problem(f"{cell.value} IS NULL AND ({columns.is_gap(cell)})", "is missing"),
-        Problem(f"{cell.value} IS NULL", "is not a date or an ISO 8601 time"),
+        Problem(f"{cell.value} IS NULL", "is not a date with a year, such as 2026-02-05"),
         Problem(f"{cell.value} < {earliest} OR {cell.value} >= {latest}", parsing.NO_SUCH_YEAR),
     ]
 
 
 _NAMES: Final = frozenset({Shape.text, Shape.whole, Shape.decimal, Shape.floating, Shape.flag, Shape.nothing})
 
-AMOUNT: Final = Kind("numbers are needed", columns.NUMBER.shapes | {Shape.flag}, _amount, _amount_problems)
+AMOUNT: Final = amounts("point")
 YES_OR_NO: Final = Kind("numbers are needed", columns.FLAG.shapes, _yes_or_no, _yes_or_no_problems)
 NAME: Final = Kind("names are needed", _NAMES, _name, lambda _: [])
-DAY: Final = Kind("days are needed", columns.TIME.shapes, _day, _day_problems)
+DAY: Final = days("day-first")
 UNIT: Final = columns.ID
 
 
@@ -90,12 +119,16 @@ UNIT: Final = columns.ID
 
 @dataclass(frozen=True, slots=True)
 class OutcomeTable:
-    """A table of a DuckDB connection: its numbered columns, and the row number in the file, from 1."""
+    """A table of a DuckDB connection: its numbered columns, and the row number in the file, from 1.
+
+    `notes` are sentences about what was read in a way that the user may not expect.
+    """
 
     connection: duckdb.DuckDBPyConnection
     table: str
     file: str
     types: dict[str, pa.DataType]  # by the names that the user knows
+    notes: list[str] = field(default_factory=list)
 
     def query(self, sql: str) -> list[tuple[object, ...]]:
         """All rows of a query."""
@@ -156,6 +189,18 @@ def receive(
     return made
 
 
+@contextmanager
+def opened_table(
+    source: Path | pa.Table, wanted: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[OutcomeTable]:
+    """The columns of a table of outcomes in a DuckDB of its own. Raises InputError as `open_source` and `receive`."""
+    with workspace("analyse") as folder:
+        outcomes = open_source(source, "outcomes", folder, wanted, optional)
+        failed = f"{outcomes.path.name} can't be read"
+        with connect(folder, [outcomes]) as connection, in_our_words(failed):
+            yield receive(connection, outcomes, "received")
+
+
 def _numbering(opened: Source, rows: str) -> str:
     """The query that gives the columns their numbers."""
     selected = []
@@ -205,13 +250,13 @@ def fits(table: OutcomeTable, column: str, kind: Kind) -> bool:
     return not table.query(f"SELECT 1 FROM {_valued(table, column, cell)} WHERE {broken} LIMIT 1")
 
 
-def covariate(table: OutcomeTable, column: str) -> str:
-    """SQL of a numeric covariate, or of the position of a categorical one among its levels, from 1.
+def covariate(table: OutcomeTable, column: str, numbers: Kind) -> str:
+    """SQL of a numeric covariate (`numbers`), or of the position of a categorical one among its levels, from 1.
 
     Raises InputError for a categorical covariate with more than 50 levels, and as `value` does.
     """
-    if table.shape(column) is not Shape.text or fits(table, column, AMOUNT):
-        return value(table, column, AMOUNT)
+    if table.shape(column) is not Shape.text or fits(table, column, numbers):
+        return value(table, column, numbers)
     name = f"coalesce({value(table, column, NAME)}, '')"
     levels = table.query(f"SELECT DISTINCT {name} FROM {table.rows([column])} ORDER BY 1 LIMIT {MAX_LEVELS + 1}")
     if len(levels) > MAX_LEVELS:

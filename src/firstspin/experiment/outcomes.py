@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from firstspin.data.formats.columns import Kind
-from firstspin.data.formats.readers import connect, in_our_words
+from firstspin.data.formats.written_values import Spelling
 from firstspin.data.schema import USER_ID
 from firstspin.experiment.assign import MAX_ARMS
 from firstspin.experiment.outcome_columns import (
-    AMOUNT,
-    DAY,
-    NAME,
     UNIT,
     YES_OR_NO,
     OutcomeTable,
     covariate,
+    days,
     fits,
-    open_source,
-    receive,
+    opened_table,
     value,
 )
 from firstspin.experiment.rules import Metric
-from firstspin.files import workspace
+from firstspin.experiment.spelling import amount, day_order
+from firstspin.experiment.tidying import arm_name, drop_rows_at_end, drop_without_arm
 from firstspin.records import InputError
 
 Numbers = NDArray[np.float64]
+
+AS_WRITTEN: Final = Spelling()
+USER_COLUMNS: Final = (USER_ID, "userid", "userId", "UserId", "User ID", "user", "User", "visitor_id", "customer_id")
+"""Columns that may name the user where no unit is given; the first one counts."""
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -54,7 +55,8 @@ class Outcomes:
     `arm` (n,) indexes into `arms`. For each of `metrics`, with its kind resolved, `values` has the values (n,), NaN
     where missing, and `per` the divisors (n,) of a ratio. `covariates` (n, k) has a column for each number,
     missing-value indicator and level; `day` (n,) is datetime64[D] in UTC. `open_windows`: for each metric whose missing
-    values mean an open window, the length of that window.
+    values mean an open window, the length of that window. `notes` are
+    sentences about what was read in a way that the user may not expect.
     """
 
     source: str
@@ -67,6 +69,7 @@ class Outcomes:
     day: NDArray[np.datetime64] | None
     left_out: LeftOut
     open_windows: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arm)
@@ -81,27 +84,35 @@ def read_outcomes(
     day: str | None = None,
     covariates: Sequence[str] = (),
     left_out: LeftOut | None = None,
+    spelling: Spelling = AS_WRITTEN,
+    known_arms: Collection[str] = (),
 ) -> Outcomes:
     """Read a CSV or Parquet file, or an Arrow table, with one row per user, or aggregated to one per `unit`.
 
     The aggregation takes the max of a binary metric, the sum of others, the first day and the min of a covariate. A
-    unit in several arms is excluded and counted; `left_out` are exclusions of an earlier step. Raises InputError with
-    file, row, column and value.
+    unit in several arms is excluded and counted; `left_out` are exclusions of an earlier step. `spelling` decides
+    ambiguous numbers and dates, `known_arms` the case of the arms (`arm_name`). Raises InputError with file, row,
+    column and value.
     """
     named = [arm, *(c for m in metrics for c in m.columns), *covariates, *(c for c in (unit, day) if c)]
     _refuse_known_after(
         covariates, {arm: "the arm", **dict.fromkeys((c for m in metrics for c in m.columns), "a metric")}
     )
-    with ExitStack() as opened:
-        table = _received(source, list(dict.fromkeys(named)), opened)
+    with opened_table(source, list(dict.fromkeys(named)), USER_COLUMNS) as table:
+        user = unit or next((column for column in USER_COLUMNS if column in table.types), None)
+        drop_rows_at_end(table, [arm, *([user] if user else [])])
+        without_arm = 0 if unit else drop_without_arm(table, arm)
         metrics = tuple(_with_kind(table, metric) for metric in metrics)
         columns = [
-            *(_Column(f"v{i}", value(table, m.column, _kind(m)), _total(m)) for i, m in enumerate(metrics)),
-            *(_Column(f"p{i}", value(table, m.per, _kind(m)), _total(m)) for i, m in enumerate(metrics) if m.per),
-            *(_Column(f"c{i}", covariate(table, column)) for i, column in enumerate(covariates)),
-            *([_Column("day", value(table, day, DAY))] if day else []),
+            *(_metric_column(f"v{i}", table, m, m.column, spelling) for i, m in enumerate(metrics)),
+            *(_metric_column(f"p{i}", table, m, m.per, spelling) for i, m in enumerate(metrics) if m.per),
+            *(_Column(f"c{i}", covariate(table, c, amount(table, c, spelling))) for i, c in enumerate(covariates)),
+            *([_Column("day", value(table, day, days(day_order(table, day, spelling))))] if day else []),
         ]
-        here = _one_row_a_user(table, arm, unit, columns)
+        here = _one_row_a_user(table, arm_name(table, arm, known_arms), arm, unit, columns)
+        here = msgspec.structs.replace(
+            here, without_arm=here.without_arm + without_arm, repeated=0 if unit or not user else _repeated(table, user)
+        )
         arms = _arms(table, arm)
         users = _fetch(table, arms)
     return Outcomes(
@@ -114,6 +125,7 @@ def read_outcomes(
         covariates=_design([users[f"c{i}"] for i in range(len(covariates))], len(users["arm"])),
         day=np.asarray(users["day"], dtype="datetime64[D]") if day else None,
         left_out=_together(left_out, here) if left_out else here,
+        notes=tuple(table.notes),
     )
 
 
@@ -136,22 +148,16 @@ def _refuse_known_after(covariates: Sequence[str], uses: Mapping[str, str]) -> N
             raise InputError(f"the covariate {column} is {uses[column]}; a covariate must be known at registration")
 
 
-def _received(source: Path | pa.Table, wanted: Sequence[str], opened: ExitStack) -> OutcomeTable:
-    folder = opened.enter_context(workspace("analyse"))
-    outcomes = open_source(source, "outcomes", folder, wanted, [USER_ID])
-    connection = opened.enter_context(connect(folder, [outcomes]))
-    opened.enter_context(in_our_words(f"{outcomes.path.name} can't be read"))
-    return receive(connection, outcomes, "received")
-
-
 def _count(table: OutcomeTable, rows: str) -> int:
     return int(str(table.query(f"SELECT count(*) FROM {rows}")[0][0]))
 
 
-def _one_row_a_user(table: OutcomeTable, arm: str, unit: str | None, columns: Sequence[_Column]) -> LeftOut:
+def _one_row_a_user(
+    table: OutcomeTable, arm_sql: str, arm: str, unit: str | None, columns: Sequence[_Column]
+) -> LeftOut:
     """Create the table `users` (arm and the columns) and count the excluded users."""
     unit_sql = value(table, unit, UNIT) if unit else "NULL"
-    rows = ", ".join([f"{value(table, arm, NAME)} AS arm", *(f"{c.sql} AS {c.name}" for c in columns)])
+    rows = ", ".join([f"{arm_sql} AS arm", *(f"{c.sql} AS {c.name}" for c in columns)])
     totals = ", ".join(["min(arm) AS arm", *(_summed(c) for c in columns)])
     if unit:
         grouped = f"SELECT unit, count(DISTINCT arm) AS arms, {totals} FROM rows GROUP BY unit"
@@ -162,19 +168,15 @@ def _one_row_a_user(table: OutcomeTable, arm: str, unit: str | None, columns: Se
     table.connection.execute("CREATE VIEW users AS SELECT * EXCLUDE (unit, arms) FROM units WHERE arms = 1")
     if not _count(table, "users"):
         raise InputError(f"{table.file}: no user is in exactly one arm (column {arm})")
-    return LeftOut(
-        without_arm=_count(table, "units WHERE arms = 0"),
-        in_several_arms=_count(table, "units WHERE arms > 1"),
-        repeated=0 if unit else _repeated(table),
-    )
+    return LeftOut(_count(table, "units WHERE arms = 0"), _count(table, "units WHERE arms > 1"))
 
 
-def _repeated(table: OutcomeTable) -> int:
-    """The number of users with several rows; 0 where the table has no column of user ids."""
-    if USER_ID not in table.types or not fits(table, USER_ID, UNIT):
+def _repeated(table: OutcomeTable, column: str) -> int:
+    """The number of users with several rows; 0 where the column does not name a user in each row."""
+    if not fits(table, column, UNIT):
         return 0
-    user = value(table, USER_ID, UNIT)
-    return _count(table, f"(SELECT {user} AS user FROM {table.rows([USER_ID])} GROUP BY ALL HAVING count(*) > 1)")
+    user = value(table, column, UNIT)
+    return _count(table, f"(SELECT {user} AS user FROM {table.rows([column])} GROUP BY ALL HAVING count(*) > 1)")
 
 
 def _arms(table: OutcomeTable, arm: str) -> tuple[str, ...]:
@@ -218,12 +220,21 @@ def _with_kind(table: OutcomeTable, metric: Metric) -> Metric:
     return msgspec.structs.replace(metric, kind="binary" if binary else "continuous")
 
 
-def _kind(metric: Metric) -> Kind:
-    return YES_OR_NO if metric.kind == "binary" else AMOUNT
+def _metric_column(name: str, table: OutcomeTable, metric: Metric, column: str, spelling: Spelling) -> _Column:
+    binary = metric.kind == "binary"
+    sql = value(table, column, YES_OR_NO if binary else amount(table, column, spelling))
+    return _Column(name, f"coalesce({sql}, 0)" if metric.blank else sql, "max" if binary else "sum")
 
 
-def _total(metric: Metric) -> str:
-    return "max" if metric.kind == "binary" else "sum"
+def refuse_only_yes(outcomes: Outcomes) -> None:
+    """Raises InputError where a metric has only the value 1 and blanks, which may be the users without an outcome."""
+    for metric, values in zip(outcomes.metrics, outcomes.values, strict=True):
+        there = values[~np.isnan(values)]
+        if metric.kind != "ratio" and 0 < len(there) < len(values) and (there == 1).all():
+            raise InputError(
+                f"{outcomes.source}: {metric.column} has only yes and {len(values) - len(there):,} blanks: "
+                f"where a blank means no, say {metric.column}:binary:blank=no"
+            )
 
 
 # ------------------------------------------------------------------------------------------ the numbers

@@ -24,7 +24,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `binary` is the share of users with a 1, `continuous` the mean, `ratio` the column's sum over the sum of the column
     `per`; None is binary where all values are 0 or 1, else continuous. Values above `cap` are capped: at a number, or
     at a percentile of all users ("p99"). A metric with a `margin` (0.05: five percent of the control) is a guardrail:
-    non-inferiority must be shown within it.
+    non-inferiority must be shown within it. A blank is a missing value, with `blank` "no" it is a 0.
     """
 
     column: str
@@ -32,6 +32,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per: str | None = None
     cap: float | str | None = None
     margin: float | None = None
+    blank: Literal["no"] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -61,18 +62,20 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_metric(text: str) -> Metric:
-    """A metric as written on the command line: COLUMN[:binary|continuous|ratio=COLUMN][:cap=N|pN][:margin=SHARE].
+    """A metric as written on the command line.
 
+    COLUMN[:binary|continuous|ratio=COLUMN][:cap=N|pN][:margin=SHARE][:blank=no].
     Raises InputError where the text has another form or the metric is invalid (`checked`).
 
     >>> parse_metric("seconds:continuous:cap=p99:margin=0.05")
-    Metric(column='seconds', kind='continuous', per=None, cap='p99', margin=0.05)
+    Metric(column='seconds', kind='continuous', per=None, cap='p99', margin=0.05, blank=None)
     """
     column, *parts = text.split(":")
     kind: Kind | None = None
     per: str | None = None
     cap: float | str | None = None
     margin: float | None = None
+    blank: Literal["no"] | None = None
     for part in parts:
         name, _, value = part.partition("=")
         if name in ("binary", "continuous") and not value:
@@ -83,11 +86,12 @@ def parse_metric(text: str) -> Metric:
             cap = value if value.startswith("p") else _number(text, value)
         elif name == "margin" and value:
             margin = _number(text, value)
+        elif name == "blank" and value in ("no", "0"):
+            blank = "no"
         else:
-            raise InputError(
-                f"metric {text!r}: invalid {part!r}; expected binary, continuous, ratio=COLUMN, cap=N or margin=SHARE"
-            )
-    return checked(Metric(column, kind, per, cap, margin))
+            expected = "binary, continuous, ratio=COLUMN, cap=N, margin=SHARE or blank=no"
+            raise InputError(f"metric {text!r}: invalid {part!r}; expected {expected}")
+    return checked(Metric(column, kind, per, cap, margin, blank))
 
 
 def parse_weights(text: str) -> dict[str, float]:

@@ -9,15 +9,21 @@ The command line and the simulation both run an experiment through these functio
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from firstspin.data.formats.written_values import Spelling
 from firstspin.events.database import Database
 from firstspin.events.delivered import export_delivered
 from firstspin.events.export import export
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, attribute_export, planned_outcomes
-from firstspin.experiment.outcomes import read_outcomes
+from firstspin.experiment.counts import read_counts
+from firstspin.experiment.event_log import read_event_log
+from firstspin.experiment.outcomes import AS_WRITTEN, Outcomes, read_outcomes, refuse_only_yes
 from firstspin.experiment.plan import Plan, experiment_key, plan_rules
 from firstspin.experiment.rules import Rules
 from firstspin.experiment.verdict import Verdict
@@ -54,12 +60,48 @@ def analyse_store(database: Database, plan: Plan, folder: Path, *, now: datetime
     return analyse_log(read_log(database, plan, folder), plan, now=now)
 
 
-def analyse_table(
-    table: Path, rules: Rules, *, arm: str = "arm", unit: str | None = None, day: str | None = None, now: datetime
-) -> Verdict:
-    """The verdict on a table of outcomes (CSV or Parquet) with a row per user, or several where `unit` names the user.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table of outcomes is laid out: the columns of arm, user (`unit`) and day, and the spelling of its values.
 
-    Raises InputError where the table can't be read or does not have the columns of the rules.
+    `counts` are the columns of an aggregated table (`read_counts`), `log` those of a table of events, whose users start
+    with the event `exposure` (`read_event_log`). Without both there is a row per user, or several with a `unit`.
     """
-    outcomes = read_outcomes(table, arm=arm, metrics=rules.metrics, unit=unit, day=day, covariates=rules.covariates)
-    return analyse(outcomes, rules, now=now)
+
+    arm: str = "arm"
+    unit: str | None = None
+    day: str | None = None
+    counts: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+    exposure: str | None = None
+    spelling: Spelling = AS_WRITTEN
+
+
+def read_table(table: Path, rules: Rules, layout: Layout) -> Outcomes:
+    """The outcomes in a table (CSV or Parquet). Raises InputError where it can't be read or lacks a column."""
+    known, spelling = (rules.control, *rules.weights), layout.spelling
+    if layout.counts:
+        return read_counts(table, layout.counts, rules.metrics, day=layout.day, spelling=spelling, known_arms=known)
+    if layout.log:
+        log, shown = layout.log, layout.exposure
+        return read_event_log(
+            table, log, rules.metrics, arm=layout.arm, exposure=shown, spelling=spelling, known_arms=known
+        )
+    outcomes = read_outcomes(
+        table,
+        arm=layout.arm,
+        metrics=rules.metrics,
+        unit=layout.unit,
+        day=layout.day,
+        covariates=rules.covariates,
+        spelling=spelling,
+        known_arms=known,
+    )
+    refuse_only_yes(outcomes)
+    return outcomes
+
+
+def analyse_table(table: Path, rules: Rules, layout: Layout = Layout(), *, now: datetime) -> Verdict:
+    """The verdict on a table of outcomes. Raises InputError as `read_table` and `analyse`."""
+    outcomes = read_table(table, rules, layout)
+    return analyse(outcomes, replace(rules, metrics=outcomes.metrics), now=now)

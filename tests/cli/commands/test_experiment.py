@@ -45,5 +45,23 @@ def test_a_sealed_plan_can_not_be_edited_or_overwritten(outcomes: Path, tmp_path
     assert "was changed after it was sealed" in message
 
 
+def test_counts_and_an_event_log_are_read_by_their_columns(outcomes: Path, tmp_path: Path) -> None:
+    counts, log = tmp_path / "counts.csv", tmp_path / "log.csv"
+    counts.write_text("variant;users;clicks\ncontrol;20.000;1.000\nmodel;20.000;1.087\nTotal;40.000;2.087\n")
+    words = ("experiment", "analyse", "--control", "control", "--json")
+    by_counts = json.loads(firstspin(*words, "--outcomes", counts, "--counts", "variant,users,clicks").stdout)
+    by_rows = json.loads(firstspin(*words, "--outcomes", outcomes, "--metric", "clicked").stdout)
+    assert by_counts["metrics"][0]["beside_control"] == by_rows["metrics"][0]["beside_control"]
+    log.write_text("user,arm,event\n" + "".join(f"u{i},{('control', 'model')[i % 2]},visit\n" for i in range(40)))
+    named = ("--outcomes", log, "--event-log", "user,event", "--exposure", "visit")
+    assert json.loads(firstspin(*words, *named, "--metric", "visit").stdout)["users"] == {"control": 20, "model": 20}
+    for wrong in (("--exposure", "visit"), ("--counts", "a,b,c", "--unit", "user")):
+        assert firstspin(*words, "--outcomes", log, "--metric", "visit", *wrong).returncode == 2
+    log.write_text('arm,x\ncontrol,"1,234"\nmodel,7\n')
+    ambiguous = (*words, "--outcomes", log, "--metric", "x:continuous")
+    assert "give --decimal comma or --decimal point" in failed(*ambiguous)
+    assert firstspin(*ambiguous, "--decimal", "comma").returncode == 0
+
+
 def test_analyse_without_control_or_plan_is_wrong_usage(outcomes: Path) -> None:
     assert firstspin("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm").returncode == 2

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -14,17 +15,68 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.commands.look_back import look_back
-from firstspin.cli.options import AsJson
+from firstspin.cli.options import AsJson, split_names
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
+from firstspin.data.formats.written_values import DayOrder, Mark
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
-from firstspin.experiment.rules import Rules, parse_metric, parse_weights
+from firstspin.experiment.rules import Metric, Rules, parse_metric, parse_weights
 from firstspin.files import workspace
 from firstspin.records import MAX_SEED, InputError
+
+if TYPE_CHECKING:
+    from firstspin.experiment.run import Layout
 
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
 
 app = new_app("firstspin experiment", "Plan an A/B test, analyse it, or simulate one.")
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutOptions:
+    """How a table of outcomes is laid out and spelled: options of `analyse`."""
+
+    arm: Annotated[str, typer.Option(help="The column that names the arm.")] = "arm"
+    unit: Annotated[
+        str | None,
+        typer.Option(help="Column of the user id, to aggregate rows to one per user."),
+    ] = None
+    day: Annotated[str | None, typer.Option(help="Column of the day of exposure, for daily results.")] = None
+    counts: Annotated[
+        str,
+        typer.Option(
+            help="Columns of a table with a row per arm (and day): arm, users, outcomes.",
+            metavar="<arm,users,clicks>",
+        ),
+    ] = ""
+    event_log: Annotated[
+        str,
+        typer.Option(
+            help="Columns of a table with a row per event; a metric is then the name of an event.",
+            metavar="<user,event,time,value>",
+        ),
+    ] = ""
+    exposure: Annotated[
+        str | None,
+        typer.Option(help="The event of --event-log that each user starts with."),
+    ] = None
+    decimal: Annotated[Mark | None, typer.Option(help="What 1,234 or 1.234 is where its column leaves it open.")] = None
+    dates: Annotated[
+        DayOrder | None,
+        typer.Option(help="What 01/02/2026 is where its column leaves it open."),
+    ] = None
+
+    def layout(self) -> Layout:
+        """The layout. Raises BadParameter for options that exclude each other."""
+        from firstspin.data.formats.written_values import Spelling
+        from firstspin.experiment.run import Layout
+
+        if self.counts and (self.event_log or self.unit):
+            raise typer.BadParameter("counts have no users: leave out --unit and --event-log", param_hint="--counts")
+        if self.exposure and not self.event_log:
+            raise typer.BadParameter("an event of --event-log, which is missing", param_hint="--exposure")
+        log, spelling = split_names(self.event_log), Spelling(self.decimal, self.dates)
+        return Layout(self.arm, self.unit, self.day, split_names(self.counts), log, self.exposure, spelling)
 
 
 @command(
@@ -89,17 +141,16 @@ def plan(
     example="firstspin experiment analyse --outcomes outcomes.csv --control rule --metric clicked:binary",
 )
 def analyse(
+    table: LayoutOptions,
     outcomes: Annotated[Path | None, typer.Option(help="CSV or Parquet, one row per user (or see --unit).")] = None,
-    arm: Annotated[str, typer.Option(help="The column that names the arm.")] = "arm",
     control: Annotated[str, typer.Option(help="The arm to compare with.")] = "",
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column:kind, as clicked:binary, spend:continuous, clicks:ratio=views; :cap=p99, :margin=0.1; repeat."
+            help="Column:kind, as clicked:binary, spend:continuous, clicks:ratio=views; "
+            ":cap=p99, :margin=0.1, :blank=no; repeat."
         ),
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="Column of the user id, to aggregate rows to one per user.")] = None,
-    day: Annotated[str | None, typer.Option(help="Column of the day of exposure, for daily results.")] = None,
     covariate: Annotated[
         list[str] | None, typer.Option(help="Column known at registration, for variance reduction; repeat.")
     ] = None,
@@ -118,11 +169,16 @@ def analyse(
     """
     from firstspin.cli.output.verdict import show
     from firstspin.experiment import run
+    from firstspin.experiment.counts import count_metrics
 
     now = datetime.now(UTC)
-    rules = plan_rules(read_plan(plan)) if plan else _rules(control, metric or [], covariate or [], weights)
+    layout = table.layout()
+    metrics = tuple(map(parse_metric, metric or []))
+    if layout.counts and not plan:
+        metrics = count_metrics(layout.counts, metrics)
+    rules = plan_rules(read_plan(plan)) if plan else _rules(control, metrics, covariate or [], weights)
     if outcomes:
-        verdict = run.analyse_table(outcomes, rules, arm=arm, unit=unit, day=day, now=now)
+        verdict = run.analyse_table(outcomes, rules, layout, now=now)
     elif plan and exported:
         _, verdict = run.analyse_log(exported, read_plan(plan), now=now)
     elif plan and delivered:
@@ -184,12 +240,12 @@ def simulate(
         terminal.next_step(f"firstspin experiment analyse --exported {out} {plan}")
 
 
-def _rules(control: str, metrics: list[str], covariates: list[str], weights: str) -> Rules:
+def _rules(control: str, metrics: tuple[Metric, ...], covariates: list[str], weights: str) -> Rules:
     if not control or not metrics:
         raise typer.BadParameter("--control and --metric are needed where there is no --plan")
     return Rules(
         control=control,
-        metrics=tuple(map(parse_metric, metrics)),
+        metrics=metrics,
         weights=parse_weights(weights) if weights else {},
         covariates=tuple(covariates),
     )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def show(verdict: Verdict) -> None:
     """Print the decision, then the warnings, then the tables."""
-    terminal.out.print(verdict.sentence, style="bold", markup=False)
+    terminal.out.print(verdict.sentence, style="bold", markup=False, soft_wrap=True)
     for warning in verdict.warnings:
-        terminal.out.print(f"Warning: {warning}", markup=False)
+        terminal.out.print(f"Warning: {warning}", markup=False, soft_wrap=True)
     for section in verdict_lines(verdict):
         _print_table(section.title, section.columns, section.rows)
 
@@ -107,8 +107,10 @@ def _mean(value: float | None, share: bool) -> str:
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    shown = terminal.table(title, *columns)
+    shown = terminal.table("", *columns)
     shown.columns[-1].no_wrap = False  # the note of a row may wrap
     for row in rows:
         shown.add_row(*row)
-    terminal.show(shown)
+    if rows:
+        terminal.out.print(f"\n{title}", style="italic", markup=False, soft_wrap=True)
+        terminal.out.print(shown)

@@ -1,0 +1,123 @@
+"""Numbers, blanks and dates as exports spell them: one value each, or an error that names the option."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from spellings import REFUSED, WRITTEN, WRITTEN_DAYS
+
+from firstspin.data.formats.written_values import Spelling
+from firstspin.experiment.outcomes import Outcomes, read_outcomes, refuse_only_yes
+from firstspin.experiment.rules import parse_metric
+from firstspin.records import InputError
+
+
+def column(*cells: str, metric: str = "x:continuous", **options: object) -> Outcomes:
+    """The outcomes of these cells, with a day if `metric` is not of them."""
+    arms = [f"{'ab'[i % 2]}" for i in range(len(cells))]
+    return read_outcomes(
+        pa.table({"arm": arms, "x": list(cells)}), arm="arm", metrics=[parse_metric(metric)], **options
+    )
+
+
+def values(*cells: str, **options: object) -> list[float]:
+    return sorted(column(*cells, **options).values[0].tolist())
+
+
+@pytest.mark.parametrize("mark", ["point", "comma"])
+def test_each_written_number_has_one_value_with_each_decimal_mark(mark: str) -> None:
+    expected = {text: pair[mark == "comma"] for text, pair in WRITTEN.items()}
+    for text, wanted in expected.items():
+        if wanted is REFUSED:
+            with pytest.raises(InputError, match=r"x .* is not a finite number"):
+                column(text, "", spelling=Spelling(decimal=mark))
+        else:
+            [one, blank] = column(text, "", spelling=Spelling(decimal=mark)).values[0]
+            assert np.isnan(blank), text
+            assert (None if np.isnan(one) else one) == (wanted if wanted is None else pytest.approx(wanted)), text
+
+
+@pytest.mark.parametrize("order", ["day-first", "month-first"])
+def test_each_written_date_has_one_day_with_each_order(order: str) -> None:
+    for text, pair in WRITTEN_DAYS.items():
+        table, spelling = pa.table({"arm": ["a"], "x": [1], "on": [text]}), Spelling(dates=order)
+        if (wanted := pair[order == "month-first"]) is REFUSED:
+            with pytest.raises(InputError, match=r"outcomes row 1: on .* is (not a date with a year|missing)"):
+                read_outcomes(table, arm="arm", metrics=[parse_metric("x")], day="on", spelling=spelling)
+        else:
+            found = read_outcomes(table, arm="arm", metrics=[parse_metric("x")], day="on", spelling=spelling)
+            assert found.day.tolist() == [date.fromisoformat(f"2026-{wanted}")], text
+
+
+def test_a_column_decides_what_one_of_its_values_leaves_open() -> None:
+    assert values("1,234", "5.5") == [5.5, 1234]
+    assert values("1,234", "5,5") == [1.234, 5.5]
+    assert values("1.234", "5,5") == [5.5, 1234]
+    assert values("1,234", "1,234,567") == [1234, 1234567]
+    assert values("1,234", "7", spelling=Spelling(decimal="point")) == [7, 1234]
+    assert values("12", "1.234") == [1.234, 12]
+    [note] = column("12", "1.234").notes
+    assert note == "x '1.234' is read with a decimal point; with --decimal comma it is in thousands."
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (
+            ("7", "1,234"),
+            "row 2: x '1,234' is ambiguous: .*; give --decimal comma or --decimal point",
+        ),
+        (("1.5", "1,5"), "row 1: x '1.5' and row 2: x '1,5' - the decimal marks differ"),
+        (("5%", "0.05"), "row 1: x '5%' and row 2: x '0.05' - only one has a percent sign"),
+        (("$5", "€5"), r"x has amounts in \$ and €; convert them to one"),
+    ],
+)
+def test_what_a_column_leaves_open_is_an_error_with_the_option(cells: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        column(*cells)
+
+
+def test_a_percentage_of_zero_needs_no_sign() -> None:
+    assert values("5%", "0", "0.0") == [0, 0, 0.05]
+
+
+def test_days_decide_the_order_or_an_option_does() -> None:
+    def days(*texts: str, **options: object) -> list[date]:
+        table = pa.table({"arm": ["a"] * len(texts), "x": list(range(len(texts))), "on": list(texts)})
+        found = read_outcomes(table, arm="arm", metrics=[parse_metric("x:continuous")], day="on", **options)
+        return [day for _, day in sorted(zip(found.values[0], found.day.tolist(), strict=True))]
+
+    assert days("01/02/2026", "13/02/2026") == [date(2026, 2, 1), date(2026, 2, 13)]
+    assert days("01/02/2026", "02/13/2026") == [date(2026, 1, 2), date(2026, 2, 13)]
+    assert days("2026-02-01", "13.02.2026", "7 Feb 2026") == [date(2026, 2, 1), date(2026, 2, 13), date(2026, 2, 7)]
+    assert days("02/02/2026") == [date(2026, 2, 2)]
+    assert days("01/02/2026", spelling=Spelling(dates="month-first")) == [date(2026, 1, 2)]
+    with pytest.raises(InputError, match=r"row 1: on '01/02/2026' is ambiguous: .* give --dates day-first or"):
+        days("01/02/2026", "2026-02-01")
+    with pytest.raises(InputError, match=r"row 2: on '13/02/2026' and row 1: on '02/13/2026' - the orders .* differ"):
+        days("02/13/2026", "13/02/2026")
+
+
+def test_blanks_are_missing_unless_they_mean_no(tmp_path: Path) -> None:
+    blanks = ("", " ", "NA", "null", "-", "None")
+    missing = column("yes", "no", *blanks, metric="x").values[0]
+    assert (np.isnan(missing).sum(), np.nansum(missing)) == (6, 1)
+    assert values("yes", "no", *blanks, metric="x:binary:blank=no") == [0] * 7 + [1]
+    assert values("5", "", metric="x:continuous:blank=no") == [0, 5]
+    path = tmp_path / "o.csv"
+    path.write_text("arm,x\n" + "".join(f"{'ab'[i % 2]},{cell}\n" for i, cell in enumerate(("1", "0", *blanks))))
+    found = read_outcomes(path, arm="arm", metrics=[parse_metric("x:binary:blank=no")])
+    assert sorted(found.values[0].tolist()) == [0] * 7 + [1]
+
+
+def test_a_metric_of_only_yes_and_blanks_is_refused_with_the_hint() -> None:
+    for metric in ("x", "x:binary", "x:continuous"):
+        with pytest.raises(InputError, match=r"x has only yes and 2 blanks: where .* say x:binary:blank=no"):
+            refuse_only_yes(column("1", "", "1", "NA", metric=metric))
+    refuse_only_yes(column("1", "", metric="x:binary:blank=no"))
+    refuse_only_yes(column("1", "1", metric="x"))
+    refuse_only_yes(column("1", "", "0", metric="x"))
