@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import made_people
@@ -64,7 +64,8 @@ def test_models_and_bundles_are_evaluated_and_reported(data: Path, bundle: Path,
     card, _ = learn.evaluate_models(data, ["logistic"], protocol=Protocol(folds=2), with_ablation=True)
     write_scorecard(card, tmp_path / "card.json")
     learn.evaluate_bundle(data, bundle)
-    learn.report(data, bundle, tmp_path / "report.html", measured=tmp_path / "card.json")
+    written = date(2026, 2, 1)
+    learn.report(data, bundle, tmp_path / "report.html", written=written, measured=tmp_path / "card.json")
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -154,11 +155,16 @@ def report(
     path: Path,
     out: Path,
     *,
+    written: date,
+    name: str = "",
     measured: Path | None = None,
     reading: Reading = Reading(),
     progress: Progress = silent,
 ) -> None:
     """Write the study of these tables and of a bundle's model as one HTML page.
+
+    The date `written` and the `name` of the data, by default that of the folder, stand in the header; the same
+    arguments give the same bytes.
 
     `measured` is a scorecard.json of these tables; without one, the bundle's model is evaluated here, in three folds.
     Further columns and label rule are the bundle's.
@@ -177,10 +183,18 @@ def report(
         own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
         names = (*(name for name in LADDER if name != own), own)
         card, dataset = evaluate_models(
-            data, names, protocol=protocol, reading=reading, about=own, with_ablation=True, progress=progress
+            data,
+            names,
+            protocol=protocol,
+            reading=reading,
+            about=own,
+            with_ablation=True,
+            progress=stage(progress, 0.0, 0.9),
         )
     plain = registry.fit("logistic", _prepare(dataset, Learning(), dataset.examples))
-    html = page.page(page.material(dataset.examples, dataset.rule, card, plain, loaded), progress)
+    name = name or data.resolve().name
+    material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written)
+    html = page.page(material, stage(progress, 0.9, 1.0))
     with files.written_beside(out, shared=True) as beside:
         beside.write_text(html, encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import date
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,19 +14,14 @@ import made_people
 import msgspec
 import numpy as np
 import pytest
+from made_report import fit, material, silent
 
 from firstspin import learn
-from firstspin.data.ground_truth import GroundTruth
-from firstspin.evaluation import ablation, cross_validation, scorecard
+from firstspin.evaluation import scorecard
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.report import charts, page, patterns, people, quality
-from firstspin.evaluation.report.parts import BundleFacts, Material, Note, Picture
-from firstspin.evaluation.scorecard import BASELINES
-from firstspin.models import registry
-from firstspin.models.predictor import Predictor
-from firstspin.models.registry import Learning
-from firstspin.models.task import Task
-from firstspin.records import Examples, InputError, LabelRule, Registration
+from firstspin.evaluation.report.parts import HeatMap, Note, Picture
+from firstspin.records import InputError, Registration
 
 SECTIONS = ("labels", "listening", "picks", "answers", "ladder", "segments", "calibration", "questions", "model-card")
 
@@ -52,48 +47,6 @@ class Reader(HTMLParser):
             self.said += [named["aria-label"]] if named.get("aria-label") and named.get("role") == "img" else []
 
 
-def prepare(users: Examples) -> Task:
-    return registry.prepare(users, made_people.GENRES)
-
-
-def fit(name: str, examples: Examples, without: tuple[str, ...] = ()) -> Predictor:
-    return registry.fit(name, registry.prepare(examples, made_people.GENRES, learning=Learning(without=without)))
-
-
-def silent(step: str, done: float) -> None: ...
-
-
-@cache
-def material(known: bool = True) -> Material:
-    examples = made_people.examples(240)
-    splits = cross_validation.stratified_folds(examples.tops, 2, seed=0)
-    validated = cross_validation.cross_validate(
-        examples, splits, [*BASELINES, "logistic"], prepare, registry.fit, silent
-    )
-    found = {name: one.answers for name, one in validated.items()}
-    asked = cross_validation.held_out(examples, splits)
-    truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
-    data: dict[str, object] = {"registered": 300, "dropped": {"no listen in the window": 60}}
-    card = scorecard.score(found, asked, {"protocol": "2 folds"}, data, seed=0, truth=truth)
-    study = ablation.study(
-        examples,
-        splits,
-        "logistic",
-        validated["logistic"],
-        prepare,
-        registry.refit,
-        ("age", "country", "genres"),
-        0,
-        silent,
-    )
-    about = BundleFacts(
-        "0badcafe", "logistic", "", "firstspin 0", 4, ("age", "genres"), {"labelled": 240, "from": "2025"}
-    )
-    rule = LabelRule(data_ends=datetime(2026, 1, 1))
-    grid = patterns.answers_and_genres(fit("logistic", examples), examples)
-    return Material(examples, rule, replace(card, questions=study), grid, about)
-
-
 @cache
 def read() -> tuple[str, Reader]:
     html = page.page(material(), silent)
@@ -110,7 +63,7 @@ def test_every_section_is_there_and_in_the_contents() -> None:
 
 def test_every_chart_has_a_description() -> None:
     _, reader = read()
-    assert reader.pictures >= 20  # each drawn wide and narrow
+    assert reader.pictures >= 14  # each drawn wide and narrow
     assert len(reader.said) == reader.pictures
     assert all(len(said) > 30 for said in reader.said)
 
@@ -135,6 +88,44 @@ def test_titles_state_the_figures() -> None:
     assert f"{card.figures['logistic']['hit@3'].value:.1%}" in html
     assert "240 of 300 users" in html
     assert "simulated" in html
+
+
+def test_the_same_arguments_give_the_same_bytes() -> None:
+    html, _ = read()
+    assert page.page(material(), silent) == html
+    assert "made people, 1 February 2026" in html
+
+
+def test_heat_maps_are_tables_with_the_values_on_hover() -> None:
+    grid = patterns.Grid(("Pop", "Rock"), ("Jazz", "Folk"), np.array([[0.5, 0.25], [0.0, 1.0]]), (1200, 40))
+    part = HeatMap("title", "text", "picked", "top genre", grid, "{:.0%}")
+    drawn = page._coloured(part)
+    assert [(name, people) for name, people, _ in drawn["cells"]] == [("Pop", "1,200"), ("Rock", "40")]
+    assert [[cell["short"] for cell in cells] for _, _, cells in drawn["cells"]] == [["50", "25"], ["0", "100"]]
+    assert [cell["strength"] for cell in drawn["cells"][0][2]] == [50, 25]
+    html, _ = read()
+    assert 'title="Rock, Rock: ' in html
+    assert html.count('<th scope="col"><span>Rock</span></th>') >= 3
+    assert html.count("<caption>") == html.count('class="heat"') >= 3
+
+
+def test_a_negative_value_and_one_without_a_colour() -> None:
+    grid = patterns.Grid(("a",), ("x", "y", "z"), np.array([[-0.2, 0.1, -0.0001]]), (60,))
+    part = HeatMap("", "", "", "", grid, "{:+.0%}", coloured=np.array([[True, False, True]]))
+    ((_, _, cells),) = page._coloured(part)["cells"]
+    assert [(cell["text"], cell["kind"], cell["strength"]) for cell in cells] == [
+        ("-20%", "d s", 100),
+        ("+10%", "u", 0),
+        ("0%", "d", 0),
+    ]
+
+
+def test_the_charts_have_the_colours_of_the_page() -> None:
+    html, _ = read()
+    assert not re.search(r'<[^>]*(fill|stroke)="#(0b6e69|d4572a|24292f|000)"', html)
+    used = set(re.findall(r"var\(--([a-z]+)\)", html)) - {"hue", "v"}
+    light, dark = (block.split("}")[0] for block in html.split(":root{")[1:3])
+    assert all(f"--{name}:" in light and f"--{name}:" in dark for name in used)
 
 
 def test_words_from_the_tables_can_not_break_the_page() -> None:
@@ -177,10 +168,11 @@ def replace_genres(told: Registration, genres: list[str]) -> Registration:
     return msgspec.structs.replace(told, genres=tuple(genres))
 
 
-def test_listening_by_gender_is_the_mean_of_shares_without_small_cohorts() -> None:
+def test_the_mean_share_per_user_by_gender_leaves_out_small_groups() -> None:
     few = made_people.examples(45)
     told = [Registration(gender=g) for g in ["f"] * 20 + ["M"] * 10 + ["m"] * 6 + ["x"] * 9]
-    grid = patterns.listening_by_gender(replace(few, registrations=tuple(told)))
+    examples = replace(few, registrations=tuple(told))
+    grid = patterns.mean_shares(examples, patterns.genders(examples))
     assert grid.rows == ("f", "M")
     assert grid.people == (20, 16)
     rock = grid.columns.index("Rock")
@@ -200,6 +192,13 @@ def test_effects_of_answers_are_relative_to_no_answers_and_the_mean_genre() -> N
     assert grid.columns[int(grid.values[i].argmax())] == "Rock"
 
 
+def test_what_nobody_answered_is_no_input() -> None:
+    facts = replace(material().manifest, asks=("age", "gender", "genres"))  # nobody of the made people gave a gender
+    html = page.page(replace(material(), manifest=facts), silent)
+    assert re.search(r"Input</th><td[^>]*>age \(\d+% answered\), genres \(\d+% answered\)<", html)
+    assert re.search(r"Never answered in these data</th><td[^>]*>gender<", html)
+
+
 def test_charts_fit_the_width_they_are_drawn_for() -> None:
     for section in (*people.sections(material()), *quality.sections(material())):
         for part in section.parts:
@@ -209,6 +208,8 @@ def test_charts_fit_the_width_they_are_drawn_for() -> None:
                     found = re.search(r'width="(\d+)"', drawn)
                     assert found is not None
                     assert int(found[1]) <= width + 1, (part.title, width)
+            elif isinstance(part, HeatMap):
+                assert part.grid.values.shape == (len(part.grid.rows), len(part.grid.columns))
             else:
                 assert isinstance(part, Note) or part.rows
 
@@ -218,11 +219,12 @@ def test_report_takes_a_scorecard_of_the_same_users_only(tmp_path: Path) -> None
     learn.train(data, tmp_path / "b", "popularity")
     card, _ = learn.evaluate_models(data, ["logistic"], protocol=Protocol(folds=2))
     scorecard.write_scorecard(card, tmp_path / "card.json")
-    learn.report(data, tmp_path / "b", tmp_path / "r.html", measured=tmp_path / "card.json")
+    written = date(2026, 2, 1)
+    learn.report(data, tmp_path / "b", tmp_path / "r.html", written=written, measured=tmp_path / "card.json")
     assert "80 of 80 users" in (tmp_path / "r.html").read_text()
     kept = json.loads((tmp_path / "card.json").read_text())
     kept["data"]["fingerprint"] = "of others"
     (tmp_path / "card.json").write_text(json.dumps(kept))
     with pytest.raises(InputError, match="is not about the people of"):
-        learn.report(data, tmp_path / "b", tmp_path / "r2.html", measured=tmp_path / "card.json")
+        learn.report(data, tmp_path / "b", tmp_path / "r2.html", written=written, measured=tmp_path / "card.json")
     assert not (tmp_path / "r2.html").exists()

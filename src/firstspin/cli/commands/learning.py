@@ -164,15 +164,23 @@ def report(
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="File of `evaluate --questions --out`; default: evaluate now.")
     ] = None,
+    name: Annotated[str, typer.Option(help="Name of the data in the page's header; default: that of the folder.")] = "",
+    date: Annotated[
+        str, typer.Option(help="Date in the page's header, as in 2026-01-31; default: today (UTC). Repeatable with it.")
+    ] = "",
 ) -> None:
     """Write the evaluation as one HTML page: listening by cohort, metrics of the models, value of each question."""
     from firstspin import learn
     from firstspin.data.dataset import Reading
 
     read_as_usual = Reading(skip_bad_rows=files.skip_bad_rows, mapping=files.map, now=utc_now())
+    written = (parsed_moment(date, "--date") if date else utc_now()).date()
     with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
-        learn.report(data, bundle, out, measured=measured, reading=reading, progress=progress)
+        learn.report(
+            data, bundle, out, written=written, name=name, measured=measured, reading=reading, progress=progress
+        )
     terminal.out.print(f"The report is in {out}", markup=False)
+    terminal.next_step(f"firstspin serve --bundle {bundle} --report {out}")
 
 
 def train_and_show(data: Path, out: Path, model: str, reading: Reading, learning: Learning) -> Scorecard:

@@ -1,16 +1,17 @@
-"""Charts as SVG text, drawn for a given width (pixels) so that they are readable on a phone."""
+"""Charts as SVG text, drawn for a given width (pixels) so that they are readable on a phone.
+
+Colours become CSS variables of the page, so that the charts follow its light and dark mode.
+"""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from firstspin.evaluation.bootstrap import Figure
-from firstspin.evaluation.report.patterns import Grid
 
 if TYPE_CHECKING:
     import altair as alt
@@ -25,21 +26,43 @@ THIRD: Final = "#5b4b9a"
 INK: Final = "#24292f"
 PALE: Final = "#e4e8ec"
 SERIES: Final = (MODEL, ACCENT, THIRD, BASELINE)
+VARIABLES: Final = {
+    MODEL: "model",
+    BASELINE: "baseline",
+    ACCENT: "accent",
+    THIRD: "third",
+    INK: "ink",
+    PALE: "pale",
+    "#000": "ink",
+}
 
 WIDE: Final = 720
 NARROW: Final = 340
 SMALL: Final = 480
-"""A chart narrower than this leaves out the numbers in its cells and shortens its labels."""
+"""A chart narrower than this has shorter lines of text."""
+LINE: Final = 14
+"""Height of a line of text in pixels."""
+LINES: Final = "split(datum.label, '\\n')"
+"""Vega expression: a label of several lines."""
 
 
 def svg(chart: alt.TopLevelMixin, name: str) -> str:
-    """The chart as SVG for embedding in a page: without URLs, and with ids that begin with `name`."""
+    """The chart as SVG for embedding in a page: without URLs, and with ids that begin with `name`.
+
+    The renderer numbers its ids through the life of the process; here they are numbered anew, so that the same chart
+    is the same text.
+    """
     import vl_convert
 
     drawn = vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
     drawn = re.sub(r'\s(xmlns(:xlink)?|version|class|role|aria-[a-z]+)="[^"]*"', "", drawn)
-    drawn = re.sub(r'\bid="', f'id="{name}-', drawn)
-    return drawn.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    ids = {old: f"{name}-{i}" for i, old in enumerate(dict.fromkeys(re.findall(r'\sid="([^"]*)"', drawn)))}
+    drawn = re.sub(r'(\sid="|url\(#|href="#)([^")]*)', lambda m: m[1] + ids.get(m[2], m[2]), drawn)
+    return re.sub(r'((?:fill|stroke)=")(#[0-9a-f]+)', lambda m: m[1] + _variable(m[2]), drawn)
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{VARIABLES[colour]})" if colour in VARIABLES else colour
 
 
 def bars(
@@ -48,18 +71,19 @@ def bars(
     """Grouped horizontal bars: `x` of each `y`, a bar for each of the `series`."""
     import altair as alt
 
+    rows = _wrapped(rows, width, y, series)
     names = list(dict.fromkeys(str(row[series]) for row in rows))
     chart = (
         alt.Chart(_data(rows))
         .mark_bar(cornerRadiusEnd=2)
         .encode(
-            y=_names(y, rows, width),
+            y=_names(y, rows),
             x=alt.X(f"{x}:Q", title=title, axis=alt.Axis(format=form, tickCount=5)),
             yOffset=alt.YOffset(f"{series}:N", sort=names),
             color=_colour(series, names),
         )
     )
-    return _finished([chart], width, _step(13 * len(names) + 8))
+    return _finished([chart], width, _step(max(13 * len(names) + 8, _height(rows, y))))
 
 
 def intervals(
@@ -69,23 +93,22 @@ def intervals(
     y: str,
     series: str,
     title: str,
+    kinds: Sequence[str] = (),
     form: str = ".2f",
     line: float | None = None,
     side_by_side: bool = True,
 ) -> alt.LayerChart:
     """Points with their 95% intervals (`value`, `low`, `high`) for each `y`, coloured by `series`.
 
-    `line`: the position of a dashed reference line. `side_by_side`: the series of one `y` are drawn below each other;
-    not needed where each `y` has a single point.
+    `kinds`: the series in the order of the colours; by default that of the rows. `line`: the position of a dashed
+    reference line. `side_by_side`: the series of one `y` are drawn below each other; not needed where each `y` has a
+    single point.
     """
     import altair as alt
 
-    names = (
-        sorted({str(row[series]) for row in rows})
-        if not side_by_side
-        else list(dict.fromkeys(str(row[series]) for row in rows))
-    )
-    base = alt.Chart(_data(rows)).encode(y=_names(y, rows, width), color=_colour(series, names))
+    rows = _wrapped(rows, width, y, series)
+    names = list(kinds or dict.fromkeys(str(row[series]) for row in rows))
+    base = alt.Chart(_data(rows)).encode(y=_names(y, rows), color=_colour(series, names))
     if side_by_side:
         base = base.encode(yOffset=alt.YOffset(f"{series}:N", sort=names))
     axis = alt.Axis(format=form, tickCount=5)
@@ -97,46 +120,8 @@ def intervals(
     if line is not None:
         mark = alt.Chart(_data([{"at": line}])).mark_rule(strokeDash=[4, 3], color=INK).encode(x="at:Q")
         layers.insert(0, mark)
-    return _finished(layers, width, _step(12 * len(names) + 8 if side_by_side else 24))
-
-
-def heat_map(
-    grid: Grid, width: int, *, down: str, across: str, legend: str, form: str, diverging: bool = False
-) -> alt.LayerChart:
-    """A heat map, with the numbers in the cells where there is room."""
-    import altair as alt
-
-    cells: list[Row] = [
-        {"row": row, "column": column, "value": float(grid.values[i, j])}
-        for i, row in enumerate(grid.rows)
-        for j, column in enumerate(grid.columns)
-    ]
-    max_value = float(np.abs(grid.values).max(initial=0.0)) or 1.0
-    scale = (
-        alt.Scale(scheme="blueorange", domain=[-max_value, max_value])
-        if diverging
-        else alt.Scale(range=["#f1f6f6", "#0a4f4c"], domain=[0, max_value])
-    )
-    label = alt.Axis(labelAngle=-60, labelLimit=110, orient="top", domain=False, ticks=False, labelPadding=3)
-    base = alt.Chart(_data(cells)).encode(
-        x=alt.X("column:N", sort=list(grid.columns), title=across, axis=label),
-        y=alt.Y("row:N", sort=list(grid.rows), title=down, axis=_label_axis(width)),
-    )
-    bar = alt.Legend(orient="bottom", direction="horizontal", gradientLength=min(200, width // 2), format=form)
-    layers = [
-        base.mark_rect(stroke="white", strokeWidth=1).encode(
-            color=alt.Color("value:Q", title=legend, scale=scale, legend=bar)
-        )
-    ]
-    if len(grid.columns) * 34 <= width - 130:
-        light = abs(alt.datum.value) > max_value * 0.55
-        layers.append(
-            base.mark_text(fontSize=9).encode(
-                text=alt.Text("value:Q", format=form),
-                color=alt.when(light).then(alt.value("white")).otherwise(alt.value(INK)),
-            )
-        )
-    return _finished(layers, width, _step(17))
+    step = 12 * len(names) + 8 if side_by_side else 24
+    return _finished(layers, width, _step(max(step, _height(rows, y))))
 
 
 def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
@@ -175,7 +160,7 @@ def timeline(rows: Sequence[Row], ends: date, width: int) -> alt.LayerChart:
         alt.Chart(_data(rows))
         .mark_bar(height=16)
         .encode(
-            y=alt.Y("who:N", sort=who, title=None, axis=_label_axis(width)),
+            y=alt.Y("who:N", sort=who, title=None, axis=_label_axis()),
             x=alt.X(
                 "begin:T",
                 title=None,
@@ -189,14 +174,19 @@ def timeline(rows: Sequence[Row], ends: date, width: int) -> alt.LayerChart:
     return _finished([spans, end.encode(x="at:T")], width, _step(30))
 
 
-def columns(rows: Sequence[Row], width: int, *, x: str, y: str, title: str) -> alt.LayerChart:
-    """A column chart of counts, in the order of the rows."""
+def columns(
+    rows: Sequence[Row], width: int, *, x: str, y: str, series: str, kinds: Sequence[str], title: str
+) -> alt.LayerChart:
+    """A column chart of counts, in the order of the rows; the second of the `kinds` of the `series` is grey."""
     import altair as alt
 
     order = [str(row[x]) for row in rows]
+    shown = [kind for kind in kinds if any(row[series] == kind for row in rows)]
+    legend = alt.Legend(orient="top", title=None, labelLimit=0) if shown != list(kinds[:1]) else None
+    colours = alt.Scale(domain=list(kinds), range=[MODEL, BASELINE])
     chart = (
         alt.Chart(_data(rows))
-        .mark_bar(color=MODEL, cornerRadiusEnd=2)
+        .mark_bar(cornerRadiusEnd=2)
         .encode(
             x=alt.X(
                 f"{x}:N",
@@ -205,6 +195,7 @@ def columns(rows: Sequence[Row], width: int, *, x: str, y: str, title: str) -> a
                 axis=alt.Axis(labelAngle=-45 if len(order) > 6 else 0, labelOverlap=True),
             ),
             y=alt.Y(f"{y}:Q", title=title, axis=alt.Axis(format="~s", tickCount=4)),
+            color=alt.Color(f"{series}:N", scale=colours, legend=legend),
         )
     )
     return _finished([chart], width, 150)
@@ -221,17 +212,32 @@ def _data(rows: Iterable[Row]) -> alt.InlineData:
     return alt.InlineData(values=[dict(row) for row in rows])
 
 
-def _names(field: str, rows: Sequence[Row], width: int) -> alt.Y:
+def _names(field: str, rows: Sequence[Row]) -> alt.Y:
     import altair as alt
 
     order = list(dict.fromkeys(str(row[field]) for row in rows))
-    return alt.Y(f"{field}:N", sort=order, title=None, axis=_label_axis(width))
+    return alt.Y(f"{field}:N", sort=order, title=None, axis=_label_axis())
 
 
-def _label_axis(width: int) -> alt.Axis:
+def _label_axis() -> alt.Axis:
     import altair as alt
 
-    return alt.Axis(labelLimit=130 if width < SMALL else 190, domain=False, ticks=False, labelPadding=6)
+    return alt.Axis(labelLimit=0, labelExpr=LINES, labelLineHeight=LINE, domain=False, ticks=False, labelPadding=6)
+
+
+def _wrapped(rows: Sequence[Row], width: int, *names: str) -> list[Row]:
+    """The rows with long names of these fields in several lines."""
+    characters = 16 if width < SMALL else 28
+
+    def lines(name: Value) -> str:
+        return "\n".join(textwrap.wrap(str(name), characters)) or str(name)
+
+    return [{key: lines(of) if key in names else of for key, of in row.items()} for row in rows]
+
+
+def _height(rows: Sequence[Row], field: str) -> int:
+    """Pixels for the name of this field with the most lines."""
+    return LINE * max(str(row[field]).count("\n") + 1 for row in rows) + 6
 
 
 def _step(pixels: int) -> alt.Step:
@@ -244,7 +250,7 @@ def _step(pixels: int) -> alt.Step:
 def _colour(series: str, names: Sequence[str]) -> alt.Color:
     import altair as alt
 
-    legend = alt.Legend(orient="top", title=None, columns=2, labelLimit=200) if len(names) > 1 else None
+    legend = alt.Legend(orient="top", title=None, columns=2, labelLimit=0, labelExpr=LINES) if len(names) > 1 else None
     return alt.Color(
         f"{series}:N", scale=alt.Scale(domain=list(names), range=list(SERIES[: len(names)])), legend=legend
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from firstspin.evaluation.report.parts import HtmlTable, Material, Note, PageSection
+from firstspin.records import is_answered
 
 INTENDED = (
     "Ranks genres, stations and carousels for users who have just registered, from the answers on their registration "
@@ -24,7 +25,7 @@ def section(material: Material) -> PageSection:
         ("Bundle", manifest.bundle),
         ("Model", f"{manifest.model} ({manifest.made_of})" if manifest.made_of else manifest.model),
         ("Created by", manifest.created_by),
-        ("Input", ", ".join(manifest.asks) or "nothing"),
+        *_questions(material),
         ("Output", f"a ranking of {manifest.genres} genres with probabilities"),
         (
             "Training data",
@@ -45,6 +46,16 @@ def section(material: Material) -> PageSection:
             Note(f"Limits. {LIMITS}"),
         ),
     )
+
+
+def _questions(material: Material) -> list[tuple[str, str]]:
+    """The questions with the share of users who answered, apart from those that nobody answered."""
+    registrations = material.examples.registrations
+    answered = {name: sum(is_answered(one, name) for one in registrations) for name in material.manifest.asks}
+    used = [f"{name} ({n / len(registrations):.0%} answered)" for name, n in answered.items() if n]
+    silent = [name for name, n in answered.items() if not n]
+    rows = [("Input", ", ".join(used) or "nothing: no user answered a question")]
+    return [*rows, ("Never answered in these data", ", ".join(silent))] if silent else rows
 
 
 def _day(data: dict[str, object], key: str) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from firstspin.evaluation.metrics import HEADLINE, RULE
 from firstspin.evaluation.report import charts, model_card, people, quality
 from firstspin.evaluation.report.parts import (
     BundleFacts,
-    HtmlTable,
+    HeatMap,
     Material,
-    Note,
+    Part,
     Picture,
     percent,
     relative,
@@ -22,9 +27,24 @@ from firstspin.models.task import Progress
 from firstspin.records import Examples, LabelRule
 from firstspin.serving.bundle import Bundle
 
+STRONG: Final = 55
+"""Strength of a colour in percent from which the text on it is in the colour of the paper."""
 
-def material(examples: Examples, rule: LabelRule, card: Scorecard, plain: Predictor, packed: Bundle) -> Material:
-    """The input of the page: labelled users, a scorecard, a logistic model of the users, and a bundle."""
+
+def material(
+    examples: Examples,
+    rule: LabelRule,
+    card: Scorecard,
+    plain: Predictor,
+    packed: Bundle,
+    *,
+    name: str,
+    written: date,
+) -> Material:
+    """The input of the page: labelled users, a scorecard, a logistic model of the users, and a bundle.
+
+    `name` of the data and the date `written` stand in the header: the same arguments give the same page, bit for bit.
+    """
     manifest, predictor = packed.manifest, packed.predictor
     about = BundleFacts(
         bundle=packed.id,
@@ -35,7 +55,7 @@ def material(examples: Examples, rule: LabelRule, card: Scorecard, plain: Predic
         asks=tuple(dict.fromkeys(predictor.encoder.questions)),
         data=manifest.data,
     )
-    return Material(examples, rule, card, answers_and_genres(plain, examples), about)
+    return Material(examples, rule, card, answers_and_genres(plain, examples), about, name, written)
 
 
 def page(material: Material, progress: Progress) -> str:
@@ -61,6 +81,8 @@ def page(material: Material, progress: Progress) -> str:
         tiles=_tiles(material),
         simulated=material.card.ceiling is not None,
         created_by=material.manifest.created_by,
+        name=material.name,
+        written=f"{material.written:%-d %B %Y}",
     )
 
 
@@ -77,15 +99,17 @@ def _tiles(material: Material) -> list[tuple[str, str]]:
         tiles.append(
             (percent(card.ceiling.share[card.best].value, 1), "of the Bayes-optimal hit@3 (simulated ground truth)")
         )
-    return [*tiles, (f"{card.people:,}", "held-out users")]
+    return [*tiles, (f"{card.people:,}", quality.measured_users(card).partition(" ")[2])]
 
 
 def _bracket(text: str) -> str:
     return text[text.find("[") :] if "[" in text else ""
 
 
-def _drawn(part: Picture | HtmlTable | Note, name: str) -> Picture | HtmlTable | Note | dict[str, object]:
+def _drawn(part: Part, name: str) -> Part | dict[str, object]:
     """The part as input of the template: pictures as SVG without the start of the first tag, wide and narrow."""
+    if isinstance(part, HeatMap):
+        return _coloured(part)
     if not isinstance(part, Picture):
         return part
     drawings = [
@@ -93,3 +117,37 @@ def _drawn(part: Picture | HtmlTable | Note, name: str) -> Picture | HtmlTable |
         for kind, width in (("wide", charts.WIDE), ("narrow", charts.NARROW))
     ]
     return {"title": part.title, "text": part.text, "alt": part.alt, "drawings": drawings}
+
+
+def _coloured(part: HeatMap) -> dict[str, object]:
+    """The cells of a heat map: text, short text without a percent sign, colour and its strength in percent."""
+    values, grid = part.grid.values, part.grid
+    max_value = float(np.abs(values).max(initial=0.0)) or 1.0
+    is_signed = "+" in part.form
+
+    def cell(i: int, j: int) -> dict[str, object]:
+        value = float(values[i, j])
+        has_colour = part.coloured is None or bool(part.coloured[i, j])
+        strength = round(100 * abs(value) / max_value) if has_colour else 0
+        kind = "p" if not is_signed else "u" if value > 0 else "d"
+        text = re.sub(r"^[+-](0(?:\.0+)?%?)$", r"\1", part.form.format(value))
+        return {
+            "text": text,
+            "short": text.removesuffix("%"),
+            "strength": strength,
+            "kind": f"{kind} s" if strength > STRONG else kind,
+        }
+
+    rows = [
+        (row, f"{people:,}", [cell(i, j) for j in range(len(grid.columns))])
+        for i, (row, people) in enumerate(zip(grid.rows, grid.people, strict=True))
+    ]
+    across = f"{part.across} (in {'percent' if part.form.endswith('%}') else 'log-odds'})"
+    return {
+        "title": part.title,
+        "text": part.text,
+        "down": part.down,
+        "across": across,
+        "columns": grid.columns,
+        "cells": rows,
+    }

@@ -1,10 +1,14 @@
-"""The parts of the page: sections of charts and tables, each with a title that states the finding."""
+"""The parts of the page: sections of charts, heat maps and tables, each with a title that states the finding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.report.patterns import Grid
@@ -30,13 +34,18 @@ class BundleFacts:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The input of the report. `answers`: log-odds of each answer for each genre in a logistic model."""
+    """The input of the report. `answers`: log-odds of each answer for each genre in a logistic model.
+
+    `name` of the data and `written` (date) stand in the header.
+    """
 
     examples: Examples
     rule: LabelRule
     card: Scorecard
     answers: Grid
     manifest: BundleFacts
+    name: str
+    written: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +59,29 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class HeatMap:
+    """A grid as a table with coloured cells. `form` formats a value, as in "{:+.0%}"; with a sign it has two colours.
+
+    `down` and `across` name rows and columns. `coloured` (r, c): which cells have a colour; all where it is None.
+    """
+
+    title: str
+    text: str
+    down: str
+    across: str
+    grid: Grid
+    form: str
+    coloured: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HtmlTable:
     """Rows of text under a header; the first column names the row."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +91,16 @@ class Note:
     text: str
 
 
+Part = Picture | HeatMap | HtmlTable | Note
+
+
 @dataclass(frozen=True, slots=True)
 class PageSection:
     """A section of the page, with an entry in the contents."""
 
     anchor: str
     name: str
-    parts: tuple[Picture | HtmlTable | Note, ...]
+    parts: tuple[Part, ...]
 
 
 def percent(value: float, digits: int = 0) -> str:

@@ -1,9 +1,9 @@
-"""Examples -> tables of numbers: listening by cohort, picks against top genres, log-odds of each answer."""
+"""Examples -> tables of numbers: listening by group, picks against top genres, log-odds of each answer."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from firstspin.data.names import NameIndex
 from firstspin.evaluation.cohorts import AGE_BANDS, NOT_GIVEN, OTHER, age_band, words
 from firstspin.models.predictor import Predictor
-from firstspin.records import Examples, Registration, normal
+from firstspin.records import Examples, LabelRule, Registration, normal
 
 Array = NDArray[np.float64]
+Positions = NDArray[np.int64]
 
 MIN_USERS: Final = 10
 """Means over fewer users are withheld."""
@@ -38,21 +39,42 @@ class Grid:
         return Grid(self.rows[:rows], self.columns[:columns], part, self.people[:rows])
 
 
-def listening_by_gender(examples: Examples) -> Grid:
-    """Mean share of listening of each genre, by gender; genres by their share of all listening."""
+def arrivals(registered_at: NDArray[np.datetime64], unit: str) -> dict[str, int]:
+    """Registrations (n,) per month or year, from the first to the last, those without any included."""
+    of = registered_at.astype(f"datetime64[{unit[0].upper()}]")
+    calendar = np.arange(of.min(), of.max() + 1)
+    return {str(when): int((of == when).sum()) for when in calendar}
+
+
+def has_open_windows(when: str, rule: LabelRule) -> bool:
+    """Whether the data end before the label windows of all users who registered in a month or year."""
+    if rule.data_ends is None:
+        return False
+    ends = (np.datetime64(when) + 1).astype("datetime64[s]") + np.timedelta64(rule.gap_days + rule.window_days, "D")
+    return bool(ends > np.datetime64(rule.data_ends, "s"))
+
+
+def genders(examples: Examples) -> dict[str, Positions]:
+    """The users of each gender, by position; the frequent genders first."""
     answers = words([registration.gender for registration in examples.registrations])
-    genders = sorted(set(answers) - {NOT_GIVEN, OTHER}, key=lambda word: (-answers.count(word), word))
-    return _shares(examples, answers, genders)
+    return _grouped(answers, sorted(set(answers) - {NOT_GIVEN, OTHER}, key=lambda word: (-answers.count(word), word)))
 
 
-def listening_by_age(examples: Examples) -> Grid:
-    """Mean share of listening of each genre, by age band."""
-    return _shares(examples, [age_band(registration) for registration in examples.registrations], AGE_BANDS[:-1])
+def ages(examples: Examples) -> dict[str, Positions]:
+    """The users of each age band, by position."""
+    return _grouped([age_band(registration) for registration in examples.registrations], AGE_BANDS[:-1])
 
 
-def listening(examples: Examples) -> Grid:
-    """Mean share of listening of each genre, of all users in one row."""
-    return _shares(examples, ["everyone"] * len(examples), ["everyone"])
+def mean_shares(examples: Examples, groups: Mapping[str, Positions]) -> Grid:
+    """Mean over the users of a group of each genre's share of their listening; genres by that mean over all users.
+
+    Every user has the same weight, however long they listened: it is not a genre's share of all listening.
+    """
+    order = _by(examples.shares.mean(axis=0))
+    values = [examples.shares[members].mean(axis=0)[order] for members in groups.values()]
+    genres = tuple(examples.genres[i] for i in order)
+    people = tuple(len(members) for members in groups.values())
+    return Grid(tuple(groups), genres, _stacked(values, len(genres)), people)
 
 
 def picked_and_played(examples: Examples) -> Grid:
@@ -117,15 +139,11 @@ def _same(answer: str | None, word: str) -> bool:
     return answer is not None and normal(answer).casefold() == word.casefold()
 
 
-def _shares(examples: Examples, cohort: Sequence[str], names: Sequence[str]) -> Grid:
-    overall = examples.shares.mean(axis=0)
-    order = _by(overall)
-    array = np.array(cohort)
-    members = {name: np.flatnonzero(array == name) for name in names}
-    shown = [name for name in names if len(members[name]) >= MIN_USERS]
-    values = [examples.shares[members[name]].mean(axis=0)[order] for name in shown]
-    genres = tuple(examples.genres[i] for i in order)
-    return Grid(tuple(shown), genres, _stacked(values, len(genres)), tuple(len(members[name]) for name in shown))
+def _grouped(answers: Sequence[str], names: Sequence[str]) -> dict[str, Positions]:
+    """The positions (m,) of each name, of at least `MIN_USERS` users."""
+    array = np.array(answers)
+    groups = {name: np.flatnonzero(array == name) for name in names}
+    return {name: members for name, members in groups.items() if len(members) >= MIN_USERS}
 
 
 def _by(amount: NDArray[np.generic]) -> list[int]:

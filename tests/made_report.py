@@ -1,0 +1,65 @@
+"""The input of a report on hand-made people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, datetime
+from functools import cache
+
+import made_people
+import numpy as np
+
+from firstspin.data.ground_truth import GroundTruth
+from firstspin.evaluation import ablation, cross_validation, scorecard
+from firstspin.evaluation.report import patterns
+from firstspin.evaluation.report.parts import BundleFacts, Material
+from firstspin.evaluation.scorecard import BASELINES
+from firstspin.models import registry
+from firstspin.models.predictor import Predictor
+from firstspin.models.registry import Learning
+from firstspin.models.task import Task
+from firstspin.records import Examples, LabelRule
+
+
+def prepare(users: Examples) -> Task:
+    return registry.prepare(users, made_people.GENRES)
+
+
+def fit(name: str, examples: Examples, without: tuple[str, ...] = ()) -> Predictor:
+    return registry.fit(name, registry.prepare(examples, made_people.GENRES, learning=Learning(without=without)))
+
+
+def silent(step: str, done: float) -> None: ...
+
+
+@cache
+def material(known: bool = True) -> Material:
+    examples = made_people.examples(240)
+    splits = cross_validation.stratified_folds(examples.tops, 2, seed=0)
+    validated = cross_validation.cross_validate(
+        examples, splits, [*BASELINES, "logistic"], prepare, registry.fit, silent
+    )
+    found = {name: one.answers for name, one in validated.items()}
+    asked = cross_validation.held_out(examples, splits)
+    truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (240, 1))) if known else None
+    data: dict[str, object] = {"registered": 300, "dropped": {"no listen in the window": 60}}
+    card = scorecard.score(found, asked, {"protocol": "2 folds"}, data, seed=0, truth=truth)
+    study = ablation.study(
+        examples,
+        splits,
+        "logistic",
+        validated["logistic"],
+        prepare,
+        registry.refit,
+        ("age", "country", "genres"),
+        0,
+        silent,
+    )
+    about = BundleFacts(
+        "0badcafe", "logistic", "", "firstspin 0", 4, ("age", "genres"), {"labelled": 240, "from": "2025"}
+    )
+    rule = LabelRule(data_ends=datetime(2026, 1, 1))
+    grid = patterns.answers_and_genres(fit("logistic", examples), examples)
+    return Material(
+        examples, rule, replace(card, questions=study), grid, about, name="made people", written=date(2026, 2, 1)
+    )
