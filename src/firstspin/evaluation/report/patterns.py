@@ -55,18 +55,18 @@ def has_open_windows(when: str, rule: LabelRule) -> bool:
 
 
 def genders(examples: Examples) -> dict[str, Positions]:
-    """The users of each gender, by position; the frequent genders first."""
+    """The positions (m,) of the users of each gender, the frequent genders first."""
     answers = words([registration.gender for registration in examples.registrations])
     return _grouped(answers, sorted(set(answers) - {NOT_GIVEN, OTHER}, key=lambda word: (-answers.count(word), word)))
 
 
 def ages(examples: Examples) -> dict[str, Positions]:
-    """The users of each age band, by position."""
+    """The positions (m,) of the users of each age band."""
     return _grouped([age_band(registration) for registration in examples.registrations], AGE_BANDS[:-1])
 
 
 def mean_shares(examples: Examples, groups: Mapping[str, Positions]) -> Grid:
-    """Mean over the users of a group of each genre's share of their listening; genres by that mean over all users.
+    """Mean share of a user's listening of each genre, over the positions (m,) of each group; genres by that of all.
 
     Every user has the same weight, however long they listened: it is not a genre's share of all listening.
     """
