@@ -14,40 +14,60 @@ from pathlib import Path
 
 import pytest
 
+from firstspin.settings import read_settings
+
 ROOT = Path(__file__).parent.parent
 COMMANDS = Path(sys.executable).parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, text) of the page's blocks, in order."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def console_commands(block: str) -> list[tuple[str, str]]:
+    """(command, expected output) of each command in a console block, in order."""
+    parts = (part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:])
+    return [(command, expected) for command, _, expected in parts]
+
+
 def console_blocks(page: str) -> list[tuple[str, str]]:
-    """(command, expected output) of each command in the page's console blocks, in order."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = []
-    for block in re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, expected = part.partition("\n")
-            found.append((command, expected))
-    return found
+    """The commands of all console blocks of the page."""
+    return [one for language, text in blocks(page) if language == "console" for one in console_commands(text)]
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, *, fails: bool = False) -> str:
     environment = os.environ | {"PATH": f"{COMMANDS}:{os.environ['PATH']}", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
-    assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert (done.returncode != 0) is fails, f"$ {command}\n{done.stdout}\n{done.stderr}"
+    return done.stderr if fails else done.stdout
 
 
-def test_the_tutorial_in_the_readme_runs_as_written(tmp_path: Path) -> None:
-    commands = console_blocks("README.md")
-    assert commands
-    for command, expected in commands:
-        if command.startswith("make "):
-            continue  # what runs this very test
-        printed = run(command, tmp_path)
-        shown = expected.replace("…", "...")
-        assert doctest.OutputChecker().check_output(shown, printed, FLAGS), f"$ {command}\n{printed}"
+@pytest.mark.parametrize("page", ["README.md", "docs/settings.md"])
+def test_a_page_runs_as_written(page: str, tmp_path: Path) -> None:
+    """Its commands, in order, in a folder with the files that its blocks name in their first line (`# NAME.toml`)."""
+    console = 0
+    for language, text in blocks(page):
+        if name := re.match(r"# (\w+\.toml)\n", text):
+            (tmp_path / name[1]).write_text(text, encoding="utf-8")
+        for command, expected in console_commands(text) if language == "console" else ():
+            console += 1
+            if command.startswith("make "):
+                continue  # what runs this very test
+            printed = run(command, tmp_path, fails="\nError: " in expected)
+            shown = expected.replace("…", "...")
+            assert doctest.OutputChecker().check_output(shown, printed, FLAGS), f"$ {command}\n{printed}"
+    assert console
+
+
+def test_every_settings_file_in_the_docs_has_known_sections_and_keys(tmp_path: Path) -> None:
+    for language, text in blocks("docs/settings.md"):
+        if language == "toml" and "wrong.toml" not in text:
+            (tmp_path / "f.toml").write_text(text, encoding="utf-8")
+            assert read_settings(tmp_path / "f.toml")
 
 
 @pytest.mark.filterwarnings("default")  # as in a notebook
@@ -93,7 +113,7 @@ def commands_named() -> set[tuple[str, str]]:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
         for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-            if line.removeprefix("$ ").startswith("firstspin "):
+            if re.match(r"(\$ )?firstspin [a-z]", line):
                 words = shlex.split(line.removeprefix("$ "), comments=True)
                 deep = 3 if words[1] in ("experiment", "events", "sagemaker") else 2
                 options = [word.partition("=")[0] for word in words[deep:] if word.startswith("--")]

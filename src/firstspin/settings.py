@@ -69,7 +69,7 @@ class Setting:
         if kind not in _WANTED:
             texts = self.texts()
             if len(texts) != 1 and "," not in metavar:
-                raise InputError(f"{self} is not one text")
+                raise InputError(f"{self} is not one text in quotes")
             if isinstance(self.value, list) and (commas := [text for text in texts if "," in text]):
                 raise InputError(f"{self}: {_shown(commas[0])} has a comma, which separates values")
             return ",".join(texts)

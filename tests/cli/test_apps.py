@@ -68,6 +68,9 @@ def test_an_option_has_a_type_a_sentence_and_its_default(words: str) -> None:
         assert re.fullmatch(r"[A-Z`a].*[.]", parameter.help, re.S), f"{name}: {parameter.help!r} is no sentence"
         if not getattr(parameter, "is_flag", False):
             assert re.search(r"<\S", name), f"{name} has no metavar"
+            assert ("," in name) or "separated by commas" not in parameter.help, (
+                f"{name} takes no list in a settings file"
+            )
             if parameter.default not in (None, "", ()) and parameter.name != "map":
                 assert "[default: " in text, name
 

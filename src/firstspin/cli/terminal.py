@@ -75,7 +75,7 @@ def table(title: str, *columns: str) -> Table:
     """An empty table, the first column left, where long texts wrap, and the others right."""
     from rich.table import Table
 
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, PADDING, 0, 0))
+    made = Table(title=title or None, box=None, pad_edge=False, padding=(0, PADDING, 0, 0))
     for number, name in enumerate(columns):
         made.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
     return made
@@ -92,7 +92,10 @@ def show(made: Table) -> None:
             column.min_width = max(map(cell_len, parts), default=0)
         needed = sum(column.min_width or 0 for column in made.columns) + PADDING * (len(made.columns) - 1)
         made.width = needed if needed > out.width else None
+        title, made.title = made.title, None
         out.print()
+        if title:
+            out.print(title, style="italic")  # of one line, however narrow the table is
         out.print(made, soft_wrap=False, crop=False)
 
 

@@ -87,7 +87,9 @@ def plan(
     baseline: Annotated[float, typer.Option(help="The primary metric's mean without the change, as in 0.05.")],
     registrations_a_day: Annotated[int, typer.Option(help="Expected registrations per day.", min=1)],
     minimum_effect: Annotated[float, typer.Option(help="Minimum detectable effect, relative, as in 0.087.")] = 0.087,
-    arms: Annotated[str, typer.Option(help="Arms and weights; the first is the control.")] = "rule=1,model=1",
+    arms: Annotated[
+        str, typer.Option(help="Arms and weights; the first is the control.", metavar="<arm=weight,...>")
+    ] = "rule=1,model=1",
     metric: Annotated[list[str] | None, typer.Option(help="As in `analyse`; the first is the primary metric.")] = None,
     deviation: Annotated[float | None, typer.Option(help="Standard deviation, unless the metric is binary.")] = None,
     days: Annotated[int, typer.Option(help="Duration in days; preferably whole weeks.", min=1)] = 14,
@@ -154,7 +156,9 @@ def analyse(
     covariate: Annotated[
         list[str] | None, typer.Option(help="Column known at registration, for variance reduction; repeat.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="Planned shares of the arms, as in A=1,B=1.")] = "",
+    weights: Annotated[
+        str, typer.Option(help="Planned shares of the arms, as in A=1,B=1.", metavar="<arm=weight,...>")
+    ] = "",
     plan: Annotated[Path | None, typer.Option(help="Sealed plan, with control, metrics and weights.")] = None,
     exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`, for --plan.")] = None,
     delivered: Delivered = None,

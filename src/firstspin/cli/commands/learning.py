@@ -105,7 +105,9 @@ def evaluate(
     data: Data,
     tables: TableOptions,
     erasure: ErasureOptions,
-    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = "popularity,logistic,lightgbm,auto",
+    models: Annotated[
+        str, typer.Option(help="Models, separated by commas.", metavar="<name,name>")
+    ] = "popularity,logistic,lightgbm,auto",
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
     folds: Annotated[
         int | None,
