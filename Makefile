@@ -1,18 +1,19 @@
-# Every command sets up what it needs: a machine with Python 3.11 and make is enough.
-PYTHON ?= python3.11
+# Every command sets up what it needs: a machine with make and Python 3.11, 3.12, 3.13 or 3.14, or uv, is enough.
+# PYTHON=python3.13 chooses one of several.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test soak fuzz lint bench screenshots synth test-airflow lock clean
+.PHONY: setup demo test quick wheel docs soak fuzz lint bench screenshots synth test-airflow lock clean
 
 setup: $(VENV)/ready
 
 # The demo needs only what runs; everything else also needs the tools of development.
 $(VENV)/run: requirements/run.txt pyproject.toml $(wildcard setup.py)
-	@./.ci/openmp
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@PYTHON=$(PYTHON) ./.ci/venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@./.ci/openmp $(BIN)/python
 	touch $@
 
 $(VENV)/ready: $(VENV)/run requirements/dev.txt
@@ -32,6 +33,16 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 test: setup $(DYNALITE)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest -n 2 -m "not soak"
 
+# What differs between Pythons, in two minutes; .ci/pythons runs it on each further Python.
+QUICK := tests/data tests/experiment tests/models tests/serving tests/cli/test_main.py \
+    $(addprefix tests/events/test_,sqlite.py store.py export.py) $(addprefix tests/service/,test_batching.py http) \
+    $(addprefix tests/test_,arguments.py docs.py docstrings.py environment.py files.py floors.py records.py)
+quick: setup
+	$(BIN)/python -m pytest -n 2 -m "not soak" $(QUICK)
+
+wheel: setup
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
 # The half hour of reloads and kills, 10,000 idle connections, the sanitizers and the large counts of fuzzed inputs.
 soak: setup
 	$(BIN)/python -m pytest -m soak --collect-only
@@ -49,10 +60,18 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation site; strict: a link or an anchor that leads nowhere is an error (and -q would hide it).
+$(VENV)/docs: $(VENV)/run requirements/docs.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	touch $@
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 # The infrastructure has an environment of its own, Node included: nothing of it runs where newcomers are answered.
 AWS := deploy/aws
 $(AWS)/.venv/ready: $(AWS)/requirements.txt
-	test -x $(AWS)/.venv/bin/python || $(PYTHON) -m venv $(AWS)/.venv
+	@PYTHON=$(PYTHON) ./.ci/venv $(AWS)/.venv
 	$(AWS)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(AWS)/requirements.txt
 	touch $@
 
@@ -63,7 +82,7 @@ synth: $(AWS)/.venv/ready
 # Airflow brings 130 packages of its own, none of them beside ours; the DAG only runs the firstspin command.
 AIRFLOW := deploy/airflow
 $(AIRFLOW)/.venv/ready: $(AIRFLOW)/requirements.txt
-	test -x $(AIRFLOW)/.venv/bin/python || $(PYTHON) -m venv $(AIRFLOW)/.venv
+	@PYTHON=$(PYTHON) ./.ci/venv $(AIRFLOW)/.venv
 	$(AIRFLOW)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(AIRFLOW)/requirements.txt
 	touch $@
 
@@ -77,16 +96,19 @@ bench: setup
 screenshots: setup
 	$(BIN)/python bench/console.py --screenshots docs/pictures
 
-lock:
+# One lock for all supported Pythons and systems.
+COMPILE := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --fork-strategy fewest --python-version 3.11
+lock: setup
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --all-extras --group run --group dev -o requirements/dev.txt
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AWS)/requirements.in -o $(AWS)/requirements.txt
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --python-version 3.11 $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
+	$(COMPILE) pyproject.toml --all-extras --group run --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
+	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt
+	$(COMPILE) $(AWS)/requirements.in -o $(AWS)/requirements.txt
+	$(COMPILE) $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
 	cd $(DYNALITE) && npm install --silent --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 	cd $(DYNALITE) && node -e 'const fs = require("fs"), lock = require("./package-lock.json"); \
 	    Object.values(lock.packages).forEach(one => delete one.funding); \
 	    fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
 
 clean:
-	rm -rf $(VENV) $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-3.* dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache

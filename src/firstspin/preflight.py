@@ -28,8 +28,10 @@ def report(out: Path, data: Path) -> None:
 def scores(out: str, registrations: Path) -> None:
     """Check the output path of scores; a store is checked when it is opened.
 
-    Raises InputError where the file can't be written or is that of the registrations.
+    Raises InputError where the file can't be written or is that of the registrations, or DynamoDB's client is missing.
     """
+    if out.startswith("dynamodb:"):
+        need("aws", "dynamodb")
     path = Path(out)
     if path.suffix in SUFFIXES and not out.startswith(("sqlite:", "dynamodb:")):
         if path.resolve() == registrations.resolve():

@@ -20,6 +20,7 @@ from firstspin.events.database import Database, Session, Written, write
 from firstspin.events.postgres import PostgresDatabase
 from firstspin.events.schema import Event, Exposure, Secret, Status, Unavailable
 from firstspin.events.sqlite import SqliteDatabase
+from firstspin.extras import need
 from firstspin.records import InputError
 
 log = logging.getLogger(__name__)
@@ -297,10 +298,11 @@ def open_database(url: str, secret: Secret, *, create: bool = True, patience: fl
     if not url.startswith(POSTGRES):
         path = sqlite_path(url)
         return SqliteDatabase(path, secret.fingerprint, create=create, patience=patience or sqlite.PATIENCE)
+    need("postgres", "an event store in PostgreSQL")
     try:
         return PostgresDatabase(url, secret.fingerprint, create=create, patience=patience)
-    except ImportError as error:
-        raise InputError("an event store in PostgreSQL needs firstspin[postgres] installed") from error
+    except ImportError as error:  # psycopg without its binary part, where the system has no libpq
+        raise InputError(f"psycopg can't be loaded ({error}): pip install 'firstspin[postgres]'") from error
 
 
 def sqlite_path(url: str) -> Path:

@@ -1,0 +1,95 @@
+"""`make` on machines of several kinds: the Python that is chosen, and what is said where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+VENV, PYTHONS = ROOT / ".ci/venv", ROOT / ".ci/pythons"
+
+
+def program(folder: Path, name: str, body: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+    (folder / name).chmod(0o755)
+
+
+def interpreter(folder: Path, name: str, *, usable: bool = True) -> None:
+    """A Python that says what it was started for; an unusable one is too old, or lacks the module venv."""
+    program(folder, name, f'if [ "$1" = -c ]; then exit {0 if usable else 1}; fi; echo "{name} $*"')
+
+
+def made(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["/bin/sh", VENV, "new"]
+    return subprocess.run(
+        command, env={"PATH": str(folder)} | environment, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def test_the_first_usable_python_is_taken(tmp_path: Path) -> None:
+    interpreter(tmp_path, "python3.11", usable=False)
+    interpreter(tmp_path, "python3.13")
+    interpreter(tmp_path, "python3.14")
+    assert made(tmp_path).stdout == "python3.13 -m venv new\n"
+    assert made(tmp_path, PYTHON="python3.14").stdout == "python3.14 -m venv new\n"
+
+
+def test_uv_supplies_a_python_where_none_is_usable(tmp_path: Path) -> None:
+    interpreter(tmp_path, "python3", usable=False)
+    program(tmp_path, "uv", 'echo "uv $*"')
+    assert made(tmp_path).stdout == "uv venv --quiet --seed --python >=3.11,<3.15 new\n"
+
+
+def test_an_environment_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "env/bin").mkdir(parents=True)
+    program(tmp_path / "env/bin", "python", "exit 1")
+    done = subprocess.run(["/bin/sh", VENV, tmp_path / "env"], env={"PATH": ""}, timeout=20, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("tools", "command"),
+    [
+        ({"apt-get": "", "apt-cache": '[ "$2" = python3.13-venv ]'}, "sudo apt-get install python3.13-venv"),
+        ({"dnf": ""}, "sudo dnf install python3.13"),
+        ({"brew": ""}, "brew install python@3.13"),
+        ({}, "curl -LsSf https://astral.sh/uv/install.sh | sh"),
+        ({"apt-get": "", "apt-cache": "exit 1"}, "curl -LsSf https://astral.sh/uv/install.sh | sh"),
+    ],
+    ids=["debian", "fedora", "macos", "elsewhere", "an old debian"],
+)
+def test_the_command_that_installs_a_python_is_named(tools: dict[str, str], command: str, tmp_path: Path) -> None:
+    interpreter(tmp_path, "python3", usable=False)
+    for name, body in tools.items():
+        program(tmp_path, name, body)
+    done = made(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("firstspin needs Python 3.11, 3.12, 3.13 or 3.14 with its module venv. Please run:\n")
+    assert done.stderr.splitlines()[1].startswith(f"  {command}")
+
+
+def test_a_python_that_was_asked_for_and_is_not_usable_is_named(tmp_path: Path) -> None:
+    interpreter(tmp_path, "python3.12")
+    assert "; python3.9 is none of them." in made(tmp_path, PYTHON="python3.9").stderr
+
+
+def test_ci_runs_the_quick_tests_on_every_further_python(tmp_path: Path) -> None:
+    programs, environment = tmp_path / "programs", tmp_path / ".venv/bin"
+    for folder in (programs, environment, tmp_path / ".ci"):
+        folder.mkdir(parents=True)
+    shutil.copy(PYTHONS, tmp_path / ".ci")
+    program(environment, "python", "echo 11")
+    for name, usable in {"python3.11": True, "python3.12": False, "python3.13": True, "python3.14": True}.items():
+        interpreter(programs, name, usable=usable)
+    program(programs, "make", 'echo "make $*"')
+    (programs / "dirname").symlink_to(shutil.which("dirname") or "")
+    command = [shutil.which("bash") or "", tmp_path / ".ci/pythons"]
+    done = subprocess.run(command, env={"PATH": str(programs)}, capture_output=True, text=True, timeout=20, check=True)
+    quick = "make --no-print-directory quick VENV=.venv-3.{0} PYTHON=python3.{0}"
+    assert [line for line in done.stdout.splitlines() if line.startswith("make")] == [
+        quick.format(13),
+        quick.format(14),
+    ]
