@@ -105,7 +105,7 @@ def test_only_what_a_dead_process_of_ours_left_is_removed(tmp_path: Path, tempor
     (temporary / "firstspin-demo-abcdefgh").mkdir()
     (temporary / "firstspin-label-file0000.tmp").write_text("no folder")
     (temporary / "others-label-abcdefgh.tmp").mkdir()
-    linked = temporary / "firstspin-score-abcdefgh.tmp"
+    linked = temporary / "firstspin-look-back-abcdefgh.tmp"
     linked.mkdir()
     (linked / "link").symlink_to(precious)
     theirs = temporary / "firstspin-train-theirs00.tmp"

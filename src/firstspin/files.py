@@ -87,7 +87,7 @@ def workspace(command: str) -> Iterator[Path]:
     Temporary folders left behind by this user's killed processes, of any command, are removed too.
     """
     temporary = Path(tempfile.gettempdir())
-    with _owned_folder(temporary, f"firstspin-{command}-", ".tmp", abandoned=r"firstspin-[a-z]+-") as folder:
+    with _owned_folder(temporary, f"firstspin-{command}-", ".tmp", abandoned=r"firstspin-[a-z-]+-") as folder:
         yield folder
 
 
@@ -100,6 +100,17 @@ def make_private_folder(folder: Path) -> None:
 def private(path: str, flags: int) -> int:
     """An `opener` for `open` that creates files with permissions for the owner alone."""
     return os.open(path, flags, PRIVATE)
+
+
+def locked(opened: int) -> bool | None:
+    """Whether this process holds the lock of an open file or folder now; None where the file system has no locks."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def put_in_place(new: Path, out: Path) -> None:
@@ -170,7 +181,7 @@ def _locked_folder(parent: Path, prefix: str, suffix: str) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
         with suppress(FileNotFoundError):  # another process removed it at the same moment
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            if _locked(lock) is not False and folder.exists():
+            if locked(lock) is not False and folder.exists():
                 return folder, lock
             os.close(lock)
 
@@ -180,7 +191,7 @@ def _clear_up(parent: Path, names: re.Pattern[str], recover: Path | None) -> Non
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if os.fstat(lock).st_uid == os.geteuid() and _locked(lock):
+                if os.fstat(lock).st_uid == os.geteuid() and locked(lock):
                     if recover:
                         _recover(folder / _REPLACED, recover)
                     shutil.rmtree(folder, ignore_errors=True)
@@ -197,17 +208,6 @@ def _named(parent: Path, names: re.Pattern[str]) -> list[Path]:
     with suppress(PermissionError):
         return [path for path in parent.iterdir() if names.fullmatch(path.name)]
     return []
-
-
-def _locked(opened: int) -> bool | None:
-    """Whether this process holds the lock now; None where the file system has no locks."""
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _exchanged(one: Path, other: Path) -> bool:

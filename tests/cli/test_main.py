@@ -154,11 +154,11 @@ def test_evaluate_prints_and_writes_the_scorecard(made: Path, tmp_path: Path) ->
 def test_the_ledger_sets_the_articles_claims_beside_ours() -> None:
     lift = PairedLift(Figure(0.1, 0.09, 0.11), Figure(0.147, 0.137, 0.157))
     figures = {"auto": {"hit@3": Figure(0.773, 0.763, 0.783)}}
-    card = Scorecard({}, {}, 100, "auto", figures, {"auto": {"popularity": {"hit@3": lift}}})
-    hits, lifted = claims.entries(card, Path("data"))
-    assert (hits.article, hits.here) == ("77%", "77.3% ±1.0")
+    card = Scorecard({"seed": 5}, {}, 100, "auto", figures, {"auto": {"popularity": {"hit@3": lift}}})
+    hits, lifted = claims.entries(card, Path("my data"), Path("b"))
+    assert (hits.article, hits.here) == (".77", ".773 ±.010")
     assert (lifted.article, lifted.here) == ("+15%", "+14.7% ±1.0")
-    assert hits.command == "firstspin evaluate --data data --models auto --out scorecard.json"
+    assert hits.command == "firstspin train --data 'my data' --out b --seed 5"
 
 
 def test_recommend_explains_itself(made: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,6 +121,7 @@ def run(app: typer.Typer, name: str = "firstspin") -> None:
     except InputError as problem:
         err.print(f"{name}: {problem}", markup=False, soft_wrap=True)
         sys.exit(2)
+    _unwind_when_stopped()
     try:
         app(prog_name=name)
     except InputError as problem:
@@ -134,3 +136,18 @@ def run(app: typer.Typer, name: str = "firstspin") -> None:
             raise
         err.print(mistakes.places(problem), mistakes.kind(problem), sep="", markup=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _unwind_when_stopped() -> None:
+    """SIGTERM and SIGHUP end the command like Ctrl-C: temporary folders are removed, child processes are stopped.
+
+    A second one kills it. A signal that is ignored, as under nohup, stays so.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)

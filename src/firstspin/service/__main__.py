@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -56,11 +56,12 @@ def main() -> None:
     """Run `firstspin serve`."""
     move_passwords_away()
     signals.ignore_others()
+    signals.end_at_start()
     options = parse(sys.argv[1:], os.environ)
     logs.start(options.log_level)
     try:
-        with workspace("serve") as folder:
-            status = _supervise(options, options.state or folder)
+        with nullcontext(options.state) if options.state else workspace("serve") as state:
+            status = _supervise(options, state)
     except InputError as problem:
         sys.exit(f"firstspin serve: {problem}")
     except OSError as problem:

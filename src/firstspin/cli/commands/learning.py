@@ -185,7 +185,9 @@ def report(
     terminal.next_step(f"firstspin serve --bundle {bundle} --report {out}")
 
 
-def train_and_show(data: Path, out: Path, model: str, reading: Reading, learning: Learning) -> Scorecard:
+def train_and_show(
+    data: Path, out: Path, model: str, reading: Reading, learning: Learning, *, next_step: bool = True
+) -> Scorecard:
     """Train, and tell what was learned from whom and how good it is."""
     from firstspin import learn
 
@@ -195,5 +197,6 @@ def train_and_show(data: Path, out: Path, model: str, reading: Reading, learning
     scorecard.print_headline(card)
     made_of = packed.predictor.made_of or packed.predictor.name
     terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
-    terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
+    if next_step:
+        terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
     return card

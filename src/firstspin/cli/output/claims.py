@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from firstspin.evaluation.metrics import HEADLINE, RULE
 from firstspin.experiment.verdict import signed_percent
 
 if TYPE_CHECKING:
-    from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.scorecard import Scorecard
     from firstspin.experiment.stats.lift import Estimate
     from firstspin.simulation.run import Simulated
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim: the article's value, the value on simulated users, and the command that reproduces it."""
+    """One claim: the article's value, the value on simulated users, and the command whose output has it."""
 
     claim: str
     article: str
@@ -28,43 +28,60 @@ class Claim:
     command: str
 
 
-def entries(card: Scorecard, data: Path) -> list[Claim]:
-    """The offline claims, from a scorecard."""
-    again = f"firstspin evaluate --data {data} --models {card.best} --out scorecard.json"
-    claims = [
-        Claim(f"favourite among the first three ({HEADLINE})", "77%", _share(card.figures[card.best][HEADLINE]), again)
-    ]
+def entries(card: Scorecard, data: Path, bundle: Path) -> list[Claim]:
+    """The offline claims, from the scorecard of the training of a bundle."""
+    seed = card.protocol["seed"]
+    again = f"firstspin train --data {_quoted(data)} --out {_quoted(bundle)} --seed {seed}"
+    hits = str(card.figures[card.best][HEADLINE])
+    claims = [Claim(f"favourite among the first three ({HEADLINE})", ".77", hits, again)]
     if RULE in card.lifts.get(card.best, {}):
-        lift = card.lifts[card.best][RULE][HEADLINE].relative
-        claims.append(Claim("lift over picks by popularity", "+15%", _share(lift, "+"), again))
+        lift = card.lifts[card.best][RULE][HEADLINE].relative.percent()
+        claims.append(Claim("lift over picks by popularity", "+15%", lift, again))
     return claims
 
 
 def tested(simulated: Simulated, bundle: Path) -> list[Claim]:
     """The claims about the A/B test, from a simulated one."""
-    again = f"firstspin experiment simulate --users 100000 --seed {simulated.seed} --bundle {bundle}"
+    again = simulation_command(simulated.users, simulated.seed, bundle)
     clicks, listening = (measured.beside_control[0].lift.relative for measured in simulated.verdict.metrics)
-    served = simulated.served
-    latency = f"{served.p50_ms:.1f} / {served.p99_ms:.1f} ms"
     return [
         Claim(f"lift in clicks, A/B test on {simulated.users:,}", "+8.7%", _interval(clicks), again),
         Claim("  true lift in the simulation", "", signed_percent(simulated.truth.lift), again),
         Claim("lift in listening per user", "as strong", _interval(listening), again),
-        Claim("errors of the service, events included", "", f"{served.errors:,}", again),
-        Claim(f"latency p50 / p99, {served.connections} at a time", "real time", latency, again),
+        Claim("errors of the service, events included", "", f"{simulated.served.errors:,}", again),
     ]
 
 
+def simulation_command(users: int, seed: int, bundle: Path) -> str:
+    """The command of the A/B test on so many simulated users."""
+    return f"firstspin experiment simulate --users {users} --seed {seed} --bundle {_quoted(bundle)}"
+
+
 def show(claims: Sequence[Claim]) -> None:
-    """Print a row per claim, then the commands, each once."""
-    table = terminal.table(
-        "Claims on simulated users (± half-width of the 95% CI, or the CI)", "claim", "article", "here"
-    )
+    """Print a row per claim, then the commands, each once, under the number that the rows name."""
+    title = "Claims on simulated users (± half-width of the 95% CI, or the CI)"
+    table = terminal.table(title, "claim", "article", "here", "shown by")
+    commands = list(dict.fromkeys(entry.command for entry in claims))
     for entry in claims:
-        table.add_row(entry.claim, entry.article, entry.here)
+        table.add_row(entry.claim, entry.article, entry.here, f"[{commands.index(entry.command) + 1}]")
     terminal.show(table)
-    for command in dict.fromkeys(entry.command for entry in claims):
-        terminal.out.print(f"  reproduce: {command}", markup=False, soft_wrap=True)
+    terminal.out.print()
+    for number, command in enumerate(commands, 1):
+        terminal.out.print(f"  [{number}] shown by: {command}", markup=False, soft_wrap=True)
+
+
+def show_power(simulated: Simulated, power: float, effect: float, needed: int, bundle: Path) -> None:
+    """Print whether the test was large enough to detect the lift `effect`, and the command of one that is."""
+    detects = f"detect a lift of {effect:.1%} with a probability (power) of {power:.0%}"
+    text = f"{simulated.users:,} users {detects}."
+    if simulated.users < needed:
+        command = simulation_command(needed, simulated.seed, bundle)
+        text += f" They can't show it; {needed:,} can (power 80%): {command}"
+    terminal.out.print(f"\n{text}", markup=False, soft_wrap=True)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _interval(lift: Estimate) -> str:
@@ -72,7 +89,3 @@ def _interval(lift: Estimate) -> str:
         return lift.reason
     value, low, high = map(signed_percent, (lift.value, lift.low, lift.high))
     return f"{value} ({low} to {high})"
-
-
-def _share(figure: Figure, sign: str = "") -> str:
-    return f"{figure.value:{sign}.1%} ±{(figure.high - figure.low) * 50:.1f}"

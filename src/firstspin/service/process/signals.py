@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import Final
 
 HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -21,6 +22,13 @@ def ignore_others() -> None:
     """
     for number in signal.valid_signals() - _NOT_IGNORED:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_at_start() -> None:
+    """Until `as_bytes`, SIGTERM and SIGINT raise SystemExit, which removes temporary folders; SIGHUP does nothing."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def as_bytes() -> int:
