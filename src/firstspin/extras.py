@@ -11,6 +11,7 @@ EXTRAS: Final = {
     "report": ("altair", "jinja2", "vl_convert"),
     "aws": ("boto3",),
     "postgres": ("psycopg",),
+    "sklearn": ("sklearn",),
     "tune": ("optuna",),
 }
 

@@ -7,6 +7,7 @@ So one reader has the rules for types, values and bad rows. A table is any objec
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ TableSet: TypeAlias = FilePath | Mapping[str, Table]
 
 _NAMES: Final = ", ".join(schema.COLUMNS)
 _ANSWERS: Final = (schema.AGE, schema.GENDER, schema.COUNTRY, schema.GENRES)
+_UNNAMED_INDEX: Final = re.compile("__index_level_[0-9]+__")  # of a pandas table
 _SOME_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -113,7 +115,9 @@ def received(table: object, name: str) -> pa.Table:
     try:
         with pa.RecordBatchReader.from_stream(table) as batches:
             arrow = batches.read_all()
-        return pa.table([_values(column) for column in arrow.columns], names=arrow.schema.names)
+        columns = [(name, arrow.column(at)) for at, name in enumerate(arrow.schema.names)]
+        named = [(name, _values(column)) for name, column in columns if not _UNNAMED_INDEX.fullmatch(name)]
+        return pa.table([column for _, column in named], names=[name for name, _ in named])
     except Exception as problem:  # of any table library
         bare = f"{name} can't be read as an Arrow table; each column needs values of one type: drop it, or convert it"
         raise InputError(f"{bare} ({'; '.join(map(str, problem.args))})", bare=bare) from problem
