@@ -101,6 +101,12 @@ def test_the_examples_of_any_export_run_as_written(tmp_path: Path) -> None:
         )
 
 
+def test_the_plan_of_the_experiments_page_is_warned_of_as_written(tmp_path: Path) -> None:
+    [(command, expected)] = console_blocks("docs/experiments.md")
+    printed = run(command, tmp_path)
+    assert doctest.OutputChecker().check_output(expected.replace("…", "..."), printed, FLAGS), printed
+
+
 def test_every_link_in_the_docs_leads_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):

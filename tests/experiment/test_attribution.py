@@ -146,6 +146,16 @@ def test_open_windows_are_named_with_their_users() -> None:
     assert verdict.metrics[0].open_window == "24 hours"
 
 
+def test_a_log_without_users_of_the_plan_says_so() -> None:
+    nobody = pa.Table.from_pylist([exposure("a", "rule", experiment="another")])
+    events = pa.Table.from_pylist([], EVENT_SCHEMA)
+    found = attribute(nobody, events, experiment=experiment_key(PLAN), until=START)
+    with pytest.raises(
+        InputError, match=r"the log has no user of first@.* in one arm: there is nothing to analyse yet"
+    ):
+        planned_outcomes(found, PLAN)
+
+
 def test_parquet_files_and_tables_without_zone_give_the_same(tmp_path: Path) -> None:
     exposures, events = [exposure("a", "rule")], [event("1", "a", START + HOUR)]
     naive = pa.Table.from_pylist(exposures)

@@ -21,6 +21,7 @@ from firstspin.experiment.outcome_columns import AMOUNT, NAME, ROW, UNIT, Outcom
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, experiment_key
 from firstspin.files import workspace
+from firstspin.records import InputError
 
 Log: TypeAlias = Path | pa.Table
 
@@ -148,7 +149,12 @@ def attribute_export(folder: Path, plan: Plan, *, until: datetime) -> Attributed
 
 
 def planned_outcomes(attributed: Attributed, plan: Plan) -> Outcomes:
-    """Attributed users as outcomes for `analyse`, with the metrics and covariates of a plan."""
+    """Attributed users as outcomes for `analyse`, with the metrics and covariates of a plan.
+
+    Raises InputError where there is no user, and as `read_outcomes`.
+    """
+    if not attributed.table.num_rows:
+        raise InputError(f"the log has no user of {experiment_key(plan)} in one arm: there is nothing to analyse yet")
     windows = {"clicked": f"{plan.click_within_hours} hours", "seconds": f"{plan.listen_within_days} days"}
     outcomes = read_outcomes(
         attributed.table,

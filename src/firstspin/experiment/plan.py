@@ -135,7 +135,9 @@ def checked_plan(plan: Plan) -> Plan:
     if (primary.kind == "binary") != (plan.deviation is None):
         raise InputError(f"{primary.column}: deviation is required for a continuous or ratio metric, and only for one")
     if primary.kind == "binary" and plan.baseline >= 1:
-        raise InputError(f"baseline {plan.baseline!r} is out of range; the mean of a binary metric is below 1")
+        raise InputError(
+            f"baseline {plan.baseline!r} is out of range; the mean of a binary metric is below 1: 5% is 0.05"
+        )
     if primary.kind == "binary" and plan.baseline * (1 + plan.minimum_effect) >= 1:
         raise InputError(f"minimum_effect {plan.minimum_effect!r} raises the baseline to 100% or more")
     return plan

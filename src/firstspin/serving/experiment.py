@@ -74,6 +74,11 @@ def running(plan: Plan) -> Running:
     return Running(plan, experiment_key(plan), plan_split(plan), {arm: arm_policy(arm) for arm in plan.arms})
 
 
+def is_served(arm: str) -> bool:
+    """Whether a policy of the service answers this arm."""
+    return _policy(arm) is not None
+
+
 def arm_policy(arm: str) -> ArmPolicy:
     """What answers an arm: its name is `model` or `rule`, or begins so, as in `model-a` and `model-b` of an A/A test.
 
@@ -82,7 +87,11 @@ def arm_policy(arm: str) -> ArmPolicy:
     >>> arm_policy("rule"), arm_policy("model-b")
     ('rule', 'model')
     """
-    policy = next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)
+    policy = _policy(arm)
     if policy is None:
         raise InputError(f"arm {arm!r}: the service answers {' and '.join(POLICIES)}, and arms named like model-b")
     return policy
+
+
+def _policy(arm: str) -> ArmPolicy | None:
+    return next((name for name in POLICIES if arm == name or arm.startswith(f"{name}-")), None)

@@ -63,5 +63,32 @@ def test_counts_and_an_event_log_are_read_by_their_columns(outcomes: Path, tmp_p
     assert firstspin(*ambiguous, "--decimal", "comma").returncode == 0
 
 
+def test_a_doubtful_plan_is_sealed_with_warnings(tmp_path: Path) -> None:
+    words = (
+        "experiment",
+        "plan",
+        "--name",
+        "odd",
+        "--baseline",
+        0.05,
+        "--registrations-a-day",
+        10,
+        "--arms",
+        "a=1,b=1",
+    )
+    words = (*words, "--arms", "a=1,b=1", "--minimum-effect", 8.7, "--starts-on", "2020-01-06", "--days", 10, "--out")
+    doubts = json.loads(firstspin(*words, tmp_path / "1.toml", "--json").stdout)["warnings"]
+    assert [doubt[:28] for doubt in doubts] == [
+        "A lift of 870% (from 5.00% t",
+        "Too few users: in 10 days th",
+        "starts_on 2020-01-06 is in t",
+        "10 days are not whole weeks:",
+        "a and b: firstspin serves ar",
+    ]
+    printed = firstspin(*words, tmp_path / "2.toml").stdout
+    assert all(f"Warning: {doubt}\n" in printed for doubt in doubts)
+    assert "Next: firstspin experiment analyse --plan" in printed
+
+
 def test_analyse_without_control_or_plan_is_wrong_usage(outcomes: Path) -> None:
     assert firstspin("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm").returncode == 2

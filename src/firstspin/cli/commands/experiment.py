@@ -103,12 +103,14 @@ def plan(
 ) -> None:
     """Compute the users and days that a test needs, and seal its plan in a file."""
     from firstspin.cli.output.verdict import show_sizing
+    from firstspin.experiment.plan_warnings import plan_warnings
     from firstspin.experiment.stats.sizing import plan_sizing
+    from firstspin.serving.experiment import is_served
 
     weights = parse_weights(arms)
     fields = {
         "name": name,
-        "starts_on": starts_on or date.fromordinal(datetime.now(UTC).toordinal() + 1).isoformat(),
+        "starts_on": _first_day(starts_on),
         "control": next(iter(weights)),
         "arms": weights,
         "metrics": [msgspec.to_builtins(parse_metric(m)) for m in metric or ["clicked:binary"]],
@@ -125,14 +127,22 @@ def plan(
     except msgspec.ValidationError as problem:
         raise InputError(f"invalid plan: {problem}") from None
     needed = plan_sizing(made)
+    unserved = [arm for arm in made.arms if not is_served(arm)]
+    doubts = list(plan_warnings(made, needed, today=datetime.now(UTC).date(), unserved=unserved))
     freeze(made, out)
     if as_json:
-        terminal.print_json({"experiment": experiment_key(made), "file": str(out), "sizing": needed}, indent=2)
+        sealed = {"experiment": experiment_key(made), "file": str(out), "warnings": doubts, "sizing": needed}
+        terminal.print_json(sealed, indent=2)
         return
     terminal.out.print(f"{experiment_key(made)} is sealed in {out}", markup=False)
     show_sizing(made, needed)
-    if made.days % 7:
-        terminal.out.print(f"  {made.days} days are not whole weeks: weekdays have unequal weights", markup=False)
+    for doubt in doubts:
+        terminal.out.print(f"Warning: {doubt}", markup=False, soft_wrap=True)
+    if doubts:
+        terminal.out.print(f"A sealed plan is not edited: to change it, delete {out} and plan again.", markup=False)
+    if unserved:
+        terminal.next_step(f"firstspin experiment analyse --plan {out} --outcomes FILE --day COLUMN")
+        return
     store = "--events sqlite:///events.sqlite --events-secret events.secret"
     terminal.next_step(f"firstspin serve --bundle bundle --experiment {out} {store}")
 
@@ -242,6 +252,16 @@ def simulate(
     if out:
         plan = f"--plan {out / 'experiment.toml'}"
         terminal.next_step(f"firstspin experiment analyse --exported {out} {plan}")
+
+
+def _first_day(text: str) -> date:
+    """The first day of a plan, by default tomorrow. Raises BadParameter where the text is no date."""
+    if not text:
+        return date.fromordinal(datetime.now(UTC).toordinal() + 1)
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a date such as 2026-02-05", param_hint="--starts-on") from None
 
 
 def _rules(control: str, metrics: tuple[Metric, ...], covariates: list[str], weights: str) -> Rules:
