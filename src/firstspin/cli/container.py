@@ -19,7 +19,7 @@ from typing import Final
 from firstspin.cli import mistakes
 from firstspin.environment import one_of, read, variable, whole, yes_or_no
 from firstspin.files import workspace
-from firstspin.records import Census, InputError
+from firstspin.records import BadRows, Census, InputError
 from firstspin.service.options import PORT, WORKERS
 from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.bundle import MANIFEST
@@ -122,7 +122,8 @@ def train(base: Path) -> int:
             ending.acquire()  # from here on, SIGTERM does not interrupt saving the model
             _leave(Path(folder) / "bundle", base / "model")
     except InputError as problem:
-        return _fail(base, problem.bare)  # without the row's values, which are personal data
+        hint = "\nThe hyperparameter skip_bad_rows=true drops bad rows." if isinstance(problem, BadRows) else ""
+        return _fail(base, problem.bare + hint)  # without the row's values, which are personal data
     except OSError as problem:
         return _fail(base, str(problem))
     except Exception as problem:

@@ -23,6 +23,12 @@ def _learning() -> typer.Typer:
     return app
 
 
+def _check() -> typer.Typer:
+    from firstspin.cli.commands.check import app
+
+    return app
+
+
 def _answers() -> typer.Typer:
     from firstspin.cli.commands.answers import app
 
@@ -79,6 +85,7 @@ def _serve() -> typer.Typer:
 
 COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer], str]]] = {
     "world": (_learning, "Write the tables of a simulated service, and its ground truth."),
+    "check": (_check, "Print what is understood of your tables, and what to fix."),
     "label": (_learning, "Label each registration with its top genre in the label window."),
     "train": (_learning, "Train a model and pack a bundle."),
     "evaluate": (_learning, "Evaluate models on held-out users, with confidence intervals."),

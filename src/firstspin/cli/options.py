@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -94,6 +95,16 @@ class TableOptions(FileOptions):
         str,
         typer.Option(help="Time up to which listens are complete; default: the last listen.", rich_help_panel=LABEL),
     ] = ""
+
+    def given(self) -> str:
+        """The options that are not at their defaults, for the command of the next step."""
+        words = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != one.default:
+                option = f"--{one.name.replace('_', '-')}"
+                words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
+        return "".join(f" {word}" for word in words)
 
     def reading(self) -> Reading:
         """How to read the tables. Raises BadParameter or InputError for a value out of range."""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from firstspin.cli import mistakes
 from firstspin.environment import BARE_ERRORS, SETTINGS, bare_errors, read, refuse_misspelt, words
-from firstspin.records import InputError, Mismatch, readable
+from firstspin.records import BadRows, InputError, Mismatch, readable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,6 +126,9 @@ def run(app: typer.Typer, name: str = "firstspin") -> None:
         app(prog_name=name)
     except InputError as problem:
         err.print(problem.bare if bare() else str(problem), markup=False, soft_wrap=True)
+        if isinstance(problem, BadRows):
+            hint = "--skip-bad-rows drops bad rows and counts them; `firstspin check` lists all problems"
+            err.print(hint, markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as problem:
         text = readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}")

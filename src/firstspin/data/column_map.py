@@ -7,6 +7,7 @@ becomes part of an SQL statement.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,6 +26,16 @@ class ColumnMap:
     """The name in the file of each (table, column of ours) that has another one; the table is "" for every table."""
 
     headers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The map as the text of the option."""
+        text = io.StringIO()
+        entries = [
+            f"{table}.{column}={name}" if table else f"{column}={name}"
+            for (table, column), name in self.headers.items()
+        ]
+        csv.writer(text, lineterminator="").writerow(entries)
+        return text.getvalue()
 
     def aliases(self, table: str) -> dict[str, tuple[str, ...]]:
         """The names that a mapped column may have in the file of this table.

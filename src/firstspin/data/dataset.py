@@ -9,8 +9,10 @@ from pathlib import Path
 
 from firstspin.data import ingest, labelling
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
-from firstspin.data.erasure import Erased, without_erased
+from firstspin.data.erasure import Erased, leave_out_erased
+from firstspin.data.findings import Finding
 from firstspin.data.further_fields import check_names
+from firstspin.data.schema import COLUMNS
 from firstspin.files import workspace
 from firstspin.records import Census, Examples, LabelRule, Station
 
@@ -73,7 +75,7 @@ class Dataset:
 def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
     """The tables of a folder, checked and labelled. Raises InputError where they are bad or give no label."""
     with workspace("tables") as folder:
-        tables = _open_tables(data, folder, reading)
+        tables = open_reading(data, folder, reading)
         labelled = folder / "labelled.parquet"
         census, rule = labelling.label_tables(tables, reading.rule, labelled, reading.now)
         return Dataset(
@@ -91,19 +93,27 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
 def write_labels(data: Path, out: Path, reading: Reading) -> tuple[Census, dict[str, int]]:
     """One Parquet row per labelled user; the census, and the counts of what was ignored. Raises as `read_dataset`."""
     with workspace("label") as folder:
-        tables = _open_tables(data, folder, reading, out)
+        tables = open_reading(data, folder, reading, out=out)
         census, _ = labelling.label_tables(tables, reading.rule, out, reading.now)
     return census, tables.ignored
 
 
-def _open_tables(data: Path, folder: Path, reading: Reading, out: Path | None = None) -> ingest.Tables:
-    """The checked tables without erased users; intermediate files lie in `folder`, and `out` may be written."""
+def open_reading(
+    data: Path, folder: Path, reading: Reading, *, out: Path | None = None, collected: list[Finding] | None = None
+) -> ingest.Tables:
+    """The checked tables without erased users; intermediate files lie in `folder`, and `out` may be written.
+
+    `collected`: problems are appended there, see `ingest.open_tables`. Raises InputError as that.
+    """
     tables = ingest.open_tables(
         data,
         workspace=folder,
         extra=reading.extra,
         mapping=reading.mapping,
         skip_bad_rows=reading.skip_bad_rows,
+        collected=collected,
         out=out,
     )
-    return without_erased(tables, reading.erased) if reading.erased else tables
+    if reading.erased and len(tables.sources) == len(COLUMNS):
+        leave_out_erased(tables, reading.erased)
+    return tables

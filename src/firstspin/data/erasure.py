@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Final
 
 from firstspin.data.ingest import Tables
@@ -14,11 +13,8 @@ Erased = Callable[[Collection[str]], Collection[str]]
 """Returns those of the given user ids that were erased."""
 
 
-def without_erased(tables: Tables, erased: Erased) -> Tables:
-    """The tables without the erased users; their registrations are counted in `ignored`.
-
-    The tables of the connection are changed in place.
-    """
+def leave_out_erased(tables: Tables, erased: Erased) -> None:
+    """Remove the erased users from registrations and listens; their registrations are counted in `ignored`."""
     connection = tables.connection
     users = connection.sql("SELECT user_id FROM registrations UNION SELECT user_id FROM listens").fetchall()
     parameters = {"users": list(erased([user for (user,) in users]))}
@@ -27,4 +23,5 @@ def without_erased(tables: Tables, erased: Erased) -> Tables:
     connection.execute("DELETE FROM registrations WHERE user_id IN (FROM erased)")
     connection.execute("ALTER VIEW listens RENAME TO listens_of_all")
     connection.execute("CREATE VIEW listens AS FROM listens_of_all ANTI JOIN erased USING (user_id)")
-    return replace(tables, ignored=tables.ignored | ({REASON: n} if n else {}))
+    if n:
+        tables.ignored[REASON] = n

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from firstspin.data import schema
+from firstspin.data import findings, schema
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
+from firstspin.data.findings import BadRowsOfATable, Complaints, Finding, RowRule
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
 from firstspin.data.formats.readers import PROBLEM, Column, Source, connect, in_our_words, open_table, read, shown_alias
@@ -21,12 +22,11 @@ from firstspin.data.further_fields import check_names
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
 from firstspin.files import printable
-from firstspin.records import BadRows, InputError, Station, normal
+from firstspin.records import InputError, Station, normal
 
 if TYPE_CHECKING:
     import duckdb
 
-SHOWN = 10
 SHOWN_CHARACTERS = 80
 
 _ABSENT: Final = {schema.AGE: "NULL::INTEGER", schema.GENDER: "NULL::VARCHAR", schema.COUNTRY: "NULL::VARCHAR"}
@@ -34,6 +34,7 @@ _ABSENT: Final = {schema.AGE: "NULL::INTEGER", schema.GENDER: "NULL::VARCHAR", s
 
 _BROKEN: Final = identifier("number of the rule broken")
 _VALUE: Final = identifier("value that broke it")
+_OTHERS: Final = identifier("rules that other columns broke")
 _ROW: Final = identifier(ROW)
 _NUMBER: Final = f"row_number() OVER () - 1 AS {_ROW}"
 _PROBLEM: Final = identifier(PROBLEM)
@@ -43,17 +44,36 @@ _PROBLEM: Final = identifier(PROBLEM)
 class Tables:
     """The validated tables `registrations`, `listens` and `stations` of a DuckDB connection.
 
-    `registrations` and `stations` also have the column `schema.ROW`. `ignored` counts the bad rows that were skipped,
-    by reason. `extra` maps each further column to its kind, "number" or "text"; `files` maps each table to the name of
-    its file. `absent` are the standard columns that the registrations lack: their values are null.
+    `registrations` and `stations` also have the column `schema.ROW`. `sources` are their files: where problems are
+    collected, only those of the tables that could be read. `extra` maps each further column to its kind, "number" or
+    "text".
     """
 
     connection: duckdb.DuckDBPyConnection
-    genres: tuple[str, ...]
+    sources: dict[str, Source]
     extra: dict[str, str]
-    ignored: dict[str, int]
-    files: dict[str, str]
-    absent: tuple[str, ...]
+    complaints: Complaints
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """The number of bad rows, and of erased users, that were left out, by reason."""
+        return self.complaints.skipped
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The name of each table's file."""
+        return {name: source.path.name for name, source in self.sources.items()}
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The standard columns that the registrations lack: their values are null."""
+        return _absent(self.sources[schema.REGISTRATIONS])
+
+    @property
+    def genres(self) -> tuple[str, ...]:
+        """The genres of the stations, sorted."""
+        rows = self.connection.execute("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall()
+        return tuple(genre for (genre,) in rows)
 
 
 @in_our_words("the tables can't be read")
@@ -64,35 +84,56 @@ def open_tables(
     extra: Sequence[str] = (),
     mapping: ColumnMap = OWN_NAMES,
     skip_bad_rows: bool = False,
+    collected: list[Finding] | None = None,
     threads: int | None = None,
     out: Path | None = None,
 ) -> Tables:
     """Validate the three tables of a folder and load them into a connection, which may also write the file `out`.
 
+    Where `collected` is a list, problems are appended to it: bad rows, and tables that can't be read, are left out.
+
     Raises BadRows, with the first ten bad rows and the number of the others, and InputError where a file can't be read.
     """
     check_names(extra)
     mapping.check(extra)
-    stations = _open(_find(data, schema.STATIONS), schema.STATIONS, workspace, mapping)
-    further = dict.fromkeys(extra, columns.ANY_FURTHER)
-    registrations = _open(_find(data, schema.REGISTRATIONS), schema.REGISTRATIONS, workspace, mapping, further)
-    listens = _open(_find(data, schema.LISTENS), schema.LISTENS, workspace, mapping)
-    mapping.require_used([stations, registrations, listens])
-    connection = connect(workspace, [stations, registrations, listens], out=out, threads=threads)
-    skipped = Skipped(skip_bad_rows, {})
-    _receive(connection, stations)
-    _load(connection, stations, schema.STATIONS, columns.KINDS[schema.STATIONS], skipped)
-    _normalise_genres(connection)
-    _receive(connection, registrations)
-    kinds = {name: _kind(connection, registrations.columns[name]) for name in extra}
-    further = {name: columns.FURTHER[kind] for name, kind in kinds.items()}
-    _load_registrations(connection, registrations, further, skipped)
-    _load_listens(connection, listens, workspace, skipped)
-    genres = tuple(g for (g,) in connection.execute("SELECT DISTINCT genre FROM stations ORDER BY genre").fetchall())
-    files = {
-        name: source.path.name for name, source in zip(schema.COLUMNS, (registrations, listens, stations), strict=True)
-    }
-    return Tables(connection, genres, kinds, skipped.counts, files, _absent(registrations))
+    if not data.is_dir():
+        raise InputError(f"{data} is not a folder with registrations, listens and stations")
+    complaints = Complaints(skip_bad_rows, collected)
+    opened = _open_all(data, workspace, mapping, extra, complaints)
+    tables = Tables(connect(workspace, list(opened.values()), out=out, threads=threads), {}, {}, complaints)
+    for name, source in opened.items():
+        with complaints.of(source.path.name):
+            if name == schema.LISTENS:
+                _load_listens(tables, source, workspace)
+            else:
+                _load_small(tables, source, name, extra if name == schema.REGISTRATIONS else ())
+            tables.sources[name] = source
+    return tables
+
+
+def _open_all(
+    data: Path, workspace: Path, mapping: ColumnMap, extra: Sequence[str], complaints: Complaints
+) -> dict[str, Source]:
+    """The files of the tables: of the stations first, since listens are compared with them."""
+    opened: dict[str, Source] = {}
+    for name in (schema.STATIONS, schema.REGISTRATIONS, schema.LISTENS):
+        further = dict.fromkeys(extra, columns.ANY_FURTHER) if name == schema.REGISTRATIONS else {}
+        with complaints.of(name):
+            opened[name] = _open(_find(data, name), name, workspace, mapping, further)
+    with complaints.of(""):
+        mapping.require_used(list(opened.values()))
+    return opened
+
+
+def _load_small(tables: Tables, source: Source, name: str, extra: Sequence[str]) -> None:
+    """Load stations or registrations, with the kinds of their further columns."""
+    _receive(tables.connection, source)
+    kinds = {column: further_kind(tables.connection, source.columns[column]) for column in extra}
+    further = {column: columns.FURTHER[kind] for column, kind in kinds.items()}
+    _load(tables.connection, source, name, {**columns.KINDS[name], **further}, tables.complaints)
+    if name == schema.STATIONS:
+        _normalise_genres(tables.connection)
+    tables.extra.update(kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +167,11 @@ def read_registrations(
     source = _open(path, schema.REGISTRATIONS, workspace, mapping, further)
     mapping.require_used([source])
     connection = connect(workspace, [source])
-    skipped = Skipped(skip_bad_rows, {})
+    complaints = Complaints(skip_bad_rows)
     _receive(connection, source)
-    _load_registrations(connection, source, further, skipped)
+    _load(connection, source, schema.REGISTRATIONS, {**columns.KINDS[schema.REGISTRATIONS], **further}, complaints)
     ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
-    return ReceivedRegistrations(connection, rows, skipped.counts, _absent(source))
+    return ReceivedRegistrations(connection, rows, complaints.skipped, _absent(source))
 
 
 @in_our_words("the stations can't be read")
@@ -165,8 +206,6 @@ def _columns_of_stations(tables: Tables) -> set[str]:
 
 
 def _find(data: Path, name: str) -> Path:
-    if not data.is_dir():
-        raise InputError(f"{data} is not a folder with registrations, listens and stations")
     if (in_memory := data / name).is_file():  # see dataframes.folder_of
         return in_memory
     paths = [path for path in (data / f"{name}.parquet", data / f"{name}.csv") if path.exists()]
@@ -216,7 +255,7 @@ def _absent(source: Source) -> tuple[str, ...]:
     return tuple(name for name in schema.OPTIONAL if name not in source.columns)
 
 
-def _kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
+def further_kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
     """The kind of a further column of the table `received`: text where every value is a number counts as numbers."""
     shape = shape_of(column.type)
     if shape is Shape.text:
@@ -244,25 +283,15 @@ class Field:
         text = f"{self.column.sql}::VARCHAR" if self.shape is Shape.text else self.column.sql
         return columns.trimmed(text) if self.shape is Shape.text and self.kind.trimmed else text
 
+    def rule(self, broken: str, complaint: str) -> RowRule:
+        """A rule of this column."""
+        value = f"left({self.column.sql}::VARCHAR, {SHOWN_CHARACTERS})"
+        return RowRule(self.name, shown_alias(self.name, self.column.header), broken, complaint, value)
+
     @property
     def cell(self) -> Cell:
         """The SQL names of the received column and of the validated one."""
         return Cell(identifier(f"{self.name} received"), self.shape, identifier(self.name))
-
-
-@dataclass(frozen=True, slots=True)
-class RowRule:
-    """A row is bad where `broken` (SQL over the validated values) is true; `complaint` ends the error message.
-
-    A row that is not well-formed has no fields: the message of the file's reader is used.
-    """
-
-    field: Field | None
-    broken: str
-    complaint: str
-
-
-MALFORMED: Final = RowRule(None, f"{_PROBLEM} IS NOT NULL", "rows that are not well-formed")
 
 
 def _fields(source: Source, kinds: Mapping[str, Kind]) -> list[Field]:
@@ -271,20 +300,34 @@ def _fields(source: Source, kinds: Mapping[str, Kind]) -> list[Field]:
 
 
 def _rules(fields: Sequence[Field]) -> list[RowRule]:
-    of_values = [
-        RowRule(field, one.broken, one.complaint) for field in fields for one in field.kind.problems(field.cell)
-    ]
-    return [MALFORMED, *of_values]
+    of_values = [field.rule(one.broken, one.complaint) for field in fields for one in field.kind.problems(field.cell)]
+    return [RowRule("", "", f"{_PROBLEM} IS NOT NULL", findings.MALFORMED, _PROBLEM), *of_values]
 
 
-def _validated(rows: str, fields: Sequence[Field], rules: Sequence[RowRule]) -> str:
-    """SQL: the rows with the validated values, the number of the first rule that each breaks, and the bad value."""
+def _validated(rows: str, fields: Sequence[Field], rules: Sequence[RowRule], *, every: bool) -> str:
+    """SQL: the rows with the validated values, the number of the first rule that each breaks, and the bad value.
+
+    `every`: also a list of the first rules, with their values, that the other columns of the row break.
+    """
     broken = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
-    bad_values = " ".join(f"WHEN {number} THEN {_as_received(rule)}" for number, rule in enumerate(rules))
+    bad_values = " ".join(f"WHEN {number} THEN {rule.value}" for number, rule in enumerate(rules))
+    others = f", CASE WHEN {_BROKEN} > 0 THEN {_others(rules)} END AS {_OTHERS}" if every else ""
     return (
-        f"SELECT *, CASE WHEN {_BROKEN} IS NOT NULL THEN CASE {_BROKEN} {bad_values} END END AS {_VALUE} FROM "
+        f"SELECT *, CASE WHEN {_BROKEN} IS NOT NULL THEN CASE {_BROKEN} {bad_values} END END AS {_VALUE}{others} FROM "
         f"(SELECT *, CASE {broken} END AS {_BROKEN} FROM ({_valued(rows, fields)}))"
     )
+
+
+def _others(rules: Sequence[RowRule]) -> str:
+    """SQL: the first rule that each column breaks, but for the first column that breaks any."""
+    by_field = {
+        name: [(at, rule) for at, rule in enumerate(rules) if rule.field == name] for name in {r.field for r in rules}
+    }
+    firsts = ", ".join(
+        f"CASE {' '.join(f'WHEN {rule.broken} THEN {{n: {at}, value: {rule.value}}}' for at, rule in of)} END"
+        for of in by_field.values()
+    )
+    return f"list_filter([{firsts}], lambda one: one.n <> {_BROKEN})"
 
 
 def _valued(rows: str, fields: Sequence[Field]) -> str:
@@ -292,10 +335,6 @@ def _valued(rows: str, fields: Sequence[Field]) -> str:
     received = ", ".join(f"{field.received} AS {field.cell.column}" for field in fields)
     values = ", ".join(f"{field.kind.value(field.cell.column, field.shape)} AS {field.cell.value}" for field in fields)
     return f"SELECT *, {values} FROM (SELECT *, {received} FROM {rows})"
-
-
-def _as_received(rule: RowRule) -> str:
-    return f"left({rule.field.column.sql}::VARCHAR, {SHOWN_CHARACTERS})" if rule.field else _PROBLEM
 
 
 # -------------------------------------------------------------------------------------------------------- small tables
@@ -307,18 +346,12 @@ def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
     read(source, lambda rows: connection.execute(f"{create} FROM {rows}"))
 
 
-def _load_registrations(
-    connection: duckdb.DuckDBPyConnection, source: Source, further: Mapping[str, Kind], skipped: Skipped
-) -> None:
-    _load(connection, source, schema.REGISTRATIONS, {**columns.KINDS[schema.REGISTRATIONS], **further}, skipped)
-
-
 def _load(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
     name: str,
     kinds: Mapping[str, Kind],
-    skipped: Skipped,
+    complaints: Complaints,
 ) -> None:
     """Create the table `name` from the valid rows of the table `received`; its first column is a unique key."""
     fields = _fields(source, kinds)
@@ -329,9 +362,11 @@ def _load(
         if of in source.columns or of in _ABSENT
     )
     key = fields[0]
-    rules = [*_rules(fields), RowRule(key, "false", "appears a second time")]
-    validated = _validated("received", fields, rules)
-    connection.execute(f"CREATE TEMP TABLE validated AS SELECT {_ROW}, {ours}, {_BROKEN}, {_VALUE} FROM ({validated})")
+    rules = [*_rules(fields), key.rule("false", findings.REPEATED)]
+    every = complaints.collected is not None
+    verdict = ", ".join([_BROKEN, _VALUE, *([_OTHERS] if every else [])])
+    validated = _validated("received", fields, rules, every=every)
+    connection.execute(f"CREATE TEMP TABLE validated AS SELECT {_ROW}, {ours}, {verdict} FROM ({validated})")
     connection.execute("DROP TABLE received")
     repeated = (
         f"SELECT {_ROW} AS repeated FROM validated WHERE {_BROKEN} IS NULL "
@@ -341,7 +376,7 @@ def _load(
         f"UPDATE validated SET {_BROKEN} = {len(rules) - 1}, {_VALUE} = {key.cell.value} "
         f"FROM ({repeated}) WHERE {_ROW} = repeated"
     )
-    skipped.count(connection, "validated", source, rules)
+    _complain(connection, "validated", source, rules, complaints)
     good = f"SELECT {_ROW}, {all_columns} FROM validated WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
     connection.execute(f"CREATE TABLE {name} AS {good}")
     connection.execute("DROP TABLE validated")
@@ -350,77 +385,57 @@ def _load(
 # ------------------------------------------------------------------------------------------------------------- listens
 
 
-def _load_listens(connection: duckdb.DuckDBPyConnection, source: Source, workspace: Path, skipped: Skipped) -> None:
+def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
     """Create the view `listens` over Parquet on disk: the file itself, or a typed copy where text must be parsed."""
+    connection, complaints = tables.connection, tables.complaints
     fields = _fields(source, columns.KINDS[schema.LISTENS])
     ours = ", ".join(field.cell.value for field in fields)
-    station = next(field for field in fields if field.name == schema.STATION_ID)
-    unknown = f"{station.cell.value} NOT IN (SELECT station_id FROM stations)"
-    rules = [*_rules(fields), RowRule(station, unknown, "is not in the stations")]
+    rules = _rules(fields)
+    if schema.STATIONS in tables.sources:
+        station = next(field for field in fields if field.name == schema.STATION_ID)
+        unknown = f"{station.cell.value} NOT IN (SELECT station_id FROM stations)"
+        rules.append(station.rule(unknown, findings.UNKNOWN_STATION))
     parsed = any(field.shape is Shape.text and field.kind.trimmed for field in fields)
     copy = workspace / "listens.parquet"
+    every = complaints.collected is not None
+    verdict = ", ".join([_BROKEN, _VALUE, *([_OTHERS] if every else [])])
 
     def load(rows: str) -> None:
         if parsed:
-            validated = f"SELECT {ours}, {_BROKEN}, {_VALUE} FROM ({_validated(rows, fields, rules)})"
+            validated = f"SELECT {ours}, {verdict} FROM ({_validated(rows, fields, rules, every=every)})"
             connection.execute(f"COPY ({validated}) TO {literal(copy)} (FORMAT parquet)")
             typed = f"read_parquet({literal(copy)}, file_row_number = true)"
             numbered = validated = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
             values = f"SELECT {ours} FROM {typed}"
         else:
-            validated = f"({_validated(rows, fields, rules)})"
-            numbered = f"({_validated(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules)})"
+            validated = f"({_validated(rows, fields, rules, every=every)})"
+            numbered = f"({_validated(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules, every=every)})"
             values = f"SELECT {ours} FROM ({_valued(rows, fields)})"
         if connection.execute(f"SELECT 1 FROM {validated} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
-            skipped.count(connection, numbered, source, rules)
+            _complain(connection, numbered, source, rules, complaints)
             values = f"SELECT {ours} FROM {validated} WHERE {_BROKEN} IS NULL"
         connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")
 
     read(source, load)
 
 
-# ------------------------------------------------------------------------------------------------------ what is wrong
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """Whether bad rows may be skipped, and the number of skipped rows by reason."""
-
-    allowed: bool
-    counts: dict[str, int]
-
-    def count(
-        self, connection: duckdb.DuckDBPyConnection, validated: str, source: Source, rules: Sequence[RowRule]
-    ) -> None:
-        """Count the bad rows of a table. Raises BadRows, with the first ten, where they may not be skipped."""
-        broken = f"FROM {validated} WHERE {_BROKEN} IS NOT NULL"
-        counts = dict(connection.execute(f"SELECT {_BROKEN}, count(*) {broken} GROUP BY ALL ORDER BY ALL").fetchall())
-        if counts and not self.allowed:
-            first = f"SELECT {_ROW}, {_BROKEN}, {_VALUE} {broken} ORDER BY {_ROW} LIMIT {SHOWN}"
-            raise _complaints(connection.execute(first).fetchall(), source.path.name, rules, sum(counts.values()))
-        for number, count in counts.items():
-            rule = rules[number]
-            self.counts[f"{source.path.name}: {_named(rule)}{rule.complaint}"] = count
-
-
-def _complaints(
-    first: Sequence[tuple[int, int, str | None]], file: str, rules: Sequence[RowRule], total: int
-) -> BadRows:
-    more = [f"{file}: and {total - SHOWN} more bad rows"] if total > SHOWN else []
-    shown = [_complaint(file, row, rules[broken], value, bare=False) for row, broken, value in first]
-    bare = [_complaint(file, row, rules[broken], value, bare=True) for row, broken, value in first]
-    return BadRows("\n".join(shown + more), "\n".join(bare + more))
-
-
-def _complaint(file: str, row: int, rule: RowRule, value: str | None, *, bare: bool) -> str:
-    if rule.field is None:
-        return f"{file} row {row + 1} {value}"
-    shown = "" if bare or value is None else f"{value!r} "
-    return f"{file} row {row + 1}: {_named(rule)}{shown}{rule.complaint}"
-
-
-def _named(rule: RowRule) -> str:
-    return f"{rule.field.name} " if rule.field else ""
+def _complain(
+    connection: duckdb.DuckDBPyConnection, validated: str, source: Source, rules: Sequence[RowRule], to: Complaints
+) -> None:
+    """Hand over the bad rows of a table. Raises BadRows, with the first of them, where that is what happens to them."""
+    bad = f"SELECT {_ROW} AS row, {_BROKEN} AS rule, {_VALUE} AS value FROM {validated} WHERE {_BROKEN} IS NOT NULL"
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM ({bad})").fetchall()
+    if not rows:
+        return
+    first = f"ORDER BY row LIMIT {findings.SHOWN}"
+    if to.collected is not None:
+        others = f"SELECT {_ROW}, unnest({_OTHERS}) AS other FROM {validated} WHERE {_BROKEN} IS NOT NULL"
+        bad += f" UNION ALL SELECT {_ROW}, other.n, other.value FROM ({others})"
+        of_a_kind = f"row_number() OVER (PARTITION BY rule ORDER BY row) <= {findings.SHOWN_OF_A_KIND}"
+        first = f"QUALIFY {of_a_kind} ORDER BY row"
+    counts = connection.execute(f"SELECT rule, count(*) FROM ({bad}) GROUP BY ALL ORDER BY ALL").fetchall()
+    examples = connection.execute(f"SELECT row, rule, value FROM ({bad}) {first}") if to.show_rows else None
+    to.add(source.path.name, rules, BadRowsOfATable(rows, dict(counts), examples.fetchall() if examples else ()))
 
 
 # ------------------------------------------------------------------------------------------------------------- genres

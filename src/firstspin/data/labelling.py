@@ -45,6 +45,22 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     Returns the census and the rule with `data_ends` filled in. `now` (UTC) is used to detect clocks that are ahead.
     Raises InputError where no user gets a label, or nearly all values of a column match nothing.
     """
+    census, rule = take_census(tables, rule, now)
+    refuse_unlabelled(census)
+    with in_our_words("the labels can't be made"):
+        ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))
+        labelled = f"FROM fates WHERE {identifier(DROPPED)} IS NULL ORDER BY {identifier(ROW)}"
+        # no temporary file of DuckDB's: `out` exists, and keeps its permissions for the owner alone
+        copied = f"COPY (SELECT * EXCLUDE ({ours}) {labelled}) TO {literal(out.resolve())}"
+        tables.connection.execute(f"{copied} (FORMAT parquet, USE_TMP_FILE false)")
+    return census, rule
+
+
+def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) -> tuple[Census, LabelRule]:
+    """Label the users in the table `fates` of the connection; the census, and the rule with `data_ends` filled in.
+
+    Raises InputError where a table is empty, or, unless problems are collected, a column matches nothing.
+    """
     connection = tables.connection
     ((first, last),) = connection.execute("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
     heard = listening(tables)
@@ -56,15 +72,13 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     everyone = fates_sql(tuple(_schema(connection, name) for name in COLUMNS), first, last, rule)
     with in_our_words("the labels can't be made"):
         connection.execute(f"CREATE TEMP TABLE fates AS {everyone}")
-        census = replace(_census(connection, ends, others), absent=tables.absent)
-        if not census.labelled:
-            raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
-        ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))
-        labelled = f"FROM fates WHERE {identifier(DROPPED)} IS NULL ORDER BY {identifier(ROW)}"
-        # no temporary file of DuckDB's: `out` exists, and keeps its permissions for the owner alone
-        copied = f"COPY (SELECT * EXCLUDE ({ours}) {labelled}) TO {literal(out.resolve())}"
-        connection.execute(f"{copied} (FORMAT parquet, USE_TMP_FILE false)")
-    return census, rule
+        return replace(_census(connection, ends, others), absent=tables.absent), rule
+
+
+def refuse_unlabelled(census: Census) -> None:
+    """Raises InputError where no user has a label."""
+    if not census.labelled:
+        raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
 
 
 def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:

@@ -11,7 +11,7 @@ those of one user in sixteen are joined.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -21,7 +21,17 @@ from firstspin.data.data_end import AHEAD, DayOfListens, days_of_data, is_future
 from firstspin.data.formats.columns import is_number
 from firstspin.data.ingest import Tables, station_markets
 from firstspin.data.names import NameIndex
-from firstspin.data.schema import LISTENS, PICK_SEPARATOR, REGISTRATIONS, STATIONS, TEXT
+from firstspin.data.schema import (
+    GENRES,
+    LISTENS,
+    MARKET,
+    PICK_SEPARATOR,
+    REGISTRATIONS,
+    SECONDS,
+    STATIONS,
+    TEXT,
+    USER_ID,
+)
 from firstspin.data.sql import identifier
 from firstspin.records import InputError, LabelRule, Mismatch, normal
 
@@ -77,15 +87,22 @@ def data_ends(heard: Listening, rule: LabelRule, now: datetime | None) -> tuple[
 
 
 def mismatches(tables: Tables, heard: Listening, wrong_clocks: int, now: datetime | None) -> list[Mismatch]:
-    """All mismatches of the tables. Raises InputError where nearly all values of a column match nothing."""
-    kinds = [
-        _unregistered(tables, heard.listens),
-        *_clocks(tables, heard, wrong_clocks, now),
-        _long(tables, heard),
-        _picks(tables),
-        _markets(tables),
-        *(_numbers(tables, name) for name, kind in tables.extra.items() if kind == TEXT),
+    """All mismatches of the tables.
+
+    Raises InputError where nearly all values of a column match nothing, unless problems are collected.
+    """
+    checks: list[tuple[str, Callable[[], Iterable[Mismatch]]]] = [
+        (LISTENS, lambda: [_unregistered(tables, heard.listens)]),
+        (LISTENS, lambda: _clocks(tables, heard, wrong_clocks, now)),
+        (LISTENS, lambda: [_long(tables, heard)]),
+        (REGISTRATIONS, lambda: [_picks(tables)]),
+        (STATIONS, lambda: [_markets(tables)]),
+        (REGISTRATIONS, lambda: [_numbers(tables, name) for name, kind in tables.extra.items() if kind == TEXT]),
     ]
+    kinds: list[Mismatch] = []
+    for table, check in checks:
+        with tables.complaints.of(tables.files[table]):
+            kinds += check()
     return [kind for kind in kinds if kind.count]
 
 
@@ -125,7 +142,8 @@ def _refuse_other_ids(tables: Tables) -> None:
     else:
         ((one,),) = sql(f"SELECT min(user_id) FROM ({others})").fetchall()
         other, hint = first, ""
-    raise InputError(f"{bare}: user_id {one} (listens), {other} (registrations){hint}", bare=f"{bare}{hint}")
+    text = f"{bare}: user_id {one} (listens), {other} (registrations){hint}"
+    raise InputError(text, bare=f"{bare}{hint}", field=USER_ID)
 
 
 def _loosely(user: str) -> str:
@@ -159,7 +177,7 @@ def _long(tables: Tables, heard: Listening) -> Mismatch:
     if heard.long >= NEARLY_ALL * heard.listens:
         nearly = "nearly every listen" if heard.long < heard.listens else "every listen"
         bare = f"{nearly} is longer than a week ({file}): are the seconds milliseconds?"
-        raise InputError(f"{bare} The longest has {example}", bare=bare)
+        raise InputError(f"{bare} The longest has {example}", bare=bare, field=SECONDS)
     return Mismatch(heard.long, heard.listens, f"listens are longer than a week ({file})", example)
 
 
@@ -202,9 +220,8 @@ class UnknownPicks:
             bare = f"most picks name no genre {what}: {known:,} of {self.of:,} do"
         genres = ", ".join(self.names.names[:SHOWN_GENRES]) + (", …" if len(self.names.names) > SHOWN_GENRES else "")
         hint = _how_to_pick(next(iter(self.spellings)), self.names)
-        raise InputError(
-            f"{bare}: {self._examples()} ({file}); the genres are {genres}{hint}", bare=f"{bare} ({file}){hint}"
-        )
+        text = f"{bare}: {self._examples()} ({file}); the genres are {genres}{hint}"
+        raise InputError(text, bare=f"{bare} ({file}){hint}", field=GENRES)
 
     def _examples(self) -> str:
         """The most frequent spellings, each with its number and the nearest genre."""
@@ -252,7 +269,7 @@ def _markets(tables: Tables) -> Mismatch:
         if strangers and sum(strangers.values()) >= NEARLY_ALL * sum(countries.values()):
             bare = "nearly no country of the registrations is a market of the stations"
             shown = f"country {next(iter(strangers))} ({tables.files[REGISTRATIONS]}), market {market} ({file})"
-            raise InputError(f"{bare}: {shown}", bare=bare)
+            raise InputError(f"{bare}: {shown}", bare=bare, field=MARKET)
     what = f"stations have no market that is the country of a registration ({file})"
     return Mismatch(len(unmet), len(markets), what, f"market {market}")
 

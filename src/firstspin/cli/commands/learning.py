@@ -79,7 +79,7 @@ def label(
         progress("reading the tables", 0.0)
         census, ignored = learn.label(data, out, reading, engine.value)
     scorecard.print_census(census, ignored)
-    terminal.next_step(f"firstspin train --data {data} --out bundle")
+    terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")
 
 
 @command(app, "train", example="firstspin train --data data --out bundle --extra device,market")
@@ -153,7 +153,7 @@ def evaluate(
     scorecard.print_scorecard(card)
     if out:
         write_scorecard(card, out)
-    terminal.next_step(f"firstspin train --data {data} --out bundle")
+    terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")
 
 
 @command(app, "report", example="firstspin report --data data --bundle bundle --out report.html")

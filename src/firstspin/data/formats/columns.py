@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from firstspin.data import parsing, schema
+from firstspin.data import findings, parsing, schema
 from firstspin.data.sql import literal
 from firstspin.records import MAX_AGE, MAX_PICKS, MAX_TEXT
 
@@ -131,7 +131,7 @@ def _word(column: str, _: Shape) -> str:
 
 def _too_long(cell: Cell) -> Problem:
     """The limit of requests holds for tables too."""
-    return Problem(f"length({cell.value}) > {MAX_TEXT}", f"is longer than {MAX_TEXT} characters")
+    return Problem(f"length({cell.value}) > {MAX_TEXT}", findings.TOO_LONG)
 
 
 # --------------------------------------------------------------------------------------------------------------- times
@@ -159,7 +159,7 @@ def _time(column: str, shape: Shape) -> str:
 def _time_problems(cell: Cell) -> list[Problem]:
     earliest, latest = (f"TIMESTAMP {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
     outside = Problem(f"{cell.value} < {earliest} OR {cell.value} >= {latest}", parsing.NO_SUCH_YEAR)
-    missing = Problem(_where_null(cell, is_gap(cell)), "is missing")
+    missing = Problem(_where_null(cell, is_gap(cell)), findings.MISSING)
     if cell.shape is not Shape.text:
         return [missing, Problem(f"{cell.value} IS NULL", parsing.NO_SUCH_YEAR), outside]
     local = f"regexp_full_match({cell.column}, {literal(parsing.LOCAL_TIME)})"
@@ -186,8 +186,8 @@ def _number_problems(cell: Cell) -> list[Problem]:
 
 
 def _seconds_problems(cell: Cell) -> list[Problem]:
-    missing = Problem(_where_null(cell, is_gap(cell)), "is missing")
-    return [missing, *_number_problems(cell), Problem(f"{cell.value} <= 0", "is not more than 0")]
+    missing = Problem(_where_null(cell, is_gap(cell)), findings.MISSING)
+    return [missing, *_number_problems(cell), Problem(f"{cell.value} <= 0", findings.NOT_POSITIVE)]
 
 
 def _age(column: str, shape: Shape) -> str:
@@ -207,7 +207,7 @@ def _age_problems(cell: Cell) -> list[Problem]:
 
 
 def _id_problems(cell: Cell) -> list[Problem]:
-    return [Problem(f"coalesce({cell.value} = '', true)", "is missing")]
+    return [Problem(f"coalesce({cell.value} = '', true)", findings.MISSING)]
 
 
 def _user_problems(cell: Cell) -> list[Problem]:
@@ -221,8 +221,8 @@ def _word_problems(cell: Cell) -> list[Problem]:
 def _genre_problems(cell: Cell) -> list[Problem]:
     pipe = f"contains({cell.value}, {literal(schema.PICK_SEPARATOR)})"
     return [
-        Problem(f"{cell.value} IS NULL", "is missing"),
-        Problem(pipe, "holds a pipe sign, which separates genres"),
+        Problem(f"{cell.value} IS NULL", findings.MISSING),
+        Problem(pipe, findings.HAS_PIPE),
     ]
 
 
@@ -239,8 +239,8 @@ def _names(column: str, shape: Shape) -> str:
 def _picks_problems(cell: Cell) -> list[Problem]:
     long = f"len(list_filter({cell.value}, lambda pick: length(pick) > {MAX_TEXT})) > 0"
     return [
-        Problem(f"len({cell.value}) > {MAX_PICKS}", f"names more than {MAX_PICKS} genres"),
-        Problem(long, f"names a genre of more than {MAX_TEXT} characters"),
+        Problem(f"len({cell.value}) > {MAX_PICKS}", findings.TOO_MANY),
+        Problem(long, findings.LONG_GENRE),
     ]
 
 
@@ -252,7 +252,7 @@ def _flag(column: str, shape: Shape) -> str:
 
 
 def _flag_problems(cell: Cell) -> list[Problem]:
-    return [Problem(_where_null(cell, f"NOT {is_gap(cell)}"), "is not true or false")]
+    return [Problem(_where_null(cell, f"NOT {is_gap(cell)}"), findings.NOT_A_FLAG)]
 
 
 def _no_problems(_: Cell) -> list[Problem]:

@@ -45,7 +45,8 @@ _OTHER_FORMATS: Final = {
     b"ORC": "is an ORC file: write it as Parquet",
     b"Obj\x01": "is an Avro file: write it as Parquet",
 }
-_DELIMITERS: Final = (",", ";", "\t")
+_DELIMITER_NAMES: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITERS: Final = tuple(_DELIMITER_NAMES)
 _SHOWN_NAMES: Final = 20
 
 Result = TypeVar("Result")
@@ -82,6 +83,15 @@ class Source:
     def width(self) -> int:
         """The number of columns in the file."""
         return len(self.names)
+
+    @property
+    def format(self) -> str:
+        """The name of the format, with what is unusual about it."""
+        if self.dialect is None:
+            return "Parquet"
+        unusual = [_DELIMITER_NAMES[self.dialect.delimiter]] if self.dialect.delimiter != "," else []
+        unusual += [self.dialect.encoding.upper()] if self.dialect.encoding != UTF_8 else []
+        return f"CSV ({', '.join(unusual)})" if unusual else "CSV"
 
 
 # ------------------------------------------------------------------------------------------------------- opening files

@@ -1,0 +1,34 @@
+"""`firstspin check`: what is understood of the tables, and what to fix. A command imports what it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from firstspin.cli import terminal
+from firstspin.cli.apps import command
+from firstspin.cli.options import AsJson, Data, ErasureOptions, TableOptions
+from firstspin.cli.output import checks
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@command(app, "check", example="firstspin check --data data --map user_id=uid")
+def check(data: Data, tables: TableOptions, erasure: ErasureOptions, as_json: AsJson = False) -> None:
+    """Read the tables and print what is understood and what to fix; nothing is written.
+
+    Exit status 1 where there is something to fix, also with --skip-bad-rows, which other commands take.
+    """
+    from firstspin.data.checking import check_tables
+
+    with terminal.progress("check") as progress, erasure.without_erased(tables.reading()) as reading:
+        checked = check_tables(data, reading, progress)
+    if as_json:
+        terminal.print_json(checks.as_json(checked, bare=terminal.bare()), indent=2)
+    else:
+        checks.show(checked, bare=terminal.bare())
+    if checked.problems:
+        found = len(checked.problems)
+        terminal.err.print(f"{data}: {found} problem{'s' * (found > 1)} to fix", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    if not as_json:
+        terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")

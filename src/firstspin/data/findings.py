@@ -1,0 +1,178 @@
+"""What is wrong with the tables, and what to do about it: raised, skipped and counted, or collected.
+
+`label`, `train` and the others raise the first problem, or skip bad rows. `check` collects all problems: a bad row is
+left out, and a table that can't be read is left out of the comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from firstspin.data import parsing
+from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError
+
+SHOWN: Final = 10
+"""Bad rows in one error message."""
+
+SHOWN_OF_A_KIND: Final = 3
+"""Bad rows that `check` shows of each kind."""
+
+SKIP: Final = "--skip-bad-rows"
+
+MALFORMED: Final = "rows that are not well-formed"
+MISSING: Final = "is missing"
+TOO_LONG: Final = f"is longer than {MAX_TEXT} characters"
+NOT_POSITIVE: Final = "is not more than 0"
+HAS_PIPE: Final = "holds a pipe sign, which separates genres"
+TOO_MANY: Final = f"names more than {MAX_PICKS} genres"
+LONG_GENRE: Final = f"names a genre of more than {MAX_TEXT} characters"
+NOT_A_FLAG: Final = "is not true or false"
+REPEATED: Final = "appears a second time"
+UNKNOWN_STATION: Final = "is not in the stations"
+
+ADVICE: Final[Mapping[str, str]] = {
+    MALFORMED: "quote cells that contain the delimiter, a quote or a line end, and save the file as UTF-8",
+    MISSING: "fill it in, or remove the row",
+    TOO_LONG: f"shorten it to {MAX_TEXT} characters",
+    NOT_POSITIVE: "write the seconds that were listened to, and remove listens without any",
+    HAS_PIPE: "give the station one genre, without a pipe sign",
+    TOO_MANY: f"keep the first {MAX_PICKS} picks",
+    LONG_GENRE: "separate the picks by pipe signs, as in Rock|Jazz",
+    NOT_A_FLAG: "write true or false, or leave it empty for true",
+    REPEATED: "keep one row per id",
+    UNKNOWN_STATION: "add the station with its genre to the stations, or correct the id",
+    parsing.NO_ZONE: "write the time in UTC with a Z, as in 2026-02-05T12:02:03Z",
+    parsing.NO_TIME: "write the time as in 2026-02-05T12:02:03Z",
+    parsing.NO_SUCH_YEAR: "correct the year",
+    parsing.NO_NUMBER: "write a plain number, without thousands separators and units, as in 1200.5",
+    parsing.NOT_WHOLE: "write whole years, or leave it empty",
+    parsing.NO_AGE: "correct it, or leave it empty",
+}
+"""What to do about each kind of bad row."""
+
+
+class BadValue(msgspec.Struct, frozen=True):
+    """One bad row (from 1) and its value; for a malformed row, what is wrong with it."""
+
+    row: int
+    value: str | None
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A problem to fix: of `rows` bad rows of a kind, with examples, or (0) of a whole file or column.
+
+    `label` is the column `field` as messages name it; `bare` the problem without values of the tables.
+    """
+
+    problem: str
+    bare: str
+    file: str = ""
+    field: str = ""
+    label: str = ""
+    rows: int = 0
+    examples: tuple[BadValue, ...] = ()
+    advice: str = ""
+    option: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RowRule:
+    """A row is bad where `broken` (SQL over the validated values) is true; `complaint` ends the error message.
+
+    `label` is the column as messages name it, `value` the SQL of the bad value. A row that is not well-formed has no
+    `field`: its value says what is wrong.
+    """
+
+    field: str
+    label: str
+    broken: str
+    complaint: str
+    value: str
+
+    @property
+    def named(self) -> str:
+        """The complaint with its column."""
+        return f"{self.label} {self.complaint}" if self.label else self.complaint
+
+
+@dataclass(frozen=True, slots=True)
+class BadRowsOfATable:
+    """The number of bad rows, that of each rule (by position), and the first ones: row (from 0), rule, value."""
+
+    rows: int
+    counts: Mapping[int, int]
+    first: Sequence[tuple[int, int, str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Complaints:
+    """What happens to problems: raised, unless bad rows may be skipped; or `collected`, where that is a list.
+
+    `skipped` counts the bad rows that were left out by reason, `bad_rows` by file.
+    """
+
+    skip_bad_rows: bool = False
+    collected: list[Finding] | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+    bad_rows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def show_rows(self) -> bool:
+        """Whether bad rows are shown, and not only counted."""
+        return self.collected is not None or not self.skip_bad_rows
+
+    @contextmanager
+    def of(self, file: str) -> Iterator[None]:
+        """Collect an InputError about a file, where problems are collected."""
+        try:
+            yield
+        except InputError as problem:
+            if self.collected is None:
+                raise
+            self.collected.append(Finding(str(problem), problem.bare, file, problem.field))
+
+    def unknown_stations(self, file: str) -> int:
+        """The number of listens in this file that were left out because of their station."""
+        return sum(n for why, n in self.skipped.items() if why.startswith(file) and why.endswith(UNKNOWN_STATION))
+
+    def add(self, file: str, rules: Sequence[RowRule], bad: BadRowsOfATable) -> None:
+        """Handle the bad rows of a file. Raises BadRows where they are neither skipped nor collected."""
+        if self.collected is not None:
+            self.collected.extend(_finding(file, rules[at], bad, at) for at in bad.counts)
+        elif not self.skip_bad_rows:
+            raise _bad_rows(file, rules, bad)
+        for at, count in bad.counts.items():
+            self.skipped[f"{file}: {rules[at].named}"] = count
+        self.bad_rows[file] = bad.rows
+
+
+def bad_row(file: str, label: str, problem: str, example: BadValue, *, bare: bool) -> str:
+    """The line about a bad row; a `bare` one leaves out the value."""
+    if not label:
+        return f"{file} row {example.row} {example.value}"
+    shown = "" if bare or example.value is None else f"{example.value!r} "
+    return f"{file} row {example.row}: {label} {shown}{problem}"
+
+
+def _finding(file: str, rule: RowRule, bad: BadRowsOfATable, at: int) -> Finding:
+    shown = tuple(BadValue(row + 1, value) for row, of, value in bad.first if of == at)
+    complaint = rule.complaint
+    advice = ADVICE[complaint]
+    return Finding(complaint, complaint, file, rule.field, rule.label, bad.counts[at], shown, advice, SKIP)
+
+
+def _bad_rows(file: str, rules: Sequence[RowRule], bad: BadRowsOfATable) -> BadRows:
+    shown, bare = (
+        [
+            bad_row(file, rules[at].label, rules[at].complaint, BadValue(row + 1, value), bare=is_bare)
+            for row, at, value in bad.first
+        ]
+        for is_bare in (False, True)
+    )
+    more = [f"{file}: and {bad.rows - SHOWN} more bad rows"] if bad.rows > SHOWN else []
+    return BadRows("\n".join(shown + more), "\n".join(bare + more))
