@@ -8,7 +8,9 @@ import sys
 
 def firstspin(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "firstspin", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "…" not in done.stdout, f"{words} cuts its output"
+    return done
 
 
 def failed(*words: object) -> str:

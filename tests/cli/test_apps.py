@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -13,7 +14,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from firstspin.cli.apps import Command, Group
+from firstspin.cli.commands.experiment import NEXT_STEPS
 from firstspin.cli.main import app
+from firstspin.experiment.verdict import Decision
 from firstspin.service import options as service
 
 ROOT = get_command(app)
@@ -112,3 +115,21 @@ def test_a_panel_tells_its_section_of_the_settings_file(monkeypatch: pytest.Monk
         "Example",
     ]
     assert page.index("[model] in") < page.index("--seed") < page.index("[extras] in")
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_command_ends_with_a_next_step(words: str) -> None:
+    """Each command's function says one, or calls the function that does; the demo ends in the live page."""
+    source = inspect.getsource(inspect.unwrap(COMMANDS[words].callback))
+    assert re.search(r"next_step\(|train_and_show\(|_carry_out\(|execv\(|\bshow\(steps", source)
+
+
+def test_the_next_step_of_a_verdict_depends_on_the_decision() -> None:
+    assert {*get_args(Decision)} == NEXT_STEPS.keys()
+
+
+def test_a_switch_has_an_opposite_that_help_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = help_of("firstspin evaluate", 80, monkeypatch)
+    assert "--skip-bad-rows  " in page
+    assert "--no-" not in page
+    assert "no-skip" not in page

@@ -8,6 +8,7 @@ from typing import Any
 
 import made_people
 import pytest
+import typer
 from command_line import firstspin
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -178,6 +179,20 @@ def test_the_service_reads_its_section(capsys: pytest.CaptureFixture[str]) -> No
         message = "firstspin serve: other.toml: [service] port = 70000: '70000' is not a whole number from 0 to 65535"
         assert capsys.readouterr().err.startswith(message)
     assert parse(["--settings", "other.toml", "--port", "1", "--bundle", "b"], {}).port == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_switch_that_the_file_turns_on_is_turned_off_by_its_option() -> None:
+    write("[data]\nskip-bad-rows = true\n[service]\nscores-first = true\n[evaluate]\nquestions = true\n")
+    _, command = next(one for one in every_command() if one[0] == ("evaluate",))
+    with command.make_context("evaluate", ["--data", "d"], parent=typer.Context(get_command(app))) as context:
+        assert (context.params["skip_bad_rows"], context.params["questions"]) == (True, True)
+    words = ["--data", "d", "--no-skip-bad-rows", "--no-questions"]
+    with command.make_context("evaluate", words, parent=typer.Context(get_command(app))) as context:
+        assert (context.params["skip_bad_rows"], context.params["questions"]) == (False, False)
+    assert parse(["--bundle", "b"], {}).scores_first
+    assert not parse(["--bundle", "b", "--no-scores-first"], {}).scores_first
+    assert not parse(["--bundle", "b"], {"FIRSTSPIN_SCORES_FIRST": "no"}).scores_first
 
 
 def test_serve_takes_the_file_before_its_name_too(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from firstspin.cli.from_settings import SettingsFile, named_by_place
 from firstspin.cli.options import with_options
@@ -26,6 +26,12 @@ OWN: Final = "Options"
 
 class Command(TyperCommand):
     """A command whose help has a section per panel and an example, and whose errors name a setting by its place."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        for option in self.params:  # a switch that the settings file turns on can be turned off
+            if isinstance(option, TyperOption) and option.is_flag and not option.opts[0].startswith("--no-"):
+                option.secondary_opts = [f"--no-{option.opts[0].removeprefix('--')}"]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the options into the context."""
@@ -47,8 +53,8 @@ class Command(TyperCommand):
         for parameter in self.get_params(ctx):
             panel = "Arguments" if parameter.param_type_name == "argument" else _panel(parameter)
             if record := parameter.get_help_record(ctx):
-                kind = re.sub(r"<(?:list\[(.*)\]|(.*) range)>", r"<\1\2>", record[0])
-                panels.setdefault(panel, []).append((kind, record[1]))
+                name = re.sub(r"<(?:list\[(.*)\]|(.*) range)>", r"<\1\2>", record[0].partition(" / --no-")[0])
+                panels.setdefault(panel, []).append((name, re.sub(r" *\[default: no-[a-z-]+\]", "", record[1])))
         for panel, records in panels.items():
             if records:
                 formatter.write("\n" + section(panel, records, formatter.width))

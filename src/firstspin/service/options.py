@@ -38,7 +38,8 @@ WORKERS: Final = whole(1, MAX_WORKERS)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DESCRIPTION: Final = (
     "Serve recommendations over HTTP. Every option can also be set in the environment, as in FIRSTSPIN_PORT=80, and in "
-    "the section [service] of the settings file; the command line takes precedence, then the environment."
+    "the section [service] of the settings file; the command line takes precedence, then the environment. A switch "
+    "is turned off by --no- and its name."
 )
 MAX_HELP_WIDTH: Final = 80
 
@@ -189,7 +190,7 @@ def _parser() -> _Parser:
     parser.add_argument("--help", "-h", action="help")
     for option in OPTIONS:
         if option.switch:
-            parser.add_argument(f"--{option.name}", action="store_true", default=argparse.SUPPRESS)
+            parser.add_argument(f"--{option.name}", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
         else:
             parser.add_argument(f"--{option.name}", type=_argument(option.convert))
     return parser

@@ -30,7 +30,8 @@ def test_a_server_that_runs_is_checked_and_told_about(tmp_path: Path) -> None:
         done = sagemaker("check", "--url", f"http://127.0.0.1:{server.server_port}", *payloads(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "6.1   pass              required GET /ping answers 200: status 200" in done.stdout
-    assert " 0 miss," in done.stdout.splitlines()[-1]
+    assert " 0 miss," in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Next: firstspin sagemaker load-test --url ")
 
 
 def test_a_miss_is_an_exit_status_of_1_and_programs_read_it_as_json(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def score(
     terminal.counted("left out", ignored)
     terminal.mismatch(unknown)
     terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)
+    scores = f" --scores {out}" if out.startswith(("sqlite:", "dynamodb:")) else ""
+    terminal.next_step(f"firstspin serve --bundle {bundle}{scores}")
 
 
 def _answers(options: Iterable[str]) -> dict[str, str]:

@@ -128,6 +128,7 @@ def forward(
     terminal.out.print(f"{done.sent:,} rows sent", markup=False)
     if once and done.failed:
         raise InputError(f"{done.failed:,} rows could not be sent; they wait in the store for the next time")
+    terminal.next_step("firstspin events export --delivered DIR --plan PLAN --out DIR, once Firehose has written them")
 
 
 def _firehose(endpoint_url: str | None) -> Firehose:

@@ -25,6 +25,17 @@ from firstspin.records import MAX_SEED, InputError
 
 if TYPE_CHECKING:
     from firstspin.experiment.run import Layout
+    from firstspin.experiment.verdict import Decision
+
+PLAN_NEXT: Final = "firstspin experiment plan --name NAME --baseline MEAN --registrations-a-day USERS"
+NEXT_STEPS: Final[dict[Decision, str]] = {
+    "winner": "show the winner to everyone: stop the service's --experiment",
+    "control is better": "keep the control: stop the service's --experiment",
+    "no difference shown": f"see what a longer test could show: {PLAN_NEXT}",
+    "guardrail not kept": f"keep the control; plan the next test: {PLAN_NEXT}",
+    "no decision yet": "analyse again when the planned days and the open windows are over",
+    "sample ratio mismatch": "find out why arms lost users before any figure is read: compare the logs of assignment",
+}
 
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
@@ -206,8 +217,9 @@ def analyse(
         raise typer.BadParameter("give --outcomes, or --plan with --events, --exported or --delivered")
     if as_json:
         terminal.print_json(verdict, indent=2)
-    else:
-        show(verdict)
+        return
+    show(verdict)
+    terminal.next_step(NEXT_STEPS[verdict.decision])
 
 
 command(

@@ -98,3 +98,6 @@ def show(steps: Sequence[run.LoadStep], *, as_json: bool = False) -> None:
         lines += [f"Target by the minute at safety {run.SAFETY}: {run.a_minute(best):,} invocations an instance."]
         lines += [HONESTLY]
     terminal.out.print("", *lines, sep="\n", markup=False, soft_wrap=True)
+    terminal.next_step(
+        "put these lines into deploy/aws/settings.toml" if best else "try a lower --from or a larger --p99"
+    )

@@ -74,6 +74,7 @@ def look_back(
         terminal.print_json(report, indent=2)
     else:
         _show(report)
+        terminal.next_step("firstspin experiment plan --name NAME --baseline MEAN --registrations-a-day USERS")
 
 
 def _check_one_policy(*policies: Path | str | None) -> None:

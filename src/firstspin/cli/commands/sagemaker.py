@@ -107,6 +107,10 @@ def check(
     with terminal.progress("check") as progress:
         results = contract.check(target, payloads=payloads, progress=lambda line: progress(line, 0.0))
     sys.stdout.write(report.as_json(results).decode() + "\n" if as_json else report.as_text(results) + "\n")
+    if not as_json:
+        passed = report.exit_status(results) == 0
+        endpoint = f"firstspin sagemaker load-test --url {url or 'URL'}"
+        terminal.next_step(endpoint if passed else "mend what is missed, and run this again")
     if results.left:
         _tell(f"{results.left} was not removed: the container wrote files there that this user can't remove")
     sys.exit(report.exit_status(results))
@@ -128,6 +132,9 @@ def package(
         terminal.print_json(summary)
         return
     terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes", markup=False)
+    terminal.next_step(
+        f"firstspin sagemaker deploy --bundle {bundle} --endpoint NAME --bucket BUCKET --image IMAGE --role ARN"
+    )
 
 
 @command(
@@ -233,6 +240,7 @@ def fetch(
         terminal.print_json({"bundle": name, "folder": str(out), "from": now.archive})
         return
     terminal.out.print(f"endpoint {endpoint} serves bundle {name}, now in {out}", markup=False, soft_wrap=True)
+    terminal.next_step(f"firstspin evaluate --data DIR --bundle {out}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +274,17 @@ def _print_plan(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
 def _carry_out(account: Account, plan: rollout.ReleasePlan, options: _RunOptions) -> None:
     _print_plan(plan, options)
     if options.dry_run:
+        if not options.as_json:
+            terminal.next_step("the same without --dry-run")
         return
     rollout.carry_out(plan, _tell)
     rollout.wait(
         account, plan, _tell, clock=time.monotonic, sleep=time.sleep, deadline=options.deadline, every=options.poll
     )
+    if not options.as_json:
+        terminal.next_step(
+            f"firstspin sagemaker rollback --endpoint {plan.endpoint}, if its alarms or figures get worse"
+        )
 
 
 def _serving(account: Account, endpoint: str) -> EndpointState:
