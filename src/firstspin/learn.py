@@ -22,6 +22,7 @@ from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.metrics import RULE, SEEN_SHARE
 from firstspin.evaluation.report import page
+from firstspin.evaluation.report.experiment import read_test_result
 from firstspin.models import features, registry
 from firstspin.models.predictor import Predictor
 from firstspin.models.registry import Learning
@@ -158,6 +159,7 @@ def report(
     written: date,
     name: str = "",
     measured: Path | None = None,
+    experiment: Path | None = None,
     reading: Reading = Reading(),
     progress: Progress = silent,
 ) -> None:
@@ -167,12 +169,13 @@ def report(
     arguments give the same bytes.
 
     `measured` is a scorecard.json of these tables; without one, the bundle's model is evaluated here, in three folds.
-    Further columns and label rule are the bundle's.
+    `experiment` is the JSON result of an A/B test. Further columns and label rule are the bundle's.
 
-    Raises InputError where bundle, tables or scorecard can't be read or don't belong together, or the page can't be
-    drawn or written.
+    Raises InputError where bundle, tables, scorecard or result can't be read or don't belong together, or the page
+    can't be drawn or written.
     """
     preflight.report(out, data)
+    test = read_test_result(experiment) if experiment else None
     loaded = bundle.load(path)
     reading = replace(reading, extra=tuple(loaded.manifest.extra), rule=loaded.label_rule())
     if measured:
@@ -193,7 +196,7 @@ def report(
         )
     plain = registry.fit("logistic", _prepare(dataset, Learning(), dataset.examples))
     name = name or data.resolve().name
-    material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written)
+    material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written, test=test)
     html = page.page(material, stage(progress, 0.9, 1.0))
     with files.written_beside(out, shared=True) as beside:
         beside.write_text(html, encoding="utf-8")

@@ -23,7 +23,7 @@ from firstspin.evaluation.report import charts, page, patterns, people, quality
 from firstspin.evaluation.report.parts import HeatMap, Note, Picture
 from firstspin.records import InputError, Registration
 
-SECTIONS = ("labels", "listening", "picks", "answers", "ladder", "segments", "calibration", "questions", "model-card")
+SECTIONS = ("ladder", "segments", "calibration", "questions", "labels", "listening", "picks", "answers", "model-card")
 
 
 class Reader(HTMLParser):
@@ -57,7 +57,7 @@ def read() -> tuple[str, Reader]:
 
 def test_every_section_is_there_and_in_the_contents() -> None:
     html, reader = read()
-    assert tuple(reader.anchors) == SECTIONS
+    assert tuple(reader.anchors) == ("conclusion", *SECTIONS)
     assert all(f'href="#{name}"' in html for name in SECTIONS)
 
 

@@ -166,6 +166,9 @@ def report(
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="File of `evaluate --questions --out`; default: evaluate now.")
     ] = None,
+    experiment: Annotated[
+        Path | None, typer.Option(help="Result of an A/B test to show: JSON of `experiment analyse --json`.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the data in the page's header; default: that of the folder.")] = "",
     date: Annotated[
         str, typer.Option(help="Date in the page's header, as in 2026-01-31; default: today (UTC). Repeatable with it.")
@@ -179,7 +182,15 @@ def report(
     written = (parsed_moment(date, "--date") if date else utc_now()).date()
     with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
         learn.report(
-            data, bundle, out, written=written, name=name, measured=measured, reading=reading, progress=progress
+            data,
+            bundle,
+            out,
+            written=written,
+            name=name,
+            measured=measured,
+            experiment=experiment,
+            reading=reading,
+            progress=progress,
         )
     terminal.out.print(f"The report is in {out}", markup=False)
     terminal.next_step(f"firstspin serve --bundle {bundle} --report {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -10,15 +9,18 @@ from typing import Final
 import numpy as np
 
 from firstspin.evaluation.metrics import HEADLINE, RULE
-from firstspin.evaluation.report import charts, model_card, people, quality
+from firstspin.evaluation.report import charts, conclusion, example, experiment, model_card, people, quality
+from firstspin.evaluation.report.example import example_user
 from firstspin.evaluation.report.parts import (
     BundleFacts,
+    ExperimentResult,
     HeatMap,
     Material,
     Part,
     Picture,
     percent,
     relative,
+    unsigned_zero,
 )
 from firstspin.evaluation.report.patterns import answers_and_genres
 from firstspin.evaluation.scorecard import Scorecard
@@ -40,6 +42,7 @@ def material(
     *,
     name: str,
     written: date,
+    test: ExperimentResult | None = None,
 ) -> Material:
     """The input of the page: labelled users, a scorecard, a logistic model of the users, and a bundle.
 
@@ -55,7 +58,17 @@ def material(
         asks=tuple(dict.fromkeys(predictor.encoder.questions)),
         data=manifest.data,
     )
-    return Material(examples, rule, card, answers_and_genres(plain, examples), about, name, written)
+    return Material(
+        examples,
+        rule,
+        card,
+        answers_and_genres(plain, examples),
+        about,
+        name,
+        written,
+        example_user(examples, packed),
+        test,
+    )
 
 
 def page(material: Material, progress: Progress) -> str:
@@ -69,7 +82,11 @@ def page(material: Material, progress: Progress) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    sections = [*people.sections(material), *quality.sections(material), model_card.section(material)]
+    sections = [*quality.sections(material), *people.sections(material), model_card.section(material)]
+    if material.example:
+        sections.insert(0, example.section(material.example))
+    if material.test:
+        sections.insert(0, experiment.section(material.test))
     drawn = []
     for i, section in enumerate(sections):
         progress(f"drawing: {section.name}", i / len(sections))
@@ -79,6 +96,7 @@ def page(material: Material, progress: Progress) -> str:
     return environment.get_template("page.html.jinja").render(
         sections=drawn,
         tiles=_tiles(material),
+        conclusion=conclusion.sentences(material),
         simulated=material.card.ceiling is not None,
         created_by=material.manifest.created_by,
         name=material.name,
@@ -130,7 +148,7 @@ def _coloured(part: HeatMap) -> dict[str, object]:
         has_colour = part.coloured is None or bool(part.coloured[i, j])
         strength = round(100 * abs(value) / max_value) if has_colour else 0
         kind = "p" if not is_signed else "u" if value > 0 else "d"
-        text = re.sub(r"^[+-](0(?:\.0+)?%?)$", r"\1", part.form.format(value))
+        text = unsigned_zero(part.form.format(value))
         return {
             "text": text,
             "short": text.removesuffix("%"),

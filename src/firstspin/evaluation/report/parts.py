@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.report.patterns import Grid
 from firstspin.evaluation.scorecard import Scorecard
-from firstspin.records import Examples, LabelRule
+from firstspin.experiment.verdict import Decision, MetricResult
+from firstspin.records import Examples, LabelRule, Registration
+from firstspin.serving.explanations import Explanation
 
 if TYPE_CHECKING:
     from altair import LayerChart
@@ -33,10 +37,31 @@ class BundleFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ExampleUser:
+    """A typical registration, the bundle's explained answer, and the genres of the business rule, best first."""
+
+    registration: Registration
+    explanation: Explanation | None
+    of_rule: tuple[str, ...]
+
+
+class ExperimentResult(msgspec.Struct, frozen=True):
+    """What the report shows of an experiment's verdict. `metrics` begins with the primary."""
+
+    decision: Decision
+    winner: str | None
+    sentence: str
+    warnings: tuple[str, ...]
+    control: str
+    users: dict[str, int]
+    metrics: tuple[MetricResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
     """The input of the report. `answers`: log-odds of each answer for each genre in a logistic model.
 
-    `name` of the data and `written` (date) stand in the header.
+    `name` of the data and `written` (date) stand in the header. `test`: the result of an A/B test, if there is one.
     """
 
     examples: Examples
@@ -46,6 +71,8 @@ class Material:
     manifest: BundleFacts
     name: str
     written: date
+    example: ExampleUser | None = None
+    test: ExperimentResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +133,15 @@ class PageSection:
 def percent(value: float, digits: int = 0) -> str:
     """A share in percent: 0.152 is 15%."""
     return f"{value:.{digits}%}"
+
+
+def unsigned_zero(text: str) -> str:
+    """A formatted number, zero without a sign.
+
+    >>> unsigned_zero("-0.0"), unsigned_zero("+0%"), unsigned_zero("-0.1")
+    ('0.0', '0%', '-0.1')
+    """
+    return re.sub(r"^[+-](0(?:\.0+)?%?)$", r"\1", text)
 
 
 def points(figure: Figure) -> str:

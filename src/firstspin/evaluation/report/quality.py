@@ -12,7 +12,7 @@ import numpy as np
 from firstspin.evaluation.ablation import DEMOGRAPHICS, MIN_IN_GAP, Gap, QuestionValue, Study
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.cohorts import OTHER
-from firstspin.evaluation.metrics import HEADLINE, RULE
+from firstspin.evaluation.metrics import HEADLINE, RULE, SEEN_SHARE
 from firstspin.evaluation.report import charts
 from firstspin.evaluation.report.findings import (
     MIN_NAMED,
@@ -68,11 +68,10 @@ def named(model: str) -> str:
 
 def measured_users(card: Scorecard) -> str:
     """Which users the figures are about, with their number."""
-    if card.protocol.get("protocol") != "bundle":
+    if SEEN_SHARE not in card.protocol:
         return f"{card.people:,} held-out users ({card.protocol.get('protocol')})"
-    if card.protocol.get("trained on these very people"):
-        return f"{card.people:,} users on whom the bundle was trained: the figures are too high"
-    return f"{card.people:,} users; the baselines were trained on these users"
+    seen = " on whom it was trained, so its figures are too high" if card.warning() else ""
+    return f"{card.people:,} users{seen}"
 
 
 def _ladder(card: Scorecard) -> Picture:
