@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import notebooks
 import pytest
 
 from firstspin.settings import read_settings
@@ -73,11 +75,10 @@ def test_every_settings_file_in_the_docs_has_known_sections_and_keys(tmp_path: P
 @pytest.mark.filterwarnings("default")  # as in a notebook
 def test_the_python_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = "docs/python.md"
-    text = (ROOT / page).read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for command, _ in console_blocks(page):
         run(command, tmp_path)
-    snippets = "\n".join(re.findall(r"^```pycon\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).replace("…", "...")
+    snippets = "\n".join(text for language, text in blocks(page) if language == "pycon").replace("…", "...")
     examples = doctest.DocTestParser().get_doctest(snippets, {}, page, page, 0)
     report = io.StringIO()
     doctest.DocTestRunner(optionflags=FLAGS).run(examples, out=report.write)
@@ -105,6 +106,16 @@ def test_the_plan_of_the_experiments_page_is_warned_of_as_written(tmp_path: Path
     [(command, expected)] = console_blocks("docs/experiments.md")
     printed = run(command, tmp_path)
     assert doctest.OutputChecker().check_output(expected.replace("…", "..."), printed, FLAGS), printed
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_notebook_shows_what_a_fresh_run_shows() -> None:
+    text = notebooks.STUDY.read_text(encoding="utf-8")
+    study = json.loads(text)
+    assert len(notebooks.texts(study)) > 8
+    assert notebooks.texts(notebooks.run(study)) == notebooks.texts(study)
+    assert "/tmp" not in text
+    assert "/home" not in text
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:
