@@ -13,7 +13,7 @@ $(VENV)/run: requirements/run.txt pyproject.toml $(wildcard setup.py)
 	@PYTHON=$(PYTHON) ./.ci/venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@./.ci/openmp $(BIN)/python
+	@./.ci/native $(BIN)/python
 	touch $@
 
 $(VENV)/ready: $(VENV)/run requirements/dev.txt

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VENV, PYTHONS = ROOT / ".ci/venv", ROOT / ".ci/pythons"
+VENV, NATIVE, PYTHONS = (ROOT / ".ci" / name for name in ("venv", "native", "pythons"))
 
 
 def program(folder: Path, name: str, body: str) -> None:
@@ -74,6 +74,48 @@ def test_the_command_that_installs_a_python_is_named(tools: dict[str, str], comm
 def test_a_python_that_was_asked_for_and_is_not_usable_is_named(tmp_path: Path) -> None:
     interpreter(tmp_path, "python3.12")
     assert "; python3.9 is none of them." in made(tmp_path, PYTHON="python3.9").stderr
+
+
+def checked(folder: Path, missing: str) -> subprocess.CompletedProcess[str]:
+    """The check of what is compiled, for an environment without `missing` and a user without rights."""
+    body = f"""case "$2" in "import sys"*) echo python3.13;; *{missing}*) echo no {missing}; exit 1;; esac"""
+    program(folder, "python", body)
+    program(folder, "id", "echo 1000")
+    (folder / "tail").symlink_to(shutil.which("tail") or "")
+    command = ["/bin/sh", NATIVE, folder / "python"]
+    return subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, timeout=20, check=False)
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [
+        ("apt-get", "LightGBM needs the OpenMP runtime; please run: sudo apt-get install -y libgomp1\n"),
+        ("dnf", "LightGBM needs the OpenMP runtime; please run: sudo dnf install -y libgomp\n"),
+        ("brew", "LightGBM needs the OpenMP runtime; please run: brew install libomp\n"),
+        ("other", "LightGBM can't be loaded:\nno lightgbm\n"),
+    ],
+)
+def test_the_command_that_installs_openmp_is_named(tool: str, message: str, tmp_path: Path) -> None:
+    program(tmp_path, tool, "exit 1")
+    done = checked(tmp_path, "lightgbm")
+    assert (done.returncode, done.stderr) == (1, message)
+
+
+@pytest.mark.parametrize(
+    ("tool", "command"),
+    [
+        ("apt-get", "sudo apt-get install gcc python3.13-dev"),
+        ("dnf", "sudo dnf install gcc python3.13-devel"),
+        ("brew", "xcode-select --install"),
+    ],
+)
+def test_extensions_that_were_not_compiled_are_reported_and_the_setup_goes_on(
+    tool: str, command: str, tmp_path: Path
+) -> None:
+    program(tmp_path, tool, "exit 1")
+    done = checked(tmp_path, "_bitrows")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[1:] == [f"  {command}", "  rm -r .venv && make setup"]
 
 
 def test_ci_runs_the_quick_tests_on_every_further_python(tmp_path: Path) -> None:

@@ -142,3 +142,9 @@ def test_with_its_extra_a_command_goes_on(
 def test_an_extra_is_complete(extra: str, command: str, commands: Callable[[str], Path], work: Path) -> None:
     done = run(commands(extra), work, *command.split())
     assert done.returncode == 0, done
+
+
+def test_the_python_api_needs_no_extra(commands: Callable[[str], Path], work: Path) -> None:
+    program = "from firstspin.api import Recommender; print(Recommender('b').recommend(age=24, genres=['Rock']).source)"
+    command = [commands("") / "python", "-c", program]
+    assert subprocess.run(command, cwd=work, capture_output=True, text=True, check=True).stdout == "model\n"
