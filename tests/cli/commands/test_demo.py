@@ -117,3 +117,15 @@ def children(out: Path) -> list[str]:
         if b"firstspin.service" in words and str(out).encode() in words:
             found.append(path.parent.name)
     return found
+
+
+def test_a_settings_file_does_not_reach_the_service_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "firstspin.toml").write_text("[service]\nworkers = 0\n")
+    monkeypatch.chdir(tmp_path)
+    executed: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, words: executed.append(words))
+    with demo._reserved(0) as reserved:  # the port is checked with the options of the service
+        demo._serve(reserved, Path("b"), Path("s"))
+    assert executed[0][-2:] == ["--settings", "/dev/null"]

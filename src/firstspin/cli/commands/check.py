@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.options import AsJson, Data, ErasureOptions, TableOptions
 from firstspin.cli.output import checks
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
 @command(app, "check", example="firstspin check --data data --map user_id=uid")

@@ -33,6 +33,9 @@ PARTS: Final = ("data", "bundle", "experiment", "state")
 MARK: Final = ".firstspin-demo"
 """An empty file in the folder of a demo, which holds its lock."""
 
+UNSET: Final = ("--settings", os.devnull)
+"""The settings file of the working directory is not for simulated users: it may name the event store of real ones."""
+
 PORTS: Final = 100  # that are tried after one that is in use
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)]
@@ -89,7 +92,7 @@ def _show_test(claimed: list[Claim], bundle: Path, seed: int, folder: Path) -> N
 
 def _reserved(port: int) -> socket.socket:
     """A socket that holds the port until the service has it. Raises InputError, with a free one, where it is in use."""
-    host = options.parse(["--bundle", "bundle", "--port", str(port)], os.environ).host
+    host = options.parse(["--bundle", "bundle", "--port", str(port), *UNSET], os.environ).host
     try:
         return listening.reserve(host, port)
     except OSError as problem:
@@ -125,4 +128,4 @@ def _serve(reserved: socket.socket, bundle: Path, state: Path) -> None:
     terminal.out.print(f"\nServing on http://{host}:{port} (Ctrl-C stops)", markup=False)
     sys.stdout.flush()
     serve = [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", str(port)]
-    os.execv(sys.executable, [*serve, "--state", str(state)])
+    os.execv(sys.executable, [*serve, "--state", str(state), *UNSET])
