@@ -1,11 +1,15 @@
-"""An experiment of two halves, and the secret of its ids."""
+"""An experiment of two halves, the secret of its ids, and logs of it."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from firstspin.events.schema import Secret
-from firstspin.experiment.plan import Plan
+from firstspin.experiment.plan import Plan, experiment_key
 from firstspin.experiment.rules import Metric
 from firstspin.serving.experiment import running
 
@@ -21,3 +25,39 @@ PLAN = Plan(
     minimum_effect=0.1,
 )
 HALVES = running(PLAN)
+START = datetime(2026, 1, 26, tzinfo=UTC)
+CLICKERS = {"rule": 5, "model": 40}  # of a hundred users a day
+
+
+def log(
+    folder: Path,
+    plan: Plan,
+    days: int,
+    *,
+    clickers: dict[str, int] = CLICKERS,
+    rule_users: int = 100,
+    source: str = "model",
+) -> Path:
+    """The log of so many days: a hundred users a day in each arm, exposed at 6:00, of whom some click an hour later."""
+    shown, clicked = [], []
+    for day in range(days):
+        at = START + timedelta(days=day, hours=6)
+        for arm, of in clickers.items():
+            for number in range(rule_users if arm == "rule" else 100):
+                user = f"{arm}-{day}-{number}"
+                answered = source if arm == "model" else "rule"
+                shown.append(
+                    {
+                        "experiment": experiment_key(plan),
+                        "user_key": user,
+                        "arm": arm,
+                        "decided_at": at,
+                        "source": answered,
+                    }
+                )
+                if number < of:
+                    click = {"event_id": user, "type": "click", "user_key": user, "at": at + timedelta(hours=1)}
+                    clicked.append(click | {"seconds": None, "station_id": "1"})
+    for name, rows in (("exposures", shown), ("events", clicked)):
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    return folder

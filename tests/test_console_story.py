@@ -6,14 +6,20 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import made_console
 import pytest
+from made_experiments import PLAN, START, log
 from made_service import Service, serving
+from msgspec import structs
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from firstspin.experiment.plan import freeze
+from firstspin.service.pages.analysis import write_pages
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js")
@@ -273,3 +279,40 @@ def test_another_model_that_is_loaded_is_shown_beside_it(browser: Browser, tmp_p
             page.get_by_label("Blues", exact=True).check()
             expect(page.locator("#challenger .list li")).to_have_count(3)
             assert visit.violations() == []
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Service]:
+    """A service with pages of experiments in several states."""
+    work: Path = tmp_path_factory.mktemp("experiments")
+    three = structs.replace(PLAN, arms={"rule": 1.0, "model-a": 1.0, "model-b": 1.0}, peeking="always-valid")
+    alike = {"rule": 20, "model-a": 20, "model-b": 22}
+    for name, plan, clickers in (
+        ("collecting", PLAN, {"rule": 5, "model": 40}),
+        ("three", three, alike),
+        ("winner", structs.replace(PLAN, peeking="obrien-fleming"), {"rule": 5, "model": 40}),
+    ):
+        named = structs.replace(plan, name=name)
+        now = START + timedelta(days=4)
+        write_pages(log(work, named, 4, clickers=clickers), named, work / "state" / "experiments", now=now)
+    freeze(PLAN, work / "plan.toml")
+    options = ("--experiment", str(work / "plan.toml"), "--events", f"sqlite:///{work / 'events.sqlite'}")
+    with serving(folder, *options, "--state", str(work / "state"), "--drain-delay", "0") as started:
+        yield started
+
+
+@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
+def test_an_experiment_is_read_at_each_size(
+    browser: Browser, experiments: Service, size: dict[str, int], theme: str
+) -> None:
+    with visiting(browser, experiments, viewport=size, color_scheme=theme) as visit:
+        for path in ("collecting", "three", "winner", "winner.memo", ""):
+            visit.page.goto(f"{visit.base}/experiments/{path}")
+            expect(visit.page.locator("h1")).to_be_visible()
+            assert visit.violations() == []
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        visit.page.get_by_role("link", name="collecting").click()
+        expect(visit.page.locator(".hidden-until")).to_contain_text("produces false winners")
+        expect(visit.page.get_by_role("img")).to_have_count(2)
+        visit.page.get_by_role("link", name="Decision memo").click()
+        expect(visit.page.locator(".memo")).to_contain_text("Hidden until")

@@ -51,6 +51,7 @@ IMPORTED_WHERE_NEEDED = {
     ("models.tuning", "optuna"),
     ("models.tuning", "scipy"),
     ("service.metrics", "prometheus_client"),
+    ("service.pages.analysis", "jinja2"),
     ("serving.batch", "pyarrow"),
     ("version", "importlib"),
 }

@@ -101,7 +101,7 @@ class TextTable(msgspec.Struct, frozen=True):
 
 def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
     """The verdict as tables of text, in reading order, without `verdict.sentence` and `verdict.warnings`."""
-    sections = [_sample_ratio(verdict), *(_measured(metric) for metric in verdict.metrics)]
+    sections = [_sample_ratio(verdict), *(metric_table(metric) for metric in verdict.metrics)]
     sections += [_between(metric) for metric in verdict.metrics if metric.between_treatments]
     sections += [_tail(metric) for metric in verdict.metrics if any(arm.quantiles for arm in metric.arms)]
     sections += [_tail(metric) for metric in verdict.clickers]
@@ -172,7 +172,8 @@ def _sample_ratio(verdict: Verdict) -> TextTable:
     )
 
 
-def _measured(measured: MetricResult) -> TextTable:
+def metric_table(measured: MetricResult) -> TextTable:
+    """One metric: a row per arm, with its lift over the control."""
     cap = f", capped at {_value(measured.kind, measured.cap)} per user" if measured.cap is not None else ""
     beside = {compared.arm: compared for compared in measured.beside_control}
     rows = [_arm_row(measured, arm, beside.get(arm.arm)) for arm in measured.arms]

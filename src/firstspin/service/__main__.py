@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 
@@ -38,7 +39,9 @@ from firstspin.service.http.sagemaker import further
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.multi_model import ManyModels, ModelCache
 from firstspin.service.options import has_pages, parse
+from firstspin.service.pages.experiments import WANTED
 from firstspin.service.process import listening, logs, signals
+from firstspin.service.process.analysis_runs import AnalysisRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
@@ -76,7 +79,8 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     model_cache = _model_cache(options, state)
     tallies = SharedMetrics(options.workers + 2)
     config = _worker_config(options)
-    run_worker = _worker_runner(options, config, tallies, model_cache, secret)
+    pages = _experiment_pages(options, state)
+    run_worker = _worker_runner(options, config, tallies, model_cache, secret, pages)
     crew = _crew(options, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     _report_missing_c_code(crew)
@@ -99,6 +103,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
+        analysis=_analysis(options, crew, secret, pages) if pages else None,
     ).run()
 
 
@@ -196,6 +201,7 @@ def _worker_runner(
     tallies: SharedMetrics,
     model_cache: ModelCache | None,
     secret: Secret | None,
+    pages: Path | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
     keys = read_keys(options.keys) if options.keys else None
     experiment = running(read_plan(options.experiment)) if options.experiment else None
@@ -218,6 +224,7 @@ def _worker_runner(
                 PolicySettings(options.least_age, options.under_age == REFUSE, options.scores_first),
                 has_pages(options),
                 model_cache is not None,
+                pages,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
@@ -230,6 +237,32 @@ def _worker_runner(
         return 0
 
     return run_worker
+
+
+def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
+    """The folder of the pages of experiments, where this service has an experiment and can make its pages."""
+    if not (options.experiment and has_pages(options)):
+        return None
+    if find_spec("jinja2") is None:
+        logging.getLogger(__name__).warning("the experiment has no page of figures: pip install 'firstspin[report]'")
+        return None
+    folder = state / "experiments"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _analysis(options: argparse.Namespace, crew: Crew, secret: Secret | None, pages: Path) -> AnalysisRuns:
+    assert secret is not None  # an experiment needs an event store
+    plan, now = read_plan(options.experiment), read_clock(options.clock) if options.clock else _now
+
+    def run() -> int:
+        from firstspin.events.store import open_database
+        from firstspin.service.pages.analysis import analyse_store
+
+        analyse_store(open_database(options.events, secret, create=False), plan, pages, now=now())
+        return 0
+
+    return AnalysisRuns(crew, run, pages / WANTED)
 
 
 def _run_admin(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -119,8 +120,9 @@ class AppOptions:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and which features are on.
 
     `further` answers further paths; `report` is the study that led to the model, as a page; `pages`: whether `/` and
-    the other pages are there; `many_models`: whether models can be loaded at `/models`; `stored` looks up the answers
-    of batch scoring, for users. An answer about several of more than `max_answer_bytes` bytes is refused.
+    the other pages are there; `many_models`: whether models can be loaded at `/models`; `experiment_pages`: the folder
+    of pages that analyses write; `stored` looks up the answers of batch scoring, for users. An answer about several of
+    more than `max_answer_bytes` bytes is refused.
     `policy` decides what answers; its experiment is the one that `ledger` records.
     """
 
@@ -134,6 +136,7 @@ class AppOptions:
     policy: PolicySettings = DEFAULTS
     pages: bool = True
     many_models: bool = False
+    experiment_pages: Path | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -182,6 +185,7 @@ class App:
             "/metrics": self._metrics,
             "/report": self._report,
             "/experiments": self._experiments,
+            "/experiments/{name}": self._experiments,
             "/": self._home,
         }
         self._answers = dispatch(ROUTES, answers)
@@ -245,6 +249,8 @@ class App:
         answer = self._answers.get((request.method, request.path))
         if answer:
             return answer(request)
+        if request.path.startswith(experiments.BELOW) and request.method in ("GET", "HEAD"):
+            return self._experiments(request)
         if self._options.further and request.path not in _LABELS:
             return self._options.further(self, request)
         return not_taken(ROUTES, request.path)
@@ -589,7 +595,11 @@ class App:
             raise Refusal(404, "not_found", "this service was started without a report")
         return Reply(200, self._options.report, HTML, REPORT_HEADERS)
 
-    def _experiments(self, request: Request) -> Reply:  # noqa: ARG002
+    def _experiments(self, request: Request) -> Reply:
+        if (folder := self._options.experiment_pages) and (page := experiments.written(self._pages(), folder, request)):
+            return page
+        if request.path != experiments.PATH:
+            raise Refusal(404, "not_found", "there is no experiment of this name")
         ledger = self._options.ledger
         totals = {name: self._tallies.total(name) for name in self._counted}
         return experiments.page(self._pages(), ledger.running if ledger else None, totals, self._clock.date())

@@ -20,10 +20,10 @@ from firstspin.service.routes import LABELS
 if TYPE_CHECKING:
     from prometheus_client import core
 
-STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
+STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
 LOOKUP_OUTCOMES: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
-STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop")
+STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", "analysis")
 WORKER_STEPS: Final = ("deadlines", "room", "refresh")
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds

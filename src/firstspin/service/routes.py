@@ -161,6 +161,12 @@ ROUTES: Final = (
     Route("GET", "/stations.json", "The stations that answers can name", {JSON: component("StationList")}),
     Route("GET", "/report", "The study of the model, where the service was started with one", _HTML),
     Route("GET", "/experiments", "The running experiment: arms, shares and dates", _HTML),
+    Route(
+        "GET",
+        "/experiments/{name}",
+        "An experiment: health, progress, and results where the plan allows them; also NAME.json, NAME.csv, NAME.memo",
+        _HTML,
+    ),
     Route("GET", "/", "A page to try the service", _HTML),
 )
 """Answered by every service."""

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from firstspin.experiment.plan import Plan, reads_at
-from firstspin.service.http.messages import Reply
-from firstspin.service.pages.site import Site
+from firstspin.service.http.messages import Reply, Request
+from firstspin.service.pages.site import HTML, Site
 
 if TYPE_CHECKING:
     from firstspin.serving.experiment import Running
 
 PATH: Final = "/experiments"
+BELOW: Final = f"{PATH}/"
+NAME: Final = re.compile("[a-z0-9][a-z0-9-]{0,59}")
+WANTED: Final = "wanted"
+"""The file that asks for an analysis."""
+
+LIST: Final = "_list.html"
+"""The list of all experiments. No experiment has this name."""
+
+KINDS: Final = {"": HTML, "memo": HTML, "json": b"application/json", "csv": b"text/csv; charset=utf-8"}
+"""The content type of a path below /experiments by its suffix."""
+
 NO_PEEKING: Final = """<p class="muted">Interim results are not shown: stopping a test as soon as it looks good produces
 false winners.</p>"""
 NOTHING: Final = """<p>No experiment is running here. Plan one with <code>firstspin experiment plan</code>, then
@@ -24,6 +38,23 @@ COUNTED: Final = {
     "firstspin_events_stored": "clicks and listens stored",
     "firstspin_exposures_dropped": "messages that could not be stored",
 }
+
+
+def written(site: Site, folder: Path, request: Request) -> Reply | None:
+    """The page, memo or file that the last analysis wrote for this path, if there is one; the next one is asked for."""
+    name, _, suffix = request.path.removeprefix(PATH).removeprefix("/").partition(".")
+    kind = KINDS.get(suffix)
+    if kind is None or (not NAME.fullmatch(name) and (name or suffix)):
+        return None
+    with suppress(OSError):
+        (folder / WANTED).touch()
+    try:
+        content = (folder / (f"{name}.{suffix or 'html'}" if name else LIST)).read_bytes()
+    except FileNotFoundError:
+        return None
+    if kind is not HTML:
+        return Reply(200, content, kind, b"cache-control: no-cache\r\nx-content-type-options: nosniff\r\n")
+    return site.page(name or "Experiments", content.decode(), PATH)
 
 
 def page(site: Site, running: Running | None, totals: Mapping[str, int], now: datetime) -> Reply:

@@ -1,0 +1,81 @@
+"""The pages of an experiment: its files, whatever its names; and the service that makes and serves them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from made_app import ask, new_app
+from made_experiments import PLAN, START, log
+from made_service import ask_for, serving, until
+from msgspec import structs
+
+from firstspin.experiment.plan import freeze, reads_at
+from firstspin.service.app import App
+from firstspin.service.pages.analysis import write_pages
+from firstspin.service.pages.experiments import WANTED
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    return new_app(experiment_pages=tmp_path / "pages")
+
+
+def test_the_page_memo_and_figures_are_served_and_ask_for_the_next_analysis(app: App, tmp_path: Path) -> None:
+    folder = tmp_path / "pages"
+    assert ask(app, "GET", "/experiments/first").status == 404
+    assert ask(app, "GET", "/experiments").status == 200
+    found = write_pages(log(tmp_path, PLAN, 3), PLAN, folder, now=START + timedelta(days=3, hours=12))
+    page = ask(app, "GET", "/experiments/first").body.decode()
+    assert found.sentence in page
+    assert "Hidden until 16 February 2026" in page
+    assert "Does model raise clicked over rule by 10.0%" in ask(app, "GET", "/experiments/first.memo").body.decode()
+    assert '<a href="/experiments/first">' in ask(app, "GET", "/experiments").body.decode()
+    figures = ask(app, "GET", "/experiments/first.json")
+    assert (json.loads(figures.body)["status"], figures.content_type) == ("collecting", b"application/json")
+    rows = list(csv.DictReader(ask(app, "GET", "/experiments/first.csv").body.decode().splitlines()))
+    assert [row["value"] for row in rows if row["figure"] == "exposures"] == ["100"] * 6
+    assert (folder / WANTED).exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["/experiments/..", "/experiments/first.html", "/experiments/%2e%2e", "/experiments/.json"]
+)
+def test_nothing_else_of_the_folder_is_served(app: App, tmp_path: Path, path: str) -> None:
+    write_pages(log(tmp_path, PLAN, 1), PLAN, tmp_path / "pages", now=START + timedelta(days=1))
+    assert ask(app, "GET", path).status == 404
+
+
+def test_an_ended_experiment_stays_in_the_list_behind_the_running_one(app: App, tmp_path: Path) -> None:
+    folder = tmp_path / "pages"
+    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=reads_at(PLAN))
+    running = structs.replace(PLAN, name="second")
+    write_pages(log(tmp_path, running, 1), running, folder, now=START + timedelta(days=1))
+    page = ask(app, "GET", "/experiments").body.decode()
+    assert page.index("/experiments/second") < page.index("/experiments/first")
+    assert "winner" in page
+
+
+def test_names_of_arms_and_metrics_are_text(app: App, tmp_path: Path) -> None:
+    arms = {"rule": 1.0, "model-<b>": 1.0}
+    plan = structs.replace(PLAN, arms=arms, peeking="obrien-fleming")
+    clickers = {"rule": 5, "model-<b>": 5}
+    write_pages(log(tmp_path, plan, 3, clickers=clickers), plan, tmp_path / "pages", now=START + timedelta(days=4))
+    page = ask(app, "GET", "/experiments/first").body.decode()
+    assert "<b>" not in page
+    assert "model-&lt;b&gt;" in page
+
+
+def test_the_service_analyses_its_own_experiment_outside_the_workers(folder: Path, tmp_path: Path) -> None:
+    freeze(PLAN, tmp_path / "plan.toml")
+    state = tmp_path / "state"
+    options = ("--experiment", str(tmp_path / "plan.toml"), "--events", f"sqlite:///{tmp_path / 'events.sqlite'}")
+    with serving(folder, *options, "--state", str(state), "--drain-delay", "0") as service:
+        until(lambda: service.ask("GET", "/experiments/first.json")[0] == 200, 60)
+        before = json.loads(service.ask("GET", "/experiments/first.json")[2])
+        assert ask_for(service, "anna")[0] == 200
+        until(lambda: json.loads(service.ask("GET", "/experiments/first.json")[2])["as_of"] != before["as_of"], 60)
+        assert "the analysis of the experiment failed" not in service.log.read_text()
