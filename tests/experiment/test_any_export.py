@@ -22,6 +22,7 @@ DAYS = ("2026-02-02", "2026-02-03", "2026-02-04")
 COUNTS = {("A", DAYS[0]): (400, 30), ("A", DAYS[1]): (600, 70), ("B", DAYS[0]): (500, 80), ("B", DAYS[2]): (500, 90)}
 """Users and clicks by arm and day."""
 
+DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 Write = Callable[[str], Path]
 
 
@@ -136,7 +137,7 @@ def test_an_event_log_becomes_a_row_per_user(write: Write) -> None:
     assert means == [[0.5, 0.5], [650.0, 10.0], [0.5, 0.5], [0.5, 1.0]]  # the click before the exposure is none
     assert [str(day.day) for day in found.daily] == ["2026-02-05", "2026-02-06", "2026-02-13"]
     assert found.left_out.in_several_arms == 1
-    assert "1 users have no event exposure and are excluded." in found.warnings
+    assert "Users without the event exposure are excluded: 1." in found.warnings
 
 
 def test_an_event_log_without_exposures_times_or_values(write: Write) -> None:
@@ -176,6 +177,26 @@ def test_arms_that_differ_in_case_are_one_and_a_total_is_no_user(write: Write) -
     ]
 
 
+def test_a_word_for_a_blank_is_no_arm_unless_it_is_named(write: Write) -> None:
+    text = "user,arm,x\n" + "".join(f"u{i},{('A', 'B', 'NULL', '-', 'none')[i % 5]},{i % 2}\n" for i in range(50))
+    found = verdict(write(text), "x")
+    assert (found.users, found.left_out.without_arm) == ({"A": 10, "B": 10}, 30)
+    by_user = verdict(write(text), "x", unit="user")
+    assert (by_user.users, by_user.left_out.without_arm) == ({"A": 10, "B": 10}, 30)
+    named = verdict(write(text), "x", weights={"A": 1, "B": 1, "none": 1})
+    assert (named.users["none"], named.left_out.without_arm) == (10, 20)
+
+
+def test_a_table_of_counts_read_as_rows_points_to_its_option(write: Write) -> None:
+    found = verdict(write("arm,users,clicks\nA,100,10\nB,100,20\n"), "clicks")
+    assert any("--counts arm,users,clicks" in warning for warning in found.warnings)
+
+
+def test_true_and_false_are_read_as_a_spreadsheet_writes_them(write: Write) -> None:
+    found = verdict(write("arm;x\nA;WAHR\nA;FALSCH\nB;ja\nB;Nein\nB;VRAI\n"), "x")
+    assert (found.metrics[0].kind, [arm.mean for arm in found.metrics[0].arms]) == ("binary", [0.5, 2 / 3])
+
+
 def test_users_in_several_rows_are_noticed_under_their_usual_names(write: Write) -> None:
     for column in ("user_id", "userid", "User ID", "customer_id"):
         found = verdict(write(f"{column},arm,x\nu1,A,1\nu1,A,1\nu2,B,0\nu3,A,0\n"), "x")
@@ -205,3 +226,24 @@ def test_spelled_revenue_in_semicolons_gives_the_verdict_of_plain_numbers(write:
     assert as_json(verdict(write(f"arm;x\n{spelled}"), "x:continuous")) == expected
     us = "".join(f'{arm}\t"${x:,.2f}"\n' for arm, x in numbers)
     assert as_json(verdict(write(f"arm\tx\n{us}", "utf-16"), "x:continuous", spelling=Spelling("point"))) == expected
+
+
+def test_udacitys_daily_sums_are_read_as_counts(write: Write) -> None:
+    folder = DATA / "udacity-free-trial"
+    if not folder.exists():
+        pytest.skip(f"the real test is not at {folder}")
+    lines = [
+        f"{arm},{line}"
+        for arm in ("control", "experiment")
+        for line in (folder / f"{arm}_data.csv").read_text().splitlines()[1:]
+    ]
+    text = "\n".join(["arm,Date,Pageviews,Clicks,Enrollments,Payments", *lines])
+    path, counts = write(text), ("arm", "Clicks", "Enrollments", "Payments")
+    rules = Rules(control="control", metrics=count_metrics(counts, ()))
+    found = analyse_table(path, rules, Layout(counts=counts), now=NOW)
+    assert found.decision == "control is better"
+    points = [measured.beside_control[0].lift.difference for measured in found.metrics]
+    assert [100 * point.value for point in points] == pytest.approx([-2.06, -0.49], abs=0.0051)
+    assert sum(arm.missing for arm in found.metrics[0].arms) == 22_150  # the outcomes of the last fourteen days
+    with pytest.raises(InputError, match="Date 'Sat, Oct 11' is not a date with a year"):
+        analyse_table(path, rules, Layout(counts=counts, day="Date"), now=NOW)

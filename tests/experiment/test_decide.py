@@ -142,10 +142,15 @@ def gaps(*missing: int) -> MetricResult:
     [
         (LeftOut(repeated=3), 0, (0, 0), "3 users have several rows"),
         (LeftOut(in_several_arms=2), 0, (0, 0), "2 users are in several arms"),
-        (LeftOut(without_arm=1), 0, (0, 0), "1 users have no arm"),
+        (LeftOut(without_arm=1), 0, (0, 0), "1 user has no arm and is excluded"),
         (LeftOut(), 5, (0, 0), "5 users came outside the planned days"),
         (LeftOut(), 0, (10, 11), "21 users have no value of seconds"),
-        (LeftOut(), 0, (10, 110), "users without seconds differs between the arms"),
+        (
+            LeftOut(),
+            0,
+            (10, 110),
+            "differs between the arms (1.0% in rule and 11.0% in model, p < 0.0001)",
+        ),
     ],
 )
 def test_threats_to_validity_are_warned_of(left_out: LeftOut, late: int, missing: tuple[int, int], words: str) -> None:

@@ -90,6 +90,10 @@ NAMED_DAY: Final = (
 )
 """Dates as people write them: 2026/2/5, 5.2.2026 (day first), 5/2/2026 (either first), 5 Feb 2026, Feb 5, 2026."""
 
+WRITTEN_YES: Final = (*YES, "wahr", "ja", "vrai", "oui")
+WRITTEN_NO: Final = (*NO, "falsch", "nein", "faux", "non")
+"""True and false as spreadsheets in other languages write them too."""
+
 NO_TIME: Final = "is not an ISO 8601 time"
 NO_ZONE: Final = "has no time zone"
 NO_SUCH_YEAR: Final = f"is not in the years {EARLIEST.year} to {LATEST.year - 1}"
@@ -101,6 +105,7 @@ _LOCAL_TIME: Final = re.compile(LOCAL_TIME)
 _TIME: Final = re.compile(TIME)
 _NUMBER: Final = re.compile(NUMBER)
 _NOT_A_NUMBER: Final = re.compile(NOT_A_NUMBER)
+_BLANK: Final = re.compile(BLANK)
 
 
 class Misspelt(ValueError):
@@ -135,6 +140,15 @@ def utc_moment(text: str) -> datetime:
     if _LOCAL_TIME.fullmatch(text):
         text += "Z" if ":" in text else "T00:00Z"
     return moment(text)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text stands for a missing value in an export of outcomes.
+
+    >>> is_blank(" NA "), is_blank("no")
+    (True, False)
+    """
+    return _BLANK.fullmatch(text.strip()) is not None
 
 
 def number(text: str) -> float | None:

@@ -97,7 +97,7 @@ def _check(table: OutcomeTable, arm: str, counted: Sequence[str]) -> None:
     problems = {"arm IS NULL": (arm, "is missing; in each row the arm must be named")}
     for i, column in enumerate(counted):
         whole = f"n{i} < 0 OR n{i} <> floor(n{i})" + (" OR n0 IS NULL" if i == 0 else "")
-        problems[whole] = (column, "is not a whole number of users, from 0")
+        problems[whole] = (column, "is not a whole number of users; a rate is none")
         problems[f"n{i} > n0"] = (column, f"is more than {counted[0]}; each user counts once")
     for broken, (column, complaint) in problems.items():
         for (row,) in table.query(f"SELECT position FROM counted WHERE {broken} ORDER BY 1 LIMIT 1"):

@@ -63,15 +63,24 @@ def warnings(rules: Rules, metrics: Sequence[MetricResult], left_out: LeftOut, *
     if rules.days is not None and rules.days % 7:
         yield f"{rules.days} days are not whole weeks: some days of the week have more weight than others."
     if left_out.repeated:
-        yield f"{left_out.repeated:,} users have several rows: give the unit (user_id) to count each user once."
+        yield f"{_users(left_out.repeated, 'have several rows')}: name the column of the user with --unit."
     if left_out.in_several_arms:
-        yield f"{left_out.in_several_arms:,} users are in several arms and are excluded."
+        yield f"{_users(left_out.in_several_arms, 'are in several arms and are excluded')}."
     if left_out.without_arm:
-        yield f"{left_out.without_arm:,} users have no arm and are excluded."
+        yield f"{_users(left_out.without_arm, 'have no arm and are excluded')}."
     if late:
         yield f"{late:,} users came outside the planned days and are excluded."
+    if metrics and all(arm.users == 1 for arm in metrics[PRIMARY].arms):
+        yield "Each arm has one row: a table of counts is read with --counts, as in --counts arm,users,clicks."
     for measured in metrics:
         yield from _about_gaps(measured)
+
+
+def _users(count: int, words: str) -> str:
+    """The words about a number of users: "3 users have no arm", "1 user has no arm"."""
+    return (
+        f"{count:,} users {words}" if count != 1 else f"1 user {words.replace('have ', 'has ').replace('are ', 'is ')}"
+    )
 
 
 def _decisive(rules: Rules, primary: MetricResult, daily: Sequence[DailyLift]) -> dict[str, Lift]:
@@ -160,7 +169,7 @@ def _about_gaps(measured: MetricResult) -> Iterator[str]:
     if words := _open_window(measured):
         yield f"{words[0].upper()}{words[1:]}: they are excluded from it until it closes."
     else:
-        yield f"{missing:,} users have no value of {measured.metric} and are excluded from it."
+        yield f"{_users(missing, f'have no value of {measured.metric} and are excluded')} from it."
     arms = [arm for arm in measured.arms if arm.users]
     table = [(arm.missing, arm.users - arm.missing) for arm in arms]
     if len(table) < 2 or not any(there for _, there in table):

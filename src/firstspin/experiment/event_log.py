@@ -104,7 +104,7 @@ def _begin_at(table: OutcomeTable, exposure: str | None) -> Iterator[str]:
     later = "log JOIN starts USING (user_id) WHERE coalesce(happened_at >= start_at, true)"
     table.connection.execute(f"CREATE VIEW counted AS SELECT * FROM {later}")
     if without := int(str(users)) - int(str(exposed)):
-        yield f"{without:,} users have no event {exposure} and are excluded."
+        yield f"Users without the event {exposure} are excluded: {without:,}."
 
 
 def _sum(metric: Metric, event: str, valued: Mapping[str, bool]) -> str:

@@ -63,7 +63,8 @@ def _unread(cell: Cell) -> str:
 
 
 def _yes_or_no(column: str, shape: Shape) -> str:
-    return f"({columns.FLAG.value(column, shape)})::INTEGER::DOUBLE"
+    flag = written_values.yes_or_no(column) if shape is Shape.text else columns.FLAG.value(column, shape)
+    return f"({flag})::INTEGER::DOUBLE"
 
 
 def _yes_or_no_problems(cell: Cell) -> list[Problem]:

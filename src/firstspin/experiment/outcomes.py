@@ -101,7 +101,8 @@ def read_outcomes(
     with opened_table(source, list(dict.fromkeys(named)), USER_COLUMNS) as table:
         user = unit or next((column for column in USER_COLUMNS if column in table.types), None)
         drop_rows_at_end(table, [arm, *([user] if user else [])])
-        without_arm = 0 if unit else drop_without_arm(table, arm)
+        name = arm_name(table, arm, known_arms)
+        without_arm = 0 if unit else drop_without_arm(table, arm, name)
         metrics = tuple(_with_kind(table, metric) for metric in metrics)
         columns = [
             *(_metric_column(f"v{i}", table, m, m.column, spelling) for i, m in enumerate(metrics)),
@@ -109,7 +110,7 @@ def read_outcomes(
             *(_Column(f"c{i}", covariate(table, c, amount(table, c, spelling))) for i, c in enumerate(covariates)),
             *([_Column("day", value(table, day, days(day_order(table, day, spelling))))] if day else []),
         ]
-        here = _one_row_a_user(table, arm_name(table, arm, known_arms), arm, unit, columns)
+        here = _one_row_a_user(table, name, arm, unit, columns)
         here = msgspec.structs.replace(
             here, without_arm=here.without_arm + without_arm, repeated=0 if unit or not user else _repeated(table, user)
         )

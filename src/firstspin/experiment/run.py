@@ -103,5 +103,9 @@ def read_table(table: Path, rules: Rules, layout: Layout) -> Outcomes:
 
 def analyse_table(table: Path, rules: Rules, layout: Layout = Layout(), *, now: datetime) -> Verdict:
     """The verdict on a table of outcomes. Raises InputError as `read_table` and `analyse`."""
-    outcomes = read_table(table, rules, layout)
+    return analyse_outcomes(read_table(table, rules, layout), rules, now=now)
+
+
+def analyse_outcomes(outcomes: Outcomes, rules: Rules, *, now: datetime) -> Verdict:
+    """The verdict on outcomes, whose metrics have their kind. Raises InputError as `analyse`."""
     return analyse(outcomes, replace(rules, metrics=outcomes.metrics), now=now)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from firstspin.data import parsing
 from firstspin.data.formats.columns import Shape
 from firstspin.data.sql import literal
 from firstspin.experiment.assign import MAX_ARMS
@@ -32,9 +33,9 @@ def drop_rows_at_end(table: OutcomeTable, names: Sequence[str]) -> None:
             drop_rows_at_end(table, names)
 
 
-def drop_without_arm(table: OutcomeTable, arm: str) -> int:
-    """Delete the rows without an arm, so that their other cells need no valid value; returns their number."""
-    bare = f"SELECT {ROW} FROM {table.rows([arm])} WHERE {value(table, arm, NAME)} IS NULL"
+def drop_without_arm(table: OutcomeTable, arm: str, name: str) -> int:
+    """Delete the rows without an arm (`name`, its SQL), whose other cells need no valid value; returns their number."""
+    bare = f"SELECT {ROW} FROM {table.rows([arm])} WHERE {name} IS NULL"
     rows = len(table.query(bare))
     table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} IN ({bare})")
     return rows
@@ -43,17 +44,19 @@ def drop_without_arm(table: OutcomeTable, arm: str) -> int:
 def arm_name(table: OutcomeTable, arm: str, known: Collection[str]) -> str:
     """SQL of the arm; arms that differ only in case are one, named as in `known` or else as most of its rows.
 
-    All names are kept where `known` is empty, and those that `known` has in both cases.
+    A word for a blank (NULL, '-') is no arm, unless it is `known`. All names are kept where `known` is empty, and those
+    that `known` has in both cases.
     """
     sql = value(table, arm, NAME)
     counted = f"SELECT arm FROM (SELECT {sql} AS arm FROM {table.rows([arm])}) WHERE arm IS NOT NULL GROUP BY arm"
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for (name,) in table.query(f"{counted} ORDER BY count(*) DESC, arm LIMIT {MAX_ARMS + 1}") if known else ():
         alike[str(name).casefold()].append(str(name))
-    cases = []
+    blanks = {name for names in alike.values() for name in names if parsing.is_blank(name)} - {*known}
+    cases = [f"WHEN {literal(name)} THEN NULL" for name in sorted(blanks)]
     for folded, names in sorted(alike.items()):
         wanted = [name for name in dict.fromkeys(known) if name.casefold() == folded] or names[:1]
-        others = [name for name in names if name != wanted[0]]
+        others = [name for name in names if name != wanted[0] and name not in blanks]
         if others and len(wanted) == 1:
             cases += [f"WHEN {literal(name)} THEN {literal(wanted[0])}" for name in others]
             table.notes.append(f"Arm {listed(sorted(others))} is read as {wanted[0]}: they differ only in case.")

@@ -203,7 +203,11 @@ def analyse(
         metrics = count_metrics(layout.counts, metrics)
     rules = plan_rules(read_plan(plan)) if plan else _rules(control, metrics, covariate or [], weights)
     if outcomes:
-        verdict = run.analyse_table(outcomes, rules, layout, now=now)
+        with terminal.progress("analysis") as step:
+            step(f"reading {outcomes.name}", 0.1)
+            read = run.read_table(outcomes, rules, layout)
+            step("comparing the arms", 0.7)
+            verdict = run.analyse_outcomes(read, rules, now=now)
     elif plan and exported:
         _, verdict = run.analyse_log(exported, read_plan(plan), now=now)
     elif plan and delivered:
@@ -277,8 +281,10 @@ def _first_day(text: str) -> date:
 
 
 def _rules(control: str, metrics: tuple[Metric, ...], covariates: list[str], weights: str) -> Rules:
-    if not control or not metrics:
-        raise typer.BadParameter("--control and --metric are needed where there is no --plan")
+    if not control:
+        raise typer.BadParameter("the arm to compare with is needed where there is no --plan", param_hint="--control")
+    if not metrics:
+        raise typer.BadParameter("at least one is needed where there is no --plan or --counts", param_hint="--metric")
     return Rules(
         control=control,
         metrics=metrics,

@@ -72,6 +72,12 @@ def currency(column: str) -> str:
     return f"nullif(regexp_extract({column}, {literal(parsing.CURRENCY)}), '')"
 
 
+def yes_or_no(column: str) -> str:
+    """SQL of a trimmed text as true or false; null where it is neither."""
+    yes, no = (", ".join(map(literal, words)) for words in (parsing.WRITTEN_YES, parsing.WRITTEN_NO))
+    return f"CASE WHEN lower({column}) IN ({yes}) THEN true WHEN lower({column}) IN ({no}) THEN false END"
+
+
 def separated(column: str) -> str:
     """SQL: whether a number has a comma or a point."""
     return f"regexp_matches({column}, '[.,]')"
