@@ -148,3 +148,18 @@ def test_the_python_api_needs_no_extra(commands: Callable[[str], Path], work: Pa
     program = "from firstspin.api import Recommender; print(Recommender('b').recommend(age=24, genres=['Rock']).source)"
     command = [commands("") / "python", "-c", program]
     assert subprocess.run(command, cwd=work, capture_output=True, text=True, check=True).stdout == "model\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "message"), [("", 1, "pip install 'firstspin[sklearn]'"), ("sklearn", 0, "")]
+)
+def test_the_estimator_names_its_extra(
+    extra: str, status: int, message: str, commands: Callable[[str], Path], work: Path
+) -> None:
+    command = [
+        commands(extra) / "python",
+        "-c",
+        "from firstspin.models.sklearn import GenreClassifier; GenreClassifier()",
+    ]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    assert (done.returncode, message in done.stderr) == (status, True)
