@@ -33,7 +33,7 @@ from firstspin.data.schema import (
     USER_ID,
 )
 from firstspin.data.sql import identifier
-from firstspin.records import InputError, LabelRule, Mismatch, normal
+from firstspin.records import InputError, LabelRule, Mismatch, listed, normal
 
 if TYPE_CHECKING:
     import duckdb
@@ -218,7 +218,7 @@ class UnknownPicks:
         bare = f"no pick names a genre {what}"
         if known:
             bare = f"most picks name no genre {what}: {known:,} of {self.of:,} do"
-        genres = ", ".join(self.names.names[:SHOWN_GENRES]) + (", …" if len(self.names.names) > SHOWN_GENRES else "")
+        genres = listed(self.names.names, SHOWN_GENRES)
         hint = _how_to_pick(next(iter(self.spellings)), self.names)
         text = f"{bare}: {self._examples()} ({file}); the genres are {genres}{hint}"
         raise InputError(text, bare=f"{bare} ({file}){hint}", field=GENRES)

@@ -8,7 +8,7 @@ from firstspin.cli import terminal
 from firstspin.cli.output import scorecard
 from firstspin.data.findings import bad_row
 from firstspin.data.schema import REGISTRATIONS
-from firstspin.records import MAX_TEXT, readable
+from firstspin.records import MAX_TEXT, listed, readable
 
 if TYPE_CHECKING:
     from firstspin.data.checking import Check, CheckedTable
@@ -25,9 +25,9 @@ def show(check: Check, *, bare: bool) -> None:
         _show_table(table)
         unused = tuple(name for name in table.unused if not (table.table == REGISTRATIONS and name in further))
         if unused:
-            _print(f"not used: {_listed(unused)}")
+            _print(f"not used: {listed(list(map(_name, unused)), SHOWN_NAMES)}")
     if check.genres:
-        _print(f"\n{len(check.genres)} genres: {_listed(check.genres)}")
+        _print(f"\n{len(check.genres)} genres: {listed(list(map(_name, check.genres)), SHOWN_NAMES)}")
     _show_further(check)
     if check.matches:
         _print("\nMatches between the tables")
@@ -63,8 +63,8 @@ def as_json(check: Check, *, bare: bool) -> dict[str, object]:
 def _show_table(table: CheckedTable) -> None:
     bad = f", bad rows left out: {table.bad_rows:,}" if table.bad_rows else ""
     span = f", {table.first} to {table.last}" if table.first else ""
-    _print(f"\n{table.file}: {table.format}, {table.rows:,} rows{span}{bad}")
-    shown = terminal.table("", "column", "in the file", "type there", "read as", "filled")
+    title = readable(f"{table.file}: {table.format}, {table.rows:,} rows{span}{bad}")
+    shown = terminal.table(title, "column", "in the file", "type there", "read as", "filled")
     for at in range(1, 4):
         shown.columns[at].justify = "left"
     for column in table.columns:
@@ -72,7 +72,7 @@ def _show_table(table: CheckedTable) -> None:
         shown.add_row(
             column.name, column.header if column.header != column.name else "", column.type, column.read_as, filled
         )
-    terminal.out.print(shown)
+    terminal.show(shown)
 
 
 def _show_further(check: Check) -> None:
@@ -118,10 +118,6 @@ def _labels(census: Census, *, bare: bool) -> dict[str, object]:
         "absent": census.absent,
         "mismatches": [mismatch.line(bare=bare) for mismatch in census.mismatches],
     }
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(map(_name, names[:SHOWN_NAMES])) + (", …" if len(names) > SHOWN_NAMES else "")
 
 
 def _name(name: str) -> str:

@@ -19,7 +19,7 @@ from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
 from firstspin.data.names import NameIndex
 from firstspin.data.sql import identifier, literal
-from firstspin.records import MAX_TEXT, InputError
+from firstspin.records import MAX_TEXT, InputError, listed
 
 if TYPE_CHECKING:
     import duckdb
@@ -176,7 +176,7 @@ def _missing(
         return InputError(f"{path.name} has NUL bytes in its first line: save it as CSV in UTF-8")
     wanted = (shown_alias(column, aliases[column][0]) for column in missing)
     lacks = f"{path.name} has no column {', '.join(wanted)}"
-    has = ", ".join(map(_shown, names[:_SHOWN_NAMES])) + (", …" if len(names) > _SHOWN_NAMES else "")
+    has = listed(list(map(_shown, names)), _SHOWN_NAMES)
     index = NameIndex(name for name in names if name.isprintable() and not set(name) & set(",\"'"))
     similar = {column: name for column in missing if (name := index.nearest(aliases[column][0]))}
     pairs = ",".join(f"{column}={name}" for column, name in similar.items()) or f"{missing[0]}=NAME"
