@@ -36,6 +36,7 @@ IMPORTED_WHERE_NEEDED = {
     ("data.formats.dataframes", "pyarrow"),
     ("data.formats.readers", "duckdb"),
     ("data.formats.readers", "pyarrow"),
+    ("data.importers.run", "pyarrow"),
     ("data.labelling", "ibis"),
     ("data.labelling", "pyarrow"),
     ("evaluation.report.charts", "altair"),

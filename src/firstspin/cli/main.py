@@ -29,6 +29,12 @@ def _check() -> typer.Typer:
     return app
 
 
+def _import() -> typer.Typer:
+    from firstspin.cli.commands.importing import app
+
+    return app
+
+
 def _answers() -> typer.Typer:
     from firstspin.cli.commands.answers import app
 
@@ -86,6 +92,7 @@ def _serve() -> typer.Typer:
 COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer], str]]] = {
     "world": (_learning, "Write the tables of a simulated service, and its ground truth."),
     "check": (_check, "Print what is understood of your tables, and what to fix."),
+    "import": (_import, "Import an archive (Last.fm, MovieLens, Deezer) as tables."),
     "label": (_learning, "Label each registration with its top genre in the label window."),
     "train": (_learning, "Train a model and pack a bundle."),
     "evaluate": (_learning, "Evaluate models on held-out users, with confidence intervals."),
