@@ -156,6 +156,9 @@ def test_a_value_that_the_work_refuses_is_named_by_its_place_too(folder: Path) -
     assert isinstance(refused, InputError)
     assert str(refused).startswith("no model is called 'oracle'")
     assert str(refused).endswith("(firstspin.toml: [model] name)")
+    write('[data]\nfolder = "elsewhere"')
+    refused = run("train", "--out", "b").exception
+    assert str(refused).endswith("(firstspin.toml: [data] folder)")
 
 
 @pytest.mark.usefixtures("folder")

@@ -84,9 +84,11 @@ def named_by_place(context: typer.Context) -> Iterator[None]:
         raise
     except InputError as problem:
         settings = [setting for name in context.params if (setting := from_file(context, name)) is not None]
-        for setting in settings:
-            if isinstance(setting.value, str) and repr(setting.value) in str(problem):
-                raise InputError(f"{problem} ({setting.place})", f"{problem.bare} ({setting.place})") from problem
+        for value, place in [(one.value, one.place) for one in settings if isinstance(one.value, str)]:
+            if repr(value) in str(problem) or str(problem).startswith(f"{value} "):
+                problem.args = (f"{problem} ({place})",)
+                problem.bare = f"{problem.bare} ({place})"
+                break
         raise
 
 
