@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from firstspin.records import InputError
 
 HOST: Final = "127.0.0.1"
 END_SECONDS: Final = 30.0
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def serving(bundle: Path, plan: Plan, paths: SimulationPaths, workers: int) -> I
     freeze(plan, paths.plan)
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with paths.log.open("w") as log:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # or a process that just began would be left behind
         process = subprocess.Popen(
             [*_command(bundle, paths), "--workers", str(workers)],
             stdout=subprocess.PIPE,
@@ -69,6 +72,7 @@ def serving(bundle: Path, plan: Plan, paths: SimulationPaths, workers: int) -> I
         )
         with process:
             try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 yield _port(process, paths)
             finally:
                 process.terminate()

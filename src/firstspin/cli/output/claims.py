@@ -33,7 +33,7 @@ def entries(card: Scorecard, data: Path, bundle: Path) -> list[Claim]:
     seed = card.protocol["seed"]
     again = f"firstspin train --data {_quoted(data)} --out {_quoted(bundle)} --seed {seed}"
     hits = str(card.figures[card.best][HEADLINE])
-    claims = [Claim(f"favourite among the first three ({HEADLINE})", ".77", hits, again)]
+    claims = [Claim(f"favourite in the top 3 ({HEADLINE})", ".77", hits, again)]
     if RULE in card.lifts.get(card.best, {}):
         lift = card.lifts[card.best][RULE][HEADLINE].relative.percent()
         claims.append(Claim("lift over picks by popularity", "+15%", lift, again))
@@ -42,19 +42,19 @@ def entries(card: Scorecard, data: Path, bundle: Path) -> list[Claim]:
 
 def tested(simulated: Simulated, bundle: Path) -> list[Claim]:
     """The claims about the A/B test, from a simulated one."""
-    again = simulation_command(simulated.users, simulated.seed, bundle)
+    again = simulation_command(simulated.users, simulated.days, simulated.seed, bundle)
     clicks, listening = (measured.beside_control[0].lift.relative for measured in simulated.verdict.metrics)
     return [
-        Claim(f"lift in clicks, A/B test on {simulated.users:,}", "+8.7%", _interval(clicks), again),
-        Claim("  true lift in the simulation", "", signed_percent(simulated.truth.lift), again),
-        Claim("lift in listening per user", "as strong", _interval(listening), again),
-        Claim("errors of the service, events included", "", f"{simulated.served.errors:,}", again),
+        Claim(f"A/B test on {simulated.users:,}: lift in clicks", "+8.7%", _interval(clicks), again),
+        Claim("  true lift", "", signed_percent(simulated.truth.lift), again),
+        Claim("  lift in listening", "as strong", _interval(listening), again),
+        Claim("  errors of the service", "", f"{simulated.served.errors:,}", again),
     ]
 
 
-def simulation_command(users: int, seed: int, bundle: Path) -> str:
+def simulation_command(users: int, days: int, seed: int, bundle: Path) -> str:
     """The command of the A/B test on so many simulated users."""
-    return f"firstspin experiment simulate --users {users} --seed {seed} --bundle {_quoted(bundle)}"
+    return f"firstspin experiment simulate --users {users} --days {days} --seed {seed} --bundle {_quoted(bundle)}"
 
 
 def show(claims: Sequence[Claim]) -> None:
@@ -75,7 +75,7 @@ def show_power(simulated: Simulated, power: float, effect: float, needed: int, b
     detects = f"detect a lift of {effect:.1%} with a probability (power) of {power:.0%}"
     text = f"{simulated.users:,} users {detects}."
     if simulated.users < needed:
-        command = simulation_command(needed, simulated.seed, bundle)
+        command = simulation_command(needed, simulated.days, simulated.seed, bundle)
         text += f" They can't show it; {needed:,} can (power 80%): {command}"
     terminal.out.print(f"\n{text}", markup=False, soft_wrap=True)
 

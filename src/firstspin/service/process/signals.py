@@ -29,6 +29,7 @@ def end_at_start() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # the parent may have blocked them
 
 
 def as_bytes() -> int:
