@@ -33,10 +33,9 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 test: setup $(DYNALITE)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest -n 2 -m "not soak"
 
-# What differs between Pythons, in two minutes; .ci/pythons runs it on each further Python.
-QUICK := tests/data tests/experiment tests/models tests/serving tests/cli/test_main.py \
-    $(addprefix tests/events/test_,sqlite.py store.py export.py) $(addprefix tests/service/,test_batching.py http) \
-    $(addprefix tests/test_,arguments.py docs.py docstrings.py environment.py files.py floors.py records.py)
+# The quick tests of what differs between Pythons; .ci/pythons runs them on each further Python.
+QUICK := tests/data tests/experiment tests/models tests/serving tests/service/http tests/cli/test_main.py \
+    $(wildcard $(addprefix tests/,events/test_s*.py test_api.py test_docs.py test_docstrings.py test_f[il]*.py))
 quick: setup
 	$(BIN)/python -m pytest -n 2 -m "not soak" $(QUICK)
 

@@ -135,3 +135,10 @@ def test_ci_runs_the_quick_tests_on_every_further_python(tmp_path: Path) -> None
         quick.format(13),
         quick.format(14),
     ]
+
+
+def test_the_quick_tests_are_there() -> None:
+    done = subprocess.run(["make", "-n", "quick"], cwd=ROOT, capture_output=True, text=True, check=True)
+    named = [word for word in done.stdout.splitlines()[-1].split() if word.startswith("tests/")]
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name).exists()] == []
