@@ -276,7 +276,7 @@ def _pack(
         out,
         fitted,
         rule,
-        Catalogue.of(dataset.stations, dataset.markets),
+        Catalogue.of(dataset.stations, dataset.markets, dataset.colours),
         known_genres=dataset.genres,
         extra=dataset.extra,
         label=dataset.rule.state(),

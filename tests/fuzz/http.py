@@ -126,13 +126,15 @@ class _Refused(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def check_reply(status: int, body: bytes) -> None:
-    """No 5xx, and an error of the documented form that repeats nothing."""
+    """No 5xx, and an error of the documented form, or its page for who accepts HTML, that repeats nothing."""
     if not (200 <= status < 300 or 400 <= status < 500):
         raise Broken(f"status {status}")
     if status < 400:
         return
     if values.MARK.encode() in body:
         raise Broken("the error repeats what was sent")
+    if body.startswith(b"<!doctype html>") and b'<p class="status">%d</p>' % status in body:
+        return
     try:
         refused = msgspec.json.decode(body, type=_Refused)
     except msgspec.MsgspecError:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspin.records import Ranking, Recommendation, Station
-from firstspin.serving.stations import CAROUSELS, SHOWN_STATIONS, TILES, Catalogue, fill
+from firstspin.serving.stations import CAROUSELS, SHOWN_STATIONS, TILES, Catalogue, StationList, fill
 
 GENRES = ("Jazz", "Rock", "Pop", "Folk", "Soul", "Talk", "Latin")
 
@@ -125,3 +125,14 @@ def test_whatever_the_catalogue_the_answer_is_full_and_nothing_stands_twice(
     assert len(answer.stations) == min(SHOWN_STATIONS, len(may_see)) == len(set(answer.stations))
     assert (answer.message is not None) == bool(may_see)
     assert answer == fill(ranking(*ranked), picks, found.of_country(country), "m")
+
+
+def test_the_list_of_stations_has_each_once_with_its_colour_and_its_countries() -> None:
+    listed = {"a": ("Jazz", 9.0), "b": ("Jazz", 8.0), "c": ("Rock", 7.0)}
+    stations = [(station(name, genre), popular) for name, (genre, popular) in listed.items()]
+    packed = Catalogue.of(stations, {"b": ("US", "se")}, {"a": "#0b7a75", "gone": "#ffffff"})
+    of = {one.station_id: (one.colour, one.market) for one in StationList.of("m", packed).stations}
+    assert of == {"a": ("#0b7a75", ()), "b": (None, ("US", "se")), "c": (None, ())}
+    encoded = msgspec.json.encode(packed)
+    assert msgspec.json.decode(encoded, type=Catalogue) == packed
+    assert b"details" not in msgspec.json.encode(Catalogue.of(stations))

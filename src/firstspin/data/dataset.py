@@ -42,7 +42,8 @@ class Reading:
 class Dataset:
     """The three tables, checked and labelled.
 
-    `stations` are the available stations with their popularity, `markets` the countries of each that names any.
+    `stations` are the available stations with their popularity, `markets` the countries of each that names any, and
+    `colours` the colour of each that has one.
     """
 
     examples: Examples
@@ -50,6 +51,7 @@ class Dataset:
     extra: dict[str, str]
     stations: list[tuple[Station, float]]
     markets: dict[str, tuple[str, ...]]
+    colours: dict[str, str]
     census: Census
     rule: LabelRule
     ignored: dict[str, int]
@@ -84,6 +86,7 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
             extra=tables.extra,
             stations=ingest.station_popularity(tables),
             markets=ingest.station_markets(tables),
+            colours=ingest.station_colours(tables),
             census=census,
             rule=rule,
             ignored=tables.ignored,

@@ -198,6 +198,17 @@ def station_markets(tables: Tables) -> dict[str, tuple[str, ...]]:
     return {station_id: tuple(markets) for station_id, markets in tables.connection.execute(query).fetchall()}
 
 
+def station_colours(tables: Tables) -> dict[str, str]:
+    """The colour of each station that has one written as #rrggbb, in lower case; other values are ignored."""
+    if schema.COLOUR not in _columns_of_stations(tables):
+        return {}
+    colour = f"lower({schema.COLOUR})"
+    query = (
+        f"SELECT station_id, {colour} FROM stations WHERE regexp_full_match({colour}, '#[0-9a-f]{{6}}') ORDER BY {_ROW}"
+    )
+    return dict(tables.connection.execute(query).fetchall())
+
+
 def _columns_of_stations(tables: Tables) -> set[str]:
     return {str(name) for name, *_ in tables.connection.execute("DESCRIBE stations").fetchall()}
 

@@ -24,6 +24,7 @@ PLAYED: Final = "played"
 PROBABILITIES: Final = "probabilities"
 SOURCE: Final = "source"
 MARKET: Final = "market"
+COLOUR: Final = "colour"
 AVAILABLE: Final = "available"
 POPULARITY: Final = "popularity"
 

@@ -39,32 +39,57 @@ CAROUSELS = 5
 TILES = 8
 
 
+class StationDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A station's colour as #rrggbb, and the countries it is limited to; None and empty where it has none."""
+
+    colour: Annotated[str, msgspec.Meta(pattern="^#[0-9a-f]{6}$")] | None = None
+    market: tuple[str, ...] = ()
+
+
+NO_DETAILS = StationDetails()
+
+
 class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """The stations that answers can show, best first: TILES of each genre, and the most popular of all.
 
     `markets`: a catalogue per country that is a market of a station, by `market_name`; the catalogue itself is for all
-    other countries.
+    other countries. `details` by station id, of the stations that have any.
     """
 
     by_genre: dict[str, Annotated[tuple[Station, ...], msgspec.Meta(min_length=1)]]
     popular: tuple[Station, ...]
     markets: dict[str, Catalogue] = {}
+    details: dict[str, StationDetails] = {}
 
     @staticmethod
     def of(
-        stations: Iterable[tuple[Station, float]], markets: Mapping[str, Collection[str]] | None = None
+        stations: Iterable[tuple[Station, float]],
+        markets: Mapping[str, Collection[str]] | None = None,
+        colours: Mapping[str, str] | None = None,
     ) -> Catalogue:
-        """The catalogue of stations with their popularity (in any unit), and the markets of each station id."""
+        """The catalogue of stations with their popularity (in any unit); markets and colours by station id."""
         ordered = [s for s, _ in sorted(stations, key=lambda item: (-item[1], item[0].station_id))]
         named = {station_id: set(map(market_name, of)) for station_id, of in (markets or {}).items() if of}
         everywhere = [station for station in ordered if station.station_id not in named]
-        return _catalogue(
+        catalogue = _catalogue(
             everywhere or ordered,
             {
                 market: _catalogue([s for s in ordered if market in named.get(s.station_id, (market,))], {})
                 for market in sorted(set().union(*(named[s.station_id] for s in ordered if s.station_id in named)))
             },
         )
+        of = {
+            station.station_id: StationDetails(
+                (colours or {}).get(station.station_id), tuple((markets or {}).get(station.station_id, ()))
+            )
+            for station in catalogue.stations()
+        }
+        return msgspec.structs.replace(catalogue, details={name: one for name, one in of.items() if one != NO_DETAILS})
+
+    def stations(self) -> tuple[Station, ...]:
+        """All stations of the catalogue and of those of its markets, each once."""
+        lists = [stations for one in (self, *self.markets.values()) for stations in one.by_genre.values()]
+        return tuple({station.station_id: station for of in lists for station in of}.values())
 
     def check(self) -> None:
         """Raises InputError where the catalogue has more stations than `of` selects: its answers would be too large."""
@@ -99,17 +124,31 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         return NameIndex(set(self.by_genre).union(*(of.by_genre for of in self.markets.values())))
 
 
+class ListedStation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A station with its details."""
+
+    station_id: str
+    name: str
+    genre: str
+    colour: str | None = None
+    market: tuple[str, ...] = ()
+
+
 class StationList(msgspec.Struct, frozen=True):
     """The stations that answers of a model can name, each once, in no particular order."""
 
     model: str
-    stations: tuple[Station, ...]
+    stations: tuple[ListedStation, ...]
 
     @staticmethod
     def of(model: str, catalogue: Catalogue) -> StationList:
         """All stations of a catalogue and of those of its markets."""
-        lists = [stations for one in (catalogue, *catalogue.markets.values()) for stations in one.by_genre.values()]
-        return StationList(model, tuple({station.station_id: station for of in lists for station in of}.values()))
+
+        def listed(station: Station) -> ListedStation:
+            of = catalogue.details.get(station.station_id, NO_DETAILS)
+            return ListedStation(station.station_id, station.name, station.genre, of.colour, of.market)
+
+        return StationList(model, tuple(map(listed, catalogue.stations())))
 
 
 def market_name(country: str) -> str:

@@ -15,7 +15,14 @@ import pytest
 
 from firstspin.data import parsing, schema
 from firstspin.data.formats.columns import KINDS, Shape, shape_of
-from firstspin.data.ingest import Tables, open_tables, read_registrations, station_markets, station_popularity
+from firstspin.data.ingest import (
+    Tables,
+    open_tables,
+    read_registrations,
+    station_colours,
+    station_markets,
+    station_popularity,
+)
 from firstspin.data.sql import identifier
 from firstspin.records import InputError
 
@@ -238,6 +245,19 @@ AVAILABLE = {
 def test_availability_is_a_boolean_or_spells_one(how: str, tmp_path: Path) -> None:
     found = opened(tmp_path, "stations", "available", AVAILABLE[how])
     assert [station.station_id for station, _ in station_popularity(found)] == ["1", "3"]
+
+
+COLOURS = {
+    "text": pa.array(["#0B7A75 ", "teal", "#0b7a7", None, ""]),
+    "numbers": pa.array([1, 2, None]),
+    "nothing": pa.nulls(2),
+}
+
+
+@pytest.mark.parametrize("how", COLOURS)
+def test_a_colour_is_hexadecimal_and_anything_else_is_none(how: str, tmp_path: Path) -> None:
+    found = station_colours(opened(tmp_path, "stations", "colour", COLOURS[how]))
+    assert found == ({"1": "#0b7a75"} if how == "text" else {})
 
 
 def test_a_column_of_nothing_but_gaps_has_no_type_and_is_read(tmp_path: Path) -> None:

@@ -277,6 +277,7 @@ AGE: Final = Kind("whole numbers are needed", _NUMBERS, _age, _age_problems)
 TIME: Final = Kind("times are needed", _TIMES, _time, _time_problems)
 PICKS: Final = Kind("text or lists of text are needed", _NAMES, _names, _picks_problems)
 MARKETS: Final = Kind("text or lists of text are needed", _NAMES, _names, _no_problems)
+COLOUR: Final = Kind("text is needed", _NUMBERS | {Shape.flag}, _word, _no_problems)
 FLAG: Final = Kind("true or false is needed", _NUMBERS | {Shape.flag}, _flag, _flag_problems)
 
 KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
@@ -295,6 +296,7 @@ KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
         schema.GENRE: GENRE,
         schema.POPULARITY: NUMBER,
         schema.MARKET: MARKETS,
+        schema.COLOUR: COLOUR,
         schema.AVAILABLE: FLAG,
     },
 }
