@@ -260,11 +260,14 @@ def test_values_of_table_libraries_are_those_of_python(
     ("answers", "message"),
     [
         ({"agee": 31}, "this bundle does not ask 'agee'; it asks age, gender, country, genres"),
-        ({"age": 300}, r"this is not a registration: Expected `int` <= 120 - at `\$.age`"),
+        ({"age": 300}, "age 300 is not between 0 and 120"),
+        ({"age": np.float64(30.5)}, "age 30.5 is not a whole number"),
+        ({"age": True}, "Expected `int"),
         ({"age": "30.5"}, "age '30.5' is not a whole number"),
         ({"age": "old"}, "age 'old' is not a number"),
         ({"gender": 1}, "Expected `str"),
         ({"genres": [1]}, "Expected `str"),
+        ({"genres": {"Rock", "Jazz"}}, "genres: a set has no order; give the picks in a list"),
     ],
 )
 def test_wrong_answers_are_named(recommender: Recommender, answers: dict[str, Any], message: str) -> None:
@@ -301,15 +304,49 @@ def test_a_table_in_memory_may_lack_columns(recommender: Recommender) -> None:
 
 
 def test_a_table_without_any_answer_is_an_error_and_skipped_rows_are_logged(
-    recommender: Recommender, caplog: pytest.LogCaptureFixture
+    recommender: Recommender,
 ) -> None:
     with pytest.raises(InputError, match=r"none of the columns age, gender, country, genres \(it has Age\)"):
         recommender.score(pd.DataFrame({"Age": [31]}))
     ages = pd.DataFrame({"age": [31, 131]})
     with pytest.raises(InputError, match="registrations row 2: age '131' is not between 0 and 120"):
         recommender.score(ages)
-    assert len(recommender.score(ages, skip_bad_rows=True)) == 1
-    assert "left out 1: registrations: age is not between 0 and 120" in caplog.text
+    with pytest.warns(UserWarning, match="left out 1: registrations: age is not between 0 and 120"):
+        assert len(recommender.score(ages, skip_bad_rows=True)) == 1
+    with pytest.raises(InputError, match="top is 0; at least one genre"):
+        recommender.score(ages, top=0)
+
+
+def test_picks_may_have_commas_between_and_an_unknown_one_is_a_warning(recommender: Recommender) -> None:
+    assert recommender.recommend(genres="Rock, Jazz") == recommender.recommend(genres=["Rock", "Jazz"])
+    with pytest.warns(UserWarning, match="'Jaz' is not a genre of this bundle and is ignored; the nearest is Jazz"):
+        assert recommender.recommend(genres=["Rock", "Jaz"]) == recommender.recommend(genres="Rock")
+    picks = pd.DataFrame({"genres": [["Rock"], ["Polka"], ["Jazz"]]})
+    with pytest.warns(UserWarning, match="1 of 3 picks name no genre that the bundle knows .*'Polka'"):
+        recommender.score(picks)
+
+
+def test_a_row_of_a_pandas_table_is_a_registration(recommender: Recommender, arrow: dict[str, pa.Table]) -> None:
+    row = arrow["registrations"].to_pandas().iloc[3]
+    assert recommender.recommend(row) == recommender.recommend(row.to_dict())
+
+
+@pytest.mark.parametrize("years", [-1, 121, "13", 13.5])
+def test_a_minimum_age_out_of_range_is_an_error(recommender: Recommender, years: Any) -> None:
+    with pytest.raises(InputError, match="is not a whole number from 0 to 120"):
+        Recommender(recommender.bundle, min_age=years)
+
+
+def test_columns_of_other_names_are_mapped(data: Path, arrow: dict[str, pa.Table]) -> None:
+    renamed = arrow["registrations"].rename_columns({"user_id": "uid", "age": "years"})
+    columns = {"registrations.user_id": "uid", "age": "years"}
+    assert label({**arrow, "registrations": renamed}, columns=columns).table.equals(label(data).table)
+
+
+def test_a_rule_with_half_days_or_text_is_an_error() -> None:
+    for days in (0.5, "7", -1):
+        with pytest.raises(InputError, match="the label's gap is 0 to 3650 days"):
+            LabelRule(gap_days=days)
 
 
 def test_a_recommender_imports_no_table_library(tmp_path: Path, data: Path) -> None:

@@ -18,7 +18,7 @@ FLOORS = (
     ("evaluation", "preflight"),
     ("service", "aws"),
     ("simulation", "tools"),
-    ("learn", "answer", "score"),
+    ("learn", "answer", "score", "evaluation.report.story"),
     ("cli", "__main__", "api"),
 )
 """From the ground up. A name stands for itself and all below it, unless a longer name says otherwise."""

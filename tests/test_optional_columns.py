@@ -15,6 +15,7 @@ from command_line import firstspin
 from firstspin import answer, learn, score
 from firstspin.data.ingest import open_tables
 from firstspin.evaluation.cross_validation import Protocol
+from firstspin.evaluation.report import story
 from firstspin.evaluation.scorecard import write_scorecard
 from firstspin.records import InputError, Registration
 
@@ -65,7 +66,7 @@ def test_models_and_bundles_are_evaluated_and_reported(data: Path, bundle: Path,
     write_scorecard(card, tmp_path / "card.json")
     learn.evaluate_bundle(data, bundle)
     written = date(2026, 2, 1)
-    learn.report(data, bundle, tmp_path / "report.html", written=written, measured=tmp_path / "card.json")
+    story.report(data, bundle, tmp_path / "report.html", written=written, measured=tmp_path / "card.json")
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 

@@ -7,16 +7,18 @@ The service and the Lambda answer by the same policy (`serving/policy.py`) and g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 
 from firstspin.data import parsing
 from firstspin.data.further_fields import with_further_fields
-from firstspin.data.schema import AGE, GENRES, NUMBER, REGISTERED_AT, USER_ID
+from firstspin.data.names import NameIndex
+from firstspin.data.schema import AGE, GENRES, NUMBER, PICK_SEPARATOR, REGISTERED_AT, USER_ID
 from firstspin.models.features import QUESTIONS
-from firstspin.records import InputError, Recommendation, Registration
+from firstspin.records import InputError, Recommendation, Registration, normal
 from firstspin.serving import bundle, explanations, policy
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
@@ -46,29 +48,57 @@ def explain(
     return explanations.explain(_with_extra(registration, extra or {}, loaded.manifest.extra), loaded)
 
 
-def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str]) -> Registration:
-    """The registration with these answers; `kinds` are the further fields of the bundle.
+def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str], genres: NameIndex) -> Registration:
+    """The registration with these answers to a bundle with further fields of these `kinds`, and these `genres`.
 
-    Text is parsed as in a table; other values are typed, those of numpy, pandas, Polars and Arrow too. The other
-    columns of the registrations table are ignored, so that a row of it is a registration. Raises InputError for an
-    unknown field, and for a value that is none of its field.
+    Text and numbers are parsed as in a table, picks in a text may have commas between; other values are typed, those
+    of numpy, pandas, Polars and Arrow too. The other columns of the registrations table are ignored, so that a row of
+    it is a registration. Raises InputError for an unknown field, and for a value that is none of its field.
     """
     fields = (*QUESTIONS, *kinds)
     if unknown := [name for name in answers if name not in (*fields, USER_ID, REGISTERED_AT)]:
         raise InputError(f"this bundle does not ask {unknown[0]!r}; it asks {', '.join(fields)}")
-    parsers: dict[str, Callable[[str], object]] = {AGE: parsing.age, GENRES: parsing.picks}
-    parsers |= {name: parsing.number for name, kind in kinds.items() if kind == NUMBER}
     values = {name: _plain(answers[name]) for name in fields if name in answers}
     for name, value in values.items():
-        if isinstance(value, str):
+        if isinstance(value, set | frozenset):
+            raise InputError(f"{name}: a set has no order; give the picks in a list, in the order picked")
+        is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+        if isinstance(value, str) or (is_number and (name == AGE or kinds.get(name) == NUMBER)):
             try:
-                values[name] = parsers.get(name, str.strip)(value)
+                values[name] = _parsed(name, str(value), kinds, genres)
             except parsing.Misspelt as problem:
                 raise InputError(f"{name} {value!r} {problem}") from None
     try:
         return msgspec.convert(values, with_further_fields(tuple(kinds), kinds))
     except msgspec.ValidationError as problem:
         raise InputError(f"this is not a registration: {problem}") from None
+
+
+def picks_of(text: str, genres: NameIndex) -> list[str]:
+    """The picks of a text, separated as in a table, or by commas where the parts are genres."""
+    return [pick for cell in parsing.picks(text) for pick in genres.separated(cell, ",")]
+
+
+def unknown_picks(picks: Iterable[str], genres: NameIndex) -> Iterator[tuple[str, str]]:
+    """Each pick that is no genre of the bundle, and what to tell about it."""
+    for pick in picks:
+        if genres.find(pick) is None:
+            nearest = genres.nearest(pick)
+            there = f"the nearest is {nearest}" if nearest else f"the genres are {PICK_SEPARATOR.join(genres.names)}"
+            yield pick, f"is not a genre of this bundle and is ignored; {there}"
+
+
+def genres_of(loaded: Bundle) -> NameIndex:
+    """The genres that a bundle knows, for its picks."""
+    return NameIndex(map(normal, loaded.manifest.known_genres))
+
+
+def _parsed(name: str, text: str, kinds: Mapping[str, str], genres: NameIndex) -> object:
+    if name == GENRES:
+        return picks_of(text, genres)
+    if name == AGE:
+        return parsing.age(text)
+    return parsing.number(text) if kinds.get(name) == NUMBER else text.strip()
 
 
 def _plain(value: object) -> object:
@@ -85,4 +115,4 @@ def _with_extra(registration: Registration, extra: Mapping[str, str], kinds: Map
     """The registration with further answers, each converted to the kind it had in training."""
     if unknown := [name for name in extra if name not in kinds]:
         raise InputError(f"this bundle does not ask {unknown[0]!r}; it asks {', '.join(kinds) or 'no further field'}")
-    return registration_of({**msgspec.structs.asdict(registration), **extra}, kinds)
+    return registration_of({**msgspec.structs.asdict(registration), **extra}, kinds, NameIndex(()))

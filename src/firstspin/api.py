@@ -9,15 +9,18 @@ messages (InputError) are the same. docs/python.md has the examples, which run a
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, overload
 
 from firstspin import answer, learn
 from firstspin import score as scoring
+from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
 from firstspin.data.formats.dataframes import FilePath, Table, TableSet, folder_of, registrations_file
 from firstspin.environment import moment
@@ -26,7 +29,7 @@ from firstspin.evaluation.scorecard import Scorecard
 from firstspin.files import workspace
 from firstspin.models.registry import Learning
 from firstspin.models.task import Progress, silent
-from firstspin.records import SHOWN_GENRES, Census, InputError, LabelRule, Recommendation
+from firstspin.records import MAX_AGE, SHOWN_GENRES, Census, InputError, LabelRule, Recommendation
 from firstspin.serving import batch, policy
 from firstspin.serving import bundle as bundles
 from firstspin.serving.bundle import Bundle
@@ -50,7 +53,8 @@ __all__ = [
     "train",
 ]
 
-log = logging.getLogger(__name__)
+OWN_COLUMNS: Final[Mapping[str, str]] = MappingProxyType({})
+"""No column of the tables has another name than ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,12 @@ class Labels:
 
 
 def label(
-    data: TableSet, *, rule: LabelRule = LabelRule(), extra: str | Iterable[str] = (), skip_bad_rows: bool = False
+    data: TableSet,
+    *,
+    rule: LabelRule = LabelRule(),
+    extra: str | Iterable[str] = (),
+    columns: str | Mapping[str, str] = OWN_COLUMNS,
+    skip_bad_rows: bool = False,
 ) -> Labels:
     """Each user's top genre in the label window, and the users without one, counted by reason.
 
@@ -92,7 +101,7 @@ def label(
 
     with workspace("label") as folder:
         out = folder / "labels.parquet"
-        census, ignored = learn.label(folder_of(data, folder), out, _reading(rule, extra, skip_bad_rows))
+        census, ignored = learn.label(folder_of(data, folder), out, _reading(rule, extra, columns, skip_bad_rows))
         return Labels(pq.read_table(out, memory_map=False), census, ignored)
 
 
@@ -103,6 +112,7 @@ def train(
     *,
     rule: LabelRule = LabelRule(),
     extra: str | Iterable[str] = (),
+    columns: str | Mapping[str, str] = OWN_COLUMNS,
     skip_bad_rows: bool = False,
     without: str | Iterable[str] = (),
     tune_minutes: float | None = None,
@@ -116,9 +126,9 @@ def train(
     each step and the fraction done (`print` will do). Raises InputError where the tables can't be read, no model has
     this name, or `out` can't be written.
     """
-    learning = Learning(_names(without), seed, tune_minutes, tune_trials)
+    learning = Learning(_names(without), index(seed), tune_minutes, tune_trials)
     with workspace("train") as folder:
-        reading = _reading(rule, extra, skip_bad_rows)
+        reading = _reading(rule, extra, columns, skip_bad_rows)
         tables = folder_of(data, folder)
         packed, *_ = learn.train(tables, Path(out), model, reading=reading, learning=learning, progress=progress)
         return packed
@@ -134,6 +144,7 @@ def evaluate(
     questions: bool = False,
     rule: LabelRule = LabelRule(),
     extra: str | Iterable[str] = (),
+    columns: str | Mapping[str, str] = OWN_COLUMNS,
     skip_bad_rows: bool = False,
     without: str | Iterable[str] = (),
     seed: int = 0,
@@ -145,7 +156,7 @@ def evaluate(
     measure the value of each question. All else as in `train`. Raises InputError as `train`, and where these users
     can't be split so.
     """
-    reading = _reading(rule, extra, skip_bad_rows)
+    reading = _reading(rule, extra, columns, skip_bad_rows)
     with workspace("evaluate") as folder:
         if bundle is not None:
             trained = bundle if isinstance(bundle, Bundle) else Path(bundle)
@@ -154,9 +165,9 @@ def evaluate(
         card, _ = learn.evaluate_models(
             folder_of(data, folder),
             _names(models),
-            protocol=Protocol(folds, _moment(split_at), seed),
+            protocol=Protocol(folds, _moment(split_at), index(seed)),
             reading=reading,
-            learning=Learning(_names(without), seed),
+            learning=Learning(_names(without), index(seed)),
             with_ablation=questions,
             progress=progress,
         )
@@ -167,12 +178,15 @@ class Recommender:
     """Answers registrations with a bundle, by the policy of the service: model, or business rule where it can't.
 
     Loading takes milliseconds and imports no table library. Under `min_age` years the rule answers, from the picks
-    alone.
+    alone. Raises InputError where the bundle can't be loaded, or `min_age` is out of range.
     """
 
     def __init__(self, bundle: FilePath | Bundle, *, min_age: int = policy.MIN_AGE) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else bundles.load(Path(bundle))
+        if min_age not in range(MAX_AGE + 1):
+            raise InputError(f"min_age {min_age!r} is not a whole number from 0 to {MAX_AGE}")
         self.settings = policy.PolicySettings(min_age)
+        self._genres = answer.genres_of(self.bundle)
 
     def __repr__(self) -> str:
         return f"Recommender of {self.bundle!r}; minimum age {self.settings.min_age}"
@@ -186,14 +200,19 @@ class Recommender:
     def recommend(
         self, registration: Mapping[str, object] | Table | None = None, /, **answers: object
     ) -> Recommendation | pa.Table:
-        """The answer to one registration (a dict, or keyword arguments); to a table as `score`.
+        """The answer to one registration: a dict, a row of a table, or keyword arguments; to a table as `score`.
 
         Every field is optional: `age`, `gender`, `country`, `genres` (picks in their order) and further fields of the
         bundle. Raises InputError for an unknown field or an invalid value.
         """
+        if not hasattr(registration, "columns") and (as_dict := getattr(registration, "to_dict", None)):
+            registration = as_dict()  # a row of a pandas table
         if registration is not None and not isinstance(registration, Mapping):
             return self.score(registration)
-        one = answer.registration_of({**(registration or {}), **answers}, self.bundle.manifest.extra)
+        answers = {**(registration or {}), **answers}
+        one = answer.registration_of(answers, self.bundle.manifest.extra, self._genres)
+        for pick, problem in answer.unknown_picks(one.genres, self._genres):
+            warnings.warn(f"{pick!r} {problem}", stacklevel=2)
         return recommendation(one, policy.decide(one, None, self.bundle, None, self.settings), self.bundle)
 
     def score(self, registrations: Table, *, top: int = SHOWN_GENRES, skip_bad_rows: bool = False) -> pa.Table:
@@ -201,6 +220,8 @@ class Recommender:
 
         Raises InputError where the table can't be read, or has a bad row that is not to be skipped.
         """
+        if top < 1:
+            raise InputError(f"top is {top}; at least one genre is answered")
         parts: list[Batch] = []
         with workspace("score") as folder:
             path = registrations_file(registrations, folder, self.bundle.manifest.extra)
@@ -208,15 +229,18 @@ class Recommender:
                 parts.extend, self.bundle, path, self.settings, top, skip_bad_rows=skip_bad_rows
             )
         for reason, count in left_out.items():
-            log.warning("left out %d: %s", count, reason)
+            warnings.warn(f"left out {count:,}: {reason}", stacklevel=2)
         if unknown.count:
-            log.warning("%s", unknown.line(bare=False))
+            warnings.warn(unknown.line(bare=False), stacklevel=2)
         return batch.to_arrow(parts)
 
 
-def _reading(rule: LabelRule, extra: str | Iterable[str], skip_bad_rows: bool) -> Reading:
+def _reading(
+    rule: LabelRule, extra: str | Iterable[str], columns: str | Mapping[str, str], skip_bad_rows: bool
+) -> Reading:
     rule = replace(rule, data_ends=_moment(rule.data_ends))
-    return Reading(_names(extra), skip_bad_rows, rule, now=datetime.now(UTC).replace(tzinfo=None))
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return Reading(_names(extra), skip_bad_rows, rule, now=now, mapping=column_map(columns))
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +20,6 @@ from firstspin.data.overlap import sketch
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.metrics import RULE, SEEN_SHARE
-from firstspin.evaluation.report import page
-from firstspin.evaluation.report.experiment import read_test_result
 from firstspin.models import features, registry
 from firstspin.models.predictor import Predictor
 from firstspin.models.registry import Learning
@@ -31,8 +28,6 @@ from firstspin.records import Census, Examples, InputError, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.stations import Catalogue
 
-REPORT_FOLDS: Final = 3
-LADDER: Final = ("logistic", "forest", "network", "lightgbm")  # the models that a report compares the bundle's with
 HOLD_OUT_PART: Final = 5
 """`train` holds out one part in so many for its scorecard, then trains on all users."""
 
@@ -73,13 +68,13 @@ def train(
         preflight.folder(learning.checkpoints)
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading)
-    everyone = _prepare(dataset, learning, dataset.examples, progress)
+    everyone = prepare(dataset, learning, dataset.examples, progress)
     rule = registry.fit(RULE, everyone)
     if early:
         _pack(early, rule, rule, dataset, None)
     split = _hold_out(dataset, learning)
     if learning.tunes:
-        task = _prepare(dataset, learning, dataset.examples.take(split.train), progress)
+        task = prepare(dataset, learning, dataset.examples.take(split.train), progress)
         learning = replace(learning, tuned=registry.tune(model, task, learning))
     description: dict[str, object] = {"protocol": f"one part in {HOLD_OUT_PART} held out", "seed": learning.seed}
     validated = _cross_validated(dataset, [split], [model], learning, progress)
@@ -136,7 +131,7 @@ def evaluate_bundle(
         rule = replace(loaded.label_rule(), data_ends=rule.data_ends)
     dataset = read_dataset(data, replace(reading, extra=tuple(loaded.manifest.extra), rule=rule))
     users = dataset.examples
-    everyone = _prepare(dataset, Learning(), users)
+    everyone = prepare(dataset, Learning(), users)
     answers = {
         name: cross_validation.answer(registry.fit(name, everyone), users, everyone.rows)
         for name in scorecard.BASELINES
@@ -151,63 +146,12 @@ def evaluate_bundle(
     return scorecard.score(answers, users, description, summary, seed=0, truth=truth), dataset
 
 
-def report(
-    data: Path,
-    path: Path,
-    out: Path,
-    *,
-    written: date,
-    name: str = "",
-    measured: Path | None = None,
-    experiment: Path | None = None,
-    reading: Reading = Reading(),
-    progress: Progress = silent,
-) -> None:
-    """Write the study of these tables and of a bundle's model as one HTML page.
-
-    The date `written` and the `name` of the data, by default that of the folder, stand in the header; the same
-    arguments give the same bytes.
-
-    `measured` is a scorecard.json of these tables; without one, the bundle's model is evaluated here, in three folds.
-    `experiment` is the JSON result of an A/B test. Further columns and label rule are the bundle's.
-
-    Raises InputError where bundle, tables, scorecard or result can't be read or don't belong together, or the page
-    can't be drawn or written.
-    """
-    preflight.report(out, data)
-    test = read_test_result(experiment) if experiment else None
-    loaded = bundle.load(path)
-    reading = replace(reading, extra=tuple(loaded.manifest.extra), rule=loaded.label_rule())
-    if measured:
-        card, dataset = scorecard.read_scorecard(measured), read_dataset(data, reading)
-        if card.data.get("fingerprint") != dataset.summary()["fingerprint"]:
-            raise InputError(f"{measured} is not about the people of {data}: other tables, or another label rule")
-    else:
-        own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
-        names = (*(name for name in LADDER if name != own), own)
-        card, dataset = evaluate_models(
-            data,
-            names,
-            protocol=protocol,
-            reading=reading,
-            about=own,
-            with_ablation=True,
-            progress=stage(progress, 0.0, 0.9),
-        )
-    plain = registry.fit("logistic", _prepare(dataset, Learning(), dataset.examples))
-    name = name or data.resolve().name
-    material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written, test=test)
-    html = page.page(material, stage(progress, 0.9, 1.0))
-    with files.written_beside(out, shared=True) as beside:
-        beside.write_text(html, encoding="utf-8")
+def prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Progress = silent) -> Task:
+    """The training task of these users of the dataset: their registrations are encoded here, once for all models."""
+    return registry.prepare(users, dataset.genres, extra=tuple(dataset.extra), learning=learning, progress=progress)
 
 
 # ---------------------------------------------------------------------------------------------- inside
-
-
-def _prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Progress = silent) -> Task:
-    """The training task of these users of the dataset: their registrations are encoded here, once for all models."""
-    return registry.prepare(users, dataset.genres, extra=tuple(dataset.extra), learning=learning, progress=progress)
 
 
 def _cross_validated(
@@ -218,7 +162,7 @@ def _cross_validated(
         dataset.examples,
         splits,
         list(dict.fromkeys([*scorecard.BASELINES, *models])),
-        lambda users: _prepare(dataset, learning, users),
+        lambda users: prepare(dataset, learning, users),
         registry.fit,
         progress,
     )
@@ -254,7 +198,7 @@ def _ablation(
         splits,
         model,
         full,
-        lambda users: _prepare(dataset, learning, users),
+        lambda users: prepare(dataset, learning, users),
         registry.refit,
         questions,
         learning.seed,

@@ -175,8 +175,8 @@ class LabelRule:
     data_ends: datetime | None = None
 
     def __post_init__(self) -> None:
-        if not (0 <= self.gap_days <= MAX_DAYS and 1 <= self.window_days <= MAX_DAYS):
-            raise InputError(f"the label's gap is 0 to {MAX_DAYS} days, its window 1 to {MAX_DAYS}")
+        if not (self.gap_days in range(MAX_DAYS + 1) and self.window_days in range(1, MAX_DAYS + 1)):
+            raise InputError(f"the label's gap is 0 to {MAX_DAYS} days, its window 1 to {MAX_DAYS}, whole ones")
         if not 0 <= self.min_seconds < inf:
             raise InputError("the minimum of seconds in a window must be 0 or more")
 

@@ -19,7 +19,7 @@ from made_report import fit, material, silent
 from firstspin import learn
 from firstspin.evaluation import scorecard
 from firstspin.evaluation.cross_validation import Protocol
-from firstspin.evaluation.report import charts, page, patterns, people, quality
+from firstspin.evaluation.report import charts, page, patterns, people, quality, story
 from firstspin.evaluation.report.parts import HeatMap, Note, Picture
 from firstspin.records import InputError, Registration
 
@@ -220,11 +220,11 @@ def test_report_takes_a_scorecard_of_the_same_users_only(tmp_path: Path) -> None
     card, _ = learn.evaluate_models(data, ["logistic"], protocol=Protocol(folds=2))
     scorecard.write_scorecard(card, tmp_path / "card.json")
     written = date(2026, 2, 1)
-    learn.report(data, tmp_path / "b", tmp_path / "r.html", written=written, measured=tmp_path / "card.json")
+    story.report(data, tmp_path / "b", tmp_path / "r.html", written=written, measured=tmp_path / "card.json")
     assert "80 of 80 users" in (tmp_path / "r.html").read_text()
     kept = json.loads((tmp_path / "card.json").read_text())
     kept["data"]["fingerprint"] = "of others"
     (tmp_path / "card.json").write_text(json.dumps(kept))
     with pytest.raises(InputError, match="is not about the people of"):
-        learn.report(data, tmp_path / "b", tmp_path / "r2.html", written=written, measured=tmp_path / "card.json")
+        story.report(data, tmp_path / "b", tmp_path / "r2.html", written=written, measured=tmp_path / "card.json")
     assert not (tmp_path / "r2.html").exists()

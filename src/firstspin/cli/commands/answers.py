@@ -16,12 +16,10 @@ from firstspin.cli.from_settings import SERVICE
 from firstspin.cli.options import AsJson, BundlePath, FileOptions
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
-from firstspin.data.names import NameIndex
-from firstspin.data.schema import PICK_SEPARATOR
-from firstspin.records import SHOWN_GENRES, InputError, Registration, normal
+from firstspin.records import SHOWN_GENRES, InputError, Registration
 
 if TYPE_CHECKING:
-    from firstspin.serving.bundle import Bundle
+    pass
 
 MAX_TOP: Final = 10_000
 """Genres of an answer in a file: more than any service has."""
@@ -49,7 +47,10 @@ def recommend(
     from firstspin.serving.bundle import load
 
     loaded = load(bundle)
-    picks = _picks(genres, loaded)
+    known = answering.genres_of(loaded)
+    picks = answering.picks_of(genres, known)
+    for pick, problem in answering.unknown_picks(picks, known):
+        terminal.warn(f"{'a pick' if terminal.bare() else repr(pick)} {problem}")
     registration, further = _registration(age, gender, country, picks), _answers(answer or ())
     if explain:
         explanation.show(answering.explain(loaded, registration, further), as_json=as_json)
@@ -115,19 +116,6 @@ def _answers(options: Iterable[str]) -> dict[str, str]:
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
         raise typer.BadParameter(f"{wrong[0]!r} is not FIELD=ANSWER", param_hint="--answer")
     return {name: answer for name, _, answer in pairs}
-
-
-def _picks(text: str, bundle: Bundle) -> list[str]:
-    """The picks of a text, separated as in a table or by commas; those that the bundle does not know are reported."""
-    genres = NameIndex(map(normal, bundle.manifest.known_genres))
-    picks = [pick for cell in parsing.picks(text) for pick in genres.separated(cell, ",")]
-    for pick in picks:
-        if genres.find(pick) is None:
-            nearest = genres.nearest(pick)
-            there = f"the nearest is {nearest}" if nearest else f"the genres are {PICK_SEPARATOR.join(genres.names)}"
-            shown = "a pick" if terminal.bare() else repr(pick)
-            terminal.warn(f"{shown} is not a genre of this bundle and is ignored; {there}")
-    return picks
 
 
 def _registration(age: str, gender: str, country: str, picks: list[str]) -> Registration:

@@ -175,13 +175,13 @@ def report(
     ] = "",
 ) -> None:
     """Write the evaluation as one HTML page: listening by cohort, metrics of the models, value of each question."""
-    from firstspin import learn
     from firstspin.data.dataset import Reading
+    from firstspin.evaluation.report import story
 
     read_as_usual = Reading(skip_bad_rows=files.skip_bad_rows, mapping=files.map, now=utc_now())
     written = (parsed_moment(date, "--date") if date else utc_now()).date()
     with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
-        learn.report(
+        story.report(
             data,
             bundle,
             out,

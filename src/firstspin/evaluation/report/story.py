@@ -1,0 +1,77 @@
+"""The report's story, apart from `learn.py` because it loads the statistics of experiments.
+
+tables, bundle -evaluate-> scorecard -> page
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from firstspin import files, learn, preflight
+from firstspin.data.dataset import Reading, read_dataset
+from firstspin.evaluation import scorecard
+from firstspin.evaluation.cross_validation import Protocol
+from firstspin.evaluation.report import page
+from firstspin.evaluation.report.experiment import read_test_result
+from firstspin.models import registry
+from firstspin.models.registry import Learning
+from firstspin.models.task import Progress, silent, stage
+from firstspin.records import InputError
+from firstspin.serving import bundle
+
+REPORT_FOLDS: Final = 3
+LADDER: Final = ("logistic", "forest", "network", "lightgbm")  # the models that a report compares the bundle's with
+
+
+def report(
+    data: Path,
+    path: Path,
+    out: Path,
+    *,
+    written: date,
+    name: str = "",
+    measured: Path | None = None,
+    experiment: Path | None = None,
+    reading: Reading = Reading(),
+    progress: Progress = silent,
+) -> None:
+    """Write the study of these tables and of a bundle's model as one HTML page.
+
+    The date `written` and the `name` of the data, by default that of the folder, stand in the header; the same
+    arguments give the same bytes.
+
+    `measured` is a scorecard.json of these tables; without one, the bundle's model is evaluated here, in three folds.
+    `experiment` is the JSON result of an A/B test. Further columns and label rule are the bundle's.
+
+    Raises InputError where bundle, tables, scorecard or result can't be read or don't belong together, or the page
+    can't be drawn or written.
+    """
+    preflight.report(out, data)
+    test = read_test_result(experiment) if experiment else None
+    loaded = bundle.load(path)
+    reading = replace(reading, extra=tuple(loaded.manifest.extra), rule=loaded.label_rule())
+    if measured:
+        card, dataset = scorecard.read_scorecard(measured), read_dataset(data, reading)
+        if card.data.get("fingerprint") != dataset.summary()["fingerprint"]:
+            raise InputError(f"{measured} is not about the people of {data}: other tables, or another label rule")
+    else:
+        own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
+        names = (*(name for name in LADDER if name != own), own)
+        card, dataset = learn.evaluate_models(
+            data,
+            names,
+            protocol=protocol,
+            reading=reading,
+            about=own,
+            with_ablation=True,
+            progress=stage(progress, 0.0, 0.9),
+        )
+    plain = registry.fit("logistic", learn.prepare(dataset, Learning(), dataset.examples))
+    name = name or data.resolve().name
+    material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written, test=test)
+    html = page.page(material, stage(progress, 0.9, 1.0))
+    with files.written_beside(out, shared=True) as beside:
+        beside.write_text(html, encoding="utf-8")
