@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
+import made_people
 import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from firstspin.cli.apps import Command, Group
 from firstspin.cli.commands.experiment import NEXT_STEPS
@@ -79,7 +83,7 @@ def test_an_option_has_a_type_a_sentence_and_its_default(words: str) -> None:
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_the_example_is_a_call_that_is_understood(words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_the_example_is_a_call_that_is_understood(words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     command = COMMANDS[words]
     assert isinstance(command, Command)
@@ -88,6 +92,19 @@ def test_the_example_is_a_call_that_is_understood(words: str, monkeypatch: pytes
     assert not context.args
     shown = help_of(words, 60, monkeypatch).partition("Example:\n")[2]
     assert shlex.split(shown.replace("\\\n", " ")) == shlex.split(command.epilog)
+
+
+def test_the_examples_from_labels_to_answers_run_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_people.tables(tmp_path / "data", 60)
+    shutil.copy(tmp_path / "data" / "registrations.csv", "new.csv")
+    for name in ("label", "train", "recommend", "score"):
+        example = COMMANDS[f"firstspin {name}"].epilog
+        done = CliRunner().invoke(app, shlex.split(example)[1:])
+        assert done.exit_code == 0, f"{example}\n{done.output}{done.exception}"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "new.csv", "labels.parquet", "bundle", "answers.csv"}
 
 
 def test_the_example_of_serve_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:

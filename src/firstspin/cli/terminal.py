@@ -53,23 +53,23 @@ def counted(title: str, counts: Mapping[str, int]) -> None:
     """A line a count, nothing where there is none."""
     for reason, count in counts.items():
         if count:
-            out.print(f"{title} {count:,}: {reason}", markup=False)
+            out.print(f"{title} {count:,}: {reason}")
 
 
 def mismatch(one: Mismatch) -> None:
     """A line for values that match nothing, if there are any."""
     if one.count:
-        out.print(f"  mismatch: {one.line(bare=bare())}", markup=False, soft_wrap=True)
+        out.print(f"  mismatch: {one.line(bare=bare())}")
 
 
 def warn(text: str) -> None:
     """A warning on stderr, in one line."""
-    err.print(f"Warning: {readable(text)}", markup=False, soft_wrap=True)
+    err.print(f"Warning: {readable(text)}")
 
 
 def next_step(text: str) -> None:
     """The one thing to do next."""
-    out.print(f"\nNext: {text}", style="bold", markup=False, soft_wrap=True)
+    out.print(f"\nNext: {text}", style="bold")
 
 
 def table(title: str, *columns: str) -> Table:
@@ -119,25 +119,25 @@ def run(app: typer.Typer, name: str = "firstspin") -> None:
             read(os.environ, variable, words)  # Typer takes an empty variable for one that is not set
         bare()
     except InputError as problem:
-        err.print(f"{name}: {problem}", markup=False, soft_wrap=True)
+        err.print(f"{name}: {problem}")
         sys.exit(2)
     _unwind_when_stopped()
     try:
         app(prog_name=name)
     except InputError as problem:
-        err.print(problem.bare if bare() else str(problem), markup=False, soft_wrap=True)
+        err.print(problem.bare if bare() else str(problem))
         if isinstance(problem, BadRows):
             hint = "--skip-bad-rows drops bad rows and counts them; `firstspin check` lists all problems"
-            err.print(hint, markup=False, soft_wrap=True)
+            err.print(hint)
         sys.exit(1)
     except OSError as problem:
         text = readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
-        err.print(text, markup=False, soft_wrap=True)
+        err.print(text)
         sys.exit(1)
     except Exception as problem:
         if not bare():
             raise
-        err.print(mistakes.places(problem), mistakes.kind(problem), sep="", markup=False, soft_wrap=True)
+        err.print(mistakes.places(problem), mistakes.kind(problem), sep="")
         sys.exit(1)
 
 

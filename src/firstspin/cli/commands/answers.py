@@ -59,13 +59,13 @@ def recommend(
     if as_json:
         terminal.print_json(recommendation)
         return
-    terminal.out.print(f"model {recommendation.model}, answered by: {recommendation.source}", markup=False)
+    terminal.out.print(f"model {recommendation.model}, answered by: {recommendation.source}")
     shown = terminal.table("", "genre", "probability")
     for genre in recommendation.genres:
         shown.add_row(genre.genre, f"{genre.probability:.3f}")
     terminal.show(shown)
     if recommendation.message:
-        terminal.out.print(f"\n{recommendation.message.title}. {recommendation.message.reason}.", markup=False)
+        terminal.out.print(f"\n{recommendation.message.title}. {recommendation.message.reason}.")
     terminal.next_step(f"firstspin serve --bundle {bundle}")
 
 
@@ -105,7 +105,7 @@ def score(
         )
     terminal.counted("left out", ignored)
     terminal.mismatch(unknown)
-    terminal.out.print(f"{written:,} registrations answered in {out}", markup=False)
+    terminal.out.print(f"{written:,} registrations answered in {out}")
     scores = f" --scores {out}" if out.startswith(("sqlite:", "dynamodb:")) else ""
     terminal.next_step(f"firstspin serve --bundle {bundle}{scores}")
 

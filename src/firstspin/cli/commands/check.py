@@ -28,7 +28,7 @@ def check(data: Data, tables: TableOptions, erasure: ErasureOptions, as_json: As
         checks.show(checked, bare=terminal.bare())
     if checked.problems:
         found = len(checked.problems)
-        terminal.err.print(f"{data}: {found} problem{'s' * (found > 1)} to fix", markup=False, soft_wrap=True)
+        terminal.err.print(f"{data}: {found} problem{'s' * (found > 1)} to fix")
         raise typer.Exit(1)
     if not as_json:
         terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")

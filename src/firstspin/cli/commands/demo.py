@@ -64,11 +64,11 @@ def demo(
     _claim_folder(out)
     with terminal.progress("simulated service") as progress:
         write_world(data, users, seed, progress)
-    terminal.out.print(f"A simulated service with {users:,} registrations is in {data}", markup=False)
+    terminal.out.print(f"A simulated service with {users:,} registrations is in {data}")
     card = train_and_show(data, bundle, "auto", Reading(), Learning(seed=seed), next_step=False)
     claimed = claims.entries(card, data, bundle)
     _show_test(claimed, bundle, seed, out / "experiment")
-    terminal.out.print(f"\nAll files are in {out}", markup=False)
+    terminal.out.print(f"\nAll files are in {out}")
     if reserved is None:
         terminal.next_step(f"firstspin serve --bundle {bundle}")
     else:
@@ -125,7 +125,7 @@ def _claim_folder(out: Path) -> None:
 def _serve(reserved: socket.socket, bundle: Path, state: Path) -> None:
     """Become the service: the lean process, without what training imported."""
     host, port = reserved.getsockname()[:2]
-    terminal.out.print(f"\nServing on http://{host}:{port} (Ctrl-C stops)", markup=False)
+    terminal.out.print(f"\nServing on http://{host}:{port} (Ctrl-C stops)")
     sys.stdout.flush()
     serve = [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", str(port)]
     os.execv(sys.executable, [*serve, "--state", str(state), *UNSET])

@@ -49,15 +49,11 @@ def erase(
     with opened_store(events, events_secret) as (database, secret):
         done = erase_users(database, secret, named, now=datetime.now(UTC))
     deleted = f"{done.deleted.exposures:,} exposures and {done.deleted.events:,} events"
-    terminal.out.print(f"{len(named):,} users are erased; {deleted} were deleted", markup=False)
+    terminal.out.print(f"{len(named):,} users are erased; {deleted} were deleted")
     if done.deleted.sent:
-        terminal.out.print(
-            f"{done.deleted.sent:,} of these rows had gone to a sink before: erase them there", markup=False
-        )
+        terminal.out.print(f"{done.deleted.sent:,} of these rows had gone to a sink before: erase them there")
     if not done.compacted:
-        terminal.out.print(
-            "bytes of them may lie in the store's files yet: run this again when it is idle", markup=False
-        )
+        terminal.out.print("bytes of them may lie in the store's files yet: run this again when it is idle")
     terminal.next_step("firstspin train --data DIR --out BUNDLE --erased STORE --events-secret FILE")
 
 
@@ -87,9 +83,7 @@ def export(
     else:
         with opened_store(events, events_secret) as (database, _):
             done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
-    terminal.out.print(
-        f"{done.exposures:,} exposures and {sum(done.events.values()):,} events are in {out}", markup=False
-    )
+    terminal.out.print(f"{done.exposures:,} exposures and {sum(done.events.values()):,} events are in {out}")
     terminal.counted("flagged", {flag: n for flag, n in done.events.items() if flag})
     terminal.next_step(f"firstspin experiment analyse --exported {out} --plan {plan}")
 
@@ -125,7 +119,7 @@ def forward(
     with opened_store(events, events_secret) as (database, _):
         pause = (lambda wait: wait > 0) if once else stop.wait
         done = forward_rows(database, sink, rng=np.random.default_rng(), pause=pause)
-    terminal.out.print(f"{done.sent:,} rows sent", markup=False)
+    terminal.out.print(f"{done.sent:,} rows sent")
     if once and done.failed:
         raise InputError(f"{done.failed:,} rows could not be sent; they wait in the store for the next time")
     terminal.next_step("firstspin events export --delivered DIR --plan PLAN --out DIR, once Firehose has written them")

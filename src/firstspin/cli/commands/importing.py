@@ -38,7 +38,7 @@ def import_(
 
     if list_:
         for layout in LAYOUTS.values():
-            terminal.out.print(f"{layout.name}\n{_indented(about(layout))}\n", markup=False, soft_wrap=True)
+            terminal.out.print(f"{layout.name}\n{_indented(about(layout))}\n")
         return
     if not name or path is None or out is None:
         raise typer.BadParameter("an import needs NAME, PATH and --out; --list shows the names", param_hint="import")
@@ -47,10 +47,10 @@ def import_(
     with terminal.progress("import") as progress:
         skipped = import_archive(layout, path, out, genres, progress)
         checked = check_tables(out, Reading(now=utc_now()), progress)
-    terminal.out.print(about(layout), markup=False, soft_wrap=True)
+    terminal.out.print(about(layout))
     terminal.counted("left out", {f"malformed rows of {file}": n for file, n in skipped.items()})
     rows = ", ".join(f"{table.rows:,} {table.table}" for table in checked.tables)
-    terminal.out.print(f"{rows} are in {out}", markup=False, soft_wrap=True)
+    terminal.out.print(f"{rows} are in {out}")
     if checked.census:
         scorecard.print_census(checked.census, {})
     terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")

@@ -58,7 +58,7 @@ def world(
 
     with terminal.progress("simulated service") as progress:
         write_world(out, users, seed, progress)
-    terminal.out.print(f"{users:,} simulated registrations are in {out}", markup=False)
+    terminal.out.print(f"{users:,} simulated registrations are in {out}")
     terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
 
 
@@ -82,7 +82,7 @@ def label(
     terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")
 
 
-@command(app, "train", example="firstspin train --data data --out bundle --extra device,market")
+@command(app, "train", example="firstspin train --data data --out bundle --model logistic --without gender")
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
@@ -192,7 +192,7 @@ def report(
             reading=reading,
             progress=progress,
         )
-    terminal.out.print(f"The report is in {out}", markup=False)
+    terminal.out.print(f"The report is in {out}")
     terminal.next_step(f"firstspin serve --bundle {bundle} --report {out}")
 
 
@@ -207,7 +207,7 @@ def train_and_show(
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_headline(card)
     made_of = packed.predictor.made_of or packed.predictor.name
-    terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}", markup=False)
+    terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}")
     if next_step:
         terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
     return card

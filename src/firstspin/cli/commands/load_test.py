@@ -73,7 +73,7 @@ def measure(
             raise InputError(f"{url or endpoint}: {wrong}")
         for step in run.search(plan, run.Rig(send, bodies, rng, time.monotonic, time.sleep)):
             outcome = step.why or f"holds, p50 {step.p50 * 1e3:.1f} ms, p99 {step.p99 * 1e3:.1f} ms"
-            terminal.err.print(f"{step.rate:,.1f} a second: {outcome}", markup=False, soft_wrap=True)
+            terminal.err.print(f"{step.rate:,.1f} a second: {outcome}")
             steps.append(step)
     return steps
 
@@ -97,7 +97,7 @@ def show(steps: Sequence[run.LoadStep], *, as_json: bool = False) -> None:
         lines += ["", f"load_test_rps = {run.rps(best)}", f"load_test_seconds = {round(best.p50, 5)}", ""]
         lines += [f"Target by the minute at safety {run.SAFETY}: {run.a_minute(best):,} invocations an instance."]
         lines += [HONESTLY]
-    terminal.out.print("", *lines, sep="\n", markup=False, soft_wrap=True)
+    terminal.out.print("", *lines, sep="\n")
     terminal.next_step(
         "put these lines into deploy/aws/settings.toml" if best else "try a lower --from or a larger --p99"
     )

@@ -116,7 +116,6 @@ def _show(report: PolicyReport) -> None:
         f"{report.experiment}, {report.policy}\n"
         f"{estimates.support:.0%} of {estimates.users:,} users have support in the log; "
         f"{estimates.matched:,} were shown the policy's choice",
-        markup=False,
     )
     table = terminal.table("clicks per user, ± half-width of the 95% CI", "estimate", "policy", "difference to shown")
     rows = {
@@ -131,4 +130,4 @@ def _show(report: PolicyReport) -> None:
     terminal.show(table)
     terminal.out.print()
     for assumption in report.assumptions:
-        terminal.out.print(f"- {assumption}", markup=False)
+        terminal.out.print(f"- {assumption}")

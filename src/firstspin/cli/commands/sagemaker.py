@@ -131,7 +131,7 @@ def package(
         summary = {"file": str(out), "bundle": packed.id, "sha256": packed.sha256, "bytes": packed.bytes}
         terminal.print_json(summary)
         return
-    terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes", markup=False)
+    terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes")
     terminal.next_step(
         f"firstspin sagemaker deploy --bundle {bundle} --endpoint NAME --bucket BUCKET --image IMAGE --role ARN"
     )
@@ -239,7 +239,7 @@ def fetch(
     if as_json:
         terminal.print_json({"bundle": name, "folder": str(out), "from": now.archive})
         return
-    terminal.out.print(f"endpoint {endpoint} serves bundle {name}, now in {out}", markup=False, soft_wrap=True)
+    terminal.out.print(f"endpoint {endpoint} serves bundle {name}, now in {out}")
     terminal.next_step(f"firstspin evaluate --data DIR --bundle {out}")
 
 
@@ -264,11 +264,9 @@ def _print_plan(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
         terminal.print_json(summary)
     elif options.dry_run or not changes:
         for step in plan.steps:
-            terminal.out.print(
-                f"{'there' if step.there else 'to do'}  {step.what} {step.name}", markup=False, soft_wrap=True
-            )
+            terminal.out.print(f"{'there' if step.there else 'to do'}  {step.what} {step.name}")
         if not changes:
-            terminal.out.print(f"endpoint {plan.endpoint}: nothing to do", markup=False)
+            terminal.out.print(f"endpoint {plan.endpoint}: nothing to do")
 
 
 def _carry_out(account: Account, plan: rollout.ReleasePlan, options: _RunOptions) -> None:
@@ -308,7 +306,7 @@ def _rollout(alarms: list[str] | None, canary: int | None, bake: int | None) -> 
 
 
 def _tell(line: str) -> None:
-    terminal.err.print(line, markup=False, soft_wrap=True)
+    terminal.err.print(line)
 
 
 def _pairs(pairs: list[str]) -> dict[str, str]:

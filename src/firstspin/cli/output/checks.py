@@ -125,4 +125,4 @@ def _name(name: str) -> str:
 
 
 def _print(text: str) -> None:
-    terminal.out.print(readable(text), markup=False, soft_wrap=True)
+    terminal.out.print(readable(text))

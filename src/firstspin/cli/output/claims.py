@@ -67,7 +67,7 @@ def show(claims: Sequence[Claim]) -> None:
     terminal.show(table)
     terminal.out.print()
     for number, command in enumerate(commands, 1):
-        terminal.out.print(f"  [{number}] shown by: {command}", markup=False, soft_wrap=True)
+        terminal.out.print(f"  [{number}] shown by: {command}")
 
 
 def show_power(simulated: Simulated, power: float, effect: float, needed: int, bundle: Path) -> None:
@@ -77,7 +77,7 @@ def show_power(simulated: Simulated, power: float, effect: float, needed: int, b
     if simulated.users < needed:
         command = simulation_command(needed, simulated.days, simulated.seed, bundle)
         text += f" They can't show it; {needed:,} can (power 80%): {command}"
-    terminal.out.print(f"\n{text}", markup=False, soft_wrap=True)
+    terminal.out.print(f"\n{text}")
 
 
 def _quoted(path: Path) -> str:

@@ -15,7 +15,7 @@ def show(explanation: Explanation, *, as_json: bool) -> None:
     if as_json:
         terminal.print_json(explanation)
         return
-    terminal.out.print(f"model {explanation.model}, answered by: {explanation.source}", markup=False)
+    terminal.out.print(f"model {explanation.model}, answered by: {explanation.source}")
     questions = list(explanation.genres[0].moved) if explanation.genres else []
     table = terminal.table("effect of each answer (points)", "genre", "no answers", *questions, "probability")
     for reason in explanation.genres:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def print_census(census: Census, ignored: Mapping[str, int]) -> None:
     """Every user, kept or dropped by reason; what was ignored, and what matches nothing."""
     for line in census.lines(ignored, bare=terminal.bare()):
-        terminal.out.print(line, markup=False, soft_wrap=True)
+        terminal.out.print(line)
 
 
 def print_seen(card: Scorecard, data: object) -> None:
     """A warning, where a bundle was trained on users that it is evaluated on."""
     if warning := card.warning():
         held_out = f"Figures on held-out users: firstspin evaluate --data {data} --models auto"
-        terminal.out.print(f"{warning} {held_out}", markup=False, soft_wrap=True)
+        terminal.out.print(f"{warning} {held_out}")
 
 
 def print_headline(card: Scorecard) -> None:
@@ -77,7 +77,6 @@ def _print_reliability(name: str, reliability: Reliability) -> None:
     terminal.out.print(
         f"\nProbabilities of {name}: calibration error {reliability.error:.3f} (perfect ones would have {low:.3f} to "
         f"{high:.3f})",
-        markup=False,
     )
 
 

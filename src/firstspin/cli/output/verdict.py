@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def show(verdict: Verdict) -> None:
     """Print the decision, then the warnings, then the tables."""
-    terminal.out.print(verdict.sentence, style="bold", markup=False, soft_wrap=True)
+    terminal.out.print(verdict.sentence, style="bold")
     for warning in verdict.warnings:
-        terminal.out.print(f"Warning: {warning}", markup=False, soft_wrap=True)
+        terminal.out.print(f"Warning: {warning}")
     for section in verdict_lines(verdict):
         _print_table(section.title, section.columns, section.rows)
 
@@ -29,8 +29,8 @@ def show_sizing(plan: Plan, needed: Sizing) -> None:
     """Print the users and days that a plan needs, and its power for other durations and lifts."""
     users = ", ".join(f"{number:,} in {arm}" for arm, number in needed.users.items())
     lift, weeks = f"a lift of {plan.minimum_effect:.1%}", f"{needed.weeks_needed} in whole weeks"
-    terminal.out.print(f"  users for {lift} with {plan.power:.0%} power: {users}", markup=False)
-    terminal.out.print(f"  days needed: {needed.days_needed:,} ({weeks}); planned: {plan.days}", markup=False)
+    terminal.out.print(f"  users for {lift} with {plan.power:.0%} power: {users}")
+    terminal.out.print(f"  days needed: {needed.days_needed:,} ({weeks}); planned: {plan.days}")
     by_days = [(f"{point.days} days", f"{point.users:,}", *_power(point)) for point in needed.by_days]
     by_effect = [(f"{point.effect:+.1%}", *_power(point)) for point in needed.by_effect]
     _print_table(f"Power for {lift}", ("after", "users", "power", ""), by_days)
@@ -46,7 +46,7 @@ def show_simulated(simulated: Simulated) -> None:
     """Print a simulated experiment: the verdict, then estimates beside the ground truth."""
     alike = " (A/A test)" if simulated.arms_alike else ""
     days = f"{simulated.users:,} simulated users in {simulated.days} simulated days{alike}"
-    terminal.out.print(f"{simulated.experiment}: {days}\n", markup=False)
+    terminal.out.print(f"{simulated.experiment}: {days}\n")
     show(simulated.verdict)
     columns = ("per user", "control", "treatment", "lift", "95% CI", "true lift")
     _print_table("Estimates and ground truth", columns, measured_rows(simulated))
@@ -112,5 +112,5 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     for row in rows:
         shown.add_row(*row)
     if rows:
-        terminal.out.print(f"\n{title}", style="italic", markup=False, soft_wrap=True)
+        terminal.out.print(f"\n{title}", style="italic")
         terminal.out.print(shown)
