@@ -17,9 +17,18 @@ from firstspin.data.formats import columns
 from firstspin.data.formats.readers import connect, in_our_words
 from firstspin.data.sql import identifier
 from firstspin.events.export import EVENTS, EXPOSURES
-from firstspin.experiment.outcome_columns import AMOUNT, NAME, ROW, UNIT, OutcomeTable, open_source, receive, value
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes
 from firstspin.experiment.plan import Plan, experiment_key
+from firstspin.experiment.reading.outcome_columns import (
+    AMOUNT,
+    NAME,
+    ROW,
+    UNIT,
+    OutcomeTable,
+    open_source,
+    receive,
+    value,
+)
 from firstspin.files import workspace
 from firstspin.records import InputError
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from firstspin.data.formats.readers import connect, in_our_words
 from firstspin.data.schema import GENRE, STATION_ID, USER_ID
 from firstspin.events.schema import Secret, scoped
-from firstspin.experiment.outcome_columns import UNIT, open_source, receive, value
+from firstspin.experiment.reading.outcome_columns import UNIT, open_source, receive, value
 from firstspin.files import workspace
 from firstspin.records import InputError
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from firstspin.data.formats.written_values import Spelling
 from firstspin.data.schema import USER_ID
 from firstspin.experiment.assign import MAX_ARMS
-from firstspin.experiment.outcome_columns import (
+from firstspin.experiment.reading.outcome_columns import (
     UNIT,
     YES_OR_NO,
     OutcomeTable,
@@ -25,9 +25,9 @@ from firstspin.experiment.outcome_columns import (
     opened_table,
     value,
 )
+from firstspin.experiment.reading.spelling import amount, day_order
+from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_end, drop_without_arm
 from firstspin.experiment.rules import Metric
-from firstspin.experiment.spelling import amount, day_order
-from firstspin.experiment.tidying import arm_name, drop_rows_at_end, drop_without_arm
 from firstspin.records import InputError
 
 Numbers = NDArray[np.float64]

@@ -21,10 +21,10 @@ from firstspin.events.delivered import export_delivered
 from firstspin.events.export import export
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, attribute_export, planned_outcomes
-from firstspin.experiment.counts import read_counts
-from firstspin.experiment.event_log import read_event_log
 from firstspin.experiment.outcomes import AS_WRITTEN, Outcomes, read_outcomes, refuse_only_yes
 from firstspin.experiment.plan import Plan, experiment_key, plan_rules
+from firstspin.experiment.reading.counts import read_counts
+from firstspin.experiment.reading.event_log import read_event_log
 from firstspin.experiment.rules import Rules
 from firstspin.experiment.verdict import Verdict
 
@@ -103,9 +103,5 @@ def read_table(table: Path, rules: Rules, layout: Layout) -> Outcomes:
 
 def analyse_table(table: Path, rules: Rules, layout: Layout = Layout(), *, now: datetime) -> Verdict:
     """The verdict on a table of outcomes. Raises InputError as `read_table` and `analyse`."""
-    return analyse_outcomes(read_table(table, rules, layout), rules, now=now)
-
-
-def analyse_outcomes(outcomes: Outcomes, rules: Rules, *, now: datetime) -> Verdict:
-    """The verdict on outcomes, whose metrics have their kind. Raises InputError as `analyse`."""
+    outcomes = read_table(table, rules, layout)
     return analyse(outcomes, replace(rules, metrics=outcomes.metrics), now=now)

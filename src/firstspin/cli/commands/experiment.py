@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,18 +20,18 @@ from firstspin.cli.options import AsJson, split_names
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.data.formats.written_values import DayOrder, Mark
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
-from firstspin.experiment.rules import Metric, Rules, parse_metric, parse_weights
+from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.files import workspace
 from firstspin.records import MAX_SEED, InputError
 
 if TYPE_CHECKING:
     from firstspin.experiment.run import Layout
-    from firstspin.experiment.verdict import Decision
+    from firstspin.experiment.verdict import Decision, Verdict
 
 PLAN_NEXT: Final = "firstspin experiment plan --name NAME --baseline MEAN --registrations-a-day USERS"
 NEXT_STEPS: Final[dict[Decision, str]] = {
-    "winner": "show the winner to everyone: stop the service's --experiment",
-    "control is better": "keep the control: stop the service's --experiment",
+    "winner": "show the winner to everyone; where firstspin serves, without --experiment",
+    "control is better": "keep the control; where firstspin serves, without --experiment",
     "no difference shown": f"see what a longer test could show: {PLAN_NEXT}",
     "guardrail not kept": f"keep the control; plan the next test: {PLAN_NEXT}",
     "no decision yet": "analyse again when the planned days and the open windows are over",
@@ -90,6 +91,39 @@ class LayoutOptions:
         return Layout(self.arm, self.unit, self.day, split_names(self.counts), log, self.exposure, spelling)
 
 
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a plan fixes beside its name, baseline and registrations: options of `plan`."""
+
+    minimum_effect: Annotated[float, typer.Option(help="Minimum detectable effect, relative, as in 0.087.")] = 0.087
+    arms: Annotated[
+        str, typer.Option(help="Arms and weights; the first is the control.", metavar="<arm=weight,...>")
+    ] = "rule=1,model=1"
+    metric: Annotated[list[str] | None, typer.Option(help="As in `analyse`; the first is the primary metric.")] = None
+    deviation: Annotated[float | None, typer.Option(help="Standard deviation, unless the metric is binary.")] = None
+    days: Annotated[int, typer.Option(help="Duration in days; preferably whole weeks.", min=1)] = 14
+    starts_on: Annotated[str, typer.Option(help="First day (UTC); tomorrow if not given.")] = ""
+    peeking: Annotated[str, typer.Option(help="Interim analyses: none, obrien-fleming or always-valid.")] = "none"
+    name_arm: Annotated[
+        bool, typer.Option("--name-arm", help="Answers name the experiment and the arm, so clients are not blind.")
+    ] = False
+
+    def plan(self, **needed: object) -> Plan:
+        """The plan with these fields and the `needed` ones. Raises InputError or BadParameter where one is invalid."""
+        weights = parse_weights(self.arms)
+        fields = {one.name: getattr(self, one.name) for one in dataclass_fields(self)} | {
+            "starts_on": _first_day(self.starts_on),
+            "control": next(iter(weights)),
+            "arms": weights,
+            "metrics": [msgspec.to_builtins(parse_metric(m)) for m in self.metric or ["clicked:binary"]],
+        }
+        del fields["metric"]
+        try:
+            return checked_plan(msgspec.convert(fields | needed, Plan))
+        except msgspec.ValidationError as problem:
+            raise InputError(f"invalid plan: {problem}") from None
+
+
 @command(
     app, "plan", example=("firstspin experiment plan --name first-message --baseline 0.05 --registrations-a-day 30000")
 )
@@ -97,18 +131,7 @@ def plan(
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and hyphens.")],
     baseline: Annotated[float, typer.Option(help="The primary metric's mean without the change, as in 0.05.")],
     registrations_a_day: Annotated[int, typer.Option(help="Expected registrations per day.", min=1)],
-    minimum_effect: Annotated[float, typer.Option(help="Minimum detectable effect, relative, as in 0.087.")] = 0.087,
-    arms: Annotated[
-        str, typer.Option(help="Arms and weights; the first is the control.", metavar="<arm=weight,...>")
-    ] = "rule=1,model=1",
-    metric: Annotated[list[str] | None, typer.Option(help="As in `analyse`; the first is the primary metric.")] = None,
-    deviation: Annotated[float | None, typer.Option(help="Standard deviation, unless the metric is binary.")] = None,
-    days: Annotated[int, typer.Option(help="Duration in days; preferably whole weeks.", min=1)] = 14,
-    starts_on: Annotated[str, typer.Option(help="First day (UTC); tomorrow if not given.")] = "",
-    peeking: Annotated[str, typer.Option(help="Interim analyses: none, obrien-fleming or always-valid.")] = "none",
-    name_arm: Annotated[
-        bool, typer.Option("--name-arm", help="Answers name the experiment and the arm, so clients are not blind.")
-    ] = False,
+    options: PlanOptions,
     out: Annotated[Path, typer.Option(help="File to write and seal.")] = Path("experiment.toml"),
     as_json: AsJson = False,
 ) -> None:
@@ -118,25 +141,7 @@ def plan(
     from firstspin.experiment.stats.sizing import plan_sizing
     from firstspin.serving.experiment import is_served
 
-    weights = parse_weights(arms)
-    fields = {
-        "name": name,
-        "starts_on": _first_day(starts_on),
-        "control": next(iter(weights)),
-        "arms": weights,
-        "metrics": [msgspec.to_builtins(parse_metric(m)) for m in metric or ["clicked:binary"]],
-        "registrations_a_day": registrations_a_day,
-        "baseline": baseline,
-        "minimum_effect": minimum_effect,
-        "deviation": deviation,
-        "days": days,
-        "peeking": peeking,
-        "name_arm": name_arm,
-    }
-    try:
-        made = checked_plan(msgspec.convert(fields, Plan))
-    except msgspec.ValidationError as problem:
-        raise InputError(f"invalid plan: {problem}") from None
+    made = options.plan(name=name, baseline=baseline, registrations_a_day=registrations_a_day)
     needed = plan_sizing(made)
     unserved = [arm for arm in made.arms if not is_served(arm)]
     doubts = list(plan_warnings(made, needed, today=datetime.now(UTC).date(), unserved=unserved))
@@ -158,6 +163,65 @@ def plan(
     terminal.next_step(f"firstspin serve --bundle bundle --experiment {out} {store}")
 
 
+@dataclass(frozen=True, slots=True)
+class RuleOptions:
+    """The rules of an analysis, unless they are those of a plan: options of `analyse`."""
+
+    control: Annotated[str, typer.Option(help="The arm to compare with.")] = ""
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column:kind, as clicked:binary, spend:continuous, clicks:ratio=views; "
+            ":cap=p99, :margin=0.1, :blank=no; repeat."
+        ),
+    ] = None
+    covariate: Annotated[
+        list[str] | None, typer.Option(help="Column known at registration, for variance reduction; repeat.")
+    ] = None
+    weights: Annotated[
+        str, typer.Option(help="Planned shares of the arms, as in A=1,B=1.", metavar="<arm=weight,...>")
+    ] = ""
+
+    def rules(self, *, counted: bool) -> Rules:
+        """The rules. Raises BadParameter without a control, or without a metric that is not `counted` either."""
+        if not self.control:
+            raise typer.BadParameter(
+                "the arm to compare with is needed where there is no --plan", param_hint="--control"
+            )
+        if not self.metric and not counted:
+            raise typer.BadParameter("needed without --plan and --counts", param_hint="--metric")
+        return Rules(
+            control=self.control,
+            metrics=tuple(map(parse_metric, self.metric or [])),
+            weights=parse_weights(self.weights) if self.weights else {},
+            covariates=tuple(self.covariate or []),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Where a plan's exposures and events are: options of `analyse`."""
+
+    exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`, for --plan.")] = None
+    delivered: Delivered = None
+    events: Events = ""
+    events_secret: EventsSecret = None
+
+    def verdict(self, plan: Plan, *, now: datetime) -> Verdict | None:
+        """The verdict on the plan's log; None where no log is named."""
+        from firstspin.experiment import run
+
+        if self.exported:
+            return run.analyse_log(self.exported, plan, now=now)[1]
+        with workspace("analyse") as folder:
+            if self.delivered:
+                return run.analyse_log(run.read_delivered(self.delivered, plan, folder), plan, now=now)[1]
+            if self.events:
+                with opened_store(self.events, self.events_secret) as (database, _):
+                    return run.analyse_store(database, plan, folder, now=now)[1]
+        return None
+
+
 @command(
     app,
     "analyse",
@@ -165,26 +229,10 @@ def plan(
 )
 def analyse(
     table: LayoutOptions,
+    given: RuleOptions,
+    log: LogOptions,
     outcomes: Annotated[Path | None, typer.Option(help="CSV or Parquet, one row per user (or see --unit).")] = None,
-    control: Annotated[str, typer.Option(help="The arm to compare with.")] = "",
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column:kind, as clicked:binary, spend:continuous, clicks:ratio=views; "
-            ":cap=p99, :margin=0.1, :blank=no; repeat."
-        ),
-    ] = None,
-    covariate: Annotated[
-        list[str] | None, typer.Option(help="Column known at registration, for variance reduction; repeat.")
-    ] = None,
-    weights: Annotated[
-        str, typer.Option(help="Planned shares of the arms, as in A=1,B=1.", metavar="<arm=weight,...>")
-    ] = "",
     plan: Annotated[Path | None, typer.Option(help="Sealed plan, with control, metrics and weights.")] = None,
-    exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`, for --plan.")] = None,
-    delivered: Delivered = None,
-    events: Events = "",
-    events_secret: EventsSecret = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the sample ratio, then estimate the lift with its interval; no winner where the check fails.
@@ -194,30 +242,18 @@ def analyse(
     """
     from firstspin.cli.output.verdict import show
     from firstspin.experiment import run
-    from firstspin.experiment.counts import count_metrics
 
-    now = datetime.now(UTC)
-    layout = table.layout()
-    metrics = tuple(map(parse_metric, metric or []))
-    if layout.counts and not plan:
-        metrics = count_metrics(layout.counts, metrics)
-    rules = plan_rules(read_plan(plan)) if plan else _rules(control, metrics, covariate or [], weights)
-    if outcomes:
-        with terminal.progress("analysis") as step:
-            step(f"reading {outcomes.name}", 0.1)
-            read = run.read_table(outcomes, rules, layout)
-            step("comparing the arms", 0.7)
-            verdict = run.analyse_outcomes(read, rules, now=now)
-    elif plan and exported:
-        _, verdict = run.analyse_log(exported, read_plan(plan), now=now)
-    elif plan and delivered:
-        with workspace("analyse") as folder:
-            log = run.read_delivered(delivered, read_plan(plan), folder)
-            _, verdict = run.analyse_log(log, read_plan(plan), now=now)
-    elif plan and events:
-        with opened_store(events, events_secret) as (database, _), workspace("analyse") as folder:
-            _, verdict = run.analyse_store(database, read_plan(plan), folder, now=now)
-    else:
+    now, layout = datetime.now(UTC), table.layout()
+    planned = read_plan(plan) if plan else None
+    rules = plan_rules(planned) if planned else given.rules(counted=bool(layout.counts))
+    with terminal.progress("analysis") as step:
+        step("reading", 0.1)
+        verdict: Verdict | None
+        if outcomes:
+            verdict = run.analyse_table(outcomes, rules, layout, now=now)
+        else:
+            verdict = log.verdict(planned, now=now) if planned else None
+    if verdict is None:
         raise typer.BadParameter("give --outcomes, or --plan with --events, --exported or --delivered")
     if as_json:
         terminal.print_json(verdict, indent=2)
@@ -278,16 +314,3 @@ def _first_day(text: str) -> date:
         return date.fromisoformat(text.strip())
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a date such as 2026-02-05", param_hint="--starts-on") from None
-
-
-def _rules(control: str, metrics: tuple[Metric, ...], covariates: list[str], weights: str) -> Rules:
-    if not control:
-        raise typer.BadParameter("the arm to compare with is needed where there is no --plan", param_hint="--control")
-    if not metrics:
-        raise typer.BadParameter("at least one is needed where there is no --plan or --counts", param_hint="--metric")
-    return Rules(
-        control=control,
-        metrics=metrics,
-        weights=parse_weights(weights) if weights else {},
-        covariates=tuple(covariates),
-    )

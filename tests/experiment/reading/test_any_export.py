@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from firstspin.data.formats.written_values import Spelling
-from firstspin.experiment.counts import count_metrics
 from firstspin.experiment.rules import Rules, parse_metric
 from firstspin.experiment.run import Layout, analyse_table
 from firstspin.experiment.verdict import Verdict
@@ -22,7 +21,7 @@ DAYS = ("2026-02-02", "2026-02-03", "2026-02-04")
 COUNTS = {("A", DAYS[0]): (400, 30), ("A", DAYS[1]): (600, 70), ("B", DAYS[0]): (500, 80), ("B", DAYS[2]): (500, 90)}
 """Users and clicks by arm and day."""
 
-DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 Write = Callable[[str], Path]
 
 
@@ -38,11 +37,8 @@ def write(tmp_path: Path) -> Write:
 
 def verdict(path: Path, *metrics: str, weights: dict[str, float] | None = None, **layout: object) -> Verdict:
     """The verdict with the control A; `metrics` as on the command line."""
-    asked = tuple(map(parse_metric, metrics))
-    chosen = Layout(**layout)
-    if chosen.counts:
-        asked = count_metrics(chosen.counts, asked)
-    return analyse_table(path, Rules(control="A", metrics=asked, weights=weights or {}), chosen, now=NOW)
+    rules = Rules(control="A", metrics=tuple(map(parse_metric, metrics)), weights=weights or {})
+    return analyse_table(path, rules, Layout(**layout), now=NOW)
 
 
 def as_rows() -> str:
@@ -239,7 +235,7 @@ def test_udacitys_daily_sums_are_read_as_counts(write: Write) -> None:
     ]
     text = "\n".join(["arm,Date,Pageviews,Clicks,Enrollments,Payments", *lines])
     path, counts = write(text), ("arm", "Clicks", "Enrollments", "Payments")
-    rules = Rules(control="control", metrics=count_metrics(counts, ()))
+    rules = Rules(control="control", metrics=())
     found = analyse_table(path, rules, Layout(counts=counts), now=NOW)
     assert found.decision == "control is better"
     points = [measured.beside_control[0].lift.difference for measured in found.metrics]

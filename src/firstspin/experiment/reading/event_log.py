@@ -10,11 +10,11 @@ import msgspec
 
 from firstspin.data.formats.written_values import Spelling
 from firstspin.data.sql import identifier, literal
-from firstspin.experiment.outcome_columns import NAME, UNIT, OutcomeTable, opened_table, times, value
 from firstspin.experiment.outcomes import AS_WRITTEN, Outcomes, read_outcomes
+from firstspin.experiment.reading.outcome_columns import NAME, UNIT, OutcomeTable, opened_table, times, value
+from firstspin.experiment.reading.spelling import amount, day_order
+from firstspin.experiment.reading.tidying import drop_rows_at_end
 from firstspin.experiment.rules import Metric, listed
-from firstspin.experiment.spelling import amount, day_order
-from firstspin.experiment.tidying import drop_rows_at_end
 from firstspin.records import InputError
 
 USER, ARM, DAY = "user of the log", "arm of the log", "day of the log"

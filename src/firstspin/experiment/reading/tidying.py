@@ -10,7 +10,7 @@ from firstspin.data import parsing
 from firstspin.data.formats.columns import Shape
 from firstspin.data.sql import literal
 from firstspin.experiment.assign import MAX_ARMS
-from firstspin.experiment.outcome_columns import NAME, ROW, OutcomeTable, value
+from firstspin.experiment.reading.outcome_columns import NAME, ROW, OutcomeTable, value
 from firstspin.experiment.rules import listed
 
 TOTALS: Final = ("total", "totals", "grand total", "sum", "overall", "all users", "gesamt", "summe", "gesamtergebnis")

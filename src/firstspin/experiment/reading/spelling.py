@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Kind, Shape
 from firstspin.data.formats.written_values import DayOrder, Spelling
-from firstspin.experiment.outcome_columns import AMOUNT, ROW, SHOWN_CHARACTERS, OutcomeTable, amounts
+from firstspin.experiment.reading.outcome_columns import AMOUNT, ROW, SHOWN_CHARACTERS, OutcomeTable, amounts
 from firstspin.records import InputError
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Shape
 from firstspin.data.formats.written_values import Spelling
-from firstspin.experiment.outcome_columns import AMOUNT, ROW, OutcomeTable, days, opened_table, value
 from firstspin.experiment.outcomes import AS_WRITTEN, LeftOut, Outcomes
+from firstspin.experiment.reading.outcome_columns import AMOUNT, ROW, OutcomeTable, days, opened_table, value
+from firstspin.experiment.reading.spelling import amount, day_order
+from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_end
 from firstspin.experiment.rules import Metric
-from firstspin.experiment.spelling import amount, day_order
-from firstspin.experiment.tidying import arm_name, drop_rows_at_end
 from firstspin.records import InputError
 
 MAX_COUNTED: Final = 50_000_000
@@ -54,10 +54,11 @@ def read_counts(
 ) -> Outcomes:
     """The users that a table counts, with a 1 for each outcome counted, as `read_outcomes` reads them from rows.
 
-    `counts` names the columns of arm, users and outcomes; `metrics` are those of `count_metrics`. Rows of one arm are
-    added up; where an outcome is blank, its users have a missing value. Raises InputError with file, row and column
-    where a count is not a whole number or exceeds the users.
+    `counts` names the columns of arm, users and outcomes; without `metrics`, each outcome is a binary one. Rows of one
+    arm are added up; where an outcome is blank, its users have a missing value. Raises InputError with file, row and
+    column where a count is not a whole number or exceeds the users.
     """
+    metrics = count_metrics(counts, metrics)
     arm, users, *_ = counts
     outcomes = [metric.column for metric in metrics]
     with opened_table(source, [arm, users, *outcomes, *([day] if day else [])]) as table:
@@ -75,7 +76,7 @@ def read_counts(
         source=table.file,
         arms=arms,
         arm=np.repeat([arms.index(str(name)) for name, *_ in read], numbers[:, 0]),
-        metrics=tuple(metrics),
+        metrics=metrics,
         values=tuple(_ones_and_zeros(numbers[:, 0], counted) for counted in numbers[:, 1:].T),
         per=(None,) * len(metrics),
         covariates=np.empty((int(numbers[:, 0].sum()), 0)),
