@@ -16,7 +16,7 @@ from pathlib import Path
 import notebooks
 import pytest
 
-from firstspin.settings import read_settings
+from firstspin.settings import SECTIONS, read_settings
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = Path(sys.executable).parent
@@ -70,6 +70,15 @@ def test_every_settings_file_in_the_docs_has_known_sections_and_keys(tmp_path: P
         if language == "toml" and "wrong.toml" not in text:
             (tmp_path / "f.toml").write_text(text, encoding="utf-8")
             assert read_settings(tmp_path / "f.toml")
+
+
+def test_the_page_of_settings_has_every_key_of_every_subject() -> None:
+    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    for section, keys in SECTIONS.items():
+        row = re.search(rf"^\| `\[{section}\]` \| (.*) \|$", page, re.MULTILINE)
+        assert row, section
+        if section != "service":  # every option of `serve`
+            assert keys.keys() <= set(re.findall(r"`([a-z-]+)`", row[1])), section
 
 
 @pytest.mark.filterwarnings("default")  # as in a notebook

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.apps import command
+from firstspin.cli.apps import command, new_app
 from firstspin.cli.options import utc_now
 from firstspin.cli.output import scorecard
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = new_app()
 
 
 @command(app, "import", example="firstspin import movielens-100k ml-100k.zip --out movielens")
