@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -39,11 +40,15 @@ def console_blocks(page: str) -> list[tuple[str, str]]:
     return [one for language, text in blocks(page) if language == "console" for one in console_commands(text)]
 
 
-def run(command: str, folder: Path, *, fails: bool = False) -> str:
+def process(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PATH": f"{COMMANDS}:{os.environ['PATH']}", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    return subprocess.run(
         shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
+
+
+def run(command: str, folder: Path, *, fails: bool = False) -> str:
+    done = process(command, folder)
     assert (done.returncode != 0) is fails, f"$ {command}\n{done.stdout}\n{done.stderr}"
     return done.stderr if fails else done.stdout
 
@@ -109,6 +114,23 @@ def test_the_examples_of_any_export_run_as_written(tmp_path: Path) -> None:
         assert doctest.OutputChecker().check_output(expected.replace("…", "..."), printed, FLAGS), (
             f"$ {command}\n{printed}"
         )
+
+
+def test_the_tutorial_of_own_data_runs_as_written(tmp_path: Path) -> None:
+    """In a folder with the export and the settings file; a command that ends with problems has the exit status 1."""
+    shutil.copytree(ROOT / "docs/export", tmp_path / "export")
+    ran = 0
+    for language, text in blocks("docs/own-data.md"):
+        if text.startswith("# firstspin.toml\n"):
+            (tmp_path / "firstspin.toml").write_text(text, encoding="utf-8")
+        for command, expected in console_commands(text) if language == "console" else ():
+            ran += 1
+            done = process(command, tmp_path)
+            printed = done.stdout + done.stderr
+            assert done.returncode == int("problems to fix" in expected), f"$ {command}\n{printed}"
+            shown = expected.replace("…", "...")
+            assert doctest.OutputChecker().check_output(shown, printed, FLAGS), f"$ {command}\n{printed}"
+    assert ran > 5
 
 
 def test_the_plan_of_the_experiments_page_is_warned_of_as_written(tmp_path: Path) -> None:

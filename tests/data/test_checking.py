@@ -45,9 +45,9 @@ def test_it_shows_what_it_understood(tmp_path: Path) -> None:
     assert [(one.name, one.header, one.read_as, one.filled) for one in registrations.columns] == [
         ("user_id", "uid", "text", 2),
         ("registered_at", "registered_at", "time", 2),
-        ("genres", "genres", "list of text", 1),
         ("age", "age", "whole number", 1),
         ("gender", "gender", "text", 1),
+        ("genres", "genres", "list of text", 1),
     ]
     assert registrations.unused == ("device", "visits", "plan-name", "")
     assert [(one.name, one.kind, bool(one.problem)) for one in check.further] == [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
-from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL
+from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL, from_file
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
 from firstspin.environment import moment
 from firstspin.records import MAX_SEED, InputError, LabelRule
@@ -96,12 +96,12 @@ class TableOptions(FileOptions):
         typer.Option(help="Time up to which listens are complete; default: the last listen.", rich_help_panel=LABEL),
     ] = ""
 
-    def given(self) -> str:
-        """The options that are not at their defaults, for the command of the next step."""
+    def given(self, context: typer.Context) -> str:
+        """The options that are neither at their defaults nor from the settings file, for the next step's command."""
         words = []
         for one in fields(self):
             value = getattr(self, one.name)
-            if value != one.default:
+            if value != one.default and not from_file(context, one.name):
                 option = f"--{one.name.replace('_', '-')}"
                 words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
         return "".join(f" {word}" for word in words)

@@ -123,6 +123,8 @@ def _described(tables: Tables, name: str) -> CheckedTable:
         CheckedColumn(of, column.header, str(shape_of(column.type)), TYPES[types[of]], n)
         for (of, column), n in zip(source.columns.items(), counts, strict=True)
     )
+    order = {of: at for at, of in enumerate(types)}
+    found = tuple(sorted(found, key=lambda column: order[column.name]))
     used = {column.position for column in source.columns.values()}
     unused = tuple(header for at, header in enumerate(source.names) if at not in used)
     bad = tables.complaints.bad_rows.get(source.path.name, 0)

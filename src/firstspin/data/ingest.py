@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SHOWN_CHARACTERS = 80
+SHOWN_FILES: Final = 10
 
 _ABSENT: Final = {schema.AGE: "NULL::INTEGER", schema.GENDER: "NULL::VARCHAR", schema.COUNTRY: "NULL::VARCHAR"}
 """SQL: the values of the columns that registrations may lack."""
@@ -223,7 +224,9 @@ def _find(data: Path, name: str) -> Path:
     if len(paths) > 1:
         raise InputError(f"{data} has both {name}.parquet and {name}.csv: remove the one that is not to be used")
     if not paths:
-        raise InputError(f"{data} has neither {name}.parquet nor {name}.csv")
+        there = sorted(path.name for path in data.iterdir())
+        has = ", ".join(there[:SHOWN_FILES]) + (", …" if len(there) > SHOWN_FILES else "") or "no files"
+        raise InputError(f"{data} has neither {name}.parquet nor {name}.csv (it has {has})")
     return paths[0]
 
 

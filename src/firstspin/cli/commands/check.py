@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import typer
 
 from firstspin.cli import terminal
@@ -13,7 +15,9 @@ app = new_app()
 
 
 @command(app, "check", example="firstspin check --data data --map user_id=uid")
-def check(data: Data, tables: TableOptions, erasure: ErasureOptions, as_json: AsJson = False) -> None:
+def check(
+    context: typer.Context, data: Data, tables: TableOptions, erasure: ErasureOptions, as_json: AsJson = False
+) -> None:
     """Read the tables and print what is understood and what to fix; nothing is written.
 
     Exit status 1 where there is something to fix, also with --skip-bad-rows, which other commands take.
@@ -26,9 +30,12 @@ def check(data: Data, tables: TableOptions, erasure: ErasureOptions, as_json: As
         terminal.print_json(checks.as_json(checked, bare=terminal.bare()), indent=2)
     else:
         checks.show(checked, bare=terminal.bare())
+        if not checked.problems:
+            terminal.next_step(f"firstspin train --data {data}{tables.given(context)} --out bundle")
+        elif all(problem.option for problem in checked.problems):
+            dropped = replace(tables, skip_bad_rows=True).given(context)
+            terminal.next_step(f"correct these rows, or drop them: firstspin train --data {data}{dropped} --out bundle")
     if checked.problems:
         found = len(checked.problems)
         terminal.err.print(f"{data}: {found} problem{'s' * (found > 1)} to fix")
         raise typer.Exit(1)
-    if not as_json:
-        terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")

@@ -64,6 +64,7 @@ def world(
 
 @command(app, "label", example="firstspin label --data data --out labels.parquet")
 def label(
+    context: typer.Context,
     data: Data,
     out: Annotated[Path, typer.Option(help="Parquet file to write, one row per labelled user.", rich_help_panel=LABEL)],
     tables: TableOptions,
@@ -79,7 +80,7 @@ def label(
         progress("reading the tables", 0.0)
         census, ignored = learn.label(data, out, reading, engine.value)
     scorecard.print_census(census, ignored)
-    terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")
+    terminal.next_step(f"firstspin train --data {data}{tables.given(context)} --out bundle")
 
 
 @command(app, "train", example="firstspin train --data data --out bundle --model logistic --without gender")
@@ -153,7 +154,7 @@ def evaluate(
     scorecard.print_scorecard(card)
     if out:
         write_scorecard(card, out)
-    terminal.next_step(f"firstspin train --data {data}{tables.given()} --out bundle")
+    terminal.next_step(f"firstspin train --data {data}{tables.given(context)} --out bundle")
 
 
 @command(app, "report", example="firstspin report --data data --bundle bundle --out report.html")

@@ -178,8 +178,7 @@ def _missing(
     lacks = f"{path.name} has no column {', '.join(wanted)}"
     has = listed(list(map(_shown, names)), _SHOWN_NAMES)
     index = NameIndex(name for name in names if name.isprintable() and not set(name) & set(",\"'"))
-    similar = {column: name for column in missing if (name := index.nearest(aliases[column][0]))}
-    pairs = ",".join(f"{column}={name}" for column, name in similar.items()) or f"{missing[0]}=NAME"
+    pairs = ",".join(f"{column}={index.nearest(aliases[column][0]) or 'NAME'}" for column in missing)
     hint = f"; for columns of other names: --map {shlex.quote(pairs)}" if can_be_mapped else ""
     bare = lacks  # without a header the names are values of a row
     return InputError(f"{lacks} (it has {has}){hint}", bare=bare, field=missing[0])
