@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from firstspin.cli import terminal
@@ -45,3 +49,29 @@ def test_a_text_is_one_line_however_long(capsys: pytest.CaptureFixture[str], mon
     captured = capsys.readouterr()
     assert captured.out == f"The bundle is in {path}\n\nNext: firstspin serve --bundle {path}\n"
     assert captured.err == f"[{path}]\n"
+
+
+QUERY = """
+import duckdb
+from firstspin.cli import apps, terminal
+
+app = apps.new_app()
+
+@app.command()
+def query():
+    print("begins", flush=True)
+    duckdb.execute("SELECT count(*) FROM range(10_000_000_000) WHERE hash(range) = 7")
+
+terminal.run(app)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_a_query_of_duckdb_ends_the_command_without_a_traceback(number: int) -> None:
+    process = subprocess.Popen([sys.executable, "-c", QUERY], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begins\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert b"Traceback" not in err

@@ -121,36 +121,46 @@ def run(app: typer.Typer, name: str = "firstspin") -> None:
     except InputError as problem:
         err.print(f"{name}: {problem}")
         sys.exit(2)
-    _unwind_when_stopped()
+    stopped = _unwind_when_stopped()
     try:
         app(prog_name=name)
-    except InputError as problem:
-        err.print(problem.bare if bare() else str(problem))
-        if isinstance(problem, BadRows):
-            hint = "--skip-bad-rows drops bad rows and counts them; `firstspin check` lists all problems"
-            err.print(hint)
-        sys.exit(1)
-    except OSError as problem:
-        text = readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
-        err.print(text)
-        sys.exit(1)
     except Exception as problem:
-        if not bare():
-            raise
-        err.print(mistakes.places(problem), mistakes.kind(problem), sep="")
+        if stopped:  # DuckDB turns the exception of the handler into one of its own
+            sys.exit(128 + stopped[0])
+        _print_failure(problem)
         sys.exit(1)
 
 
-def _unwind_when_stopped() -> None:
+def _print_failure(problem: Exception) -> None:
+    """What went wrong, on stderr. Raises the problem itself where it is a mistake of ours and stderr is no log."""
+    match problem:
+        case InputError():
+            err.print(problem.bare if bare() else str(problem))
+            if isinstance(problem, BadRows):
+                err.print("--skip-bad-rows drops bad rows and counts them; `firstspin check` lists all problems")
+        case OSError():
+            err.print(readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}"))
+        case _ if bare():
+            err.print(mistakes.places(problem), mistakes.kind(problem), sep="")
+        case _:
+            raise problem
+
+
+def _unwind_when_stopped() -> list[int]:
     """SIGTERM and SIGHUP end the command like Ctrl-C: temporary folders are removed, child processes are stopped.
 
-    A second one kills it. A signal that is ignored, as under nohup, stays so.
+    A second one kills it. A signal that is ignored, as under nohup, stays so. Returns the signals that have arrived.
     """
+    stopped: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
+        stopped.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, stop)
+    return stopped
