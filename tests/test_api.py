@@ -327,8 +327,25 @@ def test_picks_may_have_commas_between_and_an_unknown_one_is_a_warning(recommend
 
 
 def test_a_row_of_a_pandas_table_is_a_registration(recommender: Recommender, arrow: dict[str, pa.Table]) -> None:
-    row = arrow["registrations"].to_pandas().iloc[3]
-    assert recommender.recommend(row) == recommender.recommend(row.to_dict())
+    row = arrow["registrations"].to_pandas().assign(device="phone").iloc[3]
+    answers = row[["age", "country", "genres"]].to_dict()
+    assert recommender.recommend(row) == recommender.recommend(row.to_dict()) == recommender.recommend(answers)
+    with pytest.raises(InputError, match="does not ask 'device'"):
+        recommender.recommend(answers, device="phone")
+
+
+def test_an_empty_column_of_text_may_have_the_type_of_floats(
+    data: Path, arrow: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    frames = {name: table.to_pandas() for name, table in arrow.items()}
+    frames["registrations"] = frames["registrations"].assign(gender=np.nan)
+    for name, frame in frames.items():
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    assert label(frames).table.equals(label(data).table)
+    assert label(tmp_path).table.equals(label(data).table)
+    frames["registrations"].assign(gender=1.5).to_parquet(tmp_path / "registrations.parquet")
+    with pytest.raises(InputError, match="gender is double, where text is needed"):
+        label(tmp_path)
 
 
 @pytest.mark.parametrize("years", [-1, 121, "13", 13.5])

@@ -52,11 +52,12 @@ def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str], gen
     """The registration with these answers to a bundle with further fields of these `kinds`, and these `genres`.
 
     Text and numbers are parsed as in a table, picks in a text may have commas between; other values are typed, those
-    of numpy, pandas, Polars and Arrow too. The other columns of the registrations table are ignored, so that a row of
-    it is a registration. Raises InputError for an unknown field, and for a value that is none of its field.
+    of numpy, pandas, Polars and Arrow too. With a `user_id` it is a row of a table, of which other columns are ignored.
+    Raises InputError for an unknown field, and for a value that is none of its field.
     """
     fields = (*QUESTIONS, *kinds)
-    if unknown := [name for name in answers if name not in (*fields, USER_ID, REGISTERED_AT)]:
+    unknown = [name for name in answers if name not in (*fields, REGISTERED_AT)]
+    if unknown and USER_ID not in answers:
         raise InputError(f"this bundle does not ask {unknown[0]!r}; it asks {', '.join(fields)}")
     values = {name: _plain(answers[name]) for name in fields if name in answers}
     for name, value in values.items():

@@ -17,7 +17,17 @@ from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.findings import BadRowsOfATable, Complaints, Finding, RowRule
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
-from firstspin.data.formats.readers import PROBLEM, Column, Source, connect, in_our_words, open_table, read, shown_alias
+from firstspin.data.formats.readers import (
+    PROBLEM,
+    Column,
+    Source,
+    connect,
+    in_our_words,
+    is_empty,
+    open_table,
+    read,
+    shown_alias,
+)
 from firstspin.data.further_fields import check_names
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
@@ -243,7 +253,7 @@ def _open(
     mapped = mapping.aliases(name)
     source = open_table(path, name, needed, optional=optional, mapped=mapped, workspace=workspace)
     for column_name, column in source.columns.items():
-        if shape_of(column.type) not in kinds[column_name].shapes:
+        if shape_of(column.type) not in kinds[column_name].shapes and not is_empty(source, column):
             type_name = printable(str(column.type))[:80]
             shown = shown_alias(column_name, column.header)
             problem = f"{path.name}: {shown} is {type_name}, where {kinds[column_name].needed}"

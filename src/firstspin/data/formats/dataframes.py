@@ -129,6 +129,8 @@ def _values(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow.compute as pc
 
     kind = column.type
+    if column.null_count == len(column):
+        return pa.chunked_array([pa.nulls(len(column))])  # pandas gives an empty column of text the type of floats
     if pa.types.is_dictionary(kind):
         value = pa.large_string() if pa.types.is_string_view(kind.value_type) else kind.value_type
         return pa.chunked_array([one.dictionary.cast(value).take(one.indices) for one in column.chunks], value)

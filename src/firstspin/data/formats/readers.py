@@ -189,6 +189,18 @@ def shown_alias(column: str, header: str) -> str:
     return column if column == header else f"{_shown(header)} ({column})"
 
 
+def is_empty(source: Source, column: Column) -> bool:
+    """Whether a Parquet column of floats has no value: pandas gives an empty column of text this type."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if source.dialect is not None or not pa.types.is_floating(column.type):
+        return False
+    with in_our_words(f"{source.path.name} can't be read"):
+        cells = pq.read_table(source.path, columns=[pq.read_schema(source.path).names[column.position]])
+    return bool(cells.num_columns == 1 and cells.column(0).null_count == len(cells))
+
+
 def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= MAX_TEXT else f"{name[:80]!r}"
 
