@@ -34,7 +34,7 @@ test: setup $(DYNALITE)/node_modules/.package-lock.json
 	$(BIN)/python -m pytest -n 2 -m "not soak"
 
 # The quick tests of what differs between Pythons; .ci/pythons runs them on each further Python.
-QUICK := tests/data tests/experiment tests/models tests/serving tests/service/http tests/cli/test_main.py \
+QUICK := tests/data/formats tests/models tests/serving tests/service/http tests/cli/test_main.py \
     $(wildcard $(addprefix tests/,events/test_s*.py test_api.py test_docs.py test_docstrings.py test_f[il]*.py))
 quick: setup
 	$(BIN)/python -m pytest -n 2 -m "not soak" $(QUICK)
