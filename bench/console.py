@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,15 +50,27 @@ PICTURES = {
     "try-light.png": (NEWCOMER, 1280, "light"),
     "try-dark.png": (NEWCOMER, 1280, "dark"),
     "try-phone.png": (NEWCOMER, 360, "light"),
+    "experiment.png": ("/experiments/simulated", 1280, "light"),
 }
 
 
+def simulated_experiment(work: Path) -> list[str]:
+    """The options that serve an experiment of simulated users, which has ended."""
+    out = work / "experiment"
+    simulate = ["simulate", "--users", "20000", "--seed", "1", "--bundle", str(work / "bundle"), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "firstspin", "experiment", *simulate], check=True, stdout=subprocess.DEVNULL)
+    store = ["--events", f"sqlite:///{out / 'events.sqlite'}", "--events-secret", str(out / "events.secret")]
+    return [*store, "--experiment", str(out / "experiment.toml"), "--state", str(work / "state")]
+
+
 @contextmanager
-def served() -> Iterator[Browser]:
-    """A browser, and the service of a small model at URL."""
+def served(options: Callable[[Path], list[str]] = lambda _: []) -> Iterator[Browser]:
+    """A browser, and the service of a small model at URL; `options` are made in the folder of its bundle."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        http_stacks.small(Path(folder))
-        with subprocess.Popen(http_stacks.service(Path(folder)), stdout=subprocess.PIPE) as service:
+        work = Path(folder)
+        http_stacks.small(work)
+        command = [*http_stacks.service(work), *options(work)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as service:
             assert service.stdout
             service.stdout.readline()  # it answers
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -88,6 +101,7 @@ def take_screenshots(browser: Browser, out: Path) -> None:
             reduced_motion="reduce",
         )
         page.goto(URL + path, wait_until="networkidle")
+        page.locator("#reasons li, .experiment").first.wait_for()  # the page reloads until the analysis has ended
         page.screenshot(path=out / name)
         page.close()
         print(out / name)
@@ -98,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--screenshots", type=Path, metavar="DIR")
     out = parser.parse_args().screenshots
-    with served() as browser:
+    with served(simulated_experiment if out else lambda _: []) as browser:
         if out:
             take_screenshots(browser, out)
         else:

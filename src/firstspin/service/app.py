@@ -596,13 +596,18 @@ class App:
         return Reply(200, self._options.report, HTML, REPORT_HEADERS)
 
     def _experiments(self, request: Request) -> Reply:
-        if (folder := self._options.experiment_pages) and (page := experiments.written(self._pages(), folder, request)):
-            return page
+        ledger, now = self._options.ledger, self._clock.date()
+        name = ledger.running.plan.name if ledger and ledger.running else ""
+        if folder := self._options.experiment_pages:
+            page = experiments.written(self._pages(), folder, request, name, now)
+            if page:
+                return page
         if request.path != experiments.PATH:
             raise Refusal(404, "not_found", "there is no experiment of this name")
-        ledger = self._options.ledger
         totals = {name: self._tallies.total(name) for name in self._counted}
-        return experiments.page(self._pages(), ledger.running if ledger else None, totals, self._clock.date())
+        return experiments.page(
+            self._pages(), ledger.running if ledger else None, totals, now, has_figures=folder is not None
+        )
 
     def _home(self, request: Request) -> Reply:
         site, options = self._pages(), self._options

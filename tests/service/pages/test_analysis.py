@@ -8,13 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from made_app import ask, new_app
-from made_experiments import PLAN, START, log
+from made_app import NOW, ask, new_app
+from made_experiments import HALVES, PLAN, SECRET, START, log
 from made_service import ask_for, serving, until
 from msgspec import structs
 
+from firstspin.events.store import open_store
 from firstspin.experiment.plan import freeze, reads_at
 from firstspin.service.app import App
+from firstspin.service.exposures import ExposureLog
 from firstspin.service.pages.analysis import write_pages
 from firstspin.service.pages.experiments import WANTED
 
@@ -47,6 +49,18 @@ def test_the_page_memo_and_figures_are_served_and_ask_for_the_next_analysis(app:
 def test_nothing_else_of_the_folder_is_served(app: App, tmp_path: Path, path: str) -> None:
     write_pages(log(tmp_path, PLAN, 1), PLAN, tmp_path / "pages", now=START + timedelta(days=1))
     assert ask(app, "GET", path).status == 404
+
+
+def test_the_running_experiment_has_a_page_before_its_first_figures_and_old_ones_are_called_old(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'events.sqlite'}", SECRET)
+    app = new_app(experiment_pages=tmp_path, ledger=ExposureLog(store, SECRET, lambda: NOW, HALVES))
+    for path, status in (("first", 200), ("first.json", 503), ("other", 404)):
+        assert ask(app, "GET", f"/experiments/{path}").status == status
+    assert b"refresh: 2" in ask(app, "GET", "/experiments/first").headers
+    for minutes, old in ((14, False), (16, True)):
+        write_pages(log(tmp_path, PLAN, 3), PLAN, tmp_path, now=NOW - timedelta(minutes=minutes))
+        assert (b"These figures are old" in ask(app, "GET", "/experiments/first").body) is old
+    store.close()
 
 
 def test_an_ended_experiment_stays_in_the_list_behind_the_running_one(app: App, tmp_path: Path) -> None:

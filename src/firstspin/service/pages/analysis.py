@@ -64,10 +64,10 @@ def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progre
     figures = StringIO()
     csv.writer(figures).writerows(csv_rows(state))
     for suffix, text in {
+        "json": msgspec.json.format(msgspec.json.encode(state), indent=2).decode(),  # first: pages read it
         "html": _rendered("experiment.html.jinja", about),
         "memo": _rendered("memo.html.jinja", about),
         "csv": figures.getvalue(),
-        "json": msgspec.json.format(msgspec.json.encode(state), indent=2).decode(),
     }.items():
         _write(folder / f"{plan.name}.{suffix}", text)
     listed = [msgspec.json.decode(path.read_bytes(), type=Listed) for path in folder.glob("*.json")]

@@ -78,8 +78,9 @@ def band(intervals: Sequence[Interval | None], days: int, label: str) -> str:
     ]
     if known:
         day, (value, low, high) = known[-1]
-        place = f'x="{at[day] + 12:.1f}" y="{y(value) - 8:.1f}"'
-        marks.append(f'<text class="now" {place}>{value:+.1%} ({low:+.1%} to {high:+.1%})</text>')
+        side, shift = ("now end", 0) if day > 0.7 * days else ("now", 12)  # the text must not leave the chart
+        place = f'x="{at[day] + shift:.1f}" y="{y(min(high, top)) - 8:.1f}"'
+        marks.append(f'<text class="{side}" {place}>{value:+.1%} ({low:+.1%} to {high:+.1%})</text>')
     ticks = [bottom + tick * number for number in range(round((top - bottom) / tick) + 1)]
     return _chart(BAND_WIDTH, label, _grid(BAND_WIDTH, y, ticks, "{:+.0%}") + _days(x, days, step / 2), marks)
 
@@ -97,15 +98,16 @@ def _scales(
 
 
 def _nice(value: float) -> float:
-    """The next of 1, 2, 4, 5, 10, 20 … that is not below the value.
+    """The end of an axis: the next round number that is not below the value.
 
-    >>> _nice(2_300), _nice(40), _nice(0)
-    (4000, 40, 2)
+    >>> _nice(1_050), _nice(2_300), _nice(40), _nice(0)
+    (1200, 3000, 40, 2)
     """
     power = 1
-    while power * 10 < value:
+    while power * 100 < value:
         power *= 10
-    return next(step * power for step in (2, 4, 5, 10) if step * power >= value)
+    steps = (2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 50, 60, 80, 100)
+    return next(step * power for step in steps if step * power >= value)
 
 
 def _grid(width: int, y: Callable[[float], float], values: Sequence[float], form: str) -> list[str]:

@@ -10,9 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from firstspin.experiment.plan import Plan, reads_at
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.pages.site import HTML, Site
+from firstspin.serving.refusal import Refusal
 
 if TYPE_CHECKING:
     from firstspin.serving.experiment import Running
@@ -23,6 +26,9 @@ NAME: Final = re.compile("[a-z0-9][a-z0-9-]{0,59}")
 WANTED: Final = "wanted"
 """The file that asks for an analysis."""
 
+STALE_AFTER: Final = timedelta(minutes=15)
+STALE: Final = """<p class="note" role="alert">These figures are old: no analysis has ended for 15 minutes. The log of
+the service has the reason.</p>"""
 LIST: Final = "_list.html"
 """The list of all experiments. No experiment has this name."""
 
@@ -40,8 +46,11 @@ COUNTED: Final = {
 }
 
 
-def written(site: Site, folder: Path, request: Request) -> Reply | None:
-    """The page, memo or file that the last analysis wrote for this path, if there is one; the next one is asked for."""
+def written(site: Site, folder: Path, request: Request, running: str, now: datetime) -> Reply | None:
+    """The page, memo or file that the last analysis wrote for this path, if there is one; the next one is asked for.
+
+    The page of the experiment `running` says so where its figures are old.
+    """
     name, _, suffix = request.path.removeprefix(PATH).removeprefix("/").partition(".")
     kind = KINDS.get(suffix)
     if kind is None or (not NAME.fullmatch(name) and (name or suffix)):
@@ -51,14 +60,37 @@ def written(site: Site, folder: Path, request: Request) -> Reply | None:
     try:
         content = (folder / (f"{name}.{suffix or 'html'}" if name else LIST)).read_bytes()
     except FileNotFoundError:
-        return None
+        return _awaited(site, name, kind) if name and name == running else None
     if kind is not HTML:
         return Reply(200, content, kind, b"cache-control: no-cache\r\nx-content-type-options: nosniff\r\n")
-    return site.page(name or "Experiments", content.decode(), PATH)
+    stale = STALE if name and name == running and _is_stale(folder / f"{name}.json", now) else ""
+    return site.page(name or "Experiments", stale + content.decode(), PATH)
 
 
-def page(site: Site, running: Running | None, totals: Mapping[str, int], now: datetime) -> Reply:
-    """The page. `totals` are the counts of `ExposureLog.counts` over all workers; `now` is the time of day."""
+def _awaited(site: Site, name: str, kind: bytes) -> Reply:
+    """Before the first analysis has ended: a page that reloads itself. Raises Refusal 503 for a file."""
+    if kind is not HTML:
+        raise Refusal(503, "not_ready", "the first analysis has not ended; try again in a moment")
+    content = f'<section class="card notice"><h1>{name}</h1><p>The figures are being computed.</p></section>'
+    page = site.page(name, content, PATH)
+    return page._replace(headers=page.headers + b"refresh: 2\r\n")
+
+
+class _Figures(msgspec.Struct):
+    as_of: datetime
+
+
+def _is_stale(figures: Path, now: datetime) -> bool:
+    return now - msgspec.json.decode(figures.read_bytes(), type=_Figures).as_of > STALE_AFTER
+
+
+def page(
+    site: Site, running: Running | None, totals: Mapping[str, int], now: datetime, *, has_figures: bool = False
+) -> Reply:
+    """The page without an analysis. `totals` are the counts of `ExposureLog.counts` over all workers.
+
+    `now` is the time of day; `has_figures`: there are analyses, on the experiment's own page.
+    """
     if running is None:
         return _page(site, NOTHING)
     plan = running.plan
@@ -72,12 +104,14 @@ def page(site: Site, running: Running | None, totals: Mapping[str, int], now: da
         "Control": plan.control,
         "Now": _stage(plan, now),
     }
+    key = escape(running.key)
+    if has_figures:
+        key = f'<a href="{BELOW}{plan.name}">{key}</a>'
     facts |= {word: f"{totals.get(name, 0):,}" for name, word in COUNTED.items()}
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     return _page(
         site,
-        f"<h2>{escape(running.key)}</h2><table><tr><th>Arm</th><th>Answered by</th><th>Share</th></tr>{arms}"
-        f"</table><dl>{rows}</dl>",
+        f"<h2>{key}</h2><table><tr><th>Arm</th><th>Answered by</th><th>Share</th></tr>{arms}</table><dl>{rows}</dl>",
     )
 
 

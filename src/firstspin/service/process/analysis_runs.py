@@ -40,6 +40,7 @@ class AnalysisRuns:
 
     def look(self, now: float) -> None:
         """Start an analysis that is due or wanted. Raises OSError where no process can be started."""
+        self.due = self.due or now + EVERY_SECONDS
         if self.pid or now < self.free or not (now >= self.due or self.wanted.exists()):
             return
         self.free, self.due, self.deadline = now + MIN_PAUSE_SECONDS, now + EVERY_SECONDS, now + MAX_SECONDS
