@@ -27,6 +27,7 @@ from made_bundles import pack
 from made_experiments import HALVES, SECRET
 
 from firstspin import answer as answering
+from firstspin import api
 from firstspin.aws.experiment import ExposureStream
 from firstspin.aws.gateway import Gateway
 from firstspin.events.firehose import SCOPE, FirehoseReply, FirehoseSink, Record
@@ -148,6 +149,12 @@ CANNOT_EXPRESS: dict[str, tuple[tuple[str, Callable[[Case], bool]], ...]] = {
         ("it reads no stored answers", lambda c: c.stored != "none" or c.stored_first),
         ("it has no settings", lambda c: c.min_age != 13 or c.refuses),
         ("a bundle on a disk that fails is refused when it is loaded", lambda c: c.model != "fine"),
+    ),
+    "recommend in Python": (
+        ("it takes no user", lambda c: c.user is not None or c.experiment),
+        ("it reads no stored answers", lambda c: c.stored != "none" or c.stored_first),
+        ("it refuses nobody", lambda c: c.refuses),
+        ("it begins with a bundle", lambda c: c.model == "absent"),
     ),
     "the Lambda": (
         ("there is a bundle in its package", lambda c: c.model == "absent"),
@@ -466,6 +473,18 @@ def test_the_terminal(world: World) -> None:
     def answered() -> Iterator[tuple[Case, Answer]]:
         for case in cases("recommend in the terminal"):
             answer = answering.recommend(world.folders[case.silence], case.registration)
+            yield case, parsed(msgspec.json.encode(answer))
+
+    check(world, answered())
+
+
+@pytest.mark.filterwarnings("ignore:'Polka' is not a genre")
+def test_recommend_in_python(world: World) -> None:
+    def answered() -> Iterator[tuple[Case, Answer]]:
+        for case in cases("recommend in Python"):
+            bundle = world.bundle(case)
+            assert bundle is not None
+            answer = api.Recommender(bundle, min_age=case.min_age).recommend(msgspec.structs.asdict(case.registration))
             yield case, parsed(msgspec.json.encode(answer))
 
     check(world, answered())
