@@ -10,13 +10,15 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from firstspin.data import schema
 from firstspin.data.formats.columns import KINDS
-from firstspin.data.formats.readers import Source
 from firstspin.data.names import NameIndex
 from firstspin.records import InputError, readable
+
+if TYPE_CHECKING:
+    from firstspin.data.formats.readers import Source
 
 _OPTION: Final = "--map"
 
