@@ -186,6 +186,7 @@ def test_every_option_that_the_docs_name_is_there() -> None:
         "evaluation.metrics",
         "experiment.assign",
         "experiment.rules",
+        "data.parsing",
         "experiment.stats.holm",
         "experiment.verdict",
         "serving.experiment",

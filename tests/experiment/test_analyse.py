@@ -202,6 +202,17 @@ def test_both_arms_beat_the_control_and_are_undecided_between_them() -> None:
     assert json.loads(msgspec.json.encode(found))["metrics"][0]["between_treatments"][0]["significant"] is False
 
 
+def test_more_than_ten_arms_are_compared_with_the_control_only() -> None:
+    arms = [f"arm {i:02}" for i in range(12) for _ in range(200)]
+    table = pa.table({"arm": arms, "clicked": [int(j < 20 + i) for i in range(12) for j in range(200)]})
+    found = verdict(table, "clicked", control="arm 00")
+    primary = found.metrics[0]
+    assert primary.between_treatments == ()
+    _, holm, _, _ = multipletests([pair.lift.p_value for pair in primary.beside_control], method="holm")
+    assert [pair.holm_p_value for pair in primary.beside_control] == pytest.approx(list(holm))
+    assert found.sentence.count("'s clicked") == 6  # the others are in the table
+
+
 def test_alike_arms_are_told_apart_in_at_most_five_percent_of_the_tests() -> None:
     rng = np.random.default_rng(11)
     runs, pairs = 20_000, [(0, 1), (0, 2), (1, 2)]

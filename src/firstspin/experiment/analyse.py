@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from itertools import combinations
 
 import numpy as np
 
 from firstspin.experiment.decide import PRIMARY, decide, warnings
 from firstspin.experiment.outcomes import Outcomes
 from firstspin.experiment.rules import Metric, Rules, checked_rules, treatments
-from firstspin.experiment.stats.holm import holm_levels, holm_p_values, number_of_pairs
-from firstspin.experiment.stats.lift import Lift, lift, non_inferiority, significant
+from firstspin.experiment.stats.holm import holm_levels, holm_p_values, pairs
+from firstspin.experiment.stats.lift import Lift, lift, non_inferiority, p_value, significant
 from firstspin.experiment.stats.sample_ratio import sample_ratio
 from firstspin.experiment.stats.sequential import always_valid_alpha, spending_alphas
 from firstspin.experiment.summary import Mask, arm_summary, capped, comparison, of_arm
@@ -108,15 +107,15 @@ def _metric_result(
 ) -> MetricResult:
     """One metric: summaries of the uncapped values, comparisons of the capped ones."""
     metric = planned.metrics[position]
-    pairs = _pairs(cut, rules, daily, position)
+    beside = _beside(cut, rules, daily, position)
     return MetricResult(
         metric=f"{metric.column} / {metric.per}" if metric.per else metric.column,
         kind=metric.kind or "continuous",
         role=_role(metric, position),
         cap=cap,
         arms=tuple(arm_summary(planned, position, arm, _everybody(planned)) for arm in rules.weights),
-        beside_control=tuple(pair for pair in pairs if pair.against is None),
-        between_treatments=tuple(pair for pair in pairs if pair.against is not None),
+        beside_control=tuple(pair for pair in beside if pair.against is None),
+        between_treatments=tuple(pair for pair in beside if pair.against is not None),
         open_window=planned.open_windows.get(metric.column, ""),
     )
 
@@ -125,24 +124,23 @@ def _role(metric: Metric, position: int) -> Role:
     return "primary" if position == PRIMARY else "guardrail" if metric.margin is not None else "secondary"
 
 
-def _pairs(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int) -> list[Beside]:
+def _beside(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int) -> list[Beside]:
     """Each treatment compared with the control; of the primary metric also the treatments with one another.
 
     The primary metric is tested at its corrected or interim level, the others at alpha.
     """
-    couples = list(combinations(rules.weights, 2))  # those with the control come first
+    couples = pairs([*rules.weights])
     if metric != PRIMARY:
         couples = couples[: len(treatments(rules))]
-    pairs = [comparison(cut, metric, one, other, _everybody(cut)) for one, other in couples]
-    levels = [rules.alpha] * len(pairs)
-    corrected: list[float | None] = [None] * len(pairs)
+    compared = [comparison(cut, metric, one, other, _everybody(cut)) for one, other in couples]
+    levels = [rules.alpha] * len(couples)
+    corrected: list[float | None] = [None] * len(couples)
     # A test may stop early only where its guardrails pass too, so they are tested at the interim level.
     interim = daily[-1].lifts[treatments(rules)[0]].alpha if rules.peeking != "none" else rules.alpha
     if metric == PRIMARY and rules.peeking != "none":
-        levels = [interim] * len(pairs)
-    elif metric == PRIMARY and len(pairs) > 1:
-        lifts = [lift(pair, alpha=rules.alpha) for pair, _ in pairs]
-        p_values = [1.0 if estimate.p_value is None else estimate.p_value for estimate in lifts]
+        levels = [interim] * len(couples)
+    elif metric == PRIMARY and len(couples) > 1:
+        p_values = [1.0 if (p := p_value(pair)) is None else p for pair, _ in compared]
         levels, corrected = holm_levels(p_values, rules.alpha), list(holm_p_values(p_values))
     margin = cut.metrics[metric].margin
     return [
@@ -155,7 +153,7 @@ def _pairs(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int)
             variance_reduction=reduction if cut.covariates.shape[1] else None,
             against=None if against == rules.control else against,
         )
-        for (against, arm), level, p, (pair, reduction) in zip(couples, levels, corrected, pairs, strict=True)
+        for (against, arm), level, p, (pair, reduction) in zip(couples, levels, corrected, compared, strict=True)
     ]
 
 
@@ -203,7 +201,7 @@ def _lifts(cut: Outcomes, rules: Rules, among: Mask, level: float) -> dict[str, 
 
 
 def _interim_levels(rules: Rules, days: Sequence[date], users: Sequence[int]) -> list[float]:
-    alpha = rules.alpha / number_of_pairs(len(rules.weights))
+    alpha = rules.alpha / len(pairs([*rules.weights]))
     if rules.peeking == "always-valid" or rules.days is None:
         return [always_valid_alpha(n, alpha, tuned_for=rules.tuned_for) for n in users]
     first = rules.starts_on or days[0]

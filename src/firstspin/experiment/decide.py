@@ -8,7 +8,7 @@ from typing import Final
 from scipy.stats import chi2_contingency
 
 from firstspin.experiment.outcomes import LeftOut
-from firstspin.experiment.rules import Rules, listed, treatments
+from firstspin.experiment.rules import MAX_LISTED, Rules, listed, treatments
 from firstspin.experiment.stats.lift import Lift, NonInferiority, significant
 from firstspin.experiment.stats.sample_ratio import SampleRatio
 from firstspin.experiment.verdict import (
@@ -45,7 +45,8 @@ def decide(
         when = f" on {rules.reads_at:%d %B %Y}" if rules.reads_at else " at its end"
         still = "".join(f"; {words}" for words in map(_open_window, metrics) if words)
         return "no decision yet", None, f"No decision yet: the plan is evaluated{when}{still}."
-    results = "; ".join(_lift_words(primary, arm, lift) for arm, lift in decisive.items())
+    best = sorted(decisive, key=lambda arm: -_gain(decisive[arm]))[:MAX_LISTED]
+    results = "; ".join(_lift_words(primary, arm, decisive[arm]) for arm in decisive if arm in best)
     if len(decisive) > 1:
         results = f"{_pair_words(rules.control, decisive, primary)}. {results}"
     better = {arm: lift for arm, lift in decisive.items() if significant(lift) and _gain(lift) > 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from spellings import REFUSED, WRITTEN, WRITTEN_DAYS
 
 from firstspin.data.formats.written_values import Spelling
 from firstspin.experiment.outcomes import Outcomes, read_outcomes, refuse_only_yes
+from firstspin.experiment.reading.event_log import read_event_log
 from firstspin.experiment.rules import parse_metric
 from firstspin.records import InputError
 
@@ -121,3 +123,18 @@ def test_a_metric_of_only_yes_and_blanks_is_refused_with_the_hint() -> None:
     refuse_only_yes(column("1", "", metric="x:binary:blank=no"))
     refuse_only_yes(column("1", "1", metric="x"))
     refuse_only_yes(column("1", "", "0", metric="x"))
+
+
+def test_a_number_has_one_value_in_a_file_a_table_and_an_event_log(tmp_path: Path) -> None:
+    one_currency = {text: pair[0] for text, pair in WRITTEN.items() if not re.search("[%\u20ack]|EUR", text)}
+    numbers = {text: value for text, value in one_currency.items() if isinstance(value, float)}
+    rows = [f'u{i},{"ab"[i % 2]},buy,2026-02-02,"{text}"' for i, text in enumerate(numbers)]
+    path, spelling = tmp_path / "log.csv", Spelling(decimal="point")
+    path.write_text("\n".join(["user,arm,event,time,x", *rows, ""]), encoding="utf-8")
+    log = ("user", "event", "time", "x")
+    for found in (
+        column(*numbers, spelling=spelling),
+        read_outcomes(path, arm="arm", metrics=[parse_metric("x:continuous")], spelling=spelling),
+        read_event_log(path, log, [parse_metric("buy:continuous")], arm="arm", spelling=spelling),
+    ):
+        assert sorted(found.values[0]) == pytest.approx(sorted(numbers.values()))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from itertools import combinations
+from typing import Final
+
+MAX_PAIRED: Final = 10
+"""Up to this number of arms all pairs are compared, above it each arm with the control only."""
 
 
-def number_of_pairs(arms: int) -> int:
-    """The number of comparisons that share the error: each arm with each other one.
+def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """The comparisons that share the error, those with the control, which is the first of the arms, before the others.
 
-    >>> number_of_pairs(2), number_of_pairs(3)
-    (1, 3)
+    >>> pairs(["control", "blue", "green"])
+    [('control', 'blue'), ('control', 'green'), ('blue', 'green')]
     """
-    return math.comb(arms, 2)
+    return list(combinations(arms, 2)) if len(arms) <= MAX_PAIRED else [(arms[0], arm) for arm in arms[1:]]
 
 
 def holm_p_values(p_values: Sequence[float]) -> list[float]:

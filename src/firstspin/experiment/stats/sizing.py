@@ -14,7 +14,7 @@ from scipy.special import ndtri
 
 from firstspin.experiment.plan import Plan
 from firstspin.experiment.rules import Peeking
-from firstspin.experiment.stats.holm import number_of_pairs
+from firstspin.experiment.stats.holm import pairs
 from firstspin.experiment.stats.sequential import always_valid_alpha, crossing_probability, spending_alphas
 
 WEEK: Final = 7
@@ -74,7 +74,7 @@ def sizing(
     """
     shares = {arm: weight / math.fsum(arms.values()) for arm, weight in arms.items()}
     min_share = min(share for arm, share in shares.items() if arm != control)
-    design = replace(design, alpha=design.alpha / number_of_pairs(len(arms)))
+    design = replace(design, alpha=design.alpha / len(pairs([*arms])))
     total = users_needed(design, effect, ratio=min_share / shares[control], days=days) / shares[control]
     days_needed = math.ceil(total / users_a_day)
 
