@@ -220,9 +220,23 @@ def _names(field: str, rows: Sequence[Row]) -> alt.Y:
 
 
 def _label_axis() -> alt.Axis:
+    """An axis of names in one or more lines, each name in the middle of its row."""
     import altair as alt
 
-    return alt.Axis(labelLimit=0, labelExpr=LINES, labelLineHeight=LINE, domain=False, ticks=False, labelPadding=6)
+    # a name of several lines is drawn downwards from its first line
+    offset = {
+        "condition": {"test": f"length({LINES}) > 1", "expr": f"{-LINE / 2:g} * (length({LINES}) - 1)"},
+        "value": 0,
+    }
+    return alt.Axis(
+        labelLimit=0,
+        labelExpr=LINES,
+        labelLineHeight=LINE,
+        labelOffset=offset,
+        domain=False,
+        ticks=False,
+        labelPadding=6,
+    )
 
 
 def _wrapped(rows: Sequence[Row], width: int, *names: str) -> list[Row]:
