@@ -102,7 +102,7 @@ def test_heat_maps_are_tables_with_the_values_on_hover() -> None:
     drawn = page._coloured(part)
     assert [(name, people) for name, people, _ in drawn["cells"]] == [("Pop", "1,200"), ("Rock", "40")]
     assert [[cell["short"] for cell in cells] for _, _, cells in drawn["cells"]] == [["50", "25"], ["0", "100"]]
-    assert [cell["strength"] for cell in drawn["cells"][0][2]] == [50, 25]
+    assert [cell["strength"] for cell in drawn["cells"][0][2]] == [32, 16]
     html, _ = read()
     assert 'title="Rock, Rock: ' in html
     assert html.count('<th scope="col"><span>Rock</span></th>') >= 3
@@ -114,7 +114,7 @@ def test_a_negative_value_and_one_without_a_colour() -> None:
     part = HeatMap("", "", "", "", grid, "{:+.0%}", coloured=np.array([[True, False, True]]))
     ((_, _, cells),) = page._coloured(part)["cells"]
     assert [(cell["text"], cell["kind"], cell["strength"]) for cell in cells] == [
-        ("-20%", "d s", 100),
+        ("-20%", "d", 65),
         ("+10%", "u", 0),
         ("0%", "d", 0),
     ]

@@ -29,8 +29,8 @@ from firstspin.models.task import Progress
 from firstspin.records import Examples, LabelRule
 from firstspin.serving.bundle import Bundle
 
-STRONG: Final = 55
-"""Strength of a colour in percent from which the text on it is in the colour of the paper."""
+MAX_COLOUR: Final = 65
+"""Strength in percent of the strongest colour of a cell: its text has a contrast of 4.5 in light and dark."""
 
 
 def material(
@@ -146,14 +146,14 @@ def _coloured(part: HeatMap) -> dict[str, object]:
     def cell(i: int, j: int) -> dict[str, object]:
         value = float(values[i, j])
         has_colour = part.coloured is None or bool(part.coloured[i, j])
-        strength = round(100 * abs(value) / max_value) if has_colour else 0
+        strength = round(MAX_COLOUR * abs(value) / max_value) if has_colour else 0
         kind = "p" if not is_signed else "u" if value > 0 else "d"
         text = unsigned_zero(part.form.format(value))
         return {
             "text": text,
             "short": text.removesuffix("%"),
             "strength": strength,
-            "kind": f"{kind} s" if strength > STRONG else kind,
+            "kind": kind,
         }
 
     rows = [
