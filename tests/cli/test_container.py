@@ -135,7 +135,7 @@ def test_a_bad_row_is_named_without_what_stands_in_it(tmp_path: Path, capsys: py
     said = failure(tmp_path)
     assert said
     assert said.startswith("registrations.csv row 1: age is not a number\nregistrations.csv row 2: age is not")
-    assert said.endswith("and 2 more bad rows")
+    assert said.endswith("and 2 more bad rows\nThe hyperparameter skip_bad_rows=true drops bad rows.")
     for kept in (said, capsys.readouterr().err):
         assert not [word for word in ("4711", "female", "'17'") if word in kept]
 

@@ -190,6 +190,17 @@ def test_json_holds_the_same_for_programs_and_no_values_where_errors_are_bare(
     assert "'300'" not in firstspin("check", "--data", data).stdout
 
 
+def test_names_of_columns_are_printed_without_control_characters(tmp_path: Path) -> None:
+    hostile = ("[/red]", "\x1b[31mred", "a\u202eb", "x" * 300)
+    made_tables.tables(tmp_path, [], LISTENS)
+    made_tables.write(tmp_path, "registrations", (*made_tables.REGISTRATIONS[:4], *hostile, "genres"), [])
+    made_tables.write(tmp_path, "stations", (*made_tables.STATIONS, *hostile), [])
+    done = firstspin("check", "--data", tmp_path, "--map", f"country={hostile[1]}")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)  # no registration
+    assert all(character.isprintable() or character == "\n" for character in done.stdout)
+    assert "[/red]" in done.stdout
+
+
 def test_a_folder_that_is_none_is_one_error(tmp_path: Path) -> None:
     done = firstspin("check", "--data", tmp_path / "none")
     assert (done.returncode, done.stdout) == (1, "")

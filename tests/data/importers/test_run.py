@@ -52,11 +52,12 @@ def imported(name: str, path: Path, genres: Path | None = None) -> dict[str, lis
 # ------------------------------------------------------------------------------------------------------------ MovieLens
 
 FIRST = seconds(1998, 1, 1)
-RATED = [  # ten first ratings: Alien and Up liked; then Alien again is not possible, so others
+RATED = [  # ten first ratings, two of them liked
     *((1, film, 5 if film in (1, 2) else 2, FIRST + film) for film in range(1, 11)),
     (1, 11, 4, FIRST + 3600),  # the first of the listens
-    (1, 12, 3, FIRST + 3700),  # not liked
-    (2, 1, 5, FIRST + 86_400 * 90),
+    *((1, film, 3, FIRST + 3700) for film in range(12, 21)),  # not liked
+    (2, 1, 5, FIRST + 86_400 * 90),  # of two ratings the first half is one
+    (2, 3, 4, FIRST + 86_400 * 91),
 ]
 TABLES = {
     "registrations": [
@@ -65,9 +66,10 @@ TABLES = {
     ],
     "listens": [
         {"user_id": "1", "started_at": datetime(1998, 1, 31, 1), "station_id": "11", "seconds": 5400},
+        {"user_id": "2", "started_at": datetime(1998, 5, 2), "station_id": "3", "seconds": 5400},
     ],
 }
-"""Of films 1 (Horror, Comedy), 2 (Comedy), 3 to 12 (Comedy): Horror is rarer."""
+"""Of films 1 (Horror, Comedy), 2 to 20 (Comedy): Horror is rarer."""
 
 
 def expected(**more: list[dict[str, object]]) -> dict[str, list[dict[str, object]]]:
@@ -86,7 +88,7 @@ def test_movielens_100k(tmp_path: Path, kind: str) -> None:
 
     files = {
         "u.data": "".join(f"{user}\t{item}\t{rating}\t{at}\n" for user, item, rating, at in reversed(RATED)),
-        "u.item": film(1, 5, 11) + "".join(film(n, 5) for n in range(2, 13)) + film(13, 0),
+        "u.item": film(1, 5, 11) + "".join(film(n, 5) for n in range(2, 21)) + film(21, 0),
         "u.user": "1|24|M|technician|85711\n2|53|F|other|94043\n",
     }
     tables = imported("movielens-100k", packed(tmp_path, "ml-100k", files, kind, "iso-8859-1"))
@@ -98,13 +100,13 @@ def test_movielens_100k(tmp_path: Path, kind: str) -> None:
         ]
     )
     assert {row["station_id"]: row["genre"] for row in stations} == {"1": "Horror"} | {
-        str(n): "Comedy" for n in range(2, 13)
+        str(n): "Comedy" for n in range(2, 21)
     }
     assert stations[0]["name"] == "Caf\u00e9 1 (1995)"
 
 
 def test_movielens_1m(tmp_path: Path) -> None:
-    films = ["1::Caf\u00e9 (1995)::Comedy|Horror", *(f"{n}::Film {n}: Part 2 (1995)::Comedy" for n in range(2, 13))]
+    films = ["1::Caf\u00e9 (1995)::Comedy|Horror", *(f"{n}::Film {n}: Part 2 (1995)::Comedy" for n in range(2, 21))]
     files = {
         "ratings.dat": "".join("::".join(map(str, row)) + "\n" for row in RATED),
         "movies.dat": "\n".join(films) + "\n",
@@ -123,8 +125,8 @@ def test_movielens_1m(tmp_path: Path) -> None:
 def test_movielens_25m(tmp_path: Path) -> None:
     films = [
         '1,"Alien, the (1995)",Comedy|Horror',
-        *(f"{n},Film (1995),Comedy" for n in range(2, 13)),
-        "13,None,(no genres listed)",
+        *(f"{n},Film (1995),Comedy" for n in range(2, 21)),
+        "21,None,(no genres listed)",
     ]
     files = {
         "ratings.csv": "userId,movieId,rating,timestamp\n" + "".join(",".join(map(str, row)) + "\n" for row in RATED),
@@ -133,7 +135,7 @@ def test_movielens_25m(tmp_path: Path) -> None:
     }
     tables = imported("movielens-25m", packed(tmp_path, "ml-25m", files, "zip"))
     stations = tables.pop("stations")
-    assert (len(stations), stations[0]["name"]) == (12, "Alien, the (1995)")
+    assert (len(stations), stations[0]["name"]) == (20, "Alien, the (1995)")
     assert tables == expected(people=[{}, {}])
 
 

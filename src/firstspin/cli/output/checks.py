@@ -69,9 +69,8 @@ def _show_table(table: CheckedTable) -> None:
         shown.columns[at].justify = "left"
     for column in table.columns:
         filled = f"{column.filled / table.rows:.0%}" if table.rows else ""
-        shown.add_row(
-            column.name, column.header if column.header != column.name else "", column.type, column.read_as, filled
-        )
+        header = _name(column.header) if column.header != column.name else ""
+        shown.add_row(column.name, header, column.type, column.read_as, filled)
     terminal.show(shown)
 
 

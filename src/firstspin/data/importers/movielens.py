@@ -22,8 +22,8 @@ _CITATION: Final = (
 )
 _DERIVED: Final = (
     "registered_at: the time of the user's first rating",
-    f"genres (the picks): the genres of the films rated {LIKED} or more among the first {FIRST_RATINGS} ratings, most "
-    f"frequent first, at most {MAX_PICKS}",
+    f"genres (the picks): the genres of the films rated {LIKED} or more among the first {FIRST_RATINGS} ratings (the "
+    f"first half of fewer than {2 * FIRST_RATINGS}), most frequent first, at most {MAX_PICKS}",
     f"listens: the later ratings of {LIKED} or more, {SECONDS_OF_A_FILM} seconds each. started_at is the time of the "
     "rating plus 30 days: most users rate in one session, which so falls into the default label window. The label is "
     "the "
@@ -51,17 +51,18 @@ _PREPARE: Final = (
     "items) "
     "JOIN genre_sizes USING (genre) QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY films, genre) = 1",
     f"CREATE TABLE rated AS SELECT user_id, item_id, rating::DOUBLE >= {LIKED} AS liked, moment, "
-    "row_number() OVER (PARTITION BY user_id ORDER BY moment, item_id) AS nth "
+    "row_number() OVER (PARTITION BY user_id ORDER BY moment, item_id) AS nth, "
+    f"nth <= least({FIRST_RATINGS}, count(*) OVER (PARTITION BY user_id) // 2) AS is_first "
     "FROM (SELECT *, make_timestamp(TRY_CAST(second AS BIGINT) * 1000000) AS moment FROM ratings) SEMI JOIN films "
     "USING (item_id) WHERE moment IS NOT NULL AND TRY_CAST(rating AS DOUBLE) IS NOT NULL",
     "CREATE TABLE picks AS SELECT user_id, list(genre ORDER BY n DESC, genre)"
     f"[1:{MAX_PICKS}] AS genres FROM (SELECT user_id, genre, count(*) AS n FROM rated JOIN films USING (item_id) "
-    f"WHERE liked AND nth <= {FIRST_RATINGS} GROUP BY ALL) GROUP BY user_id",
+    "WHERE liked AND is_first GROUP BY ALL) GROUP BY user_id",
 )
 _REGISTERED: Final = "SELECT user_id, min(moment) AS registered_at FROM rated GROUP BY user_id"
 _LISTENS: Final = (
     f"SELECT user_id, moment + INTERVAL 30 DAY AS started_at, item_id AS station_id, {SECONDS_OF_A_FILM} AS seconds "
-    f"FROM rated WHERE liked AND nth > {FIRST_RATINGS} ORDER BY user_id, nth"
+    "FROM rated WHERE liked AND NOT is_first ORDER BY user_id, nth"
 )
 _STATIONS: Final = "SELECT item_id AS station_id, title AS name, genre FROM films ORDER BY item_id"
 
