@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import duckdb
 import made_people
 import msgspec
 import numpy as np
@@ -58,6 +59,8 @@ TABLES: dict[str, Callable[[], Any]] = {
     "categories": lambda: X.assign(country=X["country"].astype("category")),
     "Polars": lambda: pl.DataFrame(X.to_dict("records")),
     "Arrow": lambda: pa.Table.from_pylist(X.to_dict("records")),
+    "DuckDB": lambda: duckdb.from_arrow(pa.Table.from_pylist(X.to_dict("records"))),
+    "named index": lambda: X.set_index(pd.Index(range(len(X)), name="number")),
     "ids ignored": lambda: X.assign(user_id="7", registered_at=None),
     "text": lambda: X.assign(age=X["age"].map("{:.0f}".format), genres=X["genres"].map("|".join)),
 }

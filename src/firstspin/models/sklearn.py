@@ -97,7 +97,6 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _registrations(self, X: Features, y: ArrayLike | str = "no_validation", *, reset: bool) -> list[Registration]:
         has_numbers_for_names = any(isinstance(name, int) for name in getattr(X, "columns", ()))
         if isinstance(X, DataFrame) and not has_numbers_for_names:
-            validate_data(self, X, reset=reset, skip_check_array=True)
             return self._of_table(X, reset=reset)
         numbers = validate_data(self, X, y, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
         rows = (numbers[0] if reset else numbers).tolist()
@@ -111,8 +110,10 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _of_table(self, X: DataFrame, *, reset: bool) -> list[Registration]:
         arrow = received(X, "X")
-        features = [name for name in self.feature_names_in_ if name not in (USER_ID, REGISTERED_AT)]
-        answers = arrow.select(features)
+        if hasattr(X, "index") and hasattr(X, "columns"):
+            arrow = arrow.select(list(X.columns))  # the index of a pandas table is no feature
+        validate_data(self, arrow, reset=reset, skip_check_array=True)
+        answers = arrow.select([name for name in arrow.column_names if name not in (USER_ID, REGISTERED_AT)])
         if reset:
             self._extra = {
                 field.name: _kind_of(field) for field in answers.schema if field.name not in REGISTRATION_COLUMNS
