@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -107,6 +108,10 @@ def test_the_examples_of_any_export_run_as_written(tmp_path: Path) -> None:
     assert len(files) == 5
     for name, content in files:
         (tmp_path / name).write_text(content, encoding="utf-8")
+    [snippet] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    given = {"Path": lambda name: tmp_path / name, "datetime": datetime, "UTC": UTC}
+    exec(snippet, given)
+    assert given["verdict"].winner == "green"
     commands = console_blocks("docs/ab-exports.md")
     assert len(commands) == len(files)
     for command, expected in commands:
