@@ -107,15 +107,15 @@ def test_a_demo_that_is_stopped_leaves_no_process_and_no_temporary_folder(number
 
 def children(out: Path) -> list[str]:
     """The services of the demo that run."""
-    found = []
+    running = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes()
         except OSError:  # it has ended
             continue
         if b"firstspin.service" in words and str(out).encode() in words:
-            found.append(path.parent.name)
-    return found
+            running.append(path.parent.name)
+    return running
 
 
 def test_a_settings_file_does_not_reach_the_service_of_the_demo(

@@ -27,12 +27,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def part(data: Path, out: Path, first: int, *, others: str = "") -> Path:
     """The tables of the users from number `first` on, under new ids where `others` is their prefix."""
-    kept = {"nobody", *(f"u{number}" for number in range(first, 300))}
+    users = {"nobody", *(f"u{number}" for number in range(first, 300))}
     for name in ("registrations", "listens", "stations"):
         with (data / f"{name}.csv").open(newline="") as file:
             header, *rows = csv.reader(file)
         if name != "stations":
-            rows = [[others + row[0], *row[1:]] for row in rows if row[0] in kept]
+            rows = [[others + row[0], *row[1:]] for row in rows if row[0] in users]
         made_tables.write(out, name, header, rows)
     return out
 
@@ -55,19 +55,19 @@ def test_a_bundle_evaluated_on_its_training_users_says_so_first(
     trained: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = bundle.load(trained / model).id
-    said = f"Warning: bundle {name} was trained on these very users, so its figures are too high."
-    assert first_line(capsys, trained / "data", trained / model).startswith(said)
+    warning = f"Warning: bundle {name} was trained on these very users, so its figures are too high."
+    assert first_line(capsys, trained / "data", trained / model).startswith(warning)
 
 
 def test_so_does_one_whose_users_have_other_labels_now_or_are_fewer(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "was trained on these very users"
+    warning = "was trained on these very users"
     out = tmp_path / "scorecard.json"
     fewer = part(trained / "data", tmp_path / "fewer", 180)
-    assert said in first_line(capsys, fewer, trained / "rule", "--out", str(out))
+    assert warning in first_line(capsys, fewer, trained / "rule", "--out", str(out))
     assert json.loads(out.read_text())["protocol"]["share of these people that it was trained on"] == 1.0
-    assert said in first_line(capsys, trained / "data", trained / "rule", "--least-seconds", "601")
+    assert warning in first_line(capsys, trained / "data", trained / "rule", "--least-seconds", "601")
 
 
 def test_users_that_a_bundle_does_not_know_give_no_warning(
