@@ -101,7 +101,9 @@ def take_screenshots(browser: Browser, out: Path) -> None:
             reduced_motion="reduce",
         )
         page.goto(URL + path, wait_until="networkidle")
-        page.locator("#reasons li, .experiment").first.wait_for()  # the page reloads until the analysis has ended
+        page.locator("#reasons li, .experiment").first.wait_for(
+            state="attached"
+        )  # it reloads until the analysis has ended
         page.screenshot(path=out / name)
         page.close()
         print(out / name)

@@ -35,8 +35,8 @@ LIST: Final = "_list.html"
 KINDS: Final = {"": HTML, "memo": HTML, "json": b"application/json", "csv": b"text/csv; charset=utf-8"}
 """The content type of a path below /experiments by its suffix."""
 
-NO_PEEKING: Final = """<p class="muted">Interim results are not shown: stopping a test as soon as it looks good produces
-false winners.</p>"""
+NO_PEEKING: Final = """<p class="muted">Who is ahead is shown after the planned end, or where the plan allows interim
+looks: stopping a test as soon as it looks good produces false winners.</p>"""
 NOTHING: Final = """<p>No experiment is running here. Plan one with <code>firstspin experiment plan</code>, then
 start the service with <code>--experiment experiment.toml --events sqlite:///events.sqlite</code>.</p>"""
 COUNTED: Final = {
@@ -111,14 +111,13 @@ def page(
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     return _page(
         site,
-        f"<h2>{key}</h2><table><tr><th>Arm</th><th>Answered by</th><th>Share</th></tr>{arms}</table><dl>{rows}</dl>",
+        f"<h2>{key}</h2><table><tr><th>Arm</th><th>Answered by</th><th>Share</th></tr>{arms}</table><dl>{rows}</dl>"
+        f"{NO_PEEKING}",
     )
 
 
 def _page(site: Site, content: str) -> Reply:
-    return site.page(
-        "Experiments", f'<section class="card prose"><h1>Experiments</h1>{content}{NO_PEEKING}</section>', PATH
-    )
+    return site.page("Experiments", f'<section class="card prose"><h1>Experiments</h1>{content}</section>', PATH)
 
 
 def _shares(plan: Plan) -> dict[str, float]:

@@ -9,16 +9,21 @@ class Refused extends Error {
 
 /** The answer's JSON, and the time in milliseconds that the service says it took. */
 export async function ask(path, registration) {
+  const { body, headers } = await read(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(registration) });
+  const took = /dur=([\d.]+)/.exec(headers.get("server-timing") ?? "");
+  return { body, took: took ? Number(took[1]) : null };
+}
+
+async function read(path, options) {
   let reply, body;
   try {
-    reply = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(registration) });
+    reply = await fetch(path, options);
     body = await reply.json();
   } catch {
     throw new Refused("The service does not answer. The page tries again every two seconds.", true);
   }
   if (!reply.ok) throw new Refused(`The service refused: ${body.error.message}.`, reply.status === 503 || reply.status === 429);
-  const took = /dur=([\d.]+)/.exec(reply.headers.get("server-timing") ?? "");
-  return { body, took: took ? Number(took[1]) : null };
+  return { body, headers: reply.headers };
 }
 
 let known = { model: null };
@@ -26,7 +31,7 @@ let known = { model: null };
 /** The stations by id and the genres' places on the colour wheel, of the model that gave this answer. */
 export async function catalogue(answer) {
   if (known.model === answer.model) return known;
-  const { model, stations } = await (await fetch(`/stations.json?model=${encodeURIComponent(answer.model)}`)).json();
+  const { model, stations } = (await read(`/stations.json?model=${encodeURIComponent(answer.model)}`)).body;
   const genres = [...new Set(stations.map(({ genre }) => genre))].sort();
   known = {
     model,

@@ -53,7 +53,7 @@ function compare(registration, latest) {
 async function challengers() {
   const { models } = await (await fetch("/models")).json();
   at("model").replaceChildren(...models.map(({ modelName }) => new Option(modelName)));
-  if (models.length) compare(last.registration, (show) => show);
+  if (models.length && last.answer) compare(last.registration, (show) => show); // else with the first answer
   at("model").addEventListener("change", () => compare(last.registration, (show) => show));
 }
 
