@@ -19,8 +19,8 @@ from made_report import fit, material, silent
 from firstspin import learn
 from firstspin.evaluation import scorecard
 from firstspin.evaluation.cross_validation import Protocol
-from firstspin.evaluation.report import charts, page, patterns, people, quality, story
-from firstspin.evaluation.report.parts import HeatMap, Note, Picture
+from firstspin.evaluation.report import charts, model_card, page, patterns, people, quality, story
+from firstspin.evaluation.report.parts import HeatMap, HtmlTable, Note, Picture
 from firstspin.records import InputError, Registration
 
 SECTIONS = ("ladder", "segments", "calibration", "questions", "labels", "listening", "picks", "answers", "model-card")
@@ -197,6 +197,17 @@ def test_what_nobody_answered_is_no_input() -> None:
     html = page.page(replace(material(), manifest=facts), silent)
     assert re.search(r"Input</th><td[^>]*>age \(\d+% answered\), genres \(\d+% answered\)<", html)
     assert re.search(r"Never answered in these data</th><td[^>]*>gender<", html)
+
+
+def test_figures_of_another_model_than_the_bundles_are_marked() -> None:
+    other = replace(material(), manifest=replace(material().manifest, model="auto"))
+    rows = [
+        dict(part.rows)["Evaluation"]
+        for of in (material(), other)
+        for part in model_card.section(of).parts
+        if isinstance(part, HtmlTable)
+    ]
+    assert rows == ["2 folds, 240 users", "2 folds, 240 users; of logistic, not of this model"]
 
 
 def test_charts_fit_the_width_they_are_drawn_for() -> None:

@@ -33,7 +33,7 @@ def section(material: Material) -> PageSection:
         ),
         ("Label", f"top genre in days {rule.gap_days} to {rule.gap_days + rule.window_days} after registration"),
         ("Activity rule", f"at least {rule.min_seconds:,.0f} seconds in those days"),
-        ("Evaluation", f"{material.card.protocol.get('protocol')}, {material.card.people:,} users"),
+        ("Evaluation", _evaluation(material)),
         ("Data", "simulated users with known ground truth" if material.card.ceiling else "tables of a service"),
         ("Data fingerprint", str(data.get("fingerprint", ""))[:16]),
     )
@@ -45,6 +45,15 @@ def section(material: Material) -> PageSection:
             Note(f"Intended use. {INTENDED}"),
             Note(f"Limits. {LIMITS}"),
         ),
+    )
+
+
+def _evaluation(material: Material) -> str:
+    """The protocol; and the model of the figures, where a scorecard of another model was given."""
+    card, facts = material.card, material.manifest
+    text = f"{card.protocol.get('protocol')}, {card.people:,} users"
+    return (
+        text if card.best in (facts.model, f"bundle {facts.bundle}") else f"{text}; of {card.best}, not of this model"
     )
 
 
