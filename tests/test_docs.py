@@ -18,7 +18,7 @@ from pathlib import Path
 import notebooks
 import pytest
 
-from firstspin.settings import SECTIONS, read_settings
+from firstspin.settings.file import SECTIONS, read_settings
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = Path(sys.executable).parent

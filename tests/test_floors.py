@@ -11,8 +11,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "files", "extras", "version", "helptext"),
-    ("data", "environment", "settings", "experiment.assign", "aws.clients"),
+    ("records", "files", "extras", "version"),
+    ("data", "settings", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
     ("evaluation", "preflight"),

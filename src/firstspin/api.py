@@ -23,7 +23,6 @@ from firstspin import score as scoring
 from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
 from firstspin.data.formats.dataframes import FilePath, Table, TableSet, folder_of, registrations_file
-from firstspin.environment import moment
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.files import workspace
@@ -34,6 +33,7 @@ from firstspin.serving import batch, policy
 from firstspin.serving import bundle as bundles
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
+from firstspin.settings.environment import moment
 
 if TYPE_CHECKING:
     import pyarrow as pa

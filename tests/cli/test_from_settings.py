@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from firstspin.cli.main import COMMANDS, app
 from firstspin.records import InputError
 from firstspin.service.options import OPTIONS, parse
-from firstspin.settings import COMMANDS as SECTIONS_OF_COMMANDS
-from firstspin.settings import SECTIONS
+from firstspin.settings.file import COMMANDS as SECTIONS_OF_COMMANDS
+from firstspin.settings.file import SECTIONS
 
 
 @pytest.fixture

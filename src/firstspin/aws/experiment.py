@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from firstspin.data.schema import INSTANCES, USER_ID
-from firstspin.environment import path, read, required, words
 from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
 from firstspin.events.schema import KEY_BYTES, Exposure, Secret
 from firstspin.experiment.assign import Assignment
@@ -24,6 +23,7 @@ from firstspin.records import InputError, Registration
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.policy import ArmPolicy, Decision
 from firstspin.serving.wire import ParsedBody
+from firstspin.settings.environment import path, read, required, words
 
 EXPERIMENT, EVENTS_KEY = "FIRSTSPIN_EXPERIMENT", "FIRSTSPIN_EVENTS_KEY"
 STREAM, STREAM_SCOPE = "FIRSTSPIN_EXPOSURES_STREAM", "FIRSTSPIN_SCOPE"

@@ -35,7 +35,6 @@ from firstspin.aws.proxy_event import (
     user_of_header,
 )
 from firstspin.data.schema import PICK_SEPARATOR
-from firstspin.environment import path, read, refuse_misspelt, required, seconds, words
 from firstspin.events.firehose import put_exposures
 from firstspin.events.schema import Exposure
 from firstspin.records import (
@@ -71,6 +70,7 @@ from firstspin.serving.responses import Responses, named_arm
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.serving.wire import BodyReader, Encoding, ParsedBody, user_of
+from firstspin.settings.environment import path, read, refuse_misspelt, required, seconds, words
 
 log = logging.getLogger(__name__)
 

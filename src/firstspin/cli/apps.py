@@ -14,9 +14,9 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from firstspin.cli.from_settings import SettingsFile, named_by_place
 from firstspin.cli.options import with_options
-from firstspin.environment import SETTINGS_FILE
-from firstspin.helptext import example as shown_example
-from firstspin.helptext import section
+from firstspin.settings.environment import SETTINGS_FILE
+from firstspin.settings.helptext import example as shown_example
+from firstspin.settings.helptext import section
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperOption
 
-from firstspin.environment import settings_file
 from firstspin.records import InputError
+from firstspin.settings.environment import settings_file
 
 if TYPE_CHECKING:
-    from firstspin.settings import Setting
+    from firstspin.settings.file import Setting
 
 DATA: Final = "Data"
 LABEL: Final = "Label"
@@ -94,7 +94,7 @@ def named_by_place(context: typer.Context) -> Iterator[None]:
 
 def _read(context: typer.Context, file: Path) -> None:
     """The settings of the command, by parameter, and the default map that they make."""
-    from firstspin.settings import read_settings
+    from firstspin.settings.file import read_settings
 
     settings = read_settings(file)
     options: dict[str, Any] = {_option(parameter): parameter for parameter in context.command.params}

@@ -12,9 +12,9 @@ from typer.main import get_command
 
 from firstspin.cli.options import ErasureOptions, TableOptions, TrainingOptions, with_options
 from firstspin.data.dataset import Reading
-from firstspin.environment import yes_or_no
 from firstspin.models.registry import Learning
 from firstspin.records import InputError
+from firstspin.settings.environment import yes_or_no
 
 OF_SAGEMAKER = ("sagemaker_", "_tuning")
 """Prefixes of the hyperparameters that SageMaker adds."""

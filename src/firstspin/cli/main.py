@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from firstspin.cli import terminal
 from firstspin.cli.from_settings import GIVEN, SettingsFile
-from firstspin.helptext import section
+from firstspin.settings.helptext import section
 from firstspin.version import versions
 
 
@@ -70,7 +70,7 @@ class ServeCommand(TyperCommand):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
         """The options of the service that begin so."""
-        from firstspin.settings import SECTIONS
+        from firstspin.settings.file import SECTIONS
 
         names = (f"--{name}" for name in ("bundle", "settings", *SECTIONS["service"]))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -16,8 +16,8 @@ import typer
 
 from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL, from_file
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
-from firstspin.environment import moment
 from firstspin.records import MAX_SEED, InputError, LabelRule
+from firstspin.settings.environment import moment
 
 if TYPE_CHECKING:
     from firstspin.data.dataset import Reading

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from firstspin.cli import mistakes
-from firstspin.environment import BARE_ERRORS, SETTINGS, bare_errors, read, refuse_misspelt, words
 from firstspin.records import BadRows, InputError, Mismatch, readable
+from firstspin.settings.environment import BARE_ERRORS, SETTINGS, bare_errors, read, refuse_misspelt, words
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from firstspin.environment import (
+from firstspin.records import InputError
+from firstspin.service.bundles.watch import PROBE_SECONDS
+from firstspin.service.http.cross_origin import is_loopback
+from firstspin.service.http.hub import IN_FLIGHT
+from firstspin.service.process.supervisor import MAX_WORKERS
+from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
+from firstspin.serving.stored_answers import LOOKUP_SECONDS
+from firstspin.serving.wire import MAX_BODY_BYTES, MAX_INSTANCES
+from firstspin.settings.environment import (
     SETTINGS_FILE,
     one_of,
     path,
@@ -22,16 +30,8 @@ from firstspin.environment import (
     words,
     yes_or_no,
 )
-from firstspin.helptext import example, section
-from firstspin.records import InputError
-from firstspin.service.bundles.watch import PROBE_SECONDS
-from firstspin.service.http.cross_origin import is_loopback
-from firstspin.service.http.hub import IN_FLIGHT
-from firstspin.service.process.supervisor import MAX_WORKERS
-from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
-from firstspin.serving.stored_answers import LOOKUP_SECONDS
-from firstspin.serving.wire import MAX_BODY_BYTES, MAX_INSTANCES
-from firstspin.settings import Setting, read_settings
+from firstspin.settings.file import Setting, read_settings
+from firstspin.settings.helptext import example, section
 
 PORT: Final = whole(0, 65_535)
 WORKERS: Final = whole(1, MAX_WORKERS)

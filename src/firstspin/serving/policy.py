@@ -26,12 +26,12 @@ import msgspec
 import numpy as np
 
 from firstspin.data.schema import GENRES
-from firstspin.environment import one_of, whole
 from firstspin.experiment.assign import ArmSplit, Assignment, assign
 from firstspin.models.predictor import BATCH
 from firstspin.records import MAX_AGE, Ranking, Registration, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.refusal import Refusal
+from firstspin.settings.environment import one_of, whole
 
 MIN_AGE: Final = 13
 """The default minimum age in years (the United States' COPPA protects children under 13)."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from firstspin.environment import PREFIX, SETTINGS
 from firstspin.experiment.plan import Plan, freeze
 from firstspin.records import InputError
+from firstspin.settings.environment import PREFIX, SETTINGS
 
 HOST: Final = "127.0.0.1"
 END_SECONDS: Final = 30.0

@@ -6,8 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from firstspin.environment import bare_errors, moment, read, refuse_misspelt, required, seconds, whole, words, yes_or_no
 from firstspin.records import InputError
+from firstspin.settings.environment import (
+    bare_errors,
+    moment,
+    read,
+    refuse_misspelt,
+    required,
+    seconds,
+    whole,
+    words,
+    yes_or_no,
+)
 
 
 @pytest.mark.parametrize("text", ["1", "true", "TRUE", "yes", "On", " on "])

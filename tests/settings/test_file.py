@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from firstspin.environment import settings_file
 from firstspin.records import InputError
-from firstspin.settings import Setting, read_settings
+from firstspin.settings.environment import settings_file
+from firstspin.settings.file import Setting, read_settings
 
 
 @pytest.fixture

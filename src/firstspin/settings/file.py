@@ -17,8 +17,8 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from firstspin.environment import SETTINGS_FILE
 from firstspin.records import InputError
+from firstspin.settings.environment import SETTINGS_FILE
 
 SERVICE: Final = (
     "host port workers state least-age under-age models models-memory allow-no-model keys events events-secret "
