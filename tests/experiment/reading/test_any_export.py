@@ -161,6 +161,18 @@ def test_an_event_log_that_can_not_be_read_is_named(
         verdict(write(EVENTS), metric, **layout)
 
 
+def test_what_stands_in_a_table_is_not_in_a_message_for_a_log(write: Write) -> None:
+    for text, metric, layout in (
+        (EVENTS, "clicks", {"log": ("user", "event")}),
+        ('arm,x\nA,5\nB,"1,234"\n', "x:continuous", {}),
+        ("arm,x,on\nA,5,01/02/2026\n", "x:continuous", {"day": "on"}),
+        ("arm,users,clicks\nA,5,many\n", "clicks", {"counts": ("arm", "users", "clicks")}),
+    ):
+        with pytest.raises(InputError) as refused:
+            verdict(write(text), metric, **layout)
+        assert not any(word in refused.value.bare for word in ("exposure", "1,234", "01/02", "many"))
+
+
 def test_arms_that_differ_in_case_are_one_and_a_total_is_no_user(write: Write) -> None:
     rows = [f"u{i},{('A', 'a ', ' b', 'B', 'B')[i % 5]},{int(i % 3 == 0)}" for i in range(500)]
     text = "\n".join(["user_id,variant,clicked", *rows, "Total,,167", ",,", ""])

@@ -79,7 +79,8 @@ def _named(
     for metric in metrics:
         for event in metric.columns:
             if event not in valued:
-                raise InputError(f"{table.file} has no event {event}; it has {listed(sorted(valued))}")
+                lacks = f"{table.file} has no event {event}"
+                raise InputError(f"{lacks}; it has {listed(sorted(valued))}", bare=lacks)
         kind = metric.kind or ("continuous" if valued[metric.column] or metric.cap is not None else "binary")
         column = metric.column
         if binary.setdefault(column, kind == "binary") != (kind == "binary"):
