@@ -15,7 +15,7 @@ from command_line import firstspin
 from firstspin.data.checking import Check, check_tables
 from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
-from firstspin.data.findings import BadValue, Finding
+from firstspin.data.findings import BadValue, TableProblem
 
 DAY = "2025-01-{:02}T00:00:00Z"
 HEARD = "2025-02-15T00:00:00Z"
@@ -222,5 +222,5 @@ def test_a_mapped_column_is_named_as_in_the_file(tmp_path: Path) -> None:
     header = ("user_id", "registered_at", "Alter", "gender", "country", "genres")
     made_tables.write(tmp_path, "registrations", header, [GOOD, ("8", DAY.format(2), "300", "", "", "")])
     (problem,) = checked(tmp_path, Reading(mapping=column_map("age=Alter"))).problems
-    assert isinstance(problem, Finding)
+    assert isinstance(problem, TableProblem)
     assert (problem.field, problem.label) == ("age", "Alter (age)")

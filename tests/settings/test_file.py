@@ -9,7 +9,7 @@ import pytest
 
 from firstspin.records import InputError
 from firstspin.settings.environment import settings_file
-from firstspin.settings.file import Setting, read_settings
+from firstspin.settings.file import FileSetting, read_settings
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_file_that_is_not_there_is_named(folder: Path) -> None:
     ],
 )
 def test_a_value_becomes_the_text_of_its_option(value: object, kind: str, metavar: str, text: str) -> None:
-    assert Setting("f: [s] k", value).text(kind, metavar) == text
+    assert FileSetting("f: [s] k", value).text(kind, metavar) == text
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ def test_a_value_becomes_the_text_of_its_option(value: object, kind: str, metava
 )
 def test_a_value_of_another_kind_is_refused(value: object, kind: str, metavar: str, message: str) -> None:
     with pytest.raises(InputError) as refused:
-        Setting("f: [s] k", value).text(kind, metavar)
+        FileSetting("f: [s] k", value).text(kind, metavar)
     assert message in str(refused.value)

@@ -19,7 +19,7 @@ from firstspin.records import InputError
 from firstspin.settings.environment import settings_file
 
 if TYPE_CHECKING:
-    from firstspin.settings.file import Setting
+    from firstspin.settings.file import FileSetting
 
 DATA: Final = "Data"
 LABEL: Final = "Label"
@@ -60,7 +60,7 @@ SettingsFile = Annotated[
 ]
 
 
-def from_file(context: typer.Context, name: str) -> Setting | None:
+def from_file(context: typer.Context, name: str) -> FileSetting | None:
     """The setting that gave this parameter its value; None where the value comes from elsewhere."""
     source = context.get_parameter_source(name)
     of_file = source is not None and source.name == "DEFAULT_MAP"
@@ -99,7 +99,7 @@ def _read(context: typer.Context, file: Path) -> None:
     settings = read_settings(file)
     options: dict[str, Any] = {_option(parameter): parameter for parameter in context.command.params}
     options.pop("", None)
-    found: dict[str, Setting] = {}
+    found: dict[str, FileSetting] = {}
     for option, parameter in options.items():
         subject = settings.subjects.get((parameter.rich_help_panel or "").lower(), {})
         found |= {option: subject[option]} if option in subject else {}
@@ -108,7 +108,7 @@ def _read(context: typer.Context, file: Path) -> None:
     context.default_map = {options[option].name: _default(options[option], of) for option, of in found.items()}
 
 
-def _default(option: Any, setting: Setting) -> object:
+def _default(option: Any, setting: FileSetting) -> object:
     """The value as on the command line; a table, such as [data.map], is for the option's own parser."""
     if isinstance(setting.value, dict) and option.type_descriptor.parameter_info.parser:
         return setting.value

@@ -13,7 +13,7 @@ import msgspec
 
 from firstspin.data import labelling, schema
 from firstspin.data.dataset import Reading, open_reading
-from firstspin.data.findings import Finding
+from firstspin.data.findings import TableProblem
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import shape_of
 from firstspin.data.formats.readers import in_our_words, open_table, read
@@ -89,12 +89,12 @@ class Check(msgspec.Struct, frozen=True):
     genres: tuple[str, ...]
     rule: LabelRule
     census: Census | None
-    problems: tuple[Finding, ...]
+    problems: tuple[TableProblem, ...]
 
 
 def check_tables(data: Path, reading: Reading, progress: Callable[[str, float], None]) -> Check:
     """Read the tables of a folder. Raises InputError where it is no folder, or a name in `reading` is invalid."""
-    problems: list[Finding] = []
+    problems: list[TableProblem] = []
     with workspace("check") as folder:
         progress("reading the tables", 0.0)
         tables = open_reading(data, folder, reading, collected=problems)

@@ -10,7 +10,7 @@ from pathlib import Path
 from firstspin.data import ingest, labelling
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.erasure import Erased, leave_out_erased
-from firstspin.data.findings import Finding
+from firstspin.data.findings import TableProblem
 from firstspin.data.further_fields import check_names
 from firstspin.data.schema import COLUMNS
 from firstspin.files import workspace
@@ -102,7 +102,7 @@ def write_labels(data: Path, out: Path, reading: Reading) -> tuple[Census, dict[
 
 
 def open_reading(
-    data: Path, folder: Path, reading: Reading, *, out: Path | None = None, collected: list[Finding] | None = None
+    data: Path, folder: Path, reading: Reading, *, out: Path | None = None, collected: list[TableProblem] | None = None
 ) -> ingest.Tables:
     """The checked tables without erased users; intermediate files lie in `folder`, and `out` may be written.
 

@@ -63,7 +63,7 @@ class BadValue(msgspec.Struct, frozen=True):
     value: str | None
 
 
-class Finding(msgspec.Struct, frozen=True):
+class TableProblem(msgspec.Struct, frozen=True):
     """A problem to fix: of `rows` bad rows of a kind, with examples, or (0) of a whole file or column.
 
     `label` is the column `field` as messages name it; `bare` the problem without values of the tables.
@@ -117,7 +117,7 @@ class Complaints:
     """
 
     skip_bad_rows: bool = False
-    collected: list[Finding] | None = None
+    collected: list[TableProblem] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     bad_rows: dict[str, int] = field(default_factory=dict)
 
@@ -134,7 +134,7 @@ class Complaints:
         except InputError as problem:
             if self.collected is None:
                 raise
-            self.collected.append(Finding(str(problem), problem.bare, file, problem.field))
+            self.collected.append(TableProblem(str(problem), problem.bare, file, problem.field))
 
     def unknown_stations(self, file: str) -> int:
         """The number of listens in this file that were left out because of their station."""
@@ -159,11 +159,11 @@ def bad_row(file: str, label: str, problem: str, example: BadValue, *, bare: boo
     return f"{file} row {example.row}: {label} {shown}{problem}"
 
 
-def _finding(file: str, rule: RowRule, bad: BadRowsOfATable, at: int) -> Finding:
+def _finding(file: str, rule: RowRule, bad: BadRowsOfATable, at: int) -> TableProblem:
     shown = tuple(BadValue(row + 1, value) for row, of, value in bad.first if of == at)
     complaint = rule.complaint
     advice = ADVICE[complaint]
-    return Finding(complaint, complaint, file, rule.field, rule.label, bad.counts[at], shown, advice, SKIP)
+    return TableProblem(complaint, complaint, file, rule.field, rule.label, bad.counts[at], shown, advice, SKIP)
 
 
 def _bad_rows(file: str, rules: Sequence[RowRule], bad: BadRowsOfATable) -> BadRows:

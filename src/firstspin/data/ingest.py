@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.data import findings, schema
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
-from firstspin.data.findings import BadRowsOfATable, Complaints, Finding, RowRule
+from firstspin.data.findings import BadRowsOfATable, Complaints, RowRule, TableProblem
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
 from firstspin.data.formats.readers import (
@@ -95,7 +95,7 @@ def open_tables(
     extra: Sequence[str] = (),
     mapping: ColumnMap = OWN_NAMES,
     skip_bad_rows: bool = False,
-    collected: list[Finding] | None = None,
+    collected: list[TableProblem] | None = None,
     threads: int | None = None,
     out: Path | None = None,
 ) -> Tables:

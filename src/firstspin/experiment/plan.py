@@ -50,7 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `deviation` its standard deviation (None: binary), and `power` the probability of detecting a relative lift of
     `minimum_effect`. Users exposed within `days` from `starts_on` (UTC) are included; a click counts within
     `click_within_hours` of the message, listening within `listen_within_days`.
-    With `name_arm`, answers name the experiment and the arm: whoever sees them is not blind.
+    With `name_arm`, answers name the experiment and the arm: their readers are not blind.
     """
 
     name: str

@@ -30,7 +30,7 @@ from firstspin.settings.environment import (
     words,
     yes_or_no,
 )
-from firstspin.settings.file import Setting, read_settings
+from firstspin.settings.file import FileSetting, read_settings
 from firstspin.settings.helptext import example, section
 
 PORT: Final = whole(0, 65_535)
@@ -157,7 +157,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
     return options
 
 
-def _converted(option: Option, setting: Setting) -> object:
+def _converted(option: Option, setting: FileSetting) -> object:
     text = setting.text(option.kind)
     try:
         return option.convert(text)

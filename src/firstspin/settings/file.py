@@ -52,7 +52,7 @@ _WANTED: Final = {"bool": "true or false", "int": "a number", "float": "a number
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class FileSetting:
     """One value of a settings file; `place` is file, section and key."""
 
     place: str
@@ -93,10 +93,10 @@ class Settings:
     """A settings file: the settings of each subject by option, and the commands' own sections, not yet checked."""
 
     name: str
-    subjects: Mapping[str, Mapping[str, Setting]]
+    subjects: Mapping[str, Mapping[str, FileSetting]]
     commands: Mapping[str, object]
 
-    def of_command(self, command: str, options: Iterable[str]) -> dict[str, Setting]:
+    def of_command(self, command: str, options: Iterable[str]) -> dict[str, FileSetting]:
         """The settings, by option, of a command's own section, as of experiment.analyse.
 
         Raises InputError where a key is none of its `options`.
@@ -134,22 +134,22 @@ def _tables(file: Path) -> dict[str, object]:
         raise InputError(f"{file} is not valid TOML: {problem}") from None
 
 
-def _section(name: str, section: str, table: object, options: Mapping[str, str]) -> dict[str, Setting]:
+def _section(name: str, section: str, table: object, options: Mapping[str, str]) -> dict[str, FileSetting]:
     """The settings of a section by option, whose valid keys and their options are given."""
-    settings: dict[str, Setting] = {}
+    settings: dict[str, FileSetting] = {}
     for key, value in _table(name, section, table).items():
         option = options.get(key.replace("_", "-"))
         if option is None:
             raise InputError(f"{name}: [{section}] has no key {_unknown(key, value, options)}")
         if option in settings:
             raise InputError(f"{name}: [{section}] {key} is given twice")
-        settings[option] = Setting(f"{name}: [{section}] {key}", value)
+        settings[option] = FileSetting(f"{name}: [{section}] {key}", value)
     return settings
 
 
 def _table(name: str, section: str, table: object) -> dict[str, object]:
     if not isinstance(table, dict):
-        raise InputError(f"{Setting(f'{name}: {section}', table)} is not a section, which begins with [{section}]")
+        raise InputError(f"{FileSetting(f'{name}: {section}', table)} is not a section, which begins with [{section}]")
     return table
 
 
@@ -159,7 +159,7 @@ def _unknown(word: str, value: object, valid: Iterable[str], shape: str = "{}") 
     near = list(map(shape.format, difflib.get_close_matches(word.replace("_", "-"), valid, 1)))
     near += [f"[{name}] {key}" for name, keys in SECTIONS.items() for key, of in keys.items() if word in (key, of)]
     near += ["[service]"] if word == "serve" else []
-    shown = shape.format(word) if isinstance(value, dict) else Setting(word, value)
+    shown = shape.format(word) if isinstance(value, dict) else FileSetting(word, value)
     return f"{shown}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(map(shape.format, valid))}")
 
 

@@ -12,7 +12,7 @@ from firstspin.records import MAX_TEXT, listed, readable
 
 if TYPE_CHECKING:
     from firstspin.data.checking import Check, CheckedTable
-    from firstspin.data.findings import Finding
+    from firstspin.data.findings import TableProblem
     from firstspin.records import Census
 
 SHOWN_NAMES: Final = 20
@@ -83,7 +83,7 @@ def _show_further(check: Check) -> None:
         _print(f"  {_name(column.name)}: {why}")
 
 
-def _show_problem(problem: Finding, *, bare: bool) -> None:
+def _show_problem(problem: TableProblem, *, bare: bool) -> None:
     for example in problem.examples:
         _print(f"  {bad_row(problem.file, problem.label, problem.problem, example, bare=bare)}")
     if not problem.examples:
@@ -94,7 +94,7 @@ def _show_problem(problem: Finding, *, bare: bool) -> None:
         _print(f"    {problem.advice}; {problem.option} drops such rows and counts them")
 
 
-def _problem(problem: Finding, *, bare: bool) -> dict[str, object]:
+def _problem(problem: TableProblem, *, bare: bool) -> dict[str, object]:
     return {
         "file": problem.file,
         "field": problem.field,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from firstspin.data.importers.layouts import GenreLists, Layout
+from firstspin.data.importers.layouts import ArchiveLayout, GenreLists
 
 MAX_PICKS: Final = 6
 
-DEEZER: Final = Layout(
+DEEZER: Final = ArchiveLayout(
     name="deezer",
     title="Deezer genre lists (GEMSEC): liked genres of 143,884 users in Croatia, Hungary and Romania",
     home="https://snap.stanford.edu/data/gemsec-Deezer.html",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firstspin.data.importers.layouts import SECONDS_OF_A_PLAY, Layout, TextFile
+from firstspin.data.importers.layouts import SECONDS_OF_A_PLAY, ArchiveLayout, TextFile
 from firstspin.data.sql import literal
 
 TOP_ARTISTS: Final = 50
@@ -40,7 +40,7 @@ _TAGS: Final = {
 }
 """Tags that name a genre, and the genre."""
 
-LASTFM_1K: Final = Layout(
+LASTFM_1K: Final = ArchiveLayout(
     name="lastfm-1k",
     title="Last.fm-1K: 19,150,868 plays of 992 users, with gender, age, country and date of registration",
     home="http://ocelma.net/MusicRecommendationDataset/lastfm-1K.html",
@@ -102,7 +102,7 @@ LASTFM_1K: Final = Layout(
 
 _TAG_ROWS: Final = ", ".join(f"({literal(tag)}, {literal(genre)})" for tag, genre in _TAGS.items())
 
-LASTFM_2K: Final = Layout(
+LASTFM_2K: Final = ArchiveLayout(
     name="lastfm-2k",
     title="HetRec 2011 Last.fm-2K: play counts of 17,632 artists and tags by 1,892 users",
     home="https://grouplens.org/datasets/hetrec-2011/",

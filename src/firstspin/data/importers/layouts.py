@@ -33,7 +33,7 @@ class GenreLists:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ArchiveLayout:
     """An archive of a known layout.
 
     `files` become tables of these names. `prepare` (SQL statements) and the three queries are run over them. `derived`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from firstspin.data.importers.layouts import Layout, TextFile
+from firstspin.data.importers.layouts import ArchiveLayout, TextFile
 from firstspin.data.sql import literal
 
 FIRST_RATINGS: Final = 10
@@ -86,7 +86,7 @@ _FLAGS: Final = ", ".join(
     f"CASE WHEN genre_{at} = '1' THEN {literal(name)} END" for at, name in enumerate(_GENRES) if at
 )
 
-ML_100K: Final = Layout(
+ML_100K: Final = ArchiveLayout(
     name="movielens-100k",
     title="MovieLens 100K: 100,000 ratings by 943 users, with age, gender and occupation",
     home="https://grouplens.org/datasets/movielens/100k/",
@@ -113,7 +113,7 @@ ML_100K: Final = Layout(
     stations=_STATIONS,
 )
 
-ML_1M: Final = Layout(
+ML_1M: Final = ArchiveLayout(
     name="movielens-1m",
     title="MovieLens 1M: 1,000,209 ratings by 6,040 users, with age group, gender and occupation",
     home="https://grouplens.org/datasets/movielens/1m/",
@@ -136,7 +136,7 @@ ML_1M: Final = Layout(
     stations=_STATIONS,
 )
 
-ML_25M: Final = Layout(
+ML_25M: Final = ArchiveLayout(
     name="movielens-25m",
     title="MovieLens 25M: 25,000,095 ratings by 162,541 users; also the layout of 20M, 32M and latest",
     home="https://grouplens.org/datasets/movielens/25m/",

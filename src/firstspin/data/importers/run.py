@@ -14,7 +14,7 @@ from firstspin.data import schema
 from firstspin.data.formats.readers import connect, in_our_words, open_table, read
 from firstspin.data.importers import deezer, lastfm, movielens
 from firstspin.data.importers.archives import PackedFile, matching, opened
-from firstspin.data.importers.layouts import GenreLists, Layout, TextFile
+from firstspin.data.importers.layouts import ArchiveLayout, GenreLists, TextFile
 from firstspin.data.names import NameIndex
 from firstspin.data.sql import identifier, literal
 from firstspin.records import InputError
@@ -39,7 +39,7 @@ _ONE_BYTE: Final = "\x1f"
 _BLOCK: Final = 8 * 2**20
 
 
-def layout_of(name: str) -> Layout:
+def layout_of(name: str) -> ArchiveLayout:
     """The layout of this name. Raises InputError where there is none."""
     if name not in LAYOUTS:
         nearest = NameIndex(LAYOUTS).nearest(name)
@@ -50,7 +50,7 @@ def layout_of(name: str) -> Layout:
 
 @in_our_words("the archive can't be imported")
 def import_archive(
-    layout: Layout, path: Path, out: Path, genres: Path | None, progress: Callable[[str, float], None]
+    layout: ArchiveLayout, path: Path, out: Path, genres: Path | None, progress: Callable[[str, float], None]
 ) -> dict[str, int]:
     """Write the tables of an archive, and README.md, into the new folder `out`; the rows left out, by file.
 
@@ -80,7 +80,7 @@ def import_archive(
     return {name: n for name, n in skipped.items() if n}
 
 
-def about(layout: Layout) -> str:
+def about(layout: ArchiveLayout) -> str:
     """Source, licence and citation of an archive, and what is derived, as Markdown."""
     derived = "\n".join(f"- {one}" for one in layout.derived)
     return (
@@ -91,7 +91,7 @@ def about(layout: Layout) -> str:
 
 def _load_all(
     connection: duckdb.DuckDBPyConnection,
-    layout: Layout,
+    layout: ArchiveLayout,
     path: Path,
     packed: Mapping[str, PackedFile],
     work: Path,
@@ -115,7 +115,7 @@ def _load_all(
 
 
 def _chosen(
-    layout: Layout, path: Path, packed: Mapping[str, PackedFile], of: TextFile | GenreLists
+    layout: ArchiveLayout, path: Path, packed: Mapping[str, PackedFile], of: TextFile | GenreLists
 ) -> list[PackedFile]:
     """The files for a table. Raises InputError where none matches, or several do and one is needed."""
     pattern = of.name if isinstance(of, TextFile) else f"*{of.suffix}"
@@ -129,7 +129,7 @@ def _chosen(
     return found
 
 
-def _fits(layout: Layout, packed: Mapping[str, PackedFile]) -> bool:
+def _fits(layout: ArchiveLayout, packed: Mapping[str, PackedFile]) -> bool:
     patterns = [of.name if isinstance(of, TextFile) else f"*{of.suffix}" for of in layout.files.values()]
     return all(matching(packed, pattern) for pattern in patterns)
 
@@ -204,7 +204,7 @@ def _load_genres(connection: duckdb.DuckDBPyConnection, genres: Path | None, wor
         connection.execute("DELETE FROM artist_genres WHERE name IS NULL OR genre IS NULL")
 
 
-def _write(connection: duckdb.DuckDBPyConnection, layout: Layout, new: Path) -> None:
+def _write(connection: duckdb.DuckDBPyConnection, layout: ArchiveLayout, new: Path) -> None:
     """Write the three tables. Raises InputError where one is empty."""
     for name, query in zip(schema.COLUMNS, (layout.registrations, layout.listens, layout.stations), strict=True):
         out = new / f"{name}.parquet"
