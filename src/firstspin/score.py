@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from firstspin import preflight
-from firstspin.data import ingest, labelling, mismatches
+from firstspin.data import ingest, labelling
+from firstspin.data.checks import mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from firstspin.data import schema
+from firstspin.data.checks.mismatches import unknown_picks
 from firstspin.data.ingest import open_tables, read_registrations, station_markets, station_popularity
-from firstspin.data.mismatches import unknown_picks
 from firstspin.data.sql import identifier
 from firstspin.records import InputError, Station
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from firstspin.data import ingest, labelling
+from firstspin.data.checks.findings import TableProblem
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.erasure import Erased, leave_out_erased
-from firstspin.data.findings import TableProblem
 from firstspin.data.further_fields import check_names
 from firstspin.data.schema import COLUMNS
 from firstspin.files import workspace

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from firstspin.data import findings, schema
+from firstspin.data import schema
+from firstspin.data.checks import findings
+from firstspin.data.checks.findings import BadRowsOfATable, Complaints, RowRule, TableProblem
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
-from firstspin.data.findings import BadRowsOfATable, Complaints, RowRule, TableProblem
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
 from firstspin.data.formats.readers import (

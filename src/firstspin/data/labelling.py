@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.data.checks.mismatches import data_ends, listening, mismatches
 from firstspin.data.formats.readers import in_our_words
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
-from firstspin.data.mismatches import data_ends, listening, mismatches
 from firstspin.data.schema import COLUMNS, PLAYED, REGISTERED_AT, ROW, TOP_GENRE, USER_ID
 from firstspin.data.sql import identifier, literal
 from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration

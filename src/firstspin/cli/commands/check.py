@@ -22,7 +22,7 @@ def check(
 
     Exit status 1 where there is something to fix, also with --skip-bad-rows, which other commands take.
     """
-    from firstspin.data.checking import check_tables
+    from firstspin.data.checks.checking import check_tables
 
     with terminal.progress("check") as progress, erasure.without_erased(tables.reading()) as reading:
         checked = check_tables(data, reading, progress)

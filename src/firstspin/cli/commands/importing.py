@@ -32,7 +32,7 @@ def import_(
     What the archive does not contain is derived, and README.md in the new folder says how.
     """
     from firstspin import preflight
-    from firstspin.data.checking import check_tables
+    from firstspin.data.checks.checking import check_tables
     from firstspin.data.dataset import Reading
     from firstspin.data.importers.run import LAYOUTS, about, import_archive, layout_of
 

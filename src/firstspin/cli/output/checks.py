@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.cli import terminal
 from firstspin.cli.output import scorecard
-from firstspin.data.findings import bad_row
+from firstspin.data.checks.findings import bad_row
 from firstspin.data.schema import REGISTRATIONS
 from firstspin.records import MAX_TEXT, listed, readable
 
 if TYPE_CHECKING:
-    from firstspin.data.checking import Check, CheckedTable
-    from firstspin.data.findings import TableProblem
+    from firstspin.data.checks.checking import Check, CheckedTable
+    from firstspin.data.checks.findings import TableProblem
     from firstspin.records import Census
 
 SHOWN_NAMES: Final = 20

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from firstspin.data import findings, parsing, schema
+from firstspin.data import parsing, schema
+from firstspin.data.checks import findings
 from firstspin.data.sql import literal
 from firstspin.records import MAX_AGE, MAX_PICKS, MAX_TEXT
 

@@ -16,7 +16,7 @@ from command_line import failed, firstspin
 from training_job import start
 
 from firstspin import learn
-from firstspin.data import mismatches
+from firstspin.data.checks import mismatches
 from firstspin.data.ingest import open_tables
 from firstspin.data.labelling import label_tables
 from firstspin.records import Census, InputError, LabelRule

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import firstspin
 
-from firstspin.data.checking import Check, check_tables
+from firstspin.data.checks.checking import Check, check_tables
+from firstspin.data.checks.findings import BadValue, TableProblem
 from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
-from firstspin.data.findings import BadValue, TableProblem
 
 DAY = "2025-01-{:02}T00:00:00Z"
 HEARD = "2025-02-15T00:00:00Z"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from firstspin.data.findings import ADVICE, MALFORMED
+from firstspin.data.checks.findings import ADVICE, MALFORMED
 from firstspin.data.formats.columns import ANY_FURTHER, FURTHER, KINDS, Cell
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "own-data.md"
+PAGE = Path(__file__).parents[3] / "docs" / "own-data.md"
 
 
 def test_every_problem_of_a_value_has_advice() -> None:
