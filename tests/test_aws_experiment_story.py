@@ -38,7 +38,7 @@ from firstspin.serving import bundle, wire
 from firstspin.serving.wire import BodyReader
 
 USERS = 1_200
-CLICKS = {"rule": 0.2, "model": 0.4}
+CLICKS = {"rule-arm": 0.2, "rule": 0.2, "model": 0.4}
 """The truth: the share of an arm's users who click."""
 
 DOWN = 3
