@@ -19,6 +19,7 @@ from firstspin.models.registry import TUNABLE
 from firstspin.records import InputError
 
 NO_TABLES = ("--data", "no-such-folder")
+PLANNED = ("--name", "n", "--baseline", "0.05", "--registrations-a-day", "10")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("label", "--out", "full"), "full is a folder; name a file in it"),
         (("label", "--out", "file/l.parquet"), "file is not a folder"),
         (("label", "--out", "/dev/null"), "/dev/null is not a regular file"),
+        (("label", "--out", "l.csv"), "--out l.csv: expected a .parquet file"),
+        (("label", "--out", "l.xlsx"), "--out l.xlsx: expected a .parquet file"),
+        (("evaluate", "--out", "card.csv"), "--out card.csv: expected a .json file"),
+        (("report", "--bundle", "b", "--out", "r.pdf"), "--out r.pdf: expected a .html or .htm file"),
         (("label", "--engine", "spark", "--out", "l.parquet"), "--engine spark"),
         (("label", "--data-ends", "9999-99-99", "--out", "l.parquet"), "'9999-99-99' is not a date or time"),
         (("evaluate", "--models", "popularity,lgbm"), "no model is called 'lgbm'"),
@@ -93,6 +98,8 @@ def test_mistakes_are_reported_before_a_table_is_read(
         (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "file/o.csv"), "file is not a folder"),
         (("score", "--bundle", "b", "--registrations", "x.csv", "--out", "./x.csv"), "holds the registrations"),
         (("score", "--bundle", "b", "--registrations", "x.csv", "--top", "0", "--out", "o.csv"), "--top"),
+        (("experiment", "plan", *PLANNED, "--out", "p.yaml"), "--out p.yaml: expected a .toml file"),
+        (("sagemaker", "package", "--bundle", "none", "--out", "m.zip"), "--out m.zip: expected a .gz or .tgz file"),
         (("world", "file", "--users", "10"), "file is not a folder"),
         (("world", "w", "--users", "0"), "--users"),
         (("demo", "--users", "100", "--port", "70000"), "--port"),

@@ -39,7 +39,7 @@ def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "du
     """
     if engine != "duckdb":
         raise InputError(f"--engine {engine}: this version labels with duckdb only")
-    preflight.file(out, data)
+    preflight.file(out, data, suffixes=(".parquet",))
     with files.written_beside(out) as beside:
         return write_labels(data, beside, reading)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from firstspin.data import schema
@@ -22,7 +23,7 @@ SUFFIXES = (".parquet", ".csv")
 def report(out: Path, data: Path) -> None:
     """Check that the report can be drawn and written. Raises InputError where it can't."""
     need("report", "a report")
-    file(out, data)
+    file(out, data, suffixes=(".html", ".htm"))
 
 
 def scores(out: str, registrations: Path) -> None:
@@ -39,14 +40,19 @@ def scores(out: str, registrations: Path) -> None:
         file(path)
 
 
-def file(out: Path, data: Path | None = None) -> None:
-    """Check an output file. Raises InputError where it can't be written, or is a table of the folder `data`."""
+def file(out: Path, data: Path | None = None, *, suffixes: Sequence[str] = ()) -> None:
+    """Check an output file. Raises InputError where it can't be written, or is a table of the folder `data`.
+
+    `suffixes` are those of the format that is written: another one raises too, and a name without any is accepted.
+    """
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file in it")
     if out.exists() and not out.is_file():
         raise InputError(f"{out} is not a regular file; name another")
     if data is not None and _is_table(out, data):
         raise InputError(f"{out} would replace or hide a table of {data}; name another file")
+    if suffixes and out.suffix.lower() not in ("", *suffixes):
+        raise InputError(f"--out {out}: expected a {' or '.join(suffixes)} file")
     _check_folder_of(out)
 
 

@@ -82,7 +82,7 @@ def test_where_stderr_is_a_log_a_bad_row_is_named_without_what_stands_in_it(
     data = made_tables.tables(tmp_path / "data", [("u", "2025-01-01T00:00:00Z", "300", "", "", "")], [])
     monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", "1")
     assert (
-        failed("label", "--data", data, "--out", tmp_path / "l.csv")
+        failed("label", "--data", data, "--out", tmp_path / "l.parquet")
         == f"registrations.csv row 1: age is not between 0 and 120\n{HINT}"
     )
 

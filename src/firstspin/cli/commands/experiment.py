@@ -136,11 +136,13 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Compute the users and days that a test needs, and seal its plan in a file."""
+    from firstspin import preflight
     from firstspin.cli.output.verdict import show_sizing
     from firstspin.experiment.plan_warnings import plan_warnings
     from firstspin.experiment.stats.sizing import plan_sizing
     from firstspin.serving.experiment import is_served
 
+    preflight.file(out, suffixes=(".toml",))
     made = options.plan(name=name, baseline=baseline, registrations_a_day=registrations_a_day)
     needed = plan_sizing(made)
     unserved = [arm for arm in made.arms if not is_served(arm)]

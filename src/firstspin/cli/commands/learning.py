@@ -135,7 +135,7 @@ def evaluate(
     if bundle and any(value and not from_file(context, name) for name, value in of_models.items()):
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
     if out:
-        preflight.file(out, data)
+        preflight.file(out, data, suffixes=(".json",))
     with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
         if bundle:
             card, dataset = learn.evaluate_bundle(data, bundle, reading=reading, progress=progress)

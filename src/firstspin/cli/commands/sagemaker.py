@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from firstspin import preflight
 from firstspin.aws import rollout
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState, served_archive, serving
@@ -126,6 +127,7 @@ def package(
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle as SageMaker's model.tar.gz; the same bundle gives the same bytes."""
+    preflight.file(out, suffixes=(".gz", ".tgz"))
     packed = pack(bundle, out)
     if as_json:
         summary = {"file": str(out), "bundle": packed.id, "sha256": packed.sha256, "bytes": packed.bytes}
