@@ -25,14 +25,16 @@ def pack(
     *,
     knows_silence: bool = True,
     scorecard: dict[str, object] | None = None,
+    people: Examples | None = None,
+    markets: dict[str, tuple[str, ...]] | None = None,
 ) -> bundle.Bundle:
-    examples = made_people.examples(120, seed)
+    examples = people or made_people.examples(120, seed)
     fitted = [registry.fit(name, registry.prepare(examples, made_people.GENRES)) for name in (model, "popularity")]
     stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
     return bundle.save(
         out,
         *fitted,
-        Catalogue.of(stations),
+        Catalogue.of(stations, markets),
         known_genres=made_people.GENRES,
         extra={},
         label={},

@@ -140,6 +140,21 @@ def test_the_address_reproduces_the_newcomer_and_no_request_has_it(browser: Brow
         assert not [url for url in visit.requests if "age" in url or "female" in url]
 
 
+def test_a_link_in_the_spelling_of_the_data_fills_the_form(browser: Browser, service: Service) -> None:
+    with visiting(browser, service, viewport=WIDE) as visit:
+        given = [("gender", " Female"), ("country", "us"), ("device", "PHONE"), ("genres", "gENRE  07")]
+        page = visit.open(f"/#{urlencode(given)}")
+        understood = {"gender": "female", "country": "US", "device": "phone"}
+        answered(page, service, understood | {"genres": ["Genre 07"]})
+        for name, value in understood.items():
+            expect(page.locator(f"[name={name}]")).to_have_value(value)
+        expect(page.locator("[name=device] option:checked")).to_have_text("Phone")
+        expect(page.get_by_label("Genre 07", exact=True)).to_be_checked()
+        page.goto(f"{visit.base}/#device=bicycle")
+        answered(page, service, {})
+        expect(page.locator("[name=device]")).to_have_value("")
+
+
 def test_the_whole_path_by_keyboard_alone(browser: Browser, service: Service) -> None:
     with visiting(browser, service, viewport=WIDE) as visit:
         page = visit.open("/")

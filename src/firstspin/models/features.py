@@ -31,6 +31,8 @@ from firstspin.records import MAX_PICKS, Examples, InputError, Registration, nor
 QUESTIONS: Final = (AGE, GENDER, COUNTRY, GENRES)
 
 KNOTS: Final = 8
+NO_KNOTS: Final = [0.0]
+"""The knots of a number that no training user answered."""
 PICK_KNOTS: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0)
 MIN_ANSWERS: Final = 10
 MAX_VALUES: Final = 60
@@ -307,7 +309,7 @@ def _fit_question(name: str, examples: Examples, known_genres: Sequence[str]) ->
 def _knots(given: Sequence[float]) -> list[float]:
     """Quantiles of the answers, without the extreme 2% at either end."""
     if not given:
-        return [0.0]
+        return NO_KNOTS
     return sorted(set(np.quantile(np.array(given, dtype=np.float64), np.linspace(0.02, 0.98, KNOTS)).round(6).tolist()))
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import made_console
+import made_people
 import pytest
 from made_app import ask, new_app
+from made_bundles import pack
+from msgspec import structs
 
 from firstspin.service.api_keys import Keys
 from firstspin.service.app import App
@@ -69,6 +73,25 @@ def test_the_form_has_the_fields_and_the_answers_that_the_bundle_knows(packed: P
     assert form.values["country"] == ["", "DE", "US"]
     assert "img" not in form.tags
     assert [link for link in form.links if link.startswith("#age=19")] == ["#age=19"]
+
+
+def test_a_question_that_no_training_user_answered_is_not_on_the_form(tmp_path: Path) -> None:
+    people = made_people.examples(120)
+    silent = tuple(structs.replace(one, age=None, country=None) for one in people.registrations)
+    people = replace(people, registrations=silent)
+    pack(tmp_path / "b", people=people)
+    any_age = PolicySettings(min_age=0)
+    page = Controls(ask(served(tmp_path / "b", policy=any_age), "GET", "/").body)
+    assert page.kinds == {"genres": "checkbox"}
+    assert [link for link in page.links if link.startswith("#")] == [
+        "#content",
+        *(f"#genres={one}" for one in ("Pop", "Rock", "Blues")),
+    ]
+    # The minimum age and the markets of stations change the response whatever the model knows.
+    pack(tmp_path / "b", people=people, markets={"0": ("SE",), "1": ("Costa Rica",)})
+    page = Controls(ask(served(tmp_path / "b"), "GET", "/").body)
+    assert page.kinds == {"genres": "checkbox", "age": "number", "country": "select"}
+    assert page.values["country"] == ["", "Costa Rica", "SE"]
 
 
 def test_the_figures_of_the_scorecard_stand_with_their_intervals(packed: Path, folder: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from firstspin.data.schema import AGE, COUNTRY, GENRES
-from firstspin.records import MAX_AGE, MAX_TEXT, Registration
+from firstspin.models.features import NO_KNOTS
+from firstspin.records import MAX_AGE, Registration
 from firstspin.service.http.messages import Reply
 from firstspin.service.pages.site import Site, template
 from firstspin.serving.bundle import Bundle
@@ -50,22 +51,34 @@ def home(site: Site, bundle: Bundle | None, form: FormPage) -> Reply:
     popular = bundle.rule.rank(Registration()).genres
     genres = sorted(bundle.manifest.known_genres, key=str.casefold)
     first = set([genre for genre in popular if genre in set(genres)][:FIRST]) or set(genres[:FIRST])
+    fields = _fields(bundle, form.min_age)
     content = PAGE.substitute(
         model=escape(bundle.id),
         explained="yes" if form.explained else "no",
         challengers="yes" if form.many_models else "no",
         search=_SEARCH if len(genres) > SEARCHED else "",
         genres="".join(_chip(genre, shown=genre in first) for genre in genres),
-        fields="".join(_field(question) for question in _questions(bundle) if question["name"] != GENRES),
+        fields="".join(fields.values()),
         figures=_figures(bundle.manifest.scorecard),
-        examples=_examples(popular, form.min_age),
+        examples=_examples(popular, form.min_age, with_age=AGE in fields),
     )
     return site.page("Try it", content, "/", facts=_facts(bundle), modules=MODULES)
 
 
-def _questions(bundle: Bundle) -> Sequence[Mapping[str, Any]]:
-    questions: Sequence[Mapping[str, Any]] = bundle.predictor.encoder.state()["questions"]
-    return questions
+def _fields(bundle: Bundle, min_age: int) -> dict[str, str]:
+    """The fields of the form by name, without the genres and without questions whose answers change nothing.
+
+    No training user answered those, or too few for a category. An age under the minimum and a country that is a market
+    change the response whatever the model knows.
+    """
+    fields = {}
+    for question in bundle.predictor.encoder.state()["questions"]:
+        name, knots, values = question["name"], question.get("knots"), set(question.get("values", ()))
+        if name == COUNTRY:
+            values |= bundle.catalogue.markets.keys()
+        if values or (knots and (knots != NO_KNOTS or (name == AGE and min_age))):
+            fields[name] = _field(name, sorted(values))
+    return fields
 
 
 _SEARCH: Final = '<input class="find" id="find" type="search" placeholder="Find a genre" aria-label="Find a genre">'
@@ -80,43 +93,46 @@ def _chip(genre: str, *, shown: bool) -> str:
     )
 
 
-def _field(question: Mapping[str, Any]) -> str:
-    """A field of the form: a list where the model knows the answers, else a number or a text."""
-    name = str(question["name"])
+def _field(name: str, values: Sequence[str]) -> str:
+    """A field of the form: a list of the answers known, or a number where there are none."""
     label = escape(name.replace("_", " ").capitalize())
-    if "knots" in question:
-        bounds = f'min="0" max="{MAX_AGE}" step="1" inputmode="numeric"' if name == AGE else 'step="any"'
-        control = f'<input class="field" type="number" {bounds} name="{escape(name)}" placeholder="{NO_ANSWER}">'
-    elif question["values"]:
-        options = "".join(_option(name, value) for value in question["values"])
+    if values:
+        options = "".join(_option(name, value) for value in values)
         control = f'<select class="field" name="{escape(name)}"><option value="">{NO_ANSWER}</option>{options}</select>'
     else:
-        control = f'<input class="field" name="{escape(name)}" maxlength="{MAX_TEXT}" placeholder="{NO_ANSWER}">'
+        bounds = f'min="0" max="{MAX_AGE}" step="1" inputmode="numeric"' if name == AGE else 'step="any"'
+        control = f'<input class="field" type="number" {bounds} name="{escape(name)}" placeholder="{NO_ANSWER}">'
     return f"<label>{label}{control}</label>"
 
 
 def _option(question: str, value: str) -> str:
-    """A category, which the model knows in lower case: a country's code or name is written as usual."""
+    """A category, which the bundle has in lower case: a country as usual, other words with a capital first letter."""
+    shown = value[:1].upper() + value[1:]
     if question == COUNTRY:
-        value = value.upper() if len(value) == 2 else value.title()
-    return f'<option value="{escape(value)}">{escape(value)}</option>'
+        value = shown = value.upper() if len(value) == 2 else value.title()
+    return f'<option value="{escape(value)}">{escape(shown)}</option>'
 
 
-def _examples(popular: Sequence[str], min_age: int) -> str:
+def _examples(popular: Sequence[str], min_age: int, *, with_age: bool) -> str:
     """Links to users to start from; the first picks are the genres popular with newcomers."""
     genres = [*popular, *[popular[0]] * 8]
-    users: list[tuple[str, list[tuple[str, object]]]] = [
-        ("19, no picks", [(AGE, 19)]),
-        ("34, four picks", [(AGE, 34), *((GENRES, genre) for genre in dict.fromkeys(genres[0:8:2]))]),
-        (f"52, {genres[3]}", [(AGE, 52), (GENRES, genres[3])]),
-        (f"{genres[1]} only", [(GENRES, genres[1])]),
+    users: list[tuple[str, int, Sequence[str]]] = [
+        ("19, no picks", 19, ()),
+        ("34, four picks", 34, genres[0:8:2]),
+        (f"52, {genres[3]}", 52, genres[3:4]),
     ]
     if min_age:
-        users.append((f"under {min_age}", [(AGE, min_age - 1), (GENRES, genres[0])]))
+        users.append((f"under {min_age}", min_age - 1, genres[:1]))
+    links = [(name, [(AGE, str(age)), *_picks(picks)]) for name, age, picks in users if with_age]
+    links += [(f"{genre} only", _picks([genre])) for genre in dict.fromkeys(genres[1 : 2 if with_age else 4])]
     return "".join(
         f'<a class="button" href="#{escape(urlencode(answers))}"><bdi>{escape(name)}</bdi></a>'
-        for name, answers in users
+        for name, answers in links
     )
+
+
+def _picks(genres: Sequence[str]) -> list[tuple[str, str]]:
+    return [(GENRES, genre) for genre in dict.fromkeys(genres)]
 
 
 def _figures(scorecard: Mapping[str, Any] | None) -> str:

@@ -1,6 +1,12 @@
 // The registration form <-> the registration of a request <-> the fragment of the address.
 // The fragment stays in the browser: age and gender reach no server's log of addresses.
 
+/** The name that a text spells in any case, width and space, as the service reads it; the exact spelling wins. */
+function spelt(text, names) {
+  const fold = (name) => name.normalize("NFKC").trim().replace(/\s+/g, " ").toUpperCase().toLowerCase();
+  return names.find((name) => name === text) ?? names.find((name) => fold(name) === fold(text));
+}
+
 export class Form {
   constructor(form, changed) {
     this.form = form;
@@ -18,10 +24,13 @@ export class Form {
   /** Fill the form from the address, then ask. */
   start() {
     const answers = new URLSearchParams(location.hash.slice(1));
-    const known = new Map(this.chips.map((chip) => [chip.value, chip]));
-    this.picks = [...new Set(answers.getAll("genres"))].filter((genre) => known.has(genre));
+    const genres = this.chips.map((chip) => chip.value);
+    this.picks = [...new Set(answers.getAll("genres").map((genre) => spelt(genre, genres)))].filter((genre) => genre !== undefined);
     for (const chip of this.chips) chip.checked = this.picks.includes(chip.value);
-    for (const field of this.fields) field.value = answers.get(field.name) ?? "";
+    for (const field of this.fields) {
+      const answer = answers.get(field.name) ?? "";
+      field.value = field.options ? spelt(answer, [...field.options].map((option) => option.value)) ?? "" : answer;
+    }
     this.showPicks();
     this.changed(this.registration());
   }
