@@ -202,9 +202,42 @@ def test_both_arms_beat_the_control_and_are_undecided_between_them() -> None:
     assert json.loads(msgspec.json.encode(found))["metrics"][0]["between_treatments"][0]["significant"] is False
 
 
+def test_secondary_metrics_are_significant_after_holms_correction_only() -> None:
+    ones = {"clicked": (100, 100), "buys": (50, 90), "likes": (100, 130), "shares": (100, 129)}
+    columns = {name: [int(i < n) for n in counts for i in range(1_000)] for name, counts in ones.items()}
+    table = pa.table({"arm": ["rule"] * 1_000 + ["model"] * 1_000, **columns})
+    found = verdict(table, "clicked", "likes", "shares", "buys")
+    pairs = [measured.beside_control[0] for measured in found.metrics[1:]]
+    p_values = [pair.lift.p_value for pair in pairs]
+    rejected, holm, _, _ = multipletests(p_values, alpha=0.05, method="holm")
+    assert [pair.holm_p_value for pair in pairs] == pytest.approx(list(holm))
+    assert max(p_values) < 0.05
+    assert [pair.significant for pair in pairs] == list(rejected) == [False, False, True]
+    two = verdict(table, "clicked", "likes", "shares:margin=0.05")
+    assert [p.metrics[1].beside_control[0].holm_p_value for p in (found, two)] == [pytest.approx(holm[0]), None]
+    notes = {section.title: section.rows[1][-1] for section in verdict_lines(found)[1:]}
+    assert notes["buys (secondary)"] == "significant"
+    assert "significant" not in verdict_lines(two)[3].rows[1][-1]  # of a guardrail, its margin is tested
+
+
+def test_each_interval_has_its_level_where_they_differ() -> None:
+    arms = ["rule", "model", "bold"]
+    counts = (100, 112, 160)
+    table = pa.table(
+        {"arm": [a for a in arms for _ in range(1_000)], "clicked": [int(i < n) for n in counts for i in range(1_000)]}
+    )
+    _, clicked, between, *_ = verdict_lines(verdict(table, "clicked"))
+    assert clicked.columns[4] == "CI"
+    assert [row[4].partition("(")[2] for row in clicked.rows] == ["", "98.33%)", "95%)"]
+    assert between.columns[3] == "97.5% CI"
+    assert "(" not in between.rows[0][3]
+    both = verdict_lines(verdict(table.slice(0, 2_000), "clicked"))[1]
+    assert (both.columns[4], both.rows[1][4]) == ("95% CI", "-13.1% to +44.5%")
+
+
 def test_more_than_ten_arms_are_compared_with_the_control_only() -> None:
-    arms = [f"arm {i:02}" for i in range(12) for _ in range(200)]
-    table = pa.table({"arm": arms, "clicked": [int(j < 20 + i) for i in range(12) for j in range(200)]})
+    arms = [f"arm {i:02}" for i in range(12) for _ in range(60)]
+    table = pa.table({"arm": arms, "clicked": [int(j < 20 + i) for i in range(12) for j in range(60)]})
     found = verdict(table, "clicked", control="arm 00")
     primary = found.metrics[0]
     assert primary.between_treatments == ()

@@ -19,6 +19,8 @@ from firstspin.experiment.summary import Mask, arm_summary, capped, comparison, 
 from firstspin.experiment.verdict import Beside, DailyLift, MetricResult, Role, Verdict, Weekday
 from firstspin.records import InputError
 
+_Corrected = dict[tuple[int, str], tuple[float, float | None]]
+
 
 def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) -> Verdict:
     """The verdict on the experiment; `outcomes` must have the metrics and covariates of the rules.
@@ -34,9 +36,10 @@ def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) ->
     cut = replace(planned, values=tuple(values for values, _ in cuts))
     daily = _daily_lifts(cut, rules)
     over = rules.reads_at is None or (now is not None and now >= rules.reads_at)
+    corrected = _corrected_secondary(cut, rules, _interim_alpha(rules, daily))
     counts = [day.users for day in daily] or [_users(planned, rules)]
     ratio = sample_ratio(counts, rules.weights, final=over)
-    metrics = tuple(_metric_result(planned, cut, rules, daily, i, cap) for i, (_, cap) in enumerate(cuts))
+    metrics = tuple(_metric_result(planned, cut, rules, daily, corrected, i, cap) for i, (_, cap) in enumerate(cuts))
     decision, winner, sentence = decide(rules, ratio, metrics, daily, over=over)
     return Verdict(
         decision=decision,
@@ -103,11 +106,17 @@ def _users(outcomes: Outcomes, rules: Rules, among: Mask | None = None) -> dict[
 
 
 def _metric_result(
-    planned: Outcomes, cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], position: int, cap: float | None
+    planned: Outcomes,
+    cut: Outcomes,
+    rules: Rules,
+    daily: Sequence[DailyLift],
+    corrected: _Corrected,
+    position: int,
+    cap: float | None,
 ) -> MetricResult:
     """One metric: summaries of the uncapped values, comparisons of the capped ones."""
     metric = planned.metrics[position]
-    beside = _beside(cut, rules, daily, position)
+    beside = _beside(cut, rules, daily, corrected, position)
     return MetricResult(
         metric=f"{metric.column} / {metric.per}" if metric.per else metric.column,
         kind=metric.kind or "continuous",
@@ -124,10 +133,31 @@ def _role(metric: Metric, position: int) -> Role:
     return "primary" if position == PRIMARY else "guardrail" if metric.margin is not None else "secondary"
 
 
-def _beside(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int) -> list[Beside]:
+def _interim_alpha(rules: Rules, daily: Sequence[DailyLift]) -> float:
+    """The level of the latest interim analysis; alpha without a rule for peeking."""
+    return daily[-1].lifts[treatments(rules)[0]].alpha if rules.peeking != "none" else rules.alpha
+
+
+def _corrected_secondary(cut: Outcomes, rules: Rules, alpha: float) -> _Corrected:
+    """The level and corrected p-value of each comparison of a secondary metric (its position) and a treatment.
+
+    All of them share `alpha` (Holm), because no rule fixes beforehand which of them counts.
+    """
+    secondary = [i for i, metric in enumerate(cut.metrics) if _role(metric, i) == "secondary"]
+    family = [(i, arm) for i in secondary for arm in treatments(rules)]
+    compared = (comparison(cut, i, rules.control, arm, _everybody(cut))[0] for i, arm in family)
+    p_values = [1.0 if (p := p_value(pair)) is None else p for pair in compared]
+    holm = holm_p_values(p_values) if len(family) > 1 else [None] * len(family)
+    return dict(zip(family, zip(holm_levels(p_values, alpha), holm, strict=True), strict=True))
+
+
+def _beside(
+    cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], secondary: _Corrected, metric: int
+) -> list[Beside]:
     """Each treatment compared with the control; of the primary metric also the treatments with one another.
 
-    The primary metric is tested at its corrected or interim level, the others at alpha.
+    The primary and the secondary metrics are tested at their corrected or interim level; the two-sided test of a
+    guardrail, which decides nothing, at alpha.
     """
     couples = pairs([*rules.weights])
     if metric != PRIMARY:
@@ -136,12 +166,15 @@ def _beside(cut: Outcomes, rules: Rules, daily: Sequence[DailyLift], metric: int
     levels = [rules.alpha] * len(couples)
     corrected: list[float | None] = [None] * len(couples)
     # A test may stop early only where its guardrails pass too, so they are tested at the interim level.
-    interim = daily[-1].lifts[treatments(rules)[0]].alpha if rules.peeking != "none" else rules.alpha
+    interim = _interim_alpha(rules, daily)
     if metric == PRIMARY and rules.peeking != "none":
         levels = [interim] * len(couples)
     elif metric == PRIMARY and len(couples) > 1:
         p_values = [1.0 if (p := p_value(pair)) is None else p for pair, _ in compared]
         levels, corrected = holm_levels(p_values, rules.alpha), list(holm_p_values(p_values))
+    elif (metric, couples[0][1]) in secondary:
+        levels = [secondary[metric, arm][0] for _, arm in couples]
+        corrected = [secondary[metric, arm][1] for _, arm in couples]
     margin = cut.metrics[metric].margin
     return [
         Beside(

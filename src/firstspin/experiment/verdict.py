@@ -28,8 +28,9 @@ Role = Literal["primary", "guardrail", "secondary"]
 class Beside(msgspec.Struct, frozen=True):
     """An arm compared with the control. `significant` is at `lift.alpha`, which corrections and interim analyses lower.
 
-    `holm_p_value` is corrected for all pairs of several arms; `variance_reduction` is the fraction removed by the
-    covariates; `against` is the other arm where it is not the control.
+    `holm_p_value` is corrected: of the primary metric for all pairs of several arms, of a secondary one for all
+    secondary metrics and arms. `variance_reduction` is the fraction removed by the covariates; `against` is the other
+    arm where it is not the control.
     """
 
     arm: str
@@ -172,23 +173,39 @@ def _sample_ratio(verdict: Verdict) -> TextTable:
     )
 
 
-def metric_table(measured: MetricResult) -> TextTable:
-    """One metric: a row per arm, with its lift over the control."""
+def metric_table(measured: MetricResult, *, levels: bool = False) -> TextTable:
+    """One metric: a row per arm, with its lift over the control; with `levels` each interval shows its level."""
     cap = f", capped at {_value(measured.kind, measured.cap)} per user" if measured.cap is not None else ""
     beside = {compared.arm: compared for compared in measured.beside_control}
-    rows = [_arm_row(measured, arm, beside.get(arm.arm)) for arm in measured.arms]
-    columns = ("arm", "users", "ratio" if measured.kind == "ratio" else "per user", "lift", "CI", "p", "")
+    header, level = _ci_header(measured.beside_control)
+    rows = [_arm_row(measured, arm, beside.get(arm.arm), level or levels) for arm in measured.arms]
+    columns = ("arm", "users", "ratio" if measured.kind == "ratio" else "per user", "lift", header, "p", "")
     return TextTable(f"{measured.metric} ({measured.role}{cap})", columns, tuple(rows))
 
 
-def _arm_row(measured: MetricResult, arm: ArmSummary, beside: Beside | None) -> tuple[str, ...]:
+def _ci_header(compared: Sequence[Beside]) -> tuple[str, bool]:
+    """The header of the intervals: with their level where all have the same; else each row shows its own (True)."""
+    levels = {_level(beside.lift) for beside in compared}
+    return (f"{levels.pop()} CI", False) if len(levels) == 1 else ("CI", True)
+
+
+def _level(lift: Lift) -> str:
+    return f"{100 * (1 - lift.alpha):.4g}%"
+
+
+def _lift_interval(lift: Lift, level: bool) -> str:
+    ends = _interval(lift.relative)
+    return f"{ends} ({_level(lift)})" if level and ends != "-" else ends
+
+
+def _arm_row(measured: MetricResult, arm: ArmSummary, beside: Beside | None, level: bool) -> tuple[str, ...]:
     """An arm's mean as compared (capped, and adjusted where there are covariates), its lift, interval and p-value."""
     users = f"{arm.users - arm.missing:,}"
     if beside is None:
         compared = measured.beside_control[0].lift.control
         return arm.arm, users, _value(measured.kind, compared), "", "", "", "control"
     lift, relative = beside.lift, beside.lift.relative
-    ends = _interval(relative)
+    ends = _lift_interval(lift, level)
     value = _value(measured.kind, lift.treatment)
     note = relative.reason or _note(beside)
     return arm.arm, users, value, signed_percent(relative.value), ends, _p(lift.p_value), note
@@ -197,21 +214,24 @@ def _arm_row(measured: MetricResult, arm: ArmSummary, beside: Beside | None) -> 
 def _between(measured: MetricResult) -> TextTable:
     """The treatments compared with one another, each pair from the arm named first to the other."""
     rows = []
+    header, level = _ci_header(measured.between_treatments)
     for pair in measured.between_treatments:
         lift, relative = pair.lift, pair.lift.relative
         levels = level_words(measured.kind, lift.control, lift.treatment)
         note = relative.reason or _note(pair) or "undecided"
-        shown = (signed_percent(relative.value), _interval(relative), _p(lift.p_value), note)
+        shown = (signed_percent(relative.value), _lift_interval(lift, level), _p(lift.p_value), note)
         rows.append((f"{pair.against} to {pair.arm}", levels, *shown))
-    return TextTable(f"{measured.metric}: the other pairs", ("arms", "per user", "lift", "CI", "p", ""), tuple(rows))
+    return TextTable(f"{measured.metric}: the other pairs", ("arms", "per user", "lift", header, "p", ""), tuple(rows))
 
 
 def _note(beside: Beside) -> str:
     words = []
     if beside.non_inferiority is not None:
         words.append(guardrail_words(beside.non_inferiority))
-    if beside.significant:
+    elif beside.significant:
         words.append("significant")
+    elif beside.against is None and beside.holm_p_value is not None:
+        words.append(f"undecided, corrected {p_words(beside.holm_p_value)}")
     if beside.variance_reduction:
         words.append(f"variance {signed_percent(-beside.variance_reduction)} through covariates")
     return "; ".join(words)

@@ -122,7 +122,7 @@ def _rows(measured: MetricResult) -> list[tuple[str, ...]]:
     """Metric, arm, mean, lift, interval and note of each arm."""
     return [
         (measured.metric, arm, mean, lift, interval, note)
-        for arm, _, mean, lift, interval, _, note in metric_table(measured).rows
+        for arm, _, mean, lift, interval, _, note in metric_table(measured, levels=True).rows
     ]
 
 
