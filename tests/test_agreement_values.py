@@ -296,6 +296,7 @@ def people(registrations: Path) -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.filterwarnings("ignore:.* is not a genre of this bundle")
+@pytest.mark.filterwarnings("ignore:.* is no value that the model knows")
 @pytest.mark.parametrize(("field", "text", "value"), CELLS)
 def test_recommend_takes_its_answers_as_cells(
     open_doors: Doors, answer: Callable[[str, object], bytes], field: str, text: str, value: object

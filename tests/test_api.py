@@ -326,6 +326,13 @@ def test_picks_may_have_commas_between_and_an_unknown_one_is_a_warning(recommend
         recommender.score(picks)
 
 
+def test_a_country_that_the_model_does_not_know_is_a_warning(recommender: Recommender) -> None:
+    with pytest.warns(UserWarning, match="country 'DEE' is no value that the model knows .* the nearest is de"):
+        recommender.recommend(age=31, country="DEE")
+    with pytest.warns(UserWarning, match="gender 'none of yours' is no value that the model knows"):
+        recommender.recommend(age=31, gender="none of yours")
+
+
 def test_a_row_of_a_pandas_table_is_a_registration(recommender: Recommender, arrow: dict[str, pa.Table]) -> None:
     row = arrow["registrations"].to_pandas().assign(device="phone").iloc[3]
     answers = row[["age", "country", "genres"]].to_dict()

@@ -479,6 +479,7 @@ def test_the_terminal(world: World) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:'Polka' is not a genre")
+@pytest.mark.filterwarnings("ignore:.* is no value that the model knows")
 def test_recommend_in_python(world: World) -> None:
     def answered() -> Iterator[tuple[Case, Answer]]:
         for case in cases("recommend in Python"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -18,34 +19,29 @@ from firstspin.data.further_fields import with_further_fields
 from firstspin.data.names import NameIndex
 from firstspin.data.schema import AGE, GENRES, NUMBER, PICK_SEPARATOR, REGISTERED_AT, USER_ID
 from firstspin.models.features import QUESTIONS
-from firstspin.records import InputError, Recommendation, Registration, normal
+from firstspin.records import InputError, Recommendation, Registration, listed, normal
 from firstspin.serving import bundle, explanations, policy
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
 
+SHOWN_VALUES: Final = 10
+"""Values of a field in a message."""
 
-def recommend(
-    path: Path | Bundle, registration: Registration, extra: Mapping[str, str] | None = None
-) -> Recommendation:
-    """The answer of a bundle, loaded or in a folder, for one registration; `extra` holds further answers as text.
 
-    Raises InputError for a further field that the bundle does not have, and for a value that can't be read.
-    """
+def recommend(path: Path | Bundle, registration: Registration) -> Recommendation:
+    """The answer of a bundle, loaded or in a folder, for one registration."""
     loaded = bundle.load(path) if isinstance(path, Path) else path
-    registration = _with_extra(registration, extra or {}, loaded.manifest.extra)
     decision = policy.decide(registration, None, loaded, None, policy.DEFAULTS)
     return recommendation(registration, decision, loaded)
 
 
-def explain(
-    path: Path | Bundle, registration: Registration, extra: Mapping[str, str] | None = None
-) -> explanations.Explanation:
-    """How much each answer of a registration moved each genre shown; `extra` as in `recommend`.
+def explain(path: Path | Bundle, registration: Registration) -> explanations.Explanation:
+    """How much each answer of a registration moved each genre shown.
 
-    Raises InputError as `recommend`, and where the model fails, so that the business rule answers.
+    Raises InputError where the model fails, so that the business rule answers.
     """
     loaded = bundle.load(path) if isinstance(path, Path) else path
-    return explanations.explain(_with_extra(registration, extra or {}, loaded.manifest.extra), loaded)
+    return explanations.explain(registration, loaded)
 
 
 def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str], genres: NameIndex) -> Registration:
@@ -89,6 +85,21 @@ def unknown_picks(picks: Iterable[str], genres: NameIndex) -> Iterator[tuple[str
             yield pick, f"is not a genre of this bundle and is ignored; {there}"
 
 
+def unknown_values(registration: Registration, loaded: Bundle) -> Iterator[tuple[str, str, str]]:
+    """Each gender, country or further text that is no category of the model: its field, itself, and the problem.
+
+    It shares the category of the values that were rare in training (`features.Category`).
+    """
+    for field, known in loaded.predictor.encoder.categories().items():
+        value = getattr(registration, field, None)
+        if isinstance(value, str) and known.find(value) is None:
+            nearest = known.nearest(value)
+            there = (
+                f"the nearest is {nearest}" if nearest else f"it knows {listed(known.names, SHOWN_VALUES) or 'none'}"
+            )
+            yield field, value, f"is no value that the model knows and counts as 'other'; {there}"
+
+
 def genres_of(loaded: Bundle) -> NameIndex:
     """The genres that a bundle knows, for its picks."""
     return NameIndex(map(normal, loaded.manifest.known_genres))
@@ -112,8 +123,11 @@ def _plain(value: object) -> object:
     return None if (value != value) is not False else value
 
 
-def _with_extra(registration: Registration, extra: Mapping[str, str], kinds: Mapping[str, str]) -> Registration:
-    """The registration with further answers, each converted to the kind it had in training."""
+def with_extra(registration: Registration, extra: Mapping[str, str], kinds: Mapping[str, str]) -> Registration:
+    """The registration with further answers, each converted to the kind it had in training.
+
+    Raises InputError for a further field that the bundle does not have, and for a value that can't be read.
+    """
     if unknown := [name for name in extra if name not in kinds]:
         raise InputError(f"this bundle does not ask {unknown[0]!r}; it asks {', '.join(kinds) or 'no further field'}")
     return registration_of({**msgspec.structs.asdict(registration), **extra}, kinds, NameIndex(()))

@@ -213,6 +213,8 @@ class Recommender:
         one = answer.registration_of(answers, self.bundle.manifest.extra, self._genres)
         for pick, problem in answer.unknown_picks(one.genres, self._genres):
             warnings.warn(f"{pick!r} {problem}", stacklevel=2)
+        for field, value, problem in answer.unknown_values(one, self.bundle):
+            warnings.warn(f"{field} {value!r} {problem}", stacklevel=2)
         return recommendation(one, policy.decide(one, None, self.bundle, None, self.settings), self.bundle)
 
     def score(self, registrations: Table, *, top: int = SHOWN_GENRES, skip_bad_rows: bool = False) -> pa.Table:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import re
 import sqlite3
 import subprocess
 import sys
@@ -228,6 +229,43 @@ def test_recommend_takes_answers_to_further_fields(tmp_path: Path) -> None:
     assert failed(*words[:3], "--answer", "visits=many") == "visits 'many' is not a number"
     assert failed(*words[:3], "--answer", f"device={'x' * 201}").startswith("this is not a registration: ")
     assert firstspin(*words[:3], "--answer", "phone").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (["--answer", "device=Phone", "--country", " de"], []),
+        (
+            ["--answer", "device=fone"],
+            ["device 'fone' is no value that the model knows and counts as 'other'; the nearest is phone"],
+        ),
+        (
+            ["--gender", "Femme", "--country", "Q"],
+            [
+                "gender 'Femme' is no value that the model knows and counts as 'other'; it knows none",
+                "country 'Q' is no value that the model knows and counts as 'other'; it knows de, us",
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_log", [False, True])
+def test_a_value_that_the_model_does_not_know_is_a_warning(
+    *,
+    words: list[str],
+    warned: list[str],
+    is_log: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pack_with_further_fields(tmp_path / "b")
+    monkeypatch.setenv("FIRSTSPIN_BARE_ERRORS", "1" if is_log else "0")
+    answers.app(["recommend", "--bundle", str(tmp_path / "b"), *words], standalone_mode=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(warned)
+    for line, text in zip(lines, warned, strict=True):
+        expected = re.sub(r" '\w+' is", " is", text) if is_log else text
+        assert line.startswith(f"Warning: {expected}")
 
 
 def test_evaluate_says_what_questions_buy_and_report_shows_it(made: Path, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ class Category:
     def __init__(self, name: str, values: Sequence[str]) -> None:
         self.name = name
         self.values = tuple(values)
+        self.names = NameIndex(self.values)
 
     def columns(self) -> list[tuple[str, str]]:
         """A flag per category, one for other answers and one for missing."""
@@ -117,8 +118,7 @@ class Category:
         """A writer: an answer sets one flag."""
         index = {value: first + i for i, value in enumerate(self.values)}
         usual = {spelling: i for value, i in index.items() for spelling in (value.upper(), value.title(), value)}
-        other = first + len(self.values)
-        names = NameIndex(self.values)
+        other, names = first + len(self.values), self.names
 
         def write(row: Cells, answer: Answer) -> bool:
             if answer is None:
@@ -243,6 +243,10 @@ class Encoder:
             for write in writers:
                 write(cells[n * width : (n + 1) * width], getattr(registration, question, None))
         return rows
+
+    def categories(self) -> dict[str, NameIndex]:
+        """The values that have a column of their own, for each question with categories."""
+        return {question.name: question.names for question in self._questions if isinstance(question, Category)}
 
     def matches(self, registration: Registration) -> bool:
         """Whether training saw at least one of the answers."""

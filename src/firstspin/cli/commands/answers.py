@@ -51,11 +51,14 @@ def recommend(
     picks = answering.picks_of(genres, known)
     for pick, problem in answering.unknown_picks(picks, known):
         terminal.warn(f"{'a pick' if terminal.bare() else repr(pick)} {problem}")
-    registration, further = _registration(age, gender, country, picks), _answers(answer or ())
+    own, further = _registration(age, gender, country, picks), _answers(answer or ())
+    registration = answering.with_extra(own, further, loaded.manifest.extra)
+    for field, value, problem in answering.unknown_values(registration, loaded):
+        terminal.warn(f"{field}{'' if terminal.bare() else f' {value!r}'} {problem}")
     if explain:
-        explanation.show(answering.explain(loaded, registration, further), as_json=as_json)
+        explanation.show(answering.explain(loaded, registration), as_json=as_json)
         return
-    recommendation = answering.recommend(loaded, registration, further)
+    recommendation = answering.recommend(loaded, registration)
     if as_json:
         terminal.print_json(recommendation)
         return
