@@ -449,7 +449,7 @@ def _complain(
 ) -> None:
     """Hand over the bad rows of a table. Raises BadRows, with the first of them, where that is what happens to them."""
     bad = f"SELECT {_ROW} AS row, {_BROKEN} AS rule, {_VALUE} AS value FROM {validated} WHERE {_BROKEN} IS NOT NULL"
-    ((rows,),) = connection.execute(f"SELECT count(*) FROM ({bad})").fetchall()
+    ((rows, of),) = connection.execute(f"SELECT count({_BROKEN}), count(*) FROM {validated}").fetchall()
     if not rows:
         return
     first = f"ORDER BY row LIMIT {findings.SHOWN}"
@@ -460,7 +460,7 @@ def _complain(
         first = f"QUALIFY {of_a_kind} ORDER BY row"
     counts = connection.execute(f"SELECT rule, count(*) FROM ({bad}) GROUP BY ALL ORDER BY ALL").fetchall()
     examples = connection.execute(f"SELECT row, rule, value FROM ({bad}) {first}") if to.show_rows else None
-    to.add(source.path.name, rules, BadRowsOfATable(rows, dict(counts), examples.fetchall() if examples else ()))
+    to.add(source.path.name, rules, BadRowsOfATable(rows, of, dict(counts), examples.fetchall() if examples else ()))
 
 
 # ------------------------------------------------------------------------------------------------------------- genres

@@ -46,7 +46,7 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     Raises InputError where no user gets a label, or nearly all values of a column match nothing.
     """
     census, rule = take_census(tables, rule, now)
-    refuse_unlabelled(census)
+    refuse_unlabelled(census, tables)
     with in_our_words("the labels can't be made"):
         ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))
         labelled = f"FROM fates WHERE {identifier(DROPPED)} IS NULL ORDER BY {identifier(ROW)}"
@@ -65,7 +65,8 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
     ((first, last),) = connection.execute("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
     heard = listening(tables)
     if first is None or not heard.days:
-        raise InputError("no training data: the registrations or the listens are empty")
+        why = _dropped(tables, whole=True) or "the registrations or the listens are empty"
+        raise InputError(f"no training data: {why}")
     ends, wrong_clocks = data_ends(heard, rule, now)
     others = mismatches(tables, heard, wrong_clocks, now)
     rule = replace(rule, data_ends=ends)
@@ -75,10 +76,21 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
         return replace(_census(connection, ends, others), absent=tables.absent), rule
 
 
-def refuse_unlabelled(census: Census) -> None:
+def refuse_unlabelled(census: Census, tables: Tables) -> None:
     """Raises InputError where no user has a label."""
     if not census.labelled:
-        raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}")
+        dropped = f"; {why}" if (why := _dropped(tables, whole=False)) else ""
+        raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}{dropped}")
+
+
+def _dropped(tables: Tables, *, whole: bool) -> str:
+    """The rows that were dropped of each table, and why; `whole`: of the tables that have no other row."""
+    shown = []
+    for name, file in tables.files.items():
+        ((remaining,),) = tables.connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+        if not (whole and remaining):
+            shown.append(tables.complaints.dropped(file, remaining))
+    return "; ".join(filter(None, shown))
 
 
 def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:

@@ -15,7 +15,8 @@ from command_line import firstspin
 from firstspin.data.checks.checking import Check, check_tables
 from firstspin.data.checks.findings import BadValue, TableProblem
 from firstspin.data.column_map import column_map
-from firstspin.data.dataset import Reading
+from firstspin.data.dataset import Reading, read_dataset
+from firstspin.records import InputError
 
 DAY = "2025-01-{:02}T00:00:00Z"
 HEARD = "2025-02-15T00:00:00Z"
@@ -224,3 +225,27 @@ def test_a_mapped_column_is_named_as_in_the_file(tmp_path: Path) -> None:
     (problem,) = checked(tmp_path, Reading(mapping=column_map("age=Alter"))).problems
     assert isinstance(problem, TableProblem)
     assert (problem.field, problem.label) == ("age", "Alter (age)")
+
+
+def test_a_table_of_bad_rows_is_dropped_with_the_reason(tmp_path: Path) -> None:
+    registrations = [(str(user), "31.12.2024 14:05", "31", "", "", "Rock") for user in range(40)]
+    data = made_tables.tables(tmp_path / "data", registrations, LISTENS)
+    done = firstspin("label", "--data", data, "--out", tmp_path / "l.parquet", "--skip-bad-rows")
+    reason = "registered_at is not an ISO 8601 time"
+    assert done.stderr.strip() == f"no training data: registrations.csv: 40 of 40 rows dropped: {reason}"
+    good = (GOOD[0], HEARD, *GOOD[2:])  # whose window is after all listens
+    made_tables.write(data, "registrations", made_tables.REGISTRATIONS, [good, *registrations])
+    done = firstspin("label", "--data", data, "--out", tmp_path / "l.parquet", "--skip-bad-rows", "--gap-days", "400")
+    assert done.stderr.strip().endswith(f"; registrations.csv: 40 of 41 rows dropped: {reason}")
+    shown = firstspin("check", "--data", data)
+    assert "write the time as in 2026-02-05T12:02:03Z" in shown.stdout
+    assert "--skip-bad-rows" not in shown.stdout + shown.stderr
+    bad_stations = [("1", "Rock FM", ""), ("2", "Jazz FM", "Rock|Jazz")]
+    with pytest.raises(InputError) as problem:
+        read_dataset(
+            made_tables.tables(tmp_path / "stations", [GOOD], LISTENS, bad_stations), Reading(skip_bad_rows=True)
+        )
+    assert str(problem.value) == (
+        "no training data: stations.csv: 2 of 2 rows dropped: genre is missing (1), genre holds a pipe sign, which "
+        "separates genres (1); listens.csv: 2 of 2 rows dropped: station_id is not in the stations"
+    )

@@ -91,7 +91,8 @@ def _show_problem(problem: TableProblem, *, bare: bool) -> None:
     if (more := problem.rows - len(problem.examples)) > 0:
         _print(f"    and {more:,} more rows like {'these' if len(problem.examples) > 1 else 'this'}")
     if problem.advice:
-        _print(f"    {problem.advice}; {problem.option} drops such rows and counts them")
+        drops = f"; {problem.option} drops such rows and counts them" if problem.option else ""
+        _print(f"    {problem.advice}{drops}")
 
 
 def _problem(problem: TableProblem, *, bare: bool) -> dict[str, object]:

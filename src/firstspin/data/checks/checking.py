@@ -197,5 +197,5 @@ def _census(tables: Tables, reading: Reading) -> tuple[Census | None, LabelRule]
     if len(tables.sources) == len(schema.COLUMNS):
         with tables.complaints.of(""):
             census, rule = labelling.take_census(tables, rule, reading.now)
-            labelling.refuse_unlabelled(census)
+            labelling.refuse_unlabelled(census, tables)
     return census, rule

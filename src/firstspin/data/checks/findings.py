@@ -19,6 +19,9 @@ from firstspin.records import MAX_PICKS, MAX_TEXT, BadRows, InputError
 SHOWN: Final = 10
 """Bad rows in one error message."""
 
+NEARLY_ALL: Final = 0.95
+"""From this share of bad values on, a whole column is taken for wrong."""
+
 SHOWN_OF_A_KIND: Final = 3
 """Bad rows that `check` shows of each kind."""
 
@@ -102,9 +105,10 @@ class RowRule:
 
 @dataclass(frozen=True, slots=True)
 class BadRowsOfATable:
-    """The number of bad rows, that of each rule (by position), and the first ones: row (from 0), rule, value."""
+    """The number of bad rows `of` all, that of each rule (by position), and the first: row (from 0), rule, value."""
 
     rows: int
+    of: int
     counts: Mapping[int, int]
     first: Sequence[tuple[int, int, str | None]]
 
@@ -140,6 +144,14 @@ class Complaints:
         """The number of listens in this file that were left out because of their station."""
         return sum(n for why, n in self.skipped.items() if why.startswith(file) and why.endswith(UNKNOWN_STATION))
 
+    def dropped(self, file: str, remaining: int) -> str:
+        """The number of this file's rows that were dropped, and why; empty where none was."""
+        if not (rows := self.bad_rows.get(file, 0)):
+            return ""
+        counts = {why.removeprefix(f"{file}: "): n for why, n in self.skipped.items() if why.startswith(f"{file}: ")}
+        reasons = ", ".join(why if n == rows else f"{why} ({n:,})" for why, n in counts.items())
+        return f"{file}: {rows:,} of {rows + remaining:,} rows dropped: {reasons}"
+
     def add(self, file: str, rules: Sequence[RowRule], bad: BadRowsOfATable) -> None:
         """Handle the bad rows of a file. Raises BadRows where they are neither skipped nor collected."""
         if self.collected is not None:
@@ -163,7 +175,8 @@ def _finding(file: str, rule: RowRule, bad: BadRowsOfATable, at: int) -> TablePr
     shown = tuple(BadValue(row + 1, value) for row, of, value in bad.first if of == at)
     complaint = rule.complaint
     advice = ADVICE[complaint]
-    return TableProblem(complaint, complaint, file, rule.field, rule.label, bad.counts[at], shown, advice, SKIP)
+    option = SKIP if bad.rows < NEARLY_ALL * bad.of else ""  # hardly a row would remain
+    return TableProblem(complaint, complaint, file, rule.field, rule.label, bad.counts[at], shown, advice, option)
 
 
 def _bad_rows(file: str, rules: Sequence[RowRule], bad: BadRowsOfATable) -> BadRows:

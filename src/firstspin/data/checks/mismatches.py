@@ -17,6 +17,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from firstspin.data.checks.findings import NEARLY_ALL
 from firstspin.data.data_end import AHEAD, DayOfListens, days_of_data, is_future
 from firstspin.data.formats.columns import is_number
 from firstspin.data.ingest import Tables, station_markets
@@ -38,7 +39,6 @@ from firstspin.records import InputError, LabelRule, Mismatch, listed, normal
 if TYPE_CHECKING:
     import duckdb
 
-NEARLY_ALL: Final = 0.95
 MIN_SHARE_OF_NUMBERS: Final = 0.8
 WEEK_SECONDS: Final = 7 * 86_400
 MANY_LISTENS: Final = 5_000_000
