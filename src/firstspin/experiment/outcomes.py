@@ -26,7 +26,7 @@ from firstspin.experiment.reading.outcome_columns import (
     value,
 )
 from firstspin.experiment.reading.spelling import amount, day_order
-from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_end, drop_without_arm
+from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_ends, drop_without_arm
 from firstspin.experiment.rules import Metric
 from firstspin.records import InputError
 
@@ -100,7 +100,7 @@ def read_outcomes(
     )
     with opened_table(source, list(dict.fromkeys(named)), USER_COLUMNS) as table:
         user = unit or next((column for column in USER_COLUMNS if column in table.types), None)
-        drop_rows_at_end(table, [arm, *([user] if user else [])])
+        drop_rows_at_ends(table, [arm, *([user] if user else [])], known_arms)
         name = arm_name(table, arm, known_arms)
         without_arm = 0 if unit else drop_without_arm(table, arm, name)
         metrics = tuple(_with_kind(table, metric) for metric in metrics)

@@ -70,6 +70,50 @@ def test_counts_come_with_a_total_a_byte_order_mark_and_thousands(write: Write) 
         assert as_json(verdict(write(text), counts=("arm", "users", "clicks"))) == expected
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "All,2000,270\nA,1000,100\nB,1000,170\n",
+        "A,1000,100\nB,1000,170\nInsgesamt,2000,270\n",
+        "A,1000,100\nB,1000,170\nTOTAL:,2000,270\n",
+        "A,1000,100\nB,1000,170\nAlle Nutzer,2000,270\nGesamt:,2000,270\n",
+        "A,1000,100\nTutti,2000,270\nB,1000,170\n",
+        "A,1000,100\nB,1000,170\n,2000,270\n",
+        "A,1000,100\nB,1000,170\nTutti,2000,\n",
+        "A,1000,100\nB,1000,170\n,,\nSource: Tableau,,\n",
+        "A,1000,100\nB,1000,170\nTotal,2000,270\n,,\nSource: Tableau,,\n",
+    ],
+)
+def test_a_total_or_a_note_of_counts_is_excluded_with_a_warning(rows: str, write: Write) -> None:
+    found = verdict(write(f"arm,users,clicks\n{rows}"), counts=("arm", "users", "clicks"))
+    assert found.users == {"A": 1_000, "B": 1_000}
+    assert any(warning.startswith("Row") and warning.endswith("excluded.") for warning in found.warnings)
+
+
+def test_an_arm_is_no_total_where_it_is_named_or_its_outcomes_differ(write: Write) -> None:
+    counts = ("arm", "users", "clicks")
+    double = write("arm,users,clicks\nA,1000,100\nB,1000,170\nC,2000,269\n")
+    assert verdict(double, counts=counts).users == {"A": 1_000, "B": 1_000, "C": 2_000}
+    everyone = write("arm,users,clicks\nB,1000,100\nC,1000,170\nall,2000,270\nA,1000,90\n")
+    weights = {"A": 1.0, "B": 1.0, "C": 1.0, "all": 2.0}
+    assert verdict(everyone, counts=counts, weights=weights).users["all"] == 2_000
+    arm = write("arm,clicked\n" + "A,1\nA,0\n" * 20 + "all,1\nall,0\n" * 20)
+    assert verdict(arm, "clicked").users == {"A": 40, "all": 40}
+
+
+def test_a_total_or_a_note_among_users_is_excluded_with_a_warning(write: Write) -> None:
+    users = "".join(f"{name},{i % 3 // 2}\n" for name in "AB" for i in range(30))
+    text = f"arm,clicked\nAlle Nutzer:,0\n{users}TOTAL:,1\nGesamt,1\n,\nSource: Tableau,\n,\n"
+    found = verdict(write(text), "clicked")
+    assert found.users == {"A": 30, "B": 30}
+    assert found.warnings[-4:] == (
+        "Row 65 ('Source: Tableau') is a note below the table and is excluded.",
+        "Row 63, the last one, is a total and is excluded.",
+        "Row 62, the last one, is a total and is excluded.",
+        "Row 1, the first one, is a total and is excluded.",
+    )
+
+
 def test_a_blank_count_is_missing_and_a_margin_may_be_given(write: Write) -> None:
     text = "arm,day,users,clicks,buys\nA,1,500,50,5\nA,2,500,60,\nB,1,500,90,4\nB,2,500,80,\n"
     found = verdict(write(text), "clicks", "buys:margin=0.05", counts=("arm", "users", "clicks", "buys"))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Shape
 from firstspin.data.formats.written_values import Spelling
+from firstspin.data.sql import literal
 from firstspin.experiment.outcomes import AS_WRITTEN, LeftOut, Outcomes
 from firstspin.experiment.reading.outcome_columns import AMOUNT, ROW, OutcomeTable, days, opened_table, value
 from firstspin.experiment.reading.spelling import amount, day_order
-from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_end
+from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_ends
 from firstspin.experiment.rules import Metric
 from firstspin.records import InputError
 
@@ -62,12 +63,13 @@ def read_counts(
     arm, users, *_ = counts
     outcomes = [metric.column for metric in metrics]
     with opened_table(source, [arm, users, *outcomes, *([day] if day else [])]) as table:
-        drop_rows_at_end(table, [arm])
+        drop_rows_at_ends(table, [arm], known_arms)
         columns = [f"({_count(table, c, spelling)}) AS n{i}" for i, c in enumerate([users, *outcomes])]
         dated = value(table, day, days(day_order(table, day, spelling))) if day else "NULL"
         name = arm_name(table, arm, known_arms)
         cells = f"{ROW} AS position, {name} AS arm, {dated} AS day, {', '.join(columns)}"
         table.connection.execute(f"CREATE TABLE counted AS SELECT {cells} FROM {table.rows(table.types)}")
+        _drop_total(table, known_arms, len(outcomes))
         _check(table, arm, [users, *outcomes])
         read = table.query("SELECT * EXCLUDE (position) FROM counted ORDER BY ALL")
     arms = tuple(sorted({str(name) for name, *_ in read}))
@@ -91,6 +93,27 @@ def _count(table: OutcomeTable, column: str, spelling: Spelling) -> str:
     if table.shape(column) is not Shape.text or spelling.decimal:
         return value(table, column, amount(table, column, spelling))
     return value(table, column, replace(AMOUNT, value=lambda text, _: written_values.whole_number(text)))
+
+
+def _drop_total(table: OutcomeTable, known: Collection[str], outcomes: int) -> None:
+    """Delete the rows of an arm that has exactly the users and outcomes of all others (two or more), unless `known`."""
+    sums = ", ".join(f"sum(n{i})" for i in range(outcomes + 1))
+    arms = table.query(f"SELECT arm, min(position), max(position), {sums} FROM counted GROUP BY arm ORDER BY 2")
+    if len(arms) < 3:
+        return
+    numbers = np.array([[np.nan if n is None else float(str(n)) for n in row[3:]] for row in arms])
+    doubled, overall = 2 * numbers, np.nansum(numbers, axis=0)
+    total = (doubled[:, 0] == overall[0]) & ((doubled == overall) | np.isnan(numbers)).all(axis=1) & (overall[0] > 0)
+    for name, first, last, *_ in (row for row, found in zip(arms, total, strict=True) if found):
+        if name not in known:
+            which = f"Row {first:,}" if first == last else f"Rows {first:,} to {last:,}"
+            shown = "without an arm" if name is None else f"of {name}"
+            table.notes.append(f"{which} {shown}: the users are the sum of the others, a total, and are excluded.")
+            table.connection.execute(f"DELETE FROM counted WHERE arm IS NOT DISTINCT FROM {_text(name)}")
+
+
+def _text(name: object) -> str:
+    return "NULL" if name is None else literal(str(name))
 
 
 def _check(table: OutcomeTable, arm: str, counted: Sequence[str]) -> None:

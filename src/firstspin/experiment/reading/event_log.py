@@ -13,7 +13,7 @@ from firstspin.data.sql import identifier, literal
 from firstspin.experiment.outcomes import AS_WRITTEN, Outcomes, read_outcomes
 from firstspin.experiment.reading.outcome_columns import NAME, UNIT, OutcomeTable, opened_table, times, value
 from firstspin.experiment.reading.spelling import amount, day_order
-from firstspin.experiment.reading.tidying import drop_rows_at_end
+from firstspin.experiment.reading.tidying import drop_rows_at_ends
 from firstspin.experiment.rules import Metric, listed
 from firstspin.records import InputError
 
@@ -41,7 +41,7 @@ def read_event_log(
         raise InputError(f"event log {','.join(log)!r}: expected different columns of user, event, time and value")
     user, event, *rest = log
     with opened_table(source, [arm, *log]) as table:
-        drop_rows_at_end(table, [user, event, arm])
+        drop_rows_at_ends(table, [user, event, arm], known_arms)
         happened = times(day_order(table, rest[0], spelling)) if rest else NAME
         columns = {
             "user_id": value(table, user, UNIT),

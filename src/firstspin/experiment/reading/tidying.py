@@ -1,4 +1,4 @@
-"""What a table has beside users: blank rows and a total at its end, rows without an arm, arms in two cases."""
+"""What a table has beside users: totals and notes at its ends, blank rows, rows without an arm, arms in two cases."""
 
 from __future__ import annotations
 
@@ -10,27 +10,76 @@ from firstspin.data import parsing
 from firstspin.data.formats.columns import Shape
 from firstspin.data.sql import literal
 from firstspin.experiment.assign import MAX_ARMS
-from firstspin.experiment.reading.outcome_columns import NAME, ROW, OutcomeTable, value
+from firstspin.experiment.reading.outcome_columns import NAME, ROW, SHOWN_CHARACTERS, OutcomeTable, value
 from firstspin.experiment.rules import listed
 
-TOTALS: Final = ("total", "totals", "grand total", "sum", "overall", "all users", "gesamt", "summe", "gesamtergebnis")
-"""What spreadsheets write in front of a total, in lower case."""
+TOTALS: Final = frozenset(
+    (
+        *(
+            "total",
+            "totals",
+            "grand total",
+            "sum",
+            "overall",
+            "all",
+            "all users",
+            "all variants",
+            "all arms",
+            "everyone",
+        ),
+        *("gesamt", "summe", "gesamtergebnis", "gesamtsumme", "insgesamt", "alle", "alle nutzer", "alle varianten"),
+        *("total général", "total general", "ensemble", "tous"),
+    )
+)
+"""What spreadsheets write in front of a total, in lower case without a colon."""
+
+MAX_TOTALS: Final = 7
+"""Rows of one name that may be totals (of the days of a week); more rows are an arm."""
 
 
-def drop_rows_at_end(table: OutcomeTable, names: Sequence[str]) -> None:
-    """Delete blank rows at the end of a table of text, and a last row with the word "total" in a column of `names`."""
+def drop_rows_at_ends(table: OutcomeTable, names: Sequence[str], known: Collection[str]) -> None:
+    """Delete blank rows and notes at the end of a table of text, and first and last rows that are totals.
+
+    A total has one of `TOTALS` in a column of `names`, unless an arm of that name is `known`. A note is the only cell
+    of a row below a blank one. Each row with a cell that is deleted is noted.
+    """
     texts = [column for column in table.types if table.shape(column) is Shape.text]
     if len(texts) < len(table.types):
         return
+    real = {arm.casefold() for arm in known}
     filled = " OR ".join(f"coalesce({table.trimmed(column)}, '') <> ''" for column in texts)
-    last = f"SELECT coalesce(max({ROW}), 0) FROM {table.rows(texts)} WHERE {filled}"
-    table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} > ({last})")
-    cells = ", ".join(f"coalesce(lower({table.trimmed(column)}), '')" for column in names)
-    for row, *found in table.query(f"SELECT {ROW}, {cells} FROM {table.rows(texts)} WHERE {ROW} = ({last})"):
-        if set(found) & set(TOTALS):
-            table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} = {row}")
-            table.notes.append(f"Row {row:,}, the last one, is a total and is excluded.")
-            drop_rows_at_end(table, names)
+    cells = ", ".join(f"coalesce({table.trimmed(column)}, '')" for column in texts)
+    at = f"SELECT {ROW}, {cells} FROM {table.rows(texts)} WHERE {filled} ORDER BY {ROW}"
+    place = "last"
+    while rows := table.query(f"{at} DESC LIMIT 2" if place == "last" else f"{at} LIMIT 1"):
+        row, *found = rows[0]
+        if place == "last":
+            table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} > {row}")
+        written = dict(zip(texts, map(str, found), strict=True))
+        there = [text for text in written.values() if text]
+        alone = len(there) == 1 < len(texts) and len(rows) > 1 and int(str(row)) - int(str(rows[1][0])) > 1
+        if any(_is_total(table, name, written[name], real) for name in names):
+            table.notes.append(f"Row {row:,}, the {place} one, is a total and is excluded.")
+        elif alone and not any(_repeated(table, name, text) for name, text in written.items() if text):
+            shown = f" ({there[0][:SHOWN_CHARACTERS]!r})"
+            table.notes.append(f"Row {row:,}{shown} is a note below the table and is excluded.")
+        elif place == "first":
+            break
+        else:
+            place = "first"
+            continue
+        table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} = {row}")
+
+
+def _is_total(table: OutcomeTable, column: str, text: str, real: Collection[str]) -> bool:
+    word = text.casefold().rstrip(": ")
+    return word in TOTALS and text.casefold() not in real and _repeated(table, column, text) < MAX_TOTALS
+
+
+def _repeated(table: OutcomeTable, column: str, text: str) -> int:
+    """The number of further rows with this text in the column."""
+    same = f"SELECT count(*) FROM {table.rows([column])} WHERE {table.trimmed(column)} = {literal(text)}"
+    return int(str(table.query(same)[0][0])) - 1
 
 
 def drop_without_arm(table: OutcomeTable, arm: str, name: str) -> int:
