@@ -8,7 +8,8 @@ import made_tables
 import pytest
 
 from firstspin.data.column_map import column_map
-from firstspin.data.ingest import open_tables, read_registrations
+from firstspin.data.ingest import open_tables, read_registrations, station_popularity
+from firstspin.data.names import assigned
 from firstspin.records import InputError
 
 LISTENS = [("007", "2025-02-05T10:00:00Z", "1", "900")]
@@ -120,3 +121,44 @@ def test_a_missing_column_suggests_a_map(tmp_path: Path) -> None:
     data = exported(tmp_path / "data", "user", "registered_at", "age", "gender", "country", "genre")
     with pytest.raises(InputError, match=r"has no column user_id, genres .* --map user_id=user,genres=genre$"):
         open_tables(data, workspace=tmp_path)
+
+
+def test_a_suggested_map_uses_each_column_once_and_only_similar_ones(tmp_path: Path) -> None:
+    data = exported(tmp_path / "data", *made_tables.REGISTRATIONS)
+    made_tables.write(data, "listens", ("uid", "start", "channel", "duration_s"), LISTENS)
+    with pytest.raises(InputError, match=r"--map user_id=uid,started_at=start,station_id=NAME,seconds=NAME$"):
+        open_tables(data, workspace=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (("station", "genre"), {"station_id": "station"}),  # the genre is there, and not suggested
+        (("genre_name", "genres"), {"genre": "genres"}),
+        (("duration_s", "played_seconds"), {"seconds": "played_seconds"}),
+    ],
+)
+def test_the_best_pairs_are_suggested_first(names: tuple[str, ...], columns: dict[str, str]) -> None:
+    wanted = {name: name for name in ("station_id", "seconds", "genre") if name not in names}
+    assert assigned(wanted, [name for name in names if name not in ("genre",)]) == columns
+
+
+def shown_stations(folder: Path, names: tuple[str, ...], option: str = "") -> list[tuple[str, str, str]]:
+    """The stations of a table with these columns, under this map."""
+    data = exported(folder / "data", *made_tables.REGISTRATIONS)
+    rows = [("1", "Rock"), ("2", "Jazz")]
+    made_tables.write(data, "stations", names, rows)
+    tables = open_tables(data, workspace=folder, mapping=column_map(option))
+    return [(one.station_id, one.name, one.genre) for one, _ in station_popularity(tables)]
+
+
+def test_stations_without_names_are_shown_by_their_ids_or_genres(tmp_path: Path) -> None:
+    by_id = [("1", "1", "Rock"), ("2", "2", "Jazz")]
+    assert shown_stations(tmp_path, ("station_id", "genre")) == by_id
+    assert shown_stations(tmp_path, ("channel", "genre"), "stations.station_id=channel,name=channel") == by_id
+    by_genre = [("1", "Rock", "Rock"), ("2", "Jazz", "Jazz")]
+    assert shown_stations(tmp_path, ("station_id", "style"), "name=style,genre=style") == by_genre
+    with pytest.raises(InputError, match="'style' is mapped to two, genre and station_id"):
+        column_map("stations.station_id=style,name=style,genre=style")
+    with pytest.raises(InputError, match="has no column name, but Name"):
+        shown_stations(tmp_path, ("station_id", "Name", "genre"))

@@ -128,10 +128,15 @@ def _key(target: str) -> tuple[str, str]:
 
 
 def _refuse_shared(headers: Mapping[tuple[str, str], str]) -> None:
-    """Raises InputError where one column of a file is mapped to two of ours, which is a slip of the keyboard."""
+    """Raises InputError where one column of a file is mapped to two of ours, which is a slip of the keyboard.
+
+    Stations may be named by their id or genre.
+    """
     for table in schema.COLUMNS:
         seen: dict[str, str] = {}
         for column, (header, *_) in ColumnMap(headers).aliases(table).items():
+            if (table, column) == (schema.STATIONS, schema.NAME):
+                continue
             if header in seen:
                 raise InputError(f"the column {header!r} is mapped to two, {seen[header]} and {column}")
             seen[header] = column

@@ -41,8 +41,13 @@ if TYPE_CHECKING:
 SHOWN_CHARACTERS = 80
 SHOWN_FILES: Final = 10
 
-_ABSENT: Final = {schema.AGE: "NULL::INTEGER", schema.GENDER: "NULL::VARCHAR", schema.COUNTRY: "NULL::VARCHAR"}
-"""SQL: the values of the columns that registrations may lack."""
+_ABSENT: Final = {
+    schema.AGE: "NULL::INTEGER",
+    schema.GENDER: "NULL::VARCHAR",
+    schema.COUNTRY: "NULL::VARCHAR",
+    schema.NAME: "''::VARCHAR",
+}
+"""SQL: the values of the columns that tables may lack."""
 
 _BROKEN: Final = identifier("number of the rule broken")
 _VALUE: Final = identifier("value that broke it")
@@ -79,7 +84,7 @@ class Tables:
     @property
     def absent(self) -> tuple[str, ...]:
         """The standard columns that the registrations lack: their values are null."""
-        return _absent(self.sources[schema.REGISTRATIONS])
+        return _absent(self.sources[schema.REGISTRATIONS], schema.REGISTRATIONS)
 
     @property
     def genres(self) -> tuple[str, ...]:
@@ -183,7 +188,7 @@ def read_registrations(
     _receive(connection, source)
     _load(connection, source, schema.REGISTRATIONS, {**columns.KINDS[schema.REGISTRATIONS], **further}, complaints)
     ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
-    return ReceivedRegistrations(connection, rows, complaints.skipped, _absent(source))
+    return ReceivedRegistrations(connection, rows, complaints.skipped, _absent(source, schema.REGISTRATIONS))
 
 
 @in_our_words("the stations can't be read")
@@ -259,13 +264,13 @@ def _open(
             shown = shown_alias(column_name, column.header)
             problem = f"{path.name}: {shown} is {type_name}, where {kinds[column_name].needed}"
             raise InputError(problem, field=column_name)
-    _refuse_other_spelling(source)
+    _refuse_other_spelling(source, name)
     return source
 
 
-def _refuse_other_spelling(source: Source) -> None:
+def _refuse_other_spelling(source: Source, table: str) -> None:
     """Raises InputError where a column that may be absent has its name in another spelling, such as `Age`."""
-    for name in _absent(source):
+    for name in _absent(source, table):
         for header in source.names:
             if header.casefold().strip("_ ") == name:
                 raise InputError(
@@ -275,9 +280,9 @@ def _refuse_other_spelling(source: Source) -> None:
                 )
 
 
-def _absent(source: Source) -> tuple[str, ...]:
-    """The standard columns that a file of registrations lacks."""
-    return tuple(name for name in schema.OPTIONAL if name not in source.columns)
+def _absent(source: Source, table: str) -> tuple[str, ...]:
+    """The standard columns that the file of a table lacks."""
+    return tuple(of for of in schema.COLUMNS[table] if of in schema.OPTIONAL and of not in source.columns)
 
 
 def further_kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:

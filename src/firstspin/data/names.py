@@ -9,10 +9,15 @@ and case folding that `tests/data/test_names.py` checks for every code point.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher, get_close_matches
+from typing import Final
 
 from firstspin.records import MAX_TEXT, normal
+
+CUTOFF: Final = 0.6
+CUTOFF_OF_OTHERS: Final = 0.65
+"""Minimum similarity (Ratcliff and Obershelp) of names with the same first letter, and of others."""
 
 
 class NameIndex:
@@ -76,6 +81,26 @@ class NameIndex:
             return 0
         self._sizes[character] = len(letters)
         return len(letters)
+
+
+def assigned(wanted: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """A similar name for each key of `wanted` whose text has one: the most similar pairs first, each name once.
+
+    Names of another first letter must be more similar: `duration_s` has much of `station_id` by chance.
+    """
+    folded = {normal(name[:MAX_TEXT]).casefold(): name for name in names}
+    texts = {key: normal(text[:MAX_TEXT]).casefold() for key, text in wanted.items()}
+    pairs = [
+        (SequenceMatcher(None, similar, text).ratio(), key, similar)
+        for key, text in texts.items()
+        for similar in get_close_matches(text, folded, n=max(len(folded), 1), cutoff=CUTOFF)
+    ]
+    chosen: dict[str, str] = {}
+    for ratio, key, similar in sorted(pairs, reverse=True):
+        certain = ratio >= CUTOFF_OF_OTHERS or similar[:1] == texts[key][:1]
+        if certain and key not in chosen and folded[similar] not in chosen.values():
+            chosen[key] = folded[similar]
+    return chosen
 
 
 def _letters(text: str) -> str:

@@ -40,8 +40,8 @@ NUMBER: Final = "number"
 TEXT: Final = "text"
 """The kinds of further columns."""
 
-OPTIONAL: Final = (AGE, GENDER, COUNTRY)
-"""Columns that the registrations may lack; every user then has no answer."""
+OPTIONAL: Final = (AGE, GENDER, COUNTRY, NAME)
+"""Columns that the tables may lack: every user then has no answer, and a station's name is its id."""
 
 REGISTRATION_COLUMNS: Final = (USER_ID, REGISTERED_AT, AGE, GENDER, COUNTRY, GENRES)
 LISTEN_COLUMNS: Final = (USER_ID, STARTED_AT, STATION_ID, SECONDS)

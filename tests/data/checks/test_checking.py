@@ -249,3 +249,13 @@ def test_a_table_of_bad_rows_is_dropped_with_the_reason(tmp_path: Path) -> None:
         "no training data: stations.csv: 2 of 2 rows dropped: genre is missing (1), genre holds a pipe sign, which "
         "separates genres (1); listens.csv: 2 of 2 rows dropped: station_id is not in the stations"
     )
+
+
+def test_stations_without_a_column_of_names_are_counted(tmp_path: Path) -> None:
+    made_tables.tables(tmp_path, [GOOD], LISTENS)
+    made_tables.write(tmp_path, "stations", ("station_id", "genre"), [("1", "Rock"), ("2", "Jazz")])
+    census = checked(tmp_path).census
+    assert census is not None
+    assert [kind.line(bare=True) for kind in census.mismatches] == [
+        "2 of 2 stations have no name, as there is no column name: their ids are shown (stations.csv)"
+    ]

@@ -26,6 +26,7 @@ from firstspin.data.schema import (
     GENRES,
     LISTENS,
     MARKET,
+    NAME,
     PICK_SEPARATOR,
     REGISTRATIONS,
     SECONDS,
@@ -96,6 +97,7 @@ def mismatches(tables: Tables, heard: Listening, wrong_clocks: int, now: datetim
         (LISTENS, lambda: _clocks(tables, heard, wrong_clocks, now)),
         (LISTENS, lambda: [_long(tables, heard)]),
         (REGISTRATIONS, lambda: [_picks(tables)]),
+        (STATIONS, lambda: [_nameless(tables)]),
         (STATIONS, lambda: [_markets(tables)]),
         (REGISTRATIONS, lambda: [_numbers(tables, name) for name, kind in tables.extra.items() if kind == TEXT]),
     ]
@@ -253,6 +255,14 @@ def _how_to_pick(pick: str, names: NameIndex) -> str:
     if any(names.find(part) for part in re.split(r"[][{}()\"',;/&+]+", pick)):
         return f"; separate picks by {PICK_SEPARATOR!r}, as in Rock{PICK_SEPARATOR}Jazz, or write lists in Parquet"
     return ""
+
+
+def _nameless(tables: Tables) -> Mismatch:
+    """All stations, where the file has no column of names."""
+    source = tables.sources[STATIONS]
+    ((stations, example),) = tables.connection.execute("SELECT count(*), min(station_id) FROM stations").fetchall()
+    what = f"stations have no name, as there is no column {NAME}: their ids are shown ({source.path.name})"
+    return Mismatch(0 if NAME in source.columns else stations, stations, what, f"{example!r}")
 
 
 def _markets(tables: Tables) -> Mismatch:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
-from firstspin.data.names import NameIndex
+from firstspin.data.names import assigned
 from firstspin.data.sql import identifier, literal
 from firstspin.records import MAX_TEXT, InputError, listed
 
@@ -177,8 +177,10 @@ def _missing(
     wanted = (shown_alias(column, aliases[column][0]) for column in missing)
     lacks = f"{path.name} has no column {', '.join(wanted)}"
     has = listed(list(map(_shown, names)), _SHOWN_NAMES)
-    index = NameIndex(name for name in names if name.isprintable() and not set(name) & set(",\"'"))
-    pairs = ",".join(f"{column}={index.nearest(aliases[column][0]) or 'NAME'}" for column in missing)
+    used = {header for known in aliases.values() for header in known if header in names}
+    free = (name for name in names if name.isprintable() and not set(name) & set(",\"'") and name not in used)
+    similar = assigned({column: aliases[column][0] for column in missing}, free)
+    pairs = ",".join(f"{column}={similar.get(column, 'NAME')}" for column in missing)
     hint = f"; for columns of other names: --map {shlex.quote(pairs)}" if can_be_mapped else ""
     bare = lacks  # without a header the names are values of a row
     return InputError(f"{lacks} (it has {has}){hint}", bare=bare, field=missing[0])
