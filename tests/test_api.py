@@ -303,6 +303,27 @@ def test_a_table_in_memory_may_lack_columns(recommender: Recommender) -> None:
     assert recommender.score(pd.DataFrame({"age": pd.Series([], dtype=float)})).num_rows == 0
 
 
+def test_a_table_with_misspelt_picks_is_an_error_and_other_absent_columns_a_warning(
+    recommender: Recommender, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InputError, match="the table has no column genres, but genre: rename it, or leave it out"):
+        recommender.score(pd.DataFrame({"age": [31], "genre": ["Rock"]}))
+    with pytest.raises(InputError, match="the table has no column age, but Age: rename it"):
+        recommender.score(pl.DataFrame({"Age": [31], "genres": ["Rock"]}))
+    recommender.score(pd.DataFrame({"age": [31], "genres": ["Rock"]}))
+    assert not caplog.messages
+    recommender.score(pd.DataFrame({"age": [31], "gender": ["f"], "country": ["de"], "picks": ["Rock"]}))
+    assert caplog.messages == ["the table has no column genres: answered without; not used: picks"]
+
+
+def test_a_file_to_score_needs_no_time_of_registration(recommender: Recommender, tmp_path: Path) -> None:
+    with_time = tmp_path / "with.csv"
+    with_time.write_text("user_id,registered_at,age,gender,country,genres\n1,2026-01-01T00:00:00Z,31,,de,Rock\n")
+    without = tmp_path / "without.csv"
+    without.write_text("user_id,age,gender,country,genres\n1,31,,de,Rock\n")
+    assert recommender.score(without) == recommender.score(with_time)
+
+
 def test_a_table_without_any_answer_is_an_error_and_skipped_rows_are_logged(
     recommender: Recommender,
 ) -> None:

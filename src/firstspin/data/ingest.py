@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 SHOWN_CHARACTERS = 80
 SHOWN_FILES: Final = 10
 
+_NOT_SCORED: Final = (*schema.OPTIONAL, schema.REGISTERED_AT)
 _ABSENT: Final = {
     schema.AGE: "NULL::INTEGER",
     schema.GENDER: "NULL::VARCHAR",
@@ -177,11 +178,13 @@ def read_registrations(
 ) -> ReceivedRegistrations:
     """The registrations of a CSV or Parquet file, validated as by `open_tables`; `extra` as in `Tables`.
 
+    `registered_at` may be absent: no answer depends on it.
+
     Raises BadRows and InputError as `open_tables`.
     """
     further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
     mapping.check(tuple(further))
-    source = _open(path, schema.REGISTRATIONS, workspace, mapping, further)
+    source = _open(path, schema.REGISTRATIONS, workspace, mapping, further, optional=_NOT_SCORED)
     mapping.require_used([source])
     connection = connect(workspace, [source])
     complaints = Complaints(skip_bad_rows)
@@ -247,17 +250,23 @@ def _find(data: Path, name: str) -> Path:
 
 
 def _open(
-    path: Path, name: str, workspace: Path, mapping: ColumnMap, further: Mapping[str, Kind] | None = None
+    path: Path,
+    name: str,
+    workspace: Path,
+    mapping: ColumnMap,
+    further: Mapping[str, Kind] | None = None,
+    optional: Sequence[str] = schema.OPTIONAL,
 ) -> Source:
     """The file of a table with its required and optional columns.
 
     Raises InputError where a column has another type, or the name of an optional one is spelled in another way.
     """
     kinds = {**columns.KINDS[name], **(further or {})}
-    needed = [*(of for of in schema.COLUMNS[name] if of not in schema.OPTIONAL), *(further or {})]
-    optional = [of for of in kinds if of not in needed]
+    needed = [*(of for of in schema.COLUMNS[name] if of not in optional), *(further or {})]
     mapped = mapping.aliases(name)
-    source = open_table(path, name, needed, optional=optional, mapped=mapped, workspace=workspace)
+    source = open_table(
+        path, name, needed, optional=[of for of in kinds if of not in needed], mapped=mapped, workspace=workspace
+    )
     for column_name, column in source.columns.items():
         if shape_of(column.type) not in kinds[column_name].shapes and not is_empty(source, column):
             type_name = printable(str(column.type))[:80]

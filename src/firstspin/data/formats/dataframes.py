@@ -6,6 +6,7 @@ So one reader has the rules for types, values and bad rows. A table is any objec
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 from firstspin.data import schema
 from firstspin.data.formats.columns import Shape, shape_of
-from firstspin.records import InputError
+from firstspin.data.names import NameIndex
+from firstspin.records import InputError, listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
@@ -40,6 +44,7 @@ TableSet: TypeAlias = FilePath | Mapping[str, Table]
 _NAMES: Final = ", ".join(schema.COLUMNS)
 _ANSWERS: Final = (schema.AGE, schema.GENDER, schema.COUNTRY, schema.GENRES)
 _UNNAMED_INDEX: Final = re.compile("__index_level_[0-9]+__")  # of a pandas table
+_SHOWN_COLUMNS: Final = 10
 _SOME_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -73,7 +78,8 @@ def registrations_file(table: Table, workspace: Path, extra: Collection[str]) ->
     """The file of registrations to answer.
 
     A table in memory may lack columns: answers that are not there are missing, and its rows are numbered from 1 where
-    there is no `user_id`. Raises InputError where it has none of the form's fields, and as `received`.
+    there is no `user_id`. Raises InputError where it has none of the form's fields, or a misspelt one, and as
+    `received`.
     """
     import pyarrow as pa
 
@@ -84,6 +90,7 @@ def registrations_file(table: Table, workspace: Path, extra: Collection[str]) ->
     if not {*_ANSWERS, *extra} & set(names):
         fields = ", ".join((*_ANSWERS, *extra))
         raise InputError(f"the table has none of the columns {fields} (it has {', '.join(names) or 'no column'})")
+    _report_absent(names, (*_ANSWERS, *extra))
     rows = len(arrow)
     defaults = {
         schema.USER_ID: pa.array(range(1, rows + 1), pa.int64()),
@@ -95,6 +102,22 @@ def registrations_file(table: Table, workspace: Path, extra: Collection[str]) ->
     path = workspace / schema.REGISTRATIONS
     _write(arrow, path)
     return path
+
+
+def _report_absent(names: Collection[str], fields: Collection[str]) -> None:
+    """A warning of absent fields, where the table has columns that are not used.
+
+    Raises InputError where one of these seems to be the picks, or differs from a field in case only, as for a file.
+    """
+    unused = NameIndex(name for name in names if name not in (*schema.REGISTRATION_COLUMNS, *fields))
+    absent = [name for name in fields if name not in names]
+    for name in absent:
+        nearest = unused.nearest(name)
+        if nearest and (name == schema.GENRES or nearest.casefold() == name):
+            raise InputError(f"the table has no column {name}, but {nearest}: rename it, or leave it out", field=name)
+    if absent and unused.names:
+        columns = listed(unused.names, _SHOWN_COLUMNS)
+        log.warning("the table has no column %s: answered without; not used: %s", ", ".join(absent), columns)
 
 
 def existing(path: FilePath) -> Path:
