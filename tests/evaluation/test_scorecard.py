@@ -15,7 +15,9 @@ import pytest
 
 from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import cross_validation, scorecard
+from firstspin.evaluation.bootstrap import Figure, PairedLift
 from firstspin.evaluation.cross_validation import HoldOutAnswers
+from firstspin.evaluation.metrics import SEEN_SHARE, RankingMetric
 from firstspin.evaluation.scorecard import BASELINES, Scorecard
 from firstspin.models import registry
 from firstspin.models.predictor import Predictor
@@ -69,6 +71,34 @@ def test_a_model_that_sees_the_pattern_beats_every_baseline_with_an_interval_cle
     for baseline in BASELINES:
         lift = card.lifts["logistic"][baseline]["hit@1"].difference
         assert 0 < lift.low < lift.value < lift.high
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "protocol", "advice"),
+    [
+        (0.001, 0.03, {}, ""),
+        (
+            0.0,
+            0.03,
+            {},
+            "auto is not shown to be better than the business rule, popularity (lift in hit@3 -2.0% ±1",
+        ),
+        (-0.07, 0.05, {}, "auto is not shown to be better than the business rule"),
+        (-0.07, -0.01, {}, "auto is worse than the business rule"),
+        (-0.07, 0.05, {"seen": True}, ""),
+    ],
+)
+def test_a_model_without_a_shown_lift_over_the_rule_comes_with_advice(
+    low: float, high: float, protocol: dict[str, object], advice: str
+) -> None:
+    lift = PairedLift(Figure(-0.01, low, high), Figure(-0.02, -0.13, 0.09))
+    figures = {name: dict.fromkeys(RankingMetric, Figure(0.5, 0.4, 0.6)) for name in ("popularity", "auto")}
+    protocol = {"protocol": "test", **({SEEN_SHARE: 1.0} if protocol else {})}
+    card = Scorecard(protocol, {}, 100, "auto", figures, {"auto": {"popularity": {"hit@3": lift}}})
+    assert card.advice().startswith(advice)
+    assert bool(card.advice()) == bool(advice)
+    assert card.advice() in repr(card)
+    assert card.advice() in card._repr_html_()
 
 
 def test_figures_are_plain_means() -> None:

@@ -108,12 +108,13 @@ class Scorecard:
     def __repr__(self) -> str:
         """The headline as two aligned tables, below the warning if there is one."""
         parts = [f"{title}\n{_aligned(rows)}" for title, rows in self.headline_tables() if len(rows) > 1]
-        return "\n\n".join([*filter(None, [self.warning()]), *parts])
+        return "\n\n".join(filter(None, [self.warning(), *parts, self.advice()]))
 
     def _repr_html_(self) -> str:
         """The headline as notebooks show it."""
         tables = "".join(_as_html(title, rows) for title, rows in self.headline_tables() if len(rows) > 1)
-        return f"<p>{escape(self.warning())}</p>{tables}"
+        advice = f"<p>{escape(self.advice())}</p>" if self.advice() else ""
+        return f"<p>{escape(self.warning())}</p>{tables}{advice}"
 
     def warning(self) -> str:
         """The warning that a bundle was trained on users of its evaluation; empty where none of them is known."""
@@ -122,6 +123,20 @@ class Scorecard:
             return ""
         whom = "these very users" if share > ALL_BUT_CHANCE else f"about {share:.0%} of these users"
         return f"Warning: {self.best} was trained on {whom}, so its figures are too high."
+
+    def advice(self) -> str:
+        """That the best model is not shown to beat the business rule; empty where it is, or is not compared."""
+        if RULE not in self.lifts.get(self.best, {}) or SEEN_SHARE in self.protocol:
+            return ""
+        lift = self.lifts[self.best][RULE][HEADLINE]
+        if lift.difference.low > 0:
+            return ""
+        shown = "is worse than" if lift.difference.high < 0 else "is not shown to be better than"
+        percent = lift.relative.percent()
+        return (
+            f"{self.best} {shown} the business rule, {RULE} (lift in {HEADLINE} {percent}): keep the rule, "
+            "or collect more labelled users."
+        )
 
     def headline_tables(self) -> list[tuple[str, list[list[str]]]]:
         """Two tables, each a title and its rows, the header first: metrics by model, and lift over each baseline."""
@@ -136,7 +151,10 @@ class Scorecard:
         ]
         return [
             (about, [["model", *RankingMetric], *figures]),
-            (f"lift in {HEADLINE} over each baseline, as a share of it", [["model", *baselines], *lifts]),
+            (
+                f"lift in {HEADLINE} over each baseline, as a share of it",
+                [["model", *baselines], *lifts],
+            ),
         ]
 
     def to_dict(self) -> dict[str, object]:

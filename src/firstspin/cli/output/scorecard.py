@@ -36,6 +36,8 @@ def print_headline(card: Scorecard) -> None:
         for row in rows:
             table.add_row(*row)
         terminal.show(table)
+    if RULE in card.figures:
+        terminal.out.print(f"\n{RULE}: the business rule. {card.advice()}".rstrip())
 
 
 def print_scorecard(card: Scorecard) -> None:
