@@ -49,7 +49,7 @@ def test_a_genre_with_few_stations_is_filled_up_from_popular_stations_that_are_s
     catalogue = Catalogue.of([*rock, (Station("j", "J", "Jazz"), 0.5)])
     content = msgspec.json.decode(b"{" + CatalogueFragments(catalogue).content(("Jazz", "Rock"), {"Rock"})[1:] + b"}")
     assert [(row["title"], " ".join(row["station_ids"])) for row in content["carousels"]] == [
-        ("Jazz", "j r8 r9"),
+        ("Jazz, and more", "j r8 r9"),
         ("Because you picked Rock", "r0 r1 r2 r3 r4 r5 r6 r7"),
     ]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspin.records import Ranking, Recommendation, Station
-from firstspin.serving.stations import CAROUSELS, SHOWN_STATIONS, TILES, Catalogue, StationList, fill
+from firstspin.serving.stations import AND_MORE, CAROUSELS, SHOWN_STATIONS, TILES, Catalogue, StationList, fill
 
 GENRES = ("Jazz", "Rock", "Pop", "Folk", "Soul", "Talk", "Latin")
 
@@ -55,7 +55,18 @@ def test_a_genre_without_a_station_gives_way_to_the_next() -> None:
 def test_a_carousel_that_is_not_full_takes_the_most_popular_that_stand_nowhere_else() -> None:
     many = {f"r{i}": ("Rock", 10.0 - i) for i in range(10)} | {"j": ("Jazz", 0.5), "k": ("Talk", 20.0)}
     answer = fill(ranking("Jazz", "Rock"), (), catalogue(many), "m")
-    assert tiles(answer) == {"Jazz": "j r8 r9", "Rock": "r0 r1 r2 r3 r4 r5 r6 r7", "Talk": "k"}
+    assert tiles(answer) == {"Jazz, and more": "j r8 r9", "Rock": "r0 r1 r2 r3 r4 r5 r6 r7", "Talk": "k"}
+
+
+def test_a_carousel_with_stations_of_other_genres_says_so_in_its_title() -> None:
+    one_each = catalogue({genre.lower(): (genre, 9.0 - place) for place, genre in enumerate(GENRES)})
+    assert tiles(fill(ranking("Rock", "Folk"), {"Rock"}, one_each, "m")) == {
+        "Because you picked Rock, and more": "rock talk latin",  # all that no carousel has
+        "Folk": "folk",
+        "Jazz": "jazz",
+        "Pop": "pop",
+        "Soul": "soul",
+    }
 
 
 def test_newcomers_see_the_stations_of_their_market_and_those_for_everyone() -> None:
@@ -122,6 +133,9 @@ def test_whatever_the_catalogue_the_answer_is_full_and_nothing_stands_twice(
     assert set(shown) <= may_see
     assert len(answer.carousels) == min(CAROUSELS, len({listed[name][0] for name in may_see}))
     assert all(carousel.station_ids for carousel in answer.carousels)
+    for one in answer.carousels:
+        alone = {listed[name][0] for name in one.station_ids} == {one.genre}
+        assert one.title.removeprefix("Because you picked ") == one.genre + ("" if alone else AND_MORE)
     assert len(answer.stations) == min(SHOWN_STATIONS, len(may_see)) == len(set(answer.stations))
     assert (answer.message is not None) == bool(may_see)
     assert answer == fill(ranking(*ranked), picks, found.of_country(country), "m")

@@ -22,8 +22,8 @@ _encode = msgspec.json.Encoder().encode
 class GenreFragments:
     """A genre's parts of an answer, for registrations that picked it, or for those that did not.
 
-    `carousel` lacks its end where `missing` stations are to be filled in. `message_for_all` is for registrations
-    without picks.
+    `filled` is the beginning of the carousel where some of its `missing` stations can be filled in. `message_for_all`
+    is for registrations without picks.
     """
 
     genre: str
@@ -32,6 +32,7 @@ class GenreFragments:
     message: bytes
     message_for_all: bytes
     carousel: bytes
+    filled: bytes
     missing: int
 
 
@@ -122,7 +123,8 @@ class CatalogueFragments:
             start = 0
             for place in short:
                 end = start + titled[place].missing
-                carousels[place] = b"".join((carousels[place], *tiles[start:end], b"]}"))
+                if more := tiles[start:end]:
+                    carousels[place] = b"".join((titled[place].filled, *more, b"]}"))
                 start = end
         return carousels
 
@@ -149,14 +151,13 @@ def is_regular(catalogue: Catalogue) -> bool:
 def _encoded(genre: str, stations: Sequence[Station], picked: bool) -> GenreFragments:
     best, tiles = stations[0], stations[:TILES]
     picks = {genre} if picked else {""}
-    missing = TILES - len(tiles)
-    whole = _encode(carousel(genre, tiles, picks))
     return GenreFragments(
         genre=genre,
         station_id=best.station_id,
         station=_encode(best),
         message=_encode(message(best, picks)),
         message_for_all=_encode(message(best, ())),
-        carousel=whole.removesuffix(b"]}") if missing else whole,
-        missing=missing,
+        carousel=_encode(carousel(genre, tiles, picks)),
+        filled=_encode(carousel(genre, tiles, picks, filled=True)).removesuffix(b"]}"),
+        missing=TILES - len(tiles),
     )

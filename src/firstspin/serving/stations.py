@@ -10,7 +10,8 @@ The rules, in order:
    is empty.
 5. Within a genre, stations are sorted by popularity, then by id.
 6. A station is in one carousel only. A carousel with too few stations of its genre is filled up with the most popular
-   stations that are in no carousel, the first carousel first; it stays short only where the catalogue ends.
+   stations that are in no carousel, the first carousel first; it stays short only where the catalogue ends. The title
+   of one with stations of other genres ends in AND_MORE.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from firstspin.records import (
 SHOWN_STATIONS = 5
 CAROUSELS = 5
 TILES = 8
+AND_MORE = ", and more"
 
 
 class StationDetails(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -196,9 +198,9 @@ def _reason(genre: str, picks: Collection[str]) -> str:
     return f"{genre} is popular with people like you" if picks else f"{genre} is popular with newcomers"
 
 
-def carousel(genre: str, tiles: Iterable[Station], picks: Collection[str]) -> Carousel:
-    """The carousel of a genre, for a registration with these picks."""
-    title = f"Because you picked {genre}" if genre in picks else genre
+def carousel(genre: str, tiles: Iterable[Station], picks: Collection[str], *, filled: bool = False) -> Carousel:
+    """The carousel of a genre, for a registration with these picks; `filled`: it has stations of other genres too."""
+    title = (f"Because you picked {genre}" if genre in picks else genre) + AND_MORE * filled
     return Carousel(title, genre, tuple(station.station_id for station in tiles))
 
 
@@ -211,5 +213,5 @@ def _carousels(genres: Iterable[str], picks: Collection[str], catalogue: Catalog
     for genre in titled:
         tiles = catalogue.by_genre[genre]
         more = [station for _, station in zip(range(TILES - len(tiles)), others, strict=False)]
-        carousels.append(carousel(genre, (*tiles, *more), picks))
+        carousels.append(carousel(genre, (*tiles, *more), picks, filled=bool(more)))
     return tuple(carousels)
