@@ -217,7 +217,7 @@ def test_arms_of_any_name_are_only_names() -> None:
 def test_what_stands_in_a_table_is_not_in_a_message_for_a_log(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         read(csv(tmp_path, "arm,clicked\na,telltale\n"), "clicked:binary")
-    assert refused.value.bare == "o.csv row 1: clicked is not binary (1 or 0, true or false)"
+    assert refused.value.bare == "o.csv row 1: clicked is not binary (1 or 0, true or false, yes or no)"
 
 
 def test_a_column_that_can_be_no_arm_metric_or_covariate_is_refused(tmp_path: Path) -> None:

@@ -131,7 +131,10 @@ def checked_plan(plan: Plan) -> Plan:
     plan_split(plan)
     primary = plan.metrics[0]
     if primary.kind is None:
-        raise InputError(f"{primary.column}: the kind is missing; expected binary, continuous or ratio")
+        name = primary.column
+        raise InputError(
+            f"{name}: the kind is missing; expected {name}:binary, {name}:continuous or {name}:ratio=COLUMN"
+        )
     if (primary.kind == "binary") != (plan.deviation is None):
         raise InputError(f"{primary.column}: deviation is required for a continuous or ratio metric, and only for one")
     if primary.kind == "binary" and plan.baseline >= 1:

@@ -90,5 +90,19 @@ def test_a_doubtful_plan_is_sealed_with_warnings(tmp_path: Path) -> None:
     assert "Next: firstspin experiment analyse --plan" in printed
 
 
+def test_a_small_plan_names_its_days_in_weeks_and_the_lift_it_detects(tmp_path: Path) -> None:
+    words = ("experiment", "plan", "--name", "small", "--registrations-a-day", 50, "--starts-on", "2030-01-07")
+    words = (*words, "--days", 28, "--out", tmp_path / "small.toml")
+    printed = firstspin(*words, "--baseline", "10%", "--minimum-effect", "8.7%").stdout
+    assert "days needed: 776 days (111 weeks, rounded up); planned: 28 days\n" in printed
+    assert "in 28 days a lift of +" in printed
+    assert "% can be detected with 80% power" in printed
+    assert "baseline = 0.1\n" in (tmp_path / "small.toml").read_text()
+    wrong = firstspin(*words, "--baseline", "ten")
+    assert (wrong.returncode, "write 0.1 or 10%" in wrong.stderr) == (2, True)
+    kinds = "expected spend:binary, spend:continuous or spend:ratio=COLUMN"
+    assert kinds in failed(*words, "--baseline", "0.1", "--metric", "spend")
+
+
 def test_analyse_without_control_or_plan_is_wrong_usage(outcomes: Path) -> None:
     assert firstspin("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm").returncode == 2

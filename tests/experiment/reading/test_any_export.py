@@ -128,6 +128,8 @@ def test_a_blank_count_is_missing_and_a_margin_may_be_given(write: Write) -> Non
         ("A,10,11\nB,10,1\n", "export.csv row 1: clicks is more than users; each user counts once"),
         ("A,10,1.5\nB,10,1\n", "row 1: clicks is not a whole number of users"),
         ("A,10,10%\nB,10,1\n", "row 1: clicks is not a whole number of users"),
+        ('A,10,"9,8%"\nB,10,1\n', "row 1: clicks is not a whole number of users; a rate is none"),
+        ('A,10,"0,098"\nB,10,1\n', "row 1: clicks is not a whole number of users; a rate is none"),
         ("A,10,-1\nB,10,1\n", "row 1: clicks is not a whole number of users"),
         ("A,,1\nB,10,1\n", "row 1: users is not a whole number of users"),
         ("A,10,x\nB,10,1\n", "row 1: clicks 'x' is not a finite number"),

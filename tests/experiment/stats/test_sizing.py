@@ -9,6 +9,7 @@ from scipy.special import ndtr
 from statsmodels.stats.power import normal_power
 from statsmodels.stats.proportion import power_proportions_2indep
 
+from firstspin.experiment.rules import Peeking
 from firstspin.experiment.stats.proportions import ratio_z, table
 from firstspin.experiment.stats.sizing import Design, power, sizing, users_needed
 
@@ -79,6 +80,17 @@ def test_the_curves_rise_with_the_days_and_with_the_effect() -> None:
         assert powers == sorted(powers)
     (planned,) = (point.power for point in found.by_effect if point.effect == 0.087)
     assert planned == found.power_at_days == next(point.power for point in found.by_days if point.days == 10)
+
+
+@pytest.mark.parametrize("peeking", ["none", "obrien-fleming"])
+def test_the_detectable_effect_is_the_lift_of_which_the_users_are_needed(peeking: Peeking) -> None:
+    design = Design(0.1, peeking=peeking)
+    arms = {"rule": 1.0, "model": 1.0}
+    lift = sizing(design, 0.087, "rule", arms, users_a_day=50, days=28).detectable_effect
+    assert lift is not None
+    assert users_needed(design, lift, days=28) == pytest.approx(25 * 28, rel=0.01)
+    assert sizing(Design(0.1), lift, "rule", arms, users_a_day=50, days=28).power_at_days >= 0.79
+    assert sizing(Design(0.5), 0.087, "rule", arms, users_a_day=2, days=2).detectable_effect is None
 
 
 @pytest.mark.parametrize(("baseline", "effect"), [(0.6, 0.5), (0.9, 0.1), (0.05, 15.0)])

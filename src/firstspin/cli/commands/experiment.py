@@ -44,6 +44,17 @@ LEARNED_FROM: Final = 40_000
 app = new_app("firstspin experiment", "Plan an A/B test, analyse it, or simulate one.")
 
 
+def _share(text: object) -> float:
+    """A number, or a percentage with its sign. Raises BadParameter for any other text."""
+    number, percent, rest = str(text).strip().partition("%")
+    try:
+        if rest:
+            raise ValueError
+        return float(number) / (100 if percent else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number; write 0.1 or 10%") from None
+
+
 @dataclass(frozen=True, slots=True)
 class LayoutOptions:
     """How a table of outcomes is laid out and spelled: options of `analyse`."""
@@ -95,7 +106,12 @@ class LayoutOptions:
 class PlanOptions:
     """What a plan fixes beside its name, baseline and registrations: options of `plan`."""
 
-    minimum_effect: Annotated[float, typer.Option(help="Minimum detectable effect, relative, as in 0.087.")] = 0.087
+    minimum_effect: Annotated[
+        float,
+        typer.Option(
+            help="Minimum detectable effect, relative, as in 0.087 or 8.7%.", parser=_share, metavar="<float>"
+        ),
+    ] = 0.087
     arms: Annotated[
         str, typer.Option(help="Arms and weights; the first is the control.", metavar="<arm=weight,...>")
     ] = "rule=1,model=1"
@@ -129,7 +145,12 @@ class PlanOptions:
 )
 def plan(
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and hyphens.")],
-    baseline: Annotated[float, typer.Option(help="The primary metric's mean without the change, as in 0.05.")],
+    baseline: Annotated[
+        float,
+        typer.Option(
+            help="The primary metric's mean without the change, as in 0.05 or 5%.", parser=_share, metavar="<float>"
+        ),
+    ],
     registrations_a_day: Annotated[int, typer.Option(help="Expected registrations per day.", min=1)],
     options: PlanOptions,
     out: Annotated[Path, typer.Option(help="File to write and seal.")] = Path("experiment.toml"),

@@ -28,9 +28,15 @@ def show(verdict: Verdict) -> None:
 def show_sizing(plan: Plan, needed: Sizing) -> None:
     """Print the users and days that a plan needs, and its power for other durations and lifts."""
     users = ", ".join(f"{number:,} in {arm}" for arm, number in needed.users.items())
-    lift, weeks = f"a lift of {plan.minimum_effect:.1%}", f"{needed.weeks_needed} in whole weeks"
+    lift = f"a lift of {plan.minimum_effect:.1%}"
+    weeks = f"{needed.weeks_needed:,} week{'s' if needed.weeks_needed > 1 else ''}"
+    rounded = ", rounded up" if needed.days_needed % 7 else ""
     terminal.out.print(f"  users for {lift} with {plan.power:.0%} power: {users}")
-    terminal.out.print(f"  days needed: {needed.days_needed:,} ({weeks}); planned: {plan.days}")
+    terminal.out.print(f"  days needed: {needed.days_needed:,} days ({weeks}{rounded}); planned: {plan.days} days")
+    if needed.power_at_days < plan.power:
+        detectable = needed.detectable_effect
+        what = "no lift" if detectable is None else f"a lift of {signed_percent(detectable)}"
+        terminal.out.print(f"  in {plan.days} days {what} can be detected with {plan.power:.0%} power")
     by_days = [(f"{point.days} days", f"{point.users:,}", *_power(point)) for point in needed.by_days]
     by_effect = [(f"{point.effect:+.1%}", *_power(point)) for point in needed.by_effect]
     _print_table(f"Power for {lift}", ("after", "users", "power", ""), by_days)

@@ -55,11 +55,11 @@ def number(column: str, mark: Mark) -> str:
 
 
 def whole_number(column: str) -> str:
-    """SQL of a number that is known to be whole: 1,234 and 1.234 are 1234; null where the text is no number."""
+    """SQL of a number that should be whole: 1,234 and 1.234 are 1234, but 9,8 is 9.8; null where it is no number."""
     grouped = (
         f"{_matches(column, parsing.GROUPED)} THEN TRY_CAST(regexp_replace({column}, '[^0-9]', '', 'g') AS DOUBLE)"
     )
-    return f"CASE WHEN {grouped} ELSE {number(column, 'point')} END"
+    return f"CASE WHEN {grouped} ELSE coalesce({number(column, 'point')}, {number(column, 'comma')}) END"
 
 
 def is_percent(column: str) -> str:

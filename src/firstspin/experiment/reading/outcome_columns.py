@@ -68,7 +68,7 @@ def _yes_or_no(column: str, shape: Shape) -> str:
 
 
 def _yes_or_no_problems(cell: Cell) -> list[Problem]:
-    return [Problem(_unread(cell), "is not binary (1 or 0, true or false)")]
+    return [Problem(_unread(cell), "is not binary (1 or 0, true or false, yes or no)")]
 
 
 def _name(column: str, shape: Shape) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -19,6 +19,11 @@ from firstspin.experiment.stats.sequential import always_valid_alpha, crossing_p
 
 WEEK: Final = 7
 CURVE_WEEKS: Final = 6
+MIN_LIFT: Final = 1e-6
+MAX_LIFT: Final = 1e6
+TO_ALL: Final = 1e-9
+"""What a rate lacks to 100% at its max lift, where its variance is 0."""
+
 EFFECTS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
@@ -46,7 +51,8 @@ class Sizing(msgspec.Struct, frozen=True):
     """Required sample size of a plan, and the power of its days.
 
     `users` by arm and `days_needed` reach the required power; `weeks_needed` rounds up to whole weeks. `by_days` has
-    the power of other durations, `by_effect` that of other relative lifts after the planned days.
+    the power of other durations, `by_effect` that of other relative lifts after the planned days. `detectable_effect`
+    is the min relative lift that the planned days detect with the required power; None where none is detected.
     """
 
     users: dict[str, int]
@@ -55,6 +61,7 @@ class Sizing(msgspec.Struct, frozen=True):
     power_at_days: float
     by_days: tuple[Point, ...]
     by_effect: tuple[Point, ...]
+    detectable_effect: float | None = None
 
 
 def plan_sizing(plan: Plan) -> Sizing:
@@ -94,7 +101,16 @@ def sizing(
         power_at_days=point(days, effect).power,
         by_days=tuple(point(d, effect) for d in sorted({days, *range(WEEK, WEEK * CURVE_WEEKS + 1, WEEK)})),
         by_effect=tuple(point(days, lift) for lift in lifts),
+        detectable_effect=_detectable(design, lambda lift: point(days, lift).power),
     )
+
+
+def _detectable(design: Design, power_of: Callable[[float], float]) -> float | None:
+    """The min relative lift with the design's power; None where even the max lift, of a rate to 100%, has less."""
+    low, high = MIN_LIFT, MAX_LIFT if design.deviation is not None else (1 - TO_ALL) / design.baseline - 1
+    if high <= low or power_of(high) < design.power or power_of(low) >= design.power:
+        return None
+    return float(brentq(lambda lift: power_of(lift) - design.power, low, high, rtol=1e-6))
 
 
 def users_needed(design: Design, effect: float, *, ratio: float = 1.0, days: int = 1) -> float:
