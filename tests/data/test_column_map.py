@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import made_tables
@@ -162,3 +163,36 @@ def test_stations_without_names_are_shown_by_their_ids_or_genres(tmp_path: Path)
         column_map("stations.station_id=style,name=style,genre=style")
     with pytest.raises(InputError, match="has no column name, but Name"):
         shown_stations(tmp_path, ("station_id", "Name", "genre"))
+
+
+def test_a_further_column_without_a_valid_name_is_used_as_the_message_says(tmp_path: Path) -> None:
+    names = ("user_id", "registered_at", "age", "gender", "streaming service", "genres")
+    data = exported(tmp_path / "data", *names)
+    with pytest.raises(InputError) as problem:
+        registered(data, tmp_path, "", ("streaming service",))
+    advice = "--map 'streaming_service=streaming service' --extra streaming_service"
+    assert str(problem.value).endswith(f"rename the column, or use it as streaming_service: {advice}")
+    _, option, _, extra = shlex.split(advice)
+    assert registered(data, tmp_path, option, (extra,)) == [("007", 31, "f", ["Rock", "Jazz"], "US")]
+    with pytest.raises(InputError, match=r"--map user_seconds=seconds --extra user_seconds$"):
+        registered(data, tmp_path, "", ("seconds",))
+    with pytest.raises(InputError) as problem:
+        registered(data, tmp_path, "service=streaming service", ("servce",))
+    assert str(problem.value) == (
+        "--extra names servce, which --map has not; the nearest is service='streaming service'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [("listening_log.csv", ": rename listening_log.csv to listens.csv"), ("Listens.CSV", "Listens.CSV to listens.csv")],
+)
+def test_a_file_of_a_similar_name_is_to_be_renamed(tmp_path: Path, file: str, advice: str) -> None:
+    data = exported(tmp_path / "data", *made_tables.REGISTRATIONS)
+    (data / "listens.csv").rename(data / file)
+    with pytest.raises(InputError) as problem:
+        open_tables(data, workspace=tmp_path)
+    assert str(problem.value).endswith(advice)
+    (data / file).rename(data / "plays.csv")
+    with pytest.raises(InputError, match=r"stations.csv\)$"):
+        open_tables(data, workspace=tmp_path)

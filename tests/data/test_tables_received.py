@@ -123,7 +123,8 @@ def test_further_columns_named_like_internal_ones_are_separate(tmp_path: Path) -
     assert found["row"].to_pylist() == [2.0, 1.0, 0.0]
     status, said = ran("label", "--data", data, "--out", tmp_path / "o.parquet", "--extra", "top_genre")
     assert status == 1
-    assert said == "further column top_genre: the labels have a column of this name; rename the column"
+    advice = "rename the column, or use it as user_top_genre: --map user_top_genre=top_genre --extra user_top_genre"
+    assert said == f"further column top_genre: the labels have a column of this name; {advice}"
 
 
 def test_a_file_written_with_an_index_or_for_excel_is_read(tmp_path: Path) -> None:

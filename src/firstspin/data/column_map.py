@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -53,11 +54,14 @@ class ColumnMap:
 
     def check(self, extra: Sequence[str] = ()) -> None:
         """Raises InputError where a target is no column of ours, nor one of these further ones."""
-        for table, column in self.headers:
+        for (table, column), header in self.headers.items():
             further = extra if table in ("", schema.REGISTRATIONS) else ()
             known = [name for of in ([table] if table else KINDS) for name in KINDS[of]] + [*further]
             if column not in known:
                 nearest = NameIndex(known).nearest(column)
+                if nearest in further and ("", nearest) not in self.headers:
+                    used = f"the nearest is {column}={shlex.quote(header)}"
+                    raise InputError(f"--extra names {nearest}, which {_OPTION} has not; {used}")
                 hint = f"the nearest is {nearest}" if nearest else f"there are {', '.join(dict.fromkeys(known))}"
                 named = "; further columns are named with --extra" if table in ("", schema.REGISTRATIONS) else ""
                 target = f"{table}.{column}" if table else column

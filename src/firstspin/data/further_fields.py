@@ -6,6 +6,8 @@ One rule defines the valid names, for `--extra` of every command, for bundles an
 from __future__ import annotations
 
 import keyword
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -66,14 +68,29 @@ def check_names(names: Sequence[str]) -> None:
 def _refused(name: str, folded: str) -> str | None:
     if folded in _USED:
         return "this column is always used"
+    reason = _invalid(name, folded)
+    return f"{reason}; rename the column{_alias(name)}" if reason else None
+
+
+def _alias(name: str) -> str:
+    """How to use a column of this name under a valid one; empty where that would not fit the option."""
+    word = re.sub(r"\W+", "_", normal(name)).strip("_") if len(name) <= MAX_TEXT else ""
+    valid = (new for new in (word, f"user_{word}") if word and new.casefold() not in _USED)
+    alias = next((new for new in valid if not _invalid(new, new.casefold())), None)
+    if alias is None or not name.isprintable() or set(name) & set(',"'):
+        return ""
+    return f", or use it as {alias}: --map {shlex.quote(f'{alias}={name}')} --extra {alias}"
+
+
+def _invalid(name: str, folded: str) -> str | None:
     if folded in _IN_REQUESTS:
-        return "requests use this name; rename the column"
+        return "requests use this name"
     if folded in _IN_LABELS:
-        return "the labels have a column of this name; rename the column"
+        return "the labels have a column of this name"
     if len(name) > MAX_TEXT:
-        return f"its name is longer than {MAX_TEXT} characters; rename the column"
+        return f"its name is longer than {MAX_TEXT} characters"
     if not name.isidentifier() or name.startswith("_") or normal(name) != name:
-        return "a name is letters, digits and underscores and begins with a letter; rename the column"
+        return "a name is letters, digits and underscores and begins with a letter"
     if keyword.iskeyword(name):
-        return f"{name} is a word of Python; rename the column"
+        return f"{name} is a word of Python"
     return None

@@ -30,6 +30,7 @@ from firstspin.data.formats.readers import (
     shown_alias,
 )
 from firstspin.data.further_fields import check_names
+from firstspin.data.names import assigned
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
 from firstspin.files import printable
@@ -245,8 +246,16 @@ def _find(data: Path, name: str) -> Path:
     if not paths:
         there = sorted(path.name for path in data.iterdir())
         has = ", ".join(there[:SHOWN_FILES]) + (", …" if len(there) > SHOWN_FILES else "") or "no files"
-        raise InputError(f"{data} has neither {name}.parquet nor {name}.csv (it has {has})")
+        raise InputError(f"{data} has neither {name}.parquet nor {name}.csv (it has {has}){_renamed(there, name)}")
     return paths[0]
+
+
+def _renamed(there: Sequence[str], table: str) -> str:
+    """The advice to give the file of a similar name that of the table; empty where there is none."""
+    suffixes = (".csv", ".parquet")
+    stems = {Path(file).stem: file for file in there if Path(file).suffix.lower() in suffixes}
+    similar = assigned({table: table}, [stem for stem in stems if stem not in schema.COLUMNS]).get(table)
+    return f": rename {stems[similar]} to {table}{Path(stems[similar]).suffix.lower()}" if similar else ""
 
 
 def _open(
