@@ -20,8 +20,9 @@ $(VENV)/ready: $(VENV)/run requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
+# As in make demo USERS=500 PORT=8081 SEED=7; options that are not given have the defaults of `firstspin demo`.
 demo: $(VENV)/run
-	$(BIN)/firstspin demo
+	$(BIN)/firstspin demo $(if $(USERS),--users $(USERS)) $(if $(PORT),--port $(PORT)) $(if $(SEED),--seed $(SEED))
 
 # DynamoDB's own limits are tested against dynalite, which needs Node; nothing else of the tests does.
 DYNALITE := tests/dynalite
@@ -49,9 +50,8 @@ soak: setup
 
 # As in make fuzz ENTRY=label,score COUNT=1000 SEED=7; INDEX=123 checks one input again (docs/fuzzing.md).
 COUNT ?= 200000
-SEED ?= 0
 fuzz: setup
-	PYTHONPATH=tests $(BIN)/python -m fuzz --count $(COUNT) --seed $(SEED) $(if $(ENTRY),--entry $(ENTRY)) \
+	PYTHONPATH=tests $(BIN)/python -m fuzz --count $(COUNT) --seed $(or $(SEED),0) $(if $(ENTRY),--entry $(ENTRY)) \
 	    $(if $(INDEX),--index $(INDEX)) $(if $(SANITIZED),--sanitized)
 
 lint: setup

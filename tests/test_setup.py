@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -142,3 +143,18 @@ def test_the_quick_tests_are_there() -> None:
     named = [word for word in done.stdout.splitlines()[-1].split() if word.startswith("tests/")]
     assert len(named) > 8
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "options"),
+    [
+        ([], ["demo"]),
+        (["USERS=500", "PORT=18080"], ["demo", "--users", "500", "--port", "18080"]),
+        (["SEED=7"], ["demo", "--seed", "7"]),
+    ],
+)
+def test_make_demo_passes_its_variables_on(variables: list[str], options: list[str]) -> None:
+    environment = {"PATH": os.environ["PATH"]}
+    command = ["make", "--dry-run", "--always-make", "demo", *variables]
+    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert printed.stdout.splitlines()[-1].split() == [".venv/bin/firstspin", *options]
