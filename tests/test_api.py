@@ -303,6 +303,35 @@ def test_a_table_in_memory_may_lack_columns(recommender: Recommender) -> None:
     assert recommender.score(pd.DataFrame({"age": pd.Series([], dtype=float)})).num_rows == 0
 
 
+def test_arguments_of_another_type_are_named(
+    recommender: Recommender, data: Path, arrow: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    wrong: list[tuple[Any, str]] = [
+        (lambda: label(data, rule={"gap_days": 30}), r"the rule is of type dict: expected LabelRule\(gap_days=30"),
+        (lambda: train(tmp_path / "b", arrow), "out is of type dict, where a path is expected"),  # type: ignore[arg-type]
+        (lambda: Recommender(arrow["stations"]), "the bundle is of type pyarrow.Table, where a path is expected"),  # type: ignore[arg-type]
+        (lambda: LabelRule(gap_days="30"), "whole ones .gap_days is '30', window_days 30"),  # type: ignore[arg-type]
+        (lambda: LabelRule(min_seconds=None), "0 or more .None is given"),  # type: ignore[arg-type]
+        (lambda: recommender.recommend({"age": 3}, age=4), "age is given twice"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_a_column_of_sets_has_no_order(recommender: Recommender, arrow: dict[str, pa.Table]) -> None:
+    registrations = arrow["registrations"].to_pandas()
+    sets = registrations.assign(genres=[{"Rock", "Jazz"}, None] * (len(registrations) // 2))
+    for call in (lambda: label({**arrow, "registrations": sets}), lambda: recommender.score(sets)):
+        with pytest.raises(InputError, match="registrations: genres has sets, which have no order; give the picks in"):
+            call()
+
+
+def test_labels_as_pandas(data: Path) -> None:
+    labels = label(data)
+    pd.testing.assert_frame_equal(labels.to_pandas(), labels.table.to_pandas())
+
+
 def test_a_table_with_misspelt_picks_is_an_error_and_other_absent_columns_a_warning(
     recommender: Recommender, caplog: pytest.LogCaptureFixture
 ) -> None:

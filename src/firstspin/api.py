@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import index
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, overload
 
@@ -22,7 +21,15 @@ from firstspin import answer, learn
 from firstspin import score as scoring
 from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
-from firstspin.data.formats.dataframes import FilePath, Table, TableSet, folder_of, registrations_file
+from firstspin.data.formats.dataframes import (
+    FilePath,
+    Table,
+    TableSet,
+    described,
+    folder_of,
+    path_of,
+    registrations_file,
+)
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.files import workspace
@@ -36,6 +43,7 @@ from firstspin.serving.content import recommendation
 from firstspin.settings.environment import moment
 
 if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
     import pyarrow as pa
 
     from firstspin.serving.score_stores import Batch
@@ -62,7 +70,7 @@ class Labels:
     """The labelled users, one per row of the Arrow table `table`, and the counts of all others by reason.
 
     `dropped` counts users without a label, `ignored` bad rows that were skipped. pandas, Polars and DuckDB read the
-    object itself as a table, as in `polars.DataFrame(labels)`; `labels.table.to_pandas()` works with every pandas.
+    object itself as a table, as in `polars.DataFrame(labels)`; `labels.to_pandas()` works with every pandas.
     """
 
     table: pa.Table
@@ -76,6 +84,10 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The labels as a pandas table."""
+        return self.table.to_pandas()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self.table.__arrow_c_stream__(requested_schema)
@@ -126,11 +138,11 @@ def train(
     each step and the fraction done (`print` will do). Raises InputError where the tables can't be read, no model has
     this name, or `out` can't be written.
     """
-    learning = Learning(_names(without), index(seed), tune_minutes, tune_trials)
+    learning, written = Learning(_names(without), index(seed), tune_minutes, tune_trials), path_of(out, "out")
     with workspace("train") as folder:
         reading = _reading(rule, extra, columns, skip_bad_rows)
         tables = folder_of(data, folder)
-        packed, *_ = learn.train(tables, Path(out), model, reading=reading, learning=learning, progress=progress)
+        packed, *_ = learn.train(tables, written, model, reading=reading, learning=learning, progress=progress)
         return packed
 
 
@@ -159,7 +171,7 @@ def evaluate(
     reading = _reading(rule, extra, columns, skip_bad_rows)
     with workspace("evaluate") as folder:
         if bundle is not None:
-            trained = bundle if isinstance(bundle, Bundle) else Path(bundle)
+            trained = bundle if isinstance(bundle, Bundle) else path_of(bundle, "the bundle")
             card, _ = learn.evaluate_bundle(folder_of(data, folder), trained, reading=reading, progress=progress)
             return card
         card, _ = learn.evaluate_models(
@@ -182,7 +194,7 @@ class Recommender:
     """
 
     def __init__(self, bundle: FilePath | Bundle, *, min_age: int = policy.MIN_AGE) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else bundles.load(Path(bundle))
+        self.bundle = bundle if isinstance(bundle, Bundle) else bundles.load(path_of(bundle, "the bundle"))
         if min_age not in range(MAX_AGE + 1):
             raise InputError(f"min_age {min_age!r} is not a whole number from 0 to {MAX_AGE}")
         self.settings = policy.PolicySettings(min_age)
@@ -209,6 +221,8 @@ class Recommender:
             registration = as_dict()  # a row of a pandas table
         if registration is not None and not isinstance(registration, Mapping):
             return self.score(registration)
+        if registration and (twice := [name for name in answers if name in registration]):
+            raise InputError(f"{twice[0]} is given twice: in the registration and as an argument")
         answers = {**(registration or {}), **answers}
         one = answer.registration_of(answers, self.bundle.manifest.extra, self._genres)
         for pick, problem in answer.unknown_picks(one.genres, self._genres):
@@ -240,6 +254,8 @@ class Recommender:
 def _reading(
     rule: LabelRule, extra: str | Iterable[str], columns: str | Mapping[str, str], skip_bad_rows: bool
 ) -> Reading:
+    if not isinstance(rule, LabelRule):
+        raise InputError(f"the rule is {described(rule)}: expected LabelRule(gap_days=30, window_days=30)")
     rule = replace(rule, data_ends=_moment(rule.data_ends))
     now = datetime.now(UTC).replace(tzinfo=None)
     return Reading(_names(extra), skip_bad_rows, rule, now=now, mapping=column_map(columns))

@@ -176,9 +176,12 @@ class LabelRule:
 
     def __post_init__(self) -> None:
         if not (self.gap_days in range(MAX_DAYS + 1) and self.window_days in range(1, MAX_DAYS + 1)):
-            raise InputError(f"the label's gap is 0 to {MAX_DAYS} days, its window 1 to {MAX_DAYS}, whole ones")
-        if not 0 <= self.min_seconds < inf:
-            raise InputError("the minimum of seconds in a window must be 0 or more")
+            given = f"gap_days is {self.gap_days!r}, window_days {self.window_days!r}"
+            raise InputError(
+                f"the label's gap is 0 to {MAX_DAYS} days, its window 1 to {MAX_DAYS}, whole ones ({given})"
+            )
+        if not hasattr(self.min_seconds, "__float__") or not 0 <= self.min_seconds < inf:
+            raise InputError(f"the minimum of seconds in a window must be 0 or more ({self.min_seconds!r} is given)")
 
     def state(self) -> dict[str, object]:
         """The rule as JSON types; `LabelRule.from_state` reads them."""

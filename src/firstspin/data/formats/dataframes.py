@@ -57,7 +57,7 @@ def folder_of(tables: TableSet, workspace: Path) -> Path:
     if isinstance(tables, str | os.PathLike):
         return Path(tables)
     if not isinstance(tables, Mapping):
-        raise InputError(f"the data are {_described(tables)}: expected a folder, or a dict with the keys {_NAMES}")
+        raise InputError(f"the data are {described(tables)}: expected a folder, or a dict with the keys {_NAMES}")
     if missing := [name for name in schema.COLUMNS if name not in tables]:
         raise InputError(f"the data have no {missing[0]}: a dict of tables has the keys {_NAMES}")
     if unknown := [name for name in tables if name not in schema.COLUMNS]:
@@ -120,6 +120,13 @@ def _report_absent(names: Collection[str], fields: Collection[str]) -> None:
         log.warning("the table has no column %s: answered without; not used: %s", ", ".join(absent), columns)
 
 
+def path_of(given: object, what: str) -> Path:
+    """The path of a file or folder. Raises InputError where it is of another type, as where arguments are swapped."""
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{what} is {described(given)}, where a path is expected")
+    return Path(given)
+
+
 def existing(path: FilePath) -> Path:
     """The path of a file. Raises InputError where it is none."""
     if not Path(path).is_file():
@@ -134,7 +141,10 @@ def received(table: object, name: str) -> pa.Table:
     if not isinstance(table, DataFrame):
         hint = "; call collect() first" if hasattr(table, "collect") else ""
         kinds = "a path, or a table with the Arrow interface: pandas 2.2 or later, Polars, pyarrow"
-        raise InputError(f"{name} is {_described(table)}: expected {kinds}{hint}")
+        raise InputError(f"{name} is {described(table)}: expected {kinds}{hint}")
+    of_pandas = hasattr(table, "iloc") and schema.GENRES in getattr(table, "columns", ())  # others have no sets
+    if of_pandas and any(isinstance(picks, set | frozenset) for picks in table[schema.GENRES]):  # type: ignore[index]
+        raise InputError(f"{name}: genres has sets, which have no order; give the picks in lists, as picked")
     try:
         with pa.RecordBatchReader.from_stream(table) as batches:
             arrow = batches.read_all()
@@ -173,7 +183,8 @@ def _write(arrow: pa.Table, path: Path) -> None:
     pq.write_table(arrow.select([at for at, is_foreign in enumerate(foreign) if not is_foreign]), path)
 
 
-def _described(given: object) -> str:
+def described(given: object) -> str:
+    """The type of an argument, for messages."""
     kind = type(given)
     library = "" if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}."
     return "missing" if given is None else f"of type {library}{kind.__qualname__}"
