@@ -231,7 +231,7 @@ def _note(beside: Beside) -> str:
     elif beside.significant:
         words.append("significant")
     elif beside.against is None and beside.holm_p_value is not None:
-        words.append(f"undecided, corrected {p_words(beside.holm_p_value)}")
+        words.append(f"corrected {p_words(beside.holm_p_value)}")
     if beside.variance_reduction:
         words.append(f"variance {signed_percent(-beside.variance_reduction)} through covariates")
     return "; ".join(words)

@@ -130,6 +130,12 @@ def test_a_blank_count_is_missing_and_a_margin_may_be_given(write: Write) -> Non
         ("A,10,10%\nB,10,1\n", "row 1: clicks is not a whole number of users"),
         ('A,10,"9,8%"\nB,10,1\n', "row 1: clicks is not a whole number of users; a rate is none"),
         ('A,10,"0,098"\nB,10,1\n', "row 1: clicks is not a whole number of users; a rate is none"),
+        (
+            "A,10,1\nB,10,1\n\nSource: Tableau\nPage 1\n",
+            "row 3 has 1 cells .*: if it is a note below the table, delete it",
+        ),
+        ("A,10,1\nB,10,1\nSource: X,,\n", "row 3: users is missing; if the row is a note below the table, delete it"),
+        ("A,10,1\nB\nC,10,1\n", "row 2 has 1 cells instead of 3$"),
         ("A,10,-1\nB,10,1\n", "row 1: clicks is not a whole number of users"),
         ("A,,1\nB,10,1\n", "row 1: users is not a whole number of users"),
         ("A,10,x\nB,10,1\n", "row 1: clicks 'x' is not a finite number"),

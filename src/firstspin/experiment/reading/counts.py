@@ -119,6 +119,8 @@ def _text(name: object) -> str:
 def _check(table: OutcomeTable, arm: str, counted: Sequence[str]) -> None:
     """Raises InputError for the first row without an arm or with an impossible count, and for too many users."""
     problems = {"arm IS NULL": (arm, "is missing; in each row the arm must be named")}
+    nothing = " AND ".join(f"n{i} IS NULL" for i in range(len(counted)))
+    problems[nothing] = (counted[0], "is missing; if the row is a note below the table, delete it")
     for i, column in enumerate(counted):
         whole = f"n{i} < 0 OR n{i} <> floor(n{i})" + (" OR n0 IS NULL" if i == 0 else "")
         problems[whole] = (column, "is not a whole number of users; a rate is none")

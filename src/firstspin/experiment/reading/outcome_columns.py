@@ -186,7 +186,10 @@ def receive(
     made = OutcomeTable(connection, table, source.path.name, {name: of.type for name, of in source.columns.items()})
     first = f"SELECT {ROW}, {_PROBLEM} FROM {table} WHERE {_PROBLEM} IS NOT NULL ORDER BY {ROW} LIMIT 1"
     for row, problem in made.query(first):
-        raise InputError(f"{made.file} row {row} {problem}")
+        later = made.query(f"SELECT 1 FROM {table} WHERE {ROW} > {row} AND {_PROBLEM} IS NULL LIMIT 1")
+        is_footer = str(problem).startswith("has 1 cells") and not later
+        advice = ": if it is a note below the table, delete it" if is_footer else ""
+        raise InputError(f"{made.file} row {row} {problem}{advice}")
     return made
 
 

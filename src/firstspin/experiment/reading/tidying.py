@@ -60,7 +60,11 @@ def drop_rows_at_ends(table: OutcomeTable, names: Sequence[str], known: Collecti
         alone = len(there) == 1 < len(texts) and len(rows) > 1 and int(str(row)) - int(str(rows[1][0])) > 1
         if any(_is_total(table, name, written[name], real) for name in names):
             table.notes.append(f"Row {row:,}, the {place} one, is a total and is excluded.")
-        elif alone and not any(_repeated(table, name, text) for name, text in written.items() if text):
+        elif (
+            alone
+            and there[0].casefold() not in real
+            and not any(_repeated(table, name, text) for name, text in written.items() if text)
+        ):
             shown = f" ({there[0][:SHOWN_CHARACTERS]!r})"
             table.notes.append(f"Row {row:,}{shown} is a note below the table and is excluded.")
         elif place == "first":
