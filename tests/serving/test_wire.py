@@ -431,8 +431,21 @@ def test_an_error_in_a_long_body_names_its_place() -> None:
 def test_an_unknown_field_of_any_length_is_refused_in_few_words() -> None:
     for name in (b" - at `$.a", b"a", b"\\u0020"):
         for body in (b'{"%b":1}' % name, long(b'{"', name, b'":1}')):
-            with pytest.raises(Refusal, match=r"a field that this service does not ask for$"):
+            with pytest.raises(Refusal, match=r"does not ask for; it asks for age, gender, country, genres$"):
                 listed(body, Encoding.json)
+
+
+def test_an_unknown_field_is_answered_with_the_fields_that_are_asked_for() -> None:
+    reader = BodyReader({"device": "text"}, of_users=True)
+    asked = "a field that this service does not ask for; it asks for user_id, age, gender, country, genres, device"
+    for body, encoding, place in (
+        (b'{"user_id":"7","secret":1}', Encoding.json, "$"),
+        (b'{"instances":[{"user_id":"7"},{"user_id":"7","secret":1}]}', Encoding.json, r" - at `instances\[1\]`$"),
+        (b'{"user_id":"7"}\n{"user_id":"7","secret":1}\n', Encoding.lines, "$"),
+    ):
+        with pytest.raises(Refusal, match=asked + place) as caught:
+            reader.read(body, encoding)
+        assert "secret" not in str(caught.value)
 
 
 def test_a_header_without_end_is_not_read_to_its_end() -> None:

@@ -251,7 +251,7 @@ class BodyReader:
         yield piece
 
     def _from_json(self, body: Body) -> ParsedBody:
-        whole = _decoded(self._decode_body, body)
+        whole = _decoded(self._decode_body, body, self._names)
         several: Sequence[Registration] | msgspec.UnsetType = getattr(whole, INSTANCES)
         if several is msgspec.UNSET:
             if self._of_users and getattr(whole, USER_ID) is msgspec.UNSET:
@@ -266,8 +266,8 @@ class BodyReader:
         """Parse the outline: fields and instances are located, but not parsed."""
         if body.count(b"{") > MAX_OBJECTS:
             raise self._too_many()
-        self._check_number(len(_decoded(_decode_objects, body).instances))
-        outline = _decoded(self._decode_outline, body)
+        self._check_number(len(_decoded(_decode_objects, body, self._names).instances))
+        outline = _decoded(self._decode_outline, body, self._names)
         fields = {name: getattr(outline, name) for name in outline.__struct_fields__}
         instances: Sequence[msgspec.Raw] | msgspec.UnsetType = fields.pop(INSTANCES)
         given = {name: text for name, text in fields.items() if text is not msgspec.UNSET}
@@ -276,7 +276,7 @@ class BodyReader:
         others = msgspec.json.encode(given)
         if instances is msgspec.UNSET:
             return self._from_json(others)
-        if _decoded(self._decode_body, others) != self._nothing:
+        if _decoded(self._decode_body, others, self._names) != self._nothing:
             raise _both()
         if not instances:
             return ParsedBody((), Encoding.json)
@@ -288,7 +288,7 @@ class BodyReader:
             text = memoryview(instance)
             position += len(text)
             _refuse_too_long(text)
-            yield position, _decoded(self._decode_one, text, f"{INSTANCES}[{number}]")
+            yield position, _decoded(self._decode_one, text, self._names, f"{INSTANCES}[{number}]")
 
     def _from_lines(self, body: Body) -> Iterator[Place]:
         position = 0
@@ -297,7 +297,7 @@ class BodyReader:
             try:
                 _refuse_too_long(memoryview(body)[line.start(1) : position])
                 text = line[1]
-                registration = _decoded(self._decode_one, text) if text.strip() else None
+                registration = _decoded(self._decode_one, text, self._names) if text.strip() else None
             except Refusal as refusal:
                 raise refusal.in_line(body.count(b"\n", 0, line.start(1)) + 1) from None
             yield position, registration
@@ -343,7 +343,7 @@ class BodyReader:
         try:
             return msgspec.convert(answers, self._one)
         except msgspec.ValidationError as problem:
-            raise Refusal(422, "invalid", _reason(problem)) from None
+            raise Refusal(422, "invalid", _reason(problem, self._names)) from None
 
     def _check_number(self, number: int, *, at_end: bool = False) -> None:
         if self.max_instances is not None and number > self.max_instances:
@@ -450,13 +450,13 @@ def _outline(body: type[msgspec.Struct]) -> type[msgspec.Struct]:
     return msgspec.defstruct("Outline", [*fields, instances], forbid_unknown_fields=True)
 
 
-def _decoded(decode: Callable[[Text], Decoded], body: Text, inside: str = "") -> Decoded:
+def _decoded(decode: Callable[[Text], Decoded], body: Text, names: Sequence[str], inside: str = "") -> Decoded:
     try:
         return decode(body)
     except msgspec.ValidationError as problem:
         if str(problem).startswith("Expected `object`") and " at " not in str(problem):
             raise Refusal(400, "not_an_object", "a registration is a JSON object") from None
-        raise Refusal(422, "invalid", _reason(problem, inside)) from None
+        raise Refusal(422, "invalid", _reason(problem, names, inside)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "malformed", "the body is not JSON") from None
 
@@ -474,13 +474,16 @@ def _both() -> Refusal:
     return Refusal(422, "invalid", f"fields beside `{INSTANCES}`: give one registration or a list, not both")
 
 
-def _reason(problem: msgspec.ValidationError, inside: str = "") -> str:
-    """The message of msgspec's error, only where it has types, limits and places, never what was sent."""
+def _reason(problem: msgspec.ValidationError, names: Sequence[str], inside: str = "") -> str:
+    """The message of msgspec's error, only where it has types, limits and places, never what was sent.
+
+    Instead of an unknown field, the `names` of the fields that are asked for are listed.
+    """
     text = str(problem)
     words = text[:_MAX_PLACE].partition(" - at ")[0]
     is_ours = words.startswith(("Expected ", "Object missing required field", "Number out", "Integer value out"))
     if not is_ours:
-        words = "there is a field that this service does not ask for"
+        words = f"there is a field that this service does not ask for; it asks for {', '.join(names)}"
     place_match = (_PLACE if is_ours else _INSTANCE).search(text[-_MAX_PLACE:])  # a field's name may look like a place
     place = (inside + (place_match[1] if place_match else "")).lstrip(".")
     return f"{words} - at `{place}`" if place else words
