@@ -7,6 +7,7 @@ The service and the Lambda answer by the same policy (`serving/policy.py`) and g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -82,6 +83,9 @@ def unknown_picks(picks: Iterable[str], genres: NameIndex) -> Iterator[tuple[str
         if genres.find(pick) is None:
             nearest = genres.nearest(pick)
             there = f"the nearest is {nearest}" if nearest else f"the genres are {PICK_SEPARATOR.join(genres.names)}"
+            parts = re.split("[;/&+]", pick)
+            if len(parts) > 1 and any(map(genres.find, parts)):
+                there = f"separate picks by {PICK_SEPARATOR} or commas"
             yield pick, f"is not a genre of this bundle and is ignored; {there}"
 
 

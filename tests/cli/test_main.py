@@ -193,6 +193,11 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("folk,  world", "Folk, World", ""),
         ("Jazz,Folk, World,CAFE\u0301", "Jazz|Folk, World|Caf\u00e9", ""),
         ("Jaz, Strasse", "Strasse", "'Jaz' is not a genre of this bundle and is ignored; the nearest is Jazz"),
+        (
+            "Jazz;Strasse",
+            "",
+            "'Jazz;Strasse' is not a genre of this bundle and is ignored; separate picks by | or commas",
+        ),
         ("qqq", "", "'qqq' is not a genre of this bundle and is ignored; the genres are Caf\u00e9|Folk, World|Jazz|"),
     ],
 )
@@ -266,6 +271,19 @@ def test_a_value_that_the_model_does_not_know_is_a_warning(
     for line, text in zip(lines, warned, strict=True):
         expected = re.sub(r" '\w+' is", " is", text) if is_log else text
         assert line.startswith(f"Warning: {expected}")
+
+
+def test_the_next_step_of_training_answers_further_fields(tmp_path: Path) -> None:
+    registrations = made_people.tables(tmp_path / "data", 60) / "registrations.csv"
+    header, *rows = registrations.read_text().splitlines()
+    devices = [f"{row},{('phone', 'car radio')[i % 2]}" for i, row in enumerate(rows)]
+    registrations.write_text("\n".join([f"{header},device", *devices, ""]))
+    words = ("train", "--data", tmp_path / "data", "--out", tmp_path / "b", "--model", "logistic", "--extra", "device")
+    done = firstspin(*words)
+    assert done.returncode == 0, done.stderr
+    command = done.stdout.splitlines()[-1].removeprefix("Next: ")
+    assert command.endswith(" --answer 'device=car radio'")
+    assert "popularity: the business rule." in done.stdout
 
 
 def test_evaluate_says_what_questions_buy_and_report_shows_it(made: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -210,5 +211,9 @@ def train_and_show(
     made_of = packed.predictor.made_of or packed.predictor.name
     terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}")
     if next_step:
-        terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{packed.predictor.genres[0]}"')
+        known = packed.predictor.encoder.categories()
+        further = [(name, known[name].names) for name in packed.manifest.extra if name in known and not terminal.bare()]
+        given = "".join(f" --answer {shlex.quote(f'{name}={names[0]}')}" for name, names in further if names)
+        picked = packed.predictor.genres[0]
+        terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{picked}"{given}')
     return card
