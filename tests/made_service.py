@@ -46,7 +46,8 @@ class Service:
 
     def lines(self) -> list[dict[str, Any]]:
         """What it has logged."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text().split("\n")[:-1]  # the last line may be half written
+        return [json.loads(line) for line in whole if line.startswith("{")]
 
     def wait_for(self, words: str, times: int = 1, seconds: float = 20) -> None:
         """Until these words stand in the log."""

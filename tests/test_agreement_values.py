@@ -78,8 +78,8 @@ PICKS: dict[str, object] = {
     "": (),
     "|": (),
     " | \u00a0|": (),
-    "|".join(["g"] * 100): ("g",) * 100,
-    "|".join(["g"] * 101): REFUSED,
+    "|".join(["Rock"] * 100): ("Rock",) * 100,  # known ones: most picks of a table must be
+    "|".join(["Rock"] * 101): REFUSED,
     "x" * 200: ("x" * 200,),
     "x" * 201: REFUSED,
 }

@@ -453,7 +453,7 @@ class TestTheCommands:
         assert "there is no endpoint newcomers" in str(none.exception)
 
         dry = self.run("deploy", "--bundle", bundles / "good", *where, "--dry-run")
-        assert [line[:20] for line in dry.stdout.splitlines()] == [
+        assert [line[:20] for line in dry.stdout.split("\n\n")[0].splitlines()] == [
             "to do  archive s3://",
             "to do  model newcome",
             "to do  configuration",
