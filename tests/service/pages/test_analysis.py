@@ -17,6 +17,7 @@ from firstspin.events.store import open_store
 from firstspin.experiment.plan import freeze, reads_at
 from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
+from firstspin.service.pages import charts
 from firstspin.service.pages.analysis import write_pages
 from firstspin.service.pages.experiments import WANTED
 
@@ -93,3 +94,10 @@ def test_the_service_analyses_its_own_experiment_outside_the_workers(folder: Pat
         assert ask_for(service, "anna")[0] == 200
         until(lambda: json.loads(service.ask("GET", "/experiments/first.json")[2])["as_of"] != before["as_of"], 60)
         assert "the analysis of the experiment failed" not in service.log.read_text()
+
+
+def test_negative_lifts_have_the_minus_sign_of_the_other_pages() -> None:
+    chart = charts.band([(-0.05, -0.08, 0.02)], 3, "lift")
+    assert "−5.0% (−8.0% to +2.0%)" in chart
+    assert ">−10%<" in chart
+    assert ">-" not in chart

@@ -6,6 +6,7 @@ This runs in a process of its own, whose parent kills it when it takes too long:
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import StringIO
@@ -121,7 +122,7 @@ def _about(state: Progress, plan: Plan) -> dict[str, Any]:
 def _rows(measured: MetricResult) -> list[tuple[str, ...]]:
     """Metric, arm, mean, lift, interval and note of each arm."""
     return [
-        (measured.metric, arm, mean, lift, interval, note)
+        (measured.metric, arm, mean, *(re.sub(r"-(?=\d)", "−", words) for words in (lift, interval)), note)
         for arm, _, mean, lift, interval, _, note in metric_table(measured, levels=True).rows
     ]
 
@@ -155,5 +156,5 @@ def _interims(state: Progress, arm: str) -> tuple[list[charts.Interval | None], 
         for lift in lifts
     ]
     last = next((interval for interval in reversed(intervals) if interval), None)
-    ends = "not defined yet" if last is None else f"{last[0]:+.1%}, from {last[1]:+.1%} to {last[2]:+.1%}"
+    ends = "not defined yet" if last is None else "{}, from {} to {}".format(*map(charts.signed, last))
     return intervals, state.days, f"Lift of {arm} over {state.control} by day; now {ends}"

@@ -80,9 +80,18 @@ def band(intervals: Sequence[Interval | None], days: int, label: str) -> str:
         day, (value, low, high) = known[-1]
         side, shift = ("now end", 0) if day > 0.7 * days else ("now", 12)  # the text must not leave the chart
         place = f'x="{at[day] + shift:.1f}" y="{y(min(high, top)) - 8:.1f}"'
-        marks.append(f'<text class="{side}" {place}>{value:+.1%} ({low:+.1%} to {high:+.1%})</text>')
+        marks.append(f'<text class="{side}" {place}>{signed(value)} ({signed(low)} to {signed(high)})</text>')
     ticks = [bottom + tick * number for number in range(round((top - bottom) / tick) + 1)]
     return _chart(BAND_WIDTH, label, _grid(BAND_WIDTH, y, ticks, "{:+.0%}") + _days(x, days, step / 2), marks)
+
+
+def signed(share: float) -> str:
+    """A share as a percentage with its sign, a true minus (U+2212) as on all pages.
+
+    >>> signed(-0.016), signed(0.02)
+    ('−1.6%', '+2.0%')
+    """
+    return f"{share:+.1%}".replace("-", "−")
 
 
 def _scales(
@@ -113,7 +122,7 @@ def _nice(value: float) -> float:
 def _grid(width: int, y: Callable[[float], float], values: Sequence[float], form: str) -> list[str]:
     return [
         f'<line class="grid" x1="{LEFT}" y1="{y(value):.1f}" x2="{width - RIGHT}" y2="{y(value):.1f}"/>'
-        f'<text class="end" x="{LEFT - 8}" y="{y(value) + 4:.1f}">{form.format(value)}</text>'
+        f'<text class="end" x="{LEFT - 8}" y="{y(value) + 4:.1f}">{form.format(value).replace("-", "−")}</text>'
         for value in values
     ]
 
