@@ -133,7 +133,7 @@ def checked_plan(plan: Plan) -> Plan:
     if primary.kind is None:
         name = primary.column
         raise InputError(
-            f"{name}: the kind is missing; expected {name}:binary, {name}:continuous or {name}:ratio=COLUMN"
+            f"{name}: the kind is missing; expected binary, continuous or ratio=COLUMN, as in {name}:binary"
         )
     if (primary.kind == "binary") != (plan.deviation is None):
         raise InputError(f"{primary.column}: deviation is required for a continuous or ratio metric, and only for one")

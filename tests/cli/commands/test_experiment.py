@@ -100,7 +100,7 @@ def test_a_small_plan_names_its_days_in_weeks_and_the_lift_it_detects(tmp_path: 
     assert "baseline = 0.1\n" in (tmp_path / "small.toml").read_text()
     wrong = firstspin(*words, "--baseline", "ten")
     assert (wrong.returncode, "write 0.1 or 10%" in wrong.stderr) == (2, True)
-    kinds = "expected spend:binary, spend:continuous or spend:ratio=COLUMN"
+    kinds = "expected binary, continuous or ratio=COLUMN, as in spend:binary"
     assert kinds in failed(*words, "--baseline", "0.1", "--metric", "spend")
 
 
