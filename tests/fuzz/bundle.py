@@ -104,7 +104,9 @@ def _array(made: Input, folder: Path) -> None:
 
 
 def _text(made: Input, folder: Path) -> None:
-    texts = [*folder.glob("*.txt"), folder / bundle.STATIONS]
+    texts = [*folder.glob("*.txt"), *folder.glob(bundle.STATIONS)]
+    if not texts:  # the damage before removed them
+        return
     path = made.pick(sorted(texts))
     content = values.mutated(made, path.read_bytes())
     if path.suffix == ".json" and made.chance(0.5):
