@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from firstspin.settings.environment import PREFIX, SETTINGS
 
 HOST: Final = "127.0.0.1"
 END_SECONDS: Final = 30.0
-STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +60,19 @@ def serving(bundle: Path, plan: Plan, paths: SimulationPaths, workers: int) -> I
     """
     freeze(plan, paths.plan)
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    with paths.log.open("w") as log:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # or a process that just began would be left behind
-        process = subprocess.Popen(
+    with paths.log.open("w") as log, ThreadPoolExecutor(1) as starter:
+        starting = starter.submit(  # in a thread, or a signal during the start would leave the process behind
+            subprocess.Popen,
             [*_command(bundle, paths), "--workers", str(workers)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             env=others | {SETTINGS: os.devnull},
         )
-        with process:
-            try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                yield _port(process, paths)
-            finally:
+        try:
+            yield _port(starting.result(), paths)
+        finally:
+            with starting.result() as process:
                 process.terminate()
                 try:
                     process.wait(END_SECONDS)
