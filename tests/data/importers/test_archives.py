@@ -101,3 +101,18 @@ def test_files_are_looked_up_by_name_in_any_folder(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", **{"ml-1m/u.data": b"x", "__MACOSX/._u.data": b"y"})
     with archives.opened(path) as files:
         assert [file.name for file in archives.matching(files, "u.data")] == ["ml-1m/u.data"]
+
+
+def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("u.data", "1\t2\t3\t4\n")
+    method = (0).to_bytes(2, "little")
+    content = path.read_bytes()
+    local, central = content.index(b"PK\x03\x04") + 8, content.index(b"PK\x01\x02") + 10
+    for at in (local, central):
+        assert content[at : at + 2] == method
+        content = content[:at] + (97).to_bytes(2, "little") + content[at + 2 :]
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="unpack it and import the folder"), archives.opened(path) as files:
+        files["u.data"].open()

@@ -57,7 +57,9 @@ def opened(path: Path) -> Iterator[dict[str, PackedFile]]:
                 yield _of_tar(path, tar)
         else:
             raise InputError(f"{path} is neither a folder nor a zip or tar archive")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as problem:
+    except NotImplementedError as problem:  # zipfile's error for a compression method that it lacks
+        raise InputError(f"{path} can't be read: {problem}; unpack it and import the folder") from problem
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as problem:
         raise InputError(f"{path} is damaged or cut off: {problem}") from problem
 
 
