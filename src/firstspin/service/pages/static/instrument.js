@@ -7,7 +7,7 @@ const ABOVE = 3; // genres of another policy's answer that are listed
 const SCALES = [0.25, 0.5, 0.75, 1];
 const SOURCES = {
   model: ["to answer, by the model", ""],
-  popular: ["to answer, without a usable answer", "Nothing usable was said, so this is what newcomers in general play."],
+  popular: ["to answer, by overall popularity", "No answers yet: this is the ranking for all new users."],
   "under-age": ["to answer, by the business rule", "Under the minimum age: age and gender are not used, and nothing is stored."],
   "rule-arm": ["to answer, by the business rule", "The experiment's arm of the business rule answers this user."],
   rule: ["to answer, by the business rule", "The model failed, so the business rule answered."],
