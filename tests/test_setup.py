@@ -23,6 +23,14 @@ def interpreter(folder: Path, name: str, *, usable: bool = True) -> None:
     program(folder, name, f'if [ "$1" = -c ]; then exit {0 if usable else 1}; fi; echo "{name} $*"')
 
 
+def planned(*arguments: str) -> str:
+    """The last command `make` would run. What an outer `make test` sets would change what this one prints."""
+    command = ["make", "--dry-run", "--always-make", *arguments]
+    environment = {"PATH": os.environ["PATH"]}
+    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return printed.stdout.splitlines()[-1]
+
+
 def made(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["/bin/sh", VENV, "new"]
     return subprocess.run(
@@ -139,8 +147,7 @@ def test_ci_runs_the_quick_tests_on_every_further_python(tmp_path: Path) -> None
 
 
 def test_the_quick_tests_are_there() -> None:
-    done = subprocess.run(["make", "-n", "quick"], cwd=ROOT, capture_output=True, text=True, check=True)
-    named = [word for word in done.stdout.splitlines()[-1].split() if word.startswith("tests/")]
+    named = [word for word in planned("quick").split() if word.startswith("tests/")]
     assert len(named) > 8
     assert [name for name in named if not (ROOT / name).exists()] == []
 
@@ -154,7 +161,4 @@ def test_the_quick_tests_are_there() -> None:
     ],
 )
 def test_make_demo_passes_its_variables_on(variables: list[str], options: list[str]) -> None:
-    environment = {"PATH": os.environ["PATH"]}
-    command = ["make", "--dry-run", "--always-make", "demo", *variables]
-    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    assert printed.stdout.splitlines()[-1].split() == [".venv/bin/firstspin", *options]
+    assert planned("demo", *variables).split() == [".venv/bin/firstspin", *options]
