@@ -11,7 +11,7 @@ from statsmodels.stats.proportion import power_proportions_2indep
 
 from firstspin.experiment.rules import Peeking
 from firstspin.experiment.stats.proportions import ratio_z, table
-from firstspin.experiment.stats.sizing import Design, power, sizing, users_needed
+from firstspin.experiment.stats.sizing import MAX_ANALYSES, Design, power, sizing, users_needed
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,17 @@ def test_the_curves_rise_with_the_days_and_with_the_effect() -> None:
         assert powers == sorted(powers)
     (planned,) = (point.power for point in found.by_effect if point.effect == 0.087)
     assert planned == found.power_at_days == next(point.power for point in found.by_days if point.days == 10)
+
+
+@pytest.mark.parametrize(
+    ("peeking", "all_analyses", "error"), [("obrien-fleming", 1.05656, -0.0030), ("always-valid", 1.64788, 0.0257)]
+)
+def test_a_year_of_daily_analyses_is_sized_as_64_analyses(peeking: Peeking, all_analyses: float, error: float) -> None:
+    """`all_analyses`: the inflation with all 365 analyses, by the same recursion without a max."""
+    once = users_needed(Design(0.1), 0.1)
+    needed = users_needed(Design(0.1, peeking=peeking), 0.1, days=365)
+    assert needed / once / all_analyses - 1 == pytest.approx(error, abs=1e-4)
+    assert needed == users_needed(Design(0.1, peeking=peeking), 0.1, days=MAX_ANALYSES)
 
 
 @pytest.mark.parametrize("peeking", ["none", "obrien-fleming"])

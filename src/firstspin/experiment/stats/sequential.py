@@ -22,6 +22,7 @@ Numbers = NDArray[np.float64]
 
 _MAX_Z: Final = 37.0  # the largest z whose tail probability is above 0 in double precision
 _MAX_SPREAD: Final = 8.0  # standard errors that contain all paths, to fifteen digits
+_BLOCKS: Final = 16  # of neighbouring scores; many analyses make short steps, and most of a block's sources are too far
 _MIN_GROWTH: Final = 1 / 400  # analyses closer together count as this far apart, which is conservative
 
 
@@ -109,9 +110,17 @@ def _step(walk: _Walk, users: float, bound: float, drift: float = 0.0) -> _Walk:
     middle, half = drift * users, _MAX_SPREAD * math.sqrt(users)
     low, high = max(-bound * math.sqrt(users), middle - half), min(bound * math.sqrt(users), middle + half)
     at = low + (high - low) * (nodes + 1) / 2
-    distance = (at[:, None] - walk.at - moved) / spread
-    density = (np.exp(-(distance**2) / 2) * walk.mass).sum(axis=1) / (spread * math.sqrt(2 * math.pi))
+    blocks = np.array_split(at, _BLOCKS)
+    density = np.concatenate([_arrivals(walk, block - moved, spread) for block in blocks])
+    density /= spread * math.sqrt(2 * math.pi)
     return _Walk(users, at, density * weights * (high - low) / 2, walk.nodes)
+
+
+def _arrivals(walk: _Walk, at: Numbers, spread: float) -> Numbers:
+    """The mass that reaches each score of a block, from the scores near enough to count."""
+    low, high = np.searchsorted(walk.at, (at[0] - _MAX_SPREAD * spread, at[-1] + _MAX_SPREAD * spread))
+    distance = (at[:, None] - walk.at[low:high]) / spread
+    return np.asarray(np.exp(-(distance**2) / 2) @ walk.mass[low:high])
 
 
 @lru_cache(maxsize=4)

@@ -23,6 +23,12 @@ MIN_LIFT: Final = 1e-6
 MAX_LIFT: Final = 1e6
 TO_ALL: Final = 1e-9
 """What a rate lacks to 100% at its max lift, where its variance is 0."""
+MAX_ANALYSES: Final = 64
+"""A design with more interim analyses is sized as one with this number: the work grows with their square.
+
+The required users then differ from those of a year of daily analyses by -0.3% (O'Brien-Fleming) and +2.6% (always
+valid).
+"""
 
 EFFECTS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
@@ -164,7 +170,8 @@ def _interims(peeking: Peeking, alpha: float, days: int) -> tuple[list[float], l
     """Times of the interim analyses, as fractions of all users, and their bounds on |z|."""
     if peeking == "none":
         return [1.0], [-float(ndtri(alpha / 2))]
-    at = [(day + 1) / days for day in range(days)]
+    analyses = min(days, MAX_ANALYSES)
+    at = [(number + 1) / analyses for number in range(analyses)]
     if peeking == "always-valid":
         levels = [always_valid_alpha(share, alpha, tuned_for=1.0) for share in at]
     else:
