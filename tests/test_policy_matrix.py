@@ -34,9 +34,10 @@ from firstspin.events.firehose import SCOPE, FirehoseReply, FirehoseSink, Record
 from firstspin.experiment.assign import assign
 from firstspin.records import Ranking, Registration, StoredAnswer
 from firstspin.score import score
-from firstspin.service.app import App, ServedModel
+from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import batch
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.explanations import ModelFailed, explain

@@ -16,9 +16,9 @@ from made_app import new_app
 from made_bundles import pack, pack_with_further_fields, sign
 
 from firstspin.records import InputError
-from firstspin.service.app import ServedModel
 from firstspin.service.bundles.probe import probe
 from firstspin.service.http.messages import Request
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 from fuzz import http, values
 from fuzz.commands import CONTROL, FOREIGN

@@ -18,9 +18,10 @@ from library import Recommender
 from made_app import Broken, ask, code, new_app
 
 from firstspin.records import Registration, Station
-from firstspin.service.app import App, ServedModel
+from firstspin.service.app import App
 from firstspin.service.http.messages import Reply, Request, Work
 from firstspin.service.process.worker import load
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 from firstspin.serving.explanations import explain
 from firstspin.serving.policy import Decision

@@ -16,9 +16,10 @@ from made_experiments import HALVES, SECRET
 
 from firstspin.events.store import EventStore, open_database, open_store
 from firstspin.models.predictor import Array, Scorer, State
-from firstspin.service.app import App, ServedModel
+from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 
 REGISTRATIONS: list[dict[str, object]] = [

@@ -23,9 +23,10 @@ from firstspin.events.store import open_store
 from firstspin.experiment.assign import assign
 from firstspin.records import InputError, Ranking, Registration, StoredAnswer
 from firstspin.score import score
-from firstspin.service.app import App, ServedModel
+from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 from firstspin.serving.policy import PolicySettings
 from firstspin.serving.score_stores import MalformedRow

@@ -29,12 +29,13 @@ import msgspec
 
 from firstspin.records import InputError, readable
 from firstspin.service import routes
-from firstspin.service.app import App, ServedModel
+from firstspin.service.app import App
 from firstspin.service.bundles.probe_process import OUT_OF_MEMORY, AcceptedBundle
 from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.cross_origin import refuse_other_types, refuse_pages
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.process.worker import WorkerConfig, load
+from firstspin.service.served_model import ServedModel
 from firstspin.serving.refusal import Refusal
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from made_app import ask, new_app
 from made_bundles import edit, pack, pack_with_further_fields, sign
 
 from firstspin.records import InputError
-from firstspin.service.app import ServedModel
 from firstspin.service.bundles.probe import probe
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 
 VALUES = (

@@ -24,13 +24,13 @@ from made_service import QUICK, Callers, Service, admin, point, serving, until
 from preloaded import preloaded
 from small_disk import fill_up, small_disk
 
-from firstspin.service.app import ServedModel
 from firstspin.service.bundles.store import BundleStore
 from firstspin.service.bundles.watch import MAX_DEATHS, BundleWatch
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process import worker
 from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO, WorkerMessage
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 
 

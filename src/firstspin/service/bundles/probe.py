@@ -19,9 +19,10 @@ from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import GENRES, INSTANCES, NUMBER, PICK_SEPARATOR, USER_ID
 from firstspin.events.schema import EPOCH
 from firstspin.records import MAX_PICKS, InputError, Recommendation, Registration, StoredAnswer
-from firstspin.service.app import App, AppOptions, Clock, ServedModel
+from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.metrics import SharedMetrics
+from firstspin.service.served_model import ServedModel
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
 from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide

@@ -19,10 +19,10 @@ import msgspec
 
 from firstspin.files import sync_tree
 from firstspin.records import readable
-from firstspin.service.app import ServedModel
 from firstspin.service.bundles.probe import probe
 from firstspin.service.bundles.store import copy_files, naming_source
 from firstspin.service.process.worker import MAX_REASON, WorkerConfig
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 
 REFUSED: Final = 1

@@ -24,13 +24,14 @@ from typing import Literal
 import msgspec
 
 from firstspin.records import InputError, readable
-from firstspin.service.app import App, ServedModel
+from firstspin.service.app import App
 from firstspin.service.http.connection import Connection
 from firstspin.service.http.hub import ConnectionLimits, Hub
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.process.containment import Containment
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.listening import BACKLOG
+from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
 from firstspin.serving.wire import MAX_INSTANCES
 

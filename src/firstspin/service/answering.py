@@ -1,0 +1,348 @@
+"""Recommendations for requests: requests about one registration are ranked in one batch per event-loop turn.
+
+A reply about several registrations is made in pieces, one piece per turn of the loop for all such requests together, so
+that other requests are answered in between. Where the model fails, a fallback answers and `source` names it: no content
+of a request leads to a 5xx.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Lock, sleep
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
+from math import inf
+from typing import Final, NamedTuple
+
+import msgspec
+
+from firstspin.events.schema import Exposure
+from firstspin.records import Registration, StoredAnswer
+from firstspin.service.exposures import ExposureLog
+from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
+from firstspin.service.metrics import ProcessMetrics
+from firstspin.service.served_model import ServedModel
+from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
+from firstspin.serving.policy import (
+    Decision,
+    PolicySettings,
+    decide,
+    decide_many,
+    is_current,
+    may_use_stored,
+    refuse_under_age,
+)
+from firstspin.serving.refusal import Refusal
+from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
+from firstspin.serving.wire import (
+    SHORT,
+    SPELLINGS,
+    Body,
+    BodyReader,
+    Encoding,
+    LongBody,
+    ParsedBody,
+    around,
+    check_accept,
+    encoding_of,
+    user_of,
+)
+
+log = logging.getLogger(__name__)
+
+STREAMED: Final = 1_024
+"""Answers about more registrations are streamed: about 3 MB, half of the max body of a request."""
+
+_KNOWN_TYPES: Final = {name.encode(): kind for name, kind in SPELLINGS.items()}
+_ANY: Final = (None, b"*/*", b"application/json, */*")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Asking(NamedTuple):
+    """A request about one registration, to be answered in a batch; times in nanoseconds.
+
+    `user` is None where the route takes no user id; `timed`: the reply tells how long it took.
+    """
+
+    serving: ServedModel
+    registration: Registration
+    user: str | None
+    read: int
+    route: str = "other"
+    start: int = 0
+    timed: bool = False
+
+
+class Answering:
+    """Reads registrations from requests, decides on them, and counts, times and records the answers.
+
+    `settings` decide what answers; its experiment is the one that `ledger` records. `stored` looks up the answers of
+    batch scoring, for users. An answer about several registrations of more than `max_bytes` bytes is refused.
+    """
+
+    def __init__(
+        self,
+        tally: ProcessMetrics,
+        now: Callable[[], int],
+        settings: PolicySettings,
+        *,
+        ledger: ExposureLog | None = None,
+        stored: StoredAnswers | None = None,
+        max_bytes: float = inf,
+    ) -> None:
+        self._tally, self._now, self._settings = tally, now, settings
+        self._ledger, self._stored, self._max_bytes = ledger, stored, max_bytes
+        self._failed_models: set[str] = set()  # whose failure is in the log
+        self._piece = Lock()  # held by the request that works in this turn
+
+    def begin(
+        self, request: Request, serving: ServedModel, *, of_users: bool = False
+    ) -> Reply | Awaitable[Reply] | Asking:
+        """The reply, or a registration to answer in the turn's batch. Raises Refusal where the request is invalid."""
+        encoding = encoding_of_request(request)
+        if encoding is Encoding.csv and of_users and self._ledger:
+            raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
+        reader = serving.reader_of_users if of_users else serving.reader
+        if len(request.body) > SHORT:
+            number = reader.max_number(request.body, encoding)
+            return Work(number, partial(self._long, request.body, encoding, serving, reader, of_users))
+        parsed = self._read(reader, request.body, encoding)
+        if self._settings.refuse_under_age:
+            refuse_under_age(parsed.registrations, self._settings)
+        if parsed.alone:
+            return self._one(serving, parsed.registrations[0], of_users)
+        return Work(parsed.number, partial(self._many, serving, parsed, of_users, parsed.number))
+
+    def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> ParsedBody:
+        start = self._now()
+        parsed = reader.read(body, encoding)
+        self._tally.took("read", self._now() - start)
+        return parsed
+
+    def _one(self, serving: ServedModel, registration: Registration, of_users: bool) -> Asking | Awaitable[Reply]:
+        """A request about one registration: answered in the turn's batch, or after a lookup of its stored answer."""
+        one = Asking(serving, registration, user_of(registration) if of_users else None, self._now())
+        stored = self._stored
+        if stored is not None and may_use_stored(registration, one.user, self._settings):
+            return self._with_stored(one, stored)
+        return one
+
+    async def _with_stored(self, one: Asking, stored: StoredAnswers) -> Reply:
+        """Look up the stored answer where it has precedence, or where the decision without it is a fallback."""
+        bundle, settings = one.serving.bundle, self._settings
+        if settings.stored_first:
+            answer = await self._looked_up(one, stored)
+            return self._decided(one, decide(one.registration, one.user, bundle, answer, settings))
+        decision = decide(one.registration, one.user, bundle, None, settings)
+        if decision.is_fallback and (answer := await self._looked_up(one, stored)):
+            decision = decide(one.registration, one.user, bundle, answer, settings, failure=decision.failure)
+        return self._decided(one, decision)
+
+    async def _looked_up(self, one: Asking, stored: StoredAnswers) -> StoredAnswer | None:
+        assert one.user is not None
+        answer, outcome = await stored.get(one.user)
+        is_other = answer is not None and not is_current(answer, one.serving.bundle)
+        self._tally.count("firstspin_kept_answers", OTHER_VERSION if is_other else outcome)
+        return answer
+
+    def together(self, asking: Sequence[Asking]) -> list[Reply]:
+        """The replies to this turn's requests about one registration each, in order; one batch per bundle."""
+        if len(asking) < 2:
+            return [self._finished(one, self.alone(one)) for one in asking]
+        groups: dict[ServedModel, list[Asking]] = {}
+        for one in asking:
+            groups.setdefault(one.serving, []).append(one)
+        replies = {serving: iter(self._answer_batch(serving, group)) for serving, group in groups.items()}
+        return [self._finished(one, next(replies[one.serving])) for one in asking]
+
+    def _answer_batch(self, serving: ServedModel, group: Sequence[Asking]) -> list[Reply]:
+        try:
+            bodies = self._several(
+                serving, [one.registration for one in group], [one.user for one in group], Encoding.json
+            )
+        except Exception:  # again, one by one, so that it concerns no other request
+            log.exception("a batch failed; its requests are answered one by one")
+            return [self.alone(one) for one in group]
+        return [Reply(200, body) for body in bodies]
+
+    def alone(self, one: Asking) -> Reply:
+        """The reply to a request about one registration, outside a batch."""
+        try:
+            return self._decided(one, decide(one.registration, one.user, one.serving.bundle, None, self._settings))
+        except Refusal as refusal:
+            return refused(refusal)
+        except Exception as problem:
+            return failed(problem)
+
+    def _decided(self, one: Asking, decision: Decision) -> Reply:
+        body = one.serving.responses.json(one.registration, decision)
+        self._count(one.serving, (one.registration,), (one.user,), (decision,))
+        self._tally.took("answer", self._now() - one.read)
+        return Reply(200, body)
+
+    def _count(
+        self,
+        serving: ServedModel,
+        registrations: Sequence[Registration],
+        users: Sequence[str | None] | None,
+        decisions: Sequence[Decision],
+    ) -> None:
+        """Count answers, log the first failure of their model, and record the exposures of users of the experiment."""
+        for decision in decisions:
+            self._tally.answer(decision.ranking.source)
+            if decision.failure:
+                self._log_failure(serving, decision.failure)
+        if users and self._ledger:
+            self._record(self._ledger, serving, zip(registrations, users, decisions, strict=True))
+
+    def _record(
+        self,
+        ledger: ExposureLog,
+        serving: ServedModel,
+        answered: Iterable[tuple[Registration, str | None, Decision]],
+    ) -> None:
+        """Record the exposures of the experiment's users. One that fails is dropped and counted, without the others."""
+        exposures: list[Exposure] = []
+        for registration, user, decision in answered:
+            if decision.assignment is None or user is None:
+                continue
+            try:
+                stations = serving.responses.stations(registration, decision.candidates)
+                exposures += ledger.exposures(user, decision, stations)
+            except Exception:
+                self._tally.count("firstspin_exposures_dropped")
+                log.exception("an exposure could not be recorded")
+        if exposures:
+            ledger.record(exposures)
+
+    def _log_failure(self, serving: ServedModel, failure: str) -> None:
+        """Log the failure of a model, once per model."""
+        if serving.responses.model not in self._failed_models:
+            self._failed_models.add(serving.responses.model)
+            log.error("the model failed; the business rule answers", extra={"problem": failure})
+
+    def _finished(self, one: Asking, reply: Reply) -> Reply:
+        took = self._now() - one.start
+        self._tally.request(one.route, reply.status, took)
+        return reply._replace(headers=b"server-timing: answer;dur=%.3f\r\n" % (took / 1e6)) if one.timed else reply
+
+    def _several(
+        self,
+        serving: ServedModel,
+        registrations: Sequence[Registration],
+        users: Sequence[str | None] | None,
+        encoding: Encoding,
+    ) -> list[bytes]:
+        start = self._now()
+        decisions = list(decide_many(registrations, users, serving.bundle, self._settings))
+        bodies = [
+            serving.responses.encoded(registration, decision, encoding)
+            for registration, decision in zip(registrations, decisions, strict=True)
+        ]
+        self._count(serving, registrations, users, decisions)
+        self._tally.took("answer", self._now() - start)
+        return bodies
+
+    async def _long(
+        self, body: Body, encoding: Encoding, serving: ServedModel, reader: BodyReader, of_users: bool
+    ) -> Reply | StreamedReply:
+        """Read a long body in pieces, one per turn, all of it before the first answer.
+
+        The registrations are read again for answering, not stored, so that memory is bounded by the body.
+        """
+        await self._turn()
+        parsed = reader.begin(body, encoding)
+        pieces = parsed.pieces()
+        number = 0
+        while (piece := await self._next(pieces)) is not None:
+            refuse_under_age(piece, self._settings)
+            number += len(piece)
+        if isinstance(parsed, LongBody) or not parsed.alone:
+            return await self._many(serving, parsed, of_users, number)
+        reply = self._one(serving, parsed.registrations[0], of_users)
+        return self.alone(reply) if isinstance(reply, Asking) else await reply
+
+    async def _many(
+        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool, number: int
+    ) -> Reply | StreamedReply:
+        """Stream a long reply, which bounds the memory of a connection.
+
+        A reply with a max size is not streamed, because its size is known at its end only.
+        """
+        pieces = self._parts(serving, parsed, of_users)
+        if number > STREAMED and self._max_bytes == inf:
+            return StreamedReply(200, pieces, parsed.encoding.encode())
+        body = bytearray()
+        async for piece in pieces:
+            body += piece
+            if len(body) > self._max_bytes:
+                raise Refusal(413, "answer_too_large", "send fewer registrations in one request")
+        return Reply(200, body, parsed.encoding.encode())
+
+    async def _parts(
+        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool
+    ) -> AsyncGenerator[bytes | bytearray, None]:
+        """The parts of a reply about many registrations, each made in its own turn."""
+        begin, between, end = around(parsed.encoding)
+        before, pieces = begin, parsed.pieces()
+        while (piece := await self._next(pieces)) is not None:
+            if piece:
+                users = [user_of(registration) for registration in piece] if of_users else None
+                yield before + between.join(self._several(serving, piece, users, parsed.encoding))
+                before = between
+        yield end if before is between else begin + end
+
+    async def _next(self, pieces: Iterator[Sequence[Registration]]) -> Sequence[Registration] | None:
+        """The next piece, in the turn of the loop in which it is answered."""
+        await self._turn()
+        return next(pieces, None)
+
+    async def _turn(self) -> None:
+        """Wait for a turn of the loop without another piece of work; requests about one registration come first."""
+        async with self._piece:
+            await sleep(0)
+
+    def explanation(self, request: Request, serving: ServedModel) -> Work:
+        """The explanation of the answer for one registration, in its own turn. Raises Refusal where it is not JSON."""
+        if encoding_of_request(request) is not Encoding.json:
+            raise Refusal(415, "unsupported_content_type", "an explanation is asked for as application/json")
+        return Work(MAX_SUBSETS, partial(self._explained, request.body, serving))
+
+    async def _explained(self, body: Body, serving: ServedModel) -> Reply:
+        await self._turn()
+        parsed = serving.reader.begin(body, Encoding.json)
+        if isinstance(parsed, LongBody) or not parsed.alone:
+            raise Refusal(422, "invalid", "an explanation is for one registration")
+        try:
+            return Reply(200, _encode(explain(parsed.registrations[0], serving.bundle, self._settings)))
+        except Refusal:
+            raise
+        except Exception as problem:
+            self._log_failure(serving, problem.failure if isinstance(problem, ModelFailed) else type(problem).__name__)
+            raise Refusal(503, "no_explanation", "the model failed, and the rule answers in its place") from None
+
+
+def encoding_of_request(request: Request) -> Encoding:
+    """The encoding of a body. Raises Refusal where it is not read, or its answer not accepted."""
+    headers = request.headers
+    kind = headers.get(b"content-type", b"")
+    if not kind and b"origin" in headers:  # a page of another origin may send a body of no type without asking first
+        raise Refusal(415, "unsupported_content_type", "a browser says what it sends, as in application/json")
+    encoding = _KNOWN_TYPES.get(kind) or encoding_of(kind.decode("latin-1"))
+    accept = headers.get(b"accept")
+    if accept not in _ANY and accept != kind:
+        check_accept((accept or b"").decode("latin-1"), encoding)
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Refusal(415, "unsupported_content_encoding", "send the body uncompressed")
+    return encoding
+
+
+def refused(refusal: Refusal) -> Reply:
+    """The reply of a refusal."""
+    return Reply(refusal.status, refusal.body(), headers=RETRY if refusal.status in (429, 503) else b"")
+
+
+def failed(problem: Exception) -> Reply:
+    """The reply to a request that failed by our mistake, which is logged."""
+    log.error("a request failed", extra={"problem": type(problem).__name__}, exc_info=True)
+    return refused(Refusal(500, "internal", "this is our mistake"))
