@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from firstspin.records import MAX_MESSAGE_LINE, BadRows, InputError
+from firstspin.records import MAX_MESSAGE_LINE, BadRows, InputError, Source, answered_by
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,9 @@ def test_an_error_has_lines_that_can_be_read() -> None:
     assert " characters more) … " in said
     assert said.endswith("is no name\nrow 2")
     assert max(map(len, said.split("\n"))) <= MAX_MESSAGE_LINE
+
+
+@pytest.mark.parametrize("source", get_args(Source))
+def test_texts_explain_each_source_but_the_model(source: Source) -> None:
+    assert answered_by(source).startswith(f"answered by: {source}")
+    assert answered_by(source).endswith(")") == (source != "model")

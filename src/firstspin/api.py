@@ -148,7 +148,7 @@ def train(
 
 def evaluate(
     data: TableSet,
-    models: str | Iterable[str] = ("popularity", "logistic", "lightgbm", "auto"),
+    models: str | Iterable[str] = ("logistic", "lightgbm", "auto"),
     *,
     bundle: FilePath | Bundle | None = None,
     folds: int | None = None,

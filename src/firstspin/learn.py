@@ -19,9 +19,9 @@ from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
 from firstspin.data.overlap import sketch
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
-from firstspin.evaluation.metrics import RULE, SEEN_SHARE
+from firstspin.evaluation.metrics import SEEN_SHARE
 from firstspin.models import features, registry
-from firstspin.models.predictor import Predictor
+from firstspin.models.predictor import RULE, Predictor
 from firstspin.models.registry import Learning
 from firstspin.models.task import Progress, Task, silent, stage
 from firstspin.records import Census, Examples, InputError, LabelRule

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 import numpy as np
@@ -30,6 +30,14 @@ AGE_EDGES = (18, 25, 35, 45, 55)
 """Lower bounds of the age bands that cohorts and the baselines use, from the second band on."""
 
 Source = Literal["model", "popular", "under-age", "rule-arm", "rule", "no-model", "batch"]
+_EXPLAINED: Final[dict[Source, str]] = {
+    "popular": "no answers: the same ranking for all new users",
+    "under-age": "the business rule, without age and gender",
+    "rule-arm": "the business rule's arm of the experiment",
+    "rule": "the business rule, since the model failed",
+    "no-model": "nothing can be recommended yet",
+    "batch": "a stored answer",
+}
 SOURCES: tuple[Source, ...] = get_args(Source)
 MAX_DAYS = 3650
 
@@ -307,12 +315,22 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
         width = max((len(one.genre) for one in self.genres), default=0)
         genres = [f"  {one.genre:{width}}  {one.probability:.3f}" for one in self.genres]
         message = [f"  {self.message.title}. {self.message.reason}."] if self.message else []
-        return "\n".join([f"Recommendation of model {self.model}, answered by: {self.source}", *genres, *message])
+        return "\n".join([f"Recommendation of model {self.model}, {answered_by(self.source)}", *genres, *message])
 
     def to_dict(self) -> dict[str, object]:
         """The answer as JSON types, as in the body of a response."""
         state: dict[str, object] = msgspec.to_builtins(self)
         return state
+
+
+def answered_by(source: Source) -> str:
+    """What answered, as texts have it.
+
+    >>> answered_by("model"), answered_by("rule")
+    ('answered by: model', 'answered by: rule (the business rule, since the model failed)')
+    """
+    explained = _EXPLAINED.get(source)
+    return f"answered by: {source}{f' ({explained})' if explained else ''}"
 
 
 def normal(text: str) -> str:

@@ -81,7 +81,7 @@ def test_a_model_that_sees_the_pattern_beats_every_baseline_with_an_interval_cle
             0.0,
             0.03,
             {},
-            "auto is not shown to be better than the business rule, popularity (lift in hit@3 -2.0% ±1",
+            "auto is not shown to be better than the business rule (lift in hit@3 -2.0% ±1",
         ),
         (-0.07, 0.05, {}, "auto is not shown to be better than the business rule"),
         (-0.07, -0.01, {}, "auto is worse than the business rule"),
@@ -99,6 +99,7 @@ def test_a_model_without_a_shown_lift_over_the_rule_comes_with_advice(
     assert bool(card.advice()) == bool(advice)
     assert card.advice() in repr(card)
     assert card.advice() in card._repr_html_()
+    assert "popularity" not in repr(card) + card._repr_html_()
 
 
 def test_figures_are_plain_means() -> None:

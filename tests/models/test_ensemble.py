@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import made_people
 import numpy as np
+import pytest
 from predictor_contract import KNOWN, PredictorContract, checkerboard
 
 from firstspin.models import registry
@@ -32,6 +33,18 @@ def shuffled(examples: Examples) -> Examples:
 def test_with_a_pattern_in_the_data_an_ensemble_is_shipped() -> None:
     predictor = registry.fit("auto", registry.prepare(made_people.examples(400), made_people.GENRES))
     assert isinstance(predictor.scorer, Blend)
+    shares = [float(member.split()[0]) for member in predictor.made_of.split(" + ")]
+    assert sum(shares) == pytest.approx(1)
+    for share, weight in zip(shares, predictor.scorer.weights, strict=True):
+        assert share == pytest.approx(weight / sum(predictor.scorer.weights), abs=0.01)
+
+
+def test_the_members_of_an_ensemble_are_named_as_in_tables() -> None:
+    task = registry.prepare(made_people.examples(400), made_people.GENRES)
+    rule, linear = (registry.fit(name, task).scorer for name in ("popularity", "logistic"))
+    named = registry._made_of(Blend((rule, linear, linear), (0.4, 0.4, 0.4)))
+    assert named == "0.34 business rule + 0.33 logistic + 0.33 logistic"
+    assert registry._made_of(rule) == "business rule"
 
 
 def test_where_the_picks_say_all_the_rule_is_not_left_behind() -> None:

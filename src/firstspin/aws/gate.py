@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from firstspin.evaluation.metrics import RULE, RankingMetric
+from firstspin.evaluation.metrics import RankingMetric
+from firstspin.models.predictor import RULE
 from firstspin.serving.bundle import Manifest
 
 

@@ -154,7 +154,10 @@ class TrainingOptions:
     """What is trained and how: options of `train`, and hyperparameters of a training job."""
 
     model: Annotated[
-        str, typer.Option(help="auto, popularity, logistic, forest, network or lightgbm.", rich_help_panel=MODEL)
+        str,
+        typer.Option(
+            help="auto, popularity (business rule), logistic, forest, network, lightgbm.", rich_help_panel=MODEL
+        ),
     ] = "auto"
     tune: Annotated[
         float | None,

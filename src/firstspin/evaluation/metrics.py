@@ -14,9 +14,6 @@ Positions = NDArray[np.int64]
 SEEN_SHARE: Final = "share of these people that it was trained on"
 """Key of the protocol of a bundle's evaluation."""
 
-RULE: Final = "popularity"
-"""Name of the business rule among the models: the picks by overall popularity, then the most popular rest."""
-
 
 class RankingMetric(StrEnum):
     """The metrics of every scorecard, by name."""

@@ -18,8 +18,9 @@ from firstspin.evaluation.ablation import Study
 from firstspin.evaluation.bootstrap import Figure, PairedLift, resample
 from firstspin.evaluation.cohorts import cohorts
 from firstspin.evaluation.cross_validation import HoldOutAnswers
-from firstspin.evaluation.metrics import HEADLINE, RULE, SEEN_SHARE, RankingMetric
+from firstspin.evaluation.metrics import HEADLINE, SEEN_SHARE, RankingMetric
 from firstspin.files import written_beside
+from firstspin.models.predictor import RULE, in_words
 from firstspin.records import Examples, InputError
 
 Array = NDArray[np.float64]
@@ -134,7 +135,7 @@ class Scorecard:
         shown = "is worse than" if lift.difference.high < 0 else "is not shown to be better than"
         percent = lift.relative.percent()
         return (
-            f"{self.best} {shown} the business rule, {RULE} (lift in {HEADLINE} {percent}): keep the rule, "
+            f"{self.best} {shown} the business rule (lift in {HEADLINE} {percent}): keep the rule, "
             "or collect more labelled users."
         )
 
@@ -142,10 +143,12 @@ class Scorecard:
         """Two tables, each a title and its rows, the header first: metrics by model, and lift over each baseline."""
         users = "users" if SEEN_SHARE in self.protocol else "held-out users"
         about = f"{self.protocol['protocol']}, n = {self.people:,} {users}, ± half-width of the 95% CI"
-        figures = [[name, *(str(row[metric]) for metric in RankingMetric)] for name, row in self.figures.items()]
+        figures = [
+            [in_words(name), *(str(row[metric]) for metric in RankingMetric)] for name, row in self.figures.items()
+        ]
         baselines = [name for name in self.figures if any(name in over for over in self.lifts.values())]
         lifts = [
-            [name, *(over[baseline][HEADLINE].relative.percent() for baseline in baselines)]
+            [in_words(name), *(over[baseline][HEADLINE].relative.percent() for baseline in baselines)]
             for name, over in self.lifts.items()
             if name not in baselines
         ]
@@ -153,7 +156,7 @@ class Scorecard:
             (about, [["model", *RankingMetric], *figures]),
             (
                 f"lift in {HEADLINE} over each baseline, as a share of it",
-                [["model", *baselines], *lifts],
+                [["model", *map(in_words, baselines)], *lifts],
             ),
         ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,18 @@ State = Mapping[str, NDArray[np.generic] | str]
 Ranked = tuple[tuple[str, ...], tuple[float, ...]]
 
 BATCH = 4096
+
+RULE: Final = "popularity"
+"""Name of the business rule among the models: the picks by overall popularity, then the most popular rest."""
+
+
+def in_words(model: str) -> str:
+    """The name of a model as texts and tables have it.
+
+    >>> in_words("popularity"), in_words("logistic")
+    ('business rule', 'logistic')
+    """
+    return "business rule" if model == RULE else model
 
 
 class Scorer(Protocol):
@@ -49,7 +61,11 @@ class Predictor:
     genres: tuple[str, ...]
     scorer: Scorer
     name: str
-    made_of: str = ""  # for people: the ensemble that training chose, as in "0.7 logistic + 0.4 lightgbm"
+    made_of: str = ""  # for people: the ensemble that training chose, as in "0.6 logistic + 0.4 lightgbm"
+
+    def in_words(self) -> str:
+        """The members of an ensemble with their weights, or the name of the model."""
+        return self.made_of or in_words(self.name)
 
     def rank(self, registration: Registration, source: Source = "model") -> Ranking:
         """All genres for one registration, best first."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import floor, inf
 from pathlib import Path
 from typing import Final
 
 from firstspin.extras import need
 from firstspin.models import ensemble, logistic, network, popularity, tuning
 from firstspin.models.features import fit_encoder, selected_questions
-from firstspin.models.predictor import Predictor, Scorer
+from firstspin.models.predictor import RULE, Predictor, Scorer, in_words
 from firstspin.models.scorers import Blend
 from firstspin.models.task import Progress, Task, Tuned, silent
 from firstspin.models.trees import boosting, forest
@@ -31,7 +31,7 @@ MODELS: Final[Mapping[str, Callable[[Task], Scorer]]] = {
 
 TUNABLE: Final = ("auto", *tuning.SPACES)
 
-NAMES: Final = {"rule": "popularity", "linear": "logistic", "trees": "lightgbm"}
+NAMES: Final = {"rule": RULE, "linear": "logistic", "trees": "lightgbm"}
 """The models of the scorers whose kind has another name."""
 
 
@@ -144,6 +144,19 @@ def _refit(scorer: Scorer, task: Task) -> Scorer:
 
 def _made_of(scorer: Scorer) -> str:
     if isinstance(scorer, Blend):
-        parts = zip(scorer.weights, scorer.members, strict=True)
-        return " + ".join(f"{weight:.2f} {_made_of(member)}" for weight, member in parts)
-    return NAMES.get(scorer.kind, scorer.kind)
+        parts = zip(_hundredths(scorer.weights), scorer.members, strict=True)
+        return " + ".join(f"{part / 100:.2f} {_made_of(member)}" for part, member in parts)
+    return in_words(NAMES.get(scorer.kind, scorer.kind))
+
+
+def _hundredths(weights: Sequence[float]) -> list[int]:
+    """The weights as whole hundredths of their sum, which add up to 100: rounded down, the largest remainders up.
+
+    >>> _hundredths((0.13, 0.49, 0.56)), _hundredths((1.0, 1.0, 1.0))
+    ([11, 42, 47], [34, 33, 33])
+    """
+    shares = [100 * weight / (sum(weights) or 1.0) for weight in weights]
+    parts = [floor(share) for share in shares]
+    for i in sorted(range(len(parts)), key=lambda i: parts[i] - shares[i])[: 100 - sum(parts)]:
+        parts[i] += 1
+    return parts

@@ -95,8 +95,7 @@ class Bundle:
 
     def __repr__(self) -> str:
         """The model and the data of the bundle in a line."""
-        model = self.predictor.made_of or self.predictor.name
-        return f"Bundle {self.id}: {model}; {len(self.predictor.genres)} genres"
+        return f"Bundle {self.id}: {self.predictor.in_words()}; {len(self.predictor.genres)} genres"
 
     def label_rule(self) -> LabelRule:
         """The definition of the labels that the model was trained on, without the end of the data."""

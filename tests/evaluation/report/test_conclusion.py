@@ -9,10 +9,11 @@ import pytest
 from made_report import material
 
 from firstspin.evaluation.bootstrap import Figure, PairedLift
-from firstspin.evaluation.metrics import RULE, SEEN_SHARE
+from firstspin.evaluation.metrics import SEEN_SHARE
 from firstspin.evaluation.report import conclusion, quality
 from firstspin.evaluation.report.parts import ExperimentResult, HtmlTable, Picture
 from firstspin.evaluation.scorecard import CohortResult, Scorecard
+from firstspin.models.predictor import RULE
 
 NONE = Figure(0.0, 0.0, 0.0)
 

@@ -61,6 +61,12 @@ def test_every_section_is_there_and_in_the_contents() -> None:
     assert all(f'href="#{name}"' in html for name in SECTIONS)
 
 
+def test_the_business_rule_has_one_name() -> None:
+    html, _ = read()
+    assert ">business rule<" in html
+    assert "popularity" not in html.replace("sorted by popularity", "")
+
+
 def test_every_chart_has_a_description() -> None:
     _, reader = read()
     assert reader.pictures >= 14  # each drawn wide and narrow

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from firstspin.service.api_keys import Keys
 from firstspin.service.app import App
+from firstspin.service.pages import home
 from firstspin.service.process.worker import load
 from firstspin.serving.policy import PolicySettings
 
@@ -134,3 +135,20 @@ def test_the_stations_are_cached_by_the_id_of_the_model(packed: Path, folder: Pa
     assert ask(app, "GET", "/stations.json", if_none_match=f'"{model}"').status == 304
     app.serve(load(folder))
     assert ask(app, "GET", "/stations.json", if_none_match=f'"{model}"').status == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "made_of", "shown"),
+    [
+        ("auto", "0.20 popularity + 0.50 logistic + 0.30 lightgbm", "business rule, logistic and lightgbm"),
+        ("auto", "0.20 business rule + 0.80 logistic", "business rule and logistic"),
+        ("auto", "business rule", "business rule"),
+        ("popularity", "", "business rule"),
+        ("logistic", "", "logistic"),
+    ],
+)
+def test_the_model_in_the_bar_is_named_as_in_tables(model: str, made_of: str, shown: str, tmp_path: Path) -> None:
+    packed = pack(tmp_path / "b")
+    part = structs.replace(packed.manifest.predictor, model=model, made_of=made_of)
+    named = replace(packed, manifest=structs.replace(packed.manifest, predictor=part))
+    assert f" · {shown}" in home._facts(named)

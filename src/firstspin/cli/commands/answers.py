@@ -16,7 +16,7 @@ from firstspin.cli.from_settings import SERVICE
 from firstspin.cli.options import AsJson, BundlePath, FileOptions
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
-from firstspin.records import SHOWN_GENRES, InputError, Registration
+from firstspin.records import SHOWN_GENRES, InputError, Registration, answered_by
 
 if TYPE_CHECKING:
     pass
@@ -62,7 +62,7 @@ def recommend(
     if as_json:
         terminal.print_json(recommendation)
         return
-    terminal.out.print(f"model {recommendation.model}, answered by: {recommendation.source}")
+    terminal.out.print(f"model {recommendation.model}, {answered_by(recommendation.source)}")
     shown = terminal.table("", "genre", "probability")
     for genre in recommendation.genres:
         shown.add_row(genre.genre, f"{genre.probability:.3f}")

@@ -53,7 +53,7 @@ def import_(
     terminal.out.print(f"{rows} are in {out}")
     if checked.census:
         scorecard.print_census(checked.census, {})
-    terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
+    terminal.next_step(f"firstspin evaluate --data {out} --models auto --out scorecard.json")
 
 
 def _indented(text: str) -> str:

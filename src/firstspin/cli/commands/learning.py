@@ -60,7 +60,7 @@ def world(
     with terminal.progress("simulated service") as progress:
         write_world(out, users, seed, progress)
     terminal.out.print(f"{users:,} simulated registrations are in {out}")
-    terminal.next_step(f"firstspin evaluate --data {out} --models popularity,auto --out scorecard.json")
+    terminal.next_step(f"firstspin evaluate --data {out} --models auto --out scorecard.json")
 
 
 @command(app, "label", example="firstspin label --data data --out labels.parquet")
@@ -99,9 +99,7 @@ def train(
         train_and_show(data, out, training.model, reading, learning)
 
 
-@command(
-    app, "evaluate", example=("firstspin evaluate --data data --models popularity,auto --folds 5 --out scorecard.json")
-)
+@command(app, "evaluate", example=("firstspin evaluate --data data --models auto --folds 5 --out scorecard.json"))
 def evaluate(
     context: typer.Context,
     data: Data,
@@ -109,7 +107,7 @@ def evaluate(
     erasure: ErasureOptions,
     models: Annotated[
         str, typer.Option(help="Models, separated by commas.", metavar="<name,name>")
-    ] = "popularity,logistic,lightgbm,auto",
+    ] = "logistic,lightgbm,auto",
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
     folds: Annotated[
         int | None,
@@ -208,8 +206,7 @@ def train_and_show(
         packed, dataset, card = learn.train(data, out, model, reading=reading, learning=learning, progress=progress)
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_headline(card)
-    made_of = packed.predictor.made_of or packed.predictor.name
-    terminal.out.print(f"\nBundle {packed.id} ({made_of}) is in {out}")
+    terminal.out.print(f"\nBundle {packed.id} ({packed.predictor.in_words()}) is in {out}")
     if next_step:
         known = packed.predictor.encoder.categories()
         further = [(name, known[name].names) for name in packed.manifest.extra if name in known and not terminal.bare()]

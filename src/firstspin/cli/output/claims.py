@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
-from firstspin.evaluation.metrics import HEADLINE, RULE
+from firstspin.evaluation.metrics import HEADLINE
 from firstspin.experiment.verdict import signed_percent
+from firstspin.models.predictor import RULE
 
 if TYPE_CHECKING:
     from firstspin.evaluation.scorecard import Scorecard
@@ -36,7 +37,7 @@ def entries(card: Scorecard, data: Path, bundle: Path) -> list[Claim]:
     claims = [Claim(f"favourite in the top 3 ({HEADLINE})", ".77", hits, again)]
     if RULE in card.lifts.get(card.best, {}):
         lift = card.lifts[card.best][RULE][HEADLINE].relative.percent()
-        claims.append(Claim("lift over picks by popularity", "+15%", lift, again))
+        claims.append(Claim("lift over the business rule", "+15%", lift, again))
     return claims
 
 

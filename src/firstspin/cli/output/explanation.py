@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
+from firstspin.records import answered_by
 
 if TYPE_CHECKING:
     from firstspin.serving.explanations import Explanation
@@ -15,7 +16,7 @@ def show(explanation: Explanation, *, as_json: bool) -> None:
     if as_json:
         terminal.print_json(explanation)
         return
-    terminal.out.print(f"model {explanation.model}, answered by: {explanation.source}")
+    terminal.out.print(f"model {explanation.model}, {answered_by(explanation.source)}")
     questions = list(explanation.genres[0].moved) if explanation.genres else []
     table = terminal.table("effect of each answer (points)", "genre", "no answers", *questions, "probability")
     for reason in explanation.genres:

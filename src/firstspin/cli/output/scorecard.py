@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from firstspin.cli import terminal
 from firstspin.evaluation.bootstrap import bare
-from firstspin.evaluation.metrics import HEADLINE, RULE
+from firstspin.evaluation.metrics import HEADLINE
+from firstspin.models.predictor import RULE, in_words
 
 if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
@@ -37,7 +38,8 @@ def print_headline(card: Scorecard) -> None:
             table.add_row(*row)
         terminal.show(table)
     if RULE in card.figures:
-        terminal.out.print(f"\n{RULE}: the business rule. {card.advice()}".rstrip())
+        about = f"The {in_words(RULE)} is the baseline to beat: the picks by popularity, then the rest."
+        terminal.out.print(f"\n{about} {card.advice()}".rstrip())
 
 
 def print_scorecard(card: Scorecard) -> None:
@@ -56,14 +58,16 @@ def _print_ceiling(ceiling: Ceiling) -> None:
     title = f"under the simulated ground truth; Bayes-optimal: {ceiling.best}"
     table = terminal.table(title, "model", f"expected {HEADLINE}", "of the Bayes-optimal")
     for name, expected in ceiling.expected.items():
-        table.add_row(name, str(expected), _percent(ceiling.share[name]))
+        table.add_row(in_words(name), str(expected), _percent(ceiling.share[name]))
     terminal.show(table)
 
 
 def _print_segments(card: Scorecard) -> None:
     if not card.segments:
         return
-    table = terminal.table(f"{HEADLINE} of {card.best} by group", "", "group", "people", HEADLINE, RULE, "lift")
+    table = terminal.table(
+        f"{HEADLINE} of {in_words(card.best)} by group", "", "group", "people", HEADLINE, in_words(RULE), "lift"
+    )
     last = ""
     for segment in card.segments:
         by, last = ("" if segment.by == last else segment.by), segment.by
@@ -77,13 +81,13 @@ def _print_segments(card: Scorecard) -> None:
 def _print_reliability(name: str, reliability: Reliability) -> None:
     low, high = reliability.luck
     terminal.out.print(
-        f"\nProbabilities of {name}: calibration error {reliability.error:.3f} (perfect ones would have {low:.3f} to "
-        f"{high:.3f})",
+        f"\nProbabilities of {in_words(name)}: calibration error {reliability.error:.3f} (perfect ones would have "
+        f"{low:.3f} to {high:.3f})",
     )
 
 
 def _print_questions(study: Study) -> None:
-    title = f"Value of a question (ablation): {study.model} with all has {HEADLINE} {study.full}"
+    title = f"Value of a question (ablation): {in_words(study.model)} with all has {HEADLINE} {study.full}"
     table = terminal.table(title, "question", "answered", f"{HEADLINE} lost without", "top 3 change", "with another's")
     for question in study.questions:
         table.add_row(

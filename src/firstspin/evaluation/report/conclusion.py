@@ -8,11 +8,12 @@ from statistics import NormalDist
 from typing import Final
 
 from firstspin.evaluation.bootstrap import Figure
-from firstspin.evaluation.metrics import HEADLINE, RULE, SEEN_SHARE
+from firstspin.evaluation.metrics import HEADLINE, SEEN_SHARE
 from firstspin.evaluation.report.findings import MIN_NAMED, is_clear, leaders, listed, simultaneous
 from firstspin.evaluation.report.parts import Material, percent, points, relative
 from firstspin.evaluation.report.quality import BY, cohort_lifts, measured_users, named
 from firstspin.evaluation.scorecard import CohortResult, Scorecard
+from firstspin.models.predictor import RULE
 
 Z: Final = NormalDist().inv_cdf(0.975)
 

@@ -9,7 +9,7 @@ from statistics import median_low
 from firstspin.evaluation.cohorts import MIN_USERS
 from firstspin.evaluation.report.findings import leaders, listed
 from firstspin.evaluation.report.parts import ExampleUser, HtmlTable, Note, PageSection, percent, unsigned_zero
-from firstspin.records import Examples, Registration, is_answered
+from firstspin.records import Examples, Registration, answered_by, is_answered
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.explanations import ModelFailed, explain
 
@@ -68,7 +68,7 @@ def section(example: ExampleUser) -> PageSection:
     text = (
         "A made-up registration of the most common answers, not a user of the tables. The effects are Shapley values "
         "in percentage points: they add up from the probability without answers to the probability. They explain the "
-        f"model, not the listener. Answered by: {example.explanation.source}.{why}"
+        f"model, not the listener. A{answered_by(example.explanation.source)[1:]}.{why}"
     )
     title = f"New user, {answers}: {first.genre} is ranked first, with {percent(first.probability)}"
     return PageSection("example", name, (HtmlTable(title, header, rows, text),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from firstspin.evaluation.report.parts import HtmlTable, Material, Note, PageSection
+from firstspin.models.predictor import in_words
 from firstspin.records import is_answered
 
 INTENDED = (
@@ -23,7 +24,7 @@ def section(material: Material) -> PageSection:
     manifest, rule, data = material.manifest, material.rule, material.manifest.data
     rows = (
         ("Bundle", manifest.bundle),
-        ("Model", f"{manifest.model} ({manifest.made_of})" if manifest.made_of else manifest.model),
+        ("Model", f"{manifest.model} ({manifest.made_of})" if manifest.made_of else in_words(manifest.model)),
         ("Created by", manifest.created_by),
         *_questions(material),
         ("Output", f"a ranking of {manifest.genres} genres with probabilities"),
@@ -52,9 +53,8 @@ def _evaluation(material: Material) -> str:
     """The protocol; and the model of the figures, where a scorecard of another model was given."""
     card, facts = material.card, material.manifest
     text = f"{card.protocol.get('protocol')}, {card.people:,} users"
-    return (
-        text if card.best in (facts.model, f"bundle {facts.bundle}") else f"{text}; of {card.best}, not of this model"
-    )
+    shipped = card.best in (facts.model, f"bundle {facts.bundle}")
+    return text if shipped else f"{text}; of {in_words(card.best)}, not of this model"
 
 
 def _questions(material: Material) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from firstspin.evaluation.metrics import HEADLINE, RULE
+from firstspin.evaluation.metrics import HEADLINE
 from firstspin.evaluation.report import charts, conclusion, example, experiment, model_card, people, quality
 from firstspin.evaluation.report.example import example_user
 from firstspin.evaluation.report.parts import (
@@ -24,7 +24,7 @@ from firstspin.evaluation.report.parts import (
 )
 from firstspin.evaluation.report.patterns import answers_and_genres
 from firstspin.evaluation.scorecard import Scorecard
-from firstspin.models.predictor import Predictor
+from firstspin.models.predictor import RULE, Predictor
 from firstspin.models.task import Progress
 from firstspin.records import Examples, LabelRule
 from firstspin.serving.bundle import Bundle

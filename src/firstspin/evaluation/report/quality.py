@@ -12,7 +12,7 @@ import numpy as np
 from firstspin.evaluation.ablation import DEMOGRAPHICS, MIN_IN_GAP, Gap, QuestionValue, Study
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.cohorts import OTHER
-from firstspin.evaluation.metrics import HEADLINE, RULE, SEEN_SHARE
+from firstspin.evaluation.metrics import HEADLINE, SEEN_SHARE
 from firstspin.evaluation.report import charts
 from firstspin.evaluation.report.findings import (
     MIN_NAMED,
@@ -38,11 +38,11 @@ from firstspin.evaluation.report.parts import (
 )
 from firstspin.evaluation.report.patterns import Grid, has_open_windows
 from firstspin.evaluation.scorecard import BASELINES, METRICS, CohortResult, Confusion, Reliability, Scorecard
+from firstspin.models.predictor import RULE, in_words
 
 IN_WORDS: Final = {
     "overall": "popular overall",
     "single_pick": "most popular pick",
-    RULE: "picks by popularity",
     "age_gender": "popular by age and gender",
 }
 BY: Final = {"picks": "number of picks", "month": "month of registration", "year": "year of registration"}
@@ -63,7 +63,7 @@ def sections(material: Material) -> list[PageSection]:
 
 def named(model: str) -> str:
     """A baseline in words, a model by its name."""
-    return IN_WORDS.get(model, model)
+    return IN_WORDS.get(model) or in_words(model)
 
 
 def measured_users(card: Scorecard) -> str:
@@ -131,7 +131,7 @@ def _lifts(card: Scorecard) -> list[HtmlTable]:
         for base, lift in lifts.items()
     )
     return (
-        [HtmlTable(f"Lift of {card.best} in hit@3, paired by user", ("over", "difference", "relative"), rows)]
+        [HtmlTable(f"Lift of {named(card.best)} in hit@3, paired by user", ("over", "difference", "relative"), rows)]
         if rows
         else []
     )
@@ -169,7 +169,7 @@ def _segment(material: Material, by: str, lifts: Mapping[tuple[str, str], Figure
         cohorts = f"{'all' if ahead == len(own) else f'{ahead} of'} {len(own)} cohorts"
         title += f"; above the business rule in {cohorts}" + (f", below it in {behind}" if behind else "")
         text += (
-            f" The title compares with the business rule (picks by popularity) in cohorts of at least {MIN_NAMED} "
+            f" The title compares with the business rule in cohorts of at least {MIN_NAMED} "
             f"users, by {SIMULTANEOUS} over all cohorts of this report."
         )
     return Picture(
@@ -260,9 +260,9 @@ def _questions(study: Study | None) -> tuple[Picture | HtmlTable | Note, ...]:
     lost += [bare] if set(DEMOGRAPHICS) <= {question.name for question in study.questions} else []
     picture = Picture(
         title=_lost_title(study),
-        text=f"hit@3 lost when {study.model} is trained without a question, over all {study.people:,} held-out users, "
-        f"with 95% intervals, each question by itself. The title compares by {SIMULTANEOUS}. Below zero: the model is "
-        "better without the question.",
+        text=f"hit@3 lost when {named(study.model)} is trained without a question, over all {study.people:,} held-out "
+        f"users, with 95% intervals, each question by itself. The title compares by {SIMULTANEOUS}. Below zero: the "
+        "model is better without the question.",
         alt="Points with intervals, hit@3 lost without each question: "
         + "; ".join(f"{row['question']} {float(row['value']):+.3f}" for row in lost)
         + ".",

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from firstspin.data.schema import AGE, COUNTRY, GENRES
 from firstspin.models.features import NO_KNOTS
+from firstspin.models.predictor import RULE, in_words
 from firstspin.records import MAX_AGE, Registration
 from firstspin.service.http.messages import Reply
 from firstspin.service.pages.site import Site, template
@@ -140,7 +141,7 @@ def _figures(scorecard: Mapping[str, Any] | None) -> str:
     match scorecard:
         case {"best": best, "figures": dict(figures), "lifts": dict(lifts)}:
             hit = figures.get(best, {}).get("hit@3")
-            lift = lifts.get(best, {}).get("popularity", {}).get("hit@3", {}).get("relative")
+            lift = lifts.get(best, {}).get(RULE, {}).get("hit@3", {}).get("relative")
             return _figure(hit, "favourite in the top three", sign="") + _figure(
                 lift, "over the business rule", sign="+"
             )
@@ -159,8 +160,9 @@ def _figure(figure: Mapping[str, float | None] | None, label: str, *, sign: str)
 def _facts(bundle: Bundle) -> str:
     """The model in the bar: its id, its kind, and the end of its data."""
     part = bundle.manifest.predictor
-    members = re.findall(r"[0-9.]+ (\w+)", part.made_of)
-    kind = " and ".join([", ".join(members[:-1]), members[-1]]) if len(members) > 1 else part.made_of or part.model
+    members = [in_words(name) for name in re.findall(r"[0-9.]+ (business rule|\w+)", part.made_of)]
+    several = len(members) > 1
+    kind = " and ".join([", ".join(members[:-1]), members[-1]]) if several else part.made_of or in_words(part.model)
     ends = bundle.manifest.label.get("data_ends")
     try:
         date = f" · data to {datetime.fromisoformat(str(ends)):%-d %b %Y}"
