@@ -30,6 +30,7 @@ from firstspin.data.formats.dataframes import (
     path_of,
     registrations_file,
 )
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.files import workspace
@@ -56,6 +57,7 @@ __all__ = [
     "Recommendation",
     "Recommender",
     "Scorecard",
+    "Spelling",
     "evaluate",
     "label",
     "train",
@@ -102,18 +104,21 @@ def label(
     rule: LabelRule = LabelRule(),
     extra: str | Iterable[str] = (),
     columns: str | Mapping[str, str] = OWN_COLUMNS,
+    spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
 ) -> Labels:
     """Each user's top genre in the label window, and the users without one, counted by reason.
 
     `data` is a folder, or a dict of the tables registrations, listens and stations. `extra` names further columns of
-    the registrations to keep. Raises InputError where the tables can't be read or give no label.
+    the registrations to keep, `spelling` how dates are written. Raises InputError where the tables can't be read or
+    give no label.
     """
     import pyarrow.parquet as pq
 
     with workspace("label") as folder:
         out = folder / "labels.parquet"
-        census, ignored = learn.label(folder_of(data, folder), out, _reading(rule, extra, columns, skip_bad_rows))
+        reading = _reading(rule, extra, columns, spelling, skip_bad_rows)
+        census, ignored = learn.label(folder_of(data, folder), out, reading)
         return Labels(pq.read_table(out, memory_map=False), census, ignored)
 
 
@@ -125,6 +130,7 @@ def train(
     rule: LabelRule = LabelRule(),
     extra: str | Iterable[str] = (),
     columns: str | Mapping[str, str] = OWN_COLUMNS,
+    spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     without: str | Iterable[str] = (),
     tune_minutes: float | None = None,
@@ -140,7 +146,7 @@ def train(
     """
     learning, written = Learning(_names(without), index(seed), tune_minutes, tune_trials), path_of(out, "out")
     with workspace("train") as folder:
-        reading = _reading(rule, extra, columns, skip_bad_rows)
+        reading = _reading(rule, extra, columns, spelling, skip_bad_rows)
         tables = folder_of(data, folder)
         packed, *_ = learn.train(tables, written, model, reading=reading, learning=learning, progress=progress)
         return packed
@@ -157,6 +163,7 @@ def evaluate(
     rule: LabelRule = LabelRule(),
     extra: str | Iterable[str] = (),
     columns: str | Mapping[str, str] = OWN_COLUMNS,
+    spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     without: str | Iterable[str] = (),
     seed: int = 0,
@@ -168,7 +175,7 @@ def evaluate(
     measure the value of each question. All else as in `train`. Raises InputError as `train`, and where these users
     can't be split so.
     """
-    reading = _reading(rule, extra, columns, skip_bad_rows)
+    reading = _reading(rule, extra, columns, spelling, skip_bad_rows)
     with workspace("evaluate") as folder:
         if bundle is not None:
             trained = bundle if isinstance(bundle, Bundle) else path_of(bundle, "the bundle")
@@ -231,7 +238,14 @@ class Recommender:
             warnings.warn(f"{field} {value!r} {problem}", stacklevel=2)
         return recommendation(one, policy.decide(one, None, self.bundle, None, self.settings), self.bundle)
 
-    def score(self, registrations: Table, *, top: int = SHOWN_GENRES, skip_bad_rows: bool = False) -> pa.Table:
+    def score(
+        self,
+        registrations: Table,
+        *,
+        top: int = SHOWN_GENRES,
+        spelling: Spelling = AS_WRITTEN,
+        skip_bad_rows: bool = False,
+    ) -> pa.Table:
         """The answers to a table of registrations, in order: the first `top` genres, their probabilities, the source.
 
         Raises InputError where the table can't be read, or has a bad row that is not to be skipped.
@@ -242,7 +256,7 @@ class Recommender:
         with workspace("score") as folder:
             path = registrations_file(registrations, folder, self.bundle.manifest.extra)
             _, left_out, unknown = scoring.score_into(
-                parts.extend, self.bundle, path, self.settings, top, skip_bad_rows=skip_bad_rows
+                parts.extend, self.bundle, path, self.settings, top, spelling=spelling, skip_bad_rows=skip_bad_rows
             )
         for reason, count in left_out.items():
             warnings.warn(f"left out {count:,}: {reason}", stacklevel=2)
@@ -252,13 +266,17 @@ class Recommender:
 
 
 def _reading(
-    rule: LabelRule, extra: str | Iterable[str], columns: str | Mapping[str, str], skip_bad_rows: bool
+    rule: LabelRule,
+    extra: str | Iterable[str],
+    columns: str | Mapping[str, str],
+    spelling: Spelling,
+    skip_bad_rows: bool,
 ) -> Reading:
     if not isinstance(rule, LabelRule):
         raise InputError(f"the rule is {described(rule)}: expected LabelRule(gap_days=30, window_days=30)")
     rule = replace(rule, data_ends=_moment(rule.data_ends))
     now = datetime.now(UTC).replace(tzinfo=None)
-    return Reading(_names(extra), skip_bad_rows, rule, now=now, mapping=column_map(columns))
+    return Reading(_names(extra), skip_bad_rows, rule, now=now, mapping=column_map(columns), spelling=spelling)
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

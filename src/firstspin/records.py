@@ -94,10 +94,11 @@ class InputError(Exception):
 
 
 class BadRows(InputError):
-    """Invalid rows of a table, one per line."""
+    """Invalid rows of a table, one per line; `hints` name options that read them."""
 
-    def __init__(self, message: str, bare: str) -> None:
+    def __init__(self, message: str, bare: str, hints: tuple[str, ...] = ()) -> None:
         super().__init__(message, bare)
+        self.hints = tuple(map(readable, hints))
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

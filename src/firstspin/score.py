@@ -16,6 +16,7 @@ from firstspin import preflight
 from firstspin.data import ingest, labelling
 from firstspin.data.checks import mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent
 from firstspin.records import Mismatch
@@ -35,6 +36,7 @@ def score(
     now: datetime,
     min_age: int | None = None,
     mapping: ColumnMap = OWN_NAMES,
+    spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     progress: Progress = silent,
 ) -> tuple[int, dict[str, int], Mismatch]:
@@ -50,7 +52,15 @@ def score(
     loaded = bundle.load(path)
     with _sink(out, f"{loaded.id}.{now:%Y%m%dT%H%M%S%f}") as sink:
         return score_into(
-            sink, loaded, registrations, settings, top, mapping=mapping, skip_bad_rows=skip_bad_rows, progress=progress
+            sink,
+            loaded,
+            registrations,
+            settings,
+            top,
+            mapping=mapping,
+            spelling=spelling,
+            skip_bad_rows=skip_bad_rows,
+            progress=progress,
         )
 
 
@@ -62,6 +72,7 @@ def score_into(
     top: int | None,
     *,
     mapping: ColumnMap = OWN_NAMES,
+    spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     progress: Progress = silent,
 ) -> tuple[int, dict[str, int], Mismatch]:
@@ -69,7 +80,12 @@ def score_into(
     extra = loaded.manifest.extra
     with workspace("score") as folder:
         received = ingest.read_registrations(
-            registrations, workspace=folder, extra=extra, mapping=mapping, skip_bad_rows=skip_bad_rows
+            registrations,
+            workspace=folder,
+            extra=extra,
+            mapping=mapping,
+            spelling=spelling,
+            skip_bad_rows=skip_bad_rows,
         )
         if received.absent:
             log.warning("%s has no column %s: answered without", registrations.name, ", ".join(received.absent))

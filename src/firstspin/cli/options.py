@@ -16,6 +16,7 @@ import typer
 
 from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL, from_file
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
+from firstspin.data.formats.written_values import DayOrder, Spelling
 from firstspin.records import MAX_SEED, InputError, LabelRule
 from firstspin.settings.environment import moment
 
@@ -47,6 +48,15 @@ ColumnNames = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Dates = Annotated[
+    DayOrder | None,
+    typer.Option(
+        envvar="FIRSTSPIN_DATES",
+        help="Also read times that are not ISO 8601, and 01/02/2026 in this order; without a zone they are UTC.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
 Without = Annotated[
     str,
     typer.Option(
@@ -66,6 +76,11 @@ class FileOptions:
 
     map: ColumnNames = OWN_NAMES
     skip_bad_rows: SkipBadRows = False
+    dates: Dates = None
+
+    def spelling(self) -> Spelling:
+        """How values are written in the files."""
+        return Spelling(dates=self.dates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +127,8 @@ class TableOptions(FileOptions):
 
         ends = parsed_moment(self.data_ends, "--data-ends") if self.data_ends else None
         rule = LabelRule(self.gap_days, self.window_days, self.least_seconds, ends)
-        return Reading(split_names(self.extra), self.skip_bad_rows, rule, now=utc_now(), mapping=self.map)
+        extra, now = split_names(self.extra), utc_now()
+        return Reading(extra, self.skip_bad_rows, rule, now=now, mapping=self.map, spelling=self.spelling())
 
 
 @dataclass(frozen=True, slots=True)

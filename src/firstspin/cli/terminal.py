@@ -20,7 +20,10 @@ from firstspin.settings.environment import BARE_ERRORS, SETTINGS, bare_errors, r
 if TYPE_CHECKING:
     from rich.table import Table
 
-VARIABLES: Final = (BARE_ERRORS, SETTINGS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET", "FIRSTSPIN_ERASED")
+VARIABLES: Final = (
+    *(BARE_ERRORS, SETTINGS, "FIRSTSPIN_EVENTS", "FIRSTSPIN_EVENTS_SECRET", "FIRSTSPIN_ERASED"),
+    "FIRSTSPIN_DATES",
+)
 """All that commands read of the environment."""
 
 PADDING: Final = 2
@@ -137,6 +140,8 @@ def _print_failure(problem: Exception) -> None:
         case InputError():
             err.print(problem.bare if bare() else str(problem))
             if isinstance(problem, BadRows):
+                for hint in problem.hints:
+                    err.print(hint)
                 err.print("--skip-bad-rows drops bad rows and counts them; `firstspin check` lists all problems")
         case OSError():
             err.print(readable(f"{problem.filename or 'the system'}: {problem.strerror or problem}"))

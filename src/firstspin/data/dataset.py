@@ -11,6 +11,7 @@ from firstspin.data import ingest, labelling
 from firstspin.data.checks.findings import TableProblem
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.erasure import Erased, leave_out_erased
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
 from firstspin.data.schema import COLUMNS
 from firstspin.files import workspace
@@ -19,7 +20,7 @@ from firstspin.records import Census, Examples, LabelRule, Station
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the tables are read: further columns to use, column names, whether bad rows are skipped, the label rule.
+    """How the tables are read: further columns, column names, spelling of values, skipping of bad rows, label rule.
 
     `erased` returns which of some users were erased from an event store: they are left out, and counted. `now` (UTC,
     without a zone) detects clocks that are ahead; without it, only listens far beyond all others are detected.
@@ -33,6 +34,7 @@ class Reading:
     erased: Erased | None = None
     now: datetime | None = None
     mapping: ColumnMap = OWN_NAMES
+    spelling: Spelling = AS_WRITTEN
 
     def __post_init__(self) -> None:
         check_names(self.extra)
@@ -113,6 +115,7 @@ def open_reading(
         workspace=folder,
         extra=reading.extra,
         mapping=reading.mapping,
+        spelling=reading.spelling,
         skip_bad_rows=reading.skip_bad_rows,
         collected=collected,
         out=out,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from firstspin.data import schema
 from firstspin.data.checks import findings
 from firstspin.data.checks.findings import BadRowsOfATable, Complaints, RowRule, TableProblem
+from firstspin.data.checks.written_dates import date_hints
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
@@ -29,6 +30,7 @@ from firstspin.data.formats.readers import (
     read,
     shown_alias,
 )
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
 from firstspin.data.names import assigned
 from firstspin.data.schema import ROW
@@ -102,6 +104,7 @@ def open_tables(
     workspace: Path,
     extra: Sequence[str] = (),
     mapping: ColumnMap = OWN_NAMES,
+    spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     collected: list[TableProblem] | None = None,
     threads: int | None = None,
@@ -118,7 +121,7 @@ def open_tables(
     if not data.is_dir():
         raise InputError(f"{data} is not a folder with registrations, listens and stations")
     complaints = Complaints(skip_bad_rows, collected)
-    opened = _open_all(data, workspace, mapping, extra, complaints)
+    opened = _open_all(data, workspace, mapping, spelling, extra, complaints)
     tables = Tables(connect(workspace, list(opened.values()), out=out, threads=threads), {}, {}, complaints)
     for name, source in opened.items():
         with complaints.of(source.path.name):
@@ -131,14 +134,14 @@ def open_tables(
 
 
 def _open_all(
-    data: Path, workspace: Path, mapping: ColumnMap, extra: Sequence[str], complaints: Complaints
+    data: Path, workspace: Path, mapping: ColumnMap, spelling: Spelling, extra: Sequence[str], complaints: Complaints
 ) -> dict[str, Source]:
     """The files of the tables: of the stations first, since listens are compared with them."""
     opened: dict[str, Source] = {}
     for name in (schema.STATIONS, schema.REGISTRATIONS, schema.LISTENS):
         further = dict.fromkeys(extra, columns.ANY_FURTHER) if name == schema.REGISTRATIONS else {}
         with complaints.of(name):
-            opened[name] = _open(_find(data, name), name, workspace, mapping, further)
+            opened[name] = _open(_find(data, name), name, workspace, mapping, spelling, further)
     with complaints.of(""):
         mapping.require_used(list(opened.values()))
     return opened
@@ -149,7 +152,7 @@ def _load_small(tables: Tables, source: Source, name: str, extra: Sequence[str])
     _receive(tables.connection, source)
     kinds = {column: further_kind(tables.connection, source.columns[column]) for column in extra}
     further = {column: columns.FURTHER[kind] for column, kind in kinds.items()}
-    _load(tables.connection, source, name, {**columns.KINDS[name], **further}, tables.complaints)
+    _load(tables.connection, source, name, {**columns.kinds(name, source.spelling), **further}, tables.complaints)
     if name == schema.STATIONS:
         _normalise_genres(tables.connection)
     tables.extra.update(kinds)
@@ -175,6 +178,7 @@ def read_registrations(
     workspace: Path,
     extra: Mapping[str, str] | None = None,
     mapping: ColumnMap = OWN_NAMES,
+    spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
 ) -> ReceivedRegistrations:
     """The registrations of a CSV or Parquet file, validated as by `open_tables`; `extra` as in `Tables`.
@@ -185,12 +189,13 @@ def read_registrations(
     """
     further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
     mapping.check(tuple(further))
-    source = _open(path, schema.REGISTRATIONS, workspace, mapping, further, optional=_NOT_SCORED)
+    source = _open(path, schema.REGISTRATIONS, workspace, mapping, spelling, further, optional=_NOT_SCORED)
     mapping.require_used([source])
     connection = connect(workspace, [source])
     complaints = Complaints(skip_bad_rows)
     _receive(connection, source)
-    _load(connection, source, schema.REGISTRATIONS, {**columns.KINDS[schema.REGISTRATIONS], **further}, complaints)
+    kinds = {**columns.kinds(schema.REGISTRATIONS, spelling), **further}
+    _load(connection, source, schema.REGISTRATIONS, kinds, complaints)
     ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
     return ReceivedRegistrations(connection, rows, complaints.skipped, _absent(source, schema.REGISTRATIONS))
 
@@ -263,6 +268,7 @@ def _open(
     name: str,
     workspace: Path,
     mapping: ColumnMap,
+    spelling: Spelling,
     further: Mapping[str, Kind] | None = None,
     optional: Sequence[str] = schema.OPTIONAL,
 ) -> Source:
@@ -273,9 +279,8 @@ def _open(
     kinds = {**columns.KINDS[name], **(further or {})}
     needed = [*(of for of in schema.COLUMNS[name] if of not in optional), *(further or {})]
     mapped = mapping.aliases(name)
-    source = open_table(
-        path, name, needed, optional=[of for of in kinds if of not in needed], mapped=mapped, workspace=workspace
-    )
+    others = [of for of in kinds if of not in needed]
+    source = open_table(path, name, needed, optional=others, mapped=mapped, spelling=spelling, workspace=workspace)
     for column_name, column in source.columns.items():
         if shape_of(column.type) not in kinds[column_name].shapes and not is_empty(source, column):
             type_name = printable(str(column.type))[:80]
@@ -436,7 +441,7 @@ def _load(
 def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
     """Create the view `listens` over Parquet on disk: the file itself, or a typed copy where text must be parsed."""
     connection, complaints = tables.connection, tables.complaints
-    fields = _fields(source, columns.KINDS[schema.LISTENS])
+    fields = _fields(source, columns.kinds(schema.LISTENS, source.spelling))
     ours = ", ".join(field.cell.value for field in fields)
     rules = _rules(fields)
     if schema.STATIONS in tables.sources:
@@ -482,8 +487,10 @@ def _complain(
         of_a_kind = f"row_number() OVER (PARTITION BY rule ORDER BY row) <= {findings.SHOWN_OF_A_KIND}"
         first = f"QUALIFY {of_a_kind} ORDER BY row"
     counts = connection.execute(f"SELECT rule, count(*) FROM ({bad}) GROUP BY ALL ORDER BY ALL").fetchall()
-    examples = connection.execute(f"SELECT row, rule, value FROM ({bad}) {first}") if to.show_rows else None
-    to.add(source.path.name, rules, BadRowsOfATable(rows, of, dict(counts), examples.fetchall() if examples else ()))
+    examples = f"SELECT row, rule, value FROM ({bad}) {first}"
+    shown = connection.execute(examples).fetchall() if to.show_rows else ()
+    hints = date_hints(connection, bad, source, rules)
+    to.add(source.path.name, rules, BadRowsOfATable(rows, of, dict(counts), shown, hints))
 
 
 # ------------------------------------------------------------------------------------------------------------- genres

@@ -96,6 +96,7 @@ WRITTEN_NO: Final = (*NO, "falsch", "nein", "faux", "non")
 
 NO_TIME: Final = "is not an ISO 8601 time"
 NO_ZONE: Final = "has no time zone"
+NO_DATE: Final = "is not a date with a year, such as 2026-02-05"
 NO_SUCH_YEAR: Final = f"is not in the years {EARLIEST.year} to {LATEST.year - 1}"
 NO_NUMBER: Final = "is not a number"
 NOT_WHOLE: Final = "is not a whole number"

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from firstspin.data.formats.written_values import Spelling
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.schema import USER_ID
 from firstspin.experiment.assign import MAX_ARMS
 from firstspin.experiment.reading.outcome_columns import (
@@ -32,7 +32,6 @@ from firstspin.records import InputError
 
 Numbers = NDArray[np.float64]
 
-AS_WRITTEN: Final = Spelling()
 USER_COLUMNS: Final = (USER_ID, "userid", "userId", "UserId", "User ID", "user", "User", "visitor_id", "customer_id")
 """Columns that may name the user where no unit is given; the first one counts."""
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from firstspin.data.formats.written_values import Spelling
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.events.database import Database
 from firstspin.events.delivered import export_delivered
 from firstspin.events.export import export
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, attribute_export, planned_outcomes
-from firstspin.experiment.outcomes import AS_WRITTEN, Outcomes, read_outcomes, refuse_only_yes
+from firstspin.experiment.outcomes import Outcomes, read_outcomes, refuse_only_yes
 from firstspin.experiment.plan import Plan, experiment_key, plan_rules
 from firstspin.experiment.reading.counts import read_counts
 from firstspin.experiment.reading.event_log import read_event_log

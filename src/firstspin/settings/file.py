@@ -27,7 +27,7 @@ SERVICE: Final = (
     "pages report log-level"
 )
 SECTIONS: Final[dict[str, dict[str, str]]] = {
-    "data": {"folder": "data"} | {key: key for key in ("map", "skip-bad-rows", "erased", "events-secret")},
+    "data": {"folder": "data"} | {key: key for key in ("map", "dates", "skip-bad-rows", "erased", "events-secret")},
     "label": {key: key for key in ("gap-days", "window-days", "least-seconds", "data-ends", "engine", "out")},
     "extras": {"columns": "extra"},
     "model": {"name": "model"} | {key: key for key in ("bundle", "tune", "trials", "without", "seed", "checkpoints")},

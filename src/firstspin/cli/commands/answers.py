@@ -103,6 +103,7 @@ def score(
             now=datetime.now(UTC),
             min_age=least_age,
             mapping=files.map,
+            spelling=files.spelling(),
             skip_bad_rows=files.skip_bad_rows,
             progress=progress,
         )

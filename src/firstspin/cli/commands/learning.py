@@ -178,7 +178,9 @@ def report(
     from firstspin.data.dataset import Reading
     from firstspin.evaluation.report import story
 
-    read_as_usual = Reading(skip_bad_rows=files.skip_bad_rows, mapping=files.map, now=utc_now())
+    read_as_usual = Reading(
+        skip_bad_rows=files.skip_bad_rows, mapping=files.map, spelling=files.spelling(), now=utc_now()
+    )
     written = (parsed_moment(date, "--date") if date else utc_now()).date()
     with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
         story.report(

@@ -17,7 +17,7 @@ from firstspin.data.checks.mismatches import unknown_picks
 from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import shape_of
-from firstspin.data.formats.readers import in_our_words, open_table, read
+from firstspin.data.formats.readers import Column, Source, in_our_words, open_table, read
 from firstspin.data.further_fields import check_names
 from firstspin.data.ingest import Tables, further_kind
 from firstspin.data.sql import identifier
@@ -120,7 +120,7 @@ def _described(tables: Tables, name: str) -> CheckedTable:
     ).fetchall()
     types = {of: str(kind) for of, kind, *_ in tables.connection.execute(f"DESCRIBE {name}").fetchall()}
     found = tuple(
-        CheckedColumn(of, column.header, str(shape_of(column.type)), TYPES[types[of]], n)
+        CheckedColumn(of, column.header, str(shape_of(column.type)), _read_as(source, column, types[of]), n)
         for (of, column), n in zip(source.columns.items(), counts, strict=True)
     )
     order = {of: at for at, of in enumerate(types)}
@@ -130,6 +130,12 @@ def _described(tables: Tables, name: str) -> CheckedTable:
     bad = tables.complaints.bad_rows.get(source.path.name, 0)
     begin, end = (at and f"{at.isoformat()}Z" for at in (first, last))
     return CheckedTable(name, source.path.name, source.format, rows, bad, found, unused, begin, end)
+
+
+def _read_as(source: Source, column: Column, kind: str) -> str:
+    """The type of a validated column, with the spelling that an option gave to its texts."""
+    is_text, dates = shape_of(column.type) is columns.Shape.text, source.spelling.dates
+    return f"{TYPES[kind]}{f', {dates}' if is_text and dates and kind == 'TIMESTAMP' else ''}"
 
 
 def _filled(column: str) -> str:

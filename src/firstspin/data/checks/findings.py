@@ -51,6 +51,7 @@ ADVICE: Final[Mapping[str, str]] = {
     UNKNOWN_STATION: "add the station with its genre to the stations, or correct the id",
     parsing.NO_ZONE: "write the time in UTC with a Z, as in 2026-02-05T12:02:03Z",
     parsing.NO_TIME: "write the time as in 2026-02-05T12:02:03Z",
+    parsing.NO_DATE: "write the date with its year, as in 2026-02-05 or 2026-02-05T12:02:03Z",
     parsing.NO_SUCH_YEAR: "correct the year",
     parsing.NO_NUMBER: "write a plain number, without thousands separators and units, as in 1200.5",
     parsing.NOT_WHOLE: "write whole years, or leave it empty",
@@ -105,12 +106,16 @@ class RowRule:
 
 @dataclass(frozen=True, slots=True)
 class BadRowsOfATable:
-    """The number of bad rows `of` all, that of each rule (by position), and the first: row (from 0), rule, value."""
+    """The number of bad rows `of` all, that of each rule (by position), and the first: row (from 0), rule, value.
+
+    `hints` are options that read the values, by the position of the rule.
+    """
 
     rows: int
     of: int
     counts: Mapping[int, int]
     first: Sequence[tuple[int, int, str | None]]
+    hints: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,8 @@ def bad_row(file: str, label: str, problem: str, example: BadValue, *, bare: boo
 def _finding(file: str, rule: RowRule, bad: BadRowsOfATable, at: int) -> TableProblem:
     shown = tuple(BadValue(row + 1, value) for row, of, value in bad.first if of == at)
     complaint = rule.complaint
-    advice = ADVICE[complaint]
+    hint = bad.hints.get(at, "").removeprefix(f"{rule.label}: ")
+    advice = f"{ADVICE[complaint]}{f'; {hint}' if hint else ''}"
     option = SKIP if bad.rows < NEARLY_ALL * bad.of else ""  # hardly a row would remain
     return TableProblem(complaint, complaint, file, rule.field, rule.label, bad.counts[at], shown, advice, option)
 
@@ -188,4 +194,4 @@ def _bad_rows(file: str, rules: Sequence[RowRule], bad: BadRowsOfATable) -> BadR
         for is_bare in (False, True)
     )
     more = [f"{file}: and {bad.rows - SHOWN} more bad rows"] if bad.rows > SHOWN else []
-    return BadRows("\n".join(shown + more), "\n".join(bare + more))
+    return BadRows("\n".join(shown + more), "\n".join(bare + more), tuple(dict.fromkeys(bad.hints.values())))

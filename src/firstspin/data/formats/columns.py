@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.data import parsing, schema
 from firstspin.data.checks import findings
+from firstspin.data.formats import written_values
+from firstspin.data.formats.written_values import DayOrder, Spelling
 from firstspin.data.sql import literal
 from firstspin.records import MAX_AGE, MAX_PICKS, MAX_TEXT
 
@@ -157,15 +159,39 @@ def _time(column: str, shape: Shape) -> str:
     return f"TRY_CAST({column} AS TIMESTAMP)"
 
 
+def written_time(order: DayOrder) -> Callable[[str, Shape], str]:
+    """SQL of dates and times as people write them, in UTC unless they have a zone; 05/02/2026 is read in this order."""
+
+    def time(column: str, shape: Shape) -> str:
+        zoned = _time(column, shape)
+        if shape is not Shape.text:
+            return zoned
+        local = f"WHEN {_is_local(column)} THEN TRY_CAST(upper({column}) AS TIMESTAMP)"
+        return f"coalesce({zoned}, CASE {local} ELSE {written_values.time(column, order)} END)"
+
+    return time
+
+
 def _time_problems(cell: Cell) -> list[Problem]:
     earliest, latest = (f"TIMESTAMP {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
     outside = Problem(f"{cell.value} < {earliest} OR {cell.value} >= {latest}", parsing.NO_SUCH_YEAR)
     missing = Problem(_where_null(cell, is_gap(cell)), findings.MISSING)
     if cell.shape is not Shape.text:
         return [missing, Problem(f"{cell.value} IS NULL", parsing.NO_SUCH_YEAR), outside]
-    local = f"regexp_full_match({cell.column}, {literal(parsing.LOCAL_TIME)})"
-    zone = Problem(_where_null(cell, local), parsing.NO_ZONE)
+    zone = Problem(_where_null(cell, _is_local(cell.column)), parsing.NO_ZONE)
     return [missing, zone, Problem(f"{cell.value} IS NULL", parsing.NO_TIME), outside]
+
+
+def _written_time_problems(cell: Cell) -> list[Problem]:
+    if cell.shape is not Shape.text:
+        return _time_problems(cell)
+    missing, _, _, outside = _time_problems(cell)
+    return [missing, Problem(f"{cell.value} IS NULL", parsing.NO_DATE), outside]
+
+
+def _is_local(column: str) -> str:
+    """SQL: whether a text is an ISO 8601 time without a zone."""
+    return f"regexp_full_match({column}, {literal(parsing.LOCAL_TIME)})"
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
@@ -311,6 +337,15 @@ ANY_FURTHER: Final = Kind(
     "text or numbers are needed", _NUMBERS | _TEXTS | {Shape.flag}, FURTHER[schema.TEXT].value, _no_problems
 )
 """The kind of a further column before its values are read."""
+
+
+def kinds(table: str, spelling: Spelling) -> Mapping[str, Kind]:
+    """The kinds of a table's columns where its values are spelled so; without `dates` times are ISO 8601."""
+    if spelling.dates is None:
+        return KINDS[table]
+    written = replace(TIME, value=written_time(spelling.dates), problems=_written_time_problems)
+    return {name: written if kind is TIME else kind for name, kind in KINDS[table].items()}
+
 
 _LIKE_NUMBERS: Final = f"{parsing.NUMBER}|[+-]?[Ii][Nn][Ff]([Ii][Nn][Ii][Tt][Yy])?"
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.names import assigned
 from firstspin.data.sql import identifier, literal
 from firstspin.records import MAX_TEXT, InputError, listed
@@ -70,7 +71,7 @@ class Column:
 class Source:
     """A file with the columns `names`, and the `columns` to read, by our name; `dialect` is None for Parquet.
 
-    DuckDB reads the file at `link`, a path in the workspace.
+    `spelling` says how its values are written. DuckDB reads the file at `link`, a path in the workspace.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class Source:
     names: tuple[str, ...]
     columns: Mapping[str, Column]
     dialect: Dialect | None
+    spelling: Spelling = AS_WRITTEN
 
     @property
     def width(self) -> int:
@@ -105,6 +107,7 @@ def open_table(
     workspace: Path,
     optional: Sequence[str] | None = (),
     mapped: Mapping[str, Sequence[str]] | None = None,
+    spelling: Spelling = AS_WRITTEN,
 ) -> Source:
     """Open a CSV or Parquet file: its format, the `needed` columns, and those of the `optional` ones that it has.
 
@@ -138,7 +141,7 @@ def open_table(
     if len(schema) > MAX_COLUMNS:
         raise InputError(f"{path.name} has {len(schema):,} columns; at most {MAX_COLUMNS:,} are read")
     names = tuple(name.strip() for name in schema.names)
-    return Source(path, link, names, _columns(path, schema, names, needed, optional, mapped), dialect)
+    return Source(path, link, names, _columns(path, schema, names, needed, optional, mapped), dialect, spelling)
 
 
 def _columns(

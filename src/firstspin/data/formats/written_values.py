@@ -29,6 +29,9 @@ class Spelling:
     dates: DayOrder | None = None
 
 
+AS_WRITTEN: Final = Spelling()
+
+
 def is_blank(column: str) -> str:
     """SQL: whether a trimmed text is missing: empty, or a word such as NA, null or '-'."""
     return f"coalesce({_matches(column, parsing.BLANK)}, true)"
@@ -107,11 +110,15 @@ def _date(column: str, order: DayOrder) -> str:
     return f"CASE {' '.join(cases)} WHEN {_matches(column, parsing.NAMED_DAY)} THEN {named} END"
 
 
-def slashed_parts(column: str) -> tuple[str, str]:
-    """SQL of the first two numbers of a date such as 05/02/2026; null for another text."""
+def day_orders(column: str) -> dict[str, str]:
+    """SQL: whether a date such as 05/02/2026 must have the day first, must have the month first, or may have either."""
     is_one = _matches(column, parsing.SLASHED_DAY)
-    first, second = (_part(column, parsing.SLASHED_DAY, at) for at in (1, 2))
-    return f"CASE WHEN {is_one} THEN {first}::INTEGER END", f"CASE WHEN {is_one} THEN {second}::INTEGER END"
+    first, second = (f"CASE WHEN {is_one} THEN {_part(column, parsing.SLASHED_DAY, at)}::INTEGER END" for at in (1, 2))
+    return {
+        "day-first": f"{first} > 12",
+        "month-first": f"{second} > 12",
+        "either": f"{first} <= 12 AND {second} <= 12 AND {first} <> {second}",
+    }
 
 
 def _listed(formats: tuple[str, ...]) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Shape
-from firstspin.data.formats.written_values import Spelling
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.sql import literal
-from firstspin.experiment.outcomes import AS_WRITTEN, LeftOut, Outcomes
+from firstspin.experiment.outcomes import LeftOut, Outcomes
 from firstspin.experiment.reading.outcome_columns import AMOUNT, ROW, OutcomeTable, days, opened_table, value
 from firstspin.experiment.reading.spelling import amount, day_order
 from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_ends

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from firstspin.data.formats.written_values import Spelling
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.sql import identifier, literal
-from firstspin.experiment.outcomes import AS_WRITTEN, Outcomes, read_outcomes
+from firstspin.experiment.outcomes import Outcomes, read_outcomes
 from firstspin.experiment.reading.outcome_columns import NAME, UNIT, OutcomeTable, opened_table, times, value
 from firstspin.experiment.reading.spelling import amount, day_order
 from firstspin.experiment.reading.tidying import drop_rows_at_ends

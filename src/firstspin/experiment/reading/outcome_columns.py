@@ -77,18 +77,8 @@ def _name(column: str, shape: Shape) -> str:
 
 
 def times(order: DayOrder) -> Kind:
-    """The kind of dates and times, in UTC unless they have a zone; 05/02/2026 is read in this order."""
-
-    def time(column: str, shape: Shape) -> str:
-        zoned = columns.TIME.value(column, shape)
-        if shape is not Shape.text:
-            return zoned
-        local = (
-            f"regexp_full_match({column}, {literal(parsing.LOCAL_TIME)}) THEN TRY_CAST(upper({column}) AS TIMESTAMP)"
-        )
-        return f"coalesce({zoned}, CASE WHEN {local} ELSE {written_values.time(column, order)} END)"
-
-    return Kind("days are needed", columns.TIME.shapes, time, _time_problems)
+    """The kind of dates and times as `columns.written_time` reads them."""
+    return Kind("days are needed", columns.TIME.shapes, columns.written_time(order), _time_problems)
 
 
 def days(order: DayOrder) -> Kind:
@@ -101,7 +91,7 @@ def _time_problems(cell: Cell) -> list[Problem]:
     earliest, latest = (f"TIMESTAMP {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
     return [
         Problem(f"{cell.value} IS NULL AND ({columns.is_gap(cell)})", "is missing"),
-        Problem(f"{cell.value} IS NULL", "is not a date with a year, such as 2026-02-05"),
+        Problem(f"{cell.value} IS NULL", parsing.NO_DATE),
         Problem(f"{cell.value} < {earliest} OR {cell.value} >= {latest}", parsing.NO_SUCH_YEAR),
     ]
 

@@ -61,16 +61,7 @@ def day_order(table: OutcomeTable, column: str, spelling: Spelling) -> DayOrder:
         return "day-first"
     if spelling.dates:
         return spelling.dates
-    first, second = written_values.slashed_parts(table.trimmed(column))
-    rows = _first_rows(
-        table,
-        column,
-        {
-            "day-first": f"{first} > 12",
-            "month-first": f"{second} > 12",
-            "either": f"{first} <= 12 AND {second} <= 12 AND {first} <> {second}",
-        },
-    )
+    rows = _first_rows(table, column, written_values.day_orders(table.trimmed(column)))
     if "day-first" in rows and "month-first" in rows:
         raise _error(table, column, rows, ("day-first", "month-first"), "the orders of day and month differ")
     if "month-first" in rows:
