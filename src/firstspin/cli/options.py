@@ -17,6 +17,7 @@ import typer
 from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL, from_file
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
 from firstspin.data.formats.written_values import DayOrder, Spelling
+from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.records import MAX_SEED, InputError, LabelRule
 from firstspin.settings.environment import moment
 
@@ -57,6 +58,15 @@ Dates = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+PickSeparator = Annotated[
+    str,
+    typer.Option(
+        envvar="FIRSTSPIN_PICK_SEPARATOR",
+        help="What separates the picks in a text.",
+        metavar="<text>",
+        rich_help_panel=DATA,
+    ),
+]
 Without = Annotated[
     str,
     typer.Option(
@@ -77,10 +87,13 @@ class FileOptions:
     map: ColumnNames = OWN_NAMES
     skip_bad_rows: SkipBadRows = False
     dates: Dates = None
+    pick_separator: PickSeparator = PICK_SEPARATOR
 
     def spelling(self) -> Spelling:
-        """How values are written in the files."""
-        return Spelling(dates=self.dates)
+        """How values are written in the files. Raises BadParameter where the separator is empty."""
+        if not self.pick_separator:
+            raise typer.BadParameter("it is empty", param_hint="--pick-separator")
+        return Spelling(None, self.dates, self.pick_separator)
 
 
 @dataclass(frozen=True, slots=True)

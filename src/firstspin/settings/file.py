@@ -26,8 +26,9 @@ SERVICE: Final = (
     "largest-body largest-answer most-newcomers head-seconds body-seconds idle-seconds drain-delay trial-seconds "
     "pages report log-level"
 )
+DATA: Final = "map dates pick-separator skip-bad-rows erased events-secret"
 SECTIONS: Final[dict[str, dict[str, str]]] = {
-    "data": {"folder": "data"} | {key: key for key in ("map", "dates", "skip-bad-rows", "erased", "events-secret")},
+    "data": {"folder": "data"} | {key: key for key in DATA.split()},
     "label": {key: key for key in ("gap-days", "window-days", "least-seconds", "data-ends", "engine", "out")},
     "extras": {"columns": "extra"},
     "model": {"name": "model"} | {key: key for key in ("bundle", "tune", "trials", "without", "seed", "checkpoints")},

@@ -17,8 +17,10 @@ from training_job import start
 
 from firstspin import learn
 from firstspin.data.checks import mismatches
+from firstspin.data.formats.written_values import Spelling
 from firstspin.data.ingest import open_tables
 from firstspin.data.labelling import label_tables
+from firstspin.files import workspace
 from firstspin.records import Census, InputError, LabelRule
 from firstspin.score import score
 
@@ -249,13 +251,59 @@ def test_picks_in_another_case_name_their_genres(tmp_path: Path) -> None:
     assert census(tmp_path, registrations(picks="rock|JAZZ| pop ")).mismatches == ()
 
 
-@pytest.mark.parametrize("picks", ["['Rock', 'Jazz']", '["Rock","Jazz"]', "Rock, Jazz", "rock;jazz", "{Rock,Jazz}"])
-def test_picks_that_are_separated_otherwise_are_refused_with_what_to_do(picks: str, tmp_path: Path) -> None:
+LISTS = "separate picks by '|', as in Rock|Jazz, or write lists in Parquet"
+
+
+@pytest.mark.parametrize(
+    ("picks", "what_to_do"),
+    [
+        ("['Rock', 'Jazz']", LISTS),
+        ('["Rock","Jazz"]', LISTS),
+        ("{Rock,Jazz}", LISTS),
+        ("Rock, Jazz", "the picks look joined by ', ': --pick-separator ','"),
+        ("rock;jazz", "the picks look joined by ';': --pick-separator ';'"),
+        ("Rock/Jazz/Pop", "the picks look joined by '/': --pick-separator '/'"),
+    ],
+)
+def test_picks_that_are_separated_otherwise_are_refused_with_what_to_do(
+    picks: str, what_to_do: str, tmp_path: Path
+) -> None:
     problem = refused(tmp_path, people=registrations(picks=picks))
-    what_to_do = "separate picks by '|', as in Rock|Jazz, or write lists in Parquet"
     assert str(problem).startswith(f"no pick names a genre of the stations: {picks!r} (3")
     assert str(problem).endswith(f"the genres are Jazz, Pop, Rock; {what_to_do}")
     assert problem.bare == f"no pick names a genre of the stations (registrations.csv); {what_to_do}"
+
+
+def test_a_separator_that_joins_some_picks_is_named_in_their_count(tmp_path: Path) -> None:
+    people = [*registrations(), *registrations("010", picks="Rock, Jazz"), *registrations("011", picks="Pop")]
+    (mismatch,) = census(tmp_path, people).mismatches
+    assert mismatch.example == "'Rock, Jazz' (1); the picks look joined by ', ': --pick-separator ','"
+
+
+@pytest.mark.parametrize(
+    ("separator", "picks"), [(",", "rock, Jazz,, Pop"), (" - ", "Rock - jazz - Pop"), ("|", "Rock|Jazz|Pop")]
+)
+def test_picks_are_separated_as_the_option_says(separator: str, picks: str, tmp_path: Path) -> None:
+    with workspace("t") as folder:
+        data = made_tables.tables(tmp_path, registrations(picks=picks), [], STATIONS)
+        opened = open_tables(data, workspace=folder, spelling=Spelling(pick_separator=separator))
+        ((read,), *_) = opened.connection.execute("SELECT genres FROM registrations").fetchall()
+        assert [pick.title() for pick in read] == ["Rock", "Jazz", "Pop"]
+
+
+def test_score_reads_picks_with_the_separator_of_the_option(tmp_path: Path, folder: Path) -> None:
+    answers = []
+    for name, separator in (("pipes", "|"), ("commas", ", ")):
+        asked = made_tables.write(
+            tmp_path, name, made_tables.REGISTRATIONS, registrations(picks=f"Rock{separator}Jazz")
+        )
+        out = tmp_path / f"{name}-answers.csv"
+        written, _, unknown = score(
+            folder, asked, str(out), now=NOW, spelling=Spelling(pick_separator=separator.strip())
+        )
+        assert (written, unknown.count) == (3, 0)
+        answers.append(out.read_text(encoding="utf-8"))
+    assert answers[0] == answers[1]
 
 
 def test_picks_of_which_most_are_no_genre_are_refused(tmp_path: Path) -> None:
@@ -368,7 +416,7 @@ def test_score_refuses_a_table_of_which_most_picks_are_unknown_to_the_bundle(tmp
     asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, registrations(picks="Rock, Jazz"))
     problem = failed("score", "--bundle", folder, "--registrations", asked, "--out", tmp_path / "o.csv")
     assert problem.startswith("no pick names a genre that the bundle knows: 'Rock, Jazz' (3) (new.csv); the genres are")
-    assert problem.endswith("separate picks by '|', as in Rock|Jazz, or write lists in Parquet")
+    assert problem.endswith("; the picks look joined by ', ': --pick-separator ','")
     assert not (tmp_path / "o.csv").exists()
 
 

@@ -17,7 +17,7 @@ from firstspin.data.checks.mismatches import unknown_picks
 from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import shape_of
-from firstspin.data.formats.readers import Column, Source, in_our_words, open_table, read
+from firstspin.data.formats.readers import Source, in_our_words, open_table, read
 from firstspin.data.further_fields import check_names
 from firstspin.data.ingest import Tables, further_kind
 from firstspin.data.sql import identifier
@@ -120,7 +120,7 @@ def _described(tables: Tables, name: str) -> CheckedTable:
     ).fetchall()
     types = {of: str(kind) for of, kind, *_ in tables.connection.execute(f"DESCRIBE {name}").fetchall()}
     found = tuple(
-        CheckedColumn(of, column.header, str(shape_of(column.type)), _read_as(source, column, types[of]), n)
+        CheckedColumn(of, column.header, str(shape_of(column.type)), _read_as(source, of, types[of]), n)
         for (of, column), n in zip(source.columns.items(), counts, strict=True)
     )
     order = {of: at for at, of in enumerate(types)}
@@ -132,10 +132,15 @@ def _described(tables: Tables, name: str) -> CheckedTable:
     return CheckedTable(name, source.path.name, source.format, rows, bad, found, unused, begin, end)
 
 
-def _read_as(source: Source, column: Column, kind: str) -> str:
+def _read_as(source: Source, name: str, kind: str) -> str:
     """The type of a validated column, with the spelling that an option gave to its texts."""
-    is_text, dates = shape_of(column.type) is columns.Shape.text, source.spelling.dates
-    return f"{TYPES[kind]}{f', {dates}' if is_text and dates and kind == 'TIMESTAMP' else ''}"
+    spelling, written = source.spelling, ""
+    if shape_of(source.columns[name].type) is columns.Shape.text:
+        if kind == "TIMESTAMP" and spelling.dates:
+            written = f", {spelling.dates}"
+        elif name == schema.GENRES and spelling.pick_separator != schema.PICK_SEPARATOR:
+            written = f", separated by {spelling.pick_separator!r}"
+    return f"{TYPES[kind]}{written}"
 
 
 def _filled(column: str) -> str:

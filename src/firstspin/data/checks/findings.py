@@ -45,7 +45,7 @@ ADVICE: Final[Mapping[str, str]] = {
     NOT_POSITIVE: "write the seconds that were listened to, and remove listens without any",
     HAS_PIPE: "give the station one genre, without a pipe sign",
     TOO_MANY: f"keep the first {MAX_PICKS} picks",
-    LONG_GENRE: "separate the picks by pipe signs, as in Rock|Jazz",
+    LONG_GENRE: "separate the picks by pipe signs, as in Rock|Jazz, or name their separator with --pick-separator",
     NOT_A_FLAG: "write true or false, or leave it empty for true",
     REPEATED: "keep one row per id",
     UNKNOWN_STATION: "add the station with its genre to the stations, or correct the id",

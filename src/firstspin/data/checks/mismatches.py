@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import islice, product
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data.checks.findings import NEARLY_ALL
@@ -47,6 +47,9 @@ ONE_USER_IN: Final = 16
 MOST: Final = 0.5
 SHOWN_GENRES: Final = 5
 SHOWN_SPELLINGS: Final = 3
+MAX_SPELLINGS: Final = 1000
+SEPARATORS: Final = (",", ";", "/", "|", "+", "&", "\t")
+"""What exports put between picks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,8 @@ class UnknownPicks:
 
     def mismatch(self, what: str, file: str) -> Mismatch:
         """The count, with the most frequent spellings; `what` names the genres, such as "of the stations"."""
-        return Mismatch(self.count, self.of, f"picks name no genre {what} ({file})", self._examples())
+        examples = f"{self._examples()}{self._how_to_pick() if self._joined_by() else ''}"
+        return Mismatch(self.count, self.of, f"picks name no genre {what} ({file})", examples)
 
     def refuse_most(self, what: str, file: str) -> None:
         """Raises InputError where most picks are unknown; `what` as in `mismatch`."""
@@ -221,7 +225,7 @@ class UnknownPicks:
         if known:
             bare = f"most picks name no genre {what}: {known:,} of {self.of:,} do"
         genres = listed(self.names.names, SHOWN_GENRES)
-        hint = _how_to_pick(next(iter(self.spellings)), self.names)
+        hint = self._how_to_pick()
         text = f"{bare}: {self._examples()} ({file}); the genres are {genres}{hint}"
         raise InputError(text, bare=f"{bare} ({file}){hint}", field=GENRES)
 
@@ -232,6 +236,26 @@ class UnknownPicks:
             nearest = self.names.nearest(pick)
             shown.append(f"{pick!r} ({n:,}{f', nearest genre {nearest}' if nearest else ''})")
         return ", ".join(shown)
+
+    def _how_to_pick(self) -> str:
+        """What to do where the parts of the picks are genres; otherwise empty."""
+        first = next(iter(self.spellings))
+        if separator := self._joined_by():
+            shown = f"{separator} " if f"{separator} " in first else separator
+            return f"; the picks look joined by {shown!r}: --pick-separator '{separator}'"
+        if any(self.names.find(part) for part in re.split(r"[][{}()\"',;/&+]+", first)):
+            return f"; separate picks by {PICK_SEPARATOR!r}, as in Rock{PICK_SEPARATOR}Jazz, or write lists in Parquet"
+        return ""
+
+    def _joined_by(self) -> str:
+        """The separator that makes genres of most of the unknown picks; empty where there is none."""
+        joined = dict.fromkeys(SEPARATORS, 0)
+        most_frequent = dict(islice(self.spellings.items(), MAX_SPELLINGS))
+        for separator, (pick, n) in product(SEPARATORS, most_frequent.items()):
+            parts = self.names.separated(pick, separator) if separator in pick else ()
+            joined[separator] += n if len(parts) > 1 and all(map(self.names.find, parts)) else 0
+        separator = max(SEPARATORS, key=joined.__getitem__)
+        return separator if joined[separator] > MOST * sum(most_frequent.values()) else ""
 
 
 def unknown_picks(connection: duckdb.DuckDBPyConnection, genres: Sequence[str]) -> UnknownPicks:
@@ -248,13 +272,6 @@ def _picks(tables: Tables) -> Mismatch:
     unknown = unknown_picks(tables.connection, tables.genres)
     unknown.refuse_most("of the stations", file)
     return unknown.mismatch("of the stations", file)
-
-
-def _how_to_pick(pick: str, names: NameIndex) -> str:
-    """What to do where the parts of a pick are genres; otherwise empty."""
-    if any(names.find(part) for part in re.split(r"[][{}()\"',;/&+]+", pick)):
-        return f"; separate picks by {PICK_SEPARATOR!r}, as in Rock{PICK_SEPARATOR}Jazz, or write lists in Parquet"
-    return ""
 
 
 def _nameless(tables: Tables) -> Mismatch:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data import parsing, schema
@@ -253,10 +254,10 @@ def _genre_problems(cell: Cell) -> list[Problem]:
     ]
 
 
-def _names(column: str, shape: Shape) -> str:
-    """SQL: the names in a list, or in a text separated by pipe signs, without empty ones."""
+def _names(column: str, shape: Shape, separator: str = schema.PICK_SEPARATOR) -> str:
+    """SQL: the names in a list, or in a text with this separator, without empty ones."""
     parts = {
-        Shape.text: f"string_split({column}, {literal(schema.PICK_SEPARATOR)})",
+        Shape.text: f"string_split({column}, {literal(separator)})",
         Shape.texts: f"{column}::VARCHAR[]",
     }.get(shape, "NULL::VARCHAR[]")
     bare = f"list_transform({parts}, lambda name: {trimmed('name')})"
@@ -341,10 +342,10 @@ ANY_FURTHER: Final = Kind(
 
 def kinds(table: str, spelling: Spelling) -> Mapping[str, Kind]:
     """The kinds of a table's columns where its values are spelled so; without `dates` times are ISO 8601."""
-    if spelling.dates is None:
-        return KINDS[table]
-    written = replace(TIME, value=written_time(spelling.dates), problems=_written_time_problems)
-    return {name: written if kind is TIME else kind for name, kind in KINDS[table].items()}
+    spelled = {PICKS: replace(PICKS, value=partial(_names, separator=spelling.pick_separator))}
+    if spelling.dates:
+        spelled[TIME] = replace(TIME, value=written_time(spelling.dates), problems=_written_time_problems)
+    return {name: spelled.get(kind, kind) for name, kind in KINDS[table].items()}
 
 
 _LIKE_NUMBERS: Final = f"{parsing.NUMBER}|[+-]?[Ii][Nn][Ff]([Ii][Nn][Ii][Tt][Yy])?"

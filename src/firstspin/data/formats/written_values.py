@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from firstspin.data import parsing
+from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.data.sql import literal
+from firstspin.records import InputError
 
 Mark = Literal["point", "comma"]
 DayOrder = Literal["day-first", "month-first"]
@@ -23,10 +25,19 @@ _WEEKDAY: Final = r"(?i)^(mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,? "
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How ambiguous values are read: 1,234 by the decimal mark, 01/02/2026 by the order; None: by the other values."""
+    """How values are read: 1,234 by the decimal mark, 01/02/2026 by the order, picks in a text by their separator.
+
+    Without a decimal mark or an order, the other values of an outcome's column decide, and tables have ISO 8601 times.
+    Raises InputError where the separator is empty.
+    """
 
     decimal: Mark | None = None
     dates: DayOrder | None = None
+    pick_separator: str = PICK_SEPARATOR
+
+    def __post_init__(self) -> None:
+        if not self.pick_separator:
+            raise InputError("the pick separator is empty")
 
 
 AS_WRITTEN: Final = Spelling()
