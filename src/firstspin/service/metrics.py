@@ -11,7 +11,7 @@ import mmap
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
-from itertools import product
+from itertools import accumulate, product
 from typing import TYPE_CHECKING, Final
 
 from firstspin.records import SOURCES
@@ -25,6 +25,7 @@ HOPS: Final = ("read", "answer", "whole")
 LOOKUP_OUTCOMES: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", "analysis")
 WORKER_STEPS: Final = ("deadlines", "room", "refresh")
+ADMIN_STEPS: Final = ("record",)
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
@@ -41,6 +42,7 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_admin_hangs", "Admin processes that sent no heartbeat and were killed", (), ()),
     ("firstspin_supervisor_errors", "Failures that the supervisor survived, by step of its loop", ("step",), (STEPS,)),
     ("firstspin_worker_errors", "Failures that a worker survived, by step of its loop", ("step",), (WORKER_STEPS,)),
+    ("firstspin_admin_errors", "Failures that the admin process survived, by step", ("step",), (ADMIN_STEPS,)),
     ("firstspin_log_lines_dropped", "Log lines dropped because stderr was not ready", (), ()),
     ("firstspin_connections_closed_for_others", "Idle connections closed so that new clients are served", (), ()),
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
@@ -155,6 +157,23 @@ class SharedMetrics:
         place = _PLACE[(name, *labels)]
         return sum(self._cells[place :: self._width])
 
+    def by_label(self, name: str) -> dict[tuple[object, ...], int]:
+        """The sums of a counter by its label values, without those that are 0."""
+        totals = {key[1:]: self.total(name, *key[1:]) for key in _PLACE if key[0] == name}
+        return {labels: total for labels, total in totals.items() if total}
+
+    def by_process(self, name: str, *labels: object) -> list[int]:
+        """The value of a counter in each row."""
+        return self._cells[_PLACE[(name, *labels)] :: self._width].tolist()
+
+    def models(self) -> list[str]:
+        """The id of the bundle that each process serves, empty for none."""
+        return [f"{number - 1:08x}" if number else "" for number in self.by_process(_MODEL)]
+
+    def latency(self, hop: str) -> tuple[int, ...]:
+        """How many times fell into each of BUCKETS, and above them."""
+        return tuple(self.total(_LATENCY, hop, position) for position in range(len(BUCKETS) + 1))
+
     def collect(self) -> Iterator[core.Metric]:
         """The metrics summed over all processes, for prometheus_client."""
         from prometheus_client import core
@@ -168,9 +187,9 @@ class SharedMetrics:
         for name, help_text in _GAUGES:
             yield core.GaugeMetricFamily(name, help_text, self.total(name))
         workers = core.GaugeMetricFamily(_MODEL_WORKERS, "Workers that serve this bundle", labels=["model"])
-        for number, count in sorted(Counter(self._cells[_PLACE[(_MODEL,)] :: self._width]).items()):
-            if number:
-                workers.add_metric([f"{number - 1:08x}"], count)
+        for model, count in sorted(Counter(self.models()).items()):
+            if model:
+                workers.add_metric([model], count)
         yield workers
         latency = core.HistogramMetricFamily(
             _LATENCY, "Time to answer, by hop: reading, answering, and whole", labels=["hop"]
@@ -180,8 +199,6 @@ class SharedMetrics:
         yield latency
 
     def _histogram(self, hop: str) -> tuple[list[tuple[str, float]], float]:
-        below, buckets = 0, []
-        for position, bound in enumerate([*(microseconds / 1e6 for microseconds in BUCKETS), "+Inf"]):
-            below += self.total(_LATENCY, hop, position)
-            buckets.append((str(bound), float(below)))
+        bounds = [*(str(microseconds / 1e6) for microseconds in BUCKETS), "+Inf"]
+        buckets = [(bound, float(below)) for bound, below in zip(bounds, accumulate(self.latency(hop)), strict=True)]
         return buckets, self.total(_LATENCY, hop, "sum") / 1e9

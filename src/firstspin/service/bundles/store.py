@@ -40,6 +40,14 @@ class BundleIds(msgspec.Struct, frozen=True):
     previous: str | None = None
 
 
+class _Label(msgspec.Struct, frozen=True):
+    data_ends: str | None = None
+
+
+class _Dated(msgspec.Struct, frozen=True):
+    label: _Label
+
+
 class InUse(InputError):
     """Another service uses the state folder."""
 
@@ -53,6 +61,7 @@ class BundleStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.private: set[int] = set()
+        self._ends: dict[str, str | None] = {}
         self._lock = self._locked()
         for incomplete in folder.glob(f"{_INCOMING}*"):
             shutil.rmtree(incomplete, ignore_errors=True)
@@ -73,6 +82,15 @@ class BundleStore:
     def path(self, name: str) -> Path:
         """The path of an accepted bundle."""
         return self._folder / name
+
+    def data_ends(self, name: str) -> str | None:
+        """When the data of an accepted bundle end, as its manifest has it; None where it can't be read."""
+        if name not in self._ends:
+            self._ends[name] = None
+            with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+                manifest = msgspec.json.decode((self.path(name) / "manifest.json").read_bytes(), type=_Dated)
+                self._ends[name] = manifest.label.data_ends
+        return self._ends[name]
 
     def accept(self, incoming: Path, name: str) -> None:
         """Make a checked copy the current bundle, in place of an existing copy of the same bundle."""

@@ -67,6 +67,9 @@ class BundleWatch:
     deaths: int = 0  # workers in a row that ended while loading
     given_up: set[str] = field(default_factory=set)
     number: int = 0  # of the current order
+    outcomes: Counter[str] = field(default_factory=Counter)  # of the attempts to change the model
+    ordered: str = ""  # the bundle of the current order, put in place at `since`
+    since: float = 0.0
 
     def look(self, now: float) -> None:
         """Start a probe where the bundle is a new one, or its copy needs to be replaced."""
@@ -121,6 +124,9 @@ class BundleWatch:
             "previous": names.previous,
             "refusal": self.last_refusal,
             "trying": self.probe is not None,
+            "reloads": self.outcomes,
+            "wanted_seconds": round(self.crew.now - self.since, 1) if names.current == self.ordered else None,
+            "data_ends": {name: self.store.data_ends(name) for name in (names.current, names.previous) if name},
         }
 
     # ------------------------------------------------------------------------------------------------------- the probe
@@ -261,6 +267,8 @@ class BundleWatch:
         order = self.order()
         if order is None:
             return
+        if order.id != self.ordered:
+            self.ordered, self.since = order.id, self.crew.now
         for slot in self.crew.slots:
             try:
                 if slot.line and (everyone or slot.model != order.id):
@@ -270,6 +278,7 @@ class BundleWatch:
                 log.warning("an order could not be sent to a worker", extra={"worker": slot.number})
 
     def _count(self, outcome: str) -> None:
+        self.outcomes[outcome] += 1
         self.crew.tally().count("firstspin_reloads", outcome)
 
 
