@@ -15,12 +15,15 @@ from made_experiments import SECRET
 
 from firstspin.events.store import open_database
 from firstspin.service.admin.app import AdminApp, AdminContext
+from firstspin.service.admin.operations import Operations, ServiceFacts
+from firstspin.service.admin.recorder import Recorder
 from firstspin.service.http.cross_origin import hosts
 from firstspin.service.http.messages import Request
+from firstspin.service.metrics import SharedMetrics
 from fuzz import http, values
 from fuzz.inputs import Broken, Check, Input
 
-PATHS = ("/state", "/reload", "/rollback", "/erase", "/docs", "/openapi.json", "/", "/nothing")
+PATHS = ("/state", "/reload", "/rollback", "/erase", "/docs", "/openapi.json", "/", "/ops.json", "/nothing")
 ORDERS = ("/reload", "/rollback", "/erase")
 HOSTS = b"127.0.0.1:9000|localhost:9000|localhost|evil.example||[::1]:9000|\xff|127.0.0.1.evil.example".split(b"|")
 ORIGINS = b"http://evil.example|null|http://127.0.0.1:9000|http://localhost:9000||\xff".split(b"|")
@@ -34,7 +37,8 @@ def opened(folder: Path) -> Iterator[Check]:
     database.open()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     threading.Thread(target=_obey, args=(theirs,), daemon=True).start()
-    app = AdminApp(AdminContext(ours, lambda: NOW, hosts("127.0.0.1"), store=(database, SECRET)))
+    operations = Operations(Recorder(SharedMetrics(2), lambda: 0.0, lambda: NOW), ServiceFacts())
+    app = AdminApp(AdminContext(ours, lambda: NOW, hosts("127.0.0.1"), operations, store=(database, SECRET)))
     loop = asyncio.new_event_loop()
     with http.logged() as log, closing(database), closing(ours), closing(loop):
 

@@ -40,6 +40,7 @@ from firstspin.service.metrics import SharedMetrics
 from firstspin.service.multi_model import ManyModels, ModelCache
 from firstspin.service.options import has_pages, parse
 from firstspin.service.pages.experiments import WANTED
+from firstspin.service.pages.site import sections
 from firstspin.service.process import listening, logs, signals
 from firstspin.service.process.analysis_runs import AnalysisRuns
 from firstspin.service.process.children import Child
@@ -99,7 +100,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             now=time.monotonic,
             signals=signals.as_bytes(),
             run_worker=run_worker,
-            run_admin=partial(_run_admin, options, tallies, secret),
+            run_admin=partial(_run_admin, options, tallies, secret, crew.port.getsockname()[1]),
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
@@ -266,7 +267,12 @@ def _analysis(options: argparse.Namespace, crew: Crew, secret: Secret | None, pa
 
 
 def _run_admin(
-    options: argparse.Namespace, tallies: SharedMetrics, secret: Secret | None, child: Child, line: socket.socket
+    options: argparse.Namespace,
+    tallies: SharedMetrics,
+    secret: Secret | None,
+    service_port: int,
+    child: Child,
+    line: socket.socket,
 ) -> int:
     """The admin process: what it imports is imported here, so that no worker carries it."""
     tally = tallies.row(child.number)
@@ -276,8 +282,15 @@ def _run_admin(
     logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
     ours = hosts(options.admin_host, options.admin_names)
     from firstspin.service.admin.__main__ import main as run_admin
+    from firstspin.service.admin.operations import ServiceFacts
 
-    run_admin(line, child.listener, options.keys, options.events, secret, ours, tally)
+    service = ServiceFacts(
+        plan=read_plan(options.experiment) if options.experiment else None,
+        has_event_store=secret is not None,
+        port=service_port,
+        sections=sections(bool(options.report)) if has_pages(options) else (),
+    )
+    run_admin(line, child.listener, options.keys, options.events, secret, ours, tallies, tally, service)
     return 0
 
 

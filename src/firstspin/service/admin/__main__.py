@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -13,9 +14,11 @@ from threading import Thread
 from firstspin.events.schema import Secret
 from firstspin.events.store import open_database
 from firstspin.service.admin.app import AdminContext, run
+from firstspin.service.admin.operations import Operations, ServiceFacts
+from firstspin.service.admin.recorder import Recorder
 from firstspin.service.api_keys import Keys, read_keys
 from firstspin.service.http.cross_origin import Hosts
-from firstspin.service.metrics import ProcessMetrics
+from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 
 
 def main(
@@ -25,18 +28,25 @@ def main(
     events: str | None,
     secret: Secret | None,
     hosts: Hosts,
+    metrics: SharedMetrics,
     tally: ProcessMetrics,
+    service: ServiceFacts,
 ) -> None:
     """Serve the admin port until SIGTERM; `line` is the socket to the supervisor."""
     context = AdminContext(
         supervisor=line,
-        now=lambda: datetime.now(UTC),
+        now=_now,
         hosts=hosts,
+        operations=Operations(Recorder(metrics, time.monotonic, _now), service),
         keys=Keys(read_keys(keys), path=keys) if keys else None,
         store=(open_database(events, secret), secret) if events and secret else None,  # opened by an erasure
     )
     Thread(target=_end_with, args=(line,), daemon=True).start()
     run(context, listener, tally)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _end_with(line: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The admin port: state, reload, rollback, erasure, and a page at /docs, in its own process.
+"""The admin port: state, reload, rollback, erasure, and the pages /ops and /docs, in its own process.
 
 The process has no model. It sends orders to the supervisor over a socket and replies with their results. The port
 listens on 127.0.0.1 by default, and requires an admin key where the service has keys. A web page in an operator's
@@ -28,13 +28,17 @@ from firstspin.events.database import Database
 from firstspin.events.erasure import Erasure, erase
 from firstspin.events.schema import Secret, Unavailable
 from firstspin.records import InputError
+from firstspin.service.admin.operations import EVENTS, Operations
+from firstspin.service.admin.recorder import SAMPLE_SECONDS, ServiceState
 from firstspin.service.admin.routes import ROUTES, description, page
 from firstspin.service.api_keys import Keys
 from firstspin.service.http.connection import Connection
 from firstspin.service.http.cross_origin import Hosts, refuse_foreign, refuse_other_types
 from firstspin.service.http.hub import NEVER, ConnectionLimits, Hub
-from firstspin.service.http.messages import RETRY, Reply, Request
+from firstspin.service.http.messages import RETRY, Reply, Request, Work
 from firstspin.service.metrics import ProcessMetrics
+from firstspin.service.pages.site import STATIC_FILES, static_file
+from firstspin.service.process.containment import Containment
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.worker import BEAT_SECONDS
 from firstspin.service.routes import dispatch, not_taken
@@ -47,7 +51,14 @@ MAX_ANSWER: Final = 65_536
 ORDER_SECONDS: Final = 5.0
 ERASE_SECONDS: Final = 60.0
 FINISH_SECONDS: Final = 5.0
-LIMITS: Final = ConnectionLimits(body=4 * 2**20, connections=64, in_flight=64)
+SILENT_SECONDS: Final = 15.0
+"""How long the recording does not ask a supervisor again that did not answer: unread orders would pile up."""
+
+MAX_STREAMS: Final = 16
+"""Max readers of /ops/live; each is one unit of work in flight, and further ones get 503."""
+
+LIMITS: Final = ConnectionLimits(body=4 * 2**20, connections=64, in_flight=MAX_STREAMS)
+NO_STORE: Final = b"cache-control: no-store\r\n"
 
 Done = TypeVar("Done")
 
@@ -60,11 +71,12 @@ class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class AdminContext:
-    """The socket to the supervisor, the clock, the host names, and the keys and the event store, if there are any."""
+    """The socket to the supervisor, the clock, the host names, the page /ops, the keys and the event store, if any."""
 
     supervisor: socket.socket
     now: Callable[[], datetime]
     hosts: Hosts
+    operations: Operations
     keys: Keys | None = None
     store: tuple[Database, Secret] | None = None
 
@@ -76,15 +88,24 @@ class AdminApp:
         self._context = context
         self._ordering, self._erasing = ThreadPoolExecutor(1, "order"), ThreadPoolExecutor(1, "erase")
         self._numbers = count(1)
+        self._ordered = asyncio.Event()
+        self._silent_until = 0.0
+        operations = context.operations
         answers: dict[str, Callable[[Request], Reply | Awaitable[Reply]]] = {
             "/state": lambda _: self._order("state"),
             "/reload": lambda _: self._order("reload"),
             "/rollback": lambda _: self._order("rollback"),
             "/erase": lambda request: self._erase(_users(request.body)),
+            "/": lambda request: operations.page(request, keyed=context.keys is not None),
+            "/ops": lambda request: operations.page(request, keyed=context.keys is not None),
+            "/ops.json": lambda _: operations.json(),
+            "/ops/live": self._live,
             "/openapi.json": lambda _: Reply(200, description()),
             "/docs": lambda _: page(),
         }
-        self._answers = dispatch(ROUTES, answers)
+        static = {(method, path): static_file for path in STATIC_FILES for method in ("GET", "HEAD")}
+        self._answers = dispatch(ROUTES, answers) | static
+        self._open = {route.path for route in ROUTES if not route.keyed} | STATIC_FILES.keys()
 
     def __call__(self, requests: Sequence[Request]) -> list[Reply | Awaitable[Reply]]:
         """Replies to these requests, in order."""
@@ -97,14 +118,15 @@ class AdminApp:
             return _refused(refusal)
         except Exception as problem:
             return _failed(problem)
-        return reply if isinstance(reply, Reply) else _awaited(reply)
+        if isinstance(reply, Work):
+            return reply
+        return _not_stored(reply) if isinstance(reply, Reply) else _awaited(reply)
 
     def _routed(self, request: Request) -> Reply | Awaitable[Reply]:
         context = self._context
         refuse_foreign(request.headers, context.hosts)
-        if context.keys:
-            context.keys.refresh()
-            context.keys.check(request.headers, context.now(), admin=True)
+        if request.path not in self._open:
+            self._admit(request)
         answer = self._answers.get((request.method, request.path))
         if answer is None:
             return not_taken(ROUTES, request.path)
@@ -112,14 +134,52 @@ class AdminApp:
             refuse_other_types(request.headers)
         return answer(request)
 
+    def _admit(self, request: Request) -> None:
+        """Check the key, where the service has keys. Raises Refusal for a request without an admin key."""
+        if keys := self._context.keys:
+            keys.refresh()
+            keys.check(request.headers, self._context.now(), admin=True)
+
+    # ------------------------------------------------------------------------------------------------------- recording
+
+    def _live(self, request: Request) -> Reply | Work:
+        if request.method == "HEAD":
+            return Reply(200, b"", EVENTS)
+        return Work(1, lambda: self._context.operations.live(partial(self._admit, request)))
+
+    async def record(self, contained: Containment) -> None:
+        """Record every SAMPLE_SECONDS, and at once after an order, until cancelled."""
+        while True:
+            self._ordered.clear()
+            state = await self._state()
+            contained("record", self._context.operations.record, state)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ordered.wait(), SAMPLE_SECONDS)
+
+    async def _state(self) -> ServiceState | None:
+        """The supervisor's answer to `state`, or None where there is none."""
+        now = asyncio.get_running_loop().time()
+        if now < self._silent_until:
+            return None
+        try:
+            return msgspec.convert(await self._outcome("state"), ServiceState)
+        except (Refusal, msgspec.ValidationError):
+            self._silent_until = now + SILENT_SECONDS
+            return None
+
     # ---------------------------------------------------------------------------------------------------------- orders
 
     async def _order(self, word: str) -> Reply:
-        late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer now; try again, and see /state")
-        outcome = await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._send(word, late))
+        outcome = await self._outcome(word)
+        self._silent_until = 0.0
+        self._ordered.set()
         if not outcome["ok"]:
             raise Refusal(409, "conflict", str(outcome["reason"]))
         return Reply(200, msgspec.json.encode(outcome))
+
+    async def _outcome(self, order: str) -> dict[str, Any]:
+        late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer now; try again, and see /state")
+        return await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._send(order, late))
 
     def _send(self, word: str, late: Refusal) -> dict[str, Any]:
         """The supervisor's answer to an order. A late answer to an earlier order has another number and is skipped."""
@@ -173,7 +233,7 @@ def _users(body: bytes | bytearray) -> Users:
 
 async def _awaited(reply: Awaitable[Reply]) -> Reply:
     try:
-        return await reply
+        return _not_stored(await reply)
     except Refusal as refusal:
         return _refused(refusal)
     except Exception as problem:
@@ -181,7 +241,12 @@ async def _awaited(reply: Awaitable[Reply]) -> Reply:
 
 
 def _refused(refusal: Refusal) -> Reply:
-    return Reply(refusal.status, refusal.body(), headers=RETRY if refusal.status == 503 else b"")
+    return Reply(refusal.status, refusal.body(), headers=NO_STORE + (RETRY if refusal.status == 503 else b""))
+
+
+def _not_stored(reply: Reply) -> Reply:
+    """The reply, which no cache may store unless it says otherwise."""
+    return reply if b"cache-control: " in reply.headers else reply._replace(headers=reply.headers + NO_STORE)
 
 
 def _failed(problem: Exception) -> Reply:
@@ -197,9 +262,13 @@ def run(context: AdminContext, listener: socket.socket, tally: ProcessMetrics) -
 async def _serve(context: AdminContext, listener: socket.socket, tally: ProcessMetrics) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    hub = Hub(AdminApp(context), LIMITS, loop, lambda _: None)
+    app = AdminApp(context)
+    hub = Hub(app, LIMITS, loop, lambda _: None)
     descriptors = Descriptors(hub, tally)
     tally.beat()
+    recording = loop.create_task(
+        app.record(Containment("admin", partial(tally.count, "firstspin_admin_errors"), loop.time))
+    )
     server = await loop.create_server(partial(Connection, hub), sock=listener)
 
     async def turns(seconds: float, done: Callable[[], bool]) -> None:
@@ -208,11 +277,13 @@ async def _serve(context: AdminContext, listener: socket.socket, tally: ProcessM
             tally.beat()
             hub.sweep()
             descriptors.bound()
-            hub.head = f"date: {format_datetime(context.now(), usegmt=True)}\r\ncache-control: no-store\r\n".encode()
+            hub.head = f"date: {format_datetime(context.now(), usegmt=True)}\r\n".encode()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait() if not stop.is_set() else asyncio.sleep(0.05), BEAT_SECONDS)
 
     await turns(NEVER, stop.is_set)
+    recording.cancel()
     server.close()
+    context.operations.close()
     hub.close()
     await turns(FINISH_SECONDS, lambda: not hub.connections)

@@ -35,8 +35,8 @@ ROUTES: Final = (
     Route(
         "GET",
         "/state",
-        "The current and the previous model, the reason of the last refused bundle, the workers and their restarts, "
-        "and whether answers are computed in C.",
+        "The current and the previous model, the end of their data, the reason of the last refused bundle, the workers "
+        "and their restarts, and whether answers are computed in C.",
         keyed=True,
     ),
     Route(
@@ -65,6 +65,10 @@ ROUTES: Final = (
         refusals=CONFLICT,
         example='{"user_ids": ["0042"]}',
     ),
+    Route("GET", "/ops", "The page of operations; where keys are required, it asks for one.", {"text/html": {}}),
+    Route("GET", "/", "The same page.", {"text/html": {}}),
+    Route("GET", "/ops.json", "The facts of the page /ops.", keyed=True),
+    Route("GET", "/ops/live", "The panels of /ops that change, as events.", {"text/event-stream": {}}, keyed=True),
     Route("GET", "/openapi.json", "This interface as OpenAPI.", keyed=True),
     Route("GET", "/docs", "This page.", {"text/html": {}}, keyed=True),
 )

@@ -314,7 +314,7 @@ class Connection(asyncio.Protocol):
         """Write a reply piece by piece as the client reads; whether it was the connection's last."""
         last = self._is_last(keep_alive) or not self._has_chunks
         framing = b"transfer-encoding: chunked\r\n" if self._has_chunks else b""
-        self._transport.write(self._head_of(reply.status, reply.content_type, framing, last))
+        self._transport.write(self._head_of(reply.status, reply.content_type, reply.headers + framing, last))
         async with aclosing(reply.pieces) as pieces:
             async for piece in pieces:
                 if self._paused:

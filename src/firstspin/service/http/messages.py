@@ -38,6 +38,7 @@ class StreamedReply(NamedTuple):
     status: int
     pieces: AsyncGenerator[bytes | bytearray, None]
     content_type: bytes = JSON
+    headers: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Work(Awaitable[Reply]):
         reply = await self.reply()
         if isinstance(reply, Reply):
             return reply
-        return Reply(reply.status, b"".join([piece async for piece in reply.pieces]), reply.content_type)
+        return Reply(reply.status, b"".join([piece async for piece in reply.pieces]), reply.content_type, reply.headers)
 
 
 Handler = Callable[[Sequence[Request]], Sequence[Reply | Awaitable[Reply]]]

@@ -1,4 +1,4 @@
-"""Charts of an experiment as SVG, whose colours are classes of the stylesheet: bars by day, a line against a plan.
+"""Charts as SVG, whose colours are classes of the stylesheet: bars by day, a line against a plan, the last minutes.
 
 Every chart has a text alternative, and its numbers stand in a table beside it.
 """
@@ -38,7 +38,7 @@ def bars(
             title = f"<title>{escape(arm)}, day {day + 1}: {value:,.0f}</title>"
             place_and_size = f'x="{first + place * width:.1f}" y="{y(value):.1f}" width="{width - 1:.1f}"'
             marks.append(f'<rect class="{kind}" {place_and_size} height="{y(0) - y(value):.1f}" rx="2">{title}</rect>')
-    return _chart(WIDTH, label, _grid(WIDTH, y, [0, top / 2, top], "{:,.0f}") + _days(x, days, step / 2), marks)
+    return _chart(WIDTH, label, _grid(WIDTH, y, [0, top / 2, top], "{:,.0f}".format) + _days(x, days, step / 2), marks)
 
 
 def progress(totals: Sequence[float], days: int, expected: float, label: str) -> str:
@@ -50,7 +50,9 @@ def progress(totals: Sequence[float], days: int, expected: float, label: str) ->
         f'<line class="planned" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(days):.1f}" y2="{y(expected):.1f}"/>',
         f'<polyline class="line model" points="{points}"/>',
     ]
-    return _chart(WIDTH, label, _grid(WIDTH, y, [0, top / 2, top], "{:,.0f}") + _days(x, days, x(1) - x(0)), marks)
+    return _chart(
+        WIDTH, label, _grid(WIDTH, y, [0, top / 2, top], "{:,.0f}".format) + _days(x, days, x(1) - x(0)), marks
+    )
 
 
 Interval = tuple[float, float, float]
@@ -82,7 +84,53 @@ def band(intervals: Sequence[Interval | None], days: int, label: str) -> str:
         place = f'x="{at[day] + shift:.1f}" y="{y(min(high, top)) - 8:.1f}"'
         marks.append(f'<text class="{side}" {place}>{signed(value)} ({signed(low)} to {signed(high)})</text>')
     ticks = [bottom + tick * number for number in range(round((top - bottom) / tick) + 1)]
-    return _chart(BAND_WIDTH, label, _grid(BAND_WIDTH, y, ticks, "{:+.0%}") + _days(x, days, step / 2), marks)
+    return _chart(BAND_WIDTH, label, _grid(BAND_WIDTH, y, ticks, "{:+.0%}".format) + _days(x, days, step / 2), marks)
+
+
+def timeline(
+    lines: Mapping[str, Sequence[float | None]],
+    number: int,
+    form: Callable[[float], str],
+    label: str,
+    times: tuple[str, str],
+    *,
+    filled: bool = False,
+) -> str:
+    """Lines over the last `number` bins, the newest at the right; `lines` by class, with a gap where a value is None.
+
+    `form` is the text of a value on the axis, `times` that of the first and the last bin there is; `filled` shades the
+    area below the lines.
+    """
+    top = _nice(max([value or 0.0 for values in lines.values() for value in values], default=0.0))
+    x, y = _scales(WIDTH, number, 0, top)
+    marks, first = [], number - max(map(len, lines.values()), default=0)
+    for kind, values in lines.items():
+        for run in _runs(values):
+            points = [f"{x(first + place + 0.5):.1f},{y(value):.1f}" for place, value in run]
+            if filled:
+                ends = [f"{x(first + place + 0.5):.1f},{y(0):.1f}" for place, _ in (run[-1], run[0])]
+                marks.append(f'<polygon class="interval" points="{" ".join([*points, *ends])}"/>')
+            marks.append(f'<polyline class="{kind}" points="{" ".join([*points, points[-1]])}"/>')
+    shown = [("end", number, times[1])] if times[1] else []
+    if number - first > number // 4:
+        shown.append(("", first, times[0]))
+    marks += [f'<text class="{kind}" x="{x(place):.1f}" y="{HEIGHT - 8}">{time}</text>' for kind, place, time in shown]
+    return _chart(WIDTH, label, _grid(WIDTH, y, [0, top / 2, top], form), marks)
+
+
+def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
+    """The places and values of each stretch without a gap.
+
+    >>> _runs([1, None, 2, 3])
+    [[(0, 1)], [(2, 2), (3, 3)]]
+    """
+    runs: list[list[tuple[int, float]]] = [[]]
+    for place, value in enumerate(values):
+        if value is not None:
+            runs[-1].append((place, value))
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
 
 
 def signed(share: float) -> str:
@@ -119,10 +167,10 @@ def _nice(value: float) -> float:
     return next(step * power for step in steps if step * power >= value)
 
 
-def _grid(width: int, y: Callable[[float], float], values: Sequence[float], form: str) -> list[str]:
+def _grid(width: int, y: Callable[[float], float], values: Sequence[float], form: Callable[[float], str]) -> list[str]:
     return [
         f'<line class="grid" x1="{LEFT}" y1="{y(value):.1f}" x2="{width - RIGHT}" y2="{y(value):.1f}"/>'
-        f'<text class="end" x="{LEFT - 8}" y="{y(value) + 4:.1f}">{form.format(value).replace("-", "−")}</text>'
+        f'<text class="end" x="{LEFT - 8}" y="{y(value) + 4:.1f}">{form(value).replace("-", "−")}</text>'
         for value in values
     ]
 
