@@ -33,8 +33,10 @@ from training_job import ENTRYPOINT
 from firstspin.aws.gateway import Gateway, from_environment
 from firstspin.records import Registration
 from firstspin.serving import bundle
+from firstspin.serving.body_limits import MAX_BODY_BYTES
+from firstspin.serving.encodings import Encoding
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import MAX_BODY_BYTES, BodyReader, Encoding
+from firstspin.serving.wire import BodyReader
 from firstspin.tools.sagemaker_check import batch, lifecycle
 from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, ReadLimits
 from firstspin.tools.sagemaker_check.payloads import Payload

@@ -40,11 +40,12 @@ from firstspin.service.http.messages import Reply, Request
 from firstspin.service.served_model import ServedModel
 from firstspin.serving import batch
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.encodings import Encoding
 from firstspin.serving.explanations import ModelFailed, explain
 from firstspin.serving.policy import PolicySettings, decide
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stored_answers import StoredAnswers
-from firstspin.serving.wire import BodyReader, Encoding
+from firstspin.serving.wire import BodyReader
 
 ADULT = 31
 STORED = Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch")

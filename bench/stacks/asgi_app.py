@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from firstspin.service.process.worker import load
+from firstspin.serving.encodings import Encoding
 from firstspin.serving.policy import DEFAULTS, decide
-from firstspin.serving.wire import Encoding
 
 serving = load(Path(os.environ["BUNDLE"]))
 JSON = [(b"content-type", b"application/json")]

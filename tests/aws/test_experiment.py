@@ -31,6 +31,7 @@ from firstspin.records import InputError
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
 from firstspin.serving import bundle, wire
+from firstspin.serving.encodings import encoding_of
 from firstspin.serving.experiment import running
 from firstspin.serving.wire import BodyReader
 
@@ -52,7 +53,7 @@ def endpoint(folder: Path) -> Iterator[Endpoint]:
     answers, reader = Recommender(bundle.load(folder)), BodyReader()
 
     def answer(body: bytes, content_type: str) -> bytes:
-        asked = reader.read(body, wire.encoding_of(content_type))
+        asked = reader.read(body, encoding_of(content_type))
         return wire.join(map(msgspec.json.encode, map(answers.recommend, asked.registrations)), asked)
 
     with running_endpoint(answer) as server:

@@ -27,6 +27,7 @@ from firstspin.aws.gateway import Gateway, from_environment
 from firstspin.records import InputError, Ranking, Registration
 from firstspin.serving import bundle, wire
 from firstspin.serving.content import recommendation
+from firstspin.serving.encodings import Encoding, csv_row, encoding_of
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import FAILURES
 from firstspin.serving.wire import BodyReader
@@ -58,9 +59,9 @@ def endpoint(folder: Path) -> Iterator[Endpoint]:
     reader = BodyReader()
 
     def answer(body: bytes, content_type: str) -> bytes:
-        asked = reader.read(body, wire.encoding_of(content_type))
-        if asked.encoding is wire.Encoding.csv:
-            return wire.join(map(wire.csv_row, answers.rankings(asked.registrations)), asked)
+        asked = reader.read(body, encoding_of(content_type))
+        if asked.encoding is Encoding.csv:
+            return wire.join(map(csv_row, answers.rankings(asked.registrations)), asked)
         return wire.join(map(msgspec.json.encode, map(answers.recommend, asked.registrations)), asked)
 
     with running_endpoint(answer) as server:
@@ -432,14 +433,14 @@ def test_whatever_the_endpoint_answers_the_newcomer_gets_genres(folder: Path) ->
     loaded = bundle.load(folder)
 
     @settings(max_examples=200, suppress_health_check=list(HealthCheck))
-    @given(st.binary() | st.text(alphabet='ab,|"\n\r 01.5').map(str.encode), st.sampled_from(list(wire.Encoding)))
-    def answered(answer: bytes, encoding: wire.Encoding) -> None:
-        body = "31,female,US,Jazz\n" if encoding is wire.Encoding.csv else BODY
+    @given(st.binary() | st.text(alphabet='ab,|"\n\r 01.5').map(str.encode), st.sampled_from(list(Encoding)))
+    def answered(answer: bytes, encoding: Encoding) -> None:
+        body = "31,female,US,Jazz\n" if encoding is Encoding.csv else BODY
         with ThreadPoolExecutor(1) as threads:
             gateway = Gateway(Answering(answer), "newcomers", loaded, BodyReader(), threads=threads)
             reply = gateway(rest(body, headers={"content-type": encoding.value}))
         assert reply["statusCode"] == 200
-        if encoding is wire.Encoding.csv:
+        if encoding is Encoding.csv:
             [[genres, probabilities]] = csv.reader(io.StringIO(reply["body"], newline=""))
             assert len(genres.split("|")) == len([float(one) for one in probabilities.split("|")])
         else:

@@ -23,11 +23,13 @@ from firstspin.service.http.messages import Reply, Request, Work
 from firstspin.service.process.worker import load
 from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
+from firstspin.serving.body_limits import AT_ONCE
+from firstspin.serving.encodings import Encoding
 from firstspin.serving.explanations import explain
 from firstspin.serving.policy import Decision
 from firstspin.serving.responses import Responses
 from firstspin.serving.stations import Catalogue
-from firstspin.serving.wire import AT_ONCE, BodyReader, Encoding
+from firstspin.serving.wire import BodyReader
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from made_service import Service, closes, exchange, reply, request, resident, serving, until, workers
 
-from firstspin.serving.wire import MAX_BODY_BYTES
+from firstspin.serving.body_limits import MAX_BODY_BYTES
 
 MEGABYTE = 2**20
 CHUNKED = (

@@ -15,19 +15,10 @@ from hypothesis import strategies as st
 
 from firstspin.records import Ranking, Registration
 from firstspin.serving import wire
+from firstspin.serving.body_limits import AT_ONCE, MAX_BODY_BYTES
+from firstspin.serving.encodings import Encoding, check_accept, csv_row, encoding_of
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import (
-    AT_ONCE,
-    MAX_BODY_BYTES,
-    BodyReader,
-    Encoding,
-    LongBody,
-    ParsedBody,
-    check_accept,
-    csv_row,
-    encoding_of,
-    join,
-)
+from firstspin.serving.wire import BodyReader, LongBody, ParsedBody, join
 
 reader = BodyReader()
 settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])

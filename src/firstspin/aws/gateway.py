@@ -13,19 +13,18 @@ arm, the package's rule the rule's arm, and exposures go to Kinesis Data Firehos
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from firstspin.aws import experiment
+from firstspin.aws.endpoint_answer import answer_parts, answer_source, check_answer, user_answer
 from firstspin.aws.experiment import EXPOSURES_DROPPED, ExposureStream, UserAnswer, body_without_users
 from firstspin.aws.proxy_event import (
     USERS_ROUTE,
@@ -34,20 +33,16 @@ from firstspin.aws.proxy_event import (
     route_of,
     user_of_header,
 )
-from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.events.firehose import put_exposures
 from firstspin.events.schema import Exposure
 from firstspin.records import (
-    Carousel,
-    GenreProbability,
-    Message,
-    Ranking,
     Registration,
-    Station,
     StoredAnswer,
 )
-from firstspin.serving import bundle, wire
+from firstspin.serving import bundle
+from firstspin.serving.body_limits import MAX_BODY_BYTES
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.encodings import Encoding
 from firstspin.serving.policy import (
     DEFAULTS,
     REFUSE,
@@ -69,7 +64,7 @@ from firstspin.serving.refusal import Refusal
 from firstspin.serving.responses import Responses, named_arm
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import BodyReader, Encoding, ParsedBody, user_of
+from firstspin.serving.wire import BodyReader, ParsedBody, join, user_of
 from firstspin.settings.environment import path, read, refuse_misspelt, required, seconds, words
 
 log = logging.getLogger(__name__)
@@ -108,10 +103,6 @@ NOT_RETRIED: Final = frozenset(
 """Errors that an immediate retry does not fix, or makes worse (throttling)."""
 
 Found = TypeVar("Found")
-
-
-class MalformedAnswer(Exception):
-    """The endpoint's answer does not match the request."""
 
 
 class Runtime(Protocol):
@@ -179,8 +170,8 @@ class Gateway:
         if answer is None:
             decisions = self._by_fallback(parsed.registrations, [user or None] * parsed.number, self.settings)
             pairs = zip(parsed.registrations, decisions, strict=True)
-            return wire.join((self.responses.encoded(*pair, encoding) for pair in pairs), parsed)
-        if user and parsed.alone and lacks_model(_ONE(answer).source):
+            return join((self.responses.encoded(*pair, encoding) for pair in pairs), parsed)
+        if user and parsed.alone and lacks_model(answer_source(answer)):
             decision = self._from_store(parsed.registrations[0], user, self.settings)
             return self.responses.json(parsed.registrations[0], decision) if decision else answer
         return answer
@@ -192,7 +183,7 @@ class Gateway:
         parsed = self.reader_of_users.read(body, encoding)
         refuse_under_age(parsed.registrations, self.settings)
         answers = self._answer_users(parsed)
-        reply = _reply(200, encoding.value, wire.join((answer.body for answer in answers), parsed), max_bytes)
+        reply = _reply(200, encoding.value, join((answer.body for answer in answers), parsed), max_bytes)
         if self.exposures:
             self._record(self.exposures, parsed.registrations, answers)
         return reply
@@ -220,15 +211,15 @@ class Gateway:
         answer = self._by_endpoint(body_without_users(question), question)
         if answer is None:
             decisions: Sequence[Decision | None] = self._by_fallback(registrations, users, settings)
-        elif parsed.alone and lacks_model(_ONE(answer).source):
+        elif parsed.alone and lacks_model(answer_source(answer)):
             decisions = [self._from_store(registrations[0], users[0], settings)]
         else:
             decisions = [None] * len(registrations)
-        parts = [None] * len(registrations) if answer is None else _parts(answer, parsed.alone)
+        parts = [None] * len(registrations) if answer is None else answer_parts(answer, parsed.alone)
         return [
             self._decided(registration, decision, parsed.encoding)
             if decision
-            else self._with_arm(registration, _as_answered(part, parsed.encoding))
+            else self._with_arm(registration, user_answer(part, parsed.encoding))
             for registration, decision, part in zip(registrations, decisions, parts, strict=True)
         ]
 
@@ -281,7 +272,7 @@ class Gateway:
         for attempt in range(TRIES):
             try:
                 answer = self._in_time(lambda: self._ask(body, parsed.encoding))
-                self.in_service = _check(answer, parsed) or self.in_service
+                self.in_service = check_answer(answer, parsed) or self.in_service
                 return answer
             except Exception as problem:  # whatever it is, the newcomer gets an answer
                 if refusal := _refusal(problem):
@@ -338,87 +329,7 @@ class Gateway:
             future.cancel()
 
 
-def _check(answer: bytes, parsed: ParsedBody) -> str:
-    """The id of the bundle that answered, empty for CSV. Raises MalformedAnswer where an answer is missing."""
-    try:
-        models = _models(answer, parsed)
-    except (msgspec.MsgspecError, csv.Error, ValueError, RecursionError):
-        raise MalformedAnswer from None
-    if len(models) != parsed.number:
-        raise MalformedAnswer
-    return models[-1] if models else ""
-
-
-def _models(answer: bytes, parsed: ParsedBody) -> list[str]:
-    """The model that each answer names, an empty name for a row of CSV."""
-    text = answer.decode()  # all of it: msgspec doesn't look into fields that it skips
-    if parsed.encoding is Encoding.csv:
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-        if not all(map(_is_answer, rows)):
-            raise MalformedAnswer
-        return [""] * len(rows)
-    if parsed.alone:
-        return [_ONE(answer).model]
-    if parsed.encoding is Encoding.json:
-        return [one.model for one in _SEVERAL(answer).predictions]
-    return [_ONE(line).model for line in answer.splitlines()]
-
-
-def _is_answer(row: list[str]) -> bool:
-    """Whether this is a row as `wire.csv_row` writes them. False or ValueError where it isn't."""
-    genres, probabilities = (cell.split(PICK_SEPARATOR) for cell in row)
-    return all(genres) and all(0 <= float(one) <= 1 for _, one in zip(genres, probabilities, strict=True))
-
-
-class _Chance(GenreProbability, frozen=True):
-    genre: Annotated[str, msgspec.Meta(min_length=1)]
-    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A recommendation that recommends something; a service without a model doesn't, and the fallback does better.
-
-    Its source is one that another version of the endpoint may have added.
-    """
-
-    model: str
-    source: str
-    genres: Annotated[tuple[_Chance, ...], msgspec.Meta(min_length=1)]
-    stations: tuple[Station, ...] = ()
-    message: Message | None = None
-    carousels: tuple[Carousel, ...] = ()
-
-
-class _Predictions(msgspec.Struct):
-    predictions: tuple[_Answer, ...]
-
-
-class _Parts(msgspec.Struct):
-    predictions: list[msgspec.Raw]
-
-
-_PARTS: Final = msgspec.json.Decoder(_Parts).decode
-_ONE: Final = msgspec.json.Decoder(_Answer).decode
-_SEVERAL: Final = msgspec.json.Decoder(_Predictions).decode
-
-
-def _parts(answer: bytes, alone: bool) -> list[bytes]:
-    """The answers in a checked body of JSON, as they are."""
-    return [answer] if alone else [bytes(part) for part in _PARTS(answer).predictions]
-
-
-def _as_answered(part: bytes | None, encoding: Encoding) -> UserAnswer:
-    """An answer of the endpoint, in the encoding of the request."""
-    assert part is not None
-    answer = _ONE(part)
-    stations = [station.station_id for station in answer.stations]
-    if encoding is Encoding.csv:
-        genres, probabilities = zip(*((one.genre, one.probability) for one in answer.genres), strict=True)
-        part = wire.csv_row(Ranking(genres, probabilities, "model"))
-    return UserAnswer(part, answer.source, answer.model, stations)
-
-
-def _reply(status: int, content_type: str, body: bytes, max_bytes: int = wire.MAX_BODY_BYTES) -> dict[str, Any]:
+def _reply(status: int, content_type: str, body: bytes, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
     text = body.decode()
     if len(body) > max_bytes // MAX_ESCAPE and len(json.dumps(text)) > max_bytes:
         raise Refusal(413, "answer_too_large", "send fewer registrations in one request")

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from firstspin.records import MAX_TEXT
-from firstspin.serving import wire
+from firstspin.serving.body_limits import MAX_BODY_BYTES
+from firstspin.serving.encodings import Encoding, check_accept, encoding_of, refuse_twice
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import Encoding
 
 ROUTE: Final = "/invocations"
 USERS_ROUTE: Final = "/recommendations"
@@ -50,7 +50,7 @@ class ProxyEvent(msgspec.Struct, rename="camel"):
     @property
     def max_bytes(self) -> int:
         """Max bytes of the body, and of the reply."""
-        return MAX_BALANCED_BYTES if self.request_context and self.request_context.elb else wire.MAX_BODY_BYTES
+        return MAX_BALANCED_BYTES if self.request_context and self.request_context.elb else MAX_BODY_BYTES
 
     def by_name(self) -> dict[str, str]:
         """The headers by their names in lower case. Raises Refusal (400) for a header that must not be repeated."""
@@ -66,7 +66,7 @@ def _by_name(headers: Iterable[tuple[str, str | None]]) -> dict[str, str]:
         if value is None:
             continue
         if name in joined:
-            wire.refuse_twice(name)
+            refuse_twice(name)
             value = f"{joined[name]}, {value}" if name == "accept" else value
         joined[name] = value
     return joined
@@ -83,8 +83,8 @@ def route_of(event: ProxyEvent) -> tuple[str, Encoding, Mapping[str, str]]:
     if method != "POST":
         raise Refusal(405, "method_not_allowed", "only POST is allowed")
     headers = event.by_name()
-    encoding = wire.encoding_of(headers.get("content-type", ""))
-    wire.check_accept(headers.get("accept", "*/*"), encoding)
+    encoding = encoding_of(headers.get("content-type", ""))
+    check_accept(headers.get("accept", "*/*"), encoding)
     return route, encoding, headers
 
 

@@ -22,6 +22,8 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.served_model import ServedModel
+from firstspin.serving.body_limits import SHORT, Body
+from firstspin.serving.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
 from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
 from firstspin.serving.policy import (
     Decision,
@@ -34,19 +36,7 @@ from firstspin.serving.policy import (
 )
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import (
-    SHORT,
-    SPELLINGS,
-    Body,
-    BodyReader,
-    Encoding,
-    LongBody,
-    ParsedBody,
-    around,
-    check_accept,
-    encoding_of,
-    user_of,
-)
+from firstspin.serving.wire import BodyReader, LongBody, ParsedBody, user_of
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ from firstspin.service.pages.site import HTML, IMMUTABLE, REVALIDATED, STATIC_FI
 from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
 from firstspin.serving.content import NO_STATIONS
+from firstspin.serving.encodings import Encoding
 from firstspin.serving.policy import (
     DEFAULTS,
     NO_MODEL,
@@ -34,9 +35,6 @@ from firstspin.serving.policy import (
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stations import StationList
 from firstspin.serving.stored_answers import StoredAnswers
-from firstspin.serving.wire import (
-    Encoding,
-)
 
 log = logging.getLogger(__name__)
 

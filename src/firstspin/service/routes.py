@@ -11,8 +11,8 @@ import msgspec
 
 from firstspin.events.schema import MAX_EVENTS
 from firstspin.service.http.messages import Reply
+from firstspin.serving.encodings import SPELLINGS, Encoding
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import SPELLINGS, Encoding
 
 Schema = Mapping[str, Any]
 """A JSON schema."""

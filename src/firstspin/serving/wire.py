@@ -1,4 +1,4 @@
-"""Request and response bodies in JSON, JSON Lines and CSV, with the same rules for HTTP and Lambda.
+"""Reading of request bodies in JSON, JSON Lines and CSV, with the same rules for HTTP and Lambda.
 
 Parsing is strict: an unknown field, the text "30" for an age, true or 30.5 are refused. The formats of values are the
 same in all encodings and in tables (`parsing`, `records.Registration`). Ambiguities: of a repeated key the last counts;
@@ -11,11 +11,9 @@ run other tasks in between.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from itertools import islice
 from typing import Annotated, Final, TypeVar
@@ -23,7 +21,6 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from firstspin.data import parsing
-from firstspin.data.formats.csv_cells import csv_line
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import (
     AGE,
@@ -32,80 +29,35 @@ from firstspin.data.schema import (
     GENRES,
     INSTANCES,
     NUMBER,
-    PICK_SEPARATOR,
     REGISTERED_AT,
     REGISTRATION_COLUMNS,
     USER_ID,
 )
-from firstspin.records import MAX_TEXT, SHOWN_GENRES, Ranking, Registration
+from firstspin.records import MAX_TEXT, Registration
+from firstspin.serving.body_limits import (
+    AT_ONCE,
+    MAX_INSTANCES,
+    MAX_OBJECTS,
+    PIECE_BYTES,
+    SHORT,
+    Body,
+    Text,
+    refuse_too_long,
+)
+from firstspin.serving.csv_lines import CsvLines
+from firstspin.serving.encodings import Encoding, around
 from firstspin.serving.refusal import Refusal
 
-MAX_BODY_BYTES: Final = 6_291_456  # SageMaker's limit
-MAX_INSTANCES: Final = 10_000
-
-Body = bytes | bytearray
-Text = bytes | bytearray | memoryview
 Decoded = TypeVar("Decoded")
 Place = tuple[int, Registration | None]
 """The position reached in a body, and the registration parsed last, if any."""
 
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
-AT_ONCE: Final = 32
-PIECE_BYTES: Final = 16_384
-"""A piece of a list has AT_ONCE registrations, or as many as fit in PIECE_BYTES."""
-
-SHORT: Final = 16_384
-"""A body of up to this many bytes is parsed at once."""
-
-MAX_LENGTH: Final = 1_048_576
-MAX_VALUES: Final = 65_536
-"""Maximum bytes and commas of one registration, about three times those of the largest valid one."""
-
-MAX_HEADER: Final = 1_000
-"""Characters of a Content-Type or Accept header that are read."""
-
-MAX_OBJECTS: Final = 131_072
-"""Maximum number of opening braces in a long JSON body, whatever the limit of registrations."""
-
 _LINE: Final = re.compile(rb"[ \t\r\n]*+([^\n]++)")
-_CSV_LINE: Final = re.compile(rb"[^\r\n]*+(?:\r\n?|\n)?")
-_LINE_ENDS: Final = re.compile(rb"[\r\n]*+")
-_BOM: Final = b"\xef\xbb\xbf"  # spreadsheets put it in front of CSV
 _MAX_PLACE: Final = 1_000
 _PLACE: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[[0-9]+\])+)`$")
 _INSTANCE: Final = re.compile(rf" - at `\$(\.{INSTANCES}\[[0-9]+\])`$")
-
-
-class Encoding(StrEnum):
-    """The encoding of a body; a response has that of its request."""
-
-    json = "application/json"
-    lines = "application/jsonlines"
-    csv = "text/csv"
-
-
-SPELLINGS: Final = {
-    "application/json": Encoding.json,
-    "application/jsonlines": Encoding.lines,
-    "application/x-ndjson": Encoding.lines,
-    "text/csv": Encoding.csv,
-}
-
-ONCE: Final = frozenset(
-    {
-        "authorization",
-        "content-encoding",
-        "content-type",
-        "expect",
-        "host",
-        "origin",
-        "sec-fetch-site",
-        "x-api-key",
-        "x-firstspin-user",
-    }
-)
-"""Headers that must not be repeated: a proxy in front may have read the other value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,43 +88,6 @@ class LongBody:
 
     encoding: Encoding
     pieces: Callable[[], Iterator[Sequence[Registration]]]
-
-
-# ------------------------------------------------------------------------------------------------------------- headers
-
-
-def encoding_of(content_type: str) -> Encoding:
-    """The encoding of a Content-Type; JSON where it is empty. Raises Refusal (415) where it is unsupported."""
-    media, _, parameters = content_type[:MAX_HEADER].partition(";")
-    encoding = SPELLINGS.get(media.strip().lower() or "application/json")
-    if encoding is None:
-        raise Refusal(415, "unsupported_content_type", f"send one of {', '.join(SPELLINGS)}")
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.strip().lower().partition("=")
-        if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):
-            raise Refusal(415, "unsupported_charset", "send UTF-8")
-    return encoding
-
-
-def refuse_twice(name: str) -> None:
-    """Raises Refusal (400) where a repeated header (name in lower case) must not be repeated.
-
-    The caller joins the values of Accept, which is a list; of any other header the last counts.
-    """
-    if name in ONCE:
-        raise Refusal(400, "malformed_request", f"there are two headers {name}")
-
-
-def check_accept(accept: str, encoding: Encoding) -> None:
-    """Raises Refusal (406) where an Accept header does not accept the encoding of the request."""
-    welcome = {name for name, kind in SPELLINGS.items() if kind is encoding}
-    welcome |= {"*/*", encoding.partition("/")[0] + "/*"}
-    for part in accept[:MAX_HEADER].lower().split(","):
-        media, *parameters = (word.strip() for word in part.split(";"))
-        refused = any(re.fullmatch(r"q=0(\.0*)?", parameter.replace(" ", "")) for parameter in parameters)
-        if media in welcome and not refused:
-            return
-    raise Refusal(406, "not_acceptable", f"this request is answered in {encoding}, the encoding it was sent in")
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -272,7 +187,7 @@ class BodyReader:
         instances: Sequence[msgspec.Raw] | msgspec.UnsetType = fields.pop(INSTANCES)
         given = {name: text for name, text in fields.items() if text is not msgspec.UNSET}
         for text in given.values():
-            _refuse_too_long(memoryview(text))
+            refuse_too_long(memoryview(text))
         others = msgspec.json.encode(given)
         if instances is msgspec.UNSET:
             return self._from_json(others)
@@ -287,7 +202,7 @@ class BodyReader:
         for number, instance in enumerate(instances):
             text = memoryview(instance)
             position += len(text)
-            _refuse_too_long(text)
+            refuse_too_long(text)
             yield position, _decoded(self._decode_one, text, self._names, f"{INSTANCES}[{number}]")
 
     def _from_lines(self, body: Body) -> Iterator[Place]:
@@ -295,7 +210,7 @@ class BodyReader:
         while line := _LINE.match(body, position):
             position = line.end()
             try:
-                _refuse_too_long(memoryview(body)[line.start(1) : position])
+                refuse_too_long(memoryview(body)[line.start(1) : position])
                 text = line[1]
                 registration = _decoded(self._decode_one, text, self._names) if text.strip() else None
             except Refusal as refusal:
@@ -304,7 +219,7 @@ class BodyReader:
 
     def _from_csv(self, body: Body) -> Iterator[Place]:
         names: Sequence[str] = ()
-        lines = _CsvLines(body)
+        lines = CsvLines(body)
         for row in lines.rows():
             is_blank = not row or (len(row) == 1 != len(names) and not row[0].strip())
             if is_blank or (not names and (names := self._header(row))):
@@ -368,55 +283,6 @@ def user_of(registration: Registration) -> str:
     return user_id
 
 
-class _CsvLines:
-    """The lines of a CSV body, for the parser.
-
-    A row with too many values for a registration is refused before it is parsed.
-    """
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        self.position = len(_BOM) if body.startswith(_BOM) else 0
-        self._begun = self.position  # start of the row that is being parsed
-        self._values = 0  # upper bound of its values
-
-    def rows(self) -> Iterator[list[str]]:
-        """The cells of each row; an empty row has none, and empty lines between rows are skipped."""
-        parsed = csv.reader(self, strict=True)
-        while True:
-            ends = _LINE_ENDS.match(self._body, self.position)
-            self.position = self._begun = ends.end() if ends else self.position
-            self._values = 0
-            try:
-                row = next(parsed, None)
-            except csv.Error:
-                raise Refusal(400, "malformed", "the body is not CSV") from None
-            if row is None:
-                return
-            yield row
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = _CSV_LINE.match(self._body, self.position)
-        if not line or line.end() == self.position:
-            raise StopIteration
-        self._values += self._body.count(b",", self.position, line.end()) + 2  # a line costs more than a comma
-        self.position = line.end()
-        if self._values > MAX_VALUES or self.position - self._begun > MAX_LENGTH:
-            raise _too_long().in_line(self.number())
-        try:
-            return line[0].decode()
-        except UnicodeDecodeError:
-            raise Refusal(400, "malformed", "the body is not UTF-8") from None
-
-    def number(self) -> int:
-        """The number of the line in which the row begins."""
-        before = self._body[: self._begun]
-        return len(before.splitlines()) + 1
-
-
 def _is_moment(cell: str) -> bool:
     try:
         return bool(parsing.moment(cell))
@@ -461,15 +327,6 @@ def _decoded(decode: Callable[[Text], Decoded], body: Text, names: Sequence[str]
         raise Refusal(400, "malformed", "the body is not JSON") from None
 
 
-def _refuse_too_long(text: Text) -> None:
-    if len(text) > MAX_VALUES and (len(text) > MAX_LENGTH or bytes(text).count(b",") > MAX_VALUES):
-        raise _too_long()
-
-
-def _too_long() -> Refusal:
-    return Refusal(422, "invalid", "this is too long for a registration")
-
-
 def _both() -> Refusal:
     return Refusal(422, "invalid", f"fields beside `{INSTANCES}`: give one registration or a list, not both")
 
@@ -496,14 +353,3 @@ def join(parts: Iterable[bytes], body: ParsedBody) -> bytes:
     """The response body of encoded answers, in the encoding of the request `body`."""
     begin, between, end = (b"", b"", b"") if body.alone else around(body.encoding)
     return begin + between.join(parts) + end
-
-
-def around(encoding: Encoding) -> tuple[bytes, bytes, bytes]:
-    """The bytes before, between and after several answers."""
-    return (b'{"predictions":[', b",", b"]}") if encoding is Encoding.json else (b"", b"\n", b"\n")
-
-
-def csv_row(ranking: Ranking) -> bytes:
-    """The first genres of a ranking and their probabilities as a CSV row of `firstspin score`, without line end."""
-    genres = PICK_SEPARATOR.join(ranking.genres[:SHOWN_GENRES])
-    return csv_line([genres, PICK_SEPARATOR.join(map(repr, ranking.probabilities[:SHOWN_GENRES]))]).encode()

@@ -25,8 +25,8 @@ from firstspin.service.metrics import SharedMetrics
 from firstspin.service.served_model import ServedModel
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
+from firstspin.serving.encodings import Encoding, csv_row
 from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
-from firstspin.serving.wire import Encoding, csv_row
 
 _recommendations = msgspec.json.Decoder(Recommendation)
 

@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from firstspin.serving.encodings import refuse_twice
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import refuse_twice
 
 _AUTHORITY: Final = rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*)(?::[0-9]*)?"
 _HOST: Final = re.compile(_AUTHORITY)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from firstspin.service.http.messages import Handler, Reply, Request, Work
+from firstspin.serving.body_limits import MAX_BODY_BYTES
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import MAX_BODY_BYTES
 
 log = logging.getLogger(__name__)
 

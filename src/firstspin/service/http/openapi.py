@@ -25,9 +25,9 @@ from firstspin.service.routes import (
     component,
     object_of,
 )
+from firstspin.serving.body_limits import MAX_INSTANCES
 from firstspin.serving.explanations import Explanation
 from firstspin.serving.stations import StationList
-from firstspin.serving.wire import MAX_INSTANCES
 from firstspin.version import package_version
 
 ERRORS: Final = {
