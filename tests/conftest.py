@@ -5,13 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 from made_bundles import pack
 
 from firstspin.events.sqlite import ABANDONED
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 settings.register_profile("ours", deadline=None)  # no test asserts a time
 settings.load_profile("ours")
@@ -67,3 +73,14 @@ def current(bundles: tuple[Path, Path], tmp_path: Path) -> Path:
     link = tmp_path / "current"
     link.symlink_to(bundles[0])
     return link
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium. While it is open, its driver has the event loop of this thread."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS)
+        yield started
+        started.close()

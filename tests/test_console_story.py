@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,14 @@ from urllib.parse import urlencode, urlsplit
 
 import made_console
 import pytest
+from made_browser import PHONE, WIDE, visiting
 from made_experiments import PLAN, START, log
 from made_service import Service, serving
 from msgspec import structs
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from firstspin.experiment.plan import freeze
 from firstspin.service.pages.analysis import write_pages
-
-CHROMIUM = Path("/usr/bin/chromium")
-AXE = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-WIDE = {"width": 1280, "height": 980}
-PHONE = {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,42 +28,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     made_console.pack(folder / "b")
     with serving(folder / "b", "--drain-delay", "0") as started:
         yield started
-
-
-class Visit:
-    """A page that is open, with all that it requested and complained of."""
-
-    def __init__(self, page: Page, base: str) -> None:
-        self.page, self.base = page, base
-        self.trouble: list[str] = []
-        self.requests: list[str] = []
-        self.weight = 0
-        page.on("console", lambda line: self.trouble.append(line.text) if line.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, path: str) -> Page:
-        self.page.goto(self.base + path)
-        expect(self.page.locator("#reasons li, .notice")).not_to_have_count(0)
-        return self.page
-
-    def violations(self) -> list[str]:
-        """The rules of WCAG 2 A and AA, and of good practice, that the page breaks as it is now."""
-        self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        found: list[dict[str, Any]] = self.page.evaluate("axe.run().then(result => result.violations)")
-        return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
-
-
-@contextmanager
-def visiting(browser: Browser, service: Service, **how: Any) -> Iterator[Visit]:
-    """A visit, after which nothing was wrong and no other host was asked."""
-    context = browser.new_context(reduced_motion="reduce", **how)
-    base = f"http://127.0.0.1:{service.port}"
-    visit = Visit(context.new_page(), base)
-    yield visit
-    assert visit.trouble == []
-    assert {urlsplit(url).netloc for url in visit.requests} == {urlsplit(base).netloc}
-    context.close()
 
 
 def shown_genres(page: Page) -> list[str]:
@@ -101,7 +49,7 @@ def answered(page: Page, service: Service, registration: dict[str, object]) -> d
 def test_each_tap_shows_the_services_own_answer(
     browser: Browser, service: Service, size: dict[str, int], theme: str
 ) -> None:
-    with visiting(browser, service, viewport=size, color_scheme=theme) as visit:
+    with visiting(browser, service.port, viewport=size, color_scheme=theme) as visit:
         page = visit.open("/")
         answered(page, service, {})
         page.get_by_label(made_console.EMOJI, exact=True).check()
@@ -123,7 +71,7 @@ def test_each_tap_shows_the_services_own_answer(
 
 
 def test_the_address_reproduces_the_newcomer_and_no_request_has_it(browser: Browser, service: Service) -> None:
-    with visiting(browser, service, viewport=WIDE) as visit:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
         page = visit.open("/")
         page.get_by_label(made_console.LONG, exact=True).check()
         page.get_by_label("Age", exact=True).fill("33")
@@ -141,7 +89,7 @@ def test_the_address_reproduces_the_newcomer_and_no_request_has_it(browser: Brow
 
 
 def test_a_link_in_the_spelling_of_the_data_fills_the_form(browser: Browser, service: Service) -> None:
-    with visiting(browser, service, viewport=WIDE) as visit:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
         given = [("gender", " Female"), ("country", "us"), ("device", "PHONE"), ("genres", "gENRE  07")]
         page = visit.open(f"/#{urlencode(given)}")
         understood = {"gender": "female", "country": "US", "device": "phone"}
@@ -156,7 +104,7 @@ def test_a_link_in_the_spelling_of_the_data_fills_the_form(browser: Browser, ser
 
 
 def test_the_whole_path_by_keyboard_alone(browser: Browser, service: Service) -> None:
-    with visiting(browser, service, viewport=WIDE) as visit:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
         page = visit.open("/")
 
         def tab_to(selector: str) -> None:
@@ -189,7 +137,7 @@ def test_the_whole_path_by_keyboard_alone(browser: Browser, service: Service) ->
 
 
 def test_hostile_names_are_text_in_their_own_direction(browser: Browser, service: Service) -> None:
-    with visiting(browser, service, viewport=PHONE) as visit:
+    with visiting(browser, service.port, viewport=PHONE) as visit:
         page = visit.open(f"/#{urlencode([('genres', name) for name in made_console.NAMES])}")
         expect(page.locator("#carousels section")).to_have_count(4)
         titles = page.locator("#carousels h2").all_text_contents()
@@ -203,7 +151,7 @@ def test_hostile_names_are_text_in_their_own_direction(browser: Browser, service
 
 
 def test_what_is_under_age_or_out_of_range_is_said(browser: Browser, service: Service) -> None:
-    with visiting(browser, service, viewport=WIDE) as visit:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
         page = visit.open("/")
         page.get_by_label("Age", exact=True).fill("12")
         expect(page.locator("#note")).to_contain_text("age and gender are not used")
@@ -228,7 +176,7 @@ def test_while_the_service_is_away_the_page_says_so_and_goes_on_by_itself(browse
 
 
 def test_the_curl_command_repeats_the_request(browser: Browser, service: Service) -> None:
-    with visiting(browser, service, viewport=WIDE, permissions=["clipboard-read", "clipboard-write"]) as visit:
+    with visiting(browser, service.port, viewport=WIDE, permissions=["clipboard-read", "clipboard-write"]) as visit:
         page = visit.open("/")
         page.get_by_label(made_console.EMOJI, exact=True).check()
         answered(page, service, {"genres": [made_console.EMOJI]})
@@ -243,7 +191,7 @@ def test_the_curl_command_repeats_the_request(browser: Browser, service: Service
 
 
 def test_the_page_is_light_and_reads_without_javascript(browser: Browser, service: Service) -> None:
-    with visiting(browser, service, viewport=WIDE) as visit:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
         sizes: dict[str, int] = {}
         visit.page.on("response", lambda reply: sizes.update({reply.url: len(reply.body())}))
         page = visit.open("/")
@@ -251,7 +199,7 @@ def test_the_page_is_light_and_reads_without_javascript(browser: Browser, servic
         page.wait_for_load_state("networkidle")
         assert sum(sizes.values()) < 150_000
         assert sum(size for url, size in sizes.items() if url.endswith(".js")) < 40_000
-    with visiting(browser, service, viewport=WIDE, java_script_enabled=False) as visit:
+    with visiting(browser, service.port, viewport=WIDE, java_script_enabled=False) as visit:
         visit.page.goto(visit.base)
         expect(visit.page.get_by_label(made_console.HTML, exact=True)).to_be_attached()
         expect(visit.page.get_by_text("80.8%")).to_be_visible()
@@ -286,7 +234,7 @@ def test_another_model_that_is_loaded_is_shown_beside_it(browser: Browser, tmp_p
     with serving(folder, *options) as service:
         url = json.dumps({"model_name": "other <1>", "url": str(tmp_path / "models" / "other")}).encode()
         assert service.ask("POST", "/models", url, content_type="application/json")[0] == 200
-        with visiting(browser, service, viewport=WIDE) as visit:
+        with visiting(browser, service.port, viewport=WIDE) as visit:
             page = visit.open("/#age=50&genres=Rock")
             expect(page.locator("#challenger .list li")).to_have_count(3)
             expect(page.locator("#model")).to_have_value("other <1>")
@@ -320,7 +268,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Itera
 def test_an_experiment_is_read_at_each_size(
     browser: Browser, experiments: Service, size: dict[str, int], theme: str
 ) -> None:
-    with visiting(browser, experiments, viewport=size, color_scheme=theme) as visit:
+    with visiting(browser, experiments.port, viewport=size, color_scheme=theme) as visit:
         for path in ("collecting", "three", "winner", "winner.memo", ""):
             visit.page.goto(f"{visit.base}/experiments/{path}")
             expect(visit.page.locator("h1")).to_be_visible()

@@ -9,17 +9,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from made_browser import violations
 from made_report import material, silent
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from firstspin.evaluation.report import page
 from firstspin.evaluation.report.parts import Material
 
-CHROMIUM = Path("/usr/bin/chromium")
-AXE = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 HOSTILE = (
     '"><img src=https://x.example/i onerror=alert(1)>',
     "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft " * 2,
@@ -60,14 +56,6 @@ def hostile() -> Material:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of hostile names."""
     path: Path = tmp_path_factory.mktemp("report") / "report.html"
@@ -102,9 +90,7 @@ def test_nothing_is_cut_and_nothing_runs(opened: Page) -> None:
 
 
 def test_it_is_accessible(opened: Page) -> None:
-    opened.evaluate(AXE.read_text())
-    found = opened.evaluate("axe.run()")["violations"]
-    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+    assert violations(opened) == []
 
 
 def test_the_charts_follow_the_colour_scheme_of_the_reader_and_paper_is_light(browser: Browser, written: Path) -> None:
