@@ -60,7 +60,7 @@ def opened(folder: Path) -> Iterator[Check]:
 def _obey(line: socket.socket) -> None:
     """The supervisor: it does what it is told, or can't."""
     while order := line.recv(65_536):
-        word, number = order.decode().split()
+        word, number, *_ = order.decode().split()
         done = {"ok": False, "reason": "there is no previous bundle"} if word == "rollback" else {"ok": True}
         line.send(json.dumps(done | {"order": int(number)}).encode())
 

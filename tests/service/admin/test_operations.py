@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_service import Service, admin, exchange, request, serving, until
+from made_service import Service, admin, exchange, point, request, serving, until
 
 from firstspin.service.admin.app import MAX_STREAMS
 from firstspin.service.pages.site import SECURITY
@@ -221,3 +221,20 @@ def test_while_the_supervisor_is_silent_the_page_says_so_and_goes_on(service: Se
         assert admin(service, "POST", "/reload", b"{}")[0] == 200  # an answer is asked for again at once
         while "supervisor silent" in seen["status"]:
             seen |= stream.event()
+
+
+def test_a_rollback_is_only_to_the_model_that_was_confirmed(bundles: tuple[Path, Path], current: Path) -> None:
+    with serving(current, "--admin-port", "0", "--drain-delay", "0") as service:
+        first = service.recommend()["model"]
+        point(current, bundles[1])
+        until(lambda: service.recommend()["model"] != first)
+        second = service.recommend()["model"]
+        for body in (b'{"to": "x"}', b'{"to": 1}', b'{"model": "00000000"}'):
+            assert admin(service, "POST", "/rollback", body)[0] == 422
+        status, refusal = admin(service, "POST", "/rollback", json.dumps({"to": second}).encode())
+        assert status == 409
+        assert f"another one by now: {first}" in str(refusal)
+        assert service.recommend()["model"] == second
+        assert admin(service, "POST", "/rollback", json.dumps({"to": first}).encode())[1]["model"] == first
+        until(lambda: service.recommend()["model"] == first)
+        until(lambda: facts(service)["changes"][0]["text"] == f"Rolled back: {first} was put in place of {second}")

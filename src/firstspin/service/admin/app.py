@@ -30,7 +30,7 @@ from firstspin.events.schema import Secret, Unavailable
 from firstspin.records import InputError
 from firstspin.service.admin.operations import EVENTS, Operations
 from firstspin.service.admin.recorder import SAMPLE_SECONDS, ServiceState
-from firstspin.service.admin.routes import ROUTES, description, page
+from firstspin.service.admin.routes import BUNDLE_ID, ROUTES, description, page
 from firstspin.service.api_keys import Keys
 from firstspin.service.http.connection import Connection
 from firstspin.service.http.cross_origin import Hosts, refuse_foreign, refuse_other_types
@@ -61,12 +61,19 @@ LIMITS: Final = ConnectionLimits(body=4 * 2**20, connections=64, in_flight=MAX_S
 NO_STORE: Final = b"cache-control: no-store\r\n"
 
 Done = TypeVar("Done")
+Body = TypeVar("Body", bound=msgspec.Struct)
 
 
 class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of an erasure."""
 
     user_ids: Annotated[tuple[UserId, ...], msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class Rollback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a rollback: the bundle that is expected to be the previous one, if the caller names it."""
+
+    to: Annotated[str, msgspec.Meta(pattern=BUNDLE_ID)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +101,8 @@ class AdminApp:
         answers: dict[str, Callable[[Request], Reply | Awaitable[Reply]]] = {
             "/state": lambda _: self._order("state"),
             "/reload": lambda _: self._order("reload"),
-            "/rollback": lambda _: self._order("rollback"),
-            "/erase": lambda request: self._erase(_users(request.body)),
+            "/rollback": lambda request: self._order("rollback", _body(request.body or b"{}", Rollback).to),
+            "/erase": lambda request: self._erase(_body(request.body, Users)),
             "/": lambda request: operations.page(request, keyed=context.keys is not None),
             "/ops": lambda request: operations.page(request, keyed=context.keys is not None),
             "/ops.json": lambda _: operations.json(),
@@ -169,24 +176,24 @@ class AdminApp:
 
     # ---------------------------------------------------------------------------------------------------------- orders
 
-    async def _order(self, word: str) -> Reply:
-        outcome = await self._outcome(word)
+    async def _order(self, word: str, expected: str | None = None) -> Reply:
+        outcome = await self._outcome(word, expected)
         self._silent_until = 0.0
         self._ordered.set()
         if not outcome["ok"]:
             raise Refusal(409, "conflict", str(outcome["reason"]))
         return Reply(200, msgspec.json.encode(outcome))
 
-    async def _outcome(self, order: str) -> dict[str, Any]:
+    async def _outcome(self, order: str, expected: str | None = None) -> dict[str, Any]:
         late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer now; try again, and see /state")
-        return await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._send(order, late))
+        return await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._send(order, expected, late))
 
-    def _send(self, word: str, late: Refusal) -> dict[str, Any]:
+    def _send(self, word: str, expected: str | None, late: Refusal) -> dict[str, Any]:
         """The supervisor's answer to an order. A late answer to an earlier order has another number and is skipped."""
         number, line = next(self._numbers), self._context.supervisor
         try:
             line.settimeout(ORDER_SECONDS)
-            line.send(f"{word} {number}".encode())
+            line.send(" ".join((word, str(number), expected or "")).encode())
             while True:
                 outcome: dict[str, Any] = msgspec.json.decode(line.recv(MAX_ANSWER))
                 if outcome.pop("order") == number:
@@ -222,9 +229,9 @@ class AdminApp:
             raise late from None
 
 
-def _users(body: bytes | bytearray) -> Users:
+def _body(body: bytes | bytearray, kind: type[Body]) -> Body:
     try:
-        return msgspec.json.decode(body, type=Users)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError:
         raise Refusal(422, "invalid", "the body is not what /docs shows") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

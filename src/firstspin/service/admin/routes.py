@@ -15,6 +15,14 @@ _NOTHING: Final = {JSON: {"type": "object", "additionalProperties": False}}
 _USERS: Final = object_of(
     user_ids=array_of({"type": "string", "minLength": 1, "maxLength": MAX_TEXT}, minItems=1, maxItems=1_000)
 )
+BUNDLE_ID: Final = "^[0-9a-f]{8}$"
+_ROLLBACK: Final = {
+    JSON: {
+        "type": "object",
+        "properties": {"to": {"type": ["string", "null"], "pattern": BUNDLE_ID}},
+        "additionalProperties": False,
+    }
+}
 REFUSALS: Final = {
     400: "The request or its body can't be read.",
     401: "A key is required.",
@@ -50,8 +58,8 @@ ROUTES: Final = (
     Route(
         "POST",
         "/rollback",
-        "Serve the previous bundle; 409 where there is none.",
-        body=_NOTHING,
+        "Serve the previous bundle; 409 where there is none, or where it is another one than `to`, if that is given.",
+        body=_ROLLBACK,
         keyed=True,
         refusals=CONFLICT,
         example="{}",

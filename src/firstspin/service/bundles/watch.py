@@ -105,8 +105,11 @@ class BundleWatch:
         name = self.store.names.current
         return Order(os.fsencode(self.store.path(name)), name, self.number) if name else None
 
-    def roll_back(self) -> str:
-        """Serve the previous bundle; its id. Raises InputError where there is none."""
+    def roll_back(self, to: str | None = None) -> str:
+        """Serve the previous bundle; its id. Raises InputError where there is none, or it is another one than `to`."""
+        previous = self.store.names.previous
+        if previous and to not in (None, previous):
+            raise InputError(f"the previous bundle is another one by now: {previous}")
         name = self.store.roll_back()
         self.accepted = _signature(self.bundle)  # the current bundle is not tried again; a new one will be
         self._count("rollback")

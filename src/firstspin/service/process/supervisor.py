@@ -207,24 +207,27 @@ class Supervisor:
     # --------------------------------------------------------------------------------------------------------- orders
 
     def _obey(self, admin: Child, line: socket.socket) -> None:
-        """Carry out an order from the admin process, a word and a number. There is always an answer, in JSON."""
+        """Carry out an order of the admin process: a word, a number, and for a rollback perhaps the bundle expected.
+
+        There is always an answer, in JSON.
+        """
         order = line.recv(64)
         if not order:  # the admin process has ended; its replacement gets another line
             admin.hang_up()
             return
-        word, number = order.decode().split()
+        word, number, *expected = order.decode().split()
         outcome: dict[str, object] = {"ok": False, "reason": "this could not be done; the log says why"}
         try:
-            outcome = self._carried_out(word)
+            outcome = self._carried_out(word, *expected)
         finally:
             line.send(msgspec.json.encode(self._state() | outcome | {"order": int(number)}))
 
-    def _carried_out(self, order: str) -> dict[str, object]:
+    def _carried_out(self, order: str, expected: str | None = None) -> dict[str, object]:
         try:
             if order == "reload":
                 self.models.look_now()
             elif order == "rollback":
-                return {"ok": True, "model": self.models.roll_back()}
+                return {"ok": True, "model": self.models.roll_back(expected)}
         except InputError as problem:
             return {"ok": False, "reason": str(problem)}
         except OSError as problem:
