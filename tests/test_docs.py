@@ -122,12 +122,13 @@ def test_the_examples_of_any_export_run_as_written(tmp_path: Path) -> None:
 
 
 def test_the_tutorial_of_own_data_runs_as_written(tmp_path: Path) -> None:
-    """In a folder with the export and the settings file; a command that ends with problems has the exit status 1."""
-    shutil.copytree(ROOT / "docs/export", tmp_path / "export")
+    """In a folder with the exports and settings files; a command that ends with problems has the exit status 1."""
+    for export in ("export", "excel"):
+        shutil.copytree(ROOT / "docs" / export, tmp_path / export)
     ran = 0
     for language, text in blocks("docs/own-data.md"):
-        if text.startswith("# firstspin.toml\n"):
-            (tmp_path / "firstspin.toml").write_text(text, encoding="utf-8")
+        if name := re.match(r"# (\w+\.toml)\n", text):
+            (tmp_path / name[1]).write_text(text, encoding="utf-8")
         for command, expected in console_commands(text) if language == "console" else ():
             ran += 1
             done = process(command, tmp_path)

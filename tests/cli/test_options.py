@@ -49,7 +49,7 @@ def test_a_dataclass_of_options_becomes_an_option_for_each_field() -> None:
 def test_label_train_and_evaluate_have_the_same_options_of_the_tables() -> None:
     shared = [one.name for kind in (TableOptions, ErasureOptions) for one in fields(kind)]
     label, train, evaluate = (options_of(command) for command in ("label", "train", "evaluate"))
-    assert len(shared) == 11
+    assert len(shared) == 12
     for name in shared:
         assert label[name] == train[name] == evaluate[name] is not None
 

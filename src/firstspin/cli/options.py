@@ -67,6 +67,15 @@ PickSeparator = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FIRSTSPIN_ENCODING",
+        help="Encoding of CSV files that are not UTF-8, as in cp1252.",
+        metavar="<name>",
+        rich_help_panel=DATA,
+    ),
+]
 Without = Annotated[
     str,
     typer.Option(
@@ -88,12 +97,11 @@ class FileOptions:
     skip_bad_rows: SkipBadRows = False
     dates: Dates = None
     pick_separator: PickSeparator = PICK_SEPARATOR
+    encoding: Encoding = None
 
     def spelling(self) -> Spelling:
-        """How values are written in the files. Raises BadParameter where the separator is empty."""
-        if not self.pick_separator:
-            raise typer.BadParameter("it is empty", param_hint="--pick-separator")
-        return Spelling(None, self.dates, self.pick_separator)
+        """How values are written in the files. Raises BadParameter where the separator or the encoding is invalid."""
+        return new_spelling(dates=self.dates, pick_separator=self.pick_separator, encoding=self.encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +240,15 @@ def with_options(command: Callable[..., Result]) -> Callable[..., Result]:
     with_fields.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_fields
+
+
+def new_spelling(**given: Any) -> Spelling:
+    """The spelling that these options describe. Raises BadParameter where one is invalid."""
+    try:
+        return Spelling(**given)
+    except InputError as problem:
+        option, _, reason = str(problem).partition(" ")
+        raise typer.BadParameter(reason, param_hint=option) from None
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from firstspin.data import schema
 from firstspin.data.checks import findings
 from firstspin.data.checks.findings import BadRowsOfATable, Complaints, RowRule, TableProblem
-from firstspin.data.checks.written_dates import date_hints
+from firstspin.data.checks.hints import option_hints
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
@@ -489,7 +489,7 @@ def _complain(
     counts = connection.execute(f"SELECT rule, count(*) FROM ({bad}) GROUP BY ALL ORDER BY ALL").fetchall()
     examples = f"SELECT row, rule, value FROM ({bad}) {first}"
     shown = connection.execute(examples).fetchall() if to.show_rows else ()
-    hints = date_hints(connection, bad, source, rules)
+    hints = option_hints(connection, bad, source, rules)
     to.add(source.path.name, rules, BadRowsOfATable(rows, of, dict(counts), shown, hints))
 
 

@@ -97,7 +97,7 @@ def read_outcomes(
     _refuse_known_after(
         covariates, {arm: "the arm", **dict.fromkeys((c for m in metrics for c in m.columns), "a metric")}
     )
-    with opened_table(source, list(dict.fromkeys(named)), USER_COLUMNS) as table:
+    with opened_table(source, spelling, list(dict.fromkeys(named)), USER_COLUMNS) as table:
         user = unit or next((column for column in USER_COLUMNS if column in table.types), None)
         drop_rows_at_ends(table, [arm, *([user] if user else [])], known_arms)
         name = arm_name(table, arm, known_arms)

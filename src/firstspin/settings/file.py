@@ -26,7 +26,7 @@ SERVICE: Final = (
     "largest-body largest-answer most-newcomers head-seconds body-seconds idle-seconds drain-delay trial-seconds "
     "pages report log-level"
 )
-DATA: Final = "map dates pick-separator skip-bad-rows erased events-secret"
+DATA: Final = "map dates pick-separator encoding skip-bad-rows erased events-secret"
 SECTIONS: Final[dict[str, dict[str, str]]] = {
     "data": {"folder": "data"} | {key: key for key in DATA.split()},
     "label": {key: key for key in ("gap-days", "window-days", "least-seconds", "data-ends", "engine", "out")},

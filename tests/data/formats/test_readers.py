@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.readers import MAX_COLUMNS, PROBLEM, Source, connect, in_our_words, open_table, read
+from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.sql import identifier, literal
 from firstspin.records import InputError
 
@@ -33,9 +34,11 @@ def write(folder: Path, content: bytes, name: str = "registrations.csv") -> Path
     return path
 
 
-def rows_of(path: Path, workspace: Path, needed: tuple[str, ...] = NEEDED) -> tuple[Cells, list[str]]:
+def rows_of(
+    path: Path, workspace: Path, needed: tuple[str, ...] = NEEDED, spelling: Spelling = AS_WRITTEN
+) -> tuple[Cells, list[str]]:
     """The well-formed rows, and what is wrong with the others."""
-    source = open_table(path, "table", needed, workspace=workspace)
+    source = open_table(path, "table", needed, workspace=workspace, spelling=spelling)
     with connect(workspace, [source]) as connection:
         found = read(source, lambda rows: connection.execute(f"SELECT {_wanted(source)} FROM {rows}").fetchall())
     return [cells for problem, *cells in map(list, found) if problem is None], [p for p, *_ in found if p]  # type: ignore[misc]
@@ -135,7 +138,7 @@ NO_TABLE = {
     "registrations.csv has no column user_id, genres (it has 007, Rock|Jazz)": b"007,Rock|Jazz\n",
     "has no column genres (it has user_id, Genres)": b"user_id,Genres\n007,x\n",
     "names the column user_id twice": b"user_id,user_id,genres\n007,008,x\n",
-    "the first line is not text in UTF-8; it must name the columns": b"user_id,genres,gr\xf6\xdfe\n007,x,1\n",
+    "first line is not text in UTF-8; it must name the columns; --encoding names": b"user_id,genres,gr\xf6\n007,x,1\n",
     "the first line is longer than 10,000,000 characters": b"user_id,genres," + b"x" * 10_000_001 + b"\n",
     "the first line has a quote that does not close": b'user_id,genres,"x"y\n007,x\n',
     "registrations.csv: the first line, 'sep=|', names no comma, semicolon or tab": b"sep=|\nuser_id|genres\n",
@@ -167,6 +170,37 @@ def test_a_folder_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "registrations.parquet").mkdir()
     with pytest.raises(InputError, match=r"registrations\.parquet is a folder; a table is one CSV or Parquet file"):
         rows_of(tmp_path / "registrations.parquet", tmp_path)
+
+
+ENCODED = ("caf\u00e9", "\u017c\u00f3\u0142\u0107", "\u97f3\u697d", "\u20ac")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pick"),
+    [
+        *(("cp1252", ENCODED[0]), ("latin-1", ENCODED[0]), ("cp1250", ENCODED[1]), ("shift_jis", ENCODED[2])),
+        *(("iso2022_jp", ENCODED[2]), ("utf-16-le", ENCODED[1]), ("CP1252", ENCODED[3])),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_read_in_the_encoding_that_is_named(
+    encoding: str, pick: str, tmp_path: Path
+) -> None:
+    """A UTF-8 file beside it is read as that."""
+    text, spelling = f"user_id,genres\n007,{pick}\n", Spelling(encoding=encoding)
+    for content in (text.encode(encoding), text.encode(), codecs.BOM_UTF8 + text.encode()):
+        assert rows_of(write(tmp_path, content), tmp_path, spelling=spelling)[0] == [["007", pick]]
+
+
+def test_text_that_is_not_in_the_encoding_named_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, b"user_id,genres\n007,\x81\xff\n")
+    with pytest.raises(InputError, match=r"csv can't be read: not text in the encoding that .*--encoding names"):
+        rows_of(path, tmp_path, spelling=Spelling(encoding="cp1252"))
+
+
+@pytest.mark.parametrize("name", ["", "cp99", "rot13", "hex", "undefined", "a\0b"])
+def test_a_name_that_is_no_encoding_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"^--encoding .* is not the name of an encoding"):
+        Spelling(encoding=name)
 
 
 BROKEN_ROWS = {

@@ -16,7 +16,7 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.commands.look_back import look_back
-from firstspin.cli.options import AsJson, split_names
+from firstspin.cli.options import AsJson, new_spelling, split_names
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.data.formats.written_values import DayOrder, Mark
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
@@ -88,17 +88,20 @@ class LayoutOptions:
         DayOrder | None,
         typer.Option(help="What 01/02/2026 is where its column leaves it open."),
     ] = None
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of a CSV file that is not UTF-8, as in cp1252.", metavar="<name>")
+    ] = None
 
     def layout(self) -> Layout:
         """The layout. Raises BadParameter for options that exclude each other."""
-        from firstspin.data.formats.written_values import Spelling
         from firstspin.experiment.run import Layout
 
         if self.counts and (self.event_log or self.unit):
             raise typer.BadParameter("counts have no users: leave out --unit and --event-log", param_hint="--counts")
         if self.exposure and not self.event_log:
             raise typer.BadParameter("an event of --event-log, which is missing", param_hint="--exposure")
-        log, spelling = split_names(self.event_log), Spelling(self.decimal, self.dates)
+        log = split_names(self.event_log)
+        spelling = new_spelling(decimal=self.decimal, dates=self.dates, encoding=self.encoding)
         return Layout(self.arm, self.unit, self.day, split_names(self.counts), log, self.exposure, spelling)
 
 

@@ -154,7 +154,8 @@ def _further_columns(tables: Tables, folder: Path) -> tuple[FurtherColumn, ...]:
     registrations = tables.sources.get(schema.REGISTRATIONS)
     if registrations is None:
         return ()
-    source = open_table(registrations.path, "further", [], workspace=folder, optional=None)
+    spelling = registrations.spelling
+    source = open_table(registrations.path, "further", [], workspace=folder, optional=None, spelling=spelling)
     used = {column.position for column in registrations.columns.values()}
     others = {name: column for name, column in source.columns.items() if column.position not in used}
     kinds = dict(tables.extra)

@@ -6,6 +6,7 @@ DuckDB can't read are rewritten.
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,8 @@ MAX_LINE: Final = 10_000_000
 
 _MAX_CELL: Final = 1_000_000  # the search for a closing quote ends after this many characters
 _TOO_LONG: Final = f"is longer than {MAX_LINE:,} characters"
-_NOT_TEXT: Final = "is not text in UTF-8"
+NOT_TEXT: Final = "is not text in UTF-8"
+ENCODING_HINT: Final = "--encoding names the encoding of a file that is not UTF-8, as in --encoding cp1252"
 MISQUOTED: Final = f"has a quote that does not close at the end of its cell, or a cell of over {_MAX_CELL:,} characters"
 
 Record = list[str] | str
@@ -62,7 +64,7 @@ class LineReader:
         if len(line) > MAX_LINE:
             raise Broken(_TOO_LONG)
         if not line.isascii() and _escaped(line):
-            raise Broken(_NOT_TEXT)
+            raise Broken(NOT_TEXT)
         return line
 
     def begin_record(self) -> None:
@@ -89,6 +91,29 @@ def _escaped(line: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def is_encoding(name: str) -> bool:
+    """Whether Python knows a text encoding of this name."""
+    try:
+        return "a".encode(name).decode(name) == "a"
+    except (LookupError, ValueError):
+        return False
+
+
+def is_utf_8(path: Path) -> bool:
+    """Whether a file is text in UTF-8. Zero and escape characters are signs of UTF-16 and ISO 2022."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        try:
+            while part := file.read(1 << 20):
+                decoder.decode(part)
+                if b"\0" in part or b"\x1b" in part:
+                    return False
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def open_text(path: Path, dialect: Dialect) -> TextIO:

@@ -6,6 +6,7 @@ files are linked into the workspace under fixed names, and columns are named by 
 
 from __future__ import annotations
 
+import codecs
 import errno
 import re
 import shlex
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from firstspin.data.formats import csv_rewriting
-from firstspin.data.formats.csv_rewriting import MAX_LINE, UTF_8, Dialect, Record
+from firstspin.data.formats.csv_rewriting import ENCODING_HINT, MAX_LINE, NOT_TEXT, UTF_8, Dialect, Record
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.names import assigned
 from firstspin.data.sql import identifier, literal
@@ -131,7 +132,8 @@ def open_table(
             dialect, schema = None, pq.read_schema(path)
         else:
             _refuse_other_format(path, begin)
-            dialect = _dialect(path, begin, [(mapped or {}).get(column, (column,)) for column in needed])
+            encoding = _encoding(path, begin, spelling)
+            dialect = _dialect(path, encoding, [(mapped or {}).get(column, (column,)) for column in needed])
             header = _header(path, dialect)
             if any("\n" in name or "\r" in name for name in header):
                 dialect = replace(dialect, plain=False)  # DuckDB may find no rows at all below such a header
@@ -220,9 +222,16 @@ def _refuse_other_format(path: Path, begin: bytes) -> None:
         )
 
 
-def _dialect(path: Path, begin: bytes, needed: Sequence[Sequence[str]]) -> Dialect:
+def _encoding(path: Path, begin: bytes, spelling: Spelling) -> str:
+    """The encoding that a file begins with, else UTF-8 if it is that, else the one named: a folder may have several."""
+    if marked := next((name for mark, name in _ENCODINGS.items() if begin.startswith(mark)), None):
+        return marked
+    encoding = codecs.lookup(spelling.encoding or "utf-8").name
+    return UTF_8 if encoding == "utf-8" or csv_rewriting.is_utf_8(path) else encoding
+
+
+def _dialect(path: Path, encoding: str, needed: Sequence[Sequence[str]]) -> Dialect:
     """The dialect of a CSV file. The delimiter is the one that gives the needed columns, or else the most columns."""
-    encoding = next((name for mark, name in _ENCODINGS.items() if begin.startswith(mark)), UTF_8)
     with csv_rewriting.open_text(path, Dialect(encoding)) as file:
         first = file.readline(1000)
     plain = encoding == UTF_8 and bool(first.strip())
@@ -244,7 +253,8 @@ def _header(path: Path, dialect: Dialect) -> list[str]:
     if header is None:
         raise InputError(f"{path.name} is empty; the first line must name the columns")
     if isinstance(header, str):
-        raise InputError(f"{path.name}: the first line {header}; it must name the columns")
+        hint = f"; {ENCODING_HINT}" if header == NOT_TEXT else ""
+        raise InputError(f"{path.name}: the first line {header}; it must name the columns{hint}")
     return header
 
 
@@ -365,7 +375,7 @@ def _reason(problem: Exception) -> str:
         case OSError(strerror=str() as reason) if reason:
             return reason
         case UnicodeError():
-            return "not text in the encoding that it begins with; save it as UTF-8"
+            return "not text in the encoding that it begins with, or that --encoding names; save it as UTF-8"
         case duckdb.ConversionException():
             return "a number or a time is out of range"
         case duckdb.OutOfMemoryException():

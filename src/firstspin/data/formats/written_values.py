@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from firstspin.data import parsing
+from firstspin.data.formats.csv_rewriting import is_encoding
 from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.data.sql import literal
 from firstspin.records import InputError
@@ -28,16 +29,20 @@ class Spelling:
     """How values are read: 1,234 by the decimal mark, 01/02/2026 by the order, picks in a text by their separator.
 
     Without a decimal mark or an order, the other values of an outcome's column decide, and tables have ISO 8601 times.
-    Raises InputError where the separator is empty.
+    A CSV file that is not UTF-8 has the `encoding`, by its name in Python. Raises InputError where the separator is
+    empty, or the encoding unknown.
     """
 
     decimal: Mark | None = None
     dates: DayOrder | None = None
     pick_separator: str = PICK_SEPARATOR
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
         if not self.pick_separator:
-            raise InputError("the pick separator is empty")
+            raise InputError("--pick-separator is empty")
+        if self.encoding is not None and not is_encoding(self.encoding):
+            raise InputError(f"--encoding {self.encoding!r} is not the name of an encoding, such as cp1252 or latin-1")
 
 
 AS_WRITTEN: Final = Spelling()

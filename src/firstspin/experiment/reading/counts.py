@@ -62,7 +62,7 @@ def read_counts(
     metrics = count_metrics(counts, metrics)
     arm, users, *_ = counts
     outcomes = [metric.column for metric in metrics]
-    with opened_table(source, [arm, users, *outcomes, *([day] if day else [])]) as table:
+    with opened_table(source, spelling, [arm, users, *outcomes, *([day] if day else [])]) as table:
         drop_rows_at_ends(table, [arm], known_arms)
         columns = [f"({_count(table, c, spelling)}) AS n{i}" for i, c in enumerate([users, *outcomes])]
         dated = value(table, day, days(day_order(table, day, spelling))) if day else "NULL"

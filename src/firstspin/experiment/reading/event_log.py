@@ -40,7 +40,7 @@ def read_event_log(
     if not 2 <= len(log) <= 4 or len({arm, *log}) <= len(log):
         raise InputError(f"event log {','.join(log)!r}: expected different columns of user, event, time and value")
     user, event, *rest = log
-    with opened_table(source, [arm, *log]) as table:
+    with opened_table(source, spelling, [arm, *log]) as table:
         drop_rows_at_ends(table, [user, event, arm], known_arms)
         happened = times(day_order(table, rest[0], spelling)) if rest else NAME
         columns = {

@@ -20,8 +20,9 @@ from firstspin.data import parsing
 from firstspin.data.formats import columns, written_values
 from firstspin.data.formats.columns import Cell, Kind, Problem, Shape, shape_of
 from firstspin.data.formats.csv_cells import GUARDED
+from firstspin.data.formats.csv_rewriting import ENCODING_HINT, NOT_TEXT
 from firstspin.data.formats.readers import PROBLEM, Source, connect, in_our_words, open_table, read
-from firstspin.data.formats.written_values import DayOrder, Mark
+from firstspin.data.formats.written_values import AS_WRITTEN, DayOrder, Mark, Spelling
 from firstspin.data.sql import identifier, literal
 from firstspin.files import printable, workspace
 from firstspin.records import InputError
@@ -148,7 +149,12 @@ class OutcomeTable:
 
 
 def open_source(
-    source: Path | pa.Table, name: str, folder: Path, needed: Sequence[str], optional: Sequence[str] | None = ()
+    source: Path | pa.Table,
+    name: str,
+    folder: Path,
+    needed: Sequence[str],
+    optional: Sequence[str] | None = (),
+    spelling: Spelling = AS_WRITTEN,
 ) -> Source:
     """The needed columns and the available optional ones of a CSV or Parquet file, or of an Arrow table.
 
@@ -161,7 +167,7 @@ def open_source(
     if isinstance(source, pa.Table):
         with in_our_words(f"the {name} can't be read"):
             pq.write_table(source, path)
-    return open_table(path, name, needed, optional=optional, workspace=folder)
+    return open_table(path, name, needed, optional=optional, spelling=spelling, workspace=folder)
 
 
 def receive(
@@ -179,17 +185,18 @@ def receive(
         later = made.query(f"SELECT 1 FROM {table} WHERE {ROW} > {row} AND {_PROBLEM} IS NULL LIMIT 1")
         is_footer = str(problem).startswith("has 1 cells") and not later
         advice = ": if it is a note below the table, delete it" if is_footer else ""
+        advice = f": {ENCODING_HINT}" if problem == NOT_TEXT else advice
         raise InputError(f"{made.file} row {row} {problem}{advice}")
     return made
 
 
 @contextmanager
 def opened_table(
-    source: Path | pa.Table, wanted: Sequence[str], optional: Sequence[str] = ()
+    source: Path | pa.Table, spelling: Spelling, wanted: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[OutcomeTable]:
     """The columns of a table of outcomes in a DuckDB of its own. Raises InputError as `open_source` and `receive`."""
     with workspace("analyse") as folder:
-        outcomes = open_source(source, "outcomes", folder, wanted, optional)
+        outcomes = open_source(source, "outcomes", folder, wanted, optional, spelling)
         failed = f"{outcomes.path.name} can't be read"
         with connect(folder, [outcomes]) as connection, in_our_words(failed):
             yield receive(connection, outcomes, "received")

@@ -1,4 +1,4 @@
-"""Dates as people write them: an option of every entry point reads them, and the error without it names the option."""
+"""Dates as people write them, and text not in UTF-8: an option reads them, and the error without it names that."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from firstspin.data.ingest import open_tables
 from firstspin.records import BadRows, InputError
 
 DAY_FIRST = ("13.01.2025 09:30", "1/2/2025", "2025-01-03T00:00:00Z", "4 Jan 2025", "2025-01-05 10:00")
+READ_AS_IS = "2025-01-03T00:00:00Z"
 READ = [(2025, 1, 13, 9, 30), (2025, 2, 1), (2025, 1, 3), (2025, 1, 4), (2025, 1, 5, 10)]
 
 
@@ -95,6 +96,18 @@ def test_check_prints_how_dates_are_read_and_advises_the_option(tmp_path: Path) 
     reads = "reads such dates, without a zone as UTC"
     assert without_zone.advice.endswith(f"; --dates day-first {reads}")
     assert no_time.advice.endswith(f"; --dates day-first or --dates month-first {reads}")
+
+
+def test_a_row_that_is_not_utf_8_has_the_hint_of_the_encoding(tmp_path: Path) -> None:
+    path = tables(tmp_path, (READ_AS_IS,)) / "registrations.csv"
+    path.write_bytes(path.read_bytes().replace(b"Rock", "Schlager für alle".encode("cp1252")))
+    hint = "--encoding names the encoding of a file that is not UTF-8, as in --encoding cp1252"
+    assert hints(tmp_path) == (hint,)
+    checked = check_tables(tmp_path / "data", Reading(), lambda _step, _done: None)
+    assert checked.problems[0].advice.endswith(f"save the file as UTF-8; {hint}")
+    checked = check_tables(tmp_path / "data", Reading(spelling=Spelling(encoding="cp1252")), lambda _step, _done: None)
+    assert [table.format for table in checked.tables] == ["CSV (CP1252)", "CSV", "CSV"]
+    assert "'Schlager für alle' (1)" in checked.problems[0].problem
 
 
 def test_option_variable_and_settings_file_give_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

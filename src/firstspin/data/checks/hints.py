@@ -1,4 +1,4 @@
-"""The dates that were not read as times: the option that reads them, or an error where they contradict the option."""
+"""The options that read what was refused: `--dates` for dates that are no times, `--encoding` for text not in UTF-8."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data import parsing
-from firstspin.data.checks.findings import RowRule
+from firstspin.data.checks.findings import MALFORMED, RowRule
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Shape, trimmed, written_time
+from firstspin.data.formats.csv_rewriting import ENCODING_HINT, NOT_TEXT
 from firstspin.data.formats.readers import Source
+from firstspin.data.sql import literal
 from firstspin.records import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _UNREAD: Final = (parsing.NO_TIME, parsing.NO_ZONE, parsing.NO_DATE)
 
 
-def date_hints(
+def option_hints(
     connection: duckdb.DuckDBPyConnection, bad: str, source: Source, rules: Sequence[RowRule]
 ) -> dict[int, str]:
     """The option that reads the values, by the position of each rule that they break.
@@ -34,6 +36,10 @@ def date_hints(
                 _refuse_other_order(connection, values, source, rule)
             elif option := _option(connection, values):
                 hints[at] = f"{rule.label}: {option}"
+        elif rule.complaint == MALFORMED:
+            is_other = f"SELECT 1 FROM ({bad}) WHERE rule = {at} AND value = {literal(NOT_TEXT)} LIMIT 1"
+            if connection.execute(is_other).fetchall():
+                hints[at] = ENCODING_HINT
     return hints
 
 
