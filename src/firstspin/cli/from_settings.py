@@ -29,7 +29,10 @@ SERVICE: Final = "Service"
 """Panels of options in --help; an option's panel is its section in the settings file."""
 
 GIVEN: Final = "settings file"
-"""Where contexts keep the file that `firstspin --settings FILE` names."""
+"""Where contexts keep the file that `--settings FILE` names, before the command or after it."""
+
+READ: Final = "settings read"
+"""Where contexts keep the settings of the file."""
 
 USED: Final = "settings"
 """Where a command's context keeps its settings by parameter."""
@@ -37,11 +40,10 @@ USED: Final = "settings"
 
 def _apply(context: typer.Context, given: Path | None) -> None:
     """Make the file's values the defaults of the command; called before any other option is parsed."""
-    if context.parent is None:
-        context.meta[GIVEN] = given
-    elif not context.resilient_parsing:
+    context.meta[GIVEN] = given or context.meta.get(GIVEN)
+    if context.parent is not None and not context.resilient_parsing:
         try:
-            if file := given or context.meta.get(GIVEN) or settings_file(os.environ):
+            if file := context.meta[GIVEN] or settings_file(os.environ):
                 _read(context, file)
         except InputError as problem:
             context.fail(str(problem))
@@ -96,7 +98,7 @@ def _read(context: typer.Context, file: Path) -> None:
     """The settings of the command, by parameter, and the default map that they make."""
     from firstspin.settings.file import read_settings
 
-    settings = read_settings(file)
+    settings = context.meta[READ] = read_settings(file)
     options: dict[str, Any] = {_option(parameter): parameter for parameter in context.command.params}
     options.pop("", None)
     found: dict[str, FileSetting] = {}

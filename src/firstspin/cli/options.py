@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
-from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL, from_file
+from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
 from firstspin.data.formats.written_values import DayOrder, Spelling
 from firstspin.data.schema import PICK_SEPARATOR
@@ -131,16 +130,6 @@ class TableOptions(FileOptions):
         str,
         typer.Option(help="Time up to which listens are complete; default: the last listen.", rich_help_panel=LABEL),
     ] = ""
-
-    def given(self, context: typer.Context) -> str:
-        """The options that are neither at their defaults nor from the settings file, for the next step's command."""
-        words = []
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value != one.default and not from_file(context, one.name):
-                option = f"--{one.name.replace('_', '-')}"
-                words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
-        return "".join(f" {word}" for word in words)
 
     def reading(self) -> Reading:
         """How to read the tables. Raises BadParameter or InputError for a value out of range."""

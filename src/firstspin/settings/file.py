@@ -31,10 +31,11 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "data": {"folder": "data"} | {key: key for key in DATA.split()},
     "label": {key: key for key in ("gap-days", "window-days", "least-seconds", "data-ends", "engine", "out")},
     "extras": {"columns": "extra"},
-    "model": {"name": "model"} | {key: key for key in ("bundle", "tune", "trials", "without", "seed", "checkpoints")},
+    "model": {"name": "model", "bundle": "bundle out"}
+    | {key: key for key in ("tune", "trials", "without", "seed", "checkpoints")},
     "service": {key: key for key in SERVICE.split()},
 }
-"""The subjects: each key and the option that it sets. An option's panel in --help is its subject."""
+"""The subjects: each key and the options that it sets. An option's panel in --help is its subject."""
 
 COMMANDS: Final = (
     *("world", "check", "import", "train", "evaluate", "report", "recommend", "score", "demo"),
@@ -97,6 +98,14 @@ class Settings:
     subjects: Mapping[str, Mapping[str, FileSetting]]
     commands: Mapping[str, object]
 
+    def given(self, command: str, option: str) -> FileSetting | None:
+        """The value of this option of `train`, `evaluate`, `recommend` or `serve`; None where the file has none."""
+        table = self.commands.get(command)
+        own = table.items() if isinstance(table, dict) else ()
+        named = {key.replace("_", "-"): FileSetting(key, value) for key, value in own}
+        of_subjects = [of.get(option) for name, of in self.subjects.items() if (name, option) != ("label", "out")]
+        return named.get(option) or next(filter(None, of_subjects), None)
+
     def of_command(self, command: str, options: Iterable[str]) -> dict[str, FileSetting]:
         """The settings, by option, of a command's own section, as of experiment.analyse.
 
@@ -139,12 +148,13 @@ def _section(name: str, section: str, table: object, options: Mapping[str, str])
     """The settings of a section by option, whose valid keys and their options are given."""
     settings: dict[str, FileSetting] = {}
     for key, value in _table(name, section, table).items():
-        option = options.get(key.replace("_", "-"))
-        if option is None:
+        named = options.get(key.replace("_", "-"))
+        if named is None:
             raise InputError(f"{name}: [{section}] has no key {_unknown(key, value, options)}")
-        if option in settings:
-            raise InputError(f"{name}: [{section}] {key} is given twice")
-        settings[option] = FileSetting(f"{name}: [{section}] {key}", value)
+        for option in named.split():
+            if option in settings:
+                raise InputError(f"{name}: [{section}] {key} is given twice")
+            settings[option] = FileSetting(f"{name}: [{section}] {key}", value)
     return settings
 
 

@@ -157,7 +157,8 @@ def test_the_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert snapshot(home) == before
     assert not list((tmp_path / "tmp").iterdir())
     assert ("Nothing to fix" in done.stdout) == (not bad)
-    assert ("Next: firstspin train --data" in done.stdout) == (not bad)
+    assert "\nNext: firstspin train --data" in done.stdout
+    assert ("Correct these rows" in done.stdout) == bad
     if bad:
         assert "listens.csv row 62: seconds '-5' is not more than 0" in done.stdout
         assert "--skip-bad-rows" in done.stdout

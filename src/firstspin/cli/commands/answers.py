@@ -13,6 +13,7 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.from_settings import SERVICE
+from firstspin.cli.next_steps import next_command
 from firstspin.cli.options import AsJson, BundlePath, FileOptions
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
@@ -29,6 +30,7 @@ app = new_app()
 
 @command(app, "recommend", example='firstspin recommend --bundle bundle --age 31 --genres "Rock|Jazz" --explain')
 def recommend(
+    context: typer.Context,
     bundle: BundlePath,
     age: Annotated[str, typer.Option(help="Age in years.")] = "",
     gender: Annotated[str, typer.Option(help="Gender.")] = "",
@@ -69,11 +71,12 @@ def recommend(
     terminal.show(shown)
     if recommendation.message:
         terminal.out.print(f"\n{recommendation.message.title}. {recommendation.message.reason}.")
-    terminal.next_step(f"firstspin serve --bundle {bundle}")
+    terminal.next_step(next_command(context, "serve", bundle=bundle))
 
 
 @command(app, "score", example="firstspin score --bundle bundle --registrations new.csv --out answers.csv")
 def score(
+    context: typer.Context,
     bundle: BundlePath,
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
     out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
@@ -110,8 +113,8 @@ def score(
     terminal.counted("left out", ignored)
     terminal.mismatch(unknown)
     terminal.out.print(f"{written:,} registrations answered in {out}")
-    scores = f" --scores {out}" if out.startswith(("sqlite:", "dynamodb:")) else ""
-    terminal.next_step(f"firstspin serve --bundle {bundle}{scores}")
+    store = out if out.startswith(("sqlite:", "dynamodb:")) else None
+    terminal.next_step(next_command(context, "serve", bundle=bundle, scores=store, least_age=least_age))
 
 
 def _answers(options: Iterable[str]) -> dict[str, str]:

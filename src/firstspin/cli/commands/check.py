@@ -8,6 +8,7 @@ import typer
 
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
+from firstspin.cli.next_steps import BUNDLE, next_command
 from firstspin.cli.options import AsJson, Data, ErasureOptions, TableOptions
 from firstspin.cli.output import checks
 
@@ -31,10 +32,11 @@ def check(
     else:
         checks.show(checked, bare=terminal.bare())
         if not checked.problems:
-            terminal.next_step(f"firstspin train --data {data}{tables.given(context)} --out bundle")
+            terminal.next_step(next_command(context, "train", tables, erasure, data=data, suggested=BUNDLE))
         elif all(problem.option for problem in checked.problems):
-            dropped = replace(tables, skip_bad_rows=True).given(context)
-            terminal.next_step(f"correct these rows, or drop them: firstspin train --data {data}{dropped} --out bundle")
+            terminal.out.print("\nCorrect these rows, or drop them with --skip-bad-rows.")
+            dropped = replace(tables, skip_bad_rows=True)
+            terminal.next_step(next_command(context, "train", dropped, erasure, data=data, suggested=BUNDLE))
     if checked.problems:
         found = len(checked.problems)
         terminal.err.print(f"{data}: {found} problem{'s' * (found > 1)} to fix")

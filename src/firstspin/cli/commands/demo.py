@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -65,12 +66,12 @@ def demo(
     with terminal.progress("simulated service") as progress:
         write_world(data, users, seed, progress)
     terminal.out.print(f"A simulated service with {users:,} registrations is in {data}")
-    card = train_and_show(data, bundle, "auto", Reading(), Learning(seed=seed), next_step=False)
+    _, card = train_and_show(data, bundle, "auto", Reading(), Learning(seed=seed))
     claimed = claims.entries(card, data, bundle)
     _show_test(claimed, bundle, seed, out / "experiment")
     terminal.out.print(f"\nAll files are in {out}")
     if reserved is None:
-        terminal.next_step(f"firstspin serve --bundle {bundle}")
+        terminal.next_step(f"firstspin serve --bundle {shlex.quote(str(bundle))}")
     else:
         _serve(reserved, bundle, out / "state")
 

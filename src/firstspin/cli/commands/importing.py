@@ -9,6 +9,7 @@ import typer
 
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
+from firstspin.cli.next_steps import next_command
 from firstspin.cli.options import utc_now
 from firstspin.cli.output import scorecard
 
@@ -17,6 +18,7 @@ app = new_app()
 
 @command(app, "import", example="firstspin import movielens-100k ml-100k.zip --out movielens")
 def import_(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the archive, as in --list.", show_default=False)] = "",
     path: Annotated[
         Path | None, typer.Argument(help="The archive: a folder, .zip or .tar.gz file.", show_default=False)
@@ -53,7 +55,7 @@ def import_(
     terminal.out.print(f"{rows} are in {out}")
     if checked.census:
         scorecard.print_census(checked.census, {})
-    terminal.next_step(f"firstspin evaluate --data {out} --models auto --out scorecard.json")
+    terminal.next_step(next_command(context, "evaluate", data=out, after=" --models auto --out scorecard.json"))
 
 
 def _indented(text: str) -> str:

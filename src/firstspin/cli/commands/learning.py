@@ -12,6 +12,7 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.from_settings import LABEL, MODEL, from_file
+from firstspin.cli.next_steps import BUNDLE, next_command
 from firstspin.cli.options import (
     BundlePath,
     Data,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from firstspin.data.dataset import Reading
     from firstspin.evaluation.scorecard import Scorecard
     from firstspin.models.registry import Learning
+    from firstspin.serving.bundle import Bundle
 
 app = new_app()
 
@@ -50,6 +52,7 @@ class Engine(StrEnum):
 
 @command(app, "world", example="firstspin world data --users 20000")
 def world(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)],
     seed: Seed = 0,
@@ -60,7 +63,7 @@ def world(
     with terminal.progress("simulated service") as progress:
         write_world(out, users, seed, progress)
     terminal.out.print(f"{users:,} simulated registrations are in {out}")
-    terminal.next_step(f"firstspin evaluate --data {out} --models auto --out scorecard.json")
+    terminal.next_step(next_command(context, "evaluate", data=out, after=" --models auto --out scorecard.json"))
 
 
 @command(app, "label", example="firstspin label --data data --out labels.parquet")
@@ -81,13 +84,14 @@ def label(
         progress("reading the tables", 0.0)
         census, ignored = learn.label(data, out, reading, engine.value)
     scorecard.print_census(census, ignored)
-    terminal.next_step(f"firstspin train --data {data}{tables.given(context)} --out bundle")
+    terminal.next_step(next_command(context, "train", tables, erasure, data=data, suggested=BUNDLE))
 
 
 @command(app, "train", example="firstspin train --data data --out bundle --model logistic --without gender")
 def train(
+    context: typer.Context,
     data: Data,
-    out: Annotated[Path, typer.Option(help="Bundle to write.")],
+    out: Annotated[Path, typer.Option(help="Bundle to write.", rich_help_panel=MODEL)],
     training: TrainingOptions,
     tables: TableOptions,
     erasure: ErasureOptions,
@@ -96,7 +100,12 @@ def train(
     """Train a model and pack a bundle."""
     learning = training.learning(checkpoints)
     with erasure.without_erased(tables.reading()) as reading:
-        train_and_show(data, out, training.model, reading, learning)
+        packed, _ = train_and_show(data, out, training.model, reading, learning)
+    known = packed.predictor.encoder.categories()
+    further = [(name, known[name].names) for name in packed.manifest.extra if name in known and not terminal.bare()]
+    answers = ["--age", "31", "--genres", packed.predictor.genres[0]]
+    answers += [word for name, names in further if names for word in ("--answer", f"{name}={names[0]}")]
+    terminal.next_step(next_command(context, "recommend", bundle=out, after=f" {shlex.join(answers)}"))
 
 
 @command(app, "evaluate", example=("firstspin evaluate --data data --models auto --folds 5 --out scorecard.json"))
@@ -148,16 +157,24 @@ def evaluate(
                 with_ablation=questions,
                 progress=progress,
             )
-    scorecard.print_seen(card, data)
+    held_out = next_command(context, "evaluate", tables, erasure, data=data, after=" --models auto")
+    scorecard.print_seen(card, held_out)
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_scorecard(card)
     if out:
         write_scorecard(card, out)
-    terminal.next_step(f"firstspin train --data {data}{tables.given(context)} --out bundle")
+    if bundle:
+        line = next_command(context, "serve", bundle=bundle)
+    else:
+        suggested = {**BUNDLE} if "auto" in split_names(models) else {"model": card.best, **BUNDLE}
+        as_here = (context, "train", tables, erasure)
+        line = next_command(*as_here, suggested=suggested, data=data, without=without, seed=seed)
+    terminal.next_step(line)
 
 
 @command(app, "report", example="firstspin report --data data --bundle bundle --out report.html")
 def report(
+    context: typer.Context,
     data: Data,
     bundle: BundlePath,
     files: FileOptions,
@@ -195,12 +212,10 @@ def report(
             progress=progress,
         )
     terminal.out.print(f"The report is in {out}")
-    terminal.next_step(f"firstspin serve --bundle {bundle} --report {out}")
+    terminal.next_step(next_command(context, "serve", bundle=bundle, report=out))
 
 
-def train_and_show(
-    data: Path, out: Path, model: str, reading: Reading, learning: Learning, *, next_step: bool = True
-) -> Scorecard:
+def train_and_show(data: Path, out: Path, model: str, reading: Reading, learning: Learning) -> tuple[Bundle, Scorecard]:
     """Train, and tell what was learned from whom and how good it is."""
     from firstspin import learn
 
@@ -209,10 +224,4 @@ def train_and_show(
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_headline(card)
     terminal.out.print(f"\nBundle {packed.id} ({packed.predictor.in_words()}) is in {out}")
-    if next_step:
-        known = packed.predictor.encoder.categories()
-        further = [(name, known[name].names) for name in packed.manifest.extra if name in known and not terminal.bare()]
-        given = "".join(f" --answer {shlex.quote(f'{name}={names[0]}')}" for name, names in further if names)
-        picked = packed.predictor.genres[0]
-        terminal.next_step(f'firstspin recommend --bundle {out} --age 31 --genres "{picked}"{given}')
-    return card
+    return packed, card

@@ -23,11 +23,10 @@ def print_census(census: Census, ignored: Mapping[str, int]) -> None:
         terminal.out.print(line)
 
 
-def print_seen(card: Scorecard, data: object) -> None:
-    """A warning, where a bundle was trained on users that it is evaluated on."""
+def print_seen(card: Scorecard, held_out: str) -> None:
+    """A warning, where a bundle was trained on users that it is evaluated on; `held_out` is the command to use."""
     if warning := card.warning():
-        held_out = f"Figures on held-out users: firstspin evaluate --data {data} --models auto"
-        terminal.out.print(f"{warning} {held_out}")
+        terminal.out.print(f"{warning} Figures on held-out users: {held_out}")
 
 
 def print_headline(card: Scorecard) -> None:
