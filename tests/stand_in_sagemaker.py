@@ -37,6 +37,10 @@ class Life:
     last: dict[str, Any] | None = None
     reason: str = ""
 
+    def scale(self) -> None:
+        """UpdateEndpointWeightsAndCapacities by autoscaling: Updating, without a pending deployment."""
+        self.status, self.looks = "Updating", LOOKS
+
 
 @dataclass
 class Fate:

@@ -7,6 +7,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from made_bundles import pack
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 from typer.testing import CliRunner, Result
 
-from firstspin.aws import endpoint, rollout
+from firstspin.aws import autoscaling, endpoint, rollout
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState
 from firstspin.aws.package import package, read_manifest
@@ -30,6 +31,11 @@ ROLE = "arn:aws:iam::123456789012:role/firstspin-serves"
 HOSTING = Hosting("123456789012.dkr.ecr.us-east-1.amazonaws.com/firstspin:1", ROLE, "ml.c5.large")
 PLAIN = Rollout()
 PLACE = ("firstspin-models", "newcomers")
+SCALED = {
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "endpoint/newcomers/variant/AllTraffic",
+    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+}
 
 
 def card(value: float) -> dict[str, object]:
@@ -172,19 +178,14 @@ class TestDeploying:
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
         deploy(account, bundles / "good")
-        scaled = {
-            "ServiceNamespace": "sagemaker",
-            "ResourceId": "endpoint/newcomers/variant/AllTraffic",
-            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
-        }
-        account.scaling.register_scalable_target(**scaled, MinCapacity=2, MaxCapacity=10)
+        account.scaling.register_scalable_target(**SCALED, MinCapacity=2, MaxCapacity=10)
         larger = replace(HOSTING, instance_type="ml.c5.xlarge")
         done = len(aws.fate.names())
         with pytest.raises(InputError, match="scales by itself"):
             deploy(account, bundles / "better", hosting=larger)
         assert len(aws.fate.names()) == done
         deploy(account, bundles / "better")  # on the same, it may
-        account.scaling.deregister_scalable_target(**scaled)
+        account.scaling.deregister_scalable_target(**SCALED)
         deploy(account, bundles / "better", hosting=larger)
         assert now(account).configuration["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
 
@@ -334,6 +335,81 @@ class TestGoingBack:
         assert others is not None
         with pytest.raises(InputError, match="no configuration to go back to"):
             rollout.plan_rollback(account, others)
+
+
+class TestAutoscaling:
+    @pytest.fixture
+    def updates(self, aws: ControlPlane, account: Account, bundles: Path) -> Iterator[list[dict[str, Any]]]:
+        """An endpoint that went from 2 to 4 configured instances before it got its scalable target."""
+        deploy(account, bundles / "good")
+        deploy(account, bundles / "better", hosting=replace(HOSTING, instances=4))
+        account.scaling.register_scalable_target(**SCALED, MinCapacity=2, MaxCapacity=20)
+        aws.fate.asked.clear()
+        yield (asked := [])
+        asked += [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert [told["RetainAllVariantProperties"] for told in asked] == [True]
+
+    def test_a_rollback_to_fewer_configured_instances_keeps_those_that_run(
+        self, account: Account, updates: list[dict[str, Any]]
+    ) -> None:
+        assert updates == []
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert now(account).configuration["ProductionVariants"][0]["InitialInstanceCount"] == 2
+
+    def test_a_deployment_with_other_instances_does_too(
+        self, account: Account, bundles: Path, updates: list[dict[str, Any]]
+    ) -> None:
+        assert updates == []
+        deploy(account, bundles / "worse", hosting=replace(HOSTING, instances=1))
+
+    def test_a_rollback_to_another_instance_type_is_refused_beforehand(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        deploy(account, bundles / "better", hosting=replace(HOSTING, instance_type="ml.c5.xlarge"))
+        account.scaling.register_scalable_target(**SCALED, MinCapacity=2, MaxCapacity=20)
+        done = len(aws.fate.names())
+        with pytest.raises(InputError, match="scales by itself"):
+            rollout.plan_rollback(account, now(account))
+        assert len(aws.fate.names()) == done
+
+    def test_a_change_waits_until_it_has_scaled_and_not_longer_than_the_deadline(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        words = ("--endpoint", "newcomers", "--poll", "0.01", "--json")
+        for change in (("promote", "--bundle", str(bundles / "better")), ("rollback",)):
+            aws.fate.lives["newcomers"].scale()
+            done = CliRunner().invoke(app, [*change, *words])
+            assert done.exit_code == 0, done.exception
+            assert "endpoint newcomers is scaling; the change follows" in done.stderr
+        aws.fate.lives["newcomers"].scale()
+        aws.fate.stuck = True
+        late = CliRunner().invoke(app, ["rollback", *words, "--deadline", "0"])
+        assert "still scaling after 0 s; nothing was changed" in str(late.exception)
+
+    def test_scaling_that_begins_during_the_upload_is_waited_for(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        packed = package(bundles / "better", bundles / "model.tar.gz")
+        plan = rollout.plan_promote(account, now(account), packed, PLAIN)
+        aws.fate.lives["newcomers"].scale()
+        waits = {"clock": lambda: 0.0, "sleep": lambda _: None, "deadline": 1.0, "every": 1.0}
+        pause = partial(autoscaling.await_scaling, account, "newcomers", lambda _: None, **waits)
+        rollout.carry_out(plan, lambda _: None, pause=pause)
+        assert aws.fate.names()[-1] == "UpdateEndpoint"
+
+    def test_an_endpoint_made_again_has_lost_its_target_and_deploy_says_what_to_do(
+        self, account: Account, bundles: Path
+    ) -> None:
+        where = ["--bucket", PLACE[0], "--image", HOSTING.image, "--role", ROLE, "--instance-type", "ml.c5.large"]
+        words = ["deploy", "--bundle", str(bundles / "good"), *where, "--endpoint", "newcomers", "--poll", "0.01"]
+        first = CliRunner().invoke(app, words)
+        assert "has no scalable target" in first.stderr
+        assert "enabled = false under [scaling], then with enabled = true" in first.stderr
+        account.scaling.register_scalable_target(**SCALED, MinCapacity=2, MaxCapacity=20)
+        assert "scalable target" not in CliRunner().invoke(app, words).stderr
 
 
 class TestWhatGoesWrong:

@@ -34,6 +34,7 @@ class Account:
     sagemaker: AwsClient
     s3: AwsClient
     scaling: AwsClient
+    cloudwatch: AwsClient
 
 
 def open_account() -> Account:
@@ -41,7 +42,7 @@ def open_account() -> Account:
 
     Raises InputError where boto3 is not installed, no region is named, or an address is invalid.
     """
-    services = ("sagemaker", "s3", "application-autoscaling")
+    services = ("sagemaker", "s3", "application-autoscaling", "cloudwatch")
     return Account(*(open_client(service, TIMEOUTS) for service in services))
 
 

@@ -69,7 +69,7 @@ def leads_to(endpoint: Mapping[str, Any], configuration: str) -> bool:
 
     Raises InputError where it has another one and can't be updated now.
     """
-    ahead = _pending(endpoint) or endpoint["EndpointConfigName"]
+    ahead = pending(endpoint) or endpoint["EndpointConfigName"]
     if ahead == configuration and endpoint["EndpointStatus"] in (SETTLED, *MOVING):
         return True
     must_be_settled(endpoint)
@@ -82,7 +82,7 @@ def must_be_settled(endpoint: Mapping[str, Any]) -> None:
     if status == SETTLED:
         return
     if status in MOVING:
-        to = f" (to {_pending(endpoint)})" if _pending(endpoint) else ""
+        to = f" (to {pending(endpoint)})" if pending(endpoint) else ""
         raise InputError(f"endpoint {name} is {status}{to}; try again when it is {SETTLED}")
     reason = f": {endpoint['FailureReason']}" if endpoint.get("FailureReason") else ""
     # the only operation that SageMaker allows on a failed endpoint
@@ -104,5 +104,6 @@ def only_variant(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
     return one
 
 
-def _pending(endpoint: Mapping[str, Any]) -> str:
+def pending(endpoint: Mapping[str, Any]) -> str:
+    """The configuration of the deployment in progress; empty where none is."""
     return str(endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName", ""))

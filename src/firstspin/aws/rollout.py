@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from firstspin.aws.autoscaling import must_not_scale, retained
 from firstspin.aws.clients import Account, AwsClient, clear, describe
 from firstspin.aws.endpoint import (
     MAX_NAME,
@@ -127,8 +128,6 @@ def plan_deploy(
     Raises InputError where the instance type of an endpoint with autoscaling would change, which SageMaker refuses.
     """
     now = serving(account, endpoint)
-    if now and only_variant(now.configuration).get("InstanceType") != hosting.instance_type:
-        _must_not_scale(account, now)
     bucket, prefix = place
     container = {"Image": hosting.image, "Environment": dict(hosting.environment)}
     variant = {
@@ -138,6 +137,8 @@ def plan_deploy(
         "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
         "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
     }
+    if now:
+        must_not_scale(account, now, {"ProductionVariants": [variant]})
     # the container only answers; SageMaker itself fetches the model
     model: Words = {"ExecutionRoleArn": hosting.role, "PrimaryContainer": container, "EnableNetworkIsolation": True}
     return _planned(
@@ -169,31 +170,22 @@ def plan_promote(
 
 
 def plan_rollback(account: Account, now: EndpointState) -> ReleasePlan:
-    """The endpoint with the configuration it had before. Raises InputError where none is known."""
+    """The endpoint with the configuration it had before.
+
+    Raises InputError where none is known, or its instance type is another one and the endpoint scales.
+    """
     must_be_settled(now.endpoint)
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
     previous = now.tags.get(_way_back(endpoint))
     if not previous:
         raise InputError(f"endpoint {endpoint} has no configuration to go back to")
-    if describe(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous) is None:
+    configuration = describe(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous)
+    if configuration is None:
         raise InputError(f"endpoint {endpoint} had the configuration {previous}, which was deleted")
+    must_not_scale(account, now, configuration)
     change = partial(_update, account, now, previous, None)
     step = ReleaseStep("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
     return ReleasePlan(endpoint, previous, (step,))
-
-
-def _must_not_scale(account: Account, now: EndpointState) -> None:
-    """Check for autoscaling: SageMaker refuses another instance type late. Raises InputError where it is on."""
-    endpoint, variant = now.endpoint["EndpointName"], only_variant(now.configuration)["VariantName"]
-    with clear("application-autoscaling"):
-        held = account.scaling.describe_scalable_targets(
-            ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{endpoint}/variant/{variant}"]
-        )
-    if held["ScalableTargets"]:
-        raise InputError(
-            f"endpoint {endpoint} scales by itself, and SageMaker changes no type of instance then: take the scaling "
-            "away (enabled = false under [scaling] of deploy/aws/settings.toml), deploy, and bring it back"
-        )
 
 
 def _planned(
@@ -284,20 +276,17 @@ def _update(
     deployment: Mapping[str, Any] | None,
     reason: Sequence[Mapping[str, str]] = (),
 ) -> None:
-    """Let the endpoint change over; where the instances asked for are as many as before, those of autoscaling stay.
+    """Let the endpoint change over.
 
     The way back is written on the new configuration, beforehand: where the change is refused or taken back, the
     endpoint keeps the configuration it has, and with it the way back from there.
     """
     endpoint = now.endpoint["EndpointName"]
     new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
-    counts = {only_variant(one).get("InitialInstanceCount") for one in (new, now.configuration)}
-    arguments = {"DeploymentConfig": deployment} if deployment else {}
+    arguments = retained(account, now, new) | ({"DeploymentConfig": deployment} if deployment else {})
     back = {"Key": _way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
     account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=[back, *reason])
-    account.sagemaker.update_endpoint(
-        EndpointName=endpoint, EndpointConfigName=name, RetainAllVariantProperties=len(counts) == 1, **arguments
-    )
+    account.sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=name, **arguments)
 
 
 def _way_back(endpoint: str) -> str:
@@ -308,12 +297,17 @@ def _way_back(endpoint: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- doing
 
 
-def carry_out(plan: ReleasePlan, tell: Callable[[str], None]) -> None:
-    """Do what is left of a plan. Raises InputError at the step that fails; those before it stay done."""
+def carry_out(plan: ReleasePlan, tell: Callable[[str], None], *, pause: Callable[[], None] = lambda: None) -> None:
+    """Do what is left of a plan; `pause` precedes the change of the endpoint.
+
+    Raises InputError at the step that fails; those before it stay done.
+    """
     for step in plan.steps:
         if step.there:
             tell(f"{step.what} {step.name}: there already")
             continue
+        if step.what == "endpoint":
+            pause()
         tell(f"{step.what} {step.name}")
         with clear(f"{step.what} {step.name}"):
             step.do()

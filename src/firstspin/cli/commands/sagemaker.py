@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from firstspin import preflight
 from firstspin.aws import rollout
+from firstspin.aws.autoscaling import await_scaling, missing_target
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState, served_archive, serving
 from firstspin.aws.gate import GateVerdict, judge
@@ -172,6 +174,8 @@ def deploy(
     with _packed(bundle) as packed:
         plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosting, settings)
         _carry_out(account, plan, _RunOptions(packed.id, deadline, poll, dry_run, as_json))
+    if not dry_run and (note := missing_target(account, _serving(account, endpoint))):
+        _tell(note)
 
 
 @command(app, "promote", example="firstspin sagemaker promote --bundle bundle --endpoint newcomers --dry-run")
@@ -196,7 +200,7 @@ def promote(
     with exit status 1.
     """
     account = open_account()
-    now = _serving(account, endpoint)
+    now = _settled(account, endpoint, deadline, poll)
     with _packed(bundle) as packed:
         plan = rollout.plan_promote(account, now, packed, _rollout(alarm, canary, bake), force)
         options = _RunOptions(packed.id, deadline, poll, dry_run, as_json)
@@ -224,7 +228,7 @@ def rollback(
 ) -> None:
     """Roll an endpoint back to its previous configuration; a second rollback returns to the current one."""
     account = open_account()
-    plan = rollout.plan_rollback(account, _serving(account, endpoint))
+    plan = rollout.plan_rollback(account, _settled(account, endpoint, deadline, poll))
     _carry_out(account, plan, _RunOptions("", deadline, poll, dry_run, as_json))
 
 
@@ -277,14 +281,20 @@ def _carry_out(account: Account, plan: rollout.ReleasePlan, options: _RunOptions
         if not options.as_json:
             terminal.next_step("the same without --dry-run")
         return
-    rollout.carry_out(plan, _tell)
-    rollout.wait(
-        account, plan, _tell, clock=time.monotonic, sleep=time.sleep, deadline=options.deadline, every=options.poll
-    )
+    patience: Any = {"clock": time.monotonic, "sleep": time.sleep, "every": options.poll, "deadline": options.deadline}
+    rollout.carry_out(plan, _tell, pause=partial(await_scaling, account, plan.endpoint, _tell, **patience))
+    rollout.wait(account, plan, _tell, **patience)
     if not options.as_json:
         terminal.next_step(
             f"firstspin sagemaker rollback --endpoint {plan.endpoint}, if its alarms or figures get worse"
         )
+
+
+def _settled(account: Account, endpoint: str, deadline: float, poll: float) -> EndpointState:
+    """The endpoint, once autoscaling has changed its number of instances."""
+    _serving(account, endpoint)
+    await_scaling(account, endpoint, _tell, clock=time.monotonic, sleep=time.sleep, deadline=deadline, every=poll)
+    return _serving(account, endpoint)
 
 
 def _serving(account: Account, endpoint: str) -> EndpointState:
