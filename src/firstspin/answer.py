@@ -90,18 +90,15 @@ def unknown_picks(picks: Iterable[str], genres: NameIndex) -> Iterator[tuple[str
 
 
 def unknown_values(registration: Registration, loaded: Bundle) -> Iterator[tuple[str, str, str]]:
-    """Each gender, country or further text that is no category of the model: its field, itself, and the problem.
-
-    It shares the category of the values that were rare in training (`features.Category`).
-    """
-    for field, known in loaded.predictor.encoder.categories().items():
-        value = getattr(registration, field, None)
+    """Each gender, country or further text that is no category of the model: its field, itself, and the problem."""
+    for field, question in loaded.predictor.encoder.categories().items():
+        value, known = getattr(registration, field, None), question.names
         if isinstance(value, str) and known.find(value) is None:
             nearest = known.nearest(value)
             there = (
                 f"the nearest is {nearest}" if nearest else f"it knows {listed(known.names, SHOWN_VALUES) or 'none'}"
             )
-            yield field, value, f"is no value that the model knows and counts as 'other'; {there}"
+            yield field, value, f"is no value that the model knows and counts as {question.unseen}; {there}"
 
 
 def genres_of(loaded: Bundle) -> NameIndex:

@@ -242,13 +242,13 @@ def test_recommend_takes_answers_to_further_fields(tmp_path: Path) -> None:
         (["--answer", "device=Phone", "--country", " de"], []),
         (
             ["--answer", "device=fone"],
-            ["device 'fone' is no value that the model knows and counts as 'other'; the nearest is phone"],
+            ["device 'fone' is no value that the model knows and counts as missing; the nearest is phone"],
         ),
         (
             ["--gender", "Femme", "--country", "Q"],
             [
-                "gender 'Femme' is no value that the model knows and counts as 'other'; it knows none",
-                "country 'Q' is no value that the model knows and counts as 'other'; it knows de, us",
+                "gender 'Femme' is no value that the model knows and counts as missing; it knows none",
+                "country 'Q' is no value that the model knows and counts as missing; it knows de, us",
             ],
         ),
     ],

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from predictor_contract import every_kind_of_newcomer, people
 
 from firstspin.data.further_fields import with_further_fields
+from firstspin.models import registry
 from firstspin.models.features import HAT, NUMBER, PICKED, Encoder, fit_encoder
-from firstspin.records import Registration
+from firstspin.models.registry import Learning
+from firstspin.records import InputError, Registration
 
 KNOWN = ("Hip Hop", "Jazz", "Rock")
 
@@ -79,19 +81,43 @@ def test_picks_are_compared_without_regard_to_case_and_one_spelled_exactly_goes_
         assert {name.removeprefix("picked=") for name in columns if name.startswith("picked=")} == picked
 
 
-def test_a_gender_is_compared_without_regard_to_case_and_an_unheard_one_is_other() -> None:
+def test_a_gender_is_compared_without_regard_to_case_and_an_unheard_one_counts_as_missing() -> None:
     encoder = fitted()
     assert only(encoder, "gender", Registration(gender="FEMALE ")) == {"gender=female": 1.0}
     assert only(encoder, "gender", Registration(gender="male")) == {"gender=male": 1.0}
-    assert only(encoder, "gender", Registration(gender="unheard of")) == {"gender=other": 1.0}
+    assert only(encoder, "gender", Registration(gender="unheard of")) == {"gender missing": 1.0}
     assert only(encoder, "gender", Registration()) == {"gender missing": 1.0}
 
 
 def test_a_country_seen_seldom_is_other_as_is_one_never_seen() -> None:
+    """The column `=other` is trained here: one user was from Norway."""
     encoder = fitted()
     assert only(encoder, "country", Registration(country="se")) == {"country=se": 1.0}
     assert only(encoder, "country", Registration(country="NO")) == {"country=other": 1.0}
     assert only(encoder, "country", Registration(country="Atlantis")) == {"country=other": 1.0}
+
+
+def test_an_encoder_tells_whether_training_had_rare_values_and_one_of_an_earlier_version_had() -> None:
+    state = fitted().state()
+    _, gender, country, _ = state["questions"]
+    assert gender == {"name": "gender", "values": ["female", "male"], "has_rare": False}
+    assert country == {"name": "country", "values": ["se"]}
+    assert Encoder.from_state(state).state() == state
+    del gender["has_rare"]
+    assert only(Encoder.from_state(state), "gender", Registration(gender="unheard of")) == {"gender=other": 1.0}
+    for wrong in (0, None, "no"):
+        gender["has_rare"] = wrong
+        with pytest.raises(InputError, match="question of an unknown kind"):
+            Encoder.from_state(state)
+
+
+@pytest.mark.parametrize("name", ["logistic", "forest", "lightgbm", "network"])
+def test_an_unseen_value_changes_no_answer_where_training_had_no_rare_ones(name: str) -> None:
+    registrations = [Registration(gender=("female", "male", None)[i % 3], genres=("Rock",)) for i in range(90)]
+    users = people(registrations, [("Rock", "Jazz", "Pop")[i % 3] for i in range(90)])
+    model = registry.fit(name, registry.prepare(users, ["Jazz", "Pop", "Rock"], extra=(), learning=Learning()))
+    unseen, silent, male = (model.rank(Registration(gender=gender)) for gender in ("Q", None, "male"))
+    assert unseen.probabilities == silent.probabilities != male.probabilities
 
 
 @given(st.integers(0, 120))
@@ -151,7 +177,7 @@ def test_further_fields_join_as_categories_or_numbers() -> None:
     registrations = [asking_more(device=["phone", "Desktop"][i % 2], friends=float(i)) for i in range(40)]
     encoder = fitted(registrations, extra=["device", "friends"])
     assert only(encoder, "device", asking_more(device="desktop")) == {"device=desktop": 1.0}
-    assert only(encoder, "device", asking_more(device=7.0)) == {"device=other": 1.0}
+    assert only(encoder, "device", asking_more(device=7.0)) == {"device missing": 1.0}
     assert only(encoder, "friends", asking_more(friends=3.0))["friends"] == 3.0
     for no_number in (asking_more(), asking_more(friends="many"), asking_more(friends=math.nan)):
         assert only(encoder, "friends", no_number)["friends missing"] == 1.0

@@ -2,10 +2,10 @@
 
 Every question of the registration form becomes a few columns; a missing or unknown answer has its own encoding:
 
-| question | columns | |---|---| | a number (age) | `age` (NaN when missing), `age missing`, hats `age~18`, `age~25` …
-for linear models | | a category (gender, country) | `country=se` …, `country=other` for rare and unseen answers,
-`country missing` | | genres picked | `picked=Rock` 1 or 0, `rank=Rock` 1 / position, `picks` the number of picks, and
-its hats `picks~2` … |
+- A number (age): `age` (NaN when missing), `age missing`, and hats `age~18`, `age~25` … for linear models.
+- A category (gender, country): `country=se` …, `country=other` for rare answers, `country missing`. An unseen answer
+  counts as rare where training had rare ones, or else as missing.
+- Genres picked: `picked=Rock` 1 or 0, `rank=Rock` 1 / position, `picks` the number of picks, and its hats `picks~2` …
 
 Hats are a piecewise linear basis: 1 at the own knot, 0 at the neighbouring knots; they sum to 1. The time of
 registration is not encoded.
@@ -102,12 +102,22 @@ class Number:
 
 
 class Category:
-    """A category, one-hot encoded; answers are normalised and matched in any case."""
+    """A category, one-hot encoded; answers are normalised and matched in any case.
 
-    def __init__(self, name: str, values: Sequence[str]) -> None:
+    `has_rare`: whether training users had values beside these, which were too rare. Only then is the column `=other`
+    trained, and an unseen answer is like those; otherwise it counts as missing.
+    """
+
+    def __init__(self, name: str, values: Sequence[str], *, has_rare: bool = True) -> None:
         self.name = name
         self.values = tuple(values)
         self.names = NameIndex(self.values)
+        self.has_rare = has_rare
+
+    @property
+    def unseen(self) -> str:
+        """What an unseen answer counts as, for messages."""
+        return "'other'" if self.has_rare else "missing"
 
     def columns(self) -> list[tuple[str, str]]:
         """A flag per category, one for other answers and one for missing."""
@@ -119,23 +129,25 @@ class Category:
         index = {value: first + i for i, value in enumerate(self.values)}
         usual = {spelling: i for value, i in index.items() for spelling in (value.upper(), value.title(), value)}
         other, names = first + len(self.values), self.names
+        missing = other + 1
+        unseen = other if self.has_rare else missing
 
         def write(row: Cells, answer: Answer) -> bool:
             if answer is None:
-                row[other + 1] = 1.0
+                row[missing] = 1.0
                 return False
             column = usual.get(answer)  # type: ignore[arg-type]
             if column is None:
                 name = names.find(str(answer))
-                column = other if name is None else index[name]
+                column = unseen if name is None else index[name]
             row[column] = 1.0
-            return column != other
+            return column < other
 
         return write
 
     def state(self) -> dict[str, Any]:
-        """The name and the categories."""
-        return {"name": self.name, "values": list(self.values)}
+        """The name and the categories; and that no value was rare, which bundles of earlier versions do not tell."""
+        return {"name": self.name, "values": list(self.values)} | ({} if self.has_rare else {"has_rare": False})
 
 
 class Picks:
@@ -244,9 +256,9 @@ class Encoder:
                 write(cells[n * width : (n + 1) * width], getattr(registration, question, None))
         return rows
 
-    def categories(self) -> dict[str, NameIndex]:
-        """The values that have a column of their own, for each question with categories."""
-        return {question.name: question.names for question in self._questions if isinstance(question, Category)}
+    def categories(self) -> dict[str, Category]:
+        """The questions with categories, by name."""
+        return {question.name: question for question in self._questions if isinstance(question, Category)}
 
     def matches(self, registration: Registration) -> bool:
         """Whether training saw at least one of the answers."""
@@ -307,7 +319,8 @@ def _fit_question(name: str, examples: Examples, known_genres: Sequence[str]) ->
     given = [a for a in (getattr(registration, name) for registration in examples.registrations) if a is not None]
     if name == AGE or (given and all(isinstance(answer, (int, float)) for answer in given)):
         return Number(name, _knots(given))
-    return Category(name, _often_enough(given))
+    values = _often_enough(given)
+    return Category(name, values, has_rare=not {_folded(answer) for answer in given} <= {*values})
 
 
 def _knots(given: Sequence[float]) -> list[float]:
@@ -340,9 +353,10 @@ def _question(saved: object) -> FormColumns:
         case {"name": str(name), "knots": list(knots), **rest} if not rest and name != GENRES and _rise(knots):
             return Number(name, knots)
         case {"name": str(name), "values": list(values), **rest} if (
-            not rest and name not in (AGE, GENRES) and _are_words(values)
+            rest.keys() <= {"has_rare"} and name not in (AGE, GENRES) and _are_words(values)
         ):
-            return Category(name, values)
+            if isinstance(has_rare := rest.get("has_rare", True), bool):
+                return Category(name, values, has_rare=has_rare)
     raise InputError("the encoder holds a question of an unknown kind")
 
 

@@ -102,9 +102,9 @@ def train(
     with erasure.without_erased(tables.reading()) as reading:
         packed, _ = train_and_show(data, out, training.model, reading, learning)
     known = packed.predictor.encoder.categories()
-    further = [(name, known[name].names) for name in packed.manifest.extra if name in known and not terminal.bare()]
+    further = [(name, known[name].values) for name in packed.manifest.extra if name in known and not terminal.bare()]
     answers = ["--age", "31", "--genres", packed.predictor.genres[0]]
-    answers += [word for name, names in further if names for word in ("--answer", f"{name}={names[0]}")]
+    answers += [word for name, values in further if values for word in ("--answer", f"{name}={values[0]}")]
     terminal.next_step(next_command(context, "recommend", bundle=out, after=f" {shlex.join(answers)}"))
 
 
