@@ -11,7 +11,7 @@ import numpy as np
 
 from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import ablation, cross_validation, scorecard
-from firstspin.evaluation.report import patterns
+from firstspin.evaluation.report import page, patterns
 from firstspin.evaluation.report.parts import BundleFacts, Material
 from firstspin.evaluation.scorecard import BASELINES
 from firstspin.models import registry
@@ -63,3 +63,9 @@ def material(known: bool = True) -> Material:
     return Material(
         examples, rule, replace(card, questions=study), grid, about, name="made people", written=date(2026, 2, 1)
     )
+
+
+def html(bundle: str) -> str:
+    """The page about a bundle of this id."""
+    made = material()
+    return page.page(replace(made, manifest=replace(made.manifest, bundle=bundle)), silent)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import made_console
+import made_report
 import pytest
 from made_browser import PHONE, WIDE, visiting
 from made_experiments import PLAN, START, log
@@ -20,12 +21,14 @@ from playwright.sync_api import Browser, Page, expect
 
 from firstspin.experiment.plan import freeze
 from firstspin.service.pages.analysis import write_pages
+from firstspin.serving.bundle import report_path
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("console")
-    made_console.pack(folder / "b")
+    packed = made_console.pack(folder / "b")
+    report_path(folder / "b").write_text(made_report.html(packed.id), encoding="utf-8")
     with serving(folder / "b", "--drain-delay", "0") as started:
         yield started
 
@@ -204,6 +207,24 @@ def test_the_page_is_light_and_reads_without_javascript(browser: Browser, servic
         expect(visit.page.get_by_label(made_console.HTML, exact=True)).to_be_attached()
         expect(visit.page.get_by_text("80.8%")).to_be_visible()
         expect(visit.page.get_by_text("In a terminal:")).to_be_visible()
+
+
+@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
+def test_the_study_is_read_in_the_look_of_the_service(
+    browser: Browser, service: Service, size: dict[str, int], theme: str
+) -> None:
+    with visiting(browser, service.port, viewport=size, color_scheme=theme) as visit:
+        visit.page.goto(f"{visit.base}/")
+        with visit.page.expect_response("**/report") as reply:
+            visit.page.get_by_role("link", name="Study").click()
+        assert reply.value.request.sizes()["responseBodySize"] < 100_000
+        expect(visit.page.locator("h1")).to_have_text("Recommendations for new users: evaluation report")
+        assert visit.violations() == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        card = visit.page.locator("#conclusion")
+        before = card.evaluate("card => getComputedStyle(card).backgroundColor")
+        visit.page.locator("#theme").click()
+        assert card.evaluate("card => getComputedStyle(card).backgroundColor") != before
 
 
 def test_motion_shows_what_moved_unless_less_motion_is_preferred(browser: Browser, service: Service) -> None:

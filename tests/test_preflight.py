@@ -17,6 +17,7 @@ from firstspin import learn, preflight
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.models.registry import TUNABLE
 from firstspin.records import InputError
+from firstspin.serving.bundle import report_path
 
 NO_TABLES = ("--data", "no-such-folder")
 PLANNED = ("--name", "n", "--baseline", "0.05", "--registrations-a-day", "10")
@@ -129,6 +130,13 @@ def test_a_table_is_neither_replaced_nor_hidden_by_what_is_made_of_it(tmp_path: 
     assert "holds the tables" in failed("train", "--data", data, "--out", data)
     preflight.file(data / "labels.parquet", data)
     preflight.bundle(data / "bundle", data)
+
+
+def test_no_file_is_written_into_a_bundle(folder: Path) -> None:
+    for name in ("report.html", "scores.csv"):
+        with pytest.raises(InputError, match=r"is inside the bundle .*; choose a path outside"):
+            preflight.file(folder / name)
+    preflight.file(report_path(folder))
 
 
 def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:

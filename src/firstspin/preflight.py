@@ -15,7 +15,7 @@ from firstspin.data import schema
 from firstspin.extras import need
 from firstspin.files import is_partial
 from firstspin.records import InputError
-from firstspin.serving.bundle import check_place
+from firstspin.serving.bundle import MANIFEST, STATIONS, check_place
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -49,6 +49,8 @@ def file(out: Path, data: Path | None = None, *, suffixes: Sequence[str] = ()) -
         raise InputError(f"{out} is a folder; name a file in it")
     if out.exists() and not out.is_file():
         raise InputError(f"{out} is not a regular file; name another")
+    if all((out.parent / name).is_file() for name in (MANIFEST, STATIONS)):
+        raise InputError(f"{out} is inside the bundle {out.parent}; choose a path outside")
     if data is not None and _is_table(out, data):
         raise InputError(f"{out} would replace or hide a table of {data}; name another file")
     if suffixes and out.suffix.lower() not in ("", *suffixes):

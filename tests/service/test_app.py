@@ -148,12 +148,6 @@ def test_who_can_not_explain_says_so(folder: Path) -> None:
     assert code(ask(app, "POST", "/v1/explanations", b'{"age":31}')) == "no_explanation"
 
 
-def test_the_report_is_shown_where_there_is_one(app: App) -> None:
-    assert ask(app, "GET", "/report").status == 404
-    reply = ask(new_app(report=b"<!doctype html>"), "GET", "/report")
-    assert (reply.status, reply.body, reply.content_type) == (200, b"<!doctype html>", b"text/html; charset=utf-8")
-
-
 def test_an_answer_that_would_be_too_long_is_refused_as_soon_as_that_is_known(folder: Path) -> None:
     for people in (2, 40):
         asked = msgspec.json.encode({"instances": [{"age": 31}] * people})

@@ -91,7 +91,7 @@ def test_the_page_on_the_http_interface_lists_the_routes_of_every_service() -> N
 
 @pytest.mark.parametrize("route", routes.ROUTES, ids=lambda route: str(route.path))
 def test_every_route_is_answered_and_counted_by_its_label(route: routes.Route) -> None:
-    app = new_app(without_model=True, report=b"the study")
+    app = new_app(without_model=True)
     assert ask(app, route.method, route.path, b"{}").status in (200, route.done, 404, 422, 503)
     reply = ask(app, "PATCH", route.path)
     assert (reply.status, reply.headers) == (405, f"allow: {', '.join(route.methods)}\r\n".encode())

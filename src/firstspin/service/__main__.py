@@ -40,7 +40,7 @@ from firstspin.service.metrics import SharedMetrics
 from firstspin.service.multi_model import ManyModels, ModelCache
 from firstspin.service.options import has_pages, parse
 from firstspin.service.pages.experiments import WANTED
-from firstspin.service.pages.site import sections
+from firstspin.service.pages.site import SECTIONS
 from firstspin.service.process import listening, logs, signals
 from firstspin.service.process.analysis_runs import AnalysisRuns
 from firstspin.service.process.children import Child
@@ -207,7 +207,6 @@ def _worker_runner(
     keys = read_keys(options.keys) if options.keys else None
     experiment = running(read_plan(options.experiment)) if options.experiment else None
     now = read_clock(options.clock) if options.clock else _now
-    report = options.report.read_bytes() if options.report else b""
 
     def run_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
         tally = tallies.row(slot.number)
@@ -219,13 +218,14 @@ def _worker_runner(
                 Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
                 ledger,
                 further(options.workers, ManyModels(model_cache, config) if model_cache else None),
-                report,
+                options.report,
                 options.largest_answer or inf,
                 _stored_answers(options),
                 PolicySettings(options.least_age, options.under_age == REFUSE, options.scores_first),
                 has_pages(options),
                 model_cache is not None,
                 pages,
+                options.bundle,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
@@ -288,7 +288,7 @@ def _run_admin(
         plan=read_plan(options.experiment) if options.experiment else None,
         has_event_store=secret is not None,
         port=service_port,
-        sections=sections(bool(options.report)) if has_pages(options) else (),
+        sections=SECTIONS if has_pages(options) else (),
     )
     run_admin(line, child.listener, options.keys, options.events, secret, ours, tallies, tally, service)
     return 0

@@ -22,7 +22,8 @@ from firstspin.service.http.openapi import schema
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.pages import experiments
 from firstspin.service.pages.home import FormPage, home
-from firstspin.service.pages.site import HTML, IMMUTABLE, REVALIDATED, STATIC_FILES, Site, cached, sections, static_file
+from firstspin.service.pages.site import IMMUTABLE, REVALIDATED, STATIC_FILES, Site, cached, static_file
+from firstspin.service.pages.study import StudyPage
 from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
 from firstspin.serving.content import NO_STATIONS
@@ -39,9 +40,6 @@ from firstspin.serving.stored_answers import StoredAnswers
 log = logging.getLogger(__name__)
 
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
-REPORT_HEADERS: Final = (
-    b"content-security-policy: default-src 'self' 'unsafe-inline'\r\nx-content-type-options: nosniff\r\n"
-)
 _encode: Final = msgspec.json.Encoder().encode
 _LABELS: Final = {route.path: route.label for route in ROUTES} | dict.fromkeys(STATIC_FILES, PAGE)
 _POSTED: Final = {route.path for route in ROUTES if route.method == "POST"}
@@ -59,10 +57,10 @@ class Clock:
 class AppOptions:
     """Whether to answer before there is a model, who may call `/v1`, what is kept there, and which features are on.
 
-    `further` answers further paths; `report` is the study that led to the model, as a page; `pages`: whether `/` and
-    the other pages are there; `many_models`: whether models can be loaded at `/models`; `experiment_pages`: the folder
-    of pages that analyses write; `stored` looks up the answers of batch scoring, for users. An answer about several of
-    more than `max_answer_bytes` bytes is refused.
+    `further` answers further paths; `report` is the file of the study, by default the one beside the folder `bundle`;
+    `pages`: whether `/` and the other pages are there; `many_models`: whether models can be loaded at `/models`;
+    `experiment_pages`: the folder of pages that analyses write; `stored` looks up the answers of batch scoring, for
+    users. An answer about several of more than `max_answer_bytes` bytes is refused.
     `policy` decides what answers; its experiment is the one that `ledger` records.
     """
 
@@ -70,13 +68,14 @@ class AppOptions:
     keys: Keys | None = None
     ledger: ExposureLog | None = None
     further: Further | None = None
-    report: bytes = b""
+    report: Path | None = None
     max_answer_bytes: float = inf
     stored: StoredAnswers | None = None
     policy: PolicySettings = DEFAULTS
     pages: bool = True
     many_models: bool = False
     experiment_pages: Path | None = None
+    bundle: Path | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -101,7 +100,8 @@ class App:
         self._serving: ServedModel | None = None
         self._counted: dict[str, int] = {}  # counts of the exposure log at the last refresh
         self._made: dict[str, tuple[ServedModel, Reply]] = {}  # replies that change with the model only, by path
-        self._site = Site(sections(bool(options.report))) if options.pages else None
+        self._site = Site() if options.pages else None
+        self._study = StudyPage(Site(), options.report, options.bundle)
         self.draining = False
         self.store_trouble = ""  # why the event store can't keep anything
         answers: dict[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]] = {
@@ -295,10 +295,10 @@ class App:
         is_named = bundle is not None and request.query == b"model=" + model.encode()
         return cached(request, reply, model, IMMUTABLE if is_named else REVALIDATED)
 
-    def _report(self, request: Request) -> Reply:  # noqa: ARG002
-        if not self._options.report:
-            raise Refusal(404, "not_found", "this service was started without a report")
-        return Reply(200, self._options.report, HTML, REPORT_HEADERS)
+    def _report(self, request: Request) -> Reply:
+        self._pages()
+        bundle = (self._serving or NOTHING).bundle
+        return self._study.reply(request, bundle.id if bundle else "")
 
     def _experiments(self, request: Request) -> Reply:
         ledger, now = self._options.ledger, self._clock.date()

@@ -85,7 +85,7 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("workers", WORKERS, 1, "Number of worker processes, such as one per core."),
         Option("state", path, None, "Folder for the last good bundles, across restarts."),
         Option("pages", yes_or_no, None, "Serve the pages also where --host is no loopback address."),
-        Option("report", path, None, "Page written by `firstspin report`, served at /report."),
+        Option("report", path, None, "Page of `firstspin report` for /report; default: the one beside the bundle."),
         Option("settings", path, None, f"Settings file; default: ./{SETTINGS_FILE} if there is one."),
     ),
     "Policy": (

@@ -159,7 +159,7 @@ ROUTES: Final = (
     Route("GET", "/metrics", "Metrics for Prometheus", _PLAIN, label="/metrics"),
     Route("GET", "/openapi.json", "This description"),
     Route("GET", "/stations.json", "The stations that answers can name", {JSON: component("StationList")}),
-    Route("GET", "/report", "The study of the model, where the service was started with one", _HTML),
+    Route("GET", "/report", "The study of the model in service", _HTML),
     Route("GET", "/experiments", "The running experiment: arms, shares and dates", _HTML),
     Route(
         "GET",

@@ -154,6 +154,12 @@ def save(
     return load(out)
 
 
+def report_path(path: Path) -> Path:
+    """The file of a bundle's report, beside its folder, which holds nothing else. Links are followed."""
+    folder = path.resolve()
+    return folder.parent / f"{folder.name}-report.html"
+
+
 @contextmanager
 def placed(out: Path) -> Iterator[Path]:
     """A folder beside `out` to write a bundle to; it is loaded as a check, then moved to `out` in one step.

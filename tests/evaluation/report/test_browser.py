@@ -112,7 +112,7 @@ def test_on_a_phone_the_numbers_of_a_heat_map_are_shown_on_request(browser: Brow
     shown.goto(written.as_uri())
     size = "() => getComputedStyle(document.querySelector('.heat tbody td')).fontSize"
     assert shown.evaluate(size) == "0px"
-    shown.locator(".numbers").first.click()
+    shown.locator(".show").first.click()
     assert float(shown.evaluate(size).removesuffix("px")) >= 9
     assert shown.evaluate("document.documentElement.scrollWidth") <= 390
     shown.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import made_people
+import made_report
 import pytest
 import requests
 import schemathesis
@@ -49,11 +50,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     pack_with_further_fields(folder / "b")
     freeze(PLAN, folder / "experiment.toml")
     kept = ("--state", str(folder / "state"), "--events", f"sqlite:///{folder / 'events.sqlite'}")
-    (folder / "report.html").write_text("<!doctype html><title>The study</title>", encoding="utf-8")
+    (folder / "b-report.html").write_text(made_report.html("0badcafe"), encoding="utf-8")
     options = (
         *kept,
-        "--report",
-        str(folder / "report.html"),
         "--experiment",
         str(folder / "experiment.toml"),
         "--admin-port",

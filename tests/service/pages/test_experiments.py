@@ -15,12 +15,12 @@ from firstspin.events.schema import Exposure
 from firstspin.events.store import EventStore, QueueLimits, open_store
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.pages.experiments import page
-from firstspin.service.pages.site import Site, sections
+from firstspin.service.pages.site import Site
 from firstspin.serving.experiment import Running, running
 
 
 def shown(running: Running | None, now: datetime) -> str:
-    return page(Site(sections(has_report=False)), running, {"firstspin_exposures_stored": 1234}, now).body.decode()
+    return page(Site(), running, {"firstspin_exposures_stored": 1234}, now).body.decode()
 
 
 def told(now: datetime) -> str:

@@ -172,14 +172,16 @@ def evaluate(
     terminal.next_step(line)
 
 
-@command(app, "report", example="firstspin report --data data --bundle bundle --out report.html")
+@command(app, "report", example="firstspin report --data data --bundle bundle")
 def report(
     context: typer.Context,
     data: Data,
     bundle: BundlePath,
     files: FileOptions,
     erasure: ErasureOptions,
-    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; default: beside the bundle, where `serve` shows it.")
+    ] = None,
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="File of `evaluate --questions --out`; default: evaluate now.")
     ] = None,
@@ -194,7 +196,9 @@ def report(
     """Write the evaluation as one HTML page: listening by cohort, metrics of the models, value of each question."""
     from firstspin.data.dataset import Reading
     from firstspin.evaluation.report import story
+    from firstspin.serving.bundle import report_path
 
+    place = out or report_path(bundle)
     read_as_usual = Reading(
         skip_bad_rows=files.skip_bad_rows, mapping=files.map, spelling=files.spelling(), now=utc_now()
     )
@@ -203,7 +207,7 @@ def report(
         story.report(
             data,
             bundle,
-            out,
+            place,
             written=written,
             name=name,
             measured=measured,
@@ -211,7 +215,7 @@ def report(
             reading=reading,
             progress=progress,
         )
-    terminal.out.print(f"The report is in {out}")
+    terminal.out.print(f"The report is in {place}")
     terminal.next_step(next_command(context, "serve", bundle=bundle, report=out))
 
 

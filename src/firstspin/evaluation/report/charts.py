@@ -25,7 +25,7 @@ ACCENT: Final = "#d4572a"
 THIRD: Final = "#5b4b9a"
 INK: Final = "#24292f"
 PALE: Final = "#e4e8ec"
-SERIES: Final = (MODEL, ACCENT, THIRD, BASELINE)
+SERIES: Final = (MODEL, BASELINE, THIRD, ACCENT)
 VARIABLES: Final = {
     MODEL: "model",
     BASELINE: "baseline",
@@ -36,6 +36,10 @@ VARIABLES: Final = {
     "#000": "ink",
 }
 
+_DEFAULTS: Final = re.compile(
+    r' (?:font-family="[^"]*"|font-size="12px"|font-weight="normal"|text-anchor="start"|pointer-events="none"'
+    r'|(?:fill-|stroke-)?opacity="1"|stroke-width="1")'
+)
 WIDE: Final = 720
 NARROW: Final = 340
 SMALL: Final = 480
@@ -58,7 +62,15 @@ def svg(chart: alt.TopLevelMixin, name: str) -> str:
     drawn = re.sub(r'\s(xmlns(:xlink)?|version|class|role|aria-[a-z]+)="[^"]*"', "", drawn)
     ids = {old: f"{name}-{i}" for i, old in enumerate(dict.fromkeys(re.findall(r'\sid="([^"]*)"', drawn)))}
     drawn = re.sub(r'(\sid="|url\(#|href="#)([^")]*)', lambda m: m[1] + ids.get(m[2], m[2]), drawn)
-    return re.sub(r'((?:fill|stroke)=")(#[0-9a-f]+)', lambda m: m[1] + _variable(m[2]), drawn)
+    drawn = re.sub(r'((?:fill|stroke)=")(#[0-9a-f]+)', lambda m: m[1] + _variable(m[2]), drawn)
+    return re.sub(r"<[^/>][^>]*>", lambda tag: _shorter(tag[0]), drawn)
+
+
+def _shorter(tag: str) -> str:
+    """The tag without attributes with the default value or that of the page, and with a precision of 0.1 pixels."""
+    if tag.startswith('<path d="" ') or tag.startswith('<path d="M0,0h0v0h0Z"'):
+        return ""
+    return re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), _DEFAULTS.sub("", tag))
 
 
 def _variable(colour: str) -> str:

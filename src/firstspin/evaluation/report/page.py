@@ -1,7 +1,14 @@
-"""The report: one self-contained HTML page without scripts or network access, for print and phones too."""
+"""The report: one self-contained HTML page without scripts or network access, for print and phones too.
+
+Its only style sheet is allowed by its hash, and no element has a style of its own. Its `main` and that style sheet are
+what a service shows in its own page.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from base64 import b64encode
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -81,6 +88,7 @@ def page(material: Material, progress: Progress) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_with_minus,
     )
     sections = [*quality.sections(material), *people.sections(material), model_card.section(material)]
     if material.example:
@@ -93,7 +101,11 @@ def page(material: Material, progress: Progress) -> str:
         parts = [_drawn(part, f"{section.anchor}-{j}") for j, part in enumerate(section.parts)]
         drawn.append({"anchor": section.anchor, "name": section.name, "parts": parts})
     progress("done", 1.0)
+    style = environment.get_template("page.css.jinja").render(strongest=MAX_COLOUR)
     return environment.get_template("page.html.jinja").render(
+        style=style,
+        hashed=style_hash(style),
+        bundle=material.manifest.bundle,
         sections=drawn,
         tiles=_tiles(material),
         conclusion=conclusion.sentences(material),
@@ -102,6 +114,16 @@ def page(material: Material, progress: Progress) -> str:
         name=material.name,
         written=f"{material.written:%-d %B %Y}",
     )
+
+
+def _with_minus(shown: object) -> object:
+    """Text with a true minus (U+2212) before numbers, as in the charts."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", shown) if type(shown) is str else shown  # and no Markup
+
+
+def style_hash(style: str) -> str:
+    """The source of a style sheet for a content security policy (CSP level 3, 2.3.1)."""
+    return f"sha256-{b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
 
 
 def _tiles(material: Material) -> list[tuple[str, str]]:

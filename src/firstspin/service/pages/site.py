@@ -33,6 +33,9 @@ _FILES: Final = {
 _VERSION: Final = hashlib.sha256(b"".join(file.body for file in _FILES.values())).hexdigest()[:12]
 _LAYOUT: Final = Template((_FOLDER / "layout.html").read_text(encoding="utf-8"))
 
+SECTIONS: Final = (("/", "Try it"), ("/report", "Study"), ("/experiments", "Experiments"))
+"""The pages of a service in its navigation: paths and names."""
+
 STATIC: Final = f"/static/{_VERSION}"
 """The path of the static files. It changes with any of them, so that browsers need never ask for one again."""
 
@@ -59,26 +62,37 @@ def template(name: str) -> Template:
     return Template((_FOLDER / name).read_text(encoding="utf-8"))
 
 
-def sections(has_report: bool) -> tuple[tuple[str, str], ...]:
-    """The pages of a service in its navigation."""
-    return (("/", "Try it"), *((("/report", "Study"),) if has_report else ()), ("/experiments", "Experiments"))
-
-
 @dataclass(frozen=True, slots=True)
 class Site:
     """The pages of one service; `sections` are the paths and names in its navigation."""
 
-    sections: Sequence[tuple[str, str]]
+    sections: Sequence[tuple[str, str]] = SECTIONS
 
-    def page(self, title: str, content: str, here: str = "", *, facts: str = "", modules: Sequence[str] = ()) -> Reply:
-        """A page at the path `here`. `content` and `facts` (about the model) are HTML; `modules` are static files."""
+    def page(
+        self,
+        title: str,
+        content: str,
+        here: str = "",
+        *,
+        facts: str = "",
+        modules: Sequence[str] = (),
+        style: tuple[str, str] = ("", ""),
+    ) -> Reply:
+        """A page at the path `here`. `content` and `facts` (about the model) are HTML; `modules` are static files.
+
+        `style` is a style sheet of this page alone, with its hash as the content security policy names it.
+        """
         current = {here: ' aria-current="page"'}
         nav = "".join(f'<a href="{path}"{current.get(path, "")}>{name}</a>' for path, name in self.sections)
         scripts = "".join(f'<script type="module" src="{STATIC}/{name}"></script>' for name in modules)
+        if style[0]:
+            scripts += f"<style>{style[0]}</style>"
         page = _LAYOUT.substitute(
             title=escape(title), static=STATIC, scripts=scripts, nav=nav, facts=facts, content=content
         )
-        return Reply(200, page.encode(), HTML, SECURITY + b"cache-control: no-cache\r\n")
+        allowed = b"; style-src 'self' '%b'" % style[1].encode() if style[1] else b""
+        security = SECURITY.replace(b"; object-src 'none'", b"; object-src 'none'" + allowed)
+        return Reply(200, page.encode(), HTML, security + b"cache-control: no-cache\r\n")
 
     def error(self, request: Request, refusal: Reply) -> Reply:
         """A refusal as a page for a browser, that is, where the client accepts HTML; otherwise as it is."""
