@@ -25,6 +25,16 @@ AIRFLOW = HERE / ".venv" / "bin"
 FIRSTSPIN = str(Path(sys.executable).with_name("firstspin"))
 ROLE = "arn:aws:iam::123456789012:role/model"
 ALL = ("label", "train", "gate", "package", "score", "promote")
+GROUND = """
+import boto3
+boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+for name in ("5xx", "failed", "latency"):
+    boto3.client("cloudwatch").put_metric_alarm(
+        AlarmName=f"newcomers-endpoint-{name}", Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Period=60,
+        Dimensions=[{"Name": "EndpointName", "Value": "newcomers"}], Statistic="Sum", EvaluationPeriods=2, Threshold=0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+"""
 Day = Callable[[str], dict[str, str]]
 
 
@@ -64,7 +74,7 @@ def service(tmp_path: Path) -> Iterator[tuple[ControlPlane, Day]]:
             "FIRSTSPIN_WORK": str(tmp_path / "work"),
             "FIRSTSPIN_ENDPOINT": "newcomers",
             "FIRSTSPIN_SCORES": f"sqlite:{tmp_path / 'scores.db'}",
-            "FIRSTSPIN_PROMOTE": "--poll 0.05 --bake 0 --alarm newcomers-endpoint-5xx",
+            "FIRSTSPIN_PROMOTE": "--poll 0.05 --bake 120 --alarm newcomers-endpoint-5xx",
             "AIRFLOW_HOME": str(tmp_path / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
@@ -72,9 +82,7 @@ def service(tmp_path: Path) -> Iterator[tuple[ControlPlane, Day]]:
         command(environment, "world", tmp_path / "tables", "--users", 1500, "--seed", 5)
         bundle = tmp_path / "first"
         command(environment, "train", "--data", tmp_path / "tables", "--out", bundle, "--model", "popularity")
-        make = "import boto3; boto3.client('s3').create_bucket(Bucket='models', "
-        make += "CreateBucketConfiguration={'LocationConstraint': 'eu-central-1'})"
-        subprocess.run([sys.executable, "-c", make], env=environment, check=True)
+        subprocess.run([sys.executable, "-c", GROUND], env=environment, check=True)
         words = ("--bucket", "models", "--image", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/firstspin:1")
         at = (
             "--endpoint",
@@ -133,7 +141,7 @@ def test_a_promotion_that_an_alarm_takes_back_leaves_the_answers_of_the_bundle_t
     before = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert before is not None
     life.configuration = first  # rolled back by hand to popularity, which any other bundle beats
-    plane.fate.ringing.add("newcomers-endpoint-5xx")
+    plane.fate.ringing.add("newcomers-endpoint-5xx-release")
     assert day("logistic --without gender") == dict.fromkeys(ALL, "success") | {"promote": "failed"}
     after = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert after is not None

@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.validate import ParamValidator
 from made_bundles import pack
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 from typer.testing import CliRunner, Result
@@ -31,6 +32,18 @@ ROLE = "arn:aws:iam::123456789012:role/firstspin-serves"
 HOSTING = Hosting("123456789012.dkr.ecr.us-east-1.amazonaws.com/firstspin:1", ROLE, "ml.c5.large")
 PLAIN = Rollout()
 PLACE = ("firstspin-models", "newcomers")
+WATCHED: dict[str, Any] = {
+    "Namespace": "AWS/SageMaker",
+    "MetricName": "Invocation5XXErrors",
+    "Dimensions": [{"Name": "EndpointName", "Value": "newcomers"}, {"Name": "VariantName", "Value": "AllTraffic"}],
+    "Statistic": "Sum",
+    "Period": 60,
+    "EvaluationPeriods": 2,
+    "Threshold": 3.0,
+    "ComparisonOperator": "GreaterThanThreshold",
+    "TreatMissingData": "notBreaching",
+    "AlarmActions": ["arn:aws:sns:us-east-1:123456789012:firstspin-alarms"],
+}
 SCALED = {
     "ServiceNamespace": "sagemaker",
     "ResourceId": "endpoint/newcomers/variant/AllTraffic",
@@ -68,6 +81,7 @@ def aws(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
         told = {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{moto}",
             "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING": f"http://127.0.0.1:{moto}",
+            "AWS_ENDPOINT_URL_CLOUDWATCH": f"http://127.0.0.1:{moto}",
             "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{server.server_port}",
             "AWS_ACCESS_KEY_ID": "none",
             "AWS_SECRET_ACCESS_KEY": "none",
@@ -76,6 +90,8 @@ def aws(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
         for name, value in told.items():
             monkeypatch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket=PLACE[0])
+        for alarm in ("slow", "too-many-5xx"):
+            boto3.client("cloudwatch").put_metric_alarm(AlarmName=alarm, **WATCHED)
         yield server
 
 
@@ -100,7 +116,7 @@ def deploy(account: Account, bundle: Path, told: Rollout = PLAIN, hosting: Hosti
     return ship(account, rollout.plan_deploy(account, "newcomers", packed, PLACE, hosting, told))
 
 
-def promote(account: Account, bundle: Path, told: Rollout | None = None, forced: str = "") -> list[str]:
+def promote(account: Account, bundle: Path, told: Rollout = PLAIN, forced: str = "") -> list[str]:
     packed = package(bundle, bundle.parent / "model.tar.gz")
     return ship(account, rollout.plan_promote(account, now(account), packed, told, forced))
 
@@ -146,25 +162,21 @@ class TestDeploying:
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
         deploy(account, bundles / "good")
-        deploy(account, bundles / "better", Rollout(("too-many-5xx",), canary=20, bake=60))
+        deploy(account, bundles / "better", Rollout(("too-many-5xx",), bake=120))
         (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
         assert update["RetainAllVariantProperties"] is True
         assert update["DeploymentConfig"] == {
             "BlueGreenUpdatePolicy": {
                 "TrafficRoutingConfiguration": {
                     "Type": "CANARY",
-                    "WaitIntervalInSeconds": 60,
-                    "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 20},
+                    "WaitIntervalInSeconds": 120,
+                    "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
                 },
-                "TerminationWaitInSeconds": 60,
-                "MaximumExecutionTimeoutInSeconds": 1980,
+                "TerminationWaitInSeconds": 120,
+                "MaximumExecutionTimeoutInSeconds": 2160,
             },
-            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "too-many-5xx"}]},
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "too-many-5xx-release"}]},
         }
-
-    def test_one_instance_has_no_half_and_changes_at_once(self) -> None:
-        policy: dict[str, Any] = Rollout().configuration(1)["BlueGreenUpdatePolicy"]
-        assert policy["TrafficRoutingConfiguration"] == {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300}
 
     def test_other_instances_are_not_held_back_by_those_there_were(
         self, aws: ControlPlane, account: Account, bundles: Path
@@ -225,14 +237,6 @@ class TestPromoting:
         container = now(account).model["PrimaryContainer"]
         assert container["ModelDataSource"]["S3DataSource"]["S3Uri"] == container["ModelDataUrl"]
 
-    def test_inherits_the_alarms_that_the_endpoint_was_made_with(
-        self, aws: ControlPlane, account: Account, bundles: Path
-    ) -> None:
-        deploy(account, bundles / "good", Rollout(("slow",)))
-        promote(account, bundles / "better")
-        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
-        assert update["DeploymentConfig"]["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "slow"}]}
-
     def test_of_what_serves_does_nothing_but_not_while_another_comes(
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
@@ -244,20 +248,13 @@ class TestPromoting:
         with pytest.raises(InputError, match=r"is Updating \(to newcomers-.*\); try again when it is InService"):
             promote(account, bundles / "good")
 
-    def test_keeps_the_alarms_of_the_last_update(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
-        deploy(account, bundles / "good")
-        promote(account, bundles / "better", Rollout(("slow",), bake=60))
-        promote(account, bundles / "worse")
-        first, second = [told["DeploymentConfig"] for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
-        assert first == second
-
     def test_an_alarm_takes_it_back_and_the_command_says_so(
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
         deploy(account, bundles / "good")
         before = served(account)
-        aws.fate.ringing.add("slow")
-        with pytest.raises(InputError, match=r"went back to newcomers-.*: Alarm slow is in the ALARM state"):
+        aws.fate.ringing.add("slow-release")
+        with pytest.raises(InputError, match=r"went back to newcomers-.*: Alarm slow-release is in the ALARM state"):
             promote(account, bundles / "better", Rollout(("slow",)))
         assert served(account) == before
 
@@ -267,6 +264,99 @@ class TestPromoting:
         arn = now(account).configuration["EndpointConfigArn"]
         tags = account.sagemaker.list_tags(ResourceArn=arn)["Tags"]
         assert {"Key": "firstspin:forced", "Value": "the window of the label changed - ticket 41"} in tags
+
+
+class TestAlarmsOfARelease:
+    def test_watch_the_new_fleet_alone_and_begin_without_the_state_of_the_one_before(
+        self, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        for bundle in ("better", "worse"):
+            promote(account, bundles / bundle, Rollout(("slow",)))
+            response = account.cloudwatch.describe_alarms(AlarmNames=["slow", "slow-release"])
+            theirs, ours = sorted(response["MetricAlarms"], key=lambda one: str(one["AlarmName"]))
+            new_fleet = {"Name": "EndpointConfigName", "Value": now(account).endpoint["EndpointConfigName"]}
+            assert ours["Dimensions"] == [*WATCHED["Dimensions"], new_fleet]
+            assert theirs["Dimensions"] == WATCHED["Dimensions"]
+            assert {name: ours[name] for name in WATCHED if name != "Dimensions"} == {
+                name: of for name, of in WATCHED.items() if name != "Dimensions"
+            }
+            assert ours["StateValue"] != "ALARM"
+            account.cloudwatch.set_alarm_state(AlarmName="slow-release", StateValue="ALARM", StateReason="a test")
+
+    def test_of_another_metric_are_used_as_they_are(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        elsewhere = WATCHED | {"Namespace": "shop", "Dimensions": [], "MetricName": "sign_ups"}
+        account.cloudwatch.put_metric_alarm(AlarmName="few-sign-ups", **elsewhere)
+        deploy(account, bundles / "good")
+        promote(account, bundles / "better", Rollout(("few-sign-ups",)))
+        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert update["DeploymentConfig"]["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "few-sign-ups"}]}
+
+    def test_that_are_not_there_or_slower_than_the_watch_are_refused_beforehand(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        before = aws.fate.names()
+        for settings, reason in {
+            Rollout(("slwo",)): "there is no alarm slwo",
+            Rollout(("slow",), bake=119): "alarm slow needs 120 s to fire, and --bake is 119",
+        }.items():
+            with pytest.raises(InputError, match=reason):
+                promote(account, bundles / "better", settings)
+        assert aws.fate.names() == before
+
+
+class TestTheDeploymentConfig:
+    @pytest.mark.parametrize("instances", [2, 3, 10])
+    @pytest.mark.parametrize(
+        "settings", [Rollout(), Rollout(canary=4), Rollout(canary=0), Rollout(("a",), rolling=True), rollout.BACK]
+    )
+    def test_is_valid_for_sagemaker(self, account: Account, settings: Rollout, instances: int) -> None:
+        sdk: Any = account.sagemaker.meta
+        shape = sdk.service_model.operation_model("UpdateEndpoint").input_shape
+        words = {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": settings.configuration(instances)}
+        errors = ParamValidator().validate(words, shape)
+        assert not errors.has_errors(), errors.generate_report()
+        policy = settings.configuration(instances).get("BlueGreenUpdatePolicy", {})
+        for name, limits in {
+            "TerminationWaitInSeconds": (0, 3600),
+            "MaximumExecutionTimeoutInSeconds": (600, 28_800),
+        }.items():
+            assert limits[0] <= policy.get(name, 600) <= limits[1]
+
+    def test_begins_with_one_instance_whatever_the_size_of_the_fleet_and_at_most_with_half(self) -> None:
+        def first(settings: Rollout, instances: int) -> object:
+            routing = settings.configuration(instances)["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+            return routing.get("CanarySize", routing["Type"])
+
+        one = {"Type": "INSTANCE_COUNT", "Value": 1}
+        assert [first(Rollout(), instances) for instances in (1, 2, 10)] == ["ALL_AT_ONCE", one, one]
+        assert first(Rollout(canary=4), 5) == {"Type": "INSTANCE_COUNT", "Value": 2}
+
+    def test_is_watched_longer_than_three_minutes(self) -> None:
+        assert Rollout().bake == 600
+
+    def test_rolling_needs_no_second_fleet_not_even_to_go_back(self) -> None:
+        one = {"Type": "INSTANCE_COUNT", "Value": 1}
+        assert Rollout(("a",), rolling=True).configuration(4) == {
+            "RollingUpdatePolicy": {
+                "MaximumBatchSize": one,
+                "RollbackMaximumBatchSize": one,
+                "WaitIntervalInSeconds": 600,
+                "MaximumExecutionTimeoutInSeconds": 4200,
+            },
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]},
+        }
+        with pytest.raises(InputError, match="one instance can't be updated in batches"):
+            Rollout(rolling=True).configuration(1)
+
+    def test_is_sent_by_a_rollback_by_hand_too(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        promote(account, bundles / "better")
+        ship(account, rollout.plan_rollback(account, now(account)))
+        (*_, update) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 60}
+        assert update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"] == routing
 
 
 class TestGoingBack:
@@ -310,7 +400,7 @@ class TestGoingBack:
         deploy(account, bundles / "good")
         good = served(account)
         promote(account, bundles / "better")
-        aws.fate.ringing.add("slow")
+        aws.fate.ringing.add("slow-release")
         with pytest.raises(InputError, match="went back"):
             promote(account, bundles / "worse", Rollout(("slow",)))
         ship(account, rollout.plan_rollback(account, now(account)))
@@ -378,7 +468,7 @@ class TestAutoscaling:
     ) -> None:
         deploy(account, bundles / "good")
         words = ("--endpoint", "newcomers", "--poll", "0.01", "--json")
-        for change in (("promote", "--bundle", str(bundles / "better")), ("rollback",)):
+        for change in (("promote", "--no-alarm", "--bundle", str(bundles / "better")), ("rollback",)):
             aws.fate.lives["newcomers"].scale()
             done = CliRunner().invoke(app, [*change, *words])
             assert done.exit_code == 0, done.exception
@@ -525,7 +615,7 @@ class TestTheCommands:
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
         where = ("--bucket", PLACE[0], "--image", HOSTING.image, "--role", ROLE, "--instance-type", "ml.c5.large")
-        none = self.run("promote", "--bundle", bundles / "good")
+        none = self.run("promote", "--no-alarm", "--bundle", bundles / "good")
         assert "there is no endpoint newcomers" in str(none.exception)
 
         dry = self.run("deploy", "--bundle", bundles / "good", *where, "--dry-run")
@@ -542,29 +632,38 @@ class TestTheCommands:
         assert json.loads(again.stdout)["changes"] == []
         good = served(account)
 
-        worse = self.run("promote", "--bundle", bundles / "worse")
+        worse = self.run("promote", "--no-alarm", "--bundle", bundles / "worse")
         assert isinstance(worse.exception, InputError)  # which `main` tells in one line, with an exit status of 1
         assert "its hit@3 of 0.4000 (0.3800 to 0.4200) does not beat the 0.5000 (0.4800 to 0.5200)" in str(
             worse.exception
         )
         assert served(account) == good
-        refused = self.run("promote", "--bundle", bundles / "worse", "--dry-run", "--json")
+        refused = self.run("promote", "--no-alarm", "--bundle", bundles / "worse", "--dry-run", "--json")
         assert refused.exit_code == 1
         told = json.loads(refused.stdout)
         assert (told["gate"]["passes"], told["changes"], told["bundle"]) == (False, [], load(bundles / "worse").id)
         assert "does not beat the 0.5000" in told["gate"]["why"]
 
-        assert self.run("promote", "--bundle", bundles / "worse", "--force", "test").exit_code == 0
+        assert self.run("promote", "--no-alarm", "--bundle", bundles / "worse", "--force", "test").exit_code == 0
         assert served(account) != good
         assert self.run("rollback").exit_code == 0
         assert served(account) == good
 
-        better = self.run("promote", "--bundle", bundles / "better", "--json")
+        better = self.run("promote", "--no-alarm", "--bundle", bundles / "better", "--json")
         assert json.loads(better.stdout)["changes"]
         assert json.loads(better.stdout)["gate"]["passes"] is True
         assert "passes the gate: its hit@3 of 0.6000" in better.stderr
-        twice = self.run("promote", "--bundle", bundles / "better")
+        twice = self.run("promote", "--no-alarm", "--bundle", bundles / "better")
         assert "nothing to do" in twice.stdout
+
+    def test_a_promotion_names_its_alarms_or_says_that_it_has_none(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        bare = ("promote", "--bundle", bundles / "better")
+        for words in ((), ("--alarm", "slow", "--no-alarm")):
+            refused = self.run(*bare, *words)
+            assert refused.exit_code == 2
+            assert "--alarm NAME is needed" in refused.stderr
+        assert self.run(*bare, "--alarm", "slow", "--json").exit_code == 0
 
     def test_what_serves_is_brought_back(self, account: Account, bundles: Path, tmp_path: Path) -> None:
         deploy(account, bundles / "good")
@@ -586,4 +685,6 @@ class TestTheCommands:
         with pytest.raises(InputError, match="is Failed"):
             deploy(account, bundles / "good")
         assert "is Failed" in str(self.run(*words).exception)
-        assert "is Failed" in str(self.run("promote", "--bundle", bundles / "worse", "--dry-run").exception)
+        assert "is Failed" in str(
+            self.run("promote", "--no-alarm", "--bundle", bundles / "worse", "--dry-run").exception
+        )

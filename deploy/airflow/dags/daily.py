@@ -15,7 +15,8 @@ workers:
     FIRSTSPIN_ENDPOINT  name of the SageMaker endpoint
     FIRSTSPIN_SCORES    dynamodb:TABLE or sqlite:PATH
     FIRSTSPIN_TRAIN     further words for `firstspin train`, as in "--model lightgbm"
-    FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`, as in "--alarm firstspin-endpoint-failed"
+    FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`; unless it is set, the alarms of deploy/aws:
+                        "--alarm NAME-endpoint-5xx --alarm NAME-endpoint-failed --alarm NAME-endpoint-latency"
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def train(_labelled: str) -> str:
 def gate(bundle: str) -> str:
     """The bundle to go on with: today's if it beats the serving one, or else that one."""
     try:
-        firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", "--json", *of_endpoint())
+        firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", "--json", *of_endpoint(), *how_to_promote())
     except CommandFailed as problem:
         if not problem.refused:
             raise
@@ -104,7 +105,7 @@ def promote(bundle: str) -> None:
     """Blue/green; asked about the bundle that serves already, the command changes nothing."""
     if Path(bundle).name == SERVING:
         raise AirflowSkipException("today's bundle did not pass the gate")
-    firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *further("FIRSTSPIN_PROMOTE"))
+    firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *how_to_promote())
 
 
 def keep_answers(bundle: str) -> None:
@@ -160,6 +161,13 @@ def serving(folder: Path) -> str:
 
 def of_endpoint() -> list[str]:
     return ["--endpoint", os.environ["FIRSTSPIN_ENDPOINT"]]
+
+
+def how_to_promote() -> list[str]:
+    """With the alarms of the front stack, unless the workers name others."""
+    alarms = [f"{os.environ['FIRSTSPIN_ENDPOINT']}-endpoint-{alarm}" for alarm in ("5xx", "failed", "latency")]
+    named = [word for alarm in alarms for word in ("--alarm", alarm)]
+    return further("FIRSTSPIN_PROMOTE") if "FIRSTSPIN_PROMOTE" in os.environ else named
 
 
 def further(name: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -46,7 +48,7 @@ class Watch(Construct):
         self._graphs: list[cloudwatch.IWidget] = []
 
     def endpoint(self) -> None:
-        """Watch the endpoint; these alarms take a release back (`firstspin sagemaker promote --alarm`)."""
+        """Watch the endpoint. `firstspin sagemaker promote --alarm` copies these for the new fleet of a release."""
         named = {"EndpointName": self._settings.name, "VariantName": self._settings.endpoint.variant}
 
         def metric(name: str, statistic: str) -> cloudwatch.Metric:
@@ -63,8 +65,9 @@ class Watch(Construct):
         self._graph("Endpoint errors", errors, metric("Invocation4XXErrors", "Sum"), failed)
         self._alarm("endpoint-5xx", errors, 0, minutes=2)
         self._alarm("endpoint-failed", failed, wanted.failed_percent / 100, minutes=2)
-        # SageMaker counts microseconds
-        self._alarm("endpoint-latency", latency, wanted.latency_p99_ms * 1000, minutes=3)
+        # SageMaker counts microseconds; the p99 of a few samples is only their maximum
+        few: dict[str, Any] = {"evaluate_low_sample_count_percentile": "ignore"}
+        self._alarm("endpoint-latency", latency, wanted.latency_p99_ms * 1000, minutes=3, **few)
 
     def door(self, api: apigateway.RestApi) -> None:
         """Watch the REST API."""
@@ -120,8 +123,15 @@ class Watch(Construct):
     def _graph(self, title: str, *metrics: cloudwatch.IMetric) -> None:
         self._graphs.append(cloudwatch.GraphWidget(title=title, left=list(metrics), width=12))
 
-    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, *, minutes: int) -> None:
-        """Wakes after so many periods in a row above the threshold; no data is a quiet hour, not a fault."""
+    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, *, minutes: int, **words: Any) -> None:
+        """Wakes after so many periods in a row above the threshold; no data is a quiet hour, not a fault.
+
+        `words` are further properties, or others than these.
+        """
+        usual: dict[str, Any] = {
+            "comparison_operator": cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            "treat_missing_data": cloudwatch.TreatMissingData.NOT_BREACHING,
+        }
         cloudwatch.Alarm(
             self,
             name,
@@ -129,8 +139,7 @@ class Watch(Construct):
             metric=metric,
             threshold=threshold,
             evaluation_periods=minutes,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            **(usual | words),
         ).add_alarm_action(actions.SnsAction(self.topic))
 
     def _name(self, name: str) -> str:

@@ -419,6 +419,22 @@ class TestAlarms:
             {"MetricName": "ModelLatency", "ExtendedStatistic": "p99", "Threshold": 50_000},
         )
 
+    def test_the_p99_of_a_few_samples_takes_no_release_back(self, each: Made) -> None:
+        for alarm in each.serving.find_resources("AWS::CloudWatch::Alarm").values():
+            of_percentile = "ExtendedStatistic" in alarm["Properties"]
+            assert ("EvaluateLowSampleCountPercentile" in alarm["Properties"]) == of_percentile
+        each.serving.has_resource_properties(
+            "AWS::CloudWatch::Alarm", {"MetricName": "ModelLatency", "EvaluateLowSampleCountPercentile": "ignore"}
+        )
+
+    def test_a_release_is_watched_longer_than_its_slowest_alarm_needs(self, usual: Made) -> None:
+        alarms = [one["Properties"] for one in usual.serving.find_resources("AWS::CloudWatch::Alarm").values()]
+        of_endpoint = [one for one in alarms if one["AlarmName"].startswith("firstspin-endpoint-")]
+        rollout = (ROOT / "src" / "firstspin" / "aws" / "rollout.py").read_text(encoding="utf-8")
+        [bake] = re.findall(r"^BAKE_SECONDS, MAX_BAKE_SECONDS = (\d+),", rollout, re.MULTILINE)
+        assert len(of_endpoint) == 3
+        assert max(one["Period"] * one["EvaluationPeriods"] for one in of_endpoint) < int(bake) / 2
+
     def test_the_fallback_is_counted_by_the_event_that_the_gateway_logs(self, usual: Made) -> None:
         usual.serving.has_resource_properties("AWS::Logs::MetricFilter", {"FilterPattern": '"fell_back"'})
         gateway = ROOT / "src" / "firstspin" / "aws" / "gateway.py"

@@ -93,6 +93,13 @@ def describe(ask: Callable[..., Mapping[str, Any]], doing: str, **words: object)
             raise
 
 
+def carried(client: AwsClient, verb: str, described: Mapping[str, Any]) -> dict[str, Any]:
+    """All that an operation takes of what was described: also what AWS added after this was written."""
+    sdk: Any = client.meta
+    taken = sdk.service_model.operation_model(verb).input_shape.members
+    return {name: of for name, of in described.items() if name in taken and of is not None and of != []}
+
+
 def _error(problem: Exception) -> Mapping[str, str]:
     error: Mapping[str, str] = (getattr(problem, "response", None) or {}).get("Error", {})
     return error

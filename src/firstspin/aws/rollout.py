@@ -1,8 +1,8 @@
 """Rollout of a bundle to a SageMaker endpoint: a plan of steps, and its execution.
 
 The archive in S3, the model and the endpoint's configuration are named by their content. Existing ones are therefore
-right and are reused, so a rollout is idempotent, and the next run finishes an interrupted one. An update is blue/green:
-a canary first, rolled back by alarms, then the rest.
+right and are reused, so a rollout is idempotent, and the next run finishes an interrupted one. An update is blue/green
+or rolling: a canary first, rolled back by alarms on the new fleet, then the rest.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from firstspin.aws.alarms import fleet_alarms
 from firstspin.aws.autoscaling import must_not_scale, retained
-from firstspin.aws.clients import Account, AwsClient, clear, describe
+from firstspin.aws.clients import Account, carried, clear, describe
 from firstspin.aws.endpoint import (
     MAX_NAME,
     MOVING,
@@ -38,8 +39,9 @@ STARTUP_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 1800
 """Time of an update beside its waits, to start and to stop instances."""
 
-CANARY_PERCENT, MAX_CANARY_PERCENT = 10, 50
-BAKE_SECONDS, MAX_BAKE_SECONDS = 300, 3600
+CANARY: Final = 1
+BAKE_SECONDS, MAX_BAKE_SECONDS = 600, 3600
+MAX_SECONDS: Final = 28_800
 MAX_ALARMS: Final = 10
 INSTANCE_TYPE: Final = "ml.c6i.large"
 INSTANCES: Final = 2
@@ -49,37 +51,67 @@ _TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Settings of a blue/green update: `canary` percent first, watched for `bake` seconds; an alarm rolls it back.
+    """Settings of an update: `canary` instances first, watched for `bake` seconds; an alarm rolls it back.
 
-    Raises InputError where a value is out of range.
+    Blue/green starts a second fleet and needs twice the instance quota. With `rolling` the fleet changes in batches of
+    `canary` instances. A canary of 0 changes all at once. Raises InputError where a value is out of range.
     """
 
     alarms: tuple[str, ...] = ()
-    canary: int = CANARY_PERCENT
+    canary: int = CANARY
     bake: int = BAKE_SECONDS
+    rolling: bool = False
 
     def __post_init__(self) -> None:
-        canary_fits, bake_fits = 1 <= self.canary <= MAX_CANARY_PERCENT, 0 <= self.bake <= MAX_BAKE_SECONDS
+        canary_fits, bake_fits = self.canary >= int(self.rolling), 0 <= self.bake <= MAX_BAKE_SECONDS
         if not (canary_fits and bake_fits and len(self.alarms) <= MAX_ALARMS):
             raise InputError(
-                f"a roll-out has a canary of 1 to {MAX_CANARY_PERCENT} percent, 0 to {MAX_BAKE_SECONDS} seconds of "
-                f"watch, at most {MAX_ALARMS} alarms"
+                f"a roll-out has a canary of 0 instances or more (1 where it is rolling), 0 to {MAX_BAKE_SECONDS} "
+                f"seconds of watch, at most {MAX_ALARMS} alarms"
             )
 
     def configuration(self, instances: int) -> Words:
-        """SageMaker's DeploymentConfig. A canary is at most half of the instances, so one alone changes at once."""
+        """SageMaker's DeploymentConfig. A canary or batch is at most half of the instances, so one changes at once.
+
+        Raises InputError where one instance would be rolling.
+        """
+        first = min(self.canary, instances // 2)
+        policy = self._rolling(first, instances) if self.rolling else self._blue_green(first)
+        configuration: Words = policy
+        if self.alarms:
+            configuration["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
+        return configuration
+
+    def _blue_green(self, first: int) -> Words:
         routing: Words = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": self.bake}
-        if instances > 1:
-            routing |= {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": self.canary}}
+        if first:
+            routing |= {"Type": "CANARY", "CanarySize": _count(first)}
         policy = {
             "TrafficRoutingConfiguration": routing,
             "TerminationWaitInSeconds": self.bake,
             "MaximumExecutionTimeoutInSeconds": 3 * self.bake + MARGIN_SECONDS,
         }
-        configuration: Words = {"BlueGreenUpdatePolicy": policy}
-        if self.alarms:
-            configuration["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
-        return configuration
+        return {"BlueGreenUpdatePolicy": policy}
+
+    def _rolling(self, batch: int, instances: int) -> Words:
+        if not batch:
+            raise InputError("one instance can't be updated in batches: use blue/green, or two instances")
+        waits = -(-instances // batch)
+        policy = {
+            "MaximumBatchSize": _count(batch),
+            "RollbackMaximumBatchSize": _count(batch),  # SageMaker's default would start a second fleet
+            "WaitIntervalInSeconds": self.bake,
+            "MaximumExecutionTimeoutInSeconds": min(waits * self.bake + MARGIN_SECONDS, MAX_SECONDS),
+        }
+        return {"RollingUpdatePolicy": policy}
+
+
+def _count(instances: int) -> Words:
+    return {"Type": "INSTANCE_COUNT", "Value": instances}
+
+
+BACK: Final = Rollout(canary=0, bake=60)
+"""A rollback: all at once, to what has served before, without alarms, which may be those of the fleet that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +179,9 @@ def plan_deploy(
 
 
 def plan_promote(
-    account: Account, now: EndpointState, packed: Packed, rollout: Rollout | None, forced: str = ""
+    account: Account, now: EndpointState, packed: Packed, rollout: Rollout, forced: str = ""
 ) -> ReleasePlan:
-    """The plan that gives an endpoint another bundle. `rollout`: None is that of the last update.
+    """The plan that gives an endpoint another bundle.
 
     Raises InputError where the endpoint can't be updated in place, or `forced` is no valid tag.
     """
@@ -164,12 +196,12 @@ def plan_promote(
     place, _, _ = before.rpartition("/")
     if not place.startswith("s3://"):
         raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
-    model = _carried(account.sagemaker, "CreateModel", now.model)
-    configuration = _carried(account.sagemaker, "CreateEndpointConfig", now.configuration)
+    model = _unnamed(carried(account.sagemaker, "CreateModel", now.model))
+    configuration = _unnamed(carried(account.sagemaker, "CreateEndpointConfig", now.configuration))
     return _planned(account, endpoint, packed, place, (model, configuration), now, rollout, forced)
 
 
-def plan_rollback(account: Account, now: EndpointState) -> ReleasePlan:
+def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK) -> ReleasePlan:
     """The endpoint with the configuration it had before.
 
     Raises InputError where none is known, or its instance type is another one and the endpoint scales.
@@ -183,9 +215,11 @@ def plan_rollback(account: Account, now: EndpointState) -> ReleasePlan:
     if configuration is None:
         raise InputError(f"endpoint {endpoint} had the configuration {previous}, which was deleted")
     must_not_scale(account, now, configuration)
-    change = partial(_update, account, now, previous, None)
+    alarms, settings = _watched(account, endpoint, previous, rollout)
+    count = min(only_variant(configuration).get("InitialInstanceCount", 1), _instances(now))
+    change = partial(_update, account, now, previous, settings.configuration(count))
     step = ReleaseStep("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
-    return ReleasePlan(endpoint, previous, (step,))
+    return ReleasePlan(endpoint, previous, (*alarms, step))
 
 
 def _planned(
@@ -195,7 +229,7 @@ def _planned(
     place: str,
     settings: tuple[Words, Words],
     now: EndpointState | None,
-    rollout: Rollout | None,
+    rollout: Rollout,
     forced: str = "",
 ) -> ReleasePlan:
     url = f"{place.rstrip('/')}/{packed.name}"
@@ -210,6 +244,8 @@ def _planned(
     name = _name(f"{endpoint}-{packed.id}", configuration)
     reason = [{"Key": FORCED, "Value": forced}] if forced else []
     sagemaker = account.sagemaker
+    alarms, rollout = _watched(account, endpoint, name, rollout)
+    change = _change(account, endpoint, name, now, rollout, reason, variants[0].get("InitialInstanceCount", 1))
     steps = (
         _upload(account, packed, url),
         ReleaseStep(
@@ -224,7 +260,8 @@ def _planned(
             describe(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
             lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=tags, **configuration),
         ),
-        _change(account, endpoint, name, now, rollout, reason, variants[0].get("InitialInstanceCount", 1)),
+        *(replace(step, there=change.there) for step in alarms),
+        change,
     )
     return ReleasePlan(endpoint, name, steps)
 
@@ -241,23 +278,32 @@ def _upload(account: Account, packed: Packed, url: str) -> ReleaseStep:
     return ReleaseStep("archive", f"{url} ({packed.bytes:,} bytes)", there is not None, put)
 
 
+def _watched(
+    account: Account, endpoint: str, configuration: str, rollout: Rollout
+) -> tuple[list[ReleaseStep], Rollout]:
+    """The roll-out with alarms on the new fleet, and the step that creates them."""
+    if not rollout.alarms:
+        return [], rollout
+    fleet = fleet_alarms(account, rollout.alarms, endpoint, configuration, rollout.bake)
+    step = ReleaseStep("alarms", ", ".join(fleet.copies), False, fleet.create)
+    return [step] if fleet.copies else [], replace(rollout, alarms=fleet.names)
+
+
 def _change(
     account: Account,
     endpoint: str,
     name: str,
     now: EndpointState | None,
-    rollout: Rollout | None,
+    rollout: Rollout,
     reason: Sequence[Mapping[str, str]],
     instances: int,
 ) -> ReleaseStep:
     """The step that creates or updates the endpoint; done already where it is up to date."""
-    settings = rollout or Rollout()
     if now is None:
-        arguments = {"EndpointConfigName": name, "DeploymentConfig": settings.configuration(instances)}
+        arguments = {"EndpointConfigName": name, "DeploymentConfig": rollout.configuration(instances)}
         make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, **arguments)
         return ReleaseStep("endpoint", f"{endpoint} with {name}", False, make)
-    last = now.endpoint.get("LastDeploymentConfig") if rollout is None else None
-    deployment = last or settings.configuration(min(instances, _instances(now)))
+    deployment = rollout.configuration(min(instances, _instances(now)))
     there = leads_to(now.endpoint, name)
     update = partial(_update, account, now, name, deployment, reason)
     return ReleaseStep("endpoint", f"{endpoint}: {now.endpoint['EndpointConfigName']} -> {name}", there, update)
@@ -273,7 +319,7 @@ def _update(
     account: Account,
     now: EndpointState,
     name: str,
-    deployment: Mapping[str, Any] | None,
+    deployment: Mapping[str, Any],
     reason: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Let the endpoint change over.
@@ -283,7 +329,7 @@ def _update(
     """
     endpoint = now.endpoint["EndpointName"]
     new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
-    arguments = retained(account, now, new) | ({"DeploymentConfig": deployment} if deployment else {})
+    arguments = retained(account, now, new) | {"DeploymentConfig": deployment}
     back = {"Key": _way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
     account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=[back, *reason])
     account.sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=name, **arguments)
@@ -350,11 +396,8 @@ def wait(
 # -------------------------------------------------------------------------------------------------------------- words
 
 
-def _carried(client: AwsClient, verb: str, described: Mapping[str, Any]) -> Words:
-    """All that the verb takes of what is described, but the name: also what SageMaker learnt after this was written."""
-    sdk: Any = client.meta
-    taken = sdk.service_model.operation_model(verb).input_shape.members.keys() - {"ModelName", "EndpointConfigName"}
-    return {name: of for name, of in described.items() if name in taken and of}
+def _unnamed(settings: Words) -> Words:
+    return {name: of for name, of in settings.items() if name not in ("ModelName", "EndpointConfigName") and of}
 
 
 def _only(variant: Mapping[str, Any]) -> Words:

@@ -41,18 +41,19 @@ app = new_app("firstspin sagemaker", "Check a container against SageMaker's cont
 
 Endpoint = Annotated[str, typer.Option(help="Name of the endpoint.")]
 Alarms = Annotated[list[str] | None, typer.Option(help="CloudWatch alarm that rolls the update back; repeat.")]
+NoAlarm = Annotated[bool, typer.Option("--no-alarm", help="Update without alarms; nothing rolls it back.")]
 Canary = Annotated[
-    int | None,
-    typer.Option(
-        help=f"Percent of the instances in the canary ({rollout.CANARY_PERCENT}).",
-        min=1,
-        max=rollout.MAX_CANARY_PERCENT,
-    ),
+    int | None, typer.Option(help=f"Instances that change first ({rollout.CANARY}); 0: all at once.", min=0)
+]
+Rolling = Annotated[
+    bool, typer.Option("--rolling", help="Update in batches, not blue/green, which needs twice the instance quota.")
 ]
 Bake = Annotated[
     int | None,
     typer.Option(
-        help=f"Bake time of the canary in seconds ({rollout.BAKE_SECONDS}).", min=0, max=rollout.MAX_BAKE_SECONDS
+        help=f"Bake time in seconds ({rollout.BAKE_SECONDS}; a rollback {rollout.BACK.bake}).",
+        min=0,
+        max=rollout.MAX_BAKE_SECONDS,
     ),
 ]
 Deadline = Annotated[float, typer.Option(help="Seconds to wait for the endpoint.", min=0)]
@@ -162,6 +163,7 @@ def deploy(
     alarm: Alarms = None,
     canary: Canary = None,
     bake: Bake = None,
+    rolling: Rolling = False,
     deadline: Deadline = 3600,
     poll: Poll = 15,
     dry_run: DryRun = False,
@@ -169,7 +171,7 @@ def deploy(
 ) -> None:
     """Create or update an endpoint with a bundle, without the promotion gate."""
     hosting = rollout.Hosting(image, role, instance_type, instances, _pairs(variable or []))
-    settings = _rollout(alarm, canary, bake) or rollout.Rollout()
+    settings = _rollout(rollout.Rollout(), alarm, canary, bake, rolling)
     account = open_account()
     with _packed(bundle) as packed:
         plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosting, settings)
@@ -178,7 +180,11 @@ def deploy(
         _tell(note)
 
 
-@command(app, "promote", example="firstspin sagemaker promote --bundle bundle --endpoint newcomers --dry-run")
+@command(
+    app,
+    "promote",
+    example="firstspin sagemaker promote --bundle bundle --endpoint newcomers --alarm newcomers-endpoint-5xx --dry-run",
+)
 def promote(
     bundle: BundlePath,
     endpoint: Endpoint,
@@ -187,8 +193,10 @@ def promote(
     ] = RankingMetric.HIT_3,
     force: Annotated[str, typer.Option(help="Reason to override the gate, stored as a tag.")] = "",
     alarm: Alarms = None,
+    no_alarm: NoAlarm = False,
     canary: Canary = None,
     bake: Bake = None,
+    rolling: Rolling = False,
     deadline: Deadline = 3600,
     poll: Poll = 15,
     dry_run: DryRun = False,
@@ -197,12 +205,15 @@ def promote(
     """Update an endpoint to a bundle, if its scorecard beats that of the bundle in service (promotion gate).
 
     The rest of the endpoint's configuration stays. With --json, `gate` has the comparison; a refusal is printed too,
-    with exit status 1.
+    with exit status 1. Each alarm on the endpoint is copied to watch the new instances alone.
     """
+    if bool(alarm) == no_alarm:
+        raise typer.BadParameter("--alarm NAME is needed, so that a bad release rolls back, or else --no-alarm")
+    settings = _rollout(rollout.Rollout(), alarm, canary, bake, rolling)
     account = open_account()
     now = _settled(account, endpoint, deadline, poll)
     with _packed(bundle) as packed:
-        plan = rollout.plan_promote(account, now, packed, _rollout(alarm, canary, bake), force)
+        plan = rollout.plan_promote(account, now, packed, settings, force)
         options = _RunOptions(packed.id, deadline, poll, dry_run, as_json)
         if plan.left and force:
             _tell(f"the gate is skipped: {force}")
@@ -221,14 +232,22 @@ def promote(
 @command(app, "rollback", example="firstspin sagemaker rollback --endpoint newcomers --dry-run")
 def rollback(
     endpoint: Endpoint,
+    alarm: Alarms = None,
+    canary: Canary = None,
+    bake: Bake = None,
+    rolling: Rolling = False,
     deadline: Deadline = 3600,
     poll: Poll = 15,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Roll an endpoint back to its previous configuration; a second rollback returns to the current one."""
+    """Roll an endpoint back to its previous configuration; a second rollback returns to the current one.
+
+    All instances change at once, unless --canary or --rolling is given.
+    """
+    settings = _rollout(rollout.BACK, alarm, canary or (rollout.CANARY if rolling else None), bake, rolling)
     account = open_account()
-    plan = rollout.plan_rollback(account, _settled(account, endpoint, deadline, poll))
+    plan = rollout.plan_rollback(account, _settled(account, endpoint, deadline, poll), settings)
     _carry_out(account, plan, _RunOptions("", deadline, poll, dry_run, as_json))
 
 
@@ -310,11 +329,12 @@ def _packed(bundle: Path) -> Iterator[Packed]:
         yield pack(bundle, folder / ARCHIVE)
 
 
-def _rollout(alarms: list[str] | None, canary: int | None, bake: int | None) -> rollout.Rollout | None:
-    """The roll-out of the options given; None where none is."""
-    options = {"alarms": tuple(alarms) if alarms else None, "canary": canary, "bake": bake}
-    given = {name: of for name, of in options.items() if of is not None}
-    return rollout.Rollout(**given) if given else None  # type: ignore[arg-type]
+def _rollout(
+    usual: rollout.Rollout, alarms: list[str] | None, canary: int | None, bake: int | None, rolling: bool
+) -> rollout.Rollout:
+    """The roll-out of the options given, else the usual one."""
+    options = {"alarms": tuple(alarms or ()), "canary": canary, "bake": bake, "rolling": rolling}
+    return replace(usual, **{name: of for name, of in options.items() if of is not None})  # type: ignore[arg-type]
 
 
 def _tell(line: str) -> None:
