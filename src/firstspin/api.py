@@ -260,8 +260,8 @@ class Recommender:
             )
         for reason, count in left_out.items():
             warnings.warn(f"left out {count:,}: {reason}", stacklevel=2)
-        if unknown.count:
-            warnings.warn(unknown.line(bare=False), stacklevel=2)
+        for one in unknown:
+            warnings.warn(one.line(bare=False), stacklevel=2)
         return batch.to_arrow(parts)
 
 

@@ -119,8 +119,8 @@ def evaluate_bundle(
 ) -> tuple[scorecard.Scorecard, Dataset]:
     """Score a bundle on all labelled users of some tables, beside baselines trained on the same users.
 
-    The further columns are the bundle's, and so is the label rule unless `reading` has another than the default. The
-    protocol has the estimated share of these users that the bundle was trained on.
+    The further columns are the bundle's, of which the table may lack some, and so is the label rule unless `reading`
+    has another than the default. The protocol has the estimated share of these users that the bundle was trained on.
 
     Raises InputError where the bundle or the tables can't be read.
     """
@@ -129,7 +129,7 @@ def evaluate_bundle(
     rule = reading.rule
     if replace(rule, data_ends=None) == LabelRule():
         rule = replace(loaded.label_rule(), data_ends=rule.data_ends)
-    dataset = read_dataset(data, replace(reading, extra=tuple(loaded.manifest.extra), rule=rule))
+    dataset = read_dataset(data, replace(reading, extra=tuple(loaded.manifest.extra), extra_optional=True, rule=rule))
     users = dataset.examples
     everyone = prepare(dataset, Learning(), users)
     answers = {

@@ -6,7 +6,7 @@ registrations -decide_many-> decisions -> a file or a score store
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from firstspin.data import ingest, labelling
 from firstspin.data.checks import mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
+from firstspin.data.schema import COUNTRY, GENDER
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent
 from firstspin.records import Mismatch
@@ -39,8 +40,10 @@ def score(
     spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     progress: Progress = silent,
-) -> tuple[int, dict[str, int], Mismatch]:
-    """Answer every registration of a file, in order: the number of rows written, rows skipped by reason, unknown picks.
+) -> tuple[int, dict[str, int], list[Mismatch]]:
+    """Answer every registration of a file, in order.
+
+    Returns the number of rows written, rows skipped by reason, and the picks and values that the bundle does not know.
 
     `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
     the bundle and `now`. The rule answers registrations under `min_age` (None: the service's default).
@@ -75,7 +78,7 @@ def score_into(
     spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     progress: Progress = silent,
-) -> tuple[int, dict[str, int], Mismatch]:
+) -> tuple[int, dict[str, int], list[Mismatch]]:
     """Answer every registration of a file into a sink; returns, and raises InputError, as `score`."""
     extra = loaded.manifest.extra
     with workspace("score") as folder:
@@ -89,12 +92,30 @@ def score_into(
         )
         if received.absent:
             log.warning("%s has no column %s: answered without", registrations.name, ", ".join(received.absent))
-        unknown = mismatches.unknown_picks(received.connection, loaded.manifest.known_genres)
-        unknown.refuse_most(KNOWN, registrations.name)
-        users = labelling.read_people(received.connection, tuple(extra))
+        further = tuple(name for name in extra if name not in received.absent)
+        unknown = _unknown(received, loaded, further, registrations.name)
+        users = labelling.read_people(received.connection, further)
         rows = max(received.rows, 1)
         written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
-    return written, received.ignored, unknown.mismatch(KNOWN, registrations.name)
+    return written, received.ignored, unknown
+
+
+def _unknown(
+    received: ingest.ReceivedRegistrations, loaded: bundle.Bundle, further: Sequence[str], file: str
+) -> list[Mismatch]:
+    """The picks, genders, countries and further texts that the bundle does not know, if any.
+
+    A question of which the model knows no value is left out: it had no answers in training. Raises InputError where
+    most picks are unknown.
+    """
+    picks = mismatches.unknown_picks(received.connection, loaded.manifest.known_genres)
+    picks.refuse_most(KNOWN, file)
+    values = [
+        mismatches.unknown_values(received.connection, field, question.names, question.unseen, file)
+        for field, question in loaded.predictor.encoder.categories().items()
+        if question.values and field in (GENDER, COUNTRY, *further)
+    ]
+    return [one for one in (picks.mismatch(KNOWN, file), *values) if one.count]
 
 
 @contextmanager

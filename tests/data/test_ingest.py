@@ -12,6 +12,7 @@ import pytest
 
 from firstspin.data import schema
 from firstspin.data.checks.mismatches import unknown_picks
+from firstspin.data.column_map import column_map
 from firstspin.data.ingest import open_tables, read_registrations, station_markets, station_popularity
 from firstspin.data.sql import identifier
 from firstspin.records import InputError, Station
@@ -209,12 +210,19 @@ def test_further_columns_are_numbers_where_every_value_is_one(tmp_path: Path) ->
     assert kept == [("phone", 3.0), ("4", None)]
 
 
-def test_a_further_column_must_be_there_and_stay_what_it_was(tmp_path: Path) -> None:
+def test_a_further_column_of_a_bundle_stays_what_it_was_and_may_be_absent(tmp_path: Path) -> None:
+    """Training requires the columns that it is told to use."""
     asked = made_tables.write(tmp_path, "new", (*made_tables.REGISTRATIONS, "visits"), [(*GOOD, "many")])
     with pytest.raises(InputError, match=r"new\.csv row 1: visits 'many' is not a number"):
         read_registrations(asked, workspace=tmp_path, extra={"visits": "number"})
-    with pytest.raises(InputError, match=r"new\.csv has no column device"):
-        read_registrations(asked, workspace=tmp_path, extra={"device": "text"})
+    assert read_registrations(asked, workspace=tmp_path, extra={"device": "text"}).absent == ("device",)
+    with pytest.raises(InputError, match=r"new\.csv has no column Visits, but visits: use it with --map Visits=visits"):
+        read_registrations(asked, workspace=tmp_path, extra={"Visits": "number"})
+    with pytest.raises(InputError, match=r"new\.csv has no column apparat \(device\)"):
+        read_registrations(asked, workspace=tmp_path, extra={"device": "text"}, mapping=column_map("device=apparat"))
+    data = made_tables.tables(tmp_path / "data", [GOOD], [LISTEN])
+    with pytest.raises(InputError, match=r"registrations\.csv has no column device"):
+        open_tables(data, workspace=tmp_path, extra=("device",))
 
 
 def with_stations(tmp_path: Path, *rows: tuple[object, ...]) -> Path:

@@ -22,8 +22,9 @@ from firstspin.records import Census, Examples, LabelRule, Station
 class Reading:
     """How the tables are read: further columns, column names, spelling of values, skipping of bad rows, label rule.
 
-    `erased` returns which of some users were erased from an event store: they are left out, and counted. `now` (UTC,
-    without a zone) detects clocks that are ahead; without it, only listens far beyond all others are detected.
+    With `extra_optional` the table may lack further columns: no user has a value. `erased` returns which of some users
+    were erased from an event store: they are left out, and counted. `now` (UTC, without a zone) detects clocks that are
+    ahead; without it, only listens far beyond all others are detected.
 
     Raises InputError for a further column whose name is taken or cannot be a field.
     """
@@ -35,6 +36,7 @@ class Reading:
     now: datetime | None = None
     mapping: ColumnMap = OWN_NAMES
     spelling: Spelling = AS_WRITTEN
+    extra_optional: bool = False
 
     def __post_init__(self) -> None:
         check_names(self.extra)
@@ -83,7 +85,7 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
         labelled = folder / "labelled.parquet"
         census, rule = labelling.label_tables(tables, reading.rule, labelled, reading.now)
         return Dataset(
-            examples=labelling.read_examples(labelled, reading.extra),
+            examples=labelling.read_examples(labelled, tuple(tables.extra)),
             genres=tables.genres,
             extra=tables.extra,
             stations=ingest.station_popularity(tables),
@@ -116,6 +118,7 @@ def open_reading(
         extra=reading.extra,
         mapping=reading.mapping,
         spelling=reading.spelling,
+        extra_optional=reading.extra_optional,
         skip_bad_rows=reading.skip_bad_rows,
         collected=collected,
         out=out,

@@ -32,9 +32,9 @@ from firstspin.data.formats.readers import (
 )
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
-from firstspin.data.names import assigned
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
+from firstspin.data.table_files import find_table
 from firstspin.files import printable
 from firstspin.records import InputError, Station, normal
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import duckdb
 
 SHOWN_CHARACTERS = 80
-SHOWN_FILES: Final = 10
 
 _NOT_SCORED: Final = (*schema.OPTIONAL, schema.REGISTERED_AT)
 _ABSENT: Final = {
@@ -67,13 +66,14 @@ class Tables:
 
     `registrations` and `stations` also have the column `schema.ROW`. `sources` are their files: where problems are
     collected, only those of the tables that could be read. `extra` maps each further column to its kind, "number" or
-    "text".
+    "text"; `further` are those wanted.
     """
 
     connection: duckdb.DuckDBPyConnection
     sources: dict[str, Source]
     extra: dict[str, str]
     complaints: Complaints
+    further: tuple[str, ...] = ()
 
     @property
     def ignored(self) -> dict[str, int]:
@@ -87,8 +87,8 @@ class Tables:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """The standard columns that the registrations lack: their values are null."""
-        return _absent(self.sources[schema.REGISTRATIONS], schema.REGISTRATIONS)
+        """The columns that the registrations may lack and do: no user has a value."""
+        return _absent(self.sources[schema.REGISTRATIONS], schema.REGISTRATIONS, self.further)
 
     @property
     def genres(self) -> tuple[str, ...]:
@@ -105,6 +105,7 @@ def open_tables(
     extra: Sequence[str] = (),
     mapping: ColumnMap = OWN_NAMES,
     spelling: Spelling = AS_WRITTEN,
+    extra_optional: bool = False,
     skip_bad_rows: bool = False,
     collected: list[TableProblem] | None = None,
     threads: int | None = None,
@@ -121,8 +122,9 @@ def open_tables(
     if not data.is_dir():
         raise InputError(f"{data} is not a folder with registrations, listens and stations")
     complaints = Complaints(skip_bad_rows, collected)
-    opened = _open_all(data, workspace, mapping, spelling, extra, complaints)
-    tables = Tables(connect(workspace, list(opened.values()), out=out, threads=threads), {}, {}, complaints)
+    opened = _open_all(data, workspace, mapping, spelling, extra, complaints, extra_optional=extra_optional)
+    connection = connect(workspace, list(opened.values()), out=out, threads=threads)
+    tables = Tables(connection, {}, {}, complaints, tuple(extra))
     for name, source in opened.items():
         with complaints.of(source.path.name):
             if name == schema.LISTENS:
@@ -134,14 +136,22 @@ def open_tables(
 
 
 def _open_all(
-    data: Path, workspace: Path, mapping: ColumnMap, spelling: Spelling, extra: Sequence[str], complaints: Complaints
+    data: Path,
+    workspace: Path,
+    mapping: ColumnMap,
+    spelling: Spelling,
+    extra: Sequence[str],
+    complaints: Complaints,
+    *,
+    extra_optional: bool,
 ) -> dict[str, Source]:
     """The files of the tables: of the stations first, since listens are compared with them."""
     opened: dict[str, Source] = {}
     for name in (schema.STATIONS, schema.REGISTRATIONS, schema.LISTENS):
         further = dict.fromkeys(extra, columns.ANY_FURTHER) if name == schema.REGISTRATIONS else {}
         with complaints.of(name):
-            opened[name] = _open(_find(data, name), name, workspace, mapping, spelling, further)
+            optional = (*schema.OPTIONAL, *(further if extra_optional else ()))
+            opened[name] = _open(find_table(data, name), name, workspace, mapping, spelling, further, optional)
     with complaints.of(""):
         mapping.require_used(list(opened.values()))
     return opened
@@ -150,7 +160,9 @@ def _open_all(
 def _load_small(tables: Tables, source: Source, name: str, extra: Sequence[str]) -> None:
     """Load stations or registrations, with the kinds of their further columns."""
     _receive(tables.connection, source)
-    kinds = {column: further_kind(tables.connection, source.columns[column]) for column in extra}
+    kinds = {
+        column: further_kind(tables.connection, source.columns[column]) for column in extra if column in source.columns
+    }
     further = {column: columns.FURTHER[kind] for column, kind in kinds.items()}
     _load(tables.connection, source, name, {**columns.kinds(name, source.spelling), **further}, tables.complaints)
     if name == schema.STATIONS:
@@ -183,21 +195,22 @@ def read_registrations(
 ) -> ReceivedRegistrations:
     """The registrations of a CSV or Parquet file, validated as by `open_tables`; `extra` as in `Tables`.
 
-    `registered_at` may be absent: no answer depends on it.
+    `registered_at` may be absent, as no answer depends on it, and so may the columns of `extra`.
 
     Raises BadRows and InputError as `open_tables`.
     """
     further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
     mapping.check(tuple(further))
-    source = _open(path, schema.REGISTRATIONS, workspace, mapping, spelling, further, optional=_NOT_SCORED)
+    source = _open(path, schema.REGISTRATIONS, workspace, mapping, spelling, further, (*_NOT_SCORED, *further))
     mapping.require_used([source])
     connection = connect(workspace, [source])
     complaints = Complaints(skip_bad_rows)
     _receive(connection, source)
     kinds = {**columns.kinds(schema.REGISTRATIONS, spelling), **further}
+    absent = _absent(source, schema.REGISTRATIONS, tuple(further))
     _load(connection, source, schema.REGISTRATIONS, kinds, complaints)
     ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
-    return ReceivedRegistrations(connection, rows, complaints.skipped, _absent(source, schema.REGISTRATIONS))
+    return ReceivedRegistrations(connection, rows, complaints.skipped, absent)
 
 
 @in_our_words("the stations can't be read")
@@ -242,27 +255,6 @@ def _columns_of_stations(tables: Tables) -> set[str]:
 # ------------------------------------------------------------------------------------------------------- opening files
 
 
-def _find(data: Path, name: str) -> Path:
-    if (in_memory := data / name).is_file():  # see dataframes.folder_of
-        return in_memory
-    paths = [path for path in (data / f"{name}.parquet", data / f"{name}.csv") if path.exists()]
-    if len(paths) > 1:
-        raise InputError(f"{data} has both {name}.parquet and {name}.csv: remove the one that is not to be used")
-    if not paths:
-        there = sorted(path.name for path in data.iterdir())
-        has = ", ".join(there[:SHOWN_FILES]) + (", …" if len(there) > SHOWN_FILES else "") or "no files"
-        raise InputError(f"{data} has neither {name}.parquet nor {name}.csv (it has {has}){_renamed(there, name)}")
-    return paths[0]
-
-
-def _renamed(there: Sequence[str], table: str) -> str:
-    """The advice to give the file of a similar name that of the table; empty where there is none."""
-    suffixes = (".csv", ".parquet")
-    stems = {Path(file).stem: file for file in there if Path(file).suffix.lower() in suffixes}
-    similar = assigned({table: table}, [stem for stem in stems if stem not in schema.COLUMNS]).get(table)
-    return f": rename {stems[similar]} to {table}{Path(stems[similar]).suffix.lower()}" if similar else ""
-
-
 def _open(
     path: Path,
     name: str,
@@ -277,7 +269,7 @@ def _open(
     Raises InputError where a column has another type, or the name of an optional one is spelled in another way.
     """
     kinds = {**columns.KINDS[name], **(further or {})}
-    needed = [*(of for of in schema.COLUMNS[name] if of not in optional), *(further or {})]
+    needed = [of for of in (*schema.COLUMNS[name], *(further or ())) if of not in optional]
     mapped = mapping.aliases(name)
     others = [of for of in kinds if of not in needed]
     source = open_table(path, name, needed, optional=others, mapped=mapped, spelling=spelling, workspace=workspace)
@@ -287,15 +279,15 @@ def _open(
             shown = shown_alias(column_name, column.header)
             problem = f"{path.name}: {shown} is {type_name}, where {kinds[column_name].needed}"
             raise InputError(problem, field=column_name)
-    _refuse_other_spelling(source, name)
+    _refuse_other_spelling(source, _absent(source, name, tuple(further or ())))
     return source
 
 
-def _refuse_other_spelling(source: Source, table: str) -> None:
+def _refuse_other_spelling(source: Source, absent: Sequence[str]) -> None:
     """Raises InputError where a column that may be absent has its name in another spelling, such as `Age`."""
-    for name in _absent(source, table):
+    for name in absent:
         for header in source.names:
-            if header.casefold().strip("_ ") == name:
+            if header.casefold().strip("_ ") == name.casefold():
                 raise InputError(
                     f"{source.path.name} has no column {name}, but {header}: "
                     f"use it with --map {shlex.quote(f'{name}={header}')}, or rename it",
@@ -303,9 +295,10 @@ def _refuse_other_spelling(source: Source, table: str) -> None:
                 )
 
 
-def _absent(source: Source, table: str) -> tuple[str, ...]:
-    """The standard columns that the file of a table lacks."""
-    return tuple(of for of in schema.COLUMNS[table] if of in schema.OPTIONAL and of not in source.columns)
+def _absent(source: Source, table: str, further: tuple[str, ...]) -> tuple[str, ...]:
+    """The standard columns that the file of a table may lack, and the `further` ones, which it has not."""
+    standard = (of for of in schema.COLUMNS[table] if of in schema.OPTIONAL)
+    return tuple(of for of in (*standard, *further) if of not in source.columns)
 
 
 def further_kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:

@@ -13,10 +13,12 @@ import made_tables
 import pyarrow.parquet as pq
 import pytest
 from command_line import failed, firstspin
+from made_bundles import pack_with_further_fields
 from training_job import start
 
 from firstspin import learn
 from firstspin.data.checks import mismatches
+from firstspin.data.dataset import Reading
 from firstspin.data.formats.written_values import Spelling
 from firstspin.data.ingest import open_tables
 from firstspin.data.labelling import label_tables
@@ -301,7 +303,7 @@ def test_score_reads_picks_with_the_separator_of_the_option(tmp_path: Path, fold
         written, _, unknown = score(
             folder, asked, str(out), now=NOW, spelling=Spelling(pick_separator=separator.strip())
         )
-        assert (written, unknown.count) == (3, 0)
+        assert (written, unknown) == (3, [])
         answers.append(out.read_text(encoding="utf-8"))
     assert answers[0] == answers[1]
 
@@ -405,11 +407,46 @@ def test_score_counts_picks_of_no_genre_that_the_bundle_knows(tmp_path: Path) ->
     data = made_people.tables(tmp_path / "data", 60)
     learn.train(data, tmp_path / "b", "popularity")
     asked = made_tables.write(tmp_path, "new", made_tables.REGISTRATIONS, registrations(picks="Rock|Polka"))
-    *_, unknown = score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
+    *_, (unknown, *_) = score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
     what = "3 of 6 picks name no genre that the bundle knows (new.csv)"
     assert unknown.line(bare=False) == f"{what}, such as 'Polka' (3)"
     done = firstspin("score", "--bundle", tmp_path / "b", "--registrations", asked, "--out", tmp_path / "o.csv")
     assert f"mismatch: {what}" in done.stdout
+
+
+def test_score_counts_values_that_the_model_does_not_know(tmp_path: Path) -> None:
+    """Training had the devices car and phone, the countries de and us, and no gender, which is not counted."""
+    pack_with_further_fields(tmp_path / "b")
+    header = (*made_tables.REGISTRATIONS, "device", "visits")
+    people = [(*row, device, "3") for row, device in zip(registrations(), ("Phone", "fone", "fone"), strict=True)]
+    asked = made_tables.write(tmp_path, "new", header, [(*people[0][:4], "Q", *people[0][5:]), *people[1:]])
+    *_, unknown = score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
+    model = "none that the model knows and count as missing (new.csv)"
+    assert [one.line(bare=False) for one in unknown if "picks" not in one.what] == [
+        f"1 of 3 values of country are {model}, such as 'Q' (1)",
+        f"2 of 3 values of device are {model}, such as 'fone' (2, nearest phone)",
+    ]
+
+
+def test_a_table_without_a_further_column_of_the_bundle_is_scored_and_evaluated(tmp_path: Path) -> None:
+    """With the answers of a table whose column is empty."""
+    data, kinds = made_people.tables(tmp_path / "data", 60), []
+    rows = (data / "registrations.csv").read_text(encoding="utf-8").splitlines()
+    plans = ["plan", *("free" if at % 2 else "paid" for at in range(60))]
+    for name, column in (("with", plans), ("empty", ["plan", *[""] * 60])):
+        text = "\n".join(f"{row},{plan}" for row, plan in zip(rows, column, strict=True))
+        (tmp_path / f"{name}.csv").write_text(f"{text}\n", encoding="utf-8")
+    without = (data / "registrations.csv").read_text(encoding="utf-8")
+    (data / "registrations.csv").write_text((tmp_path / "with.csv").read_text(encoding="utf-8"), encoding="utf-8")
+    learn.train(data, tmp_path / "b", "logistic", reading=Reading(extra=("plan",)))
+    (data / "registrations.csv").write_text(without, encoding="utf-8")
+    for asked in (tmp_path / "empty.csv", data / "registrations.csv"):
+        score(tmp_path / "b", asked, str(tmp_path / "o.csv"), now=NOW)
+        kinds.append((tmp_path / "o.csv").read_bytes())
+    assert kinds[0] == kinds[1]
+    card, dataset = learn.evaluate_bundle(data, tmp_path / "b")
+    assert (dataset.census.absent, dataset.extra) == (("plan",), {})
+    assert card.people == dataset.census.labelled
 
 
 def test_score_refuses_a_table_of_which_most_picks_are_unknown_to_the_bundle(tmp_path: Path, folder: Path) -> None:

@@ -111,7 +111,8 @@ def score(
             progress=progress,
         )
     terminal.counted("left out", ignored)
-    terminal.mismatch(unknown)
+    for one in unknown:
+        terminal.mismatch(one)
     terminal.out.print(f"{written:,} registrations answered in {out}")
     store = out if out.startswith(("sqlite:", "dynamodb:")) else None
     terminal.next_step(next_command(context, "serve", bundle=bundle, scores=store, least_age=least_age))

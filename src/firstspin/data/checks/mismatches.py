@@ -267,6 +267,23 @@ def unknown_picks(connection: duckdb.DuckDBPyConnection, genres: Sequence[str]) 
     return UnknownPicks(sum(spellings.values()), sum(n for _, n in picks), spellings, names)
 
 
+def unknown_values(
+    connection: duckdb.DuckDBPyConnection, field: str, known: NameIndex, counts_as: str, file: str
+) -> Mismatch:
+    """The values of a column of the table `registrations` that are none of the known ones, with the most frequent."""
+    column = identifier(field)
+    counted = (
+        f"SELECT {column}, count(*) AS n FROM registrations WHERE {column} IS NOT NULL GROUP BY ALL ORDER BY n DESC"
+    )
+    values = connection.execute(f"{counted}, {column}").fetchall()
+    unknown = {value: n for value, n in values if known.find(str(value)) is None}
+    value = next(iter(unknown), "")
+    nearest = known.nearest(str(value))
+    example = f"{value!r} ({unknown.get(value, 0):,}{f', nearest {nearest}' if nearest else ''})"
+    what = f"values of {field} are none that the model knows and count as {counts_as} ({file})"
+    return Mismatch(sum(unknown.values()), sum(n for _, n in values), what, example)
+
+
 def _picks(tables: Tables) -> Mismatch:
     file = tables.files[REGISTRATIONS]
     unknown = unknown_picks(tables.connection, tables.genres)

@@ -52,7 +52,7 @@ def report(
     preflight.report(out, data)
     test = read_test_result(experiment) if experiment else None
     loaded = bundle.load(path)
-    reading = replace(reading, extra=tuple(loaded.manifest.extra), rule=loaded.label_rule())
+    reading = replace(reading, extra=tuple(loaded.manifest.extra), extra_optional=True, rule=loaded.label_rule())
     if measured:
         card, dataset = scorecard.read_scorecard(measured), read_dataset(data, reading)
         if card.data.get("fingerprint") != dataset.summary()["fingerprint"]:
