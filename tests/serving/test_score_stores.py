@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,118 @@ def test_a_table_that_takes_nothing_is_an_error_and_the_old_run_stays() -> None:
     with pytest.raises(InputError, match="dynamodb:scores left 25 items unwritten"):
         store.write("two", batches("Jazz"))
     assert first_genre(store) == "Rock"
+
+
+def throttled() -> ClientError:
+    error = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+    return ClientError(error, "BatchWriteItem")  # type: ignore[arg-type]
+
+
+class TestALongRun:
+    """Several batches into a table that throttles whole calls and breaks off."""
+
+    class Throttling(Table):
+        """Refuses each call whole when it first comes; gone for the user `breaks` and later ones."""
+
+        def __init__(self, breaks: str = "v") -> None:
+            super().__init__()
+            self.breaks, self.came, self.written, self._lock = breaks, set[str](), list[str](), threading.Lock()
+
+        def batch_write_item(self, RequestItems: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+            ((_, requests),) = RequestItems.items()
+            users = [one["PutRequest"]["Item"]["user_id"]["S"] for one in requests]
+            with self._lock:
+                if max(users) >= self.breaks:
+                    raise ConnectionError("gone")
+                if users[0] not in self.came:
+                    self.came.add(users[0])
+                    raise throttled()
+                self.written += users
+                return super().batch_write_item(RequestItems)
+
+    @staticmethod
+    def run(users: int = 300, genre: str = "Rock") -> Iterator[tuple[list[str], list[Ranking]]]:
+        """Batches of 100 users, of whom each has an answer of its own."""
+        names = [f"u{i:04}" for i in range(users)]
+        for start in range(0, users, 100):
+            yield names[start : start + 100], [answer(f"{genre} of {name}") for name in names[start : start + 100]]
+
+    @staticmethod
+    def store(table: Table, now: datetime = datetime(2026, 11, 23, tzinfo=UTC)) -> DynamoScores:
+        return DynamoScores("scores", table, sleep=lambda _: None, rng=np.random.default_rng(0), now=lambda: now)
+
+    def broken(self) -> Throttling:
+        """A table whose run broke off in its third batch."""
+        table = self.Throttling(breaks="u0210")
+        with pytest.raises(ConnectionError):
+            self.store(table).write("b1.20261123T040000", self.run())
+        assert table.items["#writing", "#writing"]["done"] == {"N": "2"}
+        table.breaks = "v"
+        table.written.clear()
+        return table
+
+    def test_that_is_throttled_whole_is_written_whole(self) -> None:
+        table = self.Throttling()
+        self.store(table).write("b1.one", self.run())
+        assert [first_genre(self.store(table), f"u{i:04}") for i in range(300)] == [
+            f"Rock of u{i:04}" for i in range(300)
+        ]
+
+    def test_that_is_throttled_for_ever_ends_and_changes_nothing(self) -> None:
+        table = Table()
+        self.store(table).write("b1.one", self.run())
+
+        def never(RequestItems: object) -> dict[str, Any]:  # noqa: ARG001
+            raise throttled()
+
+        table.batch_write_item = never  # type: ignore[assignment,method-assign]
+        with pytest.raises(InputError, match="left 25 items unwritten after 8 tries"):
+            self.store(table).write("b1.two", self.run(genre="Jazz"))
+        assert first_genre(self.store(table), "u0000") == "Rock of u0000"
+
+    def test_that_broke_off_goes_on_where_it_was(self) -> None:
+        table = self.broken()
+        assert self.store(table).get("u0000") is None
+        self.store(table).write("b1.20261123T050000", self.run())
+        assert min(table.written) == "u0200"
+        assert [first_genre(self.store(table), f"u{i:04}") for i in range(300)] == [
+            f"Rock of u{i:04}" for i in range(300)
+        ]
+
+    @pytest.mark.parametrize(
+        ("version", "genre", "days"),
+        [("b2.20261123T050000", "Rock", 0), ("b1.20261123T050000", "Jazz", 0), ("b1.20261125T050000", "Rock", 2)],
+        ids=["another bundle", "other answers", "two days later"],
+    )
+    def test_is_not_mixed_with_another(self, version: str, genre: str, days: int) -> None:
+        table = self.broken()
+        store = self.store(table, datetime(2026, 11, 23 + days, tzinfo=UTC))
+        store.write(version, self.run(genre=genre))
+        assert min(table.written) == "u0000"
+        assert {first_genre(store, f"u{i:04}").split()[0] for i in range(300)} == {genre}
+
+    def test_whose_registrations_changed_below_the_mark_is_refused_once_and_then_begins_anew(self) -> None:
+        table = self.broken()
+        changed = list(self.run())
+        changed[1] = changed[1][0], changed[0][1]
+        mark = table.items["#writing", "#writing"]
+        for batches in (changed, changed[:1]):
+            table.items["#writing", "#writing"] = mark
+            with pytest.raises(InputError, match=r"others than those of the run b1\.2026.*, which broke off"):
+                self.store(table).write("b1.two", iter(batches))
+        assert self.store(table).get("u0000") is None
+        table.written.clear()
+        self.store(table).write("b1.two", iter(changed))
+        assert min(table.written) == "u0000"
+        assert first_genre(self.store(table), "u0150") == "Rock of u0050"
+
+    def test_outlives_a_long_weekend_and_says_when_it_was_written(self) -> None:
+        table = Table()
+        self.store(table).write("b1.one", self.run(1))
+        written = datetime(2026, 11, 23, tzinfo=UTC)
+        assert table.items["u0000", "b1.one"]["expires"] == {"N": str(int((written + timedelta(days=14)).timestamp()))}
+        assert table.items["#current", "#current"]["written"] == {"N": str(int(written.timestamp()))}
+        assert "expires" not in table.items["#current", "#current"]
 
 
 def test_a_url_of_another_kind_is_refused() -> None:

@@ -100,6 +100,11 @@ def carried(client: AwsClient, verb: str, described: Mapping[str, Any]) -> dict[
     return {name: of for name, of in described.items() if name in taken and of is not None and of != []}
 
 
+def error_code(problem: Exception) -> str:
+    """AWS's code of an error, as ThrottlingException; empty where it has none."""
+    return str(_error(problem).get("Code", ""))
+
+
 def _error(problem: Exception) -> Mapping[str, str]:
     error: Mapping[str, str] = (getattr(problem, "response", None) or {}).get("Error", {})
     return error

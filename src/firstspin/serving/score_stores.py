@@ -9,19 +9,21 @@ with the id of the bundle, up to the first full stop. A run without answers is r
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 import numpy as np
 
-from firstspin.aws.clients import clear, open_client
+from firstspin.aws.clients import clear, error_code, open_client
 from firstspin.data.formats import sqlite_file
 from firstspin.files import make_private_folder
 from firstspin.records import InputError, Ranking, StoredAnswer
@@ -34,7 +36,22 @@ MAX_ITEMS: Final = 25
 
 TABLES: Final = {"scores", "current"}
 TRIES: Final = 8
-LIFETIME: Final = timedelta(days=3)
+LIFETIME: Final = timedelta(days=14)
+"""Of a version, so that answers outlive days without a run."""
+
+WRITERS: Final = 8
+"""Threads that write a run to DynamoDB."""
+
+WRITING: Final = "#writing"
+RESUMABLE: Final = timedelta(days=1)
+THROTTLED: Final = {
+    "InternalServerError",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
+}
+"""DynamoDB's errors of a call that may be sent again whole."""
+
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 5, "retries": {"max_attempts": 3, "mode": "standard"}}
 
 
@@ -199,15 +216,66 @@ class DynamoScores:
         self._name = f"dynamodb:{table}"
 
     def write(self, version: str, batches: Iterator[Batch]) -> None:
-        """Write a run's items, then the pointer. Raises InputError where the table can't be written."""
-        about = {"version": {"S": version}, "expires": {"N": str(int((self._now() + LIFETIME).timestamp()))}}
-        pointer = {"user_id": {"S": CURRENT}, "version": {"S": CURRENT}, "points_to": {"S": version}}
-        with clear(self._name):
-            for rows in _rows(batches, self._name):
-                items = [{"user_id": {"S": user}, "answer": {"B": answer}} | about for user, answer in rows]
-                for start in range(0, len(items), MAX_ITEMS):
-                    self._put(items[start : start + MAX_ITEMS])
-            self._client.put_item(TableName=self._table, Item=pointer)
+        """Write a run's items by several threads, then the pointer.
+
+        A run of the same bundle that broke off within a day is continued under its version, where it left off, if its
+        batches are the first of these. Raises InputError where the table can't be written, or they are others.
+        """
+        pool = ThreadPoolExecutor(WRITERS)
+        try:
+            with clear(self._name):
+                version = self._write(version, batches, pool)
+                self._client.put_item(TableName=self._table, Item=self._mark(CURRENT, version))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _write(self, version: str, batches: Iterator[Batch], pool: ThreadPoolExecutor) -> str:
+        """Write all batches that are not written yet; the version that they have."""
+        begun, digest, number = self._begun(version), hashlib.sha256(), 0
+        for number, rows in enumerate(_rows(batches, self._name), 1):
+            for user, answer in rows:
+                digest.update(user.encode() + b"\0" + answer)
+            sums = {"done": {"N": str(number)}, "sum": {"S": digest.hexdigest()}}
+            if number == 1:
+                first = {"first": sums["sum"]}
+                begun = begun if begun and begun["first"] == first["first"] else None
+                version = begun["points_to"]["S"] if begun else version
+            if begun and number <= int(begun["done"]["N"]):
+                if number == int(begun["done"]["N"]) and begun["sum"] != sums["sum"]:
+                    self._refuse_to_resume(version)
+                continue
+            expires = {"expires": {"N": str(int((self._now() + LIFETIME).timestamp()))}}
+            about = {"version": {"S": version}} | expires
+            items = [{"user_id": {"S": user}, "answer": {"B": answer}} | about for user, answer in rows]
+            list(pool.map(self._put, (items[at : at + MAX_ITEMS] for at in range(0, len(items), MAX_ITEMS))))
+            mark = self._mark(WRITING, version) | expires | sums | first
+            self._client.put_item(TableName=self._table, Item=mark)
+        if begun and number < int(begun["done"]["N"]):
+            self._refuse_to_resume(version)
+        return version
+
+    def _begun(self, version: str) -> dict[str, Any] | None:
+        """The mark of a run of this version's bundle that broke off within a day."""
+        mark, current = self._item(WRITING, WRITING), self._item(CURRENT, CURRENT)
+        if not mark or (current and current["points_to"] == mark["points_to"]):
+            return None
+        is_same = mark["points_to"]["S"].partition(".")[0] == version.partition(".")[0]
+        is_fresh = float(mark["written"]["N"]) >= (self._now() - RESUMABLE).timestamp()
+        return mark if is_same and is_fresh else None
+
+    def _mark(self, name: str, version: str) -> dict[str, Any]:
+        """An item about a version; `written` is when, in epoch seconds."""
+        written = str(int(self._now().timestamp()))
+        return {"user_id": {"S": name}, "version": {"S": name}, "points_to": {"S": version}, "written": {"N": written}}
+
+    def _refuse_to_resume(self, version: str) -> NoReturn:
+        """Raises InputError, and lets the next run begin anew."""
+        forgotten = self._mark(WRITING, version) | {"written": {"N": "0"}}
+        self._client.put_item(TableName=self._table, Item=forgotten)
+        raise InputError(
+            f"{self._name}: the registrations are others than those of the run {version}, which broke off; the stored "
+            "answers are not changed. The same command again begins anew"
+        )
 
     def get(self, user_id: str) -> StoredAnswer | None:
         """The current answer for a user, or None, by two consistent reads."""
@@ -227,10 +295,14 @@ class DynamoScores:
         return response.get("Item")
 
     def _put(self, items: list[dict[str, Any]]) -> None:
-        """Write at most 25 items; unprocessed ones are sent again after growing delays."""
+        """Write at most 25 items; unprocessed ones, or all of a throttled call, are sent again after growing delays."""
         left = {self._table: [{"PutRequest": {"Item": item}} for item in items]}
         for attempt in range(TRIES):
-            left = self._client.batch_write_item(RequestItems=left)["UnprocessedItems"]
+            try:
+                left = self._client.batch_write_item(RequestItems=left)["UnprocessedItems"]
+            except Exception as problem:
+                if error_code(problem) not in THROTTLED:
+                    raise
             if not left:
                 return
             self._sleep(float(self._rng.uniform(0, 0.05 * 2**attempt)))
