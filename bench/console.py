@@ -8,9 +8,14 @@ instead (`make screenshots`).
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import random
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,11 +51,14 @@ TAP = """async (taps) => {
   return times.sort((a, b) => a - b);
 }"""
 NEWCOMER = "/#age=52&genres=Classical&genres=Jazz"
+ADMIN_PORT = http_stacks.PORT + 1
+TRAFFIC_SECONDS = 90
 PICTURES = {
-    "try-light.png": (NEWCOMER, 1280, "light"),
-    "try-dark.png": (NEWCOMER, 1280, "dark"),
-    "try-phone.png": (NEWCOMER, 360, "light"),
-    "experiment.png": ("/experiments/simulated", 1280, "light"),
+    "try-light.png": (URL + NEWCOMER, 1280, "light"),
+    "try-dark.png": (URL + NEWCOMER, 1280, "dark"),
+    "try-phone.png": (URL + NEWCOMER, 360, "light"),
+    "experiment.png": (f"{URL}/experiments/simulated", 1280, "light"),
+    "operations.png": (f"http://127.0.0.1:{ADMIN_PORT}/ops", 1280, "light"),
 }
 
 
@@ -60,7 +68,18 @@ def simulated_experiment(work: Path) -> list[str]:
     simulate = ["simulate", "--users", "20000", "--seed", "1", "--bundle", str(work / "bundle"), "--out", str(out)]
     subprocess.run([sys.executable, "-m", "firstspin", "experiment", *simulate], check=True, stdout=subprocess.DEVNULL)
     store = ["--events", f"sqlite:///{out / 'events.sqlite'}", "--events-secret", str(out / "events.secret")]
-    return [*store, "--experiment", str(out / "experiment.toml"), "--state", str(work / "state")]
+    plan = ["--experiment", str(out / "experiment.toml"), "--state", str(work / "state")]
+    return [*store, *plan, "--admin-port", str(ADMIN_PORT), "--workers", "2"]
+
+
+def traffic(seconds: float) -> None:
+    """Requests at an uneven rate, so that the page of operations has something to show."""
+    generator, end = random.Random(1), time.monotonic() + seconds
+    while time.monotonic() < end:
+        body = json.dumps({"age": generator.randint(14, 70), "genres": ["Jazz"]} if generator.random() < 0.8 else {})
+        kind = {"content-type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(f"{URL}/invocations", body.encode(), kind)).read()
+        time.sleep(generator.expovariate(40 + 20 * math.sin(time.monotonic() / 12)))
 
 
 @contextmanager
@@ -94,13 +113,15 @@ def measure(browser: Browser) -> None:
 def take_screenshots(browser: Browser, out: Path) -> None:
     """Write each picture."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, (path, width, theme) in PICTURES.items():
+    print(f"{TRAFFIC_SECONDS} s of requests")
+    traffic(TRAFFIC_SECONDS)
+    for name, (url, width, theme) in PICTURES.items():
         page = browser.new_page(
             viewport={"width": width, "height": 980 if width > 640 else 740},
             color_scheme="dark" if theme == "dark" else "light",
             reduced_motion="reduce",
         )
-        page.goto(URL + path, wait_until="networkidle")
+        page.goto(url, wait_until="load" if url.endswith("/ops") else "networkidle")  # events never end
         page.locator("#reasons li, .experiment").first.wait_for(
             state="attached"
         )  # it reloads until the analysis has ended

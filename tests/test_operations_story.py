@@ -72,7 +72,7 @@ def test_the_page_is_read_at_each_width_in_both_themes_whatever_the_names(browse
         expect(page.locator("[data-panel=notices]")).to_contain_text(made_console.HTML)
         expect(page.locator("[data-panel=experiment]")).to_contain_text(ARM)
         expect(page.locator("[data-panel=answers] tbody tr")).not_to_have_count(0)
-        expect(page.get_by_role("img")).to_have_count(2)
+        expect(page.get_by_role("img")).to_have_count(2, timeout=20_000)
         page.get_by_text("The charts as a table").click()
         assert page.locator("#ops img").count() == 0
         assert page.title() == "Operations · firstspin"

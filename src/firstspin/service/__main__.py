@@ -287,6 +287,7 @@ def _run_admin(
     service = ServiceFacts(
         plan=read_plan(options.experiment) if options.experiment else None,
         has_event_store=secret is not None,
+        needs_model=not (options.allow_no_model or options.models),
         port=service_port,
         sections=SECTIONS if has_pages(options) else (),
     )

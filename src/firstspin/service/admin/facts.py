@@ -87,9 +87,10 @@ class Facts(msgspec.Struct, frozen=True):
     silent_since: datetime | None
     experiment: ExperimentFacts | None
     has_event_store: bool
+    needs_model: bool
 
 
-def facts(recorder: Recorder, plan: Plan | None, *, has_event_store: bool) -> Facts:
+def facts(recorder: Recorder, plan: Plan | None, *, has_event_store: bool, needs_model: bool = True) -> Facts:
     """The facts now."""
     now, before = recorder.latest, recorder.before(WINDOW_SECONDS)
     bins = list(recorder.bins)
@@ -110,6 +111,7 @@ def facts(recorder: Recorder, plan: Plan | None, *, has_event_store: bool) -> Fa
         silent_since=recorder.silent_since,
         experiment=_experiment(plan, now.date) if plan else None,
         has_event_store=has_event_store,
+        needs_model=needs_model,
     )
 
 

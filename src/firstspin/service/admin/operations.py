@@ -36,10 +36,14 @@ _HOST: Final = re.compile(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]")
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """What the service is, beside its state: the plan of its experiment, whether it stores events, its own pages."""
+    """What the service is, beside its state: the plan of its experiment, whether it stores events, its own pages.
+
+    `needs_model`: without a model it does not answer.
+    """
 
     plan: Plan | None = None
     has_event_store: bool = False
+    needs_model: bool = True
     port: int = 0
     sections: Sequence[tuple[str, str]] = ()
 
@@ -66,7 +70,10 @@ class Operations:
 
     def facts(self) -> Facts:
         """The facts at the last sample."""
-        return facts(self._recorder, self._service.plan, has_event_store=self._service.has_event_store)
+        service = self._service
+        return facts(
+            self._recorder, service.plan, has_event_store=service.has_event_store, needs_model=service.needs_model
+        )
 
     def json(self) -> Reply:
         """The facts as JSON."""

@@ -11,7 +11,7 @@ from html import escape
 from typing import Final
 
 from firstspin.service.admin.facts import BinFacts, Facts, LatencyFacts
-from firstspin.service.admin.recorder import BINS, ServiceState
+from firstspin.service.admin.recorder import BIN_SECONDS, BINS, ServiceState
 from firstspin.service.metrics import BUCKETS
 from firstspin.service.pages.charts import timeline
 
@@ -19,12 +19,12 @@ HEARTBEAT_SECONDS: Final = 2.0
 """A heartbeat is due twice a second; one older than this is marked."""
 
 SOURCES: Final = {
-    "model": "of a registration",
-    "popular": "no usable answer",
-    "under-age": "the business rule",
-    "rule-arm": "the experiment's",
-    "rule": "fallback: the model failed",
-    "no-model": "fallback: an empty list",
+    "model": "the model's ranking",
+    "popular": "the model, no usable answer",
+    "under-age": "the rule, under the minimum age",
+    "rule-arm": "the rule, by the experiment",
+    "rule": "the rule, as the model failed",
+    "no-model": "an empty list, without a model",
     "batch": "a stored answer",
 }
 HOPS: Final = {"whole": "whole request", "read": "reading the body", "answer": "ranking and writing"}
@@ -40,7 +40,6 @@ Cell = str | int
 
 def panels(facts: Facts) -> dict[str, str]:
     """Every panel of the page by name."""
-    charts = _charts(facts.bins)
     return {
         "status": _status(facts),
         "notices": _notices(facts),
@@ -49,7 +48,8 @@ def panels(facts: Facts) -> dict[str, str]:
         "reload_words": _reload_words(facts.service),
         "rollback_words": _rollback_words(facts.service),
         "changes": _changes(facts),
-        **charts,
+        **_charts(facts.bins),
+        "minutes": _minutes(facts.bins),
         "answers": _answers(facts),
         "routes": _routes(facts),
         "latency": _table(
@@ -77,7 +77,7 @@ def _health(facts: Facts) -> tuple[str, str]:
         return "", "loading"
     if not any(worker.state == "answering" for worker in service.workers):
         return "bad", "no worker answers"
-    if service.model is None:
+    if service.model is None and facts.needs_model:
         return "bad", "no model"
     if facts.failed or service.refusal or _late(service) or any(worker.event_store for worker in service.workers):
         return "warn", "needs attention"
@@ -143,8 +143,9 @@ def _model(facts: Facts) -> str:
         ("in service", _named(service.model) + since),
         ("its data end", _data_end(service, service.model, facts.as_of)),
         ("before it", _named(service.previous)),
-        ("its data end", _data_end(service, service.previous, facts.as_of)),
     ]
+    if service.previous:
+        rows.append(("its data end", _data_end(service, service.previous, facts.as_of)))
     if service.wanted != service.model:
         rows.insert(1, ("being loaded", _named(service.wanted)))
     if service.trying:
@@ -163,7 +164,7 @@ def _data_end(service: ServiceState | None, model: str | None, now: datetime) ->
     try:
         ends = datetime.fromisoformat((service.data_ends.get(model or "") if service else None) or "")
     except ValueError:
-        return "–"
+        return "not known"
     days = (now - (ends if ends.tzinfo else ends.replace(tzinfo=UTC))).days
     return f"{ends:%-d %b %Y}, {days:,} {'day' if days == 1 else 'days'} ago" if days >= 0 else f"{ends:%-d %b %Y}"
 
@@ -202,32 +203,31 @@ def _changes(facts: Facts) -> str:
 
 
 def _charts(bins: Sequence[BinFacts]) -> dict[str, str]:
-    number = max(BINS // 3, len(bins))
     rates = [one.requests / one.seconds for one in bins]
     known = [one for one in bins if one.p99 is not None]
-    last = f"now {rates[-1]:,.1f}, at most {max(rates):,.1f}" if rates else "nothing is recorded yet"
-    worst = max((one.p99 or 0.0 for one in known), default=0.0)
-    latest = (
-        f"now {_milliseconds(known[-1].p50)} and {_milliseconds(known[-1].p99)}, at most {_milliseconds(worst)}"
-        if known
-        else "nothing is answered yet"
-    )
-    times = (f"{bins[0].ends:%H:%M}", f"{bins[-1].ends:%H:%M}") if bins else ("", "")
-    medians, highs = (
-        [value and value * 1_000 for value in values] for values in ([b.p50 for b in bins], [b.p99 for b in bins])
-    )
+    if not known:
+        words = "No request in the last minutes." if bins else f"The first point comes after {BIN_SECONDS:.0f} s."
+        return dict.fromkeys(("chart_requests", "chart_latency"), f'<p class="muted">{words}</p>')
+    times = (f"{bins[0].ends:%H:%M}", f"{bins[-1].ends:%H:%M}")
+    number = max(BINS // 3, len(bins))
+    medians, highs = ([ms and ms * 1_000 for ms in part] for part in ([b.p50 for b in bins], [b.p99 for b in bins]))
+    latest = f"now {_milliseconds(known[-1].p50)} and {_milliseconds(known[-1].p99)}"
     return {
         "chart_requests": timeline(
-            {"line model": rates}, number, "{:,.0f}".format, f"Requests a second by 10 s: {last}.", times, filled=True
+            {"line model": rates},
+            number,
+            "{:,.0f}".format,
+            f"Requests a second by 10 s: now {rates[-1]:,.1f}, at most {max(rates):,.1f}.",
+            times,
+            filled=True,
         ),
         "chart_latency": timeline(
-            {"line planned": highs, "line model": medians},
+            {"line planned": highs, "line model": medians},  # in microseconds
             number,
-            lambda value: f"{value / 1_000:g} ms",
-            f"Median and 99th percentile of the time to answer by 10 s: {latest}.",
+            lambda value: f"{value / 1_000:g}",
+            f"Milliseconds to answer, median and 99th percentile by 10 s: {latest}.",
             times,
         ),
-        "minutes": _minutes(bins),
     }
 
 

@@ -124,7 +124,6 @@ for (const kind of ["reload", "rollback"]) {
   });
 }
 
-for (const name of ["chart_requests", "chart_latency"]) panel(name).scrollLeft = 1_000; // the newest is at the right
 if (page.dataset.keyed === "yes") {
   at("key-form").hidden = false;
   at("key").focus();

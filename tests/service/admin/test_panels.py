@@ -1,0 +1,148 @@
+"""The panels of the page of operations say what is wrong, and escape whatever a bundle, a plan or an error has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from made_console import HTML
+from made_experiments import PLAN
+from msgspec import structs
+
+from firstspin.service.admin.operations import COMMENT, Operations, ServiceFacts
+from firstspin.service.admin.recorder import Recorder, ServiceState, WorkerState
+from firstspin.service.metrics import SharedMetrics
+from firstspin.serving.refusal import Refusal
+
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+WORKER = WorkerState(0, 7, "answering", "0000aaaa", 0.2, 0, 0, "")
+ENDS = {"0000aaaa": "2026-01-01T12:00:00Z", "0000bbbb": "never"}
+STATE = ServiceState("0000aaaa", "0000aaaa", "0000bbbb", "", False, {"done": 1}, 3.0, ENDS, (WORKER,), compiled=True)
+
+
+class Page:
+    """The page over a service whose metrics and clock are set by hand."""
+
+    def __init__(self, **service: Any) -> None:
+        self.metrics, self.seconds = SharedMetrics(3), 0.0
+        recorder = Recorder(self.metrics, lambda: self.seconds, lambda: START + timedelta(seconds=self.seconds))
+        self.operations = Operations(recorder, ServiceFacts(**service))
+
+    def after(self, seconds: float, state: ServiceState | None = STATE) -> None:
+        self.seconds += seconds
+        self.operations.record(state)
+
+    async def events(self, allow: Any = lambda: None) -> AsyncGenerator[bytes | bytearray, None]:
+        return (await self.operations.live(allow)).pieces
+
+    def panels(self) -> dict[str, str]:
+        async def first() -> bytes | bytearray:
+            events = await self.events()
+            event = await anext(events)
+            await events.aclose()
+            return event
+
+        return read(asyncio.run(first()))
+
+
+def read(event: bytes | bytearray) -> dict[str, str]:
+    return json.loads(event.decode().split("data: ")[1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("state", "word", "notice"),
+    [
+        (STATE, "healthy", ""),
+        (structs.replace(STATE, model=None), "no model", ""),
+        (structs.replace(STATE, refusal="<b>cut</b>"), "needs attention", "refused: &lt;b&gt;cut&lt;/b&gt;"),
+        (structs.replace(STATE, workers=(structs.replace(WORKER, heartbeat_age=2.6),)), "needs attention", "worker 0"),
+        (structs.replace(STATE, workers=(structs.replace(WORKER, state="starting"),)), "no worker answers", "worker 0"),
+        (structs.replace(STATE, workers=(structs.replace(WORKER, event_store="full"),)), "needs attention", "full"),
+        (structs.replace(STATE, compiled=False), "healthy", "NumPy"),
+    ],
+)
+def test_the_state_is_named_and_what_is_wrong_is_said(state: ServiceState, word: str, notice: str) -> None:
+    page = Page()
+    page.after(2, state)
+    shown = page.panels()
+    assert f">{word}</p>" in shown["status"]
+    assert notice in shown["notices"]
+    assert bool(shown["notices"]) is bool(notice)
+
+
+def test_before_the_first_answer_of_the_supervisor_and_the_first_request_the_page_says_so() -> None:
+    shown = Page().panels()
+    assert "loading" in shown["status"]
+    assert "has not answered yet" in shown["model"]
+    assert "Nothing has been answered yet" in shown["answers"]
+    assert "The first point comes" in shown["chart_requests"]
+
+
+def test_a_service_that_needs_no_model_is_healthy_without_one() -> None:
+    page = Page(needs_model=False)
+    page.after(2, structs.replace(STATE, model=None, wanted=None, previous=None))
+    assert "healthy" in page.panels()["status"]
+
+
+def test_age_is_that_of_the_data_of_a_model() -> None:
+    page = Page()
+    page.metrics.row(0).serves("0000aaaa")
+    page.metrics.row(0).answer("model")
+    page.after(2)
+    assert "1 Jan 2026, 30 days ago" in page.panels()["answers"]
+    assert "<dt>its data end</dt><dd>not known</dd>" in page.panels()["model"]
+
+
+def test_the_words_of_a_rollback_name_both_models() -> None:
+    page = Page()
+    page.after(2)
+    words = page.panels()["rollback_words"].replace("code>", "b>")
+    assert words.startswith('<strong data-to="0000bbbb"><b>0000bbbb</b></strong> is put in place of <b>0000aaaa')
+    page.after(2, structs.replace(STATE, previous=None))
+    assert page.panels()["rollback_words"] == "There is no previous model to roll back to."
+
+
+def test_no_name_becomes_markup() -> None:
+    page = Page(plan=structs.replace(PLAN, arms={"rule": 1.0, f"model-{HTML}": 1.0}), has_event_store=True)
+    worker = structs.replace(WORKER, model=HTML, state=HTML, event_store=HTML)
+    hostile = structs.replace(STATE, model=HTML, wanted=HTML, previous=HTML, refusal=HTML, workers=(worker,))
+    page.after(2, structs.replace(STATE, reloads={}))
+    page.after(2, hostile)
+    assert [name for name, html in page.panels().items() if "<img" in html] == []
+    assert len([name for name, html in page.panels().items() if "&lt;img" in html]) >= 7
+
+
+def test_a_reader_that_does_not_read_misses_samples_and_nothing_piles_up() -> None:
+    async def read_late() -> tuple[bytes | bytearray, bytes | bytearray]:
+        page = Page()
+        page.after(2)
+        events = await page.events()
+        await anext(events)
+        for _ in range(1_000):
+            page.after(2)
+        late = await anext(events)
+        page.after(0)
+        same = await anext(events)
+        page.operations.close()
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+        return late, same
+
+    late, same = asyncio.run(read_late())
+    assert "12:33:22" in read(late)["status"]
+    assert same == COMMENT
+
+
+def test_a_reader_whose_key_is_no_longer_valid_reads_no_more() -> None:
+    def refuse() -> None:
+        raise Refusal(401, "unauthorized", "send a key")
+
+    async def first() -> bytes | bytearray:
+        return await anext(await Page().events(refuse))
+
+    with pytest.raises(StopAsyncIteration):
+        asyncio.run(first())
