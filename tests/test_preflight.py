@@ -57,6 +57,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("label", "--out", "/dev/null"), "/dev/null is not a regular file"),
         (("label", "--out", "l.csv"), "--out l.csv: expected a .parquet file"),
         (("label", "--out", "l.xlsx"), "--out l.xlsx: expected a .parquet file"),
+        (("label", "--out", "labels"), "--out labels: expected a .parquet file, such as labels.parquet"),
+        (("evaluate", "--out", "card"), "--out card: expected a .json file, such as card.json"),
+        (("report", "--bundle", "b", "--out", "r"), "--out r: expected a .html or .htm file, such as r.html"),
         (("evaluate", "--out", "card.csv"), "--out card.csv: expected a .json file"),
         (("report", "--bundle", "b", "--out", "r.pdf"), "--out r.pdf: expected a .html or .htm file"),
         (("label", "--engine", "spark", "--out", "l.parquet"), "--engine spark"),
@@ -89,6 +92,16 @@ def test_mistakes_are_reported_before_a_table_is_read(
             "expected a .csv",
         ),
         (
+            ("score", "--bundle", "b", "--registrations", "none.csv", "--out", "o"),
+            "--out o: expected a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE, such as o.csv",
+        ),
+        (("experiment", "plan", *PLANNED, "--out", "p"), "--out p: expected a .toml file, such as p.toml"),
+        (
+            ("sagemaker", "package", "--bundle", "none", "--out", "m"),
+            "--out m: expected a .tar.gz or .tgz file, such as m.tar.gz",
+        ),
+        (("sagemaker", "package", "--bundle", "none", "--out", "m.gz"), "--out m.gz: expected a .tar.gz or .tgz file"),
+        (
             ("score", "--bundle", "b", "--registrations", "none.csv", "--out", "dynamodb:"),
             "sqlite:PATH or dynamodb:TABLE",
         ),
@@ -100,7 +113,10 @@ def test_mistakes_are_reported_before_a_table_is_read(
         (("score", "--bundle", "b", "--registrations", "x.csv", "--out", "./x.csv"), "holds the registrations"),
         (("score", "--bundle", "b", "--registrations", "x.csv", "--top", "0", "--out", "o.csv"), "--top"),
         (("experiment", "plan", *PLANNED, "--out", "p.yaml"), "--out p.yaml: expected a .toml file"),
-        (("sagemaker", "package", "--bundle", "none", "--out", "m.zip"), "--out m.zip: expected a .gz or .tgz file"),
+        (
+            ("sagemaker", "package", "--bundle", "none", "--out", "m.zip"),
+            "--out m.zip: expected a .tar.gz or .tgz file",
+        ),
         (("world", "file", "--users", "10"), "file is not a folder"),
         (("world", "w", "--users", "0"), "--users"),
         (("demo", "--users", "100", "--port", "70000"), "--port"),
@@ -128,14 +144,14 @@ def test_a_table_is_neither_replaced_nor_hidden_by_what_is_made_of_it(tmp_path: 
     assert "would replace" in failed("evaluate", "--data", data, "--out", tmp_path / "other" / "stations.csv")
     (data / "manifest.json").write_text("{}")
     assert "holds the tables" in failed("train", "--data", data, "--out", data)
-    preflight.file(data / "labels.parquet", data)
+    preflight.file(data / "labels.parquet", data, suffixes=(".parquet",))
     preflight.bundle(data / "bundle", data)
 
 
 def test_no_file_is_written_into_a_bundle(folder: Path) -> None:
     for name in ("report.html", "scores.csv"):
         with pytest.raises(InputError, match=r"is inside the bundle .*; choose a path outside"):
-            preflight.file(folder / name)
+            preflight.file(folder / name, suffixes=(".html", ".csv"))
     preflight.file(report_path(folder))
 
 
@@ -146,7 +162,7 @@ def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
         closed = tmp_path
         closed.chmod(0o500)
     with pytest.raises(InputError, match=f"no file can be created in {closed}"):
-        preflight.file(closed / "labels.parquet")
+        preflight.file(closed / "labels.parquet", suffixes=(".parquet",))
 
 
 def test_a_switch_that_names_the_erased_users_store_is_not_off_when_it_is_empty(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from firstspin.extras import need
 from firstspin.files import is_partial
 from firstspin.records import InputError
 from firstspin.serving.bundle import MANIFEST, STATIONS, check_place
+from firstspin.serving.score_stores import SCHEMES
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -33,17 +34,19 @@ def scores(out: str, registrations: Path) -> None:
     """
     if out.startswith("dynamodb:"):
         need("aws", "dynamodb")
-    path = Path(out)
-    if path.suffix in SUFFIXES and not out.startswith(("sqlite:", "dynamodb:")):
-        if path.resolve() == registrations.resolve():
-            raise InputError(f"{out} holds the registrations; name another file for the scores")
-        file(path)
+    scheme, _, name = out.partition(":")
+    if scheme in SCHEMES and name:
+        return
+    if Path(out).resolve() == registrations.resolve():
+        raise InputError(f"{out} holds the registrations; name another file for the scores")
+    file(Path(out), suffixes=(".csv", ".parquet"), stores=", sqlite:PATH or dynamodb:TABLE")
 
 
-def file(out: Path, data: Path | None = None, *, suffixes: Sequence[str] = ()) -> None:
+def file(out: Path, data: Path | None = None, *, suffixes: Sequence[str], stores: str = "") -> None:
     """Check an output file. Raises InputError where it can't be written, or is a table of the folder `data`.
 
-    `suffixes` are those of the format that is written: another one raises too, and a name without any is accepted.
+    `suffixes` are those of the formats that the command writes: a name with another one, or with none, raises too.
+    `stores`: what else the command takes, for the message.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file in it")
@@ -53,8 +56,9 @@ def file(out: Path, data: Path | None = None, *, suffixes: Sequence[str] = ()) -
         raise InputError(f"{out} is inside the bundle {out.parent}; choose a path outside")
     if data is not None and _is_table(out, data):
         raise InputError(f"{out} would replace or hide a table of {data}; name another file")
-    if suffixes and out.suffix.lower() not in ("", *suffixes):
-        raise InputError(f"--out {out}: expected a {' or '.join(suffixes)} file")
+    if not out.name.lower().endswith(tuple(suffixes)):
+        named = "" if out.suffix else f", such as {out.name}{suffixes[0]}"
+        raise InputError(f"--out {out}: expected a {' or '.join(suffixes)} file{stores}{named}")
     _check_folder_of(out)
 
 

@@ -93,10 +93,10 @@ def test_columns_of_other_names_are_mapped_in_a_table_of_the_file(folder: Path) 
     assert "60 of 60 registrations have a label" in run("label").output
     write('[data.map]\nuserid = "u"\n')
     assert "firstspin has no such column; the nearest is user_id" in str(
-        run("label", "--data", "people", "--out", "l").exception
+        run("label", "--data", "people", "--out", "l.parquet").exception
     )
     write("[data.map]\nuser_id = 5\n")
-    done = run("label", "--data", "people", "--out", "l")
+    done = run("label", "--data", "people", "--out", "l.parquet")
     assert done.exit_code == 2
     assert "firstspin.toml: [data] map = {\"user_id\": 5}: 'user_id': the name of a column is text" in done.output
 

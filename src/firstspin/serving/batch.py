@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
 from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, SOURCE, USER_ID
 from firstspin.files import written_beside
-from firstspin.records import InputError, Registration
+from firstspin.records import Registration
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import PolicySettings, decide_many, top
 from firstspin.serving.score_stores import Batch
@@ -31,14 +31,12 @@ class AnswerSink(Protocol):
 
 
 def file_sink(out: Path) -> AnswerSink:
-    """A .csv or .parquet file, written atomically. Raises InputError where the suffix is another."""
-    writers: dict[str, Callable[[Path, Iterator[Batch]], None]] = {".csv": _to_csv, ".parquet": _to_parquet}
-    if out.suffix not in writers:
-        raise InputError(f"--out {out}: expected a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE")
+    """A .csv or .parquet file, written atomically."""
+    write_all = _to_csv if out.suffix.lower() == ".csv" else _to_parquet
 
     def sink(batches: Iterator[Batch], /) -> None:
         with written_beside(out) as beside:
-            writers[out.suffix](beside, batches)
+            write_all(beside, batches)
 
     return sink
 

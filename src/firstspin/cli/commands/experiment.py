@@ -156,7 +156,7 @@ def plan(
     ],
     registrations_a_day: Annotated[int, typer.Option(help="Expected registrations per day.", min=1)],
     options: PlanOptions,
-    out: Annotated[Path, typer.Option(help="File to write and seal.")] = Path("experiment.toml"),
+    out: Annotated[Path, typer.Option(help="File to write and seal (.toml).")] = Path("experiment.toml"),
     as_json: AsJson = False,
 ) -> None:
     """Compute the users and days that a test needs, and seal its plan in a file."""

@@ -70,7 +70,9 @@ def world(
 def label(
     context: typer.Context,
     data: Data,
-    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per labelled user.", rich_help_panel=LABEL)],
+    out: Annotated[
+        Path, typer.Option(help="File to write (.parquet), one row per labelled user.", rich_help_panel=LABEL)
+    ],
     tables: TableOptions,
     erasure: ErasureOptions,
     engine: Annotated[
@@ -126,7 +128,7 @@ def evaluate(
     questions: Annotated[
         bool, typer.Option("--questions", help="Also measure the value of each question (ablation).")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the scorecard.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write the scorecard to (.json).")] = None,
     without: Without = "",
     seed: ModelSeed = 0,
 ) -> None:
@@ -180,7 +182,7 @@ def report(
     files: FileOptions,
     erasure: ErasureOptions,
     out: Annotated[
-        Path | None, typer.Option(help="HTML file to write; default: beside the bundle, where `serve` shows it.")
+        Path | None, typer.Option(help="File to write (.html); default: beside the bundle, where `serve` shows it.")
     ] = None,
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="File of `evaluate --questions --out`; default: evaluate now.")

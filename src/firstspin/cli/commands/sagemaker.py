@@ -126,11 +126,11 @@ command(app, "load-test", example="firstspin sagemaker load-test --url http://12
 @command(app, "package", example="firstspin sagemaker package --bundle bundle --out model.tar.gz")
 def package(
     bundle: BundlePath,
-    out: Annotated[Path, typer.Option(help="Archive to write.")] = Path(ARCHIVE),
+    out: Annotated[Path, typer.Option(help="Archive to write (.tar.gz or .tgz).")] = Path(ARCHIVE),
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle as SageMaker's model.tar.gz; the same bundle gives the same bytes."""
-    preflight.file(out, suffixes=(".gz", ".tgz"))
+    preflight.file(out, suffixes=(".tar.gz", ".tgz"))
     packed = pack(bundle, out)
     if as_json:
         summary = {"file": str(out), "bundle": packed.id, "sha256": packed.sha256, "bytes": packed.bytes}
