@@ -8,7 +8,8 @@ from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
 from firstspin_aws.front import Door, Function
-from firstspin_aws.ground import Ground
+from firstspin_aws.ground import STREAMS, Ground
+from firstspin_aws.probe import Probe
 from firstspin_aws.scaling import scale
 from firstspin_aws.settings import LAMBDA, Settings
 from firstspin_aws.watch import Watch
@@ -23,6 +24,9 @@ class Serving(Stack):
         watch.endpoint()
         if settings.scaling.enabled:
             scale(self, settings)
+        Probe(self, settings, ground)
+        watch.probe()
+        watch.deliveries(f"{settings.name}-{kind}" for kind in STREAMS)
         function = Function(self, settings, ground) if settings.front.route == LAMBDA else None
         door = Door(self, settings, ground, function.function if function else None)
         watch.door(door.api)

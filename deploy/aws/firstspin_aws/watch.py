@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from aws_cdk import Duration, Stack
@@ -17,7 +18,15 @@ from constructs import Construct
 
 from firstspin_aws.settings import Settings
 
-MINUTE = Duration.minutes(1)
+MINUTE, FIVE_MINUTES = Duration.minutes(1), Duration.minutes(5)
+LATE_SECONDS = 1800
+"""Firehose delivers every 300 s; so late it is failing, and it keeps rows for a day."""
+
+BELOW: dict[str, Any] = {"comparison_operator": cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD}
+AT_LEAST: dict[str, Any] = {"comparison_operator": cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD}
+LOUD: dict[str, Any] = {"treat_missing_data": cloudwatch.TreatMissingData.BREACHING}
+"""Where no data is a fault."""
+
 FELL_BACK = "fell_back"
 """The event that aws.gateway logs when the endpoint did not answer."""
 
@@ -63,11 +72,52 @@ class Watch(Construct):
         self._graph("Invocations", metric("Invocations", "Sum"), metric("InvocationsPerInstance", "Sum"))
         self._graph("Time in the container (us)", metric("ModelLatency", "p50"), latency)
         self._graph("Endpoint errors", errors, metric("Invocation4XXErrors", "Sum"), failed)
-        self._alarm("endpoint-5xx", errors, 0, minutes=2)
-        self._alarm("endpoint-failed", failed, wanted.failed_percent / 100, minutes=2)
+        self._alarm("endpoint-5xx", errors, 0, periods=2)
+        self._alarm("endpoint-failed", failed, wanted.failed_percent / 100, periods=2)
         # SageMaker counts microseconds; the p99 of a few samples is only their maximum
         few: dict[str, Any] = {"evaluate_low_sample_count_percentile": "ignore"}
-        self._alarm("endpoint-latency", latency, wanted.latency_p99_ms * 1000, minutes=3, **few)
+        self._alarm("endpoint-latency", latency, wanted.latency_p99_ms * 1000, periods=3, **few)
+
+        self._graph("CPU of the instances (%)", self._of_instances("CPUUtilization"))
+        self._graph("Memory of the instances (%)", self._of_instances("MemoryUtilization"))
+
+    def _of_instances(self, name: str) -> cloudwatch.Metric:
+        """The maximum of all instances; CPU counts 100% per core."""
+        named = {"EndpointName": self._settings.name, "VariantName": self._settings.endpoint.variant}
+        return cloudwatch.Metric(
+            namespace="/aws/sagemaker/Endpoints", metric_name=name, dimensions_map=named, statistic="Maximum"
+        )
+
+    def probe(self) -> None:
+        """Watch what the probe measures: the scalable target, the number of instances, the age of the answers."""
+        targets, instances, age = map(self._probed, ("scalable_targets", "instances", "answers_age_hours"))
+        scaling, wanted = self._settings.scaling, self._settings.alarms
+        self._graph("Instances", instances)
+        self._graph("Age of the stored answers (hours)", age)
+        if scaling.enabled:
+            # no data is a probe that fails, and then nobody would see the target go
+            self._alarm("scaling-gone", targets, 1, periods=3, **BELOW | LOUD)
+            self._alarm("instances-at-max", instances, scaling.most_instances, periods=3, **AT_LEAST)
+        self._alarm("answers-old", age, wanted.answers_hours, periods=3)
+
+    def _probed(self, name: str) -> cloudwatch.Metric:
+        return cloudwatch.Metric(
+            namespace=self._settings.name, metric_name=name, statistic="Maximum", period=FIVE_MINUTES
+        )
+
+    def deliveries(self, streams: Iterable[str]) -> None:
+        """Watch Firehose: the age of the oldest row that is not in S3 yet."""
+        for stream in streams:
+            fresh = cloudwatch.Metric(
+                namespace="AWS/Firehose",
+                metric_name="DeliveryToS3.DataFreshness",
+                dimensions_map={"DeliveryStreamName": stream},
+                statistic="Maximum",
+                period=FIVE_MINUTES,
+            )
+            kind = stream.removeprefix(f"{self._settings.name}-")
+            self._graph(f"Age of {kind} that are not delivered (s)", fresh)
+            self._alarm(f"{kind}-late", fresh, LATE_SECONDS, periods=2)
 
     def door(self, api: apigateway.RestApi) -> None:
         """Watch the REST API."""
@@ -75,31 +125,37 @@ class Watch(Construct):
         self._graph("API requests", api.metric_count(period=MINUTE))
         self._graph("API time (ms)", api.metric_latency(period=MINUTE, statistic="p99"))
         self._graph("API errors", errors, api.metric_client_error(period=MINUTE, statistic="Sum"))
-        self._alarm("api-5xx", errors, 0, minutes=2)
+        self._alarm("api-5xx", errors, 0, periods=2)
+        if quiet := self._settings.alarms.quiet_minutes:
+            asked = api.metric_count(period=FIVE_MINUTES, statistic="Sum")
+            self._alarm("traffic-gone", asked, 1, periods=quiet // 5, **BELOW | LOUD)
 
     def function(self, function: functions.Function, log: logs.LogGroup) -> None:
         """Watch the Lambda: above all, what share of newcomers the fallback answers."""
-        fell_back = self._counted(log, "FellBack", FELL_BACK, Duration.minutes(5))
+        fell_back = self._counted(log, "FellBack", FELL_BACK, FIVE_MINUTES)
         share = cloudwatch.MathExpression(
             expression="IF(asked > 0, 100 * fell_back / asked, 0)",
             using_metrics={
                 "fell_back": fell_back,
-                "asked": function.metric_invocations(period=Duration.minutes(5), statistic="Sum"),
+                "asked": function.metric_invocations(period=FIVE_MINUTES, statistic="Sum"),
             },
             label="answered by a fallback (%)",
-            period=Duration.minutes(5),
+            period=FIVE_MINUTES,
         )
         errors = function.metric_errors(period=MINUTE, statistic="Sum")
         self._graph("Fallback (%)", share)
-        self._graph("Lambda errors and throttles", errors, function.metric_throttles(period=MINUTE))
-        self._alarm("fallback-share", share, self._settings.alarms.fallback_percent, minutes=1)
-        self._alarm("lambda-errors", errors, 0, minutes=2)
+        throttles = function.metric_throttles(period=MINUTE, statistic="Sum")
+        self._graph("Lambda errors and throttles", errors, throttles)
+        # Lambda refuses the request before any code of ours runs: without an answer, and without the fallback
+        self._alarm("lambda-throttles", throttles, 0, periods=1)
+        self._alarm("fallback-share", share, self._settings.alarms.fallback_percent, periods=1)
+        self._alarm("lambda-errors", errors, 0, periods=2)
 
     def exposures(self, log: logs.LogGroup) -> None:
         """Watch the experiment: a lost exposure is a user who is missing in its result."""
         dropped = self._counted(log, "ExposuresDropped", EXPOSURES_DROPPED, MINUTE)
         self._graph("Exposures dropped (requests)", dropped)
-        self._alarm("exposures-dropped", dropped, 0, minutes=1)
+        self._alarm("exposures-dropped", dropped, 0, periods=1)
 
     def _counted(self, log: logs.LogGroup, name: str, event: str, period: Duration) -> cloudwatch.Metric:
         """How often the Lambda logs an event."""
@@ -123,7 +179,7 @@ class Watch(Construct):
     def _graph(self, title: str, *metrics: cloudwatch.IMetric) -> None:
         self._graphs.append(cloudwatch.GraphWidget(title=title, left=list(metrics), width=12))
 
-    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, *, minutes: int, **words: Any) -> None:
+    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, *, periods: int, **words: Any) -> None:
         """Wakes after so many periods in a row above the threshold; no data is a quiet hour, not a fault.
 
         `words` are further properties, or others than these.
@@ -138,7 +194,7 @@ class Watch(Construct):
             alarm_name=self._name(name),
             metric=metric,
             threshold=threshold,
-            evaluation_periods=minutes,
+            evaluation_periods=periods,
             **(usual | words),
         ).add_alarm_action(actions.SnsAction(self.topic))
 

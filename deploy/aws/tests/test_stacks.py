@@ -41,7 +41,12 @@ OTHER = Settings(
 )
 TESTED = Settings(name="tested", experiment=Experiment(running=True))
 ALONE = Settings(name="alone", scaling=Scaling(enabled=False, least_instances=1))
-TAKE_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", *NETWORK}
+TAKE_NO_RESOURCE = {
+    "application-autoscaling:DescribeScalableTargets",
+    "ecr:GetAuthorizationToken",
+    "cloudwatch:PutMetricData",
+    *NETWORK,
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,18 @@ def statements(each: Made) -> Iterator[tuple[str, dict[str, Any]]]:
             documents += [properties["PolicyDocument"]] if whole else []
             for document in documents:
                 yield from ((name, statement) for statement in document["Statement"])
+
+
+def gateways(made: Made) -> list[dict[str, Any]]:
+    """The Lambda that answers, without the probe; none on the direct route."""
+    found = made.serving.find_resources("AWS::Lambda::Function").values()
+    return [one for one in found if one["Properties"]["FunctionName"].endswith("-gateway")]
+
+
+def alarm(made: Made, name: str) -> dict[str, Any]:
+    found = made.serving.find_resources("AWS::CloudWatch::Alarm").values()
+    [properties] = [one["Properties"] for one in found if one["Properties"]["AlarmName"] == name]
+    return dict(properties)
 
 
 def listed(value: Any) -> list[Any]:
@@ -214,12 +231,12 @@ class TestDoor:
         )
 
     def test_the_lambda_ends_after_its_budget_and_before_api_gateway_gives_up(self, usual: Made) -> None:
-        (function,) = usual.serving.find_resources("AWS::Lambda::Function").values()
+        (function,) = gateways(usual)
         assert float(function["Properties"]["Environment"]["Variables"]["FIRSTSPIN_BUDGET"]) == USUAL.front.budget
         assert USUAL.front.budget < function["Properties"]["Timeout"] < 29
 
     def test_the_lambda_and_the_endpoints_container_are_told_the_same_about_age(self, other: Made, usual: Made) -> None:
-        (function,) = usual.serving.find_resources("AWS::Lambda::Function").values()
+        (function,) = gateways(usual)
         policy = {"FIRSTSPIN_LEAST_AGE": "16", "FIRSTSPIN_UNDER_AGE": "refuse"}
         assert function["Properties"]["Environment"]["Variables"].items() >= policy.items()
         for made, least_age, under_age in ((usual, "16", "refuse"), (other, "13", "answer")):
@@ -230,7 +247,7 @@ class TestDoor:
         assert '--variable "FIRSTSPIN_UNDER_AGE=$(output firstspin-ground UnderAge)"' in walk
 
     def test_the_direct_route_has_no_lambda_and_passes_no_error_on(self, other: Made) -> None:
-        other.serving.resource_count_is("AWS::Lambda::Function", 0)
+        assert gateways(other) == []
         (method,) = other.serving.find_resources("AWS::ApiGateway::Method").values()
         integration = method["Properties"]["Integration"]
         uri = "".join(part for part in integration["Uri"]["Fn::Join"][1] if isinstance(part, str))
@@ -262,10 +279,38 @@ class TestNetwork:
         )
 
 
+class TestProbe:
+    def test_it_measures_this_endpoint_and_this_table_by_its_own_few_rights(self, usual: Made) -> None:
+        [function] = [
+            one["Properties"]
+            for one in usual.serving.find_resources("AWS::Lambda::Function").values()
+            if one["Properties"]["FunctionName"] == "firstspin-probe"
+        ]
+        variables = function["Environment"]["Variables"]
+        assert (variables["ENDPOINT"], variables["VARIANT"], variables["NAMESPACE"]) == (
+            "firstspin",
+            "AllTraffic",
+            "firstspin",
+        )
+        assert function["Code"]["ZipFile"] == (HERE / "probe" / "index.py").read_text()
+        allowed = {a for name, one in statements(usual) if name.startswith("Probe") for a in listed(one["Action"])}
+        assert allowed == {
+            "application-autoscaling:DescribeScalableTargets",
+            "cloudwatch:PutMetricData",
+            "dynamodb:GetItem",
+            "logs:CreateLogStream",
+            "logs:PutLogEvents",
+            "sagemaker:DescribeEndpoint",
+        }
+
+    def test_it_runs_every_five_minutes(self, each: Made) -> None:
+        each.serving.has_resource_properties("AWS::Events::Rule", {"ScheduleExpression": "rate(5 minutes)"})
+
+
 class TestExperiment:
     def test_the_lambda_has_the_plan_the_key_and_the_stream(self, tested: Made, usual: Made) -> None:
         def variables(made: Made) -> dict[str, Any]:
-            (function,) = made.serving.find_resources("AWS::Lambda::Function").values()
+            (function,) = gateways(made)
             found: dict[str, Any] = function["Properties"]["Environment"]["Variables"]
             return found
 
@@ -360,6 +405,45 @@ class TestAlarms:
             "AWS::CloudWatch::Alarm",
             {"AlarmName": f"firstspin-{name}", "AlarmActions": [Match.any_value()], "TreatMissingData": "notBreaching"},
         )
+
+    def test_everyone_of_them_tells(self, each: Made) -> None:
+        each.serving.all_resources_properties("AWS::CloudWatch::Alarm", {"AlarmActions": [Match.any_value()]})
+
+    @pytest.mark.parametrize(
+        ("name", "metric", "threshold", "operator", "missing"),
+        [
+            ("scaling-gone", "scalable_targets", 1, "LessThanThreshold", "breaching"),
+            ("instances-at-max", "instances", 10, "GreaterThanOrEqualToThreshold", "notBreaching"),
+            ("answers-old", "answers_age_hours", 48, "GreaterThanThreshold", "notBreaching"),
+            ("traffic-gone", "Count", 1, "LessThanThreshold", "breaching"),
+            ("lambda-throttles", "Throttles", 0, "GreaterThanThreshold", "notBreaching"),
+            ("events-late", "DeliveryToS3.DataFreshness", 1800, "GreaterThanThreshold", "notBreaching"),
+            ("exposures-late", "DeliveryToS3.DataFreshness", 1800, "GreaterThanThreshold", "notBreaching"),
+        ],
+    )
+    def test_what_fails_in_silence_is_watched(
+        self, usual: Made, name: str, metric: str, threshold: float, operator: str, missing: str
+    ) -> None:
+        found = alarm(usual, f"firstspin-{name}")
+        assert (found["MetricName"], found["Threshold"]) == (metric, threshold)
+        assert (found["ComparisonOperator"], found["TreatMissingData"]) == (operator, missing)
+
+    def test_traffic_is_missed_after_an_hour_and_deliveries_by_their_own_stream(self, usual: Made) -> None:
+        gone = alarm(usual, "firstspin-traffic-gone")
+        assert gone["Period"] * gone["EvaluationPeriods"] == 3600
+        for kind in ("events", "exposures"):
+            dimension = {"Name": "DeliveryStreamName", "Value": f"firstspin-{kind}"}
+            assert alarm(usual, f"firstspin-{kind}-late")["Dimensions"] == [dimension]
+
+    def test_where_nothing_scales_no_target_is_missed(self, made: dict[str, Made]) -> None:
+        alarms = json.dumps(made["alone"].serving.to_json())
+        assert "alone-scaling-gone" not in alarms
+        assert "alone-answers-old" in alarms
+
+    def test_cpu_and_memory_are_on_the_dashboard(self, each: Made) -> None:
+        (dashboard,) = each.serving.find_resources("AWS::CloudWatch::Dashboard").values()
+        body = json.dumps(dashboard["Properties"]["DashboardBody"])
+        assert all(metric in body for metric in ("CPUUtilization", "MemoryUtilization", "/aws/sagemaker/Endpoints"))
 
     def test_a_container_that_resets_connections_takes_a_release_back(self, usual: Made) -> None:
         usual.serving.has_resource_properties(
@@ -506,6 +590,8 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("[alarms]\nlatency_p99_ms = 'x'", "alarms.latency_p99_ms must be a number"),
         ("[alarms]\nlatency_p99_ms = -1", "alarms.latency_p99_ms must be above 0"),
         ("[alarms]\nfallback_percent = -1", "alarms.fallback_percent must be 0 to 100"),
+        ("[alarms]\nanswers_hours = 336", "alarms.answers_hours must be above 0 and under 336"),
+        ("[alarms]\nquiet_minutes = 7", "alarms.quiet_minutes must be a multiple of 5"),
         ("name = ''", "name must be 2 to 40 lower-case letters, digits and single hyphens"),
         ("name = 'Bad Name!'", "name must be 2 to 40 lower-case letters"),
         ("name = 'double--hyphen'", "name must be 2 to 40 lower-case letters"),
