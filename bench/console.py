@@ -91,11 +91,13 @@ def served(options: Callable[[Path], list[str]] = lambda _: []) -> Iterator[Brow
         command = [*http_stacks.service(work), *options(work)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as service:
             assert service.stdout
-            service.stdout.readline()  # it answers
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            yield browser
-            browser.close()
-            service.terminate()
+            try:
+                service.stdout.readline()  # it answers
+                browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+                yield browser
+                browser.close()
+            finally:
+                service.terminate()
 
 
 def measure(browser: Browser) -> None:
@@ -122,9 +124,8 @@ def take_screenshots(browser: Browser, out: Path) -> None:
             reduced_motion="reduce",
         )
         page.goto(url, wait_until="load" if url.endswith("/ops") else "networkidle")  # events never end
-        page.locator("#reasons li, .experiment").first.wait_for(
-            state="attached"
-        )  # it reloads until the analysis has ended
+        shown = page.locator("#reasons li, .experiment").first
+        shown.wait_for(state="attached", timeout=120_000)  # the page reloads itself until the analysis has ended
         page.screenshot(path=out / name)
         page.close()
         print(out / name)

@@ -59,7 +59,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def live(visit: Visit) -> Page:
     """The page, once it has had an event."""
-    page = visit.open("/ops", ".changes li")
+    page = visit.open("/ops", "[data-panel=status] time")
     before = page.locator("[data-panel=status] time").text_content()
     expect(page.locator("[data-panel=status] time")).not_to_have_text(str(before))
     return page
@@ -98,7 +98,7 @@ def test_the_page_is_light_reads_without_javascript_and_prints(browser: Browser,
         expect(page.get_by_role("button", name="Reload")).not_to_be_visible()
         expect(page.locator("[data-panel=model]")).to_be_visible()
     with visiting(browser, port(service), viewport=WIDE, java_script_enabled=False) as visit:
-        page = visit.open("/ops", ".changes li")
+        page = visit.open("/ops", "[data-panel=status] time")
         expect(page.get_by_text("With JavaScript these figures are live")).to_be_visible()
         expect(page.get_by_role("button", name="Roll back")).not_to_be_visible()
 
@@ -181,6 +181,19 @@ def test_after_the_admin_process_ended_the_page_says_so_and_goes_on_by_itself(
     expect(page.locator("#connection")).to_be_empty(timeout=20_000)
     expect(page.locator("[data-panel=status] time")).not_to_have_text(str(before))
     context.close()
+
+
+def test_a_hidden_page_reads_nothing_until_it_is_shown_again(browser: Browser, service: Service) -> None:
+    hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+    hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+    with visiting(browser, port(service), viewport=WIDE) as visit:
+        page = live(visit)
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/ops/live")):
+            page.evaluate(hide, True)
+        assert len([url for url in visit.requests if url.endswith("/ops/live")]) == 1
+        with page.expect_request("**/ops/live"):
+            page.evaluate(hide, False)
+        expect(page.locator("#connection")).to_be_empty()
 
 
 def test_a_key_is_asked_for_and_stored_nowhere(browser: Browser, folder: Path, tmp_path: Path) -> None:

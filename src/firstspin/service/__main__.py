@@ -279,7 +279,8 @@ def _run_admin(
     logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
     os.setpgid(0, 0)  # Ctrl-C goes to the supervisor only
     port = child.listener.getsockname()[1]
-    logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid()})
+    page = f"http://{options.admin_host}:{port}/ops"
+    logging.getLogger(__name__).info("admin port", extra={"port": port, "admin_pid": os.getpid(), "page": page})
     ours = hosts(options.admin_host, options.admin_names)
     from firstspin.service.admin.__main__ import main as run_admin
     from firstspin.service.admin.operations import ServiceFacts

@@ -108,7 +108,7 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("models-memory", whole(1), None, "Memory for all models in MB; default: half of the machine's."),
     ),
     "Administration": (
-        Option("admin-port", PORT, None, "Port for state, reload, rollback and erasure; none if not given."),
+        Option("admin-port", PORT, None, "Port for the page /ops, reload, rollback and erasure; none if not given."),
         Option("admin-host", words, "127.0.0.1", "Address that the admin port listens on."),
         Option("admin-names", words, None, "Further host names of the admin port, separated by commas."),
         Option("log-level", one_of(*LOG_LEVELS), "info", f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}."),

@@ -60,7 +60,7 @@ let tries = 0;
 let wake = () => {};
 async function live() {
   for (;;) {
-    if (!at("key-form").hidden || document.hidden) await new Promise((done) => { wake = done; });
+    while (!at("key-form").hidden || document.hidden) await new Promise((done) => { wake = done; });
     await read().catch(() => {});
     if (!at("key-form").hidden || document.hidden) continue;
     if (!at("connection").textContent) connection("No connection: these figures are old. Trying again.");
