@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import made_people
+import made_tables
 import pytest
 import typer
 from command_line import firstspin
@@ -45,6 +47,37 @@ def every_command(command: Any = None, words: tuple[str, ...] = ()) -> Iterator[
             yield from every_command(command.get_command(None, name), (*words, name))
     else:
         yield words, command
+
+
+def test_an_error_about_the_map_names_the_settings_file_and_its_key(folder: Path) -> None:
+    """So does one that begins with the name of an option; an error about an option of the command line has no place."""
+    made_tables.tables(folder / "data", [("1", "2025-01-01T00:00Z", "31", "", "", "Rock")], [])
+    for line, message in {
+        'agee = "age"': "--map 'agee': firstspin has no such column; the nearest is age; further columns",
+        'age = "years"': "registrations.csv has no column years (age) (it has user_id, ",
+        'user_id = "uid"': "--map user_id=uid: no table has a column uid",
+    }.items():
+        pair = line.replace(' = "', "=").rstrip('"')
+        for settings in (f"[data.map]\n{line}\n", f'[data]\nmap = "{pair}"\n', f'[data]\nmap = ["{pair}"]\n'):
+            write(settings)
+            problem = str(run("label", "--data", "data", "--out", "l.parquet").exception)
+            assert problem.startswith(message)
+            assert problem.endswith(" (firstspin.toml: [data] map)")
+        by_option = str(run("label", "--data", "data", "--out", "l.parquet", "--map", pair).exception)
+        assert by_option.startswith(message)
+        assert "firstspin.toml" not in by_option
+
+
+def test_an_error_that_begins_with_the_name_of_an_option_has_its_place(folder: Path) -> None:
+    made_people.tables(folder / "data", 60)
+    write("[evaluate]\nsplit-at = 2020-01-01\n")
+    problem = str(run("evaluate", "--data", "data", "--models", "popularity").exception)
+    assert re.fullmatch(r"split at 2020-01-01T00:00:00Z: 0 .* from \S+Z to \S+Z \(.*: \[evaluate\] split-at\)", problem)
+    write('[experiment.analyse]\nweights = "a=1,c=1"\n')
+    Path("o.csv").write_text("arm,clicked\na,1\na,0\nb,1\nb,0\n", encoding="utf-8")
+    words = ("--outcomes", "o.csv", "--arm", "arm", "--control", "a", "--metric", "clicked")
+    problem = str(run("experiment", "analyse", *words).exception)
+    assert problem.endswith("have the arms a and b (firstspin.toml: [experiment.analyse] weights)")
 
 
 def test_every_command_has_a_section_and_serve_has_that_of_the_service() -> None:

@@ -85,13 +85,20 @@ def named_by_place(context: typer.Context) -> Iterator[None]:
                 context.fail(f"{setting}: {problem.message}")
         raise
     except InputError as problem:
-        settings = [setting for name in context.params if (setting := from_file(context, name)) is not None]
-        for value, place in [(one.value, one.place) for one in settings if isinstance(one.value, str)]:
-            if repr(value) in str(problem) or str(problem).startswith(f"{value} "):
-                problem.args = (f"{problem} ({place})",)
-                problem.bare = f"{problem.bare} ({place})"
+        for name in context.params:
+            setting = from_file(context, name)
+            if setting is not None and _is_about(str(problem), name, setting):
+                problem.args = (f"{problem} ({setting.place})",)
+                problem.bare = f"{problem.bare} ({setting.place})"
                 break
         raise
+
+
+def _is_about(problem: str, name: str, setting: FileSetting) -> bool:
+    """Whether an error repeats the text of this setting, or begins with its name, as in "split at 2026-01-31"."""
+    words, value = name.replace("_", " "), setting.value
+    repeats = isinstance(value, str) and (repr(value) in problem or problem.startswith(f"{value} "))
+    return repeats or problem.startswith((f"{words} ", f"the {words} are "))
 
 
 def _read(context: typer.Context, file: Path) -> None:
@@ -111,9 +118,9 @@ def _read(context: typer.Context, file: Path) -> None:
 
 
 def _default(option: Any, setting: FileSetting) -> object:
-    """The value as on the command line; a table, such as [data.map], is for the option's own parser."""
-    if isinstance(setting.value, dict) and option.type_descriptor.parameter_info.parser:
-        return setting.value
+    """The value as on the command line; [data.map] is for the option's own parser, with its place."""
+    if option.name == "map":
+        return setting
     if option.multiple:
         return setting.texts()
     kind = "bool" if option.is_flag else getattr(option.type_descriptor.annotation, "__name__", "str")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from firstspin.data.formats.written_values import DayOrder, Spelling
 from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.records import MAX_SEED, InputError, LabelRule
 from firstspin.settings.environment import moment
+from firstspin.settings.file import FileSetting
 
 if TYPE_CHECKING:
     from firstspin.data.dataset import Reading
@@ -245,9 +246,12 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _parsed_map(given: str | Mapping[str, object] | ColumnMap) -> ColumnMap:
+def _parsed_map(given: str | FileSetting | ColumnMap) -> ColumnMap:
     """The column names of an option, or of a table of the settings file. Raises BadParameter where they are no map."""
     try:
+        if isinstance(given, FileSetting):
+            columns = given.value if isinstance(given.value, dict) else given.text("str", ",")
+            return column_map(columns, place=given.place)
         return given if isinstance(given, ColumnMap) else column_map(given)
     except InputError as problem:
         raise typer.BadParameter(str(problem), param_hint="--map") from None

@@ -26,9 +26,13 @@ _OPTION: Final = "--map"
 
 @dataclass(frozen=True, slots=True)
 class ColumnMap:
-    """The name in the file of each (table, column of ours) that has another one; the table is "" for every table."""
+    """The name in the file of each (table, column of ours) that has another one; the table is "" for every table.
+
+    `place` is the key of the settings file that gives the map, for messages; empty for an option.
+    """
 
     headers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """The map as the text of the option."""
@@ -39,6 +43,11 @@ class ColumnMap:
         ]
         csv.writer(text, lineterminator="").writerow(entries)
         return text.getvalue()
+
+    @property
+    def at_place(self) -> str:
+        """The end of a message about the map."""
+        return f" ({self.place})" if self.place else ""
 
     def aliases(self, table: str) -> dict[str, tuple[str, ...]]:
         """The names that a mapped column may have in the file of this table.
@@ -61,11 +70,12 @@ class ColumnMap:
                 nearest = NameIndex(known).nearest(column)
                 if nearest in further and ("", nearest) not in self.headers:
                     used = f"the nearest is {column}={shlex.quote(header)}"
-                    raise InputError(f"--extra names {nearest}, which {_OPTION} has not; {used}")
+                    raise InputError(f"--extra names {nearest}, which {_OPTION} has not; {used}{self.at_place}")
                 hint = f"the nearest is {nearest}" if nearest else f"there are {', '.join(dict.fromkeys(known))}"
                 named = "; further columns are named with --extra" if table in ("", schema.REGISTRATIONS) else ""
                 target = f"{table}.{column}" if table else column
-                raise InputError(f"{_OPTION} {target!r}: firstspin has no such column; {hint}{named}")
+                lacks = f"{_OPTION} {target!r}: firstspin has no such column; {hint}{named}"
+                raise InputError(f"{lacks}{self.at_place}")
 
     def require_used(self, sources: Sequence[Source]) -> None:
         """Raises InputError where a column that is mapped for every table has the new name in none of these files."""
@@ -75,15 +85,16 @@ class ColumnMap:
                 nearest = NameIndex(name for source in sources for name in source.names).nearest(header)
                 hint = f"; the nearest is {nearest}" if nearest else ""
                 lacks = f"{_OPTION} {column}={header}: no table has a column {header}"
-                raise InputError(f"{lacks}{hint}", bare=lacks, field=column)
+                at = self.at_place
+                raise InputError(f"{lacks}{hint}{at}", bare=f"{lacks}{at}", field=column)
 
 
 OWN_NAMES: Final = ColumnMap()
 """The map of tables whose columns have our names."""
 
 
-def column_map(given: str | Mapping[str, object]) -> ColumnMap:
-    """The map of an option (`user_id=uid,listens.seconds=duration`) or of a table of the settings file.
+def column_map(given: str | Mapping[str, object], *, place: str = "") -> ColumnMap:
+    """The map of an option (`user_id=uid,listens.seconds=duration`) or of a table of the settings file at `place`.
 
     A name with a comma is quoted as in CSV: `"name=Station, long",genre=style`. In a table, a column's name is a text
     and those of one table may be a table of their own: {"user_id": "uid", "listens": {"seconds": "duration"}}.
@@ -99,7 +110,7 @@ def column_map(given: str | Mapping[str, object]) -> ColumnMap:
             raise InputError(f"two columns, {headers[key]!r} and {header!r}, are mapped to {target}")
         headers[key] = header
     _refuse_shared(headers)
-    return ColumnMap(headers)
+    return ColumnMap(headers, place)
 
 
 def _pairs(given: str | Mapping[str, object]) -> list[tuple[str, str]]:

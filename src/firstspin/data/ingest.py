@@ -270,9 +270,11 @@ def _open(
     """
     kinds = {**columns.KINDS[name], **(further or {})}
     needed = [of for of in (*schema.COLUMNS[name], *(further or ())) if of not in optional]
-    mapped = mapping.aliases(name)
+    mapped, at = mapping.aliases(name), mapping.at_place
     others = [of for of in kinds if of not in needed]
-    source = open_table(path, name, needed, optional=others, mapped=mapped, spelling=spelling, workspace=workspace)
+    source = open_table(
+        path, name, needed, optional=others, mapped=mapped, mapped_at=at, spelling=spelling, workspace=workspace
+    )
     for column_name, column in source.columns.items():
         if shape_of(column.type) not in kinds[column_name].shapes and not is_empty(source, column):
             type_name = printable(str(column.type))[:80]

@@ -81,9 +81,10 @@ def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
     is_labelled = examples.registered_at + np.timedelta64(label_days, "D") <= moment
     split = Split(np.flatnonzero(is_labelled), np.flatnonzero(examples.registered_at >= moment))
     if not len(split.train) or not len(split.hold_out):
+        first, last = examples.registered_at.min(), examples.registered_at.max()
         raise InputError(
-            f"split at {at.isoformat()}: {len(split.train)} users with a label known by then, {len(split.hold_out)} "
-            f"registered later; registrations run from {examples.registered_at.min()} to {examples.registered_at.max()}"
+            f"split at {at.isoformat()}Z: {len(split.train)} users with a label known by then, {len(split.hold_out)} "
+            f"registered later; registrations run from {first}Z to {last}Z"
         )
     return split
 

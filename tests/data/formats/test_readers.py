@@ -141,6 +141,9 @@ NO_TABLE = {
     "first line is not text in UTF-8; it must name the columns; --encoding names": b"user_id,genres,gr\xf6\n007,x,1\n",
     "the first line is longer than 10,000,000 characters": b"user_id,genres," + b"x" * 10_000_001 + b"\n",
     "the first line has a quote that does not close": b'user_id,genres,"x"y\n007,x\n',
+    "registrations.csv: line 2 names the columns: delete the line above it": b"Export of March\n" + PLAIN,
+    "registrations.csv: line 4 names the columns: delete the 3 lines above it": b"Export;March\n\n;\n"
+    + PLAIN.replace(b",", b";"),
     "registrations.csv: the first line, 'sep=|', names no comma, semicolon or tab": b"sep=|\nuser_id|genres\n",
     f"columns; at most {MAX_COLUMNS:,} are read": b"user_id,genres" + b",x" * MAX_COLUMNS + b"\n",
     "registrations.csv can't be read: damaged or cut off": b"PAR1" + bytes(100),

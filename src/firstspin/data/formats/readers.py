@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT: Final = "1300MB"
 MAX_COLUMNS: Final = 10_000
+MAX_TITLE_LINES: Final = 20
 _NO_SPACE: Final = f"not enough space; TMPDIR names the folder for what is more than {MEMORY_LIMIT}"
 PROBLEM: Final = "problem of the row"
 """A column of every table read: why the row is not well-formed, or null."""
@@ -108,14 +109,15 @@ def open_table(
     workspace: Path,
     optional: Sequence[str] | None = (),
     mapped: Mapping[str, Sequence[str]] | None = None,
+    mapped_at: str = "",
     spelling: Spelling = AS_WRITTEN,
 ) -> Source:
     """Open a CSV or Parquet file: its format, the `needed` columns, and those of the `optional` ones that it has.
 
     `name` is the name of the table, unique in the workspace. Where `optional` is None, all columns with a unique name
     are read. `mapped`: the names that a column may have in the file, the first of which that is there is used; None
-    where columns can't be mapped. Raises InputError where the file is no table, or a needed or mapped column is missing
-    or occurs twice.
+    where columns can't be mapped. `mapped_at` ends the message about a missing column. Raises InputError where the file
+    is no table, or a needed or mapped column is missing or occurs twice.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -133,8 +135,11 @@ def open_table(
         else:
             _refuse_other_format(path, begin)
             encoding = _encoding(path, begin, spelling)
-            dialect = _dialect(path, encoding, [(mapped or {}).get(column, (column,)) for column in needed])
+            wanted = [(mapped or {}).get(column, (column,)) for column in needed]
+            dialect = _dialect(path, encoding, wanted)
             header = _header(path, dialect)
+            if not _fit(header, wanted)[0]:
+                _refuse_title(path, encoding, wanted)
             if any("\n" in name or "\r" in name for name in header):
                 dialect = replace(dialect, plain=False)  # DuckDB may find no rows at all below such a header
             schema = pa.schema([(column, pa.string()) for column in header])
@@ -143,7 +148,8 @@ def open_table(
     if len(schema) > MAX_COLUMNS:
         raise InputError(f"{path.name} has {len(schema):,} columns; at most {MAX_COLUMNS:,} are read")
     names = tuple(name.strip() for name in schema.names)
-    return Source(path, link, names, _columns(path, schema, names, needed, optional, mapped), dialect, spelling)
+    columns = _columns(path, schema, names, needed, optional, mapped, mapped_at)
+    return Source(path, link, names, columns, dialect, spelling)
 
 
 def _columns(
@@ -153,6 +159,7 @@ def _columns(
     needed: Sequence[str],
     optional: Sequence[str] | None,
     mapped: Mapping[str, Sequence[str]] | None,
+    mapped_at: str,
 ) -> dict[str, Column]:
     if optional is None:
         optional = [name for name in names if name and name not in needed and names.count(name) == 1]
@@ -160,7 +167,7 @@ def _columns(
     headers = {column: next((name for name in aliases[column] if name in names), None) for column in aliases}
     missing = [column for column in aliases if headers[column] is None and column in (*needed, *(mapped or ()))]
     if missing:
-        raise _missing(path, missing, aliases, names, can_be_mapped=mapped is not None)
+        raise _missing(path, missing, aliases, names, None if mapped is None else mapped_at)
     there = {column: header for column, header in headers.items() if header is not None}
     if twice := [header for header in there.values() if names.count(header) > 1]:
         raise InputError(f"{path.name} names the column {_shown(twice[0])} twice", field=twice[0])
@@ -173,8 +180,7 @@ def _missing(
     missing: Sequence[str],
     aliases: Mapping[str, Sequence[str]],
     names: Sequence[str],
-    *,
-    can_be_mapped: bool,
+    mapped_at: str | None,
 ) -> InputError:
     """The error for needed columns that a file lacks, with its columns and those of similar names."""
     if any("\0" in name for name in names):
@@ -186,7 +192,7 @@ def _missing(
     free = (name for name in names if name.isprintable() and not set(name) & set(",\"'") and name not in used)
     similar = assigned({column: aliases[column][0] for column in missing}, free)
     pairs = ",".join(f"{column}={similar.get(column, 'NAME')}" for column in missing)
-    hint = f"; for columns of other names: --map {shlex.quote(pairs)}" if can_be_mapped else ""
+    hint = "" if mapped_at is None else f"; for columns of other names: --map {shlex.quote(pairs)}{mapped_at}"
     bare = lacks  # without a header the names are values of a row
     return InputError(f"{lacks} (it has {has}){hint}", bare=bare, field=missing[0])
 
@@ -256,6 +262,17 @@ def _header(path: Path, dialect: Dialect) -> list[str]:
         hint = f"; {ENCODING_HINT}" if header == NOT_TEXT else ""
         raise InputError(f"{path.name}: the first line {header}; it must name the columns{hint}")
     return header
+
+
+def _refuse_title(path: Path, encoding: str, needed: Sequence[Sequence[str]]) -> None:
+    """Raises InputError where a line below the first one has the names of all needed columns."""
+    with csv_rewriting.open_text(path, Dialect(encoding)) as file:
+        for number in range(1, MAX_TITLE_LINES + 1):
+            line = file.readline(MAX_LINE)
+            rows = (line.rstrip("\r\n").replace('"', "").split(delimiter) for delimiter in _DELIMITERS)
+            if any(_fit(row, needed)[0] for row in rows):
+                above = "the line" if number == 2 else f"the {number - 1} lines"
+                raise InputError(f"{path.name}: line {number} names the columns: delete {above} above it")
 
 
 def _first_record(path: Path, dialect: Dialect) -> Record | None:
