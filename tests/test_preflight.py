@@ -152,7 +152,7 @@ def test_no_file_is_written_into_a_bundle(folder: Path) -> None:
     for name in ("report.html", "scores.csv"):
         with pytest.raises(InputError, match=r"is inside the bundle .*; choose a path outside"):
             preflight.file(folder / name, suffixes=(".html", ".csv"))
-    preflight.file(report_path(folder))
+    preflight.file(report_path(folder), suffixes=(".html",))
 
 
 def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:

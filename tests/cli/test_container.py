@@ -121,7 +121,7 @@ def test_a_mistake_of_ours_names_its_kind_and_place_and_quotes_nobody(
     prepared(tmp_path, b"{}")
     monkeypatch.setattr(learn, "train", lambda *_, **__: float("user-4711,female,17"))
     assert train(tmp_path) == 1
-    assert failure(tmp_path) == "this is our mistake (ValueError); the log tells where"
+    assert failure(tmp_path) == "this is our mistake (ValueError); the log names the place"
     log = capsys.readouterr().err
     assert "container.py" in log
     assert "4711" not in log

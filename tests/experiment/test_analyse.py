@@ -217,6 +217,9 @@ def test_secondary_metrics_are_significant_after_holms_correction_only() -> None
     assert [p.metrics[1].beside_control[0].holm_p_value for p in (found, two)] == [pytest.approx(holm[0]), None]
     notes = {section.title: section.rows[1][-1] for section in verdict_lines(found)[1:]}
     assert notes["buys (secondary)"] == "significant"
+    guardrail = json.loads(msgspec.json.encode(two))["metrics"][2]["beside_control"][0]
+    assert guardrail["significant"] is None
+    assert guardrail["non_inferiority"]["shown"] is True
     assert "significant" not in verdict_lines(two)[3].rows[1][-1]  # of a guardrail, its margin is tested
 
 

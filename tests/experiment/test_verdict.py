@@ -5,7 +5,7 @@ import pyarrow as pa
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.outcomes import read_outcomes
 from firstspin.experiment.rules import Rules, parse_metric
-from firstspin.experiment.verdict import TextTable, verdict_lines
+from firstspin.experiment.verdict import TextTable, signed_percent, verdict_lines
 
 
 def lines(**columns: list[object]) -> tuple[TextTable, ...]:
@@ -49,3 +49,24 @@ def test_what_is_not_known_is_a_dash_with_its_reason() -> None:
         "the control's mean is 0 or not shown to be above 0: the relative lift is undefined",
     )
     assert sections[2].rows[1][2:] == ("-", "-", "-", "-", "an arm has no users")
+
+
+def test_a_lift_on_a_control_near_zero_is_a_factor_with_its_reason() -> None:
+    sections = lines(
+        arm=["rule"] * 4_000 + ["model"] * 4_000,
+        clicked=[1] + [0] * 3_999 + [1] * 60 + [0] * 3_940,
+        seconds=[1.0, 2.0] * 4_000,
+        day=(["2026-02-02"] * 2_000 + ["2026-02-03"] * 2_000) * 2,
+    )
+    assert sections[1].rows[1][3:5] == ("×60", "+948% to ×344")
+    [daily] = [section for section in sections if "cumulative by day" in section.title]
+    assert daily.title.endswith("; ×20 is twenty times the control, which is near 0")
+    assert all("×" in row[2] and len(row[2]) < 25 for row in daily.rows)
+    assert [signed_percent(share) for share in (9.99, 10.0, 998.0, 999.0, -9.0, -20.0)] == [
+        "+999%",
+        "×11",
+        "×999",
+        "over ×1,000",
+        "-900%",
+        "under -1,000%",
+    ]

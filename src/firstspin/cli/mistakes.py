@@ -13,4 +13,4 @@ def places(problem: Exception) -> str:
 
 def kind(problem: Exception) -> str:
     """What it is called, in one line."""
-    return f"this is our mistake ({type(problem).__name__}); the log tells where"
+    return f"this is our mistake ({type(problem).__name__}); the log names the place"

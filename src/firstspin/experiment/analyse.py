@@ -180,7 +180,7 @@ def _beside(
         Beside(
             arm=arm,
             lift=(estimate := lift(pair, alpha=level)),
-            significant=significant(estimate),
+            significant=None if margin is not None else significant(estimate),
             holm_p_value=p,
             non_inferiority=non_inferiority(pair, margin=margin, alpha=interim) if margin is not None else None,
             variance_reduction=reduction if cut.covariates.shape[1] else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -25,17 +25,22 @@ Decision = Literal[
 Role = Literal["primary", "guardrail", "secondary"]
 
 
-class Beside(msgspec.Struct, frozen=True):
-    """An arm compared with the control. `significant` is at `lift.alpha`, which corrections and interim analyses lower.
+_AS_FACTOR: Final = 10
+"""From this relative lift on a factor is shown, not a percentage."""
 
-    `holm_p_value` is corrected: of the primary metric for all pairs of several arms, of a secondary one for all
-    secondary metrics and arms. `variance_reduction` is the fraction removed by the covariates; `against` is the other
-    arm where it is not the control.
+
+class Beside(msgspec.Struct, frozen=True):
+    """An arm compared with the control.
+
+    `significant` is at `lift.alpha`, which corrections and interim analyses lower, so it is that of the tables; None
+    for a guardrail, whose result is `non_inferiority`. `holm_p_value` is corrected: of the primary metric for all pairs
+    of several arms, of a secondary one for all secondary metrics and arms. `variance_reduction` is the fraction removed
+    by the covariates; `against` is the other arm where it is not the control.
     """
 
     arm: str
     lift: Lift
-    significant: bool
+    significant: bool | None
     holm_p_value: float | None = None
     non_inferiority: NonInferiority | None = None
     variance_reduction: float | None = None
@@ -114,13 +119,15 @@ def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
 
 
 def signed_percent(share: float | None) -> str:
-    """A relative lift as a percentage with its sign.
+    """A relative lift as a percentage with its sign; from 1,000% on, where the control is near 0, as a factor.
 
-    >>> signed_percent(0.087), signed_percent(1.137)
-    ('+8.7%', '+114%')
+    >>> signed_percent(0.087), signed_percent(1.137), signed_percent(11.4), signed_percent(3966.77)
+    ('+8.7%', '+114%', '×12', 'over ×1,000')
     """
     if share is None:
         return "-"
+    if abs(share) >= _AS_FACTOR:
+        return "under -1,000%" if share < 0 else "over ×1,000" if share >= 999 else f"×{1 + share:.0f}"
     return f"{100 * share:+,.{2 if abs(share) < 0.01 else 1 if abs(share) < 0.9995 else 0}f}%"
 
 
@@ -254,6 +261,8 @@ def _daily(verdict: Verdict) -> TextTable:
         ends = (f"{signed_percent(r.value)} {_interval(r)}" for r in (day.lifts[arm].relative for arm in arms))
         rows.append((day.day.isoformat(), f"{sum(day.users.values()):,}", *ends))
     title = f"{verdict.metrics[0].metric}, cumulative by day (sequential confidence intervals)"
+    if any("×" in cell for row in rows for cell in row):
+        title += "; ×20 is twenty times the control, which is near 0"
     return TextTable(title, ("until", "users", *arms), tuple(rows))
 
 

@@ -82,5 +82,5 @@ def _common(given: Iterable[Hashable | None]) -> list[str]:
 
 def _answered(registration: Registration) -> list[str]:
     fields = {"age": f"age {registration.age}", "gender": registration.gender, "country": registration.country}
-    told = [str(words) for name, words in fields.items() if is_answered(registration, name)]
-    return [*told, f"picked {' and '.join(registration.genres)}"] if registration.genres else told
+    answers = [str(words) for name, words in fields.items() if is_answered(registration, name)]
+    return [*answers, f"picked {' and '.join(registration.genres)}"] if registration.genres else answers

@@ -70,7 +70,7 @@ HOSTING = (
     Fact("8.1", "unknown headers change nothing", "H"),
     Fact("8.2", "the forwarded X-Amzn-SageMaker headers are tolerated at full length", "H, SDK"),
     Fact("9.1", "a body of 6,291,456 bytes is answered 2xx", "SDK"),
-    Fact("9.2", "an answer of more bytes than that is not sent: the caller is told with 4xx", "SDK", EXPECTED),
+    Fact("9.2", "an answer of more bytes than that is not sent, but a status 4xx", "SDK", EXPECTED),
     Fact("10.1", "a broken body of each type is answered with an error status", "SDK, C"),
     Fact("10.2", "that status is 4xx: the caller's fault, not ours", "C", EXPECTED),
     Fact("10.3", "broken bodies and cut connections do not stop the server", "H"),
