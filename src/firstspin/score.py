@@ -17,6 +17,7 @@ from firstspin.data import ingest, labelling
 from firstspin.data.checks import mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
+from firstspin.data.picks import join_genres
 from firstspin.data.schema import COUNTRY, GENDER
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent
@@ -92,6 +93,7 @@ def score_into(
         )
         if received.absent:
             log.warning("%s has no column %s: answered without", registrations.name, ", ".join(received.absent))
+        join_genres(received.connection, loaded.manifest.known_genres, spelling.pick_separator)
         further = tuple(name for name in extra if name not in received.absent)
         unknown = _unknown(received, loaded, further, registrations.name)
         users = labelling.read_people(received.connection, further)

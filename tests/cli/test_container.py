@@ -140,6 +140,17 @@ def test_a_bad_row_is_named_without_what_stands_in_it(tmp_path: Path, capsys: py
         assert not [word for word in ("4711", "female", "'17'") if word in kept]
 
 
+def test_a_date_that_is_no_iso_time_has_the_hint_of_its_hyperparameter(tmp_path: Path) -> None:
+    prepared(tmp_path, b"{}")
+    made_tables.tables(tmp_path / "input/data/training", [("1", "31.12.2025", "", "", "", "")], [])
+    assert train(tmp_path) == 1
+    said = str(failure(tmp_path)).splitlines()
+    assert said[1] == "registered_at: --dates day-first reads such dates, without a zone as UTC"
+    prepared(tmp_path, b'{"dates": "day-first"}')
+    assert train(tmp_path) == 1
+    assert "no training data" in str(failure(tmp_path))
+
+
 def test_the_service_forks_before_numpy_has_threads(tmp_path: Path) -> None:
     pack(tmp_path / "b")
     image = Target(ENTRYPOINT, environment=os.environ, limits=ReadLimits(ready=60))

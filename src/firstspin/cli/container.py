@@ -122,8 +122,10 @@ def train(base: Path) -> int:
             ending.acquire()  # from here on, SIGTERM does not interrupt saving the model
             _leave(Path(folder) / "bundle", base / "model")
     except InputError as problem:
-        hint = "\nThe hyperparameter skip_bad_rows=true drops bad rows." if isinstance(problem, BadRows) else ""
-        return _fail(base, problem.bare + hint)  # without the row's values, which are personal data
+        lines = [problem.bare]
+        if isinstance(problem, BadRows):
+            lines += [*problem.hints, "The hyperparameter skip_bad_rows=true drops bad rows."]
+        return _fail(base, "\n".join(lines))  # without the row's values, which are personal data
     except OSError as problem:
         return _fail(base, str(problem))
     except Exception as problem:

@@ -76,6 +76,9 @@ Encoding = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+TableEncoding = Annotated[
+    str | None, typer.Option(help="Encoding of a CSV file that is not UTF-8, as in cp1252.", metavar="<name>")
+]
 Without = Annotated[
     str,
     typer.Option(

@@ -32,6 +32,7 @@ from firstspin.data.formats.readers import (
 )
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
+from firstspin.data.picks import join_genres
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
 from firstspin.data.table_files import find_table
@@ -167,6 +168,8 @@ def _load_small(tables: Tables, source: Source, name: str, extra: Sequence[str])
     _load(tables.connection, source, name, {**columns.kinds(name, source.spelling), **further}, tables.complaints)
     if name == schema.STATIONS:
         _normalise_genres(tables.connection)
+    elif schema.STATIONS in tables.sources:
+        join_genres(tables.connection, tables.genres, source.spelling.pick_separator)
     tables.extra.update(kinds)
 
 

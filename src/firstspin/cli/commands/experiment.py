@@ -16,7 +16,7 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.commands.look_back import look_back
-from firstspin.cli.options import AsJson, new_spelling, split_names
+from firstspin.cli.options import AsJson, TableEncoding, new_spelling, split_names
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.data.formats.written_values import DayOrder, Mark
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
@@ -88,9 +88,7 @@ class LayoutOptions:
         DayOrder | None,
         typer.Option(help="What 01/02/2026 is where its column leaves it open."),
     ] = None
-    encoding: Annotated[
-        str | None, typer.Option(help="Encoding of a CSV file that is not UTF-8, as in cp1252.", metavar="<name>")
-    ] = None
+    encoding: TableEncoding = None
 
     def layout(self) -> Layout:
         """The layout. Raises BadParameter for options that exclude each other."""

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from firstspin.cli import terminal
-from firstspin.cli.options import AsJson, Seed
+from firstspin.cli.options import AsJson, Seed, TableEncoding, new_spelling
 from firstspin.cli.stored import Events, EventsSecret, opened_store
 from firstspin.events.schema import Secret, read_secret
 from firstspin.experiment.plan import Plan, experiment_key, read_plan
@@ -40,6 +40,7 @@ def look_back(
         ),
     ] = None,
     exported: Annotated[Path | None, typer.Option(help="Folder of `firstspin events export`.")] = None,
+    encoding: TableEncoding = None,
     events: Events = "",
     events_secret: EventsSecret = None,
     seed: Seed = 0,
@@ -53,12 +54,13 @@ def look_back(
     from firstspin.experiment.choices import read_choices, read_genres
     from firstspin.experiment.off_policy import PolicyReport, evaluate_policy, first_candidates
 
+    spelling = new_spelling(encoding=encoding)
     _check_one_policy(policy, station, arm)
     sealed = read_plan(plan)
     _check_arm(arm, sealed)
     attributed, secret = _log(sealed, exported, events, events_secret)
     if policy:
-        chosen = read_choices(policy, attributed, experiment_key(sealed), secret)
+        chosen = read_choices(policy, attributed, experiment_key(sealed), secret, spelling)
     else:
         chosen = first_candidates(attributed, arm) if arm else [station] * attributed.num_rows
     estimates, _ = evaluate_policy(
@@ -66,7 +68,7 @@ def look_back(
         sealed.arms,
         chosen,
         np.random.default_rng(seed),
-        genres=read_genres(stations) if stations else None,
+        genres=read_genres(stations, spelling) if stations else None,
     )
     name = f"policy of {policy.name}" if policy else f"station {station} for everyone" if station else f"arm {arm}"
     report = PolicyReport(experiment_key(sealed), name, estimates)
