@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -246,6 +247,17 @@ def test_nothing_answered_and_a_child_are_answered_by_the_policy(recommender: Re
         ({"genres": pd.Series(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
         ({"genres": pl.Series(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
         ({"genres": ("Rock", None, np.nan)}, {"genres": ["Rock"]}),
+        ({"genres": "Rock|Pop"}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": "Rock, Pop"}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": np.array("Rock|Pop")}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": pd.Categorical(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": pd.Index(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": pa.array(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": pa.chunked_array([["Rock"], ["Pop"]])}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": pa.scalar(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": [pa.scalar("Rock"), np.str_("Pop")]}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": dict.fromkeys(["Rock", "Pop"]).keys()}, {"genres": ["Rock", "Pop"]}),
+        ({"genres": deque(["Rock", "Pop"])}, {"genres": ["Rock", "Pop"]}),
         ({"genres": float("nan")}, {}),
         ({"user_id": "7", "registered_at": pd.NaT, "age": 31}, {"age": 31}),
     ],
@@ -266,7 +278,12 @@ def test_values_of_table_libraries_are_those_of_python(
         ({"age": "30.5"}, "age '30.5' is not a whole number"),
         ({"age": "old"}, "age 'old' is not a number"),
         ({"gender": 1}, "Expected `str"),
-        ({"genres": [1]}, "Expected `str"),
+        ({"genres": [1]}, "genres has 1: each pick is a text"),
+        ({"genres": ["Rock", ["Jazz"]]}, r"genres has \['Jazz'\]: each pick is a text"),
+        ({"genres": 5}, "genres is of type int: give the picks in a list"),
+        ({"genres": b"Rock"}, "genres is of type bytes"),
+        ({"genres": {"Rock": 1}}, "genres is of type dict"),
+        ({"genres": frozenset(["Rock"])}, "genres: a set has no order"),
         ({"genres": {"Rock", "Jazz"}}, "genres: a set has no order; give the picks in a list"),
     ],
 )
@@ -325,6 +342,25 @@ def test_a_column_of_sets_has_no_order(recommender: Recommender, arrow: dict[str
     for call in (lambda: label({**arrow, "registrations": sets}), lambda: recommender.score(sets)):
         with pytest.raises(InputError, match="registrations: genres has sets, which have no order; give the picks in"):
             call()
+
+
+def test_each_kind_of_a_column_of_picks_gives_the_same_answers(recommender: Recommender) -> None:
+    picks = [["Rock", "Pop"], ["Jazz"]]
+    columns = [picks, [*map(tuple, picks)], [*map(np.array, picks)], ["Rock|Pop", "Jazz"]]
+    frames = [pd.DataFrame({"age": [31, 31], "genres": pd.Series(of, dtype=object)}) for of in columns]
+    frames += [pl.DataFrame({"age": [31, 31], "genres": of}) for of in columns]
+    frames += [pa.table({"age": [31, 31], "genres": picks})]
+    for frame in frames:
+        assert recommender.recommend(frame) == recommender.recommend(frames[0]), frame
+    usual = recommender.recommend(age=31, genres=picks[0])
+    for frame in frames[:4]:
+        assert recommender.recommend(frame.iloc[0]) == usual
+        assert recommender.recommend(next(frame.itertuples(index=False))) == usual
+    for frame in frames[4:8]:
+        assert recommender.recommend(frame.row(0, named=True)) == usual
+    objects = pl.DataFrame({"age": [31], "genres": pl.Series([{"Rock"}], dtype=pl.Object)})
+    with pytest.raises(InputError, match=r"genres is a column of Python objects .* give the picks in lists"):
+        recommender.recommend(objects)
 
 
 def test_labels_as_pandas(data: Path) -> None:

@@ -58,8 +58,8 @@ def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str], gen
         raise InputError(f"this bundle does not ask {unknown[0]!r}; it asks {', '.join(fields)}")
     values = {name: _plain(answers[name]) for name in fields if name in answers}
     for name, value in values.items():
-        if isinstance(value, set | frozenset):
-            raise InputError(f"{name}: a set has no order; give the picks in a list, in the order picked")
+        if name == GENRES and not isinstance(value, str | None):
+            values[name] = _listed(value)
         is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
         if isinstance(value, str) or (is_number and (name == AGE or kinds.get(name) == NUMBER)):
             try:
@@ -112,6 +112,20 @@ def _parsed(name: str, text: str, kinds: Mapping[str, str], genres: NameIndex) -
     if name == AGE:
         return parsing.age(text)
     return parsing.number(text) if kinds.get(name) == NUMBER else text.strip()
+
+
+def _listed(picks: object) -> list[object]:
+    """Picks of any ordered kind as a list. Raises InputError for another kind, and for a pick that is not a text."""
+    if isinstance(picks, set | frozenset):
+        raise InputError(f"{GENRES}: a set has no order; give the picks in a list, in the order picked")
+    if not isinstance(picks, Iterable) or isinstance(picks, Mapping | bytes):
+        raise InputError(
+            f"{GENRES} is of type {type(picks).__name__}: give the picks in a list, or in a text with | between"
+        )
+    one_by_one = [_plain(pick) for pick in picks]
+    if wrong := [pick for pick in one_by_one if not isinstance(pick, str | None)]:
+        raise InputError(f"{GENRES} has {wrong[0]!r}: each pick is a text")
+    return one_by_one
 
 
 def _plain(value: object) -> object:

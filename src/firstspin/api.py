@@ -224,8 +224,9 @@ class Recommender:
         Every field is optional: `age`, `gender`, `country`, `genres` (picks in their order) and further fields of the
         bundle. Raises InputError for an unknown field or an invalid value.
         """
-        if not hasattr(registration, "columns") and (as_dict := getattr(registration, "to_dict", None)):
-            registration = as_dict()  # a row of a pandas table
+        as_dict = getattr(registration, "to_dict", None) or getattr(registration, "_asdict", None)
+        if as_dict and not hasattr(registration, "columns"):
+            registration = as_dict()  # a row of a pandas table, or a named tuple
         if registration is not None and not isinstance(registration, Mapping):
             return self.score(registration)
         if registration and (twice := [name for name in answers if name in registration]):

@@ -142,6 +142,8 @@ def received(table: object, name: str) -> pa.Table:
         hint = "; call collect() first" if hasattr(table, "collect") else ""
         kinds = "a path, or a table with the Arrow interface: pandas 2.2 or later, Polars, pyarrow"
         raise InputError(f"{name} is {described(table)}: expected {kinds}{hint}")
+    if any(named == schema.GENRES and str(kind) == "Object" for named, kind in _polars_columns(table)):
+        raise InputError(f"{name}: genres is a column of Python objects (Polars); give the picks in lists, as picked")
     of_pandas = hasattr(table, "iloc") and schema.GENRES in getattr(table, "columns", ())  # others have no sets
     if of_pandas and any(isinstance(picks, set | frozenset) for picks in table[schema.GENRES]):  # type: ignore[index]
         raise InputError(f"{name}: genres has sets, which have no order; give the picks in lists, as picked")
@@ -154,6 +156,12 @@ def received(table: object, name: str) -> pa.Table:
     except Exception as problem:  # of any table library
         bare = f"{name} can't be read as an Arrow table; each column needs values of one type: drop it, or convert it"
         raise InputError(f"{bare} ({'; '.join(map(str, problem.args))})", bare=bare) from problem
+
+
+def _polars_columns(table: object) -> list[tuple[str, object]]:
+    """The name and type of each column of a Polars table; none of another library's."""
+    columns, kinds = getattr(table, "columns", ()), getattr(table, "dtypes", ())
+    return list(zip(columns, kinds, strict=True)) if isinstance(kinds, list) else []
 
 
 def _values(column: pa.ChunkedArray) -> pa.ChunkedArray:
