@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from botocore.validate import ParamValidator
 from made_bundles import pack
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
@@ -21,8 +22,9 @@ from typer.testing import CliRunner, Result
 from firstspin.aws import autoscaling, endpoint, rollout
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState
+from firstspin.aws.hosting import Hosting
 from firstspin.aws.package import package, read_manifest
-from firstspin.aws.rollout import Hosting, ReleasePlan, Rollout
+from firstspin.aws.rollout import ReleasePlan, Rollout
 from firstspin.cli.commands.sagemaker import app
 from firstspin.records import InputError
 from firstspin.serving.bundle import load
@@ -264,6 +266,56 @@ class TestPromoting:
         arn = now(account).configuration["EndpointConfigArn"]
         tags = account.sagemaker.list_tags(ResourceArn=arn)["Tags"]
         assert {"Key": "firstspin:forced", "Value": "the window of the label changed - ticket 41"} in tags
+
+
+class TestRightsAndTags:
+    @pytest.fixture
+    def without_listing(self, account: Account) -> Iterator[tuple[Account, Stubber]]:
+        """S3 as it answers an identity without s3:ListBucket."""
+        client = boto3.client("s3")
+        with Stubber(client) as stubber:
+            yield replace(account, s3=client), stubber
+
+    def test_a_missing_key_that_may_not_be_listed_is_uploaded(
+        self, without_listing: tuple[Account, Stubber], bundles: Path
+    ) -> None:
+        account, stubber = without_listing
+        packed = package(bundles / "good", bundles / "model.tar.gz")
+        stubber.add_client_error("head_object", "403", "Forbidden", 403)
+        plan = rollout.plan_deploy(account, "newcomers", packed, PLACE, HOSTING, PLAIN)
+        assert next(step.what for step in plan.left) == "archive"
+        stubber.add_client_error("put_object", "AccessDenied", "Access Denied", 403)
+        with pytest.raises(InputError, match=r"archive s3://.*: AccessDenied: Access Denied$"):
+            rollout.carry_out(plan, lambda _: None)
+
+    def test_an_archive_that_can_not_be_read_may_be_missing(
+        self, account: Account, without_listing: tuple[Account, Stubber], bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        limited, stubber = without_listing
+        stubber.add_client_error("get_object", "AccessDenied", "Access Denied", 403)
+        with pytest.raises(InputError, match="also for a missing key, where s3:ListBucket is not granted"):
+            endpoint.served_archive(limited, now(account))
+
+    def test_what_is_created_is_tagged_and_a_promotion_carries_the_tags_on(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good", hosting=replace(HOSTING, tags={"team": "growth"}))
+        promote(account, bundles / "better", forced="a test")
+        made = {verb: told["Tags"] for verb, told in aws.fate.asked if verb.startswith("Create")}
+        assert made.keys() == {"CreateModel", "CreateEndpointConfig", "CreateEndpoint"}
+        assert all({"Key": "team", "Value": "growth"} in tags for tags in made.values())
+        assert made["CreateEndpoint"] == [{"Key": "team", "Value": "growth"}]
+
+    def test_volumes_are_encrypted_by_the_key_that_is_named_and_the_model_has_no_network(
+        self, account: Account, bundles: Path
+    ) -> None:
+        key = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+        deploy(account, bundles / "good", hosting=replace(HOSTING, key=key))
+        assert now(account).configuration["KmsKeyId"] == key
+        promote(account, bundles / "better")
+        assert now(account).configuration["KmsKeyId"] == key
+        assert now(account).model["EnableNetworkIsolation"] is True
 
 
 class TestAlarmsOfARelease:

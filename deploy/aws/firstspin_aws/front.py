@@ -80,7 +80,12 @@ class Function(Construct):
             service="lambda", resource="function", resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
         statements = [
-            iam.PolicyStatement(actions=["sagemaker:InvokeEndpoint"], resources=[endpoint_arn(ground)]),
+            iam.PolicyStatement(
+                actions=["sagemaker:InvokeEndpoint"],
+                resources=[endpoint_arn(ground)],
+                conditions={"StringEquals": {"aws:SourceVpce": ground.runtime.vpc_endpoint_id}},
+            ),
+            *ground.use_of_key(),
             iam.PolicyStatement(actions=["dynamodb:GetItem"], resources=[ground.table.table_arn]),
             iam.PolicyStatement(
                 actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[self.log.log_group_arn]

@@ -11,9 +11,11 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kinesisfirehose as firehose
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from firstspin_aws.access import releaser, scorer
 from firstspin_aws.settings import Settings
 
 STREAMS = ("exposures", "events")
@@ -31,6 +33,7 @@ class Ground(Stack):
     def __init__(self, scope: Construct, settings: Settings, **words: Any) -> None:
         super().__init__(scope, f"{settings.name}-ground", **words)
         self.settings = settings
+        self.key = kms.Key.from_key_arn(self, "Key", settings.key_arn) if settings.key_arn else None
         self.repository = ecr.Repository(
             self,
             "Image",
@@ -38,6 +41,8 @@ class Ground(Stack):
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
             # never one with a tag: an endpoint that adds an instance fetches its image again, however old that is
             lifecycle_rules=[ecr.LifecycleRule(tag_status=ecr.TagStatus.UNTAGGED, max_image_age=Duration.days(7))],
+            encryption=ecr.RepositoryEncryption.KMS if self.key else ecr.RepositoryEncryption.AES_256,
+            encryption_key=self.key,
             removal_policy=KEPT,
         )
         self.artifacts = self._bucket("Artifacts", versioned=True)
@@ -50,6 +55,8 @@ class Ground(Stack):
             sort_key=dynamodb.Attribute(name="version", type=dynamodb.AttributeType.STRING),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
             time_to_live_attribute="expires",
+            encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED if self.key else dynamodb.TableEncryption.DEFAULT,
+            encryption_key=self.key,
             removal_policy=RemovalPolicy.DESTROY,  # `firstspin score` makes it anew
         )
         self.model_role, training_role, transform_role = (
@@ -58,6 +65,7 @@ class Ground(Stack):
             self._transform_role(),
         )
         forwarder = self._deliveries()
+        releases, scores = releaser(self), scorer(self)
         self.vpc = ec2.Vpc(
             self,
             "Network",
@@ -82,6 +90,8 @@ class Ground(Stack):
             "EventsBucket": self.events.bucket_name,
             "ScoresTable": self.table.table_name,
             "ForwarderPolicyArn": forwarder.managed_policy_arn,
+            "ReleaserPolicyArn": releases.managed_policy_arn,
+            "ScorerPolicyArn": scores.managed_policy_arn,
             "LeastAge": str(settings.policy.least_age),
             "UnderAge": settings.policy.under_age,
         }.items():
@@ -92,7 +102,9 @@ class Ground(Stack):
             self,
             name,
             versioned=versioned,
-            encryption=s3.BucketEncryption.S3_MANAGED,
+            encryption=s3.BucketEncryption.KMS if self.key else s3.BucketEncryption.S3_MANAGED,
+            encryption_key=self.key,
+            bucket_key_enabled=self.key is not None,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             removal_policy=KEPT,
@@ -110,7 +122,7 @@ class Ground(Stack):
         )
         # AWS asks for this of whatever release alarms are to take back
         seen = iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[alarms])
-        return self._sagemaker_role("ModelRole", log, [self._objects("s3:GetObject", "models"), seen])
+        return self._sagemaker_role("ModelRole", log, [self.objects("s3:GetObject", "models"), seen])
 
     def _training_role(self) -> iam.Role:
         """What a training job may: read the tables below data/, leave its model below models/, keep what tuning has
@@ -119,9 +131,9 @@ class Ground(Stack):
             "TrainingRole",
             "/aws/sagemaker/TrainingJobs*",
             [
-                self._objects("s3:GetObject", "data", "checkpoints"),
-                self._listing("data", "checkpoints"),
-                self._objects("s3:PutObject", "models", "checkpoints"),
+                self.objects("s3:GetObject", "data", "checkpoints"),
+                self.listing("data", "checkpoints"),
+                self.objects("s3:PutObject", "models", "checkpoints"),
             ],
         )
 
@@ -131,17 +143,25 @@ class Ground(Stack):
             "TransformRole",
             "/aws/sagemaker/TransformJobs*",
             [
-                self._objects("s3:GetObject", "models", "transform/asked"),
-                self._listing("transform/asked"),
-                self._objects("s3:PutObject", "transform/answered"),
+                self.objects("s3:GetObject", "models", "transform/asked"),
+                self.listing("transform/asked"),
+                self.objects("s3:PutObject", "transform/answered"),
             ],
         )
 
-    def _objects(self, action: str, *folders: str) -> iam.PolicyStatement:
+    def use_of_key(self) -> list[iam.PolicyStatement]:
+        """What reading and writing needs with a customer-managed key; nothing without one."""
+        if self.key is None:
+            return []
+        return [iam.PolicyStatement(actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[self.key.key_arn])]
+
+    def objects(self, action: str, *folders: str) -> iam.PolicyStatement:
+        """An action on the objects of these folders of the artifacts."""
         objects = [self.artifacts.arn_for_objects(f"{folder}/*") for folder in folders]
         return iam.PolicyStatement(actions=[action], resources=objects)
 
-    def _listing(self, *folders: str) -> iam.PolicyStatement:
+    def listing(self, *folders: str) -> iam.PolicyStatement:
+        """Without it a missing key of these folders is a 403, not a 404."""
         return iam.PolicyStatement(
             actions=["s3:ListBucket"],
             resources=[self.artifacts.bucket_arn],
@@ -158,6 +178,7 @@ class Ground(Stack):
             *own,
             iam.PolicyStatement(actions=image, resources=[self.repository.repository_arn]),
             iam.PolicyStatement(actions=written, resources=[logs]),
+            *self.use_of_key(),
             iam.PolicyStatement(  # neither of the two takes a resource
                 actions=["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"], resources=["*"]
             ),
@@ -190,6 +211,7 @@ class Ground(Stack):
                             actions=["s3:AbortMultipartUpload", "s3:PutObject"],
                             resources=[self.events.arn_for_objects(f"{kind}/*") for kind in (*STREAMS, "refused")],
                         ),
+                        *self.use_of_key(),
                     ]
                 )
             },
@@ -206,7 +228,8 @@ class Ground(Stack):
             delivery_stream_name=f"{self.settings.name}-{kind}",
             delivery_stream_type="DirectPut",
             delivery_stream_encryption_configuration_input=firehose.CfnDeliveryStream.DeliveryStreamEncryptionConfigurationInputProperty(
-                key_type="AWS_OWNED_CMK"
+                key_type="CUSTOMER_MANAGED_CMK" if self.key else "AWS_OWNED_CMK",
+                key_arn=self.key.key_arn if self.key else None,
             ),
             extended_s3_destination_configuration=firehose.CfnDeliveryStream.ExtendedS3DestinationConfigurationProperty(
                 bucket_arn=self.events.bucket_arn,
@@ -230,7 +253,7 @@ class Ground(Stack):
         )
         group.add_ingress_rule(self.inside, ec2.Port.tcp(443), "from the Lambda")
         self.inside.add_egress_rule(group, ec2.Port.tcp(443), "to the runtime of SageMaker")
-        runtime = self.vpc.add_interface_endpoint(
+        self.runtime = runtime = self.vpc.add_interface_endpoint(
             "Runtime",
             service=ec2.InterfaceVpcEndpointAwsService.SAGEMAKER_RUNTIME,
             private_dns_enabled=True,

@@ -149,6 +149,7 @@ class Settings:
 
     name: str = "firstspin"
     region: str = "eu-central-1"
+    key_arn: str = ""
     endpoint: Endpoint = field(default_factory=Endpoint)
     scaling: Scaling = field(default_factory=Scaling)
     front: Front = field(default_factory=Front)
@@ -159,6 +160,8 @@ class Settings:
     def __post_init__(self) -> None:
         _check("name", _is_name(self.name), NAME)
         _check("region", _matches(self.region, r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"), "as AWS writes it: eu-central-1")
+        key = not self.key_arn or _matches(self.key_arn, r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
+        _check("key_arn", key, "the ARN of a KMS key, or empty")
         has_lambda = self.front.route == LAMBDA
         _check(
             "experiment.running", has_lambda or not self.experiment.running, f"false unless front.route is {LAMBDA!r}"

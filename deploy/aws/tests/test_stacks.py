@@ -38,6 +38,7 @@ OTHER = Settings(
     scaling=Scaling(load_test_rps=400, load_test_seconds=0.02, safety=0.5, metric=TEN_SECONDS),
     front=Front(route=DIRECT, consumers=("web", "mobile")),
     alarms=Alarms(email="oncall@example.org"),
+    key_arn="arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
 )
 TESTED = Settings(name="tested", experiment=Experiment(running=True))
 ALONE = Settings(name="alone", scaling=Scaling(enabled=False, least_instances=1))
@@ -172,6 +173,84 @@ class TestRoles:
         denied = [s for _, s in statements(usual) if s["Effect"] == "Deny"]
         assert [set(s["Action"]) for s in denied] == [set(NETWORK)]
         assert "lambda:SourceFunctionArn" in denied[0]["Condition"]["ArnEquals"]
+
+
+class TestPeople:
+    """Managed policies for whoever releases, scores and forwards."""
+
+    @staticmethod
+    def rights(made: Made, policy: str) -> list[dict[str, Any]]:
+        return [s for name, s in statements(made) if name.startswith(policy)]
+
+    def test_the_releaser_may_all_that_the_commands_call_and_nothing_else(self, usual: Made) -> None:
+        prefixes = {
+            "sagemaker": "sagemaker",
+            "s3": "s3",
+            "scaling": "application-autoscaling",
+            "cloudwatch": "cloudwatch",
+        }
+        called = {"iam:PassRole", "s3:ListBucket"}
+        for name in ("rollout", "endpoint", "autoscaling", "alarms"):
+            source = (ROOT / "src" / "firstspin" / "aws" / f"{name}.py").read_text(encoding="utf-8")
+            for client, verb in re.findall(r"\b(sagemaker|s3|scaling|cloudwatch)\.([a-z]+_[a-z_]+)\b", source):
+                action = verb.title().replace("_", "").replace("Head", "Get")
+                called.add(f"{prefixes[client]}:{action}")
+        allowed = {action for one in self.rights(usual, "Releaser") for action in listed(one["Action"])}
+        assert allowed == called
+
+    def test_the_releaser_passes_the_models_role_to_sagemaker_alone(self, usual: Made) -> None:
+        [passing] = [one for one in self.rights(usual, "Releaser") if one["Action"] == "iam:PassRole"]
+        assert passing["Resource"]["Fn::GetAtt"][0].startswith("ModelRole")
+        assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+
+    def test_the_releaser_touches_models_alone_and_alarms_of_releases(self, usual: Made) -> None:
+        rights = json.dumps(self.rights(usual, "Releaser"))
+        assert '"s3:prefix": ["models/*"]' in rights
+        assert set(re.findall(r'"/([a-z/]+)/\*"', rights)) == {"models"}
+        [change] = [one for one in self.rights(usual, "Releaser") if "cloudwatch:PutMetricAlarm" in one["Action"]]
+        assert change["Resource"]["Fn::Join"][1][-1].endswith(":alarm:firstspin-endpoint-*-release")
+
+    def test_the_scorer_writes_the_table_and_nothing_else(self, usual: Made) -> None:
+        [write] = self.rights(usual, "Scorer")
+        assert write["Action"] == ["dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"]
+        assert write["Resource"]["Fn::GetAtt"][0].startswith("Scores")
+
+    def test_policies_are_outputs(self, each: Made) -> None:
+        outputs = each.ground.to_json()["Outputs"].keys()
+        assert {"ReleaserPolicyArn", "ScorerPolicyArn", "ForwarderPolicyArn"} <= outputs
+
+    def test_the_lambda_asks_the_endpoint_through_the_private_network_alone(self, usual: Made) -> None:
+        [ask] = [
+            one
+            for name, one in statements(usual)
+            if name.startswith("Function") and one["Action"] == "sagemaker:InvokeEndpoint"
+        ]
+        assert "NetworkRuntime" in json.dumps(ask["Condition"]["StringEquals"]["aws:SourceVpce"])
+
+
+class TestKey:
+    """A customer-managed key, where the settings name one."""
+
+    KEY = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+    def test_all_that_holds_data_is_encrypted_by_it(self, other: Made, usual: Made) -> None:
+        places = {
+            "AWS::S3::Bucket": "BucketEncryption",
+            "AWS::DynamoDB::Table": "SSESpecification",
+            "AWS::ECR::Repository": "EncryptionConfiguration",
+            "AWS::KinesisFirehose::DeliveryStream": "DeliveryStreamEncryptionConfigurationInput",
+        }
+        for kind, encryption in places.items():
+            for resource in other.ground.find_resources(kind).values():
+                assert self.KEY in json.dumps(resource["Properties"][encryption])
+        assert "arn:aws:kms" not in json.dumps(usual.ground.to_json())
+
+    def test_every_role_that_reads_or_writes_may_use_it(self, other: Made) -> None:
+        users = {name.rstrip("0123456789ABCDEF") for name, one in statements(other) if one["Resource"] == self.KEY}
+        assert {"ModelRole", "TrainingRole", "TransformRole", "Delivery", "Releaser", "Scorer"} <= users
+        for _, one in statements(other):
+            if one["Resource"] == self.KEY:
+                assert one["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
 class TestScaling:
@@ -383,8 +462,7 @@ class TestData:
         assert named == []
 
     def test_whoever_forwards_events_may_send_to_the_two_streams_alone(self, each: Made) -> None:
-        (policy,) = each.ground.find_resources("AWS::IAM::ManagedPolicy").values()
-        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+        (statement,) = [one for name, one in statements(each) if name.startswith("Forwarder")]
         assert statement["Action"] == "firehose:PutRecordBatch"
         streams = each.ground.find_resources("AWS::KinesisFirehose::DeliveryStream")
         assert {one["Fn::GetAtt"][0] for one in statement["Resource"]} == streams.keys()
@@ -474,11 +552,12 @@ class TestAlarms:
                 for alarm in made.serving.find_resources("AWS::CloudWatch::Alarm").values()
             ]
             alarms = [name for name in named if "-endpoint-" in name]
-            [(role, seen)] = [s for s in statements(made) if "cloudwatch:DescribeAlarms" in listed(s[1]["Action"])]
+            of_roles = [s for s in statements(made) if not s[0].startswith("Releaser")]
+            [(role, seen)] = [s for s in of_roles if "cloudwatch:DescribeAlarms" in listed(s[1]["Action"])]
             pattern = seen["Resource"]["Fn::Join"][1][-1].removeprefix(":alarm:")
             assert role.startswith("ModelRole")
             assert len(alarms) == 3
-            assert all(fnmatchcase(name, pattern) for name in alarms)
+            assert all(fnmatchcase(name, pattern) for name in [*alarms, *(f"{name}-release" for name in alarms)])
             assert pattern != "*"
 
     def test_the_variant_that_deploy_makes_is_the_one_watched(self, other: Made) -> None:
@@ -597,6 +676,7 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("name = 'double--hyphen'", "name must be 2 to 40 lower-case letters"),
         (f"name = '{41 * 'n'}'", "name must be 2 to 40 lower-case letters"),
         ("name = 5", "name must be text"),
+        ("key_arn = 'alias/mine'", "key_arn must be the ARN of a KMS key"),
         ("region = ''", "region must be as AWS writes it"),
         ("name = ", "s.toml is not TOML: Invalid value"),
         ("a = " + 9999 * "[", "s.toml is not TOML: "),

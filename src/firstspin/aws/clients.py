@@ -12,12 +12,16 @@ from firstspin.extras import need
 from firstspin.records import InputError
 
 TIMEOUTS: Final = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 5, "mode": "standard"}}
-_MISSING: Final = {"404", "NoSuchKey", "ResourceNotFound", "ResourceNotFoundException"}
+_MISSING: Final = {"403", "404", "NoSuchKey", "ResourceNotFound", "ResourceNotFoundException"}
+"""403 has no name only as S3's answer to HEAD: of a missing key too, where the caller may not list the bucket."""
+
 _NEXT: Final = {
     "NoCredentialsError": ": set them as for any AWS tool, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile",
     "NoRegionError": " Set AWS_DEFAULT_REGION, as for any AWS tool.",
 }
 """Hints for errors that have none."""
+
+_HIDDEN: Final = "; S3 answers so also for a missing key, where s3:ListBucket is not granted"
 
 
 class AwsClient(Protocol):
@@ -113,4 +117,6 @@ def _error(problem: Exception) -> Mapping[str, str]:
 def _message(problem: Exception) -> str:
     error = _error(problem)
     message = f"{error.get('Code')}: {error.get('Message')}" if error else str(problem)
+    if error.get("Code") == "AccessDenied" and getattr(problem, "operation_name", "") == "GetObject":
+        message += _HIDDEN
     return " ".join(message.split()) + _NEXT.get(type(problem).__name__, "")

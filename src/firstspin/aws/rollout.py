@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -29,13 +29,12 @@ from firstspin.aws.endpoint import (
     only_variant,
     serving,
 )
+from firstspin.aws.hosting import VARIANT, Hosting
 from firstspin.aws.package import Packed
 from firstspin.records import InputError
 
 Words = dict[str, Any]
-VARIANT: Final = "AllTraffic"
 BUNDLE, FORCED = "firstspin:bundle", "firstspin:forced"
-STARTUP_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 1800
 """Time of an update beside its waits, to start and to stop instances."""
 
@@ -43,8 +42,6 @@ CANARY: Final = 1
 BAKE_SECONDS, MAX_BAKE_SECONDS = 600, 3600
 MAX_SECONDS: Final = 28_800
 MAX_ALARMS: Final = 10
-INSTANCE_TYPE: Final = "ml.c6i.large"
-INSTANCES: Final = 2
 
 _TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
 
@@ -115,17 +112,6 @@ BACK: Final = Rollout(canary=0, bake=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Hosting:
-    """Settings of an endpoint: image, execution role, instances and environment."""
-
-    image: str
-    role: str
-    instance_type: str = INSTANCE_TYPE
-    instances: int = INSTANCES
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class ReleaseStep:
     """A step: `what` it creates, its `name`, and whether it exists already (`there`)."""
 
@@ -161,21 +147,11 @@ def plan_deploy(
     """
     now = serving(account, endpoint)
     bucket, prefix = place
-    container = {"Image": hosting.image, "Environment": dict(hosting.environment)}
-    variant = {
-        "VariantName": only_variant(now.configuration)["VariantName"] if now else VARIANT,
-        "InitialInstanceCount": hosting.instances,
-        "InstanceType": hosting.instance_type,
-        "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
-        "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
-    }
+    configuration = hosting.configuration(only_variant(now.configuration)["VariantName"] if now else VARIANT)
     if now:
-        must_not_scale(account, now, {"ProductionVariants": [variant]})
-    # the container only answers; SageMaker itself fetches the model
-    model: Words = {"ExecutionRoleArn": hosting.role, "PrimaryContainer": container, "EnableNetworkIsolation": True}
-    return _planned(
-        account, endpoint, packed, f"s3://{bucket}/{prefix}", (model, {"ProductionVariants": [variant]}), now, rollout
-    )
+        must_not_scale(account, now, configuration)
+    settings = Release(packed, f"s3://{bucket}/{prefix}", hosting.model, configuration, hosting.tags)
+    return _planned(account, endpoint, settings, now, rollout)
 
 
 def plan_promote(
@@ -198,7 +174,8 @@ def plan_promote(
         raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
     model = _unnamed(carried(account.sagemaker, "CreateModel", now.model))
     configuration = _unnamed(carried(account.sagemaker, "CreateEndpointConfig", now.configuration))
-    return _planned(account, endpoint, packed, place, (model, configuration), now, rollout, forced)
+    tags = {name: of for name, of in now.tags.items() if not name.startswith(("firstspin:", "aws:"))}
+    return _planned(account, endpoint, Release(packed, place, model, configuration, tags, forced), now, rollout)
 
 
 def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK) -> ReleasePlan:
@@ -222,43 +199,53 @@ def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK)
     return ReleasePlan(endpoint, previous, (*alarms, step))
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A bundle's archive, the S3 prefix for it, the settings of its model and its configuration, and their tags."""
+
+    packed: Packed
+    place: str
+    model: Words
+    configuration: Words
+    tags: Mapping[str, str]
+    forced: str = ""
+
+
 def _planned(
-    account: Account,
-    endpoint: str,
-    packed: Packed,
-    place: str,
-    settings: tuple[Words, Words],
-    now: EndpointState | None,
-    rollout: Rollout,
-    forced: str = "",
+    account: Account, endpoint: str, release: Release, now: EndpointState | None, rollout: Rollout
 ) -> ReleasePlan:
-    url = f"{place.rstrip('/')}/{packed.name}"
-    tags = [{"Key": BUNDLE, "Value": packed.id}]
-    model, configuration = settings
-    container = {**model["PrimaryContainer"], "ModelDataUrl": url}
+    packed, stem = release.packed, f"{endpoint}-{release.packed.id}"
+    url = f"{release.place.rstrip('/')}/{packed.name}"
+    tags = _tags(release.tags)
+    with_bundle = [*tags, {"Key": BUNDLE, "Value": packed.id}]
+    container = {**release.model["PrimaryContainer"], "ModelDataUrl": url}
     container.pop("ModelDataSource", None)  # the archive before, in another form
-    model = {**model, "PrimaryContainer": container}
-    model_name = _name(f"{endpoint}-{packed.id}", model)
-    variants = [{**_only(only_variant(configuration)), "ModelName": model_name}]
-    configuration = {**configuration, "ProductionVariants": variants}
-    name = _name(f"{endpoint}-{packed.id}", configuration)
-    reason = [{"Key": FORCED, "Value": forced}] if forced else []
+    model = {**release.model, "PrimaryContainer": container}
+    model_name = _name(stem, model)
+    variants = [{**_only(only_variant(release.configuration)), "ModelName": model_name}]
+    configuration = {**release.configuration, "ProductionVariants": variants}
+    name = _name(stem, configuration)
     sagemaker = account.sagemaker
     alarms, rollout = _watched(account, endpoint, name, rollout)
-    change = _change(account, endpoint, name, now, rollout, reason, variants[0].get("InitialInstanceCount", 1))
+    count = variants[0].get("InitialInstanceCount", 1)
+    if now is None:
+        change = _creation(account, endpoint, name, rollout.configuration(count), tags)
+    else:
+        reason = _tags({FORCED: release.forced} if release.forced else {})
+        change = _change(account, now, name, rollout.configuration(min(count, _instances(now))), reason)
     steps = (
         _upload(account, packed, url),
         ReleaseStep(
             "model",
             model_name,
             describe(sagemaker.describe_model, model_name, ModelName=model_name) is not None,
-            lambda: sagemaker.create_model(ModelName=model_name, Tags=tags, **model),
+            lambda: sagemaker.create_model(ModelName=model_name, Tags=with_bundle, **model),
         ),
         ReleaseStep(
             "configuration",
             name,
             describe(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
-            lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=tags, **configuration),
+            lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=with_bundle, **configuration),
         ),
         *(replace(step, there=change.there) for step in alarms),
         change,
@@ -289,24 +276,25 @@ def _watched(
     return [step] if fleet.copies else [], replace(rollout, alarms=fleet.names)
 
 
-def _change(
-    account: Account,
-    endpoint: str,
-    name: str,
-    now: EndpointState | None,
-    rollout: Rollout,
-    reason: Sequence[Mapping[str, str]],
-    instances: int,
+def _creation(
+    account: Account, endpoint: str, name: str, deployment: Words, tags: Sequence[Mapping[str, str]]
 ) -> ReleaseStep:
-    """The step that creates or updates the endpoint; done already where it is up to date."""
-    if now is None:
-        arguments = {"EndpointConfigName": name, "DeploymentConfig": rollout.configuration(instances)}
-        make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, **arguments)
-        return ReleaseStep("endpoint", f"{endpoint} with {name}", False, make)
-    deployment = rollout.configuration(min(instances, _instances(now)))
-    there = leads_to(now.endpoint, name)
+    arguments = {"EndpointConfigName": name, "DeploymentConfig": deployment, "Tags": tags}
+    make = partial(account.sagemaker.create_endpoint, EndpointName=endpoint, **arguments)
+    return ReleaseStep("endpoint", f"{endpoint} with {name}", False, make)
+
+
+def _change(
+    account: Account, now: EndpointState, name: str, deployment: Words, reason: Sequence[Mapping[str, str]]
+) -> ReleaseStep:
+    """The step that updates the endpoint; done already where it is up to date."""
+    endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
     update = partial(_update, account, now, name, deployment, reason)
-    return ReleaseStep("endpoint", f"{endpoint}: {now.endpoint['EndpointConfigName']} -> {name}", there, update)
+    return ReleaseStep("endpoint", f"{endpoint}: {current} -> {name}", leads_to(now.endpoint, name), update)
+
+
+def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": name, "Value": of} for name, of in tags.items()]
 
 
 def _instances(now: EndpointState) -> int:

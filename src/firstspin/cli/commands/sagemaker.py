@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from firstspin import preflight
-from firstspin.aws import rollout
+from firstspin.aws import hosting, rollout
 from firstspin.aws.autoscaling import await_scaling, missing_target
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState, served_archive, serving
@@ -157,9 +157,11 @@ def deploy(
     image: Annotated[str, typer.Option(help="Container image in ECR.")],
     role: Annotated[str, typer.Option(help="ARN of the endpoint's execution role.")],
     prefix: Annotated[str, typer.Option(help="Prefix of the archive's key.")] = "firstspin",
-    instance_type: Annotated[str, typer.Option(help="Instance type.")] = rollout.INSTANCE_TYPE,
-    instances: Annotated[int, typer.Option(help="Initial number of instances.", min=1)] = rollout.INSTANCES,
+    instance_type: Annotated[str, typer.Option(help="Instance type.")] = hosting.INSTANCE_TYPE,
+    instances: Annotated[int, typer.Option(help="Initial number of instances.", min=1)] = hosting.INSTANCES,
     variable: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the container; repeat.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, a tag of all that is created; repeat.")] = None,
+    key: Annotated[str, typer.Option(help="ARN of a KMS key for the volumes of the instances.")] = "",
     alarm: Alarms = None,
     canary: Canary = None,
     bake: Bake = None,
@@ -170,11 +172,13 @@ def deploy(
     as_json: AsJson = False,
 ) -> None:
     """Create or update an endpoint with a bundle, without the promotion gate."""
-    hosting = rollout.Hosting(image, role, instance_type, instances, _pairs(variable or []))
+    hosts = hosting.Hosting(
+        image, role, instance_type, instances, _pairs(variable or []), tags=_pairs(tag or []), key=key
+    )
     settings = _rollout(rollout.Rollout(), alarm, canary, bake, rolling)
     account = open_account()
     with _packed(bundle) as packed:
-        plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosting, settings)
+        plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosts, settings)
         _carry_out(account, plan, _RunOptions(packed.id, deadline, poll, dry_run, as_json))
     if not dry_run and (note := missing_target(account, _serving(account, endpoint))):
         _tell(note)

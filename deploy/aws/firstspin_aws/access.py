@@ -1,0 +1,64 @@
+"""Policies to attach to the identity that releases, and to the one that scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aws_cdk import ArnFormat
+from aws_cdk import aws_iam as iam
+
+if TYPE_CHECKING:
+    from firstspin_aws.ground import Ground
+
+RELEASE = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint", "AddTags")
+READ = ("DescribeModel", "DescribeEndpointConfig", "DescribeEndpoint", "ListTags")
+SCORE = ("dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem")
+"""GetItem reads where a run broke off."""
+
+
+def releaser(ground: Ground) -> iam.ManagedPolicy:
+    """What `firstspin sagemaker deploy`, `promote`, `rollback` and `fetch` may."""
+    statements = [
+        iam.PolicyStatement(
+            actions=[f"sagemaker:{action}" for action in (*RELEASE, *READ)], resources=_of_endpoint(ground)
+        ),
+        iam.PolicyStatement(
+            actions=["iam:PassRole"],
+            resources=[ground.model_role.role_arn],
+            conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+        ),
+        ground.objects("s3:GetObject", "models"),
+        ground.objects("s3:PutObject", "models"),
+        ground.listing("models"),
+        iam.PolicyStatement(actions=["application-autoscaling:DescribeScalableTargets"], resources=["*"]),
+        iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[_alarms(ground, "*")]),
+        iam.PolicyStatement(
+            actions=["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm"], resources=[_alarms(ground, "*-release")]
+        ),
+        *ground.use_of_key(),
+    ]
+    about = "For whoever releases with firstspin sagemaker"
+    return iam.ManagedPolicy(ground, "Releaser", description=about, statements=statements)
+
+
+def scorer(ground: Ground) -> iam.ManagedPolicy:
+    """What `firstspin score --out dynamodb:TABLE` may."""
+    write = iam.PolicyStatement(actions=list(SCORE), resources=[ground.table.table_arn])
+    about = "For whoever runs firstspin score into DynamoDB"
+    return iam.ManagedPolicy(ground, "Scorer", description=about, statements=[write, *ground.use_of_key()])
+
+
+def _of_endpoint(ground: Ground) -> list[str]:
+    """The endpoint, and what is named after it by its content."""
+    name = ground.settings.name
+    kinds = {"endpoint": name, "endpoint-config": f"{name}-*", "model": f"{name}-*"}
+    return [ground.format_arn(service="sagemaker", resource=kind, resource_name=of) for kind, of in kinds.items()]
+
+
+def _alarms(ground: Ground, suffix: str) -> str:
+    return ground.format_arn(
+        service="cloudwatch",
+        resource="alarm",
+        resource_name=f"{ground.settings.name}-endpoint-{suffix}",
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    )
