@@ -20,7 +20,7 @@ from msgspec import structs
 from playwright.sync_api import Browser, Page, expect
 
 from firstspin.experiment.plan import freeze
-from firstspin.service.pages.analysis import write_pages
+from firstspin.service.pages.analysis import write_list, write_pages
 from firstspin.serving.bundle import report_path
 
 
@@ -279,6 +279,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Itera
         named = structs.replace(plan, name=name)
         now = START + timedelta(days=4)
         write_pages(log(work, named, 4, clickers=clickers), named, work / "state" / "experiments", now=now)
+    write_list(work / "state" / "experiments", "", now=now)
     freeze(PLAN, work / "plan.toml")
     options = ("--experiment", str(work / "plan.toml"), "--events", f"sqlite:///{work / 'events.sqlite'}")
     with serving(folder, *options, "--state", str(work / "state"), "--drain-delay", "0") as started:

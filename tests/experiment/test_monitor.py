@@ -14,6 +14,7 @@ from msgspec import structs
 
 from firstspin.experiment.monitor import Progress, csv_rows, monitor
 from firstspin.experiment.plan import Plan, reads_at
+from firstspin.experiment.rules import Metric
 
 LOOKING = structs.replace(PLAN, peeking="obrien-fleming")
 
@@ -54,7 +55,15 @@ def test_after_the_end_the_result_is_shown(tmp_path: Path) -> None:
     log(tmp_path, PLAN, 14, clickers={"rule": 5, "model": 5})
     assert monitor(folder, PLAN, reads_at(PLAN)).status == "no difference shown"
     log(tmp_path, PLAN, 14, clickers={"rule": 40, "model": 5})
-    assert monitor(folder, PLAN, reads_at(PLAN)).status == "ready to read"
+    found = monitor(folder, PLAN, reads_at(PLAN))
+    assert (found.status, found.next) == ("control is better", "Keep rule.")
+
+
+def test_a_guardrail_that_is_not_kept_is_a_status(tmp_path: Path) -> None:
+    guarded = structs.replace(PLAN, metrics=(*PLAN.metrics, Metric("seconds", "continuous", margin=0.05)))
+    found = monitor(log(tmp_path, guarded, 14), guarded, reads_at(guarded))  # nobody listened: it can't be shown
+    assert (found.status, found.is_hidden) == ("guardrail not kept", False)
+    assert found.next == "Keep rule, unless the possible loss is acceptable."
 
 
 def test_an_unhealthy_experiment_has_no_result(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from firstspin.experiment.verdict import (
     DailyLift,
     Decision,
     MetricResult,
+    confidence,
     guardrail_words,
     level_words,
     p_words,
@@ -151,8 +152,8 @@ def _lift_words(measured: MetricResult, arm: str, lift: Lift) -> str:
     if relative.value is None or relative.low is None or relative.high is None:
         return f"{subject}, without a relative lift ({relative.reason}), {p_words(lift.p_value)}"
     ends = f"{signed_percent(relative.low)} to {signed_percent(relative.high)}"
-    level = f"{100 * (1 - lift.alpha):.4g}% CI"
-    return f"{subject}, {signed_percent(relative.value)} ({level} {ends}), {p_words(lift.p_value)}"
+    level = confidence(lift.alpha)
+    return f"{subject}, {signed_percent(relative.value)} ({level} CI {ends}), {p_words(lift.p_value)}"
 
 
 def _open_window(measured: MetricResult) -> str:

@@ -17,11 +17,29 @@ from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, attribute_export, planned_outcomes
 from firstspin.experiment.plan import Plan, experiment_key, plan_rules, reads_at
 from firstspin.experiment.stats.sizing import plan_sizing
-from firstspin.experiment.verdict import DailyLift, MetricResult, Verdict
+from firstspin.experiment.verdict import DailyLift, Decision, MetricResult, Verdict
 from firstspin.serving.experiment import arm_policy
 from firstspin.serving.policy import lacks_model
 
-Status = Literal["not started", "collecting", "unhealthy", "ready to read", "winner", "no difference shown"]
+Status = Literal[
+    "not started",
+    "collecting",
+    "unhealthy",
+    "winner",
+    "control is better",
+    "guardrail not kept",
+    "no difference shown",
+]
+READ: Final[dict[Decision, tuple[Status, str]]] = {
+    "winner": ("winner", "Give all users {winner}."),
+    "control is better": ("control is better", "Keep {control}."),
+    "guardrail not kept": (
+        "guardrail not kept",
+        "Keep {control}, unless the possible loss is acceptable.",
+    ),
+    "no difference shown": ("no difference shown", "Keep {control}, or choose by cost: the test does not decide."),
+}
+"""The status of each decision that has been made, and what to do."""
 
 FALLBACK_ALARM: Final = 0.05
 """Share of fallbacks in an arm of the model above which the experiment compares something else than its plan says."""
@@ -220,13 +238,10 @@ def _status(
             f"A fallback answered instead of the model: {shares}.",
             "Look for 'the model failed' in the service's log; users answered by the rule dilute the effect.",
         )
-    match verdict.decision:
-        case "no decision yet":
-            return "collecting", verdict.sentence, _would_change(plan, end)
-        case "winner" | "no difference shown":
-            return verdict.decision, verdict.sentence, "The memo has the figures for the decision."
-        case _:
-            return "ready to read", verdict.sentence, "The memo has the figures for the decision."
+    if verdict.decision not in READ:
+        return "collecting", verdict.sentence, _would_change(plan, end)
+    status, following = READ[verdict.decision]
+    return status, verdict.sentence, following.format(control=plan.control, winner=verdict.winner)
 
 
 def _would_change(plan: Plan, end: str) -> str:

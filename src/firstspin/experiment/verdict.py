@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Final, Literal
@@ -131,6 +132,24 @@ def signed_percent(share: float | None) -> str:
     return f"{100 * share:+,.{2 if abs(share) < 0.01 else 1 if abs(share) < 0.9995 else 0}f}%"
 
 
+def true_minus(text: str) -> str:
+    """Text with a true minus (U+2212) before its numbers, as pages show them.
+
+    >>> true_minus("-4.6% to -1%, from 2026-02-01, p-1, --users 9")
+    '−4.6% to −1%, from 2026-02-01, p-1, --users 9'
+    """
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+
+
+def confidence(alpha: float) -> str:
+    """A confidence level in percent, never rounded to 100.
+
+    >>> confidence(0.05), confidence(0.0011), confidence(1e-9)
+    ('95%', '99.89%', '>99.99%')
+    """
+    return ">99.99%" if alpha < 0.00005 else f"{100 * (1 - alpha):.4g}%"
+
+
 def level_words(kind: Kind, control: float | None, treatment: float | None) -> str:
     """Both arms' means, with as many decimals as show the difference; a dash where one is unknown.
 
@@ -192,17 +211,13 @@ def metric_table(measured: MetricResult, *, levels: bool = False) -> TextTable:
 
 def _ci_header(compared: Sequence[Beside]) -> tuple[str, bool]:
     """The header of the intervals: with their level where all have the same; else each row shows its own (True)."""
-    levels = {_level(beside.lift) for beside in compared}
+    levels = {confidence(beside.lift.alpha) for beside in compared}
     return (f"{levels.pop()} CI", False) if len(levels) == 1 else ("CI", True)
-
-
-def _level(lift: Lift) -> str:
-    return f"{100 * (1 - lift.alpha):.4g}%"
 
 
 def _lift_interval(lift: Lift, level: bool) -> str:
     ends = _interval(lift.relative)
-    return f"{ends} ({_level(lift)})" if level and ends != "-" else ends
+    return f"{ends} ({confidence(lift.alpha)})" if level and ends != "-" else ends
 
 
 def _arm_row(measured: MetricResult, arm: ArmSummary, beside: Beside | None, level: bool) -> tuple[str, ...]:

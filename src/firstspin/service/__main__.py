@@ -104,7 +104,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
-        analysis=_analysis(options, crew, secret, pages) if pages else None,
+        analysis=_analysis(options, crew, secret, pages) if pages and secret else None,
     ).run()
 
 
@@ -241,20 +241,22 @@ def _worker_runner(
 
 
 def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
-    """The folder of the pages of experiments, where this service has an experiment and can make its pages."""
-    if not (options.experiment and has_pages(options)):
+    """The folder of the pages of experiments, where this service has one, running or ended, and can make its pages."""
+    folder = state / "experiments"
+    if not (options.experiment or folder.is_dir()) or not has_pages(options):
         return None
     if find_spec("jinja2") is None:
         logging.getLogger(__name__).warning("the experiment has no page of figures: pip install 'firstspin[report]'")
         return None
-    folder = state / "experiments"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def _analysis(options: argparse.Namespace, crew: Crew, secret: Secret | None, pages: Path) -> AnalysisRuns:
-    assert secret is not None  # an experiment needs an event store
-    plan, now = read_plan(options.experiment), read_clock(options.clock) if options.clock else _now
+def _analysis(options: argparse.Namespace, crew: Crew, secret: Secret, pages: Path) -> AnalysisRuns:
+    plan, now = (
+        read_plan(options.experiment) if options.experiment else None,
+        read_clock(options.clock) if options.clock else _now,
+    )
 
     def run() -> int:
         from firstspin.events.store import open_database

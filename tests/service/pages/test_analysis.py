@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from made_experiments import HALVES, PLAN, SECRET, START, log
 from made_service import ask_for, serving, until
 from msgspec import structs
 
-from firstspin.events.store import open_store
+from firstspin.events.database import Database
+from firstspin.events.store import open_database, open_store
 from firstspin.experiment.plan import freeze, reads_at
 from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.pages import charts
-from firstspin.service.pages.analysis import write_pages
+from firstspin.service.pages.analysis import analyse_store, write_list, write_pages
 from firstspin.service.pages.experiments import WANTED
 
 
@@ -36,6 +39,7 @@ def test_the_page_memo_and_figures_are_served_and_ask_for_the_next_analysis(app:
     assert found.sentence in page
     assert "Hidden until 16 February 2026" in page
     assert "Does model raise clicked over rule by 10.0%" in ask(app, "GET", "/experiments/first.memo").body.decode()
+    write_list(folder, "first", now=START + timedelta(days=3, hours=12))
     assert '<a href="/experiments/first">' in ask(app, "GET", "/experiments").body.decode()
     figures = ask(app, "GET", "/experiments/first.json")
     assert (json.loads(figures.body)["status"], figures.content_type) == ("collecting", b"application/json")
@@ -69,9 +73,60 @@ def test_an_ended_experiment_stays_in_the_list_behind_the_running_one(app: App, 
     write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=reads_at(PLAN))
     running = structs.replace(PLAN, name="second")
     write_pages(log(tmp_path, running, 1), running, folder, now=START + timedelta(days=1))
+    write_list(folder, "second", now=START + timedelta(days=1))
     page = ask(app, "GET", "/experiments").body.decode()
     assert page.index("/experiments/second") < page.index("/experiments/first")
     assert "winner" in page
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An event store without users."""
+    opened = open_database(f"sqlite:///{tmp_path / 'events.sqlite'}", SECRET)
+    with closing(opened):
+        opened.open()
+        yield opened
+
+
+def test_an_experiment_that_ended_without_being_read_is_called_ready(
+    app: App, tmp_path: Path, database: Database
+) -> None:
+    folder = tmp_path / "pages"
+    write_pages(log(tmp_path, PLAN, 3), PLAN, folder, now=START + timedelta(days=3))
+    analyse_store(database, None, folder, now=reads_at(PLAN) - timedelta(seconds=1))
+    assert "collecting" in ask(app, "GET", "/experiments").body.decode()
+    analyse_store(database, None, folder, now=reads_at(PLAN))  # the store has none of its users: the figures stay
+    page = ask(app, "GET", "/experiments").body.decode()
+    assert "ready to read" in page
+    assert "600 of" in page
+    assert "No experiment is running here" in page
+
+
+def test_an_experiment_that_ended_while_another_ran_is_analysed_at_its_end(
+    app: App, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, second = tmp_path / "pages", structs.replace(PLAN, name="second")
+    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
+    for plan in (PLAN, second):
+        (tmp_path / plan.name).mkdir()
+        log(tmp_path / plan.name, plan, 14)
+    monkeypatch.setattr("firstspin.experiment.run.read_log", lambda _, plan, __: tmp_path / plan.name)
+    analyse_store(database, second, folder, now=reads_at(PLAN))
+    page = ask(app, "GET", "/experiments").body.decode()
+    assert page.index("/experiments/second") < page.index("/experiments/first")
+    assert page.count('badge good">winner') == 2
+    assert page.count("running here</p>") == 1
+    assert "older" not in ask(app, "GET", "/experiments/first").body.decode()
+
+
+def test_every_chart_has_its_numbers_in_a_table(app: App, tmp_path: Path) -> None:
+    plan = structs.replace(PLAN, peeking="obrien-fleming")
+    write_pages(log(tmp_path, plan, 3), plan, tmp_path / "pages", now=START + timedelta(days=4))
+    page = ask(app, "GET", "/experiments/first").body.decode()
+    assert page.count('class="drawn"') == page.count("All figures as CSV") == 3
+    assert "<td>2026-01-28</td><td>100</td><td>100</td>" in page  # exposures of the third day
+    assert "<td>2026-01-28</td><td>600</td><td>3,000</td>" in page  # users until then, and as planned
+    assert "<td>2026-01-28</td><td>600</td><td>+700.0%</td>" in page  # the lift until then
 
 
 def test_names_of_arms_and_metrics_are_text(app: App, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ what a service shows in its own page.
 from __future__ import annotations
 
 import hashlib
-import re
 from base64 import b64encode
 from datetime import date
 from pathlib import Path
@@ -31,6 +30,7 @@ from firstspin.evaluation.report.parts import (
 )
 from firstspin.evaluation.report.patterns import answers_and_genres
 from firstspin.evaluation.scorecard import Scorecard
+from firstspin.experiment.verdict import true_minus
 from firstspin.models.predictor import RULE, Predictor
 from firstspin.models.task import Progress
 from firstspin.records import Examples, LabelRule
@@ -88,7 +88,7 @@ def page(material: Material, progress: Progress) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_with_minus,
+        finalize=lambda shown: true_minus(shown) if type(shown) is str else shown,  # and no Markup
     )
     sections = [*quality.sections(material), *people.sections(material), model_card.section(material)]
     if material.example:
@@ -114,11 +114,6 @@ def page(material: Material, progress: Progress) -> str:
         name=material.name,
         written=f"{material.written:%-d %B %Y}",
     )
-
-
-def _with_minus(shown: object) -> object:
-    """Text with a true minus (U+2212) before numbers, as in the charts."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "−", shown) if type(shown) is str else shown  # and no Markup
 
 
 def style_hash(style: str) -> str:

@@ -1,34 +1,51 @@
-"""The pages of the running experiment: event store -> figures -> files, which the workers serve.
+"""The pages of experiments: event store -> figures -> files, which the workers serve.
 
-This runs in a process of its own, whose parent kills it when it takes too long: workers import nothing of it.
+The sealed plan of each is stored beside its figures, so that an experiment that ends while another one runs is still
+analysed at its end. This runs in a process of its own, whose parent kills it when it takes too long: workers import
+nothing of it.
 """
 
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from io import StringIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from firstspin.events.database import Database
+from firstspin.events.schema import Unavailable
 from firstspin.experiment import run
 from firstspin.experiment.monitor import Progress, csv_rows, monitor
-from firstspin.experiment.plan import Plan
-from firstspin.experiment.verdict import MetricResult, metric_table
+from firstspin.experiment.plan import Plan, freeze, read_plan
+from firstspin.experiment.rules import Metric
+from firstspin.experiment.verdict import MetricResult, metric_table, true_minus
 from firstspin.files import workspace, written_beside
+from firstspin.records import InputError
 from firstspin.service.pages import charts
-from firstspin.service.pages.experiments import LIST
+from firstspin.service.pages.experiments import LIST, READY, Figures
 from firstspin.serving.experiment import arm_policy
 
-TONES: Final = {"unhealthy": "bad", "winner": "good", "collecting": "warn", "ready to read": "good"}
+log = logging.getLogger(__name__)
+
+TONES: Final = {
+    "unhealthy": "bad",
+    "guardrail not kept": "bad",
+    "control is better": "warn",
+    "collecting": "warn",
+    "winner": "good",
+    READY: "good",
+}
 
 
-class Listed(msgspec.Struct, frozen=True):
+class Listed(Figures, frozen=True):
     """An experiment in the list, from its file of figures."""
 
     experiment: str
@@ -36,31 +53,65 @@ class Listed(msgspec.Struct, frozen=True):
     sentence: str
     users: int
     users_needed: int
-    as_of: datetime
 
     @property
     def name(self) -> str:
         """Its name, without the hash of its plan."""
         return self.experiment.partition("@")[0]
 
-    @property
-    def tone(self) -> str:
-        """The colour of its status."""
-        return TONES.get(self.status, "")
+
+def analyse_store(database: Database, plan: Plan | None, folder: Path, *, now: datetime) -> None:
+    """Write the pages of the running experiment, of those that ended since their last analysis, and the list.
+
+    Raises InputError or Unavailable where the figures of the running one can't be read.
+    """
+    if plan:
+        _analyse_one(database, plan, folder, now)
+    for ended in _ended(folder, now):
+        try:
+            _analyse_one(database, ended, folder, now)
+        except (InputError, Unavailable) as problem:
+            log.warning("an ended experiment can't be analysed", extra={"plan": ended.name, "reason": str(problem)})
+    write_list(folder, plan.name if plan else "", now=now)
 
 
-def analyse_store(database: Database, plan: Plan, folder: Path, *, now: datetime) -> None:
-    """`write_pages` from the event store. Raises InputError or Unavailable where it can't be read."""
+def _analyse_one(database: Database, plan: Plan, folder: Path, now: datetime) -> None:
     with workspace("pages") as work:
         write_pages(run.read_log(database, plan, work), plan, folder, now=now)
 
 
-def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progress:
-    """Analyse a log (see `run.read_log`) as known at `now`; write the page, memo, CSV and JSON, and the list of all.
+def _ended(folder: Path, now: datetime) -> Iterator[Plan]:
+    """The plans of experiments that have ended, without those whose figures are of their end."""
+    for path in sorted(folder.glob("*.toml")):
+        if _listed(path.with_suffix(".json")).is_unread(now):
+            yield read_plan(path)
 
-    Raises InputError where the log can't be read or does not fit the plan.
+
+def write_list(folder: Path, running: str, *, now: datetime) -> None:
+    """Write the list of the experiments with figures in the folder, the running one first."""
+    listed = [_listed(path) for path in folder.glob("*.json")]
+    listed.sort(key=lambda one: one.name)
+    listed.sort(key=lambda one: (one.name == running, one.reads_at), reverse=True)
+    shown = [(one, READY if one.is_unread(now) else one.status) for one in listed]
+    rows = [(one, status, TONES.get(status, ""), one.name == running) for one, status in shown]
+    _write(folder / LIST, _rendered("experiment_list.html.jinja", {"experiments": rows}))
+
+
+def _listed(path: Path) -> Listed:
+    return msgspec.json.decode(path.read_bytes(), type=Listed)
+
+
+def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progress:
+    """Analyse a log (see `run.read_log`) as known at `now`; write the plan, the page, the memo, CSV and JSON.
+
+    Raises InputError where the log can't be read, does not fit the plan, or has none of the users of an earlier one.
     """
     state = monitor(log, plan, now)
+    earlier = folder / f"{plan.name}.json"
+    if not state.users and earlier.exists() and _listed(earlier).users:
+        raise InputError(f"the event store has none of the users of {plan.name}")
+    with written_beside(folder / f"{plan.name}.toml", shared=True) as beside:
+        freeze(plan, beside)
     about = _about(state, plan)
     figures = StringIO()
     csv.writer(figures).writerows(csv_rows(state))
@@ -71,9 +122,6 @@ def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progre
         "csv": figures.getvalue(),
     }.items():
         _write(folder / f"{plan.name}.{suffix}", text)
-    listed = [msgspec.json.decode(path.read_bytes(), type=Listed) for path in folder.glob("*.json")]
-    listed.sort(key=lambda one: (one.name != plan.name, one.name))
-    _write(folder / LIST, _rendered("experiment_list.html.jinja", {"experiments": listed}))
     return state
 
 
@@ -86,15 +134,23 @@ def _rendered(template: str, values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
     return environment.get_template(template).render(values)
+
+
+def _shown(value: object) -> object:
+    """A value in a template: text with true minus signs, and a dash for none."""
+    return (true_minus(value) if value != "-" else "–") if type(value) is str else value  # and no Markup
 
 
 def _about(state: Progress, plan: Plan) -> dict[str, Any]:
     """What the templates show beside the figures themselves."""
     classes = _classes(plan.arms)
-    days = [day.users for day in state.daily]
-    totals = [sum(sum(day.values()) for day in days[: number + 1]) for number in range(len(days))]
+    days = _by_day(state)
+    totals = list(accumulate(sum(day.values()) for day in days))
+    a_day = state.users_expected / state.days
+    dates = [state.starts_on + timedelta(days=number) for number in range(len(days))]
+    left = max(0, math.ceil((state.reads_at - state.as_of) / timedelta(days=1)))
     shares = [arm.users / state.users for arm in state.arms] if state.users else []
     return {
         "state": state,
@@ -107,22 +163,49 @@ def _about(state: Progress, plan: Plan) -> dict[str, Any]:
         "split": " / ".join(f"{100 * share:.1f}" for share in shares) or "–",
         "e_value": None if state.e_value is None else f"{state.e_value:.2g}",
         "fallbacks": " / ".join(f"{arm.fallback_share:.1%}" for arm in state.arms),
-        "exposures": charts.bars(_by_day(state), state.days, classes, _a_day(plan), "Exposures a day, by arm"),
-        "cumulative": charts.progress(
+        "exposures": _drawn(charts.bars, days, state.days, classes, a_day / len(classes), "Exposures a day, by arm"),
+        "cumulative": _drawn(
+            charts.progress,
             totals,
             state.days,
             state.users_expected,
             f"{state.users:,} users so far, of {state.users_expected:,} planned",
         ),
-        "interims": [(arm, charts.band(*_interims(state, arm))) for arm in _compared(state)],
+        "interims": [
+            (
+                arm,
+                _drawn(partial(charts.band, kind=classes[arm]), *_interims(state, arm), widest=charts.WIDE),
+                _by_analysis(state, arm),
+            )
+            for arm in _compared(state)
+        ],
         "rows": [row for measured in state.metrics for row in _rows(measured)],
+        "roles": {metric.column: _role(metric, is_primary=not place) for place, metric in enumerate(plan.metrics)},
+        "by_day": [(day.day, *(f"{day.users.get(arm, 0):,}" for arm in classes)) for day in state.daily],
+        "totals": [
+            (date, f"{total:,}", f"{a_day * number:,.0f}")
+            for number, (date, total) in enumerate(zip(dates, totals, strict=True), 1)
+        ],
+        "left": left,
+        "left_words": f"days until it is read, on {state.reads_at:%-d %B %Y}" if left else "days left: it has ended",
     }
+
+
+def _drawn(draw: Callable[..., str], *about: object, widest: int = charts.WIDTH) -> list[str]:
+    """A chart at each width up to `widest`; the stylesheet shows one of them."""
+    return [draw(*about, width=width) for width in (charts.PHONE, charts.WIDTH, charts.WIDE) if width <= widest]
+
+
+def _role(metric: Metric, *, is_primary: bool) -> str:
+    if is_primary:
+        return "decides"
+    return "secondary" if metric.margin is None else f"guardrail, margin {100 * metric.margin:g}%"
 
 
 def _rows(measured: MetricResult) -> list[tuple[str, ...]]:
     """Metric, arm, mean, lift, interval and note of each arm."""
     return [
-        (measured.metric, arm, mean, *(re.sub(r"-(?=\d)", "−", words) for words in (lift, interval)), note)
+        (measured.metric, arm, mean, lift, interval, note)
         for arm, _, mean, lift, interval, _, note in metric_table(measured, levels=True).rows
     ]
 
@@ -140,13 +223,21 @@ def _by_day(state: Progress) -> list[dict[str, int]]:
     return [by_day.get(number, {}) for number in range(max(by_day, default=-1) + 1)]
 
 
-def _a_day(plan: Plan) -> float:
-    """The planned users of an arm a day, with equal arms."""
-    return plan.registrations_a_day * plan.coverage / len(plan.arms)
-
-
 def _compared(state: Progress) -> Sequence[str]:
     return list(state.interims[0].lifts) if state.interims else []
+
+
+def _by_analysis(state: Progress, arm: str) -> list[tuple[str, ...]]:
+    """Day, users, lift and ends of the interval of each interim analysis."""
+    return [
+        (f"{interim.day}", f"{sum(interim.users.values()):,}", *map(_share, (lift.value, lift.low, lift.high)))
+        for interim in state.interims
+        for lift in [interim.lifts[arm].relative]
+    ]
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else charts.signed(share)
 
 
 def _interims(state: Progress, arm: str) -> tuple[list[charts.Interval | None], int, str]:

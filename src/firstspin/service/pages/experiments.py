@@ -1,4 +1,4 @@
-"""The page `/experiments`: the running experiment, its arms and its time, without results before the end."""
+"""The pages `/experiments`: the running experiment and ended ones, without results before the end."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ WANTED: Final = "wanted"
 STALE_AFTER: Final = timedelta(minutes=15)
 STALE: Final = """<p class="note" role="alert">These figures are old: no analysis has ended for 15 minutes. The log of
 the service has the reason.</p>"""
+READY: Final = "ready to read"
+"""The status of an experiment that has ended since its last analysis."""
+UNREAD: Final = """<p class="note" role="alert">Ready to read: this experiment has ended, and these figures are older.
+This service analyses it within five minutes where its event store has the users; elsewhere
+<code>firstspin experiment analyse --plan</code> does.</p>"""
+NOT_RUNNING: Final = """<p class="note">This experiment is not running here; these are its figures when it last
+was.</p>"""
 LIST: Final = "_list.html"
 """The list of all experiments. No experiment has this name."""
 
@@ -49,7 +56,7 @@ COUNTED: Final = {
 def written(site: Site, folder: Path, request: Request, running: str, now: datetime) -> Reply | None:
     """The page, memo or file that the last analysis wrote for this path, if there is one; the next one is asked for.
 
-    The page of the experiment `running` says so where its figures are old.
+    The page of an experiment says so where its figures are old, or not those of its end.
     """
     name, _, suffix = request.path.removeprefix(PATH).removeprefix("/").partition(".")
     kind = KINDS.get(suffix)
@@ -63,8 +70,12 @@ def written(site: Site, folder: Path, request: Request, running: str, now: datet
         return _awaited(site, name, kind) if name and name == running else None
     if kind is not HTML:
         return Reply(200, content, kind, b"cache-control: no-cache\r\nx-content-type-options: nosniff\r\n")
-    stale = STALE if name and name == running and _is_stale(folder / f"{name}.json", now) else ""
-    return site.page(name or "Experiments", stale + content.decode(), PATH)
+    page = content.decode()
+    if name:
+        page = _note(folder / f"{name}.json", now, is_running=name == running) + page
+    elif not running:
+        page += f'<section class="card prose">{NOTHING}</section>'
+    return site.page(name or "Experiments", page, PATH)
 
 
 def _awaited(site: Site, name: str, kind: bytes) -> Reply:
@@ -76,12 +87,22 @@ def _awaited(site: Site, name: str, kind: bytes) -> Reply:
     return page._replace(headers=page.headers + b"refresh: 2\r\n")
 
 
-class _Figures(msgspec.Struct):
+class Figures(msgspec.Struct, frozen=True):
+    """The times of an analysis: of its figures, and of the planned reading."""
+
     as_of: datetime
+    reads_at: datetime
+
+    def is_unread(self, now: datetime) -> bool:
+        """Whether the experiment has ended since."""
+        return self.as_of < self.reads_at <= now
 
 
-def _is_stale(figures: Path, now: datetime) -> bool:
-    return now - msgspec.json.decode(figures.read_bytes(), type=_Figures).as_of > STALE_AFTER
+def _note(path: Path, now: datetime, *, is_running: bool) -> str:
+    figures = msgspec.json.decode(path.read_bytes(), type=Figures)
+    if is_running:
+        return STALE if now - figures.as_of > STALE_AFTER else ""
+    return UNREAD if figures.is_unread(now) else NOT_RUNNING if figures.as_of < figures.reads_at else ""
 
 
 def page(

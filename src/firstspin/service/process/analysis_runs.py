@@ -1,4 +1,4 @@
-"""The analyses of the running experiment: each in a niced child process, at intervals and when its page is opened.
+"""The analyses of experiments: each in a niced child process, at intervals and when its page is opened.
 
 A worker that serves such a page touches the file `wanted`. The child writes files that workers serve; it is killed when
 it takes too long, and its memory is returned when it ends.
