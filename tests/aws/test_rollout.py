@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import urllib.request
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 from botocore.validate import ParamValidator
-from made_bundles import pack
+from made_bundles import pack, pack_with_further_fields
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 from typer.testing import CliRunner, Result
 
@@ -316,6 +317,62 @@ class TestRightsAndTags:
         promote(account, bundles / "better")
         assert now(account).configuration["KmsKeyId"] == key
         assert now(account).model["EnableNetworkIsolation"] is True
+
+
+class TestFields:
+    """Extra fields: the Lambda checks requests against the bundle in its zip."""
+
+    @staticmethod
+    def zipped(bundle: Path, out: Path) -> Path:
+        """As deploy/aws/lambda.sh packs a bundle."""
+        with zipfile.ZipFile(out, "w") as packed:
+            for file in bundle.iterdir():
+                packed.write(file, f"bundle/{file.name}")
+        return out
+
+    @pytest.fixture
+    def promoted(self, account: Account, bundles: Path, tmp_path: Path) -> Callable[..., Result]:
+        """Promotes, by the command, a bundle that knows a device and a number of visits."""
+        deploy(account, bundles / "good")
+        pack_with_further_fields(tmp_path / "more")
+
+        def run(*words: object) -> Result:
+            usual = ("--endpoint", "newcomers", "--no-alarm", "--force", "a test", "--poll", "0.01")
+            return CliRunner().invoke(app, ["promote", "--bundle", str(tmp_path / "more"), *usual, *map(str, words)])
+
+        return run
+
+    def test_others_than_those_in_service_are_refused_beforehand(
+        self, aws: ControlPlane, promoted: Callable[..., Result]
+    ) -> None:
+        before = aws.fate.names()
+        for words in ((), ("--dry-run",)):
+            said = str(promoted(*words).exception)
+            assert "extra fields are device (text), visits (number), and those of the bundle in service none" in said
+            assert "Deploy a zip with the new bundle first" in said
+        assert aws.fate.names() == before
+
+    def test_those_of_the_zip_decide(
+        self, account: Account, promoted: Callable[..., Result], bundles: Path, tmp_path: Path
+    ) -> None:
+        old = self.zipped(bundles / "good", tmp_path / "old.zip")
+        assert f"those of {old} none" in str(promoted("--zip", old).exception)
+        new = self.zipped(tmp_path / "more", tmp_path / "new.zip")
+        assert promoted("--zip", new).exit_code == 0
+        assert served(account) == load(tmp_path / "more").id
+
+    def test_can_be_overridden(self, account: Account, promoted: Callable[..., Result], tmp_path: Path) -> None:
+        assert promoted("--other-fields").exit_code == 0
+        assert served(account) == load(tmp_path / "more").id
+
+    @pytest.mark.parametrize("content", [b"no zip", None])
+    def test_a_zip_that_is_none_is_named(
+        self, promoted: Callable[..., Result], tmp_path: Path, content: bytes | None
+    ) -> None:
+        path = tmp_path / "lambda.zip"
+        if content:
+            path.write_bytes(content)
+        assert f"{path} is not a zip of deploy/aws/lambda.sh" in str(promoted("--zip", path).exception)
 
 
 class TestAlarmsOfARelease:

@@ -9,6 +9,7 @@ import msgspec
 
 from firstspin.evaluation.metrics import RankingMetric
 from firstspin.models.predictor import RULE
+from firstspin.records import InputError
 from firstspin.serving.bundle import Manifest
 
 
@@ -45,6 +46,20 @@ def judge(candidate: Manifest, serving: Manifest, metric: RankingMetric = Rankin
     if not _better(new, old, metric):
         return GateVerdict(False, f"its {metric} of {new} does not beat the {old} of the bundle that serves, {people}")
     return GateVerdict(True, f"its {metric} of {new} beats the {old} of the bundle that serves, {people}")
+
+
+def must_accept(accepted: Manifest, candidate: Manifest, where: str) -> None:
+    """Raises InputError where a bundle has other extra fields than the Lambda accepts, which checks every request.
+
+    `accepted` is the manifest of the bundle in its zip, or of the one in service; `where` names it in the message.
+    """
+    if candidate.extra == accepted.extra:
+        return
+    new, old = (", ".join(f"{name} ({kind})" for name, kind in one.extra.items()) for one in (candidate, accepted))
+    raise InputError(
+        f"the bundle's extra fields are {new or 'none'}, and those of {where} {old or 'none'}: the Lambda would refuse "
+        "requests. Deploy a zip with the new bundle first, and name it with --zip; --other-fields promotes without"
+    )
 
 
 def _better(one: GatedFigure, other: GatedFigure, metric: RankingMetric) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from firstspin.service.bundles.store import MAX_BUNDLE_BYTES, copy
 from firstspin.serving.bundle import MANIFEST, MAX_MANIFEST_BYTES, Manifest, load, placed
 
 ARCHIVE: Final = "model.tar.gz"
+PACKAGED: Final = f"bundle/{MANIFEST}"
 LEVEL: Final = 9
 
 
@@ -98,6 +100,17 @@ def read_manifest(archive: bytes, where: str) -> Manifest:
                 assert file is not None
                 return msgspec.json.decode(file.read(), type=Manifest)
     raise InputError(f"{where} is not an archive of a bundle: it has no {MANIFEST}")
+
+
+def zipped_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle in a Lambda's zip (deploy/aws/lambda.sh). Raises InputError where it can't be read."""
+    try:
+        with zipfile.ZipFile(path) as files:
+            if files.getinfo(PACKAGED).file_size <= MAX_MANIFEST_BYTES:
+                return msgspec.json.decode(files.read(PACKAGED), type=Manifest)
+    except (KeyError, OSError, zipfile.BadZipFile, msgspec.MsgspecError) as problem:
+        raise InputError(f"{path} is not a zip of deploy/aws/lambda.sh ({type(problem).__name__})") from None
+    raise InputError(f"{path} has a {PACKAGED} of more than {MAX_MANIFEST_BYTES:,} bytes")
 
 
 def unpack(archive: bytes, where: str, out: Path) -> str:

@@ -20,8 +20,8 @@ from firstspin.aws import hosting, rollout
 from firstspin.aws.autoscaling import await_scaling, missing_target
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState, served_archive, serving
-from firstspin.aws.gate import GateVerdict, judge
-from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack
+from firstspin.aws.gate import GateVerdict, judge, must_accept
+from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack, zipped_manifest
 from firstspin.aws.package import package as pack
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
@@ -30,7 +30,7 @@ from firstspin.cli.options import AsJson, BundlePath
 from firstspin.evaluation.metrics import RankingMetric
 from firstspin.files import workspace
 from firstspin.records import InputError
-from firstspin.serving.bundle import load
+from firstspin.serving.bundle import Manifest, load
 from firstspin.tools.sagemaker_check import payloads as bodies
 from firstspin.tools.sagemaker_check import report
 from firstspin.tools.sagemaker_check import run as contract
@@ -196,6 +196,12 @@ def promote(
         RankingMetric, typer.Option(help="Metric of the scorecards that the gate compares.")
     ] = RankingMetric.HIT_3,
     force: Annotated[str, typer.Option(help="Reason to override the gate, stored as a tag.")] = "",
+    lambda_zip: Annotated[
+        Path | None, typer.Option("--zip", help="The Lambda's zip, whose extra fields the bundle must have.")
+    ] = None,
+    other_fields: Annotated[
+        bool, typer.Option("--other-fields", help="Promote a bundle with other extra fields than the zip's.")
+    ] = False,
     alarm: Alarms = None,
     no_alarm: NoAlarm = False,
     canary: Canary = None,
@@ -219,17 +225,14 @@ def promote(
     with _packed(bundle) as packed:
         plan = rollout.plan_promote(account, now, packed, settings, force)
         options = _RunOptions(packed.id, deadline, poll, dry_run, as_json)
+        if plan.left and not other_fields:
+            accepted = zipped_manifest(lambda_zip) if lambda_zip else _served_manifest(account, now)
+            must_accept(accepted, load(bundle).manifest, str(lambda_zip or "the bundle in service"))
         if plan.left and force:
             _tell(f"the gate is skipped: {force}")
         elif plan.left:
-            served = read_manifest(served_archive(account, now), now.archive)
-            verdict = judge(load(bundle).manifest, served, metric)
-            options = replace(options, gate=verdict)
-            if not verdict.passes:
-                if as_json:
-                    _print_plan(replace(plan, steps=()), options)
-                raise InputError(f"bundle {packed.id} is not promoted: {verdict.why} (--force REASON promotes it)")
-            _tell(f"bundle {packed.id} passes the gate: {verdict.why}")
+            options = replace(options, gate=judge(load(bundle).manifest, _served_manifest(account, now), metric))
+            _refuse_what_fails(plan, options)
         _carry_out(account, plan, options)
 
 
@@ -282,6 +285,21 @@ class _RunOptions:
     dry_run: bool
     as_json: bool
     gate: GateVerdict | None = None
+
+
+def _served_manifest(account: Account, now: EndpointState) -> Manifest:
+    return read_manifest(served_archive(account, now), now.archive)
+
+
+def _refuse_what_fails(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
+    """Raises InputError where the bundle does not pass the gate, after the report that --json asks for."""
+    verdict = options.gate
+    assert verdict is not None
+    if not verdict.passes:
+        if options.as_json:
+            _print_plan(replace(plan, steps=()), options)
+        raise InputError(f"bundle {options.bundle} is not promoted: {verdict.why} (--force REASON promotes it)")
+    _tell(f"bundle {options.bundle} passes the gate: {verdict.why}")
 
 
 def _print_plan(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
