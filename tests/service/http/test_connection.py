@@ -6,9 +6,10 @@ import asyncio
 import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import pytest
 import uvloop
 from in_threads import at_work
 from served_handler import asked
@@ -85,3 +86,29 @@ def test_after_many_chunks_of_one_client_the_loop_turns_before_more_of_them_are_
     assert length == number
     assert seen.count("read") > 2
     assert ("read", "read") not in pairwise(seen)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_client_that_leaves_just_before_its_last_answer_is_no_failure(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    failures: list[object] = []
+
+    async def served(ours: socket.socket, theirs: socket.socket) -> None:
+        def handler(_: Sequence[Request]) -> list[Reply]:
+            theirs.close()  # what is written now is answered with a reset, before the connection is shut down
+            return [Reply(200, b"")]
+
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        hub = Hub(handler, ConnectionLimits(), loop, lambda _: None)
+        await loop.connect_accepted_socket(lambda: Connection(hub), ours)
+        theirs.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        while hub.connections:
+            await asyncio.sleep(0)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, asyncio.Runner(loop_factory=new_loop) as runner:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+        runner.run(served(ours, theirs))
+    assert failures == []

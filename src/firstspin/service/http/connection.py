@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -448,7 +448,8 @@ class Connection(asyncio.Protocol):
         self._hub.idle.pop(self, None)
         self.deadline = self._hub.now + self._hub.limits.linger_seconds
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with suppress(OSError):  # the client has left; the loop reports it next
+                self._transport.write_eof()
 
     def close(self) -> None:
         """End the connection when what is written has left."""
