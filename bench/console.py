@@ -52,13 +52,13 @@ TAP = """async (taps) => {
 }"""
 NEWCOMER = "/#age=52&genres=Classical&genres=Jazz"
 ADMIN_PORT = http_stacks.PORT + 1
-TRAFFIC_SECONDS = 90
+TRAFFIC_SECONDS = 150
 PICTURES = {
+    "operations.png": (f"http://127.0.0.1:{ADMIN_PORT}/ops", 1280, "light"),
     "try-light.png": (URL + NEWCOMER, 1280, "light"),
     "try-dark.png": (URL + NEWCOMER, 1280, "dark"),
     "try-phone.png": (URL + NEWCOMER, 360, "light"),
     "experiment.png": (f"{URL}/experiments/simulated", 1280, "light"),
-    "operations.png": (f"http://127.0.0.1:{ADMIN_PORT}/ops", 1280, "light"),
 }
 
 

@@ -144,7 +144,7 @@ def test_however_long_it_records_and_whatever_changes_its_memory_is_bounded() ->
             {"workers": (structs.replace(WORKER, restarts=2, event_store="locked"),)},
             [
                 ("worker", "Worker 0 was restarted"),
-                ("store", "The event store of worker 0 does not take events: locked"),
+                ("store", "The event store of worker 0 takes no events: locked"),
             ],
         ),
     ],

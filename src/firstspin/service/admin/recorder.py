@@ -67,7 +67,7 @@ class ServiceState(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True):
     """A change of the model, a worker or the event store; `times` it was seen in a row, the last time at `at`.
 
-    `kind` is done, refused or rollback, the outcomes of a change of the model, or worker or store.
+    `kind` is done, refused or rollback, the outcomes of a change of the model, or worker, store or ready.
     """
 
     number: int
@@ -176,6 +176,8 @@ def changes(old: ServiceState | None, new: ServiceState) -> list[tuple[str, str]
         if worker.restarts > was.restarts:
             found.append(("worker", f"Worker {worker.worker} was restarted"))
         if worker.event_store != was.event_store:
-            trouble = f"does not take events: {worker.event_store}" if worker.event_store else "takes events again"
-            found.append(("store", f"The event store of worker {worker.worker} {trouble}"))
+            store, trouble = f"The event store of worker {worker.worker}", worker.event_store
+            found.append(
+                ("store", f"{store} takes no events: {trouble}") if trouble else ("ready", f"{store} is ready")
+            )
     return found
