@@ -52,11 +52,16 @@ class Endpoint(ThreadingHTTPServer):
         self.answer = answer
         self.moods: list[str] = []  # of the next calls; the last stays; none is "well"
         self.asked: list[bytes] = []
+        self.warmed, self.connections = 0, 0
         self.done = threading.Event()  # frees whom a mood keeps waiting
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def get_request(self) -> tuple[Any, Any]:
+        self.connections += 1
+        return super().get_request()
 
     def mood(self) -> str:
         """What the next call meets."""
@@ -73,6 +78,10 @@ class _Invocation(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/endpoints/warm-up/invocations":  # IAM knows no such right
+            self.server.warmed += 1
+            self._say(403, b"{}", "AccessDeniedException")
+            return
         mood = self.server.mood()
         self.server.asked.append(body)
         assert self.path == "/endpoints/newcomers/invocations"

@@ -233,6 +233,20 @@ def test_a_hiccup_is_tried_once_more(gateway: Gateway, endpoint: Endpoint, mood:
     assert len(endpoint.asked) == 2
 
 
+def test_warming_asks_no_endpoint_and_fails_no_start(hasty: Gateway, endpoint: Endpoint) -> None:
+    hasty.warm()
+    assert (endpoint.warmed, endpoint.asked) == (1, [])
+    hasty.runtime = Unreachable()
+    hasty.warm()
+
+
+class Unreachable:
+    """A runtime without a network."""
+
+    def invoke_endpoint(self, **_: Any) -> dict[str, Any]:
+        raise ConnectionError
+
+
 def test_calls_that_never_end_do_not_pile_up(hasty: Gateway, endpoint: Endpoint) -> None:
     endpoint.moods = ["trickling"]
     assert {answered(hasty(rest()))["source"] for _ in range(6)} == {"rule"}

@@ -39,6 +39,7 @@ def test_one_container_answers_both_shapes_good_days_and_bad(folder: Path) -> No
             kind, reply = api.invoke(event)
             assert (kind, reply["statusCode"]) == ("response", 200)
             assert reply["body"].encode() == expected  # bit for bit what `firstspin recommend` finds
+        assert (endpoint.warmed, endpoint.connections) == (1, 1)  # opened before the first request, and used for it
         for mood in ("silent", "throttled", "internal", "nonsense", "missing"):
             endpoint.moods = [mood]
             kind, reply = api.invoke(of_user("user-4711"))

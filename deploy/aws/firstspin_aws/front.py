@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from aws_cdk import ArnFormat, CfnParameter, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as functions
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_wafv2 as waf
 from constructs import Construct
 
 from firstspin_aws.ground import SEND, Ground, endpoint_arn
@@ -25,6 +28,24 @@ NETWORK = (
     "ec2:UnassignPrivateIpAddresses",
 )
 """What the Lambda service needs to put a function into a network. Most of it takes no resource."""
+
+ACCESS = {
+    name: f"$context.{of}"
+    for name, of in {
+        "request": "requestId",
+        "time": "requestTimeEpoch",
+        "method": "httpMethod",
+        "route": "resourcePath",
+        "status": "status",
+        "key": "identity.apiKeyId",
+        "ms": "responseLatency",
+        "behind_ms": "integrationLatency",
+        "bytes": "responseLength",
+    }.items()
+}
+"""A line of the access log: nothing of a body, and no address."""
+
+GUARDS = ("AWSManagedRulesKnownBadInputsRuleSet", "AWSManagedRulesAmazonIpReputationList")
 
 REFUSED = '{"error":{"code":"unavailable","message":"no answer"}}'
 
@@ -63,6 +84,7 @@ class Function(Construct):
             security_groups=[ground.inside],
             memory_size=settings.front.memory,
             timeout=Duration.seconds(int(settings.front.budget) + 4),
+            reserved_concurrent_executions=settings.front.concurrency or None,
             log_group=self.log,
             environment={
                 "FIRSTSPIN_ENDPOINT": settings.name,
@@ -127,15 +149,25 @@ class Door(Construct):
     ) -> None:
         super().__init__(scope, "Door")
         front = settings.front
+        log = logs.LogGroup(
+            self,
+            "Log",
+            log_group_name=f"/aws/apigateway/{settings.name}",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
         self.api = apigateway.RestApi(
             self,
             "Api",
             rest_api_name=settings.name,
             endpoint_types=[apigateway.EndpointType.REGIONAL],
-            cloud_watch_role=False,
+            cloud_watch_role=front.account_role,
+            cloud_watch_role_removal_policy=RemovalPolicy.DESTROY if front.account_role else None,
             deploy_options=apigateway.StageOptions(
                 stage_name="v1",
                 metrics_enabled=True,
+                access_log_destination=apigateway.LogGroupLogDestination(log),
+                access_log_format=apigateway.AccessLogFormat.custom(json.dumps(ACCESS)),
                 throttling_rate_limit=front.requests_a_second,
                 throttling_burst_limit=front.burst,
             ),
@@ -155,6 +187,8 @@ class Door(Construct):
                 else None,
             )
         self._meter(settings)
+        if front.waf:
+            self._guard(settings)
 
     def _to_the_lambda(self, settings: Settings, function: functions.Function | None) -> apigateway.Integration:
         assert function is not None
@@ -208,3 +242,35 @@ class Door(Construct):
                 api_stages=[apigateway.UsagePlanPerApiStage(stage=self.api.deployment_stage)],
             )
             plan.add_api_key(self.api.add_api_key(f"Key-{consumer}", api_key_name=f"{settings.name}-{consumer}"))
+
+    def _guard(self, settings: Settings) -> None:
+        """AWS WAF before the stage. Its common rules are left out: they refuse bodies over 8 kB."""
+        visible = waf.CfnWebACL.VisibilityConfigProperty
+
+        def shown(name: str) -> waf.CfnWebACL.VisibilityConfigProperty:
+            return visible(cloud_watch_metrics_enabled=True, metric_name=name, sampled_requests_enabled=False)
+
+        rules = [
+            waf.CfnWebACL.RuleProperty(
+                name=rule,
+                priority=priority,
+                override_action=waf.CfnWebACL.OverrideActionProperty(none={}),
+                statement=waf.CfnWebACL.StatementProperty(
+                    managed_rule_group_statement=waf.CfnWebACL.ManagedRuleGroupStatementProperty(
+                        vendor_name="AWS", name=rule
+                    )
+                ),
+                visibility_config=shown(rule),
+            )
+            for priority, rule in enumerate(GUARDS)
+        ]
+        guard = waf.CfnWebACL(
+            self,
+            "Guard",
+            scope="REGIONAL",
+            default_action=waf.CfnWebACL.DefaultActionProperty(allow={}),
+            rules=rules,
+            visibility_config=shown(f"{settings.name}-guard"),
+        )
+        stage = self.api.deployment_stage.stage_arn
+        waf.CfnWebACLAssociation(self, "Guarded", resource_arn=stage, web_acl_arn=guard.attr_arn)

@@ -12,6 +12,7 @@ from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kinesisfirehose as firehose
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -45,8 +46,17 @@ class Ground(Stack):
             encryption_key=self.key,
             removal_policy=KEPT,
         )
-        self.artifacts = self._bucket("Artifacts", versioned=True)
-        self.events = self._bucket("Events")
+        kept = settings.retention
+        days = {"data/": kept.tables_days, "transform/": kept.transform_days, "capture/": kept.capture_days}
+        self.artifacts = self._bucket("Artifacts", days, versioned=True)
+        self.events = self._bucket("Events", {"": kept.events_days})
+        logs.LogGroup(  # SageMaker would make it without an end
+            self,
+            "EndpointLog",
+            log_group_name=f"/aws/sagemaker/Endpoints/{settings.name}",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
         self.table = dynamodb.Table(
             self,
             "Scores",
@@ -97,7 +107,13 @@ class Ground(Stack):
         }.items():
             CfnOutput(self, name, value=value)
 
-    def _bucket(self, name: str, *, versioned: bool = False) -> s3.Bucket:
+    def _bucket(self, name: str, days: dict[str, int], *, versioned: bool = False) -> s3.Bucket:
+        """A bucket whose objects below these folders expire; what a version replaced is kept for 30 days more."""
+        rules = [s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))]
+        for folder, after in days.items():
+            expires = {"prefix": folder} if folder else {}
+            older = {"noncurrent_version_expiration": Duration.days(30)} if versioned else {}
+            rules.append(s3.LifecycleRule(expiration=Duration.days(after), **expires, **older))
         return s3.Bucket(
             self,
             name,
@@ -108,7 +124,7 @@ class Ground(Stack):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             removal_policy=KEPT,
-            lifecycle_rules=[s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))],
+            lifecycle_rules=rules,
         )
 
     def _model_role(self) -> iam.Role:

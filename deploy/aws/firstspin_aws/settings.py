@@ -85,11 +85,15 @@ class Front:
     burst: int = 1000
     quota_a_day: int = 10_000_000
     consumers: tuple[str, ...] = ("backend",)
+    concurrency: int = 300
+    account_role: bool = True
+    waf: bool = False
 
     def __post_init__(self) -> None:
         _check("front.route", self.route in {LAMBDA, DIRECT}, f"{LAMBDA!r} or {DIRECT!r}")
         _check("front.budget", 0 < self.budget <= 25, "above 0 and at most 25 s: API Gateway waits 29")
         _check("front.memory", 128 <= self.memory <= 10_240, "128 to 10240 MB, what Lambda offers")
+        _check("front.concurrency", self.concurrency >= 0, "at least 1, or 0 for none reserved")
         _check("front.requests_a_second", self.requests_a_second >= 1, "at least 1")
         _check("front.burst", self.burst >= 1, "at least 1")
         _check("front.quota_a_day", self.quota_a_day >= 1, "at least 1")
@@ -119,6 +123,20 @@ class Experiment:
     """Whether the Lambda runs the experiment whose sealed plan is in its zip."""
 
     running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """After how many days what may hold personal data expires."""
+
+    events_days: int = 400
+    tables_days: int = 90
+    transform_days: int = 30
+    capture_days: int = 30
+
+    def __post_init__(self) -> None:
+        for name in ("events_days", "tables_days", "transform_days", "capture_days"):
+            _check(f"retention.{name}", getattr(self, name) >= 1, "at least 1 day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +173,7 @@ class Settings:
     front: Front = field(default_factory=Front)
     policy: Policy = field(default_factory=Policy)
     experiment: Experiment = field(default_factory=Experiment)
+    retention: Retention = field(default_factory=Retention)
     alarms: Alarms = field(default_factory=Alarms)
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ USUAL = Settings(policy=Policy(least_age=16, under_age=REFUSE))
 OTHER = Settings(
     name="other",
     scaling=Scaling(load_test_rps=400, load_test_seconds=0.02, safety=0.5, metric=TEN_SECONDS),
-    front=Front(route=DIRECT, consumers=("web", "mobile")),
+    front=Front(route=DIRECT, consumers=("web", "mobile"), account_role=False, waf=True),
     alarms=Alarms(email="oncall@example.org"),
     key_arn="arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
 )
@@ -128,10 +128,10 @@ class TestRoles:
             if statement["Effect"] == "Allow" and "*" in listed(statement["Resource"]):
                 assert set(listed(statement["Action"])) <= TAKE_NO_RESOURCE, name
 
-    def test_no_role_brings_a_managed_policy_along(self, each: Made) -> None:
+    def test_no_role_brings_a_managed_policy_along_but_the_one_that_api_gateway_wants(self, each: Made) -> None:
         for template in (each.ground, each.serving):
-            for role in template.find_resources("AWS::IAM::Role").values():
-                assert "ManagedPolicyArns" not in role["Properties"]
+            for name, role in template.find_resources("AWS::IAM::Role").items():
+                assert ("ManagedPolicyArns" in role["Properties"]) == ("CloudWatchRole" in name)
             template.resource_count_is("AWS::IAM::Policy", 0)
 
     def test_the_lambda_may_ask_one_endpoint_and_read_one_table(self, usual: Made) -> None:
@@ -335,6 +335,57 @@ class TestDoor:
         failing = [answer for answer in integration["IntegrationResponses"] if answer["StatusCode"] != "200"]
         assert failing
         assert all("unavailable" in answer["ResponseTemplates"]["application/json"] for answer in failing)
+
+
+class TestEdge:
+    def test_each_request_is_logged_without_a_body_or_an_address(self, each: Made) -> None:
+        (stage,) = each.serving.find_resources("AWS::ApiGateway::Stage").values()
+        log = stage["Properties"]["AccessLogSetting"]
+        logged = json.loads(log["Format"])
+        assert {"$context.status", "$context.responseLatency"} <= set(logged.values())
+        assert not [value for value in logged.values() if "sourceIp" in value or "user" in value.lower()]
+        assert log["DestinationArn"]
+
+    def test_the_accounts_role_for_logs_can_be_left_as_it_is(self, usual: Made, other: Made) -> None:
+        usual.serving.resource_count_is("AWS::ApiGateway::Account", 1)
+        other.serving.resource_count_is("AWS::ApiGateway::Account", 0)
+
+    def test_the_lambda_has_its_own_concurrency_of_rate_times_budget(self, usual: Made) -> None:
+        (function,) = gateways(usual)
+        assert function["Properties"]["ReservedConcurrentExecutions"] == 300
+        assert USUAL.front.requests_a_second * USUAL.front.budget == 300
+
+    def test_a_firewall_stands_before_the_stage_where_it_is_wanted(self, usual: Made, other: Made) -> None:
+        usual.serving.resource_count_is("AWS::WAFv2::WebACL", 0)
+        (acl,) = other.serving.find_resources("AWS::WAFv2::WebACL").values()
+        assert (acl["Properties"]["Scope"], len(acl["Properties"]["Rules"])) == ("REGIONAL", 2)
+        other.serving.has_resource_properties(
+            "AWS::WAFv2::WebACLAssociation", {"ResourceArn": Match.any_value(), "WebACLArn": Match.any_value()}
+        )
+
+
+class TestRetention:
+    def test_what_may_hold_personal_data_expires(self, each: Made) -> None:
+        found = {}
+        for name, bucket in each.ground.find_resources("AWS::S3::Bucket").items():
+            for rule in bucket["Properties"]["LifecycleConfiguration"]["Rules"]:
+                if "ExpirationInDays" in rule:
+                    found[name.rstrip("0123456789ABCDEF"), rule.get("Prefix", "")] = rule["ExpirationInDays"]
+                    noncurrent = name.startswith("Artifacts")
+                    assert ("NoncurrentVersionExpiration" in rule) == noncurrent
+        assert found == {
+            ("Artifacts", "data/"): 90,
+            ("Artifacts", "transform/"): 30,
+            ("Artifacts", "capture/"): 30,
+            ("Events", ""): 400,
+        }
+
+    def test_every_log_ends_and_so_does_the_endpoints(self, each: Made) -> None:
+        for template in (each.ground, each.serving):
+            template.all_resources_properties("AWS::Logs::LogGroup", {"RetentionInDays": 30})
+        (log,) = each.ground.find_resources("AWS::Logs::LogGroup").values()
+        name = each.folder.name.rstrip("0123456789")
+        assert log["Properties"]["LogGroupName"] == f"/aws/sagemaker/Endpoints/{name}"
 
 
 class TestNetwork:
@@ -640,6 +691,8 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("[front]\nmemory = 64", "front.memory must be 128 to 10240 MB"),
         ("[front]\nburst = -1", "front.burst must be at least 1"),
         ("[front]\nburst = true", "front.burst must be a whole number"),
+        ("[front]\nconcurrency = -1", "front.concurrency must be at least 1, or 0"),
+        ("[retention]\nevents_days = 0", "retention.events_days must be at least 1 day"),
         ("[front]\nquota_a_day = 0", "front.quota_a_day must be at least 1"),
         ("[front]\nquota_a_day = 9999999999", "front.quota_a_day must be a whole number"),
         ("[front]\nrequests_a_second = 0", "front.requests_a_second must be at least 1"),

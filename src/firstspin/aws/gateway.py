@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
@@ -68,6 +69,9 @@ from firstspin.serving.wire import BodyReader, ParsedBody, join, user_of
 from firstspin.settings.environment import path, read, refuse_misspelt, required, seconds, words
 
 log = logging.getLogger(__name__)
+
+NO_ENDPOINT: Final = "warm-up"
+"""A name that the Lambda's role may not invoke."""
 
 TRIES: Final = 2
 """A call and at most one more."""
@@ -150,6 +154,11 @@ class Gateway:
         if request.in_lists:
             reply["multiValueHeaders"] = {name: [value] for name, value in reply.pop("headers").items()}
         return reply
+
+    def warm(self) -> None:
+        """Open the connection to SageMaker before the first request, by a call that IAM refuses before any endpoint."""
+        with suppress(Exception):
+            self.runtime.invoke_endpoint(EndpointName=NO_ENDPOINT, Body=b"")
 
     def _answer(self, event: ProxyEvent) -> dict[str, Any]:
         try:
