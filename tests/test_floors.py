@@ -50,7 +50,7 @@ IMPORTED_WHERE_NEEDED = {
     ("models.trees.boosting", "lightgbm"),
     ("models.trees.forest", "lightgbm"),
     ("models.tuning", "optuna"),
-    ("models.tuning", "scipy"),
+    ("models.task", "scipy"),
     ("service.metrics", "prometheus_client"),
     ("service.pages.analysis", "jinja2"),
     ("serving.batch", "pyarrow"),

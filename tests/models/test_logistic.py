@@ -26,14 +26,14 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
     rng = np.random.default_rng(3)
     values = rng.integers(0, 2, (20, 5)).astype(float)
     goal = rng.dirichlet(np.ones(3), 20)
-    loss = cross_entropy(values, goal, penalty=0.7)
-    assert check_grad(lambda x: loss(x)[0], lambda x: loss(x)[1], rng.normal(size=18)) < 1e-4
+    loss = cross_entropy(values, goal, rng.uniform(0.1, 3, (5, 3)), rng.normal(size=(2, 5, 3)))
+    assert check_grad(lambda x: loss(x)[0], lambda x: loss(x)[1], rng.normal(size=20)) < 1e-4
 
 
 def test_without_penalty_the_frequencies_of_each_group_come_back() -> None:
     values = np.array([[0.0], [0.0], [1.0], [1.0], [1.0], [1.0]])
     goal = np.eye(2)[[0, 1, 0, 1, 1, 1]]
-    weights, bias = fit_weights(values, goal, 1e-9, np.zeros(2))
+    weights, bias = fit_weights(values, goal, np.full((1, 2), 1e-9), np.zeros(2))
     odds = (weights[0] + bias)[1] - (weights[0] + bias)[0]
     assert bias[1] - bias[0] == pytest.approx(0, abs=1e-4)
     assert odds == pytest.approx(np.log(3), abs=1e-3)

@@ -17,8 +17,8 @@ from firstspin.cli import container
 from firstspin.models import logistic, registry
 from firstspin.models.features import fit_encoder
 from firstspin.models.registry import Learning
-from firstspin.models.task import Task, Tuned
-from firstspin.models.tuning import SPACES, best_loss, tune
+from firstspin.models.task import Task, Tuned, best_loss
+from firstspin.models.tuning import SPACES, tune
 from firstspin.records import InputError
 from firstspin.serving import bundle
 

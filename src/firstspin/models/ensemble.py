@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from firstspin.models.logistic import logistic
 from firstspin.models.network import network
 from firstspin.models.popularity import popularity
-from firstspin.models.predictor import Array, Scorer, log_probabilities, order
+from firstspin.models.predictor import Array, Scorer, log_probabilities
 from firstspin.models.scorers import Blend
-from firstspin.models.task import Indexes, Task, folds, log_losses
+from firstspin.models.task import Indexes, Task, best_loss, folds, log_losses
 from firstspin.models.trees.boosting import boosting
 
 TRAINERS: Final[Mapping[str, Callable[[Task], Scorer]]] = {
@@ -23,7 +24,7 @@ TRAINERS: Final[Mapping[str, Callable[[Task], Scorer]]] = {
 }
 SMALL: Final = ("popularity", "logistic")
 LARGE: Final = tuple(TRAINERS)
-SHOWN: Final = 3
+SOFT_LABEL_WEIGHTS: Final = (0.5, 1.0)
 MIN_USERS: Final = 20
 """Below this number of users no comparison is possible: the rule is shipped."""
 STANDARD_ERRORS: Final = 2.0
@@ -39,7 +40,7 @@ def auto(task: Task) -> Scorer:
     """
     if len(task) < MIN_USERS or len(task.genres) < 2:
         return popularity(task)
-    parts = _parts(task)
+    task, parts = with_target(task), _parts(task)
     trained = [{name: train(task.take(rest)) for name, train in TRAINERS.items()} for rest, _ in parts]
     hold_out = np.concatenate([part for _, part in parts])
     scores = {
@@ -56,6 +57,22 @@ def auto(task: Task) -> Scorer:
     return Blend(tuple(members[name] for name in weights), tuple(weights.values()))
 
 
+def with_target(task: Task) -> Task:
+    """The task with the soft-label weight that gives the linear model the lower log loss on the hold-out.
+
+    The log loss is that at the best temperature: trained on listening shares alone, a model is too flat.
+    """
+    candidates = [replace(task, soft_label_weight=weight) for weight in SOFT_LABEL_WEIGHTS]
+    return min(candidates, key=_sharpened_loss)
+
+
+def _sharpened_loss(task: Task) -> float:
+    """The linear model's log loss on the hold-out, at the best temperature."""
+    parts = _parts(task)
+    scores = [logistic(task.take(rest)).scores(task.rows[part]) for rest, part in parts]
+    return best_loss(np.concatenate(scores), task.tops[np.concatenate([part for _, part in parts])])
+
+
 def chosen_weights(scores: Mapping[str, Array], tops: Indexes) -> dict[str, float]:
     """The weights of the better ensemble, given each member's hold-out scores (n, k); empty if the rule is best.
 
@@ -65,7 +82,8 @@ def chosen_weights(scores: Mapping[str, Array], tops: Indexes) -> dict[str, floa
     small, large = _weights(scores, SMALL, tops), _weights(scores, LARGE, tops)
     gains = log_losses(_mixed(scores, small), tops) - log_losses(_mixed(scores, large), tops)
     chosen = large if gains.mean() > STANDARD_ERRORS * gains.std() / np.sqrt(len(tops)) else small
-    return chosen if _hits(_mixed(scores, chosen), tops) > _hits(scores["popularity"], tops) else {}
+    gains = log_losses(scores["popularity"], tops) - log_losses(_mixed(scores, chosen), tops)
+    return chosen if gains.mean() > 0 else {}
 
 
 def _parts(task: Task) -> list[tuple[Indexes, Indexes]]:
@@ -93,7 +111,3 @@ def _weights(scores: Mapping[str, Array], members: Sequence[str], tops: Indexes)
 def _mixed(scores: Mapping[str, Array], weights: Mapping[str, float]) -> Array:
     total: Array = np.sum([scores[name] * weight for name, weight in weights.items()], axis=0)
     return total
-
-
-def _hits(scores: Array, tops: Indexes) -> float:
-    return float((order(scores)[:, :SHOWN] == tops[:, None]).any(axis=1).mean())

@@ -1,4 +1,7 @@
-"""Multinomial logistic regression on picks, their order, and demographics, trained on soft labels."""
+"""Multinomial logistic regression on picks, their order, and demographics, trained on soft labels.
+
+The weights are a deviation plus a combination of `templates`, whose few coefficients all users learn together.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,26 @@ from typing import Final
 
 import numpy as np
 
+from firstspin.data.schema import GENRES
 from firstspin.models.features import CATEGORY, HAT, MISSING, PICKED, RANK
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array, log_probabilities
 from firstspin.models.scorers import Linear
-from firstspin.models.task import Task
+from firstspin.models.task import Indexes, Task
+from firstspin.models.templates import own_cells, templates
 
 COLUMNS: Final = (HAT, MISSING, CATEGORY, PICKED, RANK)
+OTHERS: Final = 4.0
+"""The penalty of a pick's weights for other genres, and of the number of picks, in penalties of an own pick."""
+SHARED_PENALTY: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class LogisticSettings:
-    """`penalty`: L2 penalty. `soft_label_weight`: 0 trains on the top genre alone, 1 on the listening shares alone."""
+    """`penalty`: L2 penalty of the deviations. `soft_label_weight`: that of the soft labels; None is the task's own."""
 
     penalty: float = 4.0
-    soft_label_weight: float = 0.5
+    soft_label_weight: float | None = None
 
 
 def logistic(task: Task) -> Linear:
@@ -30,42 +38,67 @@ def logistic(task: Task) -> Linear:
     settings = task.chosen(LogisticSettings) or LogisticSettings()
     columns = task.encoder.of_kind(*COLUMNS)
     target = task.targets(settings.soft_label_weight)
-    weights, bias = fit_weights(task.rows[:, columns], target, settings.penalty, log_popularity(task))
+    penalties = settings.penalty * _relative_penalties(task, columns)
+    weights, bias = fit_weights(
+        task.rows[:, columns], target, penalties, log_popularity(task), templates(task, columns)
+    )
     return Linear(columns, weights, bias)
 
 
-def fit_weights(values: Array, target: Array, penalty: float, start: Array) -> tuple[Array, Array]:
+def _relative_penalties(task: Task, columns: Indexes) -> Array:
+    """(m, k) penalty of each deviation, in penalties of demographics and own picks."""
+    of_picks = np.array([task.encoder.questions[column] == GENRES for column in columns])
+    own = own_cells(task, columns, PICKED, "picked") + own_cells(task, columns, RANK, "rank")
+    penalties: Array = np.where(of_picks[:, None] & (own == 0), OTHERS, 1.0)
+    return penalties
+
+
+def fit_weights(
+    values: Array, target: Array, penalties: Array, start: Array, shared: Array | None = None
+) -> tuple[Array, Array]:
     """The weights (m, k) and bias (k,) that minimise `cross_entropy` of `values` (n, m), by L-BFGS from `start`."""
     from scipy.optimize import minimize
 
-    first = np.concatenate([np.zeros(values.shape[1] * len(start)), start])
+    m, k = values.shape[1], len(start)
+    shared = np.zeros((0, m, k)) if shared is None else shared
+    first = np.concatenate([np.zeros(m * k + len(shared)), start])
     solution = minimize(
-        cross_entropy(values, target, penalty),
+        cross_entropy(values, target, penalties, shared),
         first,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": 300, "ftol": 1e-6},
     )
-    return solution.x[: -len(start)].reshape(-1, len(start)).copy(), solution.x[-len(start) :].copy()
+    deviation, coefficients, bias = np.split(solution.x, [m * k, m * k + len(shared)])
+    return deviation.reshape(m, k) + np.tensordot(coefficients, shared, 1), bias.copy()
 
 
-def cross_entropy(values: Array, target: Array, penalty: float) -> Callable[[Array], tuple[float, Array]]:
-    """A function of the flat weights and bias: the loss and its gradient.
+def cross_entropy(
+    values: Array, target: Array, penalties: Array, shared: Array
+) -> Callable[[Array], tuple[float, Array]]:
+    """A function of the flat deviation, template coefficients and bias: the loss and its gradient.
 
-    The loss is the cross entropy of `values` (n, m) to `target` (n, k) plus penalty/2 x squared weights. The products
+    The loss is the cross entropy of `values` (n, m) to `target` (n, k) plus half of the squared deviations (m, k) times
+    their `penalties`, plus SHARED_PENALTY/2 x squared coefficients of the templates `shared` (t, m, k). The products
     use a sparse matrix, which adds in one fixed order, so the result does not depend on the threads.
     """
     from scipy.sparse import csr_array
 
     sparse = csr_array(values)
     across = csr_array(sparse.T)
-    k = target.shape[1]
+    m, k = values.shape[1], target.shape[1]
+    patterns = shared.reshape(len(shared), m * k)
 
     def loss(flat: Array) -> tuple[float, Array]:
-        weights, bias = flat[:-k].reshape(-1, k), flat[-k:]
+        deviation, coefficients, bias = np.split(flat, [m * k, m * k + len(shared)])
+        weights = (deviation + coefficients @ patterns).reshape(m, k)
         logs = log_probabilities(sparse @ weights + bias)
         excess = np.exp(logs) - target
-        value = penalty / 2 * (weights * weights).sum() - (target * logs).sum()
-        return float(value), np.concatenate([(across @ excess + penalty * weights).ravel(), excess.sum(axis=0)])
+        charged = penalties.ravel() * deviation
+        value = (charged @ deviation + SHARED_PENALTY * coefficients @ coefficients) / 2 - (target * logs).sum()
+        back = np.asarray(across @ excess).ravel()
+        return float(value), np.concatenate(
+            [back + charged, patterns @ back + SHARED_PENALTY * coefficients, excess.sum(axis=0)]
+        )
 
     return loss

@@ -41,7 +41,7 @@ class NetworkSettings:
     max_steps: int = 12_000
     learning_rate: float = 0.005
     penalty: float = 10.0
-    soft_label_weight: float = 0.5
+    soft_label_weight: float | None = None
 
 
 def network(task: Task) -> Network:

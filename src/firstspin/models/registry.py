@@ -80,7 +80,9 @@ def prepare(
         raise InputError("there is nobody to learn from: no user has a label")
     encoder = fit_encoder(users, known_genres=known_genres, extra=extra, without=learning.without)
     rows = encoder.matrix(users.registrations)
-    return Task(encoder, users.genres, rows, users.tops, users.shares, learning.seed, learning.tuned, progress)
+    return Task(
+        encoder, users.genres, rows, users.tops, users.shares, learning.seed, tuned=learning.tuned, progress=progress
+    )
 
 
 def fit(name: str, task: Task) -> Predictor:
@@ -138,6 +140,7 @@ def check_tunable(name: str) -> None:
 
 def _refit(scorer: Scorer, task: Task) -> Scorer:
     if isinstance(scorer, Blend):
+        task = ensemble.with_target(task)
         return Blend(tuple(_refit(member, task) for member in scorer.members), scorer.weights)
     return MODELS[NAMES.get(scorer.kind, scorer.kind)](task)
 

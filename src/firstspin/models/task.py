@@ -44,8 +44,9 @@ class Tuned:
 class Task:
     """n users as `rows` (n, c), their top genre `tops` (n,) and listening `shares` (n, k).
 
-    `tuned` holds the settings that tuning chose, each of its model's own type. `progress` receives the name of a step
-    and the fraction done, from 0 to 1.
+    Where settings have no `soft_label_weight`, this is it: 0 trains on the top genre alone, 1 on the listening
+    shares alone. `tuned` holds the settings that tuning chose, each of its model's own type. `progress` receives the
+    name of a step and the fraction done, from 0 to 1.
     """
 
     encoder: Encoder
@@ -54,6 +55,7 @@ class Task:
     tops: Indexes
     shares: Array
     seed: int = 0
+    soft_label_weight: float = 0.5
     tuned: tuple[Tuned, ...] = ()
     progress: Progress = silent
     _trained: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -84,10 +86,11 @@ class Task:
         """The settings of this type that tuning chose, if it did."""
         return next((tuned.settings for tuned in self.tuned if isinstance(tuned.settings, kind)), None)
 
-    def targets(self, soft_label_weight: float) -> Array:
-        """(n, k) soft labels: weight 0 is the top genre alone, weight 1 the listening shares. Rows sum to 1."""
-        soft = soft_label_weight * self.shares
-        soft[np.arange(len(self)), self.tops] += 1.0 - soft_label_weight
+    def targets(self, soft_label_weight: float | None = None) -> Array:
+        """(n, k) soft labels of this weight, or of the task's own. Rows sum to 1."""
+        weight = self.soft_label_weight if soft_label_weight is None else soft_label_weight
+        soft = weight * self.shares
+        soft[np.arange(len(self)), self.tops] += 1.0 - weight
         return soft
 
 
@@ -109,3 +112,13 @@ def log_losses(scores: Array, tops: Indexes) -> Array:
 def mean_log_loss(scores: Array, tops: Indexes) -> float:
     """Mean of `log_losses`, of `scores` (n, k) and true genres `tops` (n,)."""
     return float(log_losses(scores, tops).mean())
+
+
+def best_loss(scores: Array, tops: Indexes) -> float:
+    """The log loss of `scores` (n, k) at the best temperature (Guo et al., On calibration, ICML 2017); `tops` (n,)."""
+    from scipy.optimize import minimize_scalar
+
+    solution = minimize_scalar(
+        lambda log_scale: mean_log_loss(scores * np.exp(log_scale), tops), bounds=(-2.0, 2.0), method="bounded"
+    )
+    return float(solution.fun)

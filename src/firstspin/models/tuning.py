@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from firstspin.models import checkpoint, ensemble, logistic, network
-from firstspin.models.predictor import Array, Scorer
-from firstspin.models.task import Indexes, Task, Tuned, folds, mean_log_loss
+from firstspin.models.predictor import Scorer
+from firstspin.models.task import Task, Tuned, best_loss, folds
 from firstspin.models.trees import boosting, forest
 from firstspin.records import InputError
 
@@ -120,16 +120,6 @@ def tune(
     )
 
 
-def best_loss(scores: Array, tops: Indexes) -> float:
-    """The log loss of `scores` (n, k) at the best temperature (Guo et al., On calibration, ICML 2017); `tops` (n,)."""
-    from scipy.optimize import minimize_scalar
-
-    solution = minimize_scalar(
-        lambda log_scale: mean_log_loss(scores * np.exp(log_scale), tops), bounds=(-2.0, 2.0), method="bounded"
-    )
-    return float(solution.fun)
-
-
 def _studies(
     names: Sequence[str], task: Task, max_trials: int | None, checkpoints: Path | None, fingerprint: str
 ) -> dict[str, optuna.Study]:
@@ -167,7 +157,7 @@ def _try(study: optuna.Study, space: Space, task: Task) -> None:
     seed = int(np.random.default_rng((task.seed, number)).integers(2**32))
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     if not number:
-        usual = asdict(space.usual(len(task)))
+        usual = asdict(space.usual(len(task))) | {"soft_label_weight": task.soft_label_weight}
         study.enqueue_trial({name: usual[name] for name in space.ranges})
     trial = study.ask(_distributions(space))
     tried = replace(task, tuned=(Tuned("", _settings(space, trial.params, len(task)), 0),))

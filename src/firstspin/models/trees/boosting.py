@@ -43,7 +43,7 @@ class BoostingSettings:
     feature_fraction: float = 0.5
     rounds: int = 400
     patience: int = 15
-    soft_label_weight: float = 0.5
+    soft_label_weight: float | None = None
 
 
 def boosting(task: Task) -> Scorer:

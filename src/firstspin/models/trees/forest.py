@@ -39,7 +39,7 @@ class ForestSettings:
     num_leaves: int = 64
     min_data_in_leaf: int = 10
     columns_a_split: float = 0.4
-    soft_label_weight: float = 0.5
+    soft_label_weight: float | None = None
 
 
 def forest(task: Task) -> Scorer:
