@@ -40,8 +40,8 @@ def auto(task: Task) -> Scorer:
     """
     if len(task) < MIN_USERS or len(task.genres) < 2:
         return popularity(task)
-    task, parts = with_target(task), _parts(task)
-    trained = [{name: train(task.take(rest)) for name, train in TRAINERS.items()} for rest, _ in parts]
+    task, parts = with_target(task)
+    trained = [{name: each.once(name, train) for name, train in TRAINERS.items()} for each, _ in parts]
     hold_out = np.concatenate([part for _, part in parts])
     scores = {
         name: np.concatenate(
@@ -57,20 +57,24 @@ def auto(task: Task) -> Scorer:
     return Blend(tuple(members[name] for name in weights), tuple(weights.values()))
 
 
-def with_target(task: Task) -> Task:
-    """The task with the soft-label weight that gives the linear model the lower log loss on the hold-out.
+def with_target(task: Task) -> tuple[Task, list[tuple[Task, Indexes]]]:
+    """The task with the better soft-label weight, and its splits: the training part and the positions (m,) held out.
 
-    The log loss is that at the best temperature: trained on listening shares alone, a model is too flat.
+    The better one gives the linear model the lower log loss on the hold-out, at the best temperature: trained on
+    listening shares alone, a model is too flat.
     """
-    candidates = [replace(task, soft_label_weight=weight) for weight in SOFT_LABEL_WEIGHTS]
-    return min(candidates, key=_sharpened_loss)
+    splits = [(task.take(rest), part) for rest, part in _parts(task)]
+    candidates = {
+        weight: [(replace(each, soft_label_weight=weight), part) for each, part in splits]
+        for weight in SOFT_LABEL_WEIGHTS
+    }
+    best = min(candidates, key=lambda weight: _linear_loss(task, candidates[weight]))
+    return replace(task, soft_label_weight=best), candidates[best]
 
 
-def _sharpened_loss(task: Task) -> float:
-    """The linear model's log loss on the hold-out, at the best temperature."""
-    parts = _parts(task)
-    scores = [logistic(task.take(rest)).scores(task.rows[part]) for rest, part in parts]
-    return best_loss(np.concatenate(scores), task.tops[np.concatenate([part for _, part in parts])])
+def _linear_loss(task: Task, splits: Sequence[tuple[Task, Indexes]]) -> float:
+    scores = [each.once("logistic", logistic).scores(task.rows[part]) for each, part in splits]
+    return best_loss(np.concatenate(scores), task.tops[np.concatenate([part for _, part in splits])])
 
 
 def chosen_weights(scores: Mapping[str, Array], tops: Indexes) -> dict[str, float]:

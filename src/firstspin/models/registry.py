@@ -140,7 +140,7 @@ def check_tunable(name: str) -> None:
 
 def _refit(scorer: Scorer, task: Task) -> Scorer:
     if isinstance(scorer, Blend):
-        task = ensemble.with_target(task)
+        task, _ = ensemble.with_target(task)
         return Blend(tuple(_refit(member, task) for member in scorer.members), scorer.weights)
     return MODELS[NAMES.get(scorer.kind, scorer.kind)](task)
 
