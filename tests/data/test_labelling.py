@@ -22,7 +22,7 @@ from firstspin.records import InputError, LabelRule
 START = datetime(2025, 1, 1)
 GENRES = {"1": "Rock", "2": "Jazz", "3": "Blues", "4": "Rock"}
 STATIONS = [(station, f"Station {station}", genre) for station, genre in GENRES.items()]
-Listen = tuple[str, datetime, str, int]
+Listen = tuple[str, datetime, str, float]
 
 
 def slow_labels(
@@ -33,7 +33,7 @@ def slow_labels(
     found: dict[str, tuple[str, float] | str] = {}
     for user, at in registered.items():
         opens, closes = at + timedelta(days=rule.gap_days), at + timedelta(days=rule.gap_days + rule.window_days)
-        seconds: dict[str, int] = defaultdict(int)
+        seconds: dict[str, float] = defaultdict(float)
         for who, started, station, heard in set(listens):  # a listen that is there twice counts once
             if who == user and opens <= started < closes:
                 seconds[GENRES[station]] += heard
@@ -60,6 +60,10 @@ def our_labels(
     assert census.registered == len(registered)
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == census.labelled
+    for row in rows:
+        played = {entry["genre"]: entry["seconds"] for entry in row["played"]}
+        assert sum(played.values()) == row["seconds"]
+        assert row["top_genre"] == min(genre for genre, of in played.items() if of == max(played.values()))
     return {row["user_id"]: (row["top_genre"], row["seconds"]) for row in rows}, census.dropped
 
 
@@ -88,14 +92,14 @@ moments = st.one_of(
     starts=st.lists(st.integers(0, 40 * 24), min_size=1, max_size=6),
     heard=st.lists(
         st.tuples(
-            st.integers(0, 6), moments, st.sampled_from(sorted(GENRES)), st.sampled_from([1, 299, 300, 600, 601])
+            st.integers(0, 6), moments, st.sampled_from(sorted(GENRES)), st.sampled_from([1, 299, 300, 300.5, 600, 601])
         ),
         min_size=1,
         max_size=40,
     ),
 )
 def test_labels_match_the_slow_version(
-    tmp_path_factory: pytest.TempPathFactory, starts: list[int], heard: list[tuple[int, timedelta, str, int]]
+    tmp_path_factory: pytest.TempPathFactory, starts: list[int], heard: list[tuple[int, timedelta, str, float]]
 ) -> None:
     registered = {f"u{i}": START + timedelta(hours=hours) for i, hours in enumerate(starts)}
     listens = [

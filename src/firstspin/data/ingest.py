@@ -406,7 +406,6 @@ def _load(
 ) -> None:
     """Create the table `name` from the valid rows of the table `received`; its first column is a unique key."""
     fields = _fields(source, kinds)
-    ours = ", ".join(field.cell.value for field in fields)
     all_columns = ", ".join(
         identifier(of) if of in source.columns else f"{_ABSENT[of]} AS {identifier(of)}"
         for of in kinds
@@ -415,22 +414,22 @@ def _load(
     key = fields[0]
     rules = [*_rules(fields), key.rule("false", findings.REPEATED)]
     every = complaints.collected is not None
-    verdict = ", ".join([_BROKEN, _VALUE, *([_OTHERS] if every else [])])
+    verdict = [_BROKEN, _VALUE, *([_OTHERS] if every else [])]
     validated = _validated("received", fields, rules, every=every)
-    connection.execute(f"CREATE TEMP TABLE validated AS SELECT {_ROW}, {ours}, {verdict} FROM ({validated})")
+    connection.execute(f"CREATE TABLE {name} AS SELECT {_ROW}, {all_columns}, {', '.join(verdict)} FROM ({validated})")
     connection.execute("DROP TABLE received")
     repeated = (
-        f"SELECT {_ROW} AS repeated FROM validated WHERE {_BROKEN} IS NULL "
+        f"SELECT {_ROW} AS repeated FROM {name} WHERE {_BROKEN} IS NULL "
         f"QUALIFY row_number() OVER (PARTITION BY {key.cell.value} ORDER BY {_ROW}) > 1"
     )
     connection.execute(
-        f"UPDATE validated SET {_BROKEN} = {len(rules) - 1}, {_VALUE} = {key.cell.value} "
+        f"UPDATE {name} SET {_BROKEN} = {len(rules) - 1}, {_VALUE} = {key.cell.value} "
         f"FROM ({repeated}) WHERE {_ROW} = repeated"
     )
-    _complain(connection, "validated", source, rules, complaints)
-    good = f"SELECT {_ROW}, {all_columns} FROM validated WHERE {_BROKEN} IS NULL ORDER BY {_ROW}"
-    connection.execute(f"CREATE TABLE {name} AS {good}")
-    connection.execute("DROP TABLE validated")
+    _complain(connection, name, source, rules, complaints)
+    connection.execute(f"DELETE FROM {name} WHERE {_BROKEN} IS NOT NULL")
+    for column in verdict:
+        connection.execute(f"ALTER TABLE {name} DROP COLUMN {column}")
 
 
 # ------------------------------------------------------------------------------------------------------------- listens

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ from firstspin.data.checks.mismatches import data_ends, listening, mismatches
 from firstspin.data.formats.readers import in_our_words
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
-from firstspin.data.schema import COLUMNS, PLAYED, REGISTERED_AT, ROW, TOP_GENRE, USER_ID
-from firstspin.data.sql import identifier, literal
+from firstspin.data.schema import COLUMNS, LISTENS, PLAYED, REGISTERED_AT, REGISTRATIONS, ROW, TOP_GENRE, USER_ID
+from firstspin.data.sql import identifier
 from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration
 
 if TYPE_CHECKING:
@@ -31,12 +31,20 @@ if TYPE_CHECKING:
 DROPPED = "why there is no label"  # names with spaces, which no further column can have
 COUNTED = "listens in the window"
 COPIES = "copies of listens in the window"
+PLAYED_GENRES = "genres in the window"
 STATION = "number of the station"
+
+BY_GENRE = "seconds by genre"
+FATES = "fates"
+CODED_STATIONS = "stations with coded genres"
 
 NOT_OVER = "window not over yet"
 NO_LISTEN = "no listen in the window"
 TOO_LITTLE = "under the activity rule"
 REASONS = (NO_LISTEN, TOO_LITTLE, NOT_OVER)
+
+ROWS_AT_ONCE = 122_880
+"""Registrations that are written at once: one row group."""
 
 
 def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None) -> tuple[Census, LabelRule]:
@@ -48,32 +56,71 @@ def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | Non
     census, rule = take_census(tables, rule, now)
     refuse_unlabelled(census, tables)
     with in_our_words("the labels can't be made"):
-        ours = ", ".join(map(identifier, (ROW, DROPPED, COUNTED, COPIES)))
-        labelled = f"FROM fates WHERE {identifier(DROPPED)} IS NULL ORDER BY {identifier(ROW)}"
-        # no temporary file of DuckDB's: `out` exists, and keeps its permissions for the owner alone
-        copied = f"COPY (SELECT * EXCLUDE ({ours}) {labelled}) TO {literal(out.resolve())}"
-        tables.connection.execute(f"{copied} (FORMAT parquet, USE_TMP_FILE false)")
+        _write_labels(tables.connection, out)
     return census, rule
 
 
+def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
+    """Write the labelled users, with the seconds by genre as lists.
+
+    The lists are slices of one sorted column: DuckDB's `list` allocates each by itself, which costs as much as half of
+    the join of listens and registrations. FATES and the registrations have the same order.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row, n_genres, labelled = identifier(ROW), identifier(PLAYED_GENRES), f"{identifier(DROPPED)} IS NULL"
+    in_order = f"FROM {identifier(BY_GENRE)} WHERE {row} IS NOT NULL ORDER BY {row}, genre"
+    heard = connection.sql(f"SELECT enum_code(genre) AS code, seconds {in_order}").fetchnumpy()
+    people = connection.sql(f"SELECT {n_genres} AS n, {labelled} AS labelled FROM {FATES}").fetchnumpy()
+    names = pa.array([genre for (genre,) in connection.sql("SELECT unnest(enum_range(NULL::genres))").fetchall()])
+    used = np.repeat(people["labelled"], people["n"])
+    genre = pa.DictionaryArray.from_arrays(pa.array(heard["code"][used]), names)
+    entries = pa.StructArray.from_arrays([genre, pa.array(heard["seconds"][used])], ["genre", "seconds"])
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(people["n"][people["labelled"]])])
+    both = f"FROM registrations r POSITIONAL JOIN {FATES} f WHERE {labelled}"
+    rows = connection.sql(f"SELECT r.* EXCLUDE ({row}), top_genre, f.seconds {both}").to_arrow_reader(ROWS_AT_ONCE)
+    begin = 0
+    with pq.ParquetWriter(
+        out, rows.schema.append(pa.field(PLAYED, pa.list_(entries.type))), store_schema=False
+    ) as file:
+        for batch in rows:
+            at = offsets[begin : begin + len(batch) + 1]
+            played = pa.ListArray.from_arrays(pa.array(at - at[0], pa.int32()), entries.slice(at[0], at[-1] - at[0]))
+            file.write_batch(batch.append_column(PLAYED, played))
+            begin += len(batch)
+
+
 def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) -> tuple[Census, LabelRule]:
-    """Label the users in the table `fates` of the connection; the census, and the rule with `data_ends` filled in.
+    """Label the users in the table FATES of the connection; the census, and the rule with `data_ends` filled in.
 
     Raises InputError where a table is empty, or, unless problems are collected, a column matches nothing.
     """
     connection = tables.connection
-    ((first, last),) = connection.execute("SELECT min(registered_at), max(registered_at) FROM registrations").fetchall()
+    ((registered,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
     heard = listening(tables)
-    if first is None or not heard.days:
+    if not (registered and heard.days):
         why = _dropped(tables, whole=True) or "the registrations or the listens are empty"
         raise InputError(f"no training data: {why}")
     ends, wrong_clocks = data_ends(heard, rule, now)
-    others = mismatches(tables, heard, wrong_clocks, now)
     rule = replace(rule, data_ends=ends)
-    everyone = fates_sql(tuple(_schema(connection, name) for name in COLUMNS), first, last, rule)
+    by_genre, everyone = label_sql(tuple(_schema(connection, name) for name in COLUMNS), rule)
     with in_our_words("the labels can't be made"):
-        connection.execute(f"CREATE TEMP TABLE fates AS {everyone}")
+        _code_genres(connection)
+        connection.execute(f"CREATE TEMP TABLE {identifier(BY_GENRE)} AS {by_genre}")
+        of_others = f"FROM {identifier(BY_GENRE)} WHERE {identifier(ROW)} IS NULL"
+        unregistered = connection.execute(f"SELECT {identifier(COUNTED)} + {identifier(COPIES)} {of_others}").fetchall()
+    others = mismatches(tables, heard, wrong_clocks, sum(int(n) for (n,) in unregistered), now)
+    with in_our_words("the labels can't be made"):
+        connection.execute(f"CREATE TEMP TABLE {FATES} AS {everyone}")
         return replace(_census(connection, ends, others), absent=tables.absent), rule
+
+
+def _code_genres(connection: duckdb.DuckDBPyConnection) -> None:
+    """The stations with their genre as ENUM, of which Ibis knows nothing: DuckDB groups by a byte instead of a text."""
+    connection.execute("CREATE TYPE genres AS ENUM (SELECT DISTINCT genre FROM stations ORDER BY genre)")
+    coded = "SELECT * REPLACE (genre::genres AS genre) FROM stations"
+    connection.execute(f"CREATE TEMP VIEW {identifier(CODED_STATIONS)} AS {coded}")
 
 
 def refuse_unlabelled(census: Census, tables: Tables) -> None:
@@ -100,16 +147,19 @@ def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:
     return ibis.Schema.from_pyarrow(connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
 
 
-def fates_sql(schemas: tuple[ibis.Schema, ...], first: datetime, last: datetime, rule: LabelRule) -> str:
-    """`fates` as SQL for DuckDB, of tables with these schemas and registrations from `first` to `last`.
+def label_sql(schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> tuple[str, str]:
+    """`seconds_by_genre` and `fates` as SQL for DuckDB, of tables with these schemas.
 
     Ibis only generates SQL: the settings of the connection are locked.
     """
     import ibis
 
-    registrations, listens, stations = (ibis.table(of, name) for name, of in zip(COLUMNS, schemas, strict=True))
-    everyone = fates(registrations, within_reach(listens, first, last, rule), stations, rule)
-    return str(ibis.to_sql(everyone, dialect="duckdb"))
+    names = (REGISTRATIONS, LISTENS, CODED_STATIONS)
+    registrations, listens, stations = (ibis.table(of, name) for of, name in zip(schemas, names, strict=True))
+    by_genre = seconds_by_genre(registrations, listens, stations, rule)
+    everyone = fates(registrations, ibis.table(by_genre.schema(), BY_GENRE), rule)
+    by_genre_sql, everyone_sql = (str(ibis.to_sql(of, dialect="duckdb")) for of in (by_genre, everyone))
+    return by_genre_sql, everyone_sql
 
 
 def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
@@ -120,20 +170,24 @@ def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
 
 
 def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, others: list[Mismatch]) -> Census:
-    """The counts of the table `fates` by reason, and the number of listens that are copies."""
+    """The counts of the table FATES by reason, and the number of listens that are copies."""
     dropped, counted, copies = map(identifier, (DROPPED, COUNTED, COPIES))
-    listens = f"sum({counted}), sum({copies}), min(user_id) FILTER ({copies} > 0)"
-    rows = connection.execute(f"SELECT {dropped}, count(*), {listens} FROM fates GROUP BY {dropped}").fetchall()
+    listens = f"sum({counted}), sum({copies})"
+    rows = connection.execute(f"SELECT {dropped}, count(*), {listens} FROM {FATES} GROUP BY {dropped}").fetchall()
     counts = {reason: n for reason, n, *_ in rows}
     once, twice = (sum(int(n or 0) for n in column) for column in ([row[2] for row in rows], [row[3] for row in rows]))
     what = "listens in label windows are exact copies of others: each counts once"
-    users = [user for *_, user in rows if user is not None]
+    repeated: tuple[Mismatch, ...] = ()
+    if twice:
+        copied = f"SELECT min(user_id) FROM registrations SEMI JOIN (FROM {FATES} WHERE {copies} > 0)"
+        ((user,),) = connection.execute(f"{copied} USING ({identifier(ROW)})").fetchall()
+        repeated = (Mismatch(twice, once + twice, what, f"one of user_id {user}"),)
     return Census(
         registered=sum(counts.values()),
         labelled=counts.pop(None, 0),
         dropped={reason: counts.get(reason, 0) for reason in REASONS},
         data_ends=ends,
-        mismatches=(*others, *(Mismatch(twice, once + twice, what, f"one of user_id {user}") for user in users[:1])),
+        mismatches=(*others, *repeated),
     )
 
 
@@ -141,42 +195,56 @@ def _listed(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
 
 
-def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
-    """One row per registration, in no order, with its label or the reason why it has none.
+def seconds_by_genre(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
+    """The `seconds` of each registration (ROW) and genre in the label window; how many listens COUNTED, were COPIES.
 
-    The columns: those of the registrations; `top_genre`, `seconds` and `played` (seconds per genre in the window);
-    DROPPED, the reason or null; how many listens COUNTED and were COPIES. A listen that is there twice, with the same
-    user, start, station and seconds, counts once. `rule.data_ends` must be set. `registrations` has the integer column
-    ROW: grouping by it costs less than by text.
+    A listen that is there twice, with the same user, start, station and seconds, counts once. All listens of
+    unregistered users are one row, with null as ROW. Registrations and stations have the integer column ROW: grouping
+    by it costs less than by text.
     """
     import ibis
 
-    gap = ibis.interval(days=rule.gap_days)
-    window = ibis.interval(days=rule.gap_days + rule.window_days)
-    people = registrations.select(ROW, "user_id", "registered_at")
-    played = stations.select("station_id", "genre", stations[ROW].name(STATION))
-    heard = listens.join(people, "user_id").join(played, "station_id")
-    heard = heard.filter(
-        heard.started_at >= heard.registered_at + gap,  # the start of the window is included
-        heard.started_at < heard.registered_at + window,  # its end is not
+    people = registrations.select(
+        registrations[ROW].cast("int32").name(ROW),
+        "user_id",
+        opens=registrations.registered_at + ibis.interval(days=rule.gap_days),
+        ends=registrations.registered_at + ibis.interval(days=rule.gap_days + rule.window_days),
     )
-    once = heard.group_by(ROW, STATION, "started_at", "seconds", "genre").agg(times=heard.count())
-    by_genre = once.group_by(ROW, "genre").agg(
+    played = stations.select("station_id", "genre", stations[ROW].cast("int32").name(STATION))
+    heard = listens.left_join(people, "user_id")
+    in_window = (heard.started_at >= heard.opens) & (heard.started_at < heard.ends)  # its end is no part of it
+    heard = heard.filter(heard[ROW].isnull() | in_window).join(played, "station_id")
+    known = heard[ROW].notnull()
+    of_known = {name: known.ifelse(heard[name], ibis.null()) for name in (STATION, "started_at", "seconds", "genre")}
+    once = heard.select(ROW, **of_known).group_by(ROW, *of_known).agg(times=ibis._.count())
+    return once.group_by(ROW, "genre").agg(
         once.count().name(COUNTED),
-        (once.times.sum() - once.count()).name(COPIES),
+        (once.times - 1).sum().cast("int64").name(COPIES),
         seconds=once.seconds.sum().cast("float64"),
     )
+
+
+def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule) -> ir.Table:
+    """One row per registration, by ROW, with its label or the reason why it has none, from `seconds_by_genre`.
+
+    The columns: ROW; DROPPED, the reason or null; `top_genre`; `seconds`; the number of PLAYED_GENRES; how many listens
+    COUNTED and were COPIES. `rule.data_ends` must be set.
+    """
+    import ibis
+
     ranking = ibis.struct(
         {"less": -by_genre.seconds, "genre": by_genre.genre}
     )  # a tie goes to the alphabetically first
     by_person = by_genre.group_by(ROW).agg(
         by_genre[COUNTED].sum().name(COUNTED),
         by_genre[COPIES].sum().name(COPIES),
+        by_genre.count().name(PLAYED_GENRES),
         top_genre=by_genre.genre.argmin(ranking),
         seconds=by_genre.seconds.sum(),
-        played=ibis.struct({"genre": by_genre.genre, "seconds": by_genre.seconds}).collect(),
     )
-    everyone = registrations.left_join(by_person, ROW).drop(f"{ROW}_right")
+    people = registrations.select(registrations[ROW].cast("int32").name(ROW), "registered_at")
+    everyone = people.left_join(by_person, ROW).drop(f"{ROW}_right")
+    window = ibis.interval(days=rule.gap_days + rule.window_days)
     over = everyone.registered_at + window <= ibis.timestamp(rule.data_ends)
     reason = ibis.cases(
         (~over, NOT_OVER),
@@ -184,16 +252,8 @@ def fates(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: 
         (everyone.seconds < rule.min_seconds, TOO_LITTLE),
         else_=ibis.null("string"),
     )
-    return everyone.mutate(reason.name(DROPPED))
-
-
-def within_reach(listens: ir.Table, first: datetime, last: datetime, rule: LabelRule) -> ir.Table:
-    """The listens between the start of the first label window and the end of the last, so that the join is smaller."""
-    import ibis
-
-    opens = first + timedelta(days=rule.gap_days)
-    ends = last + timedelta(days=rule.gap_days + rule.window_days)
-    return listens.filter(listens.started_at >= ibis.timestamp(opens), listens.started_at < ibis.timestamp(ends))
+    n_genres = everyone[PLAYED_GENRES].fill_null(0).name(PLAYED_GENRES)
+    return everyone.select(ROW, reason.name(DROPPED), "top_genre", "seconds", n_genres, COUNTED, COPIES).order_by(ROW)
 
 
 def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:

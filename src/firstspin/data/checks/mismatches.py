@@ -4,8 +4,7 @@ A single such row is not an error: a listen of another user, a pick of a genre t
 that lost leading zeros, milliseconds instead of seconds, or picks in JSON look the same, and give labels that are
 silently wrong or missing. So each kind is counted and reported, and is an error where it is nearly all of a column.
 
-Listens are scanned once for their days and lengths, and joined once to the registrations; above MANY_LISTENS, only
-those of one user in sixteen are joined.
+Listens are scanned once for their days and lengths; those of unregistered users are counted while labels are made.
 """
 
 from __future__ import annotations
@@ -42,8 +41,9 @@ if TYPE_CHECKING:
 
 MIN_SHARE_OF_NUMBERS: Final = 0.8
 WEEK_SECONDS: Final = 7 * 86_400
-MANY_LISTENS: Final = 5_000_000
-ONE_USER_IN: Final = 16
+MAX_COMPARED: Final = 100_000
+"""Listens of unregistered users among which the example is the first by its id."""
+
 MOST: Final = 0.5
 SHOWN_GENRES: Final = 5
 SHOWN_SPELLINGS: Final = 3
@@ -90,13 +90,15 @@ def data_ends(heard: Listening, rule: LabelRule, now: datetime | None) -> tuple[
     return heard.days[n_days - 1].last, sum(day.listens for day in heard.days[n_days:])
 
 
-def mismatches(tables: Tables, heard: Listening, wrong_clocks: int, now: datetime | None) -> list[Mismatch]:
-    """All mismatches of the tables.
+def mismatches(
+    tables: Tables, heard: Listening, wrong_clocks: int, unregistered: int, now: datetime | None
+) -> list[Mismatch]:
+    """All mismatches of the tables, of which so many listens have a wrong clock or an unregistered user.
 
     Raises InputError where nearly all values of a column match nothing, unless problems are collected.
     """
     checks: list[tuple[str, Callable[[], Iterable[Mismatch]]]] = [
-        (LISTENS, lambda: [_unregistered(tables, heard.listens)]),
+        (LISTENS, lambda: [_unregistered(tables, unregistered, heard.listens)]),
         (LISTENS, lambda: _clocks(tables, heard, wrong_clocks, now)),
         (LISTENS, lambda: [_long(tables, heard)]),
         (REGISTRATIONS, lambda: [_picks(tables)]),
@@ -114,18 +116,15 @@ def mismatches(tables: Tables, heard: Listening, wrong_clocks: int, now: datetim
 # ------------------------------------------------------------------------------------------------------------- user ids
 
 
-def _unregistered(tables: Tables, listens: int) -> Mismatch:
-    many = listens > MANY_LISTENS
-    sampled = f"SELECT user_id FROM listens WHERE hash(user_id) % {ONE_USER_IN} = 0" if many else "FROM listens"
-    counted = f"SELECT count(*), min(user_id) FROM ({sampled}) ANTI JOIN registrations USING (user_id)"
-    ((count, user),) = tables.connection.execute(counted).fetchall()
-    count = min(count * ONE_USER_IN, listens) if many else count
+def _unregistered(tables: Tables, count: int, listens: int) -> Mismatch:
+    what = f"listens are of unregistered users ({tables.files[LISTENS]})"
+    if not count:
+        return Mismatch(0, listens, what, "")
     if count >= NEARLY_ALL * listens:
         _refuse_other_ids(tables)
-    what = f"listens are of unregistered users ({tables.files[LISTENS]})"
-    return Mismatch(
-        count, listens, f"{what}{f', counted on one user in {ONE_USER_IN}' if many else ''}", f"user_id {user}"
-    )
+    strangers = f"SELECT user_id FROM listens ANTI JOIN registrations USING (user_id) LIMIT {MAX_COMPARED}"
+    ((user,),) = tables.connection.execute(f"SELECT min(user_id) FROM ({strangers})").fetchall()
+    return Mismatch(count, listens, what, f"user_id {user}")
 
 
 def _refuse_other_ids(tables: Tables) -> None:
