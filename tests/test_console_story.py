@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
@@ -271,10 +272,14 @@ def experiments(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Itera
     work: Path = tmp_path_factory.mktemp("experiments")
     three = structs.replace(PLAN, arms={"rule": 1.0, "model-a": 1.0, "model-b": 1.0}, peeking="always-valid")
     alike = {"rule": 20, "model-a": 20, "model-b": 22}
+    long = structs.replace(
+        PLAN, control=f"rule-{'r' * 60}", arms={f"rule-{'r' * 60}": 1.0, f"model-<b>{'w' * 60}": 1.0}
+    )
     for name, plan, clickers in (
         ("collecting", PLAN, {"rule": 5, "model": 40}),
         ("three", three, alike),
         ("winner", structs.replace(PLAN, peeking="obrien-fleming"), {"rule": 5, "model": 40}),
+        ("n" * 60, structs.replace(long, peeking="obrien-fleming"), dict.fromkeys(long.arms, 9)),
     ):
         named = structs.replace(plan, name=name)
         now = START + timedelta(days=4)
@@ -291,8 +296,9 @@ def test_an_experiment_is_read_at_each_size(
     browser: Browser, experiments: Service, size: dict[str, int], theme: str
 ) -> None:
     with visiting(browser, experiments.port, viewport=size, color_scheme=theme) as visit:
-        for path in ("collecting", "three", "winner", "winner.memo", ""):
-            visit.page.goto(f"{visit.base}/experiments/{path}")
+        names = ("collecting", "three", "winner", "winner.memo", "n" * 60, f"{'n' * 60}.memo")
+        for path in (*(f"experiments/{name}" for name in names), "report", "experiments"):
+            visit.page.goto(f"{visit.base}/{path}")
             expect(visit.page.locator("h1")).to_be_visible()
             assert visit.violations() == []
             assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
@@ -301,3 +307,12 @@ def test_an_experiment_is_read_at_each_size(
         expect(visit.page.get_by_role("img")).to_have_count(2)
         visit.page.get_by_role("link", name="Decision memo").click()
         expect(visit.page.locator(".memo")).to_contain_text("Hidden until")
+
+
+def test_the_memo_is_one_light_page_of_paper(browser: Browser, experiments: Service) -> None:
+    with visiting(browser, experiments.port, viewport=WIDE, color_scheme="dark") as visit:
+        for name in ("three", "winner"):
+            visit.page.goto(f"{visit.base}/experiments/{name}.memo")
+            assert len(re.findall(rb"/Type\s*/Page\b", visit.page.pdf(format="A4"))) == 1
+        visit.page.emulate_media(media="print", color_scheme="dark")
+        assert visit.page.locator(".memo").evaluate("memo => getComputedStyle(memo).color") == "rgb(20, 24, 31)"

@@ -40,8 +40,9 @@ export class Form {
       this.picks = this.picks.filter((genre) => genre !== target.value);
       if (target.checked) this.picks.push(target.value);
     } else if (!target.name) return; // the search field
-    history.replaceState(null, "", this.fragment() || location.pathname);
-    this.changed(this.registration());
+    const registration = this.registration();
+    this.changed(registration); // the request is on its way while the address changes
+    history.replaceState(null, "", this.fragment(registration) || location.pathname);
   }
 
   /** The body of a request: what is answered, and valid. */
@@ -56,8 +57,8 @@ export class Form {
     return answers;
   }
 
-  fragment() {
-    const answers = Object.entries(this.registration()).flatMap(([name, value]) => [value].flat().map((one) => [name, String(one)]));
+  fragment(registration = this.registration()) {
+    const answers = Object.entries(registration).flatMap(([name, value]) => [value].flat().map((one) => [name, String(one)]));
     return answers.length ? `#${new URLSearchParams(answers)}` : "";
   }
 

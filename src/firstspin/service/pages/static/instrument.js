@@ -1,5 +1,5 @@
 // The instrument: probabilities as bars, the contribution of each answer, the business rule's and a challenger's answer.
-import { arrange, element } from "./motion.js";
+import { arrange, element, say } from "./motion.js";
 
 const at = (id) => document.getElementById(id);
 const percent = (share) => (share > 0 && share < 0.005 ? "<1%" : `${Math.round(100 * share)}%`);
@@ -33,10 +33,10 @@ export class Instrument {
 
   fillRow(row, genre, share) {
     const [name, track, shown] = row.children;
-    name.textContent = genre;
+    say(name, genre);
     name.title = genre;
-    track.firstChild.style.clipPath = `inset(0 ${100 - (100 * share) / this.scale}% 0 0 round 4px)`;
-    shown.textContent = percent(share);
+    track.querySelector("i").style.transform = `translateX(${(100 * share) / this.scale - 100}%)`;
+    say(shown, percent(share));
   }
 
   /** The contributions and the business rule's answer; null where they could not be had. */
@@ -65,7 +65,9 @@ function makeRow() {
   const row = element("li", "reason");
   const track = element("span", "track");
   track.setAttribute("aria-hidden", "true");
-  track.append(element("i"), element("b"));
+  const bar = element("span");
+  bar.append(element("i"));
+  track.append(bar, element("b"));
   track.lastChild.hidden = true;
   const name = element("bdi", "genre");
   row.append(name, track, element("span", "share"), element("span", "moved"), element("p", "effects"));

@@ -29,7 +29,18 @@ export function arrange(parent, keys, make, fill) {
     fill?.(child, key);
     return child;
   });
-  if (after.length !== before.size || after.some((child, place) => child !== parent.children[place])) parent.replaceChildren(...after);
+  const stay = new Set(after);
+  for (const child of [...parent.children]) if (!stay.has(child)) child.remove();
+  let next = parent.firstChild; // a child in its place is not touched: what is put in anew is laid out anew
+  for (const child of after) {
+    if (child === next) next = next.nextSibling;
+    else parent.insertBefore(child, next);
+  }
+}
+
+/** Set a text where it is another one. */
+export function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 /** An element with a class and text. */

@@ -1,6 +1,6 @@
 // The phone: the in-app message and the carousels of an answer, as a listener sees them.
 import { artwork } from "./artwork.js";
-import { arrange, element } from "./motion.js";
+import { arrange, element, say } from "./motion.js";
 
 const PLAY = '<svg viewBox="0 0 12 12"><path d="M2 0l9 6-9 6z"/></svg>';
 
@@ -45,7 +45,7 @@ export class Phone {
 
   fillCarousel(section, { title, station_ids }, catalogue) {
     const [heading, tiles] = section.children;
-    heading.textContent = title;
+    say(heading, title);
     heading.dir = "auto";
     heading.title = title;
     tiles.setAttribute("aria-label", `Stations: ${title}`);

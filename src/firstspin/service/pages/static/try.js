@@ -21,7 +21,7 @@ async function changed(registration) {
   const mine = ++number;
   clearTimeout(retry);
   const latest = (show) => (...shown) => { if (mine === number) show(...shown); };
-  // Explanations are asked after the answer: it must not wait for them.
+  // Explanations are asked once the answer is painted: it must not wait for them.
   try {
     const { body, took } = await ask("/invocations", registration);
     const stations = await catalogue(body);
@@ -41,9 +41,13 @@ async function changed(registration) {
     })();
     return;
   }
+  await painted();
+  if (mine !== number) return;
   if (explained) ask("/v1/explanations", registration).then(latest(({ body }) => instrument.explain(body)), latest(() => instrument.explain(null)));
   if (at("model").value) compare(registration, latest);
 }
+
+const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 
 function compare(registration, latest) {
   const name = at("model").value;
