@@ -60,8 +60,12 @@ def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str], gen
     for name, value in values.items():
         if name == GENRES and not isinstance(value, str | None):
             values[name] = _listed(value)
+            continue
         is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-        if isinstance(value, str) or (is_number and (name == AGE or kinds.get(name) == NUMBER)):
+        wants_number = name == AGE or kinds.get(name) == NUMBER
+        if not (value is None or isinstance(value, str) or (is_number and wants_number)):
+            raise InputError(f"{name} {value!r} is not a {'number' if wants_number else 'text'}")
+        if value is not None:
             try:
                 values[name] = _parsed(name, str(value), kinds, genres)
             except parsing.Misspelt as problem:

@@ -163,3 +163,10 @@ def test_ten_days_and_a_missing_plan_are_warned_of() -> None:
     assert "10 days are not whole weeks" in next(iter(warnings(rules(days=10), [], LeftOut(), late=0)))
     unplanned = Rules(control="rule", metrics=())
     assert "No plan was given" in next(iter(warnings(unplanned, [], LeftOut(), late=0)))
+
+
+def test_a_blank_of_a_binary_metric_may_mean_no() -> None:
+    arms = (ArmSummary("rule", 1_000, 5, 0.1), ArmSummary("model", 1_000, 5, 0.1))
+    measured = MetricResult("bought", "binary", "secondary", None, arms, ())
+    [*_, about] = warnings(rules(), [measured], LeftOut(), late=0)
+    assert about.endswith("are excluded from it; where a blank means no, write bought:binary:blank=no.")

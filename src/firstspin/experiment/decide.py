@@ -171,7 +171,10 @@ def _about_gaps(measured: MetricResult) -> Iterator[str]:
     if words := _open_window(measured):
         yield f"{words[0].upper()}{words[1:]}: they are excluded from it until it closes."
     else:
-        yield f"{_users(missing, f'have no value of {measured.metric} and are excluded')} from it."
+        meant = (
+            f"; where a blank means no, write {measured.metric}:binary:blank=no" if measured.kind == "binary" else ""
+        )
+        yield f"{_users(missing, f'have no value of {measured.metric} and are excluded')} from it{meant}."
     arms = [arm for arm in measured.arms if arm.users]
     table = [(arm.missing, arm.users - arm.missing) for arm in arms]
     if len(table) < 2 or not any(there for _, there in table):

@@ -69,6 +69,8 @@ def parse_metric(text: str) -> Metric:
 
     >>> parse_metric("seconds:continuous:cap=p99:margin=0.05")
     Metric(column='seconds', kind='continuous', per=None, cap='p99', margin=0.05, blank=None)
+    >>> parse_metric("seconds:margin=5%").margin
+    0.05
     """
     column, *parts = text.split(":")
     kind: Kind | None = None
@@ -85,7 +87,7 @@ def parse_metric(text: str) -> Metric:
         elif name == "cap" and value:
             cap = value if value.startswith("p") else _number(text, value)
         elif name == "margin" and value:
-            margin = _number(text, value)
+            margin = _number(text, value.removesuffix("%")) / (100 if value.endswith("%") else 1)
         elif name == "blank" and value in ("no", "0"):
             blank = "no"
         else:
@@ -120,7 +122,7 @@ def checked(metric: Metric) -> Metric:
     if metric.cap is not None and metric.kind != "continuous":
         raise InputError(f"{name}: only a continuous metric has a cap")
     if metric.margin is not None and not 0 < metric.margin < 1:
-        raise InputError(f"{name}: invalid margin {metric.margin!r}; expected a share between 0 and 1")
+        raise InputError(f"{name}: invalid margin {metric.margin!r}; expected a share between 0 and 1, as 0.05 or 5%")
     percentile(metric)
     return metric
 

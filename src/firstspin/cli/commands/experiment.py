@@ -196,7 +196,7 @@ class RuleOptions:
         list[str] | None,
         typer.Option(
             help="Column:kind, as clicked:binary, spend:continuous, clicks:ratio=views; "
-            ":cap=p99, :margin=0.1, :blank=no; repeat."
+            ":cap=p99, :margin=5%, :blank=no; repeat."
         ),
     ] = None
     covariate: Annotated[

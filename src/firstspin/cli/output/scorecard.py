@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from firstspin.cli import terminal
 from firstspin.evaluation.bootstrap import bare
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
+
+
+ABOUT: Final = (
+    f"The {in_words(RULE)} is the baseline to beat: the picks by popularity, then the rest. The others: overall, the "
+    "most popular genres; single_pick, the most popular pick first; age_gender, the most popular genres by age "
+    "and gender."
+)
 
 
 def print_census(census: Census, ignored: Mapping[str, int]) -> None:
@@ -37,8 +44,7 @@ def print_headline(card: Scorecard) -> None:
             table.add_row(*row)
         terminal.show(table)
     if RULE in card.figures:
-        about = f"The {in_words(RULE)} is the baseline to beat: the picks by popularity, then the rest."
-        terminal.out.print(f"\n{about} {card.advice()}".rstrip())
+        terminal.out.print(f"\n{ABOUT} {card.advice()}".rstrip())
 
 
 def print_scorecard(card: Scorecard) -> None:
