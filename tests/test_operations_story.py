@@ -81,6 +81,8 @@ def test_the_page_is_read_at_each_width_in_both_themes_whatever_the_names(browse
             page.emulate_media(color_scheme=theme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert visit.violations() == [], (width, theme)
+            cell = page.locator("[data-panel=answers] tbody th").first
+            assert cell.evaluate("cell => cell.clientWidth") >= 80  # words, not a letter a line
             page.locator("#rollback").click()
             assert visit.violations() == [], (width, theme)
             page.keyboard.press("Escape")

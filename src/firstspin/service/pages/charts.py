@@ -121,7 +121,7 @@ def timeline(
             points = [f"{x(first + place + 0.5):.1f},{y(value):.1f}" for place, value in run]
             if filled:
                 ends = [f"{x(first + place + 0.5):.1f},{y(0):.1f}" for place, _ in (run[-1], run[0])]
-                marks.append(f'<polygon class="interval" points="{" ".join([*points, *ends])}"/>')
+                marks.append(f'<polygon class="interval {kind.split()[-1]}" points="{" ".join([*points, *ends])}"/>')
             marks.append(f'<polyline class="{kind}" points="{" ".join([*points, points[-1]])}"/>')
     shown = [("end", number, times[1])] if times[1] else []
     if number - first > number // 4:
