@@ -62,6 +62,7 @@ PickSeparator = Annotated[
     str,
     typer.Option(
         envvar="FIRSTSPIN_PICK_SEPARATOR",
+        show_envvar=False,
         help="What separates the picks in a text.",
         metavar="<text>",
         rich_help_panel=DATA,
