@@ -31,7 +31,7 @@ Status = Literal[
     "no difference shown",
 ]
 READ: Final[dict[Decision, tuple[Status, str]]] = {
-    "winner": ("winner", "Give all users {winner}."),
+    "winner": ("winner", "Let {winner} answer all users."),
     "control is better": ("control is better", "Keep {control}."),
     "guardrail not kept": (
         "guardrail not kept",

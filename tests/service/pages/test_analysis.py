@@ -21,7 +21,7 @@ from firstspin.experiment.plan import freeze, reads_at
 from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.pages import charts
-from firstspin.service.pages.analysis import analyse_store, write_list, write_pages
+from firstspin.service.pages.analysis import _signed, analyse_store, write_list, write_pages
 from firstspin.service.pages.experiments import WANTED
 
 
@@ -126,7 +126,7 @@ def test_every_chart_has_its_numbers_in_a_table(app: App, tmp_path: Path) -> Non
     assert page.count('class="drawn"') == page.count("All figures as CSV") == 3
     assert "<td>2026-01-28</td><td>100</td><td>100</td>" in page  # exposures of the third day
     assert "<td>2026-01-28</td><td>600</td><td>3,000</td>" in page  # users until then, and as planned
-    assert "<td>2026-01-28</td><td>600</td><td>+700.0%</td>" in page  # the lift until then
+    assert "<td>2026-01-28</td><td>600</td><td>+700%</td>" in page  # the lift until then
 
 
 def test_names_of_arms_and_metrics_are_text(app: App, tmp_path: Path) -> None:
@@ -152,7 +152,10 @@ def test_the_service_analyses_its_own_experiment_outside_the_workers(folder: Pat
 
 
 def test_negative_lifts_have_the_minus_sign_of_the_other_pages() -> None:
-    chart = charts.band([(-0.05, -0.08, 0.02)], 3, "lift")
+    chart = charts.band([(-0.05, -0.08, 0.02)], 3, "lift", _signed)
     assert "−5.0% (−8.0% to +2.0%)" in chart
     assert ">−10%<" in chart
+    steep = charts.band([(7.0, -0.5, 40.0)], 3, "lift", _signed)
+    assert ">+1000%<" in steep
+    assert ">−200%<" not in steep  # no lift is below −100%
     assert ">-" not in chart

@@ -26,7 +26,7 @@ from firstspin.experiment import run
 from firstspin.experiment.monitor import Progress, csv_rows, monitor
 from firstspin.experiment.plan import Plan, freeze, read_plan
 from firstspin.experiment.rules import Metric
-from firstspin.experiment.verdict import MetricResult, metric_table, true_minus
+from firstspin.experiment.verdict import MetricResult, metric_table, signed_percent, true_minus
 from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
 from firstspin.service.pages import charts
@@ -174,7 +174,7 @@ def _about(state: Progress, plan: Plan) -> dict[str, Any]:
         "interims": [
             (
                 arm,
-                _drawn(partial(charts.band, kind=classes[arm]), *_interims(state, arm), widest=charts.WIDE),
+                _drawn(partial(charts.band, kind=classes[arm]), *_interims(state, arm), _signed, widest=charts.WIDE),
                 _by_analysis(state, arm),
             )
             for arm in _compared(state)
@@ -237,7 +237,12 @@ def _by_analysis(state: Progress, arm: str) -> list[tuple[str, ...]]:
 
 
 def _share(share: float | None) -> str:
-    return "–" if share is None else charts.signed(share)
+    return "–" if share is None else _signed(share)
+
+
+def _signed(share: float) -> str:
+    """A lift in the digits of the sentence and the table of metrics."""
+    return true_minus(signed_percent(share))
 
 
 def _interims(state: Progress, arm: str) -> tuple[list[charts.Interval | None], int, str]:
@@ -247,5 +252,5 @@ def _interims(state: Progress, arm: str) -> tuple[list[charts.Interval | None], 
         for lift in lifts
     ]
     last = next((interval for interval in reversed(intervals) if interval), None)
-    ends = "not defined yet" if last is None else "{}, from {} to {}".format(*map(charts.signed, last))
+    ends = "not defined yet" if last is None else "{}, from {} to {}".format(*map(_signed, last))
     return intervals, state.days, f"Lift of {arm} over {state.control} by day; now {ends}"

@@ -67,17 +67,25 @@ TICKS: Final = tuple(size * 10.0**power for power in range(-2, 5) for size in (1
 Interval = tuple[float, float, float]
 
 
-def band(intervals: Sequence[Interval | None], days: int, label: str, width: int = WIDE, kind: str = "model") -> str:
+def band(
+    intervals: Sequence[Interval | None],
+    days: int,
+    label: str,
+    form: Callable[[float], str],
+    width: int = WIDE,
+    kind: str = "model",
+) -> str:
     """A relative lift by day with its interval (value, low, high), of `days` days; None where it is not defined.
 
-    Ends of intervals above 200%, and above all lifts, are cut. `kind` is the class of the colour.
+    Ends of intervals above 200%, and above all lifts, are cut. `form` is the text of a lift, `kind` the class of
+    the colour.
     """
     known = [(day, interval) for day, interval in enumerate(intervals) if interval]
     bottom = min([-0.1, *(low for _, (_, low, _) in known)])
     top = max([0.1, *(high for _, (_, _, high) in known)])
     bottom, top = max(bottom, -1.0), min(top, max([2.0, *(1.2 * value for _, (value, _, _) in known)]))
     tick = next(size for size in TICKS if (top - bottom) / size <= 6)
-    bottom, top = tick * math.floor(bottom / tick), tick * math.ceil(top / tick)
+    bottom, top = max(tick * math.floor(bottom / tick), -1.0), tick * math.ceil(top / tick)
     x, y = _scales(width, days, bottom, top)
     step = (width - LEFT - RIGHT) / days
     at = {day: x(day) + step / 2 for day, _ in known}
@@ -94,8 +102,8 @@ def band(intervals: Sequence[Interval | None], days: int, label: str, width: int
         day, (value, low, high) = known[-1]
         middle = min(max(at[day], LEFT + NOW / 2), width - RIGHT - NOW / 2)  # the text must not leave the chart
         place = f'x="{middle:.1f}" y="{max(y(min(high, top)) - 8, TOP + 12):.1f}"'
-        marks.append(f'<text class="now middle" {place}>{signed(value)} ({signed(low)} to {signed(high)})</text>')
-    ticks = [bottom + tick * number for number in range(round((top - bottom) / tick) + 1)]
+        marks.append(f'<text class="now middle" {place}>{form(value)} ({form(low)} to {form(high)})</text>')
+    ticks = [tick * number for number in range(math.ceil(bottom / tick - 1e-9), round(top / tick) + 1)]
     return _chart(width, label, _grid(width, y, ticks, "{:+.0%}".format) + _days(x, days, step / 2), marks)
 
 
@@ -143,15 +151,6 @@ def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
         elif runs[-1]:
             runs.append([])
     return [run for run in runs if run]
-
-
-def signed(share: float) -> str:
-    """A share as a percentage with its sign, a true minus (U+2212) as on all pages.
-
-    >>> signed(-0.016), signed(0.02)
-    ('−1.6%', '+2.0%')
-    """
-    return f"{share:+.1%}".replace("-", "−")
 
 
 def _scales(
