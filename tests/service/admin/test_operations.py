@@ -127,6 +127,19 @@ def test_the_navigation_leads_to_the_pages_of_the_service(service: Service) -> N
     assert "<script>x" not in ask(service, "/ops", host='"><script>x:1')[2].decode()
 
 
+def test_a_refusal_is_a_page_for_a_browser_which_leads_to_the_operations(service: Service) -> None:
+    for path, more, status, words in (
+        ("/nothing", {}, 404, "There is nothing at this path."),
+        ("/ops", {"sec-fetch-site": "cross-site"}, 403, "Cross-origin requests are not allowed."),
+    ):
+        found, headers, body = ask(service, path, accept="text/html", **more)
+        assert (found, headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert words in body.decode()
+        assert '<a class="button" href="/ops">Operations</a>' in body.decode()
+        assert b"data-panel" not in body
+        assert ask(service, path, **more)[1]["content-type"] == "application/json"
+
+
 def test_the_facts_are_those_of_the_metrics(service: Service) -> None:
     before = sum(one["total"] for one in facts(service)["answers"])
     for _ in range(3):

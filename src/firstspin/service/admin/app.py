@@ -122,7 +122,7 @@ class AdminApp:
         try:
             reply = self._routed(request)
         except Refusal as refusal:
-            return _refused(refusal)
+            return self._context.operations.error(request, _refused(refusal))
         except Exception as problem:
             return _failed(problem)
         if isinstance(reply, Work):

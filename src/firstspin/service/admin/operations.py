@@ -85,7 +85,11 @@ class Operations:
         if keyed:
             shown = dict.fromkeys(shown, "")
         content = PAGE.substitute(shown, keyed="yes" if keyed else "no", hidden=" hidden" if keyed else "")
-        return Site(self._sections(request)).page("Operations", content, PATH, modules=MODULES)
+        return self._site(request).page("Operations", content, PATH, modules=MODULES)
+
+    def error(self, request: Request, refusal: Reply) -> Reply:
+        """A refusal as a page for a browser, which leads to this port's page: its own link is of no other origin."""
+        return self._site(request).error(request, refusal)
 
     async def live(self, allow: Callable[[], None]) -> StreamedReply:
         """The panels as server-sent events. `allow` raises Refusal where the reader may read no more."""
@@ -113,9 +117,10 @@ class Operations:
         sampled, self._sampled = self._sampled, asyncio.Event()
         sampled.set()
 
-    def _sections(self, request: Request) -> list[tuple[str, str]]:
+    def _site(self, request: Request) -> Site:
         """The navigation: the pages on the service's own port, at the host of this request, and this page."""
         host = request.headers.get(b"host", b"").decode("latin-1").lower().rsplit(":", 1)[0]
         pages = self._service.sections if _HOST.fullmatch(host) else ()
         base = f"http://{host}:{self._service.port}"
-        return [*((base + path, name) for path, name in pages), (PATH, "Operations")]
+        own = (PATH, "Operations")
+        return Site([*((base + path, name) for path, name in pages), own], own)

@@ -64,9 +64,10 @@ def template(name: str) -> Template:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The pages of one service; `sections` are the paths and names in its navigation."""
+    """The pages of one port: the paths and names in its navigation, and the page that errors lead to."""
 
     sections: Sequence[tuple[str, str]] = SECTIONS
+    start: tuple[str, str] = ("/", "Try the service")
 
     def page(
         self,
@@ -99,10 +100,11 @@ class Site:
         if b"text/html" not in request.headers.get(b"accept", b""):
             return refusal
         name, message = HTTPStatus(refusal.status).phrase, msgspec.json.decode(refusal.body)["error"]["message"]
+        path, words = self.start
         content = (
             f'<section class="card notice"><p class="status">{refusal.status}</p><h1>{name}</h1>'
             f"<p>{escape(message[:1].upper() + message[1:])}.</p>"
-            '<p><a class="button" href="/">Try the service</a></p></section>'
+            f'<p><a class="button" href="{path}">{words}</a></p></section>'
         )
         page = self.page(name, content)
         return page._replace(status=refusal.status, headers=page.headers + refusal.headers)
