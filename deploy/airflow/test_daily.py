@@ -24,7 +24,8 @@ HERE = Path(__file__).parent
 AIRFLOW = HERE / ".venv" / "bin"
 FIRSTSPIN = str(Path(sys.executable).with_name("firstspin"))
 ROLE = "arn:aws:iam::123456789012:role/model"
-ALL = ("label", "train", "gate", "package", "score", "promote")
+ALL = ("label", "train", "gate", "package", "promote", "score")
+GOOD = dict.fromkeys(ALL, "success") | {"outcome": "skipped"}
 GROUND = """
 import boto3
 boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
@@ -75,6 +76,8 @@ def service(tmp_path: Path) -> Iterator[tuple[ControlPlane, Day]]:
             "FIRSTSPIN_ENDPOINT": "newcomers",
             "FIRSTSPIN_SCORES": f"sqlite:{tmp_path / 'scores.db'}",
             "FIRSTSPIN_PROMOTE": "--poll 0.05 --bake 120 --alarm newcomers-endpoint-5xx",
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "1",
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",
             "AIRFLOW_HOME": str(tmp_path / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
@@ -113,7 +116,12 @@ def test_a_better_bundle_is_promoted_and_a_worse_one_is_not_but_the_answers_stay
     service: tuple[ControlPlane, Day], tmp_path: Path
 ) -> None:
     plane, day = service
-    assert day("logistic") == dict.fromkeys(ALL, "success")
+    old = tmp_path / "work" / "2026-01-01T000000"
+    other = tmp_path / "work" / "notes"
+    for folder in (*(old.with_name(f"2026-01-{n:02}T000000") for n in range(1, 16)), other):
+        folder.mkdir(parents=True)
+    assert day("logistic") == GOOD
+    assert (old.exists(), other.exists(), len(list(old.parent.glob("2026-01-*")))) == (False, True, 13)
     assert plane.fate.names() == ["CreateModel", "CreateEndpointConfig", "UpdateEndpoint"]
     (promoted,) = (tmp_path / "work").glob("*/bundle")
     assert json.loads((promoted / "manifest.json").read_text())["predictor"]["model"] == "logistic"
@@ -122,9 +130,9 @@ def test_a_better_bundle_is_promoted_and_a_worse_one_is_not_but_the_answers_stay
     assert kept is not None
 
     plane.fate.asked.clear()
-    assert day("popularity") == dict.fromkeys(ALL, "success") | {"promote": "skipped"}
+    assert day("popularity") == GOOD | dict.fromkeys(("gate", "package", "promote"), "skipped")
     assert plane.fate.names() == []
-    (served,) = (tmp_path / "work").glob("*/serving")
+    *_, served = sorted((tmp_path / "work").glob("*/serving"))
     assert (served / "manifest.json").read_bytes() == (promoted / "manifest.json").read_bytes()
     again = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert again == kept  # by the model that was promoted, not by today's
@@ -142,7 +150,9 @@ def test_a_promotion_that_an_alarm_takes_back_leaves_the_answers_of_the_bundle_t
     assert before is not None
     life.configuration = first  # rolled back by hand to popularity, which any other bundle beats
     plane.fate.ringing.add("newcomers-endpoint-5xx-release")
-    assert day("logistic --without gender") == dict.fromkeys(ALL, "success") | {"promote": "failed"}
+    plane.fate.asked.clear()
+    assert day("logistic --without gender") == GOOD | {"promote": "failed", "outcome": "failed"}
+    assert plane.fate.names().count("UpdateEndpoint") == 1  # not tried again
     after = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert after is not None
     assert after.model != before.model
@@ -155,6 +165,37 @@ def test_a_command_that_fails_fails_its_task_and_nothing_is_promoted(
     plane, day = service
     (tmp_path / "tables" / "listens.parquet").unlink()
     states = day("logistic")
-    assert states["label"] == "failed"
-    assert "success" not in states.values()
+    assert (states["label"], states["promote"], states["outcome"]) == ("failed", "upstream_failed", "failed")
+    assert states["score"] == "success"  # by the bundle that serves
     assert plane.fate.names() == []
+
+
+def test_a_backfill_ends_its_data_with_its_interval_and_releases_nothing() -> None:
+    asked = """
+import json, sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+import daily
+from airflow.sdk.exceptions import AirflowSkipException
+told = []
+for kind in ("backfill", "scheduled", "manual"):
+    run = SimpleNamespace(run_type=kind, data_interval_end=datetime(2026, 3, 2, tzinfo=UTC))
+    try:
+        daily.refuse_backfill({"dag_run": run})
+        released = True
+    except AirflowSkipException:
+        released = False
+    told.append([kind, daily.until({"dag_run": run}), released])
+hours = {one.task_id: one.execution_timeout.total_seconds() / 3600 for one in daily.daily.tasks}
+print(json.dumps([told, hours]))
+"""
+    run = [AIRFLOW / "python", "-c", asked, str(HERE / "dags")]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=True)
+    runs, hours = json.loads(done.stdout.splitlines()[-1])
+    assert runs == [
+        ["backfill", ["--data-ends", "2026-03-02T00:00:00Z"], False],
+        ["scheduled", [], True],
+        ["manual", [], True],
+    ]
+    assert hours == dict.fromkeys((*ALL, "outcome"), 2) | {"train": 6}

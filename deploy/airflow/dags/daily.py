@@ -1,10 +1,13 @@
-"""Every day: label -> train -> gate -> package -> score -> promote, each one firstspin command.
+"""Every day: label -> train -> gate -> package -> promote -> score, each one firstspin command.
 
 Airflow knows when and in what order, firstspin knows how: it lives in an environment of its own, which FIRSTSPIN names.
-A bundle that does not beat the serving one is no failure: the day goes on with the bundle that serves, so that the
-batch answers stay fresh. What a task says is in its log; a command that fails fails its task with that command's
-line. A promotion that fails for good, as one that alarms take back, brings back the answers of the bundle that serves
-then. Which one that is, the endpoint says: nothing is kept here that a rollback by hand could make untrue.
+A bundle that does not beat the serving one is no failure: its promotion is skipped. Whatever became of the release, the
+last step scores everyone with the bundle that serves then, so that the batch answers stay fresh and are of that bundle.
+Which one that is, the endpoint says: nothing is kept here that a rollback by hand could make untrue. `outcome` fails
+where any task failed, because Airflow judges a run by its last task.
+
+A release that alarms took back is not tried again: the same bundle would fail the same traffic again. A backfill labels
+and trains as of the end of its interval, and releases nothing: what serves is a matter of today.
 
 How often a task is tried again is Airflow's own setting (default_task_retries). Ours are environment variables of the
 workers:
@@ -14,6 +17,7 @@ workers:
     FIRSTSPIN_WORK      folder that all workers share: a folder a run
     FIRSTSPIN_ENDPOINT  name of the SageMaker endpoint
     FIRSTSPIN_SCORES    dynamodb:TABLE or sqlite:PATH
+    FIRSTSPIN_KEEP      folders of runs to keep (14); older ones are deleted
     FIRSTSPIN_TRAIN     further words for `firstspin train`, as in "--model lightgbm"
     FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`; unless it is set, the alarms of deploy/aws:
                         "--alarm NAME-endpoint-5xx --alarm NAME-endpoint-failed --alarm NAME-endpoint-latency"
@@ -25,17 +29,17 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import dag, get_current_context, task
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk import TriggerRule, chain, dag, get_current_context, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 log = logging.getLogger(__name__)
-SERVING = "serving"
 
 
 @dag(
@@ -43,41 +47,45 @@ SERVING = "serving"
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    default_args={"execution_timeout": timedelta(hours=2)},
     doc_md=__doc__,
 )
 def firstspin_daily() -> None:
     """The day's story."""
     bundle = train(label())
     chosen = gate(bundle)
-    package(chosen) >> score(chosen) >> promote(chosen)
+    tasks = [bundle, chosen, package(chosen), promote(chosen), score()]
+    chain(*tasks)
+    tasks >> outcome()
 
 
 @task
 def label() -> str:
     """Who listened to what, and a census of everyone without a label: its log is where to look when they grow few."""
     out = today() / "labelled.parquet"
-    firstspin("label", "--data", os.environ["FIRSTSPIN_DATA"], "--out", out)
+    prune(out.parent)
+    firstspin("label", "--data", os.environ["FIRSTSPIN_DATA"], "--out", out, *until(get_current_context()))
     return str(out)
 
 
-@task
+@task(execution_timeout=timedelta(hours=6))
 def train(_labelled: str) -> str:
     """A bundle of today that carries its own scorecard."""
-    out = today() / "bundle"
-    firstspin("train", "--data", os.environ["FIRSTSPIN_DATA"], "--out", out, *further("FIRSTSPIN_TRAIN"))
+    out, ends = today() / "bundle", until(get_current_context())
+    firstspin("train", "--data", os.environ["FIRSTSPIN_DATA"], "--out", out, *ends, *further("FIRSTSPIN_TRAIN"))
     return str(out)
 
 
 @task
 def gate(bundle: str) -> str:
-    """The bundle to go on with: today's if it beats the serving one, or else that one."""
+    """Today's bundle, if it beats the serving one."""
+    refuse_backfill(get_current_context())
     try:
         firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", "--json", *of_endpoint(), *how_to_promote())
     except CommandFailed as problem:
-        if not problem.refused:
-            raise
-        log.info("%s; today goes on with the one that serves", problem)
-        return serving(today())
+        if problem.refused:
+            raise AirflowSkipException(str(problem)) from None
+        raise
     return bundle
 
 
@@ -90,28 +98,56 @@ def package(bundle: str) -> str:
 
 
 @task
-def score(bundle: str) -> None:
-    """Everyone's answer, for the hour when the endpoint fails."""
-    keep_answers(bundle)
-
-
-def answers_of_what_serves(context: Mapping[str, Any]) -> None:
-    """Those that `score` made current are of a bundle that does not serve; called when no try is left."""
-    keep_answers(serving(today(context)))
-
-
-@task(on_failure_callback=answers_of_what_serves)
 def promote(bundle: str) -> None:
     """Blue/green; asked about the bundle that serves already, the command changes nothing."""
-    if Path(bundle).name == SERVING:
-        raise AirflowSkipException("today's bundle did not pass the gate")
-    firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *how_to_promote())
+    try:
+        firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *how_to_promote())
+    except CommandFailed as problem:
+        if problem.taken_back:
+            raise AirflowFailException(str(problem)) from None
+        raise
 
 
-def keep_answers(bundle: str) -> None:
-    """Ask a bundle about everyone, and make its answers the current ones."""
+@task(trigger_rule=TriggerRule.ALL_DONE)
+def score() -> None:
+    """Everyone's answer by the bundle that serves, for the hour when the endpoint fails."""
+    refuse_backfill(get_current_context())
+    bundle = today() / "serving"
+    firstspin("sagemaker", "fetch", "--out", bundle, *of_endpoint())
     registrations = next(Path(os.environ["FIRSTSPIN_DATA"]).glob("registrations.*"))
     firstspin("score", "--bundle", bundle, "--registrations", registrations, "--out", os.environ["FIRSTSPIN_SCORES"])
+
+
+@task(trigger_rule=TriggerRule.ONE_FAILED, retries=0)
+def outcome() -> None:
+    """Fail the run where a task failed, though `score` ran to its end; skipped on a good day."""
+    raise AirflowFailException("a task of this run failed")
+
+
+def until(context: Mapping[str, Any]) -> list[str]:
+    """In a backfill the end of its interval, which later listens must not reach; else the last listen counts."""
+    run = context["dag_run"]
+    return ["--data-ends", f"{run.data_interval_end:%Y-%m-%dT%H:%M:%SZ}"] if is_backfill(run) else []
+
+
+def refuse_backfill(context: Mapping[str, Any]) -> None:
+    """A bundle of the past is not released, nor are the answers of today written once a day of the past."""
+    if is_backfill(context["dag_run"]):
+        raise AirflowSkipException("a backfill releases nothing")
+
+
+def is_backfill(run: Any) -> bool:
+    return str(run.run_type) in ("backfill", "DagRunType.BACKFILL_JOB")
+
+
+def prune(newest: Path) -> None:
+    """Delete the folders of the oldest runs; what has another name is left alone."""
+    runs = sorted(newest.parent.glob("[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]T" + "[0-9]" * 6))
+    keep = max(int(os.environ.get("FIRSTSPIN_KEEP", "14")), 1)
+    for folder in runs[:-keep]:
+        if folder != newest:
+            log.info("deleting %s", folder)
+            shutil.rmtree(folder)
 
 
 class CommandFailed(AirflowException):
@@ -129,6 +165,11 @@ class CommandFailed(AirflowException):
         except (ValueError, KeyError, TypeError):  # it failed before its verdict
             return False
 
+    @property
+    def taken_back(self) -> bool:
+        """Whether the endpoint went back to the bundle before: the alarms', or a failed start."""
+        return " went back to " in str(self)
+
 
 def firstspin(*words: object) -> str:
     """The output of the command. Raises CommandFailed for an exit status other than 0."""
@@ -144,19 +185,12 @@ def firstspin(*words: object) -> str:
     return done.stdout
 
 
-def today(context: Mapping[str, Any] | None = None) -> Path:
-    """The folder of this run, and of no other on the same day; outside of a task its context must be given."""
-    moment = (context or get_current_context())["dag_run"].run_after
+def today() -> Path:
+    """The folder of this run, and of no other on the same day."""
+    moment = get_current_context()["dag_run"].run_after
     folder = Path(os.environ["FIRSTSPIN_WORK"]) / f"{moment:%Y-%m-%dT%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def serving(folder: Path) -> str:
-    """The bundle that the endpoint answers from at this moment, brought into a folder."""
-    out = folder / SERVING
-    firstspin("sagemaker", "fetch", "--out", out, *of_endpoint())
-    return str(out)
 
 
 def of_endpoint() -> list[str]:
