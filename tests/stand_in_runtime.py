@@ -53,6 +53,7 @@ class Endpoint(ThreadingHTTPServer):
         self.moods: list[str] = []  # of the next calls; the last stays; none is "well"
         self.asked: list[bytes] = []
         self.warmed, self.connections = 0, 0
+        self.inference_ids: list[str] = []
         self.done = threading.Event()  # frees whom a mood keeps waiting
 
     @property
@@ -84,6 +85,7 @@ class _Invocation(BaseHTTPRequestHandler):
             return
         mood = self.server.mood()
         self.server.asked.append(body)
+        self.server.inference_ids.append(self.headers.get("x-amzn-sagemaker-inference-id", ""))
         assert self.path == "/endpoints/newcomers/invocations"
         if not self.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential="):
             mood = "not allowed"

@@ -162,6 +162,18 @@ def test_ten_thousand_users_get_the_services_arms_answers_and_exposures(
         assert arms[scoped(SECRET.user_hash(user), SCOPE)] == given.arm
 
 
+def test_captured_data_joins_the_exposure_of_a_lone_user_by_the_inference_id(
+    gateway: Gateway, endpoint: Endpoint, lake: Firehose
+) -> None:
+    user = user_in("model")
+    gateway(of({"user_id": user, "age": 31, "genres": ["Rock"]}))
+    gateway(of({"instances": [{"user_id": user}, {"user_id": user_in("model") + "0"}]}))
+    gateway(rest('{"age": 31}'))
+    exposure = lake.lines[STREAM][0]
+    assert endpoint.inference_ids[0] == exposure["user_key"]
+    assert set(endpoint.inference_ids[1:]) == {""}  # of several, and of nobody in the experiment
+
+
 def test_where_the_plan_says_so_the_lambda_names_experiment_and_arm_as_the_service_does(
     endpoint: Endpoint,
     lake: Firehose,

@@ -375,6 +375,118 @@ class TestFields:
         assert f"{path} is not a zip of deploy/aws/lambda.sh" in str(promoted("--zip", path).exception)
 
 
+class TestKindsOfHosting:
+    SERVERLESS = Hosting(HOSTING.image, ROLE, memory_mb=2048, concurrency=20)
+
+    @pytest.mark.parametrize(
+        "hosting", [HOSTING, SERVERLESS, replace(HOSTING, capture="s3://b/capture", capture_percent=10, key="arn:k")]
+    )
+    def test_are_valid_for_sagemaker(self, account: Account, hosting: Hosting) -> None:
+        sdk: Any = account.sagemaker.meta
+        configuration = hosting.configuration("AllTraffic") | {"EndpointConfigName": "c"}
+        asked = {"CreateEndpointConfig": configuration, "CreateModel": hosting.model | {"ModelName": "m"}}
+        for verb, words in asked.items():
+            errors = ParamValidator().validate(words, sdk.service_model.operation_model(verb).input_shape)
+            assert not errors.has_errors(), errors.generate_report()
+
+    def test_serverless_has_no_instances_no_network_isolation_and_is_promoted_all_at_once(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good", hosting=self.SERVERLESS)
+        promote(account, bundles / "better", Rollout(("slow",)))
+        (variant,) = now(account).configuration["ProductionVariants"]
+        assert variant["ServerlessConfig"] == {"MemorySizeInMB": 2048, "MaxConcurrency": 20}
+        assert "InstanceType" not in variant
+        assert "EnableNetworkIsolation" not in aws.fate.made[now(account).model["ModelName"]]
+        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        routing = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+        assert routing["Type"] == "ALL_AT_ONCE"
+        assert autoscaling.missing_target(account, now(account)) == ""
+
+    def test_instances_do_not_become_serverless(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        before = aws.fate.names()
+        with pytest.raises(InputError, match="has instances, and SageMaker does not convert it"):
+            deploy(account, bundles / "good", hosting=self.SERVERLESS)
+        assert aws.fate.names() == before
+
+    @pytest.mark.parametrize(
+        ("settings", "reason"),
+        [
+            ({"memory_mb": 1000}, "1024, 2048, 3072, 4096, 5120, 6144 MB"),
+            ({"memory_mb": 1024, "capture": "s3://b/c"}, "has no data capture"),
+            ({"concurrency": 201}, "a concurrency is 1 to 200"),
+            ({"capture": "b/c"}, "a URL such as s3://BUCKET/capture"),
+        ],
+    )
+    def test_out_of_range_are_refused(self, settings: dict[str, Any], reason: str) -> None:
+        with pytest.raises(InputError, match=reason):
+            replace(HOSTING, **settings)
+
+    def test_another_capture_is_not_held_back_by_what_is_retained(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        deploy(account, bundles / "good", hosting=replace(HOSTING, capture=f"s3://{PLACE[0]}/capture"))
+        (update,) = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        assert update["RetainAllVariantProperties"] is True
+        assert update["ExcludeRetainedVariantProperties"] == [{"VariantPropertyType": "DataCaptureConfig"}]
+        promote(account, bundles / "better")
+        capture = now(account).configuration["DataCaptureConfig"]
+        assert capture["CaptureContentTypeHeader"]["JsonContentTypes"] == ["application/json"]
+
+
+class TestPruning:
+    @pytest.fixture
+    def history(self, aws: ControlPlane, account: Account, tmp_path: Path) -> list[str]:
+        """Five releases, the oldest first; their configurations. The last two are to go back to and in service."""
+        names = []
+        for seed in range(5):
+            pack(tmp_path / str(seed), seed=10 + seed, scorecard=card(0.5))
+            (deploy if seed == 0 else promote)(account, tmp_path / str(seed))
+            names.append(now(account).endpoint["EndpointConfigName"])
+        aws.fate.asked.clear()
+        return names
+
+    @staticmethod
+    def left(account: Account) -> tuple[set[str], int, int]:
+        """The configurations, the number of models, and that of archives."""
+        configurations = {
+            one["EndpointConfigName"] for one in account.sagemaker.list_endpoint_configs()["EndpointConfigs"]
+        }
+        models = account.sagemaker.list_models()["Models"]
+        return configurations, len(models), account.s3.list_objects_v2(Bucket=PLACE[0])["KeyCount"]
+
+    def prune(self, *words: str) -> Result:
+        return CliRunner().invoke(app, ["prune", "--endpoint", "newcomers", *words])
+
+    def test_deletes_what_neither_serves_nor_is_to_go_back_to_nor_is_new(
+        self, account: Account, history: list[str]
+    ) -> None:
+        assert self.prune("--keep", "1").exit_code == 0
+        assert self.left(account) == (set(history[2:]), 3, 3)
+        assert self.prune("--keep", "0").exit_code == 0
+        assert self.left(account) == (set(history[3:]), 2, 2)
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert now(account).endpoint["EndpointConfigName"] == history[3]
+        assert "nothing to do" in self.prune("--keep", "0").stdout
+
+    def test_leaves_what_others_use_and_what_is_not_firstspins(self, account: Account, history: list[str]) -> None:
+        oldest = account.sagemaker.describe_endpoint_config(EndpointConfigName=history[0])["ProductionVariants"]
+        account.sagemaker.create_endpoint_config(EndpointConfigName="newcomers-theirs", ProductionVariants=oldest)
+        account.sagemaker.create_endpoint_config(
+            EndpointConfigName="newcomers-too-many",
+            ProductionVariants=oldest,
+            Tags=[{"Key": "firstspin:bundle", "Value": "x"}],
+        )
+        dry = self.prune("--keep", "1", "--dry-run")
+        assert (history[0] in dry.stdout, "newcomers-theirs" in dry.stdout) == (True, False)
+        assert "newcomers-too-many" not in dry.stdout
+        model = oldest[0]["ModelName"]
+        assert model not in dry.stdout  # the newest of the others uses it
+        assert len(self.left(account)[0]) == 7
+
+
 class TestAlarmsOfARelease:
     def test_watch_the_new_fleet_alone_and_begin_without_the_state_of_the_one_before(
         self, account: Account, bundles: Path

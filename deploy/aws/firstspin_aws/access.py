@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from firstspin_aws.ground import Ground
 
 RELEASE = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint", "AddTags")
+PRUNE = ("DeleteEndpointConfig", "DeleteModel")
 READ = ("DescribeModel", "DescribeEndpointConfig", "DescribeEndpoint", "ListTags")
 SCORE = ("dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem")
 """GetItem reads where a run broke off."""
 
 
 def releaser(ground: Ground) -> iam.ManagedPolicy:
-    """What `firstspin sagemaker deploy`, `promote`, `rollback` and `fetch` may."""
+    """What `firstspin sagemaker deploy`, `promote`, `rollback`, `fetch` and `prune` may."""
     statements = [
         iam.PolicyStatement(
-            actions=[f"sagemaker:{action}" for action in (*RELEASE, *READ)], resources=_of_endpoint(ground)
+            actions=[f"sagemaker:{action}" for action in (*RELEASE, *READ, *PRUNE)], resources=_of_endpoint(ground)
         ),
         iam.PolicyStatement(
             actions=["iam:PassRole"],
@@ -29,7 +30,9 @@ def releaser(ground: Ground) -> iam.ManagedPolicy:
         ),
         ground.objects("s3:GetObject", "models"),
         ground.objects("s3:PutObject", "models"),
+        ground.objects("s3:DeleteObject", "models"),
         ground.listing("models"),
+        iam.PolicyStatement(actions=["sagemaker:ListEndpointConfigs"], resources=["*"]),
         iam.PolicyStatement(actions=["application-autoscaling:DescribeScalableTargets"], resources=["*"]),
         iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[_alarms(ground, "*")]),
         iam.PolicyStatement(

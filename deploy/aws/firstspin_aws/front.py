@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from aws_cdk import ArnFormat, CfnParameter, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_codedeploy as codedeploy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as functions
@@ -14,7 +17,7 @@ from aws_cdk import aws_wafv2 as waf
 from constructs import Construct
 
 from firstspin_aws.ground import SEND, Ground, endpoint_arn
-from firstspin_aws.settings import LAMBDA, Settings
+from firstspin_aws.settings import AT_ONCE, CANARY, LAMBDA, LINEAR, Settings
 
 HANDLER = "firstspin.aws.lambda_handler.handler"
 BUNDLE = "/var/task/bundle"
@@ -96,6 +99,35 @@ class Function(Construct):
             },
         )
 
+        self.alias = self._alias(key.value_as_string, settings) if settings.front.shift != AT_ONCE else None
+        self.target = self.alias or self.function
+
+    def _alias(self, key: str, settings: Settings) -> functions.Alias:
+        """The version that answers. CloudFormation publishes another one when its description changes: with the zip's
+        key, or with any setting."""
+        digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+        version = functions.Version(
+            self,
+            "Version",
+            lambda_=self.function,
+            description=f"{key} {digest}",
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        return functions.Alias(self, "Live", alias_name="live", version=version)
+
+    def shift(self, settings: Settings, alarms: list[cloudwatch.IAlarm]) -> None:
+        """Let requests go over to a new version little by little, and back where one of the alarms fires."""
+        if self.alias is None:
+            return
+        configuration = codedeploy.LambdaDeploymentConfig
+        steps = {
+            CANARY: configuration.CANARY_10_PERCENT_5_MINUTES,
+            LINEAR: configuration.LINEAR_10_PERCENT_EVERY_1_MINUTE,
+        }
+        codedeploy.LambdaDeploymentGroup(
+            self, "Shift", alias=self.alias, deployment_config=steps[settings.front.shift], alarms=alarms
+        )
+
     def _role(self, name: str, settings: Settings, ground: Ground) -> iam.Role:
         stack = Stack.of(self)
         own = stack.format_arn(
@@ -145,7 +177,7 @@ class Door(Construct):
     """The REST API: its routes, callers known by IAM (SigV4), each consumer metered and throttled by its own key."""
 
     def __init__(
-        self, scope: Construct, settings: Settings, ground: Ground, function: functions.Function | None
+        self, scope: Construct, settings: Settings, ground: Ground, function: functions.IFunction | None
     ) -> None:
         super().__init__(scope, "Door")
         front = settings.front
@@ -190,7 +222,7 @@ class Door(Construct):
         if front.waf:
             self._guard(settings)
 
-    def _to_the_lambda(self, settings: Settings, function: functions.Function | None) -> apigateway.Integration:
+    def _to_the_lambda(self, settings: Settings, function: functions.IFunction | None) -> apigateway.Integration:
         assert function is not None
         return apigateway.LambdaIntegration(
             function, allow_test_invoke=False, timeout=Duration.seconds(int(settings.front.budget) + 4)

@@ -128,7 +128,7 @@ class Ground(Stack):
         )
 
     def _model_role(self) -> iam.Role:
-        """What an endpoint may: fetch its model and its image, write its log, and see its own alarms."""
+        """What an endpoint may: fetch its model and its image, write its log and captured data, see its own alarms."""
         log = f"/aws/sagemaker/Endpoints/{self.settings.name}*"
         alarms = self.format_arn(
             service="cloudwatch",
@@ -138,7 +138,8 @@ class Ground(Stack):
         )
         # AWS asks for this of whatever release alarms are to take back
         seen = iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[alarms])
-        return self._sagemaker_role("ModelRole", log, [self.objects("s3:GetObject", "models"), seen])
+        own = [self.objects("s3:GetObject", "models"), self.objects("s3:PutObject", "capture"), seen]
+        return self._sagemaker_role("ModelRole", log, own)
 
     def _training_role(self) -> iam.Role:
         """What a training job may: read the tables below data/, leave its model below models/, keep what tuning has

@@ -8,7 +8,7 @@ from __future__ import annotations
 from aws_cdk import aws_applicationautoscaling as scaling
 from constructs import Construct
 
-from firstspin_aws.settings import MINUTE, Settings
+from firstspin_aws.settings import MINUTE, SCHEDULED, Settings
 
 METRICS = {
     True: "SageMakerVariantInvocationsPerInstance",
@@ -28,6 +28,7 @@ def scale(scope: Construct, settings: Settings) -> None:
         scalable_dimension="sagemaker:variant:DesiredInstanceCount",
         min_capacity=wanted.least_instances,
         max_capacity=wanted.most_instances,
+        scheduled_actions=[_scheduled(number, text) for number, text in enumerate(wanted.schedule)] or None,
     )
     policy = scaling.CfnScalingPolicy
     policy(
@@ -44,4 +45,19 @@ def scale(scope: Construct, settings: Settings) -> None:
             scale_out_cooldown=wanted.out_cooldown,
             scale_in_cooldown=wanted.in_cooldown,
         ),
+    )
+
+
+def _scheduled(number: int, text: str) -> scaling.CfnScalableTarget.ScheduledActionProperty:
+    """Other bounds from a time on: instances that stand ready before the evening's peak."""
+    found = SCHEDULED.fullmatch(text)
+    assert found is not None
+    bounds = scaling.CfnScalableTarget.ScalableTargetActionProperty(
+        min_capacity=int(found["least"]), max_capacity=int(found["most"])
+    )
+    return scaling.CfnScalableTarget.ScheduledActionProperty(
+        schedule=found["when"],
+        scheduled_action_name=f"schedule-{number}",
+        timezone="UTC",
+        scalable_target_action=bounds,
     )

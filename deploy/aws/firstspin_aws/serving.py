@@ -28,10 +28,10 @@ class Serving(Stack):
         watch.probe()
         watch.deliveries(f"{settings.name}-{kind}" for kind in STREAMS)
         function = Function(self, settings, ground) if settings.front.route == LAMBDA else None
-        door = Door(self, settings, ground, function.function if function else None)
+        door = Door(self, settings, ground, function.target if function else None)
         watch.door(door.api)
         if function:
-            watch.function(function.function, function.log)
+            function.shift(settings, watch.function(function.function, function.log))
             if settings.experiment.running:
                 watch.exposures(function.log)
         watch.dashboard()

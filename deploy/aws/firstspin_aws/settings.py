@@ -12,6 +12,8 @@ from typing import Any, Final, get_type_hints
 
 MINUTE, TEN_SECONDS = "minute", "10 seconds"
 LAMBDA, DIRECT = "lambda", "direct"
+AT_ONCE, CANARY, LINEAR = "at once", "canary", "linear"
+SHIFTS: Final = (AT_ONCE, CANARY, LINEAR)
 ANSWER, REFUSE = "answer", "refuse"
 
 NAME: Final = "2 to 40 lower-case letters, digits and single hyphens inside, a letter first"
@@ -28,6 +30,7 @@ class Endpoint:
 
     variant: str = "AllTraffic"
     instance: str = "ml.c6i.large"
+    serverless: bool = False
 
     def __post_init__(self) -> None:
         variant = _matches(self.variant, r"[A-Za-z0-9](-?[A-Za-z0-9])*") and len(self.variant) <= 63
@@ -50,6 +53,7 @@ class Scaling:
     most_instances: int = 10
     out_cooldown: int = 60
     in_cooldown: int = 600
+    schedule: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check("scaling.metric", self.metric in {MINUTE, TEN_SECONDS}, f"{MINUTE!r} or {TEN_SECONDS!r}")
@@ -59,6 +63,9 @@ class Scaling:
         _check("scaling.least_instances", self.least_instances >= 1, "at least 1")
         _check("scaling.most_instances", self.most_instances >= self.least_instances, "at least least_instances")
         _check("scaling.out_cooldown", self.out_cooldown >= 0, "at least 0 seconds")
+        _check(
+            "scaling.schedule", all(map(_is_scheduled, self.schedule)), "a list such as ['4-10 at cron(0 17 * * ? *)']"
+        )
         _check("scaling.in_cooldown", self.in_cooldown >= 0, "at least 0 seconds")
 
     @property
@@ -88,11 +95,13 @@ class Front:
     concurrency: int = 300
     account_role: bool = True
     waf: bool = False
+    shift: str = AT_ONCE
 
     def __post_init__(self) -> None:
         _check("front.route", self.route in {LAMBDA, DIRECT}, f"{LAMBDA!r} or {DIRECT!r}")
         _check("front.budget", 0 < self.budget <= 25, "above 0 and at most 25 s: API Gateway waits 29")
         _check("front.memory", 128 <= self.memory <= 10_240, "128 to 10240 MB, what Lambda offers")
+        _check("front.shift", self.shift in SHIFTS, f"one of {', '.join(map(repr, SHIFTS))}")
         _check("front.concurrency", self.concurrency >= 0, "at least 1, or 0 for none reserved")
         _check("front.requests_a_second", self.requests_a_second >= 1, "at least 1")
         _check("front.burst", self.burst >= 1, "at least 1")
@@ -181,6 +190,8 @@ class Settings:
         _check("region", _matches(self.region, r"[a-z]{2,4}(-[a-z]+)+-[0-9]+"), "as AWS writes it: eu-central-1")
         key = not self.key_arn or _matches(self.key_arn, r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
         _check("key_arn", key, "the ARN of a KMS key, or empty")
+        fixed = not (self.endpoint.serverless and self.scaling.enabled)
+        _check("scaling.enabled", fixed, "false where endpoint.serverless is true: it scales by itself")
         has_lambda = self.front.route == LAMBDA
         _check(
             "experiment.running", has_lambda or not self.experiment.running, f"false unless front.route is {LAMBDA!r}"
@@ -229,6 +240,15 @@ def _value(wanted: Any, told: Any, name: str) -> Any:
     fits, words = TYPES[wanted]
     _check(name, fits(told), words)
     return tuple(told) if isinstance(told, list) else told
+
+
+SCHEDULED: Final = re.compile(r"(?P<least>[1-9][0-9]*)-(?P<most>[1-9][0-9]*) at (?P<when>(?:cron|rate|at)\([^()]+\))")
+"""Min and max of instances from a time on, as Application Auto Scaling writes times."""
+
+
+def _is_scheduled(text: str) -> bool:
+    found = SCHEDULED.fullmatch(text)
+    return found is not None and int(found["least"]) <= int(found["most"])
 
 
 def _is_name(text: str) -> bool:

@@ -130,8 +130,8 @@ class Watch(Construct):
             asked = api.metric_count(period=FIVE_MINUTES, statistic="Sum")
             self._alarm("traffic-gone", asked, 1, periods=quiet // 5, **BELOW | LOUD)
 
-    def function(self, function: functions.Function, log: logs.LogGroup) -> None:
-        """Watch the Lambda: above all, what share of newcomers the fallback answers."""
+    def function(self, function: functions.Function, log: logs.LogGroup) -> list[cloudwatch.IAlarm]:
+        """Watch the Lambda, above all the share of fallbacks; the alarms that take a new version back."""
         fell_back = self._counted(log, "FellBack", FELL_BACK, FIVE_MINUTES)
         share = cloudwatch.MathExpression(
             expression="IF(asked > 0, 100 * fell_back / asked, 0)",
@@ -148,8 +148,10 @@ class Watch(Construct):
         self._graph("Lambda errors and throttles", errors, throttles)
         # Lambda refuses the request before any code of ours runs: without an answer, and without the fallback
         self._alarm("lambda-throttles", throttles, 0, periods=1)
-        self._alarm("fallback-share", share, self._settings.alarms.fallback_percent, periods=1)
-        self._alarm("lambda-errors", errors, 0, periods=2)
+        return [
+            self._alarm("fallback-share", share, self._settings.alarms.fallback_percent, periods=1),
+            self._alarm("lambda-errors", errors, 0, periods=2),
+        ]
 
     def exposures(self, log: logs.LogGroup) -> None:
         """Watch the experiment: a lost exposure is a user who is missing in its result."""
@@ -179,7 +181,9 @@ class Watch(Construct):
     def _graph(self, title: str, *metrics: cloudwatch.IMetric) -> None:
         self._graphs.append(cloudwatch.GraphWidget(title=title, left=list(metrics), width=12))
 
-    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, *, periods: int, **words: Any) -> None:
+    def _alarm(
+        self, name: str, metric: cloudwatch.IMetric, threshold: float, *, periods: int, **words: Any
+    ) -> cloudwatch.IAlarm:
         """Wakes after so many periods in a row above the threshold; no data is a quiet hour, not a fault.
 
         `words` are further properties, or others than these.
@@ -188,7 +192,7 @@ class Watch(Construct):
             "comparison_operator": cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             "treat_missing_data": cloudwatch.TreatMissingData.NOT_BREACHING,
         }
-        cloudwatch.Alarm(
+        alarm = cloudwatch.Alarm(
             self,
             name,
             alarm_name=self._name(name),
@@ -196,7 +200,9 @@ class Watch(Construct):
             threshold=threshold,
             evaluation_periods=periods,
             **(usual | words),
-        ).add_alarm_action(actions.SnsAction(self.topic))
+        )
+        alarm.add_alarm_action(actions.SnsAction(self.topic))
+        return alarm
 
     def _name(self, name: str) -> str:
         return f"{self._settings.name}-{name}"

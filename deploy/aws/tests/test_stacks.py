@@ -12,15 +12,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import costs
 import pytest
 from app import build
 from aws_cdk.assertions import Match, Template
 from firstspin_aws.front import NETWORK
 from firstspin_aws.settings import (
+    CANARY,
     DIRECT,
     REFUSE,
     TEN_SECONDS,
     Alarms,
+    Endpoint,
     Experiment,
     Front,
     Policy,
@@ -40,9 +43,15 @@ OTHER = Settings(
     alarms=Alarms(email="oncall@example.org"),
     key_arn="arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
 )
-TESTED = Settings(name="tested", experiment=Experiment(running=True))
-ALONE = Settings(name="alone", scaling=Scaling(enabled=False, least_instances=1))
+TESTED = Settings(
+    name="tested",
+    scaling=Scaling(schedule=("4-10 at cron(0 16 * * ? *)", "2-10 at cron(0 23 * * ? *)")),
+    front=Front(shift=CANARY),
+    experiment=Experiment(running=True),
+)
+ALONE = Settings(name="alone", endpoint=Endpoint(serverless=True), scaling=Scaling(enabled=False, least_instances=1))
 TAKE_NO_RESOURCE = {
+    "sagemaker:ListEndpointConfigs",
     "application-autoscaling:DescribeScalableTargets",
     "ecr:GetAuthorizationToken",
     "cloudwatch:PutMetricData",
@@ -128,10 +137,11 @@ class TestRoles:
             if statement["Effect"] == "Allow" and "*" in listed(statement["Resource"]):
                 assert set(listed(statement["Action"])) <= TAKE_NO_RESOURCE, name
 
-    def test_no_role_brings_a_managed_policy_along_but_the_one_that_api_gateway_wants(self, each: Made) -> None:
+    def test_no_role_brings_a_managed_policy_along_but_those_that_aws_asks_for(self, each: Made) -> None:
         for template in (each.ground, each.serving):
             for name, role in template.find_resources("AWS::IAM::Role").items():
-                assert ("ManagedPolicyArns" in role["Properties"]) == ("CloudWatchRole" in name)
+                of_aws = "CloudWatchRole" in name or "ShiftServiceRole" in name  # API Gateway's and CodeDeploy's
+                assert ("ManagedPolicyArns" in role["Properties"]) == of_aws
             template.resource_count_is("AWS::IAM::Policy", 0)
 
     def test_the_lambda_may_ask_one_endpoint_and_read_one_table(self, usual: Made) -> None:
@@ -154,7 +164,7 @@ class TestRoles:
     @pytest.mark.parametrize(
         ("role", "reads", "writes"),
         [
-            ("ModelRole", {"models"}, set()),
+            ("ModelRole", {"models"}, {"capture"}),
             ("TrainingRole", {"data", "checkpoints"}, {"models", "checkpoints"}),
             ("TransformRole", {"models", "transform/asked"}, {"transform/answered"}),
         ],
@@ -190,7 +200,7 @@ class TestPeople:
             "cloudwatch": "cloudwatch",
         }
         called = {"iam:PassRole", "s3:ListBucket"}
-        for name in ("rollout", "endpoint", "autoscaling", "alarms"):
+        for name in ("rollout", "endpoint", "autoscaling", "alarms", "pruning"):
             source = (ROOT / "src" / "firstspin" / "aws" / f"{name}.py").read_text(encoding="utf-8")
             for client, verb in re.findall(r"\b(sagemaker|s3|scaling|cloudwatch)\.([a-z]+_[a-z_]+)\b", source):
                 action = verb.title().replace("_", "").replace("Head", "Get")
@@ -286,6 +296,16 @@ class TestScaling:
         assert target["Properties"]["ResourceId"] == "endpoint/other/variant/AllTraffic"
         assert (target["Properties"]["MinCapacity"], target["Properties"]["MaxCapacity"]) == (2, 10)
 
+    def test_it_has_other_bounds_by_schedule(self, tested: Made, usual: Made) -> None:
+        (target,) = tested.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+        actions = target["Properties"]["ScheduledActions"]
+        assert [(one["Schedule"], one["ScalableTargetAction"], one["Timezone"]) for one in actions] == [
+            ("cron(0 16 * * ? *)", {"MinCapacity": 4, "MaxCapacity": 10}, "UTC"),
+            ("cron(0 23 * * ? *)", {"MinCapacity": 2, "MaxCapacity": 10}, "UTC"),
+        ]
+        (target,) = usual.serving.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+        assert "ScheduledActions" not in target["Properties"]
+
     def test_it_can_be_taken_away(self, made: dict[str, Made]) -> None:
         for kind in ("ScalableTarget", "ScalingPolicy"):
             made["alone"].serving.resource_count_is(f"AWS::ApplicationAutoScaling::{kind}", 0)
@@ -362,6 +382,30 @@ class TestEdge:
         other.serving.has_resource_properties(
             "AWS::WAFv2::WebACLAssociation", {"ResourceArn": Match.any_value(), "WebACLArn": Match.any_value()}
         )
+
+
+class TestShift:
+    def test_a_new_zip_or_setting_is_a_new_version_that_takes_requests_little_by_little(self, tested: Made) -> None:
+        (version,) = tested.serving.find_resources("AWS::Lambda::Version").values()
+        assert {"Ref": "LambdaKey"} in version["Properties"]["Description"]["Fn::Join"][1]
+        ((name, alias),) = tested.serving.find_resources("AWS::Lambda::Alias").items()
+        assert alias["Properties"]["Name"] == "live"
+        assert "CodeDeployLambdaAliasUpdate" in alias["UpdatePolicy"]
+        for method in tested.serving.find_resources("AWS::ApiGateway::Method").values():
+            assert name in json.dumps(method["Properties"]["Integration"]["Uri"])
+
+    def test_it_is_taken_back_by_errors_and_by_the_share_of_fallbacks(self, tested: Made) -> None:
+        (group,) = tested.serving.find_resources("AWS::CodeDeploy::DeploymentGroup").values()
+        properties = group["Properties"]
+        assert "LambdaCanary10Percent5Minutes" in json.dumps(properties["DeploymentConfigName"])
+        assert "DEPLOYMENT_STOP_ON_ALARM" in properties["AutoRollbackConfiguration"]["Events"]
+        watched = json.dumps(properties["AlarmConfiguration"])
+        assert len(properties["AlarmConfiguration"]["Alarms"]) == 2
+        assert ("fallbackshare" in watched, "lambdaerrors" in watched) == (True, True)
+
+    def test_at_once_needs_none_of_it(self, usual: Made) -> None:
+        for kind in ("Lambda::Version", "Lambda::Alias", "CodeDeploy::DeploymentGroup"):
+            usual.serving.resource_count_is(f"AWS::{kind}", 0)
 
 
 class TestRetention:
@@ -564,6 +608,9 @@ class TestAlarms:
             dimension = {"Name": "DeliveryStreamName", "Value": f"firstspin-{kind}"}
             assert alarm(usual, f"firstspin-{kind}-late")["Dimensions"] == [dimension]
 
+    def test_the_cost_table_counts_them_all(self, usual: Made) -> None:
+        usual.serving.resource_count_is("AWS::CloudWatch::Alarm", costs.ALARMS)
+
     def test_where_nothing_scales_no_target_is_missed(self, made: dict[str, Made]) -> None:
         alarms = json.dumps(made["alone"].serving.to_json())
         assert "alone-scaling-gone" not in alarms
@@ -691,6 +738,10 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         ("[front]\nmemory = 64", "front.memory must be 128 to 10240 MB"),
         ("[front]\nburst = -1", "front.burst must be at least 1"),
         ("[front]\nburst = true", "front.burst must be a whole number"),
+        ("[front]\nshift = 'slow'", "front.shift must be one of 'at once', 'canary', 'linear'"),
+        ("[scaling]\nschedule = ['4 at noon']", "scaling.schedule must be a list such as"),
+        ("[scaling]\nschedule = ['4-2 at rate(1 day)']", "scaling.schedule must be a list such as"),
+        ("[endpoint]\nserverless = true", "scaling.enabled must be false where endpoint.serverless"),
         ("[front]\nconcurrency = -1", "front.concurrency must be at least 1, or 0"),
         ("[retention]\nevents_days = 0", "retention.events_days must be at least 1 day"),
         ("[front]\nquota_a_day = 0", "front.quota_a_day must be at least 1"),

@@ -37,6 +37,17 @@ def must_not_scale(account: Account, now: EndpointState, configuration: Mapping[
     )
 
 
+def must_stay_of_its_kind(now: EndpointState, configuration: Mapping[str, Any]) -> None:
+    """Raises InputError where instances would become serverless or the reverse, which SageMaker does not convert."""
+    is_now, will_be = ("ServerlessConfig" in only_variant(one) for one in (now.configuration, configuration))
+    if is_now != will_be:
+        name = now.endpoint["EndpointName"]
+        raise InputError(
+            f"endpoint {name} {'is serverless' if is_now else 'has instances'}, and SageMaker does not convert it: "
+            f"deploy under another name, move the callers, then `aws sagemaker delete-endpoint --endpoint-name {name}`"
+        )
+
+
 def retained(account: Account, now: EndpointState, configuration: Mapping[str, Any]) -> dict[str, Any]:
     """UpdateEndpoint's arguments about what stays of the fleet.
 

@@ -16,7 +16,7 @@ import msgspec
 
 from firstspin.data.schema import INSTANCES, USER_ID
 from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
-from firstspin.events.schema import KEY_BYTES, Exposure, Secret
+from firstspin.events.schema import KEY_BYTES, Exposure, Secret, scoped
 from firstspin.experiment.assign import Assignment
 from firstspin.experiment.plan import read_plan
 from firstspin.records import InputError, Registration
@@ -55,6 +55,10 @@ class ExposureStream:
     secret: Secret
     sink: FirehoseSink
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def pseudonym(self, user: str) -> str:
+        """The user as in the delivered exposures: 32 hexadecimal digits."""
+        return scoped(self.secret.user_hash(user), self.sink.scope)
 
     def exposures(
         self, user: str, assignment: Assignment, stations: Mapping[ArmPolicy, Sequence[str]], answer: UserAnswer

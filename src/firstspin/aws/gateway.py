@@ -217,7 +217,7 @@ class Gateway:
         """The endpoint's answers, or those of the fallback. The endpoint gets JSON without the user ids."""
         users, settings = list(map(user_of, registrations)), self.settings_of_users
         question = ParsedBody(registrations, Encoding.json, parsed.alone)
-        answer = self._by_endpoint(body_without_users(question), question)
+        answer = self._by_endpoint(body_without_users(question), question, self._inference_id(registrations))
         if answer is None:
             decisions: Sequence[Decision | None] = self._by_fallback(registrations, users, settings)
         elif parsed.alone and lacks_model(answer_source(answer)):
@@ -276,11 +276,19 @@ class Gateway:
             stations["model"] = ()
         return stations
 
-    def _by_endpoint(self, body: bytes, parsed: ParsedBody) -> bytes | None:
+    def _inference_id(self, registrations: Sequence[Registration]) -> str:
+        """A lone user of the experiment as in its exposures, so that captured data joins them; else empty."""
+        if not self.exposures or len(registrations) > 1:
+            return ""
+        if not assigned(registrations[0], user_of(registrations[0]), self.settings_of_users):
+            return ""
+        return self.exposures.pseudonym(user_of(registrations[0]))
+
+    def _by_endpoint(self, body: bytes, parsed: ParsedBody, inference_id: str = "") -> bytes | None:
         """The endpoint's answer, or None when there is none in time. Raises Refusal where its container refuses."""
         for attempt in range(TRIES):
             try:
-                answer = self._in_time(lambda: self._ask(body, parsed.encoding))
+                answer = self._in_time(lambda: self._ask(body, parsed.encoding, inference_id))
                 self.in_service = check_answer(answer, parsed) or self.in_service
                 return answer
             except Exception as problem:  # whatever it is, the newcomer gets an answer
@@ -292,9 +300,10 @@ class Gateway:
                     break
         return None
 
-    def _ask(self, body: bytes, encoding: Encoding) -> bytes:
+    def _ask(self, body: bytes, encoding: Encoding, inference_id: str) -> bytes:
+        named = {"InferenceId": inference_id} if inference_id else {}
         answer = self.runtime.invoke_endpoint(
-            EndpointName=self.endpoint, ContentType=encoding.value, Accept=encoding.value, Body=body
+            EndpointName=self.endpoint, ContentType=encoding.value, Accept=encoding.value, Body=body, **named
         )
         return bytes(answer["Body"].read())
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from firstspin.aws.alarms import fleet_alarms
-from firstspin.aws.autoscaling import must_not_scale, retained
+from firstspin.aws.autoscaling import must_not_scale, must_stay_of_its_kind, retained
 from firstspin.aws.clients import Account, carried, clear, describe
 from firstspin.aws.endpoint import (
     MAX_NAME,
@@ -149,6 +149,7 @@ def plan_deploy(
     bucket, prefix = place
     configuration = hosting.configuration(only_variant(now.configuration)["VariantName"] if now else VARIANT)
     if now:
+        must_stay_of_its_kind(now, configuration)
         must_not_scale(account, now, configuration)
     settings = Release(packed, f"s3://{bucket}/{prefix}", hosting.model, configuration, hosting.tags)
     return _planned(account, endpoint, settings, now, rollout)
@@ -185,7 +186,7 @@ def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK)
     """
     must_be_settled(now.endpoint)
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
-    previous = now.tags.get(_way_back(endpoint))
+    previous = now.tags.get(way_back(endpoint))
     if not previous:
         raise InputError(f"endpoint {endpoint} has no configuration to go back to")
     configuration = describe(account.sagemaker.describe_endpoint_config, endpoint, EndpointConfigName=previous)
@@ -318,12 +319,12 @@ def _update(
     endpoint = now.endpoint["EndpointName"]
     new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
     arguments = retained(account, now, new) | {"DeploymentConfig": deployment}
-    back = {"Key": _way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
+    back = {"Key": way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
     account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=[back, *reason])
     account.sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=name, **arguments)
 
 
-def _way_back(endpoint: str) -> str:
+def way_back(endpoint: str) -> str:
     """The tag of a configuration that names the one before it; by endpoint, as several may share a configuration."""
     return f"firstspin:previous:{endpoint}"
 

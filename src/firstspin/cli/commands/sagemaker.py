@@ -23,6 +23,7 @@ from firstspin.aws.endpoint import EndpointState, served_archive, serving
 from firstspin.aws.gate import GateVerdict, judge, must_accept
 from firstspin.aws.package import ARCHIVE, Packed, read_manifest, unpack, zipped_manifest
 from firstspin.aws.package import package as pack
+from firstspin.aws.pruning import delete, old_releases
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.commands.load_test import load_test
@@ -162,6 +163,12 @@ def deploy(
     variable: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the container; repeat.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, a tag of all that is created; repeat.")] = None,
     key: Annotated[str, typer.Option(help="ARN of a KMS key for the volumes of the instances.")] = "",
+    serverless: Annotated[
+        int, typer.Option(help="MB of memory of serverless inference, instead of instances: 1024 to 6144.", min=0)
+    ] = 0,
+    concurrency: Annotated[int, typer.Option(help="Max requests at once of serverless inference.", min=1)] = 20,
+    capture: Annotated[str, typer.Option(help="S3 URL to which requests and responses are captured.")] = "",
+    capture_percent: Annotated[int, typer.Option(help="Percent of the requests to capture.", min=0, max=100)] = 100,
     alarm: Alarms = None,
     canary: Canary = None,
     bake: Bake = None,
@@ -173,7 +180,17 @@ def deploy(
 ) -> None:
     """Create or update an endpoint with a bundle, without the promotion gate."""
     hosts = hosting.Hosting(
-        image, role, instance_type, instances, _pairs(variable or []), tags=_pairs(tag or []), key=key
+        image,
+        role,
+        instance_type,
+        instances,
+        _pairs(variable or []),
+        tags=_pairs(tag or []),
+        key=key,
+        memory_mb=serverless,
+        concurrency=concurrency,
+        capture=capture,
+        capture_percent=capture_percent,
     )
     settings = _rollout(rollout.Rollout(), alarm, canary, bake, rolling)
     account = open_account()
@@ -273,6 +290,27 @@ def fetch(
         return
     terminal.out.print(f"endpoint {endpoint} serves bundle {name}, now in {out}")
     terminal.next_step(f"firstspin evaluate --data DIR --bundle {out}")
+
+
+@command(app, "prune", example="firstspin sagemaker prune --endpoint newcomers --keep 5 --dry-run")
+def prune(
+    endpoint: Endpoint,
+    keep: Annotated[int, typer.Option(help="Releases to keep beside those in service and to go back to.", min=0)] = 5,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an endpoint's old configurations, models and archives; what is in service or shared stays."""
+    account = open_account()
+    releases = old_releases(account, _serving(account, endpoint), keep)
+    names = [name for release in releases for name in release.names]
+    if as_json:
+        terminal.print_json({"endpoint": endpoint, "deleted": names, "dry_run": dry_run})
+    elif dry_run or not names:
+        terminal.out.print("\n".join(f"to delete  {name}" for name in names) or f"endpoint {endpoint}: nothing to do")
+    if not dry_run:
+        delete(account, releases, _tell)
+    elif not as_json:
+        terminal.next_step("the same without --dry-run")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,35 @@
+"""The cost table of docs/sagemaker.md is the script's, and the script's sums are those of a pocket calculator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import costs
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_docs_have_the_table_and_every_assumed_price() -> None:
+    page = (ROOT / "docs" / "sagemaker.md").read_text(encoding="utf-8")
+    assert costs.table() in page
+    assert costs.assumptions() in page
+
+
+def test_two_instances_for_a_month() -> None:
+    assert costs.instances() == pytest.approx(175.20)  # 2 x 730 x 0.12
+
+
+def test_serverless_for_a_hundred_registrations_a_minute() -> None:
+    # 4.38 million x 0.02 s x 0.00004, and 4.38 million x 3.2 kB x 0.016 a GB
+    assert costs.serverless(4_380_000) == pytest.approx(3.504 + 0.224, abs=0.01)
+
+
+def test_the_front_without_a_request() -> None:
+    # two zones of an interface endpoint, 13 alarms, 4 metrics, a dashboard
+    assert costs.front(0) == pytest.approx(17.52 + 1.30 + 1.20 + 3.00)
+
+
+def test_the_front_for_a_million_requests_more() -> None:
+    requests, gb_seconds, private, out, logs = 3.90, 0.50, 0.032, 0.27, 0.1575
+    assert costs.front(1e6) - costs.front(0) == pytest.approx(requests + gb_seconds + private + out + logs, abs=0.001)
