@@ -100,15 +100,15 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
 def write_labels(data: Path, out: Path, reading: Reading) -> tuple[Census, dict[str, int]]:
     """One Parquet row per labelled user; the census, and the counts of what was ignored. Raises as `read_dataset`."""
     with workspace("label") as folder:
-        tables = open_reading(data, folder, reading, out=out)
+        tables = open_reading(data, folder, reading)
         census, _ = labelling.label_tables(tables, reading.rule, out, reading.now)
     return census, tables.ignored
 
 
 def open_reading(
-    data: Path, folder: Path, reading: Reading, *, out: Path | None = None, collected: list[TableProblem] | None = None
+    data: Path, folder: Path, reading: Reading, *, collected: list[TableProblem] | None = None
 ) -> ingest.Tables:
-    """The checked tables without erased users; intermediate files lie in `folder`, and `out` may be written.
+    """The checked tables without erased users; intermediate files lie in `folder`.
 
     `collected`: problems are appended there, see `ingest.open_tables`. Raises InputError as that.
     """
@@ -121,7 +121,6 @@ def open_reading(
         extra_optional=reading.extra_optional,
         skip_bad_rows=reading.skip_bad_rows,
         collected=collected,
-        out=out,
     )
     if reading.erased and len(tables.sources) == len(COLUMNS):
         leave_out_erased(tables, reading.erased)

@@ -110,9 +110,8 @@ def open_tables(
     skip_bad_rows: bool = False,
     collected: list[TableProblem] | None = None,
     threads: int | None = None,
-    out: Path | None = None,
 ) -> Tables:
-    """Validate the three tables of a folder and load them into a connection, which may also write the file `out`.
+    """Validate the three tables of a folder and load them into a connection.
 
     Where `collected` is a list, problems are appended to it: bad rows, and tables that can't be read, are left out.
 
@@ -124,7 +123,7 @@ def open_tables(
         raise InputError(f"{data} is not a folder with registrations, listens and stations")
     complaints = Complaints(skip_bad_rows, collected)
     opened = _open_all(data, workspace, mapping, spelling, extra, complaints, extra_optional=extra_optional)
-    connection = connect(workspace, list(opened.values()), out=out, threads=threads)
+    connection = connect(workspace, list(opened.values()), threads=threads)
     tables = Tables(connection, {}, {}, complaints, tuple(extra))
     for name, source in opened.items():
         with complaints.of(source.path.name):
@@ -369,6 +368,14 @@ def _validated(rows: str, fields: Sequence[Field], rules: Sequence[RowRule], *, 
     )
 
 
+def _broken_columns(rules: Sequence[RowRule]) -> list[str]:
+    """SQL: for each column, whether it breaks a rule. Of one column, DuckDB can often tell by the file's statistics."""
+    by_field: dict[str, list[str]] = {}
+    for rule in rules:
+        by_field.setdefault(rule.field, []).append(f"({rule.broken})")
+    return [" OR ".join(of) for of in by_field.values()]
+
+
 def _others(rules: Sequence[RowRule]) -> str:
     """SQL: the first rule that each column breaks, but for the first column that breaks any."""
     by_field = {
@@ -457,11 +464,13 @@ def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
             typed = f"read_parquet({literal(copy)}, file_row_number = true)"
             numbered = validated = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
             values = f"SELECT {ours} FROM {typed}"
+            bad = [f"{typed} WHERE {_BROKEN} IS NOT NULL"]
         else:
             validated = f"({_validated(rows, fields, rules, every=every)})"
             numbered = f"({_validated(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules, every=every)})"
             values = f"SELECT {ours} FROM ({_valued(rows, fields)})"
-        if connection.execute(f"SELECT 1 FROM {validated} WHERE {_BROKEN} IS NOT NULL LIMIT 1").fetchall():
+            bad = [f"({_valued(rows, fields)}) WHERE {broken}" for broken in _broken_columns(rules)]
+        if any(connection.execute(f"SELECT 1 FROM {some} LIMIT 1").fetchall() for some in bad):
             _complain(connection, numbered, source, rules, complaints)
             values = f"SELECT {ours} FROM {validated} WHERE {_BROKEN} IS NULL"
         connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")

@@ -284,11 +284,11 @@ def _first_record(path: Path, dialect: Dialect) -> Record | None:
 
 
 def connect(
-    workspace: Path, sources: Sequence[Source] = (), *, out: Path | None = None, threads: int | None = None
+    workspace: Path, sources: Sequence[Source] = (), *, threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB, in UTC, that keeps rows in order and spills to the workspace above MEMORY_LIMIT.
 
-    It can read and write the workspace, read the sources and write `out`, and no other file, whatever the statement.
+    It can read and write the workspace, read the sources, and no other file, whatever the statement.
     Its settings are locked. Raises InputError where the path of the workspace is a glob pattern to DuckDB.
     """
     import duckdb
@@ -296,7 +296,7 @@ def connect(
     if strange := set("*?[]{}") & set(str(workspace)):
         raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
-    paths = [source.link for source in sources] + ([out.resolve()] if out else [])
+    paths = [source.link for source in sources]
     settings = {
         "TimeZone": literal("UTC"),
         "memory_limit": literal(MEMORY_LIMIT),
