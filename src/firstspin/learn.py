@@ -19,6 +19,7 @@ from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
 from firstspin.data.overlap import sketch
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
+from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
 from firstspin.evaluation.metrics import SEEN_SHARE
 from firstspin.models import features, registry
 from firstspin.models.predictor import RULE, Predictor
@@ -112,6 +113,37 @@ def evaluate_models(
         study = _ablation(dataset, splits, card.best, fitted[card.best], learning, stage(progress, 0.5, 1.0))
         card = replace(card, questions=study)
     return card, dataset
+
+
+def curve_of(
+    data: Path,
+    model: str,
+    sizes: Sequence[int],
+    *,
+    protocol: Protocol = Protocol(),
+    reading: Reading = Reading(),
+    learning: Learning = Learning(),
+    progress: Progress = silent,
+) -> tuple[LearningCurve, Dataset]:
+    """The learning curve of a model and the rule: trained on `sizes` users of each split, scored on its held-out ones.
+
+    Raises InputError for an unknown model, tables that can't be read, or more users than a split has.
+    """
+    registry.check_training([model], reading.extra, learning.without)
+    progress("reading the tables", 0.0)
+    dataset = read_dataset(data, reading)
+    splits, _ = cross_validation.planned_splits(dataset.examples, dataset.rule, protocol)
+    curve = learning_curve(
+        dataset.examples,
+        splits,
+        sizes,
+        model,
+        lambda users: prepare(dataset, learning, users),
+        registry.fit,
+        progress,
+        seed=protocol.seed,
+    )
+    return curve, dataset
 
 
 def evaluate_bundle(

@@ -9,6 +9,7 @@ from pathlib import Path
 import made_people
 import made_tables
 import pytest
+import typer
 
 from firstspin import learn
 from firstspin.cli.commands import learning
@@ -87,3 +88,19 @@ def test_a_bundle_of_an_earlier_version_knows_its_very_users(
         (tmp_path / "old" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
     assert "these very users" in first_line(capsys, trained / "data", tmp_path / "old")
+
+
+def test_the_curve_is_printed_and_written(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "--data", str(trained / "data"), "--models", "logistic", "--folds", "2"]
+    out = tmp_path / "curve.json"
+    learning.app([*command, "--curve", "100,40", "--out", str(out)], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "log_loss on 300 held-out users, by the number of training users" in printed
+    assert "If the trend of the last points goes on, 200 users would change hit@3" in " ".join(printed.split())
+    assert [point["users"] for point in json.loads(out.read_bytes())["points"]] == [40, 100]
+
+
+def test_a_curve_is_not_that_of_a_bundle(trained: Path) -> None:
+    command = ["evaluate", "--data", str(trained / "data"), "--bundle", str(trained / "b"), "--curve", "40"]
+    with pytest.raises(typer.BadParameter, match="leave out --bundle and --questions"):
+        learning.app(command, standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +32,7 @@ from firstspin.cli.output import scorecard
 
 if TYPE_CHECKING:
     from firstspin.data.dataset import Reading
+    from firstspin.evaluation.cross_validation import Protocol
     from firstspin.evaluation.scorecard import Scorecard
     from firstspin.models.registry import Learning
     from firstspin.serving.bundle import Bundle
@@ -128,13 +130,21 @@ def evaluate(
     questions: Annotated[
         bool, typer.Option("--questions", help="Also measure the value of each question (ablation).")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="File to write the scorecard to (.json).")] = None,
+    curve: Annotated[
+        str,
+        typer.Option(
+            help="Instead: the learning curve of the last of --models, by these numbers of training users.",
+            metavar="<users,users>",
+        ),
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="File to write the scorecard or the curve to (.json).")] = None,
     without: Without = "",
     seed: ModelSeed = 0,
 ) -> None:
     """Evaluate models on held-out users, with confidence intervals."""
     from firstspin import learn, preflight
     from firstspin.evaluation.cross_validation import Protocol
+    from firstspin.evaluation.learning_curve import parse_sizes
     from firstspin.evaluation.scorecard import write_scorecard
     from firstspin.models.registry import Learning
 
@@ -146,6 +156,13 @@ def evaluate(
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
     if out:
         preflight.file(out, data, suffixes=(".json",))
+    if curve:
+        if bundle or questions:
+            raise typer.BadParameter("leave out --bundle and --questions", param_hint="--curve")
+        model, sizes = split_names(models)[-1], parse_sizes(curve)
+        _evaluate_by_users(data, model, sizes, protocol, chosen, learning, erasure, out)
+        terminal.next_step(next_command(context, "train", tables, erasure, data=data, suggested=BUNDLE))
+        return
     with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
         if bundle:
             card, dataset = learn.evaluate_bundle(data, bundle, reading=reading, progress=progress)
@@ -172,6 +189,29 @@ def evaluate(
         as_here = (context, "train", tables, erasure)
         line = next_command(*as_here, suggested=suggested, data=data, without=without, seed=seed)
     terminal.next_step(line)
+
+
+def _evaluate_by_users(
+    data: Path,
+    model: str,
+    sizes: Sequence[int],
+    protocol: Protocol,
+    chosen: Reading,
+    learning: Learning,
+    erasure: ErasureOptions,
+    out: Path | None,
+) -> None:
+    from firstspin import learn
+    from firstspin.evaluation.learning_curve import write_curve
+
+    with terminal.progress("learning curve") as progress, erasure.without_erased(chosen) as reading:
+        curve, dataset = learn.curve_of(
+            data, model, sizes, protocol=protocol, reading=reading, learning=learning, progress=progress
+        )
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_curve(curve)
+    if out:
+        write_curve(curve, out)
 
 
 @command(app, "report", example="firstspin report --data data --bundle bundle")

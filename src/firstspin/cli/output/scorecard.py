@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.cli import terminal
 from firstspin.evaluation.bootstrap import bare
+from firstspin.evaluation.learning_curve import SHOWN
 from firstspin.evaluation.metrics import HEADLINE
 from firstspin.models.predictor import RULE, in_words
 
 if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
     from firstspin.evaluation.bootstrap import Figure
+    from firstspin.evaluation.learning_curve import LearningCurve
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
 
@@ -110,6 +112,18 @@ def _print_questions(study: Study) -> None:
     for gap in study.gaps:
         gaps.add_row(gap.by, gap.best, gap.worst, _signed(gap.distance), _signed(bare[gap.by].distance))
     terminal.show(gaps)
+
+
+def print_curve(curve: LearningCurve) -> None:
+    """A table a metric, a row a number of training users; from where on the model is better, and the trend."""
+    for metric in SHOWN:
+        title = f"{metric} on {curve.held_out:,} held-out users, by the number of training users"
+        table = terminal.table(title, "users", in_words(RULE), in_words(curve.model), "difference")
+        for point in curve.points:
+            figures = str(point.rule[metric]), str(point.model[metric]), _signed(point.difference[metric])
+            table.add_row(f"{point.users:,}", *figures)
+        terminal.show(table)
+    terminal.out.print(f"\n{curve.sentence()}")
 
 
 def _signed(figure: Figure) -> str:
