@@ -127,3 +127,15 @@ def test_a_settings_file_of_the_environment_is_not_repeated(folder: Path, monkey
     (folder / "my.toml").write_text(FILE)
     monkeypatch.setenv("FIRSTSPIN_SETTINGS", "my.toml")
     assert next_of("firstspin label --out labels.parquet") == "firstspin train"
+
+
+def test_a_plan_is_served_with_the_store_and_bundle_of_the_settings_file(folder: Path) -> None:
+    plan = "firstspin experiment plan --name x --baseline 5% --registrations-a-day 50000 --starts-on 2030-01-07"
+    serve = next_of(f"{plan} --out 'a plan.toml'")
+    assert serve == (
+        "firstspin serve --experiment 'a plan.toml' --bundle bundle --events sqlite:///events.sqlite "
+        "--events-secret events.secret"
+    )
+    assert served(serve)["experiment"] == Path("a plan.toml")
+    (folder / "firstspin.toml").write_text(f'{FILE}\n[service]\nevents = "sqlite:///e.db"\nevents-secret = "s"\n')
+    assert next_of(f"{plan} --out b.toml") == "firstspin serve --experiment b.toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import typer
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.commands.look_back import look_back
+from firstspin.cli.next_steps import next_command
 from firstspin.cli.options import AsJson, TableEncoding, new_spelling, split_names
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.data.formats.written_values import DayOrder, Mark
@@ -40,6 +42,9 @@ NEXT_STEPS: Final[dict[Decision, str]] = {
 
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
+
+SERVED: Final = {"bundle": "bundle", "events": "sqlite:///events.sqlite", "events-secret": "events.secret"}
+"""What the service of an experiment needs beside its plan, where the settings file has no other."""
 
 app = new_app("firstspin experiment", "Plan an A/B test, analyse it, or simulate one.")
 
@@ -145,6 +150,7 @@ class PlanOptions:
     app, "plan", example=("firstspin experiment plan --name first-message --baseline 0.05 --registrations-a-day 30000")
 )
 def plan(
+    context: typer.Context,
     name: Annotated[str, typer.Option(help="Lower-case letters, digits and hyphens.")],
     baseline: Annotated[
         float,
@@ -181,10 +187,9 @@ def plan(
     if doubts:
         terminal.out.print(f"A sealed plan is not edited: to change it, delete {out} and plan again.", markup=False)
     if unserved:
-        terminal.next_step(f"firstspin experiment analyse --plan {out} --outcomes FILE --day COLUMN")
+        terminal.next_step(f"firstspin experiment analyse --plan {shlex.quote(str(out))} --outcomes FILE --day COLUMN")
         return
-    store = "--events sqlite:///events.sqlite --events-secret events.secret"
-    terminal.next_step(f"firstspin serve --bundle bundle --experiment {out} {store}")
+    terminal.next_step(next_command(context, "serve", experiment=out, suggested=SERVED))
 
 
 @dataclass(frozen=True, slots=True)
