@@ -66,8 +66,7 @@ class Tables:
     """The validated tables `registrations`, `listens` and `stations` of a DuckDB connection.
 
     `registrations` and `stations` also have the column `schema.ROW`. `sources` are their files: where problems are
-    collected, only those of the tables that could be read. `extra` maps each further column to its kind, "number" or
-    "text"; `further` are those wanted.
+    collected, only those of the tables that could be read. `extra` has the kind of each of the `further` columns.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -493,8 +492,7 @@ def _complain(
         of_a_kind = f"row_number() OVER (PARTITION BY rule ORDER BY row) <= {findings.SHOWN_OF_A_KIND}"
         first = f"QUALIFY {of_a_kind} ORDER BY row"
     counts = connection.execute(f"SELECT rule, count(*) FROM ({bad}) GROUP BY ALL ORDER BY ALL").fetchall()
-    examples = f"SELECT row, rule, value FROM ({bad}) {first}"
-    shown = connection.execute(examples).fetchall() if to.show_rows else ()
+    shown = connection.execute(f"SELECT row, rule, value FROM ({bad}) {first}").fetchall() if to.show_rows else ()
     hints = option_hints(connection, bad, source, rules)
     to.add(source.path.name, rules, BadRowsOfATable(rows, of, dict(counts), shown, hints))
 
