@@ -59,14 +59,28 @@ PICTURES = {
     "try-dark.png": (URL + NEWCOMER, 1280, "dark"),
     "try-phone.png": (URL + NEWCOMER, 360, "light"),
     "experiment.png": (f"{URL}/experiments/simulated", 1280, "light"),
+    "study.png": (f"{URL}/report", 1280, "light"),
 }
 
 
+def firstspin(*arguments: object) -> None:
+    """Run a command."""
+    words = [sys.executable, "-m", "firstspin", *map(str, arguments)]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def study(work: Path) -> None:
+    """Write the study of the bundle, beside it."""
+    data, card = work / "world", work / "scorecard.json"
+    firstspin("evaluate", "--data", data, "--models", "lightgbm", "--folds", 2, "--out", card)
+    firstspin("report", "--data", data, "--bundle", work / "bundle", "--scorecard", card, "--name", "simulated service")
+
+
 def simulated_experiment(work: Path) -> list[str]:
-    """The options that serve an experiment of simulated users, which has ended."""
+    """The options that serve an experiment of simulated users, which has ended, beside the study of the bundle."""
+    study(work)
     out = work / "experiment"
-    simulate = ["simulate", "--users", "20000", "--seed", "1", "--bundle", str(work / "bundle"), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "firstspin", "experiment", *simulate], check=True, stdout=subprocess.DEVNULL)
+    firstspin("experiment", "simulate", "--users", 20_000, "--seed", 1, "--bundle", work / "bundle", "--out", out)
     store = ["--events", f"sqlite:///{out / 'events.sqlite'}", "--events-secret", str(out / "events.secret")]
     plan = ["--experiment", str(out / "experiment.toml"), "--state", str(work / "state")]
     return [*store, *plan, "--admin-port", str(ADMIN_PORT), "--workers", "2"]
@@ -124,7 +138,7 @@ def take_screenshots(browser: Browser, out: Path) -> None:
             reduced_motion="reduce",
         )
         page.goto(url, wait_until="load" if url.endswith("/ops") else "networkidle")  # events never end
-        shown = page.locator("#reasons li, .experiment").first
+        shown = page.locator("#reasons li, .experiment, .report").first
         shown.wait_for(state="attached", timeout=120_000)  # the page reloads itself until the analysis has ended
         page.screenshot(path=out / name)
         page.close()
