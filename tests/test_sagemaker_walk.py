@@ -122,3 +122,15 @@ def test_operations_options_and_documents_are_those_of_aws(ran: list[list[str]])
             if value.startswith(("[", "{")):
                 errors = ParamValidator().validate(json.loads(value), members[option])
                 assert not errors.has_errors(), errors.generate_report()
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    page = (ROOT / "docs/sagemaker.md").read_text()
+    files = set(re.findall(r"`((?:tests|deploy)/[\w/]+\.py)`", page))
+    assert len(files) >= 8
+    sources = [path.read_text() for folder in ("tests", "deploy/aws/tests") for path in (ROOT / folder).rglob("*.py")]
+    for name in set(re.findall(r"`(Test\w+)", page)):
+        assert any(f"class {name}" in source for source in sources), name
+    for name in set(re.findall(r"\b(test_\w{12,})`", page)):
+        assert any(f"def {name}(" in source for source in sources), name
+    assert [file for file in files if not (ROOT / file).exists()] == []

@@ -20,7 +20,7 @@ from made_bundles import pack, pack_with_further_fields
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 from typer.testing import CliRunner, Result
 
-from firstspin.aws import autoscaling, endpoint, rollout
+from firstspin.aws import autoscaling, endpoint, model_registry, rollout
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState
 from firstspin.aws.hosting import Hosting
@@ -434,6 +434,57 @@ class TestKindsOfHosting:
         promote(account, bundles / "better")
         capture = now(account).configuration["DataCaptureConfig"]
         assert capture["CaptureContentTypeHeader"]["JsonContentTypes"] == ["application/json"]
+
+
+class TestShadow:
+    def test_gets_a_copy_of_the_requests_beside_what_serves_until_the_next_promotion(
+        self, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        good, before = served(account), now(account).configuration["ProductionVariants"]
+        words = ["shadow", "--bundle", str(bundles / "better"), "--endpoint", "newcomers", "--poll", "0.01"]
+        assert CliRunner().invoke(app, [*words, "--percent", "10"]).exit_code == 0
+        configuration = now(account).configuration
+        assert (configuration["ProductionVariants"], served(account)) == (before, good)
+        (variant,) = configuration["ShadowProductionVariants"]
+        assert (variant["VariantName"], variant["InitialInstanceCount"]) == ("FirstspinShadow", 1)
+        assert variant["InitialVariantWeight"] == pytest.approx(0.1)
+        assert variant["ModelName"] != before[0]["ModelName"]
+        sdk: Any = account.sagemaker.meta
+        shape = sdk.service_model.operation_model("CreateEndpointConfig").input_shape
+        asked = {name: configuration[name] for name in ("ProductionVariants", "ShadowProductionVariants")}
+        assert not ParamValidator().validate(asked | {"EndpointConfigName": "c"}, shape).has_errors()
+        promote(account, bundles / "better")
+        assert "ShadowProductionVariants" not in now(account).configuration
+        assert now(account).configuration["ProductionVariants"][0]["ModelName"] == variant["ModelName"]
+
+    def test_a_rollback_ends_it(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        packed = package(bundles / "better", bundles / "model.tar.gz")
+        ship(account, rollout.plan_shadow(account, now(account), packed, PLAIN, 100, 2))
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert "ShadowProductionVariants" not in now(account).configuration
+
+    def test_serverless_has_none(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good", hosting=TestKindsOfHosting.SERVERLESS)
+        packed = package(bundles / "better", bundles / "model.tar.gz")
+        with pytest.raises(InputError, match="is serverless, which has no shadow variants"):
+            rollout.plan_shadow(account, now(account), packed, PLAIN, 100, 1)
+
+
+class TestModelPackages:
+    def test_a_promoted_bundle_is_a_version_of_its_group_and_only_once(self, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        packed = package(bundles / "better", bundles / "model.tar.gz")
+        for _ in range(2):
+            plan = rollout.plan_promote(account, now(account), packed, PLAIN, group="newcomers")
+            ship(account, plan)
+        versions = account.sagemaker.list_model_packages(ModelPackageGroupName="newcomers")["ModelPackageSummaryList"]
+        assert [one["ModelPackageDescription"] for one in versions] == [f"bundle {packed.id}, archive {packed.sha256}"]
+        described = account.sagemaker.describe_model_package(ModelPackageName=versions[0]["ModelPackageArn"])
+        (container,) = described["InferenceSpecification"]["Containers"]
+        assert (container["ModelDataUrl"], container["Image"]) == (now(account).archive, HOSTING.image)
+        assert model_registry.is_registered(account, "newcomers", packed)
 
 
 class TestPruning:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from firstspin_aws.ground import Ground
 
 RELEASE = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint", "AddTags")
+REGISTER = ("CreateModelPackage", "CreateModelPackageGroup", "DescribeModelPackageGroup", "ListModelPackages")
 PRUNE = ("DeleteEndpointConfig", "DeleteModel")
 READ = ("DescribeModel", "DescribeEndpointConfig", "DescribeEndpoint", "ListTags")
 SCORE = ("dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem")
@@ -21,7 +22,8 @@ def releaser(ground: Ground) -> iam.ManagedPolicy:
     """What `firstspin sagemaker deploy`, `promote`, `rollback`, `fetch` and `prune` may."""
     statements = [
         iam.PolicyStatement(
-            actions=[f"sagemaker:{action}" for action in (*RELEASE, *READ, *PRUNE)], resources=_of_endpoint(ground)
+            actions=[f"sagemaker:{action}" for action in (*RELEASE, *READ, *REGISTER, *PRUNE)],
+            resources=_of_endpoint(ground),
         ),
         iam.PolicyStatement(
             actions=["iam:PassRole"],
@@ -55,6 +57,7 @@ def _of_endpoint(ground: Ground) -> list[str]:
     """The endpoint, and what is named after it by its content."""
     name = ground.settings.name
     kinds = {"endpoint": name, "endpoint-config": f"{name}-*", "model": f"{name}-*"}
+    kinds |= {"model-package-group": f"{name}*", "model-package": f"{name}*"}
     return [ground.format_arn(service="sagemaker", resource=kind, resource_name=of) for kind, of in kinds.items()]
 
 

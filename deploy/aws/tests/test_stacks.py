@@ -200,7 +200,7 @@ class TestPeople:
             "cloudwatch": "cloudwatch",
         }
         called = {"iam:PassRole", "s3:ListBucket"}
-        for name in ("rollout", "endpoint", "autoscaling", "alarms", "pruning"):
+        for name in ("rollout", "endpoint", "autoscaling", "alarms", "pruning", "model_registry"):
             source = (ROOT / "src" / "firstspin" / "aws" / f"{name}.py").read_text(encoding="utf-8")
             for client, verb in re.findall(r"\b(sagemaker|s3|scaling|cloudwatch)\.([a-z]+_[a-z_]+)\b", source):
                 action = verb.title().replace("_", "").replace("Head", "Get")

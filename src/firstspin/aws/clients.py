@@ -92,7 +92,8 @@ def describe(ask: Callable[..., Mapping[str, Any]], doing: str, **words: object)
             return ask(**words)
         except Exception as problem:
             error = _error(problem)
-            if error.get("Code") in _MISSING or "could not find" in error.get("Message", "").lower():
+            message = error.get("Message", "").lower()
+            if error.get("Code") in _MISSING or "could not find" in message or "does not exist" in message:
                 return None
             raise
 

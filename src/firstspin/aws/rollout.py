@@ -30,10 +30,12 @@ from firstspin.aws.endpoint import (
     serving,
 )
 from firstspin.aws.hosting import VARIANT, Hosting
+from firstspin.aws.model_registry import is_registered, register
 from firstspin.aws.package import Packed
 from firstspin.records import InputError
 
 Words = dict[str, Any]
+SHADOW: Final = "FirstspinShadow"
 BUNDLE, FORCED = "firstspin:bundle", "firstspin:forced"
 MARGIN_SECONDS: Final = 1800
 """Time of an update beside its waits, to start and to stop instances."""
@@ -156,9 +158,9 @@ def plan_deploy(
 
 
 def plan_promote(
-    account: Account, now: EndpointState, packed: Packed, rollout: Rollout, forced: str = ""
+    account: Account, now: EndpointState, packed: Packed, rollout: Rollout, forced: str = "", group: str = ""
 ) -> ReleasePlan:
-    """The plan that gives an endpoint another bundle.
+    """The plan that gives an endpoint another bundle, and registers it in a model package group where one is named.
 
     Raises InputError where the endpoint can't be updated in place, or `forced` is no valid tag.
     """
@@ -167,16 +169,26 @@ def plan_promote(
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
     if now.archive.endswith(f"/{packed.name}") and leads_to(now.endpoint, current):
         return ReleasePlan(endpoint, current, ())
-    if now.model.get("Containers"):
-        raise InputError(f"endpoint {endpoint} is a pipeline of containers; this promotes where its model has one")
-    before, _, _ = now.archive.rpartition("/")  # …/PREFIX/ID-SHA/model.tar.gz
-    place, _, _ = before.rpartition("/")
-    if not place.startswith("s3://"):
-        raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
-    model = _unnamed(carried(account.sagemaker, "CreateModel", now.model))
-    configuration = _unnamed(carried(account.sagemaker, "CreateEndpointConfig", now.configuration))
-    tags = {name: of for name, of in now.tags.items() if not name.startswith(("firstspin:", "aws:"))}
-    return _planned(account, endpoint, Release(packed, place, model, configuration, tags, forced), now, rollout)
+    release = replace(_as_hosted(account, now, packed), forced=forced, group=group)
+    return _planned(account, endpoint, release, now, rollout)
+
+
+def plan_shadow(
+    account: Account, now: EndpointState, packed: Packed, rollout: Rollout, percent: int, instances: int
+) -> ReleasePlan:
+    """The plan for a shadow variant: a bundle that gets a copy of `percent` of the requests, and answers nobody.
+
+    Raises InputError where the endpoint can't be updated in place, is serverless, or `percent` is not 1 to 100.
+    """
+    if not 1 <= percent <= 100 or instances < 1:
+        raise InputError("a shadow variant gets 1 to 100 percent of the requests, and has at least one instance")
+    release = _as_hosted(account, now, packed)
+    production = only_variant(now.configuration)
+    if "InstanceType" not in production:
+        raise InputError(f"endpoint {now.endpoint['EndpointName']} is serverless, which has no shadow variants")
+    weight = production.get("InitialVariantWeight", 1.0) * percent / 100
+    variant = {**production, "VariantName": SHADOW, "InitialInstanceCount": instances, "InitialVariantWeight": weight}
+    return _planned(account, now.endpoint["EndpointName"], replace(release, shadow=variant), now, rollout)
 
 
 def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK) -> ReleasePlan:
@@ -202,7 +214,10 @@ def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK)
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A bundle's archive, the S3 prefix for it, the settings of its model and its configuration, and their tags."""
+    """A bundle's archive, the S3 prefix for it, the settings of its model and its configuration, and their tags.
+
+    With `shadow` the bundle is that of this variant beside the one in service. `group` is a model package group.
+    """
 
     packed: Packed
     place: str
@@ -210,6 +225,25 @@ class Release:
     configuration: Words
     tags: Mapping[str, str]
     forced: str = ""
+    group: str = ""
+    shadow: Words | None = None
+
+
+def _as_hosted(account: Account, now: EndpointState, packed: Packed) -> Release:
+    """A bundle hosted as the one in service; a shadow variant of ours ends with the release."""
+    endpoint = now.endpoint["EndpointName"]
+    if now.model.get("Containers"):
+        raise InputError(f"endpoint {endpoint} is a pipeline of containers; this promotes where its model has one")
+    before, _, _ = now.archive.rpartition("/")  # …/PREFIX/ID-SHA/model.tar.gz
+    place, _, _ = before.rpartition("/")
+    if not place.startswith("s3://"):
+        raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
+    model = _unnamed(carried(account.sagemaker, "CreateModel", now.model))
+    configuration = _unnamed(carried(account.sagemaker, "CreateEndpointConfig", now.configuration))
+    if [one["VariantName"] for one in configuration.get("ShadowProductionVariants", [])] == [SHADOW]:
+        del configuration["ShadowProductionVariants"]
+    tags = {name: of for name, of in now.tags.items() if not name.startswith(("firstspin:", "aws:"))}
+    return Release(packed, place, model, configuration, tags)
 
 
 def _planned(
@@ -223,8 +257,12 @@ def _planned(
     container.pop("ModelDataSource", None)  # the archive before, in another form
     model = {**release.model, "PrimaryContainer": container}
     model_name = _name(stem, model)
-    variants = [{**_only(only_variant(release.configuration)), "ModelName": model_name}]
+    variants = [_only(only_variant(release.configuration))]
     configuration = {**release.configuration, "ProductionVariants": variants}
+    if release.shadow:
+        configuration["ShadowProductionVariants"] = [{**_only(release.shadow), "ModelName": model_name}]
+    else:
+        variants[0]["ModelName"] = model_name
     name = _name(stem, configuration)
     sagemaker = account.sagemaker
     alarms, rollout = _watched(account, endpoint, name, rollout)
@@ -248,10 +286,22 @@ def _planned(
             describe(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
             lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=with_bundle, **configuration),
         ),
+        *_registration(account, release, container["Image"], url, with_bundle),
         *(replace(step, there=change.there) for step in alarms),
         change,
     )
     return ReleasePlan(endpoint, name, steps)
+
+
+def _registration(
+    account: Account, release: Release, image: str, url: str, tags: list[dict[str, str]]
+) -> list[ReleaseStep]:
+    """The step that adds the bundle to its model package group; none without a group."""
+    if not release.group:
+        return []
+    packed, group = release.packed, release.group
+    add = partial(register, account, group, packed, image, url, tags)
+    return [ReleaseStep("package", f"{group}: {packed.id}", is_registered(account, group, packed), add)]
 
 
 def _upload(account: Account, packed: Packed, url: str) -> ReleaseStep:

@@ -216,6 +216,7 @@ def promote(
     lambda_zip: Annotated[
         Path | None, typer.Option("--zip", help="The Lambda's zip, whose extra fields the bundle must have.")
     ] = None,
+    package_group: Annotated[str, typer.Option(help="Model package group to register the bundle in.")] = "",
     other_fields: Annotated[
         bool, typer.Option("--other-fields", help="Promote a bundle with other extra fields than the zip's.")
     ] = False,
@@ -240,7 +241,7 @@ def promote(
     account = open_account()
     now = _settled(account, endpoint, deadline, poll)
     with _packed(bundle) as packed:
-        plan = rollout.plan_promote(account, now, packed, settings, force)
+        plan = rollout.plan_promote(account, now, packed, settings, force, package_group)
         options = _RunOptions(packed.id, deadline, poll, dry_run, as_json)
         if plan.left and not other_fields:
             accepted = zipped_manifest(lambda_zip) if lambda_zip else _served_manifest(account, now)
@@ -251,6 +252,32 @@ def promote(
             options = replace(options, gate=judge(load(bundle).manifest, _served_manifest(account, now), metric))
             _refuse_what_fails(plan, options)
         _carry_out(account, plan, options)
+
+
+@command(
+    app, "shadow", example="firstspin sagemaker shadow --bundle bundle --endpoint newcomers --percent 10 --dry-run"
+)
+def shadow(
+    bundle: BundlePath,
+    endpoint: Endpoint,
+    percent: Annotated[int, typer.Option(help="Percent of the requests to copy.", min=1, max=100)] = 100,
+    instances: Annotated[int, typer.Option(help="Instances of the shadow variant.", min=1)] = 1,
+    alarm: Alarms = None,
+    deadline: Deadline = 3600,
+    poll: Poll = 15,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send a copy of the requests to a bundle whose answers go nowhere (shadow variant): its latency and errors show.
+
+    A rollback, or the next promotion, ends it.
+    """
+    settings = rollout.Rollout(tuple(alarm or ()))
+    account = open_account()
+    now = _settled(account, endpoint, deadline, poll)
+    with _packed(bundle) as packed:
+        plan = rollout.plan_shadow(account, now, packed, settings, percent, instances)
+        _carry_out(account, plan, _RunOptions(packed.id, deadline, poll, dry_run, as_json))
 
 
 @command(app, "rollback", example="firstspin sagemaker rollback --endpoint newcomers --dry-run")
