@@ -47,7 +47,7 @@ def logistic(task: Task) -> Linear:
 
 def _relative_penalties(task: Task, columns: Indexes) -> Array:
     """(m, k) penalty of each deviation, in penalties of demographics and own picks."""
-    of_picks = np.array([task.encoder.questions[column] == GENRES for column in columns])
+    of_picks = np.array([task.encoder.questions[column] == GENRES for column in columns], dtype=np.bool_)
     own = own_cells(task, columns, PICKED, "picked") + own_cells(task, columns, RANK, "rank")
     penalties: Array = np.where(of_picks[:, None] & (own == 0), OTHERS, 1.0)
     return penalties
