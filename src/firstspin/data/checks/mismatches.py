@@ -241,7 +241,7 @@ class UnknownPicks:
         first = next(iter(self.spellings))
         if separator := self._joined_by():
             shown = f"{separator} " if f"{separator} " in first else separator
-            return f"; the picks look joined by {shown!r}: --pick-separator '{separator}'"
+            return f"; the picks look joined by {shown!r}: --pick-separator {separator!r}"
         if any(self.names.find(part) for part in re.split(r"[][{}()\"',;/&+]+", first)):
             return f"; separate picks by {PICK_SEPARATOR!r}, as in Rock{PICK_SEPARATOR}Jazz, or write lists in Parquet"
         return ""
