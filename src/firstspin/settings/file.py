@@ -43,7 +43,7 @@ COMMANDS: Final = (
     *(f"experiment.{command}" for command in ("plan", "analyse", "look-back", "simulate")),
     *(
         f"sagemaker.{command}"
-        for command in ("check", "load-test", "package", "deploy", "promote", "rollback", "fetch")
+        for command in ("check", "load-test", "package", "deploy", "promote", "shadow", "rollback", "fetch", "prune")
     ),
 )
 """The commands' own sections. That of `serve` is [service]."""
