@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import made_people
 import numpy as np
 import pytest
 from predictor_contract import KNOWN, PredictorContract, checkerboard
 
 from firstspin.models import registry
-from firstspin.models.ensemble import LARGE, chosen_weights
+from firstspin.models.ensemble import LARGE, chosen_weights, with_target
 from firstspin.models.scorers import Blend, RuleScorer
 from firstspin.records import Examples
 
@@ -117,14 +119,22 @@ def test_trained_again_an_ensemble_keeps_its_members_and_weights() -> None:
     assert "genres" not in bare.encoder.questions
 
 
+def test_the_target_is_the_shares_where_they_say_more_than_the_top_genre_and_the_top_genre_otherwise() -> None:
+    """Where each user hears one genre besides noise, the shares only blur it."""
+    spread = registry.prepare(made_people.examples(400), made_people.GENRES)
+    noise = np.random.default_rng(2).dirichlet(np.ones(len(spread.genres)), len(spread))
+    assert with_target(spread)[0].soft_label_weight == 1.0
+    assert with_target(replace(spread, shares=noise))[0].soft_label_weight == 0.5
+
+
 def test_trained_again_a_shipped_rule_is_the_rule() -> None:
     predictor = registry.fit("auto", registry.prepare(made_people.examples(12), made_people.GENRES))
     again = registry.refit(predictor, registry.prepare(made_people.examples(400), made_people.GENRES))
     assert isinstance(again.scorer, RuleScorer)
 
 
-def test_an_ensemble_has_the_members_that_were_trained_on_the_task_before() -> None:
-    task = registry.prepare(made_people.examples(400), made_people.GENRES)
+def test_an_ensemble_has_the_members_that_were_trained_with_its_target_before() -> None:
+    task, _ = with_target(registry.prepare(made_people.examples(400), made_people.GENRES))
     alone = [registry.fit(name, task).scorer for name in ("popularity", "logistic", "lightgbm", "network")]
     ensemble = registry.fit("auto", task).scorer
     assert isinstance(ensemble, Blend)

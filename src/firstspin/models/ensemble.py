@@ -69,7 +69,8 @@ def with_target(task: Task) -> tuple[Task, list[tuple[Task, Indexes]]]:
         for weight in SOFT_LABEL_WEIGHTS
     }
     best = min(candidates, key=lambda weight: _linear_loss(task, candidates[weight]))
-    return replace(task, soft_label_weight=best), candidates[best]
+    is_own = best == task.soft_label_weight  # then models that were trained on this task are members
+    return task if is_own else replace(task, soft_label_weight=best), candidates[best]
 
 
 def _linear_loss(task: Task, splits: Sequence[tuple[Task, Indexes]]) -> float:
@@ -81,12 +82,13 @@ def chosen_weights(scores: Mapping[str, Array], tops: Indexes) -> dict[str, floa
     """The weights of the better ensemble, given each member's hold-out scores (n, k); empty if the rule is best.
 
     The large ensemble must be better by two standard errors of the paired log loss: between equals the small one is
-    safer.
+    safer. The rule is shipped where the ensemble's log loss is not below that of the rule at its best temperature.
     """
     small, large = _weights(scores, SMALL, tops), _weights(scores, LARGE, tops)
     gains = log_losses(_mixed(scores, small), tops) - log_losses(_mixed(scores, large), tops)
     chosen = large if gains.mean() > STANDARD_ERRORS * gains.std() / np.sqrt(len(tops)) else small
-    gains = log_losses(scores["popularity"], tops) - log_losses(_mixed(scores, chosen), tops)
+    rule = _mixed(scores, _weights(scores, ("popularity",), tops))
+    gains = log_losses(rule, tops) - log_losses(_mixed(scores, chosen), tops)
     return chosen if gains.mean() > 0 else {}
 
 
