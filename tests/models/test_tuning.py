@@ -41,12 +41,12 @@ def test_as_many_trials_find_the_same_settings_again(task: Task) -> None:
 def test_the_usual_settings_are_tried_first(task: Task) -> None:
     for name, space in SPACES.items():
         (found,) = tune(name, task, None, 1)
-        assert found == Tuned(name, space.usual(len(task)), 1)
+        assert found == Tuned(name, replace(space.usual(len(task)), soft_label_weight=task.soft_label_weight), 1)
 
 
 def test_every_setting_that_is_sought_is_one_of_the_model(task: Task) -> None:
     for space in SPACES.values():
-        usual = space.usual(len(task))
+        usual = replace(space.usual(len(task)), soft_label_weight=task.soft_label_weight)
         assert set(space.ranges) <= {field.name for field in fields(usual)}
         for name, (low, high) in space.ranges.items():
             assert low <= getattr(usual, name) <= high

@@ -167,8 +167,8 @@ def _table(name: str, section: str, table: object) -> dict[str, object]:
 def _unknown(word: str, value: object, valid: Iterable[str], shape: str = "{}") -> str:
     """An unknown word with its value, and the nearest valid one, be it in another section."""
     valid = tuple(valid)
-    near = list(map(shape.format, difflib.get_close_matches(word.replace("_", "-"), valid, 1)))
-    near += [f"[{name}] {key}" for name, keys in SECTIONS.items() for key, of in keys.items() if word in (key, of)]
+    near = [f"[{name}] {key}" for name, keys in SECTIONS.items() for key, of in keys.items() if word in (key, of)]
+    near += map(shape.format, difflib.get_close_matches(word.replace("_", "-"), valid, 1))
     near += ["[service]"] if word == "serve" else []
     shown = shape.format(word) if isinstance(value, dict) else FileSetting(word, value)
     return f"{shown}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(map(shape.format, valid))}")
