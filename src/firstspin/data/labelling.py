@@ -1,6 +1,6 @@
 """Labelling: registrations + listens -> examples (each user's top genre in the label window), and a census.
 
-The label is one Ibis expression, which compiles to DuckDB here, and to Spark for listens too large for one machine.
+The label is two Ibis expressions, `seconds_by_genre` and `fates`, which DuckDB runs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     """Write the labelled users, with the seconds by genre as lists.
 
     The lists are slices of one sorted column: DuckDB's `list` allocates each by itself, which costs as much as half of
-    the join of listens and registrations. FATES and the registrations have the same order.
+    the join of listens and registrations. The order is asked for everywhere: DuckDB moves a row whose list it updates.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -72,13 +72,13 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     row, n_genres, labelled = identifier(ROW), identifier(PLAYED_GENRES), f"{identifier(DROPPED)} IS NULL"
     in_order = f"FROM {identifier(BY_GENRE)} WHERE {row} IS NOT NULL ORDER BY {row}, genre"
     heard = connection.sql(f"SELECT enum_code(genre) AS code, seconds {in_order}").fetchnumpy()
-    people = connection.sql(f"SELECT {n_genres} AS n, {labelled} AS labelled FROM {FATES}").fetchnumpy()
+    people = connection.sql(f"SELECT {n_genres} AS n, {labelled} AS labelled FROM {FATES} ORDER BY {row}").fetchnumpy()
     names = pa.array([genre for (genre,) in connection.sql("SELECT unnest(enum_range(NULL::genres))").fetchall()])
     used = np.repeat(people["labelled"], people["n"])
     genre = pa.DictionaryArray.from_arrays(pa.array(heard["code"][used]), names)
     entries = pa.StructArray.from_arrays([genre, pa.array(heard["seconds"][used])], ["genre", "seconds"])
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(people["n"][people["labelled"]])])
-    both = f"FROM registrations r POSITIONAL JOIN {FATES} f WHERE {labelled}"
+    both = f"FROM registrations r JOIN {FATES} f USING ({row}) WHERE {labelled} ORDER BY {row}"
     rows = connection.sql(f"SELECT r.* EXCLUDE ({row}), top_genre, f.seconds {both}").to_arrow_reader(ROWS_AT_ONCE)
     begin = 0
     with pq.ParquetWriter(
