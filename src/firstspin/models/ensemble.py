@@ -11,7 +11,7 @@ import numpy as np
 from firstspin.models.logistic import logistic
 from firstspin.models.network import network
 from firstspin.models.popularity import popularity
-from firstspin.models.predictor import Array, Scorer, log_probabilities
+from firstspin.models.predictor import RULE, Array, Scorer, log_probabilities
 from firstspin.models.scorers import Blend
 from firstspin.models.task import Indexes, Task, best_loss, folds, log_losses
 from firstspin.models.trees.boosting import boosting
@@ -27,6 +27,7 @@ LARGE: Final = tuple(TRAINERS)
 SOFT_LABEL_WEIGHTS: Final = (0.5, 1.0)
 MIN_USERS: Final = 20
 """Below this number of users no comparison is possible: the rule is shipped."""
+GATE_FOLDS: Final = 5
 STANDARD_ERRORS: Final = 2.0
 MIN_WEIGHT: Final = 0.05
 """Members with a smaller weight are left out of the ensemble."""
@@ -54,7 +55,7 @@ def auto(task: Task) -> Scorer:
         return popularity(task)
     # with a single hold-out the training part is large enough: its members are shipped as they are
     members = trained[0] if len(parts) == 1 else {name: task.once(name, TRAINERS[name]) for name in weights}
-    return Blend(tuple(members[name] for name in weights), tuple(weights.values()))
+    return Blend(tuple(members[name] for name in weights), tuple(weights.values()), task.soft_label_weight)
 
 
 def with_target(task: Task) -> tuple[Task, list[tuple[Task, Indexes]]]:
@@ -82,14 +83,24 @@ def chosen_weights(scores: Mapping[str, Array], tops: Indexes) -> dict[str, floa
     """The weights of the better ensemble, given each member's hold-out scores (n, k); empty if the rule is best.
 
     The large ensemble must be better by two standard errors of the paired log loss: between equals the small one is
-    safer. The rule is shipped where the ensemble's log loss is not below that of the rule at its best temperature.
+    safer. The rule is shipped where the ensemble's log loss is not below the rule's, cross-fitted.
     """
     small, large = _weights(scores, SMALL, tops), _weights(scores, LARGE, tops)
     gains = log_losses(_mixed(scores, small), tops) - log_losses(_mixed(scores, large), tops)
     chosen = large if gains.mean() > STANDARD_ERRORS * gains.std() / np.sqrt(len(tops)) else small
-    rule = _mixed(scores, _weights(scores, ("popularity",), tops))
-    gains = log_losses(rule, tops) - log_losses(_mixed(scores, chosen), tops)
-    return chosen if gains.mean() > 0 else {}
+    return chosen if _gains(scores, list(chosen), tops).mean() > 0 else {}
+
+
+def _gains(scores: Mapping[str, Array], members: Sequence[str], tops: Indexes) -> Array:
+    """(n,) log loss of the rule minus that of the ensemble, both with weights fitted on other users (cross-fitting)."""
+    gains = np.zeros(len(tops))
+    for rest, part in folds(len(tops), GATE_FOLDS, 0):
+        losses = []
+        for names in ((RULE,), members):
+            weights = _weights({name: scores[name][rest] for name in names}, names, tops[rest])
+            losses.append(log_losses(_mixed({name: scores[name][part] for name in names}, weights), tops[part]))
+        gains[part] = losses[0] - losses[1]
+    return gains
 
 
 def _parts(task: Task) -> list[tuple[Indexes, Indexes]]:

@@ -140,8 +140,9 @@ def check_tunable(name: str) -> None:
 
 def _refit(scorer: Scorer, task: Task) -> Scorer:
     if isinstance(scorer, Blend):
-        task, _ = ensemble.with_target(task)
-        return Blend(tuple(_refit(member, task) for member in scorer.members), scorer.weights)
+        target = scorer.soft_label_weight
+        task = task if target is None else replace(task, soft_label_weight=target)
+        return replace(scorer, members=tuple(_refit(member, task) for member in scorer.members))
     return MODELS[NAMES.get(scorer.kind, scorer.kind)](task)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, cast
 
 import numpy as np
@@ -274,11 +274,13 @@ class Blend:
     """An ensemble: a weighted sum of the members' scores, that is a logarithmic opinion pool of their probabilities.
 
     With a single member the weight is an inverse temperature: over 1 it sharpens the probabilities, under 1 it flattens
-    them. Genest and Zidek, Combining probability distributions, Statistical Science 1, 1986.
+    them. Genest and Zidek, Combining probability distributions, Statistical Science 1, 1986. `soft_label_weight` is the
+    target of the members, for training them again; it is not stored.
     """
 
     members: tuple[Scorer, ...]
     weights: tuple[float, ...]
+    soft_label_weight: float | None = field(default=None, compare=False)
     kind: ClassVar[str] = "blend"
 
     def scores(self, rows: Array) -> Array:
