@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "files", "extras", "version"),
+    ("records", "files", "extras", "signals", "version"),
     ("data", "settings", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 from firstspin.experiment.plan import Plan, freeze
 from firstspin.records import InputError
 from firstspin.settings.environment import PREFIX, SETTINGS
+from firstspin.signals import held_signals
 
 HOST: Final = "127.0.0.1"
 END_SECONDS: Final = 30.0
@@ -60,24 +60,29 @@ def serving(bundle: Path, plan: Plan, paths: SimulationPaths, workers: int) -> I
     """
     freeze(plan, paths.plan)
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    with paths.log.open("w") as log, ThreadPoolExecutor(1) as starter:
-        starting = starter.submit(  # in a thread, or a signal during the start would leave the process behind
-            subprocess.Popen,
-            [*_command(bundle, paths), "--workers", str(workers)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=others | {SETTINGS: os.devnull},
-        )
+    process: subprocess.Popen[str] | None = None
+    try:
+        with paths.log.open("w") as log, held_signals():
+            process = subprocess.Popen(
+                [*_command(bundle, paths), "--workers", str(workers)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=others | {SETTINGS: os.devnull},
+            )
+        yield _port(process, paths)
+    finally:
+        if process is not None:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    with process:
+        process.terminate()
         try:
-            yield _port(starting.result(), paths)
+            process.wait(END_SECONDS)
         finally:
-            with starting.result() as process:
-                process.terminate()
-                try:
-                    process.wait(END_SECONDS)
-                finally:
-                    process.kill()
+            process.kill()
 
 
 def _command(bundle: Path, paths: SimulationPaths) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Thread
 
 from firstspin.records import InputError
+from firstspin.signals import held_signals
 from firstspin.tools.sagemaker_check.client import ContainerClient, NoAnswer, ReadLimits
 
 MOUNT = "/opt/ml"
@@ -156,15 +157,18 @@ def running(target: Target, place: PrivateRoot, argument: str, variables: Mappin
     listed.write_text("".join(f"{name}={value}\n" for name, value in named.items()))
     name = f"{folder.parent.name}-{folder.name}"  # of the temporary folder, so unique
     words = _filled(target.command, {"{root}": str(place.root), "{env}": str(listed), "{name}": name})
-    process = _start([*words, argument], {**target.environment, **named}, log)
-    reaper = Thread(target=_reap, args=(process,))
-    reaper.start()
-    container = Container(target, process, place, log, name)
+    container: Container | None = None
     try:
+        with held_signals():
+            process = _start([*words, argument], {**target.environment, **named}, log)
+            reaper = Thread(target=_reap, args=(process,))
+            reaper.start()
+            container = Container(target, process, place, log, name)
         yield container
     finally:
-        _end(container)
-        reaper.join()
+        if container is not None:
+            _end(container)
+            reaper.join()
 
 
 def named_as_mounted(text: str, place: PrivateRoot) -> str:
