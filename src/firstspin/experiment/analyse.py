@@ -118,7 +118,7 @@ def _metric_result(
     metric = planned.metrics[position]
     beside = _beside(cut, rules, daily, corrected, position)
     return MetricResult(
-        metric=f"{metric.column} / {metric.per}" if metric.per else metric.column,
+        metric=metric.name,
         kind=metric.kind or "continuous",
         role=_role(metric, position),
         cap=cap,

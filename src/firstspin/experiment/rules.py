@@ -35,6 +35,15 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blank: Literal["no"] | None = None
 
     @property
+    def name(self) -> str:
+        """The metric's name in results: its column, and for a ratio its divisor.
+
+        >>> Metric("seconds", "ratio", per="clicked").name
+        'seconds / clicked'
+        """
+        return f"{self.column} / {self.per}" if self.per else self.column
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the metric reads: its own and, for a ratio, the divisor's."""
         return (self.column, self.per) if self.per else (self.column,)

@@ -17,12 +17,16 @@ from msgspec import structs
 
 from firstspin.events.database import Database
 from firstspin.events.store import open_database, open_store
-from firstspin.experiment.plan import freeze, reads_at
+from firstspin.experiment.plan import Plan, freeze, reads_at
+from firstspin.experiment.rules import Metric
+from firstspin.records import InputError
 from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
-from firstspin.service.pages import charts
+from firstspin.service.pages import analysis, charts, experiments
 from firstspin.service.pages.analysis import _signed, analyse_store, write_list, write_pages
 from firstspin.service.pages.experiments import WANTED
+from firstspin.service.pages.site import Site
+from firstspin.serving.experiment import running
 
 
 @pytest.fixture
@@ -71,8 +75,8 @@ def test_the_running_experiment_has_a_page_before_its_first_figures_and_old_ones
 def test_an_ended_experiment_stays_in_the_list_behind_the_running_one(app: App, tmp_path: Path) -> None:
     folder = tmp_path / "pages"
     write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=reads_at(PLAN))
-    running = structs.replace(PLAN, name="second")
-    write_pages(log(tmp_path, running, 1), running, folder, now=START + timedelta(days=1))
+    second = structs.replace(PLAN, name="second")
+    write_pages(log(tmp_path, second, 1), second, folder, now=START + timedelta(days=1))
     write_list(folder, "second", now=START + timedelta(days=1))
     page = ask(app, "GET", "/experiments").body.decode()
     assert page.index("/experiments/second") < page.index("/experiments/first")
@@ -102,21 +106,106 @@ def test_an_experiment_that_ended_without_being_read_is_called_ready(
     assert "No experiment is running here" in page
 
 
-def test_an_experiment_that_ended_while_another_ran_is_analysed_at_its_end(
-    app: App, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, second = tmp_path / "pages", structs.replace(PLAN, name="second")
-    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
-    for plan in (PLAN, second):
+@pytest.fixture
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A second experiment, which runs at the end of the first; the store has the users of both."""
+    plans = (PLAN, structs.replace(PLAN, name="second"))
+    for plan in plans:
         (tmp_path / plan.name).mkdir()
         log(tmp_path / plan.name, plan, 14)
     monkeypatch.setattr("firstspin.experiment.run.read_log", lambda _, plan, __: tmp_path / plan.name)
+    return plans[1]
+
+
+def test_an_experiment_that_ended_while_another_ran_is_analysed_at_its_end(
+    app: App, tmp_path: Path, database: Database, second: Plan
+) -> None:
+    folder = tmp_path / "pages"
+    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
     analyse_store(database, second, folder, now=reads_at(PLAN))
     page = ask(app, "GET", "/experiments").body.decode()
     assert page.index("/experiments/second") < page.index("/experiments/first")
     assert page.count('badge good">winner') == 2
     assert page.count("running here</p>") == 1
     assert "older" not in ask(app, "GET", "/experiments/first").body.decode()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("a.toml", None),  # a plan without figures, which is no plan
+        ("a.toml", b"\xff"),
+        ("a.json", b'{"experiment": "a'),
+        ("a.json", b"{}"),
+        ("first.json", b""),
+        ("first.json", None),
+    ],
+)
+def test_a_bad_file_stops_neither_the_list_nor_other_experiments(
+    app: App, tmp_path: Path, database: Database, second: Plan, file: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "pages"
+    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
+    (folder / file).unlink(missing_ok=True)
+    if content is None and file != "first.json":
+        (folder / file).mkdir()
+    elif content is not None:
+        (folder / file).write_bytes(content)
+    if file == "first.json":
+        assert experiments.UNDATED in ask(app, "GET", "/experiments/first").body.decode()
+    analyse_store(database, second, folder, now=reads_at(PLAN))
+    page = ask(app, "GET", "/experiments").body.decode()
+    assert page.count('badge good">winner') == 2
+    assert 'role="alert"' not in ask(app, "GET", "/experiments/first").body.decode()
+
+
+def test_a_running_experiment_that_cant_be_analysed_stops_neither_the_list_nor_ended_ones(
+    app: App, tmp_path: Path, database: Database, second: Plan
+) -> None:
+    folder = tmp_path / "pages"
+    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
+    (tmp_path / "second" / "exposures.parquet").write_bytes(b"cut")
+    with pytest.raises(InputError):
+        analyse_store(database, second, folder, now=reads_at(PLAN))
+    assert 'badge good">winner' in ask(app, "GET", "/experiments").body.decode()
+
+
+def test_the_plan_is_written_last_and_a_page_that_fails_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr(analysis, "_rendered", fail)
+    with pytest.raises(RuntimeError):
+        write_pages(log(tmp_path, PLAN, 1), PLAN, tmp_path / "pages", now=START + timedelta(days=1))
+    assert not list((tmp_path / "pages").glob("*"))
+
+
+def test_figures_of_users_are_not_replaced_by_those_of_an_empty_store_though_their_file_is_damaged(
+    tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_pages(log(tmp_path, PLAN, 3), PLAN, tmp_path / "pages", now=START + timedelta(days=3))
+    page = (tmp_path / "pages" / "first.html").read_bytes()
+    (tmp_path / "pages" / "first.json").write_text("cut")
+    analyse_store(database, None, tmp_path / "pages", now=reads_at(PLAN))
+    assert (tmp_path / "pages" / "first.html").read_bytes() == page
+    assert caplog.messages == [
+        "an ended experiment can't be analysed",
+        "the figures of an experiment can't be read",
+    ]
+
+
+def test_the_log_of_an_ended_experiment_has_no_value_of_a_table(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise InputError("user 'anna' has the arm 'x'", bare="a user has another arm")
+
+    write_pages(log(tmp_path, PLAN, 3), PLAN, tmp_path / "pages", now=START + timedelta(days=3))
+    monkeypatch.setattr("firstspin.experiment.run.read_log", fail)
+    analyse_store(database, None, tmp_path / "pages", now=reads_at(PLAN))
+    assert [vars(record)["reason"] for record in caplog.records] == ["a user has another arm"]
 
 
 def test_every_chart_has_its_numbers_in_a_table(app: App, tmp_path: Path) -> None:
@@ -127,6 +216,30 @@ def test_every_chart_has_its_numbers_in_a_table(app: App, tmp_path: Path) -> Non
     assert "<td>2026-01-28</td><td>100</td><td>100</td>" in page  # exposures of the third day
     assert "<td>2026-01-28</td><td>600</td><td>3,000</td>" in page  # users until then, and as planned
     assert "<td>2026-01-28</td><td>600</td><td>+700%</td>" in page  # the lift until then
+
+
+def test_each_metric_has_its_role_whatever_its_kind_and_also_where_two_share_a_column(app: App, tmp_path: Path) -> None:
+    per_click, guarded = Metric("seconds", "ratio", per="clicked"), Metric("clicked", "binary", margin=0.05)
+    plan = structs.replace(PLAN, metrics=(*PLAN.metrics, per_click, guarded))
+    folder, roles = tmp_path / "pages", ("decides", "secondary", "guardrail, margin 5%")
+    write_pages(log(tmp_path, plan, 14), plan, folder, now=reads_at(plan) - timedelta(seconds=1))
+    hidden = ask(app, "GET", "/experiments/first").body.decode()
+    write_pages(log(tmp_path, plan, 14), plan, folder, now=reads_at(plan))
+    shown = ask(app, "GET", "/experiments/first").body.decode()
+    for name, role in zip(("clicked", "seconds / clicked", "clicked"), roles, strict=True):
+        assert hidden.count(f"<li><span>{name}</span><span>{role}</span></li>") == 1
+        assert shown.count(f'<td>{name}<br><span class="muted">{role}</span></td>') == len(plan.arms)
+    assert (
+        '<th scope="row">seconds / clicked</th><td>model: ' in ask(app, "GET", "/experiments/first.memo").body.decode()
+    )
+
+
+def test_a_primary_ratio_is_named_with_its_divisor(app: App, tmp_path: Path) -> None:
+    plan = structs.replace(PLAN, metrics=(Metric("seconds", "ratio", per="clicked"),), deviation=1.0)
+    write_pages(log(tmp_path, plan, 1), plan, tmp_path / "pages", now=START + timedelta(days=1))
+    assert "raise seconds / clicked over" in ask(app, "GET", "/experiments/first.memo").body.decode()
+    page = experiments.page(Site(), running(plan), {}, NOW).body.decode()
+    assert "<dd>seconds / clicked, to find a lift" in page
 
 
 def test_names_of_arms_and_metrics_are_text(app: App, tmp_path: Path) -> None:

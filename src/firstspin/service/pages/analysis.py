@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from io import StringIO
@@ -30,7 +30,7 @@ from firstspin.experiment.verdict import MetricResult, metric_table, signed_perc
 from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
 from firstspin.service.pages import charts
-from firstspin.service.pages.experiments import LIST, READY, Figures
+from firstspin.service.pages.experiments import LIST, READY, Figures, figures_in
 from firstspin.serving.experiment import arm_policy
 
 log = logging.getLogger(__name__)
@@ -63,16 +63,32 @@ class Listed(Figures, frozen=True):
 def analyse_store(database: Database, plan: Plan | None, folder: Path, *, now: datetime) -> None:
     """Write the pages of the running experiment, of those that ended since their last analysis, and the list.
 
-    Raises InputError or Unavailable where the figures of the running one can't be read.
+    An experiment that can't be analysed does not stop the others. Raises InputError or Unavailable at the end where the
+    figures of the running one can't be read.
     """
-    if plan:
-        _analyse_one(database, plan, folder, now)
-    for ended in _ended(folder, now):
-        try:
-            _analyse_one(database, ended, folder, now)
-        except (InputError, Unavailable) as problem:
-            log.warning("an ended experiment can't be analysed", extra={"plan": ended.name, "reason": str(problem)})
-    write_list(folder, plan.name if plan else "", now=now)
+    running = plan.name if plan else ""
+    try:
+        if plan:
+            _analyse_one(database, plan, folder, now)
+    finally:
+        for path in sorted(folder.glob("*.toml")):
+            if path.stem != running:
+                _analyse_ended(database, path, folder, now)
+        write_list(folder, running, now=now)
+
+
+def _analyse_ended(database: Database, path: Path, folder: Path, now: datetime) -> None:
+    """Analyse the experiment of a plan, if it has ended since its last analysis. Its failure is logged."""
+    try:
+        figures = figures_in(path.with_suffix(".json"), Listed)
+        if figures is None or figures.is_unread(now):
+            _analyse_one(database, read_plan(path), folder, now)
+    except (InputError, Unavailable) as problem:
+        reason = problem.bare if isinstance(problem, InputError) else str(problem)
+        log.warning("an ended experiment can't be analysed", extra={"plan": path.stem, "reason": reason})
+    except Exception as problem:  # whatever is wrong with one, the others are analysed
+        about = {"plan": path.stem, "problem": type(problem).__name__}
+        log.error("the analysis of an ended experiment failed", extra=about, exc_info=True)
 
 
 def _analyse_one(database: Database, plan: Plan, folder: Path, now: datetime) -> None:
@@ -80,16 +96,12 @@ def _analyse_one(database: Database, plan: Plan, folder: Path, now: datetime) ->
         write_pages(run.read_log(database, plan, work), plan, folder, now=now)
 
 
-def _ended(folder: Path, now: datetime) -> Iterator[Plan]:
-    """The plans of experiments that have ended, without those whose figures are of their end."""
-    for path in sorted(folder.glob("*.toml")):
-        if _listed(path.with_suffix(".json")).is_unread(now):
-            yield read_plan(path)
-
-
 def write_list(folder: Path, running: str, *, now: datetime) -> None:
     """Write the list of the experiments with figures in the folder, the running one first."""
-    listed = [_listed(path) for path in folder.glob("*.json")]
+    figures = {path.stem: figures_in(path, Listed) for path in folder.glob("*.json")}
+    for name in [name for name, one in figures.items() if one is None]:
+        log.warning("the figures of an experiment can't be read", extra={"plan": name})
+    listed = [one for one in figures.values() if one]
     listed.sort(key=lambda one: one.name)
     listed.sort(key=lambda one: (one.name == running, one.reads_at), reverse=True)
     shown = [(one, READY if one.is_unread(now) else one.status) for one in listed]
@@ -97,21 +109,16 @@ def write_list(folder: Path, running: str, *, now: datetime) -> None:
     _write(folder / LIST, _rendered("experiment_list.html.jinja", {"experiments": rows}))
 
 
-def _listed(path: Path) -> Listed:
-    return msgspec.json.decode(path.read_bytes(), type=Listed)
-
-
 def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progress:
-    """Analyse a log (see `run.read_log`) as known at `now`; write the plan, the page, the memo, CSV and JSON.
+    """Analyse a log (see `run.read_log`) as known at `now`; write JSON, the page, the memo, CSV and the plan.
 
-    Raises InputError where the log can't be read, does not fit the plan, or has none of the users of an earlier one.
+    The plan is last, so that each plan in the folder has figures. Raises InputError where the log can't be read, does
+    not fit the plan, or has none of the users of an earlier one.
     """
     state = monitor(log, plan, now)
-    earlier = folder / f"{plan.name}.json"
-    if not state.users and earlier.exists() and _listed(earlier).users:
+    earlier = figures_in(folder / f"{plan.name}.json", Listed)
+    if not state.users and (earlier.users if earlier else (folder / f"{plan.name}.html").exists()):
         raise InputError(f"the event store has none of the users of {plan.name}")
-    with written_beside(folder / f"{plan.name}.toml", shared=True) as beside:
-        freeze(plan, beside)
     about = _about(state, plan)
     figures = StringIO()
     csv.writer(figures).writerows(csv_rows(state))
@@ -122,6 +129,8 @@ def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progre
         "csv": figures.getvalue(),
     }.items():
         _write(folder / f"{plan.name}.{suffix}", text)
+    with written_beside(folder / f"{plan.name}.toml", shared=True) as beside:
+        freeze(plan, beside)
     return state
 
 
@@ -150,6 +159,7 @@ def _about(state: Progress, plan: Plan) -> dict[str, Any]:
     totals = list(accumulate(sum(day.values()) for day in days))
     a_day = state.users_expected / state.days
     dates = [state.starts_on + timedelta(days=number) for number in range(len(days))]
+    roles = [(metric.name, _role(metric, is_primary=not place)) for place, metric in enumerate(plan.metrics)]
     left = max(0, math.ceil((state.reads_at - state.as_of) / timedelta(days=1)))
     shares = [arm.users / state.users for arm in state.arms] if state.users else []
     return {
@@ -179,8 +189,10 @@ def _about(state: Progress, plan: Plan) -> dict[str, Any]:
             )
             for arm in _compared(state)
         ],
-        "rows": [row for measured in state.metrics for row in _rows(measured)],
-        "roles": {metric.column: _role(metric, is_primary=not place) for place, metric in enumerate(plan.metrics)},
+        "rows": [
+            row for measured, (_, role) in zip(state.metrics, roles, strict=False) for row in _rows(measured, role)
+        ],  # none while they are hidden
+        "roles": roles,
         "by_day": [(day.day, *(f"{day.users.get(arm, 0):,}" for arm in classes)) for day in state.daily],
         "totals": [
             (date, f"{total:,}", f"{a_day * number:,.0f}")
@@ -202,10 +214,10 @@ def _role(metric: Metric, *, is_primary: bool) -> str:
     return "secondary" if metric.margin is None else f"guardrail, margin {100 * metric.margin:g}%"
 
 
-def _rows(measured: MetricResult) -> list[tuple[str, ...]]:
-    """Metric, arm, mean, lift, interval and note of each arm."""
+def _rows(measured: MetricResult, role: str) -> list[tuple[str, ...]]:
+    """Metric, its role, arm, mean, lift, interval and note of each arm."""
     return [
-        (measured.metric, arm, mean, lift, interval, note)
+        (measured.metric, role, arm, mean, lift, interval, note)
         for arm, _, mean, lift, interval, _, note in metric_table(measured, levels=True).rows
     ]
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -34,6 +34,8 @@ READY: Final = "ready to read"
 UNREAD: Final = """<p class="note" role="alert">Ready to read: this experiment has ended, and these figures are older.
 This service analyses it within five minutes where its event store has the users; elsewhere
 <code>firstspin experiment analyse --plan</code> does.</p>"""
+UNDATED: Final = """<p class="note" role="alert">The time of these figures can't be read. The log of the service has the
+reason.</p>"""
 NOT_RUNNING: Final = """<p class="note">This experiment is not running here; these are its figures when it last
 was.</p>"""
 LIST: Final = "_list.html"
@@ -98,8 +100,21 @@ class Figures(msgspec.Struct, frozen=True):
         return self.as_of < self.reads_at <= now
 
 
+FiguresKind = TypeVar("FiguresKind", bound=Figures)
+
+
+def figures_in(path: Path, kind: type[FiguresKind]) -> FiguresKind | None:
+    """The figures in a file of JSON; None where there is no such file, or it can't be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def _note(path: Path, now: datetime, *, is_running: bool) -> str:
-    figures = msgspec.json.decode(path.read_bytes(), type=Figures)
+    figures = figures_in(path, Figures)
+    if figures is None:
+        return UNDATED
     if is_running:
         return STALE if now - figures.as_of > STALE_AFTER else ""
     return UNREAD if figures.is_unread(now) else NOT_RUNNING if figures.as_of < figures.reads_at else ""
@@ -120,7 +135,7 @@ def page(
         for arm, share in _shares(plan).items()
     )
     facts = {
-        "Primary metric": f"{plan.metrics[0].column}, to find a lift of {plan.minimum_effect:.1%} or more",
+        "Primary metric": f"{plan.metrics[0].name}, to find a lift of {plan.minimum_effect:.1%} or more",
         "Population": f"users who register in the {plan.days} days from {plan.starts_on}, {plan.coverage:.0%} of them",
         "Control": plan.control,
         "Now": _stage(plan, now),
