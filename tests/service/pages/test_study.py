@@ -94,6 +94,28 @@ def test_a_file_that_is_no_report_is_not_shown(app: App, packed: Path, content: 
     assert "<p>a page" not in page
 
 
+def test_a_file_that_could_not_be_read_is_shown_once_it_can(
+    app: App, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A permission that is repaired changes neither the time nor the size of a file. (Root has every permission.)"""
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    write(packed, made_report.html(bundle.load(packed).id))
+    with monkeypatch.context() as while_denied:
+        while_denied.setattr(Path, "read_text", denied)
+        assert study.UNREADABLE in shown(app)
+    assert "<h1>Recommendations for new users: evaluation report</h1>" in shown(app)
+
+
+def test_matching_a_file_takes_time_in_proportion_to_its_size() -> None:
+    """Parts that repeat and an end that is missing: with backtracking the square of the size, that is, minutes."""
+    part = """<meta name="bundle" content="0badcafe">style-src 'sha256-a'<style></style><main>"""
+    for cut in (part, part.removesuffix("<main>"), part.removesuffix("</style><main>"), part.partition(">")[0] + ">"):
+        assert study.REPORT.match(cut * (study.MAX_BYTES // len(cut))) is None
+
+
 def test_a_folder_or_an_enormous_file_in_place_of_the_report_is_named(
     app: App, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

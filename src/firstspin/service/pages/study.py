@@ -15,10 +15,13 @@ from firstspin.service.pages.site import Site
 from firstspin.serving.bundle import report_path
 
 PATH: Final = "/report"
-MAX_BYTES: Final = 32 * 2**20
+MAX_BYTES: Final = 4 * 2**20
+"""The page is made in a worker's event loop, in about 10 ms a MB; a report has less than 1 MB."""
+
 REPORT: Final = re.compile(
-    r"""<meta\ name="bundle"\ content="(?P<bundle>[0-9a-f]{8})">.*?style-src\ '(?P<hash>sha256-[A-Za-z0-9+/=]+)'"""
-    r""".*?<style>(?P<style>.*?)</style>.*?<main>(?P<content>.*)</main>""",
+    r"""(?>.*?<meta\ name="bundle"\ content=")(?P<bundle>[0-9a-f]{8})">"""
+    r"""(?>.*?style-src\ ')(?P<hash>sha256-[A-Za-z0-9+/=]+)'"""
+    r"""(?>.*?<style>)(?>(?P<style>.*?)</style>)(?>.*?<main>)(?P<content>.*)</main>""",  # atomic: no backtracking
     re.DOTALL | re.VERBOSE,
 )
 NOT_OURS: Final = "The file is not a page of <code>firstspin report</code>, or of another version: write it again."
@@ -28,7 +31,7 @@ TOO_LARGE: Final = f"The file of the study is larger than {MAX_BYTES / 2**20:.0f
 
 @dataclass(slots=True)
 class StudyPage:
-    """The page, made again when its file or the model in service changes.
+    """The page, made again when its file or the model in service changes, and while the file can't be read.
 
     `report` is a file given in place of the one beside the folder `bundle`.
     """
@@ -36,34 +39,35 @@ class StudyPage:
     site: Site
     report: Path | None
     bundle: Path | None
-    _of: object = None
-    _made: dict[bool, Reply] = field(default_factory=dict)  # by whether it is compressed
+    _key: object = None
+    _replies: dict[bool, Reply] = field(default_factory=dict)  # by whether it is compressed
 
     def reply(self, request: Request, model: str) -> Reply:
         """The study, with a note where it is about another bundle than `model`, or a page with the command for one."""
         path = self.report or (report_path(self.bundle) if self.bundle else None)
-        try:
-            stat = path.stat() if path else None
-        except FileNotFoundError:
-            stat = None
-        except OSError:
-            return self._none(UNREADABLE)
-        if path is None or stat is None:
+        if path is None:
             return self._none()
-        of = path, stat.st_mtime_ns, stat.st_size, stat.st_ino, model
-        if of != self._of:
-            self._of, self._made = of, {False: self._page(path, stat.st_size, model)}
+        try:
+            stat = path.stat()
+            key = path, stat.st_mtime_ns, stat.st_size, stat.st_ino, model
+            if key != self._key:
+                self._replies = {False: self._page(path, stat.st_size, model)}
+                self._key = key
+        except FileNotFoundError:
+            return self._none()
+        except OSError:  # not stored: it may be temporary
+            return self._none(UNREADABLE)
         compressed = b"gzip" in request.headers.get(b"accept-encoding", b"")
-        if compressed not in self._made:
-            self._made[compressed] = _compressed(self._made[False])
-        return self._made[compressed]
+        if compressed not in self._replies:
+            self._replies[compressed] = _compressed(self._replies[False])
+        return self._replies[compressed]
 
     def _page(self, path: Path, size: int, model: str) -> Reply:
         if size > MAX_BYTES:
             return self._none(TOO_LARGE)
         try:
-            found = REPORT.search(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):
+            found = REPORT.match(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
             return self._none(UNREADABLE)
         if found is None:
             return self._none(NOT_OURS)
