@@ -15,7 +15,9 @@ from firstspin.service.admin.facts import facts, percentile
 from firstspin.service.admin.recorder import (
     BIN_SECONDS,
     BINS,
+    EARLIER,
     MAX_CHANGES,
+    MAX_MODELS,
     Recorder,
     ServiceState,
     WorkerState,
@@ -114,6 +116,22 @@ def test_however_long_it_records_and_whatever_changes_its_memory_is_bounded() ->
     assert len(shown["bins"]) == BINS
     assert len(shown["changes"]) == MAX_CHANGES
     assert shown["changes"][0]["text"] == f"A bundle was refused: no {BINS + 49}"
+
+
+def test_the_counts_of_all_but_the_last_models_are_summed_and_none_is_counted_again_in_the_window() -> None:
+    made, number = Recording(), MAX_MODELS + 5
+    for model in range(number):
+        made.workers[0].serves(f"{model:08x}")
+        made.workers[0].answer("model")
+        made.workers[0].answer("model")
+        shown = made.after(BIN_SECONDS)
+    counts = {one["model"]: (one["window"], one["total"]) for one in shown["answers"]}
+    assert len(counts) == MAX_MODELS + 1
+    assert counts[EARLIER][1] + 2 * MAX_MODELS == 2 * number
+    assert counts[EARLIER][0] == 0
+    assert counts[f"{number - 1:08x}"] == (2, 2)
+    assert sum(window for window, _ in counts.values()) == 2 * 6
+    assert len(made.recorder.latest.answers) == MAX_MODELS + 1
 
 
 @pytest.mark.parametrize(

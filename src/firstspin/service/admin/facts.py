@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from firstspin.experiment.plan import Plan
-from firstspin.service.admin.recorder import Change, Recorder, Sample, ServiceState
+from firstspin.service.admin.recorder import EARLIER, Change, Recorder, Sample, ServiceState
 from firstspin.service.metrics import BUCKETS, HOPS
 
 WINDOW_SECONDS: Final = 60.0
@@ -38,7 +38,10 @@ class LatencyFacts(msgspec.Struct, frozen=True):
 
 
 class AnswerFacts(msgspec.Struct, frozen=True):
-    """Registrations answered from a source while a model was served; `model` is empty where it is not known."""
+    """Registrations answered from a source while a model was served.
+
+    `model` is empty where it is not known, and "earlier models" for the sum of those before the last MAX_MODELS.
+    """
 
     source: str
     model: str
@@ -165,8 +168,11 @@ def _latency(hop: str, before: Sample, now: Sample) -> LatencyFacts:
 
 
 def _answers(before: Sample, now: Sample) -> tuple[AnswerFacts, ...]:
+    old: Counter[tuple[str, str]] = Counter()
+    for (source, model), count in before.answers.items():  # of models that have been summed since, too
+        old[source, model if (source, model) in now.answers else EARLIER] += count
     ordered = sorted(now.answers.items(), key=lambda one: (-one[1], one[0]))
-    return tuple(AnswerFacts(*key, count - before.answers.get(key, 0), count) for key, count in ordered)
+    return tuple(AnswerFacts(*key, count - old[key], count) for key, count in ordered)
 
 
 def _bin(start: Sample, end: Sample) -> BinFacts:

@@ -1,8 +1,8 @@
 """What the page of operations shows, recorded in the admin process: the last minutes of the metrics, and the changes.
 
 The metrics of all processes are in shared memory; the state of models and workers is the supervisor's answer to the
-order `state`. Both are read every SAMPLE_SECONDS. Memory is bounded: one sample is stored per BIN_SECONDS, and the last
-MAX_CHANGES changes.
+order `state`. Both are read every SAMPLE_SECONDS. Memory is bounded: one sample is stored per BIN_SECONDS, the last
+MAX_CHANGES changes, and the counts of the last MAX_MODELS models; those of earlier ones are summed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ SAMPLE_SECONDS: Final = 2.0
 BIN_SECONDS: Final = 10.0
 BINS: Final = 90
 MAX_CHANGES: Final = 50
+MAX_MODELS: Final = 20
+EARLIER: Final = "earlier models"
 STORE_COUNTERS: Final = (
     "firstspin_exposures_stored",
     "firstspin_exposures_dropped",
@@ -96,6 +98,7 @@ class Recorder:
         self._models = metrics.models()
         self._counted = {source: metrics.by_process("firstspin_answers", source) for source in SOURCES}
         self._answers: Counter[tuple[str, str]] = Counter()
+        self._served: dict[str, None] = {}  # the models of the counts, those served latest at the end
         for source, counts in self._counted.items():  # of before this process: their model is not known
             self._answers[source, ""] += sum(counts)
         self.changes: deque[Change] = deque(maxlen=MAX_CHANGES)
@@ -132,6 +135,17 @@ class Recorder:
             for model, count, before in zip(self._models, counts, self._counted[source], strict=True):
                 self._answers[source, model] += count - before
             self._counted[source] = counts
+        self._sum_earlier()
+
+    def _sum_earlier(self) -> None:
+        """Sum the answers of all but the last MAX_MODELS models."""
+        for model in filter(None, self._models):
+            self._served.pop(model, None)
+            self._served[model] = None
+        for model in list(self._served)[:-MAX_MODELS]:
+            del self._served[model]
+            for source in SOURCES:
+                self._answers[source, EARLIER] += self._answers.pop((source, model), 0)
 
     def _sampled(self) -> Sample:
         return Sample(
