@@ -50,6 +50,7 @@ class Fate:
     fails_to_start: bool = False
     stuck: bool = False
     refuses: str = ""  # updates, for this reason
+    hidden: set[str] = field(default_factory=set)  # models and configurations that may not be described
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     lives: dict[str, Life] = field(default_factory=dict)
     made: dict[str, dict[str, Any]] = field(default_factory=dict)  # models and configurations, as asked for
@@ -112,6 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         return status, said
 
     def show(self, what: str, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if told[f"{what}Name"] in self.server.fate.hidden:
+            return 400, {"__type": "AccessDeniedException", "message": f"not authorized to perform Describe{what}"}
         status, said = self.forward(f"Describe{what}", told)
         if status == 200:
             said |= self.server.fate.made[told[f"{what}Name"]]

@@ -537,6 +537,48 @@ class TestPruning:
         assert model not in dry.stdout  # the newest of the others uses it
         assert len(self.left(account)[0]) == 7
 
+    def test_leaves_another_endpoint_whose_name_begins_with_this_ones(
+        self, account: Account, history: list[str], tmp_path: Path
+    ) -> None:
+        assert len(history) == 5
+        for seed in (0, 5):  # the archive of the first is newcomers' too
+            bundle = tmp_path / str(seed)
+            if not bundle.exists():
+                pack(bundle, seed=20, scorecard=card(0.5))
+            packed = package(bundle, tmp_path / "model.tar.gz")
+            ship(account, rollout.plan_deploy(account, "newcomers-staging", packed, PLACE, HOSTING, PLAIN))
+        assert self.prune("--keep", "0").exit_code == 0
+        configurations, models, archives = self.left(account)
+        staging = {name for name in configurations if name.startswith("newcomers-staging-")}
+        assert (configurations - staging, len(staging)) == (set(history[3:]), 2)
+        assert (models, archives) == (4, 4)  # two of each endpoint; of the archives that of staging's first is left
+
+    @pytest.mark.parametrize("user", ["model", "package"])
+    def test_leaves_an_archive_that_another_model_or_a_model_package_names(
+        self, aws: ControlPlane, account: Account, history: list[str], user: str
+    ) -> None:
+        variant = account.sagemaker.describe_endpoint_config(EndpointConfigName=history[0])["ProductionVariants"][0]
+        oldest = account.sagemaker.describe_model(ModelName=variant["ModelName"])["PrimaryContainer"]
+        container = {"Image": HOSTING.image, "ModelDataUrl": oldest["ModelDataUrl"]}
+        if user == "model":
+            account.sagemaker.create_model(ModelName="transform", ExecutionRoleArn=ROLE, PrimaryContainer=container)
+        else:
+            account.sagemaker.create_model_package_group(ModelPackageGroupName="theirs")
+            formats = {"SupportedContentTypes": ["text/csv"], "SupportedResponseMIMETypes": ["text/csv"]}
+            specification = {"Containers": [container]} | formats
+            account.sagemaker.create_model_package(ModelPackageGroupName="theirs", InferenceSpecification=specification)
+        account.sagemaker.create_model(ModelName="secret", ExecutionRoleArn=ROLE, PrimaryContainer=container)
+        aws.fate.hidden.add("secret")  # of another team: this identity may not read it
+        assert self.prune("--keep", "0").exit_code == 0
+        bucket, _, key = oldest["ModelDataUrl"].removeprefix("s3://").partition("/")
+        assert account.s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        assert self.left(account)[2] == 3
+
+    def test_leaves_what_another_endpoint_has_in_service(self, account: Account, history: list[str]) -> None:
+        account.sagemaker.create_endpoint(EndpointName="others", EndpointConfigName=history[1])
+        assert self.prune("--keep", "0").exit_code == 0
+        assert self.left(account) == ({history[1], *history[3:]}, 3, 3)
+
 
 class TestAlarmsOfARelease:
     def test_watch_the_new_fleet_alone_and_begin_without_the_state_of_the_one_before(

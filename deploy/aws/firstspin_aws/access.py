@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from firstspin_aws.ground import Ground
 
 RELEASE = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint", "AddTags")
-REGISTER = ("CreateModelPackage", "CreateModelPackageGroup", "DescribeModelPackageGroup", "ListModelPackages")
+REGISTER = ("CreateModelPackage", "CreateModelPackageGroup", "DescribeModelPackage", "DescribeModelPackageGroup")
 PRUNE = ("DeleteEndpointConfig", "DeleteModel")
 READ = ("DescribeModel", "DescribeEndpointConfig", "DescribeEndpoint", "ListTags")
+LIST = ("ListEndpointConfigs", "ListEndpoints", "ListModelPackages", "ListModels")
+"""They take no resource."""
+
 SCORE = ("dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem")
 """GetItem reads where a run broke off."""
 
@@ -34,7 +37,7 @@ def releaser(ground: Ground) -> iam.ManagedPolicy:
         ground.objects("s3:PutObject", "models"),
         ground.objects("s3:DeleteObject", "models"),
         ground.listing("models"),
-        iam.PolicyStatement(actions=["sagemaker:ListEndpointConfigs"], resources=["*"]),
+        iam.PolicyStatement(actions=[f"sagemaker:{action}" for action in LIST], resources=["*"]),
         iam.PolicyStatement(actions=["application-autoscaling:DescribeScalableTargets"], resources=["*"]),
         iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[_alarms(ground, "*")]),
         iam.PolicyStatement(

@@ -52,6 +52,9 @@ TESTED = Settings(
 ALONE = Settings(name="alone", endpoint=Endpoint(serverless=True), scaling=Scaling(enabled=False, least_instances=1))
 TAKE_NO_RESOURCE = {
     "sagemaker:ListEndpointConfigs",
+    "sagemaker:ListEndpoints",
+    "sagemaker:ListModelPackages",
+    "sagemaker:ListModels",
     "application-autoscaling:DescribeScalableTargets",
     "ecr:GetAuthorizationToken",
     "cloudwatch:PutMetricData",

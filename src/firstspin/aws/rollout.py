@@ -44,6 +44,8 @@ CANARY: Final = 1
 BAKE_SECONDS, MAX_BAKE_SECONDS = 600, 3600
 MAX_SECONDS: Final = 28_800
 MAX_ALARMS: Final = 10
+DIGITS: Final = 8
+MAX_STEM: Final = MAX_NAME - DIGITS - 1
 
 _TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
 
@@ -446,5 +448,14 @@ def _only(variant: Mapping[str, Any]) -> Words:
 
 def _name(stem: str, content: Mapping[str, Any]) -> str:
     """A name with a hash of the content."""
-    digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:8]
-    return f"{stem[: MAX_NAME - 9].rstrip('-')}-{digest}"
+    digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:DIGITS]
+    return f"{_cut(stem)}-{digest}"
+
+
+def is_named(name: str, stem: str) -> bool:
+    """Whether a name is this stem with a hash."""
+    return re.fullmatch(rf"{re.escape(_cut(stem))}-[0-9a-f]{{{DIGITS}}}", name) is not None
+
+
+def _cut(stem: str) -> str:
+    return stem[:MAX_STEM].rstrip("-")
