@@ -36,6 +36,7 @@ class Life:
     pending: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
     reason: str = ""
+    running: int = 0  # instances, where autoscaling has changed their number
 
     def scale(self) -> None:
         """UpdateEndpointWeightsAndCapacities by autoscaling: Updating, without a pending deployment."""
@@ -155,6 +156,8 @@ class Handler(BaseHTTPRequestHandler):
         life = self.server.fate.lives[told["EndpointName"]]
         live(life, self.server.fate)
         said |= {"EndpointStatus": life.status, "EndpointConfigName": life.configuration}
+        if life.running:
+            said["ProductionVariants"][0]["CurrentInstanceCount"] = life.running
         if life.pending:
             said["PendingDeploymentSummary"] = {"EndpointConfigName": life.pending["EndpointConfigName"]}
         if life.last:

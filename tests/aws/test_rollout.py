@@ -657,12 +657,25 @@ class TestTheDeploymentConfig:
                 "MaximumBatchSize": one,
                 "RollbackMaximumBatchSize": one,
                 "WaitIntervalInSeconds": 600,
-                "MaximumExecutionTimeoutInSeconds": 4200,
+                "MaximumExecutionTimeoutInSeconds": 4 * (600 + 600) + 1800,
             },
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "a"}]},
         }
         with pytest.raises(InputError, match="one instance can't be updated in batches"):
             Rollout(rolling=True).configuration(1)
+
+    def test_rolling_has_at_most_twenty_batches_and_time_for_each(self) -> None:
+        def batch_and_seconds(settings: Rollout, *instances: int) -> tuple[int, int]:
+            policy = settings.configuration(*instances)["RollingUpdatePolicy"]
+            return policy["MaximumBatchSize"]["Value"], policy["MaximumExecutionTimeoutInSeconds"]
+
+        rolling = Rollout(rolling=True)
+        assert batch_and_seconds(rolling, 20) == (1, 20 * 1200 + 1800)
+        assert batch_and_seconds(rolling, 21) == (2, 11 * 1200 + 1800)
+        assert batch_and_seconds(rolling, 100) == (5, 20 * 1200 + 1800)
+        assert batch_and_seconds(replace(rolling, canary=4), 4, 10) == (2, 5 * 1200 + 1800)
+        with pytest.raises(InputError, match="10 batches with 3600 seconds of watch each need 43,800 s"):
+            replace(rolling, bake=3600).configuration(10)
 
     def test_is_sent_by_a_rollback_by_hand_too(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
@@ -765,6 +778,16 @@ class TestAutoscaling:
     ) -> None:
         assert updates == []
         deploy(account, bundles / "worse", hosting=replace(HOSTING, instances=1))
+
+    def test_a_rolling_release_of_a_fleet_that_scaled_out_has_time_for_all_that_run(
+        self, aws: ControlPlane, account: Account, bundles: Path, updates: list[dict[str, Any]]
+    ) -> None:
+        aws.fate.lives["newcomers"].running = 10
+        promote(account, bundles / "worse", Rollout(rolling=True))
+        [update] = [told for verb, told in aws.fate.asked if verb == "UpdateEndpoint"]
+        policy = update["DeploymentConfig"]["RollingUpdatePolicy"]
+        assert policy["MaximumExecutionTimeoutInSeconds"] == 10 * (600 + 600) + 1800  # not of the 4 configured
+        assert updates == []
 
     def test_a_rollback_to_another_instance_type_is_refused_beforehand(
         self, aws: ControlPlane, account: Account, bundles: Path

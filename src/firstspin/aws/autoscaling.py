@@ -48,15 +48,16 @@ def must_stay_of_its_kind(now: EndpointState, configuration: Mapping[str, Any]) 
         )
 
 
-def retained(account: Account, now: EndpointState, configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """UpdateEndpoint's arguments about what stays of the fleet.
-
-    The number of instances stays where autoscaling sets it, or where both configurations begin with the same. The data
-    capture is that of the new configuration.
-    """
+def keeps_instances(account: Account, now: EndpointState, configuration: Mapping[str, Any]) -> bool:
+    """Whether an update keeps the number of instances: where autoscaling sets it, or both begin with the same."""
     counts = {only_variant(one).get("InitialInstanceCount") for one in (now.configuration, configuration)}
+    return len(counts) == 1 or scales(account, now)
+
+
+def retained(account: Account, now: EndpointState, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """UpdateEndpoint's arguments about what stays of the fleet; the data capture is that of the new configuration."""
     captures = [one.get(CAPTURE) for one in (now.configuration, configuration)]
-    stays = len(counts) == 1 or scales(account, now)
+    stays = keeps_instances(account, now, configuration)
     arguments: dict[str, Any] = {"RetainAllVariantProperties": stays}
     if stays and captures[0] != captures[1]:
         arguments["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": CAPTURE}]

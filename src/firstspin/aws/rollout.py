@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from firstspin.aws.alarms import fleet_alarms
-from firstspin.aws.autoscaling import must_not_scale, must_stay_of_its_kind, retained
+from firstspin.aws.autoscaling import keeps_instances, must_not_scale, must_stay_of_its_kind, retained
 from firstspin.aws.clients import Account, carried, clear, describe
 from firstspin.aws.endpoint import (
     MAX_NAME,
@@ -37,12 +37,15 @@ from firstspin.records import InputError
 Words = dict[str, Any]
 SHADOW: Final = "FirstspinShadow"
 BUNDLE, FORCED = "firstspin:bundle", "firstspin:forced"
-MARGIN_SECONDS: Final = 1800
-"""Time of an update beside its waits, to start and to stop instances."""
+MARGIN_SECONDS, BATCH_SECONDS = 1800, 600
+"""Time of an update beside its waits, to start and to stop instances, and of each further batch."""
 
 CANARY: Final = 1
 BAKE_SECONDS, MAX_BAKE_SECONDS = 600, 3600
 MAX_SECONDS: Final = 28_800
+MAX_BATCHES: Final = 20
+"""SageMaker's batch is at least 5% of the instances."""
+
 MAX_ALARMS: Final = 10
 DIGITS: Final = 8
 MAX_STEM: Final = MAX_NAME - DIGITS - 1
@@ -71,13 +74,14 @@ class Rollout:
                 f"seconds of watch, at most {MAX_ALARMS} alarms"
             )
 
-    def configuration(self, instances: int) -> Words:
+    def configuration(self, instances: int, largest: int = 0) -> Words:
         """SageMaker's DeploymentConfig. A canary or batch is at most half of the instances, so one changes at once.
 
-        Raises InputError where one instance would be rolling.
+        `largest` is the larger of the fleets before and after, where they differ. Raises InputError where one instance
+        would be rolling, or the batches would take longer than SageMaker lets an update run.
         """
         first = min(self.canary, instances // 2)
-        policy = self._rolling(first, instances) if self.rolling else self._blue_green(first)
+        policy = self._rolling(first, max(instances, largest)) if self.rolling else self._blue_green(first)
         configuration: Words = policy
         if self.alarms:
             configuration["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
@@ -97,12 +101,19 @@ class Rollout:
     def _rolling(self, batch: int, instances: int) -> Words:
         if not batch:
             raise InputError("one instance can't be updated in batches: use blue/green, or two instances")
-        waits = -(-instances // batch)
+        batch = max(batch, -(-instances // MAX_BATCHES))
+        batches = -(-instances // batch)
+        seconds = batches * (self.bake + BATCH_SECONDS) + MARGIN_SECONDS
+        if seconds > MAX_SECONDS:
+            raise InputError(
+                f"{batches} batches with {self.bake} seconds of watch each need {seconds:,} s, and SageMaker ends an "
+                f"update after {MAX_SECONDS:,}: choose a larger --canary or a shorter --bake"
+            )
         policy = {
             "MaximumBatchSize": _count(batch),
             "RollbackMaximumBatchSize": _count(batch),  # SageMaker's default would start a second fleet
             "WaitIntervalInSeconds": self.bake,
-            "MaximumExecutionTimeoutInSeconds": min(waits * self.bake + MARGIN_SECONDS, MAX_SECONDS),
+            "MaximumExecutionTimeoutInSeconds": seconds,
         }
         return {"RollingUpdatePolicy": policy}
 
@@ -208,8 +219,8 @@ def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK)
         raise InputError(f"endpoint {endpoint} had the configuration {previous}, which was deleted")
     must_not_scale(account, now, configuration)
     alarms, settings = _watched(account, endpoint, previous, rollout)
-    count = min(only_variant(configuration).get("InitialInstanceCount", 1), _instances(now))
-    change = partial(_update, account, now, previous, settings.configuration(count))
+    deployment = settings.configuration(*_fleets(account, now, configuration))
+    change = partial(_update, account, now, previous, deployment)
     step = ReleaseStep("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
     return ReleasePlan(endpoint, previous, (*alarms, step))
 
@@ -268,12 +279,13 @@ def _planned(
     name = _name(stem, configuration)
     sagemaker = account.sagemaker
     alarms, rollout = _watched(account, endpoint, name, rollout)
-    count = variants[0].get("InitialInstanceCount", 1)
     if now is None:
+        count = variants[0].get("InitialInstanceCount", 1)
         change = _creation(account, endpoint, name, rollout.configuration(count), tags)
     else:
         reason = _tags({FORCED: release.forced} if release.forced else {})
-        change = _change(account, now, name, rollout.configuration(min(count, _instances(now))), reason)
+        deployment = rollout.configuration(*_fleets(account, now, configuration))
+        change = _change(account, now, name, deployment, reason)
     steps = (
         _upload(account, packed, url),
         ReleaseStep(
@@ -350,10 +362,12 @@ def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"Key": name, "Value": of} for name, of in tags.items()]
 
 
-def _instances(now: EndpointState) -> int:
-    """How many there are at the moment, or were asked for at first."""
-    at_first = only_variant(now.configuration).get("InitialInstanceCount", 1)
-    return int(now.endpoint.get("ProductionVariants", [{}])[0].get("CurrentInstanceCount", at_first))
+def _fleets(account: Account, now: EndpointState, configuration: Mapping[str, Any]) -> tuple[int, int]:
+    """The instances of the smaller and the larger of the fleets before and after an update."""
+    before, after = (only_variant(one).get("InitialInstanceCount", 1) for one in (now.configuration, configuration))
+    running = int(now.endpoint.get("ProductionVariants", [{}])[0].get("CurrentInstanceCount", before))
+    fleets = (running, running if keeps_instances(account, now, configuration) else after)
+    return min(fleets), max(fleets)
 
 
 def _update(
