@@ -21,7 +21,9 @@ from training_job import ENTRYPOINT, start
 
 from firstspin.aws import rollout
 from firstspin.aws.clients import open_account
+from firstspin.aws.deployment import Rollout
 from firstspin.aws.endpoint import serving
+from firstspin.aws.hosting import Hosting
 from firstspin.aws.package import package
 from firstspin.simulation.world import write_world
 from firstspin.tools.sagemaker_check import lifecycle
@@ -29,7 +31,7 @@ from firstspin.tools.sagemaker_check.client import ReadLimits
 from firstspin.tools.sagemaker_check.payloads import Payload
 from firstspin.tools.sagemaker_check.player import Target
 
-HOSTING = rollout.Hosting("firstspin:1", "arn:aws:iam::123456789012:role/firstspin-serves", "ml.c5.large")
+HOSTING = Hosting("firstspin:1", "arn:aws:iam::123456789012:role/firstspin-serves", "ml.c5.large")
 NEWCOMERS = {
     ("--age", "31", "--gender", "female", "--country", "US", "--genres", "Rock|Jazz"): (
         '{"age": 31, "gender": "female", "country": "US", "genres": ["Rock", "Jazz"]}'
@@ -72,7 +74,7 @@ def test_from_tables_to_the_lambdas_answer_which_is_the_terminals_to_the_last_bi
 
     account = open_account()
     packed = package(bundle, tmp_path / "model.tar.gz")
-    plan = rollout.plan_deploy(account, "newcomers", packed, ("firstspin-models", "m"), HOSTING, rollout.Rollout())
+    plan = rollout.plan_deploy(account, "newcomers", packed, ("firstspin-models", "m"), HOSTING, Rollout())
     rollout.carry_out(plan, lambda _: None)
     rollout.wait(account, plan, lambda _: None, clock=lambda: 0.0, sleep=lambda _: None, deadline=1, every=0)
 

@@ -91,7 +91,20 @@ def test_what_no_metric_of_aws_tells_is_sent(probe: Callable[[Answers], dict[str
         "sagemaker": ENDPOINT,
         "dynamodb": {"Item": WRITTEN},
     }
-    assert probe(answers) == {"scalable_targets": 1, "instances": 7, "answers_age_hours": 36}
+    assert probe(answers) == {"scalable_targets": 1, "instances": 7, "instances_left": 3, "answers_age_hours": 36}
+
+
+@pytest.mark.parametrize(("least", "most", "left"), [(4, 20, 13), (2, 7, 0), (2, 5, -2), (7, 7, None)])
+def test_how_many_may_be_added_follows_the_bounds_of_the_hour(
+    probe: Callable[[Answers], dict[str, float]], least: int, most: int, left: int | None
+) -> None:
+    target = TARGET | {"MinCapacity": least, "MaxCapacity": most}
+    answers: Answers = {
+        "application-autoscaling": {"ScalableTargets": [target]},
+        "sagemaker": ENDPOINT,
+        "dynamodb": {"Item": WRITTEN},
+    }
+    assert probe(answers).get("instances_left") == left
 
 
 def test_a_target_that_is_gone_is_a_zero(probe: Callable[[Answers], dict[str, float]]) -> None:
@@ -120,6 +133,7 @@ def test_a_check_that_is_refused_hides_no_other_and_is_logged(
     assert [(line["event"], line["check"]) for line in logged] == [
         ("probe_failed", "scalable_targets"),
         ("probe_failed", "instances"),
+        ("probe_failed", "instances_left"),
     ]
 
 

@@ -22,10 +22,11 @@ from typer.testing import CliRunner, Result
 
 from firstspin.aws import autoscaling, endpoint, model_registry, rollout
 from firstspin.aws.clients import Account, open_account
+from firstspin.aws.deployment import BACK, Rollout
 from firstspin.aws.endpoint import EndpointState
 from firstspin.aws.hosting import Hosting
 from firstspin.aws.package import package, read_manifest
-from firstspin.aws.rollout import ReleasePlan, Rollout
+from firstspin.aws.rollout import ReleasePlan
 from firstspin.cli.commands.sagemaker import app
 from firstspin.records import InputError
 from firstspin.serving.bundle import load
@@ -111,6 +112,7 @@ def ship(account: Account, plan: ReleasePlan, deadline: float = 100) -> list[str
     rollout.wait(
         account, plan, said.append, clock=lambda: next(ticks), sleep=lambda _: None, deadline=deadline, every=1
     )
+    rollout.finish(plan, said.append)
     return said
 
 
@@ -284,7 +286,7 @@ class TestRightsAndTags:
         packed = package(bundles / "good", bundles / "model.tar.gz")
         stubber.add_client_error("head_object", "403", "Forbidden", 403)
         plan = rollout.plan_deploy(account, "newcomers", packed, PLACE, HOSTING, PLAIN)
-        assert next(step.what for step in plan.left) == "archive"
+        assert next(step.what for step in plan.steps if not step.there) == "archive"
         stubber.add_client_error("put_object", "AccessDenied", "Access Denied", 403)
         with pytest.raises(InputError, match=r"archive s3://.*: AccessDenied: Access Denied$"):
             rollout.carry_out(plan, lambda _: None)
@@ -443,7 +445,9 @@ class TestShadow:
         deploy(account, bundles / "good")
         good, before = served(account), now(account).configuration["ProductionVariants"]
         words = ["shadow", "--bundle", str(bundles / "better"), "--endpoint", "newcomers", "--poll", "0.01"]
-        assert CliRunner().invoke(app, [*words, "--percent", "10"]).exit_code == 0
+        undecided = CliRunner().invoke(app, [*words, "--percent", "10"])
+        assert (undecided.exit_code, "--alarm NAME is needed" in undecided.stderr) == (2, True)
+        assert CliRunner().invoke(app, [*words, "--percent", "10", "--no-alarm"]).exit_code == 0
         configuration = now(account).configuration
         assert (configuration["ProductionVariants"], served(account)) == (before, good)
         (variant,) = configuration["ShadowProductionVariants"]
@@ -465,6 +469,40 @@ class TestShadow:
         ship(account, rollout.plan_rollback(account, now(account)))
         assert "ShadowProductionVariants" not in now(account).configuration
 
+    @pytest.fixture
+    def shadowed(self, account: Account, bundles: Path) -> list[str]:
+        """`worse`, then `good` in service, and `better` as its shadow; the configurations before it."""
+        configurations = []
+        for release, bundle in ((deploy, "worse"), (promote, "good")):
+            release(account, bundles / bundle)
+            configurations.append(str(now(account).endpoint["EndpointConfigName"]))
+        for percent in (10, 20):  # the second replaces the first
+            packed = package(bundles / "better", bundles / "model.tar.gz")
+            ship(account, rollout.plan_shadow(account, now(account), packed, PLAIN, percent, 1))
+        return configurations
+
+    def test_a_promotion_of_the_bundle_in_service_ends_it_without_a_gate(
+        self, account: Account, bundles: Path, shadowed: list[str]
+    ) -> None:
+        assert "ShadowProductionVariants" in now(account).configuration
+        words = ["promote", "--bundle", str(bundles / "good"), "--endpoint", "newcomers", "--no-alarm"]
+        done = CliRunner().invoke(app, [*words, "--poll", "0.01", "--json"])
+        assert done.exit_code == 0, done.exception
+        assert json.loads(done.stdout)["gate"] is None
+        assert "ShadowProductionVariants" not in now(account).configuration
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert now(account).endpoint["EndpointConfigName"] == shadowed[0]
+
+    def test_a_rollback_does_not_start_it_again(self, account: Account, bundles: Path, shadowed: list[str]) -> None:
+        promote(account, bundles / "better")
+        ship(account, rollout.plan_rollback(account, now(account)))
+        assert now(account).endpoint["EndpointConfigName"] == shadowed[1]
+
+    def test_a_rollback_out_of_it_leaves_the_way_further_back(self, account: Account, shadowed: list[str]) -> None:
+        for configuration in reversed(shadowed):
+            ship(account, rollout.plan_rollback(account, now(account)))
+            assert now(account).endpoint["EndpointConfigName"] == configuration
+
     def test_serverless_has_none(self, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good", hosting=TestKindsOfHosting.SERVERLESS)
         packed = package(bundles / "better", bundles / "model.tar.gz")
@@ -485,6 +523,28 @@ class TestModelPackages:
         (container,) = described["InferenceSpecification"]["Containers"]
         assert (container["ModelDataUrl"], container["Image"]) == (now(account).archive, HOSTING.image)
         assert model_registry.is_registered(account, "newcomers", packed)
+
+    def test_a_bundle_that_alarms_take_back_is_none(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        deploy(account, bundles / "good")
+        packed = package(bundles / "better", bundles / "model.tar.gz")
+        aws.fate.ringing.add("slow-release")
+        plan = rollout.plan_promote(account, now(account), packed, Rollout(("slow",)), group="newcomers")
+        with pytest.raises(InputError, match="went back"):
+            ship(account, plan)
+        assert not model_registry.is_registered(account, "newcomers", packed)
+
+    def test_the_bundle_in_service_can_be_registered_later(
+        self, aws: ControlPlane, account: Account, bundles: Path
+    ) -> None:
+        deploy(account, bundles / "good")
+        before = aws.fate.names()
+        words = ["promote", "--bundle", str(bundles / "good"), "--endpoint", "newcomers", "--no-alarm", "--json"]
+        done = CliRunner().invoke(app, [*words, "--poll", "0.01", "--package-group", "newcomers"])
+        assert done.exit_code == 0, done.exception
+        packed = package(bundles / "good", bundles / "model.tar.gz")
+        assert json.loads(done.stdout)["changes"] == [f"package newcomers: {packed.id}"]
+        assert model_registry.is_registered(account, "newcomers", packed)
+        assert [verb for verb in aws.fate.names()[len(before) :] if "Package" not in verb] == []
 
 
 class TestPruning:
@@ -623,7 +683,7 @@ class TestAlarmsOfARelease:
 class TestTheDeploymentConfig:
     @pytest.mark.parametrize("instances", [2, 3, 10])
     @pytest.mark.parametrize(
-        "settings", [Rollout(), Rollout(canary=4), Rollout(canary=0), Rollout(("a",), rolling=True), rollout.BACK]
+        "settings", [Rollout(), Rollout(canary=4), Rollout(canary=0), Rollout(("a",), rolling=True), BACK]
     )
     def test_is_valid_for_sagemaker(self, account: Account, settings: Rollout, instances: int) -> None:
         sdk: Any = account.sagemaker.meta
@@ -815,6 +875,15 @@ class TestAutoscaling:
         late = CliRunner().invoke(app, ["rollback", *words, "--deadline", "0"])
         assert "still scaling after 0 s; nothing was changed" in str(late.exception)
 
+    def test_a_deployment_waits_before_it_plans(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
+        where = ["--bucket", PLACE[0], "--image", HOSTING.image, "--role", ROLE, "--instance-type", "ml.c5.large"]
+        deploy(account, bundles / "good")
+        aws.fate.lives["newcomers"].scale()
+        words = ["deploy", "--bundle", str(bundles / "better"), "--endpoint", "newcomers", "--poll", "0.01", *where]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.exception
+        assert "endpoint newcomers is scaling; the change follows" in done.stderr
+
     def test_scaling_that_begins_during_the_upload_is_waited_for(
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
@@ -856,6 +925,19 @@ class TestWhatGoesWrong:
         aws.fate.stuck = False
         assert deploy(account, bundles / "good")[-1].endswith("is InService")
         assert aws.fate.names() == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
+
+    @pytest.mark.parametrize(
+        ("settings", "seconds"),
+        [(Rollout(), 3 * 600 + 1800), (Rollout(bake=3600), 3 * 3600 + 1800), (Rollout(rolling=True), 2 * 1200 + 1800)],
+    )
+    def test_waiting_ends_after_sagemaker_has_ended_the_update_and_gone_back(
+        self, account: Account, bundles: Path, settings: Rollout, seconds: float
+    ) -> None:
+        deploy(account, bundles / "good")
+        packed = package(bundles / "better", bundles / "model.tar.gz")
+        assert rollout.plan_promote(account, now(account), packed, settings).seconds == seconds + 1800
+        promote(account, bundles / "better", settings)
+        assert rollout.plan_rollback(account, now(account), settings).seconds == seconds + 1800
 
     def test_an_endpoint_in_the_middle_of_another_change_is_left_alone(
         self, aws: ControlPlane, account: Account, bundles: Path

@@ -32,6 +32,10 @@ class EndpointState:
         """The URL of the model archive; empty where it is unknown."""
         return str((self.model.get("PrimaryContainer") or {}).get("ModelDataUrl", ""))
 
+    def serves(self, archive: str) -> bool:
+        """Whether it has the bundle of this archive in service."""
+        return self.archive.endswith(f"/{archive}")
+
 
 def serving(account: Account, endpoint: str) -> EndpointState | None:
     """The endpoint of that name, or None where there is none.

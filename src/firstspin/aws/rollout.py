@@ -1,8 +1,7 @@
 """Rollout of a bundle to a SageMaker endpoint: a plan of steps, and its execution.
 
 The archive in S3, the model and the endpoint's configuration are named by their content. Existing ones are therefore
-right and are reused, so a rollout is idempotent, and the next run finishes an interrupted one. An update is blue/green
-or rolling: a canary first, rolled back by alarms on the new fleet, then the rest.
+right and are reused, so a rollout is idempotent, and the next run finishes an interrupted one.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import msgspec
 from firstspin.aws.alarms import fleet_alarms
 from firstspin.aws.autoscaling import keeps_instances, must_not_scale, must_stay_of_its_kind, retained
 from firstspin.aws.clients import Account, carried, clear, describe
+from firstspin.aws.deployment import BACK, Rollout, Words, time_of_update
 from firstspin.aws.endpoint import (
     MAX_NAME,
     MOVING,
@@ -34,96 +34,13 @@ from firstspin.aws.model_registry import is_registered, register
 from firstspin.aws.package import Packed
 from firstspin.records import InputError
 
-Words = dict[str, Any]
 SHADOW: Final = "FirstspinShadow"
 BUNDLE, FORCED = "firstspin:bundle", "firstspin:forced"
-MARGIN_SECONDS, BATCH_SECONDS = 1800, 600
-"""Time of an update beside its waits, to start and to stop instances, and of each further batch."""
-
-CANARY: Final = 1
-BAKE_SECONDS, MAX_BAKE_SECONDS = 600, 3600
-MAX_SECONDS: Final = 28_800
-MAX_BATCHES: Final = 20
-"""SageMaker's batch is at least 5% of the instances."""
-
-MAX_ALARMS: Final = 10
 DIGITS: Final = 8
 MAX_STEM: Final = MAX_NAME - DIGITS - 1
+CREATION_SECONDS: Final = 3600
 
 _TAG = re.compile(r"[\w .:/=+\-@]{1,256}")
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """Settings of an update: `canary` instances first, watched for `bake` seconds; an alarm rolls it back.
-
-    Blue/green starts a second fleet and needs twice the instance quota. With `rolling` the fleet changes in batches of
-    `canary` instances. A canary of 0 changes all at once. Raises InputError where a value is out of range.
-    """
-
-    alarms: tuple[str, ...] = ()
-    canary: int = CANARY
-    bake: int = BAKE_SECONDS
-    rolling: bool = False
-
-    def __post_init__(self) -> None:
-        canary_fits, bake_fits = self.canary >= int(self.rolling), 0 <= self.bake <= MAX_BAKE_SECONDS
-        if not (canary_fits and bake_fits and len(self.alarms) <= MAX_ALARMS):
-            raise InputError(
-                f"a roll-out has a canary of 0 instances or more (1 where it is rolling), 0 to {MAX_BAKE_SECONDS} "
-                f"seconds of watch, at most {MAX_ALARMS} alarms"
-            )
-
-    def configuration(self, instances: int, largest: int = 0) -> Words:
-        """SageMaker's DeploymentConfig. A canary or batch is at most half of the instances, so one changes at once.
-
-        `largest` is the larger of the fleets before and after, where they differ. Raises InputError where one instance
-        would be rolling, or the batches would take longer than SageMaker lets an update run.
-        """
-        first = min(self.canary, instances // 2)
-        policy = self._rolling(first, max(instances, largest)) if self.rolling else self._blue_green(first)
-        configuration: Words = policy
-        if self.alarms:
-            configuration["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in self.alarms]}
-        return configuration
-
-    def _blue_green(self, first: int) -> Words:
-        routing: Words = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": self.bake}
-        if first:
-            routing |= {"Type": "CANARY", "CanarySize": _count(first)}
-        policy = {
-            "TrafficRoutingConfiguration": routing,
-            "TerminationWaitInSeconds": self.bake,
-            "MaximumExecutionTimeoutInSeconds": 3 * self.bake + MARGIN_SECONDS,
-        }
-        return {"BlueGreenUpdatePolicy": policy}
-
-    def _rolling(self, batch: int, instances: int) -> Words:
-        if not batch:
-            raise InputError("one instance can't be updated in batches: use blue/green, or two instances")
-        batch = max(batch, -(-instances // MAX_BATCHES))
-        batches = -(-instances // batch)
-        seconds = batches * (self.bake + BATCH_SECONDS) + MARGIN_SECONDS
-        if seconds > MAX_SECONDS:
-            raise InputError(
-                f"{batches} batches with {self.bake} seconds of watch each need {seconds:,} s, and SageMaker ends an "
-                f"update after {MAX_SECONDS:,}: choose a larger --canary or a shorter --bake"
-            )
-        policy = {
-            "MaximumBatchSize": _count(batch),
-            "RollbackMaximumBatchSize": _count(batch),  # SageMaker's default would start a second fleet
-            "WaitIntervalInSeconds": self.bake,
-            "MaximumExecutionTimeoutInSeconds": seconds,
-        }
-        return {"RollingUpdatePolicy": policy}
-
-
-def _count(instances: int) -> Words:
-    return {"Type": "INSTANCE_COUNT", "Value": instances}
-
-
-BACK: Final = Rollout(canary=0, bake=60)
-"""A rollback: all at once, to what has served before, without alarms, which may be those of the fleet that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +55,26 @@ class ReleaseStep:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePlan:
-    """The steps in order, and the configuration that the endpoint has after them."""
+    """The steps in order, and the configuration that the endpoint has after them, within `seconds`.
+
+    The steps of `after` follow once it is in service with that configuration.
+    """
 
     endpoint: str
     configuration: str
     steps: tuple[ReleaseStep, ...]
+    after: tuple[ReleaseStep, ...] = ()
+    seconds: float = CREATION_SECONDS
 
     @property
-    def left(self) -> tuple[ReleaseStep, ...]:
-        """The steps that are not done yet."""
-        return tuple(step for step in self.steps if not step.there)
+    def changes(self) -> bool:
+        """Whether the endpoint, or what it needs, changes."""
+        return not all(step.there for step in self.steps)
+
+    @property
+    def all(self) -> tuple[ReleaseStep, ...]:
+        """The steps, and those after."""
+        return (*self.steps, *self.after)
 
 
 # ------------------------------------------------------------------------------------------------------------- plans
@@ -180,9 +107,9 @@ def plan_promote(
     if forced and (forced.isspace() or not _TAG.fullmatch(forced)):
         raise InputError("a reason is stored as a tag: letters, digits, spaces and _.:/=+-@, at most 256")
     endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
-    if now.archive.endswith(f"/{packed.name}") and leads_to(now.endpoint, current):
-        return ReleasePlan(endpoint, current, ())
     release = replace(_as_hosted(account, now, packed), forced=forced, group=group)
+    if now.serves(packed.name) and not _has_shadow(now.configuration) and leads_to(now.endpoint, current):
+        return ReleasePlan(endpoint, current, (), _registration(account, release, now.archive))
     return _planned(account, endpoint, release, now, rollout)
 
 
@@ -222,7 +149,7 @@ def plan_rollback(account: Account, now: EndpointState, rollout: Rollout = BACK)
     deployment = settings.configuration(*_fleets(account, now, configuration))
     change = partial(_update, account, now, previous, deployment)
     step = ReleaseStep("endpoint", f"{endpoint}: {current} -> {previous}", False, change)
-    return ReleasePlan(endpoint, previous, (*alarms, step))
+    return ReleasePlan(endpoint, previous, (*alarms, step), seconds=time_of_update(deployment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +168,11 @@ class Release:
     group: str = ""
     shadow: Words | None = None
 
+    @property
+    def tags_with_bundle(self) -> list[dict[str, str]]:
+        """The tags of what is made of this bundle."""
+        return [*_tags(self.tags), {"Key": BUNDLE, "Value": self.packed.id}]
+
 
 def _as_hosted(account: Account, now: EndpointState, packed: Packed) -> Release:
     """A bundle hosted as the one in service; a shadow variant of ours ends with the release."""
@@ -253,10 +185,15 @@ def _as_hosted(account: Account, now: EndpointState, packed: Packed) -> Release:
         raise InputError(f"endpoint {endpoint} has no model archive in S3; use `firstspin sagemaker deploy` first")
     model = _unnamed(carried(account.sagemaker, "CreateModel", now.model))
     configuration = _unnamed(carried(account.sagemaker, "CreateEndpointConfig", now.configuration))
-    if [one["VariantName"] for one in configuration.get("ShadowProductionVariants", [])] == [SHADOW]:
+    if _has_shadow(configuration):
         del configuration["ShadowProductionVariants"]
     tags = {name: of for name, of in now.tags.items() if not name.startswith(("firstspin:", "aws:"))}
     return Release(packed, place, model, configuration, tags)
+
+
+def _has_shadow(configuration: Mapping[str, Any]) -> bool:
+    """Whether a configuration has a shadow variant of ours."""
+    return [one["VariantName"] for one in configuration.get("ShadowProductionVariants", [])] == [SHADOW]
 
 
 def _planned(
@@ -264,8 +201,7 @@ def _planned(
 ) -> ReleasePlan:
     packed, stem = release.packed, f"{endpoint}-{release.packed.id}"
     url = f"{release.place.rstrip('/')}/{packed.name}"
-    tags = _tags(release.tags)
-    with_bundle = [*tags, {"Key": BUNDLE, "Value": packed.id}]
+    tags, with_bundle = _tags(release.tags), release.tags_with_bundle
     container = {**release.model["PrimaryContainer"], "ModelDataUrl": url}
     container.pop("ModelDataSource", None)  # the archive before, in another form
     model = {**release.model, "PrimaryContainer": container}
@@ -279,13 +215,14 @@ def _planned(
     name = _name(stem, configuration)
     sagemaker = account.sagemaker
     alarms, rollout = _watched(account, endpoint, name, rollout)
+    seconds: float = CREATION_SECONDS
     if now is None:
         count = variants[0].get("InitialInstanceCount", 1)
         change = _creation(account, endpoint, name, rollout.configuration(count), tags)
     else:
         reason = _tags({FORCED: release.forced} if release.forced else {})
         deployment = rollout.configuration(*_fleets(account, now, configuration))
-        change = _change(account, now, name, deployment, reason)
+        change, seconds = _change(account, now, name, deployment, reason), time_of_update(deployment)
     steps = (
         _upload(account, packed, url),
         ReleaseStep(
@@ -300,22 +237,19 @@ def _planned(
             describe(sagemaker.describe_endpoint_config, name, EndpointConfigName=name) is not None,
             lambda: sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=with_bundle, **configuration),
         ),
-        *_registration(account, release, container["Image"], url, with_bundle),
         *(replace(step, there=change.there) for step in alarms),
         change,
     )
-    return ReleasePlan(endpoint, name, steps)
+    return ReleasePlan(endpoint, name, steps, _registration(account, release, url), seconds)
 
 
-def _registration(
-    account: Account, release: Release, image: str, url: str, tags: list[dict[str, str]]
-) -> list[ReleaseStep]:
+def _registration(account: Account, release: Release, url: str) -> tuple[ReleaseStep, ...]:
     """The step that adds the bundle to its model package group; none without a group."""
     if not release.group:
-        return []
-    packed, group = release.packed, release.group
-    add = partial(register, account, group, packed, image, url, tags)
-    return [ReleaseStep("package", f"{group}: {packed.id}", is_registered(account, group, packed), add)]
+        return ()
+    packed, group, image = release.packed, release.group, release.model["PrimaryContainer"]["Image"]
+    add = partial(register, account, group, packed, image, url, release.tags_with_bundle)
+    return (ReleaseStep("package", f"{group}: {packed.id}", is_registered(account, group, packed), add),)
 
 
 def _upload(account: Account, packed: Packed, url: str) -> ReleaseStep:
@@ -380,13 +314,17 @@ def _update(
     """Let the endpoint change over.
 
     The way back is written on the new configuration, beforehand: where the change is refused or taken back, the
-    endpoint keeps the configuration it has, and with it the way back from there.
+    endpoint keeps the configuration it has, and with it the way back from there. It leads past a shadow variant, which
+    nothing but `shadow` starts.
     """
-    endpoint = now.endpoint["EndpointName"]
+    endpoint, current = now.endpoint["EndpointName"], now.endpoint["EndpointConfigName"]
+    before = now.tags.get(way_back(endpoint), current) if _has_shadow(now.configuration) else current
     new = account.sagemaker.describe_endpoint_config(EndpointConfigName=name)
     arguments = retained(account, now, new) | {"DeploymentConfig": deployment}
-    back = {"Key": way_back(endpoint), "Value": now.endpoint["EndpointConfigName"]}
-    account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=[back, *reason])
+    # the configuration from before a shadow variant knows its way back
+    tags = [*reason, *(_tags({way_back(endpoint): before}) if before != name else [])]
+    if tags:
+        account.sagemaker.add_tags(ResourceArn=new["EndpointConfigArn"], Tags=tags)
     account.sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=name, **arguments)
 
 
@@ -404,14 +342,24 @@ def carry_out(plan: ReleasePlan, tell: Callable[[str], None], *, pause: Callable
     Raises InputError at the step that fails; those before it stay done.
     """
     for step in plan.steps:
-        if step.there:
-            tell(f"{step.what} {step.name}: there already")
-            continue
-        if step.what == "endpoint":
+        if step.what == "endpoint" and not step.there:
             pause()
-        tell(f"{step.what} {step.name}")
-        with clear(f"{step.what} {step.name}"):
-            step.do()
+        _do(step, tell)
+
+
+def finish(plan: ReleasePlan, tell: Callable[[str], None]) -> None:
+    """Do what follows once the endpoint is in service. Raises InputError at the step that fails."""
+    for step in plan.after:
+        _do(step, tell)
+
+
+def _do(step: ReleaseStep, tell: Callable[[str], None]) -> None:
+    if step.there:
+        tell(f"{step.what} {step.name}: there already")
+        return
+    tell(f"{step.what} {step.name}")
+    with clear(f"{step.what} {step.name}"):
+        step.do()
 
 
 def wait(

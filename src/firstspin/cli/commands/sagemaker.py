@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from firstspin import preflight
-from firstspin.aws import hosting, rollout
+from firstspin.aws import deployment, hosting, rollout
 from firstspin.aws.autoscaling import await_scaling, missing_target
 from firstspin.aws.clients import Account, open_account
 from firstspin.aws.endpoint import EndpointState, served_archive, serving
@@ -44,7 +44,7 @@ Endpoint = Annotated[str, typer.Option(help="Name of the endpoint.")]
 Alarms = Annotated[list[str] | None, typer.Option(help="CloudWatch alarm that rolls the update back; repeat.")]
 NoAlarm = Annotated[bool, typer.Option("--no-alarm", help="Update without alarms; nothing rolls it back.")]
 Canary = Annotated[
-    int | None, typer.Option(help=f"Instances that change first ({rollout.CANARY}); 0: all at once.", min=0)
+    int | None, typer.Option(help=f"Instances that change first ({deployment.CANARY}); 0: all at once.", min=0)
 ]
 Rolling = Annotated[
     bool, typer.Option("--rolling", help="Update in batches, not blue/green, which needs twice the instance quota.")
@@ -52,12 +52,16 @@ Rolling = Annotated[
 Bake = Annotated[
     int | None,
     typer.Option(
-        help=f"Bake time in seconds ({rollout.BAKE_SECONDS}; a rollback {rollout.BACK.bake}).",
+        help=f"Bake time in seconds ({deployment.BAKE_SECONDS}; a rollback {deployment.BACK.bake}).",
         min=0,
-        max=rollout.MAX_BAKE_SECONDS,
+        max=deployment.MAX_BAKE_SECONDS,
     ),
 ]
-Deadline = Annotated[float, typer.Option(help="Seconds to wait for the endpoint.", min=0)]
+Deadline = Annotated[
+    float | None,
+    typer.Option(help="Seconds to wait for the endpoint; else until SageMaker itself ends the update.", min=0),
+]
+SCALING_SECONDS = 3600
 Poll = Annotated[float, typer.Option(help="Polling interval in seconds.", min=0)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")]
 
@@ -192,8 +196,10 @@ def deploy(
         capture=capture,
         capture_percent=capture_percent,
     )
-    settings = _rollout(rollout.Rollout(), alarm, canary, bake, rolling)
+    settings = _rollout(deployment.Rollout(), alarm, canary, bake, rolling)
     account = open_account()
+    if serving(account, endpoint):
+        _await_scaling(account, endpoint, deadline, poll)
     with _packed(bundle) as packed:
         plan = rollout.plan_deploy(account, endpoint, packed, (bucket, prefix), hosts, settings)
         _carry_out(account, plan, _RunOptions(packed.id, deadline, poll, dry_run, as_json))
@@ -235,27 +241,32 @@ def promote(
     The rest of the endpoint's configuration stays. With --json, `gate` has the comparison; a refusal is printed too,
     with exit status 1. Each alarm on the endpoint is copied to watch the new instances alone.
     """
-    if bool(alarm) == no_alarm:
-        raise typer.BadParameter("--alarm NAME is needed, so that a bad release rolls back, or else --no-alarm")
-    settings = _rollout(rollout.Rollout(), alarm, canary, bake, rolling)
+    _must_choose_alarms(alarm, no_alarm)
+    settings = _rollout(deployment.Rollout(), alarm, canary, bake, rolling)
     account = open_account()
     now = _settled(account, endpoint, deadline, poll)
     with _packed(bundle) as packed:
         plan = rollout.plan_promote(account, now, packed, settings, force, package_group)
         options = _RunOptions(packed.id, deadline, poll, dry_run, as_json)
-        if plan.left and not other_fields:
+        is_new = plan.changes and not now.serves(packed.name)
+        if is_new and not other_fields:
             accepted = zipped_manifest(lambda_zip) if lambda_zip else _served_manifest(account, now)
             must_accept(accepted, load(bundle).manifest, str(lambda_zip or "the bundle in service"))
-        if plan.left and force:
+        if is_new and force:
             _tell(f"the gate is skipped: {force}")
-        elif plan.left:
+        elif is_new:
             options = replace(options, gate=judge(load(bundle).manifest, _served_manifest(account, now), metric))
             _refuse_what_fails(plan, options)
         _carry_out(account, plan, options)
 
 
 @command(
-    app, "shadow", example="firstspin sagemaker shadow --bundle bundle --endpoint newcomers --percent 10 --dry-run"
+    app,
+    "shadow",
+    example=(
+        "firstspin sagemaker shadow --bundle bundle --endpoint newcomers --percent 10 --alarm newcomers-endpoint-5xx "
+        "--dry-run"
+    ),
 )
 def shadow(
     bundle: BundlePath,
@@ -263,6 +274,7 @@ def shadow(
     percent: Annotated[int, typer.Option(help="Percent of the requests to copy.", min=1, max=100)] = 100,
     instances: Annotated[int, typer.Option(help="Instances of the shadow variant.", min=1)] = 1,
     alarm: Alarms = None,
+    no_alarm: NoAlarm = False,
     deadline: Deadline = 3600,
     poll: Poll = 15,
     dry_run: DryRun = False,
@@ -270,9 +282,11 @@ def shadow(
 ) -> None:
     """Send a copy of the requests to a bundle whose answers go nowhere (shadow variant): its latency and errors show.
 
-    A rollback, or the next promotion, ends it.
+    The update replaces the instances in service too, so it needs alarms or --no-alarm as a promotion does. A rollback,
+    or the next promotion, also of the bundle in service, ends it.
     """
-    settings = rollout.Rollout(tuple(alarm or ()))
+    _must_choose_alarms(alarm, no_alarm)
+    settings = deployment.Rollout(tuple(alarm or ()))
     account = open_account()
     now = _settled(account, endpoint, deadline, poll)
     with _packed(bundle) as packed:
@@ -296,7 +310,7 @@ def rollback(
 
     All instances change at once, unless --canary or --rolling is given.
     """
-    settings = _rollout(rollout.BACK, alarm, canary or (rollout.CANARY if rolling else None), bake, rolling)
+    settings = _rollout(deployment.BACK, alarm, canary or (deployment.CANARY if rolling else None), bake, rolling)
     account = open_account()
     plan = rollout.plan_rollback(account, _settled(account, endpoint, deadline, poll), settings)
     _carry_out(account, plan, _RunOptions("", deadline, poll, dry_run, as_json))
@@ -345,7 +359,7 @@ class _RunOptions:
     """Options of carrying out a plan; times in seconds. `gate` is the verdict before a promotion."""
 
     bundle: str
-    deadline: float
+    deadline: float | None
     poll: float
     dry_run: bool
     as_json: bool
@@ -362,20 +376,20 @@ def _refuse_what_fails(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
     assert verdict is not None
     if not verdict.passes:
         if options.as_json:
-            _print_plan(replace(plan, steps=()), options)
+            _print_plan(replace(plan, steps=(), after=()), options)
         raise InputError(f"bundle {options.bundle} is not promoted: {verdict.why} (--force REASON promotes it)")
     _tell(f"bundle {options.bundle} passes the gate: {verdict.why}")
 
 
 def _print_plan(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
     """Print the plan as JSON with --json, or else the steps of a dry run."""
-    changes = [f"{step.what} {step.name}" for step in plan.left]
+    changes = [f"{step.what} {step.name}" for step in plan.all if not step.there]
     if options.as_json:
         summary: dict[str, object] = {"endpoint": plan.endpoint, "configuration": plan.configuration}
         summary |= {"bundle": options.bundle, "changes": changes, "dry_run": options.dry_run, "gate": options.gate}
         terminal.print_json(summary)
     elif options.dry_run or not changes:
-        for step in plan.steps:
+        for step in plan.all:
             terminal.out.print(f"{'there' if step.there else 'to do'}  {step.what} {step.name}")
         if not changes:
             terminal.out.print(f"endpoint {plan.endpoint}: nothing to do")
@@ -387,20 +401,35 @@ def _carry_out(account: Account, plan: rollout.ReleasePlan, options: _RunOptions
         if not options.as_json:
             terminal.next_step("the same without --dry-run")
         return
-    patience: Any = {"clock": time.monotonic, "sleep": time.sleep, "every": options.poll, "deadline": options.deadline}
-    rollout.carry_out(plan, _tell, pause=partial(await_scaling, account, plan.endpoint, _tell, **patience))
-    rollout.wait(account, plan, _tell, **patience)
+    pause = partial(_await_scaling, account, plan.endpoint, options.deadline, options.poll)
+    rollout.carry_out(plan, _tell, pause=pause)
+    deadline = plan.seconds if options.deadline is None else options.deadline
+    rollout.wait(account, plan, _tell, **_patience(deadline, options.poll))
+    rollout.finish(plan, _tell)
     if not options.as_json:
         terminal.next_step(
             f"firstspin sagemaker rollback --endpoint {plan.endpoint}, if its alarms or figures get worse"
         )
 
 
-def _settled(account: Account, endpoint: str, deadline: float, poll: float) -> EndpointState:
+def _settled(account: Account, endpoint: str, deadline: float | None, poll: float) -> EndpointState:
     """The endpoint, once autoscaling has changed its number of instances."""
     _serving(account, endpoint)
-    await_scaling(account, endpoint, _tell, clock=time.monotonic, sleep=time.sleep, deadline=deadline, every=poll)
+    _await_scaling(account, endpoint, deadline, poll)
     return _serving(account, endpoint)
+
+
+def _await_scaling(account: Account, endpoint: str, deadline: float | None, poll: float) -> None:
+    await_scaling(account, endpoint, _tell, **_patience(SCALING_SECONDS if deadline is None else deadline, poll))
+
+
+def _patience(deadline: float, poll: float) -> dict[str, Any]:
+    return {"clock": time.monotonic, "sleep": time.sleep, "deadline": deadline, "every": poll}
+
+
+def _must_choose_alarms(alarm: list[str] | None, no_alarm: bool) -> None:
+    if bool(alarm) == no_alarm:
+        raise typer.BadParameter("--alarm NAME is needed, so that a bad release rolls back, or else --no-alarm")
 
 
 def _serving(account: Account, endpoint: str) -> EndpointState:
@@ -417,8 +446,8 @@ def _packed(bundle: Path) -> Iterator[Packed]:
 
 
 def _rollout(
-    usual: rollout.Rollout, alarms: list[str] | None, canary: int | None, bake: int | None, rolling: bool
-) -> rollout.Rollout:
+    usual: deployment.Rollout, alarms: list[str] | None, canary: int | None, bake: int | None, rolling: bool
+) -> deployment.Rollout:
     """The roll-out of the options given, else the usual one."""
     options = {"alarms": tuple(alarms or ()), "canary": canary, "bake": bake, "rolling": rolling}
     return replace(usual, **{name: of for name, of in options.items() if of is not None})  # type: ignore[arg-type]
