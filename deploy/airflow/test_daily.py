@@ -29,7 +29,7 @@ GOOD = dict.fromkeys(ALL, "success") | {"outcome": "skipped"}
 GROUND = """
 import boto3
 boto3.client("s3").create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-for name in ("5xx", "failed", "latency"):
+for name in ("5xx", "failed", "latency", "latency-mean"):
     boto3.client("cloudwatch").put_metric_alarm(
         AlarmName=f"newcomers-endpoint-{name}", Namespace="AWS/SageMaker", MetricName="Invocation5XXErrors", Period=60,
         Dimensions=[{"Name": "EndpointName", "Value": "newcomers"}], Statistic="Sum", EvaluationPeriods=2, Threshold=0,

@@ -26,10 +26,15 @@ PRICES = {
     "log GB": (0.63, "aws.amazon.com/cloudwatch/pricing"),
 }
 
-INSTANCES, ZONES, ALARMS, METRICS = 2, 2, 13, 4
+INSTANCES, ZONES, ALARMS, METRICS = 2, 2, 14, 5
+FURTHER_ALARMS = 2 + 4 + 1
+"""Billed beside those of the stack: autoscaling's own two, the copies of a release, the second metric of one alarm."""
+
 ENDPOINT_SECONDS = 0.02  # billed a serverless invocation, warm
 LAMBDA_SECONDS, LAMBDA_GB = 0.03, 1.0
-ANSWER_GB, QUESTION_GB, LOG_GB = 3e-6, 2e-7, 2.5e-7
+ANSWER_GB, QUESTION_GB = 3e-6, 2e-7
+ACCESS_LOG_GB, LAMBDA_LOG_GB = 2.5e-7, 3.5e-7
+"""A request: a line of API Gateway's access log, and Lambda's own START, END and REPORT."""
 
 
 def price(of: str) -> float:
@@ -45,8 +50,8 @@ def front(requests: float) -> float:
         + ZONES * HOURS * price("interface endpoint hour, a zone")
         + requests * (ANSWER_GB + QUESTION_GB) * price("interface endpoint, GB")
         + requests * ANSWER_GB * price("GB out to the internet")
-        + requests * LOG_GB * price("log GB")
-        + ALARMS * price("alarm")
+        + requests * (ACCESS_LOG_GB + LAMBDA_LOG_GB) * price("log GB")
+        + (ALARMS + FURTHER_ALARMS) * price("alarm")
         + METRICS * price("metric")
         + price("dashboard")
     )

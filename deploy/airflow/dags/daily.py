@@ -20,7 +20,7 @@ workers:
     FIRSTSPIN_KEEP      folders of runs to keep (14); older ones are deleted
     FIRSTSPIN_TRAIN     further words for `firstspin train`, as in "--model lightgbm"
     FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`; unless it is set, the alarms of deploy/aws:
-                        "--alarm NAME-endpoint-5xx --alarm NAME-endpoint-failed --alarm NAME-endpoint-latency"
+                        "--alarm NAME-endpoint-5xx --alarm NAME-endpoint-failed …", all that watch the endpoint
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from airflow.sdk import TriggerRule, chain, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 log = logging.getLogger(__name__)
+ALARMS = ("5xx", "failed", "latency", "latency-mean")
 
 
 @dag(
@@ -199,8 +200,7 @@ def of_endpoint() -> list[str]:
 
 def how_to_promote() -> list[str]:
     """With the alarms of the front stack, unless the workers name others."""
-    alarms = [f"{os.environ['FIRSTSPIN_ENDPOINT']}-endpoint-{alarm}" for alarm in ("5xx", "failed", "latency")]
-    named = [word for alarm in alarms for word in ("--alarm", alarm)]
+    named = [word for alarm in ALARMS for word in ("--alarm", f"{os.environ['FIRSTSPIN_ENDPOINT']}-endpoint-{alarm}")]
     return further("FIRSTSPIN_PROMOTE") if "FIRSTSPIN_PROMOTE" in os.environ else named
 
 

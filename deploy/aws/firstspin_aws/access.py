@@ -39,11 +39,12 @@ def releaser(ground: Ground) -> iam.ManagedPolicy:
         ground.listing("models"),
         iam.PolicyStatement(actions=[f"sagemaker:{action}" for action in LIST], resources=["*"]),
         iam.PolicyStatement(actions=["application-autoscaling:DescribeScalableTargets"], resources=["*"]),
-        iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[_alarms(ground, "*")]),
+        ground.sees_alarms(),
         iam.PolicyStatement(
-            actions=["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm"], resources=[_alarms(ground, "*-release")]
+            actions=["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm"], resources=[_alarms_of_releases(ground)]
         ),
         *ground.use_of_key(),
+        *_volumes(ground),
     ]
     about = "For whoever releases with firstspin sagemaker"
     return iam.ManagedPolicy(ground, "Releaser", description=about, statements=statements)
@@ -64,10 +65,21 @@ def _of_endpoint(ground: Ground) -> list[str]:
     return [ground.format_arn(service="sagemaker", resource=kind, resource_name=of) for kind, of in kinds.items()]
 
 
-def _alarms(ground: Ground, suffix: str) -> str:
+def _volumes(ground: Ground) -> list[iam.PolicyStatement]:
+    """What `deploy --key` needs: SageMaker lets the endpoint's volumes use the key by a grant of the caller's."""
+    if ground.key is None:
+        return []
+    key, of_aws = [ground.key.key_arn], {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+    return [
+        iam.PolicyStatement(actions=["kms:CreateGrant"], resources=key, conditions=of_aws),
+        iam.PolicyStatement(actions=["kms:DescribeKey"], resources=key),
+    ]
+
+
+def _alarms_of_releases(ground: Ground) -> str:
     return ground.format_arn(
         service="cloudwatch",
         resource="alarm",
-        resource_name=f"{ground.settings.name}-endpoint-{suffix}",
+        resource_name=f"{ground.settings.name}-endpoint-*-release",
         arn_format=ArnFormat.COLON_RESOURCE_NAME,
     )

@@ -78,6 +78,7 @@ class Function(Construct):
             self,
             "Gateway",
             function_name=name,
+            description=self._content(key.value_as_string, settings),
             runtime=functions.Runtime.PYTHON_3_13,
             handler=HANDLER,
             code=functions.Code.from_bucket(ground.artifacts, key.value_as_string),
@@ -102,15 +103,20 @@ class Function(Construct):
         self.alias = self._alias(key.value_as_string, settings) if settings.front.shift != AT_ONCE else None
         self.target = self.alias or self.function
 
+    def _content(self, key: str, settings: Settings) -> str:
+        """The description of the function and of its version: another one with another zip or any other setting.
+
+        CloudFormation publishes a version when its description changes; Lambda refuses one of an unchanged function.
+        """
+        return f"{key} {hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+
     def _alias(self, key: str, settings: Settings) -> functions.Alias:
-        """The version that answers. CloudFormation publishes another one when its description changes: with the zip's
-        key, or with any setting."""
-        digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+        """The version that answers."""
         version = functions.Version(
             self,
             "Version",
             lambda_=self.function,
-            description=f"{key} {digest}",
+            description=self._content(key, settings),
             removal_policy=RemovalPolicy.DESTROY,
         )
         return functions.Alias(self, "Live", alias_name="live", version=version)
@@ -121,7 +127,7 @@ class Function(Construct):
             return
         configuration = codedeploy.LambdaDeploymentConfig
         steps = {
-            CANARY: configuration.CANARY_10_PERCENT_5_MINUTES,
+            CANARY: configuration.CANARY_10_PERCENT_15_MINUTES,  # longer than the slowest alarm needs
             LINEAR: configuration.LINEAR_10_PERCENT_EVERY_1_MINUTE,
         }
         codedeploy.LambdaDeploymentGroup(

@@ -108,12 +108,14 @@ class Ground(Stack):
             CfnOutput(self, name, value=value)
 
     def _bucket(self, name: str, days: dict[str, int], *, versioned: bool = False) -> s3.Bucket:
-        """A bucket whose objects below these folders expire; what a version replaced is kept for 30 days more."""
+        """A bucket whose objects below these folders expire; all that was replaced or deleted is kept for 30 days."""
         rules = [s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))]
+        if versioned:
+            older = {"noncurrent_version_expiration": Duration.days(30), "expired_object_delete_marker": True}
+            rules.append(s3.LifecycleRule(**older))
         for folder, after in days.items():
-            expires = {"prefix": folder} if folder else {}
-            older = {"noncurrent_version_expiration": Duration.days(30)} if versioned else {}
-            rules.append(s3.LifecycleRule(expiration=Duration.days(after), **expires, **older))
+            below = {"prefix": folder} if folder else {}
+            rules.append(s3.LifecycleRule(expiration=Duration.days(after), **below))
         return s3.Bucket(
             self,
             name,
@@ -128,17 +130,9 @@ class Ground(Stack):
         )
 
     def _model_role(self) -> iam.Role:
-        """What an endpoint may: fetch its model and its image, write its log and captured data, see its own alarms."""
+        """What an endpoint may: fetch its model and its image, write its log and captured data, see alarms."""
         log = f"/aws/sagemaker/Endpoints/{self.settings.name}*"
-        alarms = self.format_arn(
-            service="cloudwatch",
-            resource="alarm",
-            resource_name=f"{self.settings.name}-endpoint-*",
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
-        )
-        # AWS asks for this of whatever release alarms are to take back
-        seen = iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[alarms])
-        own = [self.objects("s3:GetObject", "models"), self.objects("s3:PutObject", "capture"), seen]
+        own = [self.objects("s3:GetObject", "models"), self.objects("s3:PutObject", "capture"), self.sees_alarms()]
         return self._sagemaker_role("ModelRole", log, own)
 
     def _training_role(self) -> iam.Role:
@@ -165,6 +159,10 @@ class Ground(Stack):
                 self.objects("s3:PutObject", "transform/answered"),
             ],
         )
+
+    def sees_alarms(self) -> iam.PolicyStatement:
+        """What AWS asks for of whatever alarms are to take back; narrower than `*`, it hides composite alarms."""
+        return iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=["*"])
 
     def use_of_key(self) -> list[iam.PolicyStatement]:
         """What reading and writing needs with a customer-managed key; nothing without one."""

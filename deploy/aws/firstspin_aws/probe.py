@@ -60,6 +60,7 @@ class Probe(Construct):
             iam.PolicyStatement(actions=["dynamodb:GetItem"], resources=[ground.table.table_arn]),
             iam.PolicyStatement(actions=["cloudwatch:PutMetricData"], resources=["*"], conditions=own),
             iam.PolicyStatement(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[log.log_group_arn]),
+            *ground.use_of_key(),
         ]
         return iam.Role(
             self,

@@ -153,6 +153,7 @@ class Alarms:
     """From when on someone is woken."""
 
     latency_p99_ms: float = 50.0
+    latency_mean_ms: float = 25.0
     failed_percent: float = 5.0
     fallback_percent: float = 1.0
     answers_hours: float = 48.0
@@ -164,6 +165,7 @@ class Alarms:
         email = not self.email or _matches(self.email, r"[^@\s]+@[^@\s]+\.[^@\s]+")
         _check("alarms.email", email, "an address to write to, or empty")
         _check("alarms.latency_p99_ms", self.latency_p99_ms > 0, "above 0")
+        _check("alarms.latency_mean_ms", self.latency_mean_ms > 0, "above 0")
         _check("alarms.answers_hours", 0 < self.answers_hours < 14 * 24, "above 0 and under 336: answers expire then")
         quiet = self.quiet_minutes % 5 == 0 and 0 <= self.quiet_minutes <= 1440
         _check("alarms.quiet_minutes", quiet, "a multiple of 5, at most 1440; 0 for none")

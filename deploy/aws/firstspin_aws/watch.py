@@ -23,7 +23,7 @@ LATE_SECONDS = 1800
 """Firehose delivers every 300 s; so late it is failing, and it keeps rows for a day."""
 
 BELOW: dict[str, Any] = {"comparison_operator": cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD}
-AT_LEAST: dict[str, Any] = {"comparison_operator": cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD}
+AT_MOST: dict[str, Any] = {"comparison_operator": cloudwatch.ComparisonOperator.LESS_THAN_OR_EQUAL_TO_THRESHOLD}
 LOUD: dict[str, Any] = {"treat_missing_data": cloudwatch.TreatMissingData.BREACHING}
 """Where no data is a fault."""
 
@@ -77,6 +77,9 @@ class Watch(Construct):
         # SageMaker counts microseconds; the p99 of a few samples is only their maximum
         few: dict[str, Any] = {"evaluate_low_sample_count_percentile": "ignore"}
         self._alarm("endpoint-latency", latency, wanted.latency_p99_ms * 1000, periods=3, **few)
+        # at a low rate the alarm above is silent
+        mean = metric("ModelLatency", "Average")
+        self._alarm("endpoint-latency-mean", mean, wanted.latency_mean_ms * 1000, periods=2)
 
         self._graph("CPU of the instances (%)", self._of_instances("CPUUtilization"))
         self._graph("Memory of the instances (%)", self._of_instances("MemoryUtilization"))
@@ -90,14 +93,16 @@ class Watch(Construct):
 
     def probe(self) -> None:
         """Watch what the probe measures: the scalable target, the number of instances, the age of the answers."""
-        targets, instances, age = map(self._probed, ("scalable_targets", "instances", "answers_age_hours"))
+        names = ("scalable_targets", "instances", "instances_left", "answers_age_hours")
+        targets, instances, left, age = map(self._probed, names)
         scaling, wanted = self._settings.scaling, self._settings.alarms
-        self._graph("Instances", instances)
+        self._graph("Instances", instances, *([left] if scaling.enabled else []))
         self._graph("Age of the stored answers (hours)", age)
         if scaling.enabled:
             # no data is a probe that fails, and then nobody would see the target go
             self._alarm("scaling-gone", targets, 1, periods=3, **BELOW | LOUD)
-            self._alarm("instances-at-max", instances, scaling.most_instances, periods=3, **AT_LEAST)
+            # the scalable target says its max, which a schedule changes
+            self._alarm("instances-at-max", left, 0, periods=3, **AT_MOST)
         self._alarm("answers-old", age, wanted.answers_hours, periods=3)
 
     def _probed(self, name: str) -> cloudwatch.Metric:

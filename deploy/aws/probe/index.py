@@ -2,6 +2,7 @@
 
 - `scalable_targets`: 1 while the endpoint's variant scales, 0 once its target is gone.
 - `instances`: how many the variant has.
+- `instances_left`: how many autoscaling may add at the moment; nothing where its min is its max, or it has no target.
 - `answers_age_hours`: the age of the stored answers that are current; nothing where none were ever stored.
 
 A check that fails is logged and sends nothing, which the alarm on `scalable_targets` counts as a fault.
@@ -21,8 +22,9 @@ def handler(_event, _context, client=boto3.client, now=time.time):
     """Send the metrics that can be measured."""
     endpoint, variant = os.environ["ENDPOINT"], os.environ["VARIANT"]
     checks = {
-        "scalable_targets": lambda: scalable_targets(client("application-autoscaling"), endpoint, variant),
-        "instances": lambda: instances(client("sagemaker"), endpoint, variant),
+        "scalable_targets": lambda: float(len(targets(client, endpoint, variant))),
+        "instances": lambda: instances(client, endpoint, variant),
+        "instances_left": lambda: instances_left(client, endpoint, variant),
         "answers_age_hours": lambda: answers_age_hours(client("dynamodb"), os.environ["TABLE"], now()),
     }
     measured = {}
@@ -37,17 +39,24 @@ def handler(_event, _context, client=boto3.client, now=time.time):
     return measured
 
 
-def scalable_targets(autoscaling, endpoint, variant):
+def targets(client, endpoint, variant):
     resource = f"endpoint/{endpoint}/variant/{variant}"
-    found = autoscaling.describe_scalable_targets(
+    found = client("application-autoscaling").describe_scalable_targets(
         ServiceNamespace="sagemaker", ResourceIds=[resource], ScalableDimension=SCALED
     )
-    return float(len(found["ScalableTargets"]))
+    return found["ScalableTargets"]
 
 
-def instances(sagemaker, endpoint, variant):
-    variants = sagemaker.describe_endpoint(EndpointName=endpoint)["ProductionVariants"]
+def instances(client, endpoint, variant):
+    variants = client("sagemaker").describe_endpoint(EndpointName=endpoint)["ProductionVariants"]
     return next(float(one["CurrentInstanceCount"]) for one in variants if one["VariantName"] == variant)
+
+
+def instances_left(client, endpoint, variant):
+    for target in targets(client, endpoint, variant):
+        if target["MinCapacity"] < target["MaxCapacity"]:
+            return target["MaxCapacity"] - instances(client, endpoint, variant)
+    return None
 
 
 def answers_age_hours(dynamodb, table, now):

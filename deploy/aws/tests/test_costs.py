@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import costs
@@ -26,10 +27,28 @@ def test_serverless_for_a_hundred_registrations_a_minute() -> None:
 
 
 def test_the_front_without_a_request() -> None:
-    # two zones of an interface endpoint, 13 alarms, 4 metrics, a dashboard
-    assert costs.front(0) == pytest.approx(17.52 + 1.30 + 1.20 + 3.00)
+    # two zones of an interface endpoint, 14 + 7 alarms, 5 metrics, a dashboard
+    assert costs.front(0) == pytest.approx(17.52 + 2.10 + 1.50 + 3.00)
+
+
+def test_every_copy_of_a_release_and_each_metric_of_an_alarm_is_billed() -> None:
+    copies = re.findall(r'"endpoint-[a-z0-9-]+"', (ROOT / "deploy/aws/firstspin_aws/watch.py").read_text())
+    assert 2 + len(copies) + 1 == costs.FURTHER_ALARMS
+
+
+def test_lambdas_own_lines_are_log_too() -> None:
+    report = "\n".join(
+        (
+            "START RequestId: 8f5c2e0e-0000-0000-0000-000000000000 Version: $LATEST",
+            "END RequestId: 8f5c2e0e-0000-0000-0000-000000000000",
+            "REPORT RequestId: 8f5c2e0e-0000-0000-0000-000000000000\tDuration: 24.12 ms\tBilled Duration: 25 ms\t"
+            "Memory Size: 1024 MB\tMax Memory Used: 128 MB\t",
+        )
+    )
+    with_overhead = len(report) + 3 * 26  # CloudWatch adds 26 bytes a line
+    assert pytest.approx(with_overhead / 1e9, rel=0.1) == costs.LAMBDA_LOG_GB
 
 
 def test_the_front_for_a_million_requests_more() -> None:
-    requests, gb_seconds, private, out, logs = 3.90, 0.50, 0.032, 0.27, 0.1575
+    requests, gb_seconds, private, out, logs = 3.90, 0.50, 0.032, 0.27, 0.378
     assert costs.front(1e6) - costs.front(0) == pytest.approx(requests + gb_seconds + private + out + logs, abs=0.001)

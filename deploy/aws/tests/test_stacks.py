@@ -56,6 +56,7 @@ TAKE_NO_RESOURCE = {
     "sagemaker:ListModelPackages",
     "sagemaker:ListModels",
     "application-autoscaling:DescribeScalableTargets",
+    "cloudwatch:DescribeAlarms",
     "ecr:GetAuthorizationToken",
     "cloudwatch:PutMetricData",
     *NETWORK,
@@ -139,6 +140,8 @@ class TestRoles:
         for name, statement in statements(each):
             if statement["Effect"] == "Allow" and "*" in listed(statement["Resource"]):
                 assert set(listed(statement["Action"])) <= TAKE_NO_RESOURCE, name
+            elif statement["Effect"] == "Allow":  # narrower, AWS allows none of these
+                assert not set(listed(statement["Action"])) & TAKE_NO_RESOURCE, name
 
     def test_no_role_brings_a_managed_policy_along_but_those_that_aws_asks_for(self, each: Made) -> None:
         for template in (each.ground, each.serving):
@@ -260,10 +263,22 @@ class TestKey:
 
     def test_every_role_that_reads_or_writes_may_use_it(self, other: Made) -> None:
         users = {name.rstrip("0123456789ABCDEF") for name, one in statements(other) if one["Resource"] == self.KEY}
-        assert {"ModelRole", "TrainingRole", "TransformRole", "Delivery", "Releaser", "Scorer"} <= users
-        for _, one in statements(other):
-            if one["Resource"] == self.KEY:
+        roles = {"ModelRole", "TrainingRole", "TransformRole", "Delivery", "ProbeRole"}
+        assert users == roles | {"Releaser", "Scorer"}
+        for name, one in statements(other):
+            if one["Resource"] == self.KEY and not name.startswith("Releaser"):
                 assert one["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+
+    def test_the_releaser_lets_sagemaker_encrypt_volumes_by_it(self, other: Made, usual: Made) -> None:
+        of_key = [one for name, one in statements(other) if name.startswith("Releaser") and one["Resource"] == self.KEY]
+        by_action = {action: one.get("Condition") for one in of_key for action in listed(one["Action"])}
+        assert by_action == {
+            "kms:Decrypt": None,
+            "kms:GenerateDataKey": None,
+            "kms:DescribeKey": None,
+            "kms:CreateGrant": {"Bool": {"kms:GrantIsForAWSResource": "true"}},
+        }
+        assert "kms:" not in json.dumps([one for _, one in statements(usual)])
 
 
 class TestScaling:
@@ -391,6 +406,8 @@ class TestShift:
     def test_a_new_zip_or_setting_is_a_new_version_that_takes_requests_little_by_little(self, tested: Made) -> None:
         (version,) = tested.serving.find_resources("AWS::Lambda::Version").values()
         assert {"Ref": "LambdaKey"} in version["Properties"]["Description"]["Fn::Join"][1]
+        (function,) = gateways(tested)  # Lambda publishes no second version of an unchanged function
+        assert function["Properties"]["Description"] == version["Properties"]["Description"]
         ((name, alias),) = tested.serving.find_resources("AWS::Lambda::Alias").items()
         assert alias["Properties"]["Name"] == "live"
         assert "CodeDeployLambdaAliasUpdate" in alias["UpdatePolicy"]
@@ -400,7 +417,9 @@ class TestShift:
     def test_it_is_taken_back_by_errors_and_by_the_share_of_fallbacks(self, tested: Made) -> None:
         (group,) = tested.serving.find_resources("AWS::CodeDeploy::DeploymentGroup").values()
         properties = group["Properties"]
-        assert "LambdaCanary10Percent5Minutes" in json.dumps(properties["DeploymentConfigName"])
+        assert "LambdaCanary10Percent15Minutes" in json.dumps(properties["DeploymentConfigName"])
+        slowest = alarm(tested, "tested-fallback-share")
+        assert slowest["EvaluationPeriods"] * 300 < 15 * 60 / 2  # of a metric by 5 minutes
         assert "DEPLOYMENT_STOP_ON_ALARM" in properties["AutoRollbackConfiguration"]["Events"]
         watched = json.dumps(properties["AlarmConfiguration"])
         assert len(properties["AlarmConfiguration"]["Alarms"]) == 2
@@ -418,14 +437,22 @@ class TestRetention:
             for rule in bucket["Properties"]["LifecycleConfiguration"]["Rules"]:
                 if "ExpirationInDays" in rule:
                     found[name.rstrip("0123456789ABCDEF"), rule.get("Prefix", "")] = rule["ExpirationInDays"]
-                    noncurrent = name.startswith("Artifacts")
-                    assert ("NoncurrentVersionExpiration" in rule) == noncurrent
         assert found == {
             ("Artifacts", "data/"): 90,
             ("Artifacts", "transform/"): 30,
             ("Artifacts", "capture/"): 30,
             ("Events", ""): 400,
         }
+
+    def test_what_was_deleted_or_replaced_expires_in_the_whole_bucket(self, each: Made) -> None:
+        found = {}
+        for name, bucket in each.ground.find_resources("AWS::S3::Bucket").items():
+            rules = bucket["Properties"]["LifecycleConfiguration"]["Rules"]
+            older = [one for one in rules if "NoncurrentVersionExpiration" in one]
+            days = [one["NoncurrentVersionExpiration"]["NoncurrentDays"] for one in older if "Prefix" not in one]
+            assert all(one["ExpiredObjectDeleteMarker"] for one in older)
+            found[name.rstrip("0123456789ABCDEF")] = days
+        assert found == {"Artifacts": [30], "Events": []}  # which has no versions
 
     def test_every_log_ends_and_so_does_the_endpoints(self, each: Made) -> None:
         for template in (each.ground, each.serving):
@@ -574,7 +601,16 @@ class TestData:
 
 class TestAlarms:
     @pytest.mark.parametrize(
-        "name", ["endpoint-5xx", "endpoint-failed", "endpoint-latency", "api-5xx", "fallback-share", "lambda-errors"]
+        "name",
+        [
+            "endpoint-5xx",
+            "endpoint-failed",
+            "endpoint-latency",
+            "endpoint-latency-mean",
+            "api-5xx",
+            "fallback-share",
+            "lambda-errors",
+        ],
     )
     def test_someone_is_told(self, usual: Made, name: str) -> None:
         usual.serving.has_resource_properties(
@@ -589,7 +625,7 @@ class TestAlarms:
         ("name", "metric", "threshold", "operator", "missing"),
         [
             ("scaling-gone", "scalable_targets", 1, "LessThanThreshold", "breaching"),
-            ("instances-at-max", "instances", 10, "GreaterThanOrEqualToThreshold", "notBreaching"),
+            ("instances-at-max", "instances_left", 0, "LessThanOrEqualToThreshold", "notBreaching"),
             ("answers-old", "answers_age_hours", 48, "GreaterThanThreshold", "notBreaching"),
             ("traffic-gone", "Count", 1, "LessThanThreshold", "breaching"),
             ("lambda-throttles", "Throttles", 0, "GreaterThanThreshold", "notBreaching"),
@@ -641,25 +677,32 @@ class TestAlarms:
         named = re.findall(
             r"--alarm\s+(firstspin-[a-z0-9-]+)", (ROOT / "docs/sagemaker.md").read_text(encoding="utf-8")
         )
-        named += re.findall(r"--alarm (firstspin-[a-z0-9-]+)", (ROOT / "deploy/airflow/dags/daily.py").read_text())
         alarms = usual.serving.find_resources("AWS::CloudWatch::Alarm").values()
-        assert len(named) >= 2
-        assert set(named) <= {alarm["Properties"]["AlarmName"] for alarm in alarms}
+        of_endpoint = {
+            one["Properties"]["AlarmName"] for one in alarms if "-endpoint-" in one["Properties"]["AlarmName"]
+        }
+        assert set(named) == of_endpoint
+        [used] = re.findall(r"^ALARMS = \((.+)\)$", (ROOT / "deploy/airflow/dags/daily.py").read_text(), re.MULTILINE)
+        assert {f"firstspin-endpoint-{name}" for name in re.findall(r'"([a-z0-9-]+)"', used)} == of_endpoint
 
-    def test_the_endpoints_role_sees_every_alarm_that_takes_a_release_back(self, usual: Made, other: Made) -> None:
+    def test_the_endpoints_role_and_the_releaser_see_every_alarm_also_composite_ones(
+        self, usual: Made, other: Made
+    ) -> None:
         for made in (usual, other):
-            named = [
-                alarm["Properties"]["AlarmName"]
-                for alarm in made.serving.find_resources("AWS::CloudWatch::Alarm").values()
-            ]
-            alarms = [name for name in named if "-endpoint-" in name]
-            of_roles = [s for s in statements(made) if not s[0].startswith("Releaser")]
-            [(role, seen)] = [s for s in of_roles if "cloudwatch:DescribeAlarms" in listed(s[1]["Action"])]
-            pattern = seen["Resource"]["Fn::Join"][1][-1].removeprefix(":alarm:")
-            assert role.startswith("ModelRole")
-            assert len(alarms) == 3
-            assert all(fnmatchcase(name, pattern) for name in [*alarms, *(f"{name}-release" for name in alarms)])
-            assert pattern != "*"
+            seeing = [one for one in statements(made) if "cloudwatch:DescribeAlarms" in listed(one[1]["Action"])]
+            assert {name.rstrip("0123456789ABCDEF") for name, _ in seeing} == {"ModelRole", "Releaser"}
+            assert [one["Resource"] for _, one in seeing] == ["*", "*"]
+
+    def test_the_releaser_writes_the_copies_of_the_endpoints_alarms(self, usual: Made) -> None:
+        named = [
+            one["Properties"]["AlarmName"] for one in usual.serving.find_resources("AWS::CloudWatch::Alarm").values()
+        ]
+        alarms = [name for name in named if "-endpoint-" in name]
+        [write] = [one for _, one in statements(usual) if "cloudwatch:PutMetricAlarm" in listed(one["Action"])]
+        pattern = write["Resource"]["Fn::Join"][1][-1].removeprefix(":alarm:")
+        assert len(alarms) == 4
+        assert all(fnmatchcase(f"{name}-release", pattern) for name in alarms)
+        assert not any(fnmatchcase(name, pattern) for name in alarms)
 
     def test_the_variant_that_deploy_makes_is_the_one_watched(self, other: Made) -> None:
         watched = {
@@ -691,12 +734,18 @@ class TestAlarms:
             "AWS::CloudWatch::Alarm", {"MetricName": "ModelLatency", "EvaluateLowSampleCountPercentile": "ignore"}
         )
 
+    def test_a_slow_release_is_seen_at_any_rate(self, usual: Made) -> None:
+        mean = alarm(usual, "firstspin-endpoint-latency-mean")
+        assert (mean["MetricName"], mean["Statistic"], mean["Threshold"]) == ("ModelLatency", "Average", 25_000)
+        assert mean["Period"] * mean["EvaluationPeriods"] == 120
+        assert "EvaluateLowSampleCountPercentile" not in mean
+
     def test_a_release_is_watched_longer_than_its_slowest_alarm_needs(self, usual: Made) -> None:
         alarms = [one["Properties"] for one in usual.serving.find_resources("AWS::CloudWatch::Alarm").values()]
         of_endpoint = [one for one in alarms if one["AlarmName"].startswith("firstspin-endpoint-")]
-        rollout = (ROOT / "src" / "firstspin" / "aws" / "rollout.py").read_text(encoding="utf-8")
-        [bake] = re.findall(r"^BAKE_SECONDS, MAX_BAKE_SECONDS = (\d+),", rollout, re.MULTILINE)
-        assert len(of_endpoint) == 3
+        deployment = (ROOT / "src" / "firstspin" / "aws" / "deployment.py").read_text(encoding="utf-8")
+        [bake] = re.findall(r"^BAKE_SECONDS, MAX_BAKE_SECONDS = (\d+),", deployment, re.MULTILINE)
+        assert len(of_endpoint) == 4
         assert max(one["Period"] * one["EvaluationPeriods"] for one in of_endpoint) < int(bake) / 2
 
     def test_the_fallback_is_counted_by_the_event_that_the_gateway_logs(self, usual: Made) -> None:
@@ -775,6 +824,7 @@ def test_the_settings_of_the_file_are_those_of_the_code() -> None:
         (f"[scaling]\nload_test_rps = {10**400}", "scaling.load_test_rps must be a number"),
         ("[alarms]\nlatency_p99_ms = 'x'", "alarms.latency_p99_ms must be a number"),
         ("[alarms]\nlatency_p99_ms = -1", "alarms.latency_p99_ms must be above 0"),
+        ("[alarms]\nlatency_mean_ms = 0", "alarms.latency_mean_ms must be above 0"),
         ("[alarms]\nfallback_percent = -1", "alarms.fallback_percent must be 0 to 100"),
         ("[alarms]\nanswers_hours = 336", "alarms.answers_hours must be above 0 and under 336"),
         ("[alarms]\nquiet_minutes = 7", "alarms.quiet_minutes must be a multiple of 5"),
