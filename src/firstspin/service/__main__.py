@@ -23,11 +23,11 @@ import uvloop
 
 from firstspin.events.arguments import move_passwords_away
 from firstspin.events.schema import Secret
-from firstspin.experiment.plan import read_plan
+from firstspin.experiment.plan import Plan, read_plan
 from firstspin.files import workspace
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
-from firstspin.service.api_keys import Keys, read_keys
+from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.bundles import probe_process
 from firstspin.service.bundles.store import BundleStore, InUse
@@ -81,7 +81,10 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     tallies = SharedMetrics(options.workers + 2)
     config = _worker_config(options)
     pages = _experiment_pages(options, state)
-    run_worker = _worker_runner(options, config, tallies, model_cache, secret, pages)
+    # read once: a process that is restarted needs neither file
+    plan = read_plan(options.experiment) if options.experiment else None
+    keys = read_keys(options.keys) if options.keys else None
+    run_worker = _worker_runner(options, config, tallies, model_cache, secret, pages, plan, keys)
     crew = _crew(options, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     _report_missing_c_code(crew)
@@ -100,11 +103,11 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             now=time.monotonic,
             signals=signals.as_bytes(),
             run_worker=run_worker,
-            run_admin=partial(_run_admin, options, tallies, secret, crew.port.getsockname()[1]),
+            run_admin=partial(_run_admin, options, tallies, secret, crew.port.getsockname()[1], plan, keys),
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
-        analysis=_analysis(options, crew, secret, pages) if pages and secret else None,
+        analysis=_analysis(options, crew, secret, pages, plan) if pages and secret else None,
     ).run()
 
 
@@ -203,9 +206,10 @@ def _worker_runner(
     model_cache: ModelCache | None,
     secret: Secret | None,
     pages: Path | None,
+    plan: Plan | None,
+    keys: tuple[Key, ...] | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
-    keys = read_keys(options.keys) if options.keys else None
-    experiment = running(read_plan(options.experiment)) if options.experiment else None
+    experiment = running(plan) if plan else None
     now = read_clock(options.clock) if options.clock else _now
 
     def run_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
@@ -233,7 +237,7 @@ def _worker_runner(
                 ledger.store.close(left, tally.beat)
                 app.refresh()
         except InputError as problem:
-            logging.getLogger(__name__).error("a worker can't start", extra={"reason": str(problem)})
+            logging.getLogger(__name__).error("a worker can't start", extra={"reason": problem.bare})
             return 1
         return 0
 
@@ -252,11 +256,8 @@ def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
     return folder
 
 
-def _analysis(options: argparse.Namespace, crew: Crew, secret: Secret, pages: Path) -> AnalysisRuns:
-    plan, now = (
-        read_plan(options.experiment) if options.experiment else None,
-        read_clock(options.clock) if options.clock else _now,
-    )
+def _analysis(options: argparse.Namespace, crew: Crew, secret: Secret, pages: Path, plan: Plan | None) -> AnalysisRuns:
+    now = read_clock(options.clock) if options.clock else _now
 
     def run() -> int:
         from firstspin.events.store import open_database
@@ -273,6 +274,8 @@ def _run_admin(
     tallies: SharedMetrics,
     secret: Secret | None,
     service_port: int,
+    plan: Plan | None,
+    keys: tuple[Key, ...] | None,
     child: Child,
     line: socket.socket,
 ) -> int:
@@ -288,13 +291,14 @@ def _run_admin(
     from firstspin.service.admin.operations import ServiceFacts
 
     service = ServiceFacts(
-        plan=read_plan(options.experiment) if options.experiment else None,
+        plan=plan,
         has_event_store=secret is not None,
         needs_model=not (options.allow_no_model or options.models),
         port=service_port,
         sections=SECTIONS if has_pages(options) else (),
     )
-    run_admin(line, child.listener, options.keys, options.events, secret, ours, tallies, tally, service)
+    admin_keys = Keys(keys, path=options.keys) if keys is not None else None
+    run_admin(line, child.listener, admin_keys, options.events, secret, ours, tallies, tally, service)
     return 0
 
 

@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 from made_bundles import pack
+from made_experiments import PLAN
 from made_service import (
     QUICK,
     Callers,
     Service,
     admin,
+    ask_for,
     closes,
     counted,
     exchange,
@@ -32,6 +34,8 @@ from made_service import (
     wait_until_ready,
     workers,
 )
+
+from firstspin.experiment.plan import freeze
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,27 @@ def test_the_admin_process_is_replaced_when_it_is_stopped_or_killed(bundle: Path
             assert told["restarts"] == number
         assert counted(service, "firstspin_admin_hangs_total") == 1
         assert service.recommend(age=31)["source"] == "model"
+
+
+def test_processes_are_replaced_though_the_plan_and_the_keys_were_moved_since(bundle: Path, tmp_path: Path) -> None:
+    plan, keys = tmp_path / "plan.toml", tmp_path / "keys.json"
+    freeze(PLAN, plan)
+    entry = {"name": "ops", "sha256": sha256(b"sesame").hexdigest(), "admin": True}
+    keys.write_text(json.dumps({"keys": [entry]}))
+    options = ("--experiment", str(plan), "--events", f"sqlite:///{tmp_path / 'events.sqlite'}", "--keys", str(keys))
+    bearer = {"authorization": "Bearer sesame"}
+    with serving(bundle, "--admin-port", "0", "--state", str(tmp_path / "state"), *options, *QUICK) as service:
+        until(lambda: admin(service, "GET", "/state", **bearer)[0] == 200)
+        state: Any = admin(service, "GET", "/state", **bearer)[1]
+        plan.rename(tmp_path / "moved.toml")
+        keys.rename(tmp_path / "moved.json")
+        os.kill(admin_pids(service)[-1], signal.SIGKILL)
+        os.kill(state["workers"][0]["pid"], signal.SIGKILL)
+        service.wait_for("admin port", times=2)
+        until(lambda: admin(service, "GET", "/state", **bearer)[0] == 200)
+        assert admin(service, "GET", "/state")[0] == 401
+        assert admin(service, "GET", "/ops.json", **bearer)[1]["experiment"]["name"] == PLAN.name  # type: ignore[index]
+        until(lambda: ask_for(service, "anna", **bearer)[0] == 200)
 
 
 def test_a_service_that_stood_still_as_a_whole_goes_on_with_the_same_workers(bundle: Path) -> None:

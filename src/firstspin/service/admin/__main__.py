@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Thread
 
 from firstspin.events.schema import Secret
@@ -16,7 +15,7 @@ from firstspin.events.store import open_database
 from firstspin.service.admin.app import AdminContext, run
 from firstspin.service.admin.operations import Operations, ServiceFacts
 from firstspin.service.admin.recorder import Recorder
-from firstspin.service.api_keys import Keys, read_keys
+from firstspin.service.api_keys import Keys
 from firstspin.service.http.cross_origin import Hosts
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 
@@ -24,7 +23,7 @@ from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 def main(
     line: socket.socket,
     listener: socket.socket,
-    keys: Path | None,
+    keys: Keys | None,
     events: str | None,
     secret: Secret | None,
     hosts: Hosts,
@@ -38,7 +37,7 @@ def main(
         now=_now,
         hosts=hosts,
         operations=Operations(Recorder(metrics, time.monotonic, _now), service),
-        keys=Keys(read_keys(keys), path=keys) if keys else None,
+        keys=keys,
         store=(open_database(events, secret), secret) if events and secret else None,  # opened by an erasure
     )
     Thread(target=_end_with, args=(line,), daemon=True).start()
