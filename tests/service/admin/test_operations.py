@@ -140,6 +140,13 @@ def test_a_refusal_is_a_page_for_a_browser_which_leads_to_the_operations(service
         assert ask(service, path, **more)[1]["content-type"] == "application/json"
 
 
+def test_the_page_of_a_refused_host_does_not_repeat_it(service: Service) -> None:
+    status, headers, body = ask(service, "/ops", accept="text/html", host="evil.example:9090")
+    assert (status, headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert b"evil" not in body
+    assert set(re.findall(r'<a[^>]* href="([^"]*)"', body.decode())) == {"#content", "/", "/ops"}
+
+
 def test_the_facts_are_those_of_the_metrics(service: Service) -> None:
     before = sum(one["total"] for one in facts(service)["answers"])
     for _ in range(3):

@@ -24,6 +24,7 @@ from firstspin.service.pages.site import Site, template
 from firstspin.serving.refusal import Refusal
 
 PATH: Final = "/ops"
+OWN: Final = (PATH, "Operations")
 PAGE: Final = template("operations.html")
 MODULES: Final = ("operations.js",)
 EVENTS: Final = b"text/event-stream"
@@ -38,7 +39,7 @@ _HOST: Final = re.compile(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]")
 class ServiceFacts:
     """What the service is, beside its state: the plan of its experiment, whether it stores events, its own pages.
 
-    `needs_model`: without a model it does not answer.
+    `needs_model`: whether the service refuses requests without a model.
     """
 
     plan: Plan | None = None
@@ -88,8 +89,11 @@ class Operations:
         return self._site(request).page("Operations", content, PATH, modules=MODULES)
 
     def error(self, request: Request, refusal: Reply) -> Reply:
-        """A refusal as a page for a browser, which leads to this port's page: its own link is of no other origin."""
-        return self._site(request).error(request, refusal)
+        """A refusal as a page for a browser, which leads to this port's page: its own link is of no other origin.
+
+        It does not repeat the host of the request, which may be what was refused.
+        """
+        return Site((OWN,), OWN).error(request, refusal)
 
     async def live(self, allow: Callable[[], None]) -> StreamedReply:
         """The panels as server-sent events. `allow` raises Refusal where the reader may read no more."""
@@ -122,5 +126,4 @@ class Operations:
         host = request.headers.get(b"host", b"").decode("latin-1").lower().rsplit(":", 1)[0]
         pages = self._service.sections if _HOST.fullmatch(host) else ()
         base = f"http://{host}:{self._service.port}"
-        own = (PATH, "Operations")
-        return Site([*((base + path, name) for path, name in pages), own], own)
+        return Site([*((base + path, name) for path, name in pages), OWN], OWN)
