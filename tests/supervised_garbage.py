@@ -57,10 +57,11 @@ def worker(slot: Slot, _: Order | None, line: socket.socket) -> int:
 
 
 def admin(child: Child, line: socket.socket) -> int:
-    for order in (b"\xff\xff", b"x" * 1_000, b"state", b"state 7"):
+    for order in (b"\xff\xff", b"x" * 1_000, b"state", b"state 6", b"state 7 inf", b"state 8 0", b"state 9 x"):
         line.send(order)
-    told = json.loads(line.recv(65_536))
-    say(ok=told["ok"], order=told["order"])
+    for _ in range(3):
+        told = json.loads(line.recv(65_536))
+        say(ok=told["ok"], order=told["order"])
     return beat_until_alone(child, line)
 
 

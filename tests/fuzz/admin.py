@@ -38,7 +38,9 @@ def opened(folder: Path) -> Iterator[Check]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     threading.Thread(target=_obey, args=(theirs,), daemon=True).start()
     operations = Operations(Recorder(SharedMetrics(2), lambda: 0.0, lambda: NOW), ServiceFacts())
-    app = AdminApp(AdminContext(ours, lambda: NOW, hosts("127.0.0.1"), operations, store=(database, SECRET)))
+    app = AdminApp(
+        AdminContext(ours, lambda: NOW, lambda: 0.0, hosts("127.0.0.1"), operations, store=(database, SECRET))
+    )
     loop = asyncio.new_event_loop()
     with http.logged() as log, closing(database), closing(ours), closing(loop):
 

@@ -229,6 +229,25 @@ def test_case_31_rollback_is_one_call_and_needs_no_restart(current: Path, bundle
         assert admin(service, "GET", "/state")[1]["model"] == second
 
 
+def test_a_rollback_that_was_refused_because_the_supervisor_was_silent_is_not_carried_out_later(
+    current: Path, bundles: tuple[Path, Path]
+) -> None:
+    with serving(current, "--admin-port", "0", *QUICK) as service:
+        first = service.recommend(age=31)["model"]
+        point(current, bundles[1])
+        until(lambda: admin(service, "GET", "/state")[1]["previous"] == first)
+        os.kill(service.process.pid, signal.SIGSTOP)
+        try:
+            assert admin(service, "POST", "/rollback", b"{}")[0] == 503
+        finally:
+            os.kill(service.process.pid, signal.SIGCONT)
+        until(lambda: admin(service, "GET", "/state")[0] == 200)  # orders are read in their order
+        state = admin(service, "GET", "/state")[1]
+        assert state["previous"] == first
+        assert "rollback" not in state["reloads"]  # type: ignore[operator]
+        assert admin(service, "POST", "/rollback", b"{}")[1]["model"] == first
+
+
 # ------------------------------------------------------------------------------------------------- bundles that do harm
 
 

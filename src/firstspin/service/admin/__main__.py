@@ -35,6 +35,7 @@ def main(
     context = AdminContext(
         supervisor=line,
         now=_now,
+        clock=time.monotonic,
         hosts=hosts,
         operations=Operations(Recorder(metrics, time.monotonic, _now), service),
         keys=keys,

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER: Final = 65_536
 ORDER_SECONDS: Final = 5.0
+"""How long an order is valid, from its request on; its answer is awaited for a second more."""
+
 ERASE_SECONDS: Final = 60.0
 FINISH_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 15.0
@@ -78,10 +80,14 @@ class Rollback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class AdminContext:
-    """The socket to the supervisor, the clock, the host names, the page /ops, the keys and the event store, if any."""
+    """The socket to the supervisor, clocks, the host names, the page /ops, the keys and the event store, if any.
+
+    `now` is the time of day, `clock` the supervisor's monotonic clock in seconds.
+    """
 
     supervisor: socket.socket
     now: Callable[[], datetime]
+    clock: Callable[[], float]
     hosts: Hosts
     operations: Operations
     keys: Keys | None = None
@@ -185,18 +191,25 @@ class AdminApp:
         return Reply(200, msgspec.json.encode(outcome))
 
     async def _outcome(self, order: str, expected: str | None = None) -> dict[str, Any]:
+        """The supervisor's answer. It carries out no overdue order, so one refused with 503 is not done later."""
+        until = self._context.clock() + ORDER_SECONDS
         late = Refusal(503, "supervisor_unavailable", "the supervisor does not answer now; try again, and see /state")
-        return await self._within(ORDER_SECONDS + 1, late, self._ordering, lambda: self._send(order, expected, late))
+        work = partial(self._send, order, until, expected, late)
+        return await self._within(ORDER_SECONDS + 1, late, self._ordering, work)
 
-    def _send(self, word: str, expected: str | None, late: Refusal) -> dict[str, Any]:
+    def _send(self, word: str, until: float, expected: str | None, late: Refusal) -> dict[str, Any]:
         """The supervisor's answer to an order. A late answer to an earlier order has another number and is skipped."""
         number, line = next(self._numbers), self._context.supervisor
+        if (left := until - self._context.clock()) <= 0:  # it waited for another one
+            raise late
         try:
-            line.settimeout(ORDER_SECONDS)
-            line.send(" ".join((word, str(number), expected or "")).encode())
+            line.settimeout(left + 1)
+            line.send(f"{word} {number} {until} {expected or ''}".encode())
             while True:
                 outcome: dict[str, Any] = msgspec.json.decode(line.recv(MAX_ANSWER))
                 if outcome.pop("order") == number:
+                    if outcome.get("overdue"):
+                        raise late
                     return outcome
         except (OSError, msgspec.DecodeError) as problem:  # an empty answer: the supervisor has ended
             raise late from problem

@@ -42,7 +42,7 @@ MAX_MESSAGE: Final = 65_536
 
 @dataclass(frozen=True)
 class SupervisorContext:
-    """The supervisor's dependencies: a clock in seconds, a source of signal numbers, and the children's functions."""
+    """The supervisor's dependencies: a monotonic clock in seconds, a source of signal numbers, children's functions."""
 
     now: Callable[[], float]
     signals: int  # a file descriptor: one byte a signal
@@ -207,18 +207,20 @@ class Supervisor:
     # --------------------------------------------------------------------------------------------------------- orders
 
     def _obey(self, admin: Child, line: socket.socket) -> None:
-        """Carry out an order of the admin process: a word, a number, and for a rollback perhaps the bundle expected.
+        """Carry out an order of the admin process, and answer it in JSON.
 
-        There is always an answer, in JSON.
+        An order is a word, a number, its deadline, and for a rollback perhaps the bundle expected. An overdue one is
+        not carried out: its client has been told that it failed.
         """
         order = line.recv(64)
         if not order:  # the admin process has ended; its replacement gets another line
             admin.hang_up()
             return
-        word, number, *expected = order.decode().split()
+        word, number, until, *expected = order.decode().split()
         outcome: dict[str, object] = {"ok": False, "reason": "this could not be done; the log says why"}
         try:
-            outcome = self._carried_out(word, *expected)
+            overdue = self.context.now() > float(until)
+            outcome = {"ok": False, "overdue": True} if overdue else self._carried_out(word, *expected)
         finally:
             line.send(msgspec.json.encode(self._state() | outcome | {"order": int(number)}))
 
