@@ -8,10 +8,14 @@ from pathlib import Path
 
 import made_people
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from firstspin.cli.from_settings import READ
 from firstspin.cli.main import app
+from firstspin.cli.next_steps import next_command
 from firstspin.service import options as service
+from firstspin.settings.file import read_settings
 
 TABLES = "--map user_id=uid --skip-bad-rows --extra device --window-days 20"
 """Options without which these tables can't be read as they are meant."""
@@ -88,6 +92,11 @@ def test_without_a_settings_file_a_chain_repeats_what_the_tables_need() -> None:
         "--out sqlite:scores.db --least-age 16"
     )
     assert (served(scored)["scores"], served(scored)["least_age"]) == ("sqlite:scores.db", 16)
+    of_all = next_of(
+        "firstspin score --bundle bundle --registrations other/registrations.csv --map user_id=uid "
+        "--out answers.csv --least-age 0"
+    )
+    assert of_all == "firstspin serve --bundle bundle --least-age 0"
 
 
 @pytest.mark.parametrize("place", ["firstspin.toml", "conf/a file.toml"])
@@ -139,3 +148,42 @@ def test_a_plan_is_served_with_the_store_and_bundle_of_the_settings_file(folder:
     assert served(serve)["experiment"] == Path("a plan.toml")
     (folder / "firstspin.toml").write_text(f'{FILE}\n[service]\nevents = "sqlite:///e.db"\nevents-secret = "s"\n')
     assert next_of(f"{plan} --out b.toml") == "firstspin serve --experiment b.toml"
+
+
+def test_the_secret_of_erased_users_is_not_that_of_the_service(folder: Path) -> None:
+    """`serve` does not read [data]."""
+    of_data = FILE.replace("[data]", '[data]\nevents-secret = "s"')
+    (folder / "firstspin.toml").write_text(f'{of_data}\n[service]\nevents = "sqlite:///e.db"\n')
+    plan = "firstspin experiment plan --name x --baseline 5% --registrations-a-day 50000 --starts-on 2030-01-07"
+    serve = next_of(f"{plan} --out a.toml")
+    assert serve == "firstspin serve --experiment a.toml --events-secret events.secret"
+    assert served(serve)["events_secret"] == Path("events.secret")
+
+
+@pytest.fixture
+def context(folder: Path) -> typer.Context:
+    """That of a command without parameters, with a settings file."""
+    (folder / "firstspin.toml").write_text(
+        '[model]\nseed = 7\n[service]\nscores = "sqlite:s.db"\nreport = "r.html"\nleast-age = 16\nevents-secret = "s"\n'
+    )
+    made = typer.Context(typer.main.get_command(app))
+    made.meta[READ] = read_settings(folder / "firstspin.toml")
+    return made
+
+
+def test_an_option_without_a_value_is_left_out_and_one_of_0_is_not(context: typer.Context) -> None:
+    assert next_command(context, "serve", scores=None, report=None, least_age=None) == "firstspin serve"
+    assert next_command(context, "serve", scores="sqlite:other.db") == "firstspin serve --scores sqlite:other.db"
+    assert next_command(context, "serve", least_age=0) == "firstspin serve --least-age 0"
+    assert next_command(context, "train", seed=0) == "firstspin train --seed 0"
+    assert next_command(context, "train", seed=7) == "firstspin train"
+
+
+def test_a_number_is_repeated_with_all_its_digits(context: typer.Context) -> None:
+    for text in ("600", "0.25", "1234567.5", "86400001"):
+        assert next_command(context, "train", least_seconds=float(text)) == f"firstspin train --least-seconds {text}"
+
+
+def test_what_another_command_reads_in_the_file_is_repeated(context: typer.Context) -> None:
+    assert next_command(context, "train", events_secret="s") == "firstspin train --events-secret s"
+    assert next_command(context, "serve", events_secret="s") == "firstspin serve"

@@ -31,12 +31,13 @@ def next_command(
 ) -> str:
     """The line that calls `command` with these options and groups of options (dataclasses), and `after` at its end.
 
-    An option is left out where the settings file, a variable of the environment or the default gives the command the
-    same value. A `suggested` value is left out where the settings file has any. The settings file is named where this
-    run's command line named it.
+    An option is left out where it has no value (None), or the settings file, a variable of the environment or the
+    default gives the command the same one. A `suggested` value is left out where the settings file has any. The
+    settings file is named where this run's command line named it.
     """
     settings: Settings | None = context.meta.get(READ)
-    wanted: list[tuple[str, object, object]] = [(name, value, None) for name, value in options.items()]
+    defaults = {parameter.name: parameter.default for parameter in context.command.params}
+    wanted: list[tuple[str, object, object]] = [(name, value, defaults.get(name)) for name, value in options.items()]
     wanted += [(one.name, getattr(group, one.name), one.default) for group in groups for one in fields(group)]
     words = ["firstspin", *command.split()]
     words += ["--settings", str(context.meta[GIVEN])] if context.meta.get(GIVEN) else []
@@ -44,7 +45,7 @@ def next_command(
         setting = settings.given(command, name.replace("_", "-")) if settings else None
         source = context.get_parameter_source(name)
         from_environment = source is not None and source.name == "ENVIRONMENT"
-        as_wanted = _is(setting, value) if setting else value == default or (default is None and not value)
+        as_wanted = value is None or (_is(setting, value) if setting else value == default)
         if not (from_environment or as_wanted):
             words += _words(name, value)
     for name, value in suggested.items():
@@ -58,11 +59,11 @@ def _is(setting: FileSetting, value: object) -> bool:
         return isinstance(setting.value, str | dict) and column_map(setting.value) == value
     if isinstance(value, bool | int | float):
         return setting.value == value
-    return ",".join(setting.texts()) == str(value or "")
+    return ",".join(setting.texts()) == str(value)
 
 
 def _words(name: str, value: object) -> list[str]:
     option = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{option}" if value else f"--no-{option}"]
-    return [f"--{option}", f"{value:g}" if isinstance(value, float) else str(value or "")]
+    return [f"--{option}", str(int(value) if isinstance(value, float) and value.is_integer() else value)]

@@ -142,8 +142,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
     given = vars(parser.parse_args(arguments))
     try:
         refuse_misspelt(environment, [variable(option.name) for option in OPTIONS])
-        subjects = read_settings(given.get("settings") or settings_file(environment)).subjects
-        in_file = {**subjects["service"], "bundle": subjects["model"].get("bundle")}
+        in_file = read_settings(given.get("settings") or settings_file(environment)).of_service()
         for option in OPTIONS:
             if option.field not in given:
                 setting = read(environment, variable(option.name), option.convert)

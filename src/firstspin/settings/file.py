@@ -99,12 +99,23 @@ class Settings:
     commands: Mapping[str, object]
 
     def given(self, command: str, option: str) -> FileSetting | None:
-        """The value of this option of `train`, `evaluate`, `recommend` or `serve`; None where the file has none."""
+        """The value of this option of `train`, `evaluate`, `recommend` or `serve`; None where the file has none.
+
+        Only `serve` reads [service], and it reads nothing else but the bundle of [model].
+        """
+        if command == "serve":
+            return self.of_service().get(option)
         table = self.commands.get(command)
         own = table.items() if isinstance(table, dict) else ()
         named = {key.replace("_", "-"): FileSetting(key, value) for key, value in own}
-        of_subjects = [of.get(option) for name, of in self.subjects.items() if (name, option) != ("label", "out")]
+        others = (("label", "out"), ("service", option))
+        of_subjects = [of.get(option) for name, of in self.subjects.items() if (name, option) not in others]
         return named.get(option) or next(filter(None, of_subjects), None)
+
+    def of_service(self) -> dict[str, FileSetting]:
+        """The settings of `serve`, by option."""
+        bundle = self.subjects["model"].get("bundle")
+        return {**self.subjects["service"], **({"bundle": bundle} if bundle else {})}
 
     def of_command(self, command: str, options: Iterable[str]) -> dict[str, FileSetting]:
         """The settings, by option, of a command's own section, as of experiment.analyse.
