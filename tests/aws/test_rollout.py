@@ -1086,12 +1086,15 @@ class TestTheCommands:
 
     def test_what_serves_is_brought_back(self, account: Account, bundles: Path, tmp_path: Path) -> None:
         deploy(account, bundles / "good")
-        words = ["fetch", "--endpoint", "newcomers", "--out", str(tmp_path / "b")]
+        out = tmp_path / "a bundle"
+        words = ["fetch", "--endpoint", "newcomers", "--out", str(out)]
         told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-        assert told["bundle"] == served(account) == load(tmp_path / "b").id
+        assert told["bundle"] == served(account) == load(out).id
         promote(account, bundles / "better")
-        assert f"serves bundle {served(account)}" in CliRunner().invoke(app, words).stdout
-        assert load(tmp_path / "b").id == served(account)
+        said = CliRunner().invoke(app, words).stdout
+        assert f"serves bundle {served(account)}" in said
+        assert f"Next: firstspin evaluate --data DIR --bundle '{out}'" in said
+        assert load(out).id == served(account)
 
     def test_a_dry_run_promises_nothing_that_can_not_be_done(
         self, aws: ControlPlane, account: Account, bundles: Path

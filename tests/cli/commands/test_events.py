@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -136,14 +137,16 @@ def connect_tables(data: Path, workspace: Path) -> Iterator[ingest.Tables]:
 def test_an_export_holds_no_id_and_a_sealed_plan_reads_it(stored: Stored, tmp_path: Path) -> None:
     plan = tmp_path / "experiment.toml"
     freeze(PLAN, plan)
-    done = firstspin("events", "export", "--out", tmp_path / "out", "--plan", plan, *stored.options)
+    out = tmp_path / "the log"
+    done = firstspin("events", "export", "--out", out, "--plan", plan, *stored.options)
     assert done.returncode == 0, done.stderr
     assert "3 exposures and 3 events" in done.stdout
-    exposures = pq.read_table(tmp_path / "out" / "exposures.parquet")
+    exposures = pq.read_table(out / "exposures.parquet")
     assert exposures["experiment"].to_pylist() == [KEY] * 3
     assert not set(exposures["user_key"].to_pylist()) & set(USERS)
-    words = ("experiment", "analyse", "--plan", plan, "--json")
-    read = firstspin(*words, "--exported", tmp_path / "out")
+    *_, last = done.stdout.splitlines()
+    assert last == f"Next: firstspin experiment analyse --exported '{out}' --plan {plan}"
+    read = firstspin(*shlex.split(last.removeprefix("Next: firstspin ")), "--json")
     assert read.returncode == 0, read.stderr
     assert json.loads(read.stdout)["users"] == {"rule": 0, "model": 3}  # so far
 

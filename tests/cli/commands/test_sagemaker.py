@@ -109,6 +109,14 @@ def test_a_bundle_is_packed(tmp_path: Path) -> None:
     assert (told["bundle"], told["bytes"]) == (packed.id, (tmp_path / "model.tar.gz").stat().st_size)
 
 
+def test_the_next_step_quotes_a_path_with_a_blank(tmp_path: Path) -> None:
+    pack(tmp_path / "a bundle")
+    done = sagemaker("package", "--bundle", tmp_path / "a bundle", "--out", tmp_path / "model.tar.gz")
+    assert done.stdout.splitlines()[-1].startswith(
+        f"Next: firstspin sagemaker deploy --bundle '{tmp_path / 'a bundle'}' --endpoint NAME "
+    )
+
+
 def test_what_is_no_bundle_is_not_packed(tmp_path: Path) -> None:
     done = sagemaker("package", "--bundle", tmp_path, "--out", tmp_path / "model.tar.gz")
     assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from datetime import UTC, datetime
@@ -85,7 +86,8 @@ def export(
             done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
     terminal.out.print(f"{done.exposures:,} exposures and {sum(done.events.values()):,} events are in {out}")
     terminal.counted("flagged", {flag: n for flag, n in done.events.items() if flag})
-    terminal.next_step(f"firstspin experiment analyse --exported {out} --plan {plan}")
+    files = shlex.join(["--exported", str(out), "--plan", str(plan)])
+    terminal.next_step(f"firstspin experiment analyse {files}")
 
 
 @command(

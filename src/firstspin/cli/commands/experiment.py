@@ -331,8 +331,8 @@ def simulate(
         return
     show_simulated(simulated)
     if out:
-        plan = f"--plan {out / 'experiment.toml'}"
-        terminal.next_step(f"firstspin experiment analyse --exported {out} {plan}")
+        files = shlex.join(["--exported", str(out), "--plan", str(out / "experiment.toml")])
+        terminal.next_step(f"firstspin experiment analyse {files}")
 
 
 def _first_day(text: str) -> date:

@@ -143,7 +143,8 @@ def package(
         return
     terminal.out.print(f"Bundle {packed.id} is in {out}: {packed.bytes:,} bytes")
     terminal.next_step(
-        f"firstspin sagemaker deploy --bundle {bundle} --endpoint NAME --bucket BUCKET --image IMAGE --role ARN"
+        f"firstspin sagemaker deploy --bundle {shlex.quote(str(bundle))} --endpoint NAME --bucket BUCKET "
+        "--image IMAGE --role ARN"
     )
 
 
@@ -330,7 +331,7 @@ def fetch(
         terminal.print_json({"bundle": name, "folder": str(out), "from": now.archive})
         return
     terminal.out.print(f"endpoint {endpoint} serves bundle {name}, now in {out}")
-    terminal.next_step(f"firstspin evaluate --data DIR --bundle {out}")
+    terminal.next_step(f"firstspin evaluate --data DIR --bundle {shlex.quote(str(out))}")
 
 
 @command(app, "prune", example="firstspin sagemaker prune --endpoint newcomers --keep 5 --dry-run")
