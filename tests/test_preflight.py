@@ -218,5 +218,7 @@ def test_a_training_job_looks_first_too(tmp_path: Path) -> None:
 def test_python_gets_the_same_answers() -> None:
     with pytest.raises(InputError, match="no model is called 'lgbm'"):
         learn.train(Path("none"), Path("b"), "lgbm")
+    with pytest.raises(InputError, match="at least one model is needed; there are auto, popularity"):
+        learn.evaluate_models(Path("none"), [])
     with pytest.raises(InputError, match="at least 2 are needed"):
         Protocol(folds=1)

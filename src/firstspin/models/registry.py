@@ -115,8 +115,11 @@ def tune(name: str, task: Task, learning: Learning) -> tuple[Tuned, ...]:
 def check_training(models: Sequence[str], extra: Sequence[str], without: Sequence[str], *, tuned: bool = False) -> None:
     """Check the names of models and questions, and the requirements of tuning.
 
-    Raises InputError where a model or a question does not exist, a model has no settings, or Optuna is missing.
+    Raises InputError where there is no model, a model or a question does not exist, a model has no settings, or Optuna
+    is missing.
     """
+    if not models:
+        raise InputError(f"at least one model is needed; there are {', '.join(MODELS)}")
     for model in models:
         check_name(model)
     selected_questions(extra, without)

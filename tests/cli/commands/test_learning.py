@@ -104,3 +104,11 @@ def test_a_curve_is_not_that_of_a_bundle(trained: Path) -> None:
     command = ["evaluate", "--data", str(trained / "data"), "--bundle", str(trained / "b"), "--curve", "40"]
     with pytest.raises(typer.BadParameter, match="leave out --bundle and --questions"):
         learning.app(command, standalone_mode=False)
+
+
+@pytest.mark.parametrize("curve", [(), ("--curve", "40")])
+@pytest.mark.parametrize("models", ["", " , "])
+def test_without_any_model_there_is_nothing_to_evaluate(trained: Path, models: str, curve: tuple[str, ...]) -> None:
+    command = ["evaluate", "--data", str(trained / "data"), "--models", models, *curve]
+    with pytest.raises(typer.BadParameter, match="at least one model is needed, as in --models auto"):
+        learning.app(command, standalone_mode=False)

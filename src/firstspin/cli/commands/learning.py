@@ -31,7 +31,7 @@ from firstspin.cli.options import (
 from firstspin.cli.output import scorecard
 
 if TYPE_CHECKING:
-    from firstspin.data.dataset import Reading
+    from firstspin.data.dataset import Dataset, Reading
     from firstspin.evaluation.cross_validation import Protocol
     from firstspin.evaluation.scorecard import Scorecard
     from firstspin.models.registry import Learning
@@ -42,6 +42,15 @@ app = new_app()
 Checkpoints = Annotated[
     Path | None,
     typer.Option(help="Folder for the trials of tuning; an interrupted run resumes from it.", rich_help_panel=MODEL),
+]
+
+Models = Annotated[str, typer.Option(help="Models, separated by commas.", metavar="<name,name>")]
+Curve = Annotated[
+    str,
+    typer.Option(
+        help="Instead: the learning curve of the last of --models, by these numbers of training users.",
+        metavar="<users,users>",
+    ),
 ]
 
 
@@ -118,9 +127,7 @@ def evaluate(
     data: Data,
     tables: TableOptions,
     erasure: ErasureOptions,
-    models: Annotated[
-        str, typer.Option(help="Models, separated by commas.", metavar="<name,name>")
-    ] = "logistic,lightgbm,auto",
+    models: Models = "logistic,lightgbm,auto",
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
     folds: Annotated[
         int | None,
@@ -130,63 +137,40 @@ def evaluate(
     questions: Annotated[
         bool, typer.Option("--questions", help="Also measure the value of each question (ablation).")
     ] = False,
-    curve: Annotated[
-        str,
-        typer.Option(
-            help="Instead: the learning curve of the last of --models, by these numbers of training users.",
-            metavar="<users,users>",
-        ),
-    ] = "",
+    curve: Curve = "",
     out: Annotated[Path | None, typer.Option(help="File to write the scorecard or the curve to (.json).")] = None,
     without: Without = "",
     seed: ModelSeed = 0,
 ) -> None:
     """Evaluate models on held-out users, with confidence intervals."""
-    from firstspin import learn, preflight
+    from firstspin import preflight
     from firstspin.evaluation.cross_validation import Protocol
     from firstspin.evaluation.learning_curve import parse_sizes
-    from firstspin.evaluation.scorecard import write_scorecard
     from firstspin.models.registry import Learning
 
-    chosen = tables.reading()
+    chosen, names = tables.reading(), split_names(models)
     protocol = Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
     learning = Learning(split_names(without), seed)
     of_models = {"folds": folds, "split_at": split_at, "questions": questions, "without": without}
     if bundle and any(value and not from_file(context, name) for name, value in of_models.items()):
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
+    if curve and (bundle or questions):
+        raise typer.BadParameter("leave out --bundle and --questions", param_hint="--curve")
+    if not (bundle or names):
+        raise typer.BadParameter("at least one model is needed, as in --models auto", param_hint="--models")
     if out:
         preflight.file(out, data, suffixes=(".json",))
+    as_here = (context, "train", tables, erasure)
     if curve:
-        if bundle or questions:
-            raise typer.BadParameter("leave out --bundle and --questions", param_hint="--curve")
-        model, sizes = split_names(models)[-1], parse_sizes(curve)
-        _evaluate_by_users(data, model, sizes, protocol, chosen, learning, erasure, out)
-        terminal.next_step(next_command(context, "train", tables, erasure, data=data, suggested=BUNDLE))
-        return
-    with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
-        if bundle:
-            card, dataset = learn.evaluate_bundle(data, bundle, reading=reading, progress=progress)
-        else:
-            card, dataset = learn.evaluate_models(
-                data,
-                split_names(models),
-                protocol=protocol,
-                reading=reading,
-                learning=learning,
-                with_ablation=questions,
-                progress=progress,
-            )
-    held_out = next_command(context, "evaluate", tables, erasure, data=data, after=" --models auto")
-    scorecard.print_seen(card, held_out)
-    scorecard.print_census(dataset.census, dataset.ignored)
-    scorecard.print_scorecard(card)
-    if out:
-        write_scorecard(card, out)
-    if bundle:
+        _evaluate_by_users(data, names[-1], parse_sizes(curve), protocol, chosen, learning, erasure, out)
+        line = next_command(*as_here, data=data, suggested=BUNDLE)
+    elif bundle:
+        held_out = next_command(context, "evaluate", tables, erasure, data=data, after=" --models auto")
+        _evaluate_bundle(data, bundle, chosen, erasure, out, held_out)
         line = next_command(context, "serve", bundle=bundle)
     else:
-        suggested = {**BUNDLE} if "auto" in split_names(models) else {"model": card.best, **BUNDLE}
-        as_here = (context, "train", tables, erasure)
+        best = _evaluate_models(data, names, protocol, chosen, learning, erasure, out, with_ablation=questions)
+        suggested = BUNDLE if "auto" in names else {"model": best, **BUNDLE}
         line = next_command(*as_here, suggested=suggested, data=data, without=without, seed=seed)
     terminal.next_step(line)
 
@@ -212,6 +196,54 @@ def _evaluate_by_users(
     scorecard.print_curve(curve)
     if out:
         write_curve(curve, out)
+
+
+def _evaluate_bundle(
+    data: Path, bundle: Path, chosen: Reading, erasure: ErasureOptions, out: Path | None, held_out: str
+) -> None:
+    from firstspin import learn
+
+    with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
+        card, dataset = learn.evaluate_bundle(data, bundle, reading=reading, progress=progress)
+    scorecard.print_seen(card, held_out)
+    _show(card, dataset, out)
+
+
+def _evaluate_models(
+    data: Path,
+    models: Sequence[str],
+    protocol: Protocol,
+    chosen: Reading,
+    learning: Learning,
+    erasure: ErasureOptions,
+    out: Path | None,
+    *,
+    with_ablation: bool,
+) -> str:
+    """The name of the best model."""
+    from firstspin import learn
+
+    with terminal.progress("evaluation") as progress, erasure.without_erased(chosen) as reading:
+        card, dataset = learn.evaluate_models(
+            data,
+            models,
+            protocol=protocol,
+            reading=reading,
+            learning=learning,
+            with_ablation=with_ablation,
+            progress=progress,
+        )
+    _show(card, dataset, out)
+    return card.best
+
+
+def _show(card: Scorecard, dataset: Dataset, out: Path | None) -> None:
+    from firstspin.evaluation.scorecard import write_scorecard
+
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_scorecard(card)
+    if out:
+        write_scorecard(card, out)
 
 
 @command(app, "report", example="firstspin report --data data --bundle bundle")
