@@ -367,6 +367,21 @@ class TestFields:
         assert promoted("--other-fields").exit_code == 0
         assert served(account) == load(tmp_path / "more").id
 
+    @pytest.mark.parametrize("content", [b"no archive", None])
+    def test_an_archive_in_service_that_is_unreadable_or_gone_names_the_options(
+        self, account: Account, promoted: Callable[..., Result], tmp_path: Path, content: bytes | None
+    ) -> None:
+        bucket, _, key = now(account).archive.removeprefix("s3://").partition("/")
+        account.s3.delete_object(Bucket=bucket, Key=key)
+        if content:
+            account.s3.put_object(Bucket=bucket, Key=key, Body=content)
+        said = str(promoted().exception)
+        assert "--zip names the Lambda's zip, and --other-fields promotes without a comparison of extra fields" in said
+        said = str(promoted("--other-fields", "--force", "").exception)
+        assert "--force REASON promotes without the gate" in said
+        assert promoted("--other-fields").exit_code == 0
+        assert served(account) == load(tmp_path / "more").id
+
     @pytest.mark.parametrize("content", [b"no zip", None])
     def test_a_zip_that_is_none_is_named(
         self, promoted: Callable[..., Result], tmp_path: Path, content: bytes | None
@@ -581,6 +596,16 @@ class TestPruning:
         ship(account, rollout.plan_rollback(account, now(account)))
         assert now(account).endpoint["EndpointConfigName"] == history[3]
         assert "nothing to do" in self.prune("--keep", "0").stdout
+
+    def test_the_json_says_deleted_only_of_what_is(self, account: Account, history: list[str]) -> None:
+        first = json.loads(self.prune("--keep", "2", "--json").stdout)
+        assert f"configuration {history[0]}" in first["deleted"]
+        for archive in account.s3.list_objects_v2(Bucket=PLACE[0])["Contents"]:
+            account.s3.delete_object(Bucket=PLACE[0], Key=archive["Key"])
+        account.s3.delete_bucket(Bucket=PLACE[0])
+        failed = self.prune("--keep", "0", "--json")
+        assert (failed.exit_code, failed.stdout) == (1, "")
+        assert "NoSuchBucket" in str(failed.exception)
 
     def test_leaves_what_others_use_and_what_is_not_firstspins(self, account: Account, history: list[str]) -> None:
         oldest = account.sagemaker.describe_endpoint_config(EndpointConfigName=history[0])["ProductionVariants"]

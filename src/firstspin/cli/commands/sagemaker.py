@@ -251,12 +251,14 @@ def promote(
         options = _RunOptions(packed.id, deadline, poll, dry_run, as_json)
         is_new = plan.changes and not now.serves(packed.name)
         if is_new and not other_fields:
-            accepted = zipped_manifest(lambda_zip) if lambda_zip else _served_manifest(account, now)
+            without = "--zip names the Lambda's zip, and --other-fields promotes without a comparison of extra fields"
+            accepted = zipped_manifest(lambda_zip) if lambda_zip else _served_manifest(account, now, without)
             must_accept(accepted, load(bundle).manifest, str(lambda_zip or "the bundle in service"))
         if is_new and force:
             _tell(f"the gate is skipped: {force}")
         elif is_new:
-            options = replace(options, gate=judge(load(bundle).manifest, _served_manifest(account, now), metric))
+            beaten = _served_manifest(account, now, "--force REASON promotes without the gate")
+            options = replace(options, gate=judge(load(bundle).manifest, beaten, metric))
             _refuse_what_fails(plan, options)
         _carry_out(account, plan, options)
 
@@ -345,13 +347,13 @@ def prune(
     account = open_account()
     releases = old_releases(account, _serving(account, endpoint), keep)
     names = [name for release in releases for name in release.names]
+    if not dry_run:
+        delete(account, releases, _tell)
     if as_json:
         terminal.print_json({"endpoint": endpoint, "deleted": names, "dry_run": dry_run})
     elif dry_run or not names:
         terminal.out.print("\n".join(f"to delete  {name}" for name in names) or f"endpoint {endpoint}: nothing to do")
-    if not dry_run:
-        delete(account, releases, _tell)
-    elif not as_json:
+    if dry_run and not as_json:
         terminal.next_step("the same without --dry-run")
 
 
@@ -367,8 +369,12 @@ class _RunOptions:
     gate: GateVerdict | None = None
 
 
-def _served_manifest(account: Account, now: EndpointState) -> Manifest:
-    return read_manifest(served_archive(account, now), now.archive)
+def _served_manifest(account: Account, now: EndpointState, without: str) -> Manifest:
+    """The manifest in service. Raises InputError where it can't be read, with the option that does `without` it."""
+    try:
+        return read_manifest(served_archive(account, now), now.archive)
+    except InputError as problem:
+        raise InputError(f"{problem}; {without}") from None
 
 
 def _refuse_what_fails(plan: rollout.ReleasePlan, options: _RunOptions) -> None:
