@@ -491,10 +491,10 @@ def _complain(
         bad += f" UNION ALL SELECT {_ROW}, other.n, other.value FROM ({others})"
         of_a_kind = f"row_number() OVER (PARTITION BY rule ORDER BY row) <= {findings.SHOWN_OF_A_KIND}"
         first = f"QUALIFY {of_a_kind} ORDER BY row"
-    counts = connection.execute(f"SELECT rule, count(*) FROM ({bad}) GROUP BY ALL ORDER BY ALL").fetchall()
+    counts = dict(connection.execute(f"SELECT rule, count(*) FROM ({bad}) GROUP BY ALL ORDER BY ALL").fetchall())
     shown = connection.execute(f"SELECT row, rule, value FROM ({bad}) {first}").fetchall() if to.show_rows else ()
-    hints = option_hints(connection, bad, source, rules)
-    to.add(source.path.name, rules, BadRowsOfATable(rows, of, dict(counts), shown, hints))
+    hints = option_hints(connection, bad, source, rules, counts)
+    to.add(source.path.name, rules, BadRowsOfATable(rows, of, counts, shown, hints))
 
 
 # ------------------------------------------------------------------------------------------------------------- genres

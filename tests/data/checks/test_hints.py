@@ -5,13 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import made_tables
 import pytest
 from command_line import failed, firstspin
 
 from firstspin import api
+from firstspin.data import parsing
+from firstspin.data.checks import findings
 from firstspin.data.checks.checking import check_tables
+from firstspin.data.checks.findings import RowRule
+from firstspin.data.checks.hints import option_hints
 from firstspin.data.dataset import Reading
+from firstspin.data.formats.csv_rewriting import UTF_8, Dialect
+from firstspin.data.formats.readers import Source
 from firstspin.data.formats.written_values import DayOrder, Spelling
 from firstspin.data.ingest import open_tables
 from firstspin.records import BadRows, InputError
@@ -58,6 +65,18 @@ def test_dates_are_read_in_the_order_of_the_option(tmp_path: Path) -> None:
 def test_the_hint_names_the_option_that_reads_the_dates(tmp_path: Path, written: tuple[str, ...], option: str) -> None:
     tables(tmp_path, written)
     assert hints(tmp_path) == (f"registered_at: {option} reads such dates, without a zone as UTC",)
+
+
+def test_only_rules_that_rows_break_are_looked_into() -> None:
+    """A closed connection shows it: each query would read the whole table again."""
+    complaints = (findings.MISSING, parsing.NO_TIME, parsing.NO_ZONE, parsing.NO_DATE, findings.MALFORMED)
+    rules = [RowRule("started_at", "started_at", "true", complaint, "''") for complaint in complaints]
+    source = Source(Path("listens.csv"), Path("listens.csv"), (), {}, Dialect(UTF_8))
+    connection = duckdb.connect()
+    connection.close()
+    assert option_hints(connection, "SELECT 0 AS row, 0 AS rule, '' AS value", source, rules, {0: 1}) == {}
+    with pytest.raises(duckdb.ConnectionException):
+        option_hints(connection, "SELECT 0 AS row, 1 AS rule, '' AS value", source, rules, {1: 1})
 
 
 def test_there_is_no_hint_where_no_option_helps(tmp_path: Path) -> None:

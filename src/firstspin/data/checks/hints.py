@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data import parsing
@@ -21,15 +21,17 @@ _UNREAD: Final = (parsing.NO_TIME, parsing.NO_ZONE, parsing.NO_DATE)
 
 
 def option_hints(
-    connection: duckdb.DuckDBPyConnection, bad: str, source: Source, rules: Sequence[RowRule]
+    connection: duckdb.DuckDBPyConnection, bad: str, source: Source, rules: Sequence[RowRule], broken: Collection[int]
 ) -> dict[int, str]:
     """The option that reads the values, by the position of each rule that they break.
 
-    `bad` is SQL of the bad rows: row, rule, value. Raises InputError where dates have the other order than `--dates`:
+    `bad` is SQL of the bad rows: row, rule, value; `broken` has the positions of the rules that they break, as each
+    query reads the whole table again. Raises InputError where dates have the other order than `--dates`:
     with skipped rows, the dates up to the 12th would be silently read as others.
     """
     hints = {}
-    for at, rule in enumerate(rules):
+    for at in broken:
+        rule = rules[at]
         if rule.complaint in _UNREAD:
             values = f"(SELECT row, value, {trimmed('value')} AS text FROM ({bad}) WHERE rule = {at})"
             if source.spelling.dates:
