@@ -144,6 +144,7 @@ NO_TABLE = {
     "registrations.csv: line 2 names the columns: delete the line above it": b"Export of March\n" + PLAIN,
     "registrations.csv: line 4 names the columns: delete the 3 lines above it": b"Export;March\n\n;\n"
     + PLAIN.replace(b",", b";"),
+    "registrations.csv has no column user_id, genres (it has user_id,genres)": b'"user_id,genres"\n"007,Rock"\n',
     "registrations.csv: the first line, 'sep=|', names no comma, semicolon or tab": b"sep=|\nuser_id|genres\n",
     f"columns; at most {MAX_COLUMNS:,} are read": b"user_id,genres" + b",x" * MAX_COLUMNS + b"\n",
     "registrations.csv can't be read: damaged or cut off": b"PAR1" + bytes(100),

@@ -267,7 +267,8 @@ def _header(path: Path, dialect: Dialect) -> list[str]:
 def _refuse_title(path: Path, encoding: str, needed: Sequence[Sequence[str]]) -> None:
     """Raises InputError where a line below the first one has the names of all needed columns."""
     with csv_rewriting.open_text(path, Dialect(encoding)) as file:
-        for number in range(1, MAX_TITLE_LINES + 1):
+        file.readline(MAX_LINE)
+        for number in range(2, MAX_TITLE_LINES + 1):
             line = file.readline(MAX_LINE)
             rows = (line.rstrip("\r\n").replace('"', "").split(delimiter) for delimiter in _DELIMITERS)
             if any(_fit(row, needed)[0] for row in rows):
