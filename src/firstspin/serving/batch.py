@@ -31,7 +31,10 @@ class AnswerSink(Protocol):
 
 
 def file_sink(out: Path) -> AnswerSink:
-    """A .csv or .parquet file, written atomically."""
+    """A file, written atomically: CSV where its suffix is .csv, and Parquet otherwise.
+
+    `preflight.scores` refuses other suffixes than .csv and .parquet before any work.
+    """
     write_all = _to_csv if out.suffix.lower() == ".csv" else _to_parquet
 
     def sink(batches: Iterator[Batch], /) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -18,9 +18,6 @@ from firstspin.cli.options import AsJson, BundlePath, FileOptions
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
 from firstspin.records import SHOWN_GENRES, InputError, Registration, answered_by
-
-if TYPE_CHECKING:
-    pass
 
 MAX_TOP: Final = 10_000
 """Genres of an answer in a file: more than any service has."""

@@ -183,6 +183,11 @@ def _time_problems(cell: Cell) -> list[Problem]:
     return [missing, zone, Problem(f"{cell.value} IS NULL", parsing.NO_TIME), outside]
 
 
+def written_times(order: DayOrder) -> Kind:
+    """The kind of dates and times as `written_time` reads them."""
+    return replace(TIME, value=written_time(order), problems=_written_time_problems)
+
+
 def _written_time_problems(cell: Cell) -> list[Problem]:
     if cell.shape is not Shape.text:
         return _time_problems(cell)
@@ -344,7 +349,7 @@ def kinds(table: str, spelling: Spelling) -> Mapping[str, Kind]:
     """The kinds of a table's columns where its values are spelled so; without `dates` times are ISO 8601."""
     spelled = {PICKS: replace(PICKS, value=partial(_names, separator=spelling.pick_separator))}
     if spelling.dates:
-        spelled[TIME] = replace(TIME, value=written_time(spelling.dates), problems=_written_time_problems)
+        spelled[TIME] = written_times(spelling.dates)
     return {name: spelled.get(kind, kind) for name, kind in KINDS[table].items()}
 
 

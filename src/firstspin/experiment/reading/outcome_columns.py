@@ -16,7 +16,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from firstspin.data import parsing
 from firstspin.data.formats import columns, written_values
 from firstspin.data.formats.columns import Cell, Kind, Problem, Shape, shape_of
 from firstspin.data.formats.csv_cells import GUARDED
@@ -78,23 +77,14 @@ def _name(column: str, shape: Shape) -> str:
 
 
 def times(order: DayOrder) -> Kind:
-    """The kind of dates and times as `columns.written_time` reads them."""
-    return Kind("days are needed", columns.TIME.shapes, columns.written_time(order), _time_problems)
+    """The kind of `columns.written_times`, where days are needed."""
+    return replace(columns.written_times(order), needed="days are needed")
 
 
 def days(order: DayOrder) -> Kind:
     """The kind of `times` of which only the day counts."""
     kind = times(order)
     return replace(kind, value=lambda column, shape: f"({kind.value(column, shape)})::DATE")
-
-
-def _time_problems(cell: Cell) -> list[Problem]:
-    earliest, latest = (f"TIMESTAMP {literal(f'{at:%Y-%m-%d}')}" for at in (parsing.EARLIEST, parsing.LATEST))
-    return [
-        Problem(f"{cell.value} IS NULL AND ({columns.is_gap(cell)})", "is missing"),
-        Problem(f"{cell.value} IS NULL", parsing.NO_DATE),
-        Problem(f"{cell.value} < {earliest} OR {cell.value} >= {latest}", parsing.NO_SUCH_YEAR),
-    ]
 
 
 _NAMES: Final = frozenset({Shape.text, Shape.whole, Shape.decimal, Shape.floating, Shape.flag, Shape.nothing})
