@@ -93,22 +93,16 @@ def read_outcomes(
     ambiguous numbers and dates, `known_arms` the case of the arms (`arm_name`). Raises InputError with file, row,
     column and value.
     """
-    named = [arm, *(c for m in metrics for c in m.columns), *covariates, *(c for c in (unit, day) if c)]
-    _refuse_known_after(
-        covariates, {arm: "the arm", **dict.fromkeys((c for m in metrics for c in m.columns), "a metric")}
-    )
+    of_metrics = [column for metric in metrics for column in metric.columns]
+    named = [arm, *of_metrics, *covariates, *(c for c in (unit, day) if c)]
+    _refuse_known_after(covariates, {arm: "the arm", **dict.fromkeys(of_metrics, "a metric")})
     with opened_table(source, spelling, list(dict.fromkeys(named)), USER_COLUMNS) as table:
         user = unit or next((column for column in USER_COLUMNS if column in table.types), None)
         drop_rows_at_ends(table, [arm, *([user] if user else [])], known_arms)
         name = arm_name(table, arm, known_arms)
         without_arm = 0 if unit else drop_without_arm(table, arm, name)
         metrics = tuple(_with_kind(table, metric) for metric in metrics)
-        columns = [
-            *(_metric_column(f"v{i}", table, m, m.column, spelling) for i, m in enumerate(metrics)),
-            *(_metric_column(f"p{i}", table, m, m.per, spelling) for i, m in enumerate(metrics) if m.per),
-            *(_Column(f"c{i}", covariate(table, c, amount(table, c, spelling))) for i, c in enumerate(covariates)),
-            *([_Column("day", value(table, day, days(day_order(table, day, spelling))))] if day else []),
-        ]
+        columns = _columns(table, metrics, covariates, day, spelling)
         here = _one_row_a_user(table, name, arm, unit, columns)
         here = msgspec.structs.replace(
             here, without_arm=here.without_arm + without_arm, repeated=0 if unit or not user else _repeated(table, user)
@@ -218,6 +212,18 @@ def _with_kind(table: OutcomeTable, metric: Metric) -> Metric:
         return metric
     binary = metric.cap is None and fits(table, metric.column, YES_OR_NO)
     return msgspec.structs.replace(metric, kind="binary" if binary else "continuous")
+
+
+def _columns(
+    table: OutcomeTable, metrics: Sequence[Metric], covariates: Sequence[str], day: str | None, spelling: Spelling
+) -> list[_Column]:
+    """v0, v1, … of the metrics, p0, … of their divisors, c0, … of the covariates, and the day."""
+    return [
+        *(_metric_column(f"v{i}", table, m, m.column, spelling) for i, m in enumerate(metrics)),
+        *(_metric_column(f"p{i}", table, m, m.per, spelling) for i, m in enumerate(metrics) if m.per),
+        *(_Column(f"c{i}", covariate(table, c, amount(table, c, spelling))) for i, c in enumerate(covariates)),
+        *([_Column("day", value(table, day, days(day_order(table, day, spelling))))] if day else []),
+    ]
 
 
 def _metric_column(name: str, table: OutcomeTable, metric: Metric, column: str, spelling: Spelling) -> _Column:

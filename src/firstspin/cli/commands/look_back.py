@@ -20,6 +20,7 @@ from firstspin.records import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from firstspin.data.formats.written_values import Spelling
     from firstspin.experiment.off_policy import PolicyReport
 
 
@@ -51,18 +52,15 @@ def look_back(
     Gives the clicks per user by inverse propensity, self-normalised and doubly robust estimates, with 95% intervals,
     for the users to whom some arm would have shown the policy's choice.
     """
-    from firstspin.experiment.choices import read_choices, read_genres
-    from firstspin.experiment.off_policy import PolicyReport, evaluate_policy, first_candidates
+    from firstspin.experiment.choices import read_genres
+    from firstspin.experiment.off_policy import PolicyReport, evaluate_policy
 
     spelling = new_spelling(encoding=encoding)
     _check_one_policy(policy, station, arm)
     sealed = read_plan(plan)
     _check_arm(arm, sealed)
     attributed, secret = _log(sealed, exported, events, events_secret)
-    if policy:
-        chosen = read_choices(policy, attributed, experiment_key(sealed), secret, spelling)
-    else:
-        chosen = first_candidates(attributed, arm) if arm else [station] * attributed.num_rows
+    name, chosen = _policy(policy, station, arm, attributed, sealed, secret, spelling)
     estimates, _ = evaluate_policy(
         attributed,
         sealed.arms,
@@ -70,7 +68,6 @@ def look_back(
         np.random.default_rng(seed),
         genres=read_genres(stations, spelling) if stations else None,
     )
-    name = f"policy of {policy.name}" if policy else f"station {station} for everyone" if station else f"arm {arm}"
     report = PolicyReport(experiment_key(sealed), name, estimates)
     if as_json:
         terminal.print_json(report, indent=2)
@@ -87,6 +84,26 @@ def _check_one_policy(*policies: Path | str | None) -> None:
 def _check_arm(arm: str, plan: Plan) -> None:
     if arm and arm not in plan.arms:
         raise InputError(f"{experiment_key(plan)}: there is no arm {arm!r}; its arms are {', '.join(plan.arms)}")
+
+
+def _policy(
+    policy: Path | None,
+    station: str,
+    arm: str,
+    attributed: pa.Table,
+    plan: Plan,
+    secret: Secret | None,
+    spelling: Spelling,
+) -> tuple[str, list[str]]:
+    """The policy's name, and the station that it would have shown to each user."""
+    from firstspin.experiment.choices import read_choices
+    from firstspin.experiment.off_policy import first_candidates
+
+    if policy:
+        return f"policy of {policy.name}", read_choices(policy, attributed, experiment_key(plan), secret, spelling)
+    if arm:
+        return f"arm {arm}", first_candidates(attributed, arm)
+    return f"station {station} for everyone", [station] * attributed.num_rows
 
 
 def _log(plan: Plan, exported: Path | None, events: str, events_secret: Path | None) -> tuple[pa.Table, Secret | None]:

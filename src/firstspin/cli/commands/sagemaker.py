@@ -96,14 +96,8 @@ def check(
 
     The exit status is 1 where a required or expected fact is missed.
     """
-    if bool(command) == bool(url):
-        raise typer.BadParameter("either --command or --url is needed, and not both")
-    try:
-        words = tuple(shlex.split(command))
-    except ValueError as problem:
-        raise typer.BadParameter(f"--command: {problem}") from None
     target = Target(
-        words,
+        _words(command, url),
         url,
         environment=os.environ,
         model=model,
@@ -462,6 +456,16 @@ def _rollout(
 
 def _tell(line: str) -> None:
     terminal.err.print(line)
+
+
+def _words(command: str, url: str) -> tuple[str, ...]:
+    """The words of the container's command; none where the URL of a running server is given instead."""
+    if bool(command) == bool(url):
+        raise typer.BadParameter("either --command or --url is needed, and not both")
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as problem:
+        raise typer.BadParameter(f"--command: {problem}") from None
 
 
 def _pairs(pairs: list[str]) -> dict[str, str]:
