@@ -1109,6 +1109,11 @@ class TestTheCommands:
             assert "--alarm NAME is needed" in refused.stderr
         assert self.run(*bare, "--alarm", "slow", "--json").exit_code == 0
 
+    @pytest.mark.parametrize("verb", ["rollback", "promote"])
+    def test_a_rolling_update_has_a_batch(self, bundles: Path, verb: str) -> None:
+        words = ("--no-alarm", "--bundle", bundles / "better") if verb == "promote" else ()
+        assert "(1 where it is rolling)" in str(self.run(verb, *words, "--rolling", "--canary", "0").exception)
+
     def test_what_serves_is_brought_back(self, account: Account, bundles: Path, tmp_path: Path) -> None:
         deploy(account, bundles / "good")
         out = tmp_path / "a bundle"

@@ -307,7 +307,8 @@ def rollback(
 
     All instances change at once, unless --canary or --rolling is given.
     """
-    settings = _rollout(deployment.BACK, alarm, canary or (deployment.CANARY if rolling else None), bake, rolling)
+    first = deployment.CANARY if rolling and canary is None else canary
+    settings = _rollout(deployment.BACK, alarm, first, bake, rolling)
     account = open_account()
     plan = rollout.plan_rollback(account, _settled(account, endpoint, deadline, poll), settings)
     _carry_out(account, plan, _RunOptions("", deadline, poll, dry_run, as_json))
