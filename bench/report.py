@@ -36,7 +36,7 @@ def main() -> None:
     print(f"{given.users:,} registrations, load of the machine {os.getloadavg()[0]:.1f}")
     print(f"{'version':14} {'s':>8} {'CPU s':>8} {'kB':>8}", flush=True)
     for i, (version, python) in enumerate(pythons.items()):
-        data, bundle, page = (str(work / f"{name}{i}") for name in ("data", "bundle", "report.html"))
+        data, bundle, page = (str(work / f"{i}{name}") for name in ("data", "bundle", "report.html"))
         measured([python, "-m", "firstspin", "world", data, "--users", str(given.users)])
         measured([python, "-m", "firstspin", "train", "--data", data, "--out", bundle])
         command = [python, "-m", "firstspin", "report", "--data", data, "--bundle", bundle, "--out", page]
