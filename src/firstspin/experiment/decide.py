@@ -24,6 +24,8 @@ from firstspin.experiment.verdict import (
 
 PRIMARY: Final = 0
 _MISSING_ALIKE: Final = 0.01
+_MISSING_TOO_UNEVEN: Final = 0.001
+"""Level below which unevenly missing values of the primary metric allow no winner, as a sample ratio mismatch."""
 
 
 def decide(
@@ -46,6 +48,9 @@ def decide(
         when = f" on {rules.reads_at:%d %B %Y}" if rules.reads_at else " at its end"
         still = "".join(f"; {words}" for words in map(_open_window, metrics) if words)
         return "no decision yet", None, f"No decision yet: the plan is evaluated{when}{still}."
+    if not primary.open_window and (uneven := _uneven_gaps(primary, _MISSING_TOO_UNEVEN)):
+        meant = f", or write {primary.metric}:binary:blank=no where a blank means no" * (primary.kind == "binary")
+        return "sample ratio mismatch", None, f"No winner: {_lower(uneven)}. Find the cause first{meant}."
     best = sorted(decisive, key=lambda arm: -_gain(decisive[arm]))[:MAX_LISTED]
     results = "; ".join(_lift_words(primary, arm, decisive[arm]) for arm in decisive if arm in best)
     if len(decisive) > 1:
@@ -76,6 +81,10 @@ def warnings(rules: Rules, metrics: Sequence[MetricResult], left_out: LeftOut, *
         yield "Each arm has one row: a table of counts is read with --counts, as in --counts arm,users,clicks."
     for measured in metrics:
         yield from _about_gaps(measured)
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
 
 
 def _users(count: int, words: str) -> str:
@@ -175,13 +184,17 @@ def _about_gaps(measured: MetricResult) -> Iterator[str]:
             f"; where a blank means no, write {measured.metric}:binary:blank=no" if measured.kind == "binary" else ""
         )
         yield f"{_users(missing, f'have no value of {measured.metric} and are excluded')} from it{meant}."
+    if words := _uneven_gaps(measured, _MISSING_ALIKE):
+        yield f"{words}: its comparison may be biased."
+
+
+def _uneven_gaps(measured: MetricResult, alpha: float) -> str:
+    """That the share of users without a value differs between the arms, at this level; empty where it does not."""
     arms = [arm for arm in measured.arms if arm.users]
     table = [(arm.missing, arm.users - arm.missing) for arm in arms]
-    if len(table) < 2 or not any(there for _, there in table):
-        return
-    if (p := float(chi2_contingency(table).pvalue)) < _MISSING_ALIKE:
-        shares = listed([f"{arm.missing / arm.users:.1%} in {arm.arm}" for arm in arms])
-        yield (
-            f"The share of users without {measured.metric} differs between the arms ({shares}, {p_words(p)}): "
-            "its comparison may be biased."
-        )
+    if len(table) < 2 or not any(there for _, there in table) or not any(missing for missing, _ in table):
+        return ""
+    if (p := float(chi2_contingency(table).pvalue)) >= alpha:
+        return ""
+    shares = listed([f"{arm.missing / arm.users:.1%} in {arm.arm}" for arm in arms])
+    return f"The share of users without {measured.metric} differs between the arms ({shares}, {p_words(p)})"

@@ -112,7 +112,7 @@ def _progress(
     is_hidden = plan.peeking == "none" and now < reads_at(plan)
     arms = _arms(counts, plan)
     sound = verdict is None or verdict.sample_ratio.sound
-    status, sentence, following = _status(plan, verdict, arms, now, sound=sound)
+    status, sentence, following = _status(plan, verdict, arms, now)
     needed = plan_sizing(plan)
     evidence = verdict.sample_ratio.log10_e_value if verdict else None
     shown = verdict if verdict and not is_hidden and status != "unhealthy" else None
@@ -216,7 +216,7 @@ def _counts(attributed: Attributed, plan: Plan) -> list[_Count]:
 
 
 def _status(
-    plan: Plan, verdict: Verdict | None, arms: tuple[ArmProgress, ...], now: datetime, *, sound: bool
+    plan: Plan, verdict: Verdict | None, arms: tuple[ArmProgress, ...], now: datetime
 ) -> tuple[Status, str, str]:
     """The status, its sentence, and what to do or what would change it."""
     end = f"{reads_at(plan):%-d %B %Y, %H:%M} UTC"
@@ -228,7 +228,7 @@ def _status(
             "No exposure yet.",
             "Send newcomers to /v1/recommendations with their user_id; an exposure is stored with each answer.",
         )
-    if not sound:
+    if verdict.decision == "sample ratio mismatch":
         return "unhealthy", verdict.sentence, "Compare the users of each arm with the app's own count, then start anew."
     failing = [arm for arm in arms if arm.fallback_share > FALLBACK_ALARM]
     if failing:

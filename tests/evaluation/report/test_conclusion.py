@@ -105,7 +105,7 @@ def test_the_variance_of_a_part_minus_the_whole_is_that_of_a_simulation() -> Non
     [
         ("winner", "model", "serve model to all new users"),
         ("no difference shown", None, "keep rule: the A/B test below ended with “no difference shown”"),
-        ("sample ratio mismatch", None, "find out why the users per arm do not match"),
+        ("sample ratio mismatch", None, "find out why the users of the arms do not compare"),
         ("no decision yet", None, "wait for the planned end"),
     ],
 )

@@ -100,7 +100,7 @@ def _after_test(decision: str, winner: str | None, control: str) -> str:
     if decision == "winner":
         return f"serve {winner} to all new users, as the A/B test below decided"
     if decision == "sample ratio mismatch":
-        return "find out why the users per arm do not match the plan; until then the A/B test below says nothing"
+        return "find out why the users of the arms do not compare; until then the A/B test below says nothing"
     if decision == "no decision yet":
         return "wait for the planned end of the A/B test below"
     return f"keep {control}: the A/B test below ended with “{decision}”"
