@@ -62,7 +62,7 @@ ROUTES: Final = (
         body=_ROLLBACK,
         keyed=True,
         refusals=CONFLICT,
-        example="{}",
+        example='{"to": "3f2a9c1b"}',
     ),
     Route(
         "POST",
