@@ -269,6 +269,15 @@ class TestALongRun:
         assert min(table.written) == "u0000"
         assert first_genre(self.store(table), "u0150") == "Rock of u0050"
 
+    def test_that_broke_off_yesterday_does_not_fail_todays_registrations(self) -> None:
+        table = self.broken()
+        changed = list(self.run())
+        changed[1] = changed[1][0], changed[0][1]
+        store = self.store(table, datetime(2026, 11, 23, 23, tzinfo=UTC))  # the next daily run, after a late break
+        store.write("b1.20261124T040000", iter(changed))
+        assert min(table.written) == "u0000"
+        assert first_genre(store, "u0150") == "Rock of u0050"
+
     def test_outlives_a_long_weekend_and_says_when_it_was_written(self) -> None:
         table = Table()
         self.store(table).write("b1.one", self.run(1))

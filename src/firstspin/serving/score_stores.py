@@ -43,7 +43,9 @@ WRITERS: Final = 8
 """Threads that write a run to DynamoDB."""
 
 WRITING: Final = "#writing"
-RESUMABLE: Final = timedelta(days=1)
+RESUMABLE: Final = timedelta(hours=12)
+"""Shorter than a day: the next daily run has other registrations, and begins anew."""
+
 THROTTLED: Final = {
     "InternalServerError",
     "ProvisionedThroughputExceededException",
@@ -218,8 +220,8 @@ class DynamoScores:
     def write(self, version: str, batches: Iterator[Batch]) -> None:
         """Write a run's items by several threads, then the pointer.
 
-        A run of the same bundle that broke off within a day is continued under its version, where it left off, if its
-        batches are the first of these. Raises InputError where the table can't be written, or they are others.
+        A run of the same bundle that broke off within 12 hours is continued under its version, where it left off, if
+        its batches are the first of these. Raises InputError where the table can't be written, or they are others.
         """
         pool = ThreadPoolExecutor(WRITERS)
         try:
@@ -255,7 +257,7 @@ class DynamoScores:
         return version
 
     def _begun(self, version: str) -> dict[str, Any] | None:
-        """The mark of a run of this version's bundle that broke off within a day."""
+        """The mark of a run of this version's bundle that broke off within 12 hours."""
         mark, current = self._item(WRITING, WRITING), self._item(CURRENT, CURRENT)
         if not mark or (current and current["points_to"] == mark["points_to"]):
             return None
