@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -963,6 +964,17 @@ class TestWhatGoesWrong:
         assert rollout.plan_promote(account, now(account), packed, settings).seconds == seconds + 1800
         promote(account, bundles / "better", settings)
         assert rollout.plan_rollback(account, now(account), settings).seconds == seconds + 1800
+
+    def test_without_a_deadline_the_command_waits_as_long(
+        self, aws: ControlPlane, account: Account, bundles: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deploy(account, bundles / "good")
+        ticks = itertools.count(0.0, 100.0)
+        clock = SimpleNamespace(monotonic=lambda: next(ticks), sleep=lambda _: setattr(aws.fate, "stuck", True))
+        monkeypatch.setattr("firstspin.cli.commands.sagemaker.time", clock)
+        words = ["promote", "--bundle", str(bundles / "better"), "--endpoint", "newcomers", "--no-alarm"]
+        late = CliRunner().invoke(app, [*words, "--bake", "3600"])
+        assert f"is still Updating after {3 * 3600 + 1800 + 1800} s" in str(late.exception)
 
     def test_an_endpoint_in_the_middle_of_another_change_is_left_alone(
         self, aws: ControlPlane, account: Account, bundles: Path
