@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from stand_in_sagemaker import ControlPlane, control_plane, moto_server
 
+from firstspin.aws.deployment import MARGIN_SECONDS, MAX_SECONDS
 from firstspin.serving.bundle import load
 from firstspin.serving.score_stores import open_scores
 
@@ -75,13 +76,14 @@ def service(tmp_path: Path) -> Iterator[tuple[ControlPlane, Day]]:
             "FIRSTSPIN_WORK": str(tmp_path / "work"),
             "FIRSTSPIN_ENDPOINT": "newcomers",
             "FIRSTSPIN_SCORES": f"sqlite:{tmp_path / 'scores.db'}",
-            "FIRSTSPIN_PROMOTE": "--poll 0.05 --bake 120 --alarm newcomers-endpoint-5xx",
+            "FIRSTSPIN_SETTINGS": str(tmp_path / "firstspin.toml"),  # the alarms are the DAG's own
             "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "1",
             "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",
             "AIRFLOW_HOME": str(tmp_path / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
         }
+        (tmp_path / "firstspin.toml").write_text("[sagemaker.promote]\npoll = 0.05\n")
         command(environment, "world", tmp_path / "tables", "--users", 1500, "--seed", 5)
         bundle = tmp_path / "first"
         command(environment, "train", "--data", tmp_path / "tables", "--out", bundle, "--model", "popularity")
@@ -123,6 +125,9 @@ def test_a_better_bundle_is_promoted_and_a_worse_one_is_not_but_the_answers_stay
     assert day("logistic") == GOOD
     assert (old.exists(), other.exists(), len(list(old.parent.glob("2026-01-*")))) == (False, True, 13)
     assert plane.fate.names() == ["CreateModel", "CreateEndpointConfig", "UpdateEndpoint"]
+    [update] = [asked for verb, asked in plane.fate.asked if verb == "UpdateEndpoint"]
+    watching = [one["AlarmName"] for one in update["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]]
+    assert watching == [f"newcomers-endpoint-{name}-release" for name in ("5xx", "failed", "latency", "latency-mean")]
     (promoted,) = (tmp_path / "work").glob("*/bundle")
     assert json.loads((promoted / "manifest.json").read_text())["predictor"]["model"] == "logistic"
     user = pq.read_table(tmp_path / "tables" / "registrations.parquet", columns=["user_id"])["user_id"][0].as_py()
@@ -198,4 +203,5 @@ print(json.dumps([told, hours]))
         ["scheduled", [], True],
         ["manual", [], True],
     ]
-    assert hours == dict.fromkeys((*ALL, "outcome"), 2) | {"train": 6}
+    assert hours == dict.fromkeys((*ALL, "outcome"), 2) | {"train": 6, "promote": 10}
+    assert hours["promote"] * 3600 > MAX_SECONDS + MARGIN_SECONDS  # SageMaker's longest update, and its way back

@@ -98,9 +98,9 @@ def package(bundle: str) -> str:
     return str(out)
 
 
-@task
+@task(execution_timeout=timedelta(hours=10))
 def promote(bundle: str) -> None:
-    """Blue/green; asked about the bundle that serves already, the command changes nothing."""
+    """Blue/green, or rolling, for up to eight hours; a bundle that serves already changes nothing."""
     try:
         firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *how_to_promote())
     except CommandFailed as problem:
