@@ -27,7 +27,7 @@ import boto3
 import http_stacks
 import msgspec
 
-from firstspin.aws.gateway import from_environment
+from firstspin.aws.front.gateway import from_environment
 from firstspin.records import Registration
 from firstspin.serving.content import recommendation
 from firstspin.serving.policy import DEFAULTS, decide

@@ -30,13 +30,13 @@ from made_bundles import pack
 from stand_in_runtime import endpoint
 from training_job import ENTRYPOINT
 
-from firstspin.aws.gateway import Gateway, from_environment
+from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.records import Registration
 from firstspin.serving import bundle
-from firstspin.serving.body_limits import MAX_BODY_BYTES
-from firstspin.serving.encodings import Encoding
+from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES
+from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import BodyReader
 from firstspin.tools.sagemaker_check import batch, lifecycle
 from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, ReadLimits
 from firstspin.tools.sagemaker_check.payloads import Payload

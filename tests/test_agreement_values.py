@@ -40,9 +40,9 @@ from firstspin.data.labelling import read_people
 from firstspin.events.schema import EPOCH, Secret, read_batch
 from firstspin.records import InputError
 from firstspin.serving import bundle
-from firstspin.serving.encodings import Encoding
+from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import BodyReader
 from firstspin.tools.sagemaker_check.payloads import Payload
 
 Registered = with_further_fields(tuple(EXTRA), EXTRA)

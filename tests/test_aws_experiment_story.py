@@ -27,16 +27,17 @@ from moto.server import ThreadedMotoServer
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
 
-from firstspin.aws.gateway import Gateway, from_environment
+from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.events.schema import Secret
 from firstspin.events.store import open_store
 from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import freeze
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
-from firstspin.serving import bundle, wire
-from firstspin.serving.encodings import encoding_of
-from firstspin.serving.wire import BodyReader
+from firstspin.serving import bundle
+from firstspin.serving.bodies import wire
+from firstspin.serving.bodies.encodings import encoding_of
+from firstspin.serving.bodies.wire import BodyReader
 
 USERS = 1_200
 CLICKS = {"rule-arm": 0.2, "rule": 0.2, "model": 0.4}

@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "files", "extras", "signals", "version"),
+    ("records", "files", "extras", "version"),
     ("data", "settings", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
@@ -26,8 +26,8 @@ FLOORS = (
 IMPORTED_WHERE_NEEDED = {
     ("aws.clients", "boto3"),
     ("aws.clients", "botocore"),
-    ("aws.gateway", "boto3"),
-    ("aws.gateway", "botocore"),
+    ("aws.front.gateway", "boto3"),
+    ("aws.front.gateway", "botocore"),
     ("cli.commands.events", "boto3"),
     ("cli.commands.events", "botocore"),
     ("api", "pyarrow"),

@@ -28,8 +28,8 @@ from made_experiments import HALVES, SECRET
 
 from firstspin import answer as answering
 from firstspin import api
-from firstspin.aws.experiment import ExposureStream
-from firstspin.aws.gateway import Gateway
+from firstspin.aws.front.experiment import ExposureStream
+from firstspin.aws.front.gateway import Gateway
 from firstspin.events.firehose import SCOPE, FirehoseReply, FirehoseSink, Record
 from firstspin.experiment.assign import assign
 from firstspin.records import Ranking, Registration, StoredAnswer
@@ -39,13 +39,13 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.served_model import ServedModel
 from firstspin.serving import batch
+from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.encodings import Encoding
 from firstspin.serving.explanations import ModelFailed, explain
 from firstspin.serving.policy import PolicySettings, decide
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stored_answers import StoredAnswers
-from firstspin.serving.wire import BodyReader
 
 ADULT = 31
 STORED = Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from firstspin.service.process.worker import load
-from firstspin.serving.encodings import Encoding
+from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.policy import DEFAULTS, decide
 
 serving = load(Path(os.environ["BUNDLE"]))

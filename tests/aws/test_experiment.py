@@ -21,7 +21,7 @@ from stand_in_firehose import Firehose, firehose
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
 
-from firstspin.aws.gateway import Gateway, from_environment
+from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.events.firehose import SCOPE, FirehoseSink, forward
 from firstspin.events.schema import scoped
 from firstspin.events.store import open_database, open_store
@@ -30,10 +30,11 @@ from firstspin.experiment.plan import freeze
 from firstspin.records import InputError
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
-from firstspin.serving import bundle, wire
-from firstspin.serving.encodings import encoding_of
+from firstspin.serving import bundle
+from firstspin.serving.bodies import wire
+from firstspin.serving.bodies.encodings import encoding_of
+from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.experiment import running
-from firstspin.serving.wire import BodyReader
 
 KEY = bytes(32).hex()
 STREAM = "lake-exposures"

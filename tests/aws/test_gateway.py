@@ -23,14 +23,15 @@ from moto.server import ThreadedMotoServer
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
 
-from firstspin.aws.gateway import Gateway, from_environment
+from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.records import InputError, Ranking, Registration
-from firstspin.serving import bundle, wire
+from firstspin.serving import bundle
+from firstspin.serving.bodies import wire
+from firstspin.serving.bodies.encodings import Encoding, csv_row, encoding_of
+from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.content import recommendation
-from firstspin.serving.encodings import Encoding, csv_row, encoding_of
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import FAILURES
-from firstspin.serving.wire import BodyReader
 
 TABLE_WORDS = {
     "KeySchema": [

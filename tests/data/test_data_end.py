@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from firstspin.data.data_end import DayOfListens, days_of_data
+from firstspin.data.checks.data_end import DayOfListens, days_of_data
 
 START = date(2025, 1, 1)
 NOW = datetime(2025, 12, 1, 12)

@@ -13,8 +13,8 @@ from firstspin.data.dataset import Reading
 from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.records import InputError
 from firstspin.serving import bundle
-from firstspin.serving.encodings import Encoding
-from firstspin.serving.wire import BodyReader
+from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.bodies.wire import BodyReader
 
 TAKEN = {
     "age": "this column is always used",

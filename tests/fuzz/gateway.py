@@ -16,11 +16,11 @@ from made_app import NOW
 from made_bundles import pack
 from made_experiments import HALVES, SECRET
 
-from firstspin.aws.experiment import ExposureStream
-from firstspin.aws.gateway import Gateway
+from firstspin.aws.front.experiment import ExposureStream
+from firstspin.aws.front.gateway import Gateway
 from firstspin.events.firehose import SCOPE, FirehoseReply, FirehoseSink, Record
 from firstspin.serving import bundle
-from firstspin.serving.wire import BodyReader
+from firstspin.serving.bodies.wire import BodyReader
 from fuzz import http, values
 from fuzz.inputs import Check, Input
 from fuzz.invocations import BODIES

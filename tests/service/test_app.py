@@ -23,13 +23,13 @@ from firstspin.service.http.messages import Reply, Request, Work
 from firstspin.service.process.worker import load
 from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
-from firstspin.serving.body_limits import AT_ONCE
-from firstspin.serving.encodings import Encoding
+from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.bodies.limits import AT_ONCE
+from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.explanations import explain
 from firstspin.serving.policy import Decision
 from firstspin.serving.responses import Responses
 from firstspin.serving.stations import Catalogue
-from firstspin.serving.wire import BodyReader
 
 
 @pytest.fixture

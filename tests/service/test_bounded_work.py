@@ -16,7 +16,7 @@ import made_report
 import pytest
 from made_service import Service, closes, exchange, reply, request, resident, serving, until, workers
 
-from firstspin.serving.body_limits import MAX_BODY_BYTES
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES
 
 MEGABYTE = 2**20
 CHUNKED = (

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from firstspin.records import Ranking, Registration
-from firstspin.serving import wire
-from firstspin.serving.body_limits import AT_ONCE, MAX_BODY_BYTES
-from firstspin.serving.encodings import Encoding, check_accept, csv_row, encoding_of
+from firstspin.serving.bodies import wire
+from firstspin.serving.bodies.encodings import Encoding, check_accept, csv_row, encoding_of
+from firstspin.serving.bodies.limits import AT_ONCE, MAX_BODY_BYTES
+from firstspin.serving.bodies.wire import BodyReader, LongBody, ParsedBody, join
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import BodyReader, LongBody, ParsedBody, join
 
 reader = BodyReader()
 settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])

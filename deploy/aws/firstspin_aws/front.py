@@ -169,7 +169,7 @@ class Function(Construct):
 
 
 def _experiment(settings: Settings, ground: Ground) -> dict[str, str]:
-    """The variables of `firstspin.aws.experiment`. CloudFormation fills in the key when it makes the function."""
+    """The variables of `firstspin.aws.front.experiment`. CloudFormation fills in the key when it makes the function."""
     stream = ground.streams["exposures"].delivery_stream_name
     assert stream is not None
     return {

@@ -28,7 +28,7 @@ LOUD: dict[str, Any] = {"treat_missing_data": cloudwatch.TreatMissingData.BREACH
 """Where no data is a fault."""
 
 FELL_BACK = "fell_back"
-"""The event that aws.gateway logs when the endpoint did not answer."""
+"""The event that aws.front.gateway logs when the endpoint did not answer."""
 
 EXPOSURES_DROPPED = "exposures_dropped"
 """The event that it logs when exposures did not reach Firehose."""

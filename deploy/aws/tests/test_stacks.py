@@ -750,7 +750,7 @@ class TestAlarms:
 
     def test_the_fallback_is_counted_by_the_event_that_the_gateway_logs(self, usual: Made) -> None:
         usual.serving.has_resource_properties("AWS::Logs::MetricFilter", {"FilterPattern": '"fell_back"'})
-        gateway = ROOT / "src" / "firstspin" / "aws" / "gateway.py"
+        gateway = ROOT / "src" / "firstspin" / "aws" / "front" / "gateway.py"
         assert '_log("fell_back"' in gateway.read_text(encoding="utf-8")
 
 

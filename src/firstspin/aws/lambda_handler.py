@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from firstspin.aws.gateway import from_environment
+from firstspin.aws.front.gateway import from_environment
 
 handler = from_environment(os.environ)
 handler.warm()

@@ -21,7 +21,7 @@ from firstspin.files import workspace
 from firstspin.records import BadRows, Census, InputError
 from firstspin.service.options import PORT, WORKERS
 from firstspin.service.process.supervisor import MAX_WORKERS
-from firstspin.serving.body_limits import MAX_BODY_BYTES
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES
 from firstspin.serving.bundle import MANIFEST
 from firstspin.settings.environment import one_of, read, variable, whole, yes_or_no
 

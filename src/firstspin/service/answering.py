@@ -22,8 +22,9 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.served_model import ServedModel
-from firstspin.serving.body_limits import SHORT, Body
-from firstspin.serving.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
+from firstspin.serving.bodies.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
+from firstspin.serving.bodies.limits import SHORT, Body
+from firstspin.serving.bodies.wire import BodyReader, LongBody, ParsedBody, user_of
 from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
 from firstspin.serving.policy import (
     Decision,
@@ -36,7 +37,6 @@ from firstspin.serving.policy import (
 )
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import BodyReader, LongBody, ParsedBody, user_of
 
 log = logging.getLogger(__name__)
 

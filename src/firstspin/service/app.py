@@ -26,8 +26,8 @@ from firstspin.service.pages.site import IMMUTABLE, REVALIDATED, STATIC_FILES, S
 from firstspin.service.pages.study import StudyPage
 from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
+from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.content import NO_STATIONS
-from firstspin.serving.encodings import Encoding
 from firstspin.serving.policy import (
     DEFAULTS,
     NO_MODEL,

@@ -14,7 +14,7 @@ from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.cross_origin import is_loopback
 from firstspin.service.http.hub import IN_FLIGHT
 from firstspin.service.process.supervisor import MAX_WORKERS
-from firstspin.serving.body_limits import MAX_BODY_BYTES, MAX_INSTANCES
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES, MAX_INSTANCES
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
 from firstspin.serving.stored_answers import LOOKUP_SECONDS
 from firstspin.settings.environment import (

@@ -11,7 +11,7 @@ import msgspec
 
 from firstspin.events.schema import MAX_EVENTS
 from firstspin.service.http.messages import Reply
-from firstspin.serving.encodings import SPELLINGS, Encoding
+from firstspin.serving.bodies.encodings import SPELLINGS, Encoding
 from firstspin.serving.refusal import Refusal
 
 Schema = Mapping[str, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from firstspin.serving.body_limits import MAX_INSTANCES
+from firstspin.serving.bodies.limits import MAX_INSTANCES
+from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.responses import Responses
-from firstspin.serving.wire import BodyReader
 
 
 @dataclass(frozen=True, slots=True, eq=False)

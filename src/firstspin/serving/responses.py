@@ -15,9 +15,9 @@ import msgspec
 
 from firstspin.experiment.assign import Assignment
 from firstspin.records import SHOWN_GENRES, SOURCES, Ranking, Registration
+from firstspin.serving.bodies.encodings import Encoding, csv_row
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import NO_STATIONS, filled
-from firstspin.serving.encodings import Encoding, csv_row
 from firstspin.serving.fragments import CatalogueFragments, is_regular
 from firstspin.serving.policy import NO_MODEL, Decision
 from firstspin.serving.stations import first_stations

@@ -13,8 +13,8 @@ from typing import Final
 
 from firstspin.experiment.plan import Plan, freeze
 from firstspin.records import InputError
+from firstspin.service.process.signals import held_signals
 from firstspin.settings.environment import PREFIX, SETTINGS
-from firstspin.signals import held_signals
 
 HOST: Final = "127.0.0.1"
 END_SECONDS: Final = 30.0

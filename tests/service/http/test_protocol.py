@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from made_service import Service, closes, exchange, reply, request, serving
 
-from firstspin.serving.body_limits import MAX_BODY_BYTES
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES
 
 TIMES = ("--head-seconds", "1", "--body-seconds", "1", "--idle-seconds", "2", "--drain-delay", "0")
 

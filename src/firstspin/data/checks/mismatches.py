@@ -16,8 +16,8 @@ from datetime import datetime
 from itertools import islice, product
 from typing import TYPE_CHECKING, Final
 
+from firstspin.data.checks.data_end import AHEAD, DayOfListens, days_of_data, is_future
 from firstspin.data.checks.findings import NEARLY_ALL
-from firstspin.data.data_end import AHEAD, DayOfListens, days_of_data, is_future
 from firstspin.data.formats.columns import is_number
 from firstspin.data.ingest import Tables, station_markets
 from firstspin.data.names import NameIndex

@@ -42,8 +42,8 @@ from firstspin.service.process.containment import Containment
 from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.worker import BEAT_SECONDS
 from firstspin.service.routes import dispatch, not_taken
+from firstspin.serving.bodies.wire import UserId
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.wire import UserId
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.served_model import ServedModel
+from firstspin.serving.bodies.encodings import Encoding, csv_row
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
-from firstspin.serving.encodings import Encoding, csv_row
 from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
 
 _recommendations = msgspec.json.Decoder(Recommendation)

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from firstspin.serving.encodings import refuse_twice
+from firstspin.serving.bodies.encodings import refuse_twice
 from firstspin.serving.refusal import Refusal
 
 _AUTHORITY: Final = rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*)(?::[0-9]*)?"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from firstspin.service.http.messages import Handler, Reply, Request, Work
-from firstspin.serving.body_limits import MAX_BODY_BYTES
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES
 from firstspin.serving.refusal import Refusal
 
 log = logging.getLogger(__name__)

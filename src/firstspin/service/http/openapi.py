@@ -25,7 +25,7 @@ from firstspin.service.routes import (
     component,
     object_of,
 )
-from firstspin.serving.body_limits import MAX_INSTANCES
+from firstspin.serving.bodies.limits import MAX_INSTANCES
 from firstspin.serving.explanations import Explanation
 from firstspin.serving.stations import StationList
 from firstspin.version import package_version

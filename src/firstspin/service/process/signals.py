@@ -1,13 +1,17 @@
-"""Signals: the ones the service handles, and all others ignored so that none ends a process."""
+"""Signals: those the service handles, all others ignored so that none ends a process, and a step they wait for."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+HELD: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOT_IGNORED: Final = {
     *HANDLED,
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTSTP),  # Ctrl-Z and `fg` work
@@ -52,3 +56,27 @@ def in_child() -> None:
         (signal.SIGHUP, signal.SIG_IGN),
     ):
         signal.signal(number, action)
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold back the Python handlers of SIGINT, SIGTERM and SIGHUP; they run at the end of the block.
+
+    Handlers run in the main thread, between any two of its bytecodes, whichever thread the kernel chose: a signal mask
+    is not enough. In another thread nothing is held, since no handler runs there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in HELD}
+    ours = [number for number, handler in handlers.items() if callable(handler)]  # not ignored, nor the kernel's
+    for number in ours:
+        signal.signal(number, lambda arriving, _: arrived.append(arriving))
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, handlers[number])
+        for held in arrived:
+            signal.raise_signal(held)

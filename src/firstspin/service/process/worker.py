@@ -33,7 +33,7 @@ from firstspin.service.process.descriptors import Descriptors
 from firstspin.service.process.listening import BACKLOG
 from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
-from firstspin.serving.body_limits import MAX_INSTANCES
+from firstspin.serving.bodies.limits import MAX_INSTANCES
 
 log = logging.getLogger(__name__)
 

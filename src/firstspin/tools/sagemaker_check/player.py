@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Thread
 
 from firstspin.records import InputError
-from firstspin.signals import held_signals
+from firstspin.service.process.signals import held_signals
 from firstspin.tools.sagemaker_check.client import ContainerClient, NoAnswer, ReadLimits
 
 MOUNT = "/opt/ml"

@@ -24,10 +24,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from firstspin.aws import experiment
-from firstspin.aws.endpoint_answer import answer_parts, answer_source, check_answer, user_answer
-from firstspin.aws.experiment import EXPOSURES_DROPPED, ExposureStream, UserAnswer, body_without_users
-from firstspin.aws.proxy_event import (
+from firstspin.aws.front import experiment
+from firstspin.aws.front.endpoint_answer import answer_parts, answer_source, check_answer, user_answer
+from firstspin.aws.front.experiment import EXPOSURES_DROPPED, ExposureStream, UserAnswer, body_without_users
+from firstspin.aws.front.proxy_event import (
     USERS_ROUTE,
     ProxyEvent,
     body_of,
@@ -41,9 +41,10 @@ from firstspin.records import (
     StoredAnswer,
 )
 from firstspin.serving import bundle
-from firstspin.serving.body_limits import MAX_BODY_BYTES
+from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES
+from firstspin.serving.bodies.wire import BodyReader, ParsedBody, join, user_of
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.encodings import Encoding
 from firstspin.serving.policy import (
     DEFAULTS,
     REFUSE,
@@ -65,7 +66,6 @@ from firstspin.serving.refusal import Refusal
 from firstspin.serving.responses import Responses, named_arm
 from firstspin.serving.score_stores import DynamoScores
 from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
-from firstspin.serving.wire import BodyReader, ParsedBody, join, user_of
 from firstspin.settings.environment import path, read, refuse_misspelt, required, seconds, words
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from firstspin.events.schema import KEY_BYTES, Exposure, Secret, scoped
 from firstspin.experiment.assign import Assignment
 from firstspin.experiment.plan import read_plan
 from firstspin.records import InputError, Registration
+from firstspin.serving.bodies.wire import ParsedBody
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.policy import ArmPolicy, Decision
-from firstspin.serving.wire import ParsedBody
 from firstspin.settings.environment import path, read, required, words
 
 EXPERIMENT, EVENTS_KEY = "FIRSTSPIN_EXPERIMENT", "FIRSTSPIN_EVENTS_KEY"

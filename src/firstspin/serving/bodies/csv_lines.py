@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from firstspin.serving.body_limits import MAX_LENGTH, MAX_VALUES, Body, too_long
+from firstspin.serving.bodies.limits import MAX_LENGTH, MAX_VALUES, Body, too_long
 from firstspin.serving.refusal import Refusal
 
 _CSV_LINE: Final = re.compile(rb"[^\r\n]*+(?:\r\n?|\n)?")

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 
 import msgspec
 
-from firstspin.aws.experiment import UserAnswer
+from firstspin.aws.front.experiment import UserAnswer
 from firstspin.data.schema import PICK_SEPARATOR
 from firstspin.records import Carousel, GenreProbability, Message, Ranking, Station
-from firstspin.serving.encodings import Encoding, csv_row
-from firstspin.serving.wire import ParsedBody
+from firstspin.serving.bodies.encodings import Encoding, csv_row
+from firstspin.serving.bodies.wire import ParsedBody
 
 
 class MalformedAnswer(Exception):

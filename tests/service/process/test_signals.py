@@ -14,7 +14,7 @@ import pytest
 from made_bundles import pack
 
 from firstspin.service.process.clock import set_clock
-from firstspin.signals import held_signals
+from firstspin.service.process.signals import held_signals
 from firstspin.simulation.run import Setting, simulated_plan
 from firstspin.simulation.service import SimulationPaths, serving
 

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from firstspin.records import MAX_TEXT
-from firstspin.serving.body_limits import MAX_BODY_BYTES
-from firstspin.serving.encodings import Encoding, check_accept, encoding_of, refuse_twice
+from firstspin.serving.bodies.encodings import Encoding, check_accept, encoding_of, refuse_twice
+from firstspin.serving.bodies.limits import MAX_BODY_BYTES
 from firstspin.serving.refusal import Refusal
 
 ROUTE: Final = "/invocations"

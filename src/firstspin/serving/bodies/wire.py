@@ -34,7 +34,9 @@ from firstspin.data.schema import (
     USER_ID,
 )
 from firstspin.records import MAX_TEXT, Registration
-from firstspin.serving.body_limits import (
+from firstspin.serving.bodies.csv_lines import CsvLines
+from firstspin.serving.bodies.encodings import Encoding, around
+from firstspin.serving.bodies.limits import (
     AT_ONCE,
     MAX_INSTANCES,
     MAX_OBJECTS,
@@ -44,8 +46,6 @@ from firstspin.serving.body_limits import (
     Text,
     refuse_too_long,
 )
-from firstspin.serving.csv_lines import CsvLines
-from firstspin.serving.encodings import Encoding, around
 from firstspin.serving.refusal import Refusal
 
 Decoded = TypeVar("Decoded")
