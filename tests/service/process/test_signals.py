@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from firstspin.service.process.clock import set_clock
 from firstspin.service.process.signals import held_signals
 from firstspin.simulation.run import Setting, simulated_plan
 from firstspin.simulation.service import SimulationPaths, serving
+
+
+@pytest.fixture(autouse=True)
+def _interrupts() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_during_the_step_is_handled_at_its_end() -> None:
