@@ -524,7 +524,7 @@ class TestExperiment:
             "FIRSTSPIN_EVENTS_KEY": "{{resolve:secretsmanager:tested-events-key:SecretString}}",
             "FIRSTSPIN_EXPOSURES_STREAM": "tested-exposures",
         }
-        known = (ROOT / "src" / "firstspin" / "aws" / "experiment.py").read_text(encoding="utf-8")
+        known = (ROOT / "src" / "firstspin" / "aws" / "front" / "experiment.py").read_text(encoding="utf-8")
         assert all(f'"{name}"' in known for name in added)
 
     def test_the_lambda_may_send_exposures_and_no_events(self, tested: Made) -> None:
@@ -545,7 +545,7 @@ class TestExperiment:
         tested.serving.has_resource_properties("AWS::Logs::MetricFilter", {"FilterPattern": '"exposures_dropped"'})
         alarm = {"AlarmName": "tested-exposures-dropped", "Threshold": 0, "AlarmActions": [Match.any_value()]}
         tested.serving.has_resource_properties("AWS::CloudWatch::Alarm", alarm)
-        known = (ROOT / "src" / "firstspin" / "aws" / "experiment.py").read_text(encoding="utf-8")
+        known = (ROOT / "src" / "firstspin" / "aws" / "front" / "experiment.py").read_text(encoding="utf-8")
         assert 'EXPOSURES_DROPPED: Final = "exposures_dropped"' in known
         usual.serving.resource_count_is("AWS::Logs::MetricFilter", 1)
 
