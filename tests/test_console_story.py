@@ -298,7 +298,9 @@ def test_an_experiment_is_read_at_each_size(
     with visiting(browser, experiments.port, viewport=size, color_scheme=theme) as visit:
         names = ("collecting", "three", "winner", "winner.memo", "n" * 60, f"{'n' * 60}.memo")
         for path in (*(f"experiments/{name}" for name in names), "report", "experiments"):
-            visit.page.goto(f"{visit.base}/{path}")
+            reply = visit.page.goto(f"{visit.base}/{path}")
+            assert reply is not None
+            assert len(reply.body()) < 100_000
             expect(visit.page.locator("h1")).to_be_visible()
             assert visit.violations() == []
             assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
@@ -316,3 +318,19 @@ def test_the_memo_is_one_light_page_of_paper(browser: Browser, experiments: Serv
             assert len(re.findall(rb"/Type\s*/Page\b", visit.page.pdf(format="A4"))) == 1
         visit.page.emulate_media(media="print", color_scheme="dark")
         assert visit.page.locator(".memo").evaluate("memo => getComputedStyle(memo).color") == "rgb(20, 24, 31)"
+
+
+@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/invocations", 405), ("/experiments/nobody", 404)])
+def test_an_error_is_a_page(
+    browser: Browser, service: Service, size: dict[str, int], theme: str, path: str, status: int
+) -> None:
+    with visiting(browser, service.port, viewport=size, color_scheme=theme) as visit:
+        reply = visit.page.goto(f"{visit.base}{path}")
+        assert reply is not None
+        assert reply.status == status
+        assert visit.violations() == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        visit.trouble.clear()  # the browser logs the status of the page itself
+        visit.page.get_by_role("link", name="Try the service").click()
+        expect(visit.page.get_by_text("What do you like?")).to_be_visible()
