@@ -95,6 +95,7 @@ def test_a_demo_that_is_stopped_leaves_no_process_and_no_temporary_folder(number
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )
     until(lambda: children(out) or process.poll() is not None)
     process.send_signal(number)
