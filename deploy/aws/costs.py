@@ -1,29 +1,70 @@
 """Cost per month of the architecture, as the Markdown table of docs/sagemaker.md: `python costs.py`.
 
-PRICES are assumptions in US dollars, of 29 November 2026: AWS's price list could not be reached when this was written.
-Replace each with that of your region from the page beside it, and run this again.
+PRICES are of us-east-1, on demand, without free tiers, each with its source and date. AWS's price list itself could not
+be reached: what is marked AWS is from copies of its own pages, the rest from articles and the calculator Infracost.
+Replace them with those of your region, and run this again.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 HOURS = 730
 RATES = (10, 100, 1000)
 """Registrations a minute."""
 
+
+class Price(NamedTuple):
+    """In US dollars, with the page that says so, and the date of that page."""
+
+    usd: float
+    source: str
+    date: str
+
+
+READ = "read 2026-11-29"
+"""Of a page without a date of its own, in a copy that others have kept."""
+
+INFRACOST = "https://github.com/infracost/infracost/pull/3567"
 PRICES = {
-    "instance hour, ml.c6i.large": (0.12, "aws.amazon.com/sagemaker/ai/pricing, real-time inference"),
-    "serverless second, 2 GB": (0.00004, "aws.amazon.com/sagemaker/ai/pricing, serverless inference"),
-    "serverless GB in and out": (0.016, "aws.amazon.com/sagemaker/ai/pricing, serverless inference"),
-    "API Gateway, million REST requests": (3.70, "aws.amazon.com/api-gateway/pricing"),
-    "Lambda, million requests": (0.20, "aws.amazon.com/lambda/pricing"),
-    "Lambda, GB-second": (0.0000166667, "aws.amazon.com/lambda/pricing"),
-    "interface endpoint hour, a zone": (0.012, "aws.amazon.com/privatelink/pricing"),
-    "interface endpoint, GB": (0.01, "aws.amazon.com/privatelink/pricing"),
-    "GB out to the internet": (0.09, "aws.amazon.com/ec2/pricing/on-demand, data transfer"),
-    "alarm": (0.10, "aws.amazon.com/cloudwatch/pricing"),
-    "metric": (0.30, "aws.amazon.com/cloudwatch/pricing"),
-    "dashboard": (3.00, "aws.amazon.com/cloudwatch/pricing"),
-    "log GB": (0.63, "aws.amazon.com/cloudwatch/pricing"),
+    "instance hour, ml.c6i.large": Price(
+        0.102,
+        "derived: EC2's c6i.large, 0.085 (https://gist.github.com/alikhajeh1/6107727c5218382b9cc6af69be562111), "
+        f"x 1.2, which is ml.m5.large, 0.115 ({INFRACOST}), to EC2's m5.large, 0.096",
+        "2026-05-07",
+    ),
+    "serverless second, 2 GB": Price(0.00004, INFRACOST, "2026-05-07"),
+    "serverless GB in and out": Price(0.016, "https://github.com/infracost/infracost/pull/3502", "2026-02-15"),
+    "API Gateway, million REST requests": Price(
+        3.50,
+        "AWS: https://docs.aws.amazon.com/whitepapers/latest/best-practices-api-gateway-private-apis-integration/cost-optimization.html",
+        READ,
+    ),
+    "Lambda, million requests": Price(
+        0.20, "AWS: https://docs.aws.amazon.com/whitepapers/latest/how-aws-pricing-works/lambda.html", READ
+    ),
+    "Lambda, GB-second": Price(
+        0.0000166667,
+        "AWS: https://aws.amazon.com/lambda/pricing/ (there rounded to 0.00001667)",
+        READ,
+    ),
+    "interface endpoint hour, a zone": Price(
+        0.01, "https://awsnegotiations.com/privatelink-cost-analysis.html", "2026-05"
+    ),
+    "interface endpoint, GB": Price(0.01, "AWS: https://aws.amazon.com/privatelink/pricing/", READ),
+    "GB out to the internet": Price(0.09, "https://leanopstech.com/blog/aws-data-transfer-pricing-2026/", "2026-04-27"),
+    "alarm": Price(0.10, "https://c3x.dev/resources/aws/aws_cloudwatch_metric_alarm", READ),
+    "metric": Price(0.30, "https://signoz.io/guides/cloudwatch-pricing", "2026-02-15"),
+    "dashboard": Price(
+        3.00,
+        "https://www.factualminds.com/blog/amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards/",
+        "2026-06-13",
+    ),
+    "log GB": Price(
+        0.50,
+        "https://www.factualminds.com/blog/amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards/",
+        "2026-06-13",
+    ),
 }
 
 INSTANCES, ZONES, ALARMS, METRICS = 2, 2, 14, 5
@@ -38,7 +79,7 @@ ACCESS_LOG_GB, LAMBDA_LOG_GB = 2.5e-7, 3.5e-7
 
 
 def price(of: str) -> float:
-    return PRICES[of][0]
+    return PRICES[of].usd
 
 
 def front(requests: float) -> float:
@@ -83,11 +124,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def assumptions() -> str:
-    """The prices, each with the page that has the right one."""
-    rows = [f"| {of} | {usd:g} | {page} |" for of, (usd, page) in PRICES.items()]
-    return "\n".join(["| assumed price | USD | look it up at |", "|---|---|---|", *rows])
+def sources() -> str:
+    """The prices, each with its source and date."""
+    rows = [
+        f"| {of} | {price.usd:.10f}".rstrip("0").rstrip(".") + f" | {price.source} | {price.date} |"
+        for of, price in PRICES.items()
+    ]
+    return "\n".join(["| price | USD | source | date |", "|---|---|---|---|", *rows])
 
 
 if __name__ == "__main__":
-    print(table(), assumptions(), sep="\n\n")  # noqa: T201
+    print(table(), sources(), sep="\n\n")  # noqa: T201

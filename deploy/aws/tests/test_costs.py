@@ -11,14 +11,21 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_docs_have_the_table_and_every_assumed_price() -> None:
+def test_the_docs_have_the_table_and_every_price() -> None:
     page = (ROOT / "docs" / "sagemaker.md").read_text(encoding="utf-8")
     assert costs.table() in page
-    assert costs.assumptions() in page
+    assert costs.sources() in page
+
+
+def test_every_price_has_a_page_and_a_date() -> None:
+    for name, price in costs.PRICES.items():
+        assert price.usd > 0, name
+        assert "https://" in price.source, name
+        assert re.search(r"\b202[56]-\d\d(-\d\d)?$", price.date), name
 
 
 def test_two_instances_for_a_month() -> None:
-    assert costs.instances() == pytest.approx(175.20)  # 2 x 730 x 0.12
+    assert costs.instances() == pytest.approx(148.92)  # 2 x 730 x 0.102
 
 
 def test_serverless_for_a_hundred_registrations_a_minute() -> None:
@@ -28,7 +35,7 @@ def test_serverless_for_a_hundred_registrations_a_minute() -> None:
 
 def test_the_front_without_a_request() -> None:
     # two zones of an interface endpoint, 14 + 7 alarms, 5 metrics, a dashboard
-    assert costs.front(0) == pytest.approx(17.52 + 2.10 + 1.50 + 3.00)
+    assert costs.front(0) == pytest.approx(14.60 + 2.10 + 1.50 + 3.00)
 
 
 def test_every_copy_of_a_release_and_each_metric_of_an_alarm_is_billed() -> None:
@@ -50,5 +57,5 @@ def test_lambdas_own_lines_are_log_too() -> None:
 
 
 def test_the_front_for_a_million_requests_more() -> None:
-    requests, gb_seconds, private, out, logs = 3.90, 0.50, 0.032, 0.27, 0.378
+    requests, gb_seconds, private, out, logs = 3.70, 0.50, 0.032, 0.27, 0.30
     assert costs.front(1e6) - costs.front(0) == pytest.approx(requests + gb_seconds + private + out + logs, abs=0.001)
