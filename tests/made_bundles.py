@@ -13,6 +13,7 @@ import numpy as np
 
 from firstspin.data.further_fields import with_further_fields
 from firstspin.models import registry
+from firstspin.models.prediction_sets import PredictionSets
 from firstspin.records import Examples, Station
 from firstspin.serving import bundle
 from firstspin.serving.stations import Catalogue
@@ -27,6 +28,7 @@ def pack(
     scorecard: dict[str, object] | None = None,
     people: Examples | None = None,
     markets: dict[str, tuple[str, ...]] | None = None,
+    rows: PredictionSets | None = None,
 ) -> bundle.Bundle:
     examples = people or made_people.examples(120, seed)
     fitted = [registry.fit(name, registry.prepare(examples, made_people.GENRES)) for name in (model, "popularity")]
@@ -41,6 +43,7 @@ def pack(
         data={"fingerprint": "f"},
         scorecard=scorecard,
         knows_silence=knows_silence,
+        rows=rows,
     )
 
 

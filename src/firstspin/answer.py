@@ -29,10 +29,12 @@ SHOWN_VALUES: Final = 10
 """Values of a field in a message."""
 
 
-def recommend(path: Path | Bundle, registration: Registration) -> Recommendation:
+def recommend(
+    path: Path | Bundle, registration: Registration, settings: policy.PolicySettings = policy.DEFAULTS
+) -> Recommendation:
     """The answer of a bundle, loaded or in a folder, for one registration."""
     loaded = bundle.load(path) if isinstance(path, Path) else path
-    decision = policy.decide(registration, None, loaded, None, policy.DEFAULTS)
+    decision = policy.decide(registration, None, loaded, None, settings)
     return recommendation(registration, decision, loaded)
 
 

@@ -197,14 +197,17 @@ class Recommender:
     """Answers registrations with a bundle, by the policy of the service: model, or business rule where it can't.
 
     Loading takes milliseconds and imports no table library. Under `min_age` years the rule answers, from the picks
-    alone. Raises InputError where the bundle can't be loaded, or `min_age` is out of range.
+    alone. `calibrated_rows`: an answer of the model has `rows`, the number of genres that contain the favourite with
+    90% probability. Raises InputError where the bundle can't be loaded, or `min_age` is out of range.
     """
 
-    def __init__(self, bundle: FilePath | Bundle, *, min_age: int = policy.MIN_AGE) -> None:
+    def __init__(
+        self, bundle: FilePath | Bundle, *, min_age: int = policy.MIN_AGE, calibrated_rows: bool = False
+    ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else bundles.load(path_of(bundle, "the bundle"))
         if min_age not in range(MAX_AGE + 1):
             raise InputError(f"min_age {min_age!r} is not a whole number from 0 to {MAX_AGE}")
-        self.settings = policy.PolicySettings(min_age)
+        self.settings = policy.PolicySettings(min_age, calibrated_rows=calibrated_rows)
         self._genres = answer.genres_of(self.bundle)
 
     def __repr__(self) -> str:

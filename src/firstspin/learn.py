@@ -21,7 +21,8 @@ from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
 from firstspin.evaluation.metrics import SEEN_SHARE
-from firstspin.models import features, registry
+from firstspin.models import features, prediction_sets, registry
+from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import RULE, Predictor
 from firstspin.models.registry import Learning
 from firstspin.models.task import Progress, Task, silent, stage
@@ -58,8 +59,8 @@ def train(
     """Tables -> a bundle with its scorecard: measured on a hold-out, then trained on all users.
 
     The model trained on all users has the ensemble's members and weights that were measured: they are chosen, as the
-    settings of a search, without the hold-out. `early`: write a bundle of the business rule there first, in case
-    training is interrupted.
+    settings of a search, without the hold-out. Its calibrated rows are those of the measured model. `early`: write a
+    bundle of the business rule there first, in case training is interrupted.
 
     Raises InputError for an unknown model, a place that can't be written, tables that can't be read, or too few users.
     """
@@ -80,9 +81,10 @@ def train(
     description: dict[str, object] = {"protocol": f"one part in {HOLD_OUT_PART} held out", "seed": learning.seed}
     validated = _cross_validated(dataset, [split], [model], learning, progress)
     measured = validated[model].predictors[0]
+    rows = prediction_sets.calibrated(validated[model].answers.truth_before)
     card = _scored(dataset, [split], validated, description | {"made_of": measured.made_of}, seed=learning.seed)
     fitted = registry.refit(measured, replace(everyone, tuned=learning.tuned))
-    return _pack(out, fitted, rule, dataset, card), dataset, card
+    return _pack(out, fitted, rule, dataset, card, rows), dataset, card
 
 
 def evaluate_models(
@@ -175,7 +177,8 @@ def evaluate_bundle(
     description = {"protocol": "bundle", "trained on these very people": seen, SEEN_SHARE: round(share, 3)}
     description["baselines know the answers"] = True
     truth = ground_truth.read_ground_truth(data, users.user_ids)
-    return scorecard.score(answers, users, description, summary, seed=0, truth=truth), dataset
+    sets = loaded.manifest.rows
+    return scorecard.score(answers, users, description, summary, seed=0, truth=truth, sets=sets), dataset
 
 
 def prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Progress = silent) -> Task:
@@ -246,7 +249,12 @@ def _hold_out(dataset: Dataset, learning: Learning) -> Split:
 
 
 def _pack(
-    out: Path, fitted: Predictor, rule: Predictor, dataset: Dataset, card: scorecard.Scorecard | None
+    out: Path,
+    fitted: Predictor,
+    rule: Predictor,
+    dataset: Dataset,
+    card: scorecard.Scorecard | None,
+    rows: PredictionSets | None = None,
 ) -> bundle.Bundle:
     return bundle.save(
         out,
@@ -260,4 +268,5 @@ def _pack(
         users=sketch(dataset.examples.user_ids, len(dataset.examples)),
         scorecard=card.headline() if card else None,
         knows_silence=features.knows_silence(fitted.encoder, dataset.examples),
+        rows=rows,
     )

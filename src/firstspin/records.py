@@ -299,8 +299,18 @@ class Carousel(msgspec.Struct, frozen=True):
     station_ids: tuple[str, ...]
 
 
+class Rows(msgspec.Struct, frozen=True):
+    """The number of genres, from the first one, that contain the user's favourite with at least this probability."""
+
+    count: int
+    probability: float
+
+
 class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to one registration, as in the body of a response; with its experiment where the plan says so."""
+    """The answer to one registration, as in the body of a response; with its experiment where the plan says so.
+
+    `rows` is there where the service or the caller has it switched on.
+    """
 
     model: str
     source: Source
@@ -308,6 +318,7 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     stations: tuple[Station, ...] = ()
     message: Message | None = None
     carousels: tuple[Carousel, ...] = ()
+    rows: Rows | None = None
     experiment: str | None = None
     arm: str | None = None
 

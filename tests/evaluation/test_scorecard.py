@@ -12,6 +12,7 @@ import made_people
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import cross_validation, scorecard
@@ -46,12 +47,17 @@ def evaluated() -> tuple[dict[str, HoldOutAnswers], Examples, Scorecard]:
     return found, asked, scorecard.score(found, asked, {"protocol": "test"}, {"labelled": N}, seed=0)
 
 
+def before(users: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Of genres with nothing before them."""
+    return np.zeros(users, dtype=np.int32), np.zeros((users, 6), dtype=np.int32)
+
+
 def outcome(first: list[int], hits: list[int]) -> HoldOutAnswers:
     """What people were shown first, at a chance of one half, and whether it was right."""
     position = np.where(np.array(hits) == 1, 0, 4)
     shown = np.stack([np.array(first), *[np.full(len(first), -1)] * 4], axis=1)
     half = np.full(len(first), 0.5)
-    return HoldOutAnswers(position, half, shown, half)
+    return HoldOutAnswers(position, half, shown, half, *before(len(first)))
 
 
 def test_cohorts_and_confusion_are_those_of_the_named_model() -> None:
@@ -157,7 +163,7 @@ def test_with_ground_truth_every_model_has_its_fraction_of_the_bayes_optimum() -
     asked = made_people.examples(50)
     truth = GroundTruth(made_people.GENRES, np.tile([0.4, 0.3, 0.2, 0.1], (50, 1)))
     first_two = np.stack([np.zeros(50), np.ones(50), *[np.full(50, -1)] * 3], axis=1).astype(np.int64)
-    answered = HoldOutAnswers(np.zeros(50, dtype=np.int64), np.ones(50), first_two, np.ones(50))
+    answered = HoldOutAnswers(np.zeros(50, dtype=np.int64), np.ones(50), first_two, np.ones(50), *before(50))
     card = scorecard.score({"m": answered}, asked, {}, {}, seed=0, truth=truth)
     assert card.ceiling is not None
     assert card.ceiling.best.value == pytest.approx(0.9)

@@ -130,3 +130,8 @@ def test_pages_are_served_on_loopback_and_elsewhere_on_request(host: str, words:
 
 def test_pages_can_be_switched_off_in_the_environment() -> None:
     assert not has_pages(parse(["--bundle", "b"], {"FIRSTSPIN_PAGES": "no"}))
+
+
+def test_calibrated_rows_are_off_unless_asked_for() -> None:
+    assert not parse(["--bundle", "b"], {}).calibrated_rows
+    assert parse(["--bundle", "b"], {"FIRSTSPIN_CALIBRATED_ROWS": "yes"}).calibrated_rows

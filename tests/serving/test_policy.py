@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import made_people
+import msgspec
 import numpy as np
 import pytest
 from library import Recommender
 from made_bundles import pack
 
-from firstspin.records import Registration
+from firstspin.models.prediction_sets import PredictionSets
+from firstspin.records import Registration, Rows
 from firstspin.serving.explanations import explain
-from firstspin.serving.policy import DEFAULTS, decide, decide_many, top
+from firstspin.serving.policy import DEFAULTS, PolicySettings, decide, decide_many, top
+from firstspin.serving.responses import Responses
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,29 @@ def test_of_people_who_tell_nothing_a_model_that_met_none_does_not_speak(tmp_pat
         assert [reason.probability for reason in explained.genres] == list(ranking.probabilities)
         assert not any(any(reason.moved.values()) for reason in explained.genres)
     assert met_none.rank(Registration(age=31)).source == "model"
+
+
+def test_calibrated_rows_are_there_where_the_model_ranks_and_change_nothing_else(tmp_path: Path) -> None:
+    packed = pack(tmp_path / "b", rows=PredictionSets(0.9, 620_000))
+    off, on = Recommender(packed), Recommender(packed, PolicySettings(calibrated_rows=True))
+    responses = Responses(packed)
+    assert list(on.rankings(ANSWERS)) == list(off.rankings(ANSWERS))
+    for one, decision in zip(ANSWERS, decide_many(ANSWERS, None, packed, on.settings), strict=True):
+        assert decision == on.decide(one)
+        answer = on.recommend(one)
+        assert responses.json(one, decision) == msgspec.json.encode(answer)
+        assert (answer.rows is None) == (answer.source == "under-age")
+        assert msgspec.structs.replace(answer, rows=None) == off.recommend(one)
+        assert b"rows" not in responses.json(one, off.decide(one))
+    sure, unsure = on.recommend(Registration(genres=("Pop",))), on.recommend(Registration())
+    assert sure.rows == Rows(1, 0.9)
+    assert unsure.rows == Rows(2, 0.9)
+    assert on.decide(Registration(genres=("Rock",)), failure="it failed").rows is None
+
+
+def test_a_bundle_without_calibrated_rows_answers_without_them(recommender: Recommender) -> None:
+    on = replace(recommender, settings=PolicySettings(calibrated_rows=True))
+    assert [on.recommend(one) for one in ANSWERS[:20]] == [recommender.recommend(one) for one in ANSWERS[:20]]
 
 
 def test_top_keeps_the_best(recommender: Recommender) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from threading import Lock
 from typing import TypeVar
@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.models import prediction_sets
 from firstspin.models.predictor import Predictor, order, probabilities
 from firstspin.models.task import Progress, Task
 from firstspin.records import Examples, InputError, LabelRule
@@ -35,13 +36,16 @@ class HoldOutAnswers:
 
     `position` (n,): rank of the true genre from 0, or -1 if not ranked · `probability` (n,): that of the true genre ·
     `shown` (n, 5): the first five, as positions in `Examples.genres` · `first_probability` (n,):
-    that of the first.
+    that of the first · `truth_before` (n,), `shown_before` (n, 6): probability of the genres before the true one, and
+    before each of the first six, in millionths, see `prediction_sets`.
     """
 
     position: NDArray[np.int64]
     probability: Array
     shown: NDArray[np.int64]
     first_probability: Array
+    truth_before: prediction_sets.Millionths
+    shown_before: prediction_sets.Millionths
 
 
 # ------------------------------------------------------------------------------------------ the splits
@@ -242,19 +246,24 @@ def _answer(predictor: Predictor, users: Examples, scores: Array) -> HoldOutAnsw
     to_users = np.array([of_users.get(genre, -1) for genre in predictor.genres])
     shown = np.full((len(users), MAX_SHOWN), -1)
     shown[:, : best.shape[1]] = to_users[best[:, :MAX_SHOWN]]
+    before = prediction_sets.mass_before(np.take_along_axis(values, best, axis=1))
+    shown_before = np.full((len(users), MAX_SHOWN + 1), prediction_sets.UNRANKED, dtype=np.int32)
+    shown_before[:, : before.shape[1]] = before[:, : MAX_SHOWN + 1]
     return HoldOutAnswers(
         position=np.where(is_ranked, place[rows, truth], -1),
         probability=np.where(is_ranked, values[rows, truth], 0.0),
         shown=shown,
         first_probability=values[rows, best[:, 0]],
+        truth_before=np.where(is_ranked, before[rows, place[rows, truth]], prediction_sets.UNRANKED),
+        shown_before=shown_before,
     )
 
 
 def joined(parts: Sequence[HoldOutAnswers]) -> HoldOutAnswers:
     """The answers of several parts as one."""
     return HoldOutAnswers(
-        np.concatenate([part.position for part in parts]),
-        np.concatenate([part.probability for part in parts]),
-        np.concatenate([part.shown for part in parts]),
-        np.concatenate([part.first_probability for part in parts]),
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(HoldOutAnswers)
+        }
     )

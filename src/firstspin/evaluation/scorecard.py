@@ -19,7 +19,9 @@ from firstspin.evaluation.bootstrap import Figure, PairedLift, resample
 from firstspin.evaluation.cohorts import cohorts
 from firstspin.evaluation.cross_validation import HoldOutAnswers
 from firstspin.evaluation.metrics import HEADLINE, SEEN_SHARE, RankingMetric
+from firstspin.evaluation.row_coverage import RowCoverage, row_coverage
 from firstspin.files import written_beside
+from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import RULE, in_words
 from firstspin.records import Examples, InputError
 
@@ -105,6 +107,7 @@ class Scorecard:
     confusion: Confusion | None = None
     ceiling: Ceiling | None = None
     questions: Study | None = None
+    rows: RowCoverage | None = None
 
     def __repr__(self) -> str:
         """The headline as two aligned tables, below the warning if there is one."""
@@ -225,10 +228,12 @@ def score(
     truth: GroundTruth | None = None,
     baselines: Sequence[str] = BASELINES,
     about: str = "",
+    sets: PredictionSets | None = None,
 ) -> Scorecard:
     """The scorecard of each model's hold-out answers, whose rows are the held-out `users`.
 
-    Cohort lifts and confusion are those of the model `about`, or else of the best.
+    Cohort lifts, confusion and calibrated rows are those of the model `about`, or else of the best; `sets` are its
+    rows where it is a bundle that has any.
     """
     rng = np.random.default_rng(seed)
     against = [name for name in baselines if name in answers]
@@ -245,6 +250,7 @@ def score(
         reliability=_reliability(answers, rng),
         confusion=_confusion(best, answers[best], users),
         ceiling=_ceiling(answers, users.genres, truth, rng) if truth else None,
+        rows=row_coverage(best, answers[best], users, rng, sets),
     )
 
 

@@ -225,7 +225,12 @@ def _worker_runner(
                 options.report,
                 options.largest_answer or inf,
                 _stored_answers(options),
-                PolicySettings(options.least_age, options.under_age == REFUSE, options.scores_first),
+                PolicySettings(
+                    options.least_age,
+                    options.under_age == REFUSE,
+                    options.scores_first,
+                    calibrated_rows=options.calibrated_rows,
+                ),
                 has_pages(options),
                 model_cache is not None,
                 pages,

@@ -91,6 +91,7 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
     "Policy": (
         Option("least-age", read_min_age, MIN_AGE, "Below it, age and gender are not used and nothing is stored."),
         Option("under-age", read_under_age, ANSWER, "Below it: `answer` by the business rule, or `refuse` with 403."),
+        Option("calibrated-rows", yes_or_no, False, "Say how many genres contain the favourite with 90% probability."),
         Option("allow-no-model", yes_or_no, False, "Answer with an empty list while there is no model."),
         Option("scores", words, None, "Score store for /v1, from `firstspin score`: sqlite:PATH or dynamodb:TABLE."),
         Option("scores-first", yes_or_no, False, "Prefer stored answers to the model; else use them where it fails."),

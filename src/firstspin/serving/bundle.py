@@ -21,6 +21,7 @@ from firstspin.data.overlap import UserSketch, overlap
 from firstspin.data.schema import COUNTRY, GENDER, NUMBER, TEXT
 from firstspin.models import scorers
 from firstspin.models.features import QUESTIONS, Encoder
+from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import Predictor
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
 from firstspin.serving.stations import Catalogue
@@ -81,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """Answers of the model to registrations with every further field."""
     users: UserSketch | None = None
     """What identifies the set of training users, and no single one."""
+    rows: PredictionSets | None = None
+    """How many genres contain the favourite; None in a bundle of an earlier version, and after too few users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def save(
     scorecard: dict[str, object] | None,
     knows_silence: bool = True,
     users: UserSketch | None = None,
+    rows: PredictionSets | None = None,
 ) -> Bundle:
     """Write a bundle beside `out`, load it as a check, then move it to `out`, replacing a bundle that is there.
 
@@ -148,6 +152,7 @@ def save(
             files={path.name: _proof(path) for path in sorted(beside.iterdir())},
             knows_silence=knows_silence,
             users=users,
+            rows=rows,
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         (beside / MANIFEST).write_bytes(encoded)

@@ -28,7 +28,7 @@ import numpy as np
 from firstspin.data.schema import GENRES
 from firstspin.experiment.assign import ArmSplit, Assignment, assign
 from firstspin.models.predictor import BATCH
-from firstspin.records import MAX_AGE, Ranking, Registration, Source, StoredAnswer
+from firstspin.records import MAX_AGE, Ranking, Registration, Rows, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.refusal import Refusal
 from firstspin.settings.environment import one_of, whole
@@ -72,12 +72,14 @@ class PolicySettings:
 
     `min_age` is in years. `refuse_under_age`: younger users are refused, not answered by the rule. `stored_first`: a
     stored answer goes before the model's. `experiment`: users in its coverage are answered by the policy of their arm.
+    `calibrated_rows`: an answer of the model has the number of genres that contain the favourite.
     """
 
     min_age: int = MIN_AGE
     refuse_under_age: bool = False
     stored_first: bool = False
     experiment: ArmPolicies | None = None
+    calibrated_rows: bool = False
 
 
 DEFAULTS: Final = PolicySettings()
@@ -91,7 +93,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     `model` is the id of the bundle that ranked; `by_rule`: the business rule of the bundle ranked; `failure` names the
     error of a model that failed. Of a user of the experiment, `assignment` is the arm and `candidates` the ranking of
-    each policy of its arms; `experiment` is its key, where the answer names it and the arm.
+    each policy of its arms; `experiment` is its key, where the answer names it and the arm. `rows` as the settings say.
     """
 
     ranking: Ranking
@@ -101,6 +103,7 @@ class Decision(msgspec.Struct, frozen=True):
     assignment: Assignment | None = None
     candidates: Mapping[ArmPolicy, Ranking] = _NO_CANDIDATES
     experiment: str = ""
+    rows: Rows | None = None
 
     @property
     def source(self) -> Source:
@@ -134,6 +137,19 @@ def decide(
     """
     if settings.refuse_under_age:
         refuse_under_age((registration,), settings)
+    decision = _decide(registration, user, bundle, stored, settings, failure, in_service)
+    return _with_rows(decision, bundle) if settings.calibrated_rows else decision
+
+
+def _decide(
+    registration: Registration,
+    user: str | None,
+    bundle: Bundle | None,
+    stored: StoredAnswer | None,
+    settings: PolicySettings,
+    failure: str,
+    in_service: str,
+) -> Decision:
     if bundle is None:
         return _from_store(stored) if stored and may_use_stored(registration, user, settings) else _ABSENT
     if is_under_age(registration, settings):
@@ -165,7 +181,8 @@ def decide_many(
         if bundle is None:
             yield from [_ABSENT] * len(batch)
         else:
-            yield from _decide_batch(batch, ids, bundle, settings)
+            decisions = _decide_batch(batch, ids, bundle, settings)
+            yield from (_with_rows(one, bundle) for one in decisions) if settings.calibrated_rows else decisions
 
 
 def is_under_age(registration: Registration, settings: PolicySettings) -> bool:
@@ -241,6 +258,14 @@ def _decide_mixed(
             yield next(by_model)
         else:
             yield _by_arm(next(by_model), next(by_rule), assignment, settings)
+
+
+def _with_rows(decision: Decision, bundle: Bundle | None) -> Decision:
+    """The decision with its calibrated rows, where the bundle has them and its model ranked: they hold for no other."""
+    sets = bundle.manifest.rows if bundle else None
+    if sets is None or decision.by_rule or decision.source not in ("model", "popular"):
+        return decision
+    return msgspec.structs.replace(decision, rows=sets.rows(decision.ranking.probabilities))
 
 
 def _assignment(user: str | None, settings: PolicySettings) -> Assignment | None:

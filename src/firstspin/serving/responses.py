@@ -79,6 +79,7 @@ class Responses:
             b"},".join(map(add, [begin[genre] for genre in genres[:SHOWN_GENRES]], probabilities)),
             b"}]" if genres else b"]",
             fragments.content(genres, self._catalogue.picked(registration.genres)),
+            b',"rows":' + _encode(decision.rows) if decision.rows else b"",
             named_arm(decision.experiment, decision.assignment) if decision.experiment else b"}",
         )
         return b"".join(body)

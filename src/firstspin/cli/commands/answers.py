@@ -39,11 +39,15 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the effect of each answer (Shapley values).")
     ] = False,
+    calibrated_rows: Annotated[
+        bool, typer.Option("--calibrated-rows", help="Say how many genres contain the favourite with 90% probability.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recommend for one registration in the terminal."""
     from firstspin import answer as answering
     from firstspin.serving.bundle import load
+    from firstspin.serving.policy import PolicySettings
 
     loaded = load(bundle)
     known = answering.genres_of(loaded)
@@ -57,7 +61,9 @@ def recommend(
     if explain:
         explanation.show(answering.explain(loaded, registration), as_json=as_json)
         return
-    recommendation = answering.recommend(loaded, registration)
+    if calibrated_rows and loaded.manifest.rows is None:
+        raise InputError(f"{bundle} has no calibrated rows: train it again, on at least 45 labelled users")
+    recommendation = answering.recommend(loaded, registration, PolicySettings(calibrated_rows=calibrated_rows))
     if as_json:
         terminal.print_json(recommendation)
         return
@@ -66,6 +72,9 @@ def recommend(
     for genre in recommendation.genres:
         shown.add_row(genre.genre, f"{genre.probability:.3f}")
     terminal.show(shown)
+    if rows := recommendation.rows:
+        first = "the first genre" if rows.count == 1 else f"one of the first {rows.count} genres"
+        terminal.out.print(f"\nThe favourite is {first} with a probability of at least {rows.probability:.0%}.")
     if recommendation.message:
         terminal.out.print(f"\n{recommendation.message.title}. {recommendation.message.reason}.")
     terminal.next_step(next_command(context, "serve", bundle=bundle))

@@ -300,6 +300,6 @@ def train_and_show(data: Path, out: Path, model: str, reading: Reading, learning
     with terminal.progress("training") as progress:
         packed, dataset, card = learn.train(data, out, model, reading=reading, learning=learning, progress=progress)
     scorecard.print_census(dataset.census, dataset.ignored)
-    scorecard.print_headline(card)
+    scorecard.print_hold_out(card)
     terminal.out.print(f"\nBundle {packed.id} ({packed.predictor.in_words()}) is in {out}")
     return packed, card

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
     from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.learning_curve import LearningCurve
+    from firstspin.evaluation.row_coverage import RowCoverage
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
 
@@ -49,6 +50,13 @@ def print_headline(card: Scorecard) -> None:
         terminal.out.print(f"\n{ABOUT} {card.advice()}".rstrip())
 
 
+def print_hold_out(card: Scorecard) -> None:
+    """The headline, and what the calibrated rows cover."""
+    print_headline(card)
+    if card.rows:
+        terminal.out.print(f"\n{card.rows.sentence()}")
+
+
 def print_scorecard(card: Scorecard) -> None:
     """Print the headline, the ceiling, the cohorts, the calibration of the best model, and the ablation."""
     print_headline(card)
@@ -57,6 +65,8 @@ def print_scorecard(card: Scorecard) -> None:
     _print_segments(card)
     if card.best in card.reliability:
         _print_reliability(card.best, card.reliability[card.best])
+    if card.rows:
+        _print_rows(card.rows)
     if card.questions:
         _print_questions(card.questions)
 
@@ -91,6 +101,20 @@ def _print_reliability(name: str, reliability: Reliability) -> None:
         f"\nProbabilities of {in_words(name)}: calibration error {reliability.error:.3f} (perfect ones would have "
         f"{low:.3f} to {high:.3f})",
     )
+
+
+def _print_rows(rows: RowCoverage) -> None:
+    terminal.out.print(f"\n{rows.sentence()}")
+    if not rows.segments:
+        return
+    table = terminal.table("coverage of the calibrated rows by group", "", "group", "people", "covered", "95% CI")
+    last = ""
+    for segment in rows.segments:
+        by, last = ("" if segment.by == last else segment.by), segment.by
+        value, interval = f"{segment.coverage.value:.1%}", f"{segment.coverage.low:.1%} to {segment.coverage.high:.1%}"
+        table.add_row(by, segment.name, f"{segment.people:,}", value, interval)
+    table.columns[1].justify = "left"
+    terminal.show(table)
 
 
 def _print_questions(study: Study) -> None:
