@@ -11,6 +11,8 @@ import numpy as np
 
 from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import ablation, cross_validation, scorecard
+from firstspin.evaluation.bootstrap import Figure
+from firstspin.evaluation.learning_curve import CurvePoint, LearningCurve
 from firstspin.evaluation.report import page, patterns
 from firstspin.evaluation.report.parts import BundleFacts, Material
 from firstspin.evaluation.scorecard import BASELINES
@@ -63,6 +65,25 @@ def material(known: bool = True) -> Material:
     return Material(
         examples, rule, replace(card, questions=study), grid, about, name="made people", written=date(2026, 2, 1)
     )
+
+
+def curve_of(*sizes: int) -> LearningCurve:
+    """A learning curve of `auto` that begins at the hit@3 of the rule, and is better from the second point on."""
+
+    def at(value: float, half: float) -> Figure:
+        return Figure(round(value, 6), round(value - half, 6), round(value + half, 6))
+
+    points = tuple(
+        CurvePoint(
+            users,
+            {"hit@3": at(0.5 + 0.1 * i, 0.04), "log_loss": at(2.0 - 0.1 * i, 0.05)},
+            {"hit@3": at(0.45, 0.04), "log_loss": at(2.0, 0.05)},
+            {"hit@3": at(0.05 + 0.1 * i, 0.03), "log_loss": at(-0.1 * i, 0.05)},
+        )
+        for i, users in enumerate(sizes)
+    )
+    doubled = {"hit@3": at(0.01, 0.002), "log_loss": at(-0.05, 0.01)} if len(sizes) > 1 else {}
+    return LearningCurve("auto", 240, points, sizes[1] if len(sizes) > 1 else None, doubled, "0badcafe")
 
 
 def html(bundle: str) -> str:

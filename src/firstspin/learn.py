@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from firstspin import files, preflight
 from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
@@ -145,7 +147,7 @@ def curve_of(
         progress,
         seed=protocol.seed,
     )
-    return curve, dataset
+    return msgspec.structs.replace(curve, fingerprint=dataset.summary()["fingerprint"]), dataset
 
 
 def evaluate_bundle(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
@@ -34,7 +34,7 @@ class CurvePoint(msgspec.Struct, frozen=True):
 
 
 class LearningCurve(msgspec.Struct, frozen=True):
-    """The points of `model` by rising number of users, on `held_out` users.
+    """The points of `model` by rising number of users, on `held_out` users of the tables of this `fingerprint`.
 
     `better_from`: from this point on, the model's log loss is significantly below the rule's (95% intervals); None
     where the last point's is not. `doubled`: change of each metric of the model with twice the users of the last point,
@@ -43,26 +43,33 @@ class LearningCurve(msgspec.Struct, frozen=True):
 
     model: str
     held_out: int
-    points: tuple[CurvePoint, ...]
+    points: Annotated[tuple[CurvePoint, ...], msgspec.Meta(min_length=1)]
     better_from: int | None
     doubled: dict[str, Figure]
+    fingerprint: str = ""
 
-    def sentence(self) -> str:
-        """From how many users on the model is better, and the effect of twice as many."""
+    def better(self) -> str:
+        """From how many training users on the model is better than the rule, as a sentence."""
         name, rule, last = in_words(self.model), in_words(RULE), self.points[-1].users
-        better = (
-            f"From {self.better_from:,} training users on, {name} has a significantly lower log loss than the {rule}."
-            if self.better_from
-            else f"No significant difference in log loss to the {rule} with {last:,} training users."
-        )
+        if self.better_from:
+            users = f"{self.better_from:,} training users"
+            return f"From {users} on, {name} has a significantly lower log loss than the {rule}."
+        return f"No significant difference in log loss to the {rule} with {last:,} training users."
+
+    def trend(self) -> str:
+        """The effect of twice as many users, as a sentence; empty for a single point."""
         if not self.doubled:
-            return better
+            return ""
         hits, loss = self.doubled[HEADLINE], self.doubled[LOSS]
         return (
-            f"{better} If the trend of the last points goes on, {2 * last:,} users would change {HEADLINE} by "
+            f"If the trend of the last points goes on, {2 * self.points[-1].users:,} users would change {HEADLINE} by "
             f"{hits.value:+.3f} ({hits.low:+.3f} to {hits.high:+.3f}) and log loss by {loss.value:+.3f} "
             f"({loss.low:+.3f} to {loss.high:+.3f})."
         )
+
+    def sentence(self) -> str:
+        """Both sentences."""
+        return " ".join(filter(None, (self.better(), self.trend())))
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -116,6 +123,20 @@ def write_curve(curve: LearningCurve, out: Path) -> None:
     """Write a curve as JSON. Raises OSError where `out` can't be written."""
     with written_beside(out, shared=True) as beside:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(curve), indent=2) + b"\n")
+
+
+def read_curve(path: Path) -> LearningCurve:
+    """The curve in a file of `evaluate --curve --out`. Raises InputError where it is another file."""
+    what = f"{path} is not a curve that firstspin evaluate --curve wrote"
+    try:
+        curve = msgspec.json.decode(path.read_bytes(), type=LearningCurve)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise InputError(f"{what} ({problem})") from None
+    figures = [curve.doubled or dict.fromkeys(SHOWN)]
+    figures += [of for point in curve.points for of in (point.model, point.rule, point.difference)]
+    if lacking := [metric for metric in SHOWN for of in figures if metric not in of]:
+        raise InputError(f"{what} (a point without {lacking[0]})")
+    return curve
 
 
 def _first(split: Split, size: int, seed: int) -> Split:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from made_browser import violations
-from made_report import material, silent
+from made_report import curve_of, material, silent
 from playwright.sync_api import Browser, Page
 
 from firstspin.evaluation.report import page
@@ -52,7 +52,9 @@ def hostile() -> Material:
     grid = replace(grid, values=np.diag([3.0, 2.0, 1.0, -1.0]), people=(90,) * 4)
     examples = replace(whole.examples, registrations=told, genres=HOSTILE)
     card = replace(whole.card, segments=segments, confusion=confusion)
-    return replace(whole, examples=examples, card=card, answers=grid, name="<b>data</b> " + "x" * 120)
+    curve = curve_of(90, 100, 110, 12_800)  # numbers that lie close together
+    name = "<b>data</b> " + "x" * 120
+    return replace(whole, examples=examples, card=card, answers=grid, name=name, curve=curve)
 
 
 @pytest.fixture(scope="module")

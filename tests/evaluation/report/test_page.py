@@ -255,6 +255,6 @@ def test_report_takes_a_scorecard_of_the_same_users_only(tmp_path: Path) -> None
     kept = json.loads((tmp_path / "card.json").read_text())
     kept["data"]["fingerprint"] = "of others"
     (tmp_path / "card.json").write_text(json.dumps(kept))
-    with pytest.raises(InputError, match="is not about the people of"):
+    with pytest.raises(InputError, match="is not about the users of these tables"):
         story.report(data, tmp_path / "b", tmp_path / "r2.html", written=written, measured=tmp_path / "card.json")
     assert not (tmp_path / "r2.html").exists()

@@ -259,6 +259,9 @@ def report(
     measured: Annotated[
         Path | None, typer.Option("--scorecard", help="File of `evaluate --questions --out`; default: evaluate now.")
     ] = None,
+    curve: Annotated[
+        Path | None, typer.Option(help="Learning curve to show: file of `evaluate --curve --out`.")
+    ] = None,
     experiment: Annotated[
         Path | None, typer.Option(help="Result of an A/B test to show: JSON of `experiment analyse --json`.")
     ] = None,
@@ -285,6 +288,7 @@ def report(
             written=written,
             name=name,
             measured=measured,
+            curve=curve,
             experiment=experiment,
             reading=reading,
             progress=progress,

@@ -160,6 +160,25 @@ def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
     return _finished(layers, min(width, 460), 260)
 
 
+def by_size(rows: Sequence[Row], width: int, *, x: str, series: str, title: str, form: str = ".2f") -> alt.LayerChart:
+    """Lines of `value` over the numbers `x` on a logarithmic scale, with 95% intervals (`low`, `high`)."""
+    import altair as alt
+
+    sizes = sorted({int(row[x]) for row in rows})
+    scale = alt.Scale(type="log", domain=[sizes[0] / 1.2, sizes[-1] * 1.2], nice=False)
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X(f"{x}:Q", title="training users", scale=scale, axis=alt.Axis(values=sizes, format=",d")),
+        color=_colour(series, list(dict.fromkeys(str(row[series]) for row in rows))),
+    )
+    up = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form, tickCount=5))
+    layers = [
+        base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(y=up, y2="high:Q"),
+        base.mark_line(strokeWidth=2).encode(y="value:Q"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(y="value:Q"),
+    ]
+    return _finished(layers, width, 220)
+
+
 def timeline(rows: Sequence[Row], ends: date, width: int) -> alt.LayerChart:
     """Bars (`who`, `what`, `begin`, `end`) along the calendar, and a line at the end of the data."""
     import altair as alt

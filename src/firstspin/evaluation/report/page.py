@@ -15,11 +15,10 @@ from typing import Final
 import numpy as np
 
 from firstspin.evaluation.metrics import HEADLINE
-from firstspin.evaluation.report import charts, conclusion, example, experiment, model_card, people, quality
+from firstspin.evaluation.report import charts, conclusion, curve, example, experiment, model_card, people, quality
 from firstspin.evaluation.report.example import example_user
 from firstspin.evaluation.report.parts import (
     BundleFacts,
-    ExperimentResult,
     HeatMap,
     Material,
     Part,
@@ -49,7 +48,6 @@ def material(
     *,
     name: str,
     written: date,
-    test: ExperimentResult | None = None,
 ) -> Material:
     """The input of the page: labelled users, a scorecard, a logistic model of the users, and a bundle.
 
@@ -74,7 +72,6 @@ def material(
         name,
         written,
         example_user(examples, packed),
-        test,
     )
 
 
@@ -90,11 +87,14 @@ def page(material: Material, progress: Progress) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=lambda shown: true_minus(shown) if type(shown) is str else shown,  # and no Markup
     )
-    sections = [*quality.sections(material), *people.sections(material), model_card.section(material)]
-    if material.example:
-        sections.insert(0, example.section(material.example))
-    if material.test:
-        sections.insert(0, experiment.section(material.test))
+    sections = [
+        *([experiment.section(material.test)] if material.test else []),
+        *([example.section(material.example)] if material.example else []),
+        *quality.sections(material),
+        *([curve.section(material.curve)] if material.curve else []),
+        *people.sections(material),
+        model_card.section(material),
+    ]
     drawn = []
     for i, section in enumerate(sections):
         progress(f"drawing: {section.name}", i / len(sections))

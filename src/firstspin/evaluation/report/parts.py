@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.evaluation.bootstrap import Figure
+from firstspin.evaluation.learning_curve import LearningCurve
 from firstspin.evaluation.report.patterns import Grid
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.experiment.verdict import Decision, MetricResult
@@ -61,7 +62,8 @@ class ExperimentResult(msgspec.Struct, frozen=True):
 class Material:
     """The input of the report. `answers`: log-odds of each answer for each genre in a logistic model.
 
-    `name` of the data and `written` (date) stand in the header. `test`: the result of an A/B test, if there is one.
+    `name` of the data and `written` (date) stand in the header. Optional: a learning `curve`, and the result of an A/B
+    `test`.
     """
 
     examples: Examples
@@ -72,6 +74,7 @@ class Material:
     name: str
     written: date
     example: ExampleUser | None = None
+    curve: LearningCurve | None = None
     test: ExperimentResult | None = None
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from firstspin import files, learn, preflight
-from firstspin.data.dataset import Reading, read_dataset
+from firstspin.data.dataset import Dataset, Reading, read_dataset
 from firstspin.evaluation import scorecard
 from firstspin.evaluation.cross_validation import Protocol
+from firstspin.evaluation.learning_curve import read_curve
 from firstspin.evaluation.report import page
 from firstspin.evaluation.report.experiment import read_test_result
 from firstspin.models import registry
@@ -34,6 +35,7 @@ def report(
     written: date,
     name: str = "",
     measured: Path | None = None,
+    curve: Path | None = None,
     experiment: Path | None = None,
     reading: Reading = Reading(),
     progress: Progress = silent,
@@ -44,20 +46,23 @@ def report(
     arguments give the same bytes.
 
     `measured` is a scorecard.json of these tables; without one, the bundle's model is evaluated here, in three folds.
-    `experiment` is the JSON result of an A/B test. Further columns and label rule are the bundle's.
+    `curve` is a learning curve of these tables, and `experiment` the JSON result of an A/B test. Further columns and
+    label rule are the bundle's.
 
-    Raises InputError where bundle, tables, scorecard or result can't be read or don't belong together, or the page
-    can't be drawn or written.
+    Raises InputError where bundle, tables, scorecard, curve or result can't be read or don't belong together, or the
+    page can't be drawn or written.
     """
     preflight.report(out, data)
+    by_users = read_curve(curve) if curve else None
+    card = scorecard.read_scorecard(measured) if measured else None
     test = read_test_result(experiment) if experiment else None
     loaded = bundle.load(path)
     reading = replace(reading, extra=tuple(loaded.manifest.extra), extra_optional=True, rule=loaded.label_rule())
-    if measured:
-        card, dataset = scorecard.read_scorecard(measured), read_dataset(data, reading)
-        if card.data.get("fingerprint") != dataset.summary()["fingerprint"]:
-            raise InputError(f"{measured} is not about the people of {data}: other tables, or another label rule")
-    else:
+    if card or by_users:  # checked before an evaluation, which takes minutes
+        dataset = read_dataset(data, reading)
+        _check_tables(dataset, measured, card and card.data.get("fingerprint"))
+        _check_tables(dataset, curve, by_users and by_users.fingerprint)
+    if card is None:
         own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
         names = (*(name for name in LADDER if name != own), own)
         card, dataset = learn.evaluate_models(
@@ -71,7 +76,13 @@ def report(
         )
     plain = registry.fit("logistic", learn.prepare(dataset, Learning(), dataset.examples))
     name = name or data.resolve().name
-    material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written, test=test)
+    material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written)
+    material = replace(material, curve=by_users, test=test)
     html = page.page(material, stage(progress, 0.9, 1.0))
     with files.written_beside(out, shared=True) as beside:
         beside.write_text(html, encoding="utf-8")
+
+
+def _check_tables(dataset: Dataset, path: Path | None, fingerprint: object) -> None:
+    if path and fingerprint != dataset.summary()["fingerprint"]:
+        raise InputError(f"{path} is not about the users of these tables: other tables, or another label rule")
