@@ -4,7 +4,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test quick wheel docs soak fuzz lint bench screenshots synth test-airflow lock clean
+.PHONY: setup demo test quick wheel docs soak fuzz lint bench screenshots synth kit test-airflow lock clean
 
 setup: $(VENV)/ready
 
@@ -88,6 +88,16 @@ $(AIRFLOW)/.venv/ready: $(AIRFLOW)/requirements.txt
 test-airflow: setup $(AIRFLOW)/.venv/ready
 	$(BIN)/python -m pytest $(AIRFLOW)
 
+# What runs firstspin outside AWS: Prometheus's rules, Grafana's dashboard, Kubernetes, compose, systemd, the release.
+KIT := deploy/kit
+$(KIT)/.venv/ready: $(KIT)/requirements.txt
+	@PYTHON=$(PYTHON) ./.ci/venv $(KIT)/.venv
+	$(KIT)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(KIT)/requirements.txt
+	touch $@
+
+kit: setup $(KIT)/.venv/ready
+	$(BIN)/python -m pytest $(KIT)
+
 bench: setup
 	for claim in bench/*.py; do $(BIN)/python $$claim || exit 1; done
 
@@ -104,10 +114,11 @@ lock: setup
 	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt
 	$(COMPILE) $(AWS)/requirements.in -o $(AWS)/requirements.txt
 	$(COMPILE) $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
+	$(COMPILE) $(KIT)/requirements.in -o $(KIT)/requirements.txt
 	cd $(DYNALITE) && npm install --silent --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 	cd $(DYNALITE) && node -e 'const fs = require("fs"), lock = require("./package-lock.json"); \
 	    Object.values(lock.packages).forEach(one => delete one.funding); \
 	    fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
 
 clean:
-	rm -rf $(VENV) .venv-3.* dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-3.* dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(KIT)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache

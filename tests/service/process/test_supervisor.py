@@ -61,7 +61,9 @@ def test_cases_26_and_27_a_corrupt_bundle_is_refused_with_the_reason_and_the_old
             assert service.recommend(age=31)["model"] == first
         point(current, bundles[1])
         until(lambda: service.recommend(age=31)["model"] != first, 90)
-        assert 'firstspin_reloads_total{outcome="refused"}' in service.ask("GET", "/metrics")[2].decode()
+        assert (
+            f'firstspin_reloads_total{{outcome="refused"}} {len(HARMS)}.0' in service.ask("GET", "/metrics")[2].decode()
+        )
 
 
 def _largest(bundle: Path) -> Path:

@@ -1,0 +1,193 @@
+"""The rules of deploy/prometheus: each alert on its cause alone, in promtool and beside a running service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import yaml
+from made_bundles import pack
+from made_service import point, serving, until, workers
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
+ALL = [rule for group in RULES["groups"] for rule in group["rules"]]
+ALERTS = [rule for rule in ALL if "alert" in rule]
+pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="needs Prometheus (apt-get install prometheus)")
+
+HERE = 'job="firstspin",instance="a"'
+HEALTHY = {
+    f"up{{{HERE}}}": "1x240",
+    f"firstspin_ready{{{HERE}}}": "2x240",
+    f"firstspin_compiled{{{HERE}}}": "1x240",
+    f'firstspin_model_workers{{{HERE},model="0000000a"}}': "2x240",
+    f'firstspin_requests_total{{{HERE},route="/v1/recommendations",status="200"}}': "0+100x240",
+    f'firstspin_requests_total{{{HERE},route="/v1/recommendations",status="500"}}': "0x240",
+    f'firstspin_requests_total{{{HERE},route="/ping",status="503"}}': "0+1x240",
+    f'firstspin_answers_total{{{HERE},source="model"}}': "0+100x240",
+    f'firstspin_answers_total{{{HERE},source="rule"}}': "0x240",
+    f'firstspin_latency_seconds_bucket{{{HERE},hop="whole",le="0.0128"}}': "0+100x240",
+    f'firstspin_latency_seconds_bucket{{{HERE},hop="whole",le="1.0"}}': "0+100x240",
+    f'firstspin_latency_seconds_bucket{{{HERE},hop="whole",le="+Inf"}}': "0+100x240",
+    f'firstspin_reloads_total{{{HERE},outcome="done"}}': "0x120 1x119",
+    f'firstspin_reloads_total{{{HERE},outcome="refused"}}': "0x240",
+    f"firstspin_worker_deaths_total{{{HERE}}}": "0x230 1x9",
+    f"firstspin_admin_deaths_total{{{HERE}}}": "0x240",
+    f'firstspin_supervisor_errors_total{{{HERE},step="listen"}}': "0x240",
+    f"firstspin_exposures_dropped_total{{{HERE}}}": "0x240",
+    f"firstspin_event_store_failures_total{{{HERE}}}": "0x240",
+    f'firstspin_kept_answers_total{{{HERE},outcome="found"}}': "0+10x240",
+    f'firstspin_kept_answers_total{{{HERE},outcome="failed"}}': "0x240",
+    f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x240",
+    f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x240",
+}
+"""Two hours at one sample in 30 s: one new bundle, one worker that ended, /ping 503 while draining."""
+
+STOPPED = {series: "_x240" for series in HEALTHY if series.startswith("firstspin_")}
+CAUSES: dict[str, dict[str, str]] = {
+    "FirstspinDown": STOPPED | {f"up{{{HERE}}}": "0x240"},
+    "FirstspinMissing": STOPPED | {f"up{{{HERE}}}": "_x240"},
+    "FirstspinNotReady": {f"firstspin_ready{{{HERE}}}": "0x240"},
+    "FirstspinFailing": {f'firstspin_requests_total{{{HERE},route="/v1/recommendations",status="500"}}': "0+2x240"},
+    "FirstspinFallback": {f'firstspin_answers_total{{{HERE},source="rule"}}': "0+2x240"},
+    "FirstspinSlow": {f'firstspin_latency_seconds_bucket{{{HERE},hop="whole",le="0.0128"}}': "0+98x240"},
+    "FirstspinQuiet": {
+        f'firstspin_answers_total{{{HERE},source="model"}}': "7x240",
+        f'firstspin_requests_total{{{HERE},route="/v1/recommendations",status="200"}}': "7x240",
+    },
+    "FirstspinBundleRefused": {f'firstspin_reloads_total{{{HERE},outcome="refused"}}': "0x230 1x9"},
+    "FirstspinModelsDiffer": {f'firstspin_model_workers{{{HERE},model="0000000b"}}': "1x240"},
+    "FirstspinWorkersEnd": {f"firstspin_worker_deaths_total{{{HERE}}}": "0x220 1x5 2x5 3x9"},
+    "FirstspinContained": {f'firstspin_supervisor_errors_total{{{HERE},step="listen"}}': "0x230 1x9"},
+    "FirstspinExposuresLost": {f"firstspin_exposures_dropped_total{{{HERE}}}": "0x230 5x9"},
+    "FirstspinEventStoreFails": {f"firstspin_event_store_failures_total{{{HERE}}}": "0x210 0+1x29"},
+    "FirstspinStoredAnswersFail": {f'firstspin_kept_answers_total{{{HERE},outcome="failed"}}': "0+2x240"},
+    "FirstspinConnectionsScarce": {f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x230 1x9"},
+    "FirstspinLogsDropped": {f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x230 9x9"},
+    "FirstspinNotCompiled": {f"firstspin_compiled{{{HERE}}}": "0x240"},
+}
+
+
+def test_the_rules_and_the_configuration_are_valid() -> None:
+    subprocess.run(["promtool", "check", "config", PROMETHEUS / "prometheus.yml"], check=True, capture_output=True)
+
+
+def test_every_alert_fires_on_its_cause_and_only_then(tmp_path: Path) -> None:
+    assert list(CAUSES) == [alert["alert"] for alert in ALERTS]
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    tests = [
+        {
+            "name": name,
+            "interval": "30s",
+            "input_series": [{"series": one, "values": values} for one, values in (HEALTHY | changed).items()],
+            "promql_expr_test": [
+                {
+                    "expr": firing,
+                    "eval_time": "119m",
+                    "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1}] if changed else [],
+                }
+            ],
+        }
+        for name, changed in {"healthy": {}, **CAUSES}.items()
+    ]
+    file = {"rule_files": [str(PROMETHEUS / "rules.yml")], "evaluation_interval": "30s", "tests": tests}
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(file))
+    done = subprocess.run(["promtool", "test", "rules", tmp_path / "tests.yml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
+    sections = re.findall(r"^## (Firstspin\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert sections == [alert["alert"] for alert in ALERTS]
+    for alert in ALERTS:
+        assert alert["annotations"]["runbook_url"] == "{{ $externalLabels.runbook }}#" + alert["alert"].lower()
+        assert alert["labels"]["severity"] in ("page", "ticket")
+
+
+@dataclass
+class Server:
+    """A running Prometheus."""
+
+    port: int
+
+    def query(self, promql: str) -> list[dict[str, Any]]:
+        """The series of an instant query; none before Prometheus listens."""
+        asked = urllib.parse.urlencode({"query": promql})
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/query?{asked}", timeout=10) as reply:
+                return json.load(reply)["data"]["result"]
+        except (URLError, ConnectionError):
+            return []
+
+    def firing(self) -> set[str]:
+        return {one["metric"]["alertname"] for one in self.query('ALERTS{alertstate="firing"}')}
+
+
+def in_seconds(rules: str) -> str:
+    """The rules with seconds for minutes, so that a test sees in ten seconds what takes ten minutes."""
+    return re.sub(r"\[(\d+)m\]|(?<=for: )(\d+)m", lambda found: found[0].replace("m", "s"), rules)
+
+
+@contextmanager
+def scraping(target: str, folder: Path) -> Iterator[Server]:
+    """Prometheus on a free port, with deploy/prometheus's configuration in fast motion."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    configuration = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    configuration["global"] |= {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+    configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    (folder / "rules.yml").write_text(in_seconds((PROMETHEUS / "rules.yml").read_text()))
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    with (folder / "prometheus.log").open("w") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+        try:
+            yield Server(port)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_a_real_prometheus_sees_a_real_service_and_its_trouble(tmp_path: Path) -> None:
+    (tmp_path / "prometheus").mkdir()
+    pack(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to(tmp_path / "good")
+    with (
+        serving(current, "--log-level", "warning") as service,
+        scraping(f"127.0.0.1:{service.port}", tmp_path / "prometheus") as server,
+    ):
+
+        def recorded() -> bool:
+            for _ in range(20):
+                service.recommend(age=31, genres=["Jazz"])
+            return all(server.query(rule["expr"].replace("[5m]", "[5s]")) for rule in ALL if "record" in rule)
+
+        until(recorded, 60)
+        assert server.firing() - {"FirstspinSlow", "FirstspinNotCompiled"} == set()  # a busy machine; no compiler
+        point(current, tmp_path / "bad")
+        until(lambda: "FirstspinBundleRefused" in server.firing(), 60)
+        for _ in range(3):
+            [worker] = workers(service)
+            os.kill(worker, signal.SIGKILL)
+            until(lambda old=worker: workers(service) not in ([], [old]), 60)
+        until(lambda: "FirstspinWorkersEnd" in server.firing(), 60)
+        service.process.terminate()
+        until(lambda: "FirstspinDown" in server.firing(), 60)
