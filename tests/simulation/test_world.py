@@ -371,6 +371,26 @@ def test_labels_come_as_often_as_their_probabilities_say_in_every_corner(service
         assert statistic < chi2.isf(1e-5, df=23)
 
 
+def test_a_withheld_country_adds_nothing_to_the_truth() -> None:
+    people = register(make_world(SEED).taste, 100_000, np.random.default_rng(SEED))
+    withheld = people.answers.country == NOT_GIVEN
+    assert set(people.home[withheld]) == set(range(len(COUNTRIES)))
+    for home in range(len(COUNTRIES)):
+        there = withheld & (people.home == home)
+        surplus = np.bincount(people.favourite[there], minlength=24) - people.p[there].sum(axis=0)
+        spread = np.sqrt((people.p[there] * (1 - people.p[there])).sum(axis=0))
+        assert np.abs(surplus / spread).max() < SURE + 1
+
+
+def test_an_answer_not_given_lies_between_the_two_that_pull_apart() -> None:
+    answers = [Registration(age=38, gender=gender, genres=("Jazz",)) for gender in ("male", None, "female")]
+    man, unknown, woman = np.log(true_probabilities(make_world(SEED), answers))
+    # the weights of men and women are opposite, those of no answer zero: the same for every genre but for the sum to 1
+    np.testing.assert_allclose(np.ptp(man - 2 * unknown + woman), 0.0, atol=1e-12)
+    men = np.array([GENRES[genre].men for genre in sorted(GENRES)])
+    np.testing.assert_allclose(np.ptp(man - unknown - men), 0.0, atol=1e-12)
+
+
 def test_what_the_world_has_never_heard_of_counts_as_not_given() -> None:
     world = make_world(SEED)
     plain = Registration(age=40, genres=("Jazz", "Rock"))

@@ -1,4 +1,8 @@
-"""The ground truth of a simulated service: P(top genre | registration) of every user, hence the Bayes-optimal hit@k."""
+"""The ground truth of a simulated service: P(top genre | answers given) of every user, hence the Bayes-optimal hit@k.
+
+No model that reads the registration can exceed this optimum: withheld answers do not enter the probabilities, since the
+simulation draws the top genre from exactly them (docs/world.md).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ TRUTH: Final = "truth.npz"
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """`probabilities` (n, k): the true probability that each of the k `genres` becomes a user's top genre."""
+    """`probabilities` (n, k): P(top genre | answers given) of each of the k `genres` for each user."""
 
     genres: tuple[str, ...]
     probabilities: NDArray[np.float64]
@@ -32,7 +36,7 @@ class GroundTruth:
         return hits
 
     def best_hits(self, k: int) -> NDArray[np.float64]:
-        """(n,) hit@k of the Bayes-optimal ranking: the sum of the k largest true probabilities."""
+        """(n,) hit@k of the optimal ranking given the answers: the sum of the k largest true probabilities."""
         best: NDArray[np.float64] = np.partition(self.probabilities, -k, axis=1)[:, -k:].sum(axis=1)
         return best
 

@@ -81,7 +81,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """Expected hit@3 under a simulation's truth: Bayes-optimal (`best`), each model's, and its fraction of that."""
+    """Expected hit@3 under a simulation's truth: optimal given the answers (`best`), each model's, and its `share`."""
 
     best: Figure
     expected: dict[str, Figure]

@@ -72,7 +72,7 @@ def print_scorecard(card: Scorecard) -> None:
 
 
 def _print_ceiling(ceiling: Ceiling) -> None:
-    title = f"under the simulated ground truth; Bayes-optimal: {ceiling.best}"
+    title = f"under the simulated ground truth; Bayes-optimal given the answers: {ceiling.best}"
     table = terminal.table(title, "model", f"expected {HEADLINE}", "of the Bayes-optimal")
     for name, expected in ceiling.expected.items():
         table.add_row(in_words(name), str(expected), _percent(ceiling.share[name]))

@@ -89,7 +89,7 @@ def _ladder(card: Scorecard) -> Picture:
     )
     if card.ceiling:
         text += (
-            f" The dashed line is the Bayes-optimal hit@3 under the simulated ground truth, "
+            f" The dashed line is the Bayes-optimal hit@3 given the answers, under the simulated ground truth: "
             f"{percent(card.ceiling.best.value, 1)}."
         )
     values = "; ".join(f"{named(name)} {card.figures[name][HEADLINE].value:.3f}" for name in ordered)
