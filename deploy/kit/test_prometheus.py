@@ -30,6 +30,8 @@ ALL = [rule for group in RULES["groups"] for rule in group["rules"]]
 ALERTS = [rule for rule in ALL if "alert" in rule]
 pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="needs Prometheus (apt-get install prometheus)")
 
+DASHBOARD = ROOT / "deploy" / "grafana" / "firstspin.json"
+
 HERE = 'job="firstspin",instance="a"'
 HEALTHY = {
     f"up{{{HERE}}}": "1x240",
@@ -143,6 +145,15 @@ def in_seconds(rules: str) -> str:
     return re.sub(r"\[(\d+)m\]|(?<=for: )(\d+)m", lambda found: found[0].replace("m", "s"), rules)
 
 
+def panel_queries() -> list[str]:
+    """The queries of the dashboard's panels, with a choice for each variable."""
+    chosen = {"$job": "firstspin", "$instance": ".*", "$__rate_interval": "5s", "[1h]": "[1m]"}
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    assert len(queries) >= 20
+    return [re.sub("|".join(map(re.escape, chosen)), lambda found: chosen[found[0]], query) for query in queries]
+
+
 @contextmanager
 def scraping(target: str, folder: Path) -> Iterator[Server]:
     """Prometheus on a free port, with deploy/prometheus's configuration in fast motion."""
@@ -181,6 +192,7 @@ def test_a_real_prometheus_sees_a_real_service_and_its_trouble(tmp_path: Path) -
             return all(server.query(rule["expr"].replace("[5m]", "[5s]")) for rule in ALL if "record" in rule)
 
         until(recorded, 60)
+        until(lambda: all(map(server.query, panel_queries())), 60)
         assert server.firing() - {"FirstspinSlow", "FirstspinNotCompiled"} == set()  # a busy machine; no compiler
         point(current, tmp_path / "bad")
         until(lambda: "FirstspinBundleRefused" in server.firing(), 60)
