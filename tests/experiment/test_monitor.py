@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from datetime import timedelta
+from datetime import date, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -88,3 +88,9 @@ def test_without_a_user_it_says_what_to_do(tmp_path: Path, hours: int, status: s
     found = monitor(log(tmp_path, PLAN, 1), PLAN, START + timedelta(hours=hours))
     assert (found.status, found.users) == (status, 0)
     assert "The experiment starts" in found.sentence or "/v1/recommendations" in found.next
+
+
+def test_an_experiment_that_ended_without_a_user_is_not_collecting(tmp_path: Path) -> None:
+    plan = structs.replace(PLAN, starts_on=date(2025, 1, 26))  # the users of the log come a year later
+    found = monitor(log(tmp_path, plan, 1), plan, START)
+    assert (found.status, found.users, found.is_hidden) == ("no users", 0, True)

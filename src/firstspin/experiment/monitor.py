@@ -25,6 +25,7 @@ Status = Literal[
     "not started",
     "collecting",
     "unhealthy",
+    "no users",
     "winner",
     "control is better",
     "guardrail not kept",
@@ -223,11 +224,10 @@ def _status(
     if now.date() < plan.starts_on:
         return "not started", f"The experiment starts on {plan.starts_on:%-d %B %Y}.", f"It is read on {end}."
     if verdict is None:
-        return (
-            "collecting",
-            "No exposure yet.",
-            "Send newcomers to /v1/recommendations with their user_id; an exposure is stored with each answer.",
-        )
+        send = "Send newcomers to /v1/recommendations with their user_id; an exposure is stored with each answer."
+        if now < reads_at(plan):
+            return "collecting", "No exposure yet.", send
+        return "no users", "The experiment has ended without an exposure.", f"Plan it again. {send}"
     if verdict.decision == "sample ratio mismatch":
         return "unhealthy", verdict.sentence, "Compare the users of each arm with the app's own count, then start anew."
     failing = [arm for arm in arms if arm.fallback_share > FALLBACK_ALARM]

@@ -228,7 +228,7 @@ def test_each_metric_has_its_role_whatever_its_kind_and_also_where_two_share_a_c
     shown = ask(app, "GET", "/experiments/first").body.decode()
     for name, role in zip(("clicked", "seconds / clicked", "clicked"), roles, strict=True):
         assert hidden.count(f"<li><span>{name}</span><span>{role}</span></li>") == 1
-        assert shown.count(f'<td>{name}<br><span class="muted">{role}</span></td>') == len(plan.arms)
+        assert shown.count(f'<td role="cell">{name}<br><span class="muted">{role}</span></td>') == len(plan.arms)
     assert (
         '<th scope="row">seconds / clicked</th><td>model: ' in ask(app, "GET", "/experiments/first.memo").body.decode()
     )

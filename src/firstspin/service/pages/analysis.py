@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 TONES: Final = {
     "unhealthy": "bad",
+    "no users": "bad",
     "guardrail not kept": "bad",
     "control is better": "warn",
     "collecting": "warn",

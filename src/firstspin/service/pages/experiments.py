@@ -72,7 +72,7 @@ def written(site: Site, folder: Path, request: Request, running: str, now: datet
         return _awaited(site, name, kind) if name and name == running else None
     if kind is not HTML:
         return Reply(200, content, kind, b"cache-control: no-cache\r\nx-content-type-options: nosniff\r\n")
-    page = content.decode()
+    page = content.decode(errors="replace")
     if name:
         page = _note(folder / f"{name}.json", now, is_running=name == running) + page
     elif not running:
