@@ -438,3 +438,22 @@ def test_zsh_and_fish_complete_too(shell: str, shown: str, monkeypatch: pytest.M
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "firstspin la")
     monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
     assert shown in CliRunner().invoke(app, prog_name="firstspin").output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["label", "--out", "a.parquet", "--data", "d", "--engine={}"],
+        ["--{}"],
+        ["{}"],
+        ["label", "--{}"],
+        ["events", "{}"],
+    ],
+    ids=["value", "option", "command", "option of a command", "command of a group"],
+)
+def test_an_error_of_usage_is_short_whatever_was_typed(words: list[str]) -> None:
+    ran = firstspin(*(word.format("x" * 50_000 + "\x1b[31m") for word in words))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert len(ran.stderr) < 2_000
+    assert "xxx" in ran.stderr
+    assert "\x1b" not in ran.stderr

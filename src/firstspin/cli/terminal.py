@@ -126,7 +126,13 @@ def run(app: typer.Typer, name: str = "firstspin") -> None:
         sys.exit(2)
     stopped = _unwind_when_stopped()
     try:
-        app(prog_name=name)
+        sys.exit(app(prog_name=name, standalone_mode=False))
+    except typer.TyperException as problem:  # wrong usage: it may repeat a long or unprintable argument
+        problem.message = readable(problem.message.removeprefix("Value error, "))
+        problem.show()  # type: ignore[attr-defined]
+        sys.exit(problem.exit_code)
+    except typer.Abort:
+        sys.exit(1)
     except Exception as problem:
         if stopped:  # DuckDB turns the exception of the handler into one of its own
             sys.exit(128 + stopped[0])
