@@ -16,6 +16,7 @@ import typer
 
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
+from firstspin.cli.commands.explore import explore
 from firstspin.cli.commands.look_back import look_back
 from firstspin.cli.next_steps import next_command
 from firstspin.cli.options import AsJson, TableEncoding, new_spelling, split_names
@@ -294,6 +295,8 @@ def analyse(
 command(
     app, "look-back", example=("firstspin experiment look-back --plan experiment.toml --exported exported --arm rule")
 )(look_back)
+
+command(app, "explore", example="firstspin experiment explore --users-a-day 2000 --seed 1")(explore)
 
 
 @command(app, "simulate", example="firstspin experiment simulate --users 20000 --days 7 --out simulated")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from firstspin.experiment.plan import Plan
     from firstspin.experiment.stats.lift import Estimate
     from firstspin.experiment.stats.sizing import Point, Sizing
+    from firstspin.simulation.exploration import SlotSimulated
     from firstspin.simulation.oracle import NeverShown
     from firstspin.simulation.run import Served, Simulated
 
@@ -67,6 +68,30 @@ def show_simulated(simulated: Simulated) -> None:
             "truth",
         )
         _print_table("Off-policy evaluation", columns, [_never_shown_row(one) for one in simulated.never_shown])
+
+
+def show_slot(simulated: SlotSimulated) -> None:
+    """Cost and regret of every policy, and off-policy estimates from the slot's log beside the truth."""
+    terminal.out.print(
+        f"{simulated.users:,} simulated users in {simulated.days} days, {simulated.stations} stations; the oracle, "
+        f"which knows every rate, would get {simulated.oracle_clicks:,.0f} clicks"
+    )
+    rows = [
+        (one.policy, f"{one.clicks:,.0f}", f"{one.regret:,.0f}", f"{one.given_up:.1%}", f"{one.newest:.1%}")
+        for one in simulated.policies
+    ]
+    title = "Expected clicks, and regret: clicks fewer than the oracle"
+    _print_table(title, ("policy", "clicks", "regret", "given up", "new stations"), rows)
+    terminal.out.print(
+        "\ngiven up: share of the best station's clicks, by the knowledge at the time; new stations: share of users "
+        "who saw one in its first week"
+    )
+    weeks = [(one.policy, *(f"{week:,.0f}" for week in one.regret_by_week)) for one in simulated.policies]
+    _print_table("Regret by week", ("policy", *map(str, range(1, len(weeks[0])))), weeks)
+    estimates = [_never_shown_row(one) for one in simulated.off_policy]
+    title = f"Off-policy evaluation from the log of the {simulated.policies[0].policy}"
+    columns = ("policy", "users", "IPS", "self-normalised", "truth")
+    _print_table(title, columns, [(*row[:4], row[-1]) for row in estimates])
 
 
 def measured_rows(simulated: Simulated) -> list[tuple[str, ...]]:

@@ -1,0 +1,63 @@
+"""The simulated month of the exploration slot: within its budget, reproducible, and with unbiased estimates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from command_line import firstspin
+from slot_months import errors
+
+from firstspin.serving.exploration import SlotSettings
+from firstspin.simulation.exploration import POLICIES, SLOT, SlotMonth, make_audience, run_policy, simulate_slot
+
+MONTH = SlotMonth(users_a_day=60, updates_a_day=1, slot=SlotSettings(draws=32))
+
+
+def test_the_slot_stays_within_its_budget_and_shows_new_stations() -> None:
+    simulated = simulate_slot(MONTH)
+    months = {month.policy: month for month in simulated.policies}
+    assert months.keys() == POLICIES.keys()
+    assert all(
+        month.clicks + month.regret == pytest.approx(simulated.oracle_clicks, abs=0.2) for month in months.values()
+    )
+    assert all(month.regret == pytest.approx(sum(month.regret_by_week), abs=0.5) for month in months.values())
+    assert months["greedy"].given_up == 0
+    assert 0 < months[SLOT].given_up <= MONTH.slot.budget < months["Thompson, no budget"].given_up
+    assert months[SLOT].newest >= MONTH.slot.floor
+    assert simulate_slot(MONTH) == simulated
+
+
+def test_a_new_station_every_week_and_a_shift_half_way() -> None:
+    audience = make_audience(MONTH)
+    there = (audience.appeal > 0).sum(axis=1)
+    assert (there - there[0]).tolist() == [day // 7 for day in range(30)]
+    changed = [(audience.appeal[day] != audience.appeal[day - 1])[: there[0]].mean() for day in range(1, 30)]
+    assert [day for day, share in enumerate(changed, 1) if share] == [15]
+    assert 0.1 < changed[14] < 0.6
+
+
+def test_no_policy_shows_a_station_before_it_is_there() -> None:
+    audience = make_audience(MONTH)
+    for policy in POLICIES.values():
+        run = run_policy(MONTH, audience, policy)
+        assert (run.propensities[np.repeat(audience.appeal == 0, MONTH.users_a_day, axis=0)] == 0).all()
+        assert run.rates.version == MONTH.days
+
+
+def test_off_policy_estimates_from_the_log_are_unbiased() -> None:
+    """A short run of tests/soak/test_exploration_soak.py, which has the coverage to a percent."""
+    month = replace(MONTH, slot=SlotSettings(draws=16, budget=0.3, floor=0.1))
+    found = errors(month, 40)
+    assert len(found) == 3
+    for name, of in found.items():
+        assert abs(of.bias) < 4 * of.bias_error, name
+    assert 0.8 < found["best posterior mean"].coverage <= 1.0
+
+
+def test_the_command_prints_what_the_simulation_found() -> None:
+    done = firstspin("experiment", "explore", "--users-a-day", 10, "--days", 8, "--json")
+    found = json.loads(done.stdout)
+    assert (found["users"], found["days"], len(found["off_policy"])) == (80, 8, 3)
