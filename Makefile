@@ -4,7 +4,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test quick wheel docs soak fuzz lint bench screenshots synth kit test-airflow lock clean
+.PHONY: setup demo test quick wheel docs soak fuzz lint bench screenshots synth kit test-airflow test-spark lock clean
 
 setup: $(VENV)/ready
 
@@ -98,6 +98,17 @@ $(KIT)/.venv/ready: $(KIT)/requirements.txt
 kit: setup $(KIT)/.venv/ready
 	$(BIN)/python -m pytest $(KIT)
 
+# Spark is 430 MB, and nothing else needs it. It takes Java 17 or 21, and listens on the loopback interface alone.
+SPARK := .venv-spark
+$(SPARK)/ready: requirements/spark.txt pyproject.toml
+	@PYTHON=$(PYTHON) ./.ci/venv $(SPARK)
+	$(SPARK)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/spark.txt
+	$(SPARK)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+test-spark: $(SPARK)/ready
+	SPARK_LOCAL_IP=127.0.0.1 $(SPARK)/bin/python -m pytest tests/data/test_spark.py
+
 bench: setup
 	for claim in bench/*.py; do $(BIN)/python $$claim || exit 1; done
 
@@ -109,8 +120,10 @@ screenshots: setup
 COMPILE := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --fork-strategy fewest --python-version 3.11
 lock: setup
 	$(BIN)/pip install --quiet uv
-	$(COMPILE) pyproject.toml --all-extras --group run --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml $(addprefix --extra ,report aws postgres sklearn tune) --group run --group dev \
+	    -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
+	$(COMPILE) pyproject.toml --extra spark --group run --group test-spark -c requirements/dev.txt -o requirements/spark.txt
 	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt
 	$(COMPILE) $(AWS)/requirements.in -o $(AWS)/requirements.txt
 	$(COMPILE) $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
@@ -121,4 +134,4 @@ lock: setup
 	    fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
 
 clean:
-	rm -rf $(VENV) .venv-3.* dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(KIT)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-3.* $(SPARK) dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(KIT)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache

@@ -39,6 +39,11 @@ IMPORTED_WHERE_NEEDED = {
     ("data.importers.run", "pyarrow"),
     ("data.labelling", "ibis"),
     ("data.labelling", "pyarrow"),
+    ("data.checks.mismatches", "ibis"),
+    ("data.spark", "ibis"),
+    ("data.spark", "py4j"),
+    ("data.spark", "pyarrow"),
+    ("data.spark", "pyspark"),
     ("evaluation.report.charts", "altair"),
     ("evaluation.report.charts", "vl_convert"),
     ("evaluation.report.page", "jinja2"),
@@ -58,7 +63,19 @@ IMPORTED_WHERE_NEEDED = {
 }
 """Modules that import a heavy library inside the functions that need it, so that a command loads only what it runs."""
 
-HEAVY = ("pandas", "ibis", "duckdb", "pyarrow", "sklearn", "lightgbm", "scipy", "altair", "statsmodels", "optuna")
+HEAVY = (
+    "pandas",
+    "ibis",
+    "duckdb",
+    "pyarrow",
+    "sklearn",
+    "lightgbm",
+    "scipy",
+    "altair",
+    "statsmodels",
+    "optuna",
+    "pyspark",
+)
 MODULES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts): path
     for path in SOURCE.rglob("*.py")

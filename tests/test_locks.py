@@ -13,7 +13,7 @@ PYTHON = sorted(
     path
     for place in ("requirements", "deploy/*", "bench/*", "bench/*/*")
     for path in ROOT.glob(f"{place}/*.txt")
-    if path.stem in ("requirements", "run", "dev", "docs")
+    if path.stem in ("requirements", "run", "dev", "docs", "spark")
 )
 NODE = ROOT / "tests/dynalite/package-lock.json"
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, overload
 
 from firstspin import answer, learn
 from firstspin import score as scoring
+from firstspin.data import spark
 from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
 from firstspin.data.formats.dataframes import (
@@ -46,6 +47,7 @@ from firstspin.settings.environment import moment
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
     import pyarrow as pa
+    from pyspark.sql import SparkSession
 
     from firstspin.serving.score_stores import Batch
 
@@ -106,11 +108,13 @@ def label(
     columns: str | Mapping[str, str] = OWN_COLUMNS,
     spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
+    session: SparkSession | None = None,
 ) -> Labels:
     """Each user's top genre in the label window, and the users without one, counted by reason.
 
     `data` is a folder, or a dict of the tables registrations, listens and stations. `extra` names further columns of
-    the registrations to keep, `spelling` how dates are written. Raises InputError where the tables can't be read or
+    the registrations to keep, `spelling` how dates are written. With a Spark `session`, whose settings do not change,
+    Spark reads the listens, and the tables may be its DataFrames. Raises InputError where the tables can't be read or
     give no label.
     """
     import pyarrow.parquet as pq
@@ -118,7 +122,11 @@ def label(
     with workspace("label") as folder:
         out = folder / "labels.parquet"
         reading = _reading(rule, extra, columns, spelling, skip_bad_rows)
-        census, ignored = learn.label(folder_of(data, folder), out, reading)
+        if session is None:
+            census, ignored = learn.label(folder_of(data, folder), out, reading)
+        else:
+            data, listens = spark.collected(data)
+            census, ignored = spark.write_labels(folder_of(data, folder), out, reading, session, listens)
         return Labels(pq.read_table(out, memory_map=False), census, ignored)
 
 

@@ -11,6 +11,7 @@ EXTRAS: Final = {
     "report": ("altair", "jinja2", "vl_convert"),
     "aws": ("boto3",),
     "postgres": ("psycopg",),
+    "spark": ("pyspark",),
     "sklearn": ("sklearn",),
     "tune": ("optuna",),
 }

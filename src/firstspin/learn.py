@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from firstspin import files, preflight
-from firstspin.data import ground_truth
+from firstspin.data import ground_truth, spark
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
 from firstspin.data.overlap import sketch
 from firstspin.evaluation import ablation, cross_validation, scorecard
@@ -39,13 +39,12 @@ HOLD_OUT_PART: Final = 5
 def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "duckdb") -> tuple[Census, dict[str, int]]:
     """Write one row per labelled user; the census of all users, and the counts of what was ignored.
 
-    Raises InputError for an engine that is not available, and where the tables can't be read.
+    `engine` is "duckdb", or "spark" in a session of its own. Raises InputError where the engine is not installed, and
+    where the tables can't be read.
     """
-    if engine != "duckdb":
-        raise InputError(f"--engine {engine}: this version labels with duckdb only")
     preflight.file(out, data, suffixes=(".parquet",))
     with files.written_beside(out) as beside:
-        return write_labels(data, beside, reading)
+        return (spark.write_labels if engine == "spark" else write_labels)(data, beside, reading)
 
 
 def train(

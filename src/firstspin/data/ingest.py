@@ -7,10 +7,10 @@ as typed Parquet in the workspace, so that they never have to fit in memory.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from firstspin.data import schema
 from firstspin.data.checks import findings
@@ -37,10 +37,11 @@ from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
 from firstspin.data.table_files import find_table
 from firstspin.files import printable
-from firstspin.records import InputError, Station, normal
+from firstspin.records import InputError, LabelRule, Station, normal
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 SHOWN_CHARACTERS = 80
 
@@ -53,12 +54,29 @@ _ABSENT: Final = {
 }
 """SQL: the values of the columns that tables may lack."""
 
-_BROKEN: Final = identifier("number of the rule broken")
-_VALUE: Final = identifier("value that broke it")
+BROKEN: Final = "number of the rule broken"
+VALUE: Final = "value that broke it"
+"""Columns of checked listens: the position of the first rule that a row breaks, or null, and the value that does."""
+
+_BROKEN: Final = identifier(BROKEN)
+_VALUE: Final = identifier(VALUE)
 _OTHERS: Final = identifier("rules that other columns broke")
 _ROW: Final = identifier(ROW)
 _NUMBER: Final = f"row_number() OVER () - 1 AS {_ROW}"
 _PROBLEM: Final = identifier(PROBLEM)
+
+
+class RemoteListens(Protocol):
+    """Validated listens that another engine holds."""
+
+    def by_day(self) -> pa.Table:
+        """The result of `mismatches.by_day`."""
+
+    def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
+        """The result of `labelling.seconds_by_genre`, in parts."""
+
+    def users(self, strangers: int) -> pa.Table:
+        """Distinct users: all registered ones, and so many others, the first by their id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +85,7 @@ class Tables:
 
     `registrations` and `stations` also have the column `schema.ROW`. `sources` are their files: where problems are
     collected, only those of the tables that could be read. `extra` has the kind of each of the `further` columns.
+    Where another engine has the listens (`remote`), the table `listens` is not used.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -74,6 +93,7 @@ class Tables:
     extra: dict[str, str]
     complaints: Complaints
     further: tuple[str, ...] = ()
+    remote: RemoteListens | None = None
 
     @property
     def ignored(self) -> dict[str, int]:
@@ -441,25 +461,49 @@ def _load(
 # ------------------------------------------------------------------------------------------------------------- listens
 
 
-def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
-    """Create the view `listens` over Parquet on disk: the file itself, or a typed copy where text must be parsed."""
-    connection, complaints = tables.connection, tables.complaints
+@dataclass(frozen=True, slots=True)
+class ListenRules:
+    """The columns of the listens, and what makes a row bad."""
+
+    fields: Sequence[Field]
+    rules: Sequence[RowRule]
+
+    def validated(self, rows: str, *, every: bool) -> str:
+        """SQL: the rows with our columns, BROKEN and VALUE; `every` as in `_validated`."""
+        ours = ", ".join(field.cell.value for field in self.fields)
+        verdict = ", ".join([_BROKEN, _VALUE, *([_OTHERS] if every else [])])
+        return f"SELECT {ours}, {verdict} FROM ({_validated(rows, self.fields, self.rules, every=every)})"
+
+
+def listen_rules(tables: Tables, source: Source) -> ListenRules:
+    """The rules of the listens of a file; a station must be one of the table `stations`, if that could be read."""
     fields = _fields(source, columns.kinds(schema.LISTENS, source.spelling))
-    ours = ", ".join(field.cell.value for field in fields)
     rules = _rules(fields)
     if schema.STATIONS in tables.sources:
         station = next(field for field in fields if field.name == schema.STATION_ID)
         unknown = f"{station.cell.value} NOT IN (SELECT station_id FROM stations)"
         rules.append(station.rule(unknown, findings.UNKNOWN_STATION))
+    return ListenRules(fields, rules)
+
+
+def checked_listens(workspace: Path) -> Path:
+    """The file of the listens whose text was parsed: our columns, BROKEN and VALUE."""
+    return workspace / "listens.parquet"
+
+
+def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
+    """Create the view `listens` over Parquet on disk: the file itself, or a typed copy where text must be parsed."""
+    connection, complaints = tables.connection, tables.complaints
+    of_listens = listen_rules(tables, source)
+    fields, rules = of_listens.fields, of_listens.rules
+    ours = ", ".join(field.cell.value for field in fields)
     parsed = any(field.shape is Shape.text and field.kind.trimmed for field in fields)
-    copy = workspace / "listens.parquet"
+    copy = checked_listens(workspace)
     every = complaints.collected is not None
-    verdict = ", ".join([_BROKEN, _VALUE, *([_OTHERS] if every else [])])
 
     def load(rows: str) -> None:
         if parsed:
-            validated = f"SELECT {ours}, {verdict} FROM ({_validated(rows, fields, rules, every=every)})"
-            connection.execute(f"COPY ({validated}) TO {literal(copy)} (FORMAT parquet)")
+            connection.execute(f"COPY ({of_listens.validated(rows, every=every)}) TO {literal(copy)} (FORMAT parquet)")
             typed = f"read_parquet({literal(copy)}, file_row_number = true)"
             numbered = validated = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
             values = f"SELECT {ours} FROM {typed}"

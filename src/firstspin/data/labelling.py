@@ -107,13 +107,24 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
     by_genre, everyone = label_sql(tuple(_schema(connection, name) for name in COLUMNS), rule)
     with in_our_words("the labels can't be made"):
         _code_genres(connection)
-        connection.execute(f"CREATE TEMP TABLE {identifier(BY_GENRE)} AS {by_genre}")
+        nothing = "LIMIT 0" if tables.remote else ""
+        connection.execute(f"CREATE TEMP TABLE {identifier(BY_GENRE)} AS {by_genre} {nothing}")
+        for part in tables.remote.seconds_by_genre(rule) if tables.remote else ():
+            _add(connection, part)
         of_others = f"FROM {identifier(BY_GENRE)} WHERE {identifier(ROW)} IS NULL"
         unregistered = connection.execute(f"SELECT {identifier(COUNTED)} + {identifier(COPIES)} {of_others}").fetchall()
     others = mismatches(tables, heard, wrong_clocks, sum(int(n) for (n,) in unregistered), now)
     with in_our_words("the labels can't be made"):
         connection.execute(f"CREATE TEMP TABLE {FATES} AS {everyone}")
         return replace(_census(connection, ends, others), absent=tables.absent), rule
+
+
+def _add(connection: duckdb.DuckDBPyConnection, part: pa.Table) -> None:
+    """Add rows of `seconds_by_genre` that another engine has computed."""
+    connection.register("part", part)
+    coded = "SELECT * REPLACE (genre::genres AS genre) FROM part"
+    connection.execute(f"INSERT INTO {identifier(BY_GENRE)} BY NAME {coded}")
+    connection.unregister("part")
 
 
 def _code_genres(connection: duckdb.DuckDBPyConnection) -> None:

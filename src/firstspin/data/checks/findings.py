@@ -61,9 +61,9 @@ ADVICE: Final[Mapping[str, str]] = {
 
 
 class BadValue(msgspec.Struct, frozen=True):
-    """One bad row (from 1) and its value; for a malformed row, what is wrong with it."""
+    """One bad row (from 1; None on Spark) and its value; for a malformed row, what is wrong with it."""
 
-    row: int
+    row: int | None
     value: str | None
 
 
@@ -106,7 +106,7 @@ class RowRule:
 
 @dataclass(frozen=True, slots=True)
 class BadRowsOfATable:
-    """The number of bad rows `of` all, that of each rule (by position), and the first: row (from 0), rule, value.
+    """The number of bad rows `of` all, of each rule (by position), and the first: row (from 0, or None), rule, value.
 
     `hints` are options that read the values, by the position of the rule.
     """
@@ -114,7 +114,7 @@ class BadRowsOfATable:
     rows: int
     of: int
     counts: Mapping[int, int]
-    first: Sequence[tuple[int, int, str | None]]
+    first: Sequence[tuple[int | None, int, str | None]]
     hints: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -170,14 +170,24 @@ class Complaints:
 
 def bad_row(file: str, label: str, problem: str, example: BadValue, *, bare: bool) -> str:
     """The line about a bad row; a `bare` one leaves out the value."""
+    place = place_of(file, example.row)
     if not label:
-        return f"{file} row {example.row} {example.value}"
+        return f"{place} {example.value}"
     shown = "" if bare or example.value is None else f"{example.value!r} "
-    return f"{file} row {example.row}: {label} {shown}{problem}"
+    return f"{place}: {label} {shown}{problem}"
+
+
+def place_of(file: str, row: int | None) -> str:
+    """The place of a row in messages: the rows of some engines have no order, and so no number."""
+    return file if row is None else f"{file} row {row}"
+
+
+def _example(row: int | None, value: str | None) -> BadValue:
+    return BadValue(None if row is None else row + 1, value)
 
 
 def _finding(file: str, rule: RowRule, bad: BadRowsOfATable, at: int) -> TableProblem:
-    shown = tuple(BadValue(row + 1, value) for row, of, value in bad.first if of == at)
+    shown = tuple(_example(row, value) for row, of, value in bad.first if of == at)
     complaint = rule.complaint
     hint = bad.hints.get(at, "").removeprefix(f"{rule.label}: ")
     advice = f"{ADVICE[complaint]}{f'; {hint}' if hint else ''}"
@@ -188,7 +198,7 @@ def _finding(file: str, rule: RowRule, bad: BadRowsOfATable, at: int) -> TablePr
 def _bad_rows(file: str, rules: Sequence[RowRule], bad: BadRowsOfATable) -> BadRows:
     shown, bare = (
         [
-            bad_row(file, rules[at].label, rules[at].complaint, BadValue(row + 1, value), bare=is_bare)
+            bad_row(file, rules[at].label, rules[at].complaint, _example(row, value), bare=is_bare)
             for row, at, value in bad.first
         ]
         for is_bare in (False, True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data import parsing
-from firstspin.data.checks.findings import MALFORMED, RowRule
+from firstspin.data.checks.findings import MALFORMED, RowRule, place_of
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Shape, trimmed, written_time
 from firstspin.data.formats.csv_rewriting import ENCODING_HINT, NOT_TEXT
@@ -66,7 +66,7 @@ def _refuse_other_order(connection: duckdb.DuckDBPyConnection, values: str, sour
     is_other = written_values.day_orders("text")[other]
     first = f"SELECT row + 1, value FROM {values} WHERE {is_other} ORDER BY row LIMIT 1"
     for row, value in connection.execute(first).fetchall():
-        place = f"{source.path.name} row {row}: {rule.label}"
+        place = f"{place_of(source.path.name, row)}: {rule.label}"
         has = f"has the {other.removesuffix('-first')} first, against --dates {given}: write all alike, or"
         advice = f"{has} give --dates {other}"
         raise InputError(f"{place} {value!r} {advice}", bare=f"{place} {advice}", field=rule.field)

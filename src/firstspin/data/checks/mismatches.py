@@ -29,6 +29,7 @@ from firstspin.data.schema import (
     PICK_SEPARATOR,
     REGISTRATIONS,
     SECONDS,
+    STARTED_AT,
     STATIONS,
     TEXT,
     USER_ID,
@@ -38,11 +39,15 @@ from firstspin.records import InputError, LabelRule, Mismatch, listed, normal
 
 if TYPE_CHECKING:
     import duckdb
+    import ibis.expr.types as ir
 
 MIN_SHARE_OF_NUMBERS: Final = 0.8
 WEEK_SECONDS: Final = 7 * 86_400
 MAX_COMPARED: Final = 100_000
 """Listens of unregistered users among which the example is the first by its id."""
+
+MAX_STRANGERS: Final = 1000
+"""Unregistered users whose ids are compared with the registered ones where nearly all ids differ."""
 
 MOST: Final = 0.5
 SHOWN_GENRES: Final = 5
@@ -68,12 +73,26 @@ class Listening:
 
 def listening(tables: Tables) -> Listening:
     """Days and lengths of the listens, in one scan."""
-    rows = tables.connection.execute(
-        "SELECT started_at::DATE AS day, count(*), max(started_at), "
-        f"count(*) FILTER (seconds > {WEEK_SECONDS}), max(seconds) FROM listens GROUP BY day ORDER BY day"
-    ).fetchall()
-    days = tuple(DayOfListens(day, n, last) for day, n, last, _, _ in rows)
-    return Listening(days, sum(long for *_, long, _ in rows), max((seconds for *_, seconds in rows), default=0.0))
+    import ibis
+
+    if tables.remote:
+        counts = tables.remote.by_day()
+    else:
+        listens = ibis.table({STARTED_AT: "timestamp", SECONDS: "float64"}, LISTENS)
+        counts = tables.connection.sql(str(ibis.to_sql(by_day(listens), dialect="duckdb"))).to_arrow_table()
+    rows = counts.sort_by("day").to_pylist()
+    days = tuple(DayOfListens(row["day"], row["listens"], row["last"]) for row in rows)
+    return Listening(days, sum(row["long"] for row in rows), max((row["max_seconds"] for row in rows), default=0.0))
+
+
+def by_day(listens: ir.Table) -> ir.Table:
+    """For each `day` (UTC) the number of `listens`, the time of the `last`, how many are `long`, and `max_seconds`."""
+    return listens.group_by(day=listens.started_at.date()).agg(
+        listens=listens.count(),
+        last=listens.started_at.max(),
+        long=listens.count(where=listens.seconds > WEEK_SECONDS),
+        max_seconds=listens.seconds.max(),
+    )
 
 
 def data_ends(heard: Listening, rule: LabelRule, now: datetime | None) -> tuple[datetime, int]:
@@ -120,6 +139,9 @@ def _unregistered(tables: Tables, count: int, listens: int) -> Mismatch:
     what = f"listens are of unregistered users ({tables.files[LISTENS]})"
     if not count:
         return Mismatch(0, listens, what, "")
+    if tables.remote:
+        tables.connection.execute("DROP VIEW listens")
+        tables.connection.register(LISTENS, tables.remote.users(MAX_STRANGERS))
     if count >= NEARLY_ALL * listens:
         _refuse_other_ids(tables)
     strangers = f"SELECT user_id FROM listens ANTI JOIN registrations USING (user_id) LIMIT {MAX_COMPARED}"
@@ -137,7 +159,8 @@ def _refuse_other_ids(tables: Tables) -> None:
     bare = "no listen belongs to a registered user"
     if heard:
         bare = f"nearly no listen belongs to a registered user: {heard:,} of {registered:,} users have any"
-    others = "SELECT DISTINCT user_id FROM listens ANTI JOIN registrations USING (user_id) LIMIT 1000"
+    unknown = "SELECT DISTINCT user_id FROM listens ANTI JOIN registrations USING (user_id)"
+    others = f"{unknown} LIMIT {MAX_STRANGERS}"
     alike = f"FROM ({others}) l JOIN registrations r ON {_loosely('l.user_id')} = {_loosely('r.user_id')}"
     pairs = sql(f"SELECT l.user_id, r.user_id {alike} ORDER BY ALL LIMIT 1").fetchall()
     if pairs:

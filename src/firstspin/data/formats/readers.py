@@ -66,7 +66,7 @@ class Column:
     @property
     def sql(self) -> str:
         """The SQL name of the column, which no further column can have."""
-        return identifier(_name(self.position))
+        return identifier(name_at(self.position))
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,12 +333,13 @@ def read(source: Source, run: Callable[[str], Result]) -> Result:
         return run(_rewritten(source, source.dialect))
 
 
-def _name(position: int) -> str:
+def name_at(position: int) -> str:
+    """The name of the column at a position of the file, which no further column can have."""
     return f"column {position}"
 
 
 def _as_received(source: Source) -> str:
-    names = [_name(position) for position in range(source.width)]
+    names = [name_at(position) for position in range(source.width)]
     if source.dialect is None:
         by_position = f"received({', '.join(map(identifier, names))})"
         file = f"read_parquet({literal(source.link)}, hive_partitioning = false) AS {by_position}"
@@ -354,7 +355,7 @@ def _rewritten(source: Source, dialect: Dialect) -> str:
     positions = [column.position for column in source.columns.values()]
     csv_rewriting.rewrite(source.path, dialect, out, source.width, positions)
     line_end = r"header = false, new_line = '\r\n'"  # otherwise DuckDB takes the first one, even in quotes
-    return _read_csv(out, [PROBLEM, *map(_name, positions)], ",", line_end)
+    return _read_csv(out, [PROBLEM, *map(name_at, positions)], ",", line_end)
 
 
 def _read_csv(path: Path, names: Sequence[str], delimiter: str, more: str) -> str:

@@ -1,0 +1,220 @@
+"""Labels, census and rejected rows on local Spark equal those of DuckDB, row for row. Run by `make test-spark`."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import made_tables
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from firstspin import api
+from firstspin.data import spark
+from firstspin.data.dataset import Reading
+from firstspin.records import InputError
+from firstspin.simulation.world import write_world
+
+sql = pytest.importorskip("pyspark.sql", reason="make test-spark installs Spark in an environment of its own")
+pytestmark = [  # PySpark leaves sockets to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+ZONE = "America/New_York"  # its clocks go forward on 8 March 2026, inside the label windows below
+USERS = 20_000
+START = datetime(2026, 2, 1)
+STATIONS = [("1", "", "Rock"), ("2", "", "Jazz"), ("3", "", "Blues"), ("4", "", " Rock"), ("05", "", "Pop")]
+PEOPLE = ("edge", "tie", "twice", "split", "zeros", "007", "few", "silent", "late")
+
+LISTENS: list[tuple[str | None, datetime | None, str | None, float | None]] = [
+    ("edge", START + timedelta(days=30), "1", 700.0),  # the first moment of the window
+    ("edge", START + timedelta(days=60), "2", 9000.0),  # the first moment after it
+    ("edge", START + timedelta(days=60, microseconds=-1), "3", 100.0),
+    ("edge", START + timedelta(days=30, microseconds=-1), "2", 9000.0),
+    ("tie", START + timedelta(days=31), "2", 400.0),
+    ("tie", START + timedelta(days=32), "3", 400.0),
+    *[("twice", START + timedelta(days=40), "2", 500.0)] * 3,  # one listen
+    ("twice", START + timedelta(days=40), "1", 600.5),
+    ("split", START + timedelta(days=31), "2", 500.0),
+    ("split", START + timedelta(days=31), "1", 300.0),
+    ("split", START + timedelta(days=31), "4", 300.0),
+    ("zeros", START + timedelta(days=35), "05", 800.0),
+    ("007", START + timedelta(days=35), "1", 800.0),
+    ("7", START + timedelta(days=35), "2", 9000.0),  # another user, who is not registered
+    ("few", START + timedelta(days=35), "1", 599.0),
+    ("stranger", START + timedelta(days=1), "1", 60.0),
+    ("stranger", START + timedelta(days=90), "1", 700_000.0),  # longer than a week; the end of the data
+]
+BAD: list[tuple[str | None, datetime | None, str | None, float | None]] = [
+    ("", START + timedelta(days=35), "1", 800.0),
+    (None, START + timedelta(days=35), "1", 800.0),
+    ("few", None, "1", 800.0),
+    ("few", datetime(1960, 1, 1), "1", 800.0),
+    ("few", START + timedelta(days=35), "5", 800.0),
+    ("few", START + timedelta(days=35), None, 800.0),
+    ("few", START + timedelta(days=35), "1", 0.0),
+    ("few", START + timedelta(days=35), "1", -3.0),
+    ("few", START + timedelta(days=35), "1", None),
+    ("few", START + timedelta(days=35), "1", float("nan")),
+    ("few", START + timedelta(days=35), "1", float("inf")),
+]
+TOPS = {"edge": "Rock", "tie": "Blues", "twice": "Rock", "split": "Rock", "zeros": "Pop", "007": "Rock"}
+
+
+@pytest.fixture(scope="session")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A user's session, with a time zone of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYSPARK_PYTHON", sys.executable)
+    settings = {
+        "spark.master": "local[2]",
+        "spark.ui.enabled": "false",
+        "spark.driver.memory": "1500m",
+        "spark.sql.session.timeZone": ZONE,
+        "spark.sql.shuffle.partitions": "3",
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
+    }
+    started = sql.SparkSession.builder.config(map=settings).getOrCreate()
+    yield started
+    started.stop()
+    patch.undo()
+
+
+def columns(rows: list[tuple[str | None, datetime | None, str | None, float | None]]) -> dict[str, pa.Array]:
+    users, times, stations, seconds = zip(*rows, strict=True)
+    return {
+        "user_id": pa.array(users, pa.string()),
+        "started_at": pa.array(times, pa.timestamp("us")),
+        "station_id": pa.array(stations, pa.string()),
+        "seconds": pa.array(seconds, pa.float64()),
+    }
+
+
+def as_text(rows: pa.Table) -> pa.Table:
+    """Times as text, most in UTC and some with another zone, beside texts that are no times; numbers as text."""
+    times = [None if at is None else f" {at.isoformat()}Z" for at in rows["started_at"].to_pylist()]
+    times[0] = f"{(LISTENS[0][1] or START) + timedelta(hours=5, minutes=30):%Y-%m-%dT%H:%M:%S}+05:30"
+    seconds = [None if of is None else str(of) for of in rows["seconds"].to_pylist()]
+    text = rows.set_column(1, "started_at", pa.array(times)).set_column(3, "seconds", pa.array(seconds))
+    wrong = [("few", "yesterday", "1", "800"), ("few", "2026-03-05T00:00:00", "1", "800"), ("few", "", "1", "1,000")]
+    values = zip(*wrong, strict=True)
+    return pa.concat_tables([text, pa.table(dict(zip(text.column_names, map(pa.array, values), strict=True)))])
+
+
+def edge_cases(folder: Path, kind: str) -> Path:
+    """The three tables, with the listens in a file of this kind."""
+    people = [(user, f"{START.isoformat()}Z", "30", "", "US", "Rock|Jazz") for user in PEOPLE]
+    people[-1] = ("late", f"{(START + timedelta(days=31)).isoformat()}Z", "", "", "", "")
+    made_tables.write(folder, "registrations", made_tables.REGISTRATIONS, people)
+    made_tables.write(folder, "stations", made_tables.STATIONS, STATIONS)
+    rows = pa.table(columns(LISTENS + BAD))
+    if kind == "zoned":
+        zoned = rows["started_at"].cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", "Asia/Tokyo"))
+        rows = pa.table({"device": ["x"] * len(rows)} | columns(LISTENS + BAD) | {"started_at": zoned})
+    if kind in ("text", "csv"):
+        rows = as_text(rows)
+    if kind == "csv":
+        with (folder / "listens.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows([rows.column_names, *([cell or "" for cell in row.values()] for row in rows.to_pylist())])
+            file.write('few,"2026-03-05T00:00:00Z,1,800\n')  # an open quote
+    else:
+        pq.write_table(rows, folder / "listens.parquet")
+    return folder
+
+
+def same(data: api.TableSet, theirs: api.TableSet, session: Any, **options: Any) -> api.Labels:
+    """The labels of Spark, which are those of DuckDB."""
+    ours, labels = api.label(data, **options), api.label(theirs, session=session, **options)
+    assert labels.table.equals(ours.table)
+    assert (labels.census, labels.ignored) == (ours.census, ours.ignored)
+    return labels
+
+
+@pytest.mark.parametrize("kind", ["typed", "zoned", "text", "csv"])
+def test_edge_cases_give_the_same_labels_census_and_rejected_rows(kind: str, session: Any, tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, kind)
+    labels = same(data, data, session, skip_bad_rows=True)
+    tops = zip(labels.table["user_id"].to_pylist(), labels.table["top_genre"].to_pylist(), strict=True)
+    assert dict(tops) == TOPS
+    assert sum(labels.ignored.values()) == len(BAD) + {"text": 3, "csv": 4}.get(kind, 0)
+    repeated = [mismatch.count for mismatch in labels.census.mismatches if "copies" in mismatch.what]
+    assert repeated == [2]
+    assert session.conf.get("spark.sql.session.timeZone") == ZONE
+    assert session.catalog.listTables() == []
+
+
+def test_tables_may_be_dataframes_of_the_session(session: Any, tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, "typed")
+    frames = {
+        "listens": session.read.parquet(f"{data}/listens.parquet").repartition(5),
+        "registrations": session.read.csv(f"{data}/registrations.csv", header=True),
+        "stations": data / "stations.csv",
+    }
+    same(data, frames, session, skip_bad_rows=True, columns={"country": "country"})
+
+
+def test_bad_rows_are_refused_with_their_values(session: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        api.label(edge_cases(tmp_path, "typed"), session=session)
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "listens.parquet: user_id '' is missing"
+    assert "listens.parquet: seconds '-3.0' is not more than 0" in lines
+
+
+def test_ids_of_another_spelling_are_refused_as_by_duckdb(session: Any, tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, "typed")
+    ids = pa.array([f"{int(user):03}" for user in range(5)])
+    at = pa.array([START + timedelta(days=31)] * 5, pa.timestamp("us"))
+    rows = {"user_id": ids, "started_at": at, "station_id": ["1"] * 5, "seconds": [900] * 5}
+    pq.write_table(pa.table(rows), data / "listens.parquet")
+    people = [(str(user), f"{START.isoformat()}Z", "", "", "", "") for user in range(5)]
+    made_tables.write(data, "registrations", made_tables.REGISTRATIONS, people)
+    messages = []
+    for chosen in (None, session):
+        with pytest.raises(InputError) as refused:
+            api.label(data, session=chosen)
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
+    assert "they differ in zeros" in messages[0]
+
+
+def test_what_spark_cannot_read_or_leave_out_is_refused(session: Any, tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, "typed")
+    with pytest.raises(InputError, match="does not leave out erased users"):
+        spark.write_labels(data, tmp_path / "o.parquet", Reading(erased=lambda users: users), session)
+    rows = pq.read_table(data / "listens.parquet")
+    nanoseconds = rows.set_column(1, "started_at", rows["started_at"].cast(pa.timestamp("ns"), safe=False))
+    pq.write_table(nanoseconds, data / "listens.parquet")
+    with pytest.raises(InputError, match=r"can't be made on Spark: .*NANOS"):
+        api.label(data, session=session)
+    (data / "listens.parquet").write_bytes(b"PAR1" + b"x" * 100)
+    with pytest.raises(InputError, match="can't be made on Spark"):
+        api.label(data, session=session)
+
+
+def test_simulated_users_have_the_same_labels(session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark, "REGISTRATIONS_AT_ONCE", USERS // 3)  # several parts
+    write_world(tmp_path / "world", USERS, 0)
+    labels = same(tmp_path / "world", tmp_path / "world", session)
+    assert len(labels) > USERS / 2
+
+
+def test_the_command_labels_in_a_session_of_its_own(tmp_path: Path) -> None:
+    data = edge_cases(tmp_path / "data", "typed")
+    command = [sys.executable, "-m", "firstspin", "label", "--data", data, "--skip-bad-rows"]
+    out = {}
+    for engine in ("duckdb", "spark"):
+        out[engine] = tmp_path / "here" / f"{engine}.parquet"
+        out[engine].parent.mkdir(exist_ok=True)
+        words = map(str, [*command, "--engine", engine, "--out", out[engine]])
+        subprocess.run(list(words), check=True, capture_output=True, timeout=200, cwd=tmp_path / "here")
+    assert pq.read_table(out["spark"]).equals(pq.read_table(out["duckdb"]))
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["duckdb.parquet", "spark.parquet"]
