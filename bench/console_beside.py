@@ -18,13 +18,16 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import console
 import http_stacks
 
-RATE, SECONDS, TURNS, READERS = 200, 20, 5, 4
+RATE, SECONDS, TURNS, READERS = 200, 20, 10, 4
+T_95 = 2.262
+"""Student's t for TURNS - 1 degrees of freedom."""
+
 BODY = json.dumps({"age": 31, "country": "US", "genres": ["Jazz", "Rock"]})
 
 
@@ -82,11 +85,10 @@ def main() -> None:
             service.stdout.readline()
             client.apply(latencies, (3,))
             turns: dict[str, list[tuple[float, float]]] = {"alone": [], "beside the console": []}
-            for _ in range(TURNS):
-                measured = {"alone": client.apply(latencies, (SECONDS,))}
-                with open_console():
-                    measured["beside the console"] = client.apply(latencies, (SECONDS,))
-                for name, times in measured.items():
+            for turn in range(TURNS):
+                for name in sorted(turns, reverse=turn % 2 == 1):  # each is first in half of the turns
+                    with open_console() if name != "alone" else nullcontext():
+                        times = client.apply(latencies, (SECONDS,))
                     turns[name].append((statistics.median(times), times[len(times) * 99 // 100]))
             service.terminate()
     print(f"{RATE} requests a second, {TURNS} turns of {SECONDS} s each, milliseconds, medians of the turns")
@@ -95,6 +97,10 @@ def main() -> None:
         print(
             f"{name:20} p50 {p50:.3f}  p99 {p99:.3f}   p99 of each: {', '.join(f'{each:.2f}' for _, each in figures)}"
         )
+    p99s = [[p99 for _, p99 in figures] for figures in turns.values()]
+    added = [beside - alone for alone, beside in zip(*p99s, strict=True)]
+    error = T_95 * statistics.stdev(added) / TURNS**0.5
+    print(f"p99 beside the console minus alone, paired: {statistics.mean(added):+.3f} ms (95% CI ± {error:.3f})")
 
 
 if __name__ == "__main__":
