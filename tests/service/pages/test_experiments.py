@@ -71,7 +71,7 @@ def test_dropped_exposures_are_counted_and_shown(tmp_path: Path) -> None:
     app.refresh()
     app.refresh()  # counted once
     assert b"firstspin_exposures_dropped_total 1.0" in ask(app, "GET", "/metrics").body
-    assert b"<dt>messages that could not be stored</dt><dd>1</dd>" in ask(app, "GET", "/experiments").body
+    assert b"<dt>Messages that could not be stored</dt><dd>1</dd>" in ask(app, "GET", "/experiments").body
     store.close()
 
 

@@ -49,9 +49,9 @@ looks: stopping a test as soon as it looks good produces false winners.</p>"""
 NOTHING: Final = """<p>No experiment is running here. Plan one with <code>firstspin experiment plan</code>, then
 start the service with <code>--experiment experiment.toml --events sqlite:///events.sqlite</code>.</p>"""
 COUNTED: Final = {
-    "firstspin_exposures_stored": "messages decided and stored",
-    "firstspin_events_stored": "clicks and listens stored",
-    "firstspin_exposures_dropped": "messages that could not be stored",
+    "firstspin_exposures_stored": "Messages decided and stored",
+    "firstspin_events_stored": "Clicks and listens stored",
+    "firstspin_exposures_dropped": "Messages that could not be stored",
 }
 
 
