@@ -121,5 +121,9 @@ def test_the_sentence_names_the_number_and_the_trend(tmp_path: Path) -> None:
     )
     unclear = msgspec.structs.replace(curve, better_from=None, doubled={})
     assert unclear.sentence() == "No significant difference in log loss to the business rule with 1,200 training users."
+    worse = msgspec.structs.replace(unclear, points=(point(100, -0.2, -0.1), point(1200, 0.1, 0.2)))
+    assert worse.sentence() == (
+        "With 1,200 training users, auto has a significantly higher log loss than the business rule."
+    )
     write_curve(curve, tmp_path / "curve.json")
     assert json.loads((tmp_path / "curve.json").read_bytes())["points"][1]["users"] == 1200

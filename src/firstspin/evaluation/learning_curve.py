@@ -27,7 +27,7 @@ TREND: Final = 3
 class CurvePoint(msgspec.Struct, frozen=True):
     """Figures of the model and the rule by metric, both trained on `users` users, and the model minus the rule."""
 
-    users: int
+    users: Annotated[int, msgspec.Meta(gt=0)]
     model: dict[str, Figure]
     rule: dict[str, Figure]
     difference: dict[str, Figure]
@@ -49,12 +49,14 @@ class LearningCurve(msgspec.Struct, frozen=True):
     fingerprint: str = ""
 
     def better(self) -> str:
-        """From how many training users on the model is better than the rule, as a sentence."""
-        name, rule, last = in_words(self.model), in_words(RULE), self.points[-1].users
+        """From how many training users on the model is better than the rule, or how it compares at the last point."""
+        name, rule, last = in_words(self.model), in_words(RULE), self.points[-1]
         if self.better_from:
             users = f"{self.better_from:,} training users"
             return f"From {users} on, {name} has a significantly lower log loss than the {rule}."
-        return f"No significant difference in log loss to the {rule} with {last:,} training users."
+        if last.difference[LOSS].low > 0:
+            return f"With {last.users:,} training users, {name} has a significantly higher log loss than the {rule}."
+        return f"No significant difference in log loss to the {rule} with {last.users:,} training users."
 
     def trend(self) -> str:
         """The effect of twice as many users, as a sentence; empty for a single point."""

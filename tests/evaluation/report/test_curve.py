@@ -77,3 +77,11 @@ def test_a_curve_without_one_of_its_metrics_is_refused(tmp_path: Path) -> None:
         (tmp_path / "curve.json").write_text(content.replace(metric, "other", 1))
         with pytest.raises(InputError, match=f"without {metric}"):
             read_curve(tmp_path / "curve.json")
+
+
+def test_a_curve_with_a_point_of_no_users_is_refused(tmp_path: Path) -> None:
+    write_curve(curve_of(100), tmp_path / "curve.json")
+    content = (tmp_path / "curve.json").read_text()
+    (tmp_path / "curve.json").write_text(content.replace('"users": 100', '"users": 0'))
+    with pytest.raises(InputError, match="is not a curve"):
+        read_curve(tmp_path / "curve.json")
