@@ -431,6 +431,10 @@ def _load(
     complaints: Complaints,
 ) -> None:
     """Create the table `name` from the valid rows of the table `received`; its first column is a unique key."""
+    picks = source.columns.get(schema.GENRES)
+    if picks and shape_of(picks.type) is Shape.texts:
+        ((tidy,),) = connection.execute(columns.all_tidy("received", picks.sql)).fetchall()
+        kinds = {**kinds, schema.GENRES: columns.TIDY_PICKS} if tidy else kinds
     fields = _fields(source, kinds)
     all_columns = ", ".join(
         identifier(of) if of in source.columns else f"{_ABSENT[of]} AS {identifier(of)}"

@@ -18,7 +18,17 @@ from firstspin.data.checks.mismatches import data_ends, listening, mismatches
 from firstspin.data.formats.readers import in_our_words
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
-from firstspin.data.schema import COLUMNS, LISTENS, PLAYED, REGISTERED_AT, REGISTRATIONS, ROW, TOP_GENRE, USER_ID
+from firstspin.data.schema import (
+    COLUMNS,
+    GENRES,
+    LISTENS,
+    PLAYED,
+    REGISTERED_AT,
+    REGISTRATIONS,
+    ROW,
+    TOP_GENRE,
+    USER_ID,
+)
 from firstspin.data.sql import identifier
 from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration
 
@@ -64,7 +74,8 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     """Write the labelled users, with the seconds by genre as lists.
 
     The lists are slices of one sorted column: DuckDB's `list` allocates each by itself, which costs as much as half of
-    the join of listens and registrations. The order is asked for everywhere: DuckDB moves a row whose list it updates.
+    the join of listens and registrations. Registrations and FATES have the same rows in the same order, that of the
+    file, so they are put together by position, without a join and a sort.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -78,13 +89,16 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     genre = pa.DictionaryArray.from_arrays(pa.array(heard["code"][used]), names)
     entries = pa.StructArray.from_arrays([genre, pa.array(heard["seconds"][used])], ["genre", "seconds"])
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(people["n"][people["labelled"]])])
-    both = f"FROM registrations r JOIN {FATES} f USING ({row}) WHERE {labelled} ORDER BY {row}"
-    rows = connection.sql(f"SELECT r.* EXCLUDE ({row}), top_genre, f.seconds {both}").to_arrow_reader(ROWS_AT_ONCE)
+    both = f"FROM registrations r POSITIONAL JOIN {FATES} f WHERE"
+    assert not connection.execute(f"SELECT 1 {both} r.{row} IS DISTINCT FROM f.{row} LIMIT 1").fetchall()
+    rows = connection.sql(f"SELECT r.* EXCLUDE ({row}), top_genre, f.seconds {both} {labelled}")
+    batches = rows.to_arrow_reader(ROWS_AT_ONCE)
+    few_values = [of.name for of in batches.schema if of.name != USER_ID]  # as a dictionary, ids would cost the most
+    dictionaries = [*few_values, f"{GENRES}.list.element", f"{PLAYED}.list.element.genre"]
+    schema = batches.schema.append(pa.field(PLAYED, pa.list_(entries.type)))
     begin = 0
-    with pq.ParquetWriter(
-        out, rows.schema.append(pa.field(PLAYED, pa.list_(entries.type))), store_schema=False
-    ) as file:
-        for batch in rows:
+    with pq.ParquetWriter(out, schema, store_schema=False, use_dictionary=dictionaries) as file:
+        for batch in batches:
             at = offsets[begin : begin + len(batch) + 1]
             played = pa.ListArray.from_arrays(pa.array(at - at[0], pa.int32()), entries.slice(at[0], at[-1] - at[0]))
             file.write_batch(batch.append_column(PLAYED, played))

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from firstspin.data.names import NameIndex
+from firstspin.data.schema import ROW
+from firstspin.data.sql import identifier
 from firstspin.records import normal
 
 if TYPE_CHECKING:
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def join_genres(connection: duckdb.DuckDBPyConnection, genres: Iterable[str], separator: str) -> None:
-    """Join the parts of genres that contain the separator, in the picks of the table `registrations`."""
+    """Join the parts of genres that contain the separator, in the picks of the table `registrations`.
+
+    The table stays in the order of the file: DuckDB would move a row whose list it updates.
+    """
     whole = {separator.join(map(str.strip, genre.split(separator))): genre for genre in map(normal, genres)}
     if not any(separator in genre for genre in whole):
         return
@@ -25,4 +30,6 @@ def join_genres(connection: duckdb.DuckDBPyConnection, genres: Iterable[str], se
     if changed:
         pairs = [[pair[side] for pair in changed] for side in (0, 1)]
         unnested = "SELECT unnest(?::VARCHAR[][]) AS split, unnest(?::VARCHAR[][]) AS joined"
-        connection.execute(f"UPDATE registrations SET genres = joined FROM ({unnested}) WHERE genres = split", pairs)
+        joined_genres = f"registrations r LEFT JOIN ({unnested}) ON genres = split ORDER BY r.{identifier(ROW)}"
+        replaced = "r.* REPLACE (coalesce(joined, genres) AS genres)"
+        connection.execute(f"CREATE OR REPLACE TABLE registrations AS SELECT {replaced} FROM {joined_genres}", pairs)

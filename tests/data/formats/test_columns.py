@@ -24,7 +24,7 @@ from firstspin.data.ingest import (
     station_popularity,
 )
 from firstspin.data.sql import identifier
-from firstspin.records import InputError
+from firstspin.records import MAX_TEXT, InputError
 
 AT = datetime(2026, 2, 5, 10, tzinfo=UTC)
 NAIVE = AT.replace(tzinfo=None)
@@ -230,6 +230,12 @@ LISTS = {
 def test_picks_and_markets_are_lists_of_text_or_text(how: str, tmp_path: Path) -> None:
     assert became(tmp_path, "registrations", "genres", LISTS[how]) == [["a", "b"], []]
     assert station_markets(opened(tmp_path, "stations", "market", LISTS[how])) == {"1": ("a", "b")}
+
+
+@pytest.mark.parametrize("other", ["b", "b "])  # tidy names are copied without trimming
+def test_a_pick_that_is_too_long_is_a_bad_row_in_lists_too(other: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"row 1: genres .*x{{20}}.*names a genre of more than {MAX_TEXT}"):
+        became(tmp_path, "registrations", "genres", pa.array([["x" * (MAX_TEXT + 1)], [other]]))
 
 
 AVAILABLE = {
