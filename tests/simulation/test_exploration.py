@@ -27,6 +27,8 @@ def test_the_slot_stays_within_its_budget_and_shows_new_stations() -> None:
     assert months["greedy"].given_up == 0
     assert 0 < months[SLOT].given_up <= MONTH.slot.budget < months["Thompson, no budget"].given_up
     assert months[SLOT].newest >= MONTH.slot.floor
+    assert [new.day for new in simulated.new_stations] == [7, 14, 21, 28]
+    assert all(new.shown > new.shown_by_greedy for new in simulated.new_stations[:1])
     assert simulate_slot(MONTH) == simulated
 
 

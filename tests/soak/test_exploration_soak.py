@@ -20,7 +20,8 @@ RUNS = int(os.environ.get("SLOT_RUNS", "4000"))
 @pytest.mark.timeout(0)
 def test_intervals_have_their_coverage_and_estimates_no_bias() -> None:
     """With floors that give the newest station more than 50 clicks, so that the normal approximation holds."""
-    month = SlotMonth(users_a_day=1000, updates_a_day=1, slot=SlotSettings(draws=64, budget=0.2, floor=0.1))
+    slot = SlotSettings(draws=64, budget=0.2, floor=0.1, new_until=5000)
+    month = SlotMonth(users_a_day=1000, updates_a_day=1, slot=slot)
     for name, of in errors(month, RUNS).items():
         assert abs(of.bias) < 4 * of.bias_error, name
         assert 0.94 <= of.coverage <= 0.96, f"{name}: {of.coverage:.1%}"

@@ -35,6 +35,7 @@ MIN_PROPENSITY: Final = 0.01
 """Users whose log would have shown the policy's choice with less are left out of its estimate."""
 EPSILON: Final = 0.1
 SLOT: Final = "slot"
+GREEDY: Final = "greedy"
 DEFAULTS: Final = SlotSettings()
 
 
@@ -89,6 +90,21 @@ class PolicyMonth(msgspec.Struct, frozen=True):
     newest: float
 
 
+class NewStation(msgspec.Struct, frozen=True):
+    """What the slot and greedy learned about a station that appeared on `day` (from 0).
+
+    `shown` is a number of users, `rate` the click rate if all users of the last week saw it, by the posterior mean;
+    `truth` is the true one.
+    """
+
+    day: int
+    shown: int
+    shown_by_greedy: int
+    rate: float
+    rate_by_greedy: float
+    truth: float
+
+
 class SlotSimulated(msgspec.Struct, frozen=True):
     """The result: every policy's month, and off-policy estimates from the slot's log beside their true values."""
 
@@ -98,6 +114,7 @@ class SlotSimulated(msgspec.Struct, frozen=True):
     stations: int
     oracle_clicks: float
     policies: tuple[PolicyMonth, ...]
+    new_stations: tuple[NewStation, ...]
     off_policy: tuple[NeverShown, ...]
 
 
@@ -140,6 +157,7 @@ def simulate_slot(month: SlotMonth, progress: Progress = silent) -> SlotSimulate
         stations=len(audience.genre),
         oracle_clicks=round(float(best.sum()), 1),
         policies=tuple(_month(name, run, best, first_week, month) for name, run in runs.items()),
+        new_stations=_new_stations(month, audience, runs[SLOT], runs[GREEDY]),
         off_policy=look_back_all(month, audience, runs[SLOT]),
     )
 
@@ -228,7 +246,7 @@ def _epsilon_greedy(explorer: Explorer, relevant: Array) -> Array:
 
 
 POLICIES: Final[Mapping[str, Policy]] = MappingProxyType(
-    {SLOT: _slot, "Thompson, no budget": _thompson, "epsilon-greedy": _epsilon_greedy, "greedy": _greedy}
+    {SLOT: _slot, "Thompson, no budget": _thompson, "epsilon-greedy": _epsilon_greedy, GREEDY: _greedy}
 )
 
 
@@ -243,6 +261,24 @@ def _month(name: str, run: SlotRun, best: Array, first_week: NDArray[np.bool_], 
         regret_by_week=tuple(round(one, 1) for one in np.add.reduceat(regret, weeks).tolist()),
         given_up=round(float(run.given_up.mean()), 6),
         newest=round(float((run.propensities * first_week).sum() / first_week.any(axis=1).sum()), 6),
+    )
+
+
+def _new_stations(month: SlotMonth, audience: Audience, slot: SlotRun, greedy: SlotRun) -> tuple[NewStation, ...]:
+    launched = (audience.appeal > 0).argmax(axis=0)
+    users = slice(-7 * month.users_a_day, None)
+    relevant, truth = audience.relevance(users, -1).mean(axis=0), slot.truth[users].mean(axis=0)
+    rates = [relevant * np.divide(*run.rates.posterior()) for run in (slot, greedy)]
+    return tuple(
+        NewStation(
+            day=int(launched[i]),
+            shown=int(slot.rates.shown[i]),
+            shown_by_greedy=int(greedy.rates.shown[i]),
+            rate=round(float(rates[0][i]), 6),
+            rate_by_greedy=round(float(rates[1][i]), 6),
+            truth=round(float(truth[i]), 6),
+        )
+        for i in np.flatnonzero(launched)
     )
 
 

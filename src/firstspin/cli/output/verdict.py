@@ -88,6 +88,19 @@ def show_slot(simulated: SlotSimulated) -> None:
     )
     weeks = [(one.policy, *(f"{week:,.0f}" for week in one.regret_by_week)) for one in simulated.policies]
     _print_table("Regret by week", ("policy", *map(str, range(1, len(weeks[0])))), weeks)
+    new = [
+        (
+            f"day {one.day + 1}",
+            f"{one.shown:,}",
+            f"{one.shown_by_greedy:,}",
+            f"{one.rate:.2%}",
+            f"{one.rate_by_greedy:.2%}",
+            f"{one.truth:.2%}",
+        )
+        for one in simulated.new_stations
+    ]
+    learned = ("from", "users, slot", "users, greedy", "rate, slot", "rate, greedy", "truth")
+    _print_table("What was learned about new stations: click rate if all users saw them", learned, new)
     estimates = [_never_shown_row(one) for one in simulated.off_policy]
     title = f"Off-policy evaluation from the log of the {simulated.policies[0].policy}"
     columns = ("policy", "users", "IPS", "self-normalised", "truth")
