@@ -32,6 +32,7 @@ from firstspin.data.formats.dataframes import (
     registrations_file,
 )
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
+from firstspin.data.schema import TileOrder
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.files import workspace
@@ -144,17 +145,18 @@ def train(
     tune_minutes: float | None = None,
     tune_trials: int | None = None,
     seed: int = 0,
+    tiles: TileOrder = "popularity",
     progress: Progress = silent,
 ) -> Bundle:
     """Train a model and write it as a bundle, with the scorecard of a hold-out in its manifest.
 
-    `data` and `extra` as in `label`; `without` names questions that the model must not use; `progress` is called with
-    each step and the fraction done (`print` will do). Raises InputError where the tables can't be read, no model has
-    this name, or `out` can't be written.
+    `data` and `extra` as in `label`; `without` names questions that the model must not use; `tiles` "listening" orders
+    a genre's stations by expected listening; `progress` is called with each step and the fraction done (`print` will
+    do). Raises InputError where the tables can't be read, no model has this name, or `out` can't be written.
     """
     learning, written = Learning(_names(without), index(seed), tune_minutes, tune_trials), path_of(out, "out")
     with workspace("train") as folder:
-        reading = _reading(rule, extra, columns, spelling, skip_bad_rows)
+        reading = replace(_reading(rule, extra, columns, spelling, skip_bad_rows), tiles=tiles)
         tables = folder_of(data, folder)
         packed, *_ = learn.train(tables, written, model, reading=reading, learning=learning, progress=progress)
         return packed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,7 @@ def job_options(path: Path, checkpoints: Path) -> Iterator[tuple[str, Reading, L
     """
     try:
         training, tables, erasure = _parsed(_read(path))
-        with erasure.without_erased(tables.reading()) as reading:
+        with erasure.without_erased(replace(tables.reading(), tiles=training.tiles)) as reading:
             yield training.model, reading, training.learning(checkpoints)
     except typer.BadParameter as problem:
         option = problem.param.name if problem.param else str(problem.param_hint or "--erased")[2:].replace("-", "_")

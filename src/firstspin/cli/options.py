@@ -16,7 +16,7 @@ import typer
 from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
 from firstspin.data.formats.written_values import DayOrder, Spelling
-from firstspin.data.schema import PICK_SEPARATOR
+from firstspin.data.schema import PICK_SEPARATOR, TileOrder
 from firstspin.records import MAX_SEED, InputError, LabelRule
 from firstspin.settings.environment import moment
 from firstspin.settings.file import FileSetting
@@ -200,6 +200,13 @@ class TrainingOptions:
     ] = None
     without: Without = ""
     seed: ModelSeed = 0
+    tiles: Annotated[
+        TileOrder,
+        typer.Option(
+            help="Order of a genre's stations: popularity, or listening per day since their first listen, shrunk.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "popularity"
 
     def learning(self, checkpoints: Path | None) -> Learning:
         """How to learn; `checkpoints` is the folder of tuning's progress."""

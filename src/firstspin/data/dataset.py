@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 from firstspin.data import ingest, labelling
 from firstspin.data.checks.findings import TableProblem
@@ -13,9 +14,10 @@ from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.erasure import Erased, leave_out_erased
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
-from firstspin.data.schema import COLUMNS
+from firstspin.data.schema import COLUMNS, TileOrder
+from firstspin.data.station_rates import expected_listening
 from firstspin.files import workspace
-from firstspin.records import Census, Examples, LabelRule, Station
+from firstspin.records import Census, Examples, InputError, LabelRule, Station
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +26,9 @@ class Reading:
 
     With `extra_optional` the table may lack further columns: no user has a value. `erased` returns which of some users
     were erased from an event store: they are left out, and counted. `now` (UTC, without a zone) detects clocks that are
-    ahead; without it, only listens far beyond all others are detected.
+    ahead; without it, only listens far beyond all others are detected. `tiles` is the order of stations.
 
-    Raises InputError for a further column whose name is taken or cannot be a field.
+    Raises InputError for a further column whose name is taken or cannot be a field, and for another order of tiles.
     """
 
     extra: tuple[str, ...] = ()
@@ -37,9 +39,12 @@ class Reading:
     mapping: ColumnMap = OWN_NAMES
     spelling: Spelling = AS_WRITTEN
     extra_optional: bool = False
+    tiles: TileOrder = "popularity"
 
     def __post_init__(self) -> None:
         check_names(self.extra)
+        if self.tiles not in get_args(TileOrder):
+            raise InputError(f"tiles is {self.tiles!r}; it is one of {', '.join(get_args(TileOrder))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +89,12 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
         tables = open_reading(data, folder, reading)
         labelled = folder / "labelled.parquet"
         census, rule = labelling.label_tables(tables, reading.rule, labelled, reading.now)
+        stations, by_rate = ingest.station_popularity(tables), reading.tiles == "listening"
         return Dataset(
             examples=labelling.read_examples(labelled, tuple(tables.extra)),
             genres=tables.genres,
             extra=tables.extra,
-            stations=ingest.station_popularity(tables),
+            stations=expected_listening(tables, stations, census.data_ends) if by_rate else stations,
             markets=ingest.station_markets(tables),
             colours=ingest.station_colours(tables),
             census=census,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 REGISTRATIONS: Final = "registrations"
 LISTENS: Final = "listens"
@@ -35,6 +35,9 @@ ROW: Final = "row of the file"
 """The position in the file, from 0. Internal columns have a space in their name, which further columns can't have."""
 
 PICK_SEPARATOR: Final = "|"
+
+TileOrder = Literal["popularity", "listening"]
+"""The order of a genre's stations: by popularity, or by expected listening (`station_rates`)."""
 
 NUMBER: Final = "number"
 TEXT: Final = "text"

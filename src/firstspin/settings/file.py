@@ -32,7 +32,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "label": {key: key for key in ("gap-days", "window-days", "least-seconds", "data-ends", "engine", "out")},
     "extras": {"columns": "extra"},
     "model": {"name": "model", "bundle": "bundle out"}
-    | {key: key for key in ("tune", "trials", "without", "seed", "checkpoints")},
+    | {key: key for key in ("tune", "trials", "without", "seed", "tiles", "checkpoints")},
     "service": {key: key for key in SERVICE.split()},
 }
 """The subjects: each key and the options that it sets. An option's panel in --help is its subject."""
@@ -40,7 +40,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
 COMMANDS: Final = (
     *("world", "check", "import", "train", "evaluate", "report", "recommend", "score", "demo"),
     *(f"events.{command}" for command in ("erase", "export", "forward")),
-    *(f"experiment.{command}" for command in ("plan", "analyse", "look-back", "simulate")),
+    *(f"experiment.{command}" for command in ("plan", "analyse", "look-back", "explore", "simulate")),
     *(
         f"sagemaker.{command}"
         for command in ("check", "load-test", "package", "deploy", "promote", "shadow", "rollback", "fetch", "prune")

@@ -31,8 +31,9 @@ STREAM: Final = 4  # the seed's random stream of the slot's users
 STATIONS_A_GENRE: Final = 2
 NEW_EVERY_DAYS: Final = 7
 APPEAL_SPREAD: Final = 0.5  # standard deviation of the log of a station's appeal
-MIN_PROPENSITY: Final = 0.01
-"""Users whose log would have shown the policy's choice with less are left out of its estimate."""
+MIN_PROPENSITY, MIN_OF_NEWEST = 0.05, 0.01
+"""Users whose log would have shown the policy's choice with less are left out of its estimate. A new station's floor is
+lower than what suits the other policies."""
 EPSILON: Final = 0.1
 SLOT: Final = "slot"
 GREEDY: Final = "greedy"
@@ -214,13 +215,13 @@ def look_back_all(month: SlotMonth, audience: Audience, run: SlotRun) -> tuple[N
     prior = np.where(launched == 0, audience.p[:, audience.genre], 0.0).argmax(axis=1)
     log = Log(run.shown, run.propensities[rows, run.shown], run.clicked.astype(np.float64))
     policies = {
-        "best posterior mean": (run.greedy, np.ones(len(rows), dtype=bool)),
-        "likeliest genre, first station": (prior, np.ones(len(rows), dtype=bool)),
-        "newest station": (newest, day >= NEW_EVERY_DAYS),
+        "best posterior mean": (run.greedy, np.full(len(rows), MIN_PROPENSITY)),
+        "likeliest genre, first station": (prior, np.full(len(rows), MIN_PROPENSITY)),
+        "newest station": (newest, np.where(day < NEW_EVERY_DAYS, np.inf, MIN_OF_NEWEST)),
     }
     estimates = []
-    for name, (chosen, about) in policies.items():
-        supported = about & (run.propensities[rows, chosen] >= MIN_PROPENSITY)
+    for name, (chosen, min_propensity) in policies.items():
+        supported = run.propensities[rows, chosen] >= min_propensity
         truth = float(run.truth[rows, chosen][supported].mean()) if supported.any() else 0.0
         estimates.append(NeverShown(name, look_back(log, chosen, supported), truth))
     return tuple(estimates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,7 +113,7 @@ def train(
 ) -> None:
     """Train a model and pack a bundle."""
     learning = training.learning(checkpoints)
-    with erasure.without_erased(tables.reading()) as reading:
+    with erasure.without_erased(replace(tables.reading(), tiles=training.tiles)) as reading:
         packed, _ = train_and_show(data, out, training.model, reading, learning)
     known = packed.predictor.encoder.categories()
     further = [(name, known[name].values) for name in packed.manifest.extra if name in known and not terminal.bare()]
