@@ -84,7 +84,9 @@ def new_folder(out: Path) -> None:
 
 def _is_table(out: Path, data: Path) -> bool:
     names = {f"{table}{suffix}" for table in schema.COLUMNS for suffix in SUFFIXES}
-    return out.name in names and out.resolve().parent == data.resolve()
+    folders = [(data / table).resolve() for table in schema.COLUMNS]
+    replaced = out.name in names and out.resolve().parent == data.resolve()
+    return replaced or any(folder in out.resolve().parents for folder in folders)
 
 
 def _check_folder_of(out: Path) -> None:

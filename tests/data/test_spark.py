@@ -28,7 +28,7 @@ pytestmark = [  # PySpark leaves sockets to the garbage collector
 ]
 
 ZONE = "America/New_York"  # its clocks go forward on 8 March 2026, inside the label windows below
-USERS = 20_000
+USERS = 200_000
 START = datetime(2026, 2, 1)
 STATIONS = [("1", "", "Rock"), ("2", "", "Jazz"), ("3", "", "Blues"), ("4", "", " Rock"), ("05", "", "Pop")]
 PEOPLE = ("edge", "tie", "twice", "split", "zeros", "007", "few", "silent", "late")
@@ -200,6 +200,7 @@ def test_what_spark_cannot_read_or_leave_out_is_refused(session: Any, tmp_path: 
         api.label(data, session=session)
 
 
+@pytest.mark.timeout(600)
 def test_simulated_users_have_the_same_labels(session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spark, "REGISTRATIONS_AT_ONCE", USERS // 3)  # several parts
     write_world(tmp_path / "world", USERS, 0)

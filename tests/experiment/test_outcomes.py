@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import gzip
+import bz2
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_a_csv_file_is_read_however_it_is_written(content: bytes, tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (gzip.compress(b"arm,clicked\na,1\n", mtime=0), "o.csv is compressed with gzip: unpack it first"),
+        (bz2.compress(b"arm,clicked\na,1\n"), "o.csv is compressed with bzip2: unpack it first"),
         (b"arm,clicked\na,1\nb,0,0,0\n", "o.csv row 2 has 4 cells instead of 2"),
         (b"arm,clicked,arm\na,1,b\n", "o.csv names the column arm twice"),
         (b"arm,clicked\na,1\nb,\xff\n", "o.csv row 2 is not text in UTF-8: --encoding names"),

@@ -29,7 +29,7 @@ from firstspin.data.formats.readers import PROBLEM, connect, name_at
 from firstspin.data.ingest import BROKEN, VALUE, Tables, checked_listens, listen_rules
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
-from firstspin.data.table_files import find_table
+from firstspin.data.table_files import find_table, is_parquet
 from firstspin.extras import need
 from firstspin.files import workspace
 from firstspin.records import Census, InputError, LabelRule
@@ -125,7 +125,8 @@ def open_on_spark(
         raise InputError("--engine spark does not leave out erased users: use --engine duckdb with --erased")
     with _in_our_words():
         path = None if frame is not None else find_table(data, schema.LISTENS)
-        if path and path.suffix == ".csv":
+        parsed = path is not None and not is_parquet(path)
+        if path and parsed:
             _refuse_cluster(session, path)
             tables = open_reading(data, folder, reading)
             checked = session.read.parquet(_uri(checked_listens(folder)))
@@ -135,7 +136,7 @@ def open_on_spark(
             checked = _checked(received, tables)
         with _views(session, tables, checked) as views:
             listens = SparkListens(session, views, tables)
-            if not (path and path.suffix == ".csv"):
+            if not parsed:
                 listens.complain()
             yield replace(tables, remote=listens)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
-import gzip
 import io
 import os
 import zipfile
@@ -131,7 +131,7 @@ def zipped(content: bytes) -> bytes:
 
 NO_TABLE = {
     "is empty; the first line must name the columns": b"",
-    "is compressed with gzip: unpack it first": gzip.compress(PLAIN, mtime=0),
+    "is compressed with bzip2: unpack it first": bz2.compress(PLAIN),
     "is a ZIP archive or an Excel workbook": zipped(PLAIN),
     "is an SQLite database": b"SQLite format 3\0" + bytes(100),
     "has NUL bytes in its first line: save it as CSV in UTF-8": PLAIN.decode().encode("utf-16-le"),
@@ -170,9 +170,9 @@ def test_a_parquet_file_that_is_another_format_or_truncated_is_an_error(tmp_path
     assert said == "registrations.parquet is not Parquet: its first bytes are not PAR1"
 
 
-def test_a_folder_is_no_table(tmp_path: Path) -> None:
+def test_a_folder_without_files_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "registrations.parquet").mkdir()
-    with pytest.raises(InputError, match=r"registrations\.parquet is a folder; a table is one CSV or Parquet file"):
+    with pytest.raises(InputError, match=r"registrations\.parquet is a folder without a file of \.parquet"):
         rows_of(tmp_path / "registrations.parquet", tmp_path)
 
 

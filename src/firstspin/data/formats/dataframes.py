@@ -68,7 +68,8 @@ def folder_of(tables: TableSet, workspace: Path) -> Path:
         table = tables[name]
         if isinstance(table, str | os.PathLike):
             path = existing(table)
-            (folder / f"{name}{'.parquet' if path.suffix == '.parquet' else '.csv'}").symlink_to(path.resolve())
+            suffix = "" if path.is_dir() else ".parquet" if path.suffix == ".parquet" else ".csv"
+            (folder / f"{name}{suffix}").symlink_to(path.resolve())
         else:
             _write(received(table, name), folder / name)
     return folder
@@ -128,8 +129,8 @@ def path_of(given: object, what: str) -> Path:
 
 
 def existing(path: FilePath) -> Path:
-    """The path of a file. Raises InputError where it is none."""
-    if not Path(path).is_file():
+    """The path of a file, or of a folder of files. Raises InputError where there is none."""
+    if not Path(path).exists():
         raise InputError(f"{Path(path)} is not a file")
     return Path(path)
 

@@ -1,26 +1,33 @@
 """Readers of input files: the format and the columns of a CSV or Parquet file, and how DuckDB reads it.
 
 The format follows from the first bytes, not from the name. No name chosen by a user becomes part of an SQL statement:
-files are linked into the workspace under fixed names, and columns are named by position.
+files are linked into the workspace under fixed names, and columns are named by position. Files compressed with gzip or
+zstd are unpacked there first. A folder is read as one table: its files in the order of their paths.
 """
 
 from __future__ import annotations
 
 import codecs
 import errno
+import gzip
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, cast
 
 from firstspin.data.formats import csv_rewriting
+from firstspin.data.formats.columns import Shape, shape_of
 from firstspin.data.formats.csv_rewriting import ENCODING_HINT, MAX_LINE, NOT_TEXT, UTF_8, Dialect, Record
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.names import assigned
 from firstspin.data.sql import identifier, literal
+from firstspin.data.table_files import files_of
 from firstspin.records import MAX_TEXT, InputError, listed
 
 if TYPE_CHECKING:
@@ -37,9 +44,7 @@ PROBLEM: Final = "problem of the row"
 _PARQUET: Final = b"PAR1"
 _ENCODINGS: Final = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _OTHER_FORMATS: Final = {
-    b"\x1f\x8b": "is compressed with gzip: unpack it first",
     b"BZh": "is compressed with bzip2: unpack it first",
-    b"\x28\xb5\x2f\xfd": "is compressed with zstd: unpack it first",
     b"\xfd7zXZ\0": "is compressed with xz: unpack it first",
     b"PK\x03\x04": "is a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV in UTF-8",
     b"\xd0\xcf\x11\xe0": "is an Excel workbook: save the sheet as CSV in UTF-8",
@@ -48,9 +53,11 @@ _OTHER_FORMATS: Final = {
     b"ORC": "is an ORC file: write it as Parquet",
     b"Obj\x01": "is an Avro file: write it as Parquet",
 }
+_CODECS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _DELIMITER_NAMES: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _DELIMITERS: Final = tuple(_DELIMITER_NAMES)
 _SHOWN_NAMES: Final = 20
+_CHUNK: Final = 1 << 20
 
 Result = TypeVar("Result")
 
@@ -73,7 +80,8 @@ class Column:
 class Source:
     """A file with the columns `names`, and the `columns` to read, by our name; `dialect` is None for Parquet.
 
-    `spelling` says how its values are written. DuckDB reads the file at `link`, a path in the workspace.
+    `spelling` says how its values are written. DuckDB reads the file at `link`, a path in the workspace; of a folder,
+    the `parts` are its files, and `dialect` is that of one in CSV, if any.
     """
 
     path: Path
@@ -82,6 +90,7 @@ class Source:
     columns: Mapping[str, Column]
     dialect: Dialect | None
     spelling: Spelling = AS_WRITTEN
+    parts: tuple[Source, ...] = ()
 
     @property
     def width(self) -> int:
@@ -112,7 +121,7 @@ def open_table(
     mapped_at: str = "",
     spelling: Spelling = AS_WRITTEN,
 ) -> Source:
-    """Open a CSV or Parquet file: its format, the `needed` columns, and those of the `optional` ones that it has.
+    """Open a CSV or Parquet file, or a folder of such: its format, the `needed` columns, and the `optional` ones there.
 
     `name` is the name of the table, unique in the workspace. Where `optional` is None, all columns with a unique name
     are read. `mapped`: the names that a column may have in the file, the first of which that is there is used; None
@@ -123,9 +132,11 @@ def open_table(
     import pyarrow.parquet as pq
 
     if path.is_dir():
-        raise InputError(f"{path} is a folder; a table is one CSV or Parquet file")
+        how = {"optional": optional, "mapped": mapped, "mapped_at": mapped_at, "spelling": spelling}
+        return _open_folder(path, name, lambda file, of: open_table(file, of, needed, workspace=workspace, **how))  # type: ignore[arg-type]
     if not path.is_file():
         raise InputError(f"{path} is not a file")
+    path = _unpacked(path, workspace / f"unpacked.{name}")
     link = workspace / f"received.{name}"
     with in_our_words(f"{path.name} can't be read"):
         with path.open("rb") as file:
@@ -150,6 +161,68 @@ def open_table(
     names = tuple(name.strip() for name in schema.names)
     columns = _columns(path, schema, names, needed, optional, mapped, mapped_at)
     return Source(path, link, names, columns, dialect, spelling)
+
+
+def _open_folder(folder: Path, name: str, open_file: Callable[[Path, str], Source]) -> Source:
+    """The files of a folder as one table. Raises InputError where it has none, or their columns have other types."""
+    parts = []
+    for number, path in enumerate(files_of(folder)):
+        try:
+            parts.append(open_file(path, f"{name}.{number}"))
+        except InputError as problem:
+            inside = f"{folder.name}/{path.parent.relative_to(folder)}".removesuffix("/.")
+            raise InputError(f"{inside}: {problem}", bare=f"{inside}: {problem.bare}", field=problem.field) from None
+    dialects = [part.dialect for part in parts if part.dialect is not None]
+    dialect = replace(dialects[0], plain=all(one.plain for one in dialects)) if dialects else None
+    named = dict.fromkeys(column for part in parts for column in part.columns)
+    columns = {column: _common([part for part in parts if column in part.columns], column) for column in named}
+    first = parts[0]
+    return Source(folder, first.link, first.names, columns, dialect, first.spelling, tuple(parts))
+
+
+def _common(parts: Sequence[Source], name: str) -> Column:
+    """The column of the first file, with the type of all. Raises InputError where files have other types."""
+    import pyarrow as pa
+
+    filled = [part for part in parts if not is_empty(part, part.columns[name])]
+    if not filled:
+        return replace(parts[0].columns[name], type=pa.null())
+    first, *others = filled
+    column, shape = first.columns[name], shape_of(first.columns[name].type)
+    for part in others:
+        other = shape_of(part.columns[name].type)
+        if shape is Shape.nothing:
+            column, shape = replace(column, type=part.columns[name].type), other
+        elif {shape, other} <= {Shape.whole, Shape.decimal, Shape.floating} and shape is not other:
+            column, shape = replace(column, type=pa.float64()), Shape.floating
+        elif other not in (shape, Shape.nothing):
+            of, ours = (one.columns[name].type for one in (part, first))
+            raise InputError(f"{part.path.name}: {name} is {of}, where {first.path.name} has {ours}", field=name)
+    return column
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    """The file, or where it is compressed, an unpacked copy of the same name in the folder."""
+    with in_our_words(f"{path.name} can't be read"):
+        with path.open("rb") as file:
+            begin = file.read(4)
+        codec = next((codec for magic, codec in _CODECS.items() if begin.startswith(magic)), None)
+        if codec is None:
+            return path
+        folder.mkdir(exist_ok=True)
+        copy = folder / path.name
+        copy.unlink(missing_ok=True)
+        with _decompressing(path, codec) as packed, copy.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, _CHUNK)
+        return copy
+
+
+def _decompressing(path: Path, codec: str) -> BinaryIO:
+    import pyarrow as pa
+
+    if codec == "gzip":
+        return cast("BinaryIO", gzip.open(path))
+    return cast("BinaryIO", pa.input_stream(str(path), compression=codec))
 
 
 def _columns(
@@ -207,7 +280,7 @@ def is_empty(source: Source, column: Column) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if source.dialect is not None or not pa.types.is_floating(column.type):
+    if source.parts or source.dialect is not None or not pa.types.is_floating(column.type):
         return False
     with in_our_words(f"{source.path.name} can't be read"):
         cells = pq.read_table(source.path, columns=[pq.read_schema(source.path).names[column.position]])
@@ -297,7 +370,7 @@ def connect(
     if strange := set("*?[]{}") & set(str(workspace)):
         raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
-    paths = [source.link for source in sources]
+    paths = [part.link for source in sources for part in source.parts or (source,)]
     settings = {
         "TimeZone": literal("UTC"),
         "memory_limit": literal(MEMORY_LIMIT),
@@ -339,30 +412,56 @@ def name_at(position: int) -> str:
 
 
 def _as_received(source: Source) -> str:
+    if source.parts:
+        alike = groupby(source.parts, key=lambda part: (part.names, part.dialect, str(dict(part.columns))))
+        return _united(source, ((part, _files([part, *more])) for _, (part, *more) in alike))
+    return _files([source])
+
+
+def _united(source: Source, parts: Iterable[tuple[Source, str]]) -> str:
+    """SQL: the rows of all parts, each given with its SQL, in order; a column that a part lacks is null there."""
+    selected = []
+    for part, rows in parts:
+        columns = []
+        for name, column in source.columns.items():
+            value = part.columns[name].sql if name in part.columns else "NULL"
+            floats = shape_of(column.type) is Shape.floating
+            columns.append(f"{f'{value}::DOUBLE' if floats else value} AS {column.sql}")
+        selected.append(f"SELECT {', '.join(columns)}, {identifier(PROBLEM)} FROM {rows}")
+    return f"({' UNION ALL '.join(selected)})"
+
+
+def _files(alike: Sequence[Source]) -> str:
+    """SQL: the rows of files with the same columns and dialect, as received."""
+    source, paths = alike[0], f"[{', '.join(literal(one.link) for one in alike)}]"
     names = [name_at(position) for position in range(source.width)]
     if source.dialect is None:
         by_position = f"received({', '.join(map(identifier, names))})"
-        file = f"read_parquet({literal(source.link)}, hive_partitioning = false) AS {by_position}"
+        file = f"read_parquet({paths}, hive_partitioning = false) AS {by_position}"
     else:
         header = f"header = true, skip = {source.dialect.skip}"
-        file = _read_csv(source.link, names, source.dialect.delimiter, header)
+        file = _read_csv(paths, names, source.dialect.delimiter, header)
     columns = ", ".join(column.sql for column in source.columns.values())
     return f"(SELECT {columns}, NULL::VARCHAR AS {identifier(PROBLEM)} FROM {file})"
 
 
 def _rewritten(source: Source, dialect: Dialect) -> str:
+    if source.parts:
+        return _united(
+            source, ((one, _rewritten(one, one.dialect) if one.dialect else _files([one])) for one in source.parts)
+        )
     out = source.link.with_suffix(f"{source.link.suffix}.rewritten")
     positions = [column.position for column in source.columns.values()]
     csv_rewriting.rewrite(source.path, dialect, out, source.width, positions)
     line_end = r"header = false, new_line = '\r\n'"  # otherwise DuckDB takes the first one, even in quotes
-    return _read_csv(out, [PROBLEM, *map(name_at, positions)], ",", line_end)
+    return _read_csv(literal(out), [PROBLEM, *map(name_at, positions)], ",", line_end)
 
 
-def _read_csv(path: Path, names: Sequence[str], delimiter: str, more: str) -> str:
+def _read_csv(paths: str, names: Sequence[str], delimiter: str, more: str) -> str:
     """SQL: all columns as text; DuckDB's type detection is off."""
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"read_csv({literal(path)}, columns = {{{columns}}}, {more}, delim = {literal(delimiter)}, quote = '\"', "
+        f"read_csv({paths}, columns = {{{columns}}}, {more}, delim = {literal(delimiter)}, quote = '\"', "
         "escape = '\"', nullstr = '', auto_detect = false, compression = 'none', hive_partitioning = false, "
         f"max_line_size = {MAX_LINE})"
     )
@@ -379,7 +478,7 @@ def in_our_words(failed: str) -> Iterator[None]:
 
     try:
         yield
-    except (duckdb.Error, pa.ArrowException, OSError, UnicodeError, RuntimeError) as problem:
+    except (duckdb.Error, pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError, RuntimeError) as problem:
         if type(problem) is RuntimeError and "interrupted" in str(problem):  # Ctrl-C
             raise KeyboardInterrupt from problem
         raise InputError(f"{failed}: {_reason(problem)}") from problem
