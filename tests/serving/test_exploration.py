@@ -8,6 +8,9 @@ import pytest
 from scipy import integrate, stats
 
 from firstspin.serving.exploration import Explorer, SlotSettings, StationRates, choose, relevance, uniform_of
+from firstspin.simulation.exploration import STREAM
+from firstspin.simulation.run import NEWCOMERS
+from firstspin.simulation.world import PEOPLE, WORLD
 
 NAMES = tuple(f"s{i}" for i in range(6))
 DAY = 1.0
@@ -113,6 +116,15 @@ def test_restored_rates_give_the_same_propensities_to_the_last_bit() -> None:
     alone = np.concatenate([Explorer(rates, SlotSettings(seed=3)).propensities(user[None]) for user in users])
     assert (first == alone).all()  # the same for one user as in any batch
     assert not (first == Explorer(rates, SlotSettings(seed=4)).propensities(users)).all()
+
+
+@pytest.mark.parametrize("stream", [WORLD, PEOPLE, NEWCOMERS, STREAM])
+def test_the_draws_are_independent_of_the_simulation_of_the_same_seed(stream: int) -> None:
+    """At no version of the rates are the posterior draws those of the random stream that made users and stations."""
+    rates = msgspec.structs.replace(learned(), version=stream)
+    shape, rate = rates.posterior()
+    draws = Explorer(rates, SlotSettings(seed=7))._draws
+    assert not (draws == np.random.default_rng([7, stream]).gamma(shape, 1 / rate, draws.shape)).any()
 
 
 def test_the_number_of_a_user_is_the_same_everywhere_and_another_under_another_seed() -> None:

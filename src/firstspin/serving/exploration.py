@@ -33,6 +33,8 @@ from firstspin.records import MAX_SEED
 
 Array = NDArray[np.float64]
 
+DRAWS_STREAM: Final = int.from_bytes(b"draw")
+"""The seed's random stream of the posterior draws: no small number, as those are the streams of a simulation."""
 OFF_GENRE: Final = 0.25
 """Relevance of a station whose genre is surely not the user's favourite."""
 PRIOR_RELEVANCE: Final = 20.0
@@ -100,7 +102,7 @@ class Explorer:
 
     def __init__(self, rates: StationRates, settings: SlotSettings) -> None:
         shape, rate = rates.posterior()
-        rng = np.random.default_rng([settings.seed, rates.version])
+        rng = np.random.default_rng([settings.seed, DRAWS_STREAM, rates.version])
         self._settings = settings
         self._means = shape / rate
         self._draws = rng.gamma(shape, 1 / rate, (settings.draws, len(shape)))
