@@ -86,7 +86,7 @@ def test_budget_and_floors_hold_for_every_user(budget: float, seed: int) -> None
     assert (propensities[:, 2] == 0).all()
     assert explorer.expected_loss(users, propensities).max() <= budget + 1e-12
     floors = 2 if budget >= 0.02 else 0
-    assert (propensities[:, 6 - floors :] >= 0.01 - 1e-12).all()
+    assert (propensities[:, 6 - floors :] >= 0.01).all()
     if budget == 0:
         assert (propensities.argmax(axis=1) == explorer.values(users).argmax(axis=1)).all()
         assert (propensities.max(axis=1) == 1).all()
@@ -98,6 +98,16 @@ def test_of_too_many_new_stations_the_last_have_the_floors_and_a_known_one_has_n
     assert one_floor._floors(user).tolist() == [[0, 0, 0, 0, 0, 0.01]]
     known = learned().updated(np.full(200, 5), np.full(200, 0.6), np.zeros(200, bool), DAY, 14)
     assert Explorer(known, SlotSettings(budget=0.015, floor=0.01))._floors(user).tolist() == [[0, 0, 0, 0, 0.01, 0]]
+
+
+def test_floors_that_are_the_whole_budget_are_all_there_and_leave_no_negative_rest() -> None:
+    rates = StationRates.of([f"s{i}" for i in range(60)], established=1)
+    user = np.ones((1, 60))
+    for floor, budget, floors in ((0.1, 0.3, 3), (0.1, 0.7, 7), (0.1, 1.0, 10), (1 / 49, 1.0, 49), (0.3, 1.0, 3)):
+        propensities = Explorer(rates, SlotSettings(budget=budget, floor=floor)).propensities(user)[0]
+        assert (propensities[60 - floors :] >= floor).all()
+        assert (propensities >= 0).all()
+        assert propensities.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_a_choice_has_exactly_its_propensity() -> None:

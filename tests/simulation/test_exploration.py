@@ -11,7 +11,15 @@ from command_line import firstspin
 from slot_months import errors
 
 from firstspin.serving.exploration import SlotSettings
-from firstspin.simulation.exploration import POLICIES, SLOT, SlotMonth, make_audience, run_policy, simulate_slot
+from firstspin.simulation.exploration import (
+    POLICIES,
+    SLOT,
+    SlotMonth,
+    look_back_all,
+    make_audience,
+    run_policy,
+    simulate_slot,
+)
 
 MONTH = SlotMonth(users_a_day=60, updates_a_day=1, slot=SlotSettings(draws=32))
 
@@ -47,6 +55,14 @@ def test_no_policy_shows_a_station_before_it_is_there() -> None:
         run = run_policy(MONTH, audience, policy)
         assert (run.propensities[np.repeat(audience.appeal == 0, MONTH.users_a_day, axis=0)] == 0).all()
         assert run.rates.version == MONTH.days
+
+
+def test_a_floor_supports_every_user_from_the_launch_of_the_first_new_station_on() -> None:
+    """The default floor is as large as the required propensity: rounding must not leave users out."""
+    month = replace(MONTH, slot=SlotSettings(draws=8, new_until=1e9))
+    audience = make_audience(month)
+    *_, newest = look_back_all(month, audience, run_policy(month, audience, POLICIES[SLOT]))
+    assert newest.lookback.support == 23 / 30
 
 
 def test_off_policy_estimates_from_the_log_are_unbiased() -> None:

@@ -41,6 +41,8 @@ PRIOR_RELEVANCE: Final = 20.0
 """The weight of the prior of a station's rate, in relevant users."""
 PRIOR_CLICKS, PRIOR_SHOWN = 1.0, 20.0
 """The prior of the rate of all stations together: 5% of 20 relevant users."""
+_ROUNDING: Final = 1e-12
+"""Three floors of 0.1 are within a budget of 0.3, which is a little less than 3 * 0.1 in binary."""
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -110,24 +112,24 @@ class Explorer:
         self._is_new = joined & (np.array(rates.shown) < settings.new_until)
 
     def propensities(self, relevance: Array) -> Array:
-        """(n, S) probability that each user is shown each station; the rows sum to 1.
+        """(n, S) probability that each user is shown each station; the rows sum to 1, but for rounding.
 
         `relevance` (n, S) is 0 for a station that a user must not be shown; each user has at least one that may be.
         """
         users, values, sampled = np.arange(len(relevance)), self.values(relevance), self.sampled(relevance)
         best = values.argmax(axis=1)
         floors = self._floors(relevance)
-        rest = 1 - floors.sum(axis=1)
+        rest = np.maximum(1 - floors.sum(axis=1), 0.0)  # never less but by rounding, as `left`
         greedy = values[users, best]
         lost_by_floors = (floors * (greedy[:, None] - values)).sum(axis=1)
         lost_by_sampling = rest * (greedy - (sampled * values).sum(axis=1))
-        left = np.maximum(self._settings.budget * greedy - lost_by_floors, 0.0)  # never less but by rounding
+        left = np.maximum(self._settings.budget * greedy - lost_by_floors, 0.0)
         share = np.minimum(
             np.divide(left, lost_by_sampling, out=np.ones_like(left), where=lost_by_sampling > left), 1.0
         )
         chosen = floors + (rest * share)[:, None] * sampled
         chosen[users, best] += rest * (1 - share)
-        return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
+        return np.asarray(chosen)  # not divided by the sum: rounding would take floors below `floor`
 
     def sampled(self, relevance: Array) -> Array:
         """(n, S) the share of draws in which each station is the best for a user: Thompson sampling by itself."""
@@ -148,7 +150,8 @@ class Explorer:
     def _floors(self, relevance: Array) -> Array:
         new = self._is_new & (relevance > 0)
         newer = new[:, ::-1].cumsum(axis=1)[:, ::-1]  # how many new stations from each one on
-        return np.where(new & (newer * self._settings.floor <= self._settings.budget), self._settings.floor, 0.0)
+        within = newer * self._settings.floor <= self._settings.budget * (1 + _ROUNDING)
+        return np.where(new & within, self._settings.floor, 0.0)
 
 
 def relevance(genre_probabilities: Array) -> Array:
