@@ -10,6 +10,7 @@ import pytest
 from command_line import firstspin
 from slot_months import errors
 
+from firstspin.records import MAX_SEED
 from firstspin.serving.exploration import SlotSettings
 from firstspin.simulation.exploration import (
     POLICIES,
@@ -73,6 +74,15 @@ def test_off_policy_estimates_from_the_log_are_unbiased() -> None:
     for name, of in found.items():
         assert abs(of.bias) < 4 * of.bias_error, name
     assert 0.8 < found["best posterior mean"].coverage <= 1.0
+
+
+@pytest.mark.parametrize("seed", [3, MAX_SEED])
+def test_the_next_command_repeats_the_options_with_another_seed(seed: int) -> None:
+    options = "--users-a-day", 10, "--days", 8, "--budget", 0.2
+    done = firstspin("experiment", "explore", *options, "--seed", seed)
+    assert done.returncode == 0
+    following = f"--seed {seed + 1} " if seed < MAX_SEED else ""  # the default, 0
+    assert f"Next: firstspin experiment explore --users-a-day 10 --days 8 {following}--budget 0.2" in done.stdout
 
 
 def test_the_command_prints_what_the_simulation_found() -> None:

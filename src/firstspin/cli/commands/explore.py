@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from firstspin.cli import terminal
+from firstspin.cli.next_steps import next_command
 from firstspin.cli.options import AsJson
 from firstspin.records import MAX_SEED
 
 
 def explore(
+    context: typer.Context,
     users_a_day: Annotated[int, typer.Option(help="Simulated users a day.", min=10, max=20_000)] = 1_000,
     days: Annotated[int, typer.Option(help="Simulated days.", min=8, max=90)] = 30,
     seed: Annotated[int, typer.Option(help="Seed of the users, the stations and the slot.", min=0, max=MAX_SEED)] = 0,
@@ -36,4 +38,14 @@ def explore(
         terminal.print_json(simulated, indent=2)
         return
     show_slot(simulated)
-    terminal.next_step(f"firstspin experiment explore --users-a-day {users_a_day} --days {days} --seed {seed + 1}")
+    another = seed + 1 if seed < MAX_SEED else 0
+    again = next_command(
+        context,
+        "experiment explore",
+        users_a_day=users_a_day,
+        days=days,
+        seed=another,
+        budget=budget,
+        floor=floor,
+    )
+    terminal.next_step(again)
