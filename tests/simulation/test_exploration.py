@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from firstspin.simulation.exploration import (
     run_policy,
     simulate_slot,
 )
+from firstspin.simulation.world import CLICK_FAVOURITE, CLICK_OTHER
 
 MONTH = SlotMonth(users_a_day=60, updates_a_day=1, slot=SlotSettings(draws=32))
 
@@ -41,6 +43,18 @@ def test_the_slot_stays_within_its_budget_and_shows_new_stations() -> None:
     assert simulate_slot(MONTH) == simulated
 
 
+def test_the_memory_is_that_of_one_policy() -> None:
+    """The runs in full of all four would be four times as much."""
+    audience = make_audience(MONTH)
+    peaks = []
+    for simulate in (lambda: run_policy(MONTH, audience, POLICIES[SLOT]), lambda: simulate_slot(MONTH)):
+        tracemalloc.start()
+        simulate()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.6 * peaks[0]
+
+
 def test_a_new_station_every_week_and_a_shift_half_way() -> None:
     audience = make_audience(MONTH)
     there = (audience.appeal > 0).sum(axis=1)
@@ -48,6 +62,15 @@ def test_a_new_station_every_week_and_a_shift_half_way() -> None:
     changed = [(audience.appeal[day] != audience.appeal[day - 1])[: there[0]].mean() for day in range(1, 30)]
     assert [day for day, share in enumerate(changed, 1) if share] == [15]
     assert 0.1 < changed[14] < 0.6
+
+
+def test_the_true_rate_of_a_new_station_is_that_of_the_last_day_however_late_it_appeared() -> None:
+    audience = make_audience(MONTH)
+    *_, newest = simulate_slot(MONTH).new_stations
+    of_genre = audience.p[-7 * MONTH.users_a_day :, audience.genre[-1]].mean()
+    assert newest.day == 28
+    rate = (CLICK_OTHER + (CLICK_FAVOURITE - CLICK_OTHER) * of_genre) * audience.appeal[-1, -1]
+    assert newest.truth == pytest.approx(rate, abs=1e-6)  # also of the users of five days without it
 
 
 def test_no_policy_shows_a_station_before_it_is_there() -> None:

@@ -94,8 +94,8 @@ class PolicyMonth(msgspec.Struct, frozen=True):
 class NewStation(msgspec.Struct, frozen=True):
     """What the slot and greedy learned about a station that appeared on `day` (from 0).
 
-    `shown` is a number of users, `rate` the click rate if all users of the last week saw it, by the posterior mean;
-    `truth` is the true one.
+    `shown` is a number of users, `rate` the click rate if all users of the last week saw it on the last day, by
+    the posterior mean; `truth` is the true one.
     """
 
     day: int
@@ -144,22 +144,22 @@ def simulate_slot(month: SlotMonth, progress: Progress = silent) -> SlotSimulate
     """Run every policy over the month. Takes about a second per 10,000 users and policy."""
     progress("newcomers", 0.0)
     audience = make_audience(month)
-    runs: dict[str, SlotRun] = {}
-    for i, (name, policy) in enumerate(POLICIES.items()):
+    found = []
+    for i, name in enumerate(POLICIES):
         progress(name, (i + 1) / (len(POLICIES) + 1))
-        runs[name] = run_policy(month, audience, policy)
+        found.append(_measured(name, month, audience))
     progress("done", 1.0)
-    best = runs[SLOT].truth.max(axis=1)
-    first_week = _in_first_week(month, audience)
+    months, rates, (oracle_clicks, *_), (off_policy, *_) = zip(*found, strict=True)
+    learned = dict(zip(POLICIES, rates, strict=True))
     return SlotSimulated(
-        users=len(best),
+        users=len(audience.p),
         days=month.days,
         seed=month.seed,
         stations=len(audience.genre),
-        oracle_clicks=round(float(best.sum()), 1),
-        policies=tuple(_month(name, run, best, first_week, month) for name, run in runs.items()),
-        new_stations=_new_stations(month, audience, runs[SLOT], runs[GREEDY]),
-        off_policy=look_back_all(month, audience, runs[SLOT]),
+        oracle_clicks=oracle_clicks,
+        policies=months,
+        new_stations=_new_stations(month, audience, learned[SLOT], learned[GREEDY]),
+        off_policy=off_policy,
     )
 
 
@@ -251,9 +251,23 @@ POLICIES: Final[Mapping[str, Policy]] = MappingProxyType(
 )
 
 
-def _month(name: str, run: SlotRun, best: Array, first_week: NDArray[np.bool_], month: SlotMonth) -> PolicyMonth:
+def _measured(
+    name: str, month: SlotMonth, audience: Audience
+) -> tuple[PolicyMonth, StationRates, float, tuple[NeverShown, ...]]:
+    """A policy's month, what it learned, the oracle's clicks, and for the slot the off-policy estimates.
+
+    The run in full is not kept: it has n x S numbers, gigabytes in a large month.
+    """
+    run = run_policy(month, audience, POLICIES[name])
+    best = run.truth.max(axis=1)
+    off_policy = look_back_all(month, audience, run) if name == SLOT else ()
+    return _month(name, run, best, month, audience), run.rates, round(float(best.sum()), 1), off_policy
+
+
+def _month(name: str, run: SlotRun, best: Array, month: SlotMonth, audience: Audience) -> PolicyMonth:
     expected = (run.propensities * run.truth).sum(axis=1)
     regret = best - expected
+    first_week = _in_first_week(month, audience)
     weeks = np.arange(0, len(best), 7 * month.users_a_day)
     return PolicyMonth(
         policy=name,
@@ -265,16 +279,18 @@ def _month(name: str, run: SlotRun, best: Array, first_week: NDArray[np.bool_], 
     )
 
 
-def _new_stations(month: SlotMonth, audience: Audience, slot: SlotRun, greedy: SlotRun) -> tuple[NewStation, ...]:
+def _new_stations(
+    month: SlotMonth, audience: Audience, slot: StationRates, greedy: StationRates
+) -> tuple[NewStation, ...]:
     launched = (audience.appeal > 0).argmax(axis=0)
     users = slice(-7 * month.users_a_day, None)
-    relevant, truth = audience.relevance(users, -1).mean(axis=0), slot.truth[users].mean(axis=0)
-    rates = [relevant * np.divide(*run.rates.posterior()) for run in (slot, greedy)]
+    relevant, truth = audience.relevance(users, -1).mean(axis=0), audience.truth(users, -1).mean(axis=0)
+    rates = [relevant * np.divide(*learned.posterior()) for learned in (slot, greedy)]
     return tuple(
         NewStation(
             day=int(launched[i]),
-            shown=int(slot.rates.shown[i]),
-            shown_by_greedy=int(greedy.rates.shown[i]),
+            shown=int(slot.shown[i]),
+            shown_by_greedy=int(greedy.shown[i]),
             rate=round(float(rates[0][i]), 6),
             rate_by_greedy=round(float(rates[1][i]), 6),
             truth=round(float(truth[i]), 6),
