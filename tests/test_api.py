@@ -271,7 +271,7 @@ def test_values_of_table_libraries_are_those_of_python(
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ({"agee": 31}, "this bundle does not ask 'agee'; it asks age, gender, country, genres"),
+        ({"agee": 31}, "this bundle does not ask 'agee'; it asks age, gender, country, genres, listens"),
         ({"age": 300}, "age 300 is not between 0 and 120"),
         ({"age": np.float64(30.5)}, "age 30.5 is not a whole number"),
         ({"age": True}, "age True is not a number"),

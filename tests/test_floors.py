@@ -50,6 +50,7 @@ IMPORTED_WHERE_NEEDED = {
     ("events.postgres", "psycopg"),
     ("models.checkpoint", "optuna"),
     ("models.ensemble", "scipy"),
+    ("models.evidence_training", "scipy"),
     ("models.logistic", "scipy"),
     ("models.popularity", "scipy"),
     ("models.trees.boosting", "lightgbm"),

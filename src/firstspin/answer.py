@@ -18,15 +18,18 @@ import msgspec
 from firstspin.data import parsing
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.names import NameIndex
-from firstspin.data.schema import AGE, GENRES, NUMBER, PICK_SEPARATOR, REGISTERED_AT, USER_ID
+from firstspin.data.schema import AGE, GENRES, LISTENS, NUMBER, PICK_SEPARATOR, REGISTERED_AT, USER_ID
 from firstspin.models.features import QUESTIONS
-from firstspin.records import InputError, Recommendation, Registration, listed, normal
+from firstspin.records import InputError, Listen, Recommendation, Registration, listed, normal
 from firstspin.serving import bundle, explanations, policy
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
 
 SHOWN_VALUES: Final = 10
 """Values of a field in a message."""
+
+
+UNKNOWN_STATION: Final = "is no station of this bundle; its listens are ignored"
 
 
 def recommend(
@@ -54,7 +57,7 @@ def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str], gen
     of numpy, pandas, Polars and Arrow too. With a `user_id` it is a row of a table, of which other columns are ignored.
     Raises InputError for an unknown field, and for a value that is none of its field.
     """
-    fields = (*QUESTIONS, *kinds)
+    fields = (*QUESTIONS, *kinds, LISTENS)
     unknown = [name for name in answers if name not in (*fields, REGISTERED_AT)]
     if unknown and USER_ID not in answers:
         raise InputError(f"this bundle does not ask {unknown[0]!r}; it asks {', '.join(fields)}")
@@ -62,6 +65,9 @@ def registration_of(answers: Mapping[str, object], kinds: Mapping[str, str], gen
     for name, value in values.items():
         if name == GENRES and not isinstance(value, str | None):
             values[name] = _listed(value)
+            continue
+        if name == LISTENS and not isinstance(value, str | None):
+            values[name] = _heard(value)
             continue
         is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
         wants_number = name == AGE or kinds.get(name) == NUMBER
@@ -107,6 +113,12 @@ def unknown_values(registration: Registration, loaded: Bundle) -> Iterator[tuple
             yield field, value, f"is no value that the model knows and counts as {question.unseen}; {there}"
 
 
+def unknown_stations(registration: Registration, loaded: Bundle) -> list[str]:
+    """The stations of the listens that the bundle does not know, each once: these listens are ignored."""
+    known = loaded.evidence.stations
+    return list(dict.fromkeys(one.station_id for one in registration.listens if one.station_id not in known))
+
+
 def genres_of(loaded: Bundle) -> NameIndex:
     """The genres that a bundle knows, for its picks."""
     return NameIndex(map(normal, loaded.manifest.known_genres))
@@ -117,6 +129,8 @@ def _parsed(name: str, text: str, kinds: Mapping[str, str], genres: NameIndex) -
         return picks_of(text, genres)
     if name == AGE:
         return parsing.age(text)
+    if name == LISTENS:
+        return parsing.listens(text)
     return parsing.number(text) if kinds.get(name) == NUMBER else text.strip()
 
 
@@ -132,6 +146,15 @@ def _listed(picks: object) -> list[object]:
     if wrong := [pick for pick in one_by_one if not isinstance(pick, str | None)]:
         raise InputError(f"{GENRES} has {wrong[0]!r}: each pick is a text")
     return one_by_one
+
+
+def _heard(listens: object) -> list[object]:
+    """Listens of any ordered kind as a list. Raises InputError for another kind."""
+    if not isinstance(listens, list | tuple):
+        raise InputError(
+            f"{LISTENS} is of type {type(listens).__name__}: give a list, or a text such as 17:180|9:skipped"
+        )
+    return [msgspec.structs.asdict(one) if isinstance(one, Listen) else one for one in listens]
 
 
 def _plain(value: object) -> object:

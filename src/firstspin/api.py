@@ -234,8 +234,9 @@ class Recommender:
     ) -> Recommendation | pa.Table:
         """The answer to one registration: a dict, a row of a table, or keyword arguments; to a table as `score`.
 
-        Every field is optional: `age`, `gender`, `country`, `genres` (picks in their order) and further fields of the
-        bundle. Raises InputError for an unknown field or an invalid value.
+        Every field is optional: `age`, `gender`, `country`, `genres` (picks in their order), further fields of the
+        bundle, and `listens`, oldest first: dicts with `station_id` and `seconds` or `skipped`. Raises InputError for
+        an unknown field or an invalid value.
         """
         as_dict = getattr(registration, "to_dict", None) or getattr(registration, "_asdict", None)
         if as_dict and not hasattr(registration, "columns"):
@@ -250,6 +251,8 @@ class Recommender:
             warnings.warn(f"{pick!r} {problem}", stacklevel=2)
         for field, value, problem in answer.unknown_values(one, self.bundle):
             warnings.warn(f"{field} {value!r} {problem}", stacklevel=2)
+        for station in answer.unknown_stations(one, self.bundle):
+            warnings.warn(f"station {station!r} {answer.UNKNOWN_STATION}", stacklevel=2)
         return recommendation(one, policy.decide(one, None, self.bundle, None, self.settings), self.bundle)
 
     def score(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from firstspin import files, preflight
 from firstspin.data import ground_truth, spark
@@ -23,7 +24,8 @@ from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
 from firstspin.evaluation.metrics import SEEN_SHARE
-from firstspin.models import features, prediction_sets, registry
+from firstspin.models import evidence_training, features, prediction_sets, registry
+from firstspin.models.evidence import Evidence
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import RULE, Predictor
 from firstspin.models.registry import Learning
@@ -70,7 +72,7 @@ def train(
     if learning.tunes and learning.checkpoints:
         preflight.folder(learning.checkpoints)
     progress("reading the tables", 0.0)
-    dataset = read_dataset(data, reading)
+    dataset = read_dataset(data, reading, early=True)
     everyone = prepare(dataset, learning, dataset.examples, progress)
     rule = registry.fit(RULE, everyone)
     if early:
@@ -83,9 +85,11 @@ def train(
     validated = _cross_validated(dataset, [split], [model], learning, progress)
     measured = validated[model].predictors[0]
     rows = prediction_sets.calibrated(validated[model].answers.truth_before)
+    evidence = _evidence(dataset, split, measured, learning.seed)
     card = _scored(dataset, [split], validated, description | {"made_of": measured.made_of}, seed=learning.seed)
+    card = replace(card, evidence=evidence.settings)
     fitted = registry.refit(measured, replace(everyone, tuned=learning.tuned))
-    return _pack(out, fitted, rule, dataset, card, rows), dataset, card
+    return _pack(out, fitted, rule, dataset, card, rows, evidence), dataset, card
 
 
 def evaluate_models(
@@ -249,6 +253,25 @@ def _hold_out(dataset: Dataset, learning: Learning) -> Split:
     return cross_validation.stratified_folds(dataset.examples.tops, HOLD_OUT_PART, learning.seed)[0]
 
 
+def _evidence(dataset: Dataset, split: Split, measured: Predictor, seed: int) -> Evidence:
+    """What early listens are worth: counted on all users, fitted on held-out users, whose predictions are honest."""
+    users, early = dataset.examples, dataset.early
+    held_out = users.take(split.hold_out)
+    honest = evidence_training.HeldOut(
+        measured.scores(held_out.registrations), held_out.tops, early.take(split.hold_out)
+    )
+    learned = evidence_training.log_ratios(early.take(split.train), users.tops[split.train], len(users.genres))
+    settings = evidence_training.fit_settings(honest, learned, np.random.default_rng(seed))
+    place = {genre: i for i, genre in enumerate(users.genres)}
+    stations = {station: place[genre] for station, genre in dataset.station_genres.items() if genre in place}
+    return Evidence(
+        users.genres,
+        settings,
+        evidence_training.log_ratios(early, users.tops, len(users.genres)).tolist(),
+        stations,
+    )
+
+
 def _pack(
     out: Path,
     fitted: Predictor,
@@ -256,6 +279,7 @@ def _pack(
     dataset: Dataset,
     card: scorecard.Scorecard | None,
     rows: PredictionSets | None = None,
+    evidence: Evidence | None = None,
 ) -> bundle.Bundle:
     return bundle.save(
         out,
@@ -270,4 +294,5 @@ def _pack(
         scorecard=card.headline() if card else None,
         knows_silence=features.knows_silence(fitted.encoder, dataset.examples),
         rows=rows,
+        evidence=evidence,
     )

@@ -15,6 +15,7 @@ from msgspec.structs import force_setattr
 from numpy.typing import NDArray
 
 MAX_PICKS = 100
+MAX_LISTENS = 200
 SHOWN_GENRES = 5
 """Number of genres in an answer, over HTTP and in batch."""
 
@@ -23,6 +24,9 @@ MAX_MESSAGE_LINE = 1_000
 """Characters per line of an error message."""
 
 MAX_AGE = 120
+MAX_SECONDS = 86_400
+"""The longest listen of a request: a day."""
+
 MAX_SEED = 2**31 - 1
 """The largest seed that all training libraries accept."""
 
@@ -45,11 +49,13 @@ Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 if TYPE_CHECKING:  # as stored
     Age: TypeAlias = int
     Picks: TypeAlias = tuple[str, ...]
+    Listens: TypeAlias = tuple["Listen", ...]
 else:  # as accepted: 31.0 is 31, null is no pick
     Age = (
         Annotated[int, msgspec.Meta(ge=0, le=MAX_AGE)] | Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE, multiple_of=1)]
     )
     Picks = Annotated[tuple[Text | None, ...], msgspec.Meta(max_length=MAX_PICKS)] | None
+    Listens = Annotated[tuple["Listen", ...], msgspec.Meta(max_length=MAX_LISTENS)] | None
 
 
 def readable(text: str) -> str:
@@ -101,16 +107,32 @@ class BadRows(InputError):
         self.hints = tuple(map(readable, hints))
 
 
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A station that a new user played for some `seconds`, or skipped."""
+
+    station_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)] | None = None
+    skipped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seconds is None and not self.skipped:
+            raise ValueError("Expected `seconds` or `skipped`")
+        if self.station_id != (station_id := self.station_id.strip()):
+            force_setattr(self, "station_id", station_id)
+
+
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The answers of one user's registration form: both a row of the training table and the body of a request.
 
     However it is built, the same rules hold: outer space is trimmed, an empty text is None, empty picks are dropped.
+    `listens` are those since the registration, oldest first; they are no answer of the form, and training has none.
     """
 
     age: Age | None = None
     gender: Text | None = None
     country: Text | None = None
     genres: Picks = ()
+    listens: Listens = ()
 
     def __post_init__(self) -> None:
         age, gender, country, genres = self.age, self.gender, self.country, self.genres
@@ -126,6 +148,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             picks = tuple(pick.strip() for pick in genres or () if pick and not pick.isspace())
         if genres != picks:
             force_setattr(self, "genres", picks)
+        if self.listens is None:
+            force_setattr(self, "listens", ())
 
 
 def is_answered(registration: Registration, question: str) -> bool:

@@ -123,7 +123,7 @@ class Six:
     def __init__(self, encoder: object) -> None:
         self.encoder = encoder
 
-    def rank_row(self, row: object, source: str) -> Any:  # noqa: ARG002
+    def rank_row(self, row: object, source: str, moves: object = None) -> Any:  # noqa: ARG002
         return bundle.Ranking(self.genres, (0.5, 0.25, 0.1, 1e-06, 0.0, 0.0), source)
 
 

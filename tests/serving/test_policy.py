@@ -82,13 +82,13 @@ class Watched:
         self.encoded.extend(registrations)
         return self._predictor.encoder.matrix_matched(registrations)
 
-    def rank_row(self, row: Any, source: Any) -> Any:
+    def rank_row(self, row: Any, source: Any, moves: Any = None) -> Any:
         self.ranked += 1
-        return self._predictor.rank_row(row, source)
+        return self._predictor.rank_row(row, source, moves)
 
-    def rank_rows(self, rows: Any) -> Any:
+    def rank_rows(self, rows: Any, moves: Any = ()) -> Any:
         self.ranked += len(rows)
-        return self._predictor.rank_rows(rows)
+        return self._predictor.rank_rows(rows, moves)
 
 
 @pytest.mark.parametrize("is_batch", [False, True])

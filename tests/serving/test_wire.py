@@ -422,13 +422,13 @@ def test_an_error_in_a_long_body_names_its_place() -> None:
 def test_an_unknown_field_of_any_length_is_refused_in_few_words() -> None:
     for name in (b" - at `$.a", b"a", b"\\u0020"):
         for body in (b'{"%b":1}' % name, long(b'{"', name, b'":1}')):
-            with pytest.raises(Refusal, match=r"does not ask for; it asks for age, gender, country, genres$"):
+            with pytest.raises(Refusal, match=r"does not ask for; it asks for age, gender, country, genres, listens$"):
                 listed(body, Encoding.json)
 
 
 def test_an_unknown_field_is_answered_with_the_fields_that_are_asked_for() -> None:
     reader = BodyReader({"device": "text"}, of_users=True)
-    asked = "a field that this service does not ask for; it asks for user_id, age, gender, country, genres, device"
+    asked = "that this service does not ask for; it asks for user_id, age, gender, country, genres, device, listens"
     for body, encoding, place in (
         (b'{"user_id":"7","secret":1}', Encoding.json, "$"),
         (b'{"instances":[{"user_id":"7"},{"user_id":"7","secret":1}]}', Encoding.json, r" - at `instances\[1\]`$"),

@@ -11,6 +11,7 @@ from typing import get_args
 from firstspin.data import ingest, labelling
 from firstspin.data.checks.findings import TableProblem
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
+from firstspin.data.early_listens import EarlyListens, read_early_listens, station_genres
 from firstspin.data.erasure import Erased, leave_out_erased
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
@@ -52,7 +53,8 @@ class Dataset:
     """The three tables, checked and labelled.
 
     `stations` are the available stations with their popularity, `markets` the countries of each that names any, and
-    `colours` the colour of each that has one.
+    `colours` the colour of each that has one. `station_genres` has the genre of every station, `early` the listens of
+    labelled users before their label window, where they were asked for.
     """
 
     examples: Examples
@@ -64,6 +66,8 @@ class Dataset:
     census: Census
     rule: LabelRule
     ignored: dict[str, int]
+    station_genres: dict[str, str]
+    early: EarlyListens
 
     def summary(self) -> dict[str, object]:
         """What manifest and scorecard record of the data; it identifies no user."""
@@ -83,15 +87,19 @@ class Dataset:
         }
 
 
-def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
-    """The tables of a folder, checked and labelled. Raises InputError where they are bad or give no label."""
+def read_dataset(data: Path, reading: Reading = Reading(), *, early: bool = False) -> Dataset:
+    """The tables of a folder, checked and labelled, with the `early` listens if asked for.
+
+    Raises InputError where they are bad or give no label.
+    """
     with workspace("tables") as folder:
         tables = open_reading(data, folder, reading)
         labelled = folder / "labelled.parquet"
         census, rule = labelling.label_tables(tables, reading.rule, labelled, reading.now)
         stations, by_rate = ingest.station_popularity(tables), reading.tiles == "listening"
+        examples = labelling.read_examples(labelled, tuple(tables.extra))
         return Dataset(
-            examples=labelling.read_examples(labelled, tuple(tables.extra)),
+            examples=examples,
             genres=tables.genres,
             extra=tables.extra,
             stations=expected_listening(tables, stations, census.data_ends) if by_rate else stations,
@@ -100,6 +108,8 @@ def read_dataset(data: Path, reading: Reading = Reading()) -> Dataset:
             census=census,
             rule=rule,
             ignored=tables.ignored,
+            station_genres=station_genres(tables.connection),
+            early=read_early_listens(tables.connection, examples.genres, rule) if early else EarlyListens.none(),
         )
 
 

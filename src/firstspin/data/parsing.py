@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Final
 
-from firstspin.data.schema import PICK_SEPARATOR
-from firstspin.records import MAX_AGE
+from firstspin.data.schema import PICK_SEPARATOR, SECONDS, SKIPPED, STATION_ID
+from firstspin.records import MAX_AGE, MAX_LISTENS
 
 SPACE: Final = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -100,6 +100,8 @@ NO_DATE: Final = "is not a date with a year, such as 2026-02-05"
 NO_SUCH_YEAR: Final = f"is not in the years {EARLIEST.year} to {LATEST.year - 1}"
 NO_NUMBER: Final = "is not a number"
 NOT_WHOLE: Final = "is not a whole number"
+NO_LISTEN: Final = f"is not a list of listens such as 17:180|9:{SKIPPED}"
+TOO_MANY_LISTENS: Final = f"has more than {MAX_LISTENS} listens"
 NO_AGE: Final = f"is not between 0 and {MAX_AGE}"
 
 _LOCAL_TIME: Final = re.compile(LOCAL_TIME)
@@ -189,3 +191,29 @@ def picks(text: str) -> tuple[str, ...]:
     ('Rock', 'Hip Hop')
     """
     return tuple(filter(None, map(str.strip, text.split(PICK_SEPARATOR))))
+
+
+def listens(text: str) -> list[dict[str, object]]:
+    """The listens of a cell, oldest first, as the fields of `records.Listen`. Raises Misspelt where it is another text.
+
+    >>> listens("17:180 | 9:skipped")
+    [{'station_id': '17', 'seconds': 180.0}, {'station_id': '9', 'skipped': True}]
+    """
+    parts = picks(text)
+    if len(parts) > MAX_LISTENS:
+        raise Misspelt(TOO_MANY_LISTENS)
+    return [_listen(part) for part in parts]
+
+
+def _listen(text: str) -> dict[str, object]:
+    station, _, heard = text.rpartition(":")
+    if heard.strip().lower() == SKIPPED:
+        listen: dict[str, object] = {STATION_ID: station.strip(), SKIPPED: True}
+    else:
+        try:
+            listen = {STATION_ID: station.strip(), SECONDS: number(heard)}
+        except Misspelt:
+            raise Misspelt(NO_LISTEN) from None
+    if not listen[STATION_ID] or listen.get(SECONDS, 0.0) is None:
+        raise Misspelt(NO_LISTEN)
+    return listen

@@ -35,6 +35,7 @@ ROW: Final = "row of the file"
 """The position in the file, from 0. Internal columns have a space in their name, which further columns can't have."""
 
 PICK_SEPARATOR: Final = "|"
+SKIPPED: Final = "skipped"
 
 TileOrder = Literal["popularity", "listening"]
 """The order of a genre's stations: by popularity, or by expected listening (`station_rates`)."""

@@ -21,6 +21,7 @@ from firstspin.evaluation.cross_validation import HoldOutAnswers
 from firstspin.evaluation.metrics import HEADLINE, SEEN_SHARE, RankingMetric
 from firstspin.evaluation.row_coverage import RowCoverage, row_coverage
 from firstspin.files import written_beside
+from firstspin.models.evidence import EvidenceSettings
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import RULE, in_words
 from firstspin.records import Examples, InputError
@@ -107,6 +108,7 @@ class Scorecard:
     confusion: Confusion | None = None
     ceiling: Ceiling | None = None
     questions: Study | None = None
+    evidence: EvidenceSettings | None = None
     rows: RowCoverage | None = None
 
     def __repr__(self) -> str:
@@ -170,12 +172,13 @@ class Scorecard:
 
     def to_dict(self) -> dict[str, object]:
         """The scorecard as JSON types; a figure that is not defined is NaN."""
-        return asdict(self)
+        evidence = self.evidence and msgspec.structs.asdict(self.evidence)
+        return asdict(self) | {"evidence": evidence}
 
     def headline(self) -> dict[str, object]:
         """The part that a bundle carries: figures and lifts."""
-        state = asdict(self)
-        return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts")}
+        state = self.to_dict()
+        return {name: state[name] for name in ("protocol", "people", "best", "figures", "lifts", "evidence")}
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -20,6 +20,7 @@ from firstspin.records import Ranking, Registration, Source
 Array = NDArray[np.float64]
 State = Mapping[str, NDArray[np.generic] | str]
 Ranked = tuple[tuple[str, ...], tuple[float, ...]]
+Moves = Sequence[float] | None
 
 BATCH = 4096
 
@@ -71,14 +72,23 @@ class Predictor:
         """All genres for one registration, best first."""
         return self.rank_row(self.encoder.encode(registration), source)
 
-    def rank_row(self, row: Array, source: Source) -> Ranking:
-        """All genres for one encoded registration (c,), best first."""
-        [(genres, values)] = self.rank_rows(row[None])
+    def rank_row(self, row: Array, source: Source, moves: Moves = None) -> Ranking:
+        """All genres for one encoded registration (c,), best first; `moves` (k,) are added to the scores."""
+        [(genres, values)] = self.rank_rows(row[None], (moves,))
         return Ranking(genres, values, source)
 
-    def rank_rows(self, rows: Array) -> list[Ranked]:
-        """The genres of each encoded row (n, c), best first, and their probabilities."""
-        return ranked(self.scorer.scores(rows), self.genres)
+    def rank_rows(self, rows: Array, moves: Sequence[Moves] = ()) -> list[Ranked]:
+        """The genres of each encoded row (n, c), best first, and their probabilities.
+
+        `moves`: of each row, what its evidence adds to the scores (k,), if it has any.
+        """
+        scores = self.scorer.scores(rows)
+        if any(moves):
+            scores = scores.copy()  # a scorer may return its own table
+            for i, of_row in enumerate(moves):
+                if of_row:
+                    scores[i] += of_row
+        return ranked(scores, self.genres)
 
     def rankings(self, registrations: Sequence[Registration], source: Source = "model") -> Iterator[Ranking]:
         """`rank` for many registrations, in order, in batches."""

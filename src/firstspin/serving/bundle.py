@@ -18,17 +18,20 @@ from numpy.typing import NDArray
 from firstspin import files
 from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.data.overlap import UserSketch, overlap
-from firstspin.data.schema import COUNTRY, GENDER, NUMBER, TEXT
+from firstspin.data.schema import COUNTRY, GENDER, LISTENS, NUMBER, TEXT
 from firstspin.models import scorers
+from firstspin.models.evidence import NO_EVIDENCE, Evidence, EvidenceSettings, default_evidence
 from firstspin.models.features import QUESTIONS, Encoder
 from firstspin.models.prediction_sets import PredictionSets
-from firstspin.models.predictor import Predictor
+from firstspin.models.predictor import Moves, Predictor, probabilities
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
 from firstspin.serving.stations import Catalogue
 from firstspin.version import BUNDLE_FORMAT, package_version
 
 MANIFEST = "manifest.json"
 STATIONS = "stations.json"
+EVIDENCE_STATIONS = "evidence.stations.json"
+EVIDENCE_RATIOS = "evidence.log_ratios.npy"
 GOLDEN = 8
 TYPES = (".npy", ".txt", ".json")
 MAX_MANIFEST_BYTES = 50_000_000
@@ -84,6 +87,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What identifies the set of training users, and no single one."""
     rows: PredictionSets | None = None
     """How many genres contain the favourite; None in a bundle of an earlier version, and after too few users."""
+    evidence: EvidenceSettings | None = None
+    """What listens are worth; None in a bundle of an earlier version, which has the defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,11 @@ class Bundle:
     predictor: Predictor
     rule: Predictor
     catalogue: Catalogue
+    evidence: Evidence = NO_EVIDENCE
+
+    def moves(self, registration: Registration) -> Moves:
+        """What the listens of a registration add to the model's scores (k,), if anything."""
+        return self.evidence.moves(registration.listens) if registration.listens else None
 
     def __repr__(self) -> str:
         """The model and the data of the bundle in a line."""
@@ -126,6 +136,7 @@ def save(
     knows_silence: bool = True,
     users: UserSketch | None = None,
     rows: PredictionSets | None = None,
+    evidence: Evidence | None = None,
 ) -> Bundle:
     """Write a bundle beside `out`, load it as a check, then move it to `out`, replacing a bundle that is there.
 
@@ -135,6 +146,9 @@ def save(
         for role, part in (("predictor", predictor), ("rule", rule)):
             _write_state(beside, role, part.scorer.state())
         (beside / STATIONS).write_bytes(msgspec.json.encode(catalogue))
+        if evidence:
+            _write_state(beside, "evidence", {"log_ratios": np.array(evidence.log_ratios)})
+            (beside / EVIDENCE_STATIONS).write_bytes(msgspec.json.encode(evidence.by_genre()))
         manifest = Manifest(
             format=BUNDLE_FORMAT,
             created_by=f"firstspin {package_version()}",
@@ -153,6 +167,7 @@ def save(
             knows_silence=knows_silence,
             users=users,
             rows=rows,
+            evidence=evidence.settings if evidence else None,
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         (beside / MANIFEST).write_bytes(encoded)
@@ -222,7 +237,7 @@ def _golden(predictor: Predictor, registrations: Iterable[Registration]) -> tupl
 def _answered(predictor: Predictor, registration: Registration) -> Golden:
     ranking = predictor.rank(registration)
     answers = msgspec.structs.asdict(registration)
-    del answers[GENDER], answers[COUNTRY]  # not part of golden registrations
+    del answers[GENDER], answers[COUNTRY], answers[LISTENS]  # not part of golden registrations
     return Golden(answers, ranking.genres[:SHOWN_GENRES], ranking.probabilities[:SHOWN_GENRES])
 
 
@@ -299,7 +314,7 @@ def _proof(path: Path) -> FileProof:
         return FileProof(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
-def _parts(folder: Path, manifest: Manifest) -> tuple[Predictor, Predictor, Catalogue]:
+def _parts(folder: Path, manifest: Manifest) -> tuple[Predictor, Predictor, Catalogue, Evidence]:
     check_names(tuple(manifest.extra))
     if unknown := sorted(set(manifest.extra.values()) - {NUMBER, TEXT}):
         raise InputError(f"a further field is {NUMBER} or {TEXT}, not {unknown[0][:20]!r}")
@@ -312,7 +327,29 @@ def _parts(folder: Path, manifest: Manifest) -> tuple[Predictor, Predictor, Cata
         raise InputError(f"{STATIONS} is missing")
     catalogue = msgspec.json.decode((folder / STATIONS).read_bytes(), type=Catalogue)
     catalogue.check()
-    return predictor, rule, catalogue
+    return predictor, rule, catalogue, _evidence(folder, manifest, predictor, rule, catalogue)
+
+
+def _evidence(
+    folder: Path, manifest: Manifest, predictor: Predictor, rule: Predictor, catalogue: Catalogue
+) -> Evidence:
+    """The evidence of the bundle's files; in a bundle of an earlier version, the defaults and the stations shown."""
+    genres = predictor.genres
+    place = {genre: i for i, genre in enumerate(genres)}
+    if manifest.evidence is None:
+        shown = {station.station_id: place[station.genre] for station in catalogue.stations() if station.genre in place}
+        by_rule = dict(zip(rule.genres, probabilities(rule.scores([Registration()]))[0].tolist(), strict=True))
+        return default_evidence(genres, [by_rule.get(genre, 1 / len(genres)) for genre in genres], shown)
+    if missing := {EVIDENCE_STATIONS, EVIDENCE_RATIOS} - manifest.files.keys():
+        raise InputError(f"{min(missing)} is missing")
+    ratios = _mapped(folder / EVIDENCE_RATIOS)
+    if ratios.shape != (len(genres), len(genres)) or ratios.dtype != np.float64 or not np.isfinite(ratios).all():
+        raise InputError(f"{EVIDENCE_RATIOS} is not a finite number for each pair of genres")
+    by_genre = msgspec.json.decode((folder / EVIDENCE_STATIONS).read_bytes(), type=dict[str, tuple[str, ...]])
+    if by_genre.keys() - place:
+        raise InputError(f"{EVIDENCE_STATIONS} names a genre that the model does not rank")
+    stations = {station_id: place[genre] for genre, ids in by_genre.items() for station_id in ids}
+    return Evidence(genres, manifest.evidence, ratios.tolist(), stations)
 
 
 def _predictor(folder: Path, part: Part, role: str, encoder: Encoder, names: Iterable[str]) -> Predictor:

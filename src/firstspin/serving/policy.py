@@ -10,7 +10,8 @@ written down is the business of `responses`. In this order:
 4. The stored answer of this user (`batch`) goes first where the settings say so, and otherwise replaces a model that
    fails or is absent. An answer stored by another bundle than the one in service is not used.
 5. The model ranks (`model`). Without a single answer that training has seen, its ranking is what it expects of such
-   registrations (`popular`); a model whose training saw none of them is not asked, and the rule ranks.
+   registrations (`popular`); a model whose training saw none of them is not asked, and the rule ranks. Listens of the
+   request move the model's scores (`models.evidence`), and no other answer: not the rule's, nor a stored one.
 6. Where the model fails, the business rule ranks the picks (`rule`); without a bundle nothing is ranked (`no-model`).
 """
 
@@ -94,6 +95,7 @@ class Decision(msgspec.Struct, frozen=True):
     `model` is the id of the bundle that ranked; `by_rule`: the business rule of the bundle ranked; `failure` names the
     error of a model that failed. Of a user of the experiment, `assignment` is the arm and `candidates` the ranking of
     each policy of its arms; `experiment` is its key, where the answer names it and the arm. `rows` as the settings say.
+    `moved`: listens of the request moved the ranking.
     """
 
     ranking: Ranking
@@ -104,6 +106,7 @@ class Decision(msgspec.Struct, frozen=True):
     candidates: Mapping[ArmPolicy, Ranking] = _NO_CANDIDATES
     experiment: str = ""
     rows: Rows | None = None
+    moved: bool = False
 
     @property
     def source(self) -> Source:
@@ -263,7 +266,7 @@ def _decide_mixed(
 def _with_rows(decision: Decision, bundle: Bundle | None) -> Decision:
     """The decision with its calibrated rows, where the bundle has them and its model ranked: they hold for no other."""
     sets = bundle.manifest.rows if bundle else None
-    if sets is None or decision.by_rule or decision.source not in ("model", "popular"):
+    if sets is None or decision.by_rule or decision.moved or decision.source not in ("model", "popular"):
         return decision
     return msgspec.structs.replace(decision, rows=sets.rows(decision.ranking.probabilities))
 
@@ -285,14 +288,25 @@ def _by_rule(registration: Registration, bundle: Bundle, source: Source, failure
     return Decision(bundle.rule.rank(Registration(genres=registration.genres), source), bundle.id, True, failure)
 
 
+def _without_known_answers(registration: Registration, bundle: Bundle) -> Decision:
+    """The rule, where the model knows no registration without answers; its scores are moved by the listens, if any."""
+    moves = bundle.moves(registration)
+    if moves is None or bundle.rule.genres != bundle.evidence.genres:
+        return _by_rule(registration, bundle, "popular")
+    row = bundle.rule.encoder.encode(Registration(genres=registration.genres))
+    return Decision(bundle.rule.rank_row(row, "model", moves), bundle.id, True, moved=True)
+
+
 def _by_model(registration: Registration, bundle: Bundle, failure: str = "") -> Decision:
     """What the model ranks, or the rule in its place."""
     try:
         row, known = bundle.predictor.encoder.encode_matched(registration)
         if not known and not bundle.manifest.knows_silence:
-            return _by_rule(registration, bundle, "popular")
+            return _without_known_answers(registration, bundle)
         if not failure:
-            return Decision(bundle.predictor.rank_row(row, "model" if known else "popular"), bundle.id)
+            moves = bundle.moves(registration)
+            ranking = bundle.predictor.rank_row(row, "model" if known or moves else "popular", moves)
+            return Decision(ranking, bundle.id, moved=moves is not None)
     except Exception as problem:  # every newcomer gets an answer; its source says that the model failed
         failure = type(problem).__name__
     return _by_rule(registration, bundle, "rule", failure)
@@ -305,15 +319,21 @@ def _all_by_model(registrations: Sequence[Registration], bundle: Bundle) -> list
     predictor, model = bundle.predictor, bundle.id
     try:
         rows, known = predictor.encoder.matrix_matched(registrations)
-        if bundle.manifest.knows_silence or all(known):
-            return [
-                Decision(Ranking(*ranked, "model" if answered else "popular"), model)
-                for ranked, answered in zip(predictor.rank_rows(rows), known, strict=True)
-            ]
-        ranked_rows = iter(predictor.rank_rows(rows[np.array(known)]) if any(known) else ())
+        moves = [bundle.moves(registration) for registration in registrations]
+        ranks = np.array(known) | bundle.manifest.knows_silence
+        if not ranks.all():
+            rows = rows[ranks]
+        of_model = [moved for moved, ranked in zip(moves, ranks.tolist(), strict=True) if ranked]
+        ranked_rows = iter(predictor.rank_rows(rows, of_model) if of_model else ())
         return [
-            Decision(Ranking(*next(ranked_rows), "model"), model) if answered else _by_rule(one, bundle, "popular")
-            for one, answered in zip(registrations, known, strict=True)
+            Decision(
+                Ranking(*next(ranked_rows), "model" if answered or moved else "popular"),
+                model,
+                moved=moved is not None,
+            )
+            if ranked
+            else _without_known_answers(one, bundle)
+            for one, answered, moved, ranked in zip(registrations, known, moves, ranks.tolist(), strict=True)
         ]
     except Exception:  # again one by one, so that only those are affected for whom the model fails
         return [_by_model(registration, bundle) for registration in registrations]

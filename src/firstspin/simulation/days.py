@@ -169,5 +169,5 @@ class Days:
 
 
 def _body(registration: Registration, user_id: str) -> bytes:
-    answers = {name: value for name, value in msgspec.structs.asdict(registration).items() if value is not None}
+    answers = {name: value for name, value in msgspec.structs.asdict(registration).items() if value not in (None, ())}
     return msgspec.json.encode({"user_id": user_id, **answers})

@@ -36,6 +36,9 @@ def recommend(
     answer: Annotated[
         list[str] | None, typer.Option(help="Answer to a further field, as in device=phone; repeat.")
     ] = None,
+    listens: Annotated[
+        str, typer.Option(help='Stations played (seconds) or skipped, oldest first: "17:180|9:skipped".')
+    ] = "",
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the effect of each answer (Shapley values).")
     ] = False,
@@ -54,10 +57,12 @@ def recommend(
     picks = answering.picks_of(genres, known)
     for pick, problem in answering.unknown_picks(picks, known):
         terminal.warn(f"{'a pick' if terminal.bare() else repr(pick)} {problem}")
-    own, further = _registration(age, gender, country, picks), _answers(answer or ())
+    own, further = _registration(age, gender, country, picks, listens), _answers(answer or ())
     registration = answering.with_extra(own, further, loaded.manifest.extra)
     for field, value, problem in answering.unknown_values(registration, loaded):
         terminal.warn(f"{field}{'' if terminal.bare() else f' {value!r}'} {problem}")
+    for station in answering.unknown_stations(registration, loaded):
+        terminal.warn(f"a station{'' if terminal.bare() else f' {station!r}'} {answering.UNKNOWN_STATION}")
     if explain:
         explanation.show(answering.explain(loaded, registration), as_json=as_json)
         return
@@ -132,12 +137,15 @@ def _answers(options: Iterable[str]) -> dict[str, str]:
     return {name: answer for name, _, answer in pairs}
 
 
-def _registration(age: str, gender: str, country: str, picks: list[str]) -> Registration:
+def _registration(age: str, gender: str, country: str, picks: list[str], listens: str) -> Registration:
     """A registration from text, parsed as the cells of a table."""
+    given: dict[str, object] = {"gender": gender.strip(), "country": country.strip(), "genres": picks}
+    for name, text, parse in (("age", age, parsing.age), ("listens", listens, parsing.listens)):
+        try:
+            given[name] = parse(text)
+        except parsing.Misspelt as problem:
+            raise InputError(f"this is not a registration: --{name} {text!r} {problem}") from None
     try:
-        answers = {"age": parsing.age(age), "gender": gender.strip(), "country": country.strip()}
-        return msgspec.convert(answers | {"genres": picks}, Registration)
-    except parsing.Misspelt as problem:
-        raise InputError(f"this is not a registration: --age {age!r} {problem}") from None
+        return msgspec.convert(given, Registration)
     except msgspec.ValidationError as problem:
         raise InputError(f"this is not a registration: {problem}") from None

@@ -55,6 +55,8 @@ def print_hold_out(card: Scorecard) -> None:
     print_headline(card)
     if card.rows:
         terminal.out.print(f"\n{card.rows.sentence()}")
+    if card.evidence:
+        terminal.out.print(f"\n{card.evidence.sentence()}")
 
 
 def print_scorecard(card: Scorecard) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from firstspin.data.further_fields import with_further_fields
-from firstspin.data.schema import GENRES, INSTANCES, NUMBER, PICK_SEPARATOR, USER_ID
+from firstspin.data.schema import GENRES, INSTANCES, LISTENS, NUMBER, PICK_SEPARATOR, USER_ID
 from firstspin.events.schema import EPOCH
 from firstspin.records import MAX_PICKS, InputError, Recommendation, Registration, StoredAnswer
 from firstspin.service.app import App, AppOptions, Clock
@@ -153,5 +153,6 @@ def _rows(registrations: Iterable[Registration]) -> bytes:
     rows = io.StringIO()
     for one in registrations:
         fields = msgspec.structs.asdict(one) | {GENRES: PICK_SEPARATOR.join(one.genres)}
+        del fields[LISTENS]  # no cell of a row without a header
         csv.writer(rows, lineterminator="\n").writerow("" if value is None else value for value in fields.values())
     return rows.getvalue().encode()

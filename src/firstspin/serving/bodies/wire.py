@@ -28,6 +28,7 @@ from firstspin.data.schema import (
     GENDER,
     GENRES,
     INSTANCES,
+    LISTENS,
     NUMBER,
     REGISTERED_AT,
     REGISTRATION_COLUMNS,
@@ -120,10 +121,16 @@ class BodyReader:
         self._nothing = body()
         self._names = ((USER_ID,) if of_users else ()) + (AGE, GENDER, COUNTRY, GENRES, *extra)
         self._table = (*REGISTRATION_COLUMNS, *extra)
-        columns = (*self._table, *self._names)
+        columns = (*self._table, *self._names, LISTENS)
+        self._fields = (*self._names, LISTENS)
         self._spelled = {name.lower(): name for name in columns} | {name: name for name in columns}
         numbers = {name: parsing.number for name, kind in extra.items() if kind == NUMBER}
-        self._parsers: dict[str, Callable[[str], object]] = {AGE: parsing.age, GENRES: parsing.picks, **numbers}
+        self._parsers: dict[str, Callable[[str], object]] = {
+            AGE: parsing.age,
+            GENRES: parsing.picks,
+            LISTENS: parsing.listens,
+            **numbers,
+        }
 
     def read(self, body: Body, encoding: Encoding) -> ParsedBody:
         """The registrations of a body. Raises Refusal (400 where it can't be parsed, 422 where a value is invalid)."""
@@ -166,7 +173,7 @@ class BodyReader:
         yield piece
 
     def _from_json(self, body: Body) -> ParsedBody:
-        whole = _decoded(self._decode_body, body, self._names)
+        whole = _decoded(self._decode_body, body, self._fields)
         several: Sequence[Registration] | msgspec.UnsetType = getattr(whole, INSTANCES)
         if several is msgspec.UNSET:
             if self._of_users and getattr(whole, USER_ID) is msgspec.UNSET:
@@ -181,8 +188,8 @@ class BodyReader:
         """Parse the outline: fields and instances are located, but not parsed."""
         if body.count(b"{") > MAX_OBJECTS:
             raise self._too_many()
-        self._check_number(len(_decoded(_decode_objects, body, self._names).instances))
-        outline = _decoded(self._decode_outline, body, self._names)
+        self._check_number(len(_decoded(_decode_objects, body, self._fields).instances))
+        outline = _decoded(self._decode_outline, body, self._fields)
         fields = {name: getattr(outline, name) for name in outline.__struct_fields__}
         instances: Sequence[msgspec.Raw] | msgspec.UnsetType = fields.pop(INSTANCES)
         given = {name: text for name, text in fields.items() if text is not msgspec.UNSET}
@@ -191,7 +198,7 @@ class BodyReader:
         others = msgspec.json.encode(given)
         if instances is msgspec.UNSET:
             return self._from_json(others)
-        if _decoded(self._decode_body, others, self._names) != self._nothing:
+        if _decoded(self._decode_body, others, self._fields) != self._nothing:
             raise _both()
         if not instances:
             return ParsedBody((), Encoding.json)
@@ -203,7 +210,7 @@ class BodyReader:
             text = memoryview(instance)
             position += len(text)
             refuse_too_long(text)
-            yield position, _decoded(self._decode_one, text, self._names, f"{INSTANCES}[{number}]")
+            yield position, _decoded(self._decode_one, text, self._fields, f"{INSTANCES}[{number}]")
 
     def _from_lines(self, body: Body) -> Iterator[Place]:
         position = 0
@@ -212,7 +219,7 @@ class BodyReader:
             try:
                 refuse_too_long(memoryview(body)[line.start(1) : position])
                 text = line[1]
-                registration = _decoded(self._decode_one, text, self._names) if text.strip() else None
+                registration = _decoded(self._decode_one, text, self._fields) if text.strip() else None
             except Refusal as refusal:
                 raise refusal.in_line(body.count(b"\n", 0, line.start(1)) + 1) from None
             yield position, registration
@@ -253,12 +260,12 @@ class BodyReader:
             raise Refusal(422, "invalid", f"{len(row)} cells instead of {len(names)}; a header may name {columns}")
         answers: dict[str, object] = {}
         for name, cell in zip(names, row, strict=True):
-            if name in self._names and cell.strip():
+            if name in self._fields and cell.strip():
                 answers[name] = self._value(name, cell)
         try:
             return msgspec.convert(answers, self._one)
         except msgspec.ValidationError as problem:
-            raise Refusal(422, "invalid", _reason(problem, self._names)) from None
+            raise Refusal(422, "invalid", _reason(problem, self._fields)) from None
 
     def _check_number(self, number: int, *, at_end: bool = False) -> None:
         if self.max_instances is not None and number > self.max_instances:

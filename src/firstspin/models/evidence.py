@@ -1,0 +1,106 @@
+"""Listens as evidence: what a new user played and skipped moves the scores of the model. Without numpy.
+
+Naive Bayes against base rates (Domingos and Pazzani, On the optimality of the simple Bayesian classifier, Machine
+Learning 29, 1997): a listen to genre h adds c * log(P(h | g) / P(h)) to the score of each genre g. P(h | g), the share
+of early listens to h among users whose top genre is g, has a Dirichlet prior (`evidence_training`). The count c
+saturates in the seconds and is negative for a skip. All of it is scaled by weight / (1 + n / strength), since early
+listens are noisy and not independent: n listens count for at most `strength` of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from typing import Annotated, Final
+
+import msgspec
+
+from firstspin.records import Listen
+
+SKIP: Final = 0.5
+"""A skip counts against a genre as half of a full listen counts for it: tables of listens have none to fit it on."""
+
+
+OWN_SHARE: Final = 0.2
+"""The prior of P(h | g): this share to genre g itself, the rest by base rates."""
+
+
+class EvidenceSettings(msgspec.Struct, frozen=True):
+    """The fitted parameters, and how they were fitted.
+
+    `weight`: how much of the evidence is believed, 0: none · `strength`: listens · `saturation`: seconds after which a
+    listen counts for 63% · `users` whose early listens they were fitted on, 0: the defaults · the log losses of
+    these users, without and with their listens, both cross-fitted.
+    """
+
+    weight: Annotated[float, msgspec.Meta(ge=0, le=4)] = 0.4
+    strength: Annotated[float, msgspec.Meta(ge=0.01, le=1e6)] = 5.0
+    saturation: Annotated[float, msgspec.Meta(ge=0.01, le=1e6)] = 60.0
+    users: int = 0
+    log_loss_without: float | None = None
+    log_loss: float | None = None
+
+    def sentence(self) -> str:
+        """What was fitted, and what it is worth."""
+        if not self.users:
+            return "Listens as evidence: documented defaults, as too few users have early listens."
+        measured = f"log loss {self.log_loss_without:.3f} without and {self.log_loss:.3f} with the early listens"
+        fitted = (
+            f"weight {self.weight:.2f}, strength {self.strength:.1f} listens, saturation {self.saturation:.0f} s"
+            if self.weight
+            else "they do not lower the log loss and are not used"
+        )
+        return f"Listens as evidence: {measured} of {self.users:,} held-out users; {fitted}."
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What listens say about the `genres`.
+
+    `log_ratios` (k, k): row h has log(P(h | g) / P(h)) of each genre g · `stations`: the genre of each station, as a
+    position in `genres`.
+    """
+
+    genres: tuple[str, ...]
+    settings: EvidenceSettings
+    log_ratios: Sequence[Sequence[float]]
+    stations: Mapping[str, int]
+
+    def moves(self, listens: Iterable[Listen]) -> list[float] | None:
+        """(k,) what these listens add to the scores; None where they say nothing. Unknown stations are ignored."""
+        settings, total = self.settings, 0.0
+        counts: dict[int, float] = {}
+        for listen in listens:
+            genre = self.stations.get(listen.station_id)
+            if genre is not None:
+                count = -SKIP if listen.skipped else 1.0 - exp(-(listen.seconds or 0.0) / settings.saturation)
+                counts[genre] = counts.get(genre, 0.0) + count
+                total += abs(count)
+        if not (total and settings.weight):
+            return None
+        scale = settings.weight / (1.0 + total / settings.strength)
+        moved = [0.0] * len(self.genres)
+        for genre, count in sorted(counts.items()):
+            factor = scale * count
+            moved = [so_far + factor * ratio for so_far, ratio in zip(moved, self.log_ratios[genre], strict=True)]
+        return moved
+
+    def by_genre(self) -> dict[str, list[str]]:
+        """The ids of the stations of each genre, sorted."""
+        of: dict[str, list[str]] = {genre: [] for genre in self.genres}
+        for station_id in sorted(self.stations):
+            of[self.genres[self.stations[station_id]]].append(station_id)
+        return of
+
+
+def default_evidence(genres: tuple[str, ...], base_rates: Sequence[float], stations: Mapping[str, int]) -> Evidence:
+    """The evidence of a model without early listens: the prior of P(h | g); `base_rates` (k,) of listens by genre."""
+    ratios = [
+        [log(1.0 - OWN_SHARE + OWN_SHARE * (g == h) / rate) for g in range(len(genres))]
+        for h, rate in enumerate(base_rates)
+    ]
+    return Evidence(genres, EvidenceSettings(), ratios, stations)
+
+
+NO_EVIDENCE: Final = Evidence((), EvidenceSettings(weight=0.0), (), {})
