@@ -108,7 +108,7 @@ class BadRows(InputError):
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A station that a new user played for some `seconds`, or skipped."""
+    """A station that a new user played for some `seconds`, or skipped. Raises ValueError where it is neither."""
 
     station_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
     seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS)] | None = None

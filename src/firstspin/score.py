@@ -40,6 +40,7 @@ def score(
     mapping: ColumnMap = OWN_NAMES,
     spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
+    listens: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[int, dict[str, int], list[Mismatch]]:
     """Answer every registration of a file, in order.
@@ -47,7 +48,8 @@ def score(
     Returns the number of rows written, rows skipped by reason, and the picks and values that the bundle does not know.
 
     `out` is a .csv or .parquet file, sqlite:PATH or dynamodb:TABLE; a store keeps the answers under a version made of
-    the bundle and `now`. The rule answers registrations under `min_age` (None: the service's default).
+    the bundle and `now`. `listens`: a table of listens since the registrations, as evidence. The rule answers
+    registrations under `min_age` (None: the service's default).
 
     Raises InputError where the files can't be read or written, or most picks name no genre that the bundle knows.
     """
@@ -64,6 +66,7 @@ def score(
             mapping=mapping,
             spelling=spelling,
             skip_bad_rows=skip_bad_rows,
+            listens=listens,
             progress=progress,
         )
 
@@ -78,6 +81,7 @@ def score_into(
     mapping: ColumnMap = OWN_NAMES,
     spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
+    listens: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[int, dict[str, int], list[Mismatch]]:
     """Answer every registration of a file into a sink; returns, and raises InputError, as `score`."""
@@ -90,13 +94,14 @@ def score_into(
             mapping=mapping,
             spelling=spelling,
             skip_bad_rows=skip_bad_rows,
+            listens=listens,
         )
         if received.absent:
             log.warning("%s has no column %s: answered without", registrations.name, ", ".join(received.absent))
         join_genres(received.connection, loaded.manifest.known_genres, spelling.pick_separator)
         further = tuple(name for name in extra if name not in received.absent)
         unknown = _unknown(received, loaded, further, registrations.name)
-        users = labelling.read_people(received.connection, further)
+        users = labelling.read_people(received.connection, further, listens=listens is not None)
         rows = max(received.rows, 1)
         written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
     return written, received.ignored, unknown

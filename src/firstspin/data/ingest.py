@@ -213,19 +213,24 @@ def read_registrations(
     mapping: ColumnMap = OWN_NAMES,
     spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
+    listens: Path | None = None,
 ) -> ReceivedRegistrations:
     """The registrations of a CSV or Parquet file, validated as by `open_tables`; `extra` as in `Tables`.
 
-    `registered_at` may be absent, as no answer depends on it, and so may the columns of `extra`.
+    `listens` is the file of such a table: the view `listens` of the connection has its rows. `registered_at` may be
+    absent, as no answer depends on it, and so may the columns of `extra`.
 
     Raises BadRows and InputError as `open_tables`.
     """
     further = {name: columns.FURTHER[kind] for name, kind in (extra or {}).items()}
     mapping.check(tuple(further))
     source = _open(path, schema.REGISTRATIONS, workspace, mapping, spelling, further, (*_NOT_SCORED, *further))
-    mapping.require_used([source])
-    connection = connect(workspace, [source])
+    heard = [_open(listens, schema.LISTENS, workspace, mapping, spelling)] if listens else []
+    mapping.require_used([source, *heard])
+    connection = connect(workspace, [source, *heard])
     complaints = Complaints(skip_bad_rows)
+    for one in heard:
+        _load_listens(Tables(connection, {}, {}, complaints), one, workspace)
     _receive(connection, source)
     kinds = {**columns.kinds(schema.REGISTRATIONS, spelling), **further}
     absent = _absent(source, schema.REGISTRATIONS, tuple(further))

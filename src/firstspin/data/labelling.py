@@ -30,7 +30,7 @@ from firstspin.data.schema import (
     USER_ID,
 )
 from firstspin.data.sql import identifier
-from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch, Registration
+from firstspin.records import MAX_LISTENS, Census, Examples, InputError, LabelRule, Listen, Mismatch, Registration
 
 if TYPE_CHECKING:
     import duckdb
@@ -300,19 +300,36 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
 
 
 def read_people(
-    connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000
+    connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000, *, listens: bool = False
 ) -> Iterator[tuple[list[str], list[Registration]]]:
-    """User ids and registrations of the table `registrations`, in batches, in the order of the file."""
-    kind = with_further_fields(extra)
-    fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra)])
-    query = f"SELECT user_id, {fields} FROM registrations ORDER BY {identifier(ROW)}"
+    """User ids and registrations of the table `registrations`, in batches, in the order of the file.
+
+    `listens`: with their last MAX_LISTENS rows of the view `listens`, which a user without any lacks.
+    """
+    kind, row = with_further_fields(extra), identifier(ROW)
+    fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra), *(["listens"] * listens)])
+    joined = f"registrations LEFT JOIN ({_last_listens(connection)}) USING ({row})" if listens else "registrations"
+    query = f"SELECT user_id, {fields} FROM {joined} ORDER BY {row}"
     with in_our_words("the registrations can't be read"):
         for part in connection.sql(query).to_arrow_reader(batch):
             answers = part.to_pylist()
             yield [row.pop("user_id") for row in answers], [_registration(kind, row) for row in answers]
 
 
+def _last_listens(connection: duckdb.DuckDBPyConnection) -> str:
+    """SQL: the last listens of each registration, oldest first; those before the registration are left out."""
+    known = REGISTERED_AT in connection.sql("FROM registrations LIMIT 0").columns
+    since = f"WHERE coalesce(started_at >= {REGISTERED_AT}, true)" if known else ""
+    one = "{'station_id': station_id, 'seconds': seconds::DOUBLE}"
+    return (
+        f"SELECT {identifier(ROW)}, list({one} ORDER BY started_at, station_id, seconds)[-{MAX_LISTENS}:] AS listens "
+        f"FROM listens JOIN registrations USING (user_id) {since} GROUP BY {identifier(ROW)}"
+    )
+
+
 def _registration(kind: type[Registration], row: dict[str, object]) -> Registration:
+    if "listens" in row:
+        row["listens"] = tuple(Listen(**listen) for listen in row["listens"] or ())  # type: ignore[attr-defined]
     return kind(**{**row, "genres": tuple(row["genres"] or ())})  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from firstspin.data.schema import LISTENS
 from firstspin.models.predictor import Array, Predictor, order, probabilities
 from firstspin.records import (
     SHOWN_GENRES,
@@ -78,7 +79,8 @@ def explain(
     """The explanation of a registration's ranking, for the first `shown` genres.
 
     For each genre, `without_answers` plus the sum of `moved` is its `probability` (each to six decimals). An answer
-    that the policy does not use, as an age under the minimum, has no effect and is not named. Raises Refusal where the
+    that the policy does not use, as an age under the minimum, has no effect and is not named. Listens that moved the
+    ranking are one more answer, `listens`. Raises Refusal where the
     settings refuse the registration, and ModelFailed where the rule answers because the model fails.
     """
     asked, decision = registration, decide(registration, None, bundle, None, settings)
@@ -90,7 +92,11 @@ def explain(
     if decision.by_rule:
         predictor, registration = bundle.rule, Registration(genres=registration.genres)
     answers = given(registration, dict.fromkeys(predictor.encoder.questions))
-    subsets = _with_every_subset(predictor, registration, answers)
+    scores = _with_every_subset(predictor, registration, answers)
+    if decision.moved:  # the listens are one more player
+        answers = [*answers, (LISTENS,)]
+        scores = np.concatenate([scores, scores + np.array(bundle.moves(asked))])
+    subsets = probabilities(scores)
     moved = shapley_values(subsets)
     first = order(subsets[-1:])[0][:shown]
     names = [FURTHER if len(names) > 1 else names[0] for names in answers]
@@ -139,7 +145,7 @@ def shapley_values(worth: Array) -> Array:
 
 
 def _with_every_subset(predictor: Predictor, registration: Registration, answers: Sequence[tuple[str, ...]]) -> Array:
-    """(2^m, k) probabilities with each subset of the answers, the empty one first and the full one last.
+    """(2^m, k) scores with each subset of the answers, the empty one first and the full one last.
 
     Each question has its own columns, so two rows, with all answers and with none, are encoded once and combined.
     """
@@ -152,7 +158,7 @@ def _with_every_subset(predictor: Predictor, registration: Registration, answers
         for i, columns in enumerate(of_answer):
             if part >> i & 1:
                 row[columns] = every[columns]
-    return probabilities(predictor.scorer.scores(rows))
+    return predictor.scorer.scores(rows)
 
 
 def _rounded(value: float) -> float:

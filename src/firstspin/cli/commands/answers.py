@@ -92,6 +92,9 @@ def score(
     registrations: Annotated[Path, typer.Option(help="CSV or Parquet file.")],
     out: Annotated[str, typer.Option(help="File (.csv, .parquet), sqlite:PATH or dynamodb:TABLE.")],
     files: FileOptions,
+    listens: Annotated[
+        Path | None, typer.Option(help="Listens since the registrations, as evidence (CSV or Parquet).")
+    ] = None,
     top: Annotated[
         int, typer.Option(help="Genres per user; the service shows five.", min=1, max=MAX_TOP)
     ] = SHOWN_GENRES,
@@ -119,6 +122,7 @@ def score(
             mapping=files.map,
             spelling=files.spelling(),
             skip_bad_rows=files.skip_bad_rows,
+            listens=listens,
             progress=progress,
         )
     terminal.counted("left out", ignored)
