@@ -31,8 +31,9 @@ def errors(month: SlotMonth, runs: int) -> dict[str, Errors]:
         drawn = replace(audience, uniform=uniform, reluctance=reluctance)
         for one in look_back_all(this, drawn, run_policy(this, drawn, POLICIES[SLOT])):
             value = one.lookback.ips.value
-            if value.value is not None and value.low is not None and value.high is not None:
-                found[one.policy].append((value.value - one.truth, value.low <= one.truth <= value.high))
+            if value.value is not None:  # without an interval it is not covered
+                covered = value.low is not None and value.high is not None and value.low <= one.truth <= value.high
+                found[one.policy].append((value.value - one.truth, covered))
     return {
         name: Errors(float(off.mean()), float(off.std() / len(off) ** 0.5), float(covered.mean()))
         for name, (off, covered) in ((name, np.array(of).T) for name, of in found.items())

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from firstspin.cli.output.verdict import estimate_text
 from firstspin.experiment.off_policy import Log, Lookback, crossfit_rewards, look_back, propensity_of, read_log
 from firstspin.records import InputError
 
@@ -53,6 +54,20 @@ def test_three_users_by_hand() -> None:
     assert found.self_normalised.value.value == pytest.approx(2 / 6)  # 2 of the weight of 6 clicked
     assert found.effective_users == pytest.approx(36 / 20)
     assert found.doubly_robust is None
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_rewards_without_spread_have_no_interval(reward: float) -> None:
+    """Neither click of the two matched users, or both: an interval of width zero would be wrong."""
+    log = Log(np.array([1, 2, 1, 2]), np.full(4, 0.5), np.array([reward, 1.0, reward, 0.0]))
+    found = look_back(log, np.ones(4, int), np.ones(4, bool), expected=np.array([0.1, 0.2, 0.3, 0.4]))
+    assert found.ips.value.value == found.self_normalised.value.value == reward
+    assert found.doubly_robust is not None
+    for one in (found.ips, found.self_normalised, found.doubly_robust):
+        for of in (one.value, one.above_shown):
+            assert of.low is of.high is None
+            assert "had the same reward" in of.reason
+    assert estimate_text(found.ips.value) == f"{reward:.2%}, no interval"
 
 
 def test_two_arms_with_the_same_candidate_make_it_certain_and_another_item_impossible() -> None:

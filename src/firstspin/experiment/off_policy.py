@@ -36,6 +36,7 @@ ASSUMPTIONS: Final = (
 """The assumptions of the estimates, printed with them."""
 
 NOT_ENOUGH: Final = "fewer than two users were shown the policy's choice"
+NO_SPREAD: Final = "all users who were shown the policy's choice had the same reward, as none clicked: no interval"
 _CERTAIN: Final = 1e-12
 
 
@@ -49,7 +50,10 @@ class Log:
 
 
 class Value(msgspec.Struct, frozen=True):
-    """The policy's mean reward per user, and its difference to the mean reward that the same users had."""
+    """The policy's mean reward per user, and its difference to the mean reward that the same users had.
+
+    Without an interval where all who were shown the policy's choice had the same reward.
+    """
 
     value: Estimate
     above_shown: Estimate
@@ -212,6 +216,9 @@ def _self_normalised(weight: Numbers, reward: Numbers) -> Numbers:
 def _value(per_user: Numbers, reward: Numbers, weight: Numbers, alpha: float) -> Value:
     if (weight > 0).sum() < 2:
         return Value(Estimate(reason=NOT_ENOUGH), Estimate(reason=NOT_ENOUGH))
+    if np.ptp(reward[weight > 0]) == 0:  # a variance of zero would make the estimate look certain
+        means = float(per_user.mean()), float((per_user - reward).mean())
+        return Value(*(Estimate(mean, reason=NO_SPREAD) for mean in means))
     return Value(_estimate(per_user, alpha), _estimate(per_user - reward, alpha))
 
 

@@ -141,8 +141,10 @@ def _never_shown_row(policy: NeverShown) -> tuple[str, ...]:
 
 def estimate_text(estimate: Estimate | None) -> str:
     """A share with the half-width of its interval, both in percent."""
-    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
+    if estimate is None or estimate.value is None:
         return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2%}, no interval"
     return f"{estimate.value:.2%} ±{(estimate.high - estimate.low) * 50:.2f}"
 
 
