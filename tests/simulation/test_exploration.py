@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from dataclasses import replace
 
@@ -97,6 +98,16 @@ def test_off_policy_estimates_from_the_log_are_unbiased() -> None:
     for name, of in found.items():
         assert abs(of.bias) < 4 * of.bias_error, name
     assert 0.8 < found["best posterior mean"].coverage <= 1.0
+
+
+def test_a_policy_that_the_log_says_nothing_about_has_neither_an_estimate_nor_a_true_value() -> None:
+    month = SlotMonth(users_a_day=10, days=8, slot=SlotSettings(budget=0))  # no user is shown the newest station
+    audience = make_audience(month)
+    *_, newest = look_back_all(month, audience, run_policy(month, audience, POLICIES[SLOT]))
+    assert newest.lookback.support == 0
+    assert newest.lookback.ips.value.value is newest.truth is None
+    shown = firstspin("experiment", "explore", "--users-a-day", 10, "--days", 8, "--budget", 0).stdout
+    assert re.search(r"newest station +0% +- +- +-\n", shown)
 
 
 @pytest.mark.parametrize("seed", [3, MAX_SEED])

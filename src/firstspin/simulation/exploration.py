@@ -222,7 +222,7 @@ def look_back_all(month: SlotMonth, audience: Audience, run: SlotRun) -> tuple[N
     estimates = []
     for name, (chosen, min_propensity) in policies.items():
         supported = run.propensities[rows, chosen] >= min_propensity
-        truth = float(run.truth[rows, chosen][supported].mean()) if supported.any() else 0.0
+        truth = float(run.truth[rows, chosen][supported].mean()) if supported.any() else None
         estimates.append(NeverShown(name, look_back(log, chosen, supported), truth))
     return tuple(estimates)
 

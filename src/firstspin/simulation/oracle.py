@@ -30,11 +30,11 @@ class TrueRates(msgspec.Struct, frozen=True):
 
 
 class NeverShown(msgspec.Struct, frozen=True):
-    """A policy without exposures: its off-policy estimates, and its true value for the same users."""
+    """A policy without exposures: its off-policy estimates, and its true value for the same users, if any."""
 
     policy: str
     lookback: Lookback
-    truth: float
+    truth: float | None
 
 
 def true_rates(people: Newcomers, control: Genres, treatment: Genres) -> TrueRates:
@@ -71,6 +71,6 @@ def never_shown(
     for name, chosen in policies.items():
         lookback, supported = evaluate_policy(attributed, shares, chosen, rng, genres=genre_of)
         true = click_probabilities(people, np.array([number[genre_of[station]] for station in chosen]))
-        truth = float(true[supported].mean()) if supported.any() else 0.0
+        truth = float(true[supported].mean()) if supported.any() else None
         estimates.append(NeverShown(name, lookback, truth))
     return tuple(estimates)

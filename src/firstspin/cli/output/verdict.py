@@ -136,7 +136,11 @@ def _never_shown_row(policy: NeverShown) -> tuple[str, ...]:
     back = policy.lookback
     robust = back.doubly_robust
     estimates = (back.ips.value, back.self_normalised.value, robust.value if robust else None)
-    return policy.policy, f"{back.support:.0%}", *map(estimate_text, estimates), f"{policy.truth:.2%}"
+    return policy.policy, f"{back.support:.0%}", *map(estimate_text, estimates), _truth(policy.truth)
+
+
+def _truth(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
 
 
 def estimate_text(estimate: Estimate | None) -> str:
