@@ -23,6 +23,7 @@ from firstspin.data.overlap import sketch
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
+from firstspin.evaluation.listens_curve import ListensCurve, listens_curve
 from firstspin.evaluation.metrics import SEEN_SHARE
 from firstspin.models import evidence_training, features, prediction_sets, registry
 from firstspin.models.evidence import Evidence
@@ -151,6 +152,31 @@ def curve_of(
         seed=protocol.seed,
     )
     return msgspec.structs.replace(curve, fingerprint=dataset.summary()["fingerprint"]), dataset
+
+
+def listens_curve_of(
+    data: Path,
+    model: str,
+    numbers: Sequence[int],
+    *,
+    protocol: Protocol = Protocol(),
+    reading: Reading = Reading(),
+    learning: Learning = Learning(),
+    progress: Progress = silent,
+) -> tuple[ListensCurve, Dataset]:
+    """How good a model with evidence is after `numbers` of early listens, beside the model, the history and a switch.
+
+    Raises InputError for an unknown model, tables that can't be read, or users without early listens.
+    """
+    registry.check_training([model], reading.extra, learning.without)
+    progress("reading the tables", 0.0)
+    dataset = read_dataset(data, reading, early=True)
+    splits, _ = cross_validation.planned_splits(dataset.examples, dataset.rule, protocol)
+    predictors = _cross_validated(dataset, splits, [model], learning, progress)[model].predictors
+    return (
+        listens_curve(dataset.examples, dataset.early, splits, predictors, numbers, model, seed=protocol.seed),
+        dataset,
+    )
 
 
 def evaluate_bundle(

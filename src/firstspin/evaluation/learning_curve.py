@@ -121,7 +121,7 @@ def learning_curve(
     )
 
 
-def write_curve(curve: LearningCurve, out: Path) -> None:
+def write_curve(curve: msgspec.Struct, out: Path) -> None:
     """Write a curve as JSON. Raises OSError where `out` can't be written."""
     with written_beside(out, shared=True) as beside:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(curve), indent=2) + b"\n")

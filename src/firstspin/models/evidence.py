@@ -80,10 +80,14 @@ class Evidence:
         if not (total and settings.weight):
             return None
         scale = settings.weight / (1.0 + total / settings.strength)
-        moved = [0.0] * len(self.genres)
+        moved: list[float] = []
         for genre, count in sorted(counts.items()):
-            factor = scale * count
-            moved = [so_far + factor * ratio for so_far, ratio in zip(moved, self.log_ratios[genre], strict=True)]
+            factor, ratios = scale * count, self.log_ratios[genre]
+            moved = (
+                [so_far + factor * ratio for so_far, ratio in zip(moved, ratios, strict=True)]
+                if moved
+                else [factor * ratio for ratio in ratios]
+            )
         return moved
 
     def by_genre(self) -> dict[str, list[str]]:

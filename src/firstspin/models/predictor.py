@@ -74,7 +74,8 @@ class Predictor:
 
     def rank_row(self, row: Array, source: Source, moves: Moves = None) -> Ranking:
         """All genres for one encoded registration (c,), best first; `moves` (k,) are added to the scores."""
-        [(genres, values)] = self.rank_rows(row[None], (moves,))
+        scores = self.scorer.scores(row[None])
+        [(genres, values)] = ranked(scores + moves if moves else scores, self.genres)
         return Ranking(genres, values, source)
 
     def rank_rows(self, rows: Array, moves: Sequence[Moves] = ()) -> list[Ranked]:

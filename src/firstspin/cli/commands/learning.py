@@ -54,6 +54,14 @@ Curve = Annotated[
     ),
 ]
 
+ListenNumbers = Annotated[
+    str,
+    typer.Option(
+        help="Instead: the last of --models with so many early listens known, beside history alone.",
+        metavar="<number,number>",
+    ),
+]
+
 
 class Engine(StrEnum):
     """What runs the labels' expression."""
@@ -139,6 +147,7 @@ def evaluate(
         bool, typer.Option("--questions", help="Also measure the value of each question (ablation).")
     ] = False,
     curve: Curve = "",
+    listens: ListenNumbers = "",
     out: Annotated[Path | None, typer.Option(help="File to write the scorecard or the curve to (.json).")] = None,
     without: Without = "",
     seed: ModelSeed = 0,
@@ -147,6 +156,7 @@ def evaluate(
     from firstspin import preflight
     from firstspin.evaluation.cross_validation import Protocol
     from firstspin.evaluation.learning_curve import parse_sizes
+    from firstspin.evaluation.listens_curve import parse_numbers
     from firstspin.models.registry import Learning
 
     chosen, names = tables.reading(), split_names(models)
@@ -157,6 +167,8 @@ def evaluate(
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
     if curve and (bundle or questions):
         raise typer.BadParameter("leave out --bundle and --questions", param_hint="--curve")
+    if listens and (bundle or questions or curve):
+        raise typer.BadParameter("leave out --bundle, --questions and --curve", param_hint="--listens")
     if not (bundle or names):
         raise typer.BadParameter("at least one model is needed, as in --models auto", param_hint="--models")
     if out:
@@ -164,6 +176,9 @@ def evaluate(
     as_here = (context, "train", tables, erasure)
     if curve:
         _evaluate_by_users(data, names[-1], parse_sizes(curve), protocol, chosen, learning, erasure, out)
+        line = next_command(*as_here, data=data, suggested=BUNDLE)
+    elif listens:
+        _evaluate_by_listens(data, names[-1], parse_numbers(listens), protocol, chosen, learning, erasure, out)
         line = next_command(*as_here, data=data, suggested=BUNDLE)
     elif bundle:
         held_out = next_command(context, "evaluate", tables, erasure, data=data, after=" --models auto")
@@ -195,6 +210,29 @@ def _evaluate_by_users(
         )
     scorecard.print_census(dataset.census, dataset.ignored)
     scorecard.print_curve(curve)
+    if out:
+        write_curve(curve, out)
+
+
+def _evaluate_by_listens(
+    data: Path,
+    model: str,
+    numbers: Sequence[int],
+    protocol: Protocol,
+    chosen: Reading,
+    learning: Learning,
+    erasure: ErasureOptions,
+    out: Path | None,
+) -> None:
+    from firstspin import learn
+    from firstspin.evaluation.learning_curve import write_curve
+
+    with terminal.progress("early listens") as progress, erasure.without_erased(chosen) as reading:
+        curve, dataset = learn.listens_curve_of(
+            data, model, numbers, protocol=protocol, reading=reading, learning=learning, progress=progress
+        )
+    scorecard.print_census(dataset.census, dataset.ignored)
+    scorecard.print_listens(curve)
     if out:
         write_curve(curve, out)
 

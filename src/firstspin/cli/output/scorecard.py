@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from firstspin.cli import terminal
+from firstspin.evaluation import listens_curve
 from firstspin.evaluation.bootstrap import bare
 from firstspin.evaluation.learning_curve import SHOWN
 from firstspin.evaluation.metrics import HEADLINE
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
     from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.learning_curve import LearningCurve
+    from firstspin.evaluation.listens_curve import ListensCurve
     from firstspin.evaluation.row_coverage import RowCoverage
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
@@ -150,6 +152,22 @@ def print_curve(curve: LearningCurve) -> None:
             table.add_row(f"{point.users:,}", *figures)
         terminal.show(table)
     terminal.out.print(f"\n{curve.sentence()}")
+
+
+def print_listens(curve: ListensCurve) -> None:
+    """A table a metric, a row a number of early listens, a column a strategy."""
+    for metric in listens_curve.METRICS:
+        title = f"{metric} on {curve.held_out:,} held-out users with early listens"
+        table = terminal.table(title, "listens", *curve.points[0].figures, "over the better")
+        for point in curve.points:
+            figures = [str(by[metric]) for by in point.figures.values()]
+            table.add_row(str(point.listens), *figures, _signed(point.over_better[metric]))
+        terminal.show(table)
+    terminal.out.print(
+        f"\nevidence: {in_words(curve.model)} moved by the listens; history: the listens alone; switch: history from "
+        f"{listens_curve.SWITCH_AT} listens on. Over the better: evidence minus the better of model and "
+        "the history, paired."
+    )
 
 
 def _signed(figure: Figure) -> str:
