@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from made_bundles import pack
+from made_spark import local_spark
 
 from firstspin.events.sqlite import ABANDONED
 
@@ -48,6 +49,13 @@ def _sqlite_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[
     for one in left:
         one.close()
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A user's session of Spark, for the tests of `make test-spark`."""
+    with local_spark(tmp_path_factory.mktemp("warehouse")) as session:
+        yield session
 
 
 @pytest.fixture(scope="session")

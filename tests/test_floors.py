@@ -18,7 +18,7 @@ FLOORS = (
     ("evaluation", "preflight"),
     ("service", "aws"),
     ("simulation", "tools"),
-    ("learn", "answer", "score", "evaluation.report.story"),
+    ("learn", "answer", "score", "score_on_spark", "evaluation.report.story"),
     ("cli", "__main__", "api"),
 )
 """From the ground up. A name stands for itself and all below it, unless a longer name says otherwise."""
@@ -59,6 +59,7 @@ IMPORTED_WHERE_NEEDED = {
     ("models.task", "scipy"),
     ("service.metrics", "prometheus_client"),
     ("service.pages.analysis", "jinja2"),
+    ("score_on_spark", "pyarrow"),
     ("serving.batch", "pyarrow"),
     ("version", "importlib"),
 }

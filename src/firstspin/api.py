@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, overload
 
 from firstspin import answer, learn
 from firstspin import score as scoring
+from firstspin import score_on_spark as spark_scoring
 from firstspin.data import spark
 from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
@@ -48,7 +49,7 @@ from firstspin.settings.environment import moment
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
     import pyarrow as pa
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from firstspin.serving.score_stores import Batch
 
@@ -63,6 +64,7 @@ __all__ = [
     "Spelling",
     "evaluate",
     "label",
+    "score_on_spark",
     "train",
 ]
 
@@ -201,6 +203,22 @@ def evaluate(
             progress=progress,
         )
         return card
+
+
+def score_on_spark(
+    registrations: DataFrame, bundle: FilePath, *, top: int = SHOWN_GENRES, min_age: int = policy.MIN_AGE
+) -> DataFrame:
+    """The answers of a bundle to a DataFrame of Spark, with the columns and values of `Recommender.score`, in no order.
+
+    The bundle is sent to each executor once. Rows are answered when the result is used, as by `write.parquet`; a bad
+    row then fails the job. Raises InputError where the bundle can't be loaded, a column has another type, or a user id
+    occurs twice.
+    """
+    if top < 1:
+        raise InputError(f"top is {top}; at least one genre is answered")
+    return spark_scoring.score_on_spark(
+        path_of(bundle, "the bundle"), registrations, top, policy.PolicySettings(min_age)
+    )
 
 
 class Recommender:

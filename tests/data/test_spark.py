@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import made_spark
 import made_tables
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,16 +20,13 @@ import pytest
 from firstspin import api
 from firstspin.data import spark
 from firstspin.data.dataset import Reading
+from firstspin.files import is_partial
 from firstspin.records import InputError
 from firstspin.simulation.world import write_world
 
-sql = pytest.importorskip("pyspark.sql", reason="make test-spark installs Spark in an environment of its own")
-pytestmark = [  # PySpark leaves sockets to the garbage collector
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytest.importorskip("pyspark", reason="make test-spark installs Spark in an environment of its own")
+pytestmark = made_spark.LEFT_SOCKETS
 
-ZONE = "America/New_York"  # its clocks go forward on 8 March 2026, inside the label windows below
 USERS = 200_000
 START = datetime(2026, 2, 1)
 STATIONS = [("1", "", "Rock"), ("2", "", "Jazz"), ("3", "", "Blues"), ("4", "", " Rock"), ("05", "", "Pop")]
@@ -66,25 +65,6 @@ BAD: list[tuple[str | None, datetime | None, str | None, float | None]] = [
     ("few", START + timedelta(days=35), "1", float("inf")),
 ]
 TOPS = {"edge": "Rock", "tie": "Blues", "twice": "Rock", "split": "Rock", "zeros": "Pop", "007": "Rock"}
-
-
-@pytest.fixture(scope="session")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A user's session, with a time zone of its own."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PYSPARK_PYTHON", sys.executable)
-    settings = {
-        "spark.master": "local[2]",
-        "spark.ui.enabled": "false",
-        "spark.driver.memory": "1500m",
-        "spark.sql.session.timeZone": ZONE,
-        "spark.sql.shuffle.partitions": "3",
-        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
-    }
-    started = sql.SparkSession.builder.config(map=settings).getOrCreate()
-    yield started
-    started.stop()
-    patch.undo()
 
 
 def columns(rows: list[tuple[str | None, datetime | None, str | None, float | None]]) -> dict[str, pa.Array]:
@@ -130,46 +110,46 @@ def edge_cases(folder: Path, kind: str) -> Path:
     return folder
 
 
-def same(data: api.TableSet, theirs: api.TableSet, session: Any, **options: Any) -> api.Labels:
+def same(data: api.TableSet, theirs: api.TableSet, spark_session: Any, **options: Any) -> api.Labels:
     """The labels of Spark, which are those of DuckDB."""
-    ours, labels = api.label(data, **options), api.label(theirs, session=session, **options)
+    ours, labels = api.label(data, **options), api.label(theirs, session=spark_session, **options)
     assert labels.table.equals(ours.table)
     assert (labels.census, labels.ignored) == (ours.census, ours.ignored)
     return labels
 
 
 @pytest.mark.parametrize("kind", ["typed", "zoned", "text", "csv"])
-def test_edge_cases_give_the_same_labels_census_and_rejected_rows(kind: str, session: Any, tmp_path: Path) -> None:
+def test_edge_cases_have_the_same_labels_census_and_bad_rows(kind: str, spark_session: Any, tmp_path: Path) -> None:
     data = edge_cases(tmp_path, kind)
-    labels = same(data, data, session, skip_bad_rows=True)
+    labels = same(data, data, spark_session, skip_bad_rows=True)
     tops = zip(labels.table["user_id"].to_pylist(), labels.table["top_genre"].to_pylist(), strict=True)
     assert dict(tops) == TOPS
     assert sum(labels.ignored.values()) == len(BAD) + {"text": 3, "csv": 4}.get(kind, 0)
     repeated = [mismatch.count for mismatch in labels.census.mismatches if "copies" in mismatch.what]
     assert repeated == [2]
-    assert session.conf.get("spark.sql.session.timeZone") == ZONE
-    assert session.catalog.listTables() == []
+    assert spark_session.conf.get("spark.sql.session.timeZone") == made_spark.ZONE
+    assert spark_session.catalog.listTables() == []
 
 
-def test_tables_may_be_dataframes_of_the_session(session: Any, tmp_path: Path) -> None:
+def test_tables_may_be_dataframes_of_the_session(spark_session: Any, tmp_path: Path) -> None:
     data = edge_cases(tmp_path, "typed")
     frames = {
-        "listens": session.read.parquet(f"{data}/listens.parquet").repartition(5),
-        "registrations": session.read.csv(f"{data}/registrations.csv", header=True),
+        "listens": spark_session.read.parquet(f"{data}/listens.parquet").repartition(5),
+        "registrations": spark_session.read.csv(f"{data}/registrations.csv", header=True),
         "stations": data / "stations.csv",
     }
-    same(data, frames, session, skip_bad_rows=True, columns={"country": "country"})
+    same(data, frames, spark_session, skip_bad_rows=True, columns={"country": "country"})
 
 
-def test_bad_rows_are_refused_with_their_values(session: Any, tmp_path: Path) -> None:
+def test_bad_rows_are_refused_with_their_values(spark_session: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
-        api.label(edge_cases(tmp_path, "typed"), session=session)
+        api.label(edge_cases(tmp_path, "typed"), session=spark_session)
     lines = str(refused.value).splitlines()
     assert lines[0] == "listens.parquet: user_id '' is missing"
     assert "listens.parquet: seconds '-3.0' is not more than 0" in lines
 
 
-def test_ids_of_another_spelling_are_refused_as_by_duckdb(session: Any, tmp_path: Path) -> None:
+def test_ids_of_another_spelling_are_refused_as_by_duckdb(spark_session: Any, tmp_path: Path) -> None:
     data = edge_cases(tmp_path, "typed")
     ids = pa.array([f"{int(user):03}" for user in range(5)])
     at = pa.array([START + timedelta(days=31)] * 5, pa.timestamp("us"))
@@ -178,7 +158,7 @@ def test_ids_of_another_spelling_are_refused_as_by_duckdb(session: Any, tmp_path
     people = [(str(user), f"{START.isoformat()}Z", "", "", "", "") for user in range(5)]
     made_tables.write(data, "registrations", made_tables.REGISTRATIONS, people)
     messages = []
-    for chosen in (None, session):
+    for chosen in (None, spark_session):
         with pytest.raises(InputError) as refused:
             api.label(data, session=chosen)
         messages.append(str(refused.value))
@@ -186,25 +166,27 @@ def test_ids_of_another_spelling_are_refused_as_by_duckdb(session: Any, tmp_path
     assert "they differ in zeros" in messages[0]
 
 
-def test_what_spark_cannot_read_or_leave_out_is_refused(session: Any, tmp_path: Path) -> None:
+def test_what_spark_cannot_read_or_leave_out_is_refused(spark_session: Any, tmp_path: Path) -> None:
     data = edge_cases(tmp_path, "typed")
     with pytest.raises(InputError, match="does not leave out erased users"):
-        spark.write_labels(data, tmp_path / "o.parquet", Reading(erased=lambda users: users), session)
+        spark.write_labels(data, tmp_path / "o.parquet", Reading(erased=lambda users: users), spark_session)
     rows = pq.read_table(data / "listens.parquet")
     nanoseconds = rows.set_column(1, "started_at", rows["started_at"].cast(pa.timestamp("ns"), safe=False))
     pq.write_table(nanoseconds, data / "listens.parquet")
     with pytest.raises(InputError, match=r"can't be made on Spark: .*NANOS"):
-        api.label(data, session=session)
+        api.label(data, session=spark_session)
     (data / "listens.parquet").write_bytes(b"PAR1" + b"x" * 100)
     with pytest.raises(InputError, match="can't be made on Spark"):
-        api.label(data, session=session)
+        api.label(data, session=spark_session)
 
 
 @pytest.mark.timeout(600)
-def test_simulated_users_have_the_same_labels(session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulated_users_have_the_same_labels(
+    spark_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spark, "REGISTRATIONS_AT_ONCE", USERS // 3)  # several parts
     write_world(tmp_path / "world", USERS, 0)
-    labels = same(tmp_path / "world", tmp_path / "world", session)
+    labels = same(tmp_path / "world", tmp_path / "world", spark_session)
     assert len(labels) > USERS / 2
 
 
@@ -219,3 +201,19 @@ def test_the_command_labels_in_a_session_of_its_own(tmp_path: Path) -> None:
         subprocess.run(list(words), check=True, capture_output=True, timeout=200, cwd=tmp_path / "here")
     assert pq.read_table(out["spark"]).equals(pq.read_table(out["duckdb"]))
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["duckdb.parquet", "spark.parquet"]
+
+
+def test_a_killed_run_leaves_no_labels(tmp_path: Path) -> None:
+    data, temporary, out = edge_cases(tmp_path / "data", "typed"), tmp_path / "tmp", tmp_path / "out" / "labels.parquet"
+    temporary.mkdir()
+    out.parent.mkdir()
+    words = ("label", "--data", data, "--skip-bad-rows", "--engine", "spark", "--out", out)
+    command = [sys.executable, "-m", "firstspin", *map(str, words)]
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)}, stderr=subprocess.DEVNULL) as run:
+        until = time.monotonic() + 200
+        while not list(temporary.glob("firstspin-label-*/columns/*")):  # Spark has started and the tables are read
+            assert run.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        run.kill()
+    assert [path.name for path in out.parent.iterdir() if not is_partial(path)] == []
