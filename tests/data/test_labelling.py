@@ -109,7 +109,7 @@ def test_labels_match_the_slow_version(
     check(tmp_path_factory.mktemp("made"), registered, listens, LabelRule())
 
 
-def labelled_one(tmp_path: Path, listens: Sequence[tuple[timedelta, str, int]], **rule: object) -> object:
+def labelled_one(tmp_path: Path, listens: Sequence[tuple[timedelta, str, float]], **rule: object) -> object:
     """What one user who registered at START gets."""
     heard = [("u", START + after, station, seconds) for after, station, seconds in listens]
     heard.append(("nobody", START + timedelta(days=100), "1", 1))
@@ -126,6 +126,18 @@ def test_a_listen_at_the_start_of_day_30_counts_and_one_at_day_60_does_not(tmp_p
 def test_a_tie_goes_to_the_alphabetically_first(tmp_path: Path) -> None:
     listens = [(timedelta(days=31), "1", 400), (timedelta(days=32), "2", 400), (timedelta(days=33), "3", 400)]
     assert labelled_one(tmp_path, listens) == ("Blues", 1200.0)
+
+
+@pytest.mark.parametrize("seconds", [2.0**52 - 2, 2.0**54, 600.5, 0.1])
+def test_a_tie_is_seen_exactly_at_any_seconds(seconds: float, tmp_path: Path) -> None:
+    """Whole seconds share a double with the genre's code; fractions, and sums too large for both, must not."""
+    jazz, blues = (timedelta(days=32), "2", seconds), (timedelta(days=33), "3", seconds)
+    tie = [(timedelta(days=31), "1", seconds), jazz, blues]
+    assert labelled_one(tmp_path / "tie", tie, min_seconds=0) == ("Blues", seconds + seconds + seconds)
+    lead = [(timedelta(days=31), "1", float(np.nextafter(seconds, 2 * seconds))), jazz, blues]
+    label = labelled_one(tmp_path / "lead", lead, min_seconds=0)
+    assert isinstance(label, tuple)
+    assert label[0] == "Rock"
 
 
 def test_stations_of_one_genre_add_up(tmp_path: Path) -> None:

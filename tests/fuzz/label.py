@@ -59,7 +59,8 @@ DROPPED = re.compile(r"^ *dropped ([\d,]+):", re.MULTILINE)
 @contextmanager
 def opened(folder: Path) -> Iterator[Check]:  # noqa: ARG001
     """SQL is compiled once for the same columns, times and rule, which most inputs have in common."""
-    with patch.object(labelling, "label_sql", lru_cache(10_000)(labelling.label_sql)):
+    compiled = {name: lru_cache(10_000)(getattr(labelling, name)) for name in ("by_genre_sql", "fates_sql")}
+    with patch.multiple(labelling, **compiled):
         yield check
 
 

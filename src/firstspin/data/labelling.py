@@ -20,12 +20,14 @@ from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
 from firstspin.data.schema import (
     COLUMNS,
+    GENRE,
     GENRES,
     LISTENS,
     PLAYED,
     REGISTERED_AT,
     REGISTRATIONS,
     ROW,
+    SECONDS,
     TOP_GENRE,
     USER_ID,
 )
@@ -45,6 +47,8 @@ PLAYED_GENRES = "genres in the window"
 STATION = "number of the station"
 
 BY_GENRE = "seconds by genre"
+CODED_BY_GENRE = "seconds by code of the genre"
+MAX_SECONDS = "seconds of the top genre"
 FATES = "fates"
 CODED_STATIONS = "stations with coded genres"
 
@@ -52,6 +56,9 @@ NOT_OVER = "window not over yet"
 NO_LISTEN = "no listen in the window"
 TOO_LITTLE = "under the activity rule"
 REASONS = (NO_LISTEN, TOO_LITTLE, NOT_OVER)
+
+MAX_EXACT = 2**53
+"""Below it, doubles represent every whole number."""
 
 ROWS_AT_ONCE = 122_880
 """Registrations that are written at once: one row group."""
@@ -91,7 +98,8 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(people["n"][people["labelled"]])])
     both = f"FROM registrations r POSITIONAL JOIN {FATES} f WHERE"
     assert not connection.execute(f"SELECT 1 {both} r.{row} IS DISTINCT FROM f.{row} LIMIT 1").fetchall()
-    rows = connection.sql(f"SELECT r.* EXCLUDE ({row}), top_genre, f.seconds {both} {labelled}")
+    top = f"enum_range(NULL::genres)[top_genre + 1] AS {TOP_GENRE}"
+    rows = connection.sql(f"SELECT r.* EXCLUDE ({row}), {top}, f.seconds {both} {labelled}")
     batches = rows.to_arrow_reader(ROWS_AT_ONCE)
     few_values = [of.name for of in batches.schema if of.name != USER_ID]  # as a dictionary, ids would cost the most
     dictionaries = [*few_values, f"{GENRES}.list.element", f"{PLAYED}.list.element.genre"]
@@ -118,17 +126,18 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
         raise InputError(f"no training data: {why}")
     ends, wrong_clocks = data_ends(heard, rule, now)
     rule = replace(rule, data_ends=ends)
-    by_genre, everyone = label_sql(tuple(_schema(connection, name) for name in COLUMNS), rule)
+    schemas = tuple(_schema(connection, name) for name in COLUMNS)
     with in_our_words("the labels can't be made"):
         _code_genres(connection)
         nothing = "LIMIT 0" if tables.remote else ""
-        connection.execute(f"CREATE TEMP TABLE {identifier(BY_GENRE)} AS {by_genre} {nothing}")
+        connection.execute(f"CREATE TEMP TABLE {identifier(BY_GENRE)} AS {by_genre_sql(schemas, rule)} {nothing}")
         for part in tables.remote.seconds_by_genre(rule) if tables.remote else ():
             _add(connection, part)
         of_others = f"FROM {identifier(BY_GENRE)} WHERE {identifier(ROW)} IS NULL"
         unregistered = connection.execute(f"SELECT {identifier(COUNTED)} + {identifier(COPIES)} {of_others}").fetchall()
     others = mismatches(tables, heard, wrong_clocks, sum(int(n) for (n,) in unregistered), now)
     with in_our_words("the labels can't be made"):
+        everyone = fates_sql(schemas[0], rule, _packed_codes(connection, len(tables.genres)))
         connection.execute(f"CREATE TEMP TABLE {FATES} AS {everyone}")
         return replace(_census(connection, ends, others), absent=tables.absent), rule
 
@@ -172,8 +181,18 @@ def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:
     return ibis.Schema.from_pyarrow(connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
 
 
-def label_sql(schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> tuple[str, str]:
-    """`seconds_by_genre` and `fates` as SQL for DuckDB, of tables with these schemas.
+def _packed_codes(connection: duckdb.DuckDBPyConnection, n_genres: int) -> int:
+    """Create the view CODED_BY_GENRE; the number of genres, or 0 where doubles can't have seconds and code exactly."""
+    by_genre = identifier(BY_GENRE)
+    coded = f"SELECT * REPLACE (enum_code(genre)::INT AS genre) FROM {by_genre}"
+    connection.execute(f"CREATE TEMP VIEW {identifier(CODED_BY_GENRE)} AS {coded}")
+    exact = f"coalesce(bool_and(seconds = floor(seconds)) AND max(seconds) * {n_genres} < {MAX_EXACT - n_genres}, true)"
+    ((can_pack,),) = connection.execute(f"SELECT {exact} FROM {by_genre}").fetchall()
+    return n_genres if can_pack else 0
+
+
+def by_genre_sql(schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> str:
+    """`seconds_by_genre` as SQL for DuckDB, of tables with these schemas.
 
     Ibis only generates SQL: the settings of the connection are locked.
     """
@@ -181,10 +200,17 @@ def label_sql(schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> tuple[str, s
 
     names = (REGISTRATIONS, LISTENS, CODED_STATIONS)
     registrations, listens, stations = (ibis.table(of, name) for of, name in zip(schemas, names, strict=True))
-    by_genre = seconds_by_genre(registrations, listens, stations, rule)
-    everyone = fates(registrations, ibis.table(by_genre.schema(), BY_GENRE), rule)
-    by_genre_sql, everyone_sql = (str(ibis.to_sql(of, dialect="duckdb")) for of in (by_genre, everyone))
-    return by_genre_sql, everyone_sql
+    return str(ibis.to_sql(seconds_by_genre(registrations, listens, stations, rule), dialect="duckdb"))
+
+
+def fates_sql(registrations: ibis.Schema, rule: LabelRule, n_codes: int) -> str:
+    """`fates` of the view CODED_BY_GENRE as SQL for DuckDB."""
+    import ibis
+
+    whole = dict.fromkeys((ROW, GENRE, COUNTED, COPIES), "int64")
+    by_genre = ibis.table({**whole, SECONDS: "float64"}, CODED_BY_GENRE)
+    everyone = fates(ibis.table(registrations, REGISTRATIONS), by_genre, rule, n_codes)
+    return str(ibis.to_sql(everyone, dialect="duckdb"))
 
 
 def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
@@ -249,24 +275,16 @@ def seconds_by_genre(registrations: ir.Table, listens: ir.Table, stations: ir.Ta
     )
 
 
-def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule) -> ir.Table:
+def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule, n_codes: int = 0) -> ir.Table:
     """One row per registration, by ROW, with its label or the reason why it has none, from `seconds_by_genre`.
 
     The columns: ROW; DROPPED, the reason or null; `top_genre`; `seconds`; the number of PLAYED_GENRES; how many listens
-    COUNTED and were COPIES. `rule.data_ends` must be set.
+    COUNTED and were COPIES. `rule.data_ends` must be set. `n_codes`: the genres are the codes from 0 to n_codes - 1,
+    in the order of their names, and the seconds are whole numbers, so that one maximum gives the top genre.
     """
     import ibis
 
-    ranking = ibis.struct(
-        {"less": -by_genre.seconds, "genre": by_genre.genre}
-    )  # a tie goes to the alphabetically first
-    by_person = by_genre.group_by(ROW).agg(
-        by_genre[COUNTED].sum().name(COUNTED),
-        by_genre[COPIES].sum().name(COPIES),
-        by_genre.count().name(PLAYED_GENRES),
-        top_genre=by_genre.genre.argmin(ranking),
-        seconds=by_genre.seconds.sum(),
-    )
+    by_person = _packed(by_genre, n_codes) if n_codes else _in_two_steps(by_genre)
     people = registrations.select(registrations[ROW].cast("int32").name(ROW), "registered_at")
     everyone = people.left_join(by_person, ROW).drop(f"{ROW}_right")
     window = ibis.interval(days=rule.gap_days + rule.window_days)
@@ -279,6 +297,31 @@ def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule) -> ir.Ta
     )
     n_genres = everyone[PLAYED_GENRES].fill_null(0).name(PLAYED_GENRES)
     return everyone.select(ROW, reason.name(DROPPED), "top_genre", "seconds", n_genres, COUNTED, COPIES).order_by(ROW)
+
+
+def _sums(by_genre: ir.Table) -> dict[str, ir.Value]:
+    """The sums of a person."""
+    whole = {name: by_genre[name].sum().cast("int64") for name in (COUNTED, COPIES)}
+    return {**whole, PLAYED_GENRES: by_genre.count(), SECONDS: by_genre.seconds.sum()}
+
+
+def _packed(by_genre: ir.Table, n_codes: int) -> ir.Table:
+    """Sums and top genre of each ROW: the maximum of seconds and code in one number; the smaller code wins a tie."""
+    max_packed = (by_genre.seconds * n_codes + (n_codes - 1 - by_genre.genre)).max().cast("int64")
+    by_person = by_genre.group_by(ROW).agg(**_sums(by_genre), **{MAX_SECONDS: max_packed})
+    return by_person.mutate(top_genre=n_codes - 1 - by_person[MAX_SECONDS] % n_codes).drop(MAX_SECONDS)
+
+
+def _in_two_steps(by_genre: ir.Table) -> ir.Table:
+    """Sums and top genre of each ROW: the maximum of the seconds, then the first genre that has it.
+
+    No struct is compared: BigQuery and Snowflake may not order structs.
+    """
+    sums = by_genre.group_by(ROW).agg(**_sums(by_genre), **{MAX_SECONDS: by_genre.seconds.max()})
+    max_seconds = sums.select(ROW, MAX_SECONDS)
+    of_max = by_genre.join(max_seconds, [ROW, by_genre.seconds == max_seconds[MAX_SECONDS]])
+    tops = of_max.group_by(ROW).agg(top_genre=of_max.genre.min())
+    return sums.join(tops, ROW).drop(MAX_SECONDS)
 
 
 def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
