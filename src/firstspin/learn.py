@@ -87,7 +87,8 @@ def train(
     measured = validated[model].predictors[0]
     rows = prediction_sets.calibrated(validated[model].answers.truth_before)
     evidence = _evidence(dataset, split, measured, learning.seed)
-    card = _scored(dataset, [split], validated, description | {"made_of": measured.made_of}, seed=learning.seed)
+    description |= {"made_of": measured.made_of}
+    card = _scored(dataset, [split], validated, description, seed=learning.seed, about=model)
     card = replace(card, evidence=evidence.settings)
     fitted = registry.refit(measured, replace(everyone, tuned=learning.tuned))
     return _pack(out, fitted, rule, dataset, card, rows, evidence), dataset, card
@@ -209,7 +210,8 @@ def evaluate_bundle(
     description["baselines know the answers"] = True
     truth = ground_truth.read_ground_truth(data, users.user_ids)
     sets = loaded.manifest.rows
-    return scorecard.score(answers, users, description, summary, seed=0, truth=truth, sets=sets), dataset
+    card = scorecard.score(answers, users, description, summary, seed=0, truth=truth, sets=sets)
+    return card if sets else replace(card, rows=None), dataset  # its answers have no rows that could cover anything
 
 
 def prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Progress = silent) -> Task:

@@ -12,7 +12,7 @@ from command_line import failed, firstspin
 from made_bundles import pack
 
 from firstspin import learn
-from firstspin.evaluation import cross_validation
+from firstspin.evaluation import cross_validation, scorecard
 from firstspin.evaluation.cross_validation import HoldOutAnswers
 from firstspin.evaluation.row_coverage import row_coverage
 from firstspin.models.prediction_sets import PredictionSets
@@ -72,4 +72,30 @@ def test_a_trained_bundle_covers_new_users_as_its_scorecard_tells(tmp_path: Path
 def test_a_bundle_without_calibrated_rows_says_what_to_do(tmp_path: Path) -> None:
     pack(tmp_path / "b")
     line = failed("recommend", "--bundle", tmp_path / "b", "--calibrated-rows")
-    assert "has no calibrated rows: train it again, on at least 45 labelled users" in line
+    assert "has no calibrated rows: train it again, on at least 41 labelled users" in line
+
+
+@pytest.mark.parametrize(("users", "has_rows"), [(40, False), (41, True)])
+def test_41_labelled_users_have_nine_held_out_which_are_enough(tmp_path: Path, users: int, has_rows: bool) -> None:
+    packed, _, _ = learn.train(made_people.tables(tmp_path / "data", users), tmp_path / "b", "popularity")
+    assert (packed.manifest.rows is not None) == has_rows
+
+
+def test_the_coverage_is_that_of_the_model_trained_even_where_a_baseline_hits_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made_people.tables(tmp_path / "data", 100)
+    monkeypatch.setattr(scorecard, "_best", lambda *_: "overall")
+    _, _, card = learn.train(data, tmp_path / "b", "popularity")
+    assert card.rows is not None
+    assert card.best == card.rows.model == "popularity"
+
+
+def test_a_bundle_without_calibrated_rows_has_no_coverage(tmp_path: Path) -> None:
+    pack(tmp_path / "b")
+    card, _ = learn.evaluate_bundle(made_people.tables(tmp_path / "data", 100), tmp_path / "b")
+    assert card.rows is None
+    pack(tmp_path / "c", rows=PredictionSets(0.9, 800_000))
+    card, _ = learn.evaluate_bundle(tmp_path / "data", tmp_path / "c")
+    assert card.rows is not None
+    assert card.rows.model.startswith("bundle ")

@@ -1,7 +1,8 @@
 """Coverage of the calibrated rows: the share of users whose favourite is in them, overall and by cohort.
 
 A user's rows are calibrated on other users only: in five parts of the held-out users, each with the threshold of the
-others. The rows of a bundle have one threshold, of other users already.
+others. The rows of a bundle have one threshold: of other users, unless the bundle was trained on these, which the
+scorecard's protocol says.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def recommend(
         explanation.show(answering.explain(loaded, registration), as_json=as_json)
         return
     if calibrated_rows and loaded.manifest.rows is None:
-        raise InputError(f"{bundle} has no calibrated rows: train it again, on at least 45 labelled users")
+        raise InputError(f"{bundle} has no calibrated rows: train it again, on at least 41 labelled users")
     recommendation = answering.recommend(loaded, registration, PolicySettings(calibrated_rows=calibrated_rows))
     if as_json:
         terminal.print_json(recommendation)
