@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_scorecard_as_json() -> None:
     kept = msgspec.json.encode(card.to_dict())
     assert msgspec.json.encode(again.to_dict()) == kept
     assert json.loads(kept)["confusion"]["genres"] == list(made_people.GENRES)
-    assert card.headline().keys() == {"protocol", "people", "best", "figures", "lifts"}
+    assert card.headline().keys() == {"protocol", "people", "best", "figures", "lifts", "evidence"}
 
 
 def test_a_scorecard_read_back_is_the_same(tmp_path: Path) -> None:
