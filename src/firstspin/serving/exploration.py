@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Final
+from math import inf
+from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.records import MAX_SEED
+from firstspin.records import MAX_SEED, InputError
 
 Array = NDArray[np.float64]
 
@@ -44,18 +45,32 @@ PRIOR_CLICKS, PRIOR_SHOWN = 1.0, 20.0
 _ROUNDING: Final = 1e-12
 """Three floors of 0.1 are within a budget of 0.3, which is a little less than 3 * 0.1 in binary."""
 
-_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+FLOOR: Final = 0.01
+MAX_DRAWS: Final = 4096
 
 
 class SlotSettings(msgspec.Struct, frozen=True):
-    """What an operator decides about the slot; see the module."""
+    """What an operator decides about the slot; see the module. Raises InputError where a value is out of range."""
 
-    seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEED)] = 0
-    budget: _Share = 0.05
-    floor: _Share = 0.01
-    new_until: Annotated[float, msgspec.Meta(ge=0)] = 200.0
-    half_life_days: Annotated[float, msgspec.Meta(gt=0)] = 14.0
-    draws: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
+    seed: int = 0
+    budget: float = 0.05
+    floor: float = FLOOR
+    new_until: float = 200.0
+    half_life_days: float = 14.0
+    draws: int = 256
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "seed": 0 <= self.seed <= MAX_SEED,
+            "budget": 0 <= self.budget <= 1,
+            "floor": 0 <= self.floor <= self.budget,  # or no station would have it
+            "new_until": 0 <= self.new_until < inf,
+            "half_life_days": 0 < self.half_life_days < inf,
+            "draws": 1 <= self.draws <= MAX_DRAWS,
+        }
+        if wrong := [name for name, is_valid in ranges.items() if not is_valid]:
+            below = f"; it is from 0 to the budget, {self.budget:g}" if wrong[0] == "floor" else ""
+            raise InputError(f"exploration slot: {wrong[0]} {getattr(self, wrong[0])!r} is out of range{below}")
 
 
 class StationRates(msgspec.Struct, frozen=True):

@@ -20,7 +20,10 @@ def explore(
     budget: Annotated[
         float, typer.Option(help="Max share of the clicks to give up for exploring.", min=0, max=1)
     ] = 0.05,
-    floor: Annotated[float, typer.Option(help="Min probability of a new station.", min=0, max=1)] = 0.01,
+    floor: Annotated[
+        float | None,
+        typer.Option(help="Min probability of a new station, up to the budget. Default: 0.01.", min=0, max=1),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate the exploration slot: its cost and regret beside other policies, and off-policy estimates from its log.
@@ -28,10 +31,11 @@ def explore(
     A new station appears every week, and half-way the appeal of a third of the stations changes.
     """
     from firstspin.cli.output.verdict import show_slot
-    from firstspin.serving.exploration import SlotSettings
+    from firstspin.serving.exploration import FLOOR, SlotSettings
     from firstspin.simulation.exploration import SlotMonth, simulate_slot
 
-    month = SlotMonth(users_a_day, days, seed, slot=SlotSettings(seed=seed, budget=budget, floor=floor))
+    settings = SlotSettings(seed=seed, budget=budget, floor=min(FLOOR, budget) if floor is None else floor)
+    month = SlotMonth(users_a_day, days, seed, slot=settings)
     with terminal.progress("simulation") as progress:
         simulated = simulate_slot(month, progress)
     if as_json:
