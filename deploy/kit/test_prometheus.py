@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from urllib.error import URLError
 import pytest
 import yaml
 from made_bundles import pack
-from made_service import point, serving, until, workers
+from made_service import click, counted, point, send, serving, until, workers
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -141,8 +142,9 @@ class Server:
 
 
 def in_seconds(rules: str) -> str:
-    """The rules with seconds for minutes, so that a test sees in ten seconds what takes ten minutes."""
-    return re.sub(r"\[(\d+)m\]|(?<=for: )(\d+)m", lambda found: found[0].replace("m", "s"), rules)
+    """The rules with seconds for minutes, and one minute for 15, in which a worker can end three times."""
+    rules = rules.replace("[15m]", "[1m]")
+    return re.sub(r"\[([35]\d*)m\]|(?<=for: )(\d+)m", lambda found: found[0].replace("m", "s"), rules)
 
 
 def panel_queries() -> list[str]:
@@ -196,10 +198,36 @@ def test_a_real_prometheus_sees_a_real_service_and_its_trouble(tmp_path: Path) -
         assert server.firing() - {"FirstspinSlow", "FirstspinNotCompiled"} == set()  # a busy machine; no compiler
         point(current, tmp_path / "bad")
         until(lambda: "FirstspinBundleRefused" in server.firing(), 60)
-        for _ in range(3):
-            [worker] = workers(service)
-            os.kill(worker, signal.SIGKILL)
-            until(lambda old=worker: workers(service) not in ([], [old]), 60)
-        until(lambda: "FirstspinWorkersEnd" in server.firing(), 60)
+
+        def watched_after_another_death() -> bool:
+            deaths = counted(service, "firstspin_worker_deaths_total")
+            os.kill(workers(service)[0], signal.SIGKILL)
+            until(lambda: counted(service, "firstspin_worker_deaths_total") > deaths, 60)
+            return "FirstspinWorkersEnd" in server.firing()
+
+        point(current, tmp_path / "good")
+        until(lambda: len(workers(service)) == 1, 60)  # no probe of a bundle
+        until(watched_after_another_death, 90)
         service.process.terminate()
         until(lambda: "FirstspinDown" in server.firing(), 60)
+
+
+def test_a_real_prometheus_sees_a_service_without_a_model_and_without_its_store(tmp_path: Path) -> None:
+    (tmp_path / "prometheus").mkdir()
+    options = ("--allow-no-model", "--events", "postgresql://127.0.0.1:1/none", "--state", str(tmp_path / "state"))
+    with (
+        serving(tmp_path / "none", *options, "--log-level", "error") as service,
+        scraping(f"127.0.0.1:{service.port}", tmp_path / "prometheus") as server,
+    ):
+        expected = {"FirstspinFallback", "FirstspinFailing"}
+
+        def watched_while_it_is_asked() -> bool:
+            assert service.recommend(age=31)["source"] == "no-model"
+            assert send(service, click("one"))[0] == 503
+            time.sleep(0.2)
+            return expected <= server.firing()
+
+        until(watched_while_it_is_asked, 90)
+        assert (
+            server.firing() & {"FirstspinDown", "FirstspinMissing", "FirstspinNotReady", "FirstspinWorkersEnd"} == set()
+        )
