@@ -129,7 +129,7 @@ def test_every_entry_point_gives_the_same_answer(
 
     new = made_tables.write(tmp_path, "new", ("user_id", "genres"), [("7", "Pop"), ("8", "Pop")])
     listens = [("7", "2026-01-02T00:00:00Z", "1", 300), ("nobody", "2026-01-02T00:00:00Z", "2", 300)]
-    heard = made_tables.write(tmp_path, "heard", made_tables.LISTENS, listens)
+    heard = made_tables.write(tmp_path, "heard", made_tables.LISTENS, [*listens, *listens])  # copies count once
     firstspin("score", "--bundle", folder, "--registrations", new, "--listens", heard, "--out", tmp_path / "a.csv")
     played = Registration(genres=("Pop",), listens=(Listen("1", 300.0),))
     rows = (tmp_path / "a.csv").read_text().splitlines()[1:]

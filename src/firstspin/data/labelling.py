@@ -360,13 +360,14 @@ def read_people(
 
 
 def _last_listens(connection: duckdb.DuckDBPyConnection) -> str:
-    """SQL: the last listens of each registration, oldest first; those before the registration are left out."""
+    """SQL: the last listens of each registration, oldest first, without those before it. Exact copies count once."""
     known = REGISTERED_AT in connection.sql("FROM registrations LIMIT 0").columns
     since = f"WHERE coalesce(started_at >= {REGISTERED_AT}, true)" if known else ""
     one = "{'station_id': station_id, 'seconds': seconds::DOUBLE}"
     return (
         f"SELECT {identifier(ROW)}, list({one} ORDER BY started_at, station_id, seconds)[-{MAX_LISTENS}:] AS listens "
-        f"FROM listens JOIN registrations USING (user_id) {since} GROUP BY {identifier(ROW)}"
+        f"FROM (SELECT DISTINCT user_id, started_at, station_id, seconds FROM listens) "
+        f"JOIN registrations USING (user_id) {since} GROUP BY {identifier(ROW)}"
     )
 
 
