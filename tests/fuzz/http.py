@@ -20,7 +20,7 @@ from fuzz import values
 from fuzz.commands import FOREIGN
 from fuzz.inputs import Broken, Input
 
-FIELDS = ("age", "gender", "country", "genres")
+FIELDS = ("age", "gender", "country", "genres", "listens")
 FURTHER = ("device", "visits", "user_id")
 """Fields that not every app here asks for."""
 
@@ -211,7 +211,18 @@ def _good(made: Input, name: str) -> object:
         return [
             made.pick(("Rock", "Jazz", "Pop", "rock ", "Polka", values.text(made))) for _ in range(made.number(0, 3))
         ]
+    if name == "listens":
+        return [_listen(made) for _ in range(made.pick((0, 1, 3, 200, 201)))]
     return made.pick(("US", "DE", "female", "phone", "car", "a", values.MARK, values.text(made)))
+
+
+def _listen(made: Input) -> dict[str, object]:
+    """Of a station that is there, or not; one in twenty is none."""
+    station: dict[str, object] = {"station_id": made.pick(("1", "2", " 3", "nowhere", values.MARK))}
+    listen = station | made.pick(({"seconds": 180}, {"seconds": 0.5}, {"skipped": True}))
+    return (
+        listen if made.chance(0.95) else listen | {made.pick(("seconds", "skipped", "at")): values.json_value(made, 1)}
+    )
 
 
 def json_body(made: Input, of_user: bool = False) -> bytes:
@@ -256,6 +267,8 @@ def csv_body(made: Input, of_user: bool = False) -> bytes:
         header = ["user_id", "registered_at", "age", "gender", "country", "genres", "device"]
     elif kind < 5:
         made.random.shuffle(header)
+    elif kind == 6:
+        header.append("listens")
     elif kind == 5:
         header = [values.name(made) for _ in range(made.number(0, 6))]
     rows = [header] if made.chance(0.6) else []
@@ -274,6 +287,7 @@ def _csv_cell(made: Input, name: str) -> str:
     if made.chance(0.1):
         return values.cell(made)
     good = {"age": "31", "genres": "Rock|Jazz", "gender": "female", "registered_at": "2026-01-01T00:00:00Z"}
+    good["listens"] = "1:180|nowhere:3|2:skipped"
     return "" if made.chance(0.2) else good.get(name, "US")
 
 
