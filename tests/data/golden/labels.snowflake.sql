@@ -1,0 +1,175 @@
+WITH "t15" AS (
+  SELECT
+    "t14"."row of the file",
+    "t14"."genre",
+    COUNT(*) AS "listens in the window",
+    SUM("t14"."times" - 1) AS "copies of listens in the window",
+    SUM("t14"."seconds") AS "seconds"
+  FROM (
+    SELECT
+      "t13"."row of the file",
+      "t13"."number of the station",
+      "t13"."started_at",
+      "t13"."seconds",
+      "t13"."genre",
+      COUNT(*) AS "times"
+    FROM (
+      SELECT
+        "t12"."row of the file",
+        IFF("t12"."row of the file" IS NOT NULL, "t9"."number of the station", NULL) AS "number of the station",
+        IFF("t12"."row of the file" IS NOT NULL, "t12"."started_at", NULL) AS "started_at",
+        IFF("t12"."row of the file" IS NOT NULL, "t12"."seconds", NULL) AS "seconds",
+        IFF("t12"."row of the file" IS NOT NULL, "t9"."genre", NULL) AS "genre"
+      FROM (
+        SELECT
+          *
+        FROM (
+          SELECT
+            "t3"."user_id",
+            "t3"."started_at",
+            "t3"."station_id",
+            "t3"."seconds",
+            "t8"."row of the file",
+            "t8"."user_id" AS "user_id_right",
+            "t8"."opens",
+            "t8"."ends"
+          FROM "listens" AS "t3"
+          LEFT OUTER JOIN (
+            SELECT
+              CAST("t0"."row of the file" AS INT) AS "row of the file",
+              "t0"."user_id",
+              DATEADD(DAY, '30', "t0"."registered_at") AS "opens",
+              DATEADD(DAY, '60', "t0"."registered_at") AS "ends"
+            FROM "registrations" AS "t0"
+          ) AS "t8"
+            ON "t3"."user_id" = "t8"."user_id"
+        ) AS "t10"
+        WHERE
+          (
+            "t10"."row of the file" IS NULL
+          )
+          OR (
+            (
+              "t10"."started_at" >= "t10"."opens"
+            )
+            AND (
+              "t10"."started_at" < "t10"."ends"
+            )
+          )
+      ) AS "t12"
+      INNER JOIN (
+        SELECT
+          "t1"."station_id",
+          "t1"."genre",
+          CAST("t1"."row of the file" AS INT) AS "number of the station"
+        FROM "stations" AS "t1"
+      ) AS "t9"
+        ON "t12"."station_id" = "t9"."station_id"
+    ) AS "t13"
+    GROUP BY
+      1,
+      2,
+      3,
+      4,
+      5
+  ) AS "t14"
+  GROUP BY
+    1,
+    2
+), "t18" AS (
+  SELECT
+    "t16"."row of the file",
+    SUM("t16"."listens in the window") AS "listens in the window",
+    SUM("t16"."copies of listens in the window") AS "copies of listens in the window",
+    COUNT(*) AS "genres in the window",
+    SUM("t16"."seconds") AS "seconds",
+    MAX("t16"."seconds") AS "seconds of the top genre"
+  FROM "t15" AS "t16"
+  GROUP BY
+    1
+)
+SELECT
+  "t30"."row of the file",
+  CASE
+    WHEN NOT (
+      DATEADD(DAY, '60', "t30"."registered_at") <= TIMESTAMP_FROM_PARTS(2025, 6, 1, 0, 0, 0, 0)
+    )
+    THEN 'window not over yet'
+    WHEN "t30"."seconds" IS NULL
+    THEN 'no listen in the window'
+    WHEN "t30"."seconds" < 600
+    THEN 'under the activity rule'
+    ELSE CAST(NULL AS VARCHAR)
+  END AS "why there is no label",
+  "t30"."top_genre",
+  "t30"."seconds",
+  COALESCE("t30"."genres in the window", 0) AS "genres in the window",
+  "t30"."listens in the window",
+  "t30"."copies of listens in the window"
+FROM (
+  SELECT
+    "t29".*
+    EXCLUDE ("row of the file_right")
+  FROM (
+    SELECT
+      "t7"."row of the file",
+      "t7"."registered_at",
+      "t28"."row of the file" AS "row of the file_right",
+      "t28"."listens in the window",
+      "t28"."copies of listens in the window",
+      "t28"."genres in the window",
+      "t28"."seconds",
+      "t28"."top_genre"
+    FROM (
+      SELECT
+        CAST("t0"."row of the file" AS INT) AS "row of the file",
+        "t0"."registered_at"
+      FROM "registrations" AS "t0"
+    ) AS "t7"
+    LEFT OUTER JOIN (
+      SELECT
+        "t26".*
+        EXCLUDE ("seconds of the top genre")
+      FROM (
+        SELECT
+          "t20"."row of the file",
+          "t20"."listens in the window",
+          "t20"."copies of listens in the window",
+          "t20"."genres in the window",
+          "t20"."seconds",
+          "t20"."seconds of the top genre",
+          "t25"."top_genre"
+        FROM "t18" AS "t20"
+        INNER JOIN (
+          SELECT
+            "t23"."row of the file",
+            MIN("t23"."genre") AS "top_genre"
+          FROM (
+            SELECT
+              "t17"."row of the file",
+              "t17"."genre",
+              "t17"."listens in the window",
+              "t17"."copies of listens in the window",
+              "t17"."seconds",
+              "t22"."seconds of the top genre"
+            FROM "t15" AS "t17"
+            INNER JOIN (
+              SELECT
+                "t19"."row of the file",
+                "t19"."seconds of the top genre"
+              FROM "t18" AS "t19"
+            ) AS "t22"
+              ON "t17"."row of the file" = "t22"."row of the file"
+              AND "t17"."seconds" = "t22"."seconds of the top genre"
+          ) AS "t23"
+          GROUP BY
+            1
+        ) AS "t25"
+          ON "t20"."row of the file" = "t25"."row of the file"
+      ) AS "t26"
+    ) AS "t28"
+      ON "t7"."row of the file" = "t28"."row of the file"
+  ) AS "t29"
+) AS "t30"
+ORDER BY
+  "t30"."row of the file" ASC
