@@ -48,12 +48,19 @@ ERRORS: Final = {
     503: "Not now: no model yet, overloaded, or events can't be kept. See Retry-After.",
 }
 
+_PLAYED_OR_SKIPPED: Final[list[Schema]] = [
+    {"required": ["seconds"], "properties": {"seconds": {"type": "number"}}},
+    {"required": ["skipped"], "properties": {"skipped": {"const": True}}},
+]
+"""What `records.Listen` checks beyond the types of its fields."""
+
 
 def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     """The description, as JSON, of a service with `extra` fields that takes up to `most` registrations a request."""
     types = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, StationList, SentEvent, EventResult]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = {name.removeprefix("firstspin.records."): part for name, part in components.items()}
+    schemas["Listen"] |= {"anyOf": _PLAYED_OR_SKIPPED}
     registration = schemas["Registration"]
     user = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}}
     schemas["User"] = registration | {
