@@ -113,6 +113,17 @@ def test_floors_that_are_the_whole_budget_are_all_there_and_leave_no_negative_re
         assert propensities.sum() == pytest.approx(1, abs=1e-12)
 
 
+def test_without_a_click_of_many_users_a_station_that_is_not_there_is_not_shown() -> None:
+    """Clicks that are lost make the rates so small that their draws are zero in floating point."""
+    shown = np.arange(1_000_000) % 6
+    rates = StationRates.of(NAMES).updated(shown, np.ones(len(shown)), np.zeros(len(shown), bool), DAY, 14)
+    user = np.array([[0.0, 0.25, 0.25, 0.25, 0.25, 0.25]])
+    for settings in (SlotSettings(), SlotSettings(budget=1.0)):
+        propensities = Explorer(rates, settings).propensities(user)[0]
+        assert propensities[0] == 0
+        assert propensities.sum() == pytest.approx(1)
+
+
 def test_a_choice_has_exactly_its_propensity() -> None:
     propensities = np.array([0.25, 0.0, 0.5, 0.125, 0.125, 0.0])
     uniform = np.arange(1000) / 1000

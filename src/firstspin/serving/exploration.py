@@ -122,7 +122,8 @@ class Explorer:
         rng = np.random.default_rng([settings.seed, DRAWS_STREAM, rates.version])
         self._settings = settings
         self._means = shape / rate
-        self._draws = rng.gamma(shape, 1 / rate, (settings.draws, len(shape)))
+        draws = rng.gamma(shape, 1 / rate, (settings.draws, len(shape)))
+        self._draws = np.maximum(draws, np.finfo(float).tiny)  # 0 would tie with a station that must not be shown
         joined = np.arange(len(shape)) >= rates.established
         self._is_new = joined & (np.array(rates.shown) < settings.new_until)
 
