@@ -166,7 +166,7 @@ def print_listens(curve: ListensCurve) -> None:
     terminal.out.print(
         f"\nevidence: {in_words(curve.model)} moved by the listens; history: the listens alone; switch: history from "
         f"{listens_curve.SWITCH_AT} listens on. Over the better: evidence minus the better of model and "
-        "the history, paired."
+        "history, paired."
     )
 
 
