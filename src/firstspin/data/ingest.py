@@ -241,13 +241,16 @@ def read_registrations(
 
 @in_our_words("the stations can't be read")
 def station_popularity(tables: Tables) -> list[tuple[Station, float]]:
-    """Each available station with its popularity: the column of that name, or else its seconds of listening."""
+    """Each available station with its popularity: the column of that name, or else its seconds of listening.
+
+    The seconds are rounded to microseconds, so that no order of the listens changes the sum.
+    """
     columns_there = _columns_of_stations(tables)
     available = f"coalesce({schema.AVAILABLE}, true)" if schema.AVAILABLE in columns_there else "true"
     popularity = (
         f"coalesce({schema.POPULARITY}, 0)"
         if schema.POPULARITY in columns_there
-        else "coalesce((SELECT sum(seconds) FROM listens WHERE listens.station_id = stations.station_id), 0)"
+        else "coalesce((SELECT round(sum(seconds), 6) FROM listens WHERE listens.station_id = stations.station_id), 0)"
     )
     name = "coalesce(nullif(name, ''), station_id)"
     query = f"SELECT station_id, {name}, genre, {popularity} FROM stations WHERE {available} ORDER BY {_ROW}"

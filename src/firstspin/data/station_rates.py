@@ -29,9 +29,8 @@ def expected_listening(
     (days + 30). The median, because a genre's long tail of stations is heard by chance. A station without a listen is
     exposed from the first listen of all on.
     """
-    query = (
-        "SELECT station_id, sum(seconds), min(epoch(started_at)) FROM listens WHERE epoch(started_at) <= ? GROUP BY ALL"
-    )
+    sums = "round(sum(seconds), 6), min(epoch(started_at))"  # rounded, no order of the listens changes a sum
+    query = f"SELECT station_id, {sums} FROM listens WHERE epoch(started_at) <= ? GROUP BY ALL"
     end = data_ends.replace(tzinfo=UTC).timestamp()
     rows = tables.connection.execute(query, [end]).fetchall()
     heard = {name: (float(seconds), (end - first) / _DAY) for name, seconds, first in rows}
