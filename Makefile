@@ -112,7 +112,7 @@ $(SPARK)/ready: requirements/spark.txt pyproject.toml
 	touch $@
 
 test-spark: $(SPARK)/ready
-	SPARK_LOCAL_IP=127.0.0.1 $(SPARK)/bin/python -m pytest tests/data/test_spark.py tests/test_score_on_spark.py
+	SPARK_LOCAL_IP=127.0.0.1 $(SPARK)/bin/python -m pytest tests/data/labels/test_spark.py tests/serving/test_spark_batch.py
 
 bench: setup
 	for claim in bench/*.py; do $(BIN)/python $$claim || exit 1; done

@@ -1,7 +1,7 @@
 """Claim: of three forms of evidence from early listens, calibrated naive Bayes has the lowest log loss.
 
 `python bench/evidence_forms.py forms DATA …` scores, on the same held-out users of five folds of `logistic`: naive
-Bayes (`models/evidence_training.py`), the Dirichlet posterior mean log(strength * p + counts) with a fitted power, and
+Bayes (`models/evidence/training.py`), the Dirichlet posterior mean log(strength * p + counts) with a fitted power, and
 LightGBM on the scores and the counts by genre, each fitted on the other folds' users. `movielens IMPORTED OUT` and
 `plays DATA OUT` make tables with early listens of real ones: of MovieLens the first 20 listens, of sets without the
 order of time a random half of the plays.
@@ -23,7 +23,7 @@ from firstspin import learn
 from firstspin.data.dataset import read_dataset
 from firstspin.evaluation.cross_validation import stratified_folds
 from firstspin.models import registry
-from firstspin.models.evidence_training import PREFIXES, HeldOut, fit_settings, log_ratios, moved
+from firstspin.models.evidence.training import PREFIXES, HeldOut, fit_settings, log_ratios, moved
 from firstspin.models.predictor import Array, log_probabilities
 from firstspin.models.registry import Learning
 from firstspin.models.task import log_losses, mean_log_loss

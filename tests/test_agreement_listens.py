@@ -19,7 +19,7 @@ from stand_in_runtime import endpoint
 
 from firstspin.api import Recommender
 from firstspin.aws.front.gateway import from_environment
-from firstspin.models.evidence import Evidence, EvidenceSettings
+from firstspin.models.evidence.scoring import Evidence, EvidenceSettings
 from firstspin.records import Listen, Recommendation, Registration
 from firstspin.service.app import App
 from firstspin.service.process.worker import load

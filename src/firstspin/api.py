@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Final, overload
 
 from firstspin import answer, learn
 from firstspin import score as scoring
-from firstspin import score_on_spark as spark_scoring
-from firstspin.data import spark
 from firstspin.data.column_map import column_map
 from firstspin.data.dataset import Reading
 from firstspin.data.formats.dataframes import (
@@ -33,6 +31,7 @@ from firstspin.data.formats.dataframes import (
     registrations_file,
 )
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
+from firstspin.data.labels import spark
 from firstspin.data.schema import TileOrder
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.scorecard import Scorecard
@@ -40,7 +39,7 @@ from firstspin.files import workspace
 from firstspin.models.registry import Learning
 from firstspin.models.task import Progress, silent
 from firstspin.records import MAX_AGE, SHOWN_GENRES, Census, InputError, LabelRule, Recommendation
-from firstspin.serving import batch, policy
+from firstspin.serving import batch, policy, spark_batch
 from firstspin.serving import bundle as bundles
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.content import recommendation
@@ -216,9 +215,7 @@ def score_on_spark(
     """
     if top < 1:
         raise InputError(f"top is {top}; at least one genre is answered")
-    return spark_scoring.score_on_spark(
-        path_of(bundle, "the bundle"), registrations, top, policy.PolicySettings(min_age)
-    )
+    return spark_batch.score_on_spark(path_of(bundle, "the bundle"), registrations, top, policy.PolicySettings(min_age))
 
 
 class Recommender:

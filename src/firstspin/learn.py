@@ -17,16 +17,18 @@ import msgspec
 import numpy as np
 
 from firstspin import files, preflight
-from firstspin.data import ground_truth, spark
+from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
+from firstspin.data.labels import spark
 from firstspin.data.overlap import sketch
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
 from firstspin.evaluation.listens_curve import ListensCurve, listens_curve
 from firstspin.evaluation.metrics import SEEN_SHARE
-from firstspin.models import evidence_training, features, prediction_sets, registry
-from firstspin.models.evidence import Evidence
+from firstspin.models import features, prediction_sets, registry
+from firstspin.models.evidence import training as evidence_training
+from firstspin.models.evidence.scoring import Evidence
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import RULE, Predictor
 from firstspin.models.registry import Learning

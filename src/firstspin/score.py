@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from firstspin import preflight
-from firstspin.data import ingest, labelling
+from firstspin.data import ingest
 from firstspin.data.checks import mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
+from firstspin.data.labels import labelling
 from firstspin.data.picks import join_genres
 from firstspin.data.schema import COUNTRY, GENDER
 from firstspin.files import workspace

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pyarrow.parquet as pq
 
-from firstspin.data import labelling
+from firstspin.data.labels import labelling
 from fuzz import commands, files, values
 from fuzz.files import Form, Table
 from fuzz.inputs import Broken, Check, Input

@@ -14,8 +14,9 @@ from command_line import firstspin
 
 from firstspin import learn
 from firstspin.cli import container
-from firstspin.models import logistic, registry
+from firstspin.models import registry
 from firstspin.models.features import fit_encoder
+from firstspin.models.linear import logistic
 from firstspin.models.registry import Learning
 from firstspin.models.task import Task, Tuned, best_loss
 from firstspin.models.tuning import SPACES, tune

@@ -8,13 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
-from firstspin.data import ingest, labelling
+from firstspin.data import ingest
 from firstspin.data.checks.findings import TableProblem
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
-from firstspin.data.early_listens import EarlyListens, read_early_listens, station_genres
 from firstspin.data.erasure import Erased, leave_out_erased
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
+from firstspin.data.labels import labelling
+from firstspin.data.labels.early_listens import EarlyListens, read_early_listens, station_genres
 from firstspin.data.schema import COLUMNS, TileOrder
 from firstspin.data.station_rates import expected_listening
 from firstspin.files import workspace

@@ -8,12 +8,12 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from firstspin.data.early_listens import EarlyListens
+from firstspin.data.labels.early_listens import EarlyListens
 from firstspin.evaluation import metrics
 from firstspin.evaluation.bootstrap import Figure, Resampled, resample
 from firstspin.evaluation.cross_validation import Split
 from firstspin.evaluation.metrics import HEADLINE, RankingMetric
-from firstspin.models.evidence_training import HeldOut, fit_settings, log_ratios, moved
+from firstspin.models.evidence.training import HeldOut, fit_settings, log_ratios, moved
 from firstspin.models.predictor import Array, Predictor, order
 from firstspin.models.task import log_losses
 from firstspin.records import MAX_LISTENS, Examples, InputError

@@ -21,7 +21,7 @@ from firstspin.evaluation.cross_validation import HoldOutAnswers
 from firstspin.evaluation.metrics import HEADLINE, SEEN_SHARE, RankingMetric
 from firstspin.evaluation.row_coverage import RowCoverage, row_coverage
 from firstspin.files import written_beside
-from firstspin.models.evidence import EvidenceSettings
+from firstspin.models.evidence.scoring import EvidenceSettings
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import RULE, in_words
 from firstspin.records import Examples, InputError

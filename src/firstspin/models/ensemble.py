@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from firstspin.models.logistic import logistic
+from firstspin.models.linear.logistic import logistic
 from firstspin.models.network import network
 from firstspin.models.popularity import popularity
 from firstspin.models.predictor import RULE, Array, Scorer, log_probabilities

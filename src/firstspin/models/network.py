@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from firstspin.models.logistic import COLUMNS
+from firstspin.models.linear.logistic import COLUMNS
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array
 from firstspin.models.scorers import Network

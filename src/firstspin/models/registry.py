@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from firstspin.extras import need
-from firstspin.models import ensemble, logistic, network, popularity, tuning
+from firstspin.models import ensemble, network, popularity, tuning
 from firstspin.models.features import fit_encoder, selected_questions
+from firstspin.models.linear import logistic
 from firstspin.models.predictor import RULE, Predictor, Scorer, in_words
 from firstspin.models.scorers import Blend
 from firstspin.models.task import Progress, Task, Tuned, silent

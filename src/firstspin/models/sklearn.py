@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from firstspin.data import ingest, labelling
+from firstspin.data import ingest
 from firstspin.data.formats.columns import Shape, shape_of
 from firstspin.data.formats.dataframes import DataFrame, received, registrations_file
 from firstspin.data.further_fields import with_further_fields
+from firstspin.data.labels import labelling
 from firstspin.data.schema import NUMBER, REGISTERED_AT, REGISTRATION_COLUMNS, TEXT, USER_ID
 from firstspin.files import workspace
 from firstspin.models import registry, scorers

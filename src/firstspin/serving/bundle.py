@@ -20,7 +20,7 @@ from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.data.overlap import UserSketch, overlap
 from firstspin.data.schema import COUNTRY, GENDER, LISTENS, NUMBER, TEXT
 from firstspin.models import scorers
-from firstspin.models.evidence import NO_EVIDENCE, Evidence, EvidenceSettings, default_evidence
+from firstspin.models.evidence.scoring import NO_EVIDENCE, Evidence, EvidenceSettings, default_evidence
 from firstspin.models.features import QUESTIONS, Encoder
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import Moves, Predictor, probabilities

@@ -2,7 +2,7 @@
 
 Users of the simulated service register every day. Each sees one station and clicks it with a true probability: that of
 its genre (`world.click_probabilities`) times the station's appeal. A new station appears every week, and half-way the
-appeal of a third of the stations is drawn again. All policies see the same users, whose clicks are decided by the same
+appeal of a third of the stations is sampled anew. All policies see the same users, whose clicks are decided by the same
 random numbers, and each learns from its own log only. The genre probabilities of the model are the true ones, so that
 regret is that of the stations' rates.
 """
@@ -51,7 +51,7 @@ class SlotMonth:
 
 
 @dataclass(frozen=True, slots=True)
-class Audience:
+class SlotAudience:
     """n users in the order of registration, S stations, and everything that decides the clicks.
 
     `p` (n, k): genre probabilities · `genre` (S,): genre of each station · `appeal` (days, S), 0 before its first day ·
@@ -162,7 +162,7 @@ def simulate_slot(month: SlotMonth, progress: Progress = silent) -> SlotSimulate
     )
 
 
-def make_audience(month: SlotMonth) -> Audience:
+def make_audience(month: SlotMonth) -> SlotAudience:
     """Draw the users and the stations of a month."""
     rng = np.random.default_rng([month.seed, STREAM])
     world = make_world(month.seed)
@@ -178,10 +178,10 @@ def make_audience(month: SlotMonth) -> Audience:
     day = np.arange(month.days)[:, None]
     appeal = np.where((day >= month.days // 2) & shifted, after, before) * (day >= first_day)
     uniform = np.array([uniform_of(month.slot.seed, f"u{i}") for i in range(n)])
-    return Audience(people.p, genre, appeal, uniform, people.reluctance)
+    return SlotAudience(people.p, genre, appeal, uniform, people.reluctance)
 
 
-def run_policy(month: SlotMonth, audience: Audience, policy: Policy) -> SlotRun:
+def run_policy(month: SlotMonth, audience: SlotAudience, policy: Policy) -> SlotRun:
     """The month of one policy, which learns from its own clicks."""
     established = int((audience.appeal[0] > 0).sum())
     rates = StationRates.of([f"s{i}" for i in range(len(audience.genre))], established)
@@ -205,7 +205,7 @@ def run_policy(month: SlotMonth, audience: Audience, policy: Policy) -> SlotRun:
     return SlotRun(shown, propensities, clicked, truth, greedy, given_up, rates)
 
 
-def look_back_all(month: SlotMonth, audience: Audience, run: SlotRun) -> tuple[NeverShown, ...]:
+def look_back_all(month: SlotMonth, audience: SlotAudience, run: SlotRun) -> tuple[NeverShown, ...]:
     """Off-policy estimates of two policies from the log of one, each beside its true value for the same users.
 
     The log always has a chance to show what they choose: the best station, and the newest one by its floor. Where the
@@ -255,7 +255,7 @@ POLICIES: Final[Mapping[str, Policy]] = MappingProxyType(
 
 
 def _measured(
-    name: str, month: SlotMonth, audience: Audience
+    name: str, month: SlotMonth, audience: SlotAudience
 ) -> tuple[PolicyMonth, StationRates, float, tuple[NeverShown, ...]]:
     """A policy's month, what it learned, the oracle's clicks, and for the slot the off-policy estimates.
 
@@ -267,7 +267,7 @@ def _measured(
     return _month(name, run, best, month, audience), run.rates, round(float(best.sum()), 1), off_policy
 
 
-def _month(name: str, run: SlotRun, best: Array, month: SlotMonth, audience: Audience) -> PolicyMonth:
+def _month(name: str, run: SlotRun, best: Array, month: SlotMonth, audience: SlotAudience) -> PolicyMonth:
     expected = (run.propensities * run.truth).sum(axis=1)
     regret = best - expected
     first_week = _in_first_week(month, audience)
@@ -283,7 +283,7 @@ def _month(name: str, run: SlotRun, best: Array, month: SlotMonth, audience: Aud
 
 
 def _new_stations(
-    month: SlotMonth, audience: Audience, slot: StationRates, greedy: StationRates
+    month: SlotMonth, audience: SlotAudience, slot: StationRates, greedy: StationRates
 ) -> tuple[NewStation, ...]:
     launched = (audience.appeal > 0).argmax(axis=0)
     users = slice(-7 * month.users_a_day, None)
@@ -302,7 +302,7 @@ def _new_stations(
     )
 
 
-def _in_first_week(month: SlotMonth, audience: Audience) -> NDArray[np.bool_]:
+def _in_first_week(month: SlotMonth, audience: SlotAudience) -> NDArray[np.bool_]:
     """(n, S) whether a station that was launched during the month is in its first week."""
     launched = (audience.appeal > 0).argmax(axis=0)
     age = np.arange(month.days)[:, None] - launched

@@ -21,7 +21,7 @@ from firstspin.data.checks import mismatches
 from firstspin.data.dataset import Reading
 from firstspin.data.formats.written_values import Spelling
 from firstspin.data.ingest import open_tables
-from firstspin.data.labelling import label_tables
+from firstspin.data.labels.labelling import label_tables
 from firstspin.files import workspace
 from firstspin.records import Census, InputError, LabelRule
 from firstspin.score import score

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from firstspin.data import labelling, schema
+from firstspin.data import schema
 from firstspin.data.checks.findings import TableProblem
 from firstspin.data.checks.mismatches import unknown_picks
 from firstspin.data.dataset import Reading, open_reading
@@ -20,6 +20,7 @@ from firstspin.data.formats.columns import shape_of
 from firstspin.data.formats.readers import Source, in_our_words, open_table, read
 from firstspin.data.further_fields import check_names
 from firstspin.data.ingest import Tables, further_kind
+from firstspin.data.labels import labelling
 from firstspin.data.sql import identifier
 from firstspin.files import workspace
 from firstspin.records import Census, InputError, LabelRule

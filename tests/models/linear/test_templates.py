@@ -8,10 +8,10 @@ import made_people
 import numpy as np
 import pytest
 
-from firstspin.models.logistic import COLUMNS, logistic
+from firstspin.models.linear.logistic import COLUMNS, logistic
+from firstspin.models.linear.templates import log_lift, templates
 from firstspin.models.registry import prepare
 from firstspin.models.task import Task, mean_log_loss
-from firstspin.models.templates import log_lift, templates
 
 
 def test_the_log_lift_is_that_of_observed_over_expected_pairs() -> None:
@@ -62,5 +62,7 @@ def test_from_a_hundred_users_shared_weights_learn_more_than_single_ones(monkeyp
     task = prepare(few, made_people.GENRES)
     rows = task.encoder.matrix(many.registrations)
     shared = mean_log_loss(logistic(task).scores(rows), many.tops)
-    monkeypatch.setattr("firstspin.models.logistic.templates", lambda task, columns: templates(task, columns)[:0])
+    monkeypatch.setattr(
+        "firstspin.models.linear.logistic.templates", lambda task, columns: templates(task, columns)[:0]
+    )
     assert shared < mean_log_loss(logistic(task).scores(rows), many.tops) - 0.05

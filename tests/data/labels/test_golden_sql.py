@@ -1,6 +1,7 @@
 """The label expressions compile for warehouses to the SQL of the golden files; DuckDB runs the same query.
 
-After an intended change, `python tests/data/test_golden_sql.py` writes the files again: read the difference, commit it.
+After an intended change, `python tests/data/labels/test_golden_sql.py` writes the files again: read the
+difference, then commit it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import duckdb
 import ibis
 import pytest
 
-from firstspin.data.labelling import DROPPED, fates, seconds_by_genre
+from firstspin.data.labels.labelling import DROPPED, fates, seconds_by_genre
 from firstspin.data.schema import ROW
 from firstspin.records import LabelRule
 

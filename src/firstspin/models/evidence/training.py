@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.early_listens import EarlyListens
-from firstspin.models.evidence import OWN_SHARE, EvidenceSettings
+from firstspin.data.labels.early_listens import EarlyListens
+from firstspin.models.evidence.scoring import OWN_SHARE, EvidenceSettings
 from firstspin.models.predictor import Array, log_probabilities
 from firstspin.models.task import mean_log_loss
 

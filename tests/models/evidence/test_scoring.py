@@ -6,7 +6,7 @@ from math import exp, log
 
 import pytest
 
-from firstspin.models.evidence import NO_EVIDENCE, SKIP, Evidence, EvidenceSettings, default_evidence
+from firstspin.models.evidence.scoring import NO_EVIDENCE, SKIP, Evidence, EvidenceSettings, default_evidence
 from firstspin.records import MAX_SECONDS, Listen
 
 GENRES = ("Jazz", "Rock")

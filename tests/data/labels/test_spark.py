@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from firstspin import api
-from firstspin.data import spark
 from firstspin.data.dataset import Reading
+from firstspin.data.labels import spark
 from firstspin.files import is_partial
 from firstspin.records import InputError
 from firstspin.simulation.world import write_world

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from firstspin.data import ingest, labelling
+from firstspin.data import ingest
+from firstspin.data.labels import labelling
 from firstspin.data.picks import join_genres
 from firstspin.data.schema import (
     AGE,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from firstspin.data.early_listens import EarlyListens
-from firstspin.models.evidence import Evidence, EvidenceSettings, default_evidence
-from firstspin.models.evidence_training import HeldOut, fit_settings, log_ratios, moved
+from firstspin.data.labels.early_listens import EarlyListens
+from firstspin.models.evidence.scoring import Evidence, EvidenceSettings, default_evidence
+from firstspin.models.evidence.training import HeldOut, fit_settings, log_ratios, moved
 from firstspin.models.task import mean_log_loss
 from firstspin.records import Listen
 

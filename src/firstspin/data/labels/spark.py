@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from firstspin.data import labelling, schema
+from firstspin.data import schema
 from firstspin.data.checks.findings import SHOWN, BadRowsOfATable
 from firstspin.data.checks.hints import option_hints
 from firstspin.data.checks.mismatches import by_day
@@ -27,6 +27,7 @@ from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.formats.dataframes import TableSet
 from firstspin.data.formats.readers import PROBLEM, connect, name_at
 from firstspin.data.ingest import BROKEN, VALUE, Tables, checked_listens, listen_rules
+from firstspin.data.labels import labelling
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
 from firstspin.data.table_files import find_table, is_parquet

@@ -5,7 +5,7 @@ import pytest
 from predictor_contract import KNOWN, PredictorContract, people
 from scipy.optimize import check_grad
 
-from firstspin.models.logistic import cross_entropy, fit_weights
+from firstspin.models.linear.logistic import cross_entropy, fit_weights
 from firstspin.models.registry import fit, prepare
 from firstspin.records import Registration
 

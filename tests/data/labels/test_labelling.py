@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstspin.data import labelling
 from firstspin.data.ingest import open_tables
-from firstspin.data.labelling import NO_LISTEN, NOT_OVER, TOO_LITTLE, label_tables, read_examples
+from firstspin.data.labels import labelling
+from firstspin.data.labels.labelling import NO_LISTEN, NOT_OVER, TOO_LITTLE, label_tables, read_examples
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
 from firstspin.records import InputError, LabelRule

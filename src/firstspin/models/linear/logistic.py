@@ -13,11 +13,11 @@ import numpy as np
 
 from firstspin.data.schema import GENRES
 from firstspin.models.features import CATEGORY, HAT, MISSING, PICKED, RANK
+from firstspin.models.linear.templates import own_cells, templates
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array, log_probabilities
 from firstspin.models.scorers import Linear
 from firstspin.models.task import Indexes, Task
-from firstspin.models.templates import own_cells, templates
 
 COLUMNS: Final = (HAT, MISSING, CATEGORY, PICKED, RANK)
 OTHERS: Final = 4.0
