@@ -40,6 +40,11 @@ def test_noise_is_not_used() -> None:
     noise = users(1_000, 0.0)
     settings = fit_settings(noise, log_ratios(noise.early, noise.tops, K), np.random.default_rng(0))
     assert settings.weight < 0.1
+    few = [users(100, 0.0, seed) for seed in range(25)]  # by log loss alone, 3 of them have a weight
+    fits = [
+        fit_settings(one, log_ratios(one.early, one.tops, K), np.random.default_rng(n)) for n, one in enumerate(few)
+    ]
+    assert sum(fit.weight > 0 for fit in fits) <= 1
 
 
 def test_too_few_users_with_early_listens_get_the_defaults() -> None:

@@ -71,9 +71,10 @@ def moved(scores: Array, early: EarlyListens, ratios: Array, settings: EvidenceS
 
 
 def fit_settings(users: HeldOut, ratios: Array, rng: np.random.Generator) -> EvidenceSettings:
-    """The parameters with the lowest log loss; those of no weight where listens do not lower it (cross-fitted).
+    """The parameters with the lowest log loss; no weight where listens lower it by less than a standard error.
 
-    `ratios` (k, k) as of `log_ratios`. The defaults where fewer than MIN_USERS users have early listens.
+    The gain is cross-fitted and paired by user. `ratios` (k, k) as of `log_ratios`. The defaults where fewer than
+    MIN_USERS users have early listens.
     """
     listened = np.unique(users.early.users)
     if len(listened) < MIN_USERS:
@@ -88,10 +89,12 @@ def fit_settings(users: HeldOut, ratios: Array, rng: np.random.Generator) -> Evi
         for at, scores in enumerate((test.scores, moved(test.scores, test.early, ratios, _best(train, ratios)))):
             gains[half == part, at] = -log_probabilities(scores)[np.arange(len(test.tops)), test.tops]
     without, with_listens = (round(float(loss), 6) for loss in gains.mean(axis=0))
+    gain = gains[:, 0] - gains[:, 1]
+    is_shown = gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
     settings = _best(some, ratios)
     return msgspec.structs.replace(
         settings,
-        weight=settings.weight if with_listens < without else 0.0,
+        weight=settings.weight if is_shown else 0.0,
         users=len(listened),
         log_loss_without=without,
         log_loss=with_listens,
