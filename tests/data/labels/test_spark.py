@@ -166,6 +166,49 @@ def test_ids_of_another_spelling_are_refused_as_by_duckdb(spark_session: Any, tm
     assert "they differ in zeros" in messages[0]
 
 
+def test_names_of_folders_are_no_values(spark_session: Any, tmp_path: Path) -> None:
+    """Spark itself would read each time as the midnight of its folder: the listen before the window would count."""
+    data, rows = edge_cases(tmp_path, "typed"), pa.table(columns(LISTENS))
+    (data / "listens.parquet").unlink()
+    for n, part in enumerate((rows.slice(0, 4), rows.slice(4))):
+        for folder in (f"started_at=2026-03-0{n + 3}", f"_started_at=2026-03-0{n + 3}"):  # the second one is hidden
+            (data / "listens" / folder).mkdir(parents=True)
+            pq.write_table(part, data / "listens" / folder / "part-0.parquet")
+    labels = same(data, data, spark_session)
+    tops = zip(labels.table["user_id"].to_pylist(), labels.table["top_genre"].to_pylist(), strict=True)
+    assert dict(tops) == TOPS
+
+
+@pytest.mark.parametrize("wrong", ["lacks", "other case", "damaged"])
+def test_each_file_of_a_folder_is_checked_as_by_duckdb(wrong: str, spark_session: Any, tmp_path: Path) -> None:
+    data, rows = edge_cases(tmp_path, "typed"), pa.table(columns(LISTENS))
+    (data / "listens.parquet").unlink()
+    (data / "listens").mkdir()
+    pq.write_table(rows, data / "listens" / "a.parquet")
+    other = rows.drop_columns(["seconds"]) if wrong == "lacks" else rows.rename_columns({"seconds": "Seconds"})
+    pq.write_table(other, data / "listens" / "b.parquet")
+    if wrong == "damaged":
+        (data / "listens" / "b.parquet").write_bytes(b"PAR1" + b"x" * 100)
+    tolerant = spark_session.newSession()
+    tolerant.conf.set("spark.sql.files.ignoreCorruptFiles", "true")
+    messages = []
+    for chosen in (None, tolerant):
+        with pytest.raises(InputError) as refused:
+            api.label(data, session=chosen, skip_bad_rows=True)
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("kind", ["typed", "csv"])
+def test_times_without_a_zone_are_utc_in_any_session(kind: str, spark_session: Any, tmp_path: Path) -> None:
+    session = spark_session.newSession()
+    session.conf.set("spark.sql.parquet.inferTimestampNTZ.enabled", "false")
+    data = edge_cases(tmp_path, kind)
+    same(data, data, session, skip_bad_rows=True)
+    assert session.conf.get("spark.sql.parquet.inferTimestampNTZ.enabled") == "false"
+    assert session.catalog.listTables() == []
+
+
 def test_what_spark_cannot_read_or_leave_out_is_refused(spark_session: Any, tmp_path: Path) -> None:
     data = edge_cases(tmp_path, "typed")
     with pytest.raises(InputError, match="does not leave out erased users"):
@@ -176,7 +219,7 @@ def test_what_spark_cannot_read_or_leave_out_is_refused(spark_session: Any, tmp_
     with pytest.raises(InputError, match=r"can't be made on Spark: .*NANOS"):
         api.label(data, session=spark_session)
     (data / "listens.parquet").write_bytes(b"PAR1" + b"x" * 100)
-    with pytest.raises(InputError, match="can't be made on Spark"):
+    with pytest.raises(InputError, match="damaged or cut off"):
         api.label(data, session=spark_session)
 
 

@@ -25,12 +25,12 @@ from firstspin.data.checks.hints import option_hints
 from firstspin.data.checks.mismatches import by_day
 from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.formats.dataframes import TableSet
-from firstspin.data.formats.readers import PROBLEM, connect, name_at
+from firstspin.data.formats.readers import PROBLEM, connect, name_at, open_table
 from firstspin.data.ingest import BROKEN, VALUE, Tables, checked_listens, listen_rules
 from firstspin.data.labels import labelling
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
-from firstspin.data.table_files import find_table, is_parquet
+from firstspin.data.table_files import files_of, find_table, is_parquet
 from firstspin.extras import need
 from firstspin.files import workspace
 from firstspin.records import Census, InputError, LabelRule
@@ -130,10 +130,10 @@ def open_on_spark(
         if path and parsed:
             _refuse_cluster(session, path)
             tables = open_reading(data, folder, reading)
-            checked = session.read.parquet(_uri(checked_listens(folder)))
+            checked = session.read.schema(_CHECKED).parquet(_uri(checked_listens(folder)))
         else:
-            received = session.read.parquet(_uri(path)) if path else frame
-            tables = open_reading(_without_listens(data, folder, received), folder, reading)
+            received = _received(path, folder, reading, session) if path else frame
+            tables = open_reading(_without_listens(data, folder, received, path), folder, reading)
             checked = _checked(received, tables)
         with _views(session, tables, checked) as views:
             listens = SparkListens(session, views, tables)
@@ -149,6 +149,19 @@ def _refuse_cluster(session: SparkSession, path: Path) -> None:
         raise InputError(f"--engine spark: {cause}: write the listens as Parquet")
 
 
+def _received(path: Path, folder: Path, reading: Reading, session: SparkSession) -> DataFrame:
+    """The listens of a file or folder of Parquet, as received. Raises InputError as `open_table`, for any of the files.
+
+    Spark would take values from the names of folders (`started_at=2026-02-05`) in place of those of the files, null for
+    the columns that a file lacks, and, where the session says so, skip damaged files.
+    """
+    needed, aliases = schema.COLUMNS[schema.LISTENS], reading.mapping.aliases(schema.LISTENS)
+    open_table(path, "remote", needed, workspace=folder, mapped=aliases, mapped_at=reading.mapping.at_place)
+    reader = session.read.option("recursiveFileLookup", True)
+    reader = reader.option("ignoreCorruptFiles", False).option("ignoreMissingFiles", False)
+    return reader.parquet(*map(_uri, files_of(path) if path.is_dir() else [path]))
+
+
 def _uri(path: Path) -> str:
     """A local path for Spark. Raises InputError where Spark takes it for a pattern."""
     if strange := set("*?[]{}\\") & set(str(path)):
@@ -156,16 +169,16 @@ def _uri(path: Path) -> str:
     return f"file://{path.resolve()}"
 
 
-def _without_listens(data: Path, folder: Path, received: DataFrame) -> Path:
-    """A folder with the files of registrations and stations, and the columns of the listens without a row."""
+def _without_listens(data: Path, folder: Path, received: DataFrame, path: Path | None) -> Path:
+    """A folder with the registrations and stations, and the columns of the listens (at `path`) without a row."""
     import pyarrow.parquet as pq
 
     given = folder / "columns"
     given.mkdir()
     for name in (schema.REGISTRATIONS, schema.STATIONS):
-        path = find_table(data, name)
-        (given / path.name).symlink_to(path.resolve())
-    pq.write_table(received.limit(0).toArrow(), given / f"{schema.LISTENS}.parquet")
+        small = find_table(data, name)
+        (given / small.name).symlink_to(small.resolve())
+    pq.write_table(received.limit(0).toArrow(), given / (path.name if path else f"{schema.LISTENS}.parquet"))
     return given
 
 
@@ -217,9 +230,9 @@ def _views(session: SparkSession, tables: Tables, checked: DataFrame) -> Iterato
         rows = tables.connection.sql(f"SELECT {numbered} FROM {name}").to_arrow_table()
         frames[name] = session.createDataFrame(rows, types.StructType(fields))
     names = {name: f"firstspin_{run}_{name}" for name in frames}
-    for name, frame in frames.items():
-        frame.createOrReplaceTempView(names[name])
     try:
+        for name, frame in frames.items():
+            frame.createOrReplaceTempView(names[name])
         yield names
     finally:
         for view in names.values():
