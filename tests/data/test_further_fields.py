@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import made_tables
+import pyarrow.parquet as pq
 import pytest
 from command_line import failed
 from made_bundles import pack
 
 from firstspin.data.dataset import Reading
+from firstspin.data.formats.written_values import Spelling
 from firstspin.data.further_fields import check_names, with_further_fields
-from firstspin.records import InputError
+from firstspin.data.ingest import open_tables
+from firstspin.data.labels.labelling import label_tables, read_people
+from firstspin.records import InputError, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.bodies.wire import BodyReader
@@ -114,3 +119,19 @@ def test_a_bundle_that_asks_such_a_field_is_refused_with_the_reason(extra: dict[
     registrations = tmp_path / "nothing.csv"
     said = failed("score", "--bundle", folder, "--registrations", registrations, "--out", tmp_path / "o.csv")
     assert "further column" in said
+
+
+def test_columns_may_have_the_names_that_statements_use(tmp_path: Path) -> None:
+    """A name is ambiguous where a statement joins tables and says it without its table."""
+    names = ("started_at", "station_id", "split", "joined", "n", "labelled", "r", "l", "p")
+    people = [("a", "2025-01-01T00:00:00Z", "", "", "", "folk, world", *names)]
+    listens = [("a", "2025-02-05T00:00:00Z", "1", 900), ("b", "2025-06-01T00:00:00Z", "1", 1)]
+    made_tables.tables(tmp_path / "data", people, listens, [("1", "One", "Folk, World")])
+    made_tables.write(tmp_path / "data", "registrations", (*made_tables.REGISTRATIONS, *names), people)
+    tables = open_tables(tmp_path / "data", workspace=tmp_path, extra=names, spelling=Spelling(pick_separator=","))
+    label_tables(tables, LabelRule(), tmp_path / "out.parquet")
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row[name] for name in names] == list(names)
+    assert (row["genres"], row["top_genre"]) == (["Folk, World"], "Folk, World")
+    ((users, (answers,)),) = read_people(tables.connection, names, listens=True)
+    assert (users, answers.genres, len(answers.listens)) == (["a"], ("Folk, World",), 1)  # type: ignore[attr-defined]

@@ -30,6 +30,6 @@ def join_genres(connection: duckdb.DuckDBPyConnection, genres: Iterable[str], se
     if changed:
         pairs = [[pair[side] for pair in changed] for side in (0, 1)]
         unnested = "SELECT unnest(?::VARCHAR[][]) AS split, unnest(?::VARCHAR[][]) AS joined"
-        joined_genres = f"registrations r LEFT JOIN ({unnested}) ON genres = split ORDER BY r.{identifier(ROW)}"
-        replaced = "r.* REPLACE (coalesce(joined, genres) AS genres)"
+        joined_genres = f"registrations r LEFT JOIN ({unnested}) p ON r.genres = p.split ORDER BY r.{identifier(ROW)}"
+        replaced = "r.* REPLACE (coalesce(p.joined, r.genres) AS genres)"
         connection.execute(f"CREATE OR REPLACE TABLE registrations AS SELECT {replaced} FROM {joined_genres}", pairs)

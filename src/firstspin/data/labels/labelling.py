@@ -381,12 +381,12 @@ def read_people(
 def _last_listens(connection: duckdb.DuckDBPyConnection) -> str:
     """SQL: the last listens of each registration, oldest first, without those before it. Exact copies count once."""
     known = REGISTERED_AT in connection.sql("FROM registrations LIMIT 0").columns
-    since = f"WHERE coalesce(started_at >= {REGISTERED_AT}, true)" if known else ""
-    one = "{'station_id': station_id, 'seconds': seconds::DOUBLE}"
+    since = f"WHERE coalesce(l.started_at >= r.{REGISTERED_AT}, true)" if known else ""
+    one, order = "{'station_id': l.station_id, 'seconds': l.seconds::DOUBLE}", "l.started_at, l.station_id, l.seconds"
     return (
-        f"SELECT {identifier(ROW)}, list({one} ORDER BY started_at, station_id, seconds)[-{MAX_LISTENS}:] AS listens "
-        f"FROM (SELECT DISTINCT user_id, started_at, station_id, seconds FROM listens) "
-        f"JOIN registrations USING (user_id) {since} GROUP BY {identifier(ROW)}"
+        f"SELECT {identifier(ROW)}, list({one} ORDER BY {order})[-{MAX_LISTENS}:] AS listens "
+        f"FROM (SELECT DISTINCT user_id, started_at, station_id, seconds FROM listens) l "
+        f"JOIN registrations r USING (user_id) {since} GROUP BY {identifier(ROW)}"
     )
 
 
