@@ -4,7 +4,11 @@ WITH "t15" AS (
     "t14"."genre",
     COUNT(*) AS "listens in the window",
     SUM("t14"."times" - 1) AS "copies of listens in the window",
-    SUM("t14"."seconds") AS "seconds"
+    IFF(
+      SUM("t14"."seconds") BETWEEN 0.001 AND 8589934592.0,
+      CAST(ROUND(SUM("t14"."seconds"), 6) AS DOUBLE),
+      SUM("t14"."seconds")
+    ) AS "seconds"
   FROM (
     SELECT
       "t13"."row of the file",
@@ -82,7 +86,11 @@ WITH "t15" AS (
     SUM("t16"."listens in the window") AS "listens in the window",
     SUM("t16"."copies of listens in the window") AS "copies of listens in the window",
     COUNT(*) AS "genres in the window",
-    SUM("t16"."seconds") AS "seconds",
+    IFF(
+      SUM("t16"."seconds") BETWEEN 0.001 AND 8589934592.0,
+      CAST(ROUND(SUM("t16"."seconds"), 6) AS DOUBLE),
+      SUM("t16"."seconds")
+    ) AS "seconds",
     MAX("t16"."seconds") AS "seconds of the top genre"
   FROM "t15" AS "t16"
   GROUP BY
