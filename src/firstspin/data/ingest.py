@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from firstspin.data import schema
-from firstspin.data.checks import findings
+from firstspin.data.checks import findings, row_rules
 from firstspin.data.checks.findings import BadRowsOfATable, Complaints, RowRule, TableProblem
 from firstspin.data.checks.hints import option_hints
+from firstspin.data.checks.row_rules import BROKEN_SQL, OTHERS_SQL, VALUE_SQL, Field
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats import columns
-from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
+from firstspin.data.formats.columns import Kind, Shape, shape_of
 from firstspin.data.formats.readers import (
-    PROBLEM,
     Column,
     Source,
     connect,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-SHOWN_CHARACTERS = 80
-
 _NOT_SCORED: Final = (*schema.OPTIONAL, schema.REGISTERED_AT)
 _ABSENT: Final = {
     schema.AGE: "NULL::INTEGER",
@@ -54,16 +52,8 @@ _ABSENT: Final = {
 }
 """SQL: the values of the columns that tables may lack."""
 
-BROKEN: Final = "number of the rule broken"
-VALUE: Final = "value that broke it"
-"""Columns of checked listens: the position of the first rule that a row breaks, or null, and the value that does."""
-
-_BROKEN: Final = identifier(BROKEN)
-_VALUE: Final = identifier(VALUE)
-_OTHERS: Final = identifier("rules that other columns broke")
 _ROW: Final = identifier(ROW)
 _NUMBER: Final = f"row_number() OVER () - 1 AS {_ROW}"
-_PROBLEM: Final = identifier(PROBLEM)
 
 
 class RemoteListens(Protocol):
@@ -342,86 +332,6 @@ def further_kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
     return schema.NUMBER if shape in (Shape.whole, Shape.decimal, Shape.floating) else schema.TEXT
 
 
-# ---------------------------------------------------------------------------------------------------------- the rules
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A column of a validated table, and the column of the file that it comes from."""
-
-    name: str
-    kind: Kind
-    column: Column
-    shape: Shape
-
-    @property
-    def received(self) -> str:
-        """SQL: the column of the file, trimmed where its kind is."""
-        text = f"{self.column.sql}::VARCHAR" if self.shape is Shape.text else self.column.sql
-        return columns.trimmed(text) if self.shape is Shape.text and self.kind.trimmed else text
-
-    def rule(self, broken: str, complaint: str) -> RowRule:
-        """A rule of this column."""
-        value = f"left({self.column.sql}::VARCHAR, {SHOWN_CHARACTERS})"
-        return RowRule(self.name, shown_alias(self.name, self.column.header), broken, complaint, value)
-
-    @property
-    def cell(self) -> Cell:
-        """The SQL names of the received column and of the validated one."""
-        return Cell(identifier(f"{self.name} received"), self.shape, identifier(self.name))
-
-
-def _fields(source: Source, kinds: Mapping[str, Kind]) -> list[Field]:
-    shapes = {name: shape_of(column.type) for name, column in source.columns.items()}
-    return [Field(name, kinds[name], source.columns[name], shape) for name, shape in shapes.items() if shape]
-
-
-def _rules(fields: Sequence[Field]) -> list[RowRule]:
-    of_values = [field.rule(one.broken, one.complaint) for field in fields for one in field.kind.problems(field.cell)]
-    return [RowRule("", "", f"{_PROBLEM} IS NOT NULL", findings.MALFORMED, _PROBLEM), *of_values]
-
-
-def _validated(rows: str, fields: Sequence[Field], rules: Sequence[RowRule], *, every: bool) -> str:
-    """SQL: the rows with the validated values, the number of the first rule that each breaks, and the bad value.
-
-    `every`: also a list of the first rules, with their values, that the other columns of the row break.
-    """
-    broken = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
-    bad_values = " ".join(f"WHEN {number} THEN {rule.value}" for number, rule in enumerate(rules))
-    others = f", CASE WHEN {_BROKEN} > 0 THEN {_others(rules)} END AS {_OTHERS}" if every else ""
-    return (
-        f"SELECT *, CASE WHEN {_BROKEN} IS NOT NULL THEN CASE {_BROKEN} {bad_values} END END AS {_VALUE}{others} FROM "
-        f"(SELECT *, CASE {broken} END AS {_BROKEN} FROM ({_valued(rows, fields)}))"
-    )
-
-
-def _broken_columns(rules: Sequence[RowRule]) -> list[str]:
-    """SQL: for each column, whether it breaks a rule. Of one column, DuckDB can often tell by the file's statistics."""
-    by_field: dict[str, list[str]] = {}
-    for rule in rules:
-        by_field.setdefault(rule.field, []).append(f"({rule.broken})")
-    return [" OR ".join(of) for of in by_field.values()]
-
-
-def _others(rules: Sequence[RowRule]) -> str:
-    """SQL: the first rule that each column breaks, but for the first column that breaks any."""
-    by_field = {
-        name: [(at, rule) for at, rule in enumerate(rules) if rule.field == name] for name in {r.field for r in rules}
-    }
-    firsts = ", ".join(
-        f"CASE {' '.join(f'WHEN {rule.broken} THEN {{n: {at}, value: {rule.value}}}' for at, rule in of)} END"
-        for of in by_field.values()
-    )
-    return f"list_filter([{firsts}], lambda one: one.n <> {_BROKEN})"
-
-
-def _valued(rows: str, fields: Sequence[Field]) -> str:
-    """SQL: the rows with the validated values."""
-    received = ", ".join(f"{field.received} AS {field.cell.column}" for field in fields)
-    values = ", ".join(f"{field.kind.value(field.cell.column, field.shape)} AS {field.cell.value}" for field in fields)
-    return f"SELECT *, {values} FROM (SELECT *, {received} FROM {rows})"
-
-
 # -------------------------------------------------------------------------------------------------------- small tables
 
 
@@ -443,29 +353,29 @@ def _load(
     if picks and shape_of(picks.type) is Shape.texts:
         ((tidy,),) = connection.execute(columns.all_tidy("received", picks.sql)).fetchall()
         kinds = {**kinds, schema.GENRES: columns.TIDY_PICKS} if tidy else kinds
-    fields = _fields(source, kinds)
+    fields = row_rules.fields_of(source, kinds)
     all_columns = ", ".join(
         identifier(of) if of in source.columns else f"{_ABSENT[of]} AS {identifier(of)}"
         for of in kinds
         if of in source.columns or of in _ABSENT
     )
     key = fields[0]
-    rules = [*_rules(fields), key.rule("false", findings.REPEATED)]
+    rules = [*row_rules.rules_of(fields), key.rule("false", findings.REPEATED)]
     every = complaints.collected is not None
-    verdict = [_BROKEN, _VALUE, *([_OTHERS] if every else [])]
-    validated = _validated("received", fields, rules, every=every)
+    verdict = [BROKEN_SQL, VALUE_SQL, *([OTHERS_SQL] if every else [])]
+    validated = row_rules.validated("received", fields, rules, every=every)
     connection.execute(f"CREATE TABLE {name} AS SELECT {_ROW}, {all_columns}, {', '.join(verdict)} FROM ({validated})")
     connection.execute("DROP TABLE received")
     repeated = (
-        f"SELECT {_ROW} AS repeated FROM {name} WHERE {_BROKEN} IS NULL "
+        f"SELECT {_ROW} AS repeated FROM {name} WHERE {BROKEN_SQL} IS NULL "
         f"QUALIFY row_number() OVER (PARTITION BY {key.cell.value} ORDER BY {_ROW}) > 1"
     )
     connection.execute(
-        f"UPDATE {name} SET {_BROKEN} = {len(rules) - 1}, {_VALUE} = {key.cell.value} "
+        f"UPDATE {name} SET {BROKEN_SQL} = {len(rules) - 1}, {VALUE_SQL} = {key.cell.value} "
         f"FROM ({repeated}) WHERE {_ROW} = repeated"
     )
     _complain(connection, name, source, rules, complaints)
-    connection.execute(f"DELETE FROM {name} WHERE {_BROKEN} IS NOT NULL")
+    connection.execute(f"DELETE FROM {name} WHERE {BROKEN_SQL} IS NOT NULL")
     for column in verdict:
         connection.execute(f"ALTER TABLE {name} DROP COLUMN {column}")
 
@@ -481,16 +391,16 @@ class ListenRules:
     rules: Sequence[RowRule]
 
     def validated(self, rows: str, *, every: bool) -> str:
-        """SQL: the rows with our columns, BROKEN and VALUE; `every` as in `_validated`."""
+        """SQL: the rows with our columns, BROKEN and VALUE; `every` as in `row_rules.validated`."""
         ours = ", ".join(field.cell.value for field in self.fields)
-        verdict = ", ".join([_BROKEN, _VALUE, *([_OTHERS] if every else [])])
-        return f"SELECT {ours}, {verdict} FROM ({_validated(rows, self.fields, self.rules, every=every)})"
+        verdict = ", ".join([BROKEN_SQL, VALUE_SQL, *([OTHERS_SQL] if every else [])])
+        return f"SELECT {ours}, {verdict} FROM ({row_rules.validated(rows, self.fields, self.rules, every=every)})"
 
 
 def listen_rules(tables: Tables, source: Source) -> ListenRules:
     """The rules of the listens of a file; a station must be one of the table `stations`, if that could be read."""
-    fields = _fields(source, columns.kinds(schema.LISTENS, source.spelling))
-    rules = _rules(fields)
+    fields = row_rules.fields_of(source, columns.kinds(schema.LISTENS, source.spelling))
+    rules = row_rules.rules_of(fields)
     if schema.STATIONS in tables.sources:
         station = next(field for field in fields if field.name == schema.STATION_ID)
         unknown = f"{station.cell.value} NOT IN (SELECT station_id FROM stations)"
@@ -519,15 +429,15 @@ def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
             typed = f"read_parquet({literal(copy)}, file_row_number = true)"
             numbered = validated = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
             values = f"SELECT {ours} FROM {typed}"
-            bad = [f"{typed} WHERE {_BROKEN} IS NOT NULL"]
+            bad = [f"{typed} WHERE {BROKEN_SQL} IS NOT NULL"]
         else:
-            validated = f"({_validated(rows, fields, rules, every=every)})"
-            numbered = f"({_validated(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules, every=every)})"
-            values = f"SELECT {ours} FROM ({_valued(rows, fields)})"
-            bad = [f"({_valued(rows, fields)}) WHERE {broken}" for broken in _broken_columns(rules)]
+            validated = f"({row_rules.validated(rows, fields, rules, every=every)})"
+            numbered = f"({row_rules.validated(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules, every=every)})"
+            values = f"SELECT {ours} FROM ({row_rules.valued(rows, fields)})"
+            bad = [f"({row_rules.valued(rows, fields)}) WHERE {broken}" for broken in row_rules.broken_columns(rules)]
         if any(connection.execute(f"SELECT 1 FROM {some} LIMIT 1").fetchall() for some in bad):
             _complain(connection, numbered, source, rules, complaints)
-            values = f"SELECT {ours} FROM {validated} WHERE {_BROKEN} IS NULL"
+            values = f"SELECT {ours} FROM {validated} WHERE {BROKEN_SQL} IS NULL"
         connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")
 
     read(source, load)
@@ -537,13 +447,14 @@ def _complain(
     connection: duckdb.DuckDBPyConnection, validated: str, source: Source, rules: Sequence[RowRule], to: Complaints
 ) -> None:
     """Hand over the bad rows of a table. Raises BadRows, with the first of them, where that is what happens to them."""
-    bad = f"SELECT {_ROW} AS row, {_BROKEN} AS rule, {_VALUE} AS value FROM {validated} WHERE {_BROKEN} IS NOT NULL"
-    ((rows, of),) = connection.execute(f"SELECT count({_BROKEN}), count(*) FROM {validated}").fetchall()
+    verdict = f"{_ROW} AS row, {BROKEN_SQL} AS rule, {VALUE_SQL} AS value"
+    bad = f"SELECT {verdict} FROM {validated} WHERE {BROKEN_SQL} IS NOT NULL"
+    ((rows, of),) = connection.execute(f"SELECT count({BROKEN_SQL}), count(*) FROM {validated}").fetchall()
     if not rows:
         return
     first = f"ORDER BY row LIMIT {findings.SHOWN}"
     if to.collected is not None:
-        others = f"SELECT {_ROW}, unnest({_OTHERS}) AS other FROM {validated} WHERE {_BROKEN} IS NOT NULL"
+        others = f"SELECT {_ROW}, unnest({OTHERS_SQL}) AS other FROM {validated} WHERE {BROKEN_SQL} IS NOT NULL"
         bad += f" UNION ALL SELECT {_ROW}, other.n, other.value FROM ({others})"
         of_a_kind = f"row_number() OVER (PARTITION BY rule ORDER BY row) <= {findings.SHOWN_OF_A_KIND}"
         first = f"QUALIFY {of_a_kind} ORDER BY row"

@@ -23,10 +23,11 @@ from firstspin.data import schema
 from firstspin.data.checks.findings import SHOWN, BadRowsOfATable
 from firstspin.data.checks.hints import option_hints
 from firstspin.data.checks.mismatches import by_day
+from firstspin.data.checks.row_rules import BROKEN, VALUE
 from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.formats.dataframes import TableSet
 from firstspin.data.formats.readers import PROBLEM, connect, name_at, open_table
-from firstspin.data.ingest import BROKEN, VALUE, Tables, checked_listens, listen_rules
+from firstspin.data.ingest import Tables, checked_listens, listen_rules
 from firstspin.data.labels import labelling
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
