@@ -26,7 +26,7 @@ from firstspin.models import registry
 from firstspin.models.sklearn import GenreClassifier
 
 PEOPLE = made_people.examples(200)
-X = pd.DataFrame(msgspec.to_builtins(PEOPLE.registrations))
+X = pd.DataFrame(msgspec.to_builtins(PEOPLE.registrations)).drop(columns="listens")
 Y = np.array(PEOPLE.genres)[PEOPLE.tops]
 
 
