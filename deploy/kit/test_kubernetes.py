@@ -125,8 +125,15 @@ def status(port: int) -> int:
     return 0
 
 
+def _covered() -> str:
+    """A folder of the system that a test may mount over: neither this checkout nor the interpreter is below it."""
+    needed = (Path(__file__), Path(sys.prefix), Path(sys.base_prefix))
+    usable = (one for one in ("/mnt", "/media", "/srv") if Path(one).is_dir())
+    return next(one for one in usable if not any(path.resolve().is_relative_to(one) for path in needed))
+
+
 def test_the_pods_command_serves_with_a_read_only_root_and_no_rights(tmp_path: Path) -> None:
-    """The arguments of the manifest, in a mount namespace of its own: all read-only but /state and /tmp."""
+    """The arguments of the manifest, in a mount namespace of its own: read-only but for state and temporary files."""
     pack(tmp_path / "bundles" / "one")
     (tmp_path / "bundles" / "current").symlink_to("one")
     with socket.socket() as free:
@@ -134,27 +141,29 @@ def test_the_pods_command_serves_with_a_read_only_root_and_no_rights(tmp_path: P
         port = free.getsockname()[1]
     root = tmp_path / "root"
     root.mkdir()
+    given = _covered()
     mounts = f"""
         set -e
         mount --make-rprivate /
         mount --rbind / {root}
-        mount -t tmpfs tmpfs {root}/mnt
-        mkdir {root}/mnt/bundles {root}/mnt/state
-        mount --bind {tmp_path}/bundles {root}/mnt/bundles
-        mount -t tmpfs tmpfs {root}/mnt/state
-        mount -t tmpfs tmpfs {root}/tmp
-        for each in / /mnt /mnt/bundles; do mount -o remount,ro,bind {root}$each; done
+        mount -t tmpfs tmpfs {root}{given}
+        mkdir {root}{given}/bundles {root}{given}/state {root}{given}/tmp
+        mount --bind {tmp_path}/bundles {root}{given}/bundles
+        mount -t tmpfs tmpfs {root}{given}/state
+        mount -t tmpfs tmpfs {root}{given}/tmp
+        for each in / {given} {given}/bundles; do mount -o remount,ro,bind {root}$each; done
         exec chroot {root} setpriv --no-new-privs --bounding-set -all --inh-caps -all "$@"
     """
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("needs the right to make a mount namespace")
     arguments = [
-        argument.replace("/bundles", "/mnt/bundles").replace("/state", "/mnt/state")
+        argument.replace("/bundles", f"{given}/bundles").replace("/state", f"{given}/state")
         for argument in container("base")["args"]
     ]
     serve = [sys.executable, "-m", "firstspin", "serve", "--host", "127.0.0.1", "--bundle", "/bundle", *arguments]
     command = ["unshare", "-m", "sh", "-c", mounts, "sh", *serve, "--port", str(port)]
     environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["TMPDIR"] = f"{given}/tmp"  # not /tmp itself: the checkout may be there
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd="/")
     try:
