@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class AnalysisRuns:
 
     def _niced(self) -> int:
         os.nice(NICENESS)
+        if sys.platform == "linux":  # and only where no worker wants the core
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         os.setpgid(0, 0)  # Ctrl-C goes to the supervisor only
         return self.run()
 
