@@ -307,10 +307,17 @@ def test_a_server_that_hangs_costs_events_a_503_in_time_and_nothing_else(
 
 def in_time(service: Service, event: str) -> int:
     """The status of an event, or a TimeoutError after two seconds."""
+    with answering_in_time(service):
+        return send(service, click(event))[0]
+
+
+@contextmanager
+def answering_in_time(service: Service) -> Iterator[None]:
+    """Every request raises TimeoutError where nothing arrives for two seconds."""
     patient = service.connect
     try:
         service.connect = lambda port=None: hasty(patient(port))  # type: ignore[method-assign]
-        return send(service, click(event))[0]
+        yield
     finally:
         service.connect = patient  # type: ignore[method-assign]
 
@@ -331,6 +338,24 @@ def test_a_service_ends_in_time_while_its_server_hangs(
             if at_work:
                 assert in_time(service, "during") == 503
                 assert ask_for(service, "anna")[0] == 200
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(20) == 0
+
+
+def test_an_erasure_is_refused_in_time_while_its_server_hangs_and_done_afterwards(
+    folder: Path, secret: Path, server: Cluster
+) -> None:
+    options = ("--admin-port", "0", "--events", server.url, "--events-secret", str(secret), *QUICK)
+    with serving(folder, *options) as service:
+        assert send(service, click("before"))[0] == 202
+        body = b'{"user_ids": ["anna"]}'
+        with server.hanging():
+            for _ in range(3):  # a check that hangs holds up none after it
+                with answering_in_time(service):
+                    assert admin(service, "POST", "/erase", body)[0] == 503
+        until(lambda: admin(service, "POST", "/erase", body)[0] == 200)
+        with server.hanging():
+            assert admin(service, "POST", "/erase", body)[0] == 503
             service.process.send_signal(signal.SIGTERM)
             assert service.process.wait(20) == 0
 

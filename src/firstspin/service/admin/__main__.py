@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from datetime import UTC, datetime
+from functools import partial
 from threading import Thread
 
 from firstspin.events.schema import Secret
@@ -39,7 +40,7 @@ def main(
         hosts=hosts,
         operations=Operations(Recorder(metrics, time.monotonic, _now), service),
         keys=keys,
-        store=(open_database(events, secret), secret) if events and secret else None,  # opened by an erasure
+        store=(partial(open_database, events, secret), secret) if events and secret else None,
     )
     Thread(target=_end_with, args=(line,), daemon=True).start()
     run(context, listener, tally)

@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -52,6 +52,9 @@ ORDER_SECONDS: Final = 5.0
 """How long an order is valid, from its request on; its answer is awaited for a second more."""
 
 ERASE_SECONDS: Final = 60.0
+RESPONSE_SECONDS: Final = 1.5
+"""How long an event store may take to open before an erasure: one that hangs is not waited for."""
+
 FINISH_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 15.0
 """How long the recording does not ask a supervisor again that did not answer: unread orders would pile up."""
@@ -91,7 +94,8 @@ class AdminContext:
     hosts: Hosts
     operations: Operations
     keys: Keys | None = None
-    store: tuple[Database, Secret] | None = None
+    store: tuple[Callable[..., Database], Secret] | None = None
+    """Makes the event store's database, with the `patience` of `open_database`; and the store's secret."""
 
 
 class AdminApp:
@@ -220,15 +224,22 @@ class AdminApp:
         if self._context.store is None:
             raise Refusal(409, "no_event_store", "this service has no event store")
         database, secret = self._context.store
+        unusable = Refusal(503, "events_unavailable", "the event store can't be used now; try again")
         late = Refusal(503, "events_unavailable", "the erasure is not done yet; send it again, which is safe")
 
-        def erasure() -> Erasure:  # a database is used by one thread at a time
-            return erase(database, secret, users.user_ids, now=self._context.now())
+        def check() -> None:
+            with closing(database(patience=RESPONSE_SECONDS / 3)) as opened:
+                opened.open()
+
+        def erasure() -> Erasure:
+            with closing(database()) as opened:
+                return erase(opened, secret, users.user_ids, now=self._context.now())
 
         try:
+            await self._within(RESPONSE_SECONDS, unusable, self._erasing, check)
             done = await self._within(ERASE_SECONDS, late, self._erasing, erasure)
         except (Unavailable, OSError):
-            raise Refusal(503, "events_unavailable", "the event store can't be used now; try again") from None
+            raise unusable from None
         except InputError as problem:
             raise Refusal(409, "conflict", str(problem)) from None
         return Reply(200, msgspec.json.encode({"ok": True, "deleted": done.deleted, "compacted": done.compacted}))
