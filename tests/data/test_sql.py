@@ -44,6 +44,7 @@ SPEAKS_SQL = {
     "sqlite3",
     "psycopg",
     "firstspin.data.sql",
+    "firstspin.data.formats.connections",
     "firstspin.data.formats.readers",
     "firstspin.data.ingest",
 }

@@ -1,6 +1,6 @@
 """Column names of a service's own tables -> ours: `--map user_id=uid,listens.seconds=duration`.
 
-A name of a file is only ever compared with a header; columns are read by position (`formats.readers`), so no name
+A name of a file is only ever compared with a header; columns are read by position (`formats.sources`), so no name
 becomes part of an SQL statement.
 """
 
@@ -19,7 +19,7 @@ from firstspin.data.names import NameIndex
 from firstspin.records import InputError, readable
 
 if TYPE_CHECKING:
-    from firstspin.data.formats.readers import Source
+    from firstspin.data.formats.sources import Source
 
 _OPTION: Final = "--map"
 

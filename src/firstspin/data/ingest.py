@@ -20,16 +20,10 @@ from firstspin.data.checks.row_rules import BROKEN_SQL, OTHERS_SQL, VALUE_SQL, F
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Kind, Shape, shape_of
-from firstspin.data.formats.readers import (
-    Column,
-    Source,
-    connect,
-    in_our_words,
-    is_empty,
-    open_table,
-    read,
-    shown_alias,
-)
+from firstspin.data.formats.connections import connect, in_our_words
+from firstspin.data.formats.opening import is_empty, open_table
+from firstspin.data.formats.readers import read
+from firstspin.data.formats.sources import Column, Source, shown_alias
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
 from firstspin.data.picks import join_genres

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from firstspin.data.formats import columns
-from firstspin.data.formats.readers import connect, in_our_words
+from firstspin.data.formats.connections import connect, in_our_words
 from firstspin.data.sql import identifier
 from firstspin.events.export import EVENTS, EXPOSURES
 from firstspin.experiment.outcomes import LeftOut, Outcomes, read_outcomes

@@ -8,7 +8,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from firstspin.data.formats.readers import connect, in_our_words
+from firstspin.data.formats.connections import connect, in_our_words
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.schema import GENRE, STATION_ID, USER_ID
 from firstspin.events.schema import Secret, scoped

@@ -18,7 +18,7 @@ from firstspin.data.checks.findings import RowRule
 from firstspin.data.checks.hints import option_hints
 from firstspin.data.dataset import Reading
 from firstspin.data.formats.csv_rewriting import UTF_8, Dialect
-from firstspin.data.formats.readers import Source
+from firstspin.data.formats.sources import Source
 from firstspin.data.formats.written_values import DayOrder, Spelling
 from firstspin.data.ingest import open_tables
 from firstspin.records import BadRows, InputError

@@ -18,7 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspin.data.formats import csv_rewriting
-from firstspin.data.formats.readers import MAX_COLUMNS, PROBLEM, Source, connect, in_our_words, open_table, read
+from firstspin.data.formats.connections import connect, in_our_words
+from firstspin.data.formats.opening import MAX_COLUMNS, open_table
+from firstspin.data.formats.readers import read
+from firstspin.data.formats.sources import PROBLEM, Source
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.sql import identifier, literal
 from firstspin.records import InputError
@@ -330,4 +333,4 @@ def test_a_workspace_whose_path_is_a_pattern_is_refused(tmp_path: Path) -> None:
 def test_every_connection_is_behind_the_wall() -> None:
     source = Path(csv_rewriting.__file__).parents[2]
     opening = [path.name for path in source.rglob("*.py") if "duckdb.connect(" in path.read_text()]
-    assert opening == ["readers.py"]
+    assert opening == ["connections.py"]

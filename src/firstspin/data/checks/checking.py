@@ -17,7 +17,10 @@ from firstspin.data.checks.mismatches import unknown_picks
 from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import shape_of
-from firstspin.data.formats.readers import Source, in_our_words, open_table, read
+from firstspin.data.formats.connections import in_our_words
+from firstspin.data.formats.opening import open_table
+from firstspin.data.formats.readers import read
+from firstspin.data.formats.sources import Source
 from firstspin.data.further_fields import check_names
 from firstspin.data.ingest import Tables, further_kind
 from firstspin.data.labels import labelling

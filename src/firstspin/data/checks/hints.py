@@ -10,7 +10,7 @@ from firstspin.data.checks.findings import MALFORMED, RowRule, place_of
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Shape, trimmed, written_time
 from firstspin.data.formats.csv_rewriting import ENCODING_HINT, NOT_TEXT
-from firstspin.data.formats.readers import Source
+from firstspin.data.formats.sources import Source
 from firstspin.data.sql import literal
 from firstspin.records import InputError
 

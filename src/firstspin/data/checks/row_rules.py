@@ -14,7 +14,7 @@ from firstspin.data.checks import findings
 from firstspin.data.checks.findings import RowRule
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Cell, Kind, Shape, shape_of
-from firstspin.data.formats.readers import PROBLEM, Column, Source, shown_alias
+from firstspin.data.formats.sources import PROBLEM, Column, Source, shown_alias
 from firstspin.data.sql import identifier
 
 SHOWN_CHARACTERS: Final = 80

@@ -11,7 +11,9 @@ import msgspec
 
 from firstspin import files
 from firstspin.data import schema
-from firstspin.data.formats.readers import connect, in_our_words, open_table, read
+from firstspin.data.formats.connections import connect, in_our_words
+from firstspin.data.formats.opening import open_table
+from firstspin.data.formats.readers import read
 from firstspin.data.importers import deezer, lastfm, movielens
 from firstspin.data.importers.archives import PackedFile, matching, opened
 from firstspin.data.importers.layouts import ArchiveLayout, GenreLists, TextFile

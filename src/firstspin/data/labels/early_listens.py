@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.formats.readers import in_our_words
+from firstspin.data.formats.connections import in_our_words
 from firstspin.data.labels.labelling import DROPPED, FATES
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier

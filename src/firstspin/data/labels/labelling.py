@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.data.checks.mismatches import data_ends, listening, mismatches
-from firstspin.data.formats.readers import in_our_words
+from firstspin.data.formats.connections import in_our_words
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
 from firstspin.data.schema import (

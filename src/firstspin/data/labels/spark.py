@@ -25,8 +25,10 @@ from firstspin.data.checks.hints import option_hints
 from firstspin.data.checks.mismatches import by_day
 from firstspin.data.checks.row_rules import BROKEN, VALUE
 from firstspin.data.dataset import Reading, open_reading
+from firstspin.data.formats.connections import connect
 from firstspin.data.formats.dataframes import TableSet
-from firstspin.data.formats.readers import PROBLEM, connect, name_at, open_table
+from firstspin.data.formats.opening import open_table
+from firstspin.data.formats.sources import PROBLEM, name_at
 from firstspin.data.ingest import Tables, checked_listens, listen_rules
 from firstspin.data.labels import labelling
 from firstspin.data.schema import ROW

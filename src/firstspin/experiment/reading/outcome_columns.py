@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 
 from firstspin.data.formats import columns, written_values
 from firstspin.data.formats.columns import Cell, Kind, Problem, Shape, shape_of
+from firstspin.data.formats.connections import connect, in_our_words
 from firstspin.data.formats.csv_cells import GUARDED
 from firstspin.data.formats.csv_rewriting import ENCODING_HINT, NOT_TEXT
-from firstspin.data.formats.readers import PROBLEM, Source, connect, in_our_words, open_table, read
+from firstspin.data.formats.opening import open_table
+from firstspin.data.formats.readers import read
+from firstspin.data.formats.sources import PROBLEM, Source
 from firstspin.data.formats.written_values import AS_WRITTEN, DayOrder, Mark, Spelling
 from firstspin.data.sql import identifier, literal
 from firstspin.files import printable, workspace
