@@ -9,11 +9,12 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import msgspec
 import pytest
 from made_events import NOON, SECRET, click, clicks, ids, shown
 from made_service import until
 
-from firstspin.events.database import Database, write
+from firstspin.events.database import Database, Session, write
 from firstspin.events.erasure import erase, erased_users
 from firstspin.events.export import Exported, export
 from firstspin.events.firehose import FirehoseReply, FirehoseSink, ForwardTally, Record, send
@@ -102,7 +103,28 @@ class EventStoreContract:
                 "SELECT candidates, decided_at, propensity, schema FROM exposures"
             )
         assert candidates == '{"model":["17","4"],"rule":["9"]}'
-        assert (decided_at, propensity, schema) == (shown().decided_at, 0.5, 1)
+        assert (decided_at, propensity, schema) == (shown().decided_at, 0.5, 2)
+
+    def test_a_store_of_version_1_is_migrated_with_its_rows(self, database: Database) -> None:
+        put(database, [shown()], [click("e")])
+
+        def as_version_1_had_it(session: Session) -> None:
+            for column in ("carousel", "relevance"):
+                session.run(f"ALTER TABLE exposures DROP COLUMN {column}")
+            session.run("UPDATE exposures SET schema = 1")
+            session.run("UPDATE about SET value = '1' WHERE name = 'version'")
+
+        database.transact(as_version_1_had_it)
+        for _ in range(2):  # the second time it is of this version
+            database.close()
+            database.open()
+        slot = msgspec.structs.replace(shown("bert"), carousel=5, relevance=0.37)
+        put(database, [shown(), slot], [])
+        with database.snapshot() as session:
+            rows = session.run("SELECT carousel, relevance, schema FROM exposures ORDER BY seq")
+            assert session.run("SELECT value FROM about WHERE name = 'version'") == [("2",)]
+        assert rows == [(None, None, 1), (5, 0.37, 2)]
+        assert kept(database) == [click("e").event_id]
 
     def test_events_keep_the_order_they_came_in(self, store: EventStore, database: Database) -> None:
         for event in clicks("e", 50):

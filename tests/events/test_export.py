@@ -50,6 +50,8 @@ def test_an_exposure_is_a_row_with_both_arms_candidates(database: Database, tmp_
         "model": "3f2a9c1b",
         "station_id": "9",
         "propensity": 0.5,
+        "carousel": None,
+        "relevance": None,
         "candidates_model": ["17", "4"],
         "candidates_rule": ["9"],
     }

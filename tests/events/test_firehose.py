@@ -92,7 +92,9 @@ def test_a_row_arrives_as_a_line_of_json_without_the_stores_own_hash(
             "model": "3f2a9c1b",
             "station_id": "17",
             "candidates": {"model": ["17", "4"], "rule": ["9"]},
-            "schema": 1,
+            "carousel": None,
+            "relevance": None,
+            "schema": 2,
         }
     ]
     assert server.lines["lake-events"] == [

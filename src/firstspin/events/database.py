@@ -80,17 +80,26 @@ class OtherVersion(InputError):
 
 
 def prepare(session: Session, fingerprint: str, made: Sequence[str]) -> None:
-    """Create the tables with the statements `made` (none for an existing store) and check version and key.
+    """Create the tables with the statements `made` (none for an existing store), check version and key, and migrate.
 
-    Raises OtherVersion for a store of another version, InputError for one written under another key.
+    To be run in a transaction. Raises OtherVersion and InputError as `check`.
     """
     for statement in made:
         session.run(statement)
     if made:
         session.each(statements.NOTE, [("version", str(statements.VERSION)), ("key", fingerprint)])
+    for statement in statements.MIGRATIONS.get(check(session, fingerprint), ()):
+        session.run(statement)
+
+
+def check(session: Session, fingerprint: str) -> str:
+    """The version of a store: this release's, or an older one that it can migrate.
+
+    Raises OtherVersion for a store of any other version, InputError for one written under another key.
+    """
     notes: dict[str, str] = dict(session.run(statements.NOTES))
     version = notes.get("version", "unknown")
-    if version != str(statements.VERSION):
+    if version != str(statements.VERSION) and version not in statements.MIGRATIONS:
         raise OtherVersion(
             f"the event store has version {version}; this release of firstspin supports {statements.VERSION}: "
             "use the release that wrote it, or create a new store"
@@ -100,6 +109,7 @@ def prepare(session: Session, fingerprint: str, made: Sequence[str]) -> None:
             "the event store was written under another key, so its users would not be recognised: "
             "pass the secret file that belongs to it"
         )
+    return version
 
 
 @contextmanager

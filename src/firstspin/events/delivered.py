@@ -20,7 +20,7 @@ import msgspec
 
 from firstspin.events.database import ResultRow
 from firstspin.events.export import ARMS, CHUNK, EVENT_TABLE, EVENTS, EXPOSURES, Exported, exposure_table, write_table
-from firstspin.events.schema import SCHEMA, Flag, Type
+from firstspin.events.schema import EXPOSURE_SCHEMA, SCHEMA, Flag, Type
 from firstspin.files import written_together
 from firstspin.records import InputError
 
@@ -44,6 +44,8 @@ class DeliveredExposure(msgspec.Struct, frozen=True):
     station_id: str
     candidates: dict[str, list[str]]
     schema: int
+    carousel: int | None = None
+    relevance: float | None = None
 
 
 class DeliveredEvent(msgspec.Struct, frozen=True):
@@ -112,7 +114,7 @@ def _exposures(files: list[Path], experiment: str, arms: tuple[str, ...], expose
         if is_first and _is_new(row.exposure_id, seen):
             lists = [row.candidates.get(arm, []) for arm in arms]
             answer = (row.decided_at, row.source, row.model, row.station_id, row.propensity)
-            yield (experiment, row.user_key, row.arm, *answer, *lists)
+            yield (experiment, row.user_key, row.arm, *answer, row.carousel, row.relevance, *lists)
 
 
 def _events(files: list[Path], exposed: _Exposed, flags: Counter[str]) -> Iterator[ResultRow]:
@@ -140,6 +142,7 @@ def _is_new(digest: str, seen: set[bytes]) -> bool:
 
 def _rows(files: list[Path], kind: type[Row]) -> Iterator[Row]:
     decode, wanted = msgspec.json.Decoder(kind).decode, kind is DeliveredExposure
+    newest = EXPOSURE_SCHEMA if wanted else SCHEMA
     for path in files:
         for number, line in enumerate(_lines(path), 1):
             if line.strip() and (_OF_EXPOSURE in line) is wanted:
@@ -149,8 +152,8 @@ def _rows(files: list[Path], kind: type[Row]) -> Iterator[Row]:
                 except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
                     complaint = "is not a row that firstspin sends to Firehose"
                     raise InputError(f"{place} {complaint}: {problem}", bare=f"{place} {complaint}") from None
-                if row.schema != SCHEMA:
-                    raise InputError(f"{place} has schema {row.schema}; this version of firstspin reads {SCHEMA}")
+                if not SCHEMA <= row.schema <= newest:
+                    raise InputError(f"{place} has schema {row.schema}; this version of firstspin reads {newest}")
                 yield row
 
 

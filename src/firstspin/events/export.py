@@ -31,6 +31,8 @@ _EXPOSURE_TABLE: Final = (
     ("model", pa.string()),
     ("station_id", pa.string()),
     ("propensity", pa.float64()),
+    ("carousel", pa.int32()),
+    ("relevance", pa.float64()),
 )  # and for each arm its candidates
 EVENT_TABLE: Final = (
     ("event_id", pa.string()),
@@ -43,7 +45,7 @@ EVENT_TABLE: Final = (
     ("flag", pa.string()),
 )
 _EXPOSURES: Final = (
-    "SELECT user_hash, arm, decided_at, source, model, station_id, propensity, candidates "
+    "SELECT user_hash, arm, decided_at, source, model, station_id, propensity, carousel, relevance, candidates "
     "FROM exposures WHERE experiment = ? ORDER BY seq"
 )
 # An event has no experiment: it belongs to each one its user was exposed in. The order of exposure and event is known
@@ -77,9 +79,10 @@ def export(
 ) -> Exported:
     """Write exposures.parquet and events.parquet into the folder `out`, from one snapshot.
 
-    exposures: experiment, user_key, arm, decided_at, source, model, station_id, propensity, and for each arm
-    candidates_ARM, the list of its candidate stations. events: event_id, type, user_key, at, received_at, station_id,
-    seconds (null for a click), flag. `user_key` is pseudonymous per experiment and can't be linked to other exports.
+    exposures: experiment, user_key, arm, decided_at, source, model, station_id, propensity, carousel and relevance
+    (null but for the exploration slot), and for each arm candidates_ARM, the list of its candidate stations. events:
+    event_id, type, user_key, at, received_at, station_id, seconds (null for a click), flag.
+    `user_key` is pseudonymous per experiment and can't be linked to other exports.
 
     `flag` is empty or the first that holds of "future" and "late" (by the clocks, on receipt), "orphan" (no exposure
     of the user in any experiment) and "early" (before the user's first exposure in this one). Events of users exposed

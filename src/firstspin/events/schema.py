@@ -26,6 +26,9 @@ from firstspin.data.parsing import EARLIEST, Misspelt, moment
 from firstspin.records import MAX_TEXT, InputError
 
 SCHEMA: Final = 1
+EXPOSURE_SCHEMA: Final = 2
+"""Rows of schema 1 lack `carousel` and `relevance`."""
+
 MAX_EVENTS: Final = 1_000
 _MAX_COMMAS: Final = MAX_EVENTS * (3 * MAX_TEXT + 6)  # of the largest batch, were its texts nothing else
 MAX_CANDIDATES: Final = 100
@@ -46,19 +49,24 @@ class Unavailable(Exception):
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
-    """The exposure of a user of an experiment to a message. Every field is a column of the table `exposures`."""
+    """The exposure of a user to a message of an experiment, or to the station of the exploration slot.
+
+    Every field is a column of the table `exposures`. `carousel` and `relevance` belong to the slot: None for a message.
+    """
 
     exposure_id: bytes
     experiment: str
     user_hash: bytes
     arm: str
-    propensity: float  # probability of the arm, in (0, 1]
+    propensity: float  # probability of the arm, or of the slot's station, in (0, 1]
     decided_at: int  # microseconds since 1970, UTC
     source: str  # of the ranking: "model", or a named fallback
     model: str  # the bundle's version
-    station_id: str  # the station of the message
+    station_id: str  # the station of the message, or of the slot
     candidates: Mapping[str, Sequence[str]]  # arm -> its candidate stations, best first
-    schema: int = SCHEMA
+    carousel: int | None = None  # the position of the slot among the carousels, from 1
+    relevance: float | None = None  # of the station to the user, in (0, 1]
+    schema: int = EXPOSURE_SCHEMA
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,8 +195,10 @@ def exposure(
     model: str,
     station_id: str,
     candidates: Mapping[str, Sequence[str]],
+    carousel: int | None = None,
+    relevance: float | None = None,
 ) -> Exposure:
-    """The exposure of this user to this station's message, with the first 100 candidates of each arm.
+    """The exposure of this user to this station, with the first 100 candidates of each arm.
 
     Its id is a hash of (experiment, user, station), so that a repeated request is one exposure.
     """
@@ -205,6 +215,8 @@ def exposure(
         model=model,
         station_id=station_id,
         candidates={name: stations[:MAX_CANDIDATES] for name, stations in candidates.items()},
+        carousel=carousel,
+        relevance=relevance,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from firstspin.data.formats import sqlite_file
 from firstspin.events import statements
-from firstspin.events.database import ResultRow, Row, Session, prepare
+from firstspin.events.database import ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.files import private
 from firstspin.records import InputError
@@ -163,7 +163,7 @@ class SqliteDatabase:
         if not (tables or self._create) or (tables and statements.ABOUT not in tables):
             raise InputError(f"{self.path.name} is not an event store")
         if tables:
-            prepare(_Session(connection), self._fingerprint, ())
+            check(_Session(connection), self._fingerprint)
             if not tables >= statements.TABLES:
                 raise InputError(f"{self.path.name} lacks tables of an event store; restore it from a backup")
 

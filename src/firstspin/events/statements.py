@@ -11,7 +11,7 @@ from firstspin.events.schema import Event, Exposure
 
 _encode = msgspec.json.Encoder().encode
 
-VERSION: Final = 1  # of the tables; the column `schema` has the version of a row's fields
+VERSION: Final = 2  # of the tables; the column `schema` has the version of a row's fields
 
 EXPOSURES: Final = "exposures"
 EVENTS: Final = "events"
@@ -29,6 +29,7 @@ _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS exposures (seq {seq}, exposure_id {digest} NOT NULL UNIQUE, experiment TEXT NOT NULL, "
     "user_hash {digest} NOT NULL, arm TEXT NOT NULL, propensity DOUBLE PRECISION NOT NULL, decided_at BIGINT NOT NULL, "
     "source TEXT NOT NULL, model TEXT NOT NULL, station_id TEXT NOT NULL, candidates TEXT NOT NULL, "
+    "carousel INTEGER, relevance DOUBLE PRECISION, "
     "schema INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE IF NOT EXISTS events (seq {seq}, event_id {digest} NOT NULL UNIQUE, type TEXT NOT NULL, "
     "user_hash {digest} NOT NULL, station_id TEXT NOT NULL, at BIGINT NOT NULL, received_at BIGINT NOT NULL, "
@@ -44,6 +45,15 @@ def tables(*, seq: str, digest: str) -> tuple[str, ...]:
     """The statements that create tables and indexes, with a database's types of a serial key and of 16 bytes."""
     return tuple(table.format(seq=seq, digest=digest) for table in _TABLES)
 
+
+MIGRATIONS: Final = {
+    "1": (
+        "ALTER TABLE exposures ADD COLUMN carousel INTEGER",
+        "ALTER TABLE exposures ADD COLUMN relevance DOUBLE PRECISION",
+        "UPDATE about SET value = '2' WHERE name = 'version'",
+    )
+}
+"""By the version of an older store, the statements that make it one of the next version. Rows stay as they are."""
 
 NOTE: Final = "INSERT INTO about (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
 NOTES: Final = "SELECT name, value FROM about"
