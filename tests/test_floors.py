@@ -11,12 +11,12 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "files", "extras", "version"),
+    ("records", "files", "extras", "version", "http_call"),
     ("data", "settings", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
     ("evaluation", "preflight"),
-    ("service", "aws"),
+    ("service", "aws", "client"),
     ("simulation", "tools"),
     ("learn", "answer", "score", "evaluation.report.story"),
     ("cli", "__main__", "api"),

@@ -32,6 +32,7 @@ from firstspin.service import routes
 from firstspin.service.app import App
 from firstspin.service.bundles.probe_process import OUT_OF_MEMORY, AcceptedBundle
 from firstspin.service.bundles.watch import PROBE_SECONDS
+from firstspin.service.http.answers import ListedModel, ModelPage
 from firstspin.service.http.cross_origin import refuse_other_types, refuse_pages
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.process.worker import WorkerConfig, load
@@ -63,9 +64,9 @@ class LoadedModel(msgspec.Struct, frozen=True):
     modelUrl: str
     bytes: int
 
-    def shown(self) -> dict[str, str]:
+    def shown(self) -> ListedModel:
         """The model in the form of SageMaker's API."""
-        return {"modelName": self.modelName, "modelUrl": self.modelUrl}
+        return ListedModel(self.modelName, self.modelUrl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +191,8 @@ class ManyModels:
             raise Refusal(400, "invalid", f"limit takes a number from 1 to {routes.MODELS_PAGE}")
         entries = [entry for entry in self._cache.entries() if entry.modelName > after]
         page = entries[: int(limit)]
-        more = {"nextPageToken": page[-1].modelName} if len(page) < len(entries) else {}
-        return _json({"models": [entry.shown() for entry in page], **more})
+        more = page[-1].modelName if len(page) < len(entries) else None
+        return _json(ModelPage([entry.shown() for entry in page], more))
 
     async def _load(self, body: bytes | bytearray) -> Reply:
         wanted = _wanted(body)

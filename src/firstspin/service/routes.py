@@ -171,7 +171,13 @@ ROUTES: Final = (
 )
 """Answered by every service."""
 
-BATCH_ROUTE: Final = Route("GET", "/execution-parameters", "The limits, for SageMaker's batch transform", label=OTHER)
+BATCH_ROUTE: Final = Route(
+    "GET",
+    "/execution-parameters",
+    "The limits, for SageMaker's batch transform",
+    {JSON: component("BatchLimits")},
+    label=OTHER,
+)
 MODELS: Final = "/models"
 MODEL: Final = "/models/{model_name}"
 INVOKE: Final = "/models/{model_name}/invoke"
@@ -181,11 +187,12 @@ MODEL_ROUTES: Final = (
         "GET",
         MODELS,
         "The loaded models, a page at a time",
+        {JSON: component("ModelPage")},
         label=OTHER,
         query={"limit": {"type": "integer", "minimum": 1, "maximum": MODELS_PAGE}, "next_page_token": TEXT},
     ),
     Route("POST", MODELS, "Load a model", body={JSON: object_of(model_name=NAME, url=NAME)}, label=OTHER),
-    Route("GET", MODEL, "A loaded model", label=OTHER),
+    Route("GET", MODEL, "A loaded model", {JSON: component("ListedModel")}, label=OTHER),
     Route("DELETE", MODEL, "Unload a model", label=OTHER),
     Route(
         "POST",

@@ -30,7 +30,7 @@ from firstspin.events.schema import Secret, Unavailable
 from firstspin.records import InputError
 from firstspin.service.admin.operations import EVENTS, Operations
 from firstspin.service.admin.recorder import SAMPLE_SECONDS, ServiceState
-from firstspin.service.admin.routes import BUNDLE_ID, ROUTES, description, page
+from firstspin.service.admin.routes import BUNDLE_ID, ROUTES, Erased, description, page
 from firstspin.service.api_keys import Keys
 from firstspin.service.http.connection import Connection
 from firstspin.service.http.cross_origin import Hosts, refuse_foreign, refuse_other_types
@@ -242,7 +242,7 @@ class AdminApp:
             raise unusable from None
         except InputError as problem:
             raise Refusal(409, "conflict", str(problem)) from None
-        return Reply(200, msgspec.json.encode({"ok": True, "deleted": done.deleted, "compacted": done.compacted}))
+        return Reply(200, msgspec.json.encode(Erased(True, done.deleted, done.compacted)))
 
     async def _within(
         self, seconds: float, late: Refusal, thread: ThreadPoolExecutor, work: Callable[[], Done]

@@ -6,10 +6,14 @@ from html import escape
 from string import Template
 from typing import Final
 
+import msgspec
+
+from firstspin.events.database import Deleted
 from firstspin.records import MAX_TEXT
+from firstspin.service.admin.recorder import ServiceState
 from firstspin.service.http.messages import Reply
 from firstspin.service.http.openapi import describe
-from firstspin.service.routes import JSON, Route, array_of, object_of
+from firstspin.service.routes import JSON, Route, array_of, component, object_of
 
 _NOTHING: Final = {JSON: {"type": "object", "additionalProperties": False}}
 _USERS: Final = object_of(
@@ -23,6 +27,7 @@ _ROLLBACK: Final = {
         "additionalProperties": False,
     }
 }
+_STATE: Final = {JSON: component("ServiceState")}
 REFUSALS: Final = {
     400: "The request or its body can't be read.",
     401: "A key is required.",
@@ -39,18 +44,28 @@ REFUSALS: Final = {
 CONFLICT: Final = {409: "Not possible in the current state; the message has the reason."}
 
 
+class Erased(msgspec.Struct, frozen=True):
+    """The answer to an erasure: the deleted rows, and whether the store's files are free of them."""
+
+    ok: bool
+    deleted: Deleted
+    compacted: bool
+
+
 ROUTES: Final = (
     Route(
         "GET",
         "/state",
         "The current and the previous model, the end of their data, the reason of the last refused bundle, the workers "
         "and their restarts, and whether answers are computed in C.",
+        _STATE,
         keyed=True,
     ),
     Route(
         "POST",
         "/reload",
         "Probe the bundle again now; /state has the result.",
+        _STATE,
         body=_NOTHING,
         keyed=True,
         example="{}",
@@ -59,6 +74,7 @@ ROUTES: Final = (
         "POST",
         "/rollback",
         "Serve the previous bundle; 409 where there is none, or where it is another one than `to`, if that is given.",
+        _STATE,
         body=_ROLLBACK,
         keyed=True,
         refusals=CONFLICT,
@@ -68,6 +84,7 @@ ROUTES: Final = (
         "POST",
         "/erase",
         "Erase users: their stored data is deleted, and later data is refused.",
+        {JSON: component("Erased")},
         body={JSON: _USERS},
         keyed=True,
         refusals=CONFLICT,
@@ -115,4 +132,5 @@ def _shown(route: Route) -> str:
 
 def description() -> bytes:
     """The OpenAPI 3.1 description, as JSON."""
-    return describe({"title": "firstspin: admin", "version": "1"}, ROUTES, REFUSALS, {})
+    _, schemas = msgspec.json.schema_components([ServiceState, Erased], ref_template="#/components/schemas/{name}")
+    return describe({"title": "firstspin: admin", "version": "1"}, ROUTES, REFUSALS, schemas)

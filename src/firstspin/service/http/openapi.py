@@ -11,6 +11,7 @@ from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import INSTANCES
 from firstspin.events.schema import EventResult, SentEvent
 from firstspin.records import MAX_TEXT, Recommendation, Registration
+from firstspin.service.http.answers import BatchLimits, ListedModel, ModelPage
 from firstspin.service.routes import (
     BATCH_ROUTE,
     MODEL_ROUTES,
@@ -48,6 +49,8 @@ ERRORS: Final = {
     503: "Not now: no model yet, overloaded, or events can't be kept. See Retry-After.",
 }
 
+_ANSWERS: Final = (Explanation, StationList, SentEvent, EventResult, ModelPage, ListedModel, BatchLimits)
+
 _PLAYED_OR_SKIPPED: Final[list[Schema]] = [
     {"required": ["seconds"], "properties": {"seconds": {"type": "number"}}},
     {"required": ["skipped"], "properties": {"skipped": {"const": True}}},
@@ -57,7 +60,7 @@ _PLAYED_OR_SKIPPED: Final[list[Schema]] = [
 
 def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     """The description, as JSON, of a service with `extra` fields that takes up to `most` registrations a request."""
-    types = [with_further_fields(tuple(extra), extra), Recommendation, Explanation, StationList, SentEvent, EventResult]
+    types = [with_further_fields(tuple(extra), extra), Recommendation, *_ANSWERS]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = {name.removeprefix("firstspin.records."): part for name, part in components.items()}
     schemas["Listen"] |= {"anyOf": _PLAYED_OR_SKIPPED}

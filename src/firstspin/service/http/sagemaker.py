@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from firstspin.service.app import App, Further
+from firstspin.service.http.answers import BatchLimits
 from firstspin.service.http.messages import Reply, Request
 from firstspin.service.multi_model import ManyModels
 from firstspin.service.routes import BATCH_ROUTE, MODELS, not_taken
@@ -21,12 +22,7 @@ def further(workers: int, many: ManyModels | None = None) -> Further:
 
     Raises Refusal 404 or 405 for other paths and methods.
     """
-    limits = {
-        "MaxConcurrentTransforms": workers,
-        "BatchStrategy": "MULTI_RECORD",
-        "MaxPayloadInMB": BATCH_MEGABYTES,
-    }
-    parameters = Reply(200, msgspec.json.encode(limits))
+    parameters = Reply(200, msgspec.json.encode(BatchLimits(workers, "MULTI_RECORD", BATCH_MEGABYTES)))
 
     def answer(app: App, request: Request) -> Reply | Awaitable[Reply]:
         if many and request.path.startswith(MODELS):
