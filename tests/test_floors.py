@@ -51,6 +51,7 @@ IMPORTED_WHERE_NEEDED = {
     ("evaluation.report.page", "jinja2"),
     ("events.postgres", "psycopg"),
     ("models.checkpoint", "optuna"),
+    ("evaluation.listens_curve", "scipy"),
     ("models.ensemble", "scipy"),
     ("models.evidence.training", "scipy"),
     ("models.linear.logistic", "scipy"),

@@ -169,17 +169,28 @@ def listens_curve_of(
 ) -> tuple[ListensCurve, Dataset]:
     """How good a model with evidence is after `numbers` of early listens, beside the model, the history and a switch.
 
+    By group of users too; on a simulated service beside the optimum.
+
     Raises InputError for an unknown model, tables that can't be read, or users without early listens.
     """
     registry.check_training([model], reading.extra, learning.without)
     progress("reading the tables", 0.0)
     dataset = read_dataset(data, reading, early=True)
+    truth = ground_truth.read_ground_truth(data, dataset.examples.user_ids)
     splits, _ = cross_validation.planned_splits(dataset.examples, dataset.rule, protocol)
-    predictors = _cross_validated(dataset, splits, [model], learning, progress)[model].predictors
-    return (
-        listens_curve(dataset.examples, dataset.early, splits, predictors, numbers, model, seed=protocol.seed),
-        dataset,
+    predictors = _cross_validated(dataset, splits, [model], learning, stage(progress, 0.0, 0.7))[model].predictors
+    curve = listens_curve(
+        dataset.examples,
+        dataset.early,
+        splits,
+        predictors,
+        numbers,
+        model,
+        seed=protocol.seed,
+        truth=truth,
+        progress=stage(progress, 0.7, 1.0),
     )
+    return msgspec.structs.replace(curve, fingerprint=dataset.summary()["fingerprint"]), dataset
 
 
 def evaluate_bundle(

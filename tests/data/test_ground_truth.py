@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firstspin.data.ground_truth import GroundTruth, read_ground_truth
-from firstspin.records import InputError
+from firstspin.data.dataset import read_dataset
+from firstspin.data.ground_truth import FirstMonth, GroundTruth, read_ground_truth
+from firstspin.data.labels.early_listens import EarlyListens
+from firstspin.records import InputError, Registration
+from firstspin.simulation.world import write_world
 
 CHANCES = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
 
@@ -49,3 +52,37 @@ def test_a_genre_unknown_to_the_truth_is_never_a_hit() -> None:
     assert GroundTruth(("A", "B", "C"), CHANCES).expected_hits(("X", "B"), np.array([[0], [1]])) == pytest.approx(
         [0, 0.1]
     )
+
+
+def test_listens_change_the_probabilities_by_bayes_theorem() -> None:
+    month = FirstMonth(loyalty=0.2, tries=0.5, front_page=np.array([0.0, 1.0, 0.0]))
+    truth = GroundTruth(("A", "B", "C"), np.array([[0.5, 0.3, 0.2]] * 4), month)
+    early = EarlyListens(np.array([0, 1, 1, 2]), np.array([0, 1, 1, 0]), np.full(4, 9.0))
+    people = (Registration(genres=("A", "C")), Registration(), Registration(genres=("C",)), Registration())
+    after = truth.after(early, ("A", "B"), people).probabilities
+    # one listen to A, which a user with another top genre plays with probability 0.5 / 2
+    assert after[0] == pytest.approx(np.array([0.5 * (0.2 + 0.8 * 0.25), 0.3 * 0.8 * 0.25, 0.2 * 0.8 * 0.25]) / 0.3)
+    # two listens to B, the front page, without picks
+    of_b = np.array([0.5 * 0.8**2, 0.3, 0.2 * 0.8**2])
+    assert after[1] == pytest.approx(of_b / of_b.sum())
+    # A is neither a pick nor on the front page: it is the top genre
+    assert after[2] == pytest.approx([1.0, 0.0, 0.0])
+    assert after[3] == pytest.approx([0.5, 0.3, 0.2])
+    with pytest.raises(ValueError, match="no first month"):
+        GroundTruth(("A", "B", "C"), CHANCES).after(early, ("A", "B"), people[:2])
+
+
+def test_top_genres_come_as_often_as_the_probabilities_after_the_listens_say(tmp_path: Path) -> None:
+    write_world(tmp_path, 6_000, 2, early_loyalty=0.3)
+    dataset = read_dataset(tmp_path, early=True)
+    users, k = dataset.examples, len(dataset.examples.genres)
+    truth = read_ground_truth(tmp_path, users.user_ids)
+    assert truth is not None
+    for number in (0, 2, 200):
+        then = truth.after(dataset.early.first(number), users.genres, users.registrations)
+        columns = np.array([then.genres.index(genre) for genre in users.genres])
+        p = then.probabilities[:, columns]
+        drawn = np.eye(k)[users.tops]
+        for likely in (p < 0.05, (p >= 0.05) & (p < 0.5), p >= 0.5):
+            spread = np.sqrt((p * (1 - p))[likely].sum())
+            assert abs((drawn - p)[likely].sum()) < 4 * spread  # a bound of one in 15,000 by chance

@@ -119,10 +119,12 @@ def draw_active(people: People, rng: np.random.Generator) -> NDArray[np.bool_]:
     return rng.random(len(idle)) >= idle
 
 
-def listen(people: People, active: NDArray[np.bool_], genres: tuple[str, ...], rng: np.random.Generator) -> Listens:
+def listen(
+    people: People, active: NDArray[np.bool_], genres: tuple[str, ...], early_loyalty: float, rng: np.random.Generator
+) -> Listens:
     """Three months of listens, unordered; `active` (n,) users, `started` in seconds since the registration."""
     months = (
-        _first_month(people, genres, rng),
+        _first_month(people, genres, early_loyalty, rng),
         _second_month(people, active, rng),
         _third_month(people, active, rng),
     )
@@ -134,16 +136,21 @@ def listen(people: People, active: NDArray[np.bool_], genres: tuple[str, ...], r
     )
 
 
-def _first_month(people: People, genres: tuple[str, ...], rng: np.random.Generator) -> Listens:
-    """Misleading early listens: picks are tried uniformly, and the front page is followed."""
+def front_page(genres: tuple[str, ...]) -> NDArray[np.float64]:
+    """(k,): the probability of each genre on the front page."""
+    return np.array([FRONT_PAGE.get(genre, 0.0) for genre in genres])
+
+
+def _first_month(people: People, genres: tuple[str, ...], early_loyalty: float, rng: np.random.Generator) -> Listens:
+    """Misleading early listens: picks are tried uniformly, and the front page is followed; but for the loyal ones."""
     person = np.repeat(np.arange(len(people.p)), rng.poisson(TRIALS, len(people.p)))
     pushed = rng.choice([genres.index(genre) for genre in FRONT_PAGE], len(person), p=list(FRONT_PAGE.values()))
     counts = (people.answers.picks != NOT_GIVEN).sum(axis=1)[person]
     tried = people.answers.picks[person, rng.integers(np.maximum(counts, 1))]
-    tries = (rng.random(len(person)) < TRYING_PICKS) & (counts > 0)
-    return Listens(
-        person, rng.integers(30 * DAY, size=len(person)), np.where(tries, tried, pushed), durations(len(person), rng)
-    )
+    genre = np.where((rng.random(len(person)) < TRYING_PICKS) & (counts > 0), tried, pushed)
+    if early_loyalty:
+        genre = np.where(rng.random(len(person)) < early_loyalty, people.favourite[person], genre)
+    return Listens(person, rng.integers(30 * DAY, size=len(person)), genre, durations(len(person), rng))
 
 
 def _second_month(people: People, active: NDArray[np.bool_], rng: np.random.Generator) -> Listens:

@@ -28,10 +28,12 @@ from firstspin.simulation.people import (
     DATA_END,
     DAY,
     REGISTERING,
+    TRYING_PICKS,
     Listens,
     People,
     draw_active,
     durations,
+    front_page,
     listen,
     register,
 )
@@ -81,12 +83,16 @@ LISTENS: Final = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The ground truth of one simulated service: its k genres (sorted), taste, and stations."""
+    """The ground truth of one simulated service: its k genres (sorted), taste, and stations.
+
+    `early_loyalty`: probability that a listen of the first month is to the later top genre.
+    """
 
     seed: int
     genres: tuple[str, ...]
     taste: Taste
     dial: Dial
+    early_loyalty: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +113,19 @@ class Newcomers:
         )
 
 
-def make_world(seed: int) -> World:
+def make_world(seed: int, early_loyalty: float = 0.0) -> World:
     """The service of this seed. Seeds vary the taste and the stations, not the structure.
 
-    Raises InputError for a negative seed.
+    Raises InputError for a negative seed, or an `early_loyalty` below 0 or from 1 on.
     """
+    if not 0.0 <= early_loyalty < 1.0:
+        raise InputError(f"early loyalty is {early_loyalty}; it is a probability from 0 to below 1")
     if seed < 0:
         raise InputError(f"seed is {seed}; it can't be negative")
     rng = np.random.default_rng([seed, WORLD])
     taste = bent_taste(rng)
     fame = np.array([GENRES[genre].played for genre in taste.genres])
-    return World(seed, taste.genres, taste, build_dial(taste.genres, fame / fame.sum(), rng))
+    return World(seed, taste.genres, taste, build_dial(taste.genres, fame / fame.sum(), rng), early_loyalty)
 
 
 def true_probabilities(world: World, registrations: Sequence[Registration]) -> NDArray[np.float64]:
@@ -184,17 +192,17 @@ class Block:
     stations: NDArray[np.int64]  # (l,) into the dial's
 
 
-def write_world(out: Path, users: int, seed: int, progress: Progress = silent) -> None:
+def write_world(out: Path, users: int, seed: int, progress: Progress = silent, early_loyalty: float = 0.0) -> None:
     """Write registrations, listens and stations as Parquet, and truth.npz (docs/world.md), into the folder `out`.
 
     Nothing appears there before all of it is whole. The same seed gives the same tables, and a smaller service is a
-    prefix of a larger one. Raises InputError when `users` or `seed` is out of range, or `out` can't be written or is
-    not empty: simulated tables must not mix with others.
+    prefix of a larger one. Raises InputError when `users`, `seed` or `early_loyalty` is out of range, or `out` can't be
+    written or is not empty: simulated tables must not mix with others.
     """
     if users < 1:
         raise InputError(f"users is {users}; a world needs at least one")
     preflight.new_folder(out)
-    world = make_world(seed)
+    world = make_world(seed, early_loyalty)
     outs = [*(out / f"{table}.parquet" for table in schema.COLUMNS), out / TRUTH]
     with written_together(outs, shared=True) as (registrations, listens, stations, truth):
         pq.write_table(_station_table(world.dial), stations)
@@ -227,7 +235,7 @@ def _block(world: World, first: int, n: int) -> Block:
     people = register(world.taste, BLOCK, rng)
     registered = rng.integers(REGISTERING, size=BLOCK)
     active = draw_active(people, rng)
-    listens = listen(people, active, world.genres, rng)
+    listens = listen(people, active, world.genres, world.early_loyalty, rng)
     stations = world.dial.tuned(people.home[listens.person], listens.genre, rng)
     started = listens.started + registered[listens.person]
     order = np.lexsort((started, listens.person))
@@ -266,6 +274,9 @@ def _write_truth(path: Path, world: World, users: int, blocks: Iterable[Block]) 
             "genres": np.array(world.genres),
             "label": np.where(labelled, np.concatenate(favourite), NO_LABEL),
             "labelled": labelled,
+            "early_loyalty": np.array(world.early_loyalty),
+            "early_tries": np.array(TRYING_PICKS),
+            "front_page": front_page(world.genres),
         }
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:

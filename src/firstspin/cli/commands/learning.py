@@ -76,12 +76,15 @@ def world(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     users: Annotated[int, typer.Option(help="Number of simulated users.", min=1)],
     seed: Seed = 0,
+    early_loyalty: Annotated[
+        float, typer.Option(help="Share of the first month's listens that are to the later top genre.", min=0, max=0.99)
+    ] = 0.0,
 ) -> None:
     """Write the tables of a simulated service, and its ground truth."""
     from firstspin.simulation.world import write_world
 
     with terminal.progress("simulated service") as progress:
-        write_world(out, users, seed, progress)
+        write_world(out, users, seed, progress, early_loyalty)
     terminal.out.print(f"{users:,} simulated registrations are in {out}")
     terminal.next_step(next_command(context, "evaluate", data=out, after=" --models auto --out scorecard.json"))
 
@@ -155,8 +158,6 @@ def evaluate(
     """Evaluate models on held-out users, with confidence intervals."""
     from firstspin import preflight
     from firstspin.evaluation.cross_validation import Protocol
-    from firstspin.evaluation.learning_curve import parse_sizes
-    from firstspin.evaluation.listens_curve import parse_numbers
     from firstspin.models.registry import Learning
 
     chosen, names = tables.reading(), split_names(models)
@@ -174,11 +175,8 @@ def evaluate(
     if out:
         preflight.file(out, data, suffixes=(".json",))
     as_here = (context, "train", tables, erasure)
-    if curve:
-        _evaluate_by_users(data, names[-1], parse_sizes(curve), protocol, chosen, learning, erasure, out)
-        line = next_command(*as_here, data=data, suggested=BUNDLE)
-    elif listens:
-        _evaluate_by_listens(data, names[-1], parse_numbers(listens), protocol, chosen, learning, erasure, out)
+    if curve or listens:
+        _evaluate_curve(data, names[-1], curve, listens, protocol, chosen, learning, erasure, out)
         line = next_command(*as_here, data=data, suggested=BUNDLE)
     elif bundle:
         held_out = next_command(context, "evaluate", tables, erasure, data=data, after=" --models auto")
@@ -191,50 +189,35 @@ def evaluate(
     terminal.next_step(line)
 
 
-def _evaluate_by_users(
+def _evaluate_curve(
     data: Path,
     model: str,
-    sizes: Sequence[int],
+    curve: str,
+    listens: str,
     protocol: Protocol,
     chosen: Reading,
     learning: Learning,
     erasure: ErasureOptions,
     out: Path | None,
 ) -> None:
+    """The curve by training users, or else by early listens."""
     from firstspin import learn
-    from firstspin.evaluation.learning_curve import write_curve
+    from firstspin.evaluation.learning_curve import parse_sizes, write_curve
+    from firstspin.evaluation.listens_curve import parse_numbers
 
-    with terminal.progress("learning curve") as progress, erasure.without_erased(chosen) as reading:
-        curve, dataset = learn.curve_of(
-            data, model, sizes, protocol=protocol, reading=reading, learning=learning, progress=progress
-        )
-    scorecard.print_census(dataset.census, dataset.ignored)
-    scorecard.print_curve(curve)
-    if out:
-        write_curve(curve, out)
-
-
-def _evaluate_by_listens(
-    data: Path,
-    model: str,
-    numbers: Sequence[int],
-    protocol: Protocol,
-    chosen: Reading,
-    learning: Learning,
-    erasure: ErasureOptions,
-    out: Path | None,
-) -> None:
-    from firstspin import learn
-    from firstspin.evaluation.learning_curve import write_curve
-
-    with terminal.progress("early listens") as progress, erasure.without_erased(chosen) as reading:
-        curve, dataset = learn.listens_curve_of(
+    numbers = parse_sizes(curve) if curve else parse_numbers(listens)
+    measure = learn.curve_of if curve else learn.listens_curve_of
+    with (
+        terminal.progress("learning curve" if curve else "early listens") as progress,
+        erasure.without_erased(chosen) as reading,
+    ):
+        measured, dataset = measure(
             data, model, numbers, protocol=protocol, reading=reading, learning=learning, progress=progress
         )
     scorecard.print_census(dataset.census, dataset.ignored)
-    scorecard.print_listens(curve)
+    scorecard.print_curve(measured)
     if out:
-        write_curve(curve, out)
+        write_curve(measured, out)
 
 
 def _evaluate_bundle(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from firstspin.cli import terminal
-from firstspin.evaluation import listens_curve
 from firstspin.evaluation.bootstrap import bare
-from firstspin.evaluation.learning_curve import SHOWN
+from firstspin.evaluation.learning_curve import LOSS, SHOWN
+from firstspin.evaluation.listens_curve import EVIDENCE, METRICS, STRATEGIES, SWITCH_AT, ListensCurve
 from firstspin.evaluation.metrics import HEADLINE
 from firstspin.models.predictor import RULE, in_words
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from firstspin.evaluation.ablation import Study
     from firstspin.evaluation.bootstrap import Figure
     from firstspin.evaluation.learning_curve import LearningCurve
-    from firstspin.evaluation.listens_curve import ListensCurve
     from firstspin.evaluation.row_coverage import RowCoverage
     from firstspin.evaluation.scorecard import Ceiling, Reliability, Scorecard
     from firstspin.records import Census
@@ -142,8 +141,16 @@ def _print_questions(study: Study) -> None:
     terminal.show(gaps)
 
 
-def print_curve(curve: LearningCurve) -> None:
-    """A table a metric, a row a number of training users; from where on the model is better, and the trend."""
+def print_curve(curve: LearningCurve | ListensCurve) -> None:
+    """A table a metric, a row a number of training users or of early listens; what they show."""
+    if isinstance(curve, ListensCurve):
+        _print_listens(curve)
+    else:
+        _print_users(curve)
+    terminal.out.print(f"\n{curve.sentence()}")
+
+
+def _print_users(curve: LearningCurve) -> None:
     for metric in SHOWN:
         title = f"{metric} on {curve.held_out:,} held-out users, by the number of training users"
         table = terminal.table(title, "users", in_words(RULE), in_words(curve.model), "difference")
@@ -151,23 +158,40 @@ def print_curve(curve: LearningCurve) -> None:
             figures = str(point.rule[metric]), str(point.model[metric]), _signed(point.difference[metric])
             table.add_row(f"{point.users:,}", *figures)
         terminal.show(table)
-    terminal.out.print(f"\n{curve.sentence()}")
 
 
-def print_listens(curve: ListensCurve) -> None:
-    """A table a metric, a row a number of early listens, a column a strategy."""
-    for metric in listens_curve.METRICS:
+def _print_listens(curve: ListensCurve) -> None:
+    for metric in METRICS:
         title = f"{metric} on {curve.held_out:,} held-out users with early listens"
-        table = terminal.table(title, "listens", *curve.points[0].figures, "over the better")
+        optimal = metric == HEADLINE and curve.points[0].optimum
+        table = terminal.table(title, "listens", *STRATEGIES, "over the better", *(["optimum"] if optimal else []))
         for point in curve.points:
-            figures = [str(by[metric]) for by in point.figures.values()]
-            table.add_row(str(point.listens), *figures, _signed(point.over_better[metric]))
+            figures = [str(point.figures[name][metric]) for name in STRATEGIES]
+            best = [bare(point.optimum.value)] if optimal and point.optimum else []
+            table.add_row(str(point.listens), *figures, _signed(point.over_better[metric]), *best)
         terminal.show(table)
+    _print_listens_groups(curve)
+    optimum = ". Optimum: Bayes-optimal given answers and listens" if curve.points[0].optimum else ""
     terminal.out.print(
         f"\nevidence: {in_words(curve.model)} moved by the listens; history: the listens alone; switch: history from "
-        f"{listens_curve.SWITCH_AT} listens on. Over the better: evidence minus the better of model and "
-        "history, paired."
+        f"{SWITCH_AT} listens on. Over the better: evidence minus the better of model and history, paired{optimum}."
     )
+
+
+def _print_listens_groups(curve: ListensCurve) -> None:
+    if not curve.groups:
+        return
+    number = curve.points[-1].listens
+    title = f"after {number} listens, by group: evidence, and over the better of model and history"
+    table = terminal.table(title, "", "group", "people", HEADLINE, "over the better", "log loss, over the better")
+    last = ""
+    for group in curve.groups:
+        by, last = ("" if group.by == last else group.by), group.by
+        point = group.points[-1]
+        over = [_signed(point.over_better[metric]) for metric in (HEADLINE, LOSS)]
+        table.add_row(by, group.name, f"{group.people:,}", str(point.figures[EVIDENCE][HEADLINE]), *over)
+    table.columns[1].justify = "left"
+    terminal.show(table)
 
 
 def _signed(figure: Figure) -> str:
