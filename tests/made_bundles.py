@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from firstspin.data.further_fields import with_further_fields
+from firstspin.data.overlap import UserSketch
 from firstspin.models import registry
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.records import Examples, Station
@@ -29,6 +30,8 @@ def pack(
     people: Examples | None = None,
     markets: dict[str, tuple[str, ...]] | None = None,
     rows: PredictionSets | None = None,
+    data: dict[str, object] | None = None,
+    users: UserSketch | None = None,
 ) -> bundle.Bundle:
     examples = people or made_people.examples(120, seed)
     fitted = [registry.fit(name, registry.prepare(examples, made_people.GENRES)) for name in (model, "popularity")]
@@ -40,7 +43,8 @@ def pack(
         known_genres=made_people.GENRES,
         extra={},
         label={},
-        data={"fingerprint": "f"},
+        data=data or {"fingerprint": "f"},
+        users=users,
         scorecard=scorecard,
         knows_silence=knows_silence,
         rows=rows,

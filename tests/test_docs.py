@@ -54,7 +54,7 @@ def run(command: str, folder: Path, *, fails: bool = False) -> str:
     return done.stderr if fails else done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/settings.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/settings.md", "docs/promotion.md"])
 def test_a_page_runs_as_written(page: str, tmp_path: Path) -> None:
     """Its commands, in order, in a folder with the files that its blocks name in their first line (`# NAME.toml`)."""
     console = 0

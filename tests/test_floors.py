@@ -46,6 +46,7 @@ IMPORTED_WHERE_NEEDED = {
     ("data.labels.spark", "py4j"),
     ("data.labels.spark", "pyarrow"),
     ("data.labels.spark", "pyspark"),
+    ("evaluation.promotion", "scipy"),
     ("evaluation.report.charts", "altair"),
     ("evaluation.report.charts", "vl_convert"),
     ("evaluation.report.page", "jinja2"),

@@ -21,11 +21,11 @@ from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
 from firstspin.data.labels import spark
 from firstspin.data.overlap import sketch
-from firstspin.evaluation import ablation, cross_validation, scorecard
+from firstspin.evaluation import ablation, cross_validation, promotion, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
 from firstspin.evaluation.listens_curve import ListensCurve, listens_curve
-from firstspin.evaluation.metrics import SEEN_SHARE
+from firstspin.evaluation.metrics import MARGIN, SEEN_SHARE, RankingMetric
 from firstspin.models import features, prediction_sets, registry
 from firstspin.models.evidence import training as evidence_training
 from firstspin.models.evidence.scoring import Evidence
@@ -205,10 +205,7 @@ def evaluate_bundle(
     """
     progress("reading the tables", 0.0)
     loaded = path if isinstance(path, bundle.Bundle) else bundle.load(path)
-    rule = reading.rule
-    if replace(rule, data_ends=None) == LabelRule():
-        rule = replace(loaded.label_rule(), data_ends=rule.data_ends)
-    dataset = read_dataset(data, replace(reading, extra=tuple(loaded.manifest.extra), extra_optional=True, rule=rule))
+    dataset = read_dataset(data, _reading_for([loaded], reading))
     users = dataset.examples
     everyone = prepare(dataset, Learning(), users)
     answers = {
@@ -227,12 +224,56 @@ def evaluate_bundle(
     return card if sets else replace(card, rows=None), dataset  # its answers have no rows that could cover anything
 
 
+def compare_bundles(
+    data: Path,
+    champion: Path,
+    challenger: Path,
+    *,
+    reading: Reading = Reading(),
+    metric: RankingMetric = RankingMetric.HIT_3,
+    margin: float = MARGIN,
+    alpha: float = promotion.ALPHA,
+    progress: Progress = silent,
+) -> tuple[promotion.PromotionVerdict, Dataset]:
+    """The promotion gate: whether a bundle may replace another one, on users of some tables who are new to both.
+
+    Further columns and the label rule are those of the bundles, as in `evaluate_bundle`.
+
+    Raises InputError where a bundle or the tables can't be read, the bundles have different label rules and `reading`
+    the default one, or `promotion.compare` refuses.
+    """
+    progress("reading the bundles", 0.0)
+    old, new = bundle.load(champion), bundle.load(challenger)
+    for one in (old, new):
+        promotion.training_end(one)  # refused before the tables are read
+    progress("reading the tables", 0.1)
+    dataset = read_dataset(data, _reading_for([old, new], reading))
+    progress("comparing", 0.8)
+    return promotion.compare(old, new, dataset.examples, metric=metric, margin=margin, alpha=alpha), dataset
+
+
 def prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Progress = silent) -> Task:
     """The training task of these users of the dataset: their registrations are encoded here, once for all models."""
     return registry.prepare(users, dataset.genres, extra=tuple(dataset.extra), learning=learning, progress=progress)
 
 
 # ---------------------------------------------------------------------------------------------- inside
+
+
+def _reading_for(bundles: Sequence[bundle.Bundle], reading: Reading) -> Reading:
+    """The reading with the bundles' further columns and, unless it has another than the default, their label rule.
+
+    Raises InputError where the bundles have two rules.
+    """
+    rule = reading.rule
+    if replace(rule, data_ends=None) == LabelRule():
+        first, *others = (one.label_rule() for one in bundles)
+        if any(other != first for other in others):
+            given = "; ".join(f"bundle {one.id}: {one.manifest.label}" for one in bundles)
+            raise InputError(f"the bundles were trained on different labels, so none is fair to both ({given})")
+        rule = replace(first, data_ends=rule.data_ends)
+    extra = tuple(dict.fromkeys(name for one in bundles for name in one.manifest.extra))
+    return replace(reading, extra=extra, extra_optional=True, rule=rule)
 
 
 def _cross_validated(

@@ -26,6 +26,7 @@ LABEL: Final = "Label"
 EXTRAS: Final = "Extras"
 MODEL: Final = "Model"
 SERVICE: Final = "Service"
+GATE: Final = "Gate"
 """Panels of options in --help; an option's panel is its section in the settings file."""
 
 GIVEN: Final = "settings file"

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
-from firstspin.cli.from_settings import DATA, EXTRAS, LABEL, MODEL
+from firstspin.cli.from_settings import DATA, EXTRAS, GATE, LABEL, MODEL
 from firstspin.data.column_map import OWN_NAMES, ColumnMap, column_map
 from firstspin.data.formats.written_values import DayOrder, Spelling
 from firstspin.data.schema import PICK_SEPARATOR, TileOrder
+from firstspin.evaluation.metrics import MARGIN, RankingMetric
 from firstspin.records import MAX_SEED, InputError, LabelRule
 from firstspin.settings.environment import moment
 from firstspin.settings.file import FileSetting
@@ -213,6 +214,42 @@ class TrainingOptions:
         from firstspin.models.registry import Learning
 
         return Learning(split_names(self.without), self.seed, self.tune, self.trials, checkpoints=checkpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class GateOptions:
+    """When a challenger may replace the champion: options of `evaluate --champion` and `sagemaker promote`."""
+
+    metric: Annotated[
+        RankingMetric, typer.Option(help="Metric in which a challenger must be better.", rich_help_panel=GATE)
+    ] = RankingMetric.HIT_3
+    margin: Annotated[
+        float,
+        typer.Option(
+            help="Accepted loss in another metric or in a segment, as a share of the champion's value.",
+            rich_help_panel=GATE,
+        ),
+    ] = MARGIN
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonOptions(GateOptions):
+    """Two bundles to compare: options of `evaluate`."""
+
+    champion: Annotated[
+        Path | None,
+        typer.Option(help="Instead: whether --challenger may replace this bundle, on users new to both."),
+    ] = None
+    challenger: Annotated[Path | None, typer.Option(help="The bundle that may replace --champion.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison of --champion as JSON.")] = False
+
+    def bundles(self) -> tuple[Path, Path] | None:
+        """Champion and challenger; None where neither is given. Raises BadParameter where one is missing."""
+        if self.champion and self.challenger:
+            return self.champion, self.challenger
+        if self.champion or self.challenger or self.as_json:
+            raise typer.BadParameter("give --champion and --challenger", param_hint="--champion")
+        return None
 
 
 def with_options(command: Callable[..., Result]) -> Callable[..., Result]:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+
 from firstspin.data import ingest
 from firstspin.data.checks.findings import TableProblem
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
@@ -71,8 +73,12 @@ class Dataset:
     early: EarlyListens
 
     def summary(self) -> dict[str, object]:
-        """What manifest and scorecard record of the data; it identifies no user."""
+        """What manifest and scorecard record of the data; it identifies no user.
+
+        `labels_end` (UTC) is the end of the last label window: nothing of later is in the labels.
+        """
         examples = self.examples
+        label_days = self.rule.gap_days + self.rule.window_days
         pairs = zip(examples.user_ids, examples.tops.tolist(), strict=True)
         labels = "\n".join(f"{user}\t{top}" for user, top in pairs)
         return {
@@ -85,6 +91,7 @@ class Dataset:
             "data_ends": f"{self.census.data_ends.isoformat()}Z",
             "from": str(examples.registered_at.min()),
             "to": str(examples.registered_at.max()),
+            "labels_end": str(examples.registered_at.max() + np.timedelta64(label_days, "D")),
         }
 
 

@@ -30,6 +30,9 @@ class RankingMetric(StrEnum):
         return self is RankingMetric.LOG_LOSS
 
 
+MARGIN: Final = 0.05
+"""Default non-inferiority margin of the promotion gate: a loss of up to so much of the champion's value is accepted."""
+
 HEADLINE: Final = RankingMetric.HIT_3.value
 
 MIN_PROBABILITY = 1e-6

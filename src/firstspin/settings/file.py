@@ -33,6 +33,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "extras": {"columns": "extra"},
     "model": {"name": "model", "bundle": "bundle out"}
     | {key: key for key in ("tune", "trials", "without", "seed", "tiles", "checkpoints")},
+    "gate": {key: key for key in ("metric", "margin")},
     "service": {key: key for key in SERVICE.split()},
 }
 """The subjects: each key and the options that it sets. An option's panel in --help is its subject."""

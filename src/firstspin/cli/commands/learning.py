@@ -17,6 +17,7 @@ from firstspin.cli.from_settings import LABEL, MODEL, from_file
 from firstspin.cli.next_steps import BUNDLE, next_command
 from firstspin.cli.options import (
     BundlePath,
+    ComparisonOptions,
     Data,
     ErasureOptions,
     FileOptions,
@@ -139,6 +140,7 @@ def evaluate(
     data: Data,
     tables: TableOptions,
     erasure: ErasureOptions,
+    comparison: ComparisonOptions,
     models: Models = "logistic,lightgbm,auto",
     bundle: Annotated[Path | None, typer.Option(help="Evaluate this bundle instead.")] = None,
     folds: Annotated[
@@ -155,16 +157,23 @@ def evaluate(
     without: Without = "",
     seed: ModelSeed = 0,
 ) -> None:
-    """Evaluate models on held-out users, with confidence intervals."""
+    """Evaluate models on held-out users, with confidence intervals.
+
+    With --champion the exit status is the decision: 0 promote, 3 keep the champion, 4 not enough users.
+    """
     from firstspin import preflight
+    from firstspin.cli.commands.promotion import compare_and_exit
     from firstspin.evaluation.cross_validation import Protocol
     from firstspin.models.registry import Learning
 
     chosen, names = tables.reading(), split_names(models)
     protocol = Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
     learning = Learning(split_names(without), seed)
+    bundles = comparison.bundles()
     of_models = {"folds": folds, "split_at": split_at, "questions": questions, "without": without}
-    if bundle and any(value and not from_file(context, name) for name, value in of_models.items()):
+    if bundles and (bundle or curve or listens):
+        raise typer.BadParameter("leave out --bundle, --curve and --listens", param_hint="--champion")
+    if (bundle or bundles) and any(value and not from_file(context, name) for name, value in of_models.items()):
         raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
     if curve and (bundle or questions):
         raise typer.BadParameter("leave out --bundle and --questions", param_hint="--curve")
@@ -175,6 +184,8 @@ def evaluate(
     if out:
         preflight.file(out, data, suffixes=(".json",))
     as_here = (context, "train", tables, erasure)
+    if bundles:
+        compare_and_exit(context, data, *bundles, comparison, chosen, erasure, out)
     if curve or listens:
         _evaluate_curve(data, names[-1], curve, listens, protocol, chosen, learning, erasure, out)
         line = next_command(*as_here, data=data, suggested=BUNDLE)

@@ -127,17 +127,17 @@ def _print_questions(study: Study) -> None:
         table.add_row(
             question.name,
             f"{question.answered:,}",
-            _signed(question.lost),
+            signed(question.lost),
             _share(question.withheld),
             _share(question.changed),
         )
     if {"age", "gender"} & {question.name for question in study.questions}:
-        table.add_row("age and gender", "", _signed(study.demographics_lost), "", "")
+        table.add_row("age and gender", "", signed(study.demographics_lost), "", "")
     terminal.show(table)
     gaps = terminal.table(f"{HEADLINE} between groups", "", "best", "worst", "gap", "without age, gender")
     bare = {gap.by: gap for gap in study.gaps_without_demographics}
     for gap in study.gaps:
-        gaps.add_row(gap.by, gap.best, gap.worst, _signed(gap.distance), _signed(bare[gap.by].distance))
+        gaps.add_row(gap.by, gap.best, gap.worst, signed(gap.distance), signed(bare[gap.by].distance))
     terminal.show(gaps)
 
 
@@ -155,7 +155,7 @@ def _print_users(curve: LearningCurve) -> None:
         title = f"{metric} on {curve.held_out:,} held-out users, by the number of training users"
         table = terminal.table(title, "users", in_words(RULE), in_words(curve.model), "difference")
         for point in curve.points:
-            figures = str(point.rule[metric]), str(point.model[metric]), _signed(point.difference[metric])
+            figures = str(point.rule[metric]), str(point.model[metric]), signed(point.difference[metric])
             table.add_row(f"{point.users:,}", *figures)
         terminal.show(table)
 
@@ -168,7 +168,7 @@ def _print_listens(curve: ListensCurve) -> None:
         for point in curve.points:
             figures = [str(point.figures[name][metric]) for name in STRATEGIES]
             best = [bare(point.optimum.value)] if optimal and point.optimum else []
-            table.add_row(str(point.listens), *figures, _signed(point.over_better[metric]), *best)
+            table.add_row(str(point.listens), *figures, signed(point.over_better[metric]), *best)
         terminal.show(table)
     _print_listens_groups(curve)
     optimum = ". Optimum: Bayes-optimal given answers and listens" if curve.points[0].optimum else ""
@@ -188,13 +188,14 @@ def _print_listens_groups(curve: ListensCurve) -> None:
     for group in curve.groups:
         by, last = ("" if group.by == last else group.by), group.by
         point = group.points[-1]
-        over = [_signed(point.over_better[metric]) for metric in (HEADLINE, LOSS)]
+        over = [signed(point.over_better[metric]) for metric in (HEADLINE, LOSS)]
         table.add_row(by, group.name, f"{group.people:,}", str(point.figures[EVIDENCE][HEADLINE]), *over)
     table.columns[1].justify = "left"
     terminal.show(table)
 
 
-def _signed(figure: Figure) -> str:
+def signed(figure: Figure) -> str:
+    """A difference with the half-width of its interval, in three decimals."""
     return f"{'-' if figure.value < 0 else '+'}{bare(abs(figure.value))} ±{bare((figure.high - figure.low) / 2)}"
 
 
