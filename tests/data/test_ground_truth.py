@@ -57,7 +57,7 @@ def test_a_genre_unknown_to_the_truth_is_never_a_hit() -> None:
 def test_listens_change_the_probabilities_by_bayes_theorem() -> None:
     month = FirstMonth(loyalty=0.2, tries=0.5, front_page=np.array([0.0, 1.0, 0.0]))
     truth = GroundTruth(("A", "B", "C"), np.array([[0.5, 0.3, 0.2]] * 4), month)
-    early = EarlyListens(np.array([0, 1, 1, 2]), np.array([0, 1, 1, 0]), np.full(4, 9.0))
+    early = EarlyListens(np.array([0, 1, 1, 2]), np.array([0, 1, 1, 0]), np.full(4, 9.0), np.zeros(4, dtype=bool))
     people = (Registration(genres=("A", "C")), Registration(), Registration(genres=("C",)), Registration())
     after = truth.after(early, ("A", "B"), people).probabilities
     # one listen to A, which a user with another top genre plays with probability 0.5 / 2

@@ -44,13 +44,6 @@ def curve_of(data: Path, numbers: tuple[int, ...] = (0, 1, 2, 5, 20)) -> Listens
     curve, _ = learn.listens_curve_of(data, "logistic", numbers, protocol=Protocol(folds=3))
     assert curve.worse == ()  # for all users and each group, corrected for the number of comparisons
     assert curve.comparisons == 2 * len(METRICS) * len(numbers) * (1 + len(curve.groups))
-    for point in curve.points:
-        for metric in METRICS:
-            better = point.over_better[metric]
-            if metric == LOSS:
-                assert better.low <= 0, f"{point.listens} listens: log loss {better} above the better parent"
-            else:
-                assert better.high >= 0, f"{point.listens} listens: {metric} {better} below the better parent"
     first = curve.points[0].figures
     assert first[EVIDENCE] == first[MODEL] == first[SWITCH]
     return curve

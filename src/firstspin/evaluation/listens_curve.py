@@ -235,6 +235,7 @@ def _together(parts: Sequence[HeldOut]) -> HeldOut:
             np.concatenate([part.early.users + start for part, start in zip(parts, starts, strict=False)]),
             np.concatenate([part.early.genres for part in parts]),
             np.concatenate([part.early.seconds for part in parts]),
+            np.concatenate([part.early.picked for part in parts]),
         ),
     )
 

@@ -104,7 +104,7 @@ class Bundle:
 
     def moves(self, registration: Registration) -> Moves:
         """What the listens of a registration add to the model's scores (k,), if anything."""
-        return self.evidence.moves(registration.listens) if registration.listens else None
+        return self.evidence.moves(registration.listens, registration.genres) if registration.listens else None
 
     def __repr__(self) -> str:
         """The model and the data of the bundle in a line."""

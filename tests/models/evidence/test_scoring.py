@@ -28,6 +28,17 @@ def test_a_skip_moves_against_its_genre() -> None:
     )
 
 
+def test_a_listen_to_a_genre_picked_counts_as_fitted() -> None:
+    evidence = Evidence(GENRES, EvidenceSettings(0.5, 4.0, 60.0, picked=0.25), EVIDENCE.log_ratios, STATIONS)
+    count = 0.25 * (1 - exp(-1))
+    scale = 0.5 / (1 + count / 4)
+    for picks in (["Jazz"], ["Polka", " jazz"]):
+        assert evidence.moves([Listen("j", 60.0)], picks) == pytest.approx(
+            [scale * count * log(4), scale * count * log(0.5)]
+        )
+    assert evidence.moves([Listen("j", 60.0)], ["Rock"]) == EVIDENCE.moves([Listen("j", 60.0)])
+
+
 def test_unknown_stations_say_nothing() -> None:
     assert EVIDENCE.moves([]) is EVIDENCE.moves([Listen("nowhere", 600.0)]) is None
     assert EVIDENCE.moves([Listen("j", 60.0), Listen("nowhere", 600.0)]) == EVIDENCE.moves([Listen("j", 60.0)])

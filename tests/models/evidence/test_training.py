@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,8 @@ def users(n: int, own: float, seed: int = 0) -> HeldOut:
     tops = rng.integers(K, size=n)
     person = np.repeat(np.arange(n), 6)
     genres = np.where(rng.random(len(person)) < own, tops[person], rng.integers(K, size=len(person)))
-    return HeldOut(np.zeros((n, K)), tops, EarlyListens(person, genres, rng.exponential(300, len(person)) + 1))
+    picked = rng.random(len(person)) < 0.3
+    return HeldOut(np.zeros((n, K)), tops, EarlyListens(person, genres, rng.exponential(300, len(person)) + 1, picked))
 
 
 def test_telling_listens_lower_the_log_loss() -> None:
@@ -34,6 +37,19 @@ def test_telling_listens_lower_the_log_loss() -> None:
     )
     # all six listens; Bayes: with P(h | g) known and no saturation, by simulation .83
     assert mean_log_loss(moved(test.scores, test.early, ratios, settings), test.tops) < 1.0
+
+
+def test_listens_that_only_try_the_picks_count_less() -> None:
+    telling, rng = users(2_000, 0.4), np.random.default_rng(3)
+    early = telling.early
+    tries = rng.random(len(early.users)) < 0.5  # half of the listens try the one pick, whatever the top genre
+    pick = rng.integers(K, size=2_000)[early.users]
+    genres = np.where(tries, pick, early.genres)
+    trying = replace(telling, early=replace(early, genres=genres, picked=genres == pick))
+    settings = fit_settings(trying, log_ratios(trying.early, trying.tops, K), np.random.default_rng(0))
+    assert settings.picked < 0.5
+    same = fit_settings(telling, log_ratios(early, telling.tops, K), np.random.default_rng(0))
+    assert same.picked == pytest.approx(1.0, abs=0.25)  # there a pick changes nothing
 
 
 def test_noise_is_not_used() -> None:
@@ -60,20 +76,25 @@ def test_too_few_users_with_early_listens_get_the_defaults() -> None:
 def test_training_and_serving_move_alike() -> None:
     some = users(50, 0.4)
     ratios = log_ratios(some.early, some.tops, K)
-    settings = EvidenceSettings(0.7, 3.0, 45.0)
+    settings = EvidenceSettings(0.7, 3.0, 45.0, picked=0.4)
+    picks = np.random.default_rng(2).random((50, K)) < 0.3
+    early = replace(some.early, picked=picks[some.early.users, some.early.genres])
     evidence = Evidence(tuple("abcd"), settings, ratios.tolist(), {str(i): i for i in range(K)})
-    for user, expected in enumerate(moved(some.scores, some.early, ratios, settings)):
+    for user, expected in enumerate(moved(some.scores, early, ratios, settings)):
         own = some.early.users == user
         listens = [
             Listen(str(genre), float(seconds))
             for genre, seconds in zip(some.early.genres[own], some.early.seconds[own], strict=True)
         ]
-        assert evidence.moves(listens) == pytest.approx(expected.tolist())
+        named = [f" {name.upper()}" for name, pick in zip("abcd", picks[user], strict=True) if pick]
+        assert evidence.moves(listens, [*named, "polka"]) == pytest.approx(expected.tolist())
 
 
 def test_early_listens_of_some_users_and_the_first_ones() -> None:
-    early = EarlyListens(np.array([0, 0, 2, 2, 2]), np.array([1, 2, 3, 0, 1]), np.arange(1.0, 6.0))
+    picked = np.array([True, False, False, True, False])
+    early = EarlyListens(np.array([0, 0, 2, 2, 2]), np.array([1, 2, 3, 0, 1]), np.arange(1.0, 6.0), picked)
     some = early.take(np.array([1, 2]))
+    assert some.picked.tolist() == [False, True, False]
     assert (some.users.tolist(), some.genres.tolist(), some.seconds.tolist()) == ([1, 1, 1], [3, 0, 1], [3, 4, 5])
     assert early.first(1).genres.tolist() == [1, 3]
     assert early.first(np.array([0, 9, 2])).genres.tolist() == [3, 0]

@@ -3,19 +3,21 @@
 Naive Bayes against base rates (Domingos and Pazzani, On the optimality of the simple Bayesian classifier, Machine
 Learning 29, 1997): a listen to genre h adds c * log(P(h | g) / P(h)) to the score of each genre g. P(h | g), the share
 of early listens to h among users whose top genre is g, has a Dirichlet prior (`evidence_training`). The count c
-saturates in the seconds and is negative for a skip. All of it is scaled by weight / (1 + n / strength), since early
-listens are noisy and not independent: n listens count for at most `strength` of them.
+saturates in the seconds and is negative for a skip; it is multiplied by `picked` where h is among the picks, which
+the model knows already. All of it is scaled by weight / (1 + n / strength), since early listens are noisy and not
+independent: n listens count for at most `strength` of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
 from typing import Annotated, Final
 
 import msgspec
 
+from firstspin.data.names import NameIndex
 from firstspin.records import Listen
 
 SKIP: Final = 0.5
@@ -30,13 +32,15 @@ class EvidenceSettings(msgspec.Struct, frozen=True):
     """The fitted parameters, and how they were fitted.
 
     `weight`: how much of the evidence is believed, 0: none · `strength`: listens · `saturation`: seconds after which a
-    listen counts for 63% · `users` whose early listens they were fitted on, 0: the defaults · the log losses of
-    these users, without and with their listens, both cross-fitted.
+    listen counts for 63% · `picked`: what a listen to a genre among the picks counts, where another counts 1 ·
+    `users` whose early listens they were fitted on, 0: the defaults · the log losses of these users, without and with
+    their listens, both cross-fitted.
     """
 
     weight: Annotated[float, msgspec.Meta(ge=0, le=4)] = 0.4
     strength: Annotated[float, msgspec.Meta(ge=0.01, le=1e6)] = 5.0
     saturation: Annotated[float, msgspec.Meta(ge=0.01, le=1e6)] = 60.0
+    picked: Annotated[float, msgspec.Meta(ge=0, le=4)] = 1.0
     users: int = 0
     log_loss_without: float | None = None
     log_loss: float | None = None
@@ -47,7 +51,8 @@ class EvidenceSettings(msgspec.Struct, frozen=True):
             return "Listens as evidence: documented defaults, as too few users have early listens."
         measured = f"log loss {self.log_loss_without:.3f} without and {self.log_loss:.3f} with the early listens"
         fitted = (
-            f"weight {self.weight:.2f}, strength {self.strength:.1f} listens, saturation {self.saturation:.0f} s"
+            f"weight {self.weight:.2f}, strength {self.strength:.1f} listens, saturation {self.saturation:.0f} s, "
+            f"a listen to a genre picked counts {self.picked:.2f}"
             if self.weight
             else "they do not lower the log loss and are not used"
         )
@@ -66,15 +71,25 @@ class Evidence:
     settings: EvidenceSettings
     log_ratios: Sequence[Sequence[float]]
     stations: Mapping[str, int]
+    _names: NameIndex = field(init=False, repr=False, compare=False)
 
-    def moves(self, listens: Iterable[Listen]) -> list[float] | None:
-        """(k,) what these listens add to the scores; None where they say nothing. Unknown stations are ignored."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_names", NameIndex(self.genres))
+
+    def moves(self, listens: Iterable[Listen], picks: Sequence[str] = ()) -> list[float] | None:
+        """(k,) what these listens of a user with these picks add to the scores; None where they say nothing.
+
+        Unknown stations and picks are ignored.
+        """
         settings, total = self.settings, 0.0
+        picked = {self._names.find(pick) for pick in picks} if settings.picked != 1.0 else ()
         counts: dict[int, float] = {}
         for listen in listens:
             genre = self.stations.get(listen.station_id)
             if genre is not None:
                 count = -SKIP if listen.skipped else 1.0 - exp(-(listen.seconds or 0.0) / settings.saturation)
+                if picked and self.genres[genre] in picked:
+                    count *= settings.picked
                 counts[genre] = counts.get(genre, 0.0) + count
                 total += abs(count)
         if not (total and settings.weight):

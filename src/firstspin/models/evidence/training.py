@@ -28,7 +28,7 @@ PREFIXES: Final = (1, 2, 3, 5, 10, 20, 200)
 MIN_USERS: Final = 60
 """With fewer held-out users who have early listens, the defaults are used."""
 
-_BOUNDS: Final = ((1e-3, 2.0), (-2.0, 7.0), (1.0, 9.0))
+_BOUNDS: Final = ((1e-3, 4.0), (-2.0, 7.0), (1.0, 9.0), (0.0, 2.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def log_ratios(early: EarlyListens, tops: Indexes, k: int) -> Array:
 def moved(scores: Array, early: EarlyListens, ratios: Array, settings: EvidenceSettings) -> Array:
     """(n, k) `scores` (n, k) moved by the early listens of the n users, as `Evidence.moves` does one by one."""
     n, k = scores.shape
-    counts = 1.0 - np.exp(-early.seconds / settings.saturation)
+    counts = (1.0 - np.exp(-early.seconds / settings.saturation)) * np.where(early.picked, settings.picked, 1.0)
     by_genre = np.bincount(early.users * k + early.genres, counts, n * k).reshape(n, k)
     scale = settings.weight / (1.0 + by_genre.sum(axis=1) / settings.strength)
     after: Array = scores + scale[:, None] * (by_genre @ ratios)
@@ -105,7 +105,7 @@ def _best(users: HeldOut, ratios: Array) -> EvidenceSettings:
     from scipy.optimize import minimize
 
     def settings(at: Array) -> EvidenceSettings:
-        return EvidenceSettings(float(at[0]), float(np.exp(at[1])), float(np.exp(at[2])))
+        return EvidenceSettings(float(at[0]), float(np.exp(at[1])), float(np.exp(at[2])), float(at[3]))
 
     def loss(at: Array) -> float:
         return mean_log_loss(moved(users.scores, users.early, ratios, settings(at)), users.tops)
@@ -113,7 +113,7 @@ def _best(users: HeldOut, ratios: Array) -> EvidenceSettings:
     default = EvidenceSettings()
     solution = minimize(
         loss,
-        np.array([default.weight, np.log(default.strength), np.log(default.saturation)]),
+        np.array([default.weight, np.log(default.strength), np.log(default.saturation), default.picked]),
         bounds=list(_BOUNDS),
     )
     return settings(np.round(solution.x, 4))
