@@ -10,12 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from made_service import QUICK, Callers, Service, admin, counted, point, request, serving, until, workers
+from scarcity import descriptors, fill_pipe, limited
 from small_disk import BALLAST, fill_up, small_disk
 
 USER = "54321"  # that nothing else runs as: the limit of processes counts all of a user, and none of root
@@ -28,21 +27,6 @@ AS_ANOTHER_USER = (
 def survived(service: Service, step: str) -> float:
     """Failures of a step that were counted."""
     return counted(service, f'firstspin_supervisor_errors_total{{step="{step}"}}')
-
-
-@contextmanager
-def limited(pid: int, what: str, to: int, through: Sequence[str] = ()) -> Iterator[None]:
-    """A process that may have so much of something for a while."""
-    ask = [*through, "prlimit", "--pid", str(pid), f"--{what}", "--raw", "--noheadings", "--output", "SOFT"]
-    before = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
-    for limit in (to, before):
-        subprocess.run([*through, "prlimit", "--pid", str(pid), f"--{what}={limit}:"], check=limit == to)
-        if limit == to:
-            yield
-
-
-def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def ticks(pid: int) -> int:
@@ -89,6 +73,14 @@ def test_a_failure_that_lasts_costs_next_to_nothing_and_is_logged_at_times(curre
             until(lambda: survived(service, "listen") >= 20)
             assert ticks(pid) - before < 100
         assert service.log.read_text().count("a step of the supervisor failed") < 10
+
+
+def test_a_service_that_may_open_nothing_any_more_ends_by_sigterm(current: Path) -> None:
+    with serving(current, "--workers", "2", "--admin-port", "0", *QUICK) as service:
+        subprocess.run(["prlimit", "--pid", str(service.process.pid), "--nofile=0:"], check=True)
+        until(lambda: survived(service, "listen"))
+        service.process.terminate()
+        assert service.process.wait(20) == 0
 
 
 # ------------------------------------------------------------------------------------------- words that nobody can read
@@ -214,15 +206,6 @@ def test_a_log_that_nobody_reads_blocks_neither_the_supervisor_nor_the_workers(c
         service.process.terminate()
         assert service.process.wait(20) == 0
         assert b'"event":"stopping"' in log.read()
-
-
-def fill_pipe(descriptor: int) -> None:
-    """Take all the room of a pipe, without a change to what others see of it."""
-    ours = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(ours, b"\n" * 4096)
-    os.close(ours)
 
 
 @pytest.mark.parametrize("redirected", [">/dev/full 2>/dev/full", ">&- 2>&-", "<&- 2>&-", "2>/dev/null >/dev/full"])

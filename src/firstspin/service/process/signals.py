@@ -37,9 +37,10 @@ def end_at_start() -> None:
 
 
 def as_bytes() -> int:
-    """A descriptor from which handled signals are read, one byte each (self-pipe), so that none interrupts a step."""
+    """A non-blocking descriptor of handled signals, one byte each (self-pipe), so that none interrupts a step."""
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    for end in (reading, writing):
+        os.set_blocking(end, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in HANDLED:
         signal.signal(number, lambda *_: None)

@@ -157,11 +157,20 @@ class Supervisor:
         waiting = select.poll()
         for source in sources:
             waiting.register(source, select.POLLIN)
-        for source, _ in waiting.poll(TURN_SECONDS * 1000):
+        try:
+            ready = waiting.poll(TURN_SECONDS * 1000)
+        except OSError:  # fewer descriptors are allowed now than are open: SIGTERM must end this all the same
+            self._contained("signal", self._read_signals)
+            raise
+        for source, _ in ready:
             self._contained(*sources[source])
 
     def _read_signals(self) -> None:
-        for number in os.read(self.context.signals, MAX_MESSAGE):
+        try:
+            numbers = os.read(self.context.signals, MAX_MESSAGE)
+        except BlockingIOError:
+            return
+        for number in numbers:
             self._contained("signal", self._signal, number)
 
     def _signal(self, number: int) -> None:
