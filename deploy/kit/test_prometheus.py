@@ -7,25 +7,17 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
 
 import pytest
 import yaml
 from made_bundles import pack
 from made_service import click, counted, point, send, serving, until, workers
+from prometheus_server import PROMETHEUS, scraping
 
 ROOT = Path(__file__).parents[2]
-PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
 ALL = [rule for group in RULES["groups"] for rule in group["rules"]]
 ALERTS = [rule for rule in ALL if "alert" in rule]
@@ -122,31 +114,6 @@ def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
         assert alert["labels"]["severity"] in ("page", "ticket")
 
 
-@dataclass
-class Server:
-    """A running Prometheus."""
-
-    port: int
-
-    def query(self, promql: str) -> list[dict[str, Any]]:
-        """The series of an instant query; none before Prometheus listens."""
-        asked = urllib.parse.urlencode({"query": promql})
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/query?{asked}", timeout=10) as reply:
-                return json.load(reply)["data"]["result"]
-        except (URLError, ConnectionError):
-            return []
-
-    def firing(self) -> set[str]:
-        return {one["metric"]["alertname"] for one in self.query('ALERTS{alertstate="firing"}')}
-
-
-def in_seconds(rules: str) -> str:
-    """The rules with seconds for minutes, and one minute for 15, in which a worker can end three times."""
-    rules = rules.replace("[15m]", "[1m]")
-    return re.sub(r"\[([35]\d*)m\]|(?<=for: )(\d+)m", lambda found: found[0].replace("m", "s"), rules)
-
-
 def panel_queries() -> list[str]:
     """The queries of the dashboard's panels, with a choice for each variable."""
     chosen = {"$job": "firstspin", "$instance": ".*", "$__rate_interval": "5s", "[1h]": "[1m]"}
@@ -154,27 +121,6 @@ def panel_queries() -> list[str]:
     queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
     assert len(queries) >= 20
     return [re.sub("|".join(map(re.escape, chosen)), lambda found: chosen[found[0]], query) for query in queries]
-
-
-@contextmanager
-def scraping(target: str, folder: Path) -> Iterator[Server]:
-    """Prometheus on a free port, with deploy/prometheus's configuration in fast motion."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    configuration = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-    configuration["global"] |= {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
-    configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    (folder / "rules.yml").write_text(in_seconds((PROMETHEUS / "rules.yml").read_text()))
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-        try:
-            yield Server(port)
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def test_a_real_prometheus_sees_a_real_service_and_its_trouble(tmp_path: Path) -> None:
@@ -185,7 +131,7 @@ def test_a_real_prometheus_sees_a_real_service_and_its_trouble(tmp_path: Path) -
     current.symlink_to(tmp_path / "good")
     with (
         serving(current, "--log-level", "warning") as service,
-        scraping(f"127.0.0.1:{service.port}", tmp_path / "prometheus") as server,
+        scraping({"firstspin": [service.port]}, tmp_path / "prometheus") as server,
     ):
 
         def recorded() -> bool:
@@ -217,7 +163,7 @@ def test_a_real_prometheus_sees_a_service_without_a_model_and_without_its_store(
     options = ("--allow-no-model", "--events", "postgresql://127.0.0.1:1/none", "--state", str(tmp_path / "state"))
     with (
         serving(tmp_path / "none", *options, "--log-level", "error") as service,
-        scraping(f"127.0.0.1:{service.port}", tmp_path / "prometheus") as server,
+        scraping({"firstspin": [service.port]}, tmp_path / "prometheus") as server,
     ):
         expected = {"FirstspinFallback", "FirstspinFailing"}
 
