@@ -6,21 +6,24 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
-from made_events import NOON, SECRET, click, clicks, ids, shown
+from made_events import NOON, SECRET, click, clicks, ids, listen, shown
 from made_service import until
 
-from firstspin.events.database import Database, Session, write
+from firstspin.events import statements
+from firstspin.events.database import Database, ResultRow, Row, Session, write
 from firstspin.events.erasure import erase, erased_users
 from firstspin.events.export import Exported, export
 from firstspin.events.firehose import FirehoseReply, FirehoseSink, ForwardTally, Record, send
+from firstspin.events.recent_listens import RecentListens, recent_listens
 from firstspin.events.schema import Event, Exposure, Secret, Unavailable
 from firstspin.events.store import EventStore, QueueLimits, Statuses, open_database, open_store
-from firstspin.records import InputError
+from firstspin.records import InputError, Listen
 
 QUICK = QueueLimits(linger=0.002, retry=0.02, max_retry=0.1)
 
@@ -77,6 +80,70 @@ class EventStoreContract:
             sender.join()
         assert Counter(future.result(20) for future in futures) == {("stored",): 1, ("duplicate",): 999}
         assert kept(database) == [click("same").event_id]
+
+    @pytest.fixture
+    def listens(self) -> Iterator[RecentListens]:
+        """A reader of listens, beside a store that has their index."""
+        with closing(self.with_index()) as writer:
+            writer.open()
+        reader = partial(open_database, self.url, SECRET, read_only=True, listens_by_user=True)
+        with closing(RecentListens(reader, SECRET)) as found:
+            yield found
+
+    def with_index(self) -> Database:
+        return open_database(self.url, SECRET, listens_by_user=True)
+
+    def test_the_latest_listens_of_a_user_are_read_oldest_first(
+        self, listens: RecentListens, database: Database
+    ) -> None:
+        put(database, [], [listen("2", station_id="b", minutes=2), listen("1", station_id="a", minutes=1)])
+        put(database, [], [listen("3", station_id=" c ", minutes=2, seconds=6 * 86_400.0), click("4", minutes=3)])
+        put(database, [], [listen("5", "berta", minutes=4), listen("6", minutes=9_999, flag="future")])
+        assert listens.get("anna") == (Listen("a", 180.0), Listen("b", 180.0), Listen("c", 86_400.0))
+        assert listens.get("nobody") is None
+        put(database, [], [listen(f"late {i}", station_id=str(i), minutes=10 + i) for i in range(250)])
+        assert [one.station_id for one in listens.get("anna") or ()] == [str(i) for i in range(50, 250)]
+
+    def test_listens_of_an_erased_user_are_not_read_not_even_during_the_erasure(
+        self, listens: RecentListens, database: Database
+    ) -> None:
+        put(database, [], [listen("1"), listen("2", "berta")])
+        seen: list[list[ResultRow]] = []
+
+        class Interrupted:
+            """A session in which an erasure is committed between two queries."""
+
+            def run(self, statement: str, values: Row = ()) -> list[ResultRow]:
+                if seen:
+                    erase(database, SECRET, ["anna"], now=NOON)
+                seen.append(session.run(statement, values))
+                return seen[-1]
+
+        with database.reading() as session:
+            assert recent_listens(Interrupted(), SECRET.user_hash("anna")) == ()  # type: ignore[arg-type]
+        assert seen[0] == [("17", 180.0)]
+        assert listens.get("anna") is None
+        assert listens.get("berta") == (Listen("17", 180.0),)
+
+    def test_the_index_is_made_once_and_awaited_by_readers(self, database: Database) -> None:
+        database.open()
+        reader = open_database(self.url, SECRET, read_only=True, listens_by_user=True)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="no index of listens yet"):
+                reader.open()
+        put(database, [], [listen("1")])
+        for _ in range(2):
+            with closing(self.with_index()) as writer:
+                assert put(writer, [], [listen("1"), listen("2")])[1][0] == "duplicate"
+        with closing(reader), reader.reading() as session:
+            assert len(recent_listens(session, SECRET.user_hash("anna"))) == 2
+            assert "events_listens" in self.plan(session, statements.LATEST_LISTENS)
+            with pytest.raises(Exception, match=r"(?i)read-?only"):
+                session.run(statements.PROBE)
+
+    def plan(self, session: Session, query: str) -> str:
+        """How the database executes the query."""
+        raise NotImplementedError
 
     def test_stores_that_are_sent_the_same_in_another_order_agree(self, database: Database) -> None:
         events = clicks("e", 300)

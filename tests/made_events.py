@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from firstspin.events.schema import Event, Exposure, Flag, Secret, exposure, microseconds
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -24,6 +26,20 @@ def click(event_id: str, user_id: str = "anna", *, minutes: float = 0, flag: Fla
         seconds=None,
         flag=flag,
     )
+
+
+def listen(
+    event_id: str,
+    user_id: str = "anna",
+    *,
+    station_id: str = "17",
+    seconds: float = 180.0,
+    minutes: float = 0,
+    flag: Flag = "",
+) -> Event:
+    """A listen to a station, so many minutes after noon."""
+    clicked = click(event_id, user_id, minutes=minutes, flag=flag)
+    return msgspec.structs.replace(clicked, type="listen", station_id=station_id, seconds=seconds)
 
 
 def clicks(prefix: str, n: int, user_id: str = "anna") -> list[Event]:

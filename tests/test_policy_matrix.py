@@ -43,9 +43,9 @@ from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.explanations import ModelFailed, explain
+from firstspin.serving.lookups import UserLookups
 from firstspin.serving.policy import PolicySettings, decide
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.stored_answers import StoredAnswers
 
 ADULT = 31
 STORED = Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch")
@@ -312,7 +312,7 @@ class Service:
             self._apps[key] = new_app(
                 policy=PolicySettings(case.min_age, case.refuses, case.stored_first),
                 ledger=ledger if case.experiment else None,
-                stored=StoredAnswers(lambda: self, lambda: 0, budget=30),
+                stored=UserLookups(lambda: self, lambda: 0, budget=30),
                 without_model=True,
                 further=lambda app, request: app.answered(request, self._named),
             )
@@ -552,7 +552,7 @@ def test_the_lambda(world: World, service: Service, failing: str, decides: str, 
             if key not in gateways:
                 loaded = world.bundles[case.silence, "fine"]
                 assert loaded is not None
-                stored = StoredAnswers(lambda: store, lambda: 0, budget=30)
+                stored = UserLookups(lambda: store, lambda: 0, budget=30)
                 exposures = stream if case.experiment else None
                 gateways[key] = Gateway(
                     endpoint, "newcomers", loaded, BodyReader(), settings, stored, exposures, threads=AtOnce()

@@ -333,7 +333,8 @@ class Rows(msgspec.Struct, frozen=True):
 class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to one registration, as in the body of a response; with its experiment where the plan says so.
 
-    `rows` is there where the service or the caller has it switched on.
+    `rows` is there where the service or the caller has it switched on, `listens`, the number of those that moved the
+    ranking, where the service looks them up.
     """
 
     model: str
@@ -343,6 +344,7 @@ class Recommendation(msgspec.Struct, frozen=True, omit_defaults=True):
     message: Message | None = None
     carousels: tuple[Carousel, ...] = ()
     rows: Rows | None = None
+    listens: int | None = None
     experiment: str | None = None
     arm: str | None = None
 

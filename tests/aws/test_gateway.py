@@ -30,8 +30,8 @@ from firstspin.serving.bodies import wire
 from firstspin.serving.bodies.encodings import Encoding, csv_row, encoding_of
 from firstspin.serving.bodies.wire import BodyReader
 from firstspin.serving.content import recommendation
+from firstspin.serving.lookups import FAILURES
 from firstspin.serving.score_stores import DynamoScores
-from firstspin.serving.stored_answers import FAILURES
 
 TABLE_WORDS = {
     "KeySchema": [
@@ -604,4 +604,5 @@ def test_a_score_store_that_hangs_is_given_up_in_time_and_then_not_asked(
         for _ in range(FAILURES + 2):
             assert answered(gateway(of_user("u1")))["source"] == "rule"
     outcomes = [json.loads(message).get("outcome") for message in caplog.messages if "stored_answer" in message]
-    assert outcomes == ["failed"] * FAILURES + ["paused"] * 2
+    assert set(outcomes[:FAILURES]) <= {"late", "failed"}  # botocore's timeout is the same
+    assert outcomes[FAILURES:] == ["paused"] * 2

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from event_store_contract import QUICK, EventStoreContract, kept, put
-from made_events import NOON, SECRET, click, clicks, ids, shown
+from made_app import ask, new_app
+from made_events import NOON, SECRET, click, clicks, ids, listen, shown
+from made_service import until
 from private_postgres import Cluster, cluster, missing
 
 from firstspin.events.database import Session, write
 from firstspin.events.erasure import erase
+from firstspin.events.recent_listens import RecentListens
 from firstspin.events.schema import Unavailable
 from firstspin.events.store import open_database, open_store
 from firstspin.records import InputError
+from firstspin.service.app import App
+from firstspin.service.http.messages import Reply, Request
+from firstspin.service.process.worker import load
+from firstspin.serving.lookups import PAUSE, UserLookups
+from firstspin.serving.policy import PolicySettings
 
 psycopg = pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
@@ -50,6 +60,10 @@ class TestPostgres(EventStoreContract):
         with psycopg.connect(self.url) as other, other.transaction():
             other.execute("LOCK TABLE firstspin.erased IN ACCESS EXCLUSIVE MODE")
             yield
+
+    def plan(self, session: Session, query: str) -> str:
+        session.run("SET enable_seqscan = off")  # of a table with two rows, the planner reads all
+        return str(session.run(f"EXPLAIN {query}", (SECRET.user_hash("anna"), 200)))
 
 
 def test_a_server_that_crashes_keeps_what_was_acknowledged_and_the_store_goes_on_alone(
@@ -110,11 +124,62 @@ def test_a_row_on_its_way_while_its_user_is_erased_does_not_stay(url: str) -> No
     eraser.close()
 
 
+def test_a_server_that_hangs_is_answered_without_and_found_again(server: Cluster, url: str, folder: Path) -> None:
+    with closing(open_database(url, SECRET, listens_by_user=True)) as writer:
+        put(writer, [], [listen("1", "anna", station_id="1")])
+    now = 0
+    recent = RecentListens(
+        partial(open_database, url, SECRET, read_only=True, listens_by_user=True, patience=0.5), SECRET
+    )
+    lookups = UserLookups(lambda: recent, lambda: now, budget=0.5, threads=2, queue=1)
+    app = new_app(listens=lookups, policy=PolicySettings(listens_from_events=True))
+    app.serve(load(folder))
+
+    def several(number: int) -> list[bytes]:
+        async def replies() -> list[Reply]:
+            asked = [Request("POST", "/v1/recommendations", b"", {}, b'{"user_id":"anna"}')] * number
+            return list(await asyncio.gather(*[one for one in app(asked) if not isinstance(one, Reply)]))
+
+        return [bytes(reply.body) for reply in asyncio.run(replies())]
+
+    def moved() -> bool:
+        nonlocal now
+        now += PAUSE
+        [body] = several(1)
+        return b'"listens":1' in body
+
+    until(moved)
+    with server.hanging():
+        without = several(8)
+        counts = outcomes(app)
+        assert (counts["late"], counts["full"]) == (3, 5)
+        without += [*several(1), *several(1), *several(1)]
+        assert outcomes(app)["paused"] >= 1
+        assert len(set(without)) == 1
+        assert b'"listens"' not in without[0]
+    until(moved)
+    lookups._threads.shutdown()
+    recent.close()
+
+
+def outcomes(app: App) -> dict[str, float]:
+    lines = [line for line in ask(app, "GET", "/metrics").body.decode().splitlines() if "listen_lookups_total{" in line]
+    return {line.split('"')[1]: float(line.split()[-1]) for line in lines}
+
+
+def test_a_query_that_takes_long_is_cancelled_by_the_server(url: str) -> None:
+    with closing(open_database(url, SECRET, listens_by_user=True)) as writer:
+        writer.open()
+    reader = open_database(url, SECRET, read_only=True, listens_by_user=True, patience=0.2)
+    with closing(reader), reader.reading() as session, pytest.raises(psycopg.errors.QueryCanceled):
+        session.run("SELECT pg_sleep(60)")
+
+
 def test_no_table_file_keeps_a_trace_of_an_erased_user(server: Cluster, url: str) -> None:
     users = [f"user-{i:04}@example.org" for i in range(90)]
-    database = open_database(url, SECRET)
+    database = open_database(url, SECRET, listens_by_user=True)
     for turn in range(20):
-        put(database, [shown(user) for user in users], [click(f"{turn} of {user}", user) for user in users])
+        put(database, [shown(user) for user in users], [listen(f"{turn} of {user}", user) for user in users])
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute("ANALYZE")  # the planner's samples must not remember anybody either
         admin.execute("CHECKPOINT")

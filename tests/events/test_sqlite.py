@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from event_store_contract import EventStoreContract, kept, put
-from made_events import NOON, SECRET, click, clicks, ids, shown
+from made_events import NOON, SECRET, clicks, ids, listen, shown
 
+from firstspin.events.database import Session
 from firstspin.events.erasure import erase
 from firstspin.events.schema import Secret, Unavailable, scoped
 from firstspin.events.sqlite import SqliteDatabase
@@ -35,6 +36,9 @@ class TestSqlite(EventStoreContract):
             other.execute("BEGIN IMMEDIATE")
             yield
             other.execute("ROLLBACK")
+
+    def plan(self, session: Session, query: str) -> str:
+        return str(session.run(f"EXPLAIN QUERY PLAN {query}", (SECRET.user_hash("anna"), 200)))
 
 
 def test_a_store_is_made_in_a_folder_that_somebody_else_holds_locked(tmp_path: Path) -> None:
@@ -238,12 +242,13 @@ def test_an_address_of_another_kind_is_refused_without_a_password_in_it(url: str
 def test_no_file_keeps_a_trace_of_an_erased_user(tmp_path: Path) -> None:
     users = [f"user-{i:04}@example.org" for i in range(900)]
     erased, others = users[::3], users[1::3]
-    database = SqliteDatabase(tmp_path / "events.sqlite", SECRET.fingerprint, reserve_bytes=1 << 16)
+    path = tmp_path / "events.sqlite"
+    database = SqliteDatabase(path, SECRET.fingerprint, listens_by_user=True, reserve_bytes=1 << 16)
     for turn in range(10):  # so that pages split and rows move
         put(
             database,
             [shown(user, f"experiment {turn}") for user in users],
-            [click(f"{turn} of {user}", user) for user in users],
+            [listen(f"{turn} of {user}", user) for user in users],
         )
     assert _found(tmp_path, [SECRET.user_hash(user) for user in erased]) == set(map(SECRET.user_hash, erased))
     assert erase(database, SECRET, erased, now=NOON).compacted

@@ -51,6 +51,9 @@ class Database(Protocol):
     def snapshot(self) -> AbstractContextManager[Session]:
         """A read-only session on a consistent snapshot."""
 
+    def reading(self) -> AbstractContextManager[Session]:
+        """A session for queries, each on a snapshot of its own."""
+
     def compact(self) -> bool:
         """Rewrite the files without deleted rows; False where free space or other processes prevent it for now."""
 

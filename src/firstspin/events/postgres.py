@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from firstspin.events.database import ResultRow, Row, Session, prepare
+from firstspin.events.database import ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
-from firstspin.events.statements import insert, tables
+from firstspin.events.statements import INDEX_LISTENS, LISTENS_INDEX, insert, tables
 from firstspin.records import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ PATIENCE: Final = 5.0  # default lock timeout, seconds
 _DEFAULTS: Final = {"application_name": "firstspin", "connect_timeout": "3", "tcp_user_timeout": "10000"}
 _OPTIONS: Final = "-c lock_timeout={patience:.0f}ms -c idle_in_transaction_session_timeout=5s"
 _IS_NEW: Final = "SELECT to_regclass('firstspin.about') IS NULL"
+_HAS_INDEX: Final = f"SELECT to_regclass('firstspin.{LISTENS_INDEX}') IS NOT NULL"
+_READ_ONLY: Final = "SET default_transaction_read_only = on; SET statement_timeout = {milliseconds:.0f}"
 _SCHEMA: Final = "CREATE SCHEMA IF NOT EXISTS firstspin"  # the tables' names are too common for a shared schema
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('firstspin event store'))"
 # The planner's statistics of a column would retain erased values.
@@ -37,6 +39,7 @@ _UNSAMPLED: Final = (
 _ALONE: Final = "LOCK TABLE erased IN SHARE ROW EXCLUSIVE MODE"
 
 POLL_SECONDS: Final = 0.1  # interval of polling a connection
+INDEX_SECONDS: Final = 600.0  # for creating the index of listens; nobody else writes meanwhile
 
 Outcome = TypeVar("Outcome")
 Answer = TypeVar("Answer")
@@ -47,10 +50,20 @@ class PostgresDatabase:
 
     `patience` is the lock timeout in seconds. Where it is given, a statement without a response after three times as
     long closes the connection, because a hung server does not close it. Without `create` the store must exist. Raises
-    InputError for an invalid URL, ImportError where the driver is not installed.
+    InputError for an invalid URL, ImportError where the driver is not installed. `listens_by_user`: with the index of
+    listens, which is created, or with `read_only` awaited; then `patience` limits each query too.
     """
 
-    def __init__(self, url: str, fingerprint: str, *, create: bool = True, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        fingerprint: str,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        listens_by_user: bool = False,
+        patience: float | None = None,
+    ) -> None:
         import psycopg
 
         self._driver = psycopg
@@ -62,7 +75,8 @@ class PostgresDatabase:
         except psycopg.ProgrammingError:
             raise InputError("invalid URL of the event store: PostgreSQL can't parse it") from None
         self._fingerprint = fingerprint
-        self._create = create
+        self._create, self._read_only = create and not read_only, read_only
+        self._listens_by_user, self._patience = listens_by_user, patience or PATIENCE
         self._timeout = 3 * patience if patience else None
         self._connection: psycopg.Connection[ResultRow] | None = None
 
@@ -83,6 +97,12 @@ class PostgresDatabase:
             connection = transaction.connection
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield _Session(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """See `Database`."""
+        with self._translated():
+            yield _Session(self._connect())
 
     def compact(self) -> bool:
         """See `Database`."""
@@ -107,20 +127,39 @@ class PostgresDatabase:
             connection.response_timeout = self._timeout
             try:
                 connection.execute("SET search_path TO firstspin")
-                _in_transaction(connection, _ONE_AT_A_TIME, self._prepare)
+                if self._read_only:
+                    connection.execute(_READ_ONLY.format(milliseconds=1000 * self._patience))
+                    self._check(_Session(connection))
+                else:
+                    _in_transaction(connection, _ONE_AT_A_TIME, self._prepare)
+                    self._index(connection)
             except BaseException:
                 connection.close()
                 raise
             self._connection = connection
         return self._connection
 
+    def _check(self, session: Session) -> None:
+        if _holds(session, _IS_NEW):
+            raise InputError("this PostgreSQL database has no event store")
+        check(session, self._fingerprint)
+        if self._listens_by_user and not _holds(session, _HAS_INDEX):
+            raise Unavailable("PostgreSQL: there is no index of listens yet")
+
     def _prepare(self, session: Session) -> None:
-        ((is_new,),) = session.run(_IS_NEW)
+        is_new = _holds(session, _IS_NEW)
         if is_new and not self._create:
             raise InputError("this PostgreSQL database has no event store")
         counting = "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
         made = (_SCHEMA, *tables(seq=counting, digest="BYTEA"), *_UNSAMPLED)
         prepare(session, self._fingerprint, made if is_new else ())
+
+    def _index(self, connection: Any) -> None:
+        """Create the index of listens. In a large store this takes minutes."""
+        if self._listens_by_user and not _holds(_Session(connection), _HAS_INDEX):
+            connection.response_timeout = INDEX_SECONDS
+            _in_transaction(connection, _ONE_AT_A_TIME, lambda session: session.run(INDEX_LISTENS))
+            connection.response_timeout = self._timeout
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -188,6 +227,10 @@ class _Session:
             cursor.execute(_in_psycopg(query), values)
             while rows := cursor.fetchmany(chunk):
                 yield rows
+
+
+def _holds(session: Session, query: str) -> bool:
+    return bool(session.run(query)[0][0])
 
 
 def _in_transaction(

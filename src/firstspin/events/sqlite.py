@@ -28,6 +28,7 @@ ABANDONED: Final[list[sqlite3.Connection]] = []
 """Connections to files that were deleted or replaced; see `SqliteDatabase._abandon`."""
 
 _IS_NEW: Final = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'about')"
+_HAS_INDEX: Final = f"SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '{statements.LISTENS_INDEX}')"
 _LAST: Final = "SELECT COALESCE(MAX(seq), 0) FROM {table}"
 _SINCE: Final = "SELECT group_concat(hex({key}), ' ') FROM {table} WHERE seq > ?"
 _MAX_ROWS: Final = 64  # of a statement: fewer values than the 999 that old versions of SQLite take
@@ -47,7 +48,8 @@ log = logging.getLogger(__name__)
 class SqliteDatabase:
     """A `Database` in the SQLite file at `path`; without `create` the file must exist.
 
-    `patience` is the busy timeout in seconds, `reserve_bytes` the size of the reserve file.
+    `patience` is the busy timeout in seconds, `reserve_bytes` the size of the reserve file. `listens_by_user`: with the
+    index of listens, which is created, or with `read_only` awaited.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class SqliteDatabase:
         fingerprint: str,
         *,
         create: bool = True,
+        read_only: bool = False,
+        listens_by_user: bool = False,
         reserve_bytes: int = RESERVE_BYTES,
         patience: float = PATIENCE,
     ) -> None:
         self.path = path
         self._fingerprint = fingerprint
-        self._create = create
+        self._create, self._read_only = create and not read_only, read_only
+        self._listens_by_user = listens_by_user
         self._reserve_bytes = reserve_bytes
         self._patience = patience
         self._connection: sqlite3.Connection | None = None
@@ -71,7 +76,8 @@ class SqliteDatabase:
         """See `Database`."""
         with self._translated():
             self._connect()
-        self._fill_reserve()
+        if not self._read_only:
+            self._fill_reserve()
 
     def transact(self, work: Callable[[Session], Outcome], *, deleting: bool = False) -> Outcome:
         """See `Database`; `deleting` gives the reserve's space back where the disk is full."""
@@ -102,6 +108,12 @@ class SqliteDatabase:
             finally:
                 connection.execute("ROLLBACK")
 
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """See `Database`."""
+        with self._translated():
+            yield _Session(self._connect())
+
     def compact(self) -> bool:
         """See `Database`."""
         # secure_delete zeroes deleted rows, but not the copies that page splits left: only a rewrite removes those. The
@@ -131,14 +143,22 @@ class SqliteDatabase:
     def _connected(self) -> sqlite3.Connection:
         self._make_file()
         before = sqlite_file.identity(self.path)
+        path, read_only = self.path.absolute(), self._read_only
         connection = sqlite3.connect(
-            self.path.absolute(), timeout=self._patience, isolation_level=None, check_same_thread=False
+            f"{path.as_uri()}?mode=ro" if read_only else path,
+            uri=read_only,
+            timeout=self._patience,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
             self._refuse_foreign(connection)
-            for pragma in _PRAGMAS:
-                connection.execute(pragma)
-            _in_transaction(connection, self._prepare)
+            if read_only:
+                self._await_index(connection)
+            else:
+                for pragma in _PRAGMAS:
+                    connection.execute(pragma)
+                _in_transaction(connection, self._prepare)
             self._opened = sqlite_file.identity(self.path)
             if self._opened[0] != before[0]:
                 raise Unavailable(f"{self.path.name} was replaced while it was opened")
@@ -152,6 +172,8 @@ class SqliteDatabase:
             raise InputError(f"{self.path} is a folder; name a file in it")
         if not self._create and not self.path.exists():
             raise InputError(f"the event store {self.path} does not exist")
+        if self._read_only:
+            return
         try:
             sqlite_file.make_private(self.path, self._opened)
         except OSError as error:
@@ -171,6 +193,13 @@ class SqliteDatabase:
         ((is_new,),) = session.run(_IS_NEW)
         made = statements.tables(seq="INTEGER PRIMARY KEY", digest="BLOB") if is_new else ()
         prepare(session, self._fingerprint, made)
+        if self._listens_by_user:
+            session.run(statements.INDEX_LISTENS)
+
+    def _await_index(self, connection: sqlite3.Connection) -> None:
+        ((has_index,),) = connection.execute(_HAS_INDEX)
+        if self._listens_by_user and not has_index:
+            raise Unavailable(f"{self.path.name} has no index of listens yet")
 
     def _was_replaced(self) -> bool:
         return sqlite_file.identity(self.path)[0] != self._opened[0]

@@ -23,8 +23,8 @@ EVENT_COLUMNS: Final = Event.__struct_fields__
 TABLES: Final = {EXPOSURES, EVENTS, ERASED, ABOUT}
 COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
 
-# `seq` is the order of arrival; `sent` is 1 once a sink has accepted the row. There is no index on `user_hash`: it
-# would cost the writer 40% of its throughput, and queries by user (erasure, export) scan the tables anyway.
+# `seq` is the order of arrival; `sent` is 1 once a sink has accepted the row. There is no index on `user_hash`, except
+# by `INDEX_LISTENS`: it would cost the writer 40% of its throughput, and erasure and export scan the tables anyway.
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS exposures (seq {seq}, exposure_id {digest} NOT NULL UNIQUE, experiment TEXT NOT NULL, "
     "user_hash {digest} NOT NULL, arm TEXT NOT NULL, propensity DOUBLE PRECISION NOT NULL, decided_at BIGINT NOT NULL, "
@@ -54,6 +54,15 @@ MIGRATIONS: Final = {
     )
 }
 """By the version of an older store, the statements that make it one of the next version. Rows stay as they are."""
+
+
+LISTENS_INDEX: Final = "events_listens"
+INDEX_LISTENS: Final = f"CREATE INDEX IF NOT EXISTS {LISTENS_INDEX} ON events (user_hash, at) WHERE type = 'listen'"
+LATEST_LISTENS: Final = (
+    "SELECT station_id, seconds FROM events WHERE user_hash = ? AND type = 'listen' AND flag <> 'future' "
+    "ORDER BY at DESC, seq DESC LIMIT ?"
+)
+"""Newest first. Those with a time after their receipt would stay the latest for ever, and are left out."""
 
 NOTE: Final = "INSERT INTO about (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
 NOTES: Final = "SELECT name, value FROM about"

@@ -287,20 +287,43 @@ class EventStore:
         self._reason = reason
 
 
-def open_database(url: str, secret: Secret, *, create: bool = True, patience: float | None = None) -> Database:
+def open_database(
+    url: str,
+    secret: Secret,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    listens_by_user: bool = False,
+    patience: float | None = None,
+) -> Database:
     """The database at `sqlite:///events.sqlite` (a fourth slash starts an absolute path) or `postgresql://...`.
 
-    It is not opened yet. Without `create` the store must exist. `patience` is the lock timeout of a write in seconds;
-    with it, a server that does not respond is given up too.
+    It is not opened yet. Without `create` the store must exist; nothing is ever written to one that is `read_only`.
+    `listens_by_user`: with an index of the listens, which is created, or with `read_only` awaited. `patience` is the
+    lock timeout in seconds; with it, a server that does not respond is given up too.
 
     Raises InputError for any other URL, and where PostgreSQL's driver is not installed.
     """
     if not url.startswith(POSTGRES):
         path = sqlite_path(url)
-        return SqliteDatabase(path, secret.fingerprint, create=create, patience=patience or sqlite.PATIENCE)
+        return SqliteDatabase(
+            path,
+            secret.fingerprint,
+            create=create,
+            read_only=read_only,
+            listens_by_user=listens_by_user,
+            patience=patience or sqlite.PATIENCE,
+        )
     need("postgres", "an event store in PostgreSQL")
     try:
-        return PostgresDatabase(url, secret.fingerprint, create=create, patience=patience)
+        return PostgresDatabase(
+            url,
+            secret.fingerprint,
+            create=create,
+            read_only=read_only,
+            listens_by_user=listens_by_user,
+            patience=patience,
+        )
     except ImportError as error:  # psycopg without its binary part, where the system has no libpq
         raise InputError(f"psycopg can't be loaded ({error}): pip install 'firstspin[postgres]'") from error
 

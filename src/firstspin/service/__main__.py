@@ -26,7 +26,7 @@ from firstspin.events.schema import Secret
 from firstspin.experiment.plan import Plan, read_plan
 from firstspin.files import workspace
 from firstspin.models.compiled import MISSING
-from firstspin.records import InputError
+from firstspin.records import InputError, Listens, StoredAnswer
 from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.bundles import probe_process
@@ -49,11 +49,14 @@ from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
 from firstspin.serving.experiment import Running, running
+from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
 from firstspin.serving.policy import REFUSE, PolicySettings
-from firstspin.serving.stored_answers import StoredAnswers
 
 STORE_PATIENCE = 1.4
 """Seconds that a write of the event store waits for other processes: a request is refused before it is overdue."""
+
+LISTEN_THREADS = 4
+"""Connections of a worker to the event store that look up listens."""
 
 
 def main() -> None:
@@ -216,7 +219,7 @@ def _worker_runner(
         tally = tallies.row(slot.number)
         logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
         try:
-            ledger = _ledger(options.events, secret, experiment, now) if secret else None
+            ledger = _ledger(options, secret, experiment, now) if secret else None
             app_options = AppOptions(
                 options.allow_no_model or model_cache is not None,
                 Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
@@ -225,11 +228,13 @@ def _worker_runner(
                 options.report,
                 options.largest_answer or inf,
                 _stored_answers(options),
+                _recent_listens(options.events, secret) if secret and options.listens_from_events else None,
                 PolicySettings(
                     options.least_age,
                     options.under_age == REFUSE,
                     options.scores_first,
                     calibrated_rows=options.calibrated_rows,
+                    listens_from_events=options.listens_from_events,
                 ),
                 has_pages(options),
                 model_cache is not None,
@@ -312,20 +317,32 @@ def _secret_path(options: argparse.Namespace) -> Path:
     return path
 
 
-def _ledger(url: str, secret: Secret, experiment: Running | None, now: Callable[[], datetime]) -> ExposureLog:
+def _ledger(
+    options: argparse.Namespace, secret: Secret, experiment: Running | None, now: Callable[[], datetime]
+) -> ExposureLog:
     """The event store, opened in the process that uses it."""
     from firstspin.events.store import EventStore, open_database
 
-    opened = EventStore(open_database(url, secret, patience=STORE_PATIENCE))
-    return ExposureLog(opened, secret, now, experiment)
+    database = open_database(
+        options.events, secret, listens_by_user=options.listens_from_events, patience=STORE_PATIENCE
+    )
+    return ExposureLog(EventStore(database), secret, now, experiment)
 
 
-def _stored_answers(options: argparse.Namespace) -> StoredAnswers | None:
+def _recent_listens(url: str, secret: Secret) -> UserLookups[Listens]:
+    from firstspin.events.recent_listens import RecentListens
+    from firstspin.events.store import open_database
+
+    reader = partial(open_database, url, secret, read_only=True, listens_by_user=True, patience=LOOKUP_SECONDS)
+    return UserLookups(lambda: RecentListens(reader, secret), time.monotonic_ns, threads=LISTEN_THREADS)
+
+
+def _stored_answers(options: argparse.Namespace) -> UserLookups[StoredAnswer] | None:
     if not options.scores:
         return None
     from firstspin.serving.score_stores import read_scores
 
-    return StoredAnswers(
+    return UserLookups(
         lambda: read_scores(options.scores),
         time.monotonic_ns,
         budget=options.scores_seconds,

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from firstspin.events.schema import Exposure
-from firstspin.records import Registration, StoredAnswer
+from firstspin.records import Listens, Registration, StoredAnswer
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.metrics import ProcessMetrics
@@ -26,17 +26,18 @@ from firstspin.serving.bodies.encodings import SPELLINGS, Encoding, around, chec
 from firstspin.serving.bodies.limits import SHORT, Body
 from firstspin.serving.bodies.wire import BodyReader, LongBody, ParsedBody, user_of
 from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
+from firstspin.serving.lookups import OTHER_VERSION, UserLookups
 from firstspin.serving.policy import (
     Decision,
     PolicySettings,
     decide,
     decide_many,
     is_current,
+    may_look_up_listens,
     may_use_stored,
     refuse_under_age,
 )
 from firstspin.serving.refusal import Refusal
-from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class Answering:
     """Reads registrations from requests, decides on them, and counts, times and records the answers.
 
     `settings` decide what answers; its experiment is the one that `ledger` records. `stored` looks up the answers of
-    batch scoring, for users. An answer about several registrations of more than `max_bytes` bytes is refused.
+    batch scoring, for users, `listens` what they listened to. An answer about several registrations of more than
+    `max_bytes` bytes is refused.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Answering:
         settings: PolicySettings,
         *,
         ledger: ExposureLog | None = None,
-        stored: StoredAnswers | None = None,
+        stored: UserLookups[StoredAnswer] | None = None,
+        listens: UserLookups[Listens] | None = None,
         max_bytes: float = inf,
     ) -> None:
         self._tally, self._now, self._settings = tally, now, settings
-        self._ledger, self._stored, self._max_bytes = ledger, stored, max_bytes
+        self._ledger, self._max_bytes = ledger, max_bytes
+        self._stored, self._listens = stored, listens
         self._failed_models: set[str] = set()  # whose failure is in the log
         self._piece = Lock()  # held by the request that works in this turn
 
@@ -110,25 +114,38 @@ class Answering:
         return parsed
 
     def _one(self, serving: ServedModel, registration: Registration, of_users: bool) -> Asking | Awaitable[Reply]:
-        """A request about one registration: answered in the turn's batch, or after a lookup of its stored answer."""
+        """A request about one registration: answered in the turn's batch, or after lookups of what is stored."""
         one = Asking(serving, registration, user_of(registration) if of_users else None, self._now())
-        stored = self._stored
-        if stored is not None and may_use_stored(registration, one.user, self._settings):
-            return self._with_stored(one, stored)
+        stored = self._stored if may_use_stored(registration, one.user, self._settings) else None
+        if stored or (self._listens and may_look_up_listens(registration, one.user, serving.bundle, self._settings)):
+            return self._after_lookups(one, stored)
         return one
 
-    async def _with_stored(self, one: Asking, stored: StoredAnswers) -> Reply:
+    async def _after_lookups(self, one: Asking, stored: UserLookups[StoredAnswer] | None) -> Reply:
         """Look up the stored answer where it has precedence, or where the decision without it is a fallback."""
         bundle, settings = one.serving.bundle, self._settings
-        if settings.stored_first:
+        answer = await self._looked_up(one, stored) if stored and settings.stored_first else None
+        if answer is None or not is_current(answer, bundle):
+            one = await self._with_listens(one)
+        decision = decide(one.registration, one.user, bundle, answer, settings)
+        if stored and not settings.stored_first and decision.is_fallback:
             answer = await self._looked_up(one, stored)
-            return self._decided(one, decide(one.registration, one.user, bundle, answer, settings))
-        decision = decide(one.registration, one.user, bundle, None, settings)
-        if decision.is_fallback and (answer := await self._looked_up(one, stored)):
             decision = decide(one.registration, one.user, bundle, answer, settings, failure=decision.failure)
         return self._decided(one, decision)
 
-    async def _looked_up(self, one: Asking, stored: StoredAnswers) -> StoredAnswer | None:
+    async def _with_listens(self, one: Asking) -> Asking:
+        """The request with the listens of its user's events, where they may be used and come in time."""
+        lookups, bundle = self._listens, one.serving.bundle
+        if lookups is None or not may_look_up_listens(one.registration, one.user, bundle, self._settings):
+            return one
+        assert one.user is not None
+        listens, outcome = await lookups.get(one.user)
+        self._tally.count("firstspin_listen_lookups", outcome)
+        if listens is None:
+            return one
+        return one._replace(registration=msgspec.structs.replace(one.registration, listens=listens))
+
+    async def _looked_up(self, one: Asking, stored: UserLookups[StoredAnswer]) -> StoredAnswer | None:
         assert one.user is not None
         answer, outcome = await stored.get(one.user)
         is_other = answer is not None and not is_current(answer, one.serving.bundle)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from firstspin.records import Listens, StoredAnswer
 from firstspin.service.answering import Answering, Asking, encoding_of_request, failed, refused
 from firstspin.service.api_keys import Key, Keys
 from firstspin.service.exposures import ExposureLog
@@ -28,6 +29,7 @@ from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
 from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.content import NO_STATIONS
+from firstspin.serving.lookups import UserLookups
 from firstspin.serving.policy import (
     DEFAULTS,
     NO_MODEL,
@@ -35,7 +37,6 @@ from firstspin.serving.policy import (
 )
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stations import StationList
-from firstspin.serving.stored_answers import StoredAnswers
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class AppOptions:
     `further` answers further paths; `report` is the file of the study, by default the one beside the folder `bundle`;
     `pages`: whether `/` and the other pages are there; `many_models`: whether models can be loaded at `/models`;
     `experiment_pages`: the folder of pages that analyses write; `stored` looks up the answers of batch scoring, for
-    users. An answer about several of more than `max_answer_bytes` bytes is refused.
+    users, `listens` their listens. An answer about several of more than `max_answer_bytes` bytes is refused.
     `policy` decides what answers; its experiment is the one that `ledger` records.
     """
 
@@ -70,7 +71,8 @@ class AppOptions:
     further: Further | None = None
     report: Path | None = None
     max_answer_bytes: float = inf
-    stored: StoredAnswers | None = None
+    stored: UserLookups[StoredAnswer] | None = None
+    listens: UserLookups[Listens] | None = None
     policy: PolicySettings = DEFAULTS
     pages: bool = True
     many_models: bool = False
@@ -95,6 +97,7 @@ class App:
             replace(options.policy, experiment=running),
             ledger=options.ledger,
             stored=options.stored,
+            listens=options.listens,
             max_bytes=options.max_answer_bytes,
         )
         self._serving: ServedModel | None = None

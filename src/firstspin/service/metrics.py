@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.records import SOURCES
 from firstspin.service.routes import LABELS
+from firstspin.serving.lookups import OTHER_VERSION, OUTCOMES
 
 if TYPE_CHECKING:
     from prometheus_client import core
 
 STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
-LOOKUP_OUTCOMES: Final = ("found", "none", "other-version", "malformed", "failed", "paused")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", "analysis")
 WORKER_STEPS: Final = ("deadlines", "room", "refresh")
 ADMIN_STEPS: Final = ("record",)
@@ -32,7 +32,8 @@ BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_0
 _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...], ...]], ...]] = (
     ("firstspin_requests", "Requests answered", ("route", "status"), (LABELS, STATUSES)),
     ("firstspin_answers", "Registrations answered, by source", ("source",), (SOURCES,)),
-    ("firstspin_kept_answers", "Lookups of stored answers, by outcome", ("outcome",), (LOOKUP_OUTCOMES,)),
+    ("firstspin_kept_answers", "Lookups of stored answers, by outcome", ("outcome",), ((*OUTCOMES, OTHER_VERSION),)),
+    ("firstspin_listen_lookups", "Lookups of listens in the event store, by outcome", ("outcome",), (OUTCOMES,)),
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
     ("firstspin_worker_starts", "Workers started", (), ()),
     ("firstspin_worker_deaths", "Workers that ended unexpectedly", (), ()),

@@ -15,8 +15,8 @@ from firstspin.service.http.cross_origin import is_loopback
 from firstspin.service.http.hub import IN_FLIGHT
 from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.bodies.limits import MAX_BODY_BYTES, MAX_INSTANCES
+from firstspin.serving.lookups import LOOKUP_SECONDS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
-from firstspin.serving.stored_answers import LOOKUP_SECONDS
 from firstspin.settings.environment import (
     SETTINGS_FILE,
     one_of,
@@ -101,6 +101,7 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("keys", path, None, "File of API keys for /v1; without it /v1 needs no key."),
         Option("events", words, None, "Event store for /v1: sqlite:///PATH or postgresql://HOST/NAME."),
         Option("events-secret", path, None, "File with the store's secret; events.secret in --state if not given."),
+        Option("listens-from-events", yes_or_no, False, "Use the user's listens in --events for recommendations."),
         Option("experiment", path, None, "Sealed plan of the experiment of /v1/recommendations; needs --events."),
         Option("clock", path, None, "For simulations: file with the simulated time of day."),
     ),
@@ -214,5 +215,6 @@ def _check_together(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error("--bundle BUNDLE is required")
     if options.events and not (options.events_secret or options.state):
         parser.error("--events needs --events-secret or --state, to keep the store's secret")
-    if options.experiment and not options.events:
-        parser.error("--experiment needs --events")
+    for name in ("experiment", "listens-from-events"):
+        if getattr(options, name.replace("-", "_")) and not options.events:
+            parser.error(f"--{name} needs --events")

@@ -21,8 +21,8 @@ def filled(registration: Registration, decision: Decision, catalogue: Catalogue)
     """The whole answer from the stations of this catalogue."""
     picks = catalogue.picked(registration.genres)
     answer = fill(decision.ranking, picks, catalogue.of_country(registration.country), decision.model)
-    if decision.rows:
-        answer = msgspec.structs.replace(answer, rows=decision.rows)
+    if decision.rows or decision.listens:
+        answer = msgspec.structs.replace(answer, rows=decision.rows, listens=decision.listens or None)
     if decision.experiment and decision.assignment:
         return msgspec.structs.replace(answer, experiment=decision.experiment, arm=decision.assignment.arm)
     return answer

@@ -11,7 +11,8 @@ written down is the business of `responses`. In this order:
    fails or is absent. An answer stored by another bundle than the one in service is not used.
 5. The model ranks (`model`). Without a single answer that training has seen, its ranking is what it expects of such
    registrations (`popular`); a model whose training saw none of them is not asked, and the rule ranks. Listens of the
-   request move the model's scores (`models.evidence`), and no other answer: not the rule's, nor a stored one.
+   request move the model's scores (`models.evidence`), and no other answer: not the rule's, nor a stored one. Where
+   the settings say so, the user's own events are looked up for a request without listens.
 6. Where the model fails, the business rule ranks the picks (`rule`); without a bundle nothing is ranked (`no-model`).
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
@@ -74,6 +75,7 @@ class PolicySettings:
     `min_age` is in years. `refuse_under_age`: younger users are refused, not answered by the rule. `stored_first`: a
     stored answer goes before the model's. `experiment`: users in its coverage are answered by the policy of their arm.
     `calibrated_rows`: an answer of the model has the number of genres that contain the favourite.
+    `listens_from_events`: the listens of users are looked up, and an answer has the number of those that moved it.
     """
 
     min_age: int = MIN_AGE
@@ -81,6 +83,7 @@ class PolicySettings:
     stored_first: bool = False
     experiment: ArmPolicies | None = None
     calibrated_rows: bool = False
+    listens_from_events: bool = False
 
 
 DEFAULTS: Final = PolicySettings()
@@ -94,8 +97,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     `model` is the id of the bundle that ranked; `by_rule`: the business rule of the bundle ranked; `failure` names the
     error of a model that failed. Of a user of the experiment, `assignment` is the arm and `candidates` the ranking of
-    each policy of its arms; `experiment` is its key, where the answer names it and the arm. `rows` as the settings say.
-    `moved`: listens of the request moved the ranking.
+    each policy of its arms; `experiment` is its key, where the answer names it and the arm. `rows` and `listens` (the
+    number of those that moved the ranking) as the settings say. `moved`: listens moved the ranking.
     """
 
     ranking: Ranking
@@ -106,6 +109,7 @@ class Decision(msgspec.Struct, frozen=True):
     candidates: Mapping[ArmPolicy, Ranking] = _NO_CANDIDATES
     experiment: str = ""
     rows: Rows | None = None
+    listens: int = 0
     moved: bool = False
 
     @property
@@ -141,7 +145,9 @@ def decide(
     if settings.refuse_under_age:
         refuse_under_age((registration,), settings)
     decision = _decide(registration, user, bundle, stored, settings, failure, in_service)
-    return _with_rows(decision, bundle) if settings.calibrated_rows else decision
+    if settings.calibrated_rows:
+        decision = _with_rows(decision, bundle)
+    return _with_listens(decision, registration, bundle) if settings.listens_from_events else decision
 
 
 def _decide(
@@ -185,7 +191,11 @@ def decide_many(
             yield from [_ABSENT] * len(batch)
         else:
             decisions = _decide_batch(batch, ids, bundle, settings)
-            yield from (_with_rows(one, bundle) for one in decisions) if settings.calibrated_rows else decisions
+            if settings.calibrated_rows:
+                decisions = (_with_rows(one, bundle) for one in decisions)
+            if settings.listens_from_events:
+                decisions = map(_with_listens, decisions, batch, repeat(bundle))
+            yield from decisions
 
 
 def is_under_age(registration: Registration, settings: PolicySettings) -> bool:
@@ -215,6 +225,23 @@ def may_use_stored(registration: Registration, user: str | None, settings: Polic
     Not under the minimum age: the stored answer may depend on an age and a gender that must not be used.
     """
     return user is not None and not is_under_age(registration, settings) and _assignment(user, settings) is None
+
+
+def may_look_up_listens(
+    registration: Registration, user: str | None, bundle: Bundle | None, settings: PolicySettings
+) -> bool:
+    """Whether the events of this user may move the answer, so that a lookup makes sense.
+
+    Not under the minimum age; not where the request has listens, which take precedence; nor where no model uses them.
+    """
+    return (
+        settings.listens_from_events
+        and user is not None
+        and not registration.listens
+        and bundle is not None
+        and bundle.evidence.settings.weight > 0
+        and not is_under_age(registration, settings)
+    )
 
 
 def is_current(stored: StoredAnswer, bundle: Bundle | None, in_service: str = "") -> bool:
@@ -269,6 +296,13 @@ def _with_rows(decision: Decision, bundle: Bundle | None) -> Decision:
     if sets is None or decision.by_rule or decision.moved or decision.source not in ("model", "popular"):
         return decision
     return msgspec.structs.replace(decision, rows=sets.rows(decision.ranking.probabilities))
+
+
+def _with_listens(decision: Decision, registration: Registration, bundle: Bundle | None) -> Decision:
+    """The decision with the number of listens that moved it."""
+    if not decision.moved or bundle is None:
+        return decision
+    return msgspec.structs.replace(decision, listens=bundle.evidence.known(registration.listens))
 
 
 def _assignment(user: str | None, settings: PolicySettings) -> Assignment | None:
@@ -359,4 +393,13 @@ def _by_arm(by_model: Decision, by_rule: Decision | None, assignment: Assignment
         policy: by_rule.ranking if by_rule and policy == "rule" else by_model.ranking for policy in policies.values()
     }
     named = settings.experiment.named
-    return Decision(shown.ranking, shown.model, shown.by_rule, by_model.failure, assignment, candidates, named)
+    return Decision(
+        shown.ranking,
+        shown.model,
+        shown.by_rule,
+        by_model.failure,
+        assignment,
+        candidates,
+        named,
+        moved=shown.moved,
+    )

@@ -80,6 +80,7 @@ class Responses:
             b"}]" if genres else b"]",
             fragments.content(genres, self._catalogue.picked(registration.genres)),
             b',"rows":' + _encode(decision.rows) if decision.rows else b"",
+            b',"listens":%d' % decision.listens if decision.listens else b"",
             named_arm(decision.experiment, decision.assignment) if decision.experiment else b"}",
         )
         return b"".join(body)

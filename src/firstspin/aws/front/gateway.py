@@ -45,6 +45,7 @@ from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.bodies.limits import MAX_BODY_BYTES
 from firstspin.serving.bodies.wire import BodyReader, ParsedBody, join, user_of
 from firstspin.serving.bundle import Bundle
+from firstspin.serving.lookups import OTHER_VERSION, UserLookups
 from firstspin.serving.policy import (
     DEFAULTS,
     REFUSE,
@@ -65,7 +66,6 @@ from firstspin.serving.policy import (
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.responses import Responses, named_arm
 from firstspin.serving.score_stores import DynamoScores
-from firstspin.serving.stored_answers import OTHER_VERSION, StoredAnswers
 from firstspin.settings.environment import path, read, refuse_misspelt, required, seconds, words
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Gateway:
     bundle: Bundle
     reader: BodyReader
     settings: PolicySettings = DEFAULTS
-    stored: StoredAnswers | None = None
+    stored: UserLookups[StoredAnswer] | None = None
     exposures: ExposureStream | None = None
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
@@ -417,9 +417,9 @@ def _settings(environment: Mapping[str, str]) -> PolicySettings:
     return PolicySettings(DEFAULTS.min_age if min_age is None else min_age, under_age == REFUSE)
 
 
-def _stored_answers(table: str, seconds: float) -> StoredAnswers:
+def _stored_answers(table: str, seconds: float) -> UserLookups[StoredAnswer]:
     scores = DynamoScores(table, _client("dynamodb", seconds))
-    return StoredAnswers(lambda: scores, time.monotonic_ns, budget=seconds)
+    return UserLookups(lambda: scores, time.monotonic_ns, budget=seconds)
 
 
 def _client(service: str, seconds: float) -> Any:

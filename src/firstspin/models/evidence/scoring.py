@@ -105,6 +105,10 @@ class Evidence:
             )
         return moved
 
+    def known(self, listens: Iterable[Listen]) -> int:
+        """The number of these listens that are to a station with a genre."""
+        return sum(listen.station_id in self.stations for listen in listens)
+
     def by_genre(self) -> dict[str, list[str]]:
         """The ids of the stations of each genre, sorted."""
         of: dict[str, list[str]] = {genre: [] for genre in self.genres}

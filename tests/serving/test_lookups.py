@@ -28,9 +28,9 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
 from firstspin.service.served_model import ServedModel
 from firstspin.serving import bundle
+from firstspin.serving.lookups import FAILURES, PAUSE, UserLookups
 from firstspin.serving.policy import PolicySettings
 from firstspin.serving.score_stores import MalformedRow
-from firstspin.serving.stored_answers import FAILURES, PAUSE, StoredAnswers
 
 BATCH = Ranking(("Classical", "Jazz"), (0.6, 0.4), "batch")
 HASTY = 0.02
@@ -61,7 +61,7 @@ def memory(folder: Path) -> Memory:
 
 def app_with(folder: Path, store: Memory, *, first: bool = True, min_age: int = 13, **policy: object) -> App:
     settings = PolicySettings(min_age, stored_first=first)
-    made = new_app(stored=StoredAnswers(lambda: store, lambda: 0, budget=5), policy=settings, **policy)
+    made = new_app(stored=UserLookups(lambda: store, lambda: 0, budget=5), policy=settings, **policy)
     made.serve(load(folder))
     return made
 
@@ -103,7 +103,7 @@ def test_as_a_fallback_it_is_asked_only_where_the_model_fails(folder: Path, memo
 
 
 def test_before_there_is_a_model_who_is_known_gets_genres_and_no_station(memory: Memory) -> None:
-    app = new_app(without_model=True, stored=StoredAnswers(lambda: memory, lambda: 0, budget=5))
+    app = new_app(without_model=True, stored=UserLookups(lambda: memory, lambda: 0, budget=5))
     reply = json.loads(ask(app, "POST", "/v1/recommendations", b'{"user_id":"u2"}').body)
     assert (reply["model"], reply["source"], reply["genres"][0]["genre"]) == ("another0", "batch", "Classical")
     assert "stations" not in reply
@@ -147,7 +147,7 @@ def test_invocations_name_no_user_and_ask_nobody(folder: Path, memory: Memory) -
 
 def test_case_32_a_slow_store_is_given_up_in_time_then_left_in_peace_and_then_asked_again(memory: Memory) -> None:
     now = 0
-    store = StoredAnswers(lambda: memory, lambda: now, budget=HASTY)
+    store = UserLookups(lambda: memory, lambda: now, budget=HASTY)
 
     def outcomes(times: int) -> list[str]:
         async def look() -> list[str]:
@@ -156,9 +156,9 @@ def test_case_32_a_slow_store_is_given_up_in_time_then_left_in_peace_and_then_as
         return asyncio.run(look())
 
     memory.held.clear()
-    assert outcomes(FAILURES + 2) == ["failed"] * FAILURES + ["paused"] * 2
+    assert outcomes(FAILURES + 2) == ["late"] * FAILURES + ["paused"] * 2
     now = PAUSE  # still down: one more look is enough to know
-    assert outcomes(2) == ["failed", "paused"]
+    assert outcomes(2) == ["late", "paused"]
     memory.held.set()
     now = 3 * PAUSE
     store._budget = 5
@@ -173,7 +173,7 @@ def test_a_store_that_cannot_be_opened_is_tried_again(memory: Memory) -> None:
             raise problem
         return memory
 
-    store = StoredAnswers(opening, lambda: 0, budget=5)
+    store = UserLookups(opening, lambda: 0, budget=5)
 
     async def look() -> list[str]:
         return [(await store.get("u1"))[1] for _ in range(2)]
