@@ -54,7 +54,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     pack(folder / "models" / "se" / "model")
     freeze(PLAN, folder / "experiment.toml")
     (folder / "b-report.html").write_text(made_report.html("0badcafe"), encoding="utf-8")
-    (folder / "clock").write_text("2026-01-28T12:00:00Z")
     options = ["--state", str(folder / "state"), "--events", f"sqlite:///{folder / 'events.sqlite'}"]
     options += ["--experiment", str(folder / "experiment.toml"), "--models", str(folder / "models")]
     options += ["--admin-port", "0", "--drain-delay", "0"]

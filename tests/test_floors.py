@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
     ("records", "files", "extras", "version", "http_call"),
-    ("data", "settings", "experiment.assign", "aws.clients"),
+    ("data", "settings", "webhooks", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
     ("evaluation", "preflight"),

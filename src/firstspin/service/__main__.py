@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import random
 import resource
 import socket
 import sys
@@ -16,6 +17,7 @@ from functools import partial
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is one thread, and forks safely
 
@@ -42,7 +44,7 @@ from firstspin.service.options import has_pages, parse
 from firstspin.service.pages.experiments import WANTED
 from firstspin.service.pages.site import SECTIONS
 from firstspin.service.process import listening, logs, signals
-from firstspin.service.process.analysis_runs import AnalysisRuns
+from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
@@ -51,6 +53,9 @@ from firstspin.service.process.worker import Order, Worker, WorkerConfig, Worker
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
 from firstspin.serving.policy import REFUSE, PolicySettings
+
+if TYPE_CHECKING:
+    from firstspin.webhooks.delivery import Receiver
 
 STORE_PATIENCE = 1.4
 """Seconds that a write of the event store waits for other processes: a request is refused before it is overdue."""
@@ -81,8 +86,9 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     bundle_store = _bundle_store(state)
     secret = _checked_stores(options)
     model_cache = _model_cache(options, state)
-    tallies = SharedMetrics(options.workers + 2)
+    tallies = SharedMetrics(options.workers + 4)
     config = _worker_config(options)
+    receiver = _receiver(options)
     pages = _experiment_pages(options, state)
     # read once: a process that is restarted needs neither file
     plan = read_plan(options.experiment) if options.experiment else None
@@ -110,7 +116,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
-        analysis=_analysis(options, crew, secret, pages, plan) if pages and secret else None,
+        background=_background(options, state, crew, tallies, secret, pages, plan, receiver),
     ).run()
 
 
@@ -257,7 +263,7 @@ def _worker_runner(
 def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
     """The folder of the pages of experiments, where this service has one, running or ended, and can make its pages."""
     folder = state / "experiments"
-    if not (options.experiment or folder.is_dir()) or not has_pages(options):
+    if not (options.experiment or folder.is_dir()) or not (has_pages(options) or options.webhook_url):
         return None
     if find_spec("jinja2") is None:
         logging.getLogger(__name__).warning("the experiment has no page of figures: pip install 'firstspin[report]'")
@@ -266,17 +272,64 @@ def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
     return folder
 
 
-def _analysis(options: argparse.Namespace, crew: Crew, secret: Secret, pages: Path, plan: Plan | None) -> AnalysisRuns:
+def _receiver(options: argparse.Namespace) -> Receiver | None:
+    """The receiver of webhooks, if there is one."""
+    if not options.webhook_url:
+        return None
+    from firstspin.webhooks.delivery import read_receiver
+
+    return read_receiver(options.webhook_url, options.webhook_secret_file, os.environ)
+
+
+def _background(
+    options: argparse.Namespace,
+    state: Path,
+    crew: Crew,
+    tallies: SharedMetrics,
+    secret: Secret | None,
+    pages: Path | None,
+    plan: Plan | None,
+    receiver: Receiver | None,
+) -> tuple[BackgroundRuns, ...]:
+    """The work outside the workers: the analyses of experiments, and the delivery of webhooks."""
+    outbox = state / "webhooks" if receiver else None
+    of_analysis, of_webhooks = (tallies.row(options.workers + more) for more in (2, 3))
+    runs = []
+    if pages and secret:
+        from firstspin.service.notices import notify_of
+
+        dropped = partial(of_analysis.count, "firstspin_webhooks", "dropped")
+        tell = partial(notify_of, outbox=outbox, dropped=dropped) if outbox else lambda _: None
+        runs.append(_analysis(options, crew, secret, pages, plan, tell))
+    if outbox and receiver:
+        from firstspin.webhooks.delivery import Delivery
+
+        count = partial(of_webhooks.count, "firstspin_webhooks")
+        delivery = Delivery(outbox, receiver, count, time.time, time.monotonic, random.Random())
+        runs.append(BackgroundRuns("webhooks", crew, delivery.run, delivery.is_due, pause=1.0, max_seconds=60.0))
+    return tuple(runs)
+
+
+def _analysis(
+    options: argparse.Namespace,
+    crew: Crew,
+    secret: Secret,
+    pages: Path,
+    plan: Plan | None,
+    tell: Callable[..., object],
+) -> BackgroundRuns:
+    """The analyses: every five minutes, and when a page of an experiment is opened."""
     now = read_clock(options.clock) if options.clock else _now
 
-    def run() -> int:
+    def run() -> None:
         from firstspin.events.store import open_database
         from firstspin.service.pages.analysis import analyse_store
 
-        analyse_store(open_database(options.events, secret, create=False), plan, pages, now=now())
-        return 0
+        analyse_store(open_database(options.events, secret, create=False), plan, pages, now=now(), tell=tell)
 
-    return AnalysisRuns(crew, run, pages / WANTED)
+    wanted = pages / WANTED
+    begin = partial(wanted.unlink, missing_ok=True)
+    return BackgroundRuns("analysis", crew, run, wanted.exists, begin, every=300.0, when_idle=True)
 
 
 def _run_admin(

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
-STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", "analysis")
+STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", "analysis", "webhooks")
 WORKER_STEPS: Final = ("deadlines", "room", "refresh")
 ADMIN_STEPS: Final = ("record",)
+DELIVERIES: Final = ("sent", "failed", "dropped")
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
@@ -49,6 +50,7 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
     ("firstspin_exposures_dropped", "Exposures that could not be stored", (), ()),
     ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),
+    ("firstspin_webhooks", "Attempts to send a notice, by outcome; dropped ones are lost", ("outcome",), (DELIVERIES,)),
     ("firstspin_event_store_failures", "Attempts to open or write the event store that failed", (), ()),
 )
 _GAUGES: Final = (

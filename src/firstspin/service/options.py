@@ -19,6 +19,7 @@ from firstspin.serving.lookups import LOOKUP_SECONDS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
 from firstspin.settings.environment import (
     SETTINGS_FILE,
+    WEBHOOK_SECRET,
     one_of,
     path,
     read,
@@ -105,6 +106,10 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("experiment", path, None, "Sealed plan of the experiment of /v1/recommendations; needs --events."),
         Option("clock", path, None, "For simulations: file with the simulated time of day."),
     ),
+    "Webhooks": (
+        Option("webhook-url", words, None, "POST signed notices there, as of experiments; needs --state."),
+        Option("webhook-secret-file", path, None, f"File with their secret; if not given, {WEBHOOK_SECRET} has it."),
+    ),
     "Several models": (
         Option("models", path, None, "Folder of many models, loaded by POST /models; --bundle is then optional."),
         Option("models-memory", whole(1), None, "Memory for all models in MB; default: half of the machine's."),
@@ -143,7 +148,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
     parser = _parser()
     given = vars(parser.parse_args(arguments))
     try:
-        refuse_misspelt(environment, [variable(option.name) for option in OPTIONS])
+        refuse_misspelt(environment, [*(variable(option.name) for option in OPTIONS), WEBHOOK_SECRET])
         in_file = read_settings(given.get("settings") or settings_file(environment)).of_service()
         for option in OPTIONS:
             if option.field not in given:
@@ -218,3 +223,5 @@ def _check_together(parser: _Parser, options: argparse.Namespace) -> None:
     for name in ("experiment", "listens-from-events"):
         if getattr(options, name.replace("-", "_")) and not options.events:
             parser.error(f"--{name} needs --events")
+    if options.webhook_url and not options.state:
+        parser.error("--webhook-url needs --state, to keep the notices that wait to be sent")

@@ -26,6 +26,9 @@ SETTINGS: Final = "FIRSTSPIN_SETTINGS"
 """The settings file; without it SETTINGS_FILE in the working directory, if there is one."""
 SETTINGS_FILE: Final = "firstspin.toml"
 
+WEBHOOK_SECRET: Final = "FIRSTSPIN_WEBHOOK_SECRET"
+"""The secret of the service's webhooks, where no file has it."""
+
 YES: Final = frozenset({"1", "true", "yes", "on"})
 NO: Final = frozenset({"0", "false", "no", "off"})
 MIN_SIMILARITY: Final = 0.85

@@ -261,7 +261,7 @@ def test_the_service_analyses_its_own_experiment_outside_the_workers(folder: Pat
         before = json.loads(service.ask("GET", "/experiments/first.json")[2])
         assert ask_for(service, "anna")[0] == 200
         until(lambda: json.loads(service.ask("GET", "/experiments/first.json")[2])["as_of"] != before["as_of"], 60)
-        assert "the analysis of the experiment failed" not in service.log.read_text()
+        assert "a process of the background failed" not in service.log.read_text()
 
 
 def test_negative_lifts_have_the_minus_sign_of_the_other_pages() -> None:

@@ -61,29 +61,38 @@ class Listed(Figures, frozen=True):
         return self.experiment.partition("@")[0]
 
 
-def analyse_store(database: Database, plan: Plan | None, folder: Path, *, now: datetime) -> None:
+def analyse_store(
+    database: Database,
+    plan: Plan | None,
+    folder: Path,
+    *,
+    now: datetime,
+    tell: Callable[[Progress], object] = lambda _: None,
+) -> None:
     """Write the pages of the running experiment, of those that ended since their last analysis, and the list.
 
-    An experiment that can't be analysed does not stop the others. Raises InputError or Unavailable at the end where the
-    figures of the running one can't be read.
+    `tell` is called with the state of each. An experiment that can't be analysed does not stop the others. Raises
+    InputError or Unavailable at the end where the figures of the running one can't be read.
     """
     running = plan.name if plan else ""
     try:
         if plan:
-            _analyse_one(database, plan, folder, now)
+            tell(_analyse_one(database, plan, folder, now))
     finally:
         for path in sorted(folder.glob("*.toml")):
             if path.stem != running:
-                _analyse_ended(database, path, folder, now)
+                _analyse_ended(database, path, folder, tell, now)
         write_list(folder, running, now=now)
 
 
-def _analyse_ended(database: Database, path: Path, folder: Path, now: datetime) -> None:
+def _analyse_ended(
+    database: Database, path: Path, folder: Path, tell: Callable[[Progress], object], now: datetime
+) -> None:
     """Analyse the experiment of a plan, if it has ended since its last analysis. Its failure is logged."""
     try:
         figures = figures_in(path.with_suffix(".json"), Listed)
         if figures is None or figures.is_unread(now):
-            _analyse_one(database, read_plan(path), folder, now)
+            tell(_analyse_one(database, read_plan(path), folder, now))
     except (InputError, Unavailable) as problem:
         reason = problem.bare if isinstance(problem, InputError) else str(problem)
         log.warning("an ended experiment can't be analysed", extra={"plan": path.stem, "reason": reason})
@@ -92,9 +101,9 @@ def _analyse_ended(database: Database, path: Path, folder: Path, now: datetime) 
         log.error("the analysis of an ended experiment failed", extra=about, exc_info=True)
 
 
-def _analyse_one(database: Database, plan: Plan, folder: Path, now: datetime) -> None:
+def _analyse_one(database: Database, plan: Plan, folder: Path, now: datetime) -> Progress:
     with workspace("pages") as work:
-        write_pages(run.read_log(database, plan, work), plan, folder, now=now)
+        return write_pages(run.read_log(database, plan, work), plan, folder, now=now)
 
 
 def write_list(folder: Path, running: str, *, now: datetime) -> None:

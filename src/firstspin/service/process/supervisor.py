@@ -24,7 +24,7 @@ import msgspec
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import BundleWatch
-from firstspin.service.process.analysis_runs import STEP, AnalysisRuns
+from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.containment import Containment
 from firstspin.service.process.crew import HUNG_SECONDS, Crew, Slot
@@ -59,7 +59,7 @@ class Supervisor:
     crew: Crew
     context: SupervisorContext
     without_model: bool = False
-    analysis: AnalysisRuns | None = None
+    background: tuple[BackgroundRuns, ...] = ()
     announced: bool = False
     stopping: float | None = None
     status: int | None = None
@@ -89,8 +89,8 @@ class Supervisor:
         if self.stopping is None:
             self._start()
             self._contained("bundle", self.models.look, now)
-            if self.analysis:
-                self._contained(STEP, self.analysis.look, now)
+            for runs in self.background:
+                self._contained(runs.step, runs.look, now)
         else:
             self._contained("stop", self._finish, self.stopping)
         for child in crew.running():
@@ -98,8 +98,8 @@ class Supervisor:
         for slot in crew.slots:
             self._contained("watch", crew.shut_uncovered, slot)
         self._contained("bundle", self.models.kill_late, now)
-        if self.analysis:
-            self._contained(STEP, self.analysis.kill_late, now)
+        for runs in self.background:
+            self._contained(runs.step, runs.kill_late, now)
         self._contained("listen", self._listen)
         self._contained("reap", self._reap)
 
@@ -116,8 +116,8 @@ class Supervisor:
         log.warning("the service was paused", extra={"seconds": round(paused, 1)})
         self.crew.was_paused(paused)
         self.models.was_paused(paused)
-        if self.analysis:
-            self.analysis.was_paused(paused)
+        for runs in self.background:
+            runs.was_paused(paused)
 
     def _start(self) -> None:
         """Start every process that is due; one that can't be started does not prevent the others."""
@@ -137,8 +137,8 @@ class Supervisor:
             if pid == 0:
                 return
             self._contained("bundle", self.models.ended, pid, status)
-            if self.analysis:
-                self._contained(STEP, self.analysis.ended, pid, status)
+            for runs in self.background:
+                self._contained(runs.step, runs.ended, pid, status)
             for child in self.crew.running():
                 if child.pid == pid:
                     self._contained("bundle", self.models.worker_ended, child)
@@ -275,7 +275,7 @@ class Supervisor:
             self._contained("stop", slot.kill)
         if self.models.probe:
             self._contained("stop", os.kill, self.models.probe.pid, signal.SIGKILL)
-        if self.analysis:
-            self._contained("stop", self.analysis.kill)
+        for runs in self.background:
+            self._contained("stop", runs.kill)
         if (admin := self.crew.admin) and admin.silence(self.crew.now) > HUNG_SECONDS:
             self._contained("stop", admin.kill)
