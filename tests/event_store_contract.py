@@ -176,7 +176,7 @@ class EventStoreContract:
         put(database, [shown()], [click("e")])
 
         def as_version_1_had_it(session: Session) -> None:
-            for column in ("carousel", "relevance"):
+            for column in ("carousel", "relevance", "listens"):
                 session.run(f"ALTER TABLE exposures DROP COLUMN {column}")
             session.run("UPDATE exposures SET schema = 1")
             session.run("UPDATE about SET value = '1' WHERE name = 'version'")
@@ -185,12 +185,12 @@ class EventStoreContract:
         for _ in range(2):  # the second time it is of this version
             database.close()
             database.open()
-        slot = msgspec.structs.replace(shown("bert"), carousel=5, relevance=0.37)
+        slot = msgspec.structs.replace(shown("bert"), carousel=5, relevance=0.37, listens=3)
         put(database, [shown(), slot], [])
         with database.snapshot() as session:
-            rows = session.run("SELECT carousel, relevance, schema FROM exposures ORDER BY seq")
+            rows = session.run("SELECT carousel, relevance, listens, schema FROM exposures ORDER BY seq")
             assert session.run("SELECT value FROM about WHERE name = 'version'") == [("2",)]
-        assert rows == [(None, None, 1), (5, 0.37, 2)]
+        assert rows == [(None, None, None, 1), (5, 0.37, 3, 2)]
         assert kept(database) == [click("e").event_id]
 
     def test_events_keep_the_order_they_came_in(self, store: EventStore, database: Database) -> None:

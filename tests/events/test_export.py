@@ -52,6 +52,7 @@ def test_an_exposure_is_a_row_with_both_arms_candidates(database: Database, tmp_
         "propensity": 0.5,
         "carousel": None,
         "relevance": None,
+        "listens": None,
         "candidates_model": ["17", "4"],
         "candidates_rule": ["9"],
     }

@@ -94,6 +94,7 @@ def test_a_row_arrives_as_a_line_of_json_without_the_stores_own_hash(
             "candidates": {"model": ["17", "4"], "rule": ["9"]},
             "carousel": None,
             "relevance": None,
+            "listens": None,
             "schema": 2,
         }
     ]

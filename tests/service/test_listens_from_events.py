@@ -56,7 +56,7 @@ class Memory:
         self.free.wait(20)
         if self.problem:
             raise self.problem
-        return None if user_id == "nobody" else HEARD
+        return None if user_id.startswith("nobody") else HEARD
 
 
 @pytest.fixture
@@ -168,21 +168,25 @@ def test_nothing_is_looked_up_where_it_may_not_or_can_not_be_used(folder: Path, 
 
 
 def test_both_arms_of_an_experiment_are_looked_up_and_only_the_model_is_moved(
-    tmp_path: Path, store: EventStore, memory: Memory
+    tmp_path: Path, url: str, store: EventStore, memory: Memory
 ) -> None:
     pack(tmp_path / "with rows", rows=PredictionSets(0.9, 800_000))
     policy = replace(SETTINGS, calibrated_rows=True)
     app = app_with(
         tmp_path / "with rows", memory, ledger=ExposureLog(store, SECRET, lambda: NOW, HALVES), policy=policy
     )
-    users = ["nobody", *map(str, range(10))]
+    users = [*map(str, range(10)), *(f"nobody{number}" for number in range(10))]
     arms = {user: assignment.arm for user in users if (assignment := assign(HALVES.split, user))}
     assert set(arms.values()) == {"rule", "model"}
     for user, arm in arms.items():
         given = answer(app, user)
-        assert ("listens" in given) == (arm == "model" and user != "nobody")
-        assert ("rows" in given) == (arm == "model" and user == "nobody")  # their guarantee holds without listens
+        assert ("listens" in given) == (arm == "model" and user.isdigit())
+        assert ("rows" in given) == (arm == "model" and not user.isdigit())  # their guarantee holds without listens
     assert memory.asked == len(arms)
+    store.close()
+    with closing(open_database(url, SECRET)) as database, database.snapshot() as session:
+        rows = session.run("SELECT DISTINCT arm, listens FROM exposures ORDER BY 1, 2")
+    assert set(rows) == {("model", 2), ("model", None), ("rule", None)}
 
 
 def test_a_late_store_a_full_queue_and_an_open_circuit_are_answered_without_and_counted(

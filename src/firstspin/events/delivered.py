@@ -46,6 +46,7 @@ class DeliveredExposure(msgspec.Struct, frozen=True):
     schema: int
     carousel: int | None = None
     relevance: float | None = None
+    listens: int | None = None
 
 
 class DeliveredEvent(msgspec.Struct, frozen=True):
@@ -114,7 +115,7 @@ def _exposures(files: list[Path], experiment: str, arms: tuple[str, ...], expose
         if is_first and _is_new(row.exposure_id, seen):
             lists = [row.candidates.get(arm, []) for arm in arms]
             answer = (row.decided_at, row.source, row.model, row.station_id, row.propensity)
-            yield (experiment, row.user_key, row.arm, *answer, row.carousel, row.relevance, *lists)
+            yield (experiment, row.user_key, row.arm, *answer, row.carousel, row.relevance, row.listens, *lists)
 
 
 def _events(files: list[Path], exposed: _Exposed, flags: Counter[str]) -> Iterator[ResultRow]:

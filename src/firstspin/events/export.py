@@ -33,6 +33,7 @@ _EXPOSURE_TABLE: Final = (
     ("propensity", pa.float64()),
     ("carousel", pa.int32()),
     ("relevance", pa.float64()),
+    ("listens", pa.int32()),
 )  # and for each arm its candidates
 EVENT_TABLE: Final = (
     ("event_id", pa.string()),
@@ -45,8 +46,8 @@ EVENT_TABLE: Final = (
     ("flag", pa.string()),
 )
 _EXPOSURES: Final = (
-    "SELECT user_hash, arm, decided_at, source, model, station_id, propensity, carousel, relevance, candidates "
-    "FROM exposures WHERE experiment = ? ORDER BY seq"
+    "SELECT user_hash, arm, decided_at, source, model, station_id, propensity, carousel, relevance, listens, "
+    "candidates FROM exposures WHERE experiment = ? ORDER BY seq"
 )
 # An event has no experiment: it belongs to each one its user was exposed in. The order of exposure and event is known
 # only at export, because an exposure may arrive after the event.
@@ -80,8 +81,9 @@ def export(
     """Write exposures.parquet and events.parquet into the folder `out`, from one snapshot.
 
     exposures: experiment, user_key, arm, decided_at, source, model, station_id, propensity, carousel and relevance
-    (null but for the exploration slot), and for each arm candidates_ARM, the list of its candidate stations. events:
-    event_id, type, user_key, at, received_at, station_id, seconds (null for a click), flag.
+    (null but for the exploration slot), listens (that moved the answer, null for none), and for each arm
+    candidates_ARM, the list of its candidate stations. events: event_id, type, user_key, at, received_at, station_id,
+    seconds (null for a click), flag.
     `user_key` is pseudonymous per experiment and can't be linked to other exports.
 
     `flag` is empty or the first that holds of "future" and "late" (by the clocks, on receipt), "orphan" (no exposure

@@ -27,7 +27,7 @@ from firstspin.records import MAX_TEXT, InputError
 
 SCHEMA: Final = 1
 EXPOSURE_SCHEMA: Final = 2
-"""Rows of schema 1 lack `carousel` and `relevance`."""
+"""Rows of schema 1 lack `carousel`, `relevance` and `listens`."""
 
 MAX_EVENTS: Final = 1_000
 _MAX_COMMAS: Final = MAX_EVENTS * (3 * MAX_TEXT + 6)  # of the largest batch, were its texts nothing else
@@ -66,6 +66,7 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     candidates: Mapping[str, Sequence[str]]  # arm -> its candidate stations, best first
     carousel: int | None = None  # the position of the slot among the carousels, from 1
     relevance: float | None = None  # of the station to the user, in (0, 1]
+    listens: int | None = None  # looked up, that moved the answer; None where none did
     schema: int = EXPOSURE_SCHEMA
 
 
@@ -197,6 +198,7 @@ def exposure(
     candidates: Mapping[str, Sequence[str]],
     carousel: int | None = None,
     relevance: float | None = None,
+    listens: int | None = None,
 ) -> Exposure:
     """The exposure of this user to this station, with the first 100 candidates of each arm.
 
@@ -217,6 +219,7 @@ def exposure(
         candidates={name: stations[:MAX_CANDIDATES] for name, stations in candidates.items()},
         carousel=carousel,
         relevance=relevance,
+        listens=listens,
     )
 
 

@@ -29,7 +29,7 @@ _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS exposures (seq {seq}, exposure_id {digest} NOT NULL UNIQUE, experiment TEXT NOT NULL, "
     "user_hash {digest} NOT NULL, arm TEXT NOT NULL, propensity DOUBLE PRECISION NOT NULL, decided_at BIGINT NOT NULL, "
     "source TEXT NOT NULL, model TEXT NOT NULL, station_id TEXT NOT NULL, candidates TEXT NOT NULL, "
-    "carousel INTEGER, relevance DOUBLE PRECISION, "
+    "carousel INTEGER, relevance DOUBLE PRECISION, listens INTEGER, "
     "schema INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE IF NOT EXISTS events (seq {seq}, event_id {digest} NOT NULL UNIQUE, type TEXT NOT NULL, "
     "user_hash {digest} NOT NULL, station_id TEXT NOT NULL, at BIGINT NOT NULL, received_at BIGINT NOT NULL, "
@@ -50,6 +50,7 @@ MIGRATIONS: Final = {
     "1": (
         "ALTER TABLE exposures ADD COLUMN carousel INTEGER",
         "ALTER TABLE exposures ADD COLUMN relevance DOUBLE PRECISION",
+        "ALTER TABLE exposures ADD COLUMN listens INTEGER",
         "UPDATE about SET value = '2' WHERE name = 'version'",
     )
 }

@@ -53,6 +53,7 @@ class ExposureLog:
             source=decision.source,
             model=decision.model,
             at=self.now(),
+            listens=decision.listens,
         )
 
     def record(self, exposures: Sequence[Exposure]) -> None:

@@ -44,11 +44,12 @@ class Running:
         source: str,
         model: str,
         at: datetime,
+        listens: int = 0,
     ) -> tuple[Exposure, ...]:
         """The exposure of a user of the experiment; none without a message.
 
         `stations` are those that each policy would have shown, the message's first, empty where that is not known;
-        `source` and `model` are those of the answer.
+        `source`, `model` and `listens` are those of the answer.
         """
         shown = stations[self.policies[assignment.arm]]
         if not shown:
@@ -64,6 +65,7 @@ class Running:
                 source=source,
                 model=model,
                 station_id=shown[0],
+                listens=listens or None,
                 candidates={arm: stations[policy] for arm, policy in self.policies.items()},
             ),
         )
