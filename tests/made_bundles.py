@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.overlap import UserSketch
 from firstspin.models import registry
+from firstspin.models.evidence.scoring import EvidenceSettings, default_evidence
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.records import Examples, Station
 from firstspin.serving import bundle
@@ -32,10 +34,12 @@ def pack(
     rows: PredictionSets | None = None,
     data: dict[str, object] | None = None,
     users: UserSketch | None = None,
+    evidence: EvidenceSettings | None = None,
 ) -> bundle.Bundle:
     examples = people or made_people.examples(120, seed)
     fitted = [registry.fit(name, registry.prepare(examples, made_people.GENRES)) for name in (model, "popularity")]
     stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
+    of_listens = default_evidence(fitted[0].genres, (0.4, 0.3, 0.2, 0.1), {str(i): i % 4 for i in range(12)})
     return bundle.save(
         out,
         *fitted,
@@ -48,6 +52,7 @@ def pack(
         scorecard=scorecard,
         knows_silence=knows_silence,
         rows=rows,
+        evidence=replace(of_listens, settings=evidence) if evidence else None,
     )
 
 

@@ -389,6 +389,26 @@ def test_a_file_to_score_needs_no_time_of_registration(recommender: Recommender,
     assert recommender.score(without) == recommender.score(with_time)
 
 
+def test_listens_move_the_answers_to_a_table(recommender: Recommender, tmp_path: Path) -> None:
+    station = recommender.bundle.evidence.by_genre()["Jazz"][0]
+    people = pd.DataFrame({"user_id": ["a", "b"], "genres": [["Rock"], ["Rock"]]})
+    at = [datetime(2020, 1, 1, hour, tzinfo=UTC) for hour in range(3)]
+    listens = pd.DataFrame({"user_id": ["a", "a", "c"], "started_at": at, "station_id": station, "seconds": 600})
+    alone, moved = recommender.score(people), recommender.score(people, listens=listens)
+    listens.to_parquet(tmp_path / "listens.parquet")
+    assert recommender.score(people, listens=tmp_path / "listens.parquet") == moved
+    assert moved.slice(1) == alone.slice(1)
+    expected = recommender.recommend(genres=["Rock"], listens=[{"station_id": station, "seconds": 600}] * 2)
+    assert moved["probabilities"][0].as_py() == [one.probability for one in expected.genres]
+    assert moved.slice(0, 1) != alone.slice(0, 1)
+    later = people.assign(registered_at=datetime(2021, 1, 1, tzinfo=UTC))  # those before the registration do not count
+    assert recommender.score(later, listens=listens) == alone
+    with pytest.raises(InputError, match="the registrations have no column user_id, so their listens are not known"):
+        recommender.score(people[["genres"]], listens=listens)
+    with pytest.raises(InputError, match=r"listens .*seconds"):
+        recommender.score(people, listens=listens.drop(columns="seconds"))
+
+
 def test_a_table_without_any_answer_is_an_error_and_skipped_rows_are_logged(
     recommender: Recommender,
 ) -> None:

@@ -27,6 +27,7 @@ from firstspin.data.formats.dataframes import (
     TableSet,
     described,
     folder_of,
+    listens_file,
     path_of,
     registrations_file,
 )
@@ -274,21 +275,29 @@ class Recommender:
         self,
         registrations: Table,
         *,
+        listens: Table | None = None,
         top: int = SHOWN_GENRES,
         spelling: Spelling = AS_WRITTEN,
         skip_bad_rows: bool = False,
     ) -> pa.Table:
         """The answers to a table of registrations, in order: the first `top` genres, their probabilities, the source.
 
-        Raises InputError where the table can't be read, or has a bad row that is not to be skipped.
+        `listens`: a table of listens since the registrations, as evidence. Raises InputError where a table can't be
+        read, or has a bad row that is not to be skipped.
         """
         if top < 1:
             raise InputError(f"top is {top}; at least one genre is answered")
         parts: list[Batch] = []
         with workspace("score") as folder:
-            path = registrations_file(registrations, folder, self.bundle.manifest.extra)
             _, left_out, unknown = scoring.score_into(
-                parts.extend, self.bundle, path, self.settings, top, spelling=spelling, skip_bad_rows=skip_bad_rows
+                parts.extend,
+                self.bundle,
+                registrations_file(registrations, folder, self.bundle.manifest.extra, named=listens is not None),
+                self.settings,
+                top,
+                spelling=spelling,
+                skip_bad_rows=skip_bad_rows,
+                listens=None if listens is None else listens_file(listens, folder),
             )
         for reason, count in left_out.items():
             warnings.warn(f"left out {count:,}: {reason}", stacklevel=2)

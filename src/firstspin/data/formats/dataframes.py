@@ -10,7 +10,6 @@ import logging
 import os
 import re
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
@@ -45,7 +44,6 @@ _NAMES: Final = ", ".join(schema.COLUMNS)
 _ANSWERS: Final = (schema.AGE, schema.GENDER, schema.COUNTRY, schema.GENRES)
 _UNNAMED_INDEX: Final = re.compile("__index_level_[0-9]+__")  # of a pandas table
 _SHOWN_COLUMNS: Final = 10
-_SOME_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def folder_of(tables: TableSet, workspace: Path) -> Path:
@@ -75,12 +73,12 @@ def folder_of(tables: TableSet, workspace: Path) -> Path:
     return folder
 
 
-def registrations_file(table: Table, workspace: Path, extra: Collection[str]) -> Path:
+def registrations_file(table: Table, workspace: Path, extra: Collection[str], *, named: bool = False) -> Path:
     """The file of registrations to answer.
 
     A table in memory may lack columns: answers that are not there are missing, and its rows are numbered from 1 where
-    there is no `user_id`. Raises InputError where it has none of the form's fields, or a misspelt one, and as
-    `received`.
+    there is no `user_id`, unless they must be `named`. Raises InputError where it has none of the form's fields, or a
+    misspelt one, and as `received`.
     """
     import pyarrow as pa
 
@@ -91,17 +89,25 @@ def registrations_file(table: Table, workspace: Path, extra: Collection[str]) ->
     if not {*_ANSWERS, *extra} & set(names):
         fields = ", ".join((*_ANSWERS, *extra))
         raise InputError(f"the table has none of the columns {fields} (it has {', '.join(names) or 'no column'})")
+    if named and schema.USER_ID not in names:
+        raise InputError(f"the registrations have no column {schema.USER_ID}, so their listens are not known")
     _report_absent(names, (*_ANSWERS, *extra))
     rows = len(arrow)
-    defaults = {
-        schema.USER_ID: pa.array(range(1, rows + 1), pa.int64()),
-        schema.REGISTERED_AT: pa.repeat(pa.scalar(_SOME_TIME), rows),  # no answer depends on it
-    }
-    for name in (*schema.REGISTRATION_COLUMNS, *extra):
+    for name in (schema.USER_ID, *_ANSWERS, *extra):
         if name not in names:
-            arrow = arrow.append_column(name, defaults.get(name, pa.nulls(rows)))
+            numbers = pa.array(range(1, rows + 1), pa.int64())
+            arrow = arrow.append_column(name, numbers if name == schema.USER_ID else pa.nulls(rows))
     path = workspace / schema.REGISTRATIONS
     _write(arrow, path)
+    return path
+
+
+def listens_file(table: Table, workspace: Path) -> Path:
+    """The file of the listens of registrations to answer. Raises InputError as `received`."""
+    if isinstance(table, str | os.PathLike):
+        return existing(table)
+    path = workspace / schema.LISTENS
+    _write(received(table, schema.LISTENS), path)
     return path
 
 
