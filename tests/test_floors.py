@@ -15,7 +15,7 @@ FLOORS = (
     ("data", "settings", "webhooks", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
-    ("evaluation", "preflight"),
+    ("evaluation", "preflight", "watch"),
     ("service", "aws", "client"),
     ("simulation", "tools"),
     ("learn", "answer", "score", "evaluation.report.story"),

@@ -27,6 +27,7 @@ from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
 from firstspin.evaluation.listens_curve import ListensCurve, listens_curve
 from firstspin.evaluation.metrics import MARGIN, SEEN_SHARE, RankingMetric
 from firstspin.models import features, prediction_sets, registry
+from firstspin.models.calibration import HoldOutCalibration
 from firstspin.models.evidence import training as evidence_training
 from firstspin.models.evidence.scoring import Evidence
 from firstspin.models.prediction_sets import PredictionSets
@@ -36,6 +37,7 @@ from firstspin.models.task import Progress, Task, silent, stage
 from firstspin.records import Census, Examples, InputError, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.stations import Catalogue
+from firstspin.watch.calibration import hold_out_calibration
 
 HOLD_OUT_PART: Final = 5
 """`train` holds out one part in so many for its scorecard, then trains on all users."""
@@ -88,12 +90,15 @@ def train(
     validated = _cross_validated(dataset, [split], [model], learning, progress)
     measured = validated[model].predictors[0]
     rows = prediction_sets.calibrated(validated[model].answers.truth_before)
+    held_out = dataset.examples.take(split.hold_out)
+    calibration = hold_out_calibration({"model": validated[model].answers, "rule": validated[RULE].answers}, held_out)
     evidence = _evidence(dataset, split, measured, learning.seed)
     description |= {"made_of": measured.made_of}
     card = _scored(dataset, [split], validated, description, seed=learning.seed, about=model)
     card = replace(card, evidence=evidence.settings)
     fitted = registry.refit(measured, replace(everyone, tuned=learning.tuned))
-    return _pack(out, fitted, rule, dataset, card, rows, evidence), dataset, card
+    packed = _pack(out, fitted, rule, dataset, card, rows, evidence, calibration)
+    return packed, dataset, card
 
 
 def evaluate_models(
@@ -362,6 +367,7 @@ def _pack(
     card: scorecard.Scorecard | None,
     rows: PredictionSets | None = None,
     evidence: Evidence | None = None,
+    calibration: HoldOutCalibration | None = None,
 ) -> bundle.Bundle:
     return bundle.save(
         out,
@@ -377,4 +383,5 @@ def _pack(
         knows_silence=features.knows_silence(fitted.encoder, dataset.examples),
         rows=rows,
         evidence=evidence,
+        calibration=calibration,
     )

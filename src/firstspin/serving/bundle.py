@@ -20,6 +20,7 @@ from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.data.overlap import UserSketch, overlap
 from firstspin.data.schema import COUNTRY, GENDER, LISTENS, NUMBER, TEXT
 from firstspin.models import scorers
+from firstspin.models.calibration import HoldOutCalibration
 from firstspin.models.evidence.scoring import NO_EVIDENCE, Evidence, EvidenceSettings, default_evidence
 from firstspin.models.features import QUESTIONS, Encoder
 from firstspin.models.prediction_sets import PredictionSets
@@ -89,6 +90,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """How many genres contain the favourite; None in a bundle of an earlier version, and after too few users."""
     evidence: EvidenceSettings | None = None
     """What listens are worth; None in a bundle of an earlier version, which has the defaults."""
+    calibration: HoldOutCalibration | None = None
+    """How often held-out answers of a given probability were right; None in a bundle of an earlier version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ def save(
     users: UserSketch | None = None,
     rows: PredictionSets | None = None,
     evidence: Evidence | None = None,
+    calibration: HoldOutCalibration | None = None,
 ) -> Bundle:
     """Write a bundle beside `out`, load it as a check, then move it to `out`, replacing a bundle that is there.
 
@@ -168,6 +172,7 @@ def save(
             users=users,
             rows=rows,
             evidence=evidence.settings if evidence else None,
+            calibration=calibration,
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         (beside / MANIFEST).write_bytes(encoded)
