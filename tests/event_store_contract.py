@@ -16,6 +16,7 @@ from made_events import NOON, SECRET, click, clicks, ids, listen, shown
 from made_service import until
 
 from firstspin.events import statements
+from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, read_counts, write_counts
 from firstspin.events.database import Database, ResultRow, Row, Session, write
 from firstspin.events.erasure import erase, erased_users
 from firstspin.events.export import Exported, export
@@ -61,6 +62,32 @@ class EventStoreContract:
     def test_an_answer_means_that_others_can_read_it(self, store: EventStore, database: Database) -> None:
         assert store.submit(clicks("e", 3)).result(10) == ("stored", "stored", "stored")
         assert set(kept(database)) == ids(clicks("e", 3))
+
+    def test_reports_of_answers_are_added_up_by_day_and_each_counts_once(
+        self, store: EventStore, database: Database
+    ) -> None:
+        store.submit([click("first")]).result(10)
+        assert read_counts(database) == []  # a store of an earlier version lacks the table
+        cell = AnswerCell("3f2a9c1b", "model", "model", "3-5", 3, 12)
+        for day, n in (("2026-01-31", 5), ("2026-01-30", 2), ("2026-01-31", 1)):
+            store.submit_counts(DayCounts(day, (AnswerSum(cell, n, n * 600_000),)))
+        store.close()
+        again = DayCounts("2026-01-31", (AnswerSum(cell, 100, 1),))
+        for _ in range(2):
+            database.transact(lambda session: write_counts(session, [("the same id", again)]))
+        assert read_counts(database) == [
+            DayCounts("2026-01-30", (AnswerSum(cell, 2, 1_200_000),)),
+            DayCounts("2026-01-31", (AnswerSum(cell, 106, 3_600_001),)),
+        ]
+        assert read_counts(database, since="2026-01-31")[0].day == "2026-01-31"
+
+    def test_reports_of_answers_wait_while_the_database_fails(self, store: EventStore, database: Database) -> None:
+        cell = AnswerCell("3f2a9c1b", "model", "model", "0", 1, 2)
+        assert store.submit([click("first")]).result(10)
+        with self.held():
+            store.submit_counts(DayCounts("2026-01-31", (AnswerSum(cell, 5, 5),)))
+        store.close()
+        assert read_counts(database) == [DayCounts("2026-01-31", (AnswerSum(cell, 5, 5),))]
 
     def test_what_is_there_already_is_a_duplicate(self, store: EventStore, database: Database) -> None:
         assert store.submit([click("a"), click("b")]).result(10) == ("stored", "stored")

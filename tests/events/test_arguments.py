@@ -22,6 +22,11 @@ def test_an_address_with_a_password_is_moved_into_a_variable(option: str, variab
         assert (kept, moved) == (["python", "-m", "firstspin", "--port", "80"], {variable: address})
 
 
+def test_an_argument_that_is_an_address_with_a_password_is_moved_too() -> None:
+    kept, moved = without_passwords(["firstspin", "watch", ADDRESS, "--bundle", "b"])
+    assert (kept, moved) == (["firstspin", "watch", "--bundle", "b"], {"FIRSTSPIN_EVENTS": ADDRESS})
+
+
 @pytest.mark.parametrize("address", ["sqlite:///events.sqlite", "postgresql://me@host/db", "postgresql:///db", ""])
 def test_any_other_argument_stays(address: str) -> None:
     for words in (["--events", address, "--events-secret", "f"], [f"--erased={address}"], ["--events"], ["x:y@z"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -48,8 +49,15 @@ def cohorts(users: Examples) -> list[Cohort]:
 
 def picks_of(registration: Registration) -> str:
     """The band of the number of distinct picks."""
-    n = len({normal(pick).casefold() for pick in registration.genres})
+    n = len(registration.genres)
+    if n > 1:
+        n = len(set(map(_folded, registration.genres)))
     return PICKS[n] if n < 3 else PICKS[3] if n < 6 else PICKS[4]
+
+
+@lru_cache(maxsize=4_096)
+def _folded(pick: str) -> str:
+    return normal(pick).casefold()
 
 
 def age_band(registration: Registration) -> str:

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 ADDRESSES: Final = {"--events": "FIRSTSPIN_EVENTS", "--erased": "FIRSTSPIN_ERASED"}
 """Options that take the address of a store, and the environment variables that replace them."""
 
+SCHEMES: Final = ("postgresql://", "postgres://")
+
 
 def move_passwords_away() -> None:
     """Execute the program again, with its addresses in the environment, where an argument holds a password."""
@@ -38,6 +40,8 @@ def without_passwords(arguments: Sequence[str]) -> tuple[list[str], dict[str, st
         address = value if equals else words[-1]
         if option in ADDRESSES and _has_password(address):
             moved[ADDRESSES[option]] = address
+        elif words[0].startswith(SCHEMES) and _has_password(words[0]):  # `firstspin watch STORE`
+            moved[ADDRESSES["--events"]] = words[0]
         else:
             remaining += words
     return remaining, moved

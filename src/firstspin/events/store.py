@@ -11,11 +11,13 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from firstspin.events import sqlite, statements
+from firstspin.events.answer_counts import DayCounts, write_counts
 from firstspin.events.database import Database, Session, Written, write
 from firstspin.events.postgres import PostgresDatabase
 from firstspin.events.schema import Event, Exposure, Secret, Status, Unavailable
@@ -43,6 +45,7 @@ class QueueLimits:
     group: int = 1_000  # max rows of a commit, apart from the rest of a request's events
     waiting_events: int = 10_000  # more are refused: the sender has them and retries
     waiting_exposures: int = 50_000  # more are dropped and counted: a recommendation never waits
+    waiting_counts: int = 1_000  # reports of a worker's answers, one every five minutes; then the oldest is dropped
     retry: float = 0.25  # seconds until a failed write is retried, doubled from attempt to attempt ...
     max_retry: float = 5.0  # ... up to this
 
@@ -68,6 +71,7 @@ class _Group:
 
     exposures: list[Exposure]
     submissions: list[Submission]
+    counts: list[tuple[str, DayCounts]] = field(default_factory=list)
 
     @property
     def events(self) -> list[Event]:
@@ -87,6 +91,7 @@ class EventStore:
         self._wake = threading.Condition()
         self._submissions: deque[Submission] = deque()
         self._exposures: deque[Exposure] = deque()
+        self._counts: deque[tuple[str, DayCounts]] = deque(maxlen=limits.waiting_counts)
         self._waiting_events = 0
         self._is_open = False
         self._writing = False
@@ -130,6 +135,12 @@ class EventStore:
                 self._exposures.extend(accepted)
                 self._wake_writer(len(accepted))
         return len(accepted)
+
+    def submit_counts(self, counts: DayCounts) -> None:
+        """Queue a report of answers for the next commit."""
+        with self._wake:
+            self._counts.append((uuid4().hex, counts))
+            self._wake.notify()
 
     def overdue(self) -> None:
         """Report a submission timeout: further submissions are refused until the current write has ended."""
@@ -209,7 +220,7 @@ class EventStore:
                 self._wake.wait_for(self._is_due, self._limits.linger)
                 self._wake.wait_for(self._is_urgent, self._limits.exposures_linger - self._limits.linger)
             self._wake.wait_for(self._has_work)
-            if self._closing and not (self._submissions or self._exposures):
+            if self._closing and not (self._submissions or self._exposures or self._counts):
                 return None
             self._writing = True
             group = _Group([], [])
@@ -223,10 +234,13 @@ class EventStore:
             while self._exposures and rows < self._limits.group:
                 group.exposures.append(self._exposures.popleft())
                 rows += 1
+            group.counts.extend(self._counts)
+            self._counts.clear()
             return group
 
     def _has_work(self) -> bool:
-        return bool(self._submissions or self._exposures or self._reason or self._closing or not self._is_open)
+        waiting = self._submissions or self._exposures or self._counts
+        return bool(waiting or self._reason or self._closing or not self._is_open)
 
     def _is_urgent(self) -> bool:
         """Whether anything but exposures waits, or exposures enough for a commit."""
@@ -256,6 +270,7 @@ class EventStore:
             self._failures += 1
             self._failures_in_a_row += 1
             self._exposures.extendleft(reversed(group.exposures))
+            self._counts.extend(group.counts)
             waiting = self._withdrawn()
         _fail([*group.submissions, *waiting], reason)
         with self._wake:
@@ -270,6 +285,7 @@ class EventStore:
             waiting = self._withdrawn()
             self._dropped += len(self._exposures)
             self._exposures.clear()
+            self._counts.clear()
         _fail(waiting, reason)
 
     def _withdrawn(self) -> list[Submission]:
@@ -368,6 +384,7 @@ def open_store(url: str, secret: Secret, limits: QueueLimits = QueueLimits()) ->
 def _write(session: Session, group: _Group) -> Written:
     if not (group.exposures or group.submissions):
         session.run(statements.PROBE)
+    write_counts(session, group.counts)
     return write(session, group.exposures, group.events)
 
 

@@ -250,6 +250,7 @@ def _worker_runner(
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
             if ledger:
+                ledger.report(closing=True)
                 ledger.store.close(left, tally.beat)
                 app.refresh()
         except InputError as problem:

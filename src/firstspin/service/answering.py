@@ -199,6 +199,8 @@ class Answering:
             self._tally.answer(decision.ranking.source)
             if decision.failure:
                 self._log_failure(serving, decision.failure)
+        if self._ledger:
+            self._add_up(self._ledger, registrations, decisions)
         if users and self._ledger:
             self._record(self._ledger, serving, zip(registrations, users, decisions, strict=True))
 
@@ -221,6 +223,16 @@ class Answering:
                 log.exception("an exposure could not be recorded")
         if exposures:
             ledger.record(exposures)
+
+    def _add_up(
+        self, ledger: ExposureLog, registrations: Sequence[Registration], decisions: Sequence[Decision]
+    ) -> None:
+        """Add the answers to the sums for `firstspin watch`. A failure is counted, and the answers are sent."""
+        try:
+            ledger.tally.add(registrations, decisions)
+        except Exception:
+            self._tally.count("firstspin_worker_errors", "tally")
+            log.exception("answers could not be added up")
 
     def _log_failure(self, serving: ServedModel, failure: str) -> None:
         """Log the failure of a model, once per model."""

@@ -135,6 +135,7 @@ class App:
         if self._options.keys is not None:
             self._options.keys.refresh()
         if self._options.ledger is not None:
+            self._options.ledger.report()
             for name, total in self._options.ledger.counts().items():
                 self._tally.count(name, more=total - self._counted.get(name, 0))
                 self._counted[name] = total

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,7 @@ from firstspin.records import InputError
 from firstspin.serving.experiment import Running
 from firstspin.serving.policy import ArmPolicy, Decision
 from firstspin.serving.refusal import Refusal
+from firstspin.watch.tally import AnswerTally
 
 if TYPE_CHECKING:
     from firstspin.events.store import EventStore
@@ -35,6 +36,10 @@ class ExposureLog:
     secret: Secret
     now: Callable[[], datetime]
     running: Running | None = None
+    tally: AnswerTally = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tally", AnswerTally(self.now))
 
     def exposures(
         self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]]
@@ -59,6 +64,11 @@ class ExposureLog:
     def record(self, exposures: Sequence[Exposure]) -> None:
         """Queue exposures for the event store."""
         self.store.submit_exposures(exposures)
+
+    def report(self, *, closing: bool = False) -> None:
+        """Queue the sums of answers for the event store where they are due. To be called about twice a second."""
+        if counts := self.tally.due(closing=closing):
+            self.store.submit_counts(counts)
 
     def counts(self) -> dict[str, int]:
         """The numbers of this process's stored and dropped rows and failures so far, by the metric's name."""

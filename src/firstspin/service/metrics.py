@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", "analysis", "webhooks")
-WORKER_STEPS: Final = ("deadlines", "room", "refresh")
+WORKER_STEPS: Final = ("deadlines", "room", "refresh", "tally")
 ADMIN_STEPS: Final = ("record",)
 DELIVERIES: Final = ("sent", "failed", "dropped")
 RELOADS: Final = ("done", "refused", "rollback")

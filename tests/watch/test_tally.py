@@ -1,0 +1,98 @@
+"""A worker's sums: of probabilities, never of users, reported every five minutes and at the end of a day."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts
+from firstspin.records import Ranking, Registration, Source
+from firstspin.serving.policy import Decision
+from firstspin.watch.tally import AnswerTally
+
+NIGHT = datetime(2026, 1, 31, 23, 57, tzinfo=UTC)
+SHARES = (0.41, 0.2, 0.11, 0.08, 0.05, 0.15)
+ANSWERED = Registration(age=31, gender="female", country="US", genres=("Rock", "rock ", "Jazz"))
+
+
+def decision(source: Source = "model", shares: tuple[float, ...] = SHARES, **more: bool) -> Decision:
+    return Decision(Ranking(tuple("abcdef"[: len(shares)]), shares, source), "3f2a9c1b", **more)
+
+
+class Hands:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.at = NIGHT
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+def test_an_answer_is_three_sums_of_its_first_genres() -> None:
+    tally = AnswerTally(Hands())
+    tally.add([ANSWERED] * 2, [decision()] * 2)
+    kind = ("3f2a9c1b", "model", "model", "2")
+    assert tally.due(closing=True) == DayCounts(
+        "2026-01-31",
+        (
+            AnswerSum(AnswerCell(*kind, 1, 8), 2, 820_000),
+            AnswerSum(AnswerCell(*kind, 3, 14), 2, 1_440_000),
+            AnswerSum(AnswerCell(*kind, 5, 17), 2, 1_700_000),
+        ),
+    )
+    assert tally.due(closing=True) is None
+
+
+def test_a_report_is_due_after_five_minutes_and_belongs_to_the_day_of_its_answers() -> None:
+    clock = Hands()
+    tally = AnswerTally(clock)
+    tally.add([ANSWERED], [decision()])
+    clock.at += timedelta(minutes=2)
+    assert tally.due() is None
+    clock.at += timedelta(minutes=2)  # past midnight
+    report = tally.due()
+    assert report is not None
+    assert report.day == "2026-01-31"
+    tally.add([ANSWERED], [decision()])
+    clock.at += timedelta(minutes=5)
+    report = tally.due()
+    assert report is not None
+    assert report.day == "2026-02-01"
+    clock.at += timedelta(minutes=5)
+    assert tally.due() is None  # nothing was answered
+
+
+@pytest.mark.parametrize(
+    ("made", "source", "predicted"),
+    [
+        (decision(), "model", "model"),
+        (decision("popular", by_rule=True), "popular", "rule"),
+        (decision("under-age", by_rule=True), "under-age", "rule"),
+        (decision("batch"), "batch", "model"),
+        (decision(moved=True), "model", "listens"),
+        (decision(by_rule=True, moved=True), "model", "listens"),
+    ],
+)
+def test_what_ranked_is_part_of_the_kind(made: Decision, source: str, predicted: str) -> None:
+    tally = AnswerTally(Hands())
+    tally.add([ANSWERED], [made])
+    report = tally.due(closing=True)
+    assert report is not None
+    assert {(one.cell.source, one.cell.predicted) for one in report.answers} == {(source, predicted)}
+
+
+def test_an_answer_without_genres_counts_nothing_and_one_of_two_genres_is_certain_of_three() -> None:
+    tally = AnswerTally(Hands())
+    tally.add([ANSWERED, ANSWERED], [decision("no-model", ()), decision(shares=(0.7, 0.300001))])
+    report = tally.due(closing=True)
+    assert report is not None
+    assert [(one.cell.top, one.millionths) for one in report.answers] == [(1, 700_000), (3, 1_000_000), (5, 1_000_000)]
+
+
+def test_no_age_gender_country_or_pick_is_in_a_report() -> None:
+    tally = AnswerTally(Hands())
+    tally.add([ANSWERED], [decision()])
+    text = repr(tally.due(closing=True))
+    assert not any(value in text for value in ("female", "US", "Rock", "Jazz", "31)", "genres"))
