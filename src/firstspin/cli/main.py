@@ -59,6 +59,12 @@ def _experiment() -> typer.Typer:
     return app
 
 
+def _watch() -> typer.Typer:
+    from firstspin.cli.commands.watching import app
+
+    return app
+
+
 def _sagemaker() -> typer.Typer:
     from firstspin.cli.commands.sagemaker import app
 
@@ -103,6 +109,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer], str]]] = {
     "serve": (_serve, "Serve recommendations over HTTP."),
     "events": (_events, "Event store: erase users, export an experiment, forward rows."),
     "experiment": (_experiment, "Plan an A/B test, analyse it, or simulate one."),
+    "watch": (_watch, "Expected quality of the service's answers before their labels, then beside them."),
     "sagemaker": (_sagemaker, "Check a container against SageMaker's contract; deploy a bundle."),
 }
 """Each command: the Typer app that has it, and its line in `firstspin --help`."""

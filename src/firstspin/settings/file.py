@@ -39,7 +39,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
 """The subjects: each key and the options that it sets. An option's panel in --help is its subject."""
 
 COMMANDS: Final = (
-    *("world", "check", "import", "train", "evaluate", "report", "recommend", "score", "demo"),
+    *("world", "check", "import", "train", "evaluate", "report", "recommend", "score", "watch", "demo"),
     *(f"events.{command}" for command in ("erase", "export", "forward")),
     *(f"experiment.{command}" for command in ("plan", "analyse", "look-back", "explore", "simulate")),
     *(

@@ -25,6 +25,7 @@ from firstspin.data.schema import (
     LISTENS,
     PLAYED,
     REGISTERED_AT,
+    REGISTRATION_COLUMNS,
     REGISTRATIONS,
     ROW,
     SECONDS,
@@ -229,6 +230,28 @@ def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
     import pyarrow.parquet as pq
 
     return to_examples(pq.read_table(path), tuple(extra))
+
+
+def read_labels(path: Path, extra: Sequence[str] = ()) -> Examples:
+    """The labelled users of a file of `firstspin label`; of columns `extra` that it lacks, no user has a value.
+
+    Raises InputError where it is another file, or has no rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            labelled = pq.read_table(file)
+        if missing := {*REGISTRATION_COLUMNS, TOP_GENRE, PLAYED} - set(labelled.column_names):
+            raise InputError(f"{path} is not a file of `firstspin label`: it has no column {min(missing)}")
+        if not len(labelled):
+            raise InputError(f"{path} has no labelled users")
+        for name in set(extra) - set(labelled.column_names):
+            labelled = labelled.append_column(name, pa.nulls(len(labelled)))
+        return to_examples(labelled, tuple(extra))
+    except (pa.ArrowException, AttributeError, TypeError, ValueError) as problem:
+        raise InputError(f"{path} is not a Parquet file of `firstspin label`") from problem
 
 
 def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, others: list[Mismatch]) -> Census:

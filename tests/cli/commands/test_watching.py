@@ -1,0 +1,129 @@
+"""`firstspin watch`: what a running service has stored, beside the labels that come two months later."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import made_people
+import made_tables
+import pytest
+from command_line import failed, firstspin
+from made_bundles import pack
+from made_service import QUICK, serving
+
+from firstspin import learn
+from firstspin.service.process.clock import set_clock
+
+MONDAY = datetime(2025, 3, 3, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The store of a service that answered 400 newcomers on a Monday, and the tables two months later."""
+
+    bundle: Path
+    tables: Path
+    store: tuple[str, ...]
+
+    def watch(self, *words: object) -> str:
+        done = firstspin("watch", *self.store, "--bundle", self.bundle, *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def newcomers(folder: Path) -> tuple[Path, list[dict[str, object]]]:
+    """Tables of 400 people who registered on that Monday, and their registrations as requests have them."""
+    people = made_people.examples(400, seed=5)
+    station = {genre: str(i) for i, genre in enumerate(people.genres)}
+    told = [{"age": one.age, "country": one.country, "genres": one.genres} for one in people.registrations]
+    rows = [
+        (user, "2025-03-03T12:00:00Z", one["age"] or "", "", one["country"], "|".join(one["genres"]))
+        for user, one in zip(people.user_ids, told, strict=True)
+    ]
+    listens = [
+        (user, "2025-04-16T00:00:00Z", station[people.genres[top]], 900)
+        for user, top in zip(people.user_ids, people.tops, strict=True)
+    ]
+    listens.append(("nobody", "2025-12-31T00:00:00Z", "0", 1))
+    stations = [(number, f"{genre} FM", genre) for genre, number in station.items()]
+    return made_tables.tables(folder, rows, listens, stations), told
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    folder = tmp_path_factory.mktemp("watched")
+    bundle = folder / "bundle"
+    learn.train(made_people.tables(folder / "earlier", 600), bundle, "logistic")
+    tables, told = newcomers(folder / "later")
+    secret, clock = folder / "events.secret", folder / "clock"
+    set_clock(clock, MONDAY)
+    store = (f"sqlite:///{folder / 'events.sqlite'}", "--events-secret", str(secret))
+    options = ("--state", str(folder / "state"), "--clock", str(clock), "--workers", "2", "--events", *store, *QUICK)
+    with serving(bundle, *options) as service:
+        several = json.dumps({"instances": told[:399]}).encode()
+        assert service.ask("POST", "/invocations", several)[0] == 200
+        service.recommend(**told[399])
+        service.process.send_signal(signal.SIGTERM)
+        service.process.wait(30)
+    return Watched(bundle, tables, store)
+
+
+def test_a_service_reports_its_answers_and_the_labels_agree_with_what_was_expected(
+    watched: Watched, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.parquet"
+    assert firstspin("label", "--data", watched.tables, "--out", labels).returncode == 0
+    report = json.loads(watched.watch("--labels", labels, "--json"))
+    week, every = report["weeks"]
+    assert (week["week"], week["labels_complete"]) == ("2025-03-03", "2025-05-09T00:00:00Z")
+    assert week["cohorts"] == every["cohorts"]
+    hits = week["cohorts"][0]["hits"]["hit@1"]
+    assert (hits["answers"], hits["labelled"], report["differs"]) == (400, 400, False)
+    assert hits["expected"] == hits["expected_labelled"]  # ranked again as the service did
+    assert hits["expected"]["low"] <= hits["observed"] <= hits["expected"]["high"]
+    text = watched.watch("--labels", labels)
+    assert "2025-05-09" in text
+    assert f"observed {hits['observed']:.3f} of 400" in text
+
+
+def test_without_labels_it_shows_what_is_expected_and_when_to_label(watched: Watched) -> None:
+    text = watched.watch()
+    assert "Week of 2025-03-03: expected hits" in text
+    assert next(line.split()[:2] for line in text.splitlines() if line.startswith("picks")) == ["picks", "0"]
+    assert "observed" not in text
+    assert "firstspin label --data DIR --out labels.parquet, then this command with --labels" in text
+
+
+def test_answers_of_a_bundle_that_is_not_given_have_no_expected_hits(watched: Watched, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    pack(other)
+    done = firstspin("watch", *watched.store, "--bundle", other)
+    assert done.returncode == 0
+    assert "pass the bundle with --bundle" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"user_id,top_genre\n", "is not a Parquet file"), (b"", "is not a Parquet file"), (None, "No such file")],
+)
+def test_another_file_of_labels_is_refused_by_name(
+    content: bytes | None, problem: str, watched: Watched, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.parquet"
+    if content is not None:
+        labels.write_bytes(content)
+    message = failed("watch", *watched.store, "--bundle", watched.bundle, "--labels", labels)
+    assert "labels.parquet" in message
+    assert problem in message
+
+
+def test_a_store_that_is_not_there_is_not_created(watched: Watched, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'none.sqlite'}"
+    message = failed("watch", url, *watched.store[1:], "--bundle", watched.bundle)
+    assert "none.sqlite does not exist" in message
+    assert not (tmp_path / "none.sqlite").exists()
+    assert firstspin("watch", "--bundle", watched.bundle).returncode == 2
