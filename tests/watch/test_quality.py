@@ -73,6 +73,7 @@ def test_over_confident_answers_are_corrected_and_the_intervals_cover(simulated:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3_600)
 def test_95_percent_intervals_cover_94_to_96_percent() -> None:
     rng = np.random.default_rng(7)
     for held_out, answered in ((2_000, 1_000), (4_000, 2_000)):
