@@ -12,8 +12,8 @@ from firstspin.records import Examples, Registration
 GENRES = ("Blues", "Jazz", "Pop", "Rock")
 
 
-def examples(n: int, seed: int = 0) -> Examples:
-    """n of them, registered a day apart."""
+def examples(n: int, seed: int = 0, *, hours: int = 24) -> Examples:
+    """n of them, registered so many hours apart."""
     rng = np.random.default_rng(seed)
     registrations, tops = [], []
     for _ in range(n):
@@ -28,16 +28,16 @@ def examples(n: int, seed: int = 0) -> Examples:
     return Examples(
         tuple(f"u{i}" for i in range(n)),
         tuple(registrations),
-        np.datetime64("2025-01-01", "s") + np.arange(n) * np.timedelta64(1, "D"),
+        np.datetime64("2025-01-01", "s") + np.arange(n) * np.timedelta64(hours, "h"),
         GENRES,
         np.array(tops),
         shares,
     )
 
 
-def tables(folder: Path, n: int) -> Path:
+def tables(folder: Path, n: int, *, hours: int = 24) -> Path:
     """The same people as a folder of tables: each plays a station of their top genre in the window."""
-    people = examples(n)
+    people = examples(n, hours=hours)
     station = {genre: str(i) for i, genre in enumerate(people.genres)}
     rows = [
         (user, f"{at}Z", "" if told.age is None else told.age, "", told.country, "|".join(told.genres))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -84,9 +85,11 @@ def service(tmp_path: Path) -> Iterator[tuple[ControlPlane, Day]]:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
         }
         (tmp_path / "firstspin.toml").write_text("[sagemaker.promote]\npoll = 0.05\n")
-        command(environment, "world", tmp_path / "tables", "--users", 1500, "--seed", 5)
+        command(environment, "world", tmp_path / "tables", "--users", 4000, "--seed", 7)
         bundle = tmp_path / "first"
-        command(environment, "train", "--data", tmp_path / "tables", "--out", bundle, "--model", "popularity")
+        ends = ("--data-ends", "2025-08-01")  # later registrations have labels: the hold-out of the gate
+        data = ("--data", tmp_path / "tables")
+        command(environment, "train", *data, "--out", bundle, "--model", "popularity", *ends)
         subprocess.run([sys.executable, "-c", GROUND], env=environment, check=True)
         words = ("--bucket", "models", "--image", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/firstspin:1")
         at = (
@@ -104,7 +107,7 @@ def service(tmp_path: Path) -> Iterator[tuple[ControlPlane, Day]]:
         subprocess.run([AIRFLOW / "airflow", "db", "migrate"], env=environment, capture_output=True, check=True)
 
         def day(model: str) -> dict[str, str]:
-            told = environment | {"FIRSTSPIN_TRAIN": f"--model {model}"}
+            told = environment | {"FIRSTSPIN_TRAIN": shlex.join(["--model", *model.split(), *ends])}
             run = [AIRFLOW / "python", HERE / "dags" / "daily.py"]
             done = subprocess.run(run, env=told, capture_output=True, text=True, timeout=600, check=False)
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -185,13 +188,14 @@ import daily
 from airflow.sdk.exceptions import AirflowSkipException
 told = []
 for kind in ("backfill", "scheduled", "manual"):
-    run = SimpleNamespace(run_type=kind, data_interval_end=datetime(2026, 3, 2, tzinfo=UTC))
+    moment = datetime(2026, 3, 2, tzinfo=UTC)
+    run = SimpleNamespace(run_type=kind, data_interval_end=moment, run_after=moment.replace(day=3))
     try:
         daily.refuse_backfill({"dag_run": run})
         released = True
     except AirflowSkipException:
         released = False
-    told.append([kind, daily.until({"dag_run": run}), released])
+    told.append([kind, *(of({"dag_run": run}) for of in (daily.until, daily.held_back)), released])
 hours = {one.task_id: one.execution_timeout.total_seconds() / 3600 for one in daily.daily.tasks}
 print(json.dumps([told, hours]))
 """
@@ -199,9 +203,9 @@ print(json.dumps([told, hours]))
     done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=True)
     runs, hours = json.loads(done.stdout.splitlines()[-1])
     assert runs == [
-        ["backfill", ["--data-ends", "2026-03-02T00:00:00Z"], False],
-        ["scheduled", [], True],
-        ["manual", [], True],
+        ["backfill", ["--data-ends", "2026-03-02T00:00:00Z"], ["--data-ends", "2025-12-18T00:00:00Z"], False],
+        ["scheduled", [], ["--data-ends", "2025-12-19T00:00:00Z"], True],
+        ["manual", [], ["--data-ends", "2025-12-19T00:00:00Z"], True],
     ]
     assert hours == dict.fromkeys((*ALL, "outcome"), 2) | {"train": 6, "promote": 10}
     assert hours["promote"] * 3600 > MAX_SECONDS + MARGIN_SECONDS  # SageMaker's longest update, and its way back

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import made_people
 import pytest
 from botocore.stub import Stubber
 from botocore.validate import ParamValidator
@@ -56,14 +57,6 @@ SCALED = {
 }
 
 
-def card(value: float) -> dict[str, object]:
-    return {"figures": {"logistic": {"hit@3": figure(value)}, "popularity": {"hit@3": figure(0.3)}}}
-
-
-def figure(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.02, "high": value + 0.02}
-
-
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with moto_server(tmp_path_factory.mktemp("moto") / "log") as port:
@@ -72,10 +65,12 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three bundles: `good`, `better` and `worse`."""
+    """Three bundles, `good`, `better` and `worse`, and `data` with 1,300 users, most of them new to all three."""
     folder = tmp_path_factory.mktemp("bundles")
-    for seed, (name, value) in enumerate({"good": 0.5, "better": 0.6, "worse": 0.4}.items()):
-        pack(folder / name, seed=seed, scorecard=card(value))
+    for name, model in {"good": "popularity", "better": "logistic", "worse": "popularity"}.items():
+        people = made_people.examples(400, len(name))
+        pack(folder / name, model, people=people, data={"labels_end": "2025-01-06T00:00:00"})
+    made_people.tables(folder / "data", 1300, hours=2)
     return folder
 
 
@@ -378,7 +373,7 @@ class TestFields:
             account.s3.put_object(Bucket=bucket, Key=key, Body=content)
         said = str(promoted().exception)
         assert "--zip names the Lambda's zip, and --other-fields promotes without a comparison of extra fields" in said
-        said = str(promoted("--other-fields", "--force", "").exception)
+        said = str(promoted("--other-fields", "--force", "", "--data", tmp_path).exception)
         assert "--force REASON promotes without the gate" in said
         assert promoted("--other-fields").exit_code == 0
         assert served(account) == load(tmp_path / "more").id
@@ -569,7 +564,7 @@ class TestPruning:
         """Five releases, the oldest first; their configurations. The last two are to go back to and in service."""
         names = []
         for seed in range(5):
-            pack(tmp_path / str(seed), seed=10 + seed, scorecard=card(0.5))
+            pack(tmp_path / str(seed), seed=10 + seed)
             (deploy if seed == 0 else promote)(account, tmp_path / str(seed))
             names.append(now(account).endpoint["EndpointConfigName"])
         aws.fate.asked.clear()
@@ -630,7 +625,7 @@ class TestPruning:
         for seed in (0, 5):  # the archive of the first is newcomers' too
             bundle = tmp_path / str(seed)
             if not bundle.exists():
-                pack(bundle, seed=20, scorecard=card(0.5))
+                pack(bundle, seed=20)
             packed = package(bundle, tmp_path / "model.tar.gz")
             ship(account, rollout.plan_deploy(account, "newcomers-staging", packed, PLACE, HOSTING, PLAIN))
         assert self.prune("--keep", "0").exit_code == 0
@@ -891,7 +886,8 @@ class TestAutoscaling:
     ) -> None:
         deploy(account, bundles / "good")
         words = ("--endpoint", "newcomers", "--poll", "0.01", "--json")
-        for change in (("promote", "--no-alarm", "--bundle", str(bundles / "better")), ("rollback",)):
+        better = ("--bundle", str(bundles / "better"), "--data", str(bundles / "data"))
+        for change in (("promote", "--no-alarm", *better), ("rollback",)):
             aws.fate.lives["newcomers"].scale()
             done = CliRunner().invoke(app, [*change, *words])
             assert done.exit_code == 0, done.exception
@@ -971,9 +967,9 @@ class TestWhatGoesWrong:
         deploy(account, bundles / "good")
         ticks = itertools.count(0.0, 100.0)
         clock = SimpleNamespace(monotonic=lambda: next(ticks), sleep=lambda _: setattr(aws.fate, "stuck", True))
-        monkeypatch.setattr("firstspin.cli.commands.sagemaker.time", clock)
+        monkeypatch.setattr("firstspin.cli.endpoint_changes.time", clock)
         words = ["promote", "--bundle", str(bundles / "better"), "--endpoint", "newcomers", "--no-alarm"]
-        late = CliRunner().invoke(app, [*words, "--bake", "3600"])
+        late = CliRunner().invoke(app, [*words, "--bake", "3600", "--force", "test"])
         assert f"is still Updating after {3 * 3600 + 1800 + 1800} s" in str(late.exception)
 
     def test_an_endpoint_in_the_middle_of_another_change_is_left_alone(
@@ -1088,27 +1084,29 @@ class TestTheCommands:
         assert json.loads(again.stdout)["changes"] == []
         good = served(account)
 
-        worse = self.run("promote", "--no-alarm", "--bundle", bundles / "worse")
-        assert isinstance(worse.exception, InputError)  # which `main` tells in one line, with an exit status of 1
-        assert "its hit@3 of 0.4000 (0.3800 to 0.4200) does not beat the 0.5000 (0.4800 to 0.5200)" in str(
-            worse.exception
-        )
+        data = ("--data", bundles / "data")
+        worse = self.run("promote", "--no-alarm", "--bundle", bundles / "worse", *data)
+        assert worse.exit_code == 3
+        assert f"bundle {load(bundles / 'worse').id} is not promoted: keep: the challenger fails hit@3" in worse.stderr
         assert served(account) == good
-        refused = self.run("promote", "--no-alarm", "--bundle", bundles / "worse", "--dry-run", "--json")
-        assert refused.exit_code == 1
+        refused = self.run("promote", "--no-alarm", "--bundle", bundles / "worse", *data, "--dry-run", "--json")
+        assert refused.exit_code == 3
         told = json.loads(refused.stdout)
-        assert (told["gate"]["passes"], told["changes"], told["bundle"]) == (False, [], load(bundles / "worse").id)
-        assert "does not beat the 0.5000" in told["gate"]["why"]
+        assert (told["gate"]["decision"], told["changes"]) == ("keep", [])
+        assert (told["gate"]["champion"], told["gate"]["challenger"]) == (good, load(bundles / "worse").id)
+        without = self.run("promote", "--no-alarm", "--bundle", bundles / "worse")
+        assert without.exit_code == 2
+        assert "--force REASON promotes without the gate" in without.stderr.replace("\n", " ")
 
         assert self.run("promote", "--no-alarm", "--bundle", bundles / "worse", "--force", "test").exit_code == 0
         assert served(account) != good
         assert self.run("rollback").exit_code == 0
         assert served(account) == good
 
-        better = self.run("promote", "--no-alarm", "--bundle", bundles / "better", "--json")
+        better = self.run("promote", "--no-alarm", "--bundle", bundles / "better", *data, "--json")
         assert json.loads(better.stdout)["changes"]
-        assert json.loads(better.stdout)["gate"]["passes"] is True
-        assert "passes the gate: its hit@3 of 0.6000" in better.stderr
+        assert json.loads(better.stdout)["gate"]["decision"] == "promote"
+        assert "passes the gate: better, and nowhere inferior: hit@3" in better.stderr
         twice = self.run("promote", "--no-alarm", "--bundle", bundles / "better")
         assert "nothing to do" in twice.stdout
 
@@ -1119,7 +1117,7 @@ class TestTheCommands:
             refused = self.run(*bare, *words)
             assert refused.exit_code == 2
             assert "--alarm NAME is needed" in refused.stderr
-        assert self.run(*bare, "--alarm", "slow", "--json").exit_code == 0
+        assert self.run(*bare, "--alarm", "slow", "--json", "--force", "test").exit_code == 0
 
     @pytest.mark.parametrize("verb", ["rollback", "promote"])
     def test_a_rolling_update_has_a_batch(self, bundles: Path, verb: str) -> None:

@@ -1,7 +1,9 @@
 """Every day: label -> train -> gate -> package -> promote -> score, each one firstspin command.
 
 Airflow knows when and in what order, firstspin knows how: it lives in an environment of its own, which FIRSTSPIN names.
-A bundle that does not beat the serving one is no failure: its promotion is skipped. Whatever became of the release, the
+A bundle that does not pass the gate against the serving one is no failure: its promotion is skipped. The gate compares
+both on users who registered after the training data of either, so training data end FIRSTSPIN_HOLD_BACK_DAYS before the
+run. Whatever became of the release, the
 last step scores everyone with the bundle that serves then, so that the batch answers stay fresh and are of that bundle.
 Which one that is, the endpoint says: nothing is kept here that a rollback by hand could make untrue. `outcome` fails
 where any task failed, because Airflow judges a run by its last task.
@@ -18,6 +20,9 @@ workers:
     FIRSTSPIN_ENDPOINT  name of the SageMaker endpoint
     FIRSTSPIN_SCORES    dynamodb:TABLE or sqlite:PATH
     FIRSTSPIN_KEEP      folders of runs to keep (14); older ones are deleted
+    FIRSTSPIN_HOLD_BACK_DAYS
+                        days that training leaves to the gate: those of the label, and of the registrations that the
+                        gate compares on (60 + 14)
     FIRSTSPIN_TRAIN     further words for `firstspin train`, as in "--model lightgbm"
     FIRSTSPIN_PROMOTE   further words for `firstspin sagemaker promote`; unless it is set, the alarms of deploy/aws:
                         "--alarm NAME-endpoint-5xx --alarm NAME-endpoint-failed …", all that watch the endpoint
@@ -72,17 +77,17 @@ def label() -> str:
 @task(execution_timeout=timedelta(hours=6))
 def train(_labelled: str) -> str:
     """A bundle of today that carries its own scorecard."""
-    out, ends = today() / "bundle", until(get_current_context())
+    out, ends = today() / "bundle", held_back(get_current_context())
     firstspin("train", "--data", os.environ["FIRSTSPIN_DATA"], "--out", out, *ends, *further("FIRSTSPIN_TRAIN"))
     return str(out)
 
 
 @task
 def gate(bundle: str) -> str:
-    """Today's bundle, if it beats the serving one."""
+    """Today's bundle, if it passes the gate against the serving one."""
     refuse_backfill(get_current_context())
     try:
-        firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", "--json", *of_endpoint(), *how_to_promote())
+        firstspin("sagemaker", "promote", "--bundle", bundle, "--dry-run", "--json", *how_to_promote())
     except CommandFailed as problem:
         if problem.refused:
             raise AirflowSkipException(str(problem)) from None
@@ -102,7 +107,7 @@ def package(bundle: str) -> str:
 def promote(bundle: str) -> None:
     """Blue/green, or rolling, for up to eight hours; a bundle that serves already changes nothing."""
     try:
-        firstspin("sagemaker", "promote", "--bundle", bundle, *of_endpoint(), *how_to_promote())
+        firstspin("sagemaker", "promote", "--bundle", bundle, *how_to_promote())
     except CommandFailed as problem:
         if problem.taken_back:
             raise AirflowFailException(str(problem)) from None
@@ -129,6 +134,14 @@ def until(context: Mapping[str, Any]) -> list[str]:
     """In a backfill the end of its interval, which later listens must not reach; else the last listen counts."""
     run = context["dag_run"]
     return ["--data-ends", f"{run.data_interval_end:%Y-%m-%dT%H:%M:%SZ}"] if is_backfill(run) else []
+
+
+def held_back(context: Mapping[str, Any]) -> list[str]:
+    """The end of the training data: so far back that users who registered later have a label by now."""
+    run = context["dag_run"]
+    moment = run.data_interval_end if is_backfill(run) else run.run_after
+    ends = moment - timedelta(days=float(os.environ.get("FIRSTSPIN_HOLD_BACK_DAYS", "74")))
+    return ["--data-ends", f"{ends:%Y-%m-%dT%H:%M:%SZ}"]
 
 
 def refuse_backfill(context: Mapping[str, Any]) -> None:
@@ -162,7 +175,7 @@ class CommandFailed(AirflowException):
     def refused(self) -> bool:
         """Whether `promote --json` reports that the bundle did not pass the gate."""
         try:
-            return json.loads(self.output)["gate"]["passes"] is False
+            return json.loads(self.output)["gate"]["decision"] != "promote"
         except (ValueError, KeyError, TypeError):  # it failed before its verdict
             return False
 
@@ -199,9 +212,10 @@ def of_endpoint() -> list[str]:
 
 
 def how_to_promote() -> list[str]:
-    """With the alarms of the front stack, unless the workers name others."""
+    """The endpoint, the gate's tables, and the alarms of the front stack, unless the workers name others."""
     named = [word for alarm in ALARMS for word in ("--alarm", f"{os.environ['FIRSTSPIN_ENDPOINT']}-endpoint-{alarm}")]
-    return further("FIRSTSPIN_PROMOTE") if "FIRSTSPIN_PROMOTE" in os.environ else named
+    words = further("FIRSTSPIN_PROMOTE") if "FIRSTSPIN_PROMOTE" in os.environ else named
+    return ["--data", os.environ["FIRSTSPIN_DATA"], *of_endpoint(), *words]
 
 
 def further(name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -108,6 +108,12 @@ class FileOptions:
         """How values are written in the files. Raises BadParameter where the separator or the encoding is invalid."""
         return new_spelling(dates=self.dates, pick_separator=self.pick_separator, encoding=self.encoding)
 
+    def reading(self) -> Reading:
+        """How to read the tables, with the default label rule. Raises BadParameter or InputError as `spelling`."""
+        from firstspin.data.dataset import Reading
+
+        return Reading(skip_bad_rows=self.skip_bad_rows, now=utc_now(), mapping=self.map, spelling=self.spelling())
+
 
 @dataclass(frozen=True, slots=True)
 class TableOptions(FileOptions):
@@ -139,12 +145,9 @@ class TableOptions(FileOptions):
 
     def reading(self) -> Reading:
         """How to read the tables. Raises BadParameter or InputError for a value out of range."""
-        from firstspin.data.dataset import Reading
-
         ends = parsed_moment(self.data_ends, "--data-ends") if self.data_ends else None
         rule = LabelRule(self.gap_days, self.window_days, self.least_seconds, ends)
-        extra, now = split_names(self.extra), utc_now()
-        return Reading(extra, self.skip_bad_rows, rule, now=now, mapping=self.map, spelling=self.spelling())
+        return replace(FileOptions.reading(self), extra=split_names(self.extra), rule=rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +295,13 @@ def new_spelling(**given: Any) -> Spelling:
 def split_names(text: str) -> tuple[str, ...]:
     """The names in text with commas between."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def named_values(pairs: Sequence[str]) -> dict[str, str]:
+    """The values by name of texts NAME=VALUE. Raises BadParameter for another text."""
+    if wrong := [one for one in pairs if "=" not in one]:
+        raise typer.BadParameter(f"{wrong[0]!r} is not NAME=VALUE")
+    return dict(one.split("=", 1) for one in pairs)
 
 
 def _parsed_map(given: str | FileSetting | ColumnMap) -> ColumnMap:

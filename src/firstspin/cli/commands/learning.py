@@ -304,16 +304,12 @@ def report(
     ] = "",
 ) -> None:
     """Write the evaluation as one HTML page: listening by cohort, metrics of the models, value of each question."""
-    from firstspin.data.dataset import Reading
     from firstspin.evaluation.report import story
     from firstspin.serving.bundle import report_path
 
     place = out or report_path(bundle)
-    read_as_usual = Reading(
-        skip_bad_rows=files.skip_bad_rows, mapping=files.map, spelling=files.spelling(), now=utc_now()
-    )
     written = (parsed_moment(date, "--date") if date else utc_now()).date()
-    with terminal.progress("report") as progress, erasure.without_erased(read_as_usual) as reading:
+    with terminal.progress("report") as progress, erasure.without_erased(files.reading()) as reading:
         story.report(
             data,
             bundle,
