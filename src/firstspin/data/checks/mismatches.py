@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, product
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data.checks.data_end import AHEAD, DayOfListens, days_of_data, is_future
@@ -80,7 +81,7 @@ def listening(tables: Tables) -> Listening:
     else:
         listens = ibis.table({STARTED_AT: "timestamp", SECONDS: "float64"}, LISTENS)
         counts = tables.connection.sql(str(ibis.to_sql(by_day(listens), dialect="duckdb"))).to_arrow_table()
-    rows = counts.sort_by("day").to_pylist()
+    rows = sorted(counts.to_pylist(), key=itemgetter("day"))  # Arrow's own sort imports its compute functions
     days = tuple(DayOfListens(row["day"], row["listens"], row["last"]) for row in rows)
     return Listening(days, sum(row["long"] for row in rows), max((row["max_seconds"] for row in rows), default=0.0))
 

@@ -67,6 +67,13 @@ ROUNDED = (1e-3, 2.0**33)
 ROWS_AT_ONCE = 122_880
 """Registrations that are written at once: one row group."""
 
+_COUNTS = f"""
+    SELECT coalesce(sum(once) FILTER (known), 0)::BIGINT, coalesce(sum(copies) FILTER (known), 0)::BIGINT,
+        coalesce(sum(once + copies) FILTER (NOT known), 0)::BIGINT
+    FROM (SELECT {identifier(COUNTED)} AS once, {identifier(COPIES)} AS copies, {identifier(ROW)} IS NOT NULL AS known
+        FROM {identifier(BY_GENRE)})"""
+"""SQL: the listens in label windows that count, their copies, and all listens of unregistered users."""
+
 
 def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None) -> tuple[Census, LabelRule]:
     """Write the labelled users to a Parquet file, in the order of the registrations.
@@ -96,7 +103,9 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     heard = connection.sql(f"SELECT enum_code(genre) AS code, seconds {in_order}").fetchnumpy()
     fate = f"SELECT {row}, {n_genres} AS n, {labelled} AS labelled FROM {FATES} ORDER BY {row}"
     people = connection.sql(fate).fetchnumpy()
-    names = pa.array([genre for (genre,) in connection.sql("SELECT unnest(enum_range(NULL::genres))").fetchall()])
+    names = (
+        connection.sql("SELECT unnest(enum_range(NULL::genres))::VARCHAR").to_arrow_table().column(0).combine_chunks()
+    )
     used = np.repeat(people["labelled"], people["n"])
     genre = pa.DictionaryArray.from_arrays(pa.array(heard["code"][used]), names)
     entries = pa.StructArray.from_arrays([genre, pa.array(heard["seconds"][used])], ["genre", "seconds"])
@@ -107,8 +116,12 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     rows = connection.sql(f"SELECT r.{row}, f.{row}, r.* EXCLUDE ({row}), {top}, f.seconds {both} {labelled}")
     batches = rows.to_arrow_reader(ROWS_AT_ONCE)
     fields = list(batches.schema)[2:]
-    few_values = [of.name for of in fields if of.name != USER_ID]  # as a dictionary, ids would cost the most
-    dictionaries = [*few_values, f"{GENRES}.list.element", f"{PLAYED}.list.element.genre"]
+    distinct = (USER_ID, REGISTERED_AT, SECONDS)  # a dictionary of them costs more than it saves
+    dictionaries = [
+        *(of.name for of in fields if of.name not in distinct),
+        f"{GENRES}.list.element",
+        f"{PLAYED}.list.element.genre",
+    ]
     schema = pa.schema([*fields, pa.field(PLAYED, pa.list_(entries.type))])
     begin = 0
     with pq.ParquetWriter(out, schema, store_schema=False, use_dictionary=dictionaries) as file:
@@ -145,12 +158,12 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
         connection.execute(f"CREATE TEMP TABLE {identifier(BY_GENRE)} AS {by_genre_sql(schemas, rule)} {nothing}")
         for part in tables.remote.seconds_by_genre(rule) if tables.remote else ():
             _add(connection, part)
-        of_others = f"FROM {identifier(BY_GENRE)} WHERE {identifier(ROW)} IS NULL"
-        unregistered = connection.execute(f"SELECT {identifier(COUNTED)} + {identifier(COPIES)} {of_others}").fetchall()
-    others = mismatches(tables, heard, wrong_clocks, sum(int(n) for (n,) in unregistered), now)
+        ((once, copies, unregistered),) = connection.execute(_COUNTS).fetchall()
+    others = mismatches(tables, heard, wrong_clocks, unregistered, now)
     with in_our_words("the labels can't be made"):
         everyone = fates_sql(schemas[0], rule, _packed_codes(connection, len(tables.genres)))
         connection.execute(f"CREATE TEMP TABLE {FATES} AS {everyone}")
+        others += _copies(connection, once, copies)
         return replace(_census(connection, ends, others), absent=tables.absent), rule
 
 
@@ -219,8 +232,7 @@ def fates_sql(registrations: ibis.Schema, rule: LabelRule, n_codes: int) -> str:
     """`fates` of the view CODED_BY_GENRE as SQL for DuckDB."""
     import ibis
 
-    whole = dict.fromkeys((ROW, GENRE, COUNTED, COPIES), "int64")
-    by_genre = ibis.table({**whole, SECONDS: "float64"}, CODED_BY_GENRE)
+    by_genre = ibis.table({ROW: "int64", GENRE: "int64", SECONDS: "float64"}, CODED_BY_GENRE)
     everyone = fates(ibis.table(registrations, REGISTRATIONS), by_genre, rule, n_codes)
     return str(ibis.to_sql(everyone, dialect="duckdb"))
 
@@ -254,25 +266,27 @@ def read_labels(path: Path, extra: Sequence[str] = ()) -> Examples:
         raise InputError(f"{path} is not a Parquet file of `firstspin label`") from problem
 
 
-def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, others: list[Mismatch]) -> Census:
-    """The counts of the table FATES by reason, and the number of listens that are copies."""
-    dropped, counted, copies = map(identifier, (DROPPED, COUNTED, COPIES))
-    listens = f"sum({counted}), sum({copies})"
-    rows = connection.execute(f"SELECT {dropped}, count(*), {listens} FROM {FATES} GROUP BY {dropped}").fetchall()
-    counts = {reason: n for reason, n, *_ in rows}
-    once, twice = (sum(int(n or 0) for n in column) for column in ([row[2] for row in rows], [row[3] for row in rows]))
+def _copies(connection: duckdb.DuckDBPyConnection, once: int, copies: int) -> list[Mismatch]:
+    """The listens in label windows that are copies, if there are any, beside those that count `once`."""
+    if not copies:
+        return []
+    copied = f"FROM {identifier(BY_GENRE)} WHERE {identifier(COPIES)} > 0"
+    example = f"SELECT min(user_id) FROM registrations SEMI JOIN ({copied}) USING ({identifier(ROW)})"
+    ((user,),) = connection.execute(example).fetchall()
     what = "listens in label windows are exact copies of others: each counts once"
-    repeated: tuple[Mismatch, ...] = ()
-    if twice:
-        copied = f"SELECT min(user_id) FROM registrations SEMI JOIN (FROM {FATES} WHERE {copies} > 0)"
-        ((user,),) = connection.execute(f"{copied} USING ({identifier(ROW)})").fetchall()
-        repeated = (Mismatch(twice, once + twice, what, f"one of user_id {user}"),)
+    return [Mismatch(copies, once + copies, what, f"one of user_id {user}")]
+
+
+def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, mismatches: list[Mismatch]) -> Census:
+    """The counts of the table FATES by reason."""
+    dropped = identifier(DROPPED)
+    counts = dict(connection.execute(f"SELECT {dropped}, count(*) FROM {FATES} GROUP BY {dropped}").fetchall())
     return Census(
         registered=sum(counts.values()),
         labelled=counts.pop(None, 0),
         dropped={reason: counts.get(reason, 0) for reason in REASONS},
         data_ends=ends,
-        mismatches=(*others, *repeated),
+        mismatches=tuple(mismatches),
     )
 
 
@@ -297,8 +311,8 @@ def seconds_by_genre(registrations: ir.Table, listens: ir.Table, stations: ir.Ta
     )
     played = stations.select("station_id", "genre", stations[ROW].cast("int32").name(STATION))
     heard = listens.left_join(people, "user_id")
-    in_window = (heard.started_at >= heard.opens) & (heard.started_at < heard.ends)  # its end is no part of it
-    heard = heard.filter(heard[ROW].isnull() | in_window).join(played, "station_id")
+    outside = (heard.started_at < heard.opens) | (heard.started_at >= heard.ends)  # the end is no part of the window
+    heard = heard.filter(~outside.fill_null(False)).join(played, "station_id")  # null: of an unregistered user
     known = heard[ROW].notnull()
     of_known = {name: known.ifelse(heard[name], ibis.null()) for name in (STATION, "started_at", "seconds", "genre")}
     once = heard.select(ROW, **of_known).group_by(ROW, *of_known).agg(times=ibis._.count())
@@ -312,9 +326,9 @@ def seconds_by_genre(registrations: ir.Table, listens: ir.Table, stations: ir.Ta
 def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule, n_codes: int = 0) -> ir.Table:
     """One row per registration, by ROW, with its label or the reason why it has none, from `seconds_by_genre`.
 
-    The columns: ROW; DROPPED, the reason or null; `top_genre`; `seconds`; the number of PLAYED_GENRES; how many listens
-    COUNTED and were COPIES. `rule.data_ends` must be set. `n_codes`: the genres are the codes from 0 to n_codes - 1,
-    in the order of their names, and the seconds are whole numbers, so that one maximum gives the top genre.
+    The columns: ROW; DROPPED, the reason or null; `top_genre`; `seconds`; the number of PLAYED_GENRES. `rule.data_ends`
+    must be set. `n_codes`: the genres are the codes from 0 to n_codes - 1, in the order of their names, and the seconds
+    are whole numbers, so that one maximum gives the top genre.
     """
     import ibis
 
@@ -330,21 +344,23 @@ def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule, n_codes:
         else_=ibis.null("string"),
     )
     n_genres = everyone[PLAYED_GENRES].fill_null(0).name(PLAYED_GENRES)
-    return everyone.select(ROW, reason.name(DROPPED), "top_genre", "seconds", n_genres, COUNTED, COPIES).order_by(ROW)
+    return everyone.select(ROW, reason.name(DROPPED), "top_genre", "seconds", n_genres).order_by(ROW)
 
 
 def _rounded(total: ir.Value) -> ir.Value:
     """A sum to the microsecond, which no order of its terms changes: in doubles 0.1 + 0.2 is above 0.3, 0.3 + 0 not.
 
-    Engines add in the order in which their threads come. Smaller and larger sums than these stay as they are.
+    Engines add in the order in which their threads come. Smaller and larger sums than these stay as they are, and so do
+    whole numbers, which cost less to detect than to round.
     """
-    return total.between(*ROUNDED).ifelse(total.round(6), total)
+    import ibis
+
+    return ibis.cases((~total.between(*ROUNDED), total), (total == total.floor(), total), else_=total.round(6))
 
 
 def _sums(by_genre: ir.Table) -> dict[str, ir.Value]:
     """The sums of a person."""
-    whole = {name: by_genre[name].sum().cast("int64") for name in (COUNTED, COPIES)}
-    return {**whole, PLAYED_GENRES: by_genre.count(), SECONDS: _rounded(by_genre.seconds.sum())}
+    return {PLAYED_GENRES: by_genre.count(), SECONDS: _rounded(by_genre.seconds.sum())}
 
 
 def _packed(by_genre: ir.Table, n_codes: int) -> ir.Table:

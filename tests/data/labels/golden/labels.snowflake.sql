@@ -4,11 +4,15 @@ WITH "t15" AS (
     "t14"."genre",
     COUNT(*) AS "listens in the window",
     SUM("t14"."times" - 1) AS "copies of listens in the window",
-    IFF(
-      SUM("t14"."seconds") BETWEEN 0.001 AND 8589934592.0,
-      CAST(ROUND(SUM("t14"."seconds"), 6) AS DOUBLE),
-      SUM("t14"."seconds")
-    ) AS "seconds"
+    CASE
+      WHEN NOT (
+        SUM("t14"."seconds") BETWEEN 0.001 AND 8589934592.0
+      )
+      THEN SUM("t14"."seconds")
+      WHEN SUM("t14"."seconds") = CAST(FLOOR(SUM("t14"."seconds")) AS BIGINT)
+      THEN SUM("t14"."seconds")
+      ELSE CAST(ROUND(SUM("t14"."seconds"), 6) AS DOUBLE)
+    END AS "seconds"
   FROM (
     SELECT
       "t13"."row of the file",
@@ -49,15 +53,15 @@ WITH "t15" AS (
             ON "t3"."user_id" = "t8"."user_id"
         ) AS "t10"
         WHERE
-          (
-            "t10"."row of the file" IS NULL
-          )
-          OR (
-            (
-              "t10"."started_at" >= "t10"."opens"
-            )
-            AND (
-              "t10"."started_at" < "t10"."ends"
+          NOT (
+            COALESCE(
+              (
+                "t10"."started_at" < "t10"."opens"
+              )
+              OR (
+                "t10"."started_at" >= "t10"."ends"
+              ),
+              FALSE
             )
           )
       ) AS "t12"
@@ -83,14 +87,16 @@ WITH "t15" AS (
 ), "t18" AS (
   SELECT
     "t16"."row of the file",
-    SUM("t16"."listens in the window") AS "listens in the window",
-    SUM("t16"."copies of listens in the window") AS "copies of listens in the window",
     COUNT(*) AS "genres in the window",
-    IFF(
-      SUM("t16"."seconds") BETWEEN 0.001 AND 8589934592.0,
-      CAST(ROUND(SUM("t16"."seconds"), 6) AS DOUBLE),
-      SUM("t16"."seconds")
-    ) AS "seconds",
+    CASE
+      WHEN NOT (
+        SUM("t16"."seconds") BETWEEN 0.001 AND 8589934592.0
+      )
+      THEN SUM("t16"."seconds")
+      WHEN SUM("t16"."seconds") = CAST(FLOOR(SUM("t16"."seconds")) AS BIGINT)
+      THEN SUM("t16"."seconds")
+      ELSE CAST(ROUND(SUM("t16"."seconds"), 6) AS DOUBLE)
+    END AS "seconds",
     MAX("t16"."seconds") AS "seconds of the top genre"
   FROM "t15" AS "t16"
   GROUP BY
@@ -111,9 +117,7 @@ SELECT
   END AS "why there is no label",
   "t30"."top_genre",
   "t30"."seconds",
-  COALESCE("t30"."genres in the window", 0) AS "genres in the window",
-  "t30"."listens in the window",
-  "t30"."copies of listens in the window"
+  COALESCE("t30"."genres in the window", 0) AS "genres in the window"
 FROM (
   SELECT
     "t29".*
@@ -123,8 +127,6 @@ FROM (
       "t7"."row of the file",
       "t7"."registered_at",
       "t28"."row of the file" AS "row of the file_right",
-      "t28"."listens in the window",
-      "t28"."copies of listens in the window",
       "t28"."genres in the window",
       "t28"."seconds",
       "t28"."top_genre"
@@ -141,8 +143,6 @@ FROM (
       FROM (
         SELECT
           "t20"."row of the file",
-          "t20"."listens in the window",
-          "t20"."copies of listens in the window",
           "t20"."genres in the window",
           "t20"."seconds",
           "t20"."seconds of the top genre",
