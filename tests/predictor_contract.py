@@ -7,8 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from made_columns import columns
 
+from firstspin.data.coded_registrations import coded
 from firstspin.models import scorers
+from firstspin.models.coded_rows import CodedRows
 from firstspin.models.features import Encoder
 from firstspin.models.predictor import Predictor
 from firstspin.models.registry import Learning, fit, prepare
@@ -91,6 +94,17 @@ class PredictorContract:
             for start in (0, 5):
                 batch = predictor.probabilities(newcomers[start : start + size])
                 assert batch.tobytes() == alone[start : start + size].tobytes()
+
+    @pytest.mark.parametrize("k", [1, 3, len(GENRES)])
+    def test_by_columns_the_ranking_is_the_same_to_the_last_bit(self, predictor: Predictor, k: int) -> None:
+        newcomers = every_kind_of_newcomer()
+        rows, _ = CodedRows(predictor.encoder, coded(columns(newcomers))).matched(0, len(newcomers))
+        places, chances = predictor.rank_places(rows, k)
+        for place, chance, ranking in zip(
+            places.tolist(), chances.tolist(), predictor.rankings(newcomers), strict=True
+        ):
+            assert tuple(predictor.genres[i] for i in place) == ranking.genres[:k]
+            assert tuple(chance) == ranking.probabilities[:k]
 
     def test_probabilities_and_ranking_agree(self, predictor: Predictor) -> None:
         newcomers = every_kind_of_newcomer()

@@ -24,6 +24,7 @@ from at_once import AtOnce
 from gateway_events import rest
 from made_app import NOW, Broken, new_app
 from made_bundles import pack
+from made_columns import columns
 from made_experiments import HALVES, SECRET
 
 from firstspin import answer as answering
@@ -461,10 +462,10 @@ def written(world: World, group: list[Case]) -> list[tuple[tuple[str, ...], tupl
     """The same where the model fails, which no bundle on a disk does."""
     rankings: list[Ranking] = []
 
-    def sink(batches: Iterator[batch.Batch], /) -> None:
-        rankings.extend(ranking for _, answers in batches for ranking in answers)
+    def sink(batches: Iterator[batch.Answers], /) -> None:
+        rankings.extend(ranking for answers in batches for ranking in answers.rankings()[1])
 
-    people = [([str(number) for number in range(len(group))], [case.registration for case in group])]
+    people = [columns([case.registration for case in group])]
     bundle = world.bundle(group[0])
     assert bundle is not None
     batch.write(sink, people, bundle, group[0].settings, None, lambda _: None)

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-    from firstspin.serving.score_stores import Batch
 
 __all__ = [
     "Bundle",
@@ -287,7 +286,7 @@ class Recommender:
         """
         if top < 1:
             raise InputError(f"top is {top}; at least one genre is answered")
-        parts: list[Batch] = []
+        parts: list[batch.Answers] = []
         with workspace("score") as folder:
             _, left_out, unknown = scoring.score_into(
                 parts.extend,

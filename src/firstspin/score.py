@@ -1,6 +1,6 @@
 """The answering story for a whole file of registrations: batch scoring, apart because it loads the table readers.
 
-registrations -decide_many-> decisions -> a file or a score store
+registrations -policy-> answers -> a file or a score store
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from firstspin.serving import batch, bundle, policy, score_stores
 log = logging.getLogger(__name__)
 
 KNOWN: Final = "that the bundle knows"
+
+ROWS_AT_ONCE: Final = 61_440
+"""Registrations that are answered and written at once: they bound the memory."""
 
 
 def score(
@@ -102,7 +105,7 @@ def score_into(
         join_genres(received.connection, loaded.manifest.known_genres, spelling.pick_separator)
         further = tuple(name for name in extra if name not in received.absent)
         unknown = _unknown(received, loaded, further, registrations.name)
-        users = labelling.read_people(received.connection, further, listens=listens is not None)
+        users = labelling.people_columns(received.connection, further, ROWS_AT_ONCE, listens=listens is not None)
         rows = max(received.rows, 1)
         written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
     return written, received.ignored, unknown
@@ -131,6 +134,6 @@ def _sink(out: str, version: str) -> Iterator[batch.AnswerSink]:
     scheme, _, name = out.partition(":")
     if scheme in score_stores.SCHEMES and name:
         with closing(score_stores.open_scores(out)) as store:
-            yield lambda batches: store.write(version, batches)
+            yield lambda batches: store.write(version, (answers.rankings() for answers in batches))
     else:
         yield batch.file_sink(Path(out))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from firstspin.models.predictor import compiled_ranked
+from firstspin.models.predictor import compiled_ranked, compiled_ranked_into
 from fuzz.inputs import Broken, Check, Input
 from fuzz.scorer import changed, odd
 
@@ -34,9 +34,25 @@ def opened(folder: Path) -> Iterator[Check]:  # noqa: ARG001
                 raise Broken(f"{names} of {genres}")
         if isinstance(scores, np.ndarray) and np.isfinite(scores).all() and not _in_order(found):
             raise Broken(f"probabilities that fall no further: {found}")
+        _check_places(made, scores, genres, found)
         return "ranked"
 
     yield check
+
+
+def _check_places(made: Input, scores: Any, genres: Any, found: Any) -> None:
+    """The first places and probabilities are those of the ranking, or the arrays for them are refused."""
+    n, k = len(found) + made.pick((0, 0, 0, 1)), made.number(0, len(genres) + 1)
+    places, chances = np.full((n, k), -1, np.int32), np.zeros((n, k))
+    try:
+        compiled_ranked_into(scores, places, chances)
+    except ValueError:
+        if n == len(found) and 0 < k <= len(genres):
+            raise
+        return
+    for (names, values), place, chance in zip(found, places.tolist(), chances.tolist(), strict=True):
+        if (names[:k], values[:k]) != (tuple(genres[i] for i in place), tuple(chance)):
+            raise Broken(f"{place} and {chance} are not the first {k} of {names} and {values}")
 
 
 def _in_order(found: Any) -> bool:

@@ -5,7 +5,7 @@ The answers are the same, but each costs several times as much, so the service l
 
 from __future__ import annotations
 
-__all__ = ["MISSING", "CompiledScorer", "compiled_ranked"]
+__all__ = ["MISSING", "CompiledScorer", "compiled_ranked", "compiled_ranked_into"]
 
 try:
     from firstspin.models.trees._bitrows import Scorer as CompiledScorer
@@ -14,8 +14,9 @@ except ImportError:
 
 try:
     from firstspin.models._ranking import ranked as compiled_ranked
+    from firstspin.models._ranking import ranked_into as compiled_ranked_into
 except ImportError:
-    compiled_ranked = None  # type: ignore[assignment]
+    compiled_ranked = compiled_ranked_into = None  # type: ignore[assignment]
 
 MISSING = tuple(name for name, built in (("_bitrows", CompiledScorer), ("_ranking", compiled_ranked)) if built is None)
 """Names of the C modules that were not built or can't be loaded."""

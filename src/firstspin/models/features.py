@@ -156,6 +156,7 @@ class Picks:
     def __init__(self, name: str, genres: Sequence[str]) -> None:
         self.name = name
         self.genres = tuple(genres)
+        self.names = NameIndex(self.genres)
 
     def columns(self) -> list[tuple[str, str]]:
         """Flags of the genres, ranks of the genres, the count and its hats."""
@@ -170,7 +171,7 @@ class Picks:
         count = first + 2 * n_genres
         hat = _hat_writer(PICK_KNOTS, count + 1)
         worth = [1.0 / position for position in range(1, MAX_PICKS + 1)]
-        names = NameIndex(self.genres)
+        names = self.names
 
         def write(row: Cells, answer: tuple[str, ...]) -> bool:
             picks = 0
@@ -201,7 +202,7 @@ class Encoder:
     """
 
     def __init__(self, questions: Sequence[FormColumns]) -> None:
-        self._questions = tuple(questions)
+        self.form = tuple(questions)
         columns = [(question.name, *column) for question in questions for column in question.columns()]
         self.questions = tuple(question for question, _, _ in columns)
         self.columns = tuple(name for _, name, _ in columns)
@@ -258,7 +259,7 @@ class Encoder:
 
     def categories(self) -> dict[str, Category]:
         """The questions with categories, by name."""
-        return {question.name: question for question in self._questions if isinstance(question, Category)}
+        return {question.name: question for question in self.form if isinstance(question, Category)}
 
     def matches(self, registration: Registration) -> bool:
         """Whether training saw at least one of the answers."""
@@ -270,7 +271,7 @@ class Encoder:
 
     def without(self, questions: Collection[str]) -> Encoder:
         """The encoder without these questions: its rows are those of this one in `columns_without`."""
-        return Encoder([question for question in self._questions if question.name not in questions])
+        return Encoder([question for question in self.form if question.name not in questions])
 
     def columns_without(self, questions: Collection[str]) -> NDArray[np.int64]:
         """(m,) positions of the columns of all other questions, ascending."""
@@ -278,7 +279,7 @@ class Encoder:
 
     def state(self) -> dict[str, Any]:
         """The encoder as JSON types."""
-        return {"questions": [question.state() for question in self._questions]}
+        return {"questions": [question.state() for question in self.form]}
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> Encoder:

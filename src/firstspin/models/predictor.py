@@ -13,13 +13,14 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.models.compiled import compiled_ranked
+from firstspin.models.compiled import compiled_ranked, compiled_ranked_into
 from firstspin.models.features import Encoder
 from firstspin.records import Ranking, Registration, Source
 
 Array = NDArray[np.float64]
 State = Mapping[str, NDArray[np.generic] | str]
 Ranked = tuple[tuple[str, ...], tuple[float, ...]]
+RankedPlaces = tuple[NDArray[np.int32], Array]
 Moves = Sequence[float] | None
 
 BATCH = 4096
@@ -91,6 +92,10 @@ class Predictor:
                     scores[i] += of_row
         return ranked(scores, self.genres)
 
+    def rank_places(self, rows: Array, k: int) -> RankedPlaces:
+        """The first k genres of each encoded row (n, c), as positions in `genres`, and their probabilities."""
+        return ranked_places(self.scorer.scores(rows), min(k, len(self.genres)))
+
     def rankings(self, registrations: Sequence[Registration], source: Source = "model") -> Iterator[Ranking]:
         """`rank` for many registrations, in order, in batches."""
         for start in range(0, len(registrations), BATCH):
@@ -121,13 +126,32 @@ def ranked(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
     return ranked_by_numpy(scores, genres) if compiled_ranked is None else compiled_ranked(scores, genres)
 
 
+def ranked_places(scores: Array, k: int) -> RankedPlaces:
+    """The first k of `ranked`: (n, k) columns of the scores, and (n, k) probabilities, with the same bits.
+
+    Raises ValueError where a score is not finite.
+    """
+    if compiled_ranked_into is None:
+        best, values = _ordered(scores)
+        return best[:, :k].astype(np.int32), values[:, :k]
+    places, chances = np.empty((len(scores), k), dtype=np.int32), np.empty((len(scores), k))
+    compiled_ranked_into(np.ascontiguousarray(scores), places, chances)
+    return places, chances
+
+
 def ranked_by_numpy(scores: Array, genres: tuple[str, ...]) -> list[Ranked]:
     """`ranked` of scores (n, k) in numpy, without a compiler. Raises ValueError where a score is not finite."""
+    best, values = _ordered(scores)
+    ordered = zip(best.tolist(), values.tolist(), strict=True)
+    return [(tuple([genres[i] for i in row]), tuple(of)) for row, of in ordered]
+
+
+def _ordered(scores: Array) -> tuple[NDArray[np.int64], Array]:
+    """(n, k) columns of the scores, best first, and (n, k) their probabilities to six decimals."""
     if not np.isfinite(scores).all():
         raise ValueError("scores: not finite")
     best = order(scores)
-    values = np.take_along_axis(np.round(probabilities(scores), 6), best, axis=1).tolist()
-    return [(tuple([genres[i] for i in row]), tuple(of)) for row, of in zip(best.tolist(), values, strict=True)]
+    return best, np.take_along_axis(np.round(probabilities(scores), 6), best, axis=1)
 
 
 def order(scores: Array) -> NDArray[np.int64]:

@@ -1,18 +1,28 @@
-"""Batch scoring: registrations -> a file or a score store, one row per registration, in order."""
+"""Batch scoring: registrations -> a file or a score store, one row per registration, in order.
+
+Registrations stay columns (Arrow, numpy) from the table to the file. Only those that the model does not rank (under the
+minimum age, without an answer, with listens) become objects, for `policy.decide_many`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from firstspin.data.coded_registrations import coded
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
-from firstspin.data.schema import GENRES, PICK_SEPARATOR, PROBABILITIES, SOURCE, USER_ID
+from firstspin.data.labels.labelling import registrations_of
+from firstspin.data.schema import GENRES, LISTENS, PICK_SEPARATOR, PROBABILITIES, SOURCE, USER_ID
 from firstspin.files import written_beside
-from firstspin.records import Registration
+from firstspin.records import SOURCES, Ranking
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.policy import PolicySettings, decide_many, top
+from firstspin.serving.policy import PolicySettings, RankedColumns, decide_many, rank_columns, top
 from firstspin.serving.score_stores import Batch
 
 if TYPE_CHECKING:
@@ -20,13 +30,45 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-People = Iterable[tuple[list[str], list[Registration]]]
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers to n registrations, in columns.
+
+    Answer i has `places` (positions in `genres`, best first) and `probabilities` from `offsets`[i] to `offsets`[i + 1];
+    `sources` (n,) are positions in SOURCES.
+    """
+
+    users: pa.StringArray
+    genres: tuple[str, ...]
+    places: NDArray[np.int32]
+    probabilities: NDArray[np.float64]
+    offsets: NDArray[np.int32]
+    sources: NDArray[np.int8]
+
+    def columns(self) -> pa.RecordBatch:
+        """`user_id`, the genres best first (as a dictionary), their probabilities, and what answered (`source`)."""
+        import pyarrow as pa
+
+        genres = pa.DictionaryArray.from_arrays(pa.array(self.places), pa.array(self.genres, pa.string()))
+        lists = [pa.ListArray.from_arrays(pa.array(self.offsets), of) for of in (genres, pa.array(self.probabilities))]
+        sources = pa.array(SOURCES).take(pa.array(self.sources))
+        return pa.record_batch([self.users, *lists, sources], names=[USER_ID, GENRES, PROBABILITIES, SOURCE])
+
+    def rankings(self) -> Batch:
+        """The user ids and rankings as objects."""
+        names, values, ends = (of.tolist() for of in (self.places, self.probabilities, self.offsets))
+        spans = zip(ends[:-1], ends[1:], self.sources.tolist(), strict=True)
+        return self.users.to_pylist(), [
+            Ranking(tuple(self.genres[i] for i in names[start:end]), tuple(values[start:end]), SOURCES[source])
+            for start, end, source in spans
+        ]
 
 
 class AnswerSink(Protocol):
     """The destination of batch answers. It returns when they are stored durably: all are visible, or none."""
 
-    def __call__(self, batches: Iterator[Batch], /) -> None:
+    def __call__(self, batches: Iterator[Answers], /) -> None:
         """Store these batches of answers."""
 
 
@@ -37,7 +79,7 @@ def file_sink(out: Path) -> AnswerSink:
     """
     write_all = _to_csv if out.suffix.lower() == ".csv" else _to_parquet
 
-    def sink(batches: Iterator[Batch], /) -> None:
+    def sink(batches: Iterator[Answers], /) -> None:
         with written_beside(out) as beside:
             write_all(beside, batches)
 
@@ -46,22 +88,25 @@ def file_sink(out: Path) -> AnswerSink:
 
 def write(
     sink: AnswerSink,
-    people: People,
+    people: Iterable[pa.RecordBatch],
     bundle: Bundle,
     settings: PolicySettings,
     k: int | None,
     progress: Callable[[int], None],
 ) -> int:
-    """Score all registrations into a sink, with the first k genres each (None: all). Returns their number."""
+    """Score all registrations into a sink, with the first k genres each (None: all). Returns their number.
+
+    `people` are batches of `labelling.people_columns`, with the further columns that they have.
+    """
     written = failed = 0
 
-    def answered() -> Iterator[Batch]:
+    def answered() -> Iterator[Answers]:
         nonlocal written, failed
-        for users, registrations in people:
-            decisions = list(decide_many(registrations, None, bundle, settings))
-            failed += sum(bool(decision.failure) for decision in decisions)
-            yield users, [top(decision.ranking, k) if k else decision.ranking for decision in decisions]
-            written += len(users)
+        for part in people:
+            answers, failures = _answers(part, bundle, settings, k or max(len(bundle.predictor.genres), 1))
+            failed += failures
+            yield answers
+            written += len(part)
             progress(written)
 
     sink(answered())
@@ -70,11 +115,52 @@ def write(
     return written
 
 
-def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
+def _answers(people: pa.RecordBatch, bundle: Bundle, settings: PolicySettings, k: int) -> tuple[Answers, int]:
+    """The answers to a batch of registrations with k genres each, and for how many the model failed."""
+    extra = [name for name in bundle.manifest.extra if name in people.schema.names]
+    silent = np.arange(len(people))
+    if LISTENS in people.schema.names:
+        silent = np.flatnonzero(people.column(LISTENS).is_null().to_numpy(zero_copy_only=False))
+    by_model = rank_columns(coded(people.take(silent), extra), bundle, settings, k)
+    by_model = replace(by_model, rows=silent[by_model.rows])
+    others = np.setdiff1d(np.arange(len(people)), by_model.rows, assume_unique=True)
+    decisions = list(decide_many(registrations_of(people.take(others), extra), None, bundle, settings))
+    genres = tuple(dict.fromkeys((*bundle.predictor.genres, *bundle.rule.genres)))
+    rankings = [top(decision.ranking, k) for decision in decisions]
+    answers = _joined(people.column(USER_ID), genres, by_model, others, rankings)
+    return answers, sum(bool(decision.failure) for decision in decisions)
+
+
+def _joined(
+    users: pa.StringArray,
+    genres: tuple[str, ...],
+    by_model: RankedColumns,
+    others: NDArray[np.int64],
+    rankings: Sequence[Ranking],
+) -> Answers:
+    """The answers in the order of the users; `rankings` are those of the rows `others` (m,), which may be shorter."""
+    lengths, sources = np.empty(len(users), np.int32), np.empty(len(users), np.int8)
+    k = by_model.places.shape[1]
+    lengths[by_model.rows], sources[by_model.rows] = k, by_model.sources
+    lengths[others] = [len(ranking.genres) for ranking in rankings]
+    sources[others] = [SOURCES.index(ranking.source) for ranking in rankings]
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    places, probabilities = np.empty(offsets[-1], np.int32), np.empty(offsets[-1])
+    cells = offsets[by_model.rows, None] + np.arange(k)
+    places[cells], probabilities[cells] = by_model.places, by_model.probabilities
+    index = {genre: i for i, genre in enumerate(genres)}
+    for row, ranking in zip(others.tolist(), rankings, strict=True):
+        start, end = offsets[row], offsets[row + 1]
+        places[start:end] = [index[genre] for genre in ranking.genres]
+        probabilities[start:end] = ranking.probabilities
+    return Answers(users, genres, places, probabilities, offsets, sources)
+
+
+def _to_csv(path: Path, batches: Iterator[Answers]) -> None:
     changed = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line([USER_ID, GENRES, PROBABILITIES]) + "\n")
-        for users, rankings in batches:
+        for users, rankings in (answers.rankings() for answers in batches):
             changed += sum(map(is_guarded, users))
             for user, ranking in zip(users, rankings, strict=True):
                 genres, probabilities = ranking.genres, map(repr, ranking.probabilities)
@@ -86,27 +172,21 @@ def _to_csv(path: Path, batches: Iterator[Batch]) -> None:
         )
 
 
-def to_arrow(batches: Iterable[Batch]) -> pa.Table:
+def to_arrow(batches: Iterable[Answers]) -> pa.Table:
     """The answers as an Arrow table: user_id, genres best first, their probabilities, and what answered (source)."""
     import pyarrow as pa
 
-    answers = [(user, ranking) for users, rankings in batches for user, ranking in zip(users, rankings, strict=True)]
-    rows = [
-        {USER_ID: user, GENRES: ranking.genres, PROBABILITIES: ranking.probabilities, SOURCE: ranking.source}
-        for user, ranking in answers
-    ]
-    return pa.Table.from_pylist(rows, schema=_schema().append(pa.field(SOURCE, pa.string())))
+    schema = _schema().append(pa.field(SOURCE, pa.string()))
+    return pa.Table.from_batches([answers.columns().cast(schema) for answers in batches], schema)
 
 
-def _to_parquet(path: Path, batches: Iterator[Batch]) -> None:
-    import pyarrow as pa
+def _to_parquet(path: Path, batches: Iterator[Answers]) -> None:
     import pyarrow.parquet as pq
 
-    schema = _schema()
-    with pq.ParquetWriter(path, schema) as writer:
-        for users, rankings in batches:
-            columns = [users, [r.genres for r in rankings], [r.probabilities for r in rankings]]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
+    schema, dictionaries = _schema(), [f"{GENRES}.list.element"]
+    with pq.ParquetWriter(path, schema, use_dictionary=dictionaries) as writer:
+        for answers in batches:
+            writer.write_batch(answers.columns().select(schema.names).cast(schema))
 
 
 def _schema() -> pa.Schema:

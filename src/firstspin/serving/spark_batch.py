@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from firstspin.serving.score_stores import Batch
-
 _ANSWERS: Final = f"{USER_ID} string, {GENRES} array<string>, {PROBABILITIES} array<double>, {SOURCE} string"
 _BUNDLE: Final = "bundle"
 
@@ -86,9 +84,9 @@ def _answered(
     with received.connection:
         join_genres(received.connection, loaded.manifest.known_genres, PICK_SEPARATOR)
         further = tuple(name for name in extra if name not in received.absent)
-        parts: list[Batch] = []
-        users = labelling.read_people(received.connection, further)
-        batch.write(parts.extend, users, loaded, settings, top, lambda _: None)
+        parts: list[batch.Answers] = []
+        people = labelling.people_columns(received.connection, further)
+        batch.write(parts.extend, people, loaded, settings, top, lambda _: None)
     yield from batch.to_arrow(parts).to_batches()
 
 

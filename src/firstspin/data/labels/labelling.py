@@ -19,7 +19,10 @@ from firstspin.data.formats.connections import in_our_words
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
 from firstspin.data.schema import (
+    AGE,
     COLUMNS,
+    COUNTRY,
+    GENDER,
     GENRE,
     GENRES,
     LISTENS,
@@ -73,6 +76,8 @@ _COUNTS = f"""
     FROM (SELECT {identifier(COUNTED)} AS once, {identifier(COPIES)} AS copies, {identifier(ROW)} IS NOT NULL AS known
         FROM {identifier(BY_GENRE)})"""
 """SQL: the listens in label windows that count, their copies, and all listens of unregistered users."""
+
+_ANSWERS = (AGE, GENDER, COUNTRY, GENRES)
 
 
 def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None) -> tuple[Census, LabelRule]:
@@ -403,18 +408,30 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
 def read_people(
     connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000, *, listens: bool = False
 ) -> Iterator[tuple[list[str], list[Registration]]]:
-    """User ids and registrations of the table `registrations`, in batches, in the order of the file.
+    """User ids and registrations of `people_columns`, in batches."""
+    for part in people_columns(connection, extra, batch, listens=listens):
+        yield part.column(USER_ID).to_pylist(), registrations_of(part, extra)
 
-    `listens`: with their last MAX_LISTENS rows of the view `listens`, which a user without any lacks.
+
+def people_columns(
+    connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000, *, listens: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """User ids and answers of the table `registrations`, in batches, in the order of the file.
+
+    `listens`: with their last MAX_LISTENS rows of the view `listens`, null for a user without any.
     """
-    kind, row = with_further_fields(extra), identifier(ROW)
-    fields = ", ".join(["age", "gender", "country", "genres", *map(identifier, extra), *(["listens"] * listens)])
+    row = identifier(ROW)
+    fields = ", ".join([*_ANSWERS, *map(identifier, extra), *(["listens"] * listens)])
     joined = f"registrations LEFT JOIN ({_last_listens(connection)}) USING ({row})" if listens else "registrations"
-    query = f"SELECT user_id, {fields} FROM {joined} ORDER BY {row}"
     with in_our_words("the registrations can't be read"):
-        for part in connection.sql(query).to_arrow_reader(batch):
-            answers = part.to_pylist()
-            yield [row.pop("user_id") for row in answers], [_registration(kind, row) for row in answers]
+        yield from connection.sql(f"SELECT user_id, {fields} FROM {joined} ORDER BY {row}").to_arrow_reader(batch)
+
+
+def registrations_of(people: pa.RecordBatch, extra: Sequence[str] = ()) -> list[Registration]:
+    """The registrations of a batch of `people_columns`."""
+    kind = with_further_fields(extra)
+    there = [name for name in (*_ANSWERS, *extra, LISTENS) if name in people.schema.names]
+    return [_registration(kind, row) for row in people.select(there).to_pylist()]
 
 
 def _last_listens(connection: duckdb.DuckDBPyConnection) -> str:
