@@ -295,6 +295,9 @@ def report(
     curve: Annotated[
         Path | None, typer.Option(help="Learning curve to show: file of `evaluate --curve --out`.")
     ] = None,
+    listens: Annotated[
+        Path | None, typer.Option(help="Curve by early listens to show: file of `evaluate --listens --out`.")
+    ] = None,
     experiment: Annotated[
         Path | None, typer.Option(help="Result of an A/B test to show: JSON of `experiment analyse --json`.")
     ] = None,
@@ -318,6 +321,7 @@ def report(
             name=name,
             measured=measured,
             curve=curve,
+            listens=listens,
             experiment=experiment,
             reading=reading,
             progress=progress,

@@ -160,15 +160,30 @@ def reliability(rows: Sequence[Row], width: int) -> alt.LayerChart:
     return _finished(layers, min(width, 460), 260)
 
 
-def by_size(rows: Sequence[Row], width: int, *, x: str, series: str, title: str, form: str = ".2f") -> alt.LayerChart:
-    """Lines of `value` over the numbers `x` on a logarithmic scale, with 95% intervals (`low`, `high`)."""
+def by_size(
+    rows: Sequence[Row],
+    width: int,
+    *,
+    x: str,
+    series: str,
+    title: str,
+    form: str = ".2f",
+    across: str = "training users",
+    line: Sequence[Row] = (),
+) -> alt.LayerChart:
+    """Lines of `value` over the numbers `x` on a logarithmic scale, with 95% intervals (`low`, `high`).
+
+    The scale is of 1 + x where there is a 0. `line`: rows of `x` and `value` for a dashed reference line.
+    """
     import altair as alt
 
     sizes = sorted({int(row[x]) for row in rows})
     scale = alt.Scale(type="log", domain=[sizes[0] / 1.2, sizes[-1] * 1.2], nice=False)
+    if not sizes[0]:
+        scale = alt.Scale(type="symlog", constant=1, domain=[-0.15, max(sizes[-1], 1) * 1.15], nice=False)
+    along = alt.X(f"{x}:Q", title=across, scale=scale, axis=alt.Axis(values=sizes, format=",d"))
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X(f"{x}:Q", title="training users", scale=scale, axis=alt.Axis(values=sizes, format=",d")),
-        color=_colour(series, list(dict.fromkeys(str(row[series]) for row in rows))),
+        x=along, color=_colour(series, list(dict.fromkeys(str(row[series]) for row in rows)))
     )
     up = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form, tickCount=5))
     layers = [
@@ -176,6 +191,9 @@ def by_size(rows: Sequence[Row], width: int, *, x: str, series: str, title: str,
         base.mark_line(strokeWidth=2).encode(y="value:Q"),
         base.mark_point(filled=True, size=70, opacity=1).encode(y="value:Q"),
     ]
+    if line:
+        mark = alt.Chart(_data(line)).mark_line(strokeDash=[4, 3], strokeWidth=2, color=INK)
+        layers.insert(0, mark.encode(x=along, y="value:Q"))
     return _finished(layers, width, 220)
 
 

@@ -15,7 +15,17 @@ from typing import Final
 import numpy as np
 
 from firstspin.evaluation.metrics import HEADLINE
-from firstspin.evaluation.report import charts, conclusion, curve, example, experiment, model_card, people, quality
+from firstspin.evaluation.report import (
+    charts,
+    conclusion,
+    curve,
+    example,
+    experiment,
+    listens,
+    model_card,
+    people,
+    quality,
+)
 from firstspin.evaluation.report.example import example_user
 from firstspin.evaluation.report.parts import (
     BundleFacts,
@@ -92,6 +102,7 @@ def page(material: Material, progress: Progress) -> str:
         *([example.section(material.example)] if material.example else []),
         *quality.sections(material),
         *([curve.section(material.curve)] if material.curve else []),
+        *([listens.section(material.listens)] if material.listens else []),
         *people.sections(material),
         model_card.section(material),
     ]

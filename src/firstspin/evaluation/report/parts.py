@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.learning_curve import LearningCurve
+from firstspin.evaluation.listens_curve import ListensCurve
 from firstspin.evaluation.report.patterns import Grid
 from firstspin.evaluation.scorecard import Scorecard
 from firstspin.experiment.verdict import Decision, MetricResult
@@ -62,8 +63,8 @@ class ExperimentResult(msgspec.Struct, frozen=True):
 class Material:
     """The input of the report. `answers`: log-odds of each answer for each genre in a logistic model.
 
-    `name` of the data and `written` (date) stand in the header. Optional: a learning `curve`, and the result of an A/B
-    `test`.
+    `name` of the data and `written` (date) stand in the header. Optional: a learning `curve`, a curve by early
+    `listens`, and the result of an A/B `test`.
     """
 
     examples: Examples
@@ -75,6 +76,7 @@ class Material:
     written: date
     example: ExampleUser | None = None
     curve: LearningCurve | None = None
+    listens: ListensCurve | None = None
     test: ExperimentResult | None = None
 
 

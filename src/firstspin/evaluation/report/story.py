@@ -15,6 +15,7 @@ from firstspin.data.dataset import Dataset, Reading, read_dataset
 from firstspin.evaluation import scorecard
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.learning_curve import read_curve
+from firstspin.evaluation.listens_curve import read_listens_curve
 from firstspin.evaluation.report import page
 from firstspin.evaluation.report.experiment import read_test_result
 from firstspin.models import registry
@@ -36,6 +37,7 @@ def report(
     name: str = "",
     measured: Path | None = None,
     curve: Path | None = None,
+    listens: Path | None = None,
     experiment: Path | None = None,
     reading: Reading = Reading(),
     progress: Progress = silent,
@@ -46,22 +48,24 @@ def report(
     arguments give the same bytes.
 
     `measured` is a scorecard.json of these tables; without one, the bundle's model is evaluated here, in three folds.
-    `curve` is a learning curve of these tables, and `experiment` the JSON result of an A/B test. Further columns and
-    label rule are the bundle's.
+    `curve` is a learning curve of these tables, `listens` their curve by early listens, and `experiment` the JSON
+    result of an A/B test. Further columns and label rule are the bundle's.
 
     Raises InputError where bundle, tables, scorecard, curve or result can't be read or don't belong together, or the
     page can't be drawn or written.
     """
     preflight.report(out, data)
     by_users = read_curve(curve) if curve else None
+    by_listens = read_listens_curve(listens) if listens else None
     card = scorecard.read_scorecard(measured) if measured else None
     test = read_test_result(experiment) if experiment else None
     loaded = bundle.load(path)
     reading = replace(reading, extra=tuple(loaded.manifest.extra), extra_optional=True, rule=loaded.label_rule())
-    if card or by_users:  # checked before an evaluation, which takes minutes
+    if card or by_users or by_listens:  # checked before an evaluation, which takes minutes
         dataset = read_dataset(data, reading)
         _check_tables(dataset, measured, card and card.data.get("fingerprint"))
         _check_tables(dataset, curve, by_users and by_users.fingerprint)
+        _check_tables(dataset, listens, by_listens and by_listens.fingerprint)
     if card is None:
         own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
         names = (*(name for name in LADDER if name != own), own)
@@ -77,7 +81,7 @@ def report(
     plain = registry.fit("logistic", learn.prepare(dataset, Learning(), dataset.examples))
     name = name or data.resolve().name
     material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written)
-    material = replace(material, curve=by_users, test=test)
+    material = replace(material, curve=by_users, listens=by_listens, test=test)
     html = page.page(material, stage(progress, 0.9, 1.0))
     with files.written_beside(out, shared=True) as beside:
         beside.write_text(html, encoding="utf-8")
