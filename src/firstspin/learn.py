@@ -38,6 +38,7 @@ from firstspin.records import Census, Examples, InputError, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.stations import Catalogue
 from firstspin.watch.calibration import hold_out_calibration
+from firstspin.watch.inputs import reference_of
 
 HOLD_OUT_PART: Final = 5
 """`train` holds out one part in so many for its scorecard, then trains on all users."""
@@ -384,4 +385,5 @@ def _pack(
         rows=rows,
         evidence=evidence,
         calibration=calibration,
+        inputs=reference_of(dataset.registered, dataset.extra, fitted.genres),
     )

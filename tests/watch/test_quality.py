@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -94,10 +95,9 @@ def counts_of(model: Bundle, users: Examples) -> list[DayCounts]:
     days: dict[str, AnswerTally] = {}
     decisions = decide_many(users.registrations, None, model, DEFAULTS)
     for registration, at, decision in zip(users.registrations, users.registered_at, decisions, strict=True):
-        day = str(at.astype("datetime64[D]"))
-        days.setdefault(day, AnswerTally(lambda day=day: datetime.fromisoformat(day).replace(tzinfo=UTC))).add(
-            [registration], [decision]
-        )
+        noon = at.astype("datetime64[s]").astype(datetime)
+        tally = days.setdefault(str(noon.date()), AnswerTally(lambda noon=noon: noon, random.Random(0)))
+        tally.add([registration], [decision])
     reports = [tally.due(closing=True) for tally in days.values()]
     return [report for report in reports if report]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -31,7 +32,7 @@ class Hands:
 
 
 def test_an_answer_is_three_sums_of_its_first_genres() -> None:
-    tally = AnswerTally(Hands())
+    tally = AnswerTally(Hands(), random.Random(0))
     tally.add([ANSWERED] * 2, [decision()] * 2)
     kind = ("3f2a9c1b", "model", "model", "2")
     assert tally.due(closing=True) == DayCounts(
@@ -47,7 +48,7 @@ def test_an_answer_is_three_sums_of_its_first_genres() -> None:
 
 def test_a_report_is_due_after_five_minutes_and_belongs_to_the_day_of_its_answers() -> None:
     clock = Hands()
-    tally = AnswerTally(clock)
+    tally = AnswerTally(clock, random.Random(0))
     tally.add([ANSWERED], [decision()])
     clock.at += timedelta(minutes=2)
     assert tally.due() is None
@@ -69,30 +70,29 @@ def test_a_report_is_due_after_five_minutes_and_belongs_to_the_day_of_its_answer
     [
         (decision(), "model", "model"),
         (decision("popular", by_rule=True), "popular", "rule"),
-        (decision("under-age", by_rule=True), "under-age", "rule"),
         (decision("batch"), "batch", "model"),
         (decision(moved=True), "model", "listens"),
         (decision(by_rule=True, moved=True), "model", "listens"),
     ],
 )
 def test_what_ranked_is_part_of_the_kind(made: Decision, source: str, predicted: str) -> None:
-    tally = AnswerTally(Hands())
+    tally = AnswerTally(Hands(), random.Random(0))
     tally.add([ANSWERED], [made])
     report = tally.due(closing=True)
     assert report is not None
     assert {(one.cell.source, one.cell.predicted) for one in report.answers} == {(source, predicted)}
 
 
-def test_an_answer_without_genres_counts_nothing_and_one_of_two_genres_is_certain_of_three() -> None:
-    tally = AnswerTally(Hands())
-    tally.add([ANSWERED, ANSWERED], [decision("no-model", ()), decision(shares=(0.7, 0.300001))])
+def test_no_genres_and_under_age_count_nothing_and_two_genres_are_certain_among_three() -> None:
+    tally = AnswerTally(Hands(), random.Random(0))
+    tally.add([ANSWERED] * 3, [decision("no-model", ()), decision("under-age"), decision(shares=(0.7, 0.300001))])
     report = tally.due(closing=True)
     assert report is not None
     assert [(one.cell.top, one.millionths) for one in report.answers] == [(1, 700_000), (3, 1_000_000), (5, 1_000_000)]
 
 
 def test_no_age_gender_country_or_pick_is_in_a_report() -> None:
-    tally = AnswerTally(Hands())
+    tally = AnswerTally(Hands(), random.Random(0))
     tally.add([ANSWERED], [decision()])
     text = repr(tally.due(closing=True))
     assert not any(value in text for value in ("female", "US", "Rock", "Jazz", "31)", "genres"))

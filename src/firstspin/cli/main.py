@@ -109,7 +109,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer], str]]] = {
     "serve": (_serve, "Serve recommendations over HTTP."),
     "events": (_events, "Event store: erase users, export an experiment, forward rows."),
     "experiment": (_experiment, "Plan an A/B test, analyse it, or simulate one."),
-    "watch": (_watch, "Expected quality of the service's answers before their labels, then beside them."),
+    "watch": (_watch, "Expected quality of the service's answers, before and beside their labels, and drift."),
     "sagemaker": (_sagemaker, "Check a container against SageMaker's contract; deploy a bundle."),
 }
 """Each command: the Typer app that has it, and its line in `firstspin --help`."""

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from firstspin.data.labels.early_listens import EarlyListens, read_early_listens
 from firstspin.data.schema import COLUMNS, TileOrder
 from firstspin.data.station_rates import expected_listening
 from firstspin.files import workspace
-from firstspin.records import Census, Examples, InputError, LabelRule, Station
+from firstspin.records import Census, Examples, InputError, LabelRule, Registration, Station
+
+MAX_REGISTERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Dataset:
 
     `stations` are the available stations with their popularity, `markets` the countries of each that names any, and
     `colours` the colour of each that has one. `station_genres` has the genre of every station, `early` the listens of
-    labelled users before their label window, where they were asked for.
+    labelled users before their label window, where they were asked for, and `registered` up to MAX_REGISTERED
+    registrations of users with and without a label, evenly spaced in the file.
     """
 
     examples: Examples
@@ -71,6 +74,7 @@ class Dataset:
     ignored: dict[str, int]
     station_genres: dict[str, str]
     early: EarlyListens
+    registered: tuple[Registration, ...] = ()
 
     def summary(self) -> dict[str, object]:
         """What manifest and scorecard record of the data; it identifies no user.
@@ -118,7 +122,14 @@ def read_dataset(data: Path, reading: Reading = Reading(), *, early: bool = Fals
             ignored=tables.ignored,
             station_genres=station_genres(tables.connection),
             early=read_early_listens(tables.connection, examples.genres, rule) if early else EarlyListens.none(),
+            registered=_registered(tables, census.registered) if early else (),
         )
+
+
+def _registered(tables: ingest.Tables, registered: int) -> tuple[Registration, ...]:
+    every = -(-registered // MAX_REGISTERED)
+    batches = labelling.read_people(tables.connection, tuple(tables.extra), every=max(1, every))
+    return tuple(one for _, registrations in batches for one in registrations)
 
 
 def write_labels(data: Path, out: Path, reading: Reading) -> tuple[Census, dict[str, int]]:

@@ -48,11 +48,20 @@ class AnswerSum(msgspec.Struct, frozen=True, array_like=True):
     millionths: int
 
 
+class InputCounts(msgspec.Struct, frozen=True):
+    """Registrations by column and category, for one bundle; `rounded` is how often each count was rounded."""
+
+    model: str
+    columns: dict[str, dict[str, int]]
+    rounded: int = 0
+
+
 class DayCounts(msgspec.Struct, frozen=True):
-    """Sums of answers of one day (ISO 8601, UTC)."""
+    """Sums of answers of one day (ISO 8601, UTC), and counts of their inputs."""
 
     day: str
     answers: tuple[AnswerSum, ...]
+    inputs: tuple[InputCounts, ...] = ()
 
 
 def write_counts(session: Session, counts: Iterable[tuple[str, DayCounts]]) -> None:
@@ -66,15 +75,39 @@ def write_counts(session: Session, counts: Iterable[tuple[str, DayCounts]]) -> N
 def read_counts(database: Database, since: str = "") -> list[DayCounts]:
     """The sums of each day from `since` (ISO 8601) on, ascending. Raises as `Database` does."""
     database.transact(lambda session: session.run(_CREATE))
-    totals: dict[str, tuple[Counter[AnswerCell], Counter[AnswerCell]]] = {}
+    days: dict[str, _Day] = {}
     with database.snapshot() as session, readable_rows():
         for rows in session.stream(_SELECT, (since,), _CHUNK):
             for day, encoded in rows:
-                answers, millionths = totals.setdefault(day, (Counter(), Counter()))
-                for one in msgspec.json.decode(encoded, type=DayCounts).answers:
-                    answers[one.cell] += one.answers
-                    millionths[one.cell] += one.millionths
-    return [
-        DayCounts(day, tuple(AnswerSum(cell, n, millionths[cell]) for cell, n in answers.items()))
-        for day, (answers, millionths) in sorted(totals.items())
-    ]
+                days.setdefault(day, _Day()).add(msgspec.json.decode(encoded, type=DayCounts))
+    return [of.counts(day) for day, of in sorted(days.items())]
+
+
+class _Day:
+    """The sums of a day's rows."""
+
+    def __init__(self) -> None:
+        self._answers: Counter[AnswerCell] = Counter()
+        self._millionths: Counter[AnswerCell] = Counter()
+        self._inputs: dict[str, dict[str, Counter[str]]] = {}
+        self._rounded: Counter[str] = Counter()
+
+    def add(self, counts: DayCounts) -> None:
+        for one in counts.answers:
+            self._answers[one.cell] += one.answers
+            self._millionths[one.cell] += one.millionths
+        for inputs in counts.inputs:
+            self._rounded[inputs.model] += inputs.rounded
+            columns = self._inputs.setdefault(inputs.model, {})
+            for column, of in inputs.columns.items():
+                columns.setdefault(column, Counter()).update(of)
+
+    def counts(self, day: str) -> DayCounts:
+        return DayCounts(
+            day,
+            tuple(AnswerSum(cell, n, self._millionths[cell]) for cell, n in self._answers.items()),
+            tuple(
+                InputCounts(model, {name: dict(of) for name, of in columns.items()}, self._rounded[model])
+                for model, columns in self._inputs.items()
+            ),
+        )

@@ -200,7 +200,7 @@ class Answering:
             if decision.failure:
                 self._log_failure(serving, decision.failure)
         if self._ledger:
-            self._add_up(self._ledger, registrations, decisions)
+            self._add_up(self._ledger, serving, registrations, decisions)
         if users and self._ledger:
             self._record(self._ledger, serving, zip(registrations, users, decisions, strict=True))
 
@@ -225,11 +225,15 @@ class Answering:
             ledger.record(exposures)
 
     def _add_up(
-        self, ledger: ExposureLog, registrations: Sequence[Registration], decisions: Sequence[Decision]
+        self,
+        ledger: ExposureLog,
+        serving: ServedModel,
+        registrations: Sequence[Registration],
+        decisions: Sequence[Decision],
     ) -> None:
         """Add the answers to the sums for `firstspin watch`. A failure is counted, and the answers are sent."""
         try:
-            ledger.tally.add(registrations, decisions)
+            ledger.tally.add(registrations, decisions, serving.bundle)
         except Exception:
             self._tally.count("firstspin_worker_errors", "tally")
             log.exception("answers could not be added up")

@@ -7,6 +7,7 @@ the experiment, nothing is recorded.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,7 +40,7 @@ class ExposureLog:
     tally: AnswerTally = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tally", AnswerTally(self.now))
+        object.__setattr__(self, "tally", AnswerTally(self.now, random.Random()))
 
     def exposures(
         self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]]

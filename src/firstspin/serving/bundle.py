@@ -23,6 +23,7 @@ from firstspin.models import scorers
 from firstspin.models.calibration import HoldOutCalibration
 from firstspin.models.evidence.scoring import NO_EVIDENCE, Evidence, EvidenceSettings, default_evidence
 from firstspin.models.features import QUESTIONS, Encoder
+from firstspin.models.input_reference import InputReference
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import Moves, Predictor, probabilities
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
@@ -92,6 +93,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What listens are worth; None in a bundle of an earlier version, which has the defaults."""
     calibration: HoldOutCalibration | None = None
     """How often held-out answers of a given probability were right; None in a bundle of an earlier version."""
+    inputs: InputReference | None = None
+    """Counts of the registrations and of the answers to them, for drift; None in a bundle of an earlier version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ def save(
     rows: PredictionSets | None = None,
     evidence: Evidence | None = None,
     calibration: HoldOutCalibration | None = None,
+    inputs: InputReference | None = None,
 ) -> Bundle:
     """Write a bundle beside `out`, load it as a check, then move it to `out`, replacing a bundle that is there.
 
@@ -173,6 +177,7 @@ def save(
             rows=rows,
             evidence=evidence.settings if evidence else None,
             calibration=calibration,
+            inputs=inputs,
         )
         encoded = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         (beside / MANIFEST).write_bytes(encoded)

@@ -6,16 +6,20 @@ expects: the probability that the first 1, 3 and 5 genres contain the favourite.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import product
 from typing import Final
 
 from firstspin.evaluation.cohorts import picks_of
-from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts
+from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, InputCounts
 from firstspin.models.calibration import MILLION, PLACES, TOPS, place_of
+from firstspin.models.input_reference import InputReference
 from firstspin.records import Registration
+from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import Decision
+from firstspin.watch.inputs import MAX_SKETCHED, InputSketch
 
 REPORT_SECONDS: Final = 300.0
 
@@ -30,16 +34,25 @@ class AnswerTally:
     costs the service a few microseconds.
     """
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], datetime], rng: random.Random) -> None:
+        self._now, self._rng = now, rng
         self._start = now()
         self._kinds: dict[Kind, list[int]] = {}
+        self._sketches: dict[str, InputSketch] = {}
+        self._sketched = 0
 
-    def add(self, registrations: Sequence[Registration], decisions: Sequence[Decision]) -> None:
-        """Count these answers; one without genres is none."""
+    def add(
+        self, registrations: Sequence[Registration], decisions: Sequence[Decision], bundle: Bundle | None = None
+    ) -> None:
+        """Count these answers, and their inputs where the `bundle` has a reference.
+
+        Not those without genres, nor those under the minimum age, of whom nothing is stored.
+        """
+        if bundle and bundle.manifest.inputs and self._sketched < MAX_SKETCHED:
+            self._sketch(registrations, decisions, bundle.id, bundle.manifest.inputs)
         for registration, decision in zip(registrations, decisions, strict=True):
             probable = first_genres(decision.ranking.probabilities)
-            if not probable:
+            if not probable or decision.ranking.source == "under-age":
                 continue
             kind = kind_of(registration, decision)
             sums = self._kinds.get(kind)
@@ -58,9 +71,37 @@ class AnswerTally:
         is_due = closing or now.date() != start.date() or (now - start).total_seconds() >= REPORT_SECONDS
         if not is_due:
             return None
-        self._start = now
+        self._start, self._sketched = now, 0
         kinds, self._kinds = self._kinds, {}
-        return DayCounts(start.date().isoformat(), tuple(_sums(kinds))) if kinds else None
+        ends_week = now.isocalendar()[:2] != start.isocalendar()[:2]
+        inputs = tuple(self._inputs(rounded=closing or ends_week))
+        return DayCounts(start.date().isoformat(), tuple(_sums(kinds)), inputs) if kinds or inputs else None
+
+    def _sketch(
+        self,
+        registrations: Sequence[Registration],
+        decisions: Sequence[Decision],
+        model: str,
+        reference: InputReference,
+    ) -> None:
+        """Count inputs; those of a lookup of a stored answer are left out, as such a request has the user's id only."""
+        sketch = self._sketches.get(model)
+        if sketch is None:
+            sketch = self._sketches[model] = InputSketch(reference, self._rng)
+        for registration, decision in zip(registrations, decisions, strict=True):
+            if decision.ranking.source != "batch":
+                is_model = decision.ranking.source == "model" and not (decision.by_rule or decision.moved)
+                sketch.add(registration, decision.ranking.genres[0] if is_model else None)
+                self._sketched += 1
+
+    def _inputs(self, *, rounded: bool) -> Iterator[InputCounts]:
+        """The counts that may be reported; where they are rounded, all are, and the bundles' sketches are new."""
+        for model, sketch in self._sketches.items():
+            columns = sketch.taken(rounded=rounded)
+            if columns or rounded:
+                yield InputCounts(model, columns, int(rounded))
+        if rounded:
+            self._sketches.clear()
 
 
 def _sums(kinds: Mapping[Kind, Sequence[int]]) -> Iterator[AnswerSum]:

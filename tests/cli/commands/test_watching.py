@@ -85,7 +85,14 @@ def test_a_service_reports_its_answers_and_the_labels_agree_with_what_was_expect
     assert (hits["answers"], hits["labelled"], report["differs"]) == (400, 400, False)
     assert hits["expected"] == hits["expected_labelled"]  # ranked again as the service did
     assert hits["expected"]["low"] <= hits["observed"] <= hits["expected"]["high"]
+    [drift] = report["drift"]
+    assert (drift["model"], drift["weeks"]) == (week["cohorts"][2]["name"], 1)
+    assert {one["column"] for one in drift["columns"]} == {
+        *("age", "gender", "country", "picks", "number of picks", "first pick", "first genre")
+    }
+    assert all(one["since"] is None for one in drift["columns"])  # newcomers like those of training
     text = watched.watch("--labels", labels)
+    assert "no drift" in text
     assert "2025-05-09" in text
     assert f"observed {hits['observed']:.3f} of 400" in text
 

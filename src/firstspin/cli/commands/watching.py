@@ -1,4 +1,4 @@
-"""`firstspin watch`: what the answers of a service can be expected to be worth, before and after their labels."""
+"""`firstspin watch`: expected hits of a service's answers, before and beside their labels, and drift of its inputs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from firstspin.cli import terminal
@@ -47,33 +48,38 @@ def watch(
 ) -> None:
     """Expected hit@1, 3 and 5 of each week's answers, when its labels are complete, and then the observed hits.
 
-    The event store has the sums of the probabilities of the answers, from `serve --events`. The first --bundle has the
-    label rule.
+    Then drift: whether a column of the registrations, or the answers, differ from training and from earlier weeks, with
+    at most one false alarm a year per bundle. The event store has the counts, from `serve --events`. The first --bundle
+    has the label rule.
     """
     from firstspin.events.answer_counts import read_counts
     from firstspin.serving.bundle import load
     from firstspin.serving.policy import PolicySettings
+    from firstspin.watch.drift import bundle_drift
     from firstspin.watch.quality import quality
 
     bundles = [load(folder) for folder in bundle]
     labelled = _labels(labels, bundles) if labels else None
     with opened_store(store or events, events_secret) as (database, _):
         counts = read_counts(database)
+    now = datetime.now(UTC)
+    drifts = bundle_drift(counts, bundles, now)
     with terminal.progress("watch") as progress:
         report = quality(
             counts,
             bundles,
             bundles[0].label_rule(),
-            datetime.now(UTC),
+            now,
             labelled,
             settings=PolicySettings(min_age=least_age),
             progress=progress,
         )
     if as_json:
-        terminal.print_json(report, indent=2)
+        terminal.print_json(msgspec.structs.asdict(report) | {"drift": drifts}, indent=2)
         return
     watched.show(report)
-    terminal.next_step(watched.next_step(report, has_labels=labelled is not None))
+    watched.show_drift(drifts)
+    terminal.next_step(watched.next_step(report, drifts, has_labels=labelled is not None))
 
 
 def _labels(path: Path, bundles: Sequence[Bundle]) -> Examples:

@@ -1,12 +1,16 @@
-"""What `firstspin watch` prints: weeks with expected and observed hits, and the calendar of their labels."""
+"""What `firstspin watch` prints: weeks with expected and observed hits, the calendar of their labels, and drift."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from firstspin.cli import terminal
+from firstspin.records import readable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from firstspin.watch.drift import BundleDrift, ColumnDrift
     from firstspin.watch.quality import HitRate, Quality
 
 MAX_TRAINED: Final = 0.05
@@ -40,8 +44,32 @@ def show(report: Quality) -> None:
         terminal.warn("observed hits differ from the expected ones in the cohorts marked DIFFERS: see docs/watch.md")
 
 
-def next_step(report: Quality, *, has_labels: bool) -> str:
+def show_drift(drifts: Sequence[BundleDrift]) -> None:
+    """Print the state of every column; a column with an alarm names the category that moved most."""
+    for one in drifts:
+        if not one.columns:
+            terminal.warn(
+                f"no drift of {one.model}: it was trained before this release, or its training had no reference"
+            )
+            continue
+        title = f"Drift of bundle {one.model} after {one.weeks} complete weeks: at most one false alarm a year"
+        made = terminal.table(title, "column", "statistic", "alarm at", "state")
+        for column in one.columns:
+            made.add_row(column.column, f"{column.value:,.1f}", f"{column.threshold:,.0f}", _state(column))
+        terminal.show(made)
+
+
+def _state(column: ColumnDrift) -> str:
+    if column.since is None:
+        return "no drift"
+    category = readable(column.category or "")
+    return f"DRIFT since the week of {column.since}: {category} {column.before:.1%}, then {column.after:.1%}"
+
+
+def next_step(report: Quality, drifts: Sequence[BundleDrift], *, has_labels: bool) -> str:
     """What to do about the report."""
+    if any(column.since for one in drifts for column in one.columns):
+        return "compare a request of the service with a row of the registrations table; if both are right, train again"
     if report.differs:
         return "firstspin train --data DIR --out BUNDLE, with registrations of the weeks that differ"
     if not report.weeks:

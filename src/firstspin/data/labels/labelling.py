@@ -406,25 +406,37 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
 
 
 def read_people(
-    connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000, *, listens: bool = False
+    connection: duckdb.DuckDBPyConnection,
+    extra: Sequence[str] = (),
+    batch: int = 20_000,
+    *,
+    listens: bool = False,
+    every: int = 1,
 ) -> Iterator[tuple[list[str], list[Registration]]]:
-    """User ids and registrations of `people_columns`, in batches."""
-    for part in people_columns(connection, extra, batch, listens=listens):
+    """User ids and registrations of `people_columns`, in batches; `every`: only one row in so many."""
+    for part in people_columns(connection, extra, batch, listens=listens, every=every):
         yield part.column(USER_ID).to_pylist(), registrations_of(part, extra)
 
 
 def people_columns(
-    connection: duckdb.DuckDBPyConnection, extra: Sequence[str] = (), batch: int = 20_000, *, listens: bool = False
+    connection: duckdb.DuckDBPyConnection,
+    extra: Sequence[str] = (),
+    batch: int = 20_000,
+    *,
+    listens: bool = False,
+    every: int = 1,
 ) -> Iterator[pa.RecordBatch]:
     """User ids and answers of the table `registrations`, in batches, in the order of the file.
 
-    `listens`: with their last MAX_LISTENS rows of the view `listens`, null for a user without any.
+    `listens`: with their last MAX_LISTENS rows of the view `listens`, null for a user without any. `every`: only one
+    row in so many.
     """
     row = identifier(ROW)
     fields = ", ".join([*_ANSWERS, *map(identifier, extra), *(["listens"] * listens)])
     joined = f"registrations LEFT JOIN ({_last_listens(connection)}) USING ({row})" if listens else "registrations"
+    query = f"SELECT user_id, {fields} FROM {joined} WHERE {row} % {every} = 0 ORDER BY {row}"
     with in_our_words("the registrations can't be read"):
-        yield from connection.sql(f"SELECT user_id, {fields} FROM {joined} ORDER BY {row}").to_arrow_reader(batch)
+        yield from connection.sql(query).to_arrow_reader(batch)
 
 
 def registrations_of(people: pa.RecordBatch, extra: Sequence[str] = ()) -> list[Registration]:
