@@ -11,6 +11,6 @@ setup(
             extra_compile_args=["-O3", "-ffp-contract=off"],
             optional=True,
         )
-        for name in ("models._ranking", "models.trees._bitrows")
+        for name in ("models._ranking", "models.evidence._moves", "models.trees._bitrows")
     ]
 )

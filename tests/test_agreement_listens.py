@@ -233,3 +233,14 @@ def test_a_bundle_keeps_its_evidence_and_an_earlier_one_has_the_defaults(tmp_pat
     loaded = bundle.load(tmp_path / "fitted")
     assert loaded.evidence == fitted
     assert not decide(Registration(listens=(Listen("of no carousel", 600.0),)), None, loaded, None, DEFAULTS).moved
+
+
+def test_listens_to_unknown_stations_are_counted(folder: Path) -> None:
+    app = new_app()
+    app.serve(load(folder))
+    one, young = {"listens": HEARD}, {"age": 9, "listens": HEARD}
+    ask(app, "POST", "/invocations", json.dumps(one).encode())
+    ask(app, "POST", "/invocations", json.dumps({"instances": [one, {"age": 31}, young]}).encode())
+    text = ask(app, "GET", "/metrics").body.decode()
+    assert 'firstspin_listens_total{station="known"} 4.0' in text
+    assert 'firstspin_listens_total{station="unknown"} 2.0' in text

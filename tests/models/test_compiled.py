@@ -28,4 +28,4 @@ def test_what_was_not_compiled_is_logged_once_and_in_metrics_and_state(folder: P
         assert b"firstspin_compiled 0.0" in service.ask("GET", "/metrics")[2]
         assert admin(service, "GET", "/state")[1]["compiled"] is False
         (line,) = [line for line in service.lines() if line["event"].startswith(WORDS)]
-        assert (line["level"], line["missing"]) == ("warning", ["_bitrows", "_ranking"])
+        assert (line["level"], line["missing"]) == ("warning", ["_bitrows", "_ranking", "_moves"])

@@ -5,7 +5,7 @@ The answers are the same, but each costs several times as much, so the service l
 
 from __future__ import annotations
 
-__all__ = ["MISSING", "CompiledScorer", "compiled_ranked", "compiled_ranked_into"]
+__all__ = ["MISSING", "CompiledMoves", "CompiledScorer", "compiled_ranked", "compiled_ranked_into"]
 
 try:
     from firstspin.models.trees._bitrows import Scorer as CompiledScorer
@@ -18,5 +18,11 @@ try:
 except ImportError:
     compiled_ranked = compiled_ranked_into = None  # type: ignore[assignment]
 
-MISSING = tuple(name for name, built in (("_bitrows", CompiledScorer), ("_ranking", compiled_ranked)) if built is None)
+try:
+    from firstspin.models.evidence._moves import Moves as CompiledMoves
+except ImportError:
+    CompiledMoves = None  # type: ignore[assignment, misc]
+
+_MODULES = (("_bitrows", CompiledScorer), ("_ranking", compiled_ranked), ("_moves", CompiledMoves))
+MISSING = tuple(name for name, built in _MODULES if built is None)
 """Names of the C modules that were not built or can't be loaded."""

@@ -21,7 +21,8 @@ Array = NDArray[np.float64]
 State = Mapping[str, NDArray[np.generic] | str]
 Ranked = tuple[tuple[str, ...], tuple[float, ...]]
 RankedPlaces = tuple[NDArray[np.int32], Array]
-Moves = Sequence[float] | None
+Moves = Array | None
+"""(k,) what evidence adds to the scores, if anything."""
 
 BATCH = 4096
 
@@ -76,7 +77,7 @@ class Predictor:
     def rank_row(self, row: Array, source: Source, moves: Moves = None) -> Ranking:
         """All genres for one encoded registration (c,), best first; `moves` (k,) are added to the scores."""
         scores = self.scorer.scores(row[None])
-        [(genres, values)] = ranked(scores + moves if moves else scores, self.genres)
+        [(genres, values)] = ranked(scores if moves is None else scores + moves, self.genres)
         return Ranking(genres, values, source)
 
     def rank_rows(self, rows: Array, moves: Sequence[Moves] = ()) -> list[Ranked]:
@@ -85,10 +86,10 @@ class Predictor:
         `moves`: of each row, what its evidence adds to the scores (k,), if it has any.
         """
         scores = self.scorer.scores(rows)
-        if any(moves):
+        if any(of_row is not None for of_row in moves):
             scores = scores.copy()  # a scorer may return its own table
             for i, of_row in enumerate(moves):
-                if of_row:
+                if of_row is not None:
                     scores[i] += of_row
         return ranked(scores, self.genres)
 

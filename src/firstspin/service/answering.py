@@ -195,8 +195,10 @@ class Answering:
         decisions: Sequence[Decision],
     ) -> None:
         """Count answers, log the first failure of their model, and record the exposures of users of the experiment."""
-        for decision in decisions:
+        for registration, decision in zip(registrations, decisions, strict=True):
             self._tally.answer(decision.ranking.source)
+            if registration.listens and decision.known is not None:
+                self._tally.listens(decision.known, len(registration.listens) - decision.known)
             if decision.failure:
                 self._log_failure(serving, decision.failure)
         if self._ledger:

@@ -34,6 +34,7 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_requests", "Requests answered", ("route", "status"), (LABELS, STATUSES)),
     ("firstspin_answers", "Registrations answered, by source", ("source",), (SOURCES,)),
     ("firstspin_kept_answers", "Lookups of stored answers, by outcome", ("outcome",), ((*OUTCOMES, OTHER_VERSION),)),
+    ("firstspin_listens", "Listens that the model was given, by station", ("station",), (("known", "unknown"),)),
     ("firstspin_listen_lookups", "Lookups of listens in the event store, by outcome", ("outcome",), (OUTCOMES,)),
     ("firstspin_reloads", "Attempts to change the model, by outcome", ("outcome",), (RELOADS,)),
     ("firstspin_worker_starts", "Workers started", (), ()),
@@ -81,6 +82,7 @@ def _laid_out() -> dict[tuple[object, ...], int]:
 
 
 _PLACE: Final = _laid_out()
+_KNOWN, _UNKNOWN = (_PLACE["firstspin_listens", station] for station in ("known", "unknown"))
 
 
 class ProcessMetrics:
@@ -102,6 +104,11 @@ class ProcessMetrics:
     def answer(self, source: str) -> None:
         """Count an answer about one registration, by its source."""
         self._cells[self._answers[source]] += 1
+
+    def listens(self, known: int, unknown: int) -> None:
+        """Count the listens that a model was given, by whether it knows their station."""
+        self._cells[_KNOWN] += known
+        self._cells[_UNKNOWN] += unknown
 
     def took(self, hop: str, nanoseconds: int) -> None:
         """Record the time of a part of answering."""

@@ -108,9 +108,10 @@ class Bundle:
     catalogue: Catalogue
     evidence: Evidence = NO_EVIDENCE
 
-    def moves(self, registration: Registration) -> Moves:
-        """What the listens of a registration add to the model's scores (k,), if anything."""
-        return self.evidence.moves(registration.listens, registration.genres) if registration.listens else None
+    def weighed(self, registration: Registration) -> tuple[int, Moves]:
+        """The number of listens to known stations, and what the listens add to the model's scores (k,), if anything."""
+        listens = registration.listens
+        return self.evidence.weighed(listens, registration.genres) if listens else (0, None)
 
     def __repr__(self) -> str:
         """The model and the data of the bundle in a line."""

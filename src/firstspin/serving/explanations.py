@@ -93,9 +93,10 @@ def explain(
         predictor, registration = bundle.rule, Registration(genres=registration.genres)
     answers = given(registration, dict.fromkeys(predictor.encoder.questions))
     scores = _with_every_subset(predictor, registration, answers)
-    if decision.moved:  # the listens are one more player
+    moves = bundle.weighed(asked)[1] if decision.moved else None
+    if moves is not None:  # the listens are one more player
         answers = [*answers, (LISTENS,)]
-        scores = np.concatenate([scores, scores + np.array(bundle.moves(asked))])
+        scores = np.concatenate([scores, scores + moves])
     subsets = probabilities(scores)
     moved = shapley_values(subsets)
     first = order(subsets[-1:])[0][:shown]

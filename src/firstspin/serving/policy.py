@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
@@ -105,7 +105,8 @@ class Decision(msgspec.Struct, frozen=True):
     `model` is the id of the bundle that ranked; `by_rule`: the business rule of the bundle ranked; `failure` names the
     error of a model that failed. Of a user of the experiment, `assignment` is the arm and `candidates` the ranking of
     each policy of its arms; `experiment` is its key, where the answer names it and the arm. `rows` and `listens` (the
-    number of those that moved the ranking) as the settings say. `moved`: listens moved the ranking.
+    number of those that moved the ranking) as the settings say. `moved`: listens moved the ranking. `known`: the number
+    of listens to stations that the model knows; None where it was not asked.
     """
 
     ranking: Ranking
@@ -118,6 +119,7 @@ class Decision(msgspec.Struct, frozen=True):
     rows: Rows | None = None
     listens: int = 0
     moved: bool = False
+    known: int | None = None
 
     @property
     def source(self) -> Source:
@@ -154,7 +156,7 @@ def decide(
     decision = _decide(registration, user, bundle, stored, settings, failure, in_service)
     if settings.calibrated_rows:
         decision = _with_rows(decision, bundle)
-    return _with_listens(decision, registration, bundle) if settings.listens_from_events else decision
+    return _with_listens(decision) if settings.listens_from_events else decision
 
 
 def _decide(
@@ -201,7 +203,7 @@ def decide_many(
             if settings.calibrated_rows:
                 decisions = (_with_rows(one, bundle) for one in decisions)
             if settings.listens_from_events:
-                decisions = map(_with_listens, decisions, batch, repeat(bundle))
+                decisions = map(_with_listens, decisions)
             yield from decisions
 
 
@@ -367,11 +369,9 @@ def _with_rows(decision: Decision, bundle: Bundle | None) -> Decision:
     return msgspec.structs.replace(decision, rows=sets.rows(decision.ranking.probabilities))
 
 
-def _with_listens(decision: Decision, registration: Registration, bundle: Bundle | None) -> Decision:
+def _with_listens(decision: Decision) -> Decision:
     """The decision with the number of listens that moved it."""
-    if not decision.moved or bundle is None:
-        return decision
-    return msgspec.structs.replace(decision, listens=bundle.evidence.known(registration.listens))
+    return msgspec.structs.replace(decision, listens=decision.known) if decision.moved else decision
 
 
 def _assignment(user: str | None, settings: PolicySettings) -> Assignment | None:
@@ -393,23 +393,23 @@ def _by_rule(registration: Registration, bundle: Bundle, source: Source, failure
 
 def _without_known_answers(registration: Registration, bundle: Bundle) -> Decision:
     """The rule, where the model knows no registration without answers; its scores are moved by the listens, if any."""
-    moves = bundle.moves(registration)
+    known, moves = bundle.weighed(registration)
     if moves is None or bundle.rule.genres != bundle.evidence.genres:
-        return _by_rule(registration, bundle, "popular")
+        return msgspec.structs.replace(_by_rule(registration, bundle, "popular"), known=known)
     row = bundle.rule.encoder.encode(Registration(genres=registration.genres))
-    return Decision(bundle.rule.rank_row(row, "model", moves), bundle.id, True, moved=True)
+    return Decision(bundle.rule.rank_row(row, "model", moves), bundle.id, True, moved=True, known=known)
 
 
 def _by_model(registration: Registration, bundle: Bundle, failure: str = "") -> Decision:
     """What the model ranks, or the rule in its place."""
     try:
-        row, known = bundle.predictor.encoder.encode_matched(registration)
-        if not _asks_model(known, bundle):
+        row, answered = bundle.predictor.encoder.encode_matched(registration)
+        if not _asks_model(answered, bundle):
             return _without_known_answers(registration, bundle)
         if not failure:
-            moves = bundle.moves(registration)
-            ranking = bundle.predictor.rank_row(row, _model_source(known or bool(moves)), moves)
-            return Decision(ranking, bundle.id, moved=moves is not None)
+            known, moves = bundle.weighed(registration)
+            ranking = bundle.predictor.rank_row(row, _model_source(answered or moves is not None), moves)
+            return Decision(ranking, bundle.id, moved=moves is not None, known=known)
     except Exception as problem:  # every newcomer gets an answer; its source says that the model failed
         failure = type(problem).__name__
     return _by_rule(registration, bundle, "rule", failure)
@@ -421,22 +421,25 @@ def _all_by_model(registrations: Sequence[Registration], bundle: Bundle) -> list
         return []
     predictor, model = bundle.predictor, bundle.id
     try:
-        rows, known = predictor.encoder.matrix_matched(registrations)
-        moves = [bundle.moves(registration) for registration in registrations]
-        ranks = _asks_model(np.array(known), bundle)
+        rows, answered = predictor.encoder.matrix_matched(registrations)
+        evidence = [bundle.weighed(registration) for registration in registrations]
+        ranks = _asks_model(np.array(answered), bundle)
         if not ranks.all():
             rows = rows[ranks]
-        of_model = [moved for moved, ranked in zip(moves, ranks.tolist(), strict=True) if ranked]
+        of_model = [moves for (_, moves), ranked in zip(evidence, ranks.tolist(), strict=True) if ranked]
         ranked_rows = iter(predictor.rank_rows(rows, of_model) if of_model else ())
         return [
             Decision(
-                Ranking(*next(ranked_rows), _model_source(answered or bool(moved))),
+                Ranking(*next(ranked_rows), _model_source(is_answered or moves is not None)),
                 model,
-                moved=moved is not None,
+                moved=moves is not None,
+                known=known,
             )
             if ranked
             else _without_known_answers(one, bundle)
-            for one, answered, moved, ranked in zip(registrations, known, moves, ranks.tolist(), strict=True)
+            for one, is_answered, (known, moves), ranked in zip(
+                registrations, answered, evidence, ranks.tolist(), strict=True
+            )
         ]
     except Exception:  # again one by one, so that only those are affected for whom the model fails
         return [_by_model(registration, bundle) for registration in registrations]
@@ -471,4 +474,5 @@ def _by_arm(by_model: Decision, by_rule: Decision | None, assignment: Assignment
         candidates,
         named,
         moved=shown.moved,
+        known=by_model.known,
     )

@@ -1,4 +1,4 @@
-"""Listens as evidence: what a new user played and skipped moves the scores of the model. Without numpy.
+"""Listens as evidence: what a new user played and skipped moves the scores of the model.
 
 Naive Bayes against base rates (Domingos and Pazzani, On the optimality of the simple Bayesian classifier, Machine
 Learning 29, 1997): a listen to genre h adds c * log(P(h | g) / P(h)) to the score of each genre g. P(h | g), the share
@@ -10,15 +10,21 @@ independent: n listens count for at most `strength` of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import exp, log
 from typing import Annotated, Final
 
 import msgspec
+import numpy as np
 
 from firstspin.data.names import NameIndex
-from firstspin.records import Listen
+from firstspin.models.compiled import CompiledMoves
+from firstspin.models.predictor import Moves
+from firstspin.records import Listen, Listens
+
+Weighed = tuple[int, bytes | None]
 
 SKIP: Final = 0.5
 """A skip counts against a genre as half of a full listen counts for it: tables of listens have none to fit it on."""
@@ -72,16 +78,38 @@ class Evidence:
     log_ratios: Sequence[Sequence[float]]
     stations: Mapping[str, int]
     _names: NameIndex = field(init=False, repr=False, compare=False)
+    _weighed: Callable[[Listens, tuple[str, ...]], Weighed] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_names", NameIndex(self.genres))
+        set_field = partial(object.__setattr__, self)
+        set_field("_names", NameIndex(self.genres))
+        set_field("_weighed", self.weighed_in_python if CompiledMoves is None else self._compiled(CompiledMoves))
 
-    def moves(self, listens: Iterable[Listen], picks: Sequence[str] = ()) -> list[float] | None:
+    def moves(self, listens: Iterable[Listen], picks: Sequence[str] = ()) -> Moves:
         """(k,) what these listens of a user with these picks add to the scores; None where they say nothing.
 
         Unknown stations and picks are ignored.
         """
-        settings, total = self.settings, 0.0
+        return self.weighed(tuple(listens), tuple(picks))[1]
+
+    def weighed(self, listens: Listens, picks: tuple[str, ...] = ()) -> tuple[int, Moves]:
+        """The number of listens to stations that are known, and the `moves`.
+
+        Compiled C where a compiler was there at install, to the last bit the same as in Python.
+        """
+        known, moves = self._weighed(listens, picks)
+        return known, None if moves is None else np.frombuffer(moves)
+
+    def _compiled(self, compiled: type[CompiledMoves]) -> Callable[[Listens, tuple[str, ...]], Weighed]:
+        settings, k = self.settings, len(self.genres)
+        places = {genre: i for i, genre in enumerate(self.genres)}
+        ratios = np.array(self.log_ratios, dtype=np.float64).reshape(k, k)
+        scales = (settings.weight, settings.strength, settings.saturation, settings.picked)
+        return compiled(Listen, dict(self.stations), places, self._names.find, ratios, *scales, SKIP).of
+
+    def weighed_in_python(self, listens: Listens, picks: tuple[str, ...]) -> Weighed:
+        """`weighed` without a compiler, with the moves as bytes of float64."""
+        settings, total, known = self.settings, 0.0, 0
         picked = {self._names.find(pick) for pick in picks} if settings.picked != 1.0 else ()
         counts: dict[int, float] = {}
         for listen in listens:
@@ -92,8 +120,9 @@ class Evidence:
                     count *= settings.picked
                 counts[genre] = counts.get(genre, 0.0) + count
                 total += abs(count)
+                known += 1
         if not (total and settings.weight):
-            return None
+            return known, None
         scale = settings.weight / (1.0 + total / settings.strength)
         moved: list[float] = []
         for genre, count in sorted(counts.items()):
@@ -103,11 +132,7 @@ class Evidence:
                 if moved
                 else [factor * ratio for ratio in ratios]
             )
-        return moved
-
-    def known(self, listens: Iterable[Listen]) -> int:
-        """The number of these listens that are to a station with a genre."""
-        return sum(listen.station_id in self.stations for listen in listens)
+        return known, np.array(moved).tobytes()
 
     def by_genre(self) -> dict[str, list[str]]:
         """The ids of the stations of each genre, sorted."""
