@@ -9,18 +9,21 @@
 #include <stdint.h>
 #include <string.h>
 
-#define TILE 512      /* trees per tile: their masks, 2 or 4 KiB, stay in the L1 cache */
-#define CHUNK 32      /* rows that share a tile while its leaves are in the L2 cache */
+#define TILE 512      /* trees per tile of a single row: their masks, 2 or 4 KiB, stay in the L1 cache */
+#define SHARED 256    /* trees per tile of many rows: all its masks and leaves stay in the L2 cache, */
+#define CHUNK 512     /* for so many rows */
 #define ALONE 8       /* up to this many rows are scored without releasing the GIL */
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define LOWEST_32(mask) __builtin_ctz(mask)
 #define LOWEST_64(mask) __builtin_ctzll(mask)
+#define BITS_32(mask) __builtin_popcount(mask)
 #else
 #define INLINE static inline
 #define LOWEST_32(mask) lowest(mask)
 #define LOWEST_64(mask) lowest(mask)
+#define BITS_32(mask) lowest((uint64_t)(mask) + 1)   /* of masks without a gap */
 
 static int lowest(uint64_t mask)
 {
@@ -79,6 +82,14 @@ INLINE void and_rows(const uint32_t *masks, size_t row, const Py_ssize_t *picked
     Py_ssize_t r = 1;
 
     memset(open, 0xff, sizeof *open * words);
+    for (; r + 7 <= picked[0]; r += 8) {
+        const uint32_t *a = masks + row * picked[r], *b = masks + row * picked[r + 1];
+        const uint32_t *c = masks + row * picked[r + 2], *d = masks + row * picked[r + 3];
+        const uint32_t *e = masks + row * picked[r + 4], *f = masks + row * picked[r + 5];
+        const uint32_t *g = masks + row * picked[r + 6], *h = masks + row * picked[r + 7];
+        for (size_t i = 0; i < words; i++)
+            open[i] &= a[i] & b[i] & c[i] & d[i] & e[i] & f[i] & g[i] & h[i];
+    }
     for (; r + 3 <= picked[0]; r += 4) {
         const uint32_t *a = masks + row * picked[r], *b = masks + row * picked[r + 1];
         const uint32_t *c = masks + row * picked[r + 2], *d = masks + row * picked[r + 3];
@@ -92,15 +103,13 @@ INLINE void and_rows(const uint32_t *masks, size_t row, const Py_ssize_t *picked
     }
 }
 
-/* Add the exit leaves of the trees [from, from + n) to the scores of one row; n is at most TILE. */
-INLINE void add_tile(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
+/* Add the exit leaves to the scores, tree by tree. */
+INLINE void add_leaves(const Scorer *self, const uint32_t *open, Py_ssize_t from, Py_ssize_t n, double *scores)
 {
     const Py_ssize_t words = self->masks.itemsize / sizeof(uint32_t), step = self->n_leaves;
     const double *leaf = (const double *)self->leaves.buf + from * step;
     const uint64_t guard = (uint64_t)1 << (step - 1);
-    uint32_t open[2 * TILE];
 
-    and_rows((const uint32_t *)self->masks.buf + words * from, words * self->n_trees, picked, words * n, open);
     for (Py_ssize_t i = 0, score = from % self->n_scores; i < n; score = 0) {
         Py_ssize_t end = self->n_scores - score < n - i ? i + self->n_scores - score : n;
         if (words == 1)
@@ -115,23 +124,66 @@ INLINE void add_tile(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t fr
     }
 }
 
+/* The same of masks of 32 bits, where the machine counts the bits of many at once: those below the lowest, its place. */
+INLINE void add_counted_leaves(const Scorer *self, const uint32_t *open, Py_ssize_t from, Py_ssize_t n, double *scores)
+{
+    const Py_ssize_t k = self->n_scores;
+    const uint32_t step = self->n_leaves, guard = (uint32_t)1 << (step - 1);
+    const double *leaves = (const double *)self->leaves.buf + from * step;
+    uint32_t at[TILE];
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t mask = open[i] | guard;
+        at[i] = i * step + BITS_32((mask & -mask) - 1);
+    }
+    for (Py_ssize_t first = 0, j = from % k; first < n && first < k; first++, j++) {
+        double *score = scores + (j < k ? j : j - k), sum = *score;
+        for (Py_ssize_t i = first; i < n; i += k)
+            sum += leaves[at[i]];
+        *score = sum;
+    }
+}
+
+/* Add the exit leaves of the trees [from, from + n) to the scores of one row; n is at most TILE. */
+INLINE void add_tile(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores,
+                     int counts)
+{
+    const Py_ssize_t words = self->masks.itemsize / sizeof(uint32_t);
+    uint32_t open[2 * TILE];
+
+    and_rows((const uint32_t *)self->masks.buf + words * from, words * self->n_trees, picked, words * n, open);
+    if (counts && words == 1)
+        add_counted_leaves(self, open, from, n, scores);
+    else
+        add_leaves(self, open, from, n, scores);
+}
+
 typedef void (*AddTile)(const Scorer *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t, double *);
 
 static void add_tile_plain(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
 {
-    add_tile(self, picked, from, n, scores);
+    add_tile(self, picked, from, n, scores, 0);
 }
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 __attribute__((target("avx2,bmi")))
 static void add_tile_avx2(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
 {
-    add_tile(self, picked, from, n, scores);
+    add_tile(self, picked, from, n, scores, 0);
+}
+
+__attribute__((target("avx512f,avx512vl,avx512vpopcntdq")))
+static void add_tile_avx512(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
+{
+    add_tile(self, picked, from, n, scores, 1);
 }
 
 static AddTile fastest(void)
 {
     __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vpopcntdq"))
+        return add_tile_avx512;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") ? add_tile_avx2 : add_tile_plain;
 }
 #else
@@ -146,15 +198,15 @@ static AddTile add_tile_here = add_tile_plain;   /* chosen once, when the module
 /* Scores (n, k) of rows (n, c); `picked` has room for CHUNK rows, c + 1 places each. */
 static void score(const Scorer *self, const double *values, Py_ssize_t n, double *scores, Py_ssize_t *picked)
 {
-    const Py_ssize_t c = self->n_columns, k = self->n_scores;
+    const Py_ssize_t c = self->n_columns, k = self->n_scores, tile = n > ALONE ? SHARED : TILE;
 
     memset(scores, 0, sizeof(double) * n * k);
     for (Py_ssize_t first = 0; first < n; first += CHUNK) {
         Py_ssize_t end = n - first < CHUNK ? n : first + CHUNK;
         for (Py_ssize_t i = first; i < end; i++)
             pick(self, values + i * c, picked + (i - first) * (c + 1));
-        for (Py_ssize_t from = 0; from < self->n_trees; from += TILE) {
-            Py_ssize_t trees = self->n_trees - from < TILE ? self->n_trees - from : TILE;
+        for (Py_ssize_t from = 0; from < self->n_trees; from += tile) {
+            Py_ssize_t trees = self->n_trees - from < tile ? self->n_trees - from : tile;
             for (Py_ssize_t i = first; i < end; i++)
                 add_tile_here(self, picked + (i - first) * (c + 1), from, trees, scores + i * k);
         }
