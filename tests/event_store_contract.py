@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from made_events import NOON, SECRET, click, clicks, ids, listen, shown
 from made_service import until
@@ -23,6 +24,7 @@ from firstspin.events.export import Exported, export
 from firstspin.events.firehose import FirehoseReply, FirehoseSink, ForwardTally, Record, send
 from firstspin.events.recent_listens import RecentListens, recent_listens
 from firstspin.events.schema import Event, Exposure, Secret, Unavailable
+from firstspin.events.slot_log import GREEDY, SLOT, read_slot_log
 from firstspin.events.store import EventStore, QueueLimits, Statuses, open_database, open_store
 from firstspin.records import InputError, Listen
 
@@ -219,6 +221,29 @@ class EventStoreContract:
             assert session.run("SELECT value FROM about WHERE name = 'version'") == [("2",)]
         assert rows == [(None, None, None, 1), (5, 0.37, 3, 2)]
         assert kept(database) == [click("e").event_id]
+
+    def test_the_log_of_the_slot_has_the_first_exposure_of_each_user_with_its_click(self, database: Database) -> None:
+        def seen(user: str, station: str, minutes: float, greedy: str | None = "17", carousel: int = 5) -> Exposure:
+            made = shown(user, SLOT, station_id=station, arm=SLOT, minutes=minutes)
+            best = [greedy] if greedy else []
+            return msgspec.structs.replace(made, candidates={GREEDY: best}, carousel=carousel, relevance=0.37)
+
+        put(database, [seen("anna", "17", 0), seen("bert", "4", 1, None), seen("cleo", "17", 2)], [])
+        put(database, [seen("anna", "4", 9), seen("dora", "17", 9, carousel=3), shown("emil")], [])
+        late = click("late", "cleo", minutes=2 + 24 * 60)
+        put(database, [], [click("a", minutes=1), click("b", minutes=2), click("c", "bert", minutes=5), late])
+        with database.snapshot() as session:
+            log = read_slot_log(session, 5)
+            assert len(read_slot_log(session, 3).shown) == 1
+            assert len(read_slot_log(session, 1).shown) == 0
+        assert log.station_ids == ("17", "4")
+        assert (log.shown.tolist(), log.best.tolist()) == ([0, 1, 0], [0, -1, 0])
+        assert log.clicked.tolist() == [True, False, False]  # of the station shown, within a day
+        assert (log.propensity.tolist(), log.relevance.tolist()) == ([0.5] * 3, [0.37] * 3)
+        assert log.at[1] == np.datetime64("2026-01-31T12:01", "us")
+        erase(database, SECRET, ["anna"], now=NOON)
+        with database.snapshot() as session:
+            assert len(read_slot_log(session, 5).shown) == 2
 
     def test_events_keep_the_order_they_came_in(self, store: EventStore, database: Database) -> None:
         for event in clicks("e", 50):

@@ -7,7 +7,8 @@ import re
 import pytest
 from command_line import firstspin
 
-from firstspin.service.options import OPTIONS, has_pages, parse
+from firstspin.service.options import OPTIONS, has_pages, parse, slot_settings
+from firstspin.serving.exploration import SlotSettings
 
 BUNDLE = ("--bundle", "b")
 
@@ -39,6 +40,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str, **variables: str) -
         ("in-flight", "0", "'0' is not a whole number of at least 1"),
         ("most-newcomers", "-5", "'-5' is not a whole number of at least 0"),
         ("log-level", "INFO", "'INFO' is not one of debug, info, warning, error"),
+        ("explore", "6", "'6' is not a whole number from 1 to 5"),
+        ("explore-budget", "nan", "'nan' is not a share from 0 to 1"),
+        ("explore-floor", "1%", "'1%' is not a share from 0 to 1"),
         ("admin-port", "http", "'http' is not a whole number from 0 to 65535"),
     ],
 )
@@ -130,6 +134,16 @@ def test_pages_are_served_on_loopback_and_elsewhere_on_request(host: str, words:
 
 def test_pages_can_be_switched_off_in_the_environment() -> None:
     assert not has_pages(parse(["--bundle", "b"], {"FIRSTSPIN_PAGES": "no"}))
+
+
+def test_a_slot_needs_the_clicks_and_floors_within_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(BUNDLE, {}).explore is None
+    assert "--explore needs --events" in refused(capsys, *BUNDLE, "--explore", "5")
+    store = ("--events", "sqlite:///e", "--state", "s")
+    floors = ("--explore-floor", "0.1")
+    assert "--explore-floor is above --explore-budget" in refused(capsys, *BUNDLE, *store, "--explore", "5", *floors)
+    options = parse((*BUNDLE, *store, "--explore", "5", "--explore-budget", "0.2", *floors), {})
+    assert slot_settings(options) == SlotSettings(0, 0.2, 0.1)
 
 
 def test_calibrated_rows_are_off_unless_asked_for() -> None:

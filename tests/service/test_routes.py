@@ -30,6 +30,7 @@ FIXED: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("get", "/stations.json"): ("200", []),
     ("get", "/report"): ("200", []),
     ("get", "/experiments"): ("200", []),
+    ("get", "/exploration"): ("200", []),
     ("get", "/experiments/{name}"): ("200", []),
     ("get", "/"): ("200", []),
     ("get", "/execution-parameters"): ("200", []),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from firstspin.events.slot_log import SlotLog
 from firstspin.records import InputError
 from firstspin.serving.exploration import Explorer, SlotSettings, StationRates, choose, relevance, uniform_of
 from firstspin.simulation.exploration import STREAM
@@ -47,6 +48,37 @@ def test_clicks_and_relevance_lose_half_of_their_weight_per_half_life() -> None:
     before = StationRates.of(["a"]).updated(np.zeros(8, int), np.full(8, 0.5), np.ones(8, bool), 1, 14)
     after = before.updated(np.zeros(0, int), np.zeros(0), np.zeros(0, bool), 14, 14)
     assert (after.shown, after.relevance, after.clicks) == ((8,), (2,), (4,))
+
+
+def a_log(stations: list[int], clicked: list[bool], days: list[str]) -> SlotLog:
+    n = len(stations)
+    at = np.array(days, dtype="datetime64[us]")
+    half = np.full(n, 0.5)
+    return SlotLog(
+        ("a", "b", "c"), np.array(stations, int), np.array(stations, int), half, half, at, np.array(clicked, bool)
+    )
+
+
+def test_rates_are_learned_from_a_log_as_of_its_last_day_with_the_station_of_most_users_first() -> None:
+    log = a_log([2, 0, 2, 2], [True, True, False, True], ["2026-01-01", "2026-01-01T23", "2026-01-15", "2026-01-15"])
+    rates = StationRates.learned(log, half_life=14)
+    assert rates.station_ids == ("c", "a")  # b was the greedy choice of nobody and shown to nobody
+    assert (rates.shown, rates.relevance, rates.clicks) == ((3, 1), (1.25, 0.25), (1.5, 0.5))
+    assert rates.established == 0
+    assert StationRates.learned(log, half_life=14) == rates
+    assert StationRates.learned(log, half_life=7).version != rates.version
+    nothing = StationRates.learned(a_log([], [], []), half_life=14)
+    assert nothing.station_ids == ()
+
+
+def test_the_rates_of_a_catalogue_have_its_stations_alone_and_the_version_of_the_snapshot() -> None:
+    log = a_log([2, 0, 2], [True, False, False], ["2026-01-01"] * 3)
+    rates = StationRates.learned(log, half_life=14)
+    known = rates.among(["z", "a", "b", "a"])
+    assert known.station_ids == ("a", "b", "z")
+    assert (known.shown, known.clicks) == ((1, 0, 0), (0, 0, 0))
+    assert known.version == rates.version
+    assert (Explorer(known, SlotSettings())._is_new).all()
 
 
 def test_a_station_of_little_exposure_is_shrunk_towards_all_stations_together() -> None:

@@ -38,9 +38,9 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.cross_origin import hosts
 from firstspin.service.http.hub import ConnectionLimits
 from firstspin.service.http.sagemaker import further
-from firstspin.service.metrics import SharedMetrics
+from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.multi_model import ManyModels, ModelCache
-from firstspin.service.options import has_pages, parse
+from firstspin.service.options import has_pages, parse, slot_settings
 from firstspin.service.pages.experiments import WANTED
 from firstspin.service.pages.site import SECTIONS
 from firstspin.service.process import listening, logs, signals
@@ -50,6 +50,7 @@ from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
+from firstspin.serving.carousel_slot import RATES, CarouselSlot
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
 from firstspin.serving.policy import REFUSE, PolicySettings
@@ -62,6 +63,10 @@ STORE_PATIENCE = 1.4
 
 LISTEN_THREADS = 4
 """Connections of a worker to the event store that look up listens."""
+
+
+SNAPSHOT_SECONDS = 60.0
+"""From one snapshot of the exploration slot to the next; opening its page makes one sooner."""
 
 
 def main() -> None:
@@ -89,11 +94,11 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     tallies = SharedMetrics(options.workers + 4)
     config = _worker_config(options)
     receiver = _receiver(options)
-    pages = _experiment_pages(options, state)
+    pages, slot_folder = _experiment_pages(options, state), _slot_folder(options, state)
     # read once: a process that is restarted needs neither file
     plan = read_plan(options.experiment) if options.experiment else None
     keys = read_keys(options.keys) if options.keys else None
-    run_worker = _worker_runner(options, config, tallies, model_cache, secret, pages, plan, keys)
+    run_worker = _worker_runner(options, config, tallies, model_cache, secret, pages, slot_folder, plan, keys)
     crew = _crew(options, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     _report_missing_c_code(crew)
@@ -116,7 +121,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
-        background=_background(options, state, crew, tallies, secret, pages, plan, receiver),
+        background=_background(options, state, crew, tallies, secret, pages, slot_folder, plan, receiver),
     ).run()
 
 
@@ -215,6 +220,7 @@ def _worker_runner(
     model_cache: ModelCache | None,
     secret: Secret | None,
     pages: Path | None,
+    slot_folder: Path | None,
     plan: Plan | None,
     keys: tuple[Key, ...] | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
@@ -246,6 +252,8 @@ def _worker_runner(
                 model_cache is not None,
                 pages,
                 options.bundle,
+                _slot(options, slot_folder, tally) if slot_folder else None,
+                slot_folder,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
@@ -289,10 +297,11 @@ def _background(
     tallies: SharedMetrics,
     secret: Secret | None,
     pages: Path | None,
+    slot_folder: Path | None,
     plan: Plan | None,
     receiver: Receiver | None,
 ) -> tuple[BackgroundRuns, ...]:
-    """The work outside the workers: the analyses of experiments, and the delivery of webhooks."""
+    """The work outside the workers: analyses of experiments, snapshots of the slot's rates, delivery of webhooks."""
     outbox = state / "webhooks" if receiver else None
     of_analysis, of_webhooks = (tallies.row(options.workers + more) for more in (2, 3))
     runs = []
@@ -302,6 +311,8 @@ def _background(
         dropped = partial(of_analysis.count, "firstspin_webhooks", "dropped")
         tell = partial(notify_of, outbox=outbox, dropped=dropped) if outbox else lambda _: None
         runs.append(_analysis(options, crew, secret, pages, plan, tell))
+    if slot_folder and secret:
+        runs.append(_snapshots(options, crew, secret, slot_folder))
     if outbox and receiver:
         from firstspin.webhooks.delivery import Delivery
 
@@ -331,6 +342,45 @@ def _analysis(
     wanted = pages / WANTED
     begin = partial(wanted.unlink, missing_ok=True)
     return BackgroundRuns("analysis", crew, run, wanted.exists, begin, every=300.0, when_idle=True)
+
+
+def _slot_folder(options: argparse.Namespace, state: Path) -> Path | None:
+    """The folder of the snapshot and the page of the exploration slot, where this service has one."""
+    if not options.explore:
+        return None
+    folder = state / "slot"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _slot(options: argparse.Namespace, folder: Path, tally: ProcessMetrics) -> CarouselSlot:
+    count = partial(tally.count, "firstspin_slot_answers")
+    return CarouselSlot(options.explore, slot_settings(options), folder / RATES, count)
+
+
+def _snapshots(options: argparse.Namespace, crew: Crew, secret: Secret, folder: Path) -> BackgroundRuns:
+    """The snapshots of the slot's rates and its page: at the start, every minute, and when the page is opened."""
+    now = read_clock(options.clock) if options.clock else _now
+    has_page = has_pages(options) and find_spec("jinja2") is not None
+
+    def run() -> None:
+        from firstspin.events.store import open_database
+        from firstspin.service.pages.slot_analysis import analyse_slot
+
+        analyse_slot(
+            open_database(options.events, secret, create=False),
+            options.explore,
+            slot_settings(options),
+            folder,
+            bundle=options.bundle,
+            has_page=has_page,
+            now=now(),
+        )
+
+    wanted = folder / WANTED
+    wanted.touch()
+    begin = partial(wanted.unlink, missing_ok=True)
+    return BackgroundRuns("slot", crew, run, wanted.exists, begin, every=SNAPSHOT_SECONDS)
 
 
 def _run_admin(

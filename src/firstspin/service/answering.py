@@ -25,6 +25,7 @@ from firstspin.service.served_model import ServedModel
 from firstspin.serving.bodies.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
 from firstspin.serving.bodies.limits import SHORT, Body
 from firstspin.serving.bodies.wire import BodyReader, LongBody, ParsedBody, user_of
+from firstspin.serving.carousel_slot import CarouselSlot
 from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
 from firstspin.serving.lookups import OTHER_VERSION, UserLookups
 from firstspin.serving.policy import (
@@ -68,8 +69,8 @@ class Answering:
     """Reads registrations from requests, decides on them, and counts, times and records the answers.
 
     `settings` decide what answers; its experiment is the one that `ledger` records. `stored` looks up the answers of
-    batch scoring, for users, `listens` what they listened to. An answer about several registrations of more than
-    `max_bytes` bytes is refused.
+    batch scoring, for users, `listens` what they listened to; `slot` explores, for users, and needs a ledger. An answer
+    about several registrations of more than `max_bytes` bytes is refused.
     """
 
     def __init__(
@@ -81,11 +82,12 @@ class Answering:
         ledger: ExposureLog | None = None,
         stored: UserLookups[StoredAnswer] | None = None,
         listens: UserLookups[Listens] | None = None,
+        slot: CarouselSlot | None = None,
         max_bytes: float = inf,
     ) -> None:
         self._tally, self._now, self._settings = tally, now, settings
         self._ledger, self._max_bytes = ledger, max_bytes
-        self._stored, self._listens = stored, listens
+        self._stored, self._listens, self._slot = stored, listens, slot
         self._failed_models: set[str] = set()  # whose failure is in the log
         self._piece = Lock()  # held by the request that works in this turn
 
@@ -182,6 +184,8 @@ class Answering:
             return failed(problem)
 
     def _decided(self, one: Asking, decision: Decision) -> Reply:
+        if self._slot is not None and one.user is not None:
+            decision = self._slot.explored(one.registration, one.user, decision, one.serving.bundle)
         body = one.serving.responses.json(one.registration, decision)
         self._count(one.serving, (one.registration,), (one.user,), (decision,))
         self._tally.took("answer", self._now() - one.read)
@@ -194,7 +198,7 @@ class Answering:
         users: Sequence[str | None] | None,
         decisions: Sequence[Decision],
     ) -> None:
-        """Count answers, log the first failure of their model, and record the exposures of users of the experiment."""
+        """Count answers, log the first failure of their model, and record the exposures of users."""
         for registration, decision in zip(registrations, decisions, strict=True):
             self._tally.answer(decision.ranking.source)
             if registration.listens and decision.known is not None:
@@ -212,12 +216,18 @@ class Answering:
         serving: ServedModel,
         answered: Iterable[tuple[Registration, str | None, Decision]],
     ) -> None:
-        """Record the exposures of the experiment's users. One that fails is dropped and counted, without the others."""
+        """Record the exposures to the slot, and those of the experiment's users.
+
+        One that fails is dropped and counted, without the others.
+        """
         exposures: list[Exposure] = []
         for registration, user, decision in answered:
-            if decision.assignment is None or user is None:
+            if user is None or (decision.assignment is None and decision.slot is None):
                 continue
             try:
+                if decision.slot:
+                    exposures.append(ledger.slot_exposure(user, decision, decision.slot))
+                    continue
                 stations = serving.responses.stations(registration, decision.candidates)
                 exposures += ledger.exposures(user, decision, stations)
             except Exception:
@@ -260,6 +270,11 @@ class Answering:
     ) -> list[bytes]:
         start = self._now()
         decisions = list(decide_many(registrations, users, serving.bundle, self._settings))
+        if self._slot is not None and users is not None:
+            decisions = [
+                self._slot.explored(registration, user, decision, serving.bundle) if user is not None else decision
+                for registration, user, decision in zip(registrations, users, decisions, strict=True)
+            ]
         bodies = [
             serving.responses.encoded(registration, decision, encoding)
             for registration, decision in zip(registrations, decisions, strict=True)

@@ -21,13 +21,14 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request, StreamedReply, Work
 from firstspin.service.http.openapi import schema
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
-from firstspin.service.pages import experiments
+from firstspin.service.pages import experiments, slot
 from firstspin.service.pages.home import FormPage, home
-from firstspin.service.pages.site import IMMUTABLE, REVALIDATED, STATIC_FILES, Site, cached, static_file
+from firstspin.service.pages.site import IMMUTABLE, REVALIDATED, SECTIONS, STATIC_FILES, Site, cached, static_file
 from firstspin.service.pages.study import StudyPage
 from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
 from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.carousel_slot import CarouselSlot
 from firstspin.serving.content import NO_STATIONS
 from firstspin.serving.lookups import UserLookups
 from firstspin.serving.policy import (
@@ -61,7 +62,8 @@ class AppOptions:
     `further` answers further paths; `report` is the file of the study, by default the one beside the folder `bundle`;
     `pages`: whether `/` and the other pages are there; `many_models`: whether models can be loaded at `/models`;
     `experiment_pages`: the folder of pages that analyses write; `stored` looks up the answers of batch scoring, for
-    users, `listens` their listens. An answer about several of more than `max_answer_bytes` bytes is refused.
+    users, `listens` their listens; `slot` explores, for users, and `slot_folder` has its page. An answer about several
+    of more than `max_answer_bytes` bytes is refused.
     `policy` decides what answers; its experiment is the one that `ledger` records.
     """
 
@@ -78,6 +80,8 @@ class AppOptions:
     many_models: bool = False
     experiment_pages: Path | None = None
     bundle: Path | None = None
+    slot: CarouselSlot | None = None
+    slot_folder: Path | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -98,13 +102,15 @@ class App:
             ledger=options.ledger,
             stored=options.stored,
             listens=options.listens,
+            slot=options.slot,
             max_bytes=options.max_answer_bytes,
         )
         self._serving: ServedModel | None = None
         self._counted: dict[str, int] = {}  # counts of the exposure log at the last refresh
         self._made: dict[str, tuple[ServedModel, Reply]] = {}  # replies that change with the model only, by path
-        self._site = Site() if options.pages else None
-        self._study = StudyPage(Site(), options.report, options.bundle)
+        site = Site((*SECTIONS, slot.SECTION) if options.slot else SECTIONS)
+        self._site = site if options.pages else None
+        self._study = StudyPage(site, options.report, options.bundle)
         self.draining = False
         self.store_trouble = ""  # why the event store can't keep anything
         answers: dict[str, Callable[[Request], Reply | Awaitable[Reply] | Asking]] = {
@@ -119,6 +125,7 @@ class App:
             "/report": self._report,
             "/experiments": self._experiments,
             "/experiments/{name}": self._experiments,
+            slot.PATH: self._exploration,
             "/": self._home,
         }
         self._answers = dispatch(ROUTES, answers)
@@ -131,7 +138,7 @@ class App:
         self._tally.serves(serving.bundle.id if serving.bundle else "")
 
     def refresh(self) -> None:
-        """Refresh the keys and the event store's counts. To be called about twice a second."""
+        """Refresh the keys, the event store's counts and the slot's rates. To be called about twice a second."""
         if self._options.keys is not None:
             self._options.keys.refresh()
         if self._options.ledger is not None:
@@ -141,6 +148,8 @@ class App:
                 self._counted[name] = total
             self.store_trouble = self._options.ledger.trouble()
             self._tally.gauge("firstspin_event_store_ready", int(not self.store_trouble))
+        if self._options.slot is not None:
+            self._options.slot.refresh(has_store=not self.store_trouble)
 
     @property
     def ready(self) -> bool:
@@ -317,6 +326,9 @@ class App:
         return experiments.page(
             self._pages(), ledger.running if ledger else None, totals, now, has_figures=folder is not None
         )
+
+    def _exploration(self, request: Request) -> Reply:  # noqa: ARG002
+        return slot.page(self._pages(), self._options.slot_folder, self._clock.date())
 
     def _home(self, request: Request) -> Reply:
         site, options = self._pages(), self._options

@@ -1,7 +1,8 @@
-"""The event store as the service uses it: exposures of the running experiment, clicks and listens are recorded.
+"""The event store as the service uses it: exposures of users, clicks and listens are recorded.
 
-With the exposure, the stations that every arm would have shown are recorded. Of users under the minimum age, or outside
-the experiment, nothing is recorded.
+With the exposure of a user of the running experiment, the stations that every arm would have shown are recorded. Other
+users have an exposure where the exploration slot showed them a station. Of users under the minimum age nothing is
+recorded.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from firstspin.events.schema import Exposure, Secret, Unavailable, read_batch, results
+from firstspin.events.schema import Exposure, Secret, Unavailable, exposure, read_batch, results
+from firstspin.events.slot_log import GREEDY, SLOT
 from firstspin.records import InputError
 from firstspin.serving.experiment import Running
 from firstspin.serving.policy import ArmPolicy, Decision
 from firstspin.serving.refusal import Refusal
+from firstspin.serving.stations import SlotChoice
 from firstspin.watch.tally import AnswerTally
 
 if TYPE_CHECKING:
@@ -60,6 +63,23 @@ class ExposureLog:
             model=decision.model,
             at=self.now(),
             listens=decision.listens,
+        )
+
+    def slot_exposure(self, user_id: str, decision: Decision, choice: SlotChoice) -> Exposure:
+        """The exposure of a user to the station of the exploration slot."""
+        return exposure(
+            self.secret,
+            experiment=SLOT,
+            user_id=user_id,
+            arm=SLOT,
+            propensity=choice.propensity,
+            decided_at=self.now(),
+            source=decision.source,
+            model=decision.model,
+            station_id=choice.station.station_id,
+            candidates={GREEDY: [choice.greedy] if choice.greedy else []},
+            carousel=choice.carousel,
+            relevance=choice.relevance,
         )
 
     def record(self, exposures: Sequence[Exposure]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.records import SOURCES
 from firstspin.service.routes import LABELS
+from firstspin.serving.carousel_slot import OUTCOMES as SLOT_OUTCOMES
 from firstspin.serving.lookups import OTHER_VERSION, OUTCOMES
 
 if TYPE_CHECKING:
@@ -23,7 +24,20 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
-STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", "analysis", "webhooks")
+STEPS: Final = (
+    "start",
+    "bundle",
+    "watch",
+    "listen",
+    "signal",
+    "word",
+    "order",
+    "reap",
+    "stop",
+    "analysis",
+    "webhooks",
+    "slot",
+)
 WORKER_STEPS: Final = ("deadlines", "room", "refresh", "tally")
 ADMIN_STEPS: Final = ("record",)
 DELIVERIES: Final = ("sent", "failed", "dropped")
@@ -48,6 +62,12 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_admin_errors", "Failures that the admin process survived, by step", ("step",), (ADMIN_STEPS,)),
     ("firstspin_log_lines_dropped", "Log lines dropped because stderr was not ready", (), ()),
     ("firstspin_connections_closed_for_others", "Idle connections closed so that new clients are served", (), ()),
+    (
+        "firstspin_slot_answers",
+        "Answers that the exploration slot could explore, by outcome",
+        ("outcome",),
+        (SLOT_OUTCOMES,),
+    ),
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
     ("firstspin_exposures_dropped", "Exposures that could not be stored", (), ()),
     ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),

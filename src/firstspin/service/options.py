@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from firstspin.records import InputError
+from firstspin.records import MAX_SEED, InputError
 from firstspin.service.bundles.watch import PROBE_SECONDS
 from firstspin.service.http.cross_origin import is_loopback
 from firstspin.service.http.hub import IN_FLIGHT
 from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.bodies.limits import MAX_BODY_BYTES, MAX_INSTANCES
+from firstspin.serving.exploration import SlotSettings
 from firstspin.serving.lookups import LOOKUP_SECONDS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
+from firstspin.serving.stations import CAROUSELS
 from firstspin.settings.environment import (
     SETTINGS_FILE,
     WEBHOOK_SECRET,
@@ -26,6 +28,7 @@ from firstspin.settings.environment import (
     refuse_misspelt,
     seconds,
     settings_file,
+    share,
     variable,
     whole,
     words,
@@ -37,6 +40,7 @@ from firstspin.settings.helptext import example, section
 PORT: Final = whole(0, 65_535)
 WORKERS: Final = whole(1, MAX_WORKERS)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+SLOT: Final = SlotSettings()
 DESCRIPTION: Final = (
     "Serve recommendations over HTTP. Every option can also be set in the environment, as in FIRSTSPIN_PORT=80, and in "
     "the section [service] of the settings file; the command line takes precedence, then the environment. A switch "
@@ -104,6 +108,10 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("events-secret", path, None, "File with the store's secret; events.secret in --state if not given."),
         Option("listens-from-events", yes_or_no, False, "Use the user's listens in --events for recommendations."),
         Option("experiment", path, None, "Sealed plan of the experiment of /v1/recommendations; needs --events."),
+        Option("explore", whole(1, CAROUSELS), None, "Carousel of /v1/recommendations that explores; needs --events."),
+        Option("explore-budget", share, SLOT.budget, "Max share of the slot's clicks that exploring may give up."),
+        Option("explore-floor", share, SLOT.floor, "Min probability of a new station; at most the budget."),
+        Option("explore-seed", whole(0, MAX_SEED), SLOT.seed, "Seed of the slot's choices."),
         Option("clock", path, None, "For simulations: file with the simulated time of day."),
     ),
     "Webhooks": (
@@ -171,6 +179,11 @@ def _converted(option: Option, setting: FileSetting) -> object:
         raise InputError(f"{setting}: {problem}") from None
 
 
+def slot_settings(options: argparse.Namespace) -> SlotSettings:
+    """The settings of the exploration slot. Raises InputError where the floor is above the budget."""
+    return SlotSettings(options.explore_seed, options.explore_budget, options.explore_floor)
+
+
 def has_pages(options: argparse.Namespace) -> bool:
     """Whether the service has pages: as set, or else where it listens on a loopback address."""
     return is_loopback(options.host) if options.pages is None else bool(options.pages)
@@ -220,8 +233,10 @@ def _check_together(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error("--bundle BUNDLE is required")
     if options.events and not (options.events_secret or options.state):
         parser.error("--events needs --events-secret or --state, to keep the store's secret")
-    for name in ("experiment", "listens-from-events"):
+    for name in ("experiment", "listens-from-events", "explore"):
         if getattr(options, name.replace("-", "_")) and not options.events:
             parser.error(f"--{name} needs --events")
     if options.webhook_url and not options.state:
         parser.error("--webhook-url needs --state, to keep the notices that wait to be sent")
+    if options.explore and options.explore_floor > options.explore_budget:
+        parser.error("--explore-floor is above --explore-budget, of which floors are a part")

@@ -167,6 +167,7 @@ ROUTES: Final = (
         "An experiment: health, progress, and results where the plan allows them; also NAME.json, NAME.csv, NAME.memo",
         _HTML,
     ),
+    Route("GET", "/exploration", "What the exploration slot cost, and what it taught", _HTML),
     Route("GET", "/", "A page to try the service", _HTML),
 )
 """Answered by every service."""

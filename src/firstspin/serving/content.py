@@ -20,7 +20,7 @@ def recommendation(registration: Registration, decision: Decision, bundle: Bundl
 def filled(registration: Registration, decision: Decision, catalogue: Catalogue) -> Recommendation:
     """The whole answer from the stations of this catalogue."""
     picks = catalogue.picked(registration.genres)
-    answer = fill(decision.ranking, picks, catalogue.of_country(registration.country), decision.model)
+    answer = fill(decision.ranking, picks, catalogue.of_country(registration.country), decision.model, decision.slot)
     if decision.rows or decision.listens:
         answer = msgspec.structs.replace(answer, rows=decision.rows, listens=decision.listens or None)
     if decision.experiment and decision.assignment:

@@ -30,6 +30,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.events.slot_log import SlotLog
 from firstspin.records import MAX_SEED, InputError
 
 Array = NDArray[np.float64]
@@ -46,6 +47,8 @@ _ROUNDING: Final = 1e-12
 """Three floors of 0.1 are within a budget of 0.3, which is a little less than 3 * 0.1 in binary."""
 
 FLOOR: Final = 0.01
+MIN_PROPENSITY: Final = 0.01
+"""Users whose log would have shown a policy's choice with less are left out of its off-policy estimate."""
 MAX_DRAWS: Final = 4096
 
 
@@ -77,7 +80,7 @@ class StationRates(msgspec.Struct, frozen=True):
     """What is known about the rates of S stations, in the order in which they joined. JSON restores it exactly.
 
     The first `established` stations were there before the slot and are never new. `shown`: users who were shown each ·
-    `relevance`, `clicks`: sums over them, with forgetting · `version`: number of updates.
+    `relevance`, `clicks`: sums over them, with forgetting · `version`: number of updates, or a hash of the counts.
     """
 
     station_ids: tuple[str, ...]
@@ -94,6 +97,36 @@ class StationRates(msgspec.Struct, frozen=True):
         nothing = (0.0,) * len(names)
         return StationRates(names, nothing, nothing, nothing, len(names) if established is None else established)
 
+    @staticmethod
+    def learned(log: SlotLog, half_life: float) -> StationRates:
+        """The counts of a log, as of the day of its last exposure: the same from the same log, at any time and place.
+
+        Stations are in descending order of users; all of them are new until the slot has shown them to `new_until`.
+        """
+        k, day = len(log.station_ids), log.at.astype("datetime64[D]").astype(np.int64)
+        weight = 0.5 ** ((day.max(initial=0) - day) / half_life)
+        shown = np.bincount(log.shown, minlength=k)
+        order = sorted(np.flatnonzero(shown).tolist(), key=lambda i: (-shown[i], log.station_ids[i]))
+        rates = StationRates(
+            station_ids=tuple(log.station_ids[i] for i in order),
+            shown=tuple(shown[order].astype(np.float64).tolist()),
+            relevance=tuple(np.bincount(log.shown, log.relevance * weight, k)[order].tolist()),
+            clicks=tuple(np.bincount(log.shown, log.clicked * weight, k)[order].tolist()),
+            established=0,
+        )
+        digest = hashlib.blake2b(msgspec.json.encode(rates), digest_size=7).digest()
+        return msgspec.structs.replace(rates, version=int.from_bytes(digest))
+
+    def among(self, station_ids: Iterable[str]) -> StationRates:
+        """The rates of these stations alone: those with exposures in their order here, then the others by id."""
+        place, wanted = {name: i for i, name in enumerate(self.station_ids)}, set(station_ids)
+        names = [name for name in self.station_ids if name in wanted] + sorted(wanted - place.keys())
+        shown, relevant, clicks = (
+            tuple(column[place[name]] if name in place else 0.0 for name in names)
+            for column in (self.shown, self.relevance, self.clicks)
+        )
+        return StationRates(tuple(names), shown, relevant, clicks, self.established, self.version)
+
     def updated(
         self, stations: NDArray[np.int64], relevance: Array, clicked: NDArray[np.bool_], days: float, half_life: float
     ) -> StationRates:
@@ -107,11 +140,14 @@ class StationRates(msgspec.Struct, frozen=True):
             version=self.version + 1,
         )
 
+    def pooled(self) -> float:
+        """The rate of all stations together: the mean of each station's prior."""
+        return float((PRIOR_CLICKS + np.sum(self.clicks)) / (PRIOR_SHOWN + np.sum(self.relevance)))
+
     def posterior(self) -> tuple[Array, Array]:
         """Shape (S,) and rate (S,) of the gamma posterior of each station's rate; shape / rate is its mean."""
         relevance, clicks = np.array(self.relevance), np.array(self.clicks)
-        pooled = (PRIOR_CLICKS + clicks.sum()) / (PRIOR_SHOWN + relevance.sum())
-        return PRIOR_RELEVANCE * pooled + clicks, PRIOR_RELEVANCE + relevance
+        return PRIOR_RELEVANCE * self.pooled() + clicks, PRIOR_RELEVANCE + relevance
 
 
 class Explorer:
@@ -149,10 +185,9 @@ class Explorer:
 
     def sampled(self, relevance: Array) -> Array:
         """(n, S) the share of draws in which each station is the best for a user: Thompson sampling by itself."""
-        users, shares = np.arange(len(relevance)), np.zeros_like(relevance)
-        for draw in self._draws:
-            shares[users, (relevance * draw).argmax(axis=1)] += 1 / len(self._draws)
-        return shares
+        draws, stations = self._draws.shape
+        best = [(self._draws * user).argmax(axis=1) for user in relevance]
+        return np.asarray(np.reshape([np.bincount(one, minlength=stations) for one in best], relevance.shape) / draws)
 
     def values(self, relevance: Array) -> Array:
         """(n, S) expected clicks of each station, by the posterior means; the greedy choice has the most."""

@@ -37,6 +37,7 @@ from firstspin.models.predictor import BATCH
 from firstspin.records import MAX_AGE, SOURCES, Ranking, Registration, Rows, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.refusal import Refusal
+from firstspin.serving.stations import SlotChoice
 from firstspin.settings.environment import one_of, whole
 
 MIN_AGE: Final = 13
@@ -107,6 +108,7 @@ class Decision(msgspec.Struct, frozen=True):
     each policy of its arms; `experiment` is its key, where the answer names it and the arm. `rows` and `listens` (the
     number of those that moved the ranking) as the settings say. `moved`: listens moved the ranking. `known`: the number
     of listens to stations that the model knows; None where it was not asked.
+    `slot`: what the exploration slot shows (`carousel_slot`).
     """
 
     ranking: Ranking
@@ -120,6 +122,7 @@ class Decision(msgspec.Struct, frozen=True):
     listens: int = 0
     moved: bool = False
     known: int | None = None
+    slot: SlotChoice | None = None
 
     @property
     def source(self) -> Source:

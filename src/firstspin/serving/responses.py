@@ -70,7 +70,7 @@ class Responses:
         """The answer as JSON."""
         ranking = decision.ranking
         fragments = self._fragments.get(self._catalogue.market_of(registration.country))
-        if fragments is None or decision.model != self.model or ranking.source == "batch":  # of another program
+        if fragments is None or decision.model != self.model or ranking.source == "batch" or decision.slot:
             return _encode(filled(registration, decision, self._catalogue))
         begin, genres = self._genres, ranking.genres
         probabilities = _encode(ranking.probabilities[:SHOWN_GENRES])[1:-1].split(b",")

@@ -9,7 +9,9 @@ The rules, in order:
 4. A carousel for each of the first genres with a station, in the order of the ranking, then of popularity. No carousel
    is empty.
 5. Within a genre, stations are sorted by popularity, then by id.
-6. A station is in one carousel only. A carousel with too few stations of its genre is filled up with the most popular
+6. The exploration slot, where there is one, replaces one carousel by that of a station of another genre or the same,
+   with this station first. No other carousel has this genre.
+7. A station is in one carousel only. A carousel with too few stations of its genre is filled up with the most popular
    stations that are in no carousel, the first carousel first; it stays short only where the catalogue ends. The title
    of one with stations of other genres ends in AND_MORE.
 """
@@ -126,6 +128,21 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         return NameIndex(set(self.by_genre).union(*(of.by_genre for of in self.markets.values())))
 
 
+class SlotChoice(msgspec.Struct, frozen=True):
+    """What the exploration slot shows a user: a carousel of this station's genre, led by the station.
+
+    `carousel`: its position, from 1 · `propensity`: the exact probability of the station · `relevance` of the station
+    to the user · `greedy`: the id of the station with the best estimate, None where the slot had nearly no chance to
+    show it.
+    """
+
+    carousel: int
+    station: Station
+    propensity: float
+    relevance: float
+    greedy: str | None
+
+
 class ListedStation(msgspec.Struct, frozen=True, omit_defaults=True):
     """A station with its details."""
 
@@ -166,7 +183,9 @@ def _catalogue(ordered: Sequence[Station], markets: dict[str, Catalogue]) -> Cat
     return Catalogue(best, tuple(ordered[: CAROUSELS * TILES]), markets)
 
 
-def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: str) -> Recommendation:
+def fill(
+    ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: str, slot: SlotChoice | None = None
+) -> Recommendation:
     """The recommendation for one registration, from the catalogue of its country; `picks` as of `Catalogue.picked`."""
     shown = ranking.genres[:SHOWN_GENRES]
     stations = first_stations(shown, catalogue)
@@ -176,7 +195,7 @@ def fill(ranking: Ranking, picks: Collection[str], catalogue: Catalogue, model: 
         genres=tuple(map(GenreProbability, shown, ranking.probabilities[:SHOWN_GENRES])),
         stations=stations,
         message=message(stations[0], picks) if stations else None,
-        carousels=_carousels(ranking.genres, picks, catalogue),
+        carousels=_carousels(ranking.genres, picks, catalogue, slot),
     )
 
 
@@ -204,14 +223,25 @@ def carousel(genre: str, tiles: Iterable[Station], picks: Collection[str], *, fi
     return Carousel(title, genre, tuple(station.station_id for station in tiles))
 
 
-def _carousels(genres: Iterable[str], picks: Collection[str], catalogue: Catalogue) -> tuple[Carousel, ...]:
+def titled_genres(genres: Iterable[str], catalogue: Catalogue) -> list[str]:
+    """The genre of each carousel, for a ranking of genres."""
     in_order = dict.fromkeys((*genres, *(station.genre for station in catalogue.popular)))
-    titled = [genre for genre in in_order if genre in catalogue.by_genre][:CAROUSELS]
+    return [genre for genre in in_order if genre in catalogue.by_genre][:CAROUSELS]
+
+
+def _carousels(
+    genres: Iterable[str], picks: Collection[str], catalogue: Catalogue, slot: SlotChoice | None
+) -> tuple[Carousel, ...]:
+    titled = titled_genres(genres, catalogue)
+    if slot:
+        titled[slot.carousel - 1] = slot.station.genre
     own = {station.station_id for genre in titled for station in catalogue.by_genre[genre]}
     others = iter([station for station in catalogue.popular if station.station_id not in own])
     carousels = []
     for genre in titled:
         tiles = catalogue.by_genre[genre]
+        if slot and genre == slot.station.genre:
+            tiles = tuple(dict.fromkeys((slot.station, *tiles)))
         more = [station for _, station in zip(range(TILES - len(tiles)), others, strict=False)]
         carousels.append(carousel(genre, (*tiles, *more), picks, filled=bool(more)))
     return tuple(carousels)

@@ -161,5 +161,16 @@ def seconds(low: float = 0.0, *, or_equal: bool = False) -> Callable[[str], floa
     return convert
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1. Raises InputError where the text is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = inf
+    if not 0 <= number <= 1:
+        raise InputError(f"{text!r} is not a share from 0 to 1")
+    return number
+
+
 def _range(low: int, high: int | None) -> str:
     return f"of at least {low}" if high is None else f"from {low} to {high}"

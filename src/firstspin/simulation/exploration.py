@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from firstspin.experiment.off_policy import Log, look_back
 from firstspin.models.task import Progress, silent
-from firstspin.serving.exploration import Explorer, SlotSettings, StationRates, choose, relevance, uniform_of
+from firstspin.serving.exploration import (
+    MIN_PROPENSITY,
+    Explorer,
+    SlotSettings,
+    StationRates,
+    choose,
+    relevance,
+    uniform_of,
+)
 from firstspin.simulation.oracle import NeverShown
 from firstspin.simulation.world import CLICK_FAVOURITE, CLICK_OTHER, make_world, newcomers
 
@@ -31,8 +39,6 @@ STREAM: Final = 4  # the seed's random stream of the slot's users
 STATIONS_A_GENRE: Final = 2
 NEW_EVERY_DAYS: Final = 7
 APPEAL_SPREAD: Final = 0.5  # standard deviation of the log of a station's appeal
-MIN_PROPENSITY: Final = 0.01
-"""Users whose log would have shown the policy's choice with less are left out of its estimate."""
 EPSILON: Final = 0.1
 SLOT: Final = "slot"
 GREEDY: Final = "greedy"

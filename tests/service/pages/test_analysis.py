@@ -176,7 +176,7 @@ def test_the_plan_is_written_last_and_a_page_that_fails_leaves_no_file(
     def fail(*_: object) -> str:
         raise RuntimeError
 
-    monkeypatch.setattr(analysis, "_rendered", fail)
+    monkeypatch.setattr(analysis, "rendered", fail)
     with pytest.raises(RuntimeError):
         write_pages(log(tmp_path, PLAN, 1), PLAN, tmp_path / "pages", now=START + timedelta(days=1))
     assert not list((tmp_path / "pages").glob("*"))

@@ -116,7 +116,7 @@ def write_list(folder: Path, running: str, *, now: datetime) -> None:
     listed.sort(key=lambda one: (one.name == running, one.reads_at), reverse=True)
     shown = [(one, READY if one.is_unread(now) else one.status) for one in listed]
     rows = [(one, status, TONES.get(status, ""), one.name == running) for one, status in shown]
-    _write(folder / LIST, _rendered("experiment_list.html.jinja", {"experiments": rows}))
+    write_page(folder / LIST, rendered("experiment_list.html.jinja", {"experiments": rows}))
 
 
 def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progress:
@@ -134,22 +134,24 @@ def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progre
     csv.writer(figures).writerows(csv_rows(state))
     for suffix, text in {
         "json": msgspec.json.format(msgspec.json.encode(state), indent=2).decode(),  # first: pages read it
-        "html": _rendered("experiment.html.jinja", about),
-        "memo": _rendered("memo.html.jinja", about),
+        "html": rendered("experiment.html.jinja", about),
+        "memo": rendered("memo.html.jinja", about),
         "csv": figures.getvalue(),
     }.items():
-        _write(folder / f"{plan.name}.{suffix}", text)
+        write_page(folder / f"{plan.name}.{suffix}", text)
     with written_beside(folder / f"{plan.name}.toml", shared=True) as beside:
         freeze(plan, beside)
     return state
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Write a page's file for the workers, who see it whole."""
     with written_beside(path, shared=True) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
-def _rendered(template: str, values: Mapping[str, Any]) -> str:
+def rendered(template: str, values: Mapping[str, Any]) -> str:
+    """A template of this folder with these values, which are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
