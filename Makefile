@@ -125,7 +125,7 @@ screenshots: setup
 COMPILE := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --fork-strategy fewest --python-version 3.11
 lock: setup
 	$(BIN)/pip install --quiet uv
-	$(COMPILE) pyproject.toml $(addprefix --extra ,report aws postgres sklearn tune) --group run --group dev \
+	$(COMPILE) pyproject.toml $(addprefix --extra ,report aws otel postgres sklearn tune) --group run --group dev \
 	    -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra spark --group run --group test-spark -c requirements/dev.txt -o requirements/spark.txt

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import resource
+import signal
 import socket
 import sys
 import time
@@ -50,6 +51,7 @@ from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
+from firstspin.service.telemetry.link import Telemetry, connected
 from firstspin.serving.carousel_slot import RATES, CarouselSlot
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
@@ -91,14 +93,15 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     bundle_store = _bundle_store(state)
     secret = _checked_stores(options)
     model_cache = _model_cache(options, state)
-    tallies = SharedMetrics(options.workers + 4)
+    tallies = SharedMetrics(options.workers + 5)
     config = _worker_config(options)
-    receiver = _receiver(options)
+    receiver, telemetry = _receiver(options), connected(os.environ)
     pages, slot_folder = _experiment_pages(options, state), _slot_folder(options, state)
     # read once: a process that is restarted needs neither file
     plan = read_plan(options.experiment) if options.experiment else None
     keys = read_keys(options.keys) if options.keys else None
-    run_worker = _worker_runner(options, config, tallies, model_cache, secret, pages, slot_folder, plan, keys)
+    folders = pages, slot_folder
+    run_worker = _worker_runner(options, config, tallies, model_cache, secret, *folders, plan, keys, telemetry)
     crew = _crew(options, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     _report_missing_c_code(crew)
@@ -121,7 +124,10 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
-        background=_background(options, state, crew, tallies, secret, pages, slot_folder, plan, receiver),
+        background=(
+            *_background(options, state, crew, tallies, secret, pages, slot_folder, plan, receiver),
+            *([_export(crew, tallies, tallies.row(options.workers + 4), telemetry)] if telemetry else []),
+        ),
     ).run()
 
 
@@ -223,6 +229,7 @@ def _worker_runner(
     slot_folder: Path | None,
     plan: Plan | None,
     keys: tuple[Key, ...] | None,
+    telemetry: Telemetry | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
     experiment = running(plan) if plan else None
     now = read_clock(options.clock) if options.clock else _now
@@ -254,13 +261,14 @@ def _worker_runner(
                 options.bundle,
                 _slot(options, slot_folder, tally) if slot_folder else None,
                 slot_folder,
+                telemetry.spans(tally, time.perf_counter_ns, time.time_ns) if telemetry else None,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
             if ledger:
                 ledger.report(closing=True)
                 ledger.store.close(left, tally.beat)
-                app.refresh()
+            app.refresh()
         except InputError as problem:
             logging.getLogger(__name__).error("a worker can't start", extra={"reason": problem.bare})
             return 1
@@ -320,6 +328,18 @@ def _background(
         delivery = Delivery(outbox, receiver, count, time.time, time.monotonic, random.Random())
         runs.append(BackgroundRuns("webhooks", crew, delivery.run, delivery.is_due, pause=1.0, max_seconds=60.0))
     return tuple(runs)
+
+
+def _export(crew: Crew, tallies: SharedMetrics, tally: ProcessMetrics, telemetry: Telemetry) -> BackgroundRuns:
+    """The process that exports, for as long as the service runs."""
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # during the imports
+        from firstspin.service.telemetry import exporter
+
+        exporter.run(telemetry.receiver, telemetry.settings, os.environ, tallies, tally)
+
+    return BackgroundRuns("telemetry", crew, run, lambda: True, pause=5.0, max_seconds=inf, linger=3.0)
 
 
 def _analysis(

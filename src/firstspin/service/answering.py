@@ -22,6 +22,7 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.served_model import ServedModel
+from firstspin.service.telemetry.spans import TRACEPARENT, AnswerSpans
 from firstspin.serving.bodies.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
 from firstspin.serving.bodies.limits import SHORT, Body
 from firstspin.serving.bodies.wire import BodyReader, LongBody, ParsedBody, user_of
@@ -53,13 +54,15 @@ _encode: Final = msgspec.json.Encoder().encode
 class Asking(NamedTuple):
     """A request about one registration, to be answered in a batch; times in nanoseconds.
 
-    `user` is None where the route takes no user id; `timed`: the reply tells how long it took.
+    `user` is None where the route takes no user id; `timed`: the reply tells how long it took; `parent` is the caller's
+    traceparent.
     """
 
     serving: ServedModel
     registration: Registration
     user: str | None
     read: int
+    parent: bytes = b""
     route: str = "other"
     start: int = 0
     timed: bool = False
@@ -70,7 +73,7 @@ class Answering:
 
     `settings` decide what answers; its experiment is the one that `ledger` records. `stored` looks up the answers of
     batch scoring, for users, `listens` what they listened to; `slot` explores, for users, and needs a ledger. An answer
-    about several registrations of more than `max_bytes` bytes is refused.
+    about several registrations of more than `max_bytes` bytes is refused. `spans` traces answers.
     """
 
     def __init__(
@@ -84,8 +87,9 @@ class Answering:
         listens: UserLookups[Listens] | None = None,
         slot: CarouselSlot | None = None,
         max_bytes: float = inf,
+        spans: AnswerSpans | None = None,
     ) -> None:
-        self._tally, self._now, self._settings = tally, now, settings
+        self._tally, self._now, self._settings, self._spans = tally, now, settings, spans
         self._ledger, self._max_bytes = ledger, max_bytes
         self._stored, self._listens, self._slot = stored, listens, slot
         self._failed_models: set[str] = set()  # whose failure is in the log
@@ -99,15 +103,16 @@ class Answering:
         if encoding is Encoding.csv and of_users and self._ledger:
             raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         reader = serving.reader_of_users if of_users else serving.reader
+        parent = request.headers.get(TRACEPARENT, b"") if self._spans else b""
         if len(request.body) > SHORT:
             number = reader.max_number(request.body, encoding)
-            return Work(number, partial(self._long, request.body, encoding, serving, reader, of_users))
+            return Work(number, partial(self._long, request.body, encoding, serving, reader, of_users, parent))
         parsed = self._read(reader, request.body, encoding)
         if self._settings.refuse_under_age:
             refuse_under_age(parsed.registrations, self._settings)
         if parsed.alone:
-            return self._one(serving, parsed.registrations[0], of_users)
-        return Work(parsed.number, partial(self._many, serving, parsed, of_users, parsed.number))
+            return self._one(serving, parsed.registrations[0], of_users, parent)
+        return Work(parsed.number, partial(self._many, serving, parsed, of_users, parsed.number, parent))
 
     def _read(self, reader: BodyReader, body: Body, encoding: Encoding) -> ParsedBody:
         start = self._now()
@@ -115,9 +120,11 @@ class Answering:
         self._tally.took("read", self._now() - start)
         return parsed
 
-    def _one(self, serving: ServedModel, registration: Registration, of_users: bool) -> Asking | Awaitable[Reply]:
+    def _one(
+        self, serving: ServedModel, registration: Registration, of_users: bool, parent: bytes
+    ) -> Asking | Awaitable[Reply]:
         """A request about one registration: answered in the turn's batch, or after lookups of what is stored."""
-        one = Asking(serving, registration, user_of(registration) if of_users else None, self._now())
+        one = Asking(serving, registration, user_of(registration) if of_users else None, self._now(), parent)
         stored = self._stored if may_use_stored(registration, one.user, self._settings) else None
         if stored or (self._listens and may_look_up_listens(registration, one.user, serving.bundle, self._settings)):
             return self._after_lookups(one, stored)
@@ -166,9 +173,8 @@ class Answering:
 
     def _answer_batch(self, serving: ServedModel, group: Sequence[Asking]) -> list[Reply]:
         try:
-            bodies = self._several(
-                serving, [one.registration for one in group], [one.user for one in group], Encoding.json
-            )
+            registrations, users = [one.registration for one in group], [one.user for one in group]
+            bodies = self._several(serving, registrations, users, Encoding.json, group)
         except Exception:  # again, one by one, so that it concerns no other request
             log.exception("a batch failed; its requests are answered one by one")
             return [self.alone(one) for one in group]
@@ -187,7 +193,7 @@ class Answering:
         if self._slot is not None and one.user is not None:
             decision = self._slot.explored(one.registration, one.user, decision, one.serving.bundle)
         body = one.serving.responses.json(one.registration, decision)
-        self._count(one.serving, (one.registration,), (one.user,), (decision,))
+        self._count(one.serving, (one.registration,), (one.user,), (decision,), (one,))
         self._tally.took("answer", self._now() - one.read)
         return Reply(200, body)
 
@@ -197,8 +203,14 @@ class Answering:
         registrations: Sequence[Registration],
         users: Sequence[str | None] | None,
         decisions: Sequence[Decision],
+        asked: Sequence[Asking] = (),
+        parent: bytes = b"",
+        start: int = 0,
     ) -> None:
-        """Count answers, log the first failure of their model, and record the exposures of users."""
+        """Count answers, log the first failure of their model, record the exposures of users, and trace.
+
+        Each answer has its request in `asked`, or all are of one request, with this `parent` and `start`.
+        """
         for registration, decision in zip(registrations, decisions, strict=True):
             self._tally.answer(decision.ranking.source)
             if registration.listens and decision.known is not None:
@@ -207,34 +219,42 @@ class Answering:
                 self._log_failure(serving, decision.failure)
         if self._ledger:
             self._add_up(self._ledger, serving, registrations, decisions)
+        exposure_ids: dict[int, bytes] = {}
         if users and self._ledger:
-            self._record(self._ledger, serving, zip(registrations, users, decisions, strict=True))
+            exposure_ids = self._record(self._ledger, serving, zip(registrations, users, decisions, strict=True))
+        if self._spans:
+            self._spans.add(decisions, asked, exposure_ids, parent, start)
 
     def _record(
         self,
         ledger: ExposureLog,
         serving: ServedModel,
         answered: Iterable[tuple[Registration, str | None, Decision]],
-    ) -> None:
-        """Record the exposures to the slot, and those of the experiment's users.
+    ) -> dict[int, bytes]:
+        """Record the exposures to the slot, and those of the experiment's users; their ids by place.
 
         One that fails is dropped and counted, without the others.
         """
         exposures: list[Exposure] = []
-        for registration, user, decision in answered:
+        ids: dict[int, bytes] = {}
+        for place, (registration, user, decision) in enumerate(answered):
             if user is None or (decision.assignment is None and decision.slot is None):
                 continue
             try:
                 if decision.slot:
                     exposures.append(ledger.slot_exposure(user, decision, decision.slot))
+                    ids[place] = exposures[-1].exposure_id
                     continue
                 stations = serving.responses.stations(registration, decision.candidates)
-                exposures += ledger.exposures(user, decision, stations)
+                for exposure in ledger.exposures(user, decision, stations):
+                    exposures.append(exposure)
+                    ids[place] = exposure.exposure_id
             except Exception:
                 self._tally.count("firstspin_exposures_dropped")
                 log.exception("an exposure could not be recorded")
         if exposures:
             ledger.record(exposures)
+        return ids
 
     def _add_up(
         self,
@@ -267,6 +287,8 @@ class Answering:
         registrations: Sequence[Registration],
         users: Sequence[str | None] | None,
         encoding: Encoding,
+        asked: Sequence[Asking] = (),
+        parent: bytes = b"",
     ) -> list[bytes]:
         start = self._now()
         decisions = list(decide_many(registrations, users, serving.bundle, self._settings))
@@ -279,12 +301,12 @@ class Answering:
             serving.responses.encoded(registration, decision, encoding)
             for registration, decision in zip(registrations, decisions, strict=True)
         ]
-        self._count(serving, registrations, users, decisions)
+        self._count(serving, registrations, users, decisions, asked, parent, start)
         self._tally.took("answer", self._now() - start)
         return bodies
 
     async def _long(
-        self, body: Body, encoding: Encoding, serving: ServedModel, reader: BodyReader, of_users: bool
+        self, body: Body, encoding: Encoding, serving: ServedModel, reader: BodyReader, of_users: bool, parent: bytes
     ) -> Reply | StreamedReply:
         """Read a long body in pieces, one per turn, all of it before the first answer.
 
@@ -298,18 +320,18 @@ class Answering:
             refuse_under_age(piece, self._settings)
             number += len(piece)
         if isinstance(parsed, LongBody) or not parsed.alone:
-            return await self._many(serving, parsed, of_users, number)
-        reply = self._one(serving, parsed.registrations[0], of_users)
+            return await self._many(serving, parsed, of_users, number, parent)
+        reply = self._one(serving, parsed.registrations[0], of_users, parent)
         return self.alone(reply) if isinstance(reply, Asking) else await reply
 
     async def _many(
-        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool, number: int
+        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool, number: int, parent: bytes
     ) -> Reply | StreamedReply:
         """Stream a long reply, which bounds the memory of a connection.
 
         A reply with a max size is not streamed, because its size is known at its end only.
         """
-        pieces = self._parts(serving, parsed, of_users)
+        pieces = self._parts(serving, parsed, of_users, parent)
         if number > STREAMED and self._max_bytes == inf:
             return StreamedReply(200, pieces, parsed.encoding.encode())
         body = bytearray()
@@ -320,7 +342,7 @@ class Answering:
         return Reply(200, body, parsed.encoding.encode())
 
     async def _parts(
-        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool
+        self, serving: ServedModel, parsed: ParsedBody | LongBody, of_users: bool, parent: bytes
     ) -> AsyncGenerator[bytes | bytearray, None]:
         """The parts of a reply about many registrations, each made in its own turn."""
         begin, between, end = around(parsed.encoding)
@@ -328,7 +350,7 @@ class Answering:
         while (piece := await self._next(pieces)) is not None:
             if piece:
                 users = [user_of(registration) for registration in piece] if of_users else None
-                yield before + between.join(self._several(serving, piece, users, parsed.encoding))
+                yield before + between.join(self._several(serving, piece, users, parsed.encoding, (), parent))
                 before = between
         yield end if before is between else begin + end
 

@@ -27,6 +27,7 @@ from firstspin.service.pages.site import IMMUTABLE, REVALIDATED, SECTIONS, STATI
 from firstspin.service.pages.study import StudyPage
 from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
+from firstspin.service.telemetry.spans import AnswerSpans
 from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.carousel_slot import CarouselSlot
 from firstspin.serving.content import NO_STATIONS
@@ -64,7 +65,7 @@ class AppOptions:
     `experiment_pages`: the folder of pages that analyses write; `stored` looks up the answers of batch scoring, for
     users, `listens` their listens; `slot` explores, for users, and `slot_folder` has its page. An answer about several
     of more than `max_answer_bytes` bytes is refused.
-    `policy` decides what answers; its experiment is the one that `ledger` records.
+    `policy` decides what answers; its experiment is the one that `ledger` records. `spans` traces answers.
     """
 
     without_model: bool = False
@@ -82,6 +83,7 @@ class AppOptions:
     bundle: Path | None = None
     slot: CarouselSlot | None = None
     slot_folder: Path | None = None
+    spans: AnswerSpans | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -104,6 +106,7 @@ class App:
             listens=options.listens,
             slot=options.slot,
             max_bytes=options.max_answer_bytes,
+            spans=options.spans,
         )
         self._serving: ServedModel | None = None
         self._counted: dict[str, int] = {}  # counts of the exposure log at the last refresh
@@ -138,7 +141,10 @@ class App:
         self._tally.serves(serving.bundle.id if serving.bundle else "")
 
     def refresh(self) -> None:
-        """Refresh the keys, the event store's counts and the slot's rates. To be called about twice a second."""
+        """Refresh keys, counts and the slot's rates, and send spans. To be called about twice a second."""
+        if self._options.spans:
+            running = self._options.ledger.running if self._options.ledger else None
+            self._options.spans.flush(running.key if running else "")
         if self._options.keys is not None:
             self._options.keys.refresh()
         if self._options.ledger is not None:

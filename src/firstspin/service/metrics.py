@@ -24,23 +24,12 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
-STEPS: Final = (
-    "start",
-    "bundle",
-    "watch",
-    "listen",
-    "signal",
-    "word",
-    "order",
-    "reap",
-    "stop",
-    "analysis",
-    "webhooks",
-    "slot",
-)
+BACKGROUND: Final = ("analysis", "webhooks", "slot", "telemetry")
+STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", *BACKGROUND)
 WORKER_STEPS: Final = ("deadlines", "room", "refresh", "tally")
 ADMIN_STEPS: Final = ("record",)
 DELIVERIES: Final = ("sent", "failed", "dropped")
+EXPORTS: Final = ("exported", "failed")
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
@@ -71,6 +60,8 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_exposures_stored", "Exposures that are on the disk", (), ()),
     ("firstspin_exposures_dropped", "Exposures that could not be stored", (), ()),
     ("firstspin_events_stored", "Clicks and listens that are on the disk, each once", (), ()),
+    ("firstspin_spans", "Spans of answers, by outcome", ("outcome",), ((*EXPORTS, "dropped"),)),
+    ("firstspin_metric_exports", "Exports of metrics by OpenTelemetry, by outcome", ("outcome",), (EXPORTS,)),
     ("firstspin_webhooks", "Attempts to send a notice, by outcome; dropped ones are lost", ("outcome",), (DELIVERIES,)),
     ("firstspin_event_store_failures", "Attempts to open or write the event store that failed", (), ()),
 )
@@ -186,6 +177,14 @@ class SharedMetrics:
         """The sum over all processes."""
         place = _PLACE[(name, *labels)]
         return sum(self._cells[place :: self._width])
+
+    def counters(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """The name, the help and the labels of each counter."""
+        return [(name, help_text, labels) for name, help_text, labels, _ in _COUNTERS]
+
+    def gauges(self) -> tuple[tuple[str, str], ...]:
+        """The name and the help of each gauge."""
+        return _GAUGES
 
     def by_label(self, name: str) -> dict[tuple[object, ...], int]:
         """The sums of a counter by its label values, without those that are 0."""

@@ -27,7 +27,8 @@ class BackgroundRuns:
     """The runs of one kind of work; times are seconds of the supervisor's clock.
 
     `run` is called in the child. It is started `every` so many seconds, and when `is_wanted`,
-    but not within `pause` of the last run; `begin` is called before. A run is killed after `max_seconds`.
+    but not within `pause` of the last run; `begin` is called before. A run is killed after `max_seconds`; at the end
+    of the service it gets SIGTERM and has `linger` seconds for it.
     """
 
     step: str  # of the supervisor's loop, which counts failures by it
@@ -38,11 +39,13 @@ class BackgroundRuns:
     every: float = inf
     pause: float = 10.0
     max_seconds: float = 240.0
+    linger: float = 0.0
     when_idle: bool = False  # only where no worker wants the core
     pid: int = 0
     due: float = 0.0
     free: float = 0.0  # from when on a run may start
     deadline: float = 0.0
+    ending: float = 0.0  # since when it is to end
 
     def look(self, now: float) -> None:
         """Start a run that is due or wanted. Raises OSError where no process can be started."""
@@ -79,6 +82,15 @@ class BackgroundRuns:
         """Kill the run, if there is one."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
+
+    def has_ended(self, now: float) -> bool:
+        """Whether the service need not wait for the run: it has ended, or its time to linger is over."""
+        if not self.pid or not self.linger:
+            return True
+        if not self.ending:
+            self.ending = now
+            os.kill(self.pid, signal.SIGTERM)
+        return now > self.ending + self.linger
 
     def was_paused(self, seconds: float) -> None:
         """Extend the deadline after a pause of the machine."""

@@ -265,7 +265,8 @@ class Supervisor:
     def _finish(self, deadline: float) -> None:
         """Set the exit status once all workers have ended, or at the deadline."""
         if not any(slot.pid for slot in self.crew.slots):
-            self.status = 0
+            if all(runs.has_ended(self.crew.now) for runs in self.background):
+                self.status = 0
         elif self.crew.now > deadline:
             self.status = 1
 
