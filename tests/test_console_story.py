@@ -140,6 +140,89 @@ def test_the_whole_path_by_keyboard_alone(browser: Browser, service: Service) ->
         expect(page.locator("#shown")).not_to_be_visible()
 
 
+def share(page: Page, genre: str) -> int:
+    """The percentage that stands beside the bar of a genre."""
+    return int(
+        page.locator(f"#reasons li[data-key={json.dumps(genre, ensure_ascii=False)}] .share").text_content().strip("<%")
+        or 0
+    )
+
+
+@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), ({"width": 390, "height": 844}, "dark")])
+def test_play_and_skip_move_the_bars(browser: Browser, service: Service, size: dict[str, int], theme: str) -> None:
+    with visiting(browser, service.port, viewport=size, color_scheme=theme) as visit:
+        page = visit.open("/")
+        alone = answered(page, service, {})
+        expect(page.locator("#heard span")).to_have_text("Play or skip a station: the ranking moves.")
+        genre, station = made_console.EMOJI, alone["carousels"][2]["station_ids"][0]
+        [number] = [place for place, name in enumerate(made_console.NAMES) if station.startswith(f"{place}<")]
+        genre = made_console.NAMES[number]
+        before = share(page, genre)
+        play = page.locator(f".tile[data-key={json.dumps(station)}] button").first
+        assert str(play.get_attribute("aria-label")).startswith("Play ")
+        listens: list[dict[str, object]] = [{"station_id": station, "seconds": 180}]
+        play.click()
+        answer = answered(page, service, {"listens": listens})
+        assert share(page, genre) > before
+        assert answer["source"] == "model"
+        play.click()
+        other = answer["carousels"][0]["station_ids"][1]
+        page.locator(f".tile[data-key={json.dumps(other)}] button").last.click()
+        listens += [*listens, {"station_id": other, "skipped": True}]
+        answered(page, service, {"listens": listens})
+        expect(page.locator("#heard span")).to_have_text("2 played, 1 skipped")
+        expect(page.locator("#spoken")).to_contain_text("Skipped ")
+        expect(page.locator(f".tile[data-key={json.dumps(station)}]")).to_have_attribute("data-heard", "played")
+        assert page.locator("#spoken").get_attribute("role") == "status"
+        assert visit.violations() == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        sizes = page.locator(".hear button").evaluate_all("all => all.map(one => [one.offsetWidth, one.offsetHeight])")
+        assert min(min(one) for one in sizes) >= 24  # WCAG 2.2, 2.5.8
+        address = page.url
+        page.goto("about:blank")
+        page.goto(address)
+        answered(page, service, {"listens": listens})
+        page.get_by_role("button", name="Forget").click()
+        assert answered(page, service, {}) == alone
+        expect(page.get_by_role("button", name="Forget")).not_to_be_visible()
+        expect(page.locator(":focus")).to_have_count(1)
+        assert not [url for url in visit.requests if "listens" in url]
+
+
+def test_listens_by_keyboard(browser: Browser, service: Service) -> None:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
+        page = visit.open("/")
+        alone = answered(page, service, {})
+        expect(page.locator(".hear [tabindex='0']")).to_have_count(2 * len(alone["carousels"]))
+        page.locator(".carousel").nth(2).locator("button").first.focus()
+        page.keyboard.press("ArrowRight")
+        ids = alone["carousels"][2]["station_ids"]
+        listens: list[dict[str, object]] = []
+        for key in ("Enter", "Space", "Enter"):  # the carousel rises, and the focus with it
+            page.keyboard.press(key)
+            listens.append({"station_id": ids[1], "seconds": 180})
+            answered(page, service, {"listens": listens})
+            focused = page.locator(":focus")
+            expect(focused).to_have_attribute("aria-label", re.compile("^Play "))
+            assert focused.evaluate("one => one.closest('.tile').dataset.key") == ids[1]
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        listens.append({"station_id": ids[1], "skipped": True})
+        answered(page, service, {"listens": listens})
+
+
+def test_listens_of_users_under_age_change_nothing(browser: Browser, service: Service) -> None:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
+        page = visit.open("/#age=12&listens=180%3A0%3C%26%3E0&listens=nonsense&listens=skipped%3A")
+        young = answered(page, service, {"age": 12})
+        assert answered(page, service, {"age": 12, "listens": [{"station_id": "0<&>0", "seconds": 180}]}) == young
+        expect(page.locator("#heard")).not_to_be_visible()
+        expect(page.locator(".hear").first).not_to_be_visible()
+        page.get_by_label("Age", exact=True).fill("31")
+        answered(page, service, {"age": 31, "listens": [{"station_id": "0<&>0", "seconds": 180}]})
+        expect(page.locator("#heard span")).to_have_text("1 played, 0 skipped")
+
+
 def test_hostile_names_are_text_in_their_own_direction(browser: Browser, service: Service) -> None:
     with visiting(browser, service.port, viewport=PHONE) as visit:
         page = visit.open(f"/#{urlencode([('genres', name) for name in made_console.NAMES])}")

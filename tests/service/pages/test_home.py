@@ -15,6 +15,7 @@ from made_app import ask, new_app
 from made_bundles import pack
 from msgspec import structs
 
+from firstspin.models.evidence.scoring import EvidenceSettings
 from firstspin.service.api_keys import Keys
 from firstspin.service.app import App
 from firstspin.service.pages import home
@@ -115,6 +116,12 @@ def test_what_the_service_can_not_show_is_not_asked_for(folder: Path) -> None:
     assert b"under 13" in ask(served(folder), "GET", "/").body
     assert b"under " not in ask(served(folder, policy=PolicySettings(min_age=0)), "GET", "/").body
     assert b"No model yet" in ask(new_app(without_model=True), "GET", "/").body
+
+
+def test_stations_can_be_played_where_listens_move_the_model(folder: Path, tmp_path: Path) -> None:
+    assert b'data-listens="yes"' in ask(served(folder), "GET", "/").body
+    pack(tmp_path / "b", evidence=EvidenceSettings(weight=0.0))
+    assert b'data-listens="no"' in ask(served(tmp_path / "b"), "GET", "/").body
 
 
 def test_the_page_follows_the_bundle_in_service(packed: Path, folder: Path) -> None:

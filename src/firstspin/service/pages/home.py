@@ -57,6 +57,7 @@ def home(site: Site, bundle: Bundle | None, form: FormPage) -> Reply:
         model=escape(bundle.id),
         explained="yes" if form.explained else "no",
         challengers="yes" if form.many_models else "no",
+        listens="yes" if bundle.evidence.settings.weight else "no",
         search=_SEARCH if len(genres) > SEARCHED else "",
         genres="".join(_chip(genre, shown=genre in first) for genre in genres),
         fields="".join(fields.values()),

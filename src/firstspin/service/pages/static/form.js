@@ -7,11 +7,23 @@ function spelt(text, names) {
   return names.find((name) => name === text) ?? names.find((name) => fold(name) === fold(text));
 }
 
+const MAX_LISTENS = 200; // of a request
+
+/** A listen as a part of the address: "180:STATION" or "skipped:STATION". */
+const written = ({ station_id, seconds }) => `${seconds ?? "skipped"}:${station_id}`;
+
+function listen(text) {
+  const [, heard, station_id] = /^(skipped|\d+(?:\.\d+)?):(.+)$/.exec(text) ?? [];
+  if (!station_id) return [];
+  return [heard === "skipped" ? { station_id, skipped: true } : { station_id, seconds: Number(heard) }];
+}
+
 export class Form {
   constructor(form, changed) {
     this.form = form;
     this.changed = changed;
     this.picks = []; // in the order picked
+    this.listens = []; // oldest first
     this.chips = [...form.querySelectorAll("[name=genres]")];
     this.fields = [...form.querySelectorAll(".fields [name]")];
     form.addEventListener("submit", (event) => event.preventDefault());
@@ -26,6 +38,7 @@ export class Form {
     const answers = new URLSearchParams(location.hash.slice(1));
     const genres = this.chips.map((chip) => chip.value);
     this.picks = [...new Set(answers.getAll("genres").map((genre) => spelt(genre, genres)))].filter((genre) => genre !== undefined);
+    this.listens = answers.getAll("listens").flatMap(listen).slice(-MAX_LISTENS);
     for (const chip of this.chips) chip.checked = this.picks.includes(chip.value);
     for (const field of this.fields) {
       const answer = answers.get(field.name) ?? "";
@@ -40,6 +53,16 @@ export class Form {
       this.picks = this.picks.filter((genre) => genre !== target.value);
       if (target.checked) this.picks.push(target.value);
     } else if (!target.name) return; // the search field
+    this.ask();
+  }
+
+  /** Add a listen of this newcomer; without one, forget them all. */
+  hear(listen) {
+    this.listens = listen ? [...this.listens, listen].slice(-MAX_LISTENS) : [];
+    this.ask();
+  }
+
+  ask() {
     const registration = this.registration();
     this.changed(registration); // the request is on its way while the address changes
     history.replaceState(null, "", this.fragment(registration) || location.pathname);
@@ -54,11 +77,12 @@ export class Form {
       if (valid && field.value.trim()) answers[field.name] = field.type === "number" ? field.valueAsNumber : field.value;
     }
     if (this.picks.length) answers.genres = [...this.picks];
+    if (this.listens.length) answers.listens = [...this.listens];
     return answers;
   }
 
   fragment(registration = this.registration()) {
-    const answers = Object.entries(registration).flatMap(([name, value]) => [value].flat().map((one) => [name, String(one)]));
+    const answers = Object.entries(registration).flatMap(([name, value]) => [value].flat().map((one) => [name, name === "listens" ? written(one) : String(one)]));
     return answers.length ? `#${new URLSearchParams(answers)}` : "";
   }
 

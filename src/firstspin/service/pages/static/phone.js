@@ -3,11 +3,17 @@ import { artwork } from "./artwork.js";
 import { arrange, element, say } from "./motion.js";
 
 const PLAY = '<svg viewBox="0 0 12 12"><path d="M2 0l9 6-9 6z"/></svg>';
+const SKIP = '<svg viewBox="0 0 12 12"><path d="M0 0l8 6-8 6zM9 0h2.5v12H9z"/></svg>';
+const PLAYED = 180; // seconds
+const USING_LISTENS = ["model", "popular"]; // sources of answers that listens move
 
 export class Phone {
-  constructor(message, carousels) {
+  /** `hear` takes a listen and the station's name; without it, tiles have no buttons. */
+  constructor(message, carousels, hear) {
     this.message = message;
     this.carousels = carousels;
+    this.hear = hear;
+    carousels.addEventListener("keydown", rove);
   }
 
   /** Before the first answer: the shapes of what will come. */
@@ -15,7 +21,14 @@ export class Phone {
     this.carousels.replaceChildren(...[1, 2, 3].map(() => element("div", "skeleton")));
   }
 
-  show(answer, catalogue) {
+  /** Whether listens move this answer. */
+  hears(answer) {
+    return Boolean(this.hear) && USING_LISTENS.includes(answer.source);
+  }
+
+  show(answer, catalogue, listens) {
+    this.heard = new Map(listens.map(({ station_id, skipped }) => [station_id, skipped ? "skipped" : "played"]));
+    this.carousels.toggleAttribute("data-deaf", !this.hears(answer));
     this.showMessage(answer.message, catalogue);
     if (this.model !== catalogue.model) { // it may have other stations
       this.carousels.replaceChildren();
@@ -49,11 +62,12 @@ export class Phone {
     heading.dir = "auto";
     heading.title = title;
     tiles.setAttribute("aria-label", `Stations: ${title}`);
-    arrange(tiles, station_ids, (id) => this.tile(id, catalogue));
+    arrange(tiles, station_ids, (id) => this.tile(id, catalogue), (tile, id) => { tile.dataset.heard = this.heard.get(id) ?? ""; });
+    reach([...tiles.children].find((tile) => tile.contains(document.activeElement)) ?? tiles.firstChild);
   }
 
   tile(id, catalogue) { // a station is in one carousel at a time
-    if (!this.tiles.has(id)) this.tiles.set(id, makeTile(id, catalogue));
+    if (!this.tiles.has(id)) this.tiles.set(id, makeTile(id, catalogue, this.hear));
     return this.tiles.get(id);
   }
 }
@@ -66,14 +80,51 @@ function makeCarousel() {
   return section;
 }
 
-function makeTile(id, catalogue) {
+function makeTile(id, catalogue, hear) {
   const name = station(id, catalogue).name;
   const tile = element("li", "tile");
   const words = element("span", "", name);
   words.dir = "auto";
   words.title = name;
   tile.append(cover(id, catalogue), words);
+  if (hear) {
+    const buttons = element("div", "hear");
+    buttons.append(
+      makeButton("Play", PLAY, name, () => hear({ station_id: id, seconds: PLAYED }, name)),
+      makeButton("Skip", SKIP, name, () => hear({ station_id: id, skipped: true }, name)),
+    );
+    tile.append(buttons);
+  }
   return tile;
+}
+
+function makeButton(word, picture, name, act) {
+  const button = element("button");
+  button.type = "button";
+  button.tabIndex = -1;
+  button.innerHTML = picture;
+  button.firstChild.setAttribute("aria-hidden", "true");
+  button.title = word;
+  button.setAttribute("aria-label", `${word} ${name}`);
+  button.addEventListener("click", act);
+  return button;
+}
+
+/** Of the tiles of a carousel, this one is reached by the Tab key. */
+function reach(tile) {
+  for (const button of tile?.parentElement.querySelectorAll("button") ?? []) button.tabIndex = tile.contains(button) ? 0 : -1;
+}
+
+/** The arrow keys go from tile to tile. */
+function rove(event) {
+  const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+  const tile = event.target.closest(".hear")?.parentElement;
+  const next = step && tile?.[step];
+  if (!next) return;
+  const kind = [...tile.querySelectorAll("button")].indexOf(event.target);
+  reach(next);
+  next.querySelectorAll("button")[kind].focus();
+  event.preventDefault();
 }
 
 function station(id, catalogue) {

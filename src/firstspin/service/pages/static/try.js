@@ -9,7 +9,7 @@ import { share } from "./share.js";
 const page = document.getElementById("try");
 const at = (id) => document.getElementById(id);
 const explained = page.dataset.explained === "yes";
-const phone = new Phone(at("message"), at("carousels"));
+const phone = new Phone(at("message"), at("carousels"), page.dataset.listens === "yes" ? hear : null);
 const instrument = new Instrument();
 const form = new Form(at("form"), changed);
 const RETRY = 2000;
@@ -28,10 +28,13 @@ async function changed(registration) {
     latest(() => {
       last = { registration, answer: body };
       problem(body.source !== "batch" && body.model !== page.dataset.model ? "The model was replaced: reload this page to see its form." : "");
+      const focused = document.activeElement;
       moving([at("carousels"), at("reasons")], () => {
-        phone.show(body, stations);
+        phone.show(body, stations, registration.listens ?? []);
         instrument.show(body, took);
+        showHeard(body, registration.listens ?? []);
       });
+      refocus(focused);
       speak(body);
     })();
   } catch (failure) {
@@ -45,6 +48,27 @@ async function changed(registration) {
   if (mine !== number) return;
   if (explained) ask("/v1/explanations", registration).then(latest(({ body }) => instrument.explain(body)), latest(() => instrument.explain(null)));
   if (at("model").value) compare(registration, latest);
+}
+
+let heard = ""; // what the next line for screen readers begins with
+
+function hear(listen, name) {
+  heard = `${listen.skipped ? "Skipped" : "Played"} ${name}.`;
+  form.hear(listen);
+}
+
+function showHeard(answer, listens) {
+  const [words, forget] = at("heard").children;
+  const skipped = listens.filter((listen) => listen.skipped).length;
+  words.textContent = listens.length ? `${listens.length - skipped} played, ${skipped} skipped` : "Play or skip a station: the ranking moves.";
+  forget.hidden = !listens.length;
+  at("heard").hidden = !(phone.hears(answer) && answer.carousels?.length);
+}
+
+/** Keep the focus: an element that is moved in the page loses it, and one that is gone can't have it. */
+function refocus(focused) {
+  if (document.activeElement === focused) return;
+  [focused, at("forget"), ...document.querySelectorAll(".hear [tabindex='0']")].find((one) => one.offsetParent)?.focus({ preventScroll: true });
 }
 
 const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
@@ -71,9 +95,13 @@ let speaking = 0;
 function speak(answer) { // one line for screen readers, when the form has been at rest for a moment
   clearTimeout(speaking);
   const first = answer.genres.slice(0, 3).map(({ genre, probability }) => `${genre} ${Math.round(100 * probability)}%`);
-  speaking = setTimeout(() => { at("spoken").textContent = [answer.message?.title, first.join(", ")].filter(Boolean).join(". "); }, 500);
+  speaking = setTimeout(() => { at("spoken").textContent = [...[heard].filter(Boolean), [answer.message?.title, first.join(", ")].filter(Boolean).join(". ")].join(" "); heard = ""; }, 500);
 }
 
+at("forget").addEventListener("click", () => {
+  heard = "Listens forgotten.";
+  form.hear(null);
+});
 at("pull").addEventListener("click", () => {
   const open = at("instrument").classList.toggle("open");
   at("pull").setAttribute("aria-expanded", String(open));
