@@ -66,7 +66,39 @@ BROKEN: tuple[Any, ...] = (
     {"age": True},
     {"age": "3"},
 )
-UNREADABLE = (b"", b"{", b'{"age": 3', b"\xff\xfe", b"[1, 2", b"{'age': 3}", b'{"gender": "\xe9"}')
+LISTEN: dict[str, Any] = {"station_id": "1", "seconds": 180}
+BROKEN_LISTENS: tuple[Any, ...] = (
+    "1:180",
+    {"1": 180},
+    LISTEN,
+    [None],
+    [[]],
+    ["1"],
+    [True],
+    [LISTEN, {}],
+    [{"seconds": 180}],
+    [{"station_id": "1"}],
+    *([LISTEN | {"station_id": station}] for station in (1, None, True, "", ["1"], "1" * 201)),
+    *([LISTEN | {"seconds": seconds}] for seconds in (True, "180", [180], 0, -0.0, -5, 86_400.5, 1e308, 10**30)),
+    [{"station_id": "1", "seconds": None}],
+    [{"station_id": "1", "skipped": False}],
+    *([LISTEN | {"skipped": skipped}] for skipped in (1, 0, "yes", None)),
+    *([LISTEN | {"at": at}] for at in ("2999-01-01T00:00:00Z", "2026-01-01T00:00:00Z", None)),
+    [LISTEN] * 201,
+    [LISTEN] * 10_000,
+)
+UNREADABLE = (
+    b"",
+    b"{",
+    b'{"age": 3',
+    b"\xff\xfe",
+    b"[1, 2",
+    b"{'age': 3}",
+    b'{"gender": "\xe9"}',
+    *(b'{"listens": [{"station_id": "1", "seconds": %b}]}' % number for number in (b"NaN", b"Infinity", b"-Infinity")),
+    b'{"listens": [{"station_id": "1", "seconds": 180}',
+    b'{"listens": [{"station_id": "\xff", "seconds": 180}]}',
+)
 
 
 @dataclass(frozen=True)
@@ -302,7 +334,7 @@ def test_all_doors_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     rng = random.Random(7)
     with doors(tmp_path / "b", tmp_path, monkeypatch) as open_doors:
         agree(open_doors, [told_by(rng) for _ in range(2_000)], tmp_path)
-        for broken in BROKEN:
+        for broken in (*BROKEN, *({"listens": listens} for listens in BROKEN_LISTENS)):
             refused_alike(open_doors, broken)
         for body in UNREADABLE:
             unreadable_alike(open_doors, body)
