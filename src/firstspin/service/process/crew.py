@@ -165,7 +165,8 @@ class Crew:
             self.accepts_no_more(child)
             child.model = ""
         child.hang_up()
-        named, wait = _named(child), child.ended(self.now)
+        named = _named(child)
+        wait = child.ended(self.now)
         if not self.stopping:
             self._count(child, "deaths")
             fields = named | {"status": os.waitstatus_to_exitcode(status), "starts_again_in": wait}
