@@ -15,7 +15,9 @@ import numpy as np
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.overlap import UserSketch
 from firstspin.models import registry
+from firstspin.models.calibration import HoldOutCalibration
 from firstspin.models.evidence.scoring import EvidenceSettings, default_evidence
+from firstspin.models.input_reference import InputReference
 from firstspin.models.prediction_sets import PredictionSets
 from firstspin.records import Examples, Station
 from firstspin.serving import bundle
@@ -35,6 +37,8 @@ def pack(
     data: dict[str, object] | None = None,
     users: UserSketch | None = None,
     evidence: EvidenceSettings | None = None,
+    calibration: HoldOutCalibration | None = None,
+    inputs: InputReference | None = None,
 ) -> bundle.Bundle:
     examples = people or made_people.examples(120, seed)
     fitted = [registry.fit(name, registry.prepare(examples, made_people.GENRES)) for name in (model, "popularity")]
@@ -53,6 +57,8 @@ def pack(
         knows_silence=knows_silence,
         rows=rows,
         evidence=replace(of_listens, settings=evidence) if evidence else None,
+        calibration=calibration,
+        inputs=inputs,
     )
 
 

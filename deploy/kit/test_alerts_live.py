@@ -16,8 +16,10 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
+import made_people
 import pytest
 from compiled import where_it_compiles
 from in_threads import at_work
@@ -27,13 +29,20 @@ from made_service import Service, ask_for, counted, kill_group, serving, until, 
 from prometheus_server import scraping
 from scarcity import descriptors, fill_pipe, limited
 
+from firstspin.data.dataset import Reading, write_labels
+from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, InputCounts, write_counts
+from firstspin.events.schema import Secret
+from firstspin.events.store import open_database
 from firstspin.experiment.plan import freeze
+from firstspin.models.calibration import TOPS, CalibrationBin, HoldOutCalibration
 from firstspin.models.compiled import CompiledScorer
+from firstspin.models.input_reference import InputReference
 from firstspin.records import Ranking
 from firstspin.serving.score_stores import SqliteScores
 
 SOURCE = Path(__file__).parents[2] / "src" / "firstspin"
 NO_STORE = ("--events", "postgresql://127.0.0.1:1/none")
+KEY = bytes(range(32))
 QUICK = ("--drain-delay", "0.2", "--log-level", "warning")
 
 
@@ -125,6 +134,25 @@ class Troubles:
             connection.execute("UPDATE scores SET answer = x'00'")
         service = self._serve("--scores", f"sqlite:{path}", "--scores-first")
         return Trouble([service], {"FirstspinStoredAnswersFail"}, lambda: ask_for(service, "anna"))
+
+    def answers_that_miss(self) -> Trouble:
+        """The labels are far better than the hold-out was, and half of the registrations come from another country."""
+        folder, url = self._folder / "missing", f"sqlite:///{self._folder / 'answers.sqlite'}"
+        folder.mkdir()
+        bins = tuple(CalibrationBin("model", "all", top, 0, 1_000, 500_000_000, 10) for top in TOPS)
+        reference = InputReference({"registrations": {"all": 1_000}, "country": {"us": 1_000, "other": 0}})
+        made = pack(folder / "one", calibration=HoldOutCalibration(bins), inputs=reference)
+        write_labels(made_people.tables(folder / "tables", 300), folder / "labels.parquet", Reading())
+        (folder / "secret").write_text(KEY.hex() + "\n")
+        inputs = (InputCounts(made.id, {"registrations": {"all": 50}, "country": {"us": 25, "other": 25}}),)
+        with closing(open_database(url, Secret(KEY))) as database:
+            days = [(date(2025, 1, 1) + timedelta(days=i)).isoformat() for i in range(300)]
+            cell = AnswerCell(made.id, "model", "model", "1", 1, 10)
+            counts = [(day, DayCounts(day, (AnswerSum(cell, 50, 25_000_000),), inputs)) for day in days]
+            database.transact(lambda session: write_counts(session, counts))
+        store = ("--events", url, "--events-secret", str(folder / "secret"), *self._state("answers"))
+        service = self._serve(*store, "--labels", str(folder / "labels.parquet"), bundle="missing/one")
+        return Trouble([service], {"FirstspinDrift", "FirstspinHitsDiffer"}, lambda: service.recommend(age=31))
 
     def idle_clients(self) -> Trouble:
         service = self._serve("--connections", "4")

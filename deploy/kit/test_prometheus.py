@@ -48,6 +48,8 @@ HEALTHY = {
     f"firstspin_event_store_failures_total{{{HERE}}}": "0x240",
     f'firstspin_kept_answers_total{{{HERE},outcome="found"}}': "0+10x240",
     f'firstspin_kept_answers_total{{{HERE},outcome="failed"}}': "0x240",
+    f"firstspin_drift_columns{{{HERE}}}": "0x240",
+    f"firstspin_hits_differ{{{HERE}}}": "0x240",
     f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x240",
     f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x240",
 }
@@ -72,6 +74,8 @@ CAUSES: dict[str, dict[str, str]] = {
     "FirstspinExposuresLost": {f"firstspin_exposures_dropped_total{{{HERE}}}": "0x230 5x9"},
     "FirstspinEventStoreFails": {f"firstspin_event_store_failures_total{{{HERE}}}": "0x210 0+1x29"},
     "FirstspinStoredAnswersFail": {f'firstspin_kept_answers_total{{{HERE},outcome="failed"}}': "0+2x240"},
+    "FirstspinDrift": {f"firstspin_drift_columns{{{HERE}}}": "0x230 1x9"},
+    "FirstspinHitsDiffer": {f"firstspin_hits_differ{{{HERE}}}": "0x230 4x9"},
     "FirstspinConnectionsScarce": {f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x230 1x9"},
     "FirstspinLogsDropped": {f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x230 9x9"},
     "FirstspinNotCompiled": {f"firstspin_compiled{{{HERE}}}": "0x240"},

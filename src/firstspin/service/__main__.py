@@ -52,6 +52,7 @@ from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
 from firstspin.service.telemetry.link import Telemetry, connected
+from firstspin.service.watch_facts import WATCH_FILE
 from firstspin.serving.carousel_slot import RATES, CarouselSlot
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
@@ -93,7 +94,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     bundle_store = _bundle_store(state)
     secret = _checked_stores(options)
     model_cache = _model_cache(options, state)
-    tallies = SharedMetrics(options.workers + 5)
+    tallies = SharedMetrics(options.workers + 6)
     config = _worker_config(options)
     receiver, telemetry = _receiver(options), connected(os.environ)
     pages, slot_folder = _experiment_pages(options, state), _slot_folder(options, state)
@@ -120,12 +121,12 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             now=time.monotonic,
             signals=signals.as_bytes(),
             run_worker=run_worker,
-            run_admin=partial(_run_admin, options, tallies, secret, crew.port.getsockname()[1], plan, keys),
+            run_admin=partial(_run_admin, options, state, tallies, secret, crew.port.getsockname()[1], plan, keys),
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
         background=(
-            *_background(options, state, crew, tallies, secret, pages, slot_folder, plan, receiver),
+            *_background(options, state, crew, tallies, secret, pages, slot_folder, plan, receiver, bundle_store),
             *([_export(crew, tallies, tallies.row(options.workers + 4), telemetry)] if telemetry else []),
         ),
     ).run()
@@ -308,11 +309,14 @@ def _background(
     slot_folder: Path | None,
     plan: Plan | None,
     receiver: Receiver | None,
+    bundle_store: BundleStore,
 ) -> tuple[BackgroundRuns, ...]:
-    """The work outside the workers: analyses of experiments, snapshots of the slot's rates, delivery of webhooks."""
+    """The work outside the workers: analyses, snapshots of the slot's rates, reports about answers, webhooks."""
     outbox = state / "webhooks" if receiver else None
     of_analysis, of_webhooks = (tallies.row(options.workers + more) for more in (2, 3))
     runs = []
+    if secret and options.models is None:
+        runs.append(_watch(options, state / WATCH_FILE, crew, tallies, secret, bundle_store))
     if pages and secret:
         from firstspin.service.notices import notify_of
 
@@ -403,8 +407,34 @@ def _snapshots(options: argparse.Namespace, crew: Crew, secret: Secret, folder: 
     return BackgroundRuns("slot", crew, run, wanted.exists, begin, every=SNAPSHOT_SECONDS)
 
 
+def _watch(
+    options: argparse.Namespace,
+    out: Path,
+    crew: Crew,
+    tallies: SharedMetrics,
+    secret: Secret,
+    bundle_store: BundleStore,
+) -> BackgroundRuns:
+    """The reports about answers: every quarter of an hour, and where there is none yet."""
+    now, policy = read_clock(options.clock) if options.clock else _now, PolicySettings(min_age=options.least_age)
+    gauge = tallies.row(options.workers + 5).gauge
+    out.unlink(missing_ok=True)  # of an earlier service, perhaps with another bundle
+
+    def run() -> None:
+        from firstspin.service.watch_run import watch_store
+
+        bundle = bundle_store.path(next(filter(None, tallies.models())))
+        watch_store(options.events, secret, bundle, options.labels, policy, out, gauge=gauge, now=now())
+
+    def is_wanted() -> bool:
+        return not out.exists() and any(tallies.models())
+
+    return BackgroundRuns("quality", crew, run, is_wanted, every=900.0, pause=300.0, when_idle=True)
+
+
 def _run_admin(
     options: argparse.Namespace,
+    state: Path,
     tallies: SharedMetrics,
     secret: Secret | None,
     service_port: int,
@@ -430,6 +460,7 @@ def _run_admin(
         needs_model=not (options.allow_no_model or options.models),
         port=service_port,
         sections=SECTIONS if has_pages(options) else (),
+        watch=state / WATCH_FILE if secret else None,
     )
     admin_keys = Keys(keys, path=options.keys) if keys is not None else None
     run_admin(line, child.listener, admin_keys, options.events, secret, ours, tallies, tally, service)

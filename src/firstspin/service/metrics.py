@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
-BACKGROUND: Final = ("analysis", "webhooks", "slot", "telemetry")
+BACKGROUND: Final = ("analysis", "webhooks", "slot", "telemetry", "quality")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", *BACKGROUND)
 WORKER_STEPS: Final = ("deadlines", "room", "refresh", "tally")
 ADMIN_STEPS: Final = ("record",)
@@ -74,7 +74,15 @@ _GAUGES: Final = (
         "1 with compiled C code, 0 with NumPy only",
     ),
     ("firstspin_started", "1 once all workers have been ready"),
+    ("firstspin_drift_columns", "Columns of registrations and answers that drift"),
+    ("firstspin_hits_differ", "Comparisons of observed and expected hits that chance does not explain"),
+    (
+        "firstspin_watch_timestamp_seconds",
+        "Time of the last report about drift and expected hits, in seconds since 1970",
+    ),
 )
+_EXPECTED: Final = "firstspin_expected_hit_rate"
+_EXPECTED_LABELS: Final = (("1", "3", "5"), ("low", "value", "high"))
 _LATENCY: Final = "firstspin_latency_seconds"
 _MODEL_WORKERS: Final = "firstspin_model_workers"
 _BEATS: Final = "beats"  # not exported: a sum of heartbeats has no meaning
@@ -87,6 +95,7 @@ def _laid_out() -> dict[tuple[object, ...], int]:
         (name, *labels) for name, _, _, values in _COUNTERS for labels in product(*values)
     ]
     keys += [(name,) for name, _ in _GAUGES]
+    keys += [(_EXPECTED, *labels) for labels in product(*_EXPECTED_LABELS)]
     keys += [(_BEATS,), (_MODEL,)]
     keys += [(_LATENCY, hop, bucket) for hop in HOPS for bucket in (*range(len(BUCKETS) + 1), "sum")]
     return {key: position for position, key in enumerate(keys)}
@@ -131,9 +140,9 @@ class ProcessMetrics:
         """Increase a counter."""
         self._cells[_PLACE[(name, *labels)]] += more
 
-    def gauge(self, name: str, value: int) -> None:
-        """Set a gauge."""
-        self._cells[_PLACE[(name,)]] = value
+    def gauge(self, name: str, value: int, *labels: object) -> None:
+        """Set a gauge; a rate is in millionths."""
+        self._cells[_PLACE[(name, *labels)]] = value
 
     def serves(self, bundle_id: str) -> None:
         """Set the bundle in service: eight hexadecimal digits, or empty for none."""
@@ -216,6 +225,12 @@ class SharedMetrics:
             yield counter
         for name, help_text in _GAUGES:
             yield core.GaugeMetricFamily(name, help_text, self.total(name))
+        about = "Expected hit@k of the last complete week's answers, with its 95% interval"
+        expected = core.GaugeMetricFamily(_EXPECTED, about, labels=["k", "bound"])
+        for labels in product(*_EXPECTED_LABELS):
+            if self.total(_EXPECTED, labels[0], "high"):  # no series before the first complete week
+                expected.add_metric(labels, self.total(_EXPECTED, *labels) / 1e6)
+        yield expected
         workers = core.GaugeMetricFamily(_MODEL_WORKERS, "Workers that serve this bundle", labels=["model"])
         for model, count in sorted(Counter(self.models()).items()):
             if model:

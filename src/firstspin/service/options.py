@@ -107,6 +107,7 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("events", words, None, "Event store for /v1: sqlite:///PATH or postgresql://HOST/NAME."),
         Option("events-secret", path, None, "File with the store's secret; events.secret in --state if not given."),
         Option("listens-from-events", yes_or_no, False, "Use the user's listens in --events for recommendations."),
+        Option("labels", path, None, "File of `firstspin label`, for observed hits on /metrics and /ops."),
         Option("experiment", path, None, "Sealed plan of the experiment of /v1/recommendations; needs --events."),
         Option("explore", whole(1, CAROUSELS), None, "Carousel of /v1/recommendations that explores; needs --events."),
         Option("explore-budget", share, SLOT.budget, "Max share of the slot's clicks that exploring may give up."),

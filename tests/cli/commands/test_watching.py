@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import made_people
@@ -13,10 +13,12 @@ import made_tables
 import pytest
 from command_line import failed, firstspin
 from made_bundles import pack
-from made_service import QUICK, serving
+from made_service import QUICK, serving, until
 
 from firstspin import learn
+from firstspin.service.admin.panels import _quality
 from firstspin.service.process.clock import set_clock
+from firstspin.service.watch_facts import WATCH_FILE, read_facts
 
 MONDAY = datetime(2025, 3, 3, 12, tzinfo=UTC)
 
@@ -95,6 +97,31 @@ def test_a_service_reports_its_answers_and_the_labels_agree_with_what_was_expect
     assert "no drift" in text
     assert "2025-05-09" in text
     assert f"observed {hits['observed']:.3f} of 400" in text
+
+
+def test_metrics_and_operations_show_what_is_expected_and_observed(watched: Watched, tmp_path: Path) -> None:
+    """Another service on the same store, ten days later, with the labels of a later day."""
+    labels, state, clock = tmp_path / "labels.parquet", tmp_path / "state", tmp_path / "clock"
+    assert firstspin("label", "--data", watched.tables, "--out", labels).returncode == 0
+    set_clock(clock, MONDAY + timedelta(days=10))
+    options = ("--state", state, "--clock", clock, "--labels", labels, "--events", *watched.store, *QUICK)
+    with serving(watched.bundle, *map(str, options)) as service:
+        until(lambda: read_facts(state / WATCH_FILE) is not None, 60)
+        metrics = service.ask("GET", "/metrics")[2].decode()
+    facts = read_facts(state / WATCH_FILE)
+    assert facts is not None
+    [week] = facts.weeks
+    assert (week.week, week.answers, week.differs, facts.drifting) == ("2025-03-03", 400, False, ())
+    assert (facts.complete_weeks, facts.columns) == (1, 7)
+    values = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines() if not line.startswith("#")}
+    rates = [values[f'firstspin_expected_hit_rate{{bound="{bound}",k="3"}}'] for bound in ("low", "value", "high")]
+    assert week.expected is not None
+    assert rates == [week.expected.low, week.expected.value, week.expected.high]
+    assert values["firstspin_drift_columns"] == values["firstspin_hits_differ"] == 0
+    assert values["firstspin_watch_timestamp_seconds"] == (MONDAY + timedelta(days=10)).timestamp()
+    shown = _quality(facts)
+    assert "2025-05-09" in shown
+    assert f"{week.observed:.3f}" in shown
 
 
 def test_without_labels_it_shows_what_is_expected_and_when_to_label(watched: Watched) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from firstspin.experiment.plan import Plan
 from firstspin.service.admin.recorder import EARLIER, Change, Recorder, Sample, ServiceState
 from firstspin.service.metrics import BUCKETS, HOPS
+from firstspin.service.watch_facts import WatchFacts
 
 WINDOW_SECONDS: Final = 60.0
 
@@ -91,10 +92,18 @@ class Facts(msgspec.Struct, frozen=True):
     experiment: ExperimentFacts | None
     has_event_store: bool
     needs_model: bool
+    watch: WatchFacts | None = None
 
 
-def facts(recorder: Recorder, plan: Plan | None, *, has_event_store: bool, needs_model: bool = True) -> Facts:
-    """The facts now."""
+def facts(
+    recorder: Recorder,
+    plan: Plan | None,
+    *,
+    has_event_store: bool,
+    needs_model: bool = True,
+    watch: WatchFacts | None = None,
+) -> Facts:
+    """The facts now; `watch` is the last report about the answers."""
     now, before = recorder.latest, recorder.before(WINDOW_SECONDS)
     bins = list(recorder.bins)
     in_window = _requests(before, now)
@@ -115,6 +124,7 @@ def facts(recorder: Recorder, plan: Plan | None, *, has_event_store: bool, needs
         experiment=_experiment(plan, now.date) if plan else None,
         has_event_store=has_event_store,
         needs_model=needs_model,
+        watch=watch,
     )
 
 

@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from firstspin.service.admin.panels import panels
 from firstspin.service.admin.recorder import Recorder, ServiceState
 from firstspin.service.http.messages import Reply, Request, StreamedReply
 from firstspin.service.pages.site import Site, template
+from firstspin.service.watch_facts import read_facts
 from firstspin.serving.refusal import Refusal
 
 PATH: Final = "/ops"
@@ -39,7 +41,8 @@ _HOST: Final = re.compile(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]")
 class ServiceFacts:
     """What the service is, beside its state: the plan of its experiment, whether it stores events, its own pages.
 
-    `needs_model`: whether the service refuses requests without a model.
+    `needs_model`: whether the service refuses requests without a model. `watch`: the file of the last report about the
+    answers.
     """
 
     plan: Plan | None = None
@@ -47,6 +50,7 @@ class ServiceFacts:
     needs_model: bool = True
     port: int = 0
     sections: Sequence[tuple[str, str]] = ()
+    watch: Path | None = None
 
 
 class Operations:
@@ -73,7 +77,11 @@ class Operations:
         """The facts at the last sample."""
         service = self._service
         return facts(
-            self._recorder, service.plan, has_event_store=service.has_event_store, needs_model=service.needs_model
+            self._recorder,
+            service.plan,
+            has_event_store=service.has_event_store,
+            needs_model=service.needs_model,
+            watch=read_facts(service.watch) if service.watch else None,
         )
 
     def json(self) -> Reply:

@@ -14,6 +14,7 @@ from firstspin.service.admin.facts import BinFacts, Facts, LatencyFacts
 from firstspin.service.admin.recorder import BIN_SECONDS, BINS, ServiceState
 from firstspin.service.metrics import BUCKETS
 from firstspin.service.pages.charts import timeline
+from firstspin.service.watch_facts import WatchFacts
 
 HEARTBEAT_SECONDS: Final = 2.0
 """A heartbeat is due twice a second; one older than this is marked."""
@@ -58,6 +59,7 @@ def panels(facts: Facts) -> dict[str, str]:
         "workers": _workers(facts.service),
         "store": _store(facts),
         "experiment": _experiment(facts),
+        "quality": _quality(facts.watch),
     }
 
 
@@ -311,6 +313,27 @@ def _experiment(facts: Facts) -> str:
     )
     rows = (("name", running.name), ("stage", day), ("arms", arms))
     return f"<dl>{''.join(f'<dt>{term}</dt><dd><bdi>{escape(text)}</bdi></dd>' for term, text in rows)}</dl>"
+
+
+def _quality(watch: WatchFacts | None) -> str:
+    """Expected and observed hits of the last weeks, and the columns that drift."""
+    if watch is None:
+        return '<p class="muted">No report yet; it needs <code>--events</code> and a bundle of this release.</p>'
+    drift = "no column drifts" if not watch.drifting else f"drift: {', '.join(watch.drifting)}"
+    weeks = f"{watch.complete_weeks} complete week{'' if watch.complete_weeks == 1 else 's'}"
+    state = f"{drift}, of {watch.columns}, after {weeks} of bundle {watch.model}" if watch.columns else "no reference"
+    rows = [
+        (
+            week.week,
+            week.answers,
+            f"{week.expected.value:.3f} [{week.expected.low:.3f}, {week.expected.high:.3f}]" if week.expected else "–",
+            "–" if week.observed is None else f"{week.observed:.3f}{' differs' if week.differs else ''}",
+            f"{week.labels_complete:%Y-%m-%d}",
+        )
+        for week in reversed(watch.weeks)
+    ]
+    table = _table(("week of", "answers", "expected hit@3", "observed", "labels complete"), rows) if rows else ""
+    return f"<p><bdi>{escape(state)}</bdi></p>{table}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
