@@ -53,7 +53,7 @@ def test_subjects_and_commands_have_settings_by_option(folder: Path) -> None:
         ("[serve]\nport = 1", "no section [serve]; did you mean [service]?"),
         (
             "[forecast]",
-            "no section [forecast]; there are [data], [label], [extras], [model], [service], [world], ",
+            "no section [forecast]; there are [data], [label], [extras], [model], [gate], [service], [world], ",
         ),
         ("gap-days = 30", "no section gap-days = 30; did you mean [label] gap-days?"),
         ("label = 30", "label = 30 is not a section, which begins with [label]"),
