@@ -49,15 +49,15 @@ def test_the_cost_is_that_of_the_users_who_were_shown_another_station() -> None:
 
 def test_an_estimate_is_the_posterior_and_has_moved_where_its_interval_excludes_the_mean() -> None:
     rates = StationRates.learned(LOG, 14)
-    best, tried = learned(rates)
+    best, tried = learned(rates, 0.5)
     shape, rate = rates.posterior()
     place = rates.station_ids.index("4")
-    posterior = stats.gamma(shape[place], scale=1 / rate[place])
+    posterior = stats.gamma(shape[place], scale=0.5 / rate[place])
     assert (tried.station_id, tried.users) == ("4", 200)
     assert (tried.rate, tried.low, tried.high) == pytest.approx((posterior.mean(), *posterior.interval(0.95)))
-    assert best.mean == tried.mean == pytest.approx((1 + 170) / (20 + 500))
+    assert best.mean == tried.mean == pytest.approx(0.5 * (1 + 170) / (20 + 500))
     assert tried.has_moved
-    assert not learned(StationRates.learned(a_log((BEST, 0.8, 8, 1), (TRIED, 0.2, 2, 1)), 14))[0].has_moved
+    assert not learned(StationRates.learned(a_log((BEST, 0.8, 8, 1), (TRIED, 0.2, 2, 1)), 14), 0.5)[0].has_moved
 
 
 @pytest.mark.parametrize("log", [a_log((TRIED, 0.2, 5, 1)), a_log((BEST, 0.8, 9, 0), (TRIED, 0.2, 2, 0))])

@@ -25,7 +25,7 @@ from firstspin.serving.carousel_slot import RATES, save_rates
 from firstspin.serving.exploration import MIN_PROPENSITY, SlotSettings, StationRates
 from firstspin.serving.stations import Catalogue
 
-AGAINST: Final = "compared with always showing the best-known station"
+AGAINST: Final = "compared with always showing the best station by estimate"
 SHOWN: Final = 20
 """Rows of the table of stations."""
 ALPHA: Final = 0.05
@@ -34,7 +34,8 @@ ALPHA: Final = 0.05
 class StationLearned(msgspec.Struct, frozen=True):
     """What the slot knows about a station: `users` who saw it first, and its rate with a 95% posterior interval.
 
-    The rate is clicks per user of relevance 1; `mean` is that of all stations together, where every estimate starts.
+    The rate is clicks per user of a stated relevance; `mean` is that of all stations together, where every estimate
+    starts.
     """
 
     station_id: str
@@ -82,11 +83,12 @@ def cost(log: SlotLog, alpha: float = ALPHA) -> Lookback:
     return look_back(shown, log.best, log.best >= 0, alpha=alpha)
 
 
-def learned(rates: StationRates) -> list[StationLearned]:
-    """The estimate of each station that was shown, the best first."""
+def learned(rates: StationRates, relevance: float) -> list[StationLearned]:
+    """The estimate of each station that was shown, the best first, for users of this relevance."""
     shape, rate = rates.posterior()
+    rate /= relevance
     low, high = (gammaincinv(shape, quantile) / rate for quantile in (ALPHA / 2, 1 - ALPHA / 2))
-    mean = rates.pooled()
+    mean = relevance * rates.pooled()
     rows = zip(rates.station_ids, rates.shown, (shape / rate).tolist(), low.tolist(), high.tolist(), strict=True)
     of = [StationLearned(name, int(users), value, low, high, mean) for name, users, value, low, high in rows]
     return sorted(of, key=lambda one: (-one.rate, one.station_id))
@@ -96,7 +98,8 @@ def about(
     log: SlotLog, rates: StationRates, carousel: int, settings: SlotSettings, names: dict[str, str]
 ) -> dict[str, object]:
     """What the template shows."""
-    estimates, stations = cost(log), learned(rates)
+    relevance = float(log.relevance.mean()) if len(log.shown) else 1.0
+    estimates, stations = cost(log), learned(rates, relevance)
     moved = [one for one in stations if one.has_moved]
     furthest = sorted(moved, key=lambda one: -abs(np.log(one.rate / one.mean)))[:SHOWN]
     lost = estimates.self_normalised.above_shown
@@ -114,13 +117,11 @@ def about(
         "greedy": _of_100(estimates.self_normalised.value),
         "cost": _of_100(lost),
         "verdict": _verdict(lost),
-        "stations": [
-            (names.get(one.station_id, one.station_id), one, *_span(one, furthest))
-            for one in sorted(furthest, key=lambda one: (-one.rate, one.station_id))
-        ],
+        "stations": [(names.get(one.station_id, one.station_id), one) for one in moved if one in furthest],
+        "scale": 100 / max(one.high for one in furthest) if furthest else 0.0,
         "moved": len(moved),
         "known": len(stations),
-        "mean": 100 * rates.pooled(),
+        "mean": 100 * relevance * rates.pooled(),
     }
 
 
@@ -145,12 +146,6 @@ def _verdict(lost: Estimate) -> str:
         return f"Exploring cost nothing that can be told from zero, {AGAINST}."
     verb = "cost" if lost.value > 0 else "gained"
     return f"Exploring {verb} {abs(100 * lost.value):.2f} clicks per 100 users, {AGAINST}."
-
-
-def _span(one: StationLearned, shown: list[StationLearned]) -> tuple[float, float, float]:
-    """Start and width of the interval's bar, and the place of the mean, as percentages of the widest."""
-    top = max(row.high for row in shown)
-    return 100 * one.low / top, 100 * (one.high - one.low) / top, min(100 * one.mean / top, 100.0)
 
 
 def _names(bundle: Path | None) -> dict[str, str]:
