@@ -8,7 +8,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -152,11 +152,20 @@ def test_every_operation_of_the_service_has_a_method_that_fits_its_description(
     client.stations()
     client.metrics()
     client.batch_limits()
-    for path in ("/", "/report", "/experiments"):
-        client.page(path)
+    for path in pages(description):
+        with suppress(ErrorAnswer):  # of a feature that this service has not
+            client.page(path)
     with pytest.raises(ErrorAnswer):  # of an experiment that is not analysed yet
         client.experiment("another")
     assert checked(description, calls) == operations_of(description)
+
+
+def pages(description: dict[str, Any]) -> list[str]:
+    """The paths of pages for browsers."""
+    answers = {path: one.get("get", {}).get("responses", {}) for path, one in description["paths"].items()}
+    return [
+        path for path, of in answers.items() if "{" not in path and "text/html" in of.get("200", {}).get("content", {})
+    ]
 
 
 def as_dict(event: SentEvent) -> dict[str, object]:
