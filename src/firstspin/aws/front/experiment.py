@@ -61,11 +61,24 @@ class ExposureStream:
         return scoped(self.secret.user_hash(user), self.sink.scope)
 
     def exposures(
-        self, user: str, assignment: Assignment, stations: Mapping[ArmPolicy, Sequence[str]], answer: UserAnswer
+        self,
+        user: str,
+        assignment: Assignment,
+        stations: Mapping[ArmPolicy, Sequence[str]],
+        answer: UserAnswer,
+        *,
+        listens: int = 0,
     ) -> tuple[Exposure, ...]:
-        """The exposure of a user to the message of an answer; none without a message."""
+        """The exposure of a user to the message of an answer that so many listens moved; none without a message."""
         return self.running.exposures(
-            self.secret, user, assignment, stations, source=answer.source, model=answer.model, at=self.now()
+            self.secret,
+            user,
+            assignment,
+            stations,
+            source=answer.source,
+            model=answer.model,
+            at=self.now(),
+            listens=listens,
         )
 
 

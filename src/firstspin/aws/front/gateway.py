@@ -8,7 +8,8 @@ and the request names its user; else the business rule of the bundle in the Lamb
 
 The user is named in the body of `/v1/recommendations`, as the service's, or in the header `x-firstspin-user` of
 `/invocations`. Only the former takes part in a running experiment (`aws.experiment`): the endpoint answers the model's
-arm, the package's rule the rule's arm, and exposures go to Kinesis Data Firehose.
+arm, the package's rule the rule's arm, and exposures go to Kinesis Data Firehose. Where a table of listens is
+configured, those of a single user of `/v1/recommendations` go to the endpoint with the registration.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import msgspec
 from firstspin.aws.front import experiment
 from firstspin.aws.front.endpoint_answer import answer_parts, answer_source, check_answer, user_answer
 from firstspin.aws.front.experiment import EXPOSURES_DROPPED, ExposureStream, UserAnswer, body_without_users
+from firstspin.aws.front.listens import LISTENS_TABLE, DynamoListens
 from firstspin.aws.front.proxy_event import (
     USERS_ROUTE,
     ProxyEvent,
@@ -36,16 +38,13 @@ from firstspin.aws.front.proxy_event import (
 )
 from firstspin.events.firehose import put_exposures
 from firstspin.events.schema import Exposure
-from firstspin.records import (
-    Registration,
-    StoredAnswer,
-)
+from firstspin.records import Listens, Registration, StoredAnswer
 from firstspin.serving import bundle
 from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.bodies.limits import MAX_BODY_BYTES
 from firstspin.serving.bodies.wire import BodyReader, ParsedBody, join, user_of
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.lookups import OTHER_VERSION, UserLookups
+from firstspin.serving.lookups import LOOKUP_SECONDS, OTHER_VERSION, UserLookups
 from firstspin.serving.policy import (
     DEFAULTS,
     REFUSE,
@@ -57,6 +56,7 @@ from firstspin.serving.policy import (
     decide_many,
     is_current,
     lacks_model,
+    may_look_up_listens,
     may_use_stored,
     read_min_age,
     read_under_age,
@@ -82,6 +82,9 @@ SHARES: Final = TRIES + 1
 No request needs both: a user of an experiment is never answered from the store.
 """
 
+CONNECT_SECONDS: Final = 1.0
+"""Of the lookup of listens: its first connection takes longer than its budget, and is there for the next request."""
+
 THREADS: Final = 8
 """Calls that hang beyond their time, before the gateway goes straight to the fallback."""
 
@@ -91,7 +94,7 @@ MAX_ESCAPE: Final = 6
 
 ENDPOINT, BUNDLE, BUDGET = "FIRSTSPIN_ENDPOINT", "FIRSTSPIN_BUNDLE", "FIRSTSPIN_BUDGET"
 MIN_AGE, UNDER_AGE, SCORES = "FIRSTSPIN_LEAST_AGE", "FIRSTSPIN_UNDER_AGE", "FIRSTSPIN_SCORES"
-VARIABLES: Final = (ENDPOINT, BUNDLE, BUDGET, MIN_AGE, UNDER_AGE, SCORES, *experiment.VARIABLES)
+VARIABLES: Final = (ENDPOINT, BUNDLE, BUDGET, MIN_AGE, UNDER_AGE, SCORES, LISTENS_TABLE, *experiment.VARIABLES)
 
 
 NOT_RETRIED: Final = frozenset(
@@ -118,7 +121,7 @@ class Runtime(Protocol):
 
 @dataclass(slots=True)
 class Gateway:
-    """One Lambda: `endpoint` by name, `budget` in seconds for everything that goes over the network.
+    """One Lambda: `endpoint` by name, `budget` in seconds for all over the network that follows the lookup of listens.
 
     `in_service` is the id of the bundle that the endpoint answers from: that of its last answer in JSON, and before the
     first one that of the Lambda's package.
@@ -130,6 +133,7 @@ class Gateway:
     reader: BodyReader
     settings: PolicySettings = DEFAULTS
     stored: UserLookups[StoredAnswer] | None = None
+    listens: UserLookups[Listens] | None = None
     exposures: ExposureStream | None = None
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
@@ -142,7 +146,7 @@ class Gateway:
         self.responses, self.in_service = Responses(self.bundle), self.bundle.id
         self.reader_of_users = BodyReader(self.reader.extra, of_users=True, max_instances=self.reader.max_instances)
         running = self.exposures.running if self.exposures else None
-        self.settings_of_users = replace(self.settings, experiment=running)
+        self.settings_of_users = replace(self.settings, experiment=running, listens_from_events=bool(self.listens))
 
     def __call__(self, event: object, _context: object = None) -> dict[str, Any]:
         """Answer a proxy event of API Gateway, of a REST API (1.0) or an HTTP API (2.0), or of a load balancer."""
@@ -191,11 +195,24 @@ class Gateway:
             raise Refusal(415, "unsupported_content_type", "recommendations for users are asked for in JSON")
         parsed = self.reader_of_users.read(body, encoding)
         refuse_under_age(parsed.registrations, self.settings)
+        parsed = self._with_listens(parsed)
         answers = self._answer_users(parsed)
         reply = _reply(200, encoding.value, join((answer.body for answer in answers), parsed), max_bytes)
         if self.exposures:
             self._record(self.exposures, parsed.registrations, answers)
         return reply
+
+    def _with_listens(self, parsed: ParsedBody) -> ParsedBody:
+        """A request about one user with the listens of that user, where they may be used and come in time."""
+        one = parsed.registrations[0]
+        if not (self.listens and parsed.alone):
+            return parsed
+        if not may_look_up_listens(one, user_of(one), self.bundle, self.settings_of_users):
+            return parsed
+        listens, outcome = self.listens.wait(user_of(one))
+        if outcome not in ("found", "none"):
+            _log("listens_missed", outcome=outcome)
+        return replace(parsed, registrations=(msgspec.structs.replace(one, listens=listens),)) if listens else parsed
 
     def _answer_users(self, parsed: ParsedBody) -> list[UserAnswer]:
         """An answer for each user, in order: by the rule in its arm, else by the endpoint or its fallback."""
@@ -253,7 +270,9 @@ class Gateway:
             for registration, answer in zip(registrations, answers, strict=True):
                 if assignment := assigned(registration, user_of(registration), self.settings_of_users):
                     stations = self._candidates(registration, answer)
-                    exposures += stream.exposures(user_of(registration), assignment, stations, answer)
+                    by_model = self.listens and answer.source == "model"
+                    listens = self.bundle.weighed(registration)[0] if by_model else 0
+                    exposures += stream.exposures(user_of(registration), assignment, stations, answer, listens=listens)
             failed = self._in_time(lambda: put_exposures(stream.sink, exposures)).failed if exposures else 0
             problem = "refused"
         except Exception as error:  # whatever it is, the newcomers have their answers
@@ -391,14 +410,18 @@ def from_environment(environment: Mapping[str, str]) -> Gateway:
 
     Variables: FIRSTSPIN_ENDPOINT, FIRSTSPIN_BUNDLE, FIRSTSPIN_BUDGET (seconds), FIRSTSPIN_LEAST_AGE and
     FIRSTSPIN_UNDER_AGE (as `firstspin serve` takes them: give the endpoint's container the same), optionally
-    FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes, and those of an experiment (`aws.experiment`).
+    FIRSTSPIN_SCORES, the DynamoDB table that `firstspin score` writes, FIRSTSPIN_LISTENS, a DynamoDB table of listens
+    (`aws.front.listens`), and those of an experiment (`aws.experiment`).
     Raises InputError, with the variable's name, for one that is missing, misspelt or can't be read.
     """
     refuse_misspelt(environment, VARIABLES)
     endpoint, folder = required(environment, ENDPOINT, words), required(environment, BUNDLE, path)
     budget = read(environment, BUDGET, seconds()) or 0.6
     table = read(environment, SCORES, words)
-    loaded, share = bundle.load(folder), budget / SHARES
+    listens = read(environment, LISTENS_TABLE, words)
+    for_listens = min(LOOKUP_SECONDS, budget / (2 * SHARES)) if listens else 0.0
+    loaded, budget = bundle.load(folder), budget - for_listens
+    share = budget / SHARES
     return Gateway(
         runtime=_client("sagemaker-runtime", share),
         endpoint=endpoint,
@@ -406,6 +429,7 @@ def from_environment(environment: Mapping[str, str]) -> Gateway:
         reader=BodyReader(loaded.manifest.extra),
         settings=_settings(environment),
         stored=_stored_answers(table, share) if table else None,
+        listens=_recent_listens(listens, for_listens) if listens else None,
         exposures=experiment.from_environment(environment, lambda: _client("firehose", share)),
         budget=budget,
     )
@@ -420,6 +444,11 @@ def _settings(environment: Mapping[str, str]) -> PolicySettings:
 def _stored_answers(table: str, seconds: float) -> UserLookups[StoredAnswer]:
     scores = DynamoScores(table, _client("dynamodb", seconds))
     return UserLookups(lambda: scores, time.monotonic_ns, budget=seconds)
+
+
+def _recent_listens(table: str, seconds: float) -> UserLookups[Listens]:
+    recent = DynamoListens(table, _client("dynamodb", max(seconds, CONNECT_SECONDS)))
+    return UserLookups(lambda: recent, time.monotonic_ns, budget=seconds)
 
 
 def _client(service: str, seconds: float) -> Any:
