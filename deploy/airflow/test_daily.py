@@ -159,7 +159,7 @@ def test_a_promotion_that_an_alarm_takes_back_leaves_the_answers_of_the_bundle_t
     life.configuration = first  # rolled back by hand to popularity, which any other bundle beats
     plane.fate.ringing.add("newcomers-endpoint-5xx-release")
     plane.fate.asked.clear()
-    assert day("logistic --without gender") == GOOD | {"promote": "failed", "outcome": "failed"}
+    assert day("logistic --without country") == GOOD | {"promote": "failed", "outcome": "failed"}
     assert plane.fate.names().count("UpdateEndpoint") == 1  # not tried again
     after = open_scores(f"sqlite:{tmp_path / 'scores.db'}").get(user)
     assert after is not None

@@ -30,6 +30,7 @@ from firstspin.experiment.plan import Plan, read_plan
 from firstspin.files import workspace
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError, Listens, StoredAnswer
+from firstspin.service import shadow
 from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.bundles import probe_process
@@ -49,8 +50,10 @@ from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
+from firstspin.service.process.memory import machine_memory
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
+from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.link import Telemetry, connected
 from firstspin.service.watch_facts import WATCH_FILE
 from firstspin.serving.carousel_slot import RATES, CarouselSlot
@@ -94,7 +97,8 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     bundle_store = _bundle_store(state)
     secret = _checked_stores(options)
     model_cache = _model_cache(options, state)
-    tallies = SharedMetrics(options.workers + 6)
+    tallies = SharedMetrics(options.workers + 7)
+    queue = shadow.queue(options.shadow) if options.shadow else None
     config = _worker_config(options)
     receiver, telemetry = _receiver(options), connected(os.environ)
     pages, slot_folder = _experiment_pages(options, state), _slot_folder(options, state)
@@ -102,7 +106,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     plan = read_plan(options.experiment) if options.experiment else None
     keys = read_keys(options.keys) if options.keys else None
     folders = pages, slot_folder
-    run_worker = _worker_runner(options, config, tallies, model_cache, secret, *folders, plan, keys, telemetry)
+    run_worker = _worker_runner(options, config, tallies, model_cache, secret, *folders, plan, keys, telemetry, queue)
     crew = _crew(options, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     _report_missing_c_code(crew)
@@ -112,7 +116,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             store=bundle_store,
             crew=crew,
             run_probe=partial(
-                probe_process.outcome, max_bytes=_machine_memory() // 2, config=config, seconds=options.trial_seconds
+                probe_process.outcome, max_bytes=machine_memory() // 2, config=config, seconds=options.trial_seconds
             ),
             seconds=options.trial_seconds,
         ),
@@ -128,6 +132,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
         background=(
             *_background(options, state, crew, tallies, secret, pages, slot_folder, plan, receiver, bundle_store),
             *([_export(crew, tallies, tallies.row(options.workers + 4), telemetry)] if telemetry else []),
+            *([_shadow(options, crew, tallies, queue[1])] if queue else []),
         ),
     ).run()
 
@@ -189,19 +194,10 @@ def _model_cache(options: argparse.Namespace, state: Path) -> ModelCache | None:
     """The empty cache of a multi-model endpoint; None for a service with one model."""
     if options.models is None:
         return None
-    memory = options.models_memory * 2**20 if options.models_memory else _machine_memory() // 2
+    memory = options.models_memory * 2**20 if options.models_memory else machine_memory() // 2
     model_cache = ModelCache(state / "models", options.models, memory // options.workers)
     model_cache.empty()
     return model_cache
-
-
-def _machine_memory() -> int:
-    """The memory limit of the container, or else the memory of the machine, in bytes."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no cgroup limit
-        return physical
 
 
 def _worker_config(options: argparse.Namespace) -> WorkerConfig:
@@ -231,6 +227,7 @@ def _worker_runner(
     plan: Plan | None,
     keys: tuple[Key, ...] | None,
     telemetry: Telemetry | None,
+    queue: tuple[socket.socket, socket.socket] | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
     experiment = running(plan) if plan else None
     now = read_clock(options.clock) if options.clock else _now
@@ -249,13 +246,7 @@ def _worker_runner(
                 options.largest_answer or inf,
                 _stored_answers(options),
                 _recent_listens(options.events, secret) if secret and options.listens_from_events else None,
-                PolicySettings(
-                    options.least_age,
-                    options.under_age == REFUSE,
-                    options.scores_first,
-                    calibrated_rows=options.calibrated_rows,
-                    listens_from_events=options.listens_from_events,
-                ),
+                _policy(options),
                 has_pages(options),
                 model_cache is not None,
                 pages,
@@ -263,6 +254,7 @@ def _worker_runner(
                 _slot(options, slot_folder, tally) if slot_folder else None,
                 slot_folder,
                 telemetry.spans(tally, time.perf_counter_ns, time.time_ns) if telemetry else None,
+                ShadowSampler(queue[0], options.shadow_share, tally) if queue else None,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
@@ -430,6 +422,20 @@ def _watch(
         return not out.exists() and any(tallies.models())
 
     return BackgroundRuns("quality", crew, run, is_wanted, every=900.0, pause=300.0, when_idle=True)
+
+
+def _policy(options: argparse.Namespace) -> PolicySettings:
+    return PolicySettings(
+        options.least_age,
+        options.under_age == REFUSE,
+        options.scores_first,
+        calibrated_rows=options.calibrated_rows,
+        listens_from_events=options.listens_from_events,
+    )
+
+
+def _shadow(options: argparse.Namespace, crew: Crew, tallies: SharedMetrics, inbox: socket.socket) -> BackgroundRuns:
+    return shadow.runs(options.shadow, inbox, crew, tallies.row(options.workers + 6), _policy(options), time.monotonic)
 
 
 def _run_admin(

@@ -22,6 +22,7 @@ from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.served_model import ServedModel
+from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.spans import TRACEPARENT, AnswerSpans
 from firstspin.serving.bodies.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
 from firstspin.serving.bodies.limits import SHORT, Body
@@ -73,7 +74,7 @@ class Answering:
 
     `settings` decide what answers; its experiment is the one that `ledger` records. `stored` looks up the answers of
     batch scoring, for users, `listens` what they listened to; `slot` explores, for users, and needs a ledger. An answer
-    about several registrations of more than `max_bytes` bytes is refused. `spans` traces answers.
+    about several registrations of more than `max_bytes` bytes is refused. `spans` traces answers, `shadow` copies them.
     """
 
     def __init__(
@@ -86,12 +87,13 @@ class Answering:
         stored: UserLookups[StoredAnswer] | None = None,
         listens: UserLookups[Listens] | None = None,
         slot: CarouselSlot | None = None,
+        shadow: ShadowSampler | None = None,
         max_bytes: float = inf,
         spans: AnswerSpans | None = None,
     ) -> None:
         self._tally, self._now, self._settings, self._spans = tally, now, settings, spans
         self._ledger, self._max_bytes = ledger, max_bytes
-        self._stored, self._listens, self._slot = stored, listens, slot
+        self._stored, self._listens, self._slot, self._shadow = stored, listens, slot, shadow
         self._failed_models: set[str] = set()  # whose failure is in the log
         self._piece = Lock()  # held by the request that works in this turn
 
@@ -219,6 +221,8 @@ class Answering:
                 self._log_failure(serving, decision.failure)
         if self._ledger:
             self._add_up(self._ledger, serving, registrations, decisions)
+        if self._shadow:
+            self._offer(self._shadow, registrations, decisions)
         exposure_ids: dict[int, bytes] = {}
         if users and self._ledger:
             exposure_ids = self._record(self._ledger, serving, zip(registrations, users, decisions, strict=True))
@@ -269,6 +273,16 @@ class Answering:
         except Exception:
             self._tally.count("firstspin_worker_errors", "tally")
             log.exception("answers could not be added up")
+
+    def _offer(
+        self, shadow: ShadowSampler, registrations: Sequence[Registration], decisions: Sequence[Decision]
+    ) -> None:
+        """Offer the answers to the shadow bundle. A failure is counted, and the answers are sent."""
+        try:
+            shadow.offer(registrations, decisions)
+        except Exception:
+            self._tally.count("firstspin_worker_errors", "shadow")
+            log.exception("answers could not be offered to the shadow bundle")
 
     def _log_failure(self, serving: ServedModel, failure: str) -> None:
         """Log the failure of a model, once per model."""

@@ -27,6 +27,7 @@ from firstspin.service.pages.site import IMMUTABLE, REVALIDATED, SECTIONS, STATI
 from firstspin.service.pages.study import StudyPage
 from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
+from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.spans import AnswerSpans
 from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.carousel_slot import CarouselSlot
@@ -65,7 +66,8 @@ class AppOptions:
     `experiment_pages`: the folder of pages that analyses write; `stored` looks up the answers of batch scoring, for
     users, `listens` their listens; `slot` explores, for users, and `slot_folder` has its page. An answer about several
     of more than `max_answer_bytes` bytes is refused.
-    `policy` decides what answers; its experiment is the one that `ledger` records. `spans` traces answers.
+    `policy` decides what answers; its experiment is the one that `ledger` records. `spans` traces answers, `shadow`
+    copies them for a shadow bundle.
     """
 
     without_model: bool = False
@@ -84,6 +86,7 @@ class AppOptions:
     slot: CarouselSlot | None = None
     slot_folder: Path | None = None
     spans: AnswerSpans | None = None
+    shadow: ShadowSampler | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -105,6 +108,7 @@ class App:
             stored=options.stored,
             listens=options.listens,
             slot=options.slot,
+            shadow=options.shadow,
             max_bytes=options.max_answer_bytes,
             spans=options.spans,
         )

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 STATUSES: Final = (200, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, 499, 500, 503, 507)
 HOPS: Final = ("read", "answer", "whole")
-BACKGROUND: Final = ("analysis", "webhooks", "slot", "telemetry", "quality")
+BACKGROUND: Final = ("analysis", "webhooks", "slot", "telemetry", "quality", "shadow")
 STEPS: Final = ("start", "bundle", "watch", "listen", "signal", "word", "order", "reap", "stop", *BACKGROUND)
-WORKER_STEPS: Final = ("deadlines", "room", "refresh", "tally")
+WORKER_STEPS: Final = ("deadlines", "room", "refresh", "tally", "shadow")
 ADMIN_STEPS: Final = ("record",)
 DELIVERIES: Final = ("sent", "failed", "dropped")
 EXPORTS: Final = ("exported", "failed")
+SHADOWED: Final = ("scored", "failed", "dropped")
+AGREEMENTS: Final = ("first genre", "first three", "source")
 RELOADS: Final = ("done", "refused", "rollback")
 BUCKETS: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 100_000, 1_000_000)  # microseconds
 
@@ -63,6 +65,13 @@ _COUNTERS: Final[tuple[tuple[str, str, tuple[str, ...], tuple[tuple[object, ...]
     ("firstspin_spans", "Spans of answers, by outcome", ("outcome",), ((*EXPORTS, "dropped"),)),
     ("firstspin_metric_exports", "Exports of metrics by OpenTelemetry, by outcome", ("outcome",), (EXPORTS,)),
     ("firstspin_webhooks", "Attempts to send a notice, by outcome; dropped ones are lost", ("outcome",), (DELIVERIES,)),
+    ("firstspin_shadow_answers", "Answers copied to the shadow bundle, by outcome", ("outcome",), (SHADOWED,)),
+    (
+        "firstspin_shadow_agreement",
+        "Scored answers of the shadow bundle that agree with those sent, by what is the same",
+        ("same",),
+        (AGREEMENTS,),
+    ),
     ("firstspin_event_store_failures", "Attempts to open or write the event store that failed", (), ()),
 )
 _GAUGES: Final = (
@@ -86,6 +95,7 @@ _EXPECTED_LABELS: Final = (("1", "3", "5"), ("low", "value", "high"))
 _LATENCY: Final = "firstspin_latency_seconds"
 _MODEL_WORKERS: Final = "firstspin_model_workers"
 _BEATS: Final = "beats"  # not exported: a sum of heartbeats has no meaning
+_SHADOW: Final = "shadow"  # the id of the shadow bundle, as in _MODEL
 _MODEL: Final = "model"  # the id of the bundle in service as a number, plus 1; 0 is none
 
 
@@ -96,7 +106,7 @@ def _laid_out() -> dict[tuple[object, ...], int]:
     ]
     keys += [(name,) for name, _ in _GAUGES]
     keys += [(_EXPECTED, *labels) for labels in product(*_EXPECTED_LABELS)]
-    keys += [(_BEATS,), (_MODEL,)]
+    keys += [(_BEATS,), (_MODEL,), (_SHADOW,)]
     keys += [(_LATENCY, hop, bucket) for hop in HOPS for bucket in (*range(len(BUCKETS) + 1), "sum")]
     return {key: position for position, key in enumerate(keys)}
 
@@ -147,6 +157,10 @@ class ProcessMetrics:
     def serves(self, bundle_id: str) -> None:
         """Set the bundle in service: eight hexadecimal digits, or empty for none."""
         self._cells[_PLACE[(_MODEL,)]] = int(bundle_id, 16) + 1 if bundle_id else 0
+
+    def shadows(self, bundle_id: str) -> None:
+        """Set the shadow bundle: eight hexadecimal digits."""
+        self._cells[_PLACE[(_SHADOW,)]] = int(bundle_id, 16) + 1
 
     def beat(self) -> None:
         """Count a heartbeat of this process's loop."""
@@ -207,6 +221,11 @@ class SharedMetrics:
     def models(self) -> list[str]:
         """The id of the bundle that each process serves, empty for none."""
         return [f"{number - 1:08x}" if number else "" for number in self.by_process(_MODEL)]
+
+    def shadow(self) -> str:
+        """The id of the shadow bundle, empty for none."""
+        number = max(self.by_process(_SHADOW))
+        return f"{number - 1:08x}" if number else ""
 
     def latency(self, hop: str) -> tuple[int, ...]:
         """How many times fell into each of BUCKETS, and above them."""

@@ -115,6 +115,10 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("explore-seed", whole(0, MAX_SEED), SLOT.seed, "Seed of the slot's choices."),
         Option("clock", path, None, "For simulations: file with the simulated time of day."),
     ),
+    "Shadow scoring": (
+        Option("shadow", path, None, "Bundle that scores a share of the registrations too; its answers go nowhere."),
+        Option("shadow-share", share, 0.1, "Share of the registrations that --shadow scores, from 0 to 1."),
+    ),
     "Webhooks": (
         Option("webhook-url", words, None, "POST signed notices there, as of experiments; needs --state."),
         Option("webhook-secret-file", path, None, f"File with their secret; if not given, {WEBHOOK_SECRET} has it."),

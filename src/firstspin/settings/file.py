@@ -24,7 +24,8 @@ SERVICE: Final = (
     "host port workers state least-age under-age models models-memory allow-no-model keys events events-secret "
     "experiment scores scores-first scores-seconds clock admin-port admin-host admin-names in-flight connections "
     "largest-body largest-answer most-newcomers head-seconds body-seconds idle-seconds drain-delay trial-seconds "
-    "pages report log-level calibrated-rows labels explore explore-budget explore-floor explore-seed"
+    "pages report log-level calibrated-rows labels explore explore-budget explore-floor explore-seed shadow "
+    "shadow-share listens-from-events webhook-url webhook-secret-file"
 )
 DATA: Final = "map dates pick-separator encoding skip-bad-rows erased events-secret"
 SECTIONS: Final[dict[str, dict[str, str]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -72,6 +73,30 @@ def test_the_state_is_named_and_what_is_wrong_is_said(state: ServiceState, word:
     assert f">{word}</p>" in shown["status"]
     assert notice in shown["notices"]
     assert bool(shown["notices"]) is bool(notice)
+
+
+def test_champion_and_challenger_are_side_by_side() -> None:
+    page = Page()
+    page.after(2)
+    assert "--shadow" in page.panels()["shadow"]
+    row = page.metrics.row(2)
+    row.shadows("0000cccc")
+    for outcome, more in {"scored": 1_200, "failed": 3, "dropped": 40}.items():
+        row.count("firstspin_shadow_answers", outcome, more=more)
+    for what, more in {"first genre": 900, "first three": 600, "source": 1_200}.items():
+        row.count("firstspin_shadow_agreement", what, more=more)
+    page.after(2)
+    texts = re.findall(r"<dt>(.*?)</dt><dd><bdi>(.*?)</bdi></dd>", page.panels()["shadow"])
+    assert texts == [
+        ("champion", "0000aaaa"),
+        ("challenger", "0000cccc"),
+        ("scored", "1,200"),
+        ("same first genre", "75.0%"),
+        ("same first three", "50.0%"),
+        ("same source", "100.0%"),
+        ("failed", "3"),
+        ("dropped", "40"),
+    ]
 
 
 def test_before_the_first_answer_of_the_supervisor_and_the_first_request_the_page_says_so() -> None:

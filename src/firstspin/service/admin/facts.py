@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from firstspin.experiment.plan import Plan
-from firstspin.service.admin.recorder import EARLIER, Change, Recorder, Sample, ServiceState
-from firstspin.service.metrics import BUCKETS, HOPS
+from firstspin.service.admin.recorder import EARLIER, Change, Recorder, Sample, ServiceState, ShadowSample
+from firstspin.service.metrics import AGREEMENTS, BUCKETS, HOPS, SHADOWED
 from firstspin.service.watch_facts import WatchFacts
 
 WINDOW_SECONDS: Final = 60.0
@@ -70,6 +70,16 @@ class ExperimentFacts(msgspec.Struct, frozen=True):
     days: int
 
 
+class ShadowFacts(msgspec.Struct, frozen=True):
+    """The shadow bundle since the start: scored, failed and dropped answers, and those it agrees with, by what."""
+
+    model: str
+    scored: int
+    failed: int
+    dropped: int
+    same: dict[str, int]
+
+
 class Facts(msgspec.Struct, frozen=True):
     """The state of a service. `window_seconds` is the window of rates and percentiles; `since`: start of the recording.
 
@@ -93,6 +103,7 @@ class Facts(msgspec.Struct, frozen=True):
     has_event_store: bool
     needs_model: bool
     watch: WatchFacts | None = None
+    shadow: ShadowFacts | None = None
 
 
 def facts(
@@ -125,6 +136,7 @@ def facts(
         has_event_store=has_event_store,
         needs_model=needs_model,
         watch=watch,
+        shadow=_shadow(now.shadow),
     )
 
 
@@ -189,6 +201,16 @@ def _bin(start: Sample, end: Sample) -> BinFacts:
     requests, latency = _requests(start, end), _latency("whole", start, end)
     seconds = round(end.at - start.at, 1)
     return BinFacts(end.date, seconds, requests.total(), _failed(requests), latency.p50, latency.p99)
+
+
+def _shadow(sample: ShadowSample) -> ShadowFacts | None:
+    if not (sample.model or sample.answers):
+        return None
+    outcomes = [sample.answers.get((outcome,), 0) for outcome in SHADOWED]
+    scored, failed, dropped = outcomes
+    return ShadowFacts(
+        sample.model, scored, failed, dropped, {what: sample.same.get((what,), 0) for what in AGREEMENTS}
+    )
 
 
 def _experiment(plan: Plan, now: datetime) -> ExperimentFacts:

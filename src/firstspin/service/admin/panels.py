@@ -60,6 +60,7 @@ def panels(facts: Facts) -> dict[str, str]:
         "store": _store(facts),
         "experiment": _experiment(facts),
         "quality": _quality(facts.watch),
+        "shadow": _shadow(facts),
     }
 
 
@@ -334,6 +335,21 @@ def _quality(watch: WatchFacts | None) -> str:
     ]
     table = _table(("week of", "answers", "expected hit@3", "observed", "labels complete"), rows) if rows else ""
     return f"<p><bdi>{escape(state)}</bdi></p>{table}"
+
+
+def _shadow(facts: Facts) -> str:
+    """Champion and challenger: the bundle in service beside the one that scores in its shadow."""
+    shadow = facts.shadow
+    if shadow is None:
+        return '<p class="muted">No bundle scores in the shadow of the one in service; see <code>--shadow</code>.</p>'
+    champion = (facts.service.model if facts.service else None) or "none"
+    rows = [("champion", champion), ("challenger", shadow.model or "not loaded"), ("scored", f"{shadow.scored:,}")]
+    rows += [
+        (f"same {what}", f"{count / shadow.scored:.1%}" if shadow.scored else "–")
+        for what, count in shadow.same.items()
+    ]
+    rows += [("failed", f"{shadow.failed:,}"), ("dropped", f"{shadow.dropped:,}")]
+    return f"<dl>{''.join(f'<dt>{term}</dt><dd><bdi>{escape(text)}</bdi></dd>' for term, text in rows)}</dl>"
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts

@@ -79,6 +79,14 @@ class Change(msgspec.Struct, frozen=True):
     times: int = 1
 
 
+class ShadowSample(NamedTuple):
+    """The id of the shadow bundle, empty for none; its answers by outcome, and those that agree by what is the same."""
+
+    model: str
+    answers: Mapping[tuple[object, ...], int]
+    same: Mapping[tuple[object, ...], int]
+
+
 class Sample(NamedTuple):
     """The metrics at a moment: `at` in seconds of a monotonic clock, `date` the time of day."""
 
@@ -88,6 +96,7 @@ class Sample(NamedTuple):
     answers: Mapping[tuple[str, str], int]  # by source and model
     latency: Mapping[str, tuple[int, ...]]  # by hop, per bucket
     stored: Mapping[str, int]
+    shadow: ShadowSample
 
 
 class Recorder:
@@ -155,6 +164,11 @@ class Recorder:
             {key: count for key, count in self._answers.items() if count},
             {hop: self._metrics.latency(hop) for hop in HOPS},
             {name: self._metrics.total(name) for name in STORE_COUNTERS},
+            ShadowSample(
+                self._metrics.shadow(),
+                self._metrics.by_label("firstspin_shadow_answers"),
+                self._metrics.by_label("firstspin_shadow_agreement"),
+            ),
         )
 
     def _remember(self, kind: str, text: str) -> None:
