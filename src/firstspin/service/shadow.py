@@ -154,7 +154,10 @@ class Shadow:
         self._fields = frozenset(self._kind.__struct_fields__)
 
     def agreement(self, encoded: bytes) -> Iterable[str]:
-        """What is the same in this bundle's answer to a copy. Raises an error where the copy or the model fails."""
+        """What is the same in this bundle's answer to a copy.
+
+        Raises RuntimeError where the model fails, DecodeError or ValidationError where the copy is none.
+        """
         copy = msgspec.json.decode(encoded, type=ShadowCopy)
         answers = {name: value for name, value in copy.registration.items() if name in self._fields}
         decision = decide(msgspec.convert(answers, self._kind), None, self.bundle, None, self._settings)
