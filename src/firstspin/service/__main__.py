@@ -308,7 +308,7 @@ def _background(
     of_analysis, of_webhooks = (tallies.row(options.workers + more) for more in (2, 3))
     runs = []
     if secret and options.models is None:
-        runs.append(_watch(options, state / WATCH_FILE, crew, tallies, secret, bundle_store))
+        runs.append(_watch(options, state / WATCH_FILE, crew, tallies, secret, bundle_store, outbox))
     if pages and secret:
         from firstspin.service.notices import notify_of
 
@@ -406,17 +406,23 @@ def _watch(
     tallies: SharedMetrics,
     secret: Secret,
     bundle_store: BundleStore,
+    outbox: Path | None,
 ) -> BackgroundRuns:
     """The reports about answers: every quarter of an hour, and where there is none yet."""
     now, policy = read_clock(options.clock) if options.clock else _now, PolicySettings(min_age=options.least_age)
-    gauge = tallies.row(options.workers + 5).gauge
+    tally = tallies.row(options.workers + 5)
     out.unlink(missing_ok=True)  # of an earlier service, perhaps with another bundle
 
     def run() -> None:
+        from firstspin.service.notices import notify_of_answers
         from firstspin.service.watch_run import watch_store
 
         bundle = bundle_store.path(next(filter(None, tallies.models())))
-        watch_store(options.events, secret, bundle, options.labels, policy, out, gauge=gauge, now=now())
+        dropped = partial(tally.count, "firstspin_webhooks", "dropped")
+        tell = partial(notify_of_answers, outbox=outbox, dropped=dropped) if outbox else lambda _: None
+        watch_store(
+            options.events, secret, bundle, options.labels, policy, out, gauge=tally.gauge, tell=tell, now=now()
+        )
 
     def is_wanted() -> bool:
         return not out.exists() and any(tallies.models())

@@ -1,13 +1,14 @@
-"""The notices that the state of an experiment gives cause for."""
+"""The notices that the state of an experiment, or the report about the answers, gives cause for."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from firstspin.service.watch_facts import WatchFacts
 from firstspin.webhooks.outbox import Kind, notify
 
 if TYPE_CHECKING:
@@ -38,9 +39,36 @@ def notify_of(progress: Progress, outbox: Path, dropped: Callable[[], None]) -> 
 
     Where the folder can't be written, the next analysis tries again.
     """
-    for kind, cause, sentence in causes(progress):
+    notices = ((kind, progress.experiment, cause, sentence) for kind, cause, sentence in causes(progress))
+    _queue(notices, outbox, dropped, progress.as_of)
+
+
+def causes_in_answers(facts: WatchFacts) -> Iterator[tuple[Kind, str, str, str]]:
+    """The kind, subject, cause and sentence of each notice about weeks whose labels are complete, and about drift."""
+    for week in facts.weeks:
+        if week.labels_complete <= facts.as_of:
+            yield (
+                "labels.complete",
+                week.week,
+                "",
+                f"The label windows of the week of {week.week} are over: firstspin label.",
+            )
+    for column, since in facts.drifting.items():
+        sentence = f"The column {column} differs from training, or from earlier weeks, since the week of {since}."
+        yield "data.drift", f"{column}, week of {since}", facts.model, sentence
+
+
+def notify_of_answers(facts: WatchFacts, outbox: Path, dropped: Callable[[], None]) -> None:
+    """Queue the notices about the answers, as `notify_of`."""
+    _queue(causes_in_answers(facts), outbox, dropped, facts.as_of)
+
+
+def _queue(
+    notices: Iterable[tuple[Kind, str, str, str]], outbox: Path, dropped: Callable[[], None], at: datetime
+) -> None:
+    for kind, subject, cause, sentence in notices:
         try:
-            if notify(outbox, kind, progress.experiment, sentence, at=progress.as_of, cause=cause) == "dropped":
+            if notify(outbox, kind, subject, sentence, at=at, cause=cause) == "dropped":
                 dropped()
         except OSError as problem:
             log.error("a notice could not be queued", extra={"reason": problem.strerror})

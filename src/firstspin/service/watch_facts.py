@@ -27,14 +27,14 @@ class WeekFacts(msgspec.Struct, frozen=True):
 
 
 class WatchFacts(msgspec.Struct, frozen=True):
-    """The weeks of a bundle, ascending; the columns that drift, of all of its `columns`, after its complete weeks."""
+    """The weeks of a bundle, ascending, and of its `columns` those that drift, each with the week since when."""
 
     as_of: datetime
     model: str
     weeks: tuple[WeekFacts, ...]
     complete_weeks: int
     columns: int
-    drifting: tuple[str, ...]
+    drifting: dict[str, str]
 
 
 def write_facts(path: Path, facts: WatchFacts) -> None:

@@ -41,9 +41,10 @@ def watch_store(
     out: Path,
     *,
     gauge: Gauge,
+    tell: Callable[[WatchFacts], object] = lambda _: None,
     now: datetime,
 ) -> None:
-    """Write the facts of the last weeks to `out`, and set the gauges of the last complete week.
+    """Write the facts of the last weeks to `out`, set the gauges of the last complete week, and `tell` the facts.
 
     `events` is the address of the store, `folder` that of the bundle. Where one of them or the labels can't
     be read, the reason is logged, and the last report stays.
@@ -61,7 +62,9 @@ def watch_store(
     [drift] = bundle_drift(own, [bundle], now)
     report = quality([day for day in own if day.answers], [bundle], bundle.label_rule(), now, users, settings=settings)
     _set_gauges(report, drift, gauge, now)
-    write_facts(out, _facts(report, drift, bundle.id, now))
+    facts = _facts(report, drift, bundle.id, now)
+    write_facts(out, facts)
+    tell(facts)
 
 
 def _of_model(day: DayCounts, model: str) -> DayCounts:
@@ -93,5 +96,5 @@ def _facts(report: Quality, drift: BundleDrift, model: str, now: datetime) -> Wa
         if hit := _everyone(week).get(HEADLINE):
             differs = any(rate.differs for cohort in week.cohorts for rate in cohort.hits.values())
             weeks.append(WeekFacts(week.week, hit.answers, week.labels_complete, hit.expected, hit.observed, differs))
-    drifting = tuple(column.column for column in drift.columns if column.since)
+    drifting = {column.column: column.since for column in drift.columns if column.since}
     return WatchFacts(now, model, tuple(weeks), drift.weeks, len(drift.columns), drifting)

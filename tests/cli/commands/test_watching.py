@@ -111,7 +111,7 @@ def test_metrics_and_operations_show_what_is_expected_and_observed(watched: Watc
     facts = read_facts(state / WATCH_FILE)
     assert facts is not None
     [week] = facts.weeks
-    assert (week.week, week.answers, week.differs, facts.drifting) == ("2025-03-03", 400, False, ())
+    assert (week.week, week.answers, week.differs, facts.drifting) == ("2025-03-03", 400, False, {})
     assert (facts.complete_weeks, facts.columns) == (1, 7)
     values = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines() if not line.startswith("#")}
     rates = [values[f'firstspin_expected_hit_rate{{bound="{bound}",k="3"}}'] for bound in ("low", "value", "high")]
