@@ -19,8 +19,9 @@ import numpy as np
 from firstspin import files, preflight
 from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
-from firstspin.data.labels import spark
+from firstspin.data.labels import postgres, spark
 from firstspin.data.overlap import sketch
+from firstspin.data.schema import LISTENS
 from firstspin.evaluation import ablation, cross_validation, promotion, scorecard
 from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
 from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
@@ -44,14 +45,25 @@ HOLD_OUT_PART: Final = 5
 """`train` holds out one part in so many for its scorecard, then trains on all users."""
 
 
-def label(data: Path, out: Path, reading: Reading = Reading(), engine: str = "duckdb") -> tuple[Census, dict[str, int]]:
+def label(
+    data: Path,
+    out: Path,
+    reading: Reading = Reading(),
+    engine: str = "duckdb",
+    listens: str = "",
+    listens_table: str = LISTENS,
+) -> tuple[Census, dict[str, int]]:
     """Write one row per labelled user; the census of all users, and the counts of what was ignored.
 
-    `engine` is "duckdb", or "spark" in a session of its own. Raises InputError where the engine is not installed, and
-    where the tables can't be read.
+    `engine` is "duckdb", or "spark" in a session of its own. `listens` is the address of a PostgreSQL database that has
+    them in a table. Raises InputError where the engine is not installed, and where the tables can't be read.
     """
+    if listens and engine == "spark":
+        raise InputError("--listens is read by PostgreSQL: leave out --engine spark")
     preflight.file(out, data, suffixes=(".parquet",))
     with files.written_beside(out) as beside:
+        if listens:
+            return postgres.write_labels(data, beside, reading, listens, listens_table)
         return (spark.write_labels if engine == "spark" else write_labels)(data, beside, reading)
 
 

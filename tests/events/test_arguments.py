@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from firstspin.events.arguments import without_passwords
+from firstspin.events.arguments import ADDRESSES, without_passwords
 
 ADDRESS = "postgresql://me:telltale@127.0.0.1:1/db"
 
@@ -15,7 +15,7 @@ ADDRESS = "postgresql://me:telltale@127.0.0.1:1/db"
 @pytest.mark.parametrize(
     "address", [ADDRESS, "postgresql://h/db?user=me&password=telltale", "postgresql://a:b@[::1/db"]
 )
-@pytest.mark.parametrize(("option", "variable"), [("--events", "FIRSTSPIN_EVENTS"), ("--erased", "FIRSTSPIN_ERASED")])
+@pytest.mark.parametrize(("option", "variable"), sorted(ADDRESSES.items()))
 def test_an_address_with_a_password_is_moved_into_a_variable(option: str, variable: str, address: str) -> None:
     for words in ([option, address], [f"{option}={address}"]):
         kept, moved = without_passwords(["python", "-m", "firstspin", *words, "--port", "80"])

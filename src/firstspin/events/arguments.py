@@ -1,6 +1,6 @@
 """Moves passwords from the process arguments, which every user of the machine can read, to the environment.
 
-The environment is readable by the process's own user alone. Passwords occur in the addresses of event stores.
+The environment is readable by the process's own user alone. Passwords occur in the addresses of databases.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-ADDRESSES: Final = {"--events": "FIRSTSPIN_EVENTS", "--erased": "FIRSTSPIN_ERASED"}
-"""Options that take the address of a store, and the environment variables that replace them."""
+ADDRESSES: Final = {"--events": "FIRSTSPIN_EVENTS", "--erased": "FIRSTSPIN_ERASED", "--listens": "FIRSTSPIN_LISTENS"}
+"""Options that take the address of a database, and the environment variables that replace them."""
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 

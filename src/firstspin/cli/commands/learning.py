@@ -31,6 +31,7 @@ from firstspin.cli.options import (
     utc_now,
 )
 from firstspin.cli.output import scorecard
+from firstspin.data.schema import LISTENS
 
 if TYPE_CHECKING:
     from firstspin.data.dataset import Dataset, Reading
@@ -102,15 +103,31 @@ def label(
     engine: Annotated[
         Engine, typer.Option(help="Engine that computes the labels.", rich_help_panel=LABEL)
     ] = Engine.duckdb,
+    listens: Annotated[
+        str,
+        typer.Option(
+            envvar="FIRSTSPIN_LISTENS",
+            help="Read the listens in PostgreSQL instead of --data: postgresql://USER@HOST/DATABASE.",
+            metavar="<address>",
+        ),
+    ] = "",
+    listens_table: Annotated[
+        str, typer.Option(help="Table or view of --listens: its name, or schema.name.", metavar="<name>")
+    ] = LISTENS,
 ) -> None:
     """Label each registration with its top genre in the label window, and count the others by reason."""
     from firstspin import learn
 
     with terminal.progress("labels") as progress, erasure.without_erased(tables.reading()) as reading:
         progress("reading the tables", 0.0)
-        census, ignored = learn.label(data, out, reading, engine.value)
+        census, ignored = learn.label(data, out, reading, engine.value, listens, listens_table)
     scorecard.print_census(census, ignored)
-    terminal.next_step(next_command(context, "train", tables, erasure, data=data, suggested=BUNDLE))
+    if listens:  # `train` reads listens in files
+        terminal.next_step(
+            f"firstspin watch STORE --events-secret FILE --bundle bundle {shlex.join(['--labels', str(out)])}"
+        )
+    else:
+        terminal.next_step(next_command(context, "train", tables, erasure, data=data, suggested=BUNDLE))
 
 
 @command(app, "train", example="firstspin train --data data --out bundle --model logistic --without gender")

@@ -122,13 +122,14 @@ class BadRowsOfATable:
 class Complaints:
     """What happens to problems: raised, unless bad rows may be skipped; or `collected`, where that is a list.
 
-    `skipped` counts the bad rows that were left out by reason, `bad_rows` by file.
+    `skipped` counts the bad rows that were left out by reason, `bad_rows` by file, and `valid` the others of that file.
     """
 
     skip_bad_rows: bool = False
     collected: list[TableProblem] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     bad_rows: dict[str, int] = field(default_factory=dict)
+    valid: dict[str, int] = field(default_factory=dict)
 
     @property
     def show_rows(self) -> bool:
@@ -165,7 +166,7 @@ class Complaints:
             raise _bad_rows(file, rules, bad)
         for at, count in bad.counts.items():
             self.skipped[f"{file}: {rules[at].named}"] = count
-        self.bad_rows[file] = bad.rows
+        self.bad_rows[file], self.valid[file] = bad.rows, bad.of - bad.rows
 
 
 def bad_row(file: str, label: str, problem: str, example: BadValue, *, bare: bool) -> str:

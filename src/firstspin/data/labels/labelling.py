@@ -198,7 +198,10 @@ def _dropped(tables: Tables, *, whole: bool) -> str:
     """The rows that were dropped of each table, and why; `whole`: of the tables that have no other row."""
     shown = []
     for name, file in tables.files.items():
-        ((remaining,),) = tables.connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+        if tables.remote and name == LISTENS:
+            remaining = tables.complaints.valid.get(file, 0)
+        else:
+            ((remaining,),) = tables.connection.execute(f"SELECT count(*) FROM {name}").fetchall()
         if not (whole and remaining):
             shown.append(tables.complaints.dropped(file, remaining))
     return "; ".join(filter(None, shown))

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data import schema
-from firstspin.data.checks.findings import SHOWN, BadRowsOfATable
-from firstspin.data.checks.hints import option_hints
 from firstspin.data.checks.mismatches import by_day
 from firstspin.data.checks.row_rules import BROKEN, VALUE
 from firstspin.data.dataset import Reading, open_reading
@@ -31,6 +29,7 @@ from firstspin.data.formats.opening import open_table
 from firstspin.data.formats.sources import PROBLEM, name_at
 from firstspin.data.ingest import Tables, checked_listens, listen_rules
 from firstspin.data.labels import labelling
+from firstspin.data.labels.remote import EngineTables, complain, without_listens
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
 from firstspin.data.table_files import files_of, find_table, is_parquet
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
 
 REGISTRATIONS_AT_ONCE: Final = 2_000_000
 """Registrations whose seconds by genre are in the memory of the driver at once."""
-
-MAX_BAD_VALUES: Final = 100_000
-"""Distinct bad values among which options that read them are looked for."""
 
 _ROWS_OF_A_BATCH: Final = 122_880
 _CHECKED: Final = (
@@ -135,8 +131,10 @@ def open_on_spark(
             tables = open_reading(data, folder, reading)
             checked = session.read.schema(_CHECKED).parquet(_uri(checked_listens(folder)))
         else:
-            received = _received(path, folder, reading, session) if path else frame
-            tables = open_reading(_without_listens(data, folder, received, path), folder, reading)
+            received: DataFrame = _received(path, folder, reading, session) if path else frame
+            file = path.name if path else f"{schema.LISTENS}.parquet"
+            given = without_listens(data, folder, received.limit(0).toArrow(), file)
+            tables = open_reading(given, folder, reading)
             checked = _checked(received, tables)
         with _views(session, tables, checked) as views:
             listens = SparkListens(session, views, tables)
@@ -170,19 +168,6 @@ def _uri(path: Path) -> str:
     if strange := set("*?[]{}\\") & set(str(path)):
         raise InputError(f"{path} has {min(strange)} in its name, which Spark takes for a pattern: rename it")
     return f"file://{path.resolve()}"
-
-
-def _without_listens(data: Path, folder: Path, received: DataFrame, path: Path | None) -> Path:
-    """A folder with the registrations and stations, and the columns of the listens (at `path`) without a row."""
-    import pyarrow.parquet as pq
-
-    given = folder / "columns"
-    given.mkdir()
-    for name in (schema.REGISTRATIONS, schema.STATIONS):
-        small = find_table(data, name)
-        (given / small.name).symlink_to(small.resolve())
-    pq.write_table(received.limit(0).toArrow(), given / (path.name if path else f"{schema.LISTENS}.parquet"))
-    return given
 
 
 def _checked(received: DataFrame, tables: Tables) -> DataFrame:
@@ -252,14 +237,15 @@ class SparkListens:
 
     def by_day(self) -> pa.Table:
         """Days and lengths of the valid listens, see `mismatches.by_day`."""
-        return self._run(by_day(self._valid)).toArrow()
+        return self._run(by_day(self._names.valid)).toArrow()
 
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
         """The result of `labelling.seconds_by_genre` in parts: of so many registrations, and at first of all others."""
         from pyspark import StorageLevel
 
-        registrations, stations = self._table(schema.REGISTRATIONS), self._table(schema.STATIONS)
-        by_genre = labelling.seconds_by_genre(registrations, self._valid, stations, rule)
+        names = self._names
+        registrations, stations = names.table(schema.REGISTRATIONS), names.table(schema.STATIONS)
+        by_genre = labelling.seconds_by_genre(registrations, names.valid, stations, rule)
         result = self._run(by_genre).persist(StorageLevel.DISK_ONLY)
         try:
             yield result.filter(f"`{ROW}` IS NULL").toArrow()
@@ -272,52 +258,16 @@ class SparkListens:
 
     def users(self, strangers: int) -> pa.Table:
         """The distinct users of the listens: all registered ones, and the first of the others by their id."""
-        users, known = self._valid.select(schema.USER_ID).distinct(), self._table(schema.REGISTRATIONS)
-        others = users.anti_join(known, schema.USER_ID).order_by(schema.USER_ID).limit(strangers)
-        return self._run(users.semi_join(known, schema.USER_ID).union(others)).toArrow()
+        return self._run(self._names.users(strangers)).toArrow()
 
     def complain(self) -> None:
         """Hand over the bad rows. Raises BadRows, without the numbers of rows, unless they are to be skipped."""
-        complaints, source = self.tables.complaints, self.tables.sources[schema.LISTENS]
-        listens = self._table(schema.LISTENS)
-        counted = self._run(listens.group_by(BROKEN).agg(n=listens.count())).toArrow().to_pylist()
-        counts = {one[BROKEN]: one["n"] for one in counted}
-        valid = counts.pop(None, 0)
-        if not counts:
-            return
-        rules = listen_rules(self.tables, source).rules
-        bad = listens.filter(listens[BROKEN].notnull()).select(rule=BROKEN, value=VALUE).distinct()
-        values = self._run(bad.order_by("rule", "value").limit(MAX_BAD_VALUES)).toArrow()
-        connection = self.tables.connection
-        connection.register("bad values", values)
-        of = 'SELECT NULL::BIGINT AS row, rule, value FROM "bad values"'
-        hints = option_hints(connection, of, source, rules, sorted(counts))
-        first = connection.execute(f"{of} ORDER BY rule, value LIMIT {SHOWN}").fetchall()
-        connection.unregister("bad values")
-        rows = sum(counts.values())
-        complaints.add(
-            source.path.name, rules, BadRowsOfATable(rows, rows + valid, dict(sorted(counts.items())), first, hints)
-        )
+        names = self._names
+        complain(self.tables, self._run(names.broken()).toArrow(), lambda: self._run(names.bad_values()).toArrow())
 
     @property
-    def _valid(self) -> ir.Table:
-        listens = self._table(schema.LISTENS)
-        return listens.filter(listens[BROKEN].isnull())
-
-    def _table(self, name: str) -> ir.Table:
-        """The Ibis table of a view."""
-        import ibis
-
-        row = {ROW: "int32"}
-        text = {schema.USER_ID: "string"}
-        columns = {
-            schema.REGISTRATIONS: row | text | {schema.REGISTERED_AT: "timestamp"},
-            schema.STATIONS: row | {schema.STATION_ID: "string", schema.GENRE: "string"},
-            schema.LISTENS: text
-            | {schema.STARTED_AT: "timestamp", schema.STATION_ID: "string", schema.SECONDS: "float64"}
-            | {BROKEN: "int32", VALUE: "string"},
-        }
-        return ibis.table(columns[name], self.views[name])
+    def _names(self) -> EngineTables:
+        return EngineTables(self.views)
 
     def _run(self, query: ir.Table) -> DataFrame:
         import ibis
