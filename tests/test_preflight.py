@@ -111,6 +111,15 @@ def test_mistakes_are_reported_before_a_table_is_read(
         ),
         (("score", "--bundle", "b", "--registrations", "none.csv", "--out", "file/o.csv"), "file is not a folder"),
         (("score", "--bundle", "b", "--registrations", "x.csv", "--out", "./x.csv"), "holds the registrations"),
+        (("score", "--bundle", "b", "--registrations", "full", "--out", "full/o.csv"), "holds the registrations"),
+        (
+            ("score", "--bundle", "b", "--registrations", "none", "--engine", "spark", "--out", "o.parquet"),
+            "--engine spark needs pyspark: pip install 'firstspin[spark]'",
+        ),
+        (
+            ("score", "--bundle", "b", "--registrations", "r", "--engine", "spark", "--listens", "l", "--out", "o"),
+            "--engine spark takes none of --listens, --map",
+        ),
         (("score", "--bundle", "b", "--registrations", "x.csv", "--top", "0", "--out", "o.csv"), "--top"),
         (("experiment", "plan", *PLANNED, "--out", "p.yaml"), "--out p.yaml: expected a .toml file"),
         (

@@ -27,19 +27,25 @@ def report(out: Path, data: Path) -> None:
     file(out, data, suffixes=(".html", ".htm"))
 
 
-def scores(out: str, registrations: Path) -> None:
-    """Check the output path of scores; a store is checked when it is opened.
+def scores(out: str, registrations: Path, *, on_spark: bool = False) -> None:
+    """Check the output path of scores; a store is checked when it is opened. Spark writes Parquet alone.
 
-    Raises InputError where the file can't be written or is that of the registrations, or DynamoDB's client is missing.
+    Raises InputError where the file can't be written or is among the registrations, or an extra is not installed.
     """
+    if on_spark:
+        need("spark", "--engine spark")
     if out.startswith("dynamodb:"):
         need("aws", "dynamodb")
     scheme, _, name = out.partition(":")
-    if scheme in SCHEMES and name:
+    if not on_spark and scheme in SCHEMES and name:
         return
-    if Path(out).resolve() == registrations.resolve():
+    place = Path(out).resolve()
+    if registrations.resolve() in (place, *place.parents):
         raise InputError(f"{out} holds the registrations; name another file for the scores")
-    file(Path(out), suffixes=(".csv", ".parquet"), stores=", sqlite:PATH or dynamodb:TABLE")
+    if on_spark:
+        file(Path(out), suffixes=(".parquet",))
+    else:
+        file(Path(out), suffixes=(".csv", ".parquet"), stores=", sqlite:PATH or dynamodb:TABLE")
 
 
 def file(out: Path, data: Path | None = None, *, suffixes: Sequence[str], stores: str = "") -> None:

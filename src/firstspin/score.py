@@ -18,19 +18,17 @@ from firstspin.data.checks import mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.labels import labelling
+from firstspin.data.labels.spark import own_session
 from firstspin.data.picks import join_genres
 from firstspin.data.schema import COUNTRY, GENDER
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent
 from firstspin.records import Mismatch
-from firstspin.serving import batch, bundle, policy, score_stores
+from firstspin.serving import batch, bundle, policy, score_stores, spark_batch
 
 log = logging.getLogger(__name__)
 
 KNOWN: Final = "that the bundle knows"
-
-ROWS_AT_ONCE: Final = 61_440
-"""Registrations that are answered and written at once: they bound the memory."""
 
 
 def score(
@@ -105,7 +103,7 @@ def score_into(
         join_genres(received.connection, loaded.manifest.known_genres, spelling.pick_separator)
         further = tuple(name for name in extra if name not in received.absent)
         unknown = _unknown(received, loaded, further, registrations.name)
-        users = labelling.people_columns(received.connection, further, ROWS_AT_ONCE, listens=listens is not None)
+        users = labelling.people_columns(received.connection, further, batch.ROWS_AT_ONCE, listens=listens is not None)
         rows = max(received.rows, 1)
         written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
     return written, received.ignored, unknown
@@ -127,6 +125,17 @@ def _unknown(
         if question.values and field in (GENDER, COUNTRY, *further)
     ]
     return [one for one in (picks.mismatch(KNOWN, file), *values) if one.count]
+
+
+def score_file_on_spark(path: Path, registrations: Path, out: str, top: int, *, min_age: int | None = None) -> int:
+    """Answer a file or folder of Parquet on local Spark, in a session of its own, into a Parquet file, in no order.
+
+    Returns the number of rows written. Raises InputError as `score`, and where Spark is not installed.
+    """
+    preflight.scores(out, registrations, on_spark=True)
+    settings = policy.PolicySettings(policy.MIN_AGE if min_age is None else min_age)
+    with own_session() as session:
+        return spark_batch.write_scores(path, registrations, Path(out), top, settings, session)
 
 
 @contextmanager

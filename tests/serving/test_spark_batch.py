@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,10 @@ import pytest
 from made_bundles import pack
 
 from firstspin import api
+from firstspin.files import is_partial
 from firstspin.records import InputError
+from firstspin.serving import spark_batch
+from firstspin.serving.policy import DEFAULTS
 
 pytest.importorskip("pyspark", reason="make test-spark installs Spark in an environment of its own")
 
@@ -67,3 +74,61 @@ def test_what_score_refuses_is_refused(spark_session: Any, tmp_path: Path) -> No
         api.score_on_spark(twice.selectExpr("user_id", "age > 3 AS age"), bundle)
     with pytest.raises(Exception, match="age '300' is not between 0 and 120"):
         api.score_on_spark(twice.limit(1).selectExpr("user_id", "300 AS age"), bundle).toArrow()
+
+
+def score_command(bundle: Path, file: Path, out: Path, engine: str) -> list[str]:
+    words = ("score", "--bundle", bundle, "--registrations", file, "--out", out, "--top", 3, "--engine", engine)
+    return [sys.executable, "-m", "firstspin", *map(str, words)]
+
+
+def test_the_command_scores_in_a_session_of_its_own(tmp_path: Path) -> None:
+    bundle, file, here = tmp_path / "bundle", registrations(tmp_path), tmp_path / "here"
+    here.mkdir()
+    pack(bundle, knows_silence=False)
+    for engine in ("duckdb", "spark"):
+        command = score_command(bundle, file, here / f"{engine}.parquet", engine)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200, cwd=here)
+        assert f"{USERS:,} registrations answered in" in done.stdout.replace("\n", " ")
+    answers = {engine: pq.read_table(here / f"{engine}.parquet") for engine in ("duckdb", "spark")}
+    assert answers["spark"].schema == answers["duckdb"].schema
+    assert answers["spark"].sort_by("user_id").equals(answers["duckdb"].sort_by("user_id"))
+    assert sorted(path.name for path in here.iterdir()) == ["duckdb.parquet", "spark.parquet"]
+
+
+def test_a_killed_run_leaves_no_answers(tmp_path: Path) -> None:
+    bundle, file, temporary, out = (
+        tmp_path / "b",
+        registrations(tmp_path),
+        tmp_path / "tmp",
+        tmp_path / "out" / "a.parquet",
+    )
+    pack(bundle)
+    temporary.mkdir()
+    out.parent.mkdir()
+    command = score_command(bundle, file, out, "spark")
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)}, stderr=subprocess.DEVNULL) as run:
+        until = time.monotonic() + 200
+        while not list(temporary.glob("firstspin-score-*/answers")):  # the executors write
+            assert run.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        run.kill()
+    assert [path.name for path in out.parent.iterdir() if not is_partial(path)] == []
+
+
+def test_what_fails_on_spark_leaves_no_file(spark_session: Any, tmp_path: Path) -> None:
+    bundle, out = tmp_path / "bundle", tmp_path / "out" / "a.parquet"
+    out.parent.mkdir()
+    pack(bundle)
+    rows = {"user_id": ["u1", "u2"], "age": [31, 300], "genres": [["Rock"], []]}
+    pq.write_table(pa.table(rows), tmp_path / "bad.parquet")
+    (tmp_path / "people.csv").write_text("user_id\nu1\n")
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 is not enough")
+    for name, problem in (
+        ("bad.parquet", "can't be answered on Spark: .*age '300' is not between 0 and 120"),
+        ("people.csv", "reads registrations in Parquet, which people.csv is not"),
+        ("damaged.parquet", "can't be answered on Spark: "),
+    ):
+        with pytest.raises(InputError, match=problem):
+            spark_batch.write_scores(bundle, tmp_path / name, out, 3, DEFAULTS, spark_session)
+    assert list(out.parent.iterdir()) == []

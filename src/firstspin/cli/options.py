@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
@@ -92,6 +93,13 @@ Without = Annotated[
 
 
 _RULE: Final = LabelRule()
+
+
+class Engine(StrEnum):
+    """What computes the labels, or the answers of `score`."""
+
+    duckdb = "duckdb"
+    spark = "spark"
 
 
 @dataclass(frozen=True, slots=True)

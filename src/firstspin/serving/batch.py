@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
+
+ROWS_AT_ONCE: Final = 61_440
+"""Registrations that are answered and written at once: they bound the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +179,21 @@ def to_arrow(batches: Iterable[Answers]) -> pa.Table:
     """The answers as an Arrow table: user_id, genres best first, their probabilities, and what answered (source)."""
     import pyarrow as pa
 
-    schema = _schema().append(pa.field(SOURCE, pa.string()))
+    schema = file_schema().append(pa.field(SOURCE, pa.string()))
     return pa.Table.from_batches([answers.columns().cast(schema) for answers in batches], schema)
 
 
 def _to_parquet(path: Path, batches: Iterator[Answers]) -> None:
     import pyarrow.parquet as pq
 
-    schema, dictionaries = _schema(), [f"{GENRES}.list.element"]
+    schema, dictionaries = file_schema(), [f"{GENRES}.list.element"]
     with pq.ParquetWriter(path, schema, use_dictionary=dictionaries) as writer:
         for answers in batches:
             writer.write_batch(answers.columns().select(schema.names).cast(schema))
 
 
-def _schema() -> pa.Schema:
+def file_schema() -> pa.Schema:
+    """The columns of a Parquet file of answers."""
     import pyarrow as pa
 
     texts, numbers = pa.list_(pa.string()), pa.list_(pa.float64())

@@ -1,7 +1,7 @@
-"""Batch scoring of a DataFrame of Spark: `score` in the executors, over Arrow batches (`DataFrame.mapInArrow`).
+"""Batch scoring on Spark: `score` in the executors, over Arrow batches (`DataFrame.mapInArrow`).
 
-The bundle is broadcast: each executor receives it once, and each partition loads it once. A batch is read, checked and
-answered by the code of `score`, so that the answers are the same.
+The bundle is broadcast: each executor receives it once, and each partition loads it once. Registrations are read,
+checked and answered by the code of `score`, in columns, so that the answers are the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.data import ingest
 from firstspin.data.labels import labelling
+from firstspin.data.labels.spark import parquet_on_spark, spark_in_our_words, uri
 from firstspin.data.picks import join_genres
 from firstspin.data.schema import (
     AGE,
@@ -26,17 +27,20 @@ from firstspin.data.schema import (
     SOURCE,
     USER_ID,
 )
+from firstspin.data.table_files import is_parquet
 from firstspin.extras import need
-from firstspin.files import workspace
+from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
 from firstspin.serving import batch, bundle, policy
+from firstspin.serving.batch import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 _ANSWERS: Final = f"{USER_ID} string, {GENRES} array<string>, {PROBABILITIES} array<double>, {SOURCE} string"
 _BUNDLE: Final = "bundle"
+_ANSWERED: Final = "answers"
 
 
 def score_on_spark(path: Path, registrations: DataFrame, top: int, settings: policy.PolicySettings) -> DataFrame:
@@ -63,10 +67,51 @@ def score_on_spark(path: Path, registrations: DataFrame, top: int, settings: pol
             with zipfile.ZipFile(io.BytesIO(archive.value)) as files:
                 files.extractall(folder / _BUNDLE)
             shipped = bundle.load(folder / _BUNDLE)
-            for received in batches:
-                yield from _answered(pa.Table.from_batches([received]), shipped, settings, top, folder)
+            for received in _together(batches):
+                yield from _answered(pa.Table.from_batches(received), shipped, settings, top, folder)
 
     return used.mapInArrow(answer, _ANSWERS)
+
+
+def write_scores(
+    path: Path, registrations: Path, out: Path, top: int, settings: policy.PolicySettings, session: SparkSession
+) -> int:
+    """Score a file or folder of Parquet on local Spark into a Parquet file, in no order. Returns the number of rows.
+
+    The executors write their parts to a folder; the driver copies them into the file. Raises InputError as `score`,
+    where the registrations are not Parquet, and where Spark runs on other machines.
+    """
+    import pyarrow.parquet as pq
+
+    if not is_parquet(registrations):
+        raise InputError(f"--engine spark reads registrations in Parquet, which {registrations.name} is not")
+    if not (master := session.conf.get("spark.master") or "").startswith("local"):
+        raise InputError(
+            f"--engine spark writes a file of this machine, which the executors of {master} can't: "
+            "call firstspin.api.score_on_spark in a job of your own"
+        )
+    columns, written = list(batch.file_schema().names), 0
+    with workspace("score") as folder, spark_in_our_words("the registrations can't be answered"):
+        answers = score_on_spark(path, parquet_on_spark(registrations, session), top, settings)
+        answers.select(*columns).write.parquet(uri(folder / _ANSWERED))
+        with written_beside(out) as beside, pq.ParquetWriter(beside, batch.file_schema()) as writer:
+            for part in sorted((folder / _ANSWERED).glob("part-*.parquet")):
+                for rows in pq.ParquetFile(part).iter_batches(ROWS_AT_ONCE, columns=columns):
+                    writer.write_batch(rows.cast(batch.file_schema()))
+                    written += len(rows)
+    return written
+
+
+def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches in lists of at least ROWS_AT_ONCE rows, but for the last: reading a table costs by the table too."""
+    waiting: list[pa.RecordBatch] = []
+    for one in batches:
+        waiting.append(one)
+        if sum(map(len, waiting)) >= ROWS_AT_ONCE:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def _answered(
@@ -85,7 +130,7 @@ def _answered(
         join_genres(received.connection, loaded.manifest.known_genres, PICK_SEPARATOR)
         further = tuple(name for name in extra if name not in received.absent)
         parts: list[batch.Answers] = []
-        people = labelling.people_columns(received.connection, further)
+        people = labelling.people_columns(received.connection, further, ROWS_AT_ONCE)
         batch.write(parts.extend, people, loaded, settings, top, lambda _: None)
     yield from batch.to_arrow(parts).to_batches()
 

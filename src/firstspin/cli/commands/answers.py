@@ -14,7 +14,7 @@ from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.from_settings import SERVICE
 from firstspin.cli.next_steps import next_command
-from firstspin.cli.options import AsJson, BundlePath, FileOptions
+from firstspin.cli.options import AsJson, BundlePath, Engine, FileOptions
 from firstspin.cli.output import explanation
 from firstspin.data import parsing
 from firstspin.records import SHOWN_GENRES, InputError, Registration, answered_by
@@ -107,8 +107,14 @@ def score(
             rich_help_panel=SERVICE,
         ),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Engine that answers; spark: local Spark, from Parquet to Parquet, in no order.")
+    ] = Engine.duckdb,
 ) -> None:
     """Score a table of registrations into a file, SQLite or DynamoDB (batch scoring)."""
+    if engine is Engine.spark:
+        _score_on_spark(bundle, registrations, out, files, listens, top, least_age)
+        return
     from firstspin.score import score as score_file
 
     with terminal.progress("scoring") as progress:
@@ -131,6 +137,23 @@ def score(
     terminal.out.print(f"{written:,} registrations answered in {out}")
     store = out if out.startswith(("sqlite:", "dynamodb:")) else None
     terminal.next_step(next_command(context, "serve", bundle=bundle, scores=store, least_age=least_age))
+
+
+def _score_on_spark(
+    bundle: Path, registrations: Path, out: str, files: FileOptions, listens: Path | None, top: int, min_age: int | None
+) -> None:
+    """Score on Spark. Raises InputError for options about how the tables are read, which only DuckDB heeds."""
+    from firstspin.score import score_file_on_spark
+
+    if listens is not None or files != FileOptions():
+        raise InputError(
+            "--engine spark takes none of --listens, --map, --skip-bad-rows, --dates, --pick-separator and --encoding: "
+            "use --engine duckdb"
+        )
+    with terminal.progress("scoring") as progress:
+        progress("Spark", 0.0)
+        written = score_file_on_spark(bundle, registrations, out, top, min_age=min_age)
+    terminal.out.print(f"{written:,} registrations answered in {out}")
 
 
 def _answers(options: Iterable[str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ from firstspin.cli.options import (
     BundlePath,
     ComparisonOptions,
     Data,
+    Engine,
     ErasureOptions,
     FileOptions,
     ModelSeed,
@@ -63,13 +63,6 @@ ListenNumbers = Annotated[
         metavar="<number,number>",
     ),
 ]
-
-
-class Engine(StrEnum):
-    """What runs the labels' expression."""
-
-    duckdb = "duckdb"
-    spark = "spark"
 
 
 @command(app, "world", example="firstspin world data --users 20000")

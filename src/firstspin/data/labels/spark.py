@@ -80,7 +80,7 @@ def collected(tables: TableSet) -> tuple[TableSet, DataFrame | None]:
     listens = tables.get(schema.LISTENS)
     ours = listens if isinstance(listens, DataFrame) else None
     rows = dict(tables) if ours is None else {**tables, schema.LISTENS: ours.limit(0)}
-    with _in_our_words():
+    with spark_in_our_words():
         return {name: one.toArrow() if isinstance(one, DataFrame) else one for name, one in rows.items()}, ours
 
 
@@ -101,7 +101,7 @@ def own_session() -> Iterator[SparkSession]:
         raise InputError("--engine spark needs Java 17 or 21: install it, or set JAVA_HOME")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise the executors take the first python3 of PATH
     try:
-        builder = SparkSession.builder.appName("firstspin label").config("spark.ui.showConsoleProgress", "false")
+        builder = SparkSession.builder.appName("firstspin").config("spark.ui.showConsoleProgress", "false")
         session = builder.getOrCreate()
         session.sparkContext.setLogLevel("ERROR")
     except (PySparkException, RuntimeError) as problem:
@@ -123,13 +123,13 @@ def open_on_spark(
     """
     if reading.erased:
         raise InputError("--engine spark does not leave out erased users: use --engine duckdb with --erased")
-    with _in_our_words():
+    with spark_in_our_words():
         path = None if frame is not None else find_table(data, schema.LISTENS)
         parsed = path is not None and not is_parquet(path)
         if path and parsed:
             _refuse_cluster(session, path)
             tables = open_reading(data, folder, reading)
-            checked = session.read.schema(_CHECKED).parquet(_uri(checked_listens(folder)))
+            checked = session.read.schema(_CHECKED).parquet(uri(checked_listens(folder)))
         else:
             received: DataFrame = _received(path, folder, reading, session) if path else frame
             file = path.name if path else f"{schema.LISTENS}.parquet"
@@ -158,12 +158,17 @@ def _received(path: Path, folder: Path, reading: Reading, session: SparkSession)
     """
     needed, aliases = schema.COLUMNS[schema.LISTENS], reading.mapping.aliases(schema.LISTENS)
     open_table(path, "remote", needed, workspace=folder, mapped=aliases, mapped_at=reading.mapping.at_place)
+    return parquet_on_spark(path, session)
+
+
+def parquet_on_spark(path: Path, session: SparkSession) -> DataFrame:
+    """A file or folder of Parquet, as it is written; a damaged file is an error, whatever the session says."""
     reader = session.read.option("recursiveFileLookup", True)
     reader = reader.option("ignoreCorruptFiles", False).option("ignoreMissingFiles", False)
-    return reader.parquet(*map(_uri, files_of(path) if path.is_dir() else [path]))
+    return reader.parquet(*map(uri, files_of(path) if path.is_dir() else [path]))
 
 
-def _uri(path: Path) -> str:
+def uri(path: Path) -> str:
     """A local path for Spark. Raises InputError where Spark takes it for a pattern."""
     if strange := set("*?[]{}\\") & set(str(path)):
         raise InputError(f"{path} has {min(strange)} in its name, which Spark takes for a pattern: rename it")
@@ -276,7 +281,7 @@ class SparkListens:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def spark_in_our_words(what: str = "the labels can't be made") -> Iterator[None]:
     """Convert the errors of Spark. Raises InputError with what Spark, or Python in an executor, says of the cause."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
@@ -284,7 +289,7 @@ def _in_our_words() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as problem:
-        raise InputError(f"the labels can't be made on Spark: {_cause(problem)}") from problem
+        raise InputError(f"{what} on Spark: {_cause(problem)}") from problem
 
 
 def _cause(problem: Exception) -> str:
