@@ -414,6 +414,46 @@ def test_the_first_month_is_misleading(service: Service) -> None:
     assert oftener(most_popular, early_favourite) > SURE
 
 
+def test_early_loyalty_changes_the_first_month_alone(tmp_path: Path) -> None:
+    write_world(tmp_path / "noise", 1_000, 4)
+    write_world(tmp_path / "loyal", 1_000, 4, early_loyalty=0.4)
+    noise, loyal = (
+        [pq.read_table(tmp_path / name / f"{table}.parquet") for table in ("registrations", "stations", "listens")]
+        for name in ("noise", "loyal")
+    )
+    assert noise[:2] == loyal[:2]
+    registered = dict(zip(*(noise[0][name].to_pylist() for name in ("user_id", "registered_at")), strict=True))
+    genres = dict(zip(*(noise[1][name].to_pylist() for name in ("station_id", "genre")), strict=True))
+    with np.load(tmp_path / "loyal" / "truth.npz") as truth:
+        names = truth["genres"].tolist()
+        top = {
+            user: names[at]
+            for user, at in zip(truth["user_id"].tolist(), truth["label"].tolist(), strict=True)
+            if at >= 0
+        }
+        assert float(truth["early_loyalty"]) == 0.4
+    hits = [0.0, 0.0]
+    for which, table in enumerate((noise[2], loyal[2])):
+        early = [
+            (row["user_id"], genres[row["station_id"]])
+            for row in table.to_pylist()
+            if row["user_id"] in top and row["started_at"] - registered[row["user_id"]] < timedelta(days=30)
+        ]
+        hits[which] = np.mean([top[user] == genre for user, genre in early])
+    assert hits[1] == pytest.approx(0.4 + 0.6 * hits[0], abs=0.05)
+    late = [
+        [row for row in table.to_pylist() if row["started_at"] - registered[row["user_id"]] >= timedelta(days=30)]
+        for table in (noise[2], loyal[2])
+    ]
+    keys = ("user_id", "started_at", "seconds")
+    assert [[row[key] for key in keys] + [genres[row["station_id"]]] for row in late[0]] == [
+        [row[key] for key in keys] + [genres[row["station_id"]]] for row in late[1]
+    ]
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(InputError, match="it is a probability from 0 to below 1"):
+            write_world(tmp_path / "other", 10, 4, early_loyalty=share)
+
+
 def test_some_keep_answers_back(service: Service) -> None:
     answers = service.answers
     assert np.mean(answers.age == NOT_GIVEN) == pytest.approx(0.10, abs=0.005)

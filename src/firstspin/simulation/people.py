@@ -148,8 +148,8 @@ def _first_month(people: People, genres: tuple[str, ...], early_loyalty: float, 
     counts = (people.answers.picks != NOT_GIVEN).sum(axis=1)[person]
     tried = people.answers.picks[person, rng.integers(np.maximum(counts, 1))]
     genre = np.where((rng.random(len(person)) < TRYING_PICKS) & (counts > 0), tried, pushed)
-    if early_loyalty:
-        genre = np.where(rng.random(len(person)) < early_loyalty, people.favourite[person], genre)
+    loyal = rng.spawn(1)[0].random(len(person)) < early_loyalty  # a stream of its own: all else stays as without
+    genre = np.where(loyal, people.favourite[person], genre)
     return Listens(person, rng.integers(30 * DAY, size=len(person)), genre, durations(len(person), rng))
 
 

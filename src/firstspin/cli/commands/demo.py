@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 NEWCOMERS: Final = 8_000
 """Simulated newcomers in the demo's A/B test: a few seconds of them, and far too few to be sure of 8.7%."""
 
+EARLY_LOYALTY: Final = 0.3
+"""Share of the first month's listens that are to the later top genre, so that listens move the live page's bars."""
+
 FOLDER: Final = Path("firstspin-demo")
 PARTS: Final = ("data", "bundle", "experiment", "state")
 MARK: Final = ".firstspin-demo"
@@ -64,7 +67,7 @@ def demo(
     reserved = None if no_serve else _reserved(port)
     _claim_folder(out)
     with terminal.progress("simulated service") as progress:
-        write_world(data, users, seed, progress)
+        write_world(data, users, seed, progress, EARLY_LOYALTY)
     terminal.out.print(f"A simulated service with {users:,} registrations is in {data}")
     _, card = train_and_show(data, bundle, "auto", Reading(), Learning(seed=seed))
     claimed = claims.entries(card, data, bundle)

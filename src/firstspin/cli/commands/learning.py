@@ -180,15 +180,16 @@ def evaluate(
     protocol = Protocol(folds, parsed_moment(split_at, "--split-at") if split_at else None, seed)
     learning = Learning(split_names(without), seed)
     bundles = comparison.bundles()
-    of_models = {"folds": folds, "split_at": split_at, "questions": questions, "without": without}
-    if bundles and (bundle or curve or listens):
-        raise typer.BadParameter("leave out --bundle, --curve and --listens", param_hint="--champion")
-    if (bundle or bundles) and any(value and not from_file(context, name) for name, value in of_models.items()):
-        raise typer.BadParameter("leave out --folds, --split-at, --questions and --without", param_hint="--bundle")
-    if curve and (bundle or questions):
-        raise typer.BadParameter("leave out --bundle and --questions", param_hint="--curve")
-    if listens and (bundle or questions or curve):
-        raise typer.BadParameter("leave out --bundle, --questions and --curve", param_hint="--listens")
+    given = {"folds": folds, "split_at": split_at, "questions": questions, "without": without}
+    of_models = any(value and not from_file(context, name) for name, value in given.items())
+    for option, is_refused, others in (
+        ("--champion", bundles and (bundle or curve or listens), "--bundle, --curve and --listens"),
+        ("--bundle", (bundle or bundles) and of_models, "--folds, --split-at, --questions and --without"),
+        ("--curve", curve and (bundle or questions), "--bundle and --questions"),
+        ("--listens", listens and (bundle or questions or curve), "--bundle, --questions and --curve"),
+    ):
+        if is_refused:
+            raise typer.BadParameter(f"leave out {others}", param_hint=option)
     if not (bundle or names):
         raise typer.BadParameter("at least one model is needed, as in --models auto", param_hint="--models")
     if out:
