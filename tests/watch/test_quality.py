@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import made_people
 import msgspec
@@ -13,12 +14,15 @@ import pytest
 from made_answers import MODEL, Pool, pool
 from made_bundles import pack
 
+from firstspin import learn
 from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts
 from firstspin.models.calibration import CalibrationBin, HoldOutCalibration
 from firstspin.records import Examples, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.bundle import Bundle
-from firstspin.watch.quality import ALPHA, CohortQuality, HitRate, Quality, expected_hits, quality
+from firstspin.serving.policy import DEFAULTS
+from firstspin.simulation.world import make_world, newcomers, write_world
+from firstspin.watch.quality import ALPHA, CohortQuality, HitRate, Quality, expected_hits, label_answers, quality
 
 RULE = LabelRule(gap_days=30, window_days=30)
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
@@ -82,6 +86,41 @@ def test_95_percent_intervals_cover_94_to_96_percent() -> None:
         shares = np.concatenate(worlds).mean(axis=0)
         assert (shares >= 0.94).all(), shares
         assert (shares <= 0.96).all(), shares
+
+
+def labelled_newcomers(seed: int, week: int) -> Examples:
+    """600 users of a simulated service who register on a day, with the favourites that they will have."""
+    world = make_world(seed)
+    people = newcomers(world, 600, np.random.default_rng([seed, week]))
+    at = np.full(600, np.datetime64(FIRST.isoformat(), "s"))
+    ids = tuple(f"n{i}" for i in range(600))
+    return Examples(ids, people.registrations, at, world.genres, people.favourite, np.zeros((600, len(world.genres))))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3_600)
+def test_the_intervals_of_trained_bundles_cover_the_hits_of_later_newcomers(tmp_path: Path) -> None:
+    """The bundle is trained on all users, and its calibration is that of the model without the hold-out."""
+    inside, errors = [], []
+    for seed in range(30):
+        folder = tmp_path / str(seed)
+        write_world(folder / "world", 4_000, seed)
+        trained, _, _ = learn.train(folder / "world", folder / "bundle", "logistic")
+        assert trained.manifest.calibration is not None
+        kinds = {trained.id: trained.manifest.calibration.by_kind()}
+        for week in range(6):
+            users = labelled_newcomers(seed, week)
+            answered = label_answers(counts_of(trained, users), [trained], users, DEFAULTS)
+            [(monday, sums)] = answered.sums.items()
+            for top in (1, 3, 5):
+                expected = expected_hits([one for one in sums.values() if one.cell.top == top], kinds)
+                hits = sum(n for cell, n in answered.hits[monday].items() if cell.top == top)
+                figure = expected.figure()
+                assert figure is not None
+                inside.append(figure.low <= hits / 600 <= figure.high)
+                errors.append((hits - expected.hits) / expected.deviation())
+    assert 0.92 <= np.mean(inside) <= 0.98  # weeks of a bundle share its calibration's error: as if of 30 to 100
+    assert 0.85 <= np.std(errors) <= 1.15
 
 
 # ------------------------------------------------------------------------------------------- beside labels

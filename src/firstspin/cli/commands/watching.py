@@ -11,6 +11,7 @@ import typer
 
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
+from firstspin.cli.from_settings import MODEL
 from firstspin.cli.options import AsJson
 from firstspin.cli.output import watched
 from firstspin.cli.stored import Events, EventsSecret, opened_store
@@ -35,7 +36,8 @@ app = new_app()
 )
 def watch(
     bundle: Annotated[
-        list[Path], typer.Option(help="Bundle that has answered; give the option once for each of several.")
+        list[Path],
+        typer.Option(help="Bundle that has answered; give the option once for each of several.", rich_help_panel=MODEL),
     ],
     store: Annotated[str, typer.Argument(help="Event store of the service. Default: --events.")] = "",
     labels: Annotated[
@@ -58,7 +60,7 @@ def watch(
     from firstspin.watch.drift import bundle_drift
     from firstspin.watch.quality import quality
 
-    bundles = [load(folder) for folder in bundle]
+    bundles = list({one.id: one for one in map(load, bundle)}.values())
     labelled = _labels(labels, bundles) if labels else None
     with opened_store(store or events, events_secret) as (database, _):
         counts = read_counts(database)
