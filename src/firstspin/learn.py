@@ -287,7 +287,11 @@ def _reading_for(bundles: Sequence[bundle.Bundle], reading: Reading) -> Reading:
     if replace(rule, data_ends=None) == LabelRule():
         first, *others = (one.label_rule() for one in bundles)
         if any(other != first for other in others):
-            given = "; ".join(f"bundle {one.id}: {one.manifest.label}" for one in bundles)
+            rules = [(one.id, one.label_rule()) for one in bundles]
+            given = "; ".join(
+                f"bundle {name}: days {of.gap_days} to {of.gap_days + of.window_days}, at least {of.min_seconds:g} s"
+                for name, of in rules
+            )
             raise InputError(f"the bundles were trained on different labels, so none is fair to both ({given})")
         rule = replace(first, data_ends=rule.data_ends)
     extra = tuple(dict.fromkeys(name for one in bundles for name in one.manifest.extra))

@@ -242,6 +242,10 @@ class GateOptions:
         ),
     ] = MARGIN
 
+    def __post_init__(self) -> None:
+        if not 0 < self.margin < 1:
+            raise typer.BadParameter(f"{self.margin!r} is not a share between 0 and 1", param_hint="--margin")
+
 
 @dataclass(frozen=True, slots=True)
 class ComparisonOptions(GateOptions):

@@ -8,7 +8,7 @@ from pathlib import Path
 import made_people
 import pytest
 from command_line import failed, firstspin
-from made_bundles import pack
+from made_bundles import edit, pack
 
 TRAINED = {"labels_end": "2025-03-01T00:00:00"}
 
@@ -49,12 +49,23 @@ def test_a_bundle_that_does_not_record_its_training_is_one_clear_line(made: Path
     assert line.endswith("train it again")
 
 
+def test_bundles_of_different_labels_are_refused(made: Path, tmp_path: Path) -> None:
+    pack(tmp_path / "early", data=TRAINED)
+    edit(tmp_path / "early", lambda manifest: manifest.update(label={"gap_days": 10}))
+    line = failed("evaluate", "--data", made / "data", "--champion", made / "rule", "--challenger", tmp_path / "early")
+    assert "different labels" in line
+    assert "days 30 to 60, at least 600 s" in line
+    assert "days 10 to 40, at least 600 s" in line
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         ("--champion", "a"),
         ("--challenger", "a"),
         ("--json",),
+        ("--champion", "a", "--challenger", "b", "--margin", "0"),
+        ("--margin", "nan"),
         ("--champion", "a", "--challenger", "b", "--bundle", "c"),
         ("--champion", "a", "--challenger", "b", "--folds", "3"),
         ("--champion", "a", "--challenger", "b", "--curve", "10,20"),
