@@ -1,10 +1,10 @@
 """Claim: of three forms of evidence from early listens, calibrated naive Bayes has the lowest log loss.
 
 `python bench/evidence_forms.py forms DATA …` scores, on the same held-out users of five folds of `logistic`: naive
-Bayes (`models/evidence/training.py`), the Dirichlet posterior mean log(strength * p + counts) with a fitted power, and
-LightGBM on the scores and the counts by genre, each fitted on the other folds' users. `movielens IMPORTED OUT` and
-`plays DATA OUT` make tables with early listens of real ones: of MovieLens the first 20 listens, of sets without the
-order of time a random half of the plays.
+Bayes (`models/evidence/training.py`), the same without the factor of listens to picks, the Dirichlet posterior mean
+log(strength * p + counts) with a fitted power, and LightGBM on the scores and the counts by genre, each fitted on the
+other folds' users. `movielens IMPORTED OUT` and `plays DATA OUT` make tables with early listens of real ones: of
+MovieLens the first 20 listens, of sets without the order of time a random half of the plays.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -104,6 +105,16 @@ def naive_bayes(train: HeldOut) -> Callable[[HeldOut], Array]:
     return lambda users: moved(users.scores, users.early, ratios, settings)
 
 
+def no_picks(train: HeldOut) -> Callable[[HeldOut], Array]:
+    """Naive Bayes in which listens to picks count as others."""
+
+    def blind(users: HeldOut) -> HeldOut:
+        return replace(users, early=replace(users.early, picked=np.zeros_like(users.early.picked)))
+
+    apply = naive_bayes(blind(train))
+    return lambda users: apply(blind(users))
+
+
 def dirichlet(train: HeldOut) -> Callable[[HeldOut], Array]:
     some = of_any_number(train)
 
@@ -136,7 +147,7 @@ def trees(train: HeldOut) -> Callable[[HeldOut], Array]:
     return apply
 
 
-FORMS = {"naive Bayes": naive_bayes, "Dirichlet": dirichlet, "trees": trees}
+FORMS = {"naive Bayes": naive_bayes, "without picks": no_picks, "Dirichlet": dirichlet, "trees": trees}
 
 if __name__ == "__main__":
     main()
