@@ -21,17 +21,11 @@ CLICK_HOURS: Final = 24
 _HOUR: Final = 3_600_000_000  # microseconds
 _CHUNK: Final = 50_000
 
-# Only a user's first exposure counts: whether a later one is a new row depends on the station of the first.
-_LOG: Final = """
-SELECT x.station_id, x.candidates, x.propensity, x.relevance, x.decided_at,
-       MAX(CASE WHEN e.at >= x.decided_at AND e.at < x.decided_at + ? THEN 1 ELSE 0 END)
-FROM (SELECT MIN(seq) AS seq FROM exposures WHERE experiment = ? AND carousel = ? GROUP BY user_hash) f
-JOIN exposures x ON x.seq = f.seq
-LEFT JOIN (SELECT user_hash, station_id, at FROM events WHERE type = 'click') e
-       ON e.user_hash = x.user_hash AND e.station_id = x.station_id
-GROUP BY x.seq
-ORDER BY x.seq
-"""
+_EXPOSURES: Final = (
+    "SELECT user_hash, station_id, candidates, propensity, relevance, decided_at "
+    "FROM exposures WHERE experiment = ? AND carousel = ? ORDER BY seq"
+)
+_CLICKS: Final = "SELECT user_hash, station_id, at FROM events WHERE type = 'click'"
 
 _candidates: Final = msgspec.json.Decoder(dict[str, list[str]])
 
@@ -56,19 +50,28 @@ class SlotLog:
 
 def read_slot_log(session: Session, carousel: int) -> SlotLog:
     """The log of the slot at this carousel. Raises InputError where the store has rows that firstspin did not write."""
+    users: dict[bytes, int] = {}  # joined here: without an index on users, SQLite would scan the events for each
     places: dict[str, int] = {}
     shown, best, at = array("q"), array("q"), array("q")
-    propensity, relevance, clicked = array("d"), array("d"), array("b")
+    propensity, relevance = array("d"), array("d")
     with readable_rows():
-        for rows in session.stream(_LOG, (CLICK_HOURS * _HOUR, SLOT, carousel), _CHUNK):
-            for station_id, candidates, *numbers in rows:
-                propensity.append(numbers[0])
-                relevance.append(numbers[1])
-                at.append(numbers[2])
-                clicked.append(numbers[3])
+        for rows in session.stream(_EXPOSURES, (SLOT, carousel), _CHUNK):
+            for user, station_id, candidates, *numbers in rows:
+                if user in users:  # only the first counts: whether a later one is a row depends on its station
+                    continue
+                users[user] = len(users)
                 shown.append(places.setdefault(station_id, len(places)))
                 greedy = next(iter(_candidates.decode(candidates).get(GREEDY, ())), None)
                 best.append(NOT_SUPPORTED if greedy is None else places.setdefault(greedy, len(places)))
+                propensity.append(numbers[0])
+                relevance.append(numbers[1])
+                at.append(numbers[2])
+        clicked = bytearray(len(users))
+        for rows in session.stream(_CLICKS, (), _CHUNK):
+            for user, station_id, clicked_at in rows:
+                i = users.get(user, -1)
+                if i >= 0 and places.get(station_id) == shown[i] and 0 <= clicked_at - at[i] < CLICK_HOURS * _HOUR:
+                    clicked[i] = True
     return SlotLog(
         tuple(places),
         np.array(shown, dtype=np.int64),
