@@ -115,8 +115,9 @@ class Troubles:
         return Trouble([service], {"FirstspinContained"}, starve)
 
     def no_store(self) -> Trouble:
-        service = self._serve(*NO_STORE, *self._state("no store"))
-        return Trouble([service], {"FirstspinEventStoreFails"}, lambda: ask_for(service, "anna"))
+        service = self._serve(*NO_STORE, *self._state("no store"), "--listens-from-events")
+        alerts = {"FirstspinEventStoreFails", "FirstspinListenLookupsFail"}
+        return Trouble([service], alerts, lambda: ask_for(service, "anna"))
 
     def experiment_without_its_store(self) -> Trouble:
         freeze(PLAN, self._folder / "plan.toml")

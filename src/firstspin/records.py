@@ -107,7 +107,7 @@ class BadRows(InputError):
         self.hints = tuple(map(readable, hints))
 
 
-class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A station that a new user played for some `seconds`, or skipped. Raises ValueError where it is neither."""
 
     station_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
