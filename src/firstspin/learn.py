@@ -23,12 +23,12 @@ from firstspin.data.labels import postgres, spark
 from firstspin.data.overlap import sketch
 from firstspin.data.schema import LISTENS
 from firstspin.evaluation import ablation, cross_validation, promotion, scorecard
-from firstspin.evaluation.cross_validation import CrossValidated, Protocol, Split
+from firstspin.evaluation.cross_validation import CrossValidated, HoldOutAnswers, Protocol, Split
 from firstspin.evaluation.learning_curve import LearningCurve, learning_curve
 from firstspin.evaluation.listens_curve import ListensCurve, listens_curve
 from firstspin.evaluation.metrics import MARGIN, SEEN_SHARE, RankingMetric
 from firstspin.models import features, prediction_sets, registry
-from firstspin.models.calibration import HoldOutCalibration
+from firstspin.models.calibration import HoldOutCalibration, Predicted
 from firstspin.models.evidence import training as evidence_training
 from firstspin.models.evidence.scoring import Evidence
 from firstspin.models.prediction_sets import PredictionSets
@@ -104,7 +104,11 @@ def train(
     measured = validated[model].predictors[0]
     rows = prediction_sets.calibrated(validated[model].answers.truth_before)
     held_out = dataset.examples.take(split.hold_out)
-    calibration = hold_out_calibration({"model": validated[model].answers, "rule": validated[RULE].answers}, held_out)
+    measured_answers: dict[Predicted, HoldOutAnswers] = {
+        "model": validated[model].answers,
+        "rule": validated[RULE].answers,
+    }
+    calibration = hold_out_calibration(measured_answers, held_out, refit=1 / HOLD_OUT_PART)
     evidence = _evidence(dataset, split, measured, learning.seed)
     description |= {"made_of": measured.made_of}
     card = _scored(dataset, [split], validated, description, seed=learning.seed, about=model)

@@ -36,3 +36,13 @@ def test_the_excess_is_the_mean_probability_minus_the_share_of_hits() -> None:
     one = hold_out_bins("rule", ["0"] * 100, 1, np.full(100, 700_000), np.arange(100) < 60)[0]
     assert one.excess == pytest.approx(0.1)
     assert one.variance == pytest.approx(61 / 102 * 41 / 102 / 100)
+
+
+def test_a_model_that_was_trained_on_the_hold_out_afterwards_has_its_error_once_more() -> None:
+    """The models are means: the final one, corrected, is 1.2 times the mean of the hold-out minus 0.2 of the others."""
+    rng = np.random.default_rng(0)
+    others, held_out = rng.random((20_000, 400)) < 0.6, rng.random((20_000, 100)) < 0.6
+    final = np.concatenate([others, held_out], axis=1).mean(axis=1)
+    excess = others.mean(axis=1) - held_out.mean(axis=1)
+    refit = hold_out_bins("rule", ["0"] * 100, 1, np.full(100, 600_000), np.arange(100) < 60, refit=0.2)[0]
+    assert (final - excess).var() == pytest.approx(refit.variance, rel=0.04)

@@ -31,6 +31,7 @@ class CalibrationBin(msgspec.Struct, frozen=True, array_like=True):
     """Held-out users whose probability of the first `top` genres is in the places [first, next bin's first).
 
     `millionths` is the sum of their probabilities, `hits` how many have their favourite among the first `top` genres.
+    `refit` is the share of the bundle's training users that the hold-out is, where the model was trained on it later.
     """
 
     predicted: Predicted
@@ -40,6 +41,7 @@ class CalibrationBin(msgspec.Struct, frozen=True, array_like=True):
     users: int
     millionths: int
     hits: int
+    refit: float = 0.0
 
     @property
     def excess(self) -> float:
@@ -48,13 +50,16 @@ class CalibrationBin(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def variance(self) -> float:
-        """The sampling variance of `excess`.
+        """The sampling variance of `excess` as an estimate for the bundle's model.
 
-        That of a binomial share with one hit and one miss added, so that it is never 0 (Agresti and Coull, The American
-        Statistician 52, 1998).
+        A model that was trained on the hold-out too has taken up its share `refit` of the hold-out's sampling error
+        already. Subtracting the excess takes it up again, so the error is 1 + `refit` times that of the hold-out.
+
+        The hold-out's own is that of a binomial share with one hit and one miss added, so that it is never 0 (Agresti
+        and Coull, The American Statistician 52, 1998).
         """
         share = (self.hits + 1) / (self.users + 2)
-        return share * (1 - share) / self.users
+        return (1 + self.refit) ** 2 * share * (1 - share) / self.users
 
 
 class HoldOutCalibration(msgspec.Struct, frozen=True):
@@ -93,6 +98,7 @@ def hold_out_bins(
     top: int,
     millionths: NDArray[np.int64],
     hits: NDArray[np.bool_],
+    refit: float = 0.0,
 ) -> list[CalibrationBin]:
     """The bins of n held-out users: `picks` (n,) their bands, `millionths` (n,) probabilities, `hits` (n,) outcomes."""
     bands = np.array(picks)
@@ -100,7 +106,7 @@ def hold_out_bins(
     groups = [(band, bands == band) for band in sorted(set(picks))]
     large = [(band, members) for band, members in groups if members.sum() >= MIN_BIN]
     return [
-        CalibrationBin(predicted, band, top, *counts)
+        CalibrationBin(predicted, band, top, *counts, refit)
         for band, members in [*large, (ALL, every)]
         for counts in _merged(millionths[members], hits[members])
     ]

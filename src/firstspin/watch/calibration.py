@@ -13,8 +13,13 @@ from firstspin.models.calibration import MILLION, TOPS, HoldOutCalibration, Pred
 from firstspin.records import Examples
 
 
-def hold_out_calibration(answers: Mapping[Predicted, HoldOutAnswers], users: Examples) -> HoldOutCalibration:
-    """The calibration of each predictor's answers for the same held-out users (n,)."""
+def hold_out_calibration(
+    answers: Mapping[Predicted, HoldOutAnswers], users: Examples, refit: float = 0.0
+) -> HoldOutCalibration:
+    """The calibration of each predictor's answers for the same held-out users (n,).
+
+    `refit`: the share that they are of the users on whom the predictors are trained afterwards.
+    """
     picks = [picks_of(registration) for registration in users.registrations]
     return HoldOutCalibration(
         tuple(
@@ -27,6 +32,7 @@ def hold_out_calibration(answers: Mapping[Predicted, HoldOutAnswers], users: Exa
                 top,
                 np.minimum(of.shown_before[:, top].astype(np.int64), MILLION),
                 metrics.hit(of.position, top) > 0,
+                refit,
             )
         )
     )
