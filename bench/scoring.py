@@ -1,4 +1,4 @@
-"""Claim: `firstspin score`, from file to file, costs about a fortieth of the CPU time of `lgb.predict` alone.
+"""Claim: `firstspin score`, from file to file, costs about a fiftieth of the CPU time of `lgb.predict` alone.
 
 Run as `python bench/scoring.py [ROWS ...] [--runs N] [--work FOLDER]`, by default 200,000 and 1,000,000 registrations.
 The model is the large one of `http_stacks.py` (3,225 trees of 31 leaves, 25 genres); training it takes minutes, and
