@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import random
-import resource
 import signal
 import socket
 import sys
@@ -34,7 +33,7 @@ from firstspin.service import shadow
 from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.bundles import probe_process
-from firstspin.service.bundles.store import BundleStore, InUse
+from firstspin.service.bundles.store import BundleStore
 from firstspin.service.bundles.watch import BundleWatch
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.cross_origin import hosts
@@ -45,12 +44,12 @@ from firstspin.service.multi_model import ManyModels, ModelCache
 from firstspin.service.options import has_pages, parse, slot_settings
 from firstspin.service.pages.experiments import WANTED
 from firstspin.service.pages.site import SECTIONS
-from firstspin.service.process import listening, logs, signals
+from firstspin.service.process import logs, signals
 from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
-from firstspin.service.process.memory import machine_memory
+from firstspin.service.process.resources import allow_many_files, locked_store, machine_memory, new_crew
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
 from firstspin.service.shadow import ShadowSampler
@@ -93,8 +92,8 @@ def main() -> None:
 
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
-    _allow_many_files()
-    bundle_store = _bundle_store(state)
+    allow_many_files()
+    bundle_store = locked_store(state)
     secret = _checked_stores(options)
     model_cache = _model_cache(options, state)
     tallies = SharedMetrics(options.workers + 7)
@@ -107,7 +106,8 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     keys = read_keys(options.keys) if options.keys else None
     folders = pages, slot_folder
     run_worker = _worker_runner(options, config, tallies, model_cache, secret, *folders, plan, keys, telemetry, queue)
-    crew = _crew(options, tallies, bundle_store.private)
+    admin_at = None if options.admin_port is None else (options.admin_host, options.admin_port)
+    crew = new_crew((options.host, options.port), options.workers, admin_at, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     _report_missing_c_code(crew)
     return Supervisor(
@@ -155,39 +155,6 @@ def _report_missing_c_code(crew: Crew) -> None:
     if MISSING:
         warning = "no C code, so numpy computes answers: the same, several times slower. Install with a C compiler"
         logging.getLogger(__name__).warning(warning, extra={"missing": MISSING})
-
-
-def _bundle_store(state: Path) -> BundleStore:
-    """The bundle store in the state folder; an earlier service may take a moment to release its lock."""
-    for _ in range(20):
-        try:
-            return BundleStore(state)
-        except InUse as problem:
-            last = problem
-            time.sleep(0.1)
-    raise last
-
-
-def _crew(options: argparse.Namespace, tallies: SharedMetrics, private: set[int]) -> Crew:
-    """The processes to start, each with its socket. Raises OSError where a port is taken."""
-    reserved = _reserve(options)
-    port = reserved.getsockname()[1]
-    slots = [Slot(number, listening.listener(options.host, port)) for number in range(options.workers)]
-    admin = None
-    if options.admin_port is not None:
-        admin = Child(options.workers + 1, socket.create_server((options.admin_host, options.admin_port)))
-    return Crew(slots, admin, tallies, reserved, private=private)
-
-
-def _reserve(options: argparse.Namespace) -> socket.socket:
-    """The reserved port; after a kill -9 of an earlier supervisor its workers may take a moment to release it."""
-    for _ in range(20):
-        try:
-            return listening.reserve(options.host, options.port)
-        except OSError as problem:
-            last = problem
-            time.sleep(0.1)
-    raise OSError(f"can't listen on {options.host}:{options.port}: {last.strerror}")
 
 
 def _model_cache(options: argparse.Namespace, state: Path) -> ModelCache | None:
@@ -522,12 +489,6 @@ def _now() -> datetime:
 
 def _date() -> str:
     return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
-
-
-def _allow_many_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
 
 
 def _announce(host: str, port: int) -> None:
