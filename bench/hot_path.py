@@ -31,6 +31,7 @@ from firstspin.service.http.connection import Connection
 from firstspin.service.http.hub import ConnectionLimits, Hub
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
+from firstspin.service.telemetry.spans import AnswerSpans
 from firstspin.serving.experiment import running
 
 TURNS, REQUESTS, TOGETHER = 15, 6_400, 64
@@ -81,7 +82,7 @@ def request(path: str, registration: Registration, user: int) -> bytes:
 class Service:
     """A worker's app and connections, without its loop."""
 
-    def __init__(self, folder: Path, experiment: bool) -> None:
+    def __init__(self, folder: Path, experiment: bool, spans: AnswerSpans | None = None) -> None:
         secret = Secret(bytes(32))
         self.store = open_store(f"sqlite:///{folder / 'events.sqlite'}", secret) if experiment else None
         log = (
@@ -91,7 +92,7 @@ class Service:
         )
         metrics = SharedMetrics(1)
         clock = Clock(time.perf_counter_ns, lambda: datetime.now(UTC))
-        app = App(metrics, metrics.row(0), clock, AppOptions(ledger=log))
+        app = App(metrics, metrics.row(0), clock, AppOptions(ledger=log, spans=spans))
         app.serve(load(folder / "bundle"))
         self.loop = Loop()
         hub = Hub(app, ConnectionLimits(), self.loop, lambda _: None)  # type: ignore[arg-type]

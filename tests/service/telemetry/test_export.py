@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,12 +13,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from made_bundles import pack
 from made_experiments import PLAN
 from made_service import Service, ask_for, counted, resident, serving, until, workers
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from firstspin.experiment.plan import freeze
+from firstspin.service.metrics import SharedMetrics
+from firstspin.service.telemetry.exporter import SpanExport
+from firstspin.service.telemetry.spans import AnswerSpan
 
 COLLECTOR = Path(__file__).parents[2] / "stand_in_collector.py"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -208,3 +215,30 @@ def test_without_the_variables_there_is_no_exporter_and_without_the_extra_a_warn
     with serving(folder / "b", "--drain-delay", "0") as service:
         service.wait_for("telemetry is off")
         assert len(workers(service)) == 1
+
+
+@pytest.mark.parametrize(
+    ("sampler", "argument", "number"),
+    [
+        ("always_off", "", 0),
+        ("always_on", "", 100),
+        ("traceidratio", "0.0", 0),
+        ("parentbased_traceidratio", "1.0", 100),
+    ],
+)
+def test_the_sampler_of_the_environment_decides(
+    sampler: str, argument: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    exporter, tally = InMemorySpanExporter(), SharedMetrics(1)
+    export = SpanExport(exporter, {}, Resource.create({}), tally.row(0))  # type: ignore[arg-type]
+    receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with receiver, sender:
+        one = AnswerSpan(b"", 1, 2, "/invocations", "3f2a9c1b", "model", "", "", None, b"")
+        sender.send(msgspec.msgpack.encode([one] * 100))
+        ended = iter([False, True])
+        export.run(receiver, lambda: next(ended))
+    spans = exporter.get_finished_spans()
+    assert len(spans) == tally.total("firstspin_spans", "exported") == number
+    assert len({span.context.trace_id for span in spans if span.context}) == number
