@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import made_people
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from command_line import failed, firstspin
@@ -30,6 +31,7 @@ from firstspin.data import erasure, ingest
 from firstspin.data.dataset import Reading
 from firstspin.events.database import Database, write
 from firstspin.events.erasure import erase, erased_users
+from firstspin.events.slot_log import GREEDY, SLOT
 from firstspin.events.store import open_database
 from firstspin.experiment.plan import experiment_key, freeze
 from firstspin.serving import bundle
@@ -132,6 +134,22 @@ def connect_tables(data: Path, workspace: Path) -> Iterator[ingest.Tables]:
     found = ingest.open_tables(data, workspace=workspace)
     with closing(found.connection):
         yield found
+
+
+def test_the_exploration_slot_is_exported_by_its_name(stored: Stored, tmp_path: Path) -> None:
+    made = shown("bert", SLOT, station_id="4", arm=SLOT)
+    slot = msgspec.structs.replace(made, candidates={GREEDY: ["17"]}, carousel=5, relevance=0.37)
+    with stored.opened() as database:
+        database.transact(lambda session: write(session, [slot], []))
+    done = firstspin("events", "export", "--out", tmp_path / "log", "--slot", *stored.options)
+    assert done.returncode == 0, done.stderr
+    [row] = pq.read_table(tmp_path / "log" / "exposures.parquet").to_pylist()
+    assert (row["station_id"], row["propensity"], row["carousel"], row["relevance"]) == ("4", 0.5, 5, 0.37)
+    assert row["candidates_greedy"] == ["17"]
+    for wrong in ((), ("--slot", "--plan", tmp_path / "plan.toml")):
+        refused = firstspin("events", "export", "--out", tmp_path / "log", *wrong, *stored.options)
+        assert refused.returncode == 2
+        assert "give --plan PLAN, or --slot" in refused.stderr
 
 
 def test_an_export_holds_no_id_and_a_sealed_plan_reads_it(stored: Stored, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.events.erasure import erase as erase_users
 from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
 from firstspin.events.firehose import forward as forward_rows
+from firstspin.events.slot_log import GREEDY, SLOT
 from firstspin.experiment.plan import experiment_key, read_plan
 from firstspin.extras import need
 from firstspin.records import InputError
@@ -68,24 +69,34 @@ def erase(
 )
 def export(
     out: Annotated[Path, typer.Option(help="Folder for exposures.parquet and events.parquet.")],
-    plan: Annotated[Path, typer.Option(help="Sealed plan of the experiment.")],
+    plan: Annotated[Path | None, typer.Option(help="Sealed plan of the experiment.")] = None,
+    slot: Annotated[bool, typer.Option("--slot", help="Export the exploration slot instead.")] = False,
     delivered: Delivered = None,
     events: Events = "",
     events_secret: EventsSecret = None,
 ) -> None:
-    """Export an experiment's exposures and events to Parquet, without user ids, from a store or from Firehose."""
+    """Export an experiment's exposures and events to Parquet, without user ids, from a store or from Firehose.
+
+    With --slot, those of the exploration slot of `serve --explore`.
+    """
     from firstspin.events.delivered import export_delivered
     from firstspin.events.export import export as export_tables
 
-    known = read_plan(plan)
+    if (plan is None) is not slot:
+        raise typer.BadParameter("give --plan PLAN, or --slot")
+    known = read_plan(plan) if plan else None
+    name, arms = (experiment_key(known), tuple(known.arms)) if known else (SLOT, (GREEDY,))
     preflight.folder(out)
     if delivered:
-        done = export_delivered(delivered, out, experiment_key(known), arms=tuple(known.arms))
+        done = export_delivered(delivered, out, name, arms=arms)
     else:
         with opened_store(events, events_secret) as (database, _):
-            done = export_tables(database, out, experiment_key(known), arms=tuple(known.arms))
+            done = export_tables(database, out, name, arms=arms)
     terminal.out.print(f"{done.exposures:,} exposures and {sum(done.events.values()):,} events are in {out}")
     terminal.counted("flagged", {flag: n for flag, n in done.events.items() if flag})
+    if plan is None:
+        terminal.next_step("open /exploration of the service for the cost of exploring and the rates of stations")
+        return
     files = shlex.join(["--exported", str(out), "--plan", str(plan)])
     terminal.next_step(f"firstspin experiment analyse {files}")
 
