@@ -182,14 +182,7 @@ def evaluate(
     bundles = comparison.bundles()
     given = {"folds": folds, "split_at": split_at, "questions": questions, "without": without}
     of_models = any(value and not from_file(context, name) for name, value in given.items())
-    for option, is_refused, others in (
-        ("--champion", bundles and (bundle or curve or listens), "--bundle, --curve and --listens"),
-        ("--bundle", (bundle or bundles) and of_models, "--folds, --split-at, --questions and --without"),
-        ("--curve", curve and (bundle or questions), "--bundle and --questions"),
-        ("--listens", listens and (bundle or questions or curve), "--bundle, --questions and --curve"),
-    ):
-        if is_refused:
-            raise typer.BadParameter(f"leave out {others}", param_hint=option)
+    _refuse_conflicts(bundle, bundles, of_models, questions, curve, listens)
     if not (bundle or names):
         raise typer.BadParameter("at least one model is needed, as in --models auto", param_hint="--models")
     if out:
@@ -209,6 +202,20 @@ def evaluate(
         suggested = BUNDLE if "auto" in names else {"model": best, **BUNDLE}
         line = next_command(*as_here, suggested=suggested, data=data, without=without, seed=seed)
     terminal.next_step(line)
+
+
+def _refuse_conflicts(
+    bundle: Path | None, champion: object, of_models: bool, questions: bool, curve: str, listens: str
+) -> None:
+    """Raise BadParameter where options are given that exclude each other."""
+    for option, is_refused, others in (
+        ("--champion", champion and (bundle or curve or listens), "--bundle, --curve and --listens"),
+        ("--bundle", (bundle or champion) and of_models, "--folds, --split-at, --questions and --without"),
+        ("--curve", curve and (bundle or questions), "--bundle and --questions"),
+        ("--listens", listens and (bundle or questions or curve), "--bundle, --questions and --curve"),
+    ):
+        if is_refused:
+            raise typer.BadParameter(f"leave out {others}", param_hint=option)
 
 
 def _evaluate_curve(
