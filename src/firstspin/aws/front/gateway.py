@@ -133,10 +133,10 @@ class Gateway:
     reader: BodyReader
     settings: PolicySettings = DEFAULTS
     stored: UserLookups[StoredAnswer] | None = None
-    listens: UserLookups[Listens] | None = None
     exposures: ExposureStream | None = None
     budget: float = 0.6
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "gateway"))
+    listens: UserLookups[Listens] | None = None
     responses: Responses = field(init=False)
     in_service: str = field(init=False)
     reader_of_users: BodyReader = field(init=False)
