@@ -36,6 +36,7 @@ IMPORTED_WHERE_NEEDED = {
     ("data.formats.dataframes", "pyarrow"),
     ("data.formats.connections", "duckdb"),
     ("data.formats.connections", "pyarrow"),
+    ("data.formats.opening", "duckdb"),
     ("data.formats.opening", "pyarrow"),
     ("data.formats.readers", "duckdb"),
     ("data.importers.run", "pyarrow"),

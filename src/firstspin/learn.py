@@ -19,6 +19,7 @@ import numpy as np
 from firstspin import files, preflight
 from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
+from firstspin.data.ingest import StoredTable
 from firstspin.data.labels import postgres, spark
 from firstspin.data.overlap import sketch
 from firstspin.data.schema import LISTENS
@@ -55,11 +56,15 @@ def label(
 ) -> tuple[Census, dict[str, int]]:
     """Write one row per labelled user; the census of all users, and the counts of what was ignored.
 
-    `engine` is "duckdb", or "spark" in a session of its own. `listens` is the address of a PostgreSQL database that has
-    them in a table. Raises InputError where the engine is not installed, and where the tables can't be read.
+    `engine` is "duckdb", or "spark" in a session of its own. `listens` is the address of a database of PostgreSQL or
+    DuckDB that has them in a table. Raises InputError where the engine is not installed, and where the tables can't be
+    read.
     """
     if listens and engine == "spark":
-        raise InputError("--listens is read by PostgreSQL: leave out --engine spark")
+        raise InputError("--listens is read by its database: leave out --engine spark")
+    scheme, _, path = listens.partition("://")
+    if scheme == "duckdb":
+        reading, listens = replace(reading, listens=StoredTable(Path(path), listens_table)), ""
     preflight.file(out, data, suffixes=(".parquet",))
     with files.written_beside(out) as beside:
         if listens:

@@ -32,7 +32,8 @@ class Reading:
 
     With `extra_optional` the table may lack further columns: no user has a value. `erased` returns which of some users
     were erased from an event store: they are left out, and counted. `now` (UTC, without a zone) detects clocks that are
-    ahead; without it, only listens far beyond all others are detected. `tiles` is the order of stations.
+    ahead; without it, only listens far beyond all others are detected. `tiles` is the order of stations. `listens` is a
+    table of a database to read in place of the file.
 
     Raises InputError for a further column whose name is taken or cannot be a field, and for another order of tiles.
     """
@@ -46,6 +47,7 @@ class Reading:
     spelling: Spelling = AS_WRITTEN
     extra_optional: bool = False
     tiles: TileOrder = "popularity"
+    listens: ingest.StoredTable | None = None
 
     def __post_init__(self) -> None:
         check_names(self.extra)
@@ -156,6 +158,7 @@ def open_reading(
         extra_optional=reading.extra_optional,
         skip_bad_rows=reading.skip_bad_rows,
         collected=collected,
+        listens=reading.listens,
     )
     if reading.erased and len(tables.sources) == len(COLUMNS):
         leave_out_erased(tables, reading.erased)

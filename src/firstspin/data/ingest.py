@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -21,7 +22,7 @@ from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats import columns
 from firstspin.data.formats.columns import Kind, Shape, shape_of
 from firstspin.data.formats.connections import connect, in_our_words
-from firstspin.data.formats.opening import is_empty, open_table
+from firstspin.data.formats.opening import is_empty, open_stored, open_table
 from firstspin.data.formats.readers import read
 from firstspin.data.formats.sources import Column, Source, shown_alias
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
@@ -48,6 +49,14 @@ _ABSENT: Final = {
 
 _ROW: Final = identifier(ROW)
 _NUMBER: Final = f"row_number() OVER () - 1 AS {_ROW}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A table or view of a DuckDB database: its name, or schema.name."""
+
+    path: Path
+    name: str
 
 
 class RemoteListens(Protocol):
@@ -113,8 +122,9 @@ def open_tables(
     skip_bad_rows: bool = False,
     collected: list[TableProblem] | None = None,
     threads: int | None = None,
+    listens: StoredTable | None = None,
 ) -> Tables:
-    """Validate the three tables of a folder and load them into a connection.
+    """Validate the three tables of a folder, or two and the `listens` of a database, and load them into a connection.
 
     Where `collected` is a list, problems are appended to it: bad rows, and tables that can't be read, are left out.
 
@@ -125,7 +135,9 @@ def open_tables(
     if not data.is_dir():
         raise InputError(f"{data} is not a folder with registrations, listens and stations")
     complaints = Complaints(skip_bad_rows, collected)
-    opened = _open_all(data, workspace, mapping, spelling, extra, complaints, extra_optional=extra_optional)
+    opened = _open_all(
+        data, workspace, mapping, spelling, extra, complaints, extra_optional=extra_optional, listens=listens
+    )
     connection = connect(workspace, list(opened.values()), threads=threads)
     tables = Tables(connection, {}, {}, complaints, tuple(extra))
     for name, source in opened.items():
@@ -147,6 +159,7 @@ def _open_all(
     complaints: Complaints,
     *,
     extra_optional: bool,
+    listens: StoredTable | None,
 ) -> dict[str, Source]:
     """The files of the tables: of the stations first, since listens are compared with them."""
     opened: dict[str, Source] = {}
@@ -154,7 +167,10 @@ def _open_all(
         further = dict.fromkeys(extra, columns.ANY_FURTHER) if name == schema.REGISTRATIONS else {}
         with complaints.of(name):
             optional = (*schema.OPTIONAL, *(further if extra_optional else ()))
-            opened[name] = _open(find_table(data, name), name, workspace, mapping, spelling, further, optional)
+            stored = listens if name == schema.LISTENS else None
+            path = stored.path if stored else find_table(data, name)
+            table = stored.name if stored else ""
+            opened[name] = _open(path, name, workspace, mapping, spelling, further, optional, table)
     with complaints.of(""):
         mapping.require_used(list(opened.values()))
     return opened
@@ -276,8 +292,9 @@ def _open(
     spelling: Spelling,
     further: Mapping[str, Kind] | None = None,
     optional: Sequence[str] = schema.OPTIONAL,
+    table: str = "",
 ) -> Source:
-    """The file of a table with its required and optional columns.
+    """The file of a table, or its `table` of a database, with its required and optional columns.
 
     Raises InputError where a column has another type, or the name of an optional one is spelled in another way.
     """
@@ -285,9 +302,8 @@ def _open(
     needed = [of for of in (*schema.COLUMNS[name], *(further or ())) if of not in optional]
     mapped, at = mapping.aliases(name), mapping.at_place
     others = [of for of in kinds if of not in needed]
-    source = open_table(
-        path, name, needed, optional=others, mapped=mapped, mapped_at=at, spelling=spelling, workspace=workspace
-    )
+    opened = partial(open_stored, path, table) if table else partial(open_table, path, name)
+    source = opened(needed, optional=others, mapped=mapped, mapped_at=at, spelling=spelling, workspace=workspace)
     for column_name, column in source.columns.items():
         if shape_of(column.type) not in kinds[column_name].shapes and not is_empty(source, column):
             type_name = printable(str(column.type))[:80]

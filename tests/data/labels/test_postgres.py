@@ -142,7 +142,7 @@ def test_the_command_reads_the_listens_where_they_are(url: str, tmp_path: Path) 
     assert "6 of 9 registrations have a label" in done.stdout
     assert "--labels" in done.stdout.splitlines()[-1]
     refused = failed(*words, "--listens", url, "--engine", "spark")
-    assert refused == "--listens is read by PostgreSQL: leave out --engine spark"
+    assert refused == "--listens is read by its database: leave out --engine spark"
 
 
 def test_nothing_can_be_written_in_the_transaction(url: str) -> None:

@@ -100,7 +100,7 @@ def label(
         str,
         typer.Option(
             envvar="FIRSTSPIN_LISTENS",
-            help="Read the listens in PostgreSQL instead of --data: postgresql://USER@HOST/DATABASE.",
+            help="Read the listens of a database instead of --data: postgresql://USER@HOST/DATABASE or duckdb://FILE.",
             metavar="<address>",
         ),
     ] = "",

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from firstspin.data.formats.sources import Source
-from firstspin.data.sql import literal
+from firstspin.data.formats.sources import DATABASE, Source
+from firstspin.data.sql import identifier, literal
 from firstspin.records import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def connect(
     if strange := set("*?[]{}") & set(str(workspace)):
         raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    for database in {source.link for source in sources if source.table}:
+        connection.execute(f"ATTACH {literal(database)} AS {identifier(DATABASE)} (READ_ONLY)")
     paths = [part.link for source in sources for part in source.parts or (source,)]
     settings = {
         "TimeZone": literal("UTC"),
@@ -82,5 +84,7 @@ def _reason(problem: Exception) -> str:
             return _NO_SPACE
         case duckdb.IOException() if "No space left" in str(problem):
             return _NO_SPACE
+        case duckdb.IOException() if "set lock" in str(problem):
+            return "another process has it open for writing"
         case _:
             return "damaged or cut off"

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final, cast
 
 from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.columns import Shape, shape_of
-from firstspin.data.formats.connections import in_our_words
+from firstspin.data.formats.connections import connect, in_our_words
 from firstspin.data.formats.csv_rewriting import ENCODING_HINT, MAX_LINE, NOT_TEXT, UTF_8, Dialect, Record
 from firstspin.data.formats.sources import DELIMITER_NAMES, Column, Source, columns_to_read
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
@@ -98,6 +98,36 @@ def open_table(
     return Source(path, link, names, columns, dialect, spelling)
 
 
+def open_stored(
+    path: Path,
+    table: str,
+    needed: Sequence[str],
+    *,
+    workspace: Path,
+    optional: Sequence[str] = (),
+    mapped: Mapping[str, Sequence[str]] | None = None,
+    mapped_at: str = "",
+    spelling: Spelling = AS_WRITTEN,
+) -> Source:
+    """Open a table or view of a DuckDB database, which is only read; see `open_table`.
+
+    Raises InputError where the file is no such database, another process writes to it, or it lacks the table.
+    """
+    import duckdb
+
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    source = Source(path, path.resolve(), (), {}, None, spelling, table=table)
+    with in_our_words(f"{path.name} can't be read as a DuckDB database"), connect(workspace, [source]) as connection:
+        try:
+            schema = connection.sql(f"FROM {source.stored} LIMIT 0").to_arrow_table().schema
+        except duckdb.CatalogException:
+            raise InputError(f"{path.name} has no table {table!r}") from None
+    names = tuple(name.strip() for name in schema.names)
+    columns = columns_to_read(path, schema, names, needed, optional, mapped, mapped_at)
+    return replace(source, names=names, columns=columns)
+
+
 def _open_folder(folder: Path, name: str, open_file: Callable[[Path, str], Source]) -> Source:
     """The files of a folder as one table. Raises InputError where it has none, or their columns have other types."""
     parts = []
@@ -165,7 +195,7 @@ def is_empty(source: Source, column: Column) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if source.parts or source.dialect is not None or not pa.types.is_floating(column.type):
+    if source.parts or source.table or source.dialect is not None or not pa.types.is_floating(column.type):
         return False
     with in_our_words(f"{source.path.name} can't be read"):
         cells = pq.read_table(source.path, columns=[pq.read_schema(source.path).names[column.position]])

@@ -65,7 +65,8 @@ def _files(alike: Sequence[Source]) -> str:
     names = [name_at(position) for position in range(source.width)]
     if source.dialect is None:
         by_position = f"received({', '.join(map(identifier, names))})"
-        file = f"read_parquet({paths}, hive_partitioning = false) AS {by_position}"
+        rows = source.stored if source.table else f"read_parquet({paths}, hive_partitioning = false)"
+        file = f"{rows} AS {by_position}"
     else:
         header = f"header = true, skip = {source.dialect.skip}"
         file = _read_csv(paths, names, source.dialect.delimiter, header)

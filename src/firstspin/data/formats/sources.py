@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PROBLEM: Final = "problem of the row"
 """A column of every table read: why the row is not well-formed, or null."""
 
+DATABASE: Final = "attached"
+"""The name of a DuckDB database in a connection that reads it."""
+
 DELIMITER_NAMES: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SHOWN_NAMES: Final = 20
 
@@ -46,7 +49,8 @@ class Source:
     """A file with the columns `names`, and the `columns` to read, by our name; `dialect` is None for Parquet.
 
     `spelling` says how its values are written. DuckDB reads the file at `link`, a path in the workspace; of a folder,
-    the `parts` are its files, and `dialect` is that of one in CSV, if any.
+    the `parts` are its files, and `dialect` is that of one in CSV, if any. Of a DuckDB database, the source is the
+    `table`: its name, or schema.name.
     """
 
     path: Path
@@ -56,6 +60,12 @@ class Source:
     dialect: Dialect | None
     spelling: Spelling = AS_WRITTEN
     parts: tuple[Source, ...] = ()
+    table: str = ""
+
+    @property
+    def stored(self) -> str:
+        """The SQL name of the table of a database."""
+        return ".".join(map(identifier, (DATABASE, *self.table.split(".", 1))))
 
     @property
     def width(self) -> int:
@@ -66,7 +76,7 @@ class Source:
     def format(self) -> str:
         """The name of the format, with what is unusual about it."""
         if self.dialect is None:
-            return "Parquet"
+            return "DuckDB" if self.table else "Parquet"
         unusual = [DELIMITER_NAMES[self.dialect.delimiter]] if self.dialect.delimiter != "," else []
         unusual += [self.dialect.encoding.upper()] if self.dialect.encoding != UTF_8 else []
         return f"CSV ({', '.join(unusual)})" if unusual else "CSV"

@@ -91,7 +91,7 @@ def refuse_other_engines(address: str) -> None:
     scheme, found, _ = address.partition("://")
     if found and scheme in SCHEMES:
         return
-    hint = "expected postgresql://USER@HOST/DATABASE"
+    hint = "expected postgresql://USER@HOST/DATABASE or duckdb://FILE"
     if found and scheme in COMPILED_ONLY:
         hint = (
             "the label compiles to its SQL but was never run there; export the listens as Parquet, or read PostgreSQL"
