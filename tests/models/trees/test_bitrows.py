@@ -80,6 +80,21 @@ def test_any_tree_any_value_scores_to_the_last_bit_as_lightgbm(seed: int, engine
     assert_same_bits(np.concatenate([scorer.scores(rows[i : i + 1]) for i in range(len(rows))]), want)
 
 
+@compiled
+@pytest.mark.parametrize(("n_scores", "n_rounds"), [(300, 2), (256, 3), (25, 30), (1, 700)])
+@pytest.mark.parametrize("max_leaves", [31, 64])
+def test_more_scores_trees_and_rows_than_a_tile_has(n_scores: int, n_rounds: int, max_leaves: int) -> None:
+    rng = np.random.default_rng(n_scores)
+    text = random_model(
+        rng, n_scores=n_scores, n_rounds=n_rounds, n_columns=12, max_leaves=max_leaves, missing=[0, 1, 2]
+    )
+    trees = read_trees(text)
+    rows = rows_near(rng, trees.thresholds[trees.nodes], 600, trees.n_columns)
+    got = BitRows(tables(text), "c").scores(rows)
+    assert_same_bits(got, lightgbm_scores(text, rows))
+    assert_same_bits(got[-3:], BitRows(tables(text), "c").scores(rows[-3:]))
+
+
 TRAINED = {
     "multiclass": {"objective": "multiclass", "num_class": 4},
     "64 leaves": {"objective": "multiclass", "num_class": 3, "num_leaves": 64, "min_data_in_leaf": 2},
