@@ -17,6 +17,7 @@ import made_tables
 import pytest
 from command_line import firstspin
 from made_bundles import pack
+from made_columns import answers
 from made_events import SECRET, shown
 from made_experiments import PLAN
 from made_service import kill_group, serving, until
@@ -26,8 +27,7 @@ from firstspin.data.formats.csv_cells import original
 from firstspin.events.database import write
 from firstspin.events.store import open_database
 from firstspin.experiment.plan import experiment_key, freeze
-from firstspin.records import Ranking
-from firstspin.serving.batch import file_sink
+from firstspin.serving.batch import Answers, file_sink
 
 EVERYBODY = 0o077
 
@@ -165,9 +165,9 @@ def test_files_about_users_are_for_their_owner_alone(tmp_path: Path) -> None:
 def test_a_file_about_users_is_private_while_it_is_written(kind: str, tmp_path: Path) -> None:
     modes: list[str] = []
 
-    def batches() -> Iterator[tuple[list[str], list[Ranking]]]:
+    def batches() -> Iterator[Answers]:
         for number in range(3):
-            yield [f"u{number}"], [Ranking(("Rock",), (1.0,), "model")]
+            yield answers([f"u{number}"], "Rock")
             partial = [path for path in tmp_path.rglob(f"scores.{kind}") if path.is_file()]
             assert partial
             modes.extend(open_to_others(*partial, *(path.parent for path in partial)))
@@ -182,14 +182,16 @@ def test_what_a_killed_score_left_beside_its_output_goes_with_the_next_run(folde
     killed = """
 import os, signal, sys
 from pathlib import Path
-from firstspin.records import Ranking
+from made_columns import answers
 from firstspin.serving.batch import file_sink
 def batches():
-    yield ["u"] * 100_000, [Ranking(("Jazz",), (1.0,), "model")] * 100_000
+    yield answers(["u"] * 100_000, "Jazz")
     os.kill(os.getpid(), signal.SIGKILL)
 file_sink(Path(sys.argv[1]))(batches())
 """
-    assert subprocess.run([sys.executable, "-c", killed, out], check=False).returncode == -signal.SIGKILL
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    ended = subprocess.run([sys.executable, "-c", killed, out], env=environment, check=False)
+    assert ended.returncode == -signal.SIGKILL
     assert [path.is_dir() for path in out.parent.iterdir()] == [True]
     done = firstspin("score", "--bundle", folder, "--registrations", data / "registrations.csv", "--out", out)
     assert done.returncode == 0, done.stderr
