@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from firstspin.data.formats import sqlite_file
+from firstspin.data.sql import literal
 from firstspin.events import statements
 from firstspin.events.database import ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
@@ -28,7 +29,7 @@ ABANDONED: Final[list[sqlite3.Connection]] = []
 """Connections to files that were deleted or replaced; see `SqliteDatabase._abandon`."""
 
 _IS_NEW: Final = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'about')"
-_HAS_INDEX: Final = f"SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '{statements.LISTENS_INDEX}')"
+_HAS_INDEX: Final = f"SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = {literal(statements.LISTENS_INDEX)})"
 _LAST: Final = "SELECT COALESCE(MAX(seq), 0) FROM {table}"
 _SINCE: Final = "SELECT group_concat(hex({key}), ' ') FROM {table} WHERE seq > ?"
 _MAX_ROWS: Final = 64  # of a statement: fewer values than the 999 that old versions of SQLite take
