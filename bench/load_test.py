@@ -16,7 +16,7 @@ import http_stacks
 import msgspec
 import numpy as np
 
-from firstspin.cli.commands.load_test import measure, show
+from firstspin.cli.commands.aws.load_test import measure, show
 from firstspin.tools.load_test.run import LoadPlan
 from firstspin.tools.sagemaker_check.lifecycle import serving
 from firstspin.tools.sagemaker_check.payloads import Payload

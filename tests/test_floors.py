@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspin"
 FLOORS = (
-    ("records", "files", "extras", "version", "http_call"),
+    ("records", "files", "installation", "http_call"),
     ("data", "settings", "webhooks", "experiment.assign", "aws.clients"),
     ("events", "models"),
     ("experiment", "serving"),
@@ -57,7 +57,7 @@ IMPORTED_WHERE_NEEDED = {
     ("evaluation.report.charts", "vl_convert"),
     ("evaluation.report.page", "jinja2"),
     ("events.postgres", "psycopg"),
-    ("models.checkpoint", "optuna"),
+    ("models.search.checkpoint", "optuna"),
     ("evaluation.listens_curve", "scipy"),
     ("models.ensemble", "scipy"),
     ("models.evidence.training", "scipy"),
@@ -65,13 +65,13 @@ IMPORTED_WHERE_NEEDED = {
     ("models.popularity", "scipy"),
     ("models.trees.boosting", "lightgbm"),
     ("models.trees.forest", "lightgbm"),
-    ("models.tuning", "optuna"),
+    ("models.search.tuning", "optuna"),
     ("models.task", "scipy"),
     ("service.metrics", "prometheus_client"),
     ("service.pages.analysis", "jinja2"),
     ("serving.spark_batch", "pyarrow"),
     ("serving.batch", "pyarrow"),
-    ("version", "importlib"),
+    ("installation.version", "importlib"),
 }
 """Modules that import a heavy library inside the functions that need it, so that a command loads only what it runs."""
 

@@ -211,7 +211,7 @@ def test_an_extra_that_is_missing_is_named_before_the_work(
 
 
 def test_what_can_be_tuned_is_what_tuning_knows() -> None:
-    tuning = pytest.importorskip("firstspin.models.tuning", reason="needs the extra 'tune'")
+    tuning = pytest.importorskip("firstspin.models.search.tuning", reason="needs the extra 'tune'")
     assert set(TUNABLE) == {"auto", *tuning.SPACES}
 
 

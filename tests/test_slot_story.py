@@ -23,8 +23,8 @@ from playwright.sync_api import Browser
 from firstspin.events.slot_log import SlotLog, read_slot_log
 from firstspin.events.store import open_database, open_store
 from firstspin.service.pages.slot_analysis import cost
-from firstspin.serving.carousel_slot import read_rates, save_rates
-from firstspin.serving.exploration import SlotSettings, StationRates, uniform_of
+from firstspin.serving.slot.carousel import read_rates, save_rates
+from firstspin.serving.slot.exploration import SlotSettings, StationRates, uniform_of
 
 TRUTH = {station: 0.6 if station == "Talk-1" else 0.15 for station in STATIONS}
 """The probability that a user who is shown a station clicks it."""

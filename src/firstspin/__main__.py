@@ -6,7 +6,7 @@ import gc
 import sys
 
 from firstspin.events.arguments import move_passwords_away
-from firstspin.version import versions
+from firstspin.installation.version import versions
 
 
 def main() -> None:

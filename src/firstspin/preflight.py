@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from firstspin.data import schema
-from firstspin.extras import need
 from firstspin.files import is_partial
+from firstspin.installation.extras import need
 from firstspin.records import InputError
 from firstspin.serving.bundle import MANIFEST, STATIONS, check_place
 from firstspin.serving.score_stores import SCHEMES

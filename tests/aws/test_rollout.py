@@ -29,7 +29,7 @@ from firstspin.aws.endpoint import EndpointState
 from firstspin.aws.hosting import Hosting
 from firstspin.aws.package import package, read_manifest
 from firstspin.aws.rollout import ReleasePlan
-from firstspin.cli.commands.sagemaker import app
+from firstspin.cli.commands.aws.sagemaker import app
 from firstspin.records import InputError
 from firstspin.serving.bundle import load
 

@@ -29,11 +29,11 @@ from firstspin.cli.main import COMMANDS, app
 from firstspin.cli.output import claims
 from firstspin.evaluation.bootstrap import Figure, PairedLift
 from firstspin.evaluation.scorecard import Scorecard
+from firstspin.installation.version import BUNDLE_FORMAT
 from firstspin.records import Registration
 from firstspin.score import score
 from firstspin.serving import bundle
 from firstspin.serving.score_stores import open_scores
-from firstspin.version import BUNDLE_FORMAT
 
 
 @pytest.fixture(scope="module")

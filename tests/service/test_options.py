@@ -8,7 +8,7 @@ import pytest
 from command_line import firstspin
 
 from firstspin.service.options import OPTIONS, has_pages, parse, slot_settings
-from firstspin.serving.exploration import SlotSettings
+from firstspin.serving.slot.exploration import SlotSettings
 
 BUNDLE = ("--bundle", "b")
 

@@ -13,7 +13,7 @@ from command_line import firstspin
 from slot_months import errors
 
 from firstspin.records import MAX_SEED
-from firstspin.serving.exploration import SlotSettings
+from firstspin.serving.slot.exploration import SlotSettings
 from firstspin.simulation.exploration import (
     POLICIES,
     SLOT,

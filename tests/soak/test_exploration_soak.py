@@ -10,7 +10,7 @@ import os
 import pytest
 from slot_months import errors
 
-from firstspin.serving.exploration import SlotSettings
+from firstspin.serving.slot.exploration import SlotSettings
 from firstspin.simulation.exploration import SlotMonth
 
 RUNS = int(os.environ.get("SLOT_RUNS", "4000"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
-from firstspin.extras import need
+from firstspin.installation.extras import need
 from firstspin.records import InputError
 
 TIMEOUTS: Final = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 5, "mode": "standard"}}

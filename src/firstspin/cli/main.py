@@ -13,8 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from firstspin.cli import terminal
 from firstspin.cli.from_settings import GIVEN, SettingsFile
+from firstspin.installation.version import versions
 from firstspin.settings.helptext import section
-from firstspin.version import versions
 
 
 def _learning() -> typer.Typer:
@@ -66,7 +66,7 @@ def _watch() -> typer.Typer:
 
 
 def _sagemaker() -> typer.Typer:
-    from firstspin.cli.commands.sagemaker import app
+    from firstspin.cli.commands.aws.sagemaker import app
 
     return app
 

@@ -18,8 +18,8 @@ from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
 from firstspin.data.labels import labelling
 from firstspin.data.labels.early_listens import EarlyListens, read_early_listens, station_genres
+from firstspin.data.labels.station_rates import expected_listening
 from firstspin.data.schema import COLUMNS, TileOrder
-from firstspin.data.station_rates import expected_listening
 from firstspin.files import workspace
 from firstspin.records import Census, Examples, InputError, LabelRule, Registration, Station
 

@@ -22,7 +22,7 @@ from firstspin.events.database import Database, Session, Written, write
 from firstspin.events.postgres import PostgresDatabase
 from firstspin.events.schema import Event, Exposure, Secret, Status, Unavailable
 from firstspin.events.sqlite import SqliteDatabase
-from firstspin.extras import need
+from firstspin.installation.extras import need
 from firstspin.records import InputError
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,13 @@ from math import floor, inf
 from pathlib import Path
 from typing import Final
 
-from firstspin.extras import need
-from firstspin.models import ensemble, network, popularity, tuning
+from firstspin.installation.extras import need
+from firstspin.models import ensemble, network, popularity
 from firstspin.models.features import fit_encoder, selected_questions
 from firstspin.models.linear import logistic
 from firstspin.models.predictor import RULE, Predictor, Scorer, in_words
 from firstspin.models.scorers import Blend
+from firstspin.models.search import tuning
 from firstspin.models.task import Progress, Task, Tuned, silent
 from firstspin.models.trees import boosting, forest
 from firstspin.records import MAX_SEED, Examples, InputError

@@ -55,10 +55,10 @@ from firstspin.service.process.worker import Order, Worker, WorkerConfig, Worker
 from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.link import Telemetry, connected
 from firstspin.service.watch_facts import WATCH_FILE
-from firstspin.serving.carousel_slot import RATES, CarouselSlot
 from firstspin.serving.experiment import Running, running
 from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
 from firstspin.serving.policy import REFUSE, PolicySettings
+from firstspin.serving.slot.carousel import RATES, CarouselSlot
 
 if TYPE_CHECKING:
     from firstspin.webhooks.delivery import Receiver

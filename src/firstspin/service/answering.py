@@ -27,7 +27,6 @@ from firstspin.service.telemetry.spans import TRACEPARENT, AnswerSpans
 from firstspin.serving.bodies.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
 from firstspin.serving.bodies.limits import SHORT, Body
 from firstspin.serving.bodies.wire import BodyReader, LongBody, ParsedBody, user_of
-from firstspin.serving.carousel_slot import CarouselSlot
 from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
 from firstspin.serving.lookups import OTHER_VERSION, UserLookups
 from firstspin.serving.policy import (
@@ -41,6 +40,7 @@ from firstspin.serving.policy import (
     refuse_under_age,
 )
 from firstspin.serving.refusal import Refusal
+from firstspin.serving.slot.carousel import CarouselSlot
 
 log = logging.getLogger(__name__)
 

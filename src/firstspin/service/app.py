@@ -30,7 +30,6 @@ from firstspin.service.served_model import NOTHING, ServedModel
 from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.spans import AnswerSpans
 from firstspin.serving.bodies.encodings import Encoding
-from firstspin.serving.carousel_slot import CarouselSlot
 from firstspin.serving.content import NO_STATIONS
 from firstspin.serving.lookups import UserLookups
 from firstspin.serving.policy import (
@@ -39,6 +38,7 @@ from firstspin.serving.policy import (
     PolicySettings,
 )
 from firstspin.serving.refusal import Refusal
+from firstspin.serving.slot.carousel import CarouselSlot
 from firstspin.serving.stations import StationList
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.records import SOURCES
 from firstspin.service.routes import LABELS
-from firstspin.serving.carousel_slot import OUTCOMES as SLOT_OUTCOMES
 from firstspin.serving.lookups import OTHER_VERSION, OUTCOMES
+from firstspin.serving.slot.carousel import OUTCOMES as SLOT_OUTCOMES
 
 if TYPE_CHECKING:
     from prometheus_client import core

@@ -15,9 +15,9 @@ from firstspin.service.http.cross_origin import is_loopback
 from firstspin.service.http.hub import IN_FLIGHT
 from firstspin.service.process.supervisor import MAX_WORKERS
 from firstspin.serving.bodies.limits import MAX_BODY_BYTES, MAX_INSTANCES
-from firstspin.serving.exploration import SlotSettings
 from firstspin.serving.lookups import LOOKUP_SECONDS
 from firstspin.serving.policy import ANSWER, MIN_AGE, read_min_age, read_under_age
+from firstspin.serving.slot.exploration import SlotSettings
 from firstspin.serving.stations import CAROUSELS
 from firstspin.settings.environment import (
     SETTINGS_FILE,

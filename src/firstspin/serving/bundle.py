@@ -19,6 +19,7 @@ from firstspin import files
 from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.data.overlap import UserSketch, overlap
 from firstspin.data.schema import COUNTRY, GENDER, LISTENS, NUMBER, TEXT
+from firstspin.installation.version import BUNDLE_FORMAT, package_version
 from firstspin.models import scorers
 from firstspin.models.calibration import HoldOutCalibration
 from firstspin.models.evidence.scoring import NO_EVIDENCE, Evidence, EvidenceSettings, default_evidence
@@ -28,7 +29,6 @@ from firstspin.models.prediction_sets import PredictionSets
 from firstspin.models.predictor import Moves, Predictor, probabilities
 from firstspin.records import SHOWN_GENRES, InputError, LabelRule, Ranking, Registration
 from firstspin.serving.stations import Catalogue
-from firstspin.version import BUNDLE_FORMAT, package_version
 
 MANIFEST = "manifest.json"
 STATIONS = "stations.json"

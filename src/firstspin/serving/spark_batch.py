@@ -28,8 +28,8 @@ from firstspin.data.schema import (
     USER_ID,
 )
 from firstspin.data.table_files import is_parquet
-from firstspin.extras import need
 from firstspin.files import workspace, written_beside
+from firstspin.installation.extras import need
 from firstspin.records import InputError
 from firstspin.serving import batch, bundle, policy
 from firstspin.serving.batch import ROWS_AT_ONCE

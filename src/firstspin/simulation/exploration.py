@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from firstspin.experiment.off_policy import Log, look_back
 from firstspin.models.task import Progress, silent
-from firstspin.serving.exploration import (
+from firstspin.serving.slot.exploration import (
     MIN_PROPENSITY,
     Explorer,
     SlotSettings,

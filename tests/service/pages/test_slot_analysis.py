@@ -18,8 +18,8 @@ from firstspin.events.schema import Exposure
 from firstspin.events.slot_log import GREEDY, SLOT, SlotLog
 from firstspin.events.store import open_database
 from firstspin.service.pages.slot_analysis import about, analyse_slot, cost, learned
-from firstspin.serving.carousel_slot import read_rates
-from firstspin.serving.exploration import MIN_PROPENSITY, Explorer, SlotSettings, StationRates, choose
+from firstspin.serving.slot.carousel import read_rates
+from firstspin.serving.slot.exploration import MIN_PROPENSITY, Explorer, SlotSettings, StationRates, choose
 
 BEST, TRIED = 0, 1
 

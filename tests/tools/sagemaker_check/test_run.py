@@ -34,7 +34,7 @@ from firstspin.tools.sagemaker_check import (
     run,
     training,
 )
-from firstspin.tools.sagemaker_check.client import ContainerClient, NoAnswer, ReadLimits, decoded
+from firstspin.tools.sagemaker_check.client import ContainerClient, ReadLimits, Unanswered, decoded
 from firstspin.tools.sagemaker_check.payloads import Payload, Payloads
 from firstspin.tools.sagemaker_check.player import Target
 from firstspin.tools.sagemaker_check.report import FactOutcome, Finding
@@ -253,7 +253,7 @@ class TestServersThatBreakOneFact:
             client = ContainerClient("127.0.0.1", server.server_port, ReadLimits(answer=1.5, body=1000))
             assert batch.answers_a_full_body(hosting.Server(client, EXAMPLES)).outcome == FactOutcome.PASS
             hurried = ContainerClient("127.0.0.1", server.server_port, ReadLimits(answer=1.5, transform=0.1, body=1000))
-            with pytest.raises(NoAnswer):
+            with pytest.raises(Unanswered):
                 batch.answers_a_full_body(hosting.Server(hurried, EXAMPLES))
 
     def test_too_many_records_to_answer_in_time_say_nothing_of_the_answers_length(self) -> None:
@@ -453,7 +453,7 @@ class TestContainersThatStartOrStopBadly:
             assert process.poll() is None
         assert process.returncode is not None
         assert client is not None
-        with pytest.raises(NoAnswer):
+        with pytest.raises(Unanswered):
             client.ping()
 
     @pytest.mark.parametrize("stopped", [True, False])
@@ -466,7 +466,7 @@ class TestContainersThatStartOrStopBadly:
             assert start.client is not None
             if stopped:
                 assert lifecycle.stop(start, start.client, EXAMPLES.first).status is None
-        with pytest.raises(NoAnswer):
+        with pytest.raises(Unanswered):
             start.client.ping()
         assert not (tmp_path / start.container.name).exists()
 

@@ -22,7 +22,7 @@ from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
 from firstspin.events.firehose import forward as forward_rows
 from firstspin.events.slot_log import GREEDY, SLOT
 from firstspin.experiment.plan import experiment_key, read_plan
-from firstspin.extras import need
+from firstspin.installation.extras import need
 from firstspin.records import InputError
 
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 10, "retries": {"total_max_attempts": 1}}

@@ -31,7 +31,7 @@ def explore(
     A new station appears every week, and half-way the appeal of a third of the stations changes.
     """
     from firstspin.cli.output.verdict import show_slot
-    from firstspin.serving.exploration import FLOOR, SlotSettings
+    from firstspin.serving.slot.exploration import FLOOR, SlotSettings
     from firstspin.simulation.exploration import SlotMonth, simulate_slot
 
     settings = SlotSettings(seed=seed, budget=budget, floor=min(FLOOR, budget) if floor is None else floor)

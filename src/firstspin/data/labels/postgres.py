@@ -25,8 +25,8 @@ from firstspin.data.labels import labelling
 from firstspin.data.labels.remote import RECEIVED, EngineTables, broken_rule, complain, without_listens
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
-from firstspin.extras import need
 from firstspin.files import workspace
+from firstspin.installation.extras import need
 from firstspin.records import Census, InputError, LabelRule
 
 if TYPE_CHECKING:

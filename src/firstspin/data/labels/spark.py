@@ -33,8 +33,8 @@ from firstspin.data.labels.remote import EngineTables, complain, without_listens
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
 from firstspin.data.table_files import files_of, find_table, is_parquet
-from firstspin.extras import need
 from firstspin.files import workspace
+from firstspin.installation.extras import need
 from firstspin.records import Census, InputError, LabelRule
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import msgspec
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import INSTANCES
 from firstspin.events.schema import EventResult, SentEvent
+from firstspin.installation.version import package_version
 from firstspin.records import MAX_TEXT, Recommendation, Registration
 from firstspin.service.http.answers import BatchLimits, ListedModel, ModelPage
 from firstspin.service.routes import (
@@ -29,7 +30,6 @@ from firstspin.service.routes import (
 from firstspin.serving.bodies.limits import MAX_INSTANCES
 from firstspin.serving.explanations import Explanation
 from firstspin.serving.stations import StationList
-from firstspin.version import package_version
 
 ERRORS: Final = {
     400: "The request or its body can't be read.",

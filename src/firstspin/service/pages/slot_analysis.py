@@ -21,8 +21,8 @@ from firstspin.experiment.verdict import true_minus
 from firstspin.service.pages.analysis import rendered, write_page
 from firstspin.service.pages.slot import PAGE
 from firstspin.serving.bundle import STATIONS
-from firstspin.serving.carousel_slot import RATES, save_rates
-from firstspin.serving.exploration import MIN_PROPENSITY, SlotSettings, StationRates
+from firstspin.serving.slot.carousel import RATES, save_rates
+from firstspin.serving.slot.exploration import MIN_PROPENSITY, SlotSettings, StationRates
 from firstspin.serving.stations import Catalogue
 
 AGAINST: Final = "compared with always showing the best station by estimate"

@@ -33,9 +33,9 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from firstspin.installation.version import package_version
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.telemetry.spans import AnswerSpan, TelemetrySettings, positive
-from firstspin.version import package_version
 
 log = logging.getLogger(__name__)
 

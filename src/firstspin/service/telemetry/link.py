@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from firstspin.extras import need
+from firstspin.installation.extras import need
 from firstspin.records import InputError
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.telemetry.spans import AnswerSpans, TelemetrySettings, read_telemetry

@@ -21,7 +21,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The errors of decoding JSON: malformed JSON, invalid UTF-8, nesting too deep."""
 
 
-class NoAnswer(Exception):
+class Unanswered(Exception):
     """No valid HTTP response: the server refused or closed the connection, timed out, or sent other bytes."""
 
 
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ContainerClient:
-    """A client of the container at `host`:`port`. Every call raises NoAnswer where there is no response in time."""
+    """A client of the container at `host`:`port`. Every call raises Unanswered where there is no response in time."""
 
     host: str
     port: int
@@ -100,7 +100,7 @@ class ContainerClient:
         *,
         within: float,
     ) -> Answer:
-        """A request on a new connection; `within` is the timeout in seconds. Raises NoAnswer where it fails."""
+        """A request on a new connection; `within` is the timeout in seconds. Raises Unanswered where it fails."""
         started = time.monotonic()
         connection = self.connect(within)
         try:
@@ -109,21 +109,21 @@ class ContainerClient:
                 connection.request(method, path, body, dict(headers or {}))
             return received(connection, started=started, within=within)
         except (OSError, HTTPException) as error:
-            raise NoAnswer(_summary(error)) from error
+            raise Unanswered(_summary(error)) from error
         finally:
             connection.close()
 
     def connect(self, within: float) -> HTTPConnection:
-        """An open connection. Raises NoAnswer where it can't be opened."""
+        """An open connection. Raises Unanswered where it can't be opened."""
         connection = HTTPConnection(self.host, self.port, timeout=within)
         try:
             connection.connect()
         except OSError as error:
-            raise NoAnswer(_summary(error)) from error
+            raise Unanswered(_summary(error)) from error
         return connection
 
     def begin(self, payload: Payload) -> HTTPConnection:
-        """Send the head and half of the body of an invocation. Raises NoAnswer where that fails."""
+        """Send the head and half of the body of an invocation. Raises Unanswered where that fails."""
         connection = self.connect(self.limits.answer)
         connection.putrequest("POST", "/invocations")
         connection.putheader("Content-Type", payload.content_type)
@@ -132,18 +132,18 @@ class ContainerClient:
             connection.endheaders(payload.body[: len(payload.body) // 2])
         except OSError as error:
             connection.close()
-            raise NoAnswer(_summary(error)) from error
+            raise Unanswered(_summary(error)) from error
         return connection
 
     def finish(self, connection: HTTPConnection, payload: Payload) -> Answer:
-        """Send the other half of what `begin` sent, and receive the response. Raises NoAnswer where that fails."""
+        """Send the other half of what `begin` sent, and receive the response. Raises Unanswered where that fails."""
         started = time.monotonic()
         try:
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(payload.body[len(payload.body) // 2 :])
             return received(connection, started=started, within=self.limits.answer)
         except (OSError, HTTPException) as error:
-            raise NoAnswer(_summary(error)) from error
+            raise Unanswered(_summary(error)) from error
         finally:
             connection.close()
 
@@ -161,15 +161,15 @@ def http_address(url: str, who: str) -> tuple[str, int]:
 
 
 def received(connection: HTTPConnection, *, started: float, within: float) -> Answer:
-    """The response to a sent request. Raises NoAnswer where it is incomplete `within` seconds after `started`."""
+    """The response to a sent request. Raises Unanswered where it is incomplete `within` seconds after `started`."""
     response = connection.getresponse()
     body = bytearray()
     while chunk := response.read1(1 << 16):
         body += chunk
         if time.monotonic() - started > within:
-            raise NoAnswer(f"no complete answer within {within:g} s")
+            raise Unanswered(f"no complete answer within {within:g} s")
     if response.length:
-        raise NoAnswer(f"the answer was cut {response.length} bytes short")
+        raise Unanswered(f"the answer was cut {response.length} bytes short")
     response.close()  # which leaves the connection open for the next request
     headers = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, headers, bytes(body), time.monotonic() - started)

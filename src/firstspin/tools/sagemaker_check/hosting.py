@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException
 import msgspec
 
 from firstspin.tools.sagemaker_check import payloads as bodies
-from firstspin.tools.sagemaker_check.client import UNREADABLE, Answer, ContainerClient, NoAnswer, decoded, received
+from firstspin.tools.sagemaker_check.client import UNREADABLE, Answer, ContainerClient, Unanswered, decoded, received
 from firstspin.tools.sagemaker_check.payloads import CSV, JSON, JSON_LINES, Payload, Payloads
 from firstspin.tools.sagemaker_check.report import Finding, judged, missed, passed, untestable
 
@@ -75,11 +75,11 @@ def ping_is_quick(server: Server) -> Finding:
 
 
 def ping_is_quick_while_busy(server: Server) -> Finding:
-    """NoAnswer of a ping is the miss; what the callers get is another fact's business."""
+    """Unanswered of a ping is the miss; what the callers get is another fact's business."""
 
     def call() -> None:
         for _ in range(CALLS):
-            with suppress(NoAnswer):
+            with suppress(Unanswered):
                 server.client.invoke(server.payload)
 
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -177,7 +177,7 @@ def sends_no_more_than_is_handed_on(server: Server) -> Finding:
         if full is not None and server.client.invoke(payload).fine:
             try:
                 answer = server.client.invoke(full)
-            except NoAnswer:
+            except Unanswered:
                 return untestable("so many records are not answered in time")
             held = len(answer.body) <= limit if answer.fine else 400 <= answer.status < 500
             return judged(held, f"status {answer.status} with {len(answer.body):,} bytes to {full.media_type}")
@@ -200,9 +200,9 @@ def blames_the_caller(server: Server) -> Finding:
 def survives_bad_callers(server: Server) -> Finding:
     """Fact 10.3: broken bodies and cut connections do not stop the server."""
     for payload in server.payloads.examples:
-        with suppress(NoAnswer):
+        with suppress(Unanswered):
             server.client.invoke(bodies.broken(payload))
-        with suppress(NoAnswer):
+        with suppress(Unanswered):
             server.client.begin(payload).close()
     ping, answer = server.client.ping(), server.client.invoke(server.payload)
     return judged(ping.status == 200 and answer.fine, f"then ping {ping.status}, invocation {answer.status}")

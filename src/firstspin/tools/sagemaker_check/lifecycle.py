@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 
 from firstspin.tools.sagemaker_check import player
-from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, NoAnswer
+from firstspin.tools.sagemaker_check.client import Answer, ContainerClient, Unanswered
 from firstspin.tools.sagemaker_check.payloads import Payload
 from firstspin.tools.sagemaker_check.player import Container, PrivateRoot, Target
 from firstspin.tools.sagemaker_check.report import Finding, judged, passed, untestable
@@ -154,7 +154,7 @@ def serves_its_model(target: Target, folder: Path, payload: Payload, ready: Know
 def _answers(client: ContainerClient, payload: Payload) -> frozenset[tuple[int, bytes]]:
     """What a request gets that is sent twice; nothing where there was no answer."""
     got = []
-    with suppress(NoAnswer):
+    with suppress(Unanswered):
         got = [client.invoke(payload) for _ in range(2)]
     return frozenset((answer.status, answer.body) for answer in got)
 
@@ -248,6 +248,6 @@ def _fate(ask: Callable[[], Answer]) -> str:
     """Empty where a request is answered well, else what became of it."""
     try:
         answer = ask()
-    except NoAnswer as error:
+    except Unanswered as error:
         return str(error)
     return "" if answer.fine else f"status {answer.status}"

@@ -19,7 +19,7 @@ from threading import Thread
 
 from firstspin.records import InputError
 from firstspin.service.process.signals import held_signals
-from firstspin.tools.sagemaker_check.client import ContainerClient, NoAnswer, ReadLimits
+from firstspin.tools.sagemaker_check.client import ContainerClient, ReadLimits, Unanswered
 
 MOUNT = "/opt/ml"
 PORTS = range(1, 65536)
@@ -233,7 +233,7 @@ def first_ready(
     started, status = time.monotonic(), None
     while (waited := time.monotonic() - started) < within and container.process.poll() is None:
         for client in clients:
-            with suppress(NoAnswer):
+            with suppress(Unanswered):
                 status = client.ping().status
                 if status == 200:
                     return client, time.monotonic() - started, status

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from firstspin.tools.sagemaker_check import batch, hosting, image, lifecycle, multimodel, player, training
-from firstspin.tools.sagemaker_check.client import ContainerClient, NoAnswer, http_address
+from firstspin.tools.sagemaker_check.client import ContainerClient, Unanswered, http_address
 from firstspin.tools.sagemaker_check.facts import FACTS, TRAINING
 from firstspin.tools.sagemaker_check.hosting import Server
 from firstspin.tools.sagemaker_check.lifecycle import Known, Start
@@ -162,7 +162,7 @@ def _hosted(start: Start, payloads: Payloads, progress: Progress) -> Findings:
 def _stopping(start: Start, client: ContainerClient, payloads: Payloads) -> Findings:
     try:
         stop = lifecycle.stop(start, client, payloads.first)
-    except NoAnswer as error:
+    except Unanswered as error:
         yield from every(lifecycle.STOP_CHECKS, missed(f"it took no request before SIGTERM: {error}"))
         return
     yield from each(lifecycle.STOP_CHECKS, stop)
@@ -188,7 +188,7 @@ def each(checks: Mapping[str, Callable[[Subject], Finding]], subject: Subject) -
 def _judged(judge: Callable[[Subject], Finding], subject: Subject) -> Finding:
     try:
         return judge(subject)
-    except NoAnswer as error:
+    except Unanswered as error:
         return missed(f"no answer: {error}")
     except Exception as error:
         # Unforeseen responses of a container cost one fact, not the report. The error's text may repeat anything.

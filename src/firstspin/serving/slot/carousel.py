@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from firstspin.files import written_beside
 from firstspin.records import InputError, Registration, Station
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.exploration import (
+from firstspin.serving.fragments import is_regular
+from firstspin.serving.policy import Decision
+from firstspin.serving.slot.exploration import (
     MIN_PROPENSITY,
     Explorer,
     SlotSettings,
@@ -33,8 +35,6 @@ from firstspin.serving.exploration import (
     relevance,
     uniform_of,
 )
-from firstspin.serving.fragments import is_regular
-from firstspin.serving.policy import Decision
 from firstspin.serving.stations import Catalogue, SlotChoice, titled_genres
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from firstspin.models import checkpoint, ensemble, network
+from firstspin.models import ensemble, network
 from firstspin.models.linear import logistic
 from firstspin.models.predictor import Scorer
+from firstspin.models.search import checkpoint
 from firstspin.models.task import Task, Tuned, best_loss, folds
 from firstspin.models.trees import boosting, forest
 from firstspin.records import InputError

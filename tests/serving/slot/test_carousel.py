@@ -25,9 +25,9 @@ from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.carousel_slot import CarouselSlot, read_rates, save_rates
-from firstspin.serving.exploration import SlotSettings, StationRates
 from firstspin.serving.policy import DEFAULTS, Decision, decide
+from firstspin.serving.slot.carousel import CarouselSlot, read_rates, save_rates
+from firstspin.serving.slot.exploration import SlotSettings, StationRates
 
 ANNA = Registration(age=45, genres=("Rock",))
 

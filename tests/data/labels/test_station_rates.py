@@ -10,7 +10,7 @@ import pytest
 from command_line import firstspin
 
 from firstspin.data.ingest import open_tables, station_popularity
-from firstspin.data.station_rates import expected_listening
+from firstspin.data.labels.station_rates import expected_listening
 from firstspin.serving import bundle
 
 STATIONS = [

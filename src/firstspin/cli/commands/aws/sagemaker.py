@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from firstspin.cli.apps import command, new_app
-from firstspin.cli.commands import releases
-from firstspin.cli.commands.contract import check
-from firstspin.cli.commands.load_test import load_test
+from firstspin.cli.commands.aws import releases
+from firstspin.cli.commands.aws.contract import check
+from firstspin.cli.commands.aws.load_test import load_test
 
 app = new_app("firstspin sagemaker", "Check a container against SageMaker's contract; deploy a bundle to an endpoint.")
 

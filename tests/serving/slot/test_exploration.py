@@ -11,7 +11,7 @@ from scipy import integrate, stats
 
 from firstspin.events.slot_log import SlotLog
 from firstspin.records import InputError
-from firstspin.serving.exploration import Explorer, SlotSettings, StationRates, choose, relevance, uniform_of
+from firstspin.serving.slot.exploration import Explorer, SlotSettings, StationRates, choose, relevance, uniform_of
 from firstspin.simulation.exploration import STREAM
 from firstspin.simulation.run import NEWCOMERS
 from firstspin.simulation.world import PEOPLE, WORLD

@@ -18,8 +18,8 @@ from firstspin.models import registry
 from firstspin.models.features import fit_encoder
 from firstspin.models.linear import logistic
 from firstspin.models.registry import Learning
+from firstspin.models.search.tuning import SPACES, tune
 from firstspin.models.task import Task, Tuned, best_loss
-from firstspin.models.tuning import SPACES, tune
 from firstspin.records import InputError
 from firstspin.serving import bundle
 

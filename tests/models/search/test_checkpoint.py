@@ -12,8 +12,8 @@ import pytest
 
 from firstspin.models.features import fit_encoder
 from firstspin.models.predictor import Scorer
+from firstspin.models.search.tuning import SPACES, tune
 from firstspin.models.task import Task, Tuned
-from firstspin.models.tuning import SPACES, tune
 
 TEAM = ("logistic", "lightgbm", "network")
 TRIALS = {"logistic": 14, "auto": 12}  # the first ten are drawn, then the sampler learns from those before
