@@ -313,6 +313,11 @@ def test_the_base_of_a_proxy_and_the_key_are_sent() -> None:
         assert b"\r\nauthorization: Bearer k3y\r\n" in proxy.received[0]
 
 
+def test_the_base_has_no_query_as_paths_are_appended_to_it() -> None:
+    with pytest.raises(InputError, match="query"):
+        ServiceClient("http://127.0.0.1:1/music?tenant=7")
+
+
 @pytest.mark.parametrize("key", ["", "two words", "line\r\nx: y", "é"])
 def test_a_key_that_is_none_is_not_repeated(key: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -131,6 +131,8 @@ def test_a_retry_after_beyond_the_deadline_is_not_waited_for(pauses: Pauses) -> 
         ("-1", 0.0),
         ("soon", 0.0),
         ("1e9", 0.0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 2099 00:00:00 +99999999999999999999", 0.0),
         ("", 0.0),
     ],
 )
@@ -186,6 +188,8 @@ def test_an_answer_is_read_up_to_the_max(pauses: Pauses) -> None:
         "http://example.com/#part",
         "http://example.com\r\nx: y",
         "http://user:secret@example.com",
+        "http://alerts..example.com",
+        f"https://{'a' * 64}.example.com",
         "",
     ],
 )
@@ -193,3 +197,10 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(InputError, match="the URL") as caught:
         server_address(url, "the URL")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "target"), [("http://a.com", "/"), ("http://a.com?k=1", "/?k=1"), ("http://a.com/b?k=1", "/b?k=1")]
+)
+def test_the_target_of_a_url_begins_with_a_slash(url: str, target: str) -> None:
+    assert server_address(url, "the URL").target == target

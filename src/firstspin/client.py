@@ -116,6 +116,8 @@ class PortClient:
         if key is not None and not _KEY.fullmatch(key):
             raise InputError("the key is empty, or has a character that no key has")
         address = server_address(url, "the service's URL")
+        if "?" in address.target:
+            raise InputError("the service's URL has a query; leave it out")
         self._base, self._seconds, self._date = address.target.rstrip("/"), seconds, date
         self._connections = Connections(address, now)
         self._caller = Caller(self._connections, backoff, rng or random.Random(), sleep, date)

@@ -49,13 +49,14 @@ def server_address(url: str, what: str) -> ServerAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as a lookup does: labels of 1 to 63 characters
     except ValueError:
         raise InputError(f"{what} is not a URL like https://example.com") from None
     if parts.username is not None or parts.password is not None:
         raise InputError(f"{what} has a user or a password in it; leave them out")
     if parts.scheme not in ("http", "https") or not parts.hostname or not _URL_TEXT.fullmatch(url) or parts.fragment:
         raise InputError(f"{what} is not a URL like https://example.com")
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return ServerAddress(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), target)
 
 
@@ -207,7 +208,7 @@ def retry_after(answer: HttpAnswer, now: datetime) -> float:
     text = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return float(text)
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         at = parsedate_to_datetime(text)
         return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
     return 0.0
@@ -250,9 +251,11 @@ class _TimedSocket:
         self.fileno, self.close = opened.fileno, opened.close
 
     def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(self._connection.left())
-        self._connection.sent = True
-        self._socket.sendall(data)  # its timeout is for all of it
+        rest = memoryview(data)
+        while rest:  # `sendall` of TLS has its timeout for each write, not for all of them
+            self._socket.settimeout(self._connection.left())
+            self._connection.sent = True
+            rest = rest[self._socket.send(rest) :]
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb"

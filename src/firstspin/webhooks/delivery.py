@@ -151,7 +151,7 @@ class Delivery:
         answer: HttpAnswer | None = None
         try:
             until = self.clock() + ATTEMPT_SECONDS
-            answer = connections.exchange("POST", self.receiver.address.target or "/", headers, body, until)
+            answer = connections.exchange("POST", self.receiver.address.target, headers, body, until)
             problem = f"status {answer.status}"
         except NoAnswer as failed:
             problem = str(failed)
