@@ -74,6 +74,14 @@ def test_the_answers_of_one_request_have_its_parent(worker: Worker) -> None:
     assert worker.dropped == 396
 
 
+def test_a_caller_with_a_long_header_does_not_lose_the_spans_of_others(worker: Worker) -> None:
+    asked = [Asked(SAMPLED)] + [Asked(b"0" * 8_000)] * 100  # 800 kB: more than a datagram can be
+    worker.spans.add([ANSWER] * 101, asked, {}, b"", 0)
+    worker.spans.flush("")
+    assert [span.parent for span in worker.arrived()] == [SAMPLED] + [b""] * 100
+    assert worker.dropped == 0
+
+
 def test_a_span_has_no_field_of_a_person() -> None:
     assert set(AnswerSpan.__struct_fields__) == {
         "parent", "start", "end", "route", "model", "source", "experiment", "arm", "propensity", "exposure_id"

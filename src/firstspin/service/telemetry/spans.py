@@ -21,6 +21,8 @@ from firstspin.serving.policy import Decision
 TRACEPARENT: Final = b"traceparent"
 FLUSH_SECONDS: Final = 0.5
 MAX_DATAGRAM: Final = 256  # spans
+MAX_PARENT: Final = 256
+"""Bytes of a traceparent, of 55 in version 00; a longer one begins a trace, as an invalid one does."""
 _NOT_SAMPLED: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][02468ace]")
 """A traceparent whose sampled bit is not set; another text is either sampled, or none at all and begins a trace."""
 
@@ -189,7 +191,7 @@ class AnswerSpans:
 def _span(one: _Answered, offset: int, experiment: str) -> AnswerSpan:
     decision, assignment, slot = one.decision, one.decision.assignment, one.decision.slot
     return AnswerSpan(
-        one.parent,
+        one.parent if len(one.parent) <= MAX_PARENT else b"",
         one.start + offset,
         one.end + offset,
         one.route,
