@@ -27,6 +27,7 @@ from firstspin.events.schema import Event, Exposure, Secret, Unavailable
 from firstspin.events.slot_log import GREEDY, SLOT, read_slot_log
 from firstspin.events.store import EventStore, QueueLimits, Statuses, open_database, open_store
 from firstspin.records import InputError, Listen
+from firstspin.serving.lookups import FAILURES, UserLookups
 
 QUICK = QueueLimits(linger=0.002, retry=0.02, max_retry=0.1)
 
@@ -154,6 +155,19 @@ class EventStoreContract:
         assert listens.get("anna") is None
         assert listens.get("berta") == (Listen("17", 180.0),)
 
+    @pytest.mark.parametrize("seconds", ["NULL", "-1e308", "0"])
+    def test_a_row_that_is_no_listen_is_malformed_and_concerns_no_other_user(
+        self, seconds: str, listens: RecentListens, database: Database
+    ) -> None:
+        put(database, [], [listen("1"), listen("2"), listen("3", "berta")])
+        event_id = SECRET.event_id("2")
+        database.transact(
+            lambda session: session.run(f"UPDATE events SET seconds = {seconds} WHERE event_id = ?", (event_id,))
+        )
+        lookups = UserLookups(lambda: listens, lambda: 0, budget=30)
+        assert [lookups.wait("anna") for _ in range(FAILURES)] == [(None, "malformed")] * FAILURES
+        assert lookups.wait("berta") == ((Listen("17", 180.0),), "found")  # the circuit breaker is closed
+
     def test_the_index_is_made_once_and_awaited_by_readers(self, database: Database) -> None:
         database.open()
         reader = open_database(self.url, SECRET, read_only=True, listens_by_user=True)
@@ -167,6 +181,8 @@ class EventStoreContract:
         with closing(reader), reader.reading() as session:
             assert len(recent_listens(session, SECRET.user_hash("anna"))) == 2
             assert "events_listens" in self.plan(session, statements.LATEST_LISTENS)
+            all_listens = statements.LATEST_LISTENS.replace("AND flag <> 'future'", "")
+            assert "events_listens" not in self.plan(session, all_listens)  # it has none in the future
             with pytest.raises(Exception, match=r"(?i)read-?only"):
                 session.run(statements.PROBE)
 

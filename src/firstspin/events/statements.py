@@ -58,12 +58,13 @@ MIGRATIONS: Final = {
 
 
 LISTENS_INDEX: Final = "events_listens"
-INDEX_LISTENS: Final = f"CREATE INDEX IF NOT EXISTS {LISTENS_INDEX} ON events (user_hash, at) WHERE type = 'listen'"
+_USABLE: Final = "type = 'listen' AND flag <> 'future'"
+INDEX_LISTENS: Final = f"CREATE INDEX IF NOT EXISTS {LISTENS_INDEX} ON events (user_hash, at) WHERE {_USABLE}"
 LATEST_LISTENS: Final = (
-    "SELECT station_id, seconds FROM events WHERE user_hash = ? AND type = 'listen' AND flag <> 'future' "
-    "ORDER BY at DESC, seq DESC LIMIT ?"
+    f"SELECT station_id, seconds FROM events WHERE user_hash = ? AND {_USABLE} ORDER BY at DESC, seq DESC LIMIT ?"
 )
-"""Newest first. Those with a time after their receipt would stay the latest for ever, and are left out."""
+"""Newest first. Those with a time after their receipt would stay the latest for ever, and are left out, of the index
+too: a lookup never reads more than its LIMIT of a user who has many of them."""
 
 NOTE: Final = "INSERT INTO about (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
 NOTES: Final = "SELECT name, value FROM about"
