@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import made_people
@@ -38,6 +38,7 @@ from firstspin.models.calibration import TOPS, CalibrationBin, HoldOutCalibratio
 from firstspin.models.compiled import CompiledScorer
 from firstspin.models.input_reference import InputReference
 from firstspin.records import Ranking
+from firstspin.service.process.clock import set_clock
 from firstspin.serving.score_stores import SqliteScores
 
 SOURCE = Path(__file__).parents[2] / "src" / "firstspin"
@@ -121,7 +122,7 @@ class Troubles:
 
     def experiment_without_its_store(self) -> Trouble:
         freeze(PLAN, self._folder / "plan.toml")
-        (self._folder / "clock").write_text("2026-01-27T00:00:00Z")
+        set_clock(self._folder / "clock", datetime(2026, 1, 27, tzinfo=UTC))
         running = ("--experiment", str(self._folder / "plan.toml"), "--clock", str(self._folder / "clock"))
         service = self._serve(*NO_STORE, *self._state("the experiment"), *running)
         alerts = {"FirstspinEventStoreFails", "FirstspinExposuresLost"}

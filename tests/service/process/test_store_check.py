@@ -120,14 +120,16 @@ def test_a_score_store_that_can_never_be_one_is_refused(scores: str, words: str,
     assert words in refused(folder, "--scores", scores.format(here=tmp_path))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"{", b'{"keys": 1}', b'name = "x"\n', b"a = [1"])
-def test_keys_and_plans_that_are_none_are_refused(
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff\xfe", b"{", b'{"keys": 1}', b'name = "x"\n', b"2026-01-31T12:00:00Z"]
+)
+def test_keys_plans_and_clocks_that_are_none_are_refused(
     content: bytes | None, folder: Path, secret: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "given"
     path.mkdir() if content is None else path.write_bytes(content)
     store = ("--events", f"sqlite:///{tmp_path / 'events.sqlite'}", "--events-secret", secret)
-    for options in (("--keys", path), (*store, "--experiment", path)):
+    for options in (("--keys", path), (*store, "--experiment", path), ("--clock", path)):
         said = refused(folder, *options)
         assert "given" in said
         assert not any(word in said for word in ("Error", "0x", "codec", "Errno"))

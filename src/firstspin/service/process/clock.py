@@ -27,9 +27,14 @@ def set_clock(path: Path, moment: datetime) -> None:
 
 def read_clock(path: Path) -> Callable[[], datetime]:
     """A function that returns the current time of the clock at `path`. Raises InputError where it is not a clock."""
+
+    def current() -> datetime:
+        return EPOCH + timedelta(microseconds=_MOMENT.unpack_from(mapped)[0])
+
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), _MOMENT.size, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as problem:
+        current()
+    except (OSError, ValueError, OverflowError) as problem:
         raise InputError(f"{path} is not a clock of a simulation") from problem
-    return lambda: EPOCH + timedelta(microseconds=_MOMENT.unpack_from(mapped)[0])
+    return current
