@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import random
-import signal
 import socket
 import sys
 import time
@@ -17,7 +15,6 @@ from functools import partial
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: a worker is one thread, and forks safely
 
@@ -32,8 +29,8 @@ from firstspin.records import InputError, Listens, StoredAnswer
 from firstspin.service import shadow
 from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
+from firstspin.service.background.__main__ import ROWS, Background, webhook_receiver
 from firstspin.service.bundles import probe_process
-from firstspin.service.bundles.store import BundleStore
 from firstspin.service.bundles.watch import BundleWatch
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.cross_origin import hosts
@@ -42,10 +39,8 @@ from firstspin.service.http.sagemaker import further
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.multi_model import ManyModels, ModelCache
 from firstspin.service.options import has_pages, parse, slot_settings
-from firstspin.service.pages.experiments import WANTED
 from firstspin.service.pages.site import SECTIONS
 from firstspin.service.process import logs, signals
-from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
@@ -60,18 +55,11 @@ from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
 from firstspin.serving.policy import REFUSE, PolicySettings
 from firstspin.serving.slot.carousel import RATES, CarouselSlot
 
-if TYPE_CHECKING:
-    from firstspin.webhooks.delivery import Receiver
-
 STORE_PATIENCE = 1.4
 """Seconds that a write of the event store waits for other processes: a request is refused before it is overdue."""
 
 LISTEN_THREADS = 4
 """Connections of a worker to the event store that look up listens."""
-
-
-SNAPSHOT_SECONDS = 60.0
-"""From one snapshot of the exploration slot to the next; opening its page makes one sooner."""
 
 
 def main() -> None:
@@ -96,10 +84,10 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     bundle_store = locked_store(state)
     secret = _checked_stores(options)
     model_cache = _model_cache(options, state)
-    tallies = SharedMetrics(options.workers + 7)
+    tallies = SharedMetrics(options.workers + ROWS)
     queue = shadow.queue(options.shadow) if options.shadow else None
     config = _worker_config(options)
-    receiver, telemetry = _receiver(options), connected(os.environ)
+    receiver, telemetry = webhook_receiver(options, os.environ), connected(os.environ)
     pages, slot_folder = _experiment_pages(options, state), _slot_folder(options, state)
     # read once: a process that is restarted needs neither file
     plan = read_plan(options.experiment) if options.experiment else None
@@ -129,11 +117,22 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             announce=partial(_announce, options.host, crew.port.getsockname()[1]),
         ),
         without_model=options.allow_no_model or model_cache is not None,
-        background=(
-            *_background(options, state, crew, tallies, secret, pages, slot_folder, plan, receiver, bundle_store),
-            *([_export(crew, tallies, tallies.row(options.workers + 4), telemetry)] if telemetry else []),
-            *([_shadow(options, crew, tallies, queue[1])] if queue else []),
-        ),
+        background=Background(
+            options=options,
+            state=state,
+            crew=crew,
+            tallies=tallies,
+            secret=secret,
+            plan=plan,
+            bundle_store=bundle_store,
+            policy=_policy(options),
+            now=_clock(options),
+            pages=pages,
+            slot_folder=slot_folder,
+            receiver=receiver,
+            telemetry=telemetry,
+            shadowed=queue[1] if queue else None,
+        ).runs(),
     ).run()
 
 
@@ -196,8 +195,7 @@ def _worker_runner(
     telemetry: Telemetry | None,
     queue: tuple[socket.socket, socket.socket] | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
-    experiment = running(plan) if plan else None
-    now = read_clock(options.clock) if options.clock else _now
+    experiment, now = running(plan) if plan else None, _clock(options)
 
     def run_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
         tally = tallies.row(slot.number)
@@ -249,84 +247,6 @@ def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
     return folder
 
 
-def _receiver(options: argparse.Namespace) -> Receiver | None:
-    """The receiver of webhooks, if there is one."""
-    if not options.webhook_url:
-        return None
-    from firstspin.webhooks.delivery import read_receiver
-
-    return read_receiver(options.webhook_url, options.webhook_secret_file, os.environ)
-
-
-def _background(
-    options: argparse.Namespace,
-    state: Path,
-    crew: Crew,
-    tallies: SharedMetrics,
-    secret: Secret | None,
-    pages: Path | None,
-    slot_folder: Path | None,
-    plan: Plan | None,
-    receiver: Receiver | None,
-    bundle_store: BundleStore,
-) -> tuple[BackgroundRuns, ...]:
-    """The work outside the workers: analyses, snapshots of the slot's rates, reports about answers, webhooks."""
-    outbox = state / "webhooks" if receiver else None
-    of_analysis, of_webhooks = (tallies.row(options.workers + more) for more in (2, 3))
-    runs = []
-    if secret and options.models is None:
-        runs.append(_watch(options, state / WATCH_FILE, crew, tallies, secret, bundle_store, outbox))
-    if pages and secret:
-        from firstspin.service.notices import notify_of
-
-        dropped = partial(of_analysis.count, "firstspin_webhooks", "dropped")
-        tell = partial(notify_of, outbox=outbox, dropped=dropped) if outbox else lambda _: None
-        runs.append(_analysis(options, crew, secret, pages, plan, tell))
-    if slot_folder and secret:
-        runs.append(_snapshots(options, crew, secret, slot_folder))
-    if outbox and receiver:
-        from firstspin.webhooks.delivery import Delivery
-
-        count = partial(of_webhooks.count, "firstspin_webhooks")
-        delivery = Delivery(outbox, receiver, count, time.time, time.monotonic, random.Random())
-        runs.append(BackgroundRuns("webhooks", crew, delivery.run, delivery.is_due, pause=1.0, max_seconds=60.0))
-    return tuple(runs)
-
-
-def _export(crew: Crew, tallies: SharedMetrics, tally: ProcessMetrics, telemetry: Telemetry) -> BackgroundRuns:
-    """The process that exports, for as long as the service runs."""
-
-    def run() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # during the imports
-        from firstspin.service.telemetry import exporter
-
-        exporter.run(telemetry.receiver, telemetry.settings, os.environ, tallies, tally)
-
-    return BackgroundRuns("telemetry", crew, run, lambda: True, pause=5.0, max_seconds=inf, linger=3.0)
-
-
-def _analysis(
-    options: argparse.Namespace,
-    crew: Crew,
-    secret: Secret,
-    pages: Path,
-    plan: Plan | None,
-    tell: Callable[..., object],
-) -> BackgroundRuns:
-    """The analyses: every five minutes, and when a page of an experiment is opened."""
-    now = read_clock(options.clock) if options.clock else _now
-
-    def run() -> None:
-        from firstspin.events.store import open_database
-        from firstspin.service.pages.analysis import analyse_store
-
-        analyse_store(open_database(options.events, secret, create=False), plan, pages, now=now(), tell=tell)
-
-    wanted = pages / WANTED
-    begin = partial(wanted.unlink, missing_ok=True)
-    return BackgroundRuns("analysis", crew, run, wanted.exists, begin, every=300.0, when_idle=True)
-
-
 def _slot_folder(options: argparse.Namespace, state: Path) -> Path | None:
     """The folder of the snapshot and the page of the exploration slot, where this service has one."""
     if not options.explore:
@@ -341,62 +261,6 @@ def _slot(options: argparse.Namespace, folder: Path, tally: ProcessMetrics) -> C
     return CarouselSlot(options.explore, slot_settings(options), folder / RATES, count)
 
 
-def _snapshots(options: argparse.Namespace, crew: Crew, secret: Secret, folder: Path) -> BackgroundRuns:
-    """The snapshots of the slot's rates and its page: at the start, every minute, and when the page is opened."""
-    now = read_clock(options.clock) if options.clock else _now
-    has_page = has_pages(options) and find_spec("jinja2") is not None
-
-    def run() -> None:
-        from firstspin.events.store import open_database
-        from firstspin.service.pages.slot_analysis import analyse_slot
-
-        analyse_slot(
-            open_database(options.events, secret, create=False),
-            options.explore,
-            slot_settings(options),
-            folder,
-            bundle=options.bundle,
-            has_page=has_page,
-            now=now(),
-        )
-
-    wanted = folder / WANTED
-    wanted.touch()
-    begin = partial(wanted.unlink, missing_ok=True)
-    return BackgroundRuns("slot", crew, run, wanted.exists, begin, every=SNAPSHOT_SECONDS)
-
-
-def _watch(
-    options: argparse.Namespace,
-    out: Path,
-    crew: Crew,
-    tallies: SharedMetrics,
-    secret: Secret,
-    bundle_store: BundleStore,
-    outbox: Path | None,
-) -> BackgroundRuns:
-    """The reports about answers: every quarter of an hour, and where there is none yet."""
-    now, policy = read_clock(options.clock) if options.clock else _now, PolicySettings(min_age=options.least_age)
-    tally = tallies.row(options.workers + 5)
-    out.unlink(missing_ok=True)  # of an earlier service, perhaps with another bundle
-
-    def run() -> None:
-        from firstspin.service.notices import notify_of_answers
-        from firstspin.service.watch_run import watch_store
-
-        bundle = bundle_store.path(next(filter(None, tallies.models())))
-        dropped = partial(tally.count, "firstspin_webhooks", "dropped")
-        tell = partial(notify_of_answers, outbox=outbox, dropped=dropped) if outbox else lambda _: None
-        watch_store(
-            options.events, secret, bundle, options.labels, policy, out, gauge=tally.gauge, tell=tell, now=now()
-        )
-
-    def is_wanted() -> bool:
-        return not out.exists() and any(tallies.models())
-
-    return BackgroundRuns("quality", crew, run, is_wanted, every=900.0, pause=300.0, when_idle=True)
-
-
 def _policy(options: argparse.Namespace) -> PolicySettings:
     return PolicySettings(
         options.least_age,
@@ -405,10 +269,6 @@ def _policy(options: argparse.Namespace) -> PolicySettings:
         calibrated_rows=options.calibrated_rows,
         listens_from_events=options.listens_from_events,
     )
-
-
-def _shadow(options: argparse.Namespace, crew: Crew, tallies: SharedMetrics, inbox: socket.socket) -> BackgroundRuns:
-    return shadow.runs(options.shadow, inbox, crew, tallies.row(options.workers + 6), _policy(options), time.monotonic)
 
 
 def _run_admin(
@@ -483,8 +343,8 @@ def _stored_answers(options: argparse.Namespace) -> UserLookups[StoredAnswer] | 
     )
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _clock(options: argparse.Namespace) -> Callable[[], datetime]:
+    return read_clock(options.clock) if options.clock else lambda: datetime.now(UTC)
 
 
 def _date() -> str:
