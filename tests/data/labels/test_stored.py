@@ -47,6 +47,22 @@ def test_labels_census_and_bad_rows_are_those_of_the_file(kind: str, tmp_path: P
     assert (data / "plays.duckdb").read_bytes() == before
 
 
+def test_texts_are_equal_by_their_bytes_whatever_the_collation_of_the_database(tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, "typed")
+    ours = learn.label(data, tmp_path / "ours.parquet", Reading(skip_bad_rows=True))[0]
+    users = pq.read_table(tmp_path / "ours.parquet")["user_id"].to_pylist()
+    assert "twice" in users
+    with duckdb.connect(data / "plays.duckdb") as connection:
+        connection.execute("""CREATE TABLE listens (
+            user_id VARCHAR COLLATE NOCASE, started_at TIMESTAMP, station_id VARCHAR COLLATE NOCASE, seconds DOUBLE)""")
+        connection.execute(f"""INSERT INTO listens SELECT replace(user_id, 'twice', 'TWICE'), started_at, station_id, seconds
+            FROM read_parquet('{data}/listens.parquet')""")
+    out = tmp_path / "theirs.parquet"
+    theirs = learn.label(data, out, Reading(skip_bad_rows=True), listens=f"duckdb://{data}/plays.duckdb")[0]
+    assert theirs.labelled == ours.labelled - 1
+    assert pq.read_table(out)["user_id"].to_pylist() == [user for user in users if user != "twice"]
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     data = edge_cases(tmp_path, "typed")
     path = stored(data)

@@ -13,7 +13,7 @@ from firstspin.data.formats import csv_rewriting
 from firstspin.data.formats.columns import Shape, shape_of
 from firstspin.data.formats.connections import in_our_words
 from firstspin.data.formats.csv_rewriting import MAX_LINE, Dialect
-from firstspin.data.formats.sources import PROBLEM, Source, name_at
+from firstspin.data.formats.sources import PROBLEM, Column, Source, name_at
 from firstspin.data.sql import identifier, literal
 
 Result = TypeVar("Result")
@@ -70,8 +70,13 @@ def _files(alike: Sequence[Source]) -> str:
     else:
         header = f"header = true, skip = {source.dialect.skip}"
         file = _read_csv(paths, names, source.dialect.delimiter, header)
-    columns = ", ".join(column.sql for column in source.columns.values())
+    columns = ", ".join(_by_bytes(column) if source.table else column.sql for column in source.columns.values())
     return f"(SELECT {columns}, NULL::VARCHAR AS {identifier(PROBLEM)} FROM {file})"
+
+
+def _by_bytes(column: Column) -> str:
+    """SQL: a column of a database, whose texts are equal by their bytes: its own collation may ignore case, say."""
+    return f"{column.sql}::VARCHAR COLLATE C AS {column.sql}" if column.type == "string" else column.sql
 
 
 def _rewritten(source: Source, dialect: Dialect) -> str:
