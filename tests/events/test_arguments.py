@@ -13,7 +13,17 @@ ADDRESS = "postgresql://me:telltale@127.0.0.1:1/db"
 
 
 @pytest.mark.parametrize(
-    "address", [ADDRESS, "postgresql://h/db?user=me&password=telltale", "postgresql://a:b@[::1/db"]
+    "address",
+    [
+        ADDRESS,
+        "postgresql://h/db?user=me&password=telltale",
+        "postgresql://h/db?user=me&pass%77ord=telltale",
+        "postgresql://a:b@[::1/db",
+        "postgresql://me:tell#tale@h/db",
+        "postgresql://me:tell?tale@h/db",
+        "postgresql://me:tell/tale@h/db",
+        "postgresql://me:telltale",
+    ],
 )
 @pytest.mark.parametrize(("option", "variable"), sorted(ADDRESSES.items()))
 def test_an_address_with_a_password_is_moved_into_a_variable(option: str, variable: str, address: str) -> None:

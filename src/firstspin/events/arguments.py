@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 ADDRESSES: Final = {"--events": "FIRSTSPIN_EVENTS", "--erased": "FIRSTSPIN_ERASED", "--listens": "FIRSTSPIN_LISTENS"}
 """Options that take the address of a database, and the environment variables that replace them."""
@@ -48,7 +48,10 @@ def without_passwords(arguments: Sequence[str]) -> tuple[list[str], dict[str, st
 
 
 def _has_password(address: str) -> bool:
+    """Whether libpq may see a password: unlike `urlsplit`, it looks for the @ beyond a #, ? or [ of a password."""
+    user, at, _ = address.partition("://")[2].rpartition("@")
     try:
-        return urlsplit(address).password is not None or "password=" in address
+        urlsplit(address).port  # noqa: B018
     except ValueError:  # not an address: it may hold a password
         return True
+    return bool(at and ":" in user) or "password=" in unquote(address)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from firstspin.data import postgres_address
 from firstspin.events.database import ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.events.statements import INDEX_LISTENS, LISTENS_INDEX, insert, tables
@@ -68,12 +69,7 @@ class PostgresDatabase:
 
         self._driver = psycopg
         defaults = _DEFAULTS | {"options": _OPTIONS.format(patience=1000 * (patience or PATIENCE))}
-        try:
-            given = psycopg.conninfo.conninfo_to_dict(url)
-            missing = {name: defaults[name] for name in defaults.keys() - given.keys()}
-            self._address = psycopg.conninfo.make_conninfo(url, **missing)
-        except psycopg.ProgrammingError:
-            raise InputError("invalid URL of the event store: PostgreSQL can't parse it") from None
+        self._address = postgres_address.complete(url, defaults, "invalid URL of the event store")
         self._fingerprint = fingerprint
         self._create, self._read_only = create and not read_only, read_only
         self._listens_by_user, self._patience = listens_by_user, patience or PATIENCE

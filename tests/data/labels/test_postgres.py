@@ -126,6 +126,20 @@ def test_columns_and_table_have_other_names_and_types(url: str, tmp_path: Path) 
     assert ignored == {"listens: s (seconds) is not a number": 1}
 
 
+def test_settings_of_the_role_or_the_address_change_no_label(url: str, tmp_path: Path) -> None:
+    """Doubles are written with all digits, texts in UTF-8."""
+    data = edge_cases(tmp_path, "typed")
+    people = (data / "registrations.csv").read_text().replace("007", "é7")
+    (data / "registrations.csv").write_text(people)
+    rows = [("é7" if user == "007" else user, at, station, seconds) for user, at, station, seconds in LISTENS]
+    rows = [(user, at, station, 800.123457 if seconds == 800 else seconds) for user, at, station, seconds in rows]
+    pq.write_table(pa.table(columns(rows)), data / "listens.parquet")
+    fill(url, "listens", COLUMNS, pa.table(columns(rows)))
+    options = "client_encoding=latin1&options=-cextra_float_digits%3D-12%20-cTimeZone%3DAsia/Tokyo"
+    table, *_ = same(data, f"{url}{'&' if '?' in url else '?'}{options}")
+    assert "é7" in table["user_id"].to_pylist()
+
+
 def test_the_rows_that_were_dropped_are_counted_where_no_label_is_left(url: str, tmp_path: Path) -> None:
     data = edge_cases(tmp_path, "typed")
     fill(url, "listens", COLUMNS, pa.table(columns([LISTENS[0], *BAD[:3]])))
@@ -176,7 +190,8 @@ def test_mistakes_are_named_without_the_password(url: str, tmp_path: Path) -> No
     data = edge_cases(tmp_path, "typed")
     for address, message in {
         "postgresql://me:secret@localhost:1/db": "the listens can't be read in PostgreSQL: ",
-        "postgresql://me:secret@host/db?colour=blue": "PostgreSQL can't parse this address",
+        "postgresql://me:secret@host/db?colour=blue": "--listens: PostgreSQL can't parse it",
+        "postgresql://me:secret@secret@localhost/db": "--listens: two @ before the host: write %40",
         "bigquery://me:secret@project": "--listens bigquery:…: the label compiles to its SQL but was never run there",
         "secret.parquet": "expected postgresql://USER@HOST/DATABASE",
     }.items():

@@ -55,7 +55,8 @@ def test_texts_are_equal_by_their_bytes_whatever_the_collation_of_the_database(t
     with duckdb.connect(data / "plays.duckdb") as connection:
         connection.execute("""CREATE TABLE listens (
             user_id VARCHAR COLLATE NOCASE, started_at TIMESTAMP, station_id VARCHAR COLLATE NOCASE, seconds DOUBLE)""")
-        connection.execute(f"""INSERT INTO listens SELECT replace(user_id, 'twice', 'TWICE'), started_at, station_id, seconds
+        connection.execute(f"""INSERT INTO listens
+            SELECT replace(user_id, 'twice', 'TWICE'), started_at, station_id, seconds
             FROM read_parquet('{data}/listens.parquet')""")
     out = tmp_path / "theirs.parquet"
     theirs = learn.label(data, out, Reading(skip_bad_rows=True), listens=f"duckdb://{data}/plays.duckdb")[0]

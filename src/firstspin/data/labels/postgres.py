@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from firstspin.data import schema
+from firstspin.data import postgres_address, schema
 from firstspin.data.checks.findings import RowRule
 from firstspin.data.checks.mismatches import by_day
 from firstspin.data.checks.row_rules import BROKEN, SHOWN_CHARACTERS, VALUE
@@ -40,7 +40,10 @@ COMPILED_ONLY: Final = ("bigquery", "databricks", "snowflake", "trino")
 
 _OPTION: Final = "--listens"
 _DEFAULTS: Final = {"application_name": "firstspin label", "connect_timeout": "10"}
-_SESSION: Final = "SET default_transaction_isolation = 'repeatable read'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'"
+_SETTINGS: Final = """
+    SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL client_encoding = 'UTF8';
+    SET LOCAL extra_float_digits = 1"""
+"""How values are written: databases, roles and the address may have other settings; the last one: doubles exactly."""
 _NAMES: Final = {name: f"firstspin {name}" for name in schema.COLUMNS}
 _TABLES: Final = EngineTables(_NAMES)
 _RECEIVED: Final = "firstspin received"
@@ -105,16 +108,9 @@ def _connection(address: str) -> Iterator[psycopg.Connection[Any]]:
     """A read-only connection, whose one transaction sees one state of the table."""
     import psycopg
 
-    try:
-        given = psycopg.conninfo.conninfo_to_dict(address)
-        missing = {name: value for name, value in _DEFAULTS.items() if name not in given}
-        complete = psycopg.conninfo.make_conninfo(address, **missing)
-    except psycopg.ProgrammingError:
-        raise InputError(f"{_OPTION}: PostgreSQL can't parse this address") from None  # the message repeats it
-    with psycopg.connect(complete, autocommit=True) as connection:
-        connection.execute(_SESSION)
-        connection.autocommit = False
-        connection.read_only = True
+    with psycopg.connect(postgres_address.complete(address, _DEFAULTS, _OPTION)) as connection:
+        connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+        connection.execute(_SETTINGS)  # in the transaction: a pool may give the next one another session
         yield connection
         connection.rollback()
 
@@ -123,9 +119,13 @@ def _connection(address: str) -> Iterator[psycopg.Connection[Any]]:
 def _in_our_words() -> Iterator[None]:
     """Convert the errors of PostgreSQL. Raises InputError with its message, without the statement."""
     import psycopg
+    import pyarrow as pa
 
     try:
         yield
+    except pa.ArrowException as problem:
+        cause = "a text is not UTF-8, or longer than a megabyte"
+        raise InputError(f"the listens can't be read in PostgreSQL: {cause}") from problem
     except psycopg.Error as problem:
         cause = problem.diag.message_primary or " ".join(str(problem).split())
         raise InputError(f"the listens can't be read in PostgreSQL: {cause}") from problem
