@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,13 @@ def kept(database: Database, table: str = "events") -> list[bytes]:
 def put(database: Database, exposures: list[Exposure], events: list[Event]) -> tuple[Statuses, Statuses]:
     written = database.transact(lambda session: write(session, exposures, events))
     return written.exposures, written.events
+
+
+def as_version_1_had_it(session: Session) -> None:
+    for column in ("carousel", "relevance", "listens"):
+        session.run(f"ALTER TABLE exposures DROP COLUMN {column}")
+    session.run("UPDATE exposures SET schema = 1")
+    session.run("UPDATE about SET value = '1' WHERE name = 'version'")
 
 
 class EventStoreContract:
@@ -219,13 +226,6 @@ class EventStoreContract:
 
     def test_a_store_of_version_1_is_migrated_with_its_rows(self, database: Database) -> None:
         put(database, [shown()], [click("e")])
-
-        def as_version_1_had_it(session: Session) -> None:
-            for column in ("carousel", "relevance", "listens"):
-                session.run(f"ALTER TABLE exposures DROP COLUMN {column}")
-            session.run("UPDATE exposures SET schema = 1")
-            session.run("UPDATE about SET value = '1' WHERE name = 'version'")
-
         database.transact(as_version_1_had_it)
         for _ in range(2):  # the second time it is of this version
             database.close()
@@ -260,6 +260,27 @@ class EventStoreContract:
         erase(database, SECRET, ["anna"], now=NOON)
         with database.snapshot() as session:
             assert len(read_slot_log(session, 5).shown) == 2
+
+    @pytest.mark.parametrize(
+        "wrong", ["propensity = 0", "propensity = 1.5", "relevance = -0.5", "relevance = NULL", "relevance = 1e308"]
+    )
+    def test_a_log_of_the_slot_with_numbers_that_are_no_shares_is_refused(self, wrong: str, database: Database) -> None:
+        put(database, [msgspec.structs.replace(shown("anna", SLOT), carousel=5, relevance=0.37)], [])
+        database.transact(lambda session: session.run(f"UPDATE exposures SET {wrong}"))
+        with database.snapshot() as session, pytest.raises(InputError, match="rows that firstspin did not write"):
+            read_slot_log(session, 5)
+
+    def test_a_store_of_version_1_that_several_processes_open_is_migrated_once(self, database: Database) -> None:
+        put(database, [shown()], [])
+        database.transact(as_version_1_had_it)
+        openers = [open_database(self.url, SECRET, patience=30) for _ in range(6)]
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(lambda opener: opener.open(), openers))
+        for i, opener in enumerate(openers):
+            assert put(opener, [shown(f"user {i}")], [])[0] == ("stored",)
+            opener.close()
+        put(database, [shown("of an open connection")], [])  # as the old release's process still has it
+        assert len(kept(database, "exposures")) == 8
 
     def test_events_keep_the_order_they_came_in(self, store: EventStore, database: Database) -> None:
         for event in clicks("e", 50):

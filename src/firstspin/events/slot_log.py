@@ -66,6 +66,9 @@ def read_slot_log(session: Session, carousel: int) -> SlotLog:
                 propensity.append(numbers[0])
                 relevance.append(numbers[1])
                 at.append(numbers[2])
+        shares = np.array([propensity, relevance], dtype=np.float64)
+        if not ((shares > 0) & (shares <= 1)).all():
+            raise ValueError("a propensity or a relevance is not in (0, 1]")
         clicked = bytearray(len(users))
         for rows in session.stream(_CLICKS, (), _CHUNK):
             for user, station_id, clicked_at in rows:
@@ -76,8 +79,7 @@ def read_slot_log(session: Session, carousel: int) -> SlotLog:
         tuple(places),
         np.array(shown, dtype=np.int64),
         np.array(best, dtype=np.int64),
-        np.array(propensity, dtype=np.float64),
-        np.array(relevance, dtype=np.float64),
+        *shares,
         np.array(at, dtype="datetime64[us]"),
         np.array(clicked, dtype=np.bool_),
     )
