@@ -71,6 +71,13 @@ def test_rates_are_learned_from_a_log_as_of_its_last_day_with_the_station_of_mos
     assert nothing.station_ids == ()
 
 
+def test_an_exposure_of_a_clock_that_was_wrong_takes_no_weight_of_those_that_follow() -> None:
+    days = ["2026-01-01", "2099-01-01", "2026-01-15", "2026-01-15"]
+    rates = StationRates.learned(a_log([0, 1, 0, 2], [True, True, True, False], days), half_life=14)
+    assert rates.station_ids == ("a", "b", "c")
+    assert (rates.relevance, rates.clicks) == ((0.75, 0.5, 0.5), (1.5, 1, 0))
+
+
 def test_the_rates_of_a_catalogue_have_its_stations_alone_and_the_version_of_the_snapshot() -> None:
     log = a_log([2, 0, 2], [True, False, False], ["2026-01-01"] * 3)
     rates = StationRates.learned(log, half_life=14)

@@ -101,10 +101,12 @@ class StationRates(msgspec.Struct, frozen=True):
     def learned(log: SlotLog, half_life: float) -> StationRates:
         """The counts of a log, as of the day of its last exposure: the same from the same log, at any time and place.
 
-        Stations are in descending order of users; all of them are new until the slot has shown them to `new_until`.
+        The last one is the last to arrive: one with a time in the future, of a host whose clock was wrong, would else
+        take the weight of all that follow. Stations are in descending order of users; all of them are new until the
+        slot has shown them to `new_until`.
         """
         k, day = len(log.station_ids), log.at.astype("datetime64[D]").astype(np.int64)
-        weight = 0.5 ** ((day.max(initial=0) - day) / half_life)
+        weight = 0.5 ** (np.maximum(day[-1:] - day, 0) / half_life)
         shown = np.bincount(log.shown, minlength=k)
         order = sorted(np.flatnonzero(shown).tolist(), key=lambda i: (-shown[i], log.station_ids[i]))
         rates = StationRates(
