@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stand_in_runtime import endpoint as running_endpoint
 from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import freeze
+from firstspin.models.evidence.scoring import EvidenceSettings
 from firstspin.records import Listen, Registration
 from firstspin.serving import bundle
 from firstspin.serving.bodies.encodings import Encoding
@@ -163,6 +165,11 @@ def test_exposures_have_the_number_of_listens_that_moved_the_answer(
             put(environment["FIRSTSPIN_LISTENS"], user, "2", HEARD[1])
             recommended(gateway, user)
         rows = list(lake.lines["lake"])
+        weightless = EvidenceSettings(weight=0.0)
+        gateway.bundle = replace(gateway.bundle, evidence=replace(gateway.bundle.evidence, settings=weightless))
+        user = next(user for user in users if assign(HALVES.split, user).arm == "model")  # type: ignore[union-attr]
+        recommended(gateway, user, listens=[{"station_id": HEARD[0].station_id, "seconds": 60.0}])
+        assert lake.lines["lake"][-1]["listens"] is None
     arms = [assignment.arm for user in users if (assignment := assign(HALVES.split, user))]
     assert set(arms) == {"model", "rule"}
     assert [(row["arm"], row["listens"]) for row in rows] == [(arm, 1 if arm == "model" else None) for arm in arms]

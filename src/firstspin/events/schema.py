@@ -66,7 +66,7 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     candidates: Mapping[str, Sequence[str]]  # arm -> its candidate stations, best first
     carousel: int | None = None  # the position of the slot among the carousels, from 1
     relevance: float | None = None  # of the station to the user, in (0, 1]
-    listens: int | None = None  # looked up, that moved the answer; None where none did
+    listens: int | None = None  # that moved the answer, where they are looked up; None where none did
     schema: int = EXPOSURE_SCHEMA
 
 

@@ -80,6 +80,7 @@ class ExposureLog:
             candidates={GREEDY: [choice.greedy] if choice.greedy else []},
             carousel=choice.carousel,
             relevance=choice.relevance,
+            listens=decision.listens or None,
         )
 
     def record(self, exposures: Sequence[Exposure]) -> None:

@@ -20,12 +20,12 @@ from made_slot import STATIONS, pack_for_slot
 from firstspin.events.slot_log import SLOT
 from firstspin.events.store import EventStore, open_store
 from firstspin.experiment.assign import assign
-from firstspin.records import Registration
+from firstspin.records import Listen, Registration
 from firstspin.service.app import App
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.process.worker import load
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.policy import DEFAULTS, Decision, decide
+from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
 from firstspin.serving.slot.carousel import CarouselSlot, read_rates, save_rates
 from firstspin.serving.slot.exploration import SlotSettings, StationRates
 
@@ -222,6 +222,21 @@ def test_what_is_shown_is_recorded_and_no_station_is_in_two_carousels(
     assert {(row["experiment"], row["arm"], row["carousel"]) for row in rows} == {(SLOT, SLOT, 2)}
     assert all(0 < row["propensity"] <= 1 and row["relevance"] > 0 for row in rows)
     assert not any(name in row for row in rows for name in ("age", "gender", "country", "user_id"))
+
+
+def test_an_exposure_has_the_number_of_looked_up_listens_that_moved_the_answer(
+    bundle: Bundle, store: EventStore, tmp_path: Path
+) -> None:
+    made, ledger = Made(tmp_path / "rates.json").with_rates(rates()), ExposureLog(store, SECRET, lambda: NOW)
+    settings = PolicySettings(listens_from_events=True)
+    heard = [Listen(station, 300.0) for station, genre in STATIONS.items() if genre in bundle.evidence.genres][:2]
+    for listens, expected in ((tuple(heard), 2), ((Listen("nowhere", 9.0),), None), (None, None)):
+        registration = msgspec.structs.replace(ANNA, listens=listens)
+        decision = made.slot.explored(
+            registration, "anna", decide(registration, "anna", bundle, None, settings), bundle
+        )
+        assert decision.slot is not None
+        assert ledger.slot_exposure("anna", decision, decision.slot).listens == expected
 
 
 def test_children_users_of_the_experiment_and_invocations_are_answered_as_without_a_slot(

@@ -270,8 +270,8 @@ class Gateway:
             for registration, answer in zip(registrations, answers, strict=True):
                 if assignment := assigned(registration, user_of(registration), self.settings_of_users):
                     stations = self._candidates(registration, answer)
-                    by_model = self.listens and answer.source == "model"
-                    listens = self.bundle.weighed(registration)[0] if by_model else 0
+                    known, moves = self.bundle.weighed(registration)
+                    listens = known if self.listens and answer.source == "model" and moves is not None else 0
                     exposures += stream.exposures(user_of(registration), assignment, stations, answer, listens=listens)
             failed = self._in_time(lambda: put_exposures(stream.sink, exposures)).failed if exposures else 0
             problem = "refused"
