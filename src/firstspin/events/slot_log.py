@@ -66,9 +66,7 @@ def read_slot_log(session: Session, carousel: int) -> SlotLog:
                 propensity.append(numbers[0])
                 relevance.append(numbers[1])
                 at.append(numbers[2])
-        shares = np.array([propensity, relevance], dtype=np.float64)
-        if not ((shares > 0) & (shares <= 1)).all():
-            raise ValueError("a propensity or a relevance is not in (0, 1]")
+        shares = _shares(propensity), _shares(relevance)
         clicked = bytearray(len(users))
         for rows in session.stream(_CLICKS, (), _CHUNK):
             for user, station_id, clicked_at in rows:
@@ -83,3 +81,10 @@ def read_slot_log(session: Session, carousel: int) -> SlotLog:
         np.array(at, dtype="datetime64[us]"),
         np.array(clicked, dtype=np.bool_),
     )
+
+
+def _shares(column: array[float]) -> NDArray[np.float64]:
+    shares = np.array(column, dtype=np.float64)
+    if not ((shares > 0) & (shares <= 1)).all():
+        raise ValueError("not in (0, 1]")
+    return shares
