@@ -45,3 +45,10 @@ def test_each_notice_is_queued_once(tmp_path: Path) -> None:
     assert len(list(pending(tmp_path))) == 2
     assert any("The label windows of the week of 2026-01-19 are over" in text for text in sentences)
     assert dropped == []
+
+
+def test_a_model_below_the_rule_gives_notice_about_its_bundle() -> None:
+    below = msgspec.structs.replace(FACTS, weeks=(), drifting={}, is_below_rule=True)
+    [(kind, subject, _, sentence)] = causes_in_answers(below)
+    assert (kind, subject) == ("model.below_rule", "3f2a9c1b")
+    assert "business rule" in sentence

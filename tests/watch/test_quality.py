@@ -17,10 +17,10 @@ from made_bundles import pack
 from firstspin import learn
 from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts
 from firstspin.models.calibration import CalibrationBin, HoldOutCalibration
-from firstspin.records import Examples, LabelRule
+from firstspin.records import Examples, LabelRule, Registration
 from firstspin.serving import bundle
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.policy import DEFAULTS
+from firstspin.serving.policy import DEFAULTS, decide_many
 from firstspin.simulation.world import make_world, newcomers, write_world
 from firstspin.watch.quality import ALPHA, CohortQuality, HitRate, Quality, expected_hits, label_answers, quality
 
@@ -128,7 +128,6 @@ def test_the_intervals_of_trained_bundles_cover_the_hits_of_later_newcomers(tmp_
 
 def counts_of(model: Bundle, users: Examples) -> list[DayCounts]:
     """What the service stores of its answers to these users, each on the day of the registration."""
-    from firstspin.serving.policy import DEFAULTS, decide_many
     from firstspin.watch.tally import AnswerTally
 
     days: dict[str, AnswerTally] = {}
@@ -208,6 +207,21 @@ def test_observed_hits_of_the_same_users_are_in_the_interval(model: Bundle) -> N
     assert rate.expected == rate.expected_labelled
     assert rate.expected is not None
     assert rate.expected.low <= (rate.observed or 0) <= rate.expected.high
+
+
+def test_model_and_rule_are_compared_with_the_same_labelled_users(model: Bundle) -> None:
+    """All users play the genre that the rule has among its first three and the model has not, then the reverse."""
+    users = registered_within(made_people.examples(300, seed=2), 7)
+    ranked = [set(one.ranking.genres[:3]) for one in decide_many(users.registrations, None, model, DEFAULTS)]
+    picks = [Registration(genres=one.genres) for one in users.registrations]
+    by_rule = [set(one.genres[:3]) for one in model.rule.rankings(picks)]
+    for wanted, others, is_below in ((by_rule, ranked, True), (ranked, by_rule, False)):
+        alone = [users.genres.index(min(a - b)) if a - b else 0 for a, b in zip(wanted, others, strict=True)]
+        differ = sum(a != b for a, b in zip(wanted, others, strict=True))
+        [made] = report(model, users, replace(users, tops=np.array(alone))).rule
+        assert differ >= 10
+        assert (made.model, made.is_below) == (model.id, is_below)
+        assert made.users * abs(made.observed - made.by_rule) == pytest.approx(differ, abs=0.01)
 
 
 def test_a_broken_calibration_is_flagged_in_the_week_in_which_it_breaks(model: Bundle) -> None:

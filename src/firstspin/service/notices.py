@@ -44,7 +44,7 @@ def notify_of(progress: Progress, outbox: Path, dropped: Callable[[], None]) -> 
 
 
 def causes_in_answers(facts: WatchFacts) -> Iterator[tuple[Kind, str, str, str]]:
-    """The kind, subject, cause and sentence of each notice about weeks whose labels are complete, and about drift."""
+    """The kind, subject, cause and sentence of each notice about complete labels, drift, and the business rule."""
     for week in facts.weeks:
         if week.labels_complete <= facts.as_of:
             yield (
@@ -56,6 +56,9 @@ def causes_in_answers(facts: WatchFacts) -> Iterator[tuple[Kind, str, str, str]]
     for column, since in facts.drifting.items():
         sentence = f"The column {column} differs from training, or from earlier weeks, since the week of {since}."
         yield "data.drift", f"{column}, week of {since}", facts.model, sentence
+    if facts.is_below_rule:
+        sentence = "With the same labelled users, the model has fewer hits@3 than the business rule."
+        yield "model.below_rule", facts.model, "", sentence
 
 
 def notify_of_answers(facts: WatchFacts, outbox: Path, dropped: Callable[[], None]) -> None:

@@ -27,7 +27,10 @@ class WeekFacts(msgspec.Struct, frozen=True):
 
 
 class WatchFacts(msgspec.Struct, frozen=True):
-    """The weeks of a bundle, ascending, and of its `columns` those that drift, each with the week since when."""
+    """The weeks of a bundle, ascending, and of its `columns` those that drift, each with the week since when.
+
+    `is_below_rule`: its model has fewer hits than its business rule with the same labelled users.
+    """
 
     as_of: datetime
     model: str
@@ -35,6 +38,7 @@ class WatchFacts(msgspec.Struct, frozen=True):
     complete_weeks: int
     columns: int
     drifting: dict[str, str]
+    is_below_rule: bool = False
 
 
 def write_facts(path: Path, facts: WatchFacts) -> None:

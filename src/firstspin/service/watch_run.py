@@ -76,6 +76,10 @@ def _everyone(week: WeekQuality) -> dict[str, HitRate]:
     return next((cohort.hits for cohort in week.cohorts if cohort.by == "all"), {})
 
 
+def _is_below_rule(report: Quality) -> bool:
+    return any(one.is_below for one in report.rule)
+
+
 def _set_gauges(report: Quality, drift: BundleDrift, gauge: Gauge, now: datetime) -> None:
     complete = [week for week in report.weeks if week.week != ALL_WEEKS and week.week < monday(now.date())]
     hits = _everyone(complete[-1]) if complete else {}
@@ -86,6 +90,7 @@ def _set_gauges(report: Quality, drift: BundleDrift, gauge: Gauge, now: datetime
             gauge("firstspin_expected_hit_rate", shown, name.removeprefix("hit@"), bound)
     rates = [hit for week in report.weeks for cohort in week.cohorts for hit in cohort.hits.values()]
     gauge("firstspin_hits_differ", sum(hit.differs for hit in rates))
+    gauge("firstspin_below_rule", int(_is_below_rule(report)))
     gauge("firstspin_drift_columns", sum(column.since is not None for column in drift.columns))
     gauge("firstspin_watch_timestamp_seconds", int(now.timestamp()))
 
@@ -97,4 +102,5 @@ def _facts(report: Quality, drift: BundleDrift, model: str, now: datetime) -> Wa
             differs = any(rate.differs for cohort in week.cohorts for rate in cohort.hits.values())
             weeks.append(WeekFacts(week.week, hit.answers, week.labels_complete, hit.expected, hit.observed, differs))
     drifting = {column.column: column.since for column in drift.columns if column.since}
-    return WatchFacts(now, model, tuple(weeks), drift.weeks, len(drift.columns), drifting)
+    below = _is_below_rule(report)
+    return WatchFacts(now, model, tuple(weeks), drift.weeks, len(drift.columns), drifting, below)

@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from firstspin.data.schema import GENRES
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.cohorts import MIN_USERS
 from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts
@@ -33,6 +34,7 @@ from firstspin.models.task import Progress, silent
 from firstspin.records import Examples, LabelRule
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import DEFAULTS, PolicySettings, decide_many
+from firstspin.watch.below_rule import TOP, Hits, RuleComparison, rule_comparisons
 from firstspin.watch.tally import first_genres, kind_of
 
 ALPHA: Final = 0.05
@@ -86,19 +88,24 @@ class WeekQuality(msgspec.Struct, frozen=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """The report. `without_calibration` names bundles that answered and whose calibration is not known."""
+    """The report. `without_calibration` names bundles that answered and whose calibration is not known.
+
+    `rule`: the model of each bundle beside its business rule, once there are labels.
+    """
 
     weeks: tuple[WeekQuality, ...]
     without_calibration: tuple[str, ...]
     differs: bool
+    rule: tuple[RuleComparison, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledAnswers:
-    """Labelled users as answers of a bundle: sums by week, and the hits of each cell."""
+    """Labelled users as answers of a bundle: sums and hits of cells by week; `beside_rule`: hits by bundle."""
 
     sums: dict[str, dict[AnswerCell, AnswerSum]]
     hits: dict[str, Counter[AnswerCell]]
+    beside_rule: dict[str, Hits]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +196,13 @@ def quality(
     calibrated = {one.id: one.manifest.calibration for one in bundles if one.manifest.calibration}
     kinds = {model: calibration.by_kind() for model, calibration in calibrated.items()}
     weeks = _by_week(counts)
-    labelled = label_answers(counts, bundles, labels, settings, progress) if labels else LabelledAnswers({}, {})
+    labelled = label_answers(counts, bundles, labels, settings, progress) if labels else LabelledAnswers({}, {}, {})
     made = [_week(week, weeks, labelled, kinds, rule, now) for week in (*sorted(weeks), ALL_WEEKS) if weeks]
     flagged = _flagged(made)
     models = {one.cell.model for day in counts for one in day.answers}
     any_differs = any(hit.differs for week in flagged for cohort in week.cohorts for hit in cohort.hits.values())
-    return Quality(tuple(flagged), tuple(sorted(models - calibrated.keys())), any_differs)
+    beside = rule_comparisons(labelled.beside_rule)
+    return Quality(tuple(flagged), tuple(sorted(models - calibrated.keys())), any_differs, beside)
 
 
 def label_answers(
@@ -211,7 +219,7 @@ def label_answers(
     by_id = {one.id: one for one in bundles}
     of_day = {day.day: by_id[model] for day in counts if (model := _most_answers(day)) in by_id}
     days = labels.registered_at.astype("datetime64[D]").astype(str)
-    answered = LabelledAnswers({}, {})
+    answered = LabelledAnswers({}, {}, {})
     ranked = 0
     for day in sorted(of_day.keys() & set(days.tolist())):
         users = labels.take(np.flatnonzero(days == day))
@@ -225,9 +233,15 @@ def _rank(users: Examples, bundle: Bundle, week: str, settings: PolicySettings, 
     """Add the answers and hits of users of a day to those of their week."""
     sums = answered.sums.setdefault(week, {})
     hits = answered.hits.setdefault(week, Counter())
+    beside = answered.beside_rule.setdefault(bundle.id, Counter())
     decisions = decide_many(users.registrations, None, bundle, settings)
-    for registration, top, decision in zip(users.registrations, users.tops.tolist(), decisions, strict=True):
+    by_rule = bundle.rule.rank_rows(bundle.rule.encoder.matrix_of(GENRES, users.registrations))
+    for registration, top, decision, (genres, _) in zip(
+        users.registrations, users.tops.tolist(), decisions, by_rule, strict=True
+    ):
         favourite = users.genres[top]  # by name: the labels' genres have another order than the bundle's
+        if not decision.by_rule:
+            beside[favourite in decision.ranking.genres[:TOP], favourite in genres[:TOP]] += 1
         kind = kind_of(registration, decision)
         for k, millionths in zip(TOPS, first_genres(decision.ranking.probabilities), strict=False):
             cell = AnswerCell(*kind, k, place_of(millionths))

@@ -93,7 +93,17 @@ def test_a_service_reports_its_answers_and_the_labels_agree_with_what_was_expect
         *("age", "gender", "country", "picks", "number of picks", "first pick", "first genre")
     }
     assert all(one["since"] is None for one in drift["columns"])  # newcomers like those of training
+    [rule] = report["rule"]
+    assert (rule["model"], rule["observed"], rule["is_below"]) == (
+        drift["model"],
+        week["cohorts"][0]["hits"]["hit@3"]["observed"],
+        False,
+    )
     text = watched.watch("--labels", labels)
+    assert (
+        f"hit@3 of 400 labelled users is {rule['observed']:.3f}, {rule['by_rule']:.3f} by the business rule"
+        in " ".join(text.split())
+    )
     assert "no drift" in text
     assert "2025-05-09" in text
     assert f"observed {hits['observed']:.3f} of 400" in text
@@ -113,11 +123,12 @@ def test_metrics_and_operations_show_what_is_expected_and_observed(watched: Watc
     [week] = facts.weeks
     assert (week.week, week.answers, week.differs, facts.drifting) == ("2025-03-03", 400, False, {})
     assert (facts.complete_weeks, facts.columns) == (1, 7)
-    values = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines() if not line.startswith("#")}
+    samples = [line.rpartition(" ") for line in metrics.splitlines() if not line.startswith("#")]
+    values = {name: float(value) for name, _, value in samples}
     rates = [values[f'firstspin_expected_hit_rate{{bound="{bound}",k="3"}}'] for bound in ("low", "value", "high")]
     assert week.expected is not None
     assert rates == [week.expected.low, week.expected.value, week.expected.high]
-    assert values["firstspin_drift_columns"] == values["firstspin_hits_differ"] == 0
+    assert values["firstspin_drift_columns"] == values["firstspin_hits_differ"] == values["firstspin_below_rule"] == 0
     assert values["firstspin_watch_timestamp_seconds"] == (MONDAY + timedelta(days=10)).timestamp()
     shown = _quality(facts)
     assert "2025-05-09" in shown

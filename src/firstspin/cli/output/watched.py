@@ -37,6 +37,11 @@ def show(report: Quality) -> None:
             by, name = ("", "all") if cohort.by == "all" else (cohort.by, cohort.name)
             made.add_row(by, name, f"{cohort.answers:,}", *(_cell(cohort.hits[hit]) for hit in HITS))
         terminal.show(made)
+    for one in report.rule:
+        shown = f"bundle {one.model}: hit@3 of {one.users:,} labelled users is {one.observed:.3f}"
+        terminal.out.print(f"{shown}, {one.by_rule:.3f} by the business rule")
+        if one.is_below:
+            terminal.warn(f"the model of {one.model} has fewer hits than its business rule: see docs/watch.md")
     if report.without_calibration:
         names = ", ".join(report.without_calibration)
         terminal.warn(f"no expected hits for answers of {names}: pass the bundle with --bundle, or train a new one")
@@ -70,8 +75,8 @@ def next_step(report: Quality, drifts: Sequence[BundleDrift], *, has_labels: boo
     """What to do about the report."""
     if any(column.since for one in drifts for column in one.columns):
         return "compare a request of the service with a row of the registrations table; if both are right, train again"
-    if report.differs:
-        return "firstspin train --data DIR --out BUNDLE, with registrations of the weeks that differ"
+    if report.differs or any(one.is_below for one in report.rule):
+        return "firstspin train --data DIR --out BUNDLE, with registrations of the labelled weeks"
     if not report.weeks:
         return "firstspin serve --bundle BUNDLE --events sqlite:///events.sqlite"
     if not has_labels and any(week.complete for week in report.weeks[:-1]):

@@ -321,6 +321,8 @@ def _quality(watch: WatchFacts | None) -> str:
     if watch is None:
         return '<p class="muted">No report yet; it needs <code>--events</code> and a bundle of this release.</p>'
     drift = "no column drifts" if not watch.drifting else f"drift: {', '.join(watch.drifting)}"
+    if watch.is_below_rule:
+        drift = f"the model is worse than the business rule; {drift}"
     weeks = f"{watch.complete_weeks} complete week{'' if watch.complete_weeks == 1 else 's'}"
     state = f"{drift}, of {watch.columns}, after {weeks} of bundle {watch.model}" if watch.columns else "no reference"
     rows = [
