@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,10 @@ def test_who_is_under_age_or_not_ranked_by_the_model_is_not_explored(bundle: Bun
     by_rule = decide(ANNA, "anna", bundle, None, DEFAULTS, failure="broken")
     assert by_rule.source == "rule"
     assert made.slot.explored(ANNA, "anna", by_rule, bundle) is by_rule
+    unasked = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, knows_silence=False))
+    silent = decide(Registration(), "anna", unasked, None, DEFAULTS)  # training saw no registration without answers
+    assert (silent.source, silent.by_rule) == ("popular", True)
+    assert made.slot.explored(Registration(), "anna", silent, unasked) is silent
     assert made.slot.explored(ANNA, "anna", decide(ANNA, "anna", None, None, DEFAULTS), None).slot is None
     assert made.outcomes == {}
     assert made.explored(bundle, told=Registration()).slot is not None  # no age is none under the minimum

@@ -100,7 +100,8 @@ class CarouselSlot:
 
     def explored(self, registration: Registration, user: str, decision: Decision, bundle: Bundle | None) -> Decision:
         """The decision with what the slot shows this user, or as it is where nothing is explored."""
-        if bundle is None or decision.source not in EXPLORED or decision.assignment or decision.model != bundle.id:
+        is_ranked = decision.source in EXPLORED and not decision.by_rule
+        if bundle is None or not is_ranked or decision.assignment or decision.model != bundle.id:
             return decision
         choice, outcome = None, "explored"
         if self._rates is None:
