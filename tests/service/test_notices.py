@@ -22,7 +22,7 @@ FACTS = WatchFacts(
     as_of=NOW,
     model="3f2a9c1b",
     weeks=(week("2026-01-19", NOW), week("2026-01-26", NOW + timedelta(seconds=1))),
-    complete_weeks=9,
+    whole_weeks=9,
     columns=7,
     drifting={"first pick": "2026-03-16"},
 )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import pytest
+from made_bundles import pack
 
-from firstspin.events.answer_counts import DayCounts, InputCounts
+from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, InputCounts
 from firstspin.models.input_reference import InputReference
-from firstspin.watch.drift import WEEKS_A_YEAR, InputWeek, differences, drift, input_weeks, statistic
+from firstspin.watch.drift import WEEKS_A_YEAR, InputWeek, bundle_drift, differences, drift, input_weeks, statistic
 
 Array = np.ndarray
 AGE = np.array([0.1, 0.25, 0.25, 0.15, 0.1, 0.1, 0.05])  # the last is missing
@@ -54,7 +60,8 @@ def years(
     ]
     counts = rounded_off(np.concatenate(weeks, axis=1), rounded, rng)
     totals = np.full((n, 52), float(a_week)) if several else counts.sum(axis=-1)
-    return statistic(differences(counts, totals, reference, known, np.full((n, 52), float(rounded))))
+    often = np.full((n, 52), float(rounded))
+    return statistic(differences(counts, totals, reference, known, often, several=several))
 
 
 def false_alarms(known: int, a_week: int, rounded: int, n: int) -> float:
@@ -69,6 +76,21 @@ def false_alarms(known: int, a_week: int, rounded: int, n: int) -> float:
 
 def test_a_stable_service_has_at_most_one_false_alarm_a_year() -> None:
     assert 0 < false_alarms(20_000, 2_000, 0, 200) < 1
+
+
+@pytest.mark.parametrize(("a_week", "rounded"), [(1_000, 8), (2_000, 16)])
+@pytest.mark.parametrize("known", [0, 20_000])
+def test_rounding_errors_of_a_total_are_no_drift(known: int, a_week: int, rounded: int) -> None:
+    """Half of the users have one category, and few each of 19 others, whose sums have 19 rounding errors per worker."""
+    rng, n = np.random.default_rng(1), 200
+    shares = np.array([0.5, *[0.5 / 19] * 19])
+    of_workers = rng.multinomial(a_week // rounded, shares, size=(n, 52, rounded))
+    rest = of_workers % 10
+    counts = (of_workers - rest + 10.0 * (rng.random(rest.shape) * 10 < rest)).sum(axis=2)
+    reference = rng.multinomial(known, shares, size=n).astype(float)
+    z = differences(counts, counts.sum(axis=-1), reference, known, np.full((n, 52), float(rounded)))
+    assert 0.7 < z[:, 1:, 0].std() < 1  # 1.5 where the total counts as free of errors
+    assert (statistic(z).max(axis=1) >= THRESHOLD).mean() <= 1 / COLUMNS
 
 
 @pytest.mark.soak
@@ -172,3 +194,24 @@ def test_days_and_workers_are_added_up_to_weeks_by_bundle() -> None:
         InputWeek("2025-12-29", {"age": {"18-24": 10}}, 0),
         InputWeek("2026-01-05", {"age": {"18-24": 50}}, 2),
     ]
+
+
+def test_a_week_counts_where_the_bundle_answered_from_the_sunday_before_on(tmp_path: Path) -> None:
+    """Users of a weekend are others than those of working days, so half a week would be drift."""
+    packed = pack(tmp_path / "b")
+    bundle = replace(packed, manifest=msgspec.structs.replace(packed.manifest, inputs=REFERENCE))
+
+    def day(at: date, model: str) -> DayCounts:
+        inputs = {"registrations": {"all": 500}, "country": {"us": 100, "de": 400}}  # those of a weekend
+        cell = AnswerCell(model, "model", "model", "1", 1, 3)
+        return DayCounts(at.isoformat(), (AnswerSum(cell, 500, 1),), (InputCounts(model, inputs),))
+
+    def since(first: date, days: int, model: str = bundle.id) -> tuple[int, str | None]:
+        counts = [day(first + timedelta(days=i), model) for i in range(days)]
+        [one] = bundle_drift(counts, [bundle], datetime(2026, 2, 1, tzinfo=UTC))
+        return one.weeks, next(column.since for column in one.columns if column.column == "country")
+
+    sunday = date(2026, 1, 4)
+    assert since(sunday, 8) == (1, "2026-01-05")
+    assert since(sunday, 7) == since(sunday + timedelta(days=1), 7) == since(sunday - timedelta(days=2), 4) == (0, None)
+    assert since(sunday, 8, "other") == (0, None)

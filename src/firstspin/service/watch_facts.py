@@ -35,7 +35,7 @@ class WatchFacts(msgspec.Struct, frozen=True):
     as_of: datetime
     model: str
     weeks: tuple[WeekFacts, ...]
-    complete_weeks: int
+    whole_weeks: int
     columns: int
     drifting: dict[str, str]
     is_below_rule: bool = False

@@ -13,14 +13,15 @@ within 52 weeks with a probability of at most 1 / K, so K columns have at most o
 The first genres of the answers have no training counts, as a model's answers to its own training users are no sample of
 its answers to others: their weeks are compared with the bundle's earlier weeks.
 
-Weeks, not days: registrations of a Sunday differ from those of a Monday every week.
+Weeks, not days: registrations of a Sunday differ from those of a Monday every week. For the same reason a week counts
+only where the bundle has answered on each of its days, and on the day before, so that its Monday is whole.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence, Set
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -38,7 +39,10 @@ Numbers = NDArray[np.float64]
 WEEKS_A_YEAR: Final = 52
 SIZES: Final = np.array([sign * size for size in (0.25, 0.5, 1.0, 2.0, 3.0) for sign in (1, -1)])
 MIN_VARIANCE: Final = 10.0
-"""Of a category's count in a week: rarer ones are not tested, as the normal distribution is not close enough."""
+"""Of a category's count in a week, less where rounding adds to it, as that many users fewer would have.
+
+Below it a category is not tested, as the normal distribution is not close enough.
+"""
 ROUNDING_VARIANCE: Final = 25.0
 """The max variance of a count that is rounded at random to 0 or 10."""
 
@@ -67,24 +71,41 @@ class ColumnDrift(msgspec.Struct, frozen=True):
 
 
 def differences(
-    counts: Numbers, totals: Numbers, reference: Numbers, reference_total: float, rounded: Numbers
+    counts: Numbers,
+    totals: Numbers,
+    reference: Numbers,
+    reference_total: float,
+    rounded: Numbers,
+    *,
+    several: bool = False,
 ) -> Numbers:
     """(t, c) differences z of t weeks from all before them, by category.
 
     `counts` (t, c) of c categories, `totals` and `rounded` (t,), `reference` (c,). Axes before these are allowed.
+    `several`: a user has several categories, and the totals are counted by themselves; else they are the sums of the
+    counts, and have the rounding errors of all of them.
     """
     pool = np.cumsum(np.concatenate([reference[..., None, :], counts[..., :-1, :]], axis=-2), axis=-2)
-    first = np.full((*totals.shape[:-1], 1), float(reference_total))
-    pool_total = np.cumsum(np.concatenate([first, totals[..., :-1]], axis=-1), axis=-1)[..., None]
+    pool_total = _before(totals, reference_total)
     total = totals[..., None]
-    share = (counts + pool) / (total + pool_total)
-    variance = total * share * (1 - share)
-    is_tested = (variance >= MIN_VARIANCE) & (pool_total > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
+        share = (counts + pool) / (total + pool_total)
+        variance = np.maximum(0, total * share * (1 - share))  # a rounded count can be above its total
+        errors = 1 + share**2 if several else (1 - share) ** 2 + (counts.shape[-1] - 1) * share**2
+        added = ROUNDING_VARIANCE * rounded[..., None] * errors  # of count - share * total
+        is_tested = (variance / (1 + added / variance) >= MIN_VARIANCE) & (pool_total > 0)
         now, before = np.clip(counts / total, 0, 1), np.clip(pool / pool_total, 0, 1)
-        z = 2 * (np.arcsin(np.sqrt(now)) - np.arcsin(np.sqrt(before))) / np.sqrt(1 / total + 1 / pool_total)
-        z /= np.sqrt(1 + ROUNDING_VARIANCE * rounded[..., None] / variance)
+        z = 2 * (np.arcsin(np.sqrt(now)) - np.arcsin(np.sqrt(before)))
+        added_before = ROUNDING_VARIANCE * _before(rounded, 0.0) * errors
+        added_to_shares = (added / total**2 + added_before / pool_total**2) / (share * (1 - share))
+        z /= np.sqrt(1 / total + 1 / pool_total + added_to_shares)
     return np.where(is_tested, z, 0.0)
+
+
+def _before(numbers: Numbers, first: float) -> Numbers:
+    """(t, 1) the sum of `first` and all earlier of t `numbers`. Axes before these are allowed."""
+    start = np.full_like(numbers[..., :1], first)
+    return np.cumsum(np.concatenate([start, numbers[..., :-1]], axis=-1), axis=-1)[..., None]
 
 
 def statistic(z: Numbers) -> Numbers:
@@ -99,7 +120,7 @@ def statistic(z: Numbers) -> Numbers:
 
 
 class BundleDrift(msgspec.Struct, frozen=True):
-    """The columns of a bundle after its complete `weeks`; none where the bundle has no reference."""
+    """The columns of a bundle after its whole `weeks`; none where the bundle has no reference."""
 
     model: str
     weeks: int
@@ -107,13 +128,21 @@ class BundleDrift(msgspec.Struct, frozen=True):
 
 
 def bundle_drift(counts: Sequence[DayCounts], bundles: Sequence[Bundle], now: datetime) -> list[BundleDrift]:
-    """The drift of every bundle, from the weeks that are over at `now` (UTC)."""
+    """The drift of every bundle, from its whole weeks that are over at `now` (UTC)."""
     drifts = []
     for one in bundles:
-        weeks = [week for week in input_weeks(counts, one.id) if week.week < monday(now.date())]
+        days = {day.day for day in counts if any(sums.cell.model == one.id for sums in day.answers)}
+        over = [week for week in input_weeks(counts, one.id) if week.week < monday(now.date())]
+        weeks = [week for week in over if _is_whole(week.week, days)]
         columns = tuple(drift(one.manifest.inputs, weeks)) if one.manifest.inputs else ()
         drifts.append(BundleDrift(one.id, len(weeks), columns))
     return drifts
+
+
+def _is_whole(week: str, days: Set[str]) -> bool:
+    """Whether each day of the week, and the one before, is among `days` with answers."""
+    first = date.fromisoformat(week)
+    return all((first + timedelta(days=i)).isoformat() in days for i in range(-1, 7))
 
 
 def input_weeks(counts: Sequence[DayCounts], model: str) -> list[InputWeek]:
@@ -133,7 +162,7 @@ def input_weeks(counts: Sequence[DayCounts], model: str) -> list[InputWeek]:
 
 
 def drift(reference: InputReference, weeks: Sequence[InputWeek]) -> list[ColumnDrift]:
-    """The state of every column of a bundle after its complete `weeks`, ascending. An alarm stays."""
+    """The state of every column of a bundle after its whole `weeks`, ascending. An alarm stays."""
     columns = [column for column in reference.columns if column != REGISTRATIONS]
     threshold = float(WEEKS_A_YEAR * len(columns))
     return [_column(column, reference, weeks, threshold) for column in columns]
@@ -148,7 +177,7 @@ def _column(column: str, reference: InputReference, weeks: Sequence[InputWeek], 
     totals = np.array([_total(column, week.columns) for week in weeks], dtype=float)
     known_total = float(_total(column, reference.columns))
     rounded = np.array([week.rounded for week in weeks], dtype=float)
-    z = differences(counts, totals, known, known_total, rounded)
+    z = differences(counts, totals, known, known_total, rounded, several=column == PICKS)
     values = statistic(z)
     value = round(float(np.exp(min(values[-1], 700.0))), 3)
     alarms = np.flatnonzero(values >= np.log(threshold))

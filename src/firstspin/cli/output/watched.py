@@ -57,7 +57,7 @@ def show_drift(drifts: Sequence[BundleDrift]) -> None:
                 f"no drift of {one.model}: it was trained before this release, or its training had no reference"
             )
             continue
-        title = f"Drift of bundle {one.model}, complete weeks: {one.weeks}; at most one false alarm a year"
+        title = f"Drift of bundle {one.model}, whole weeks: {one.weeks}; at most one false alarm a year"
         made = terminal.table(title, "column", "statistic", "alarm at", "state")
         for column in one.columns:
             made.add_row(column.column, f"{column.value:,.1f}", f"{column.threshold:,.0f}", _state(column))

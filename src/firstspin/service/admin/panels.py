@@ -323,7 +323,7 @@ def _quality(watch: WatchFacts | None) -> str:
     drift = "no column drifts" if not watch.drifting else f"drift: {', '.join(watch.drifting)}"
     if watch.is_below_rule:
         drift = f"the model is worse than the business rule; {drift}"
-    weeks = f"{watch.complete_weeks} complete week{'' if watch.complete_weeks == 1 else 's'}"
+    weeks = f"{watch.whole_weeks} whole week{'' if watch.whole_weeks == 1 else 's'}"
     state = f"{drift}, of {watch.columns}, after {weeks} of bundle {watch.model}" if watch.columns else "no reference"
     rows = [
         (
