@@ -202,10 +202,13 @@ def exposure(
 ) -> Exposure:
     """The exposure of this user to this station, with the first 100 candidates of each arm.
 
-    Its id is a hash of (experiment, user, station), so that a repeated request is one exposure.
+    Its id is a hash of (experiment, user, station), so that a repeated request is one exposure. The position of the
+    slot is a part of it: else the first exposure of a user at another position would be a row only where it has another
+    station than before, and its propensity would be wrong.
     """
     user_hash = secret.user_hash(user_id)
-    shown = f"{experiment}\0{station_id}".encode()
+    at = "" if carousel is None else f"{carousel}\0"
+    shown = f"{experiment}\0{at}{station_id}".encode()
     return Exposure(
         exposure_id=hashlib.blake2b(shown, key=user_hash, digest_size=_DIGEST_BYTES).digest(),
         experiment=experiment,

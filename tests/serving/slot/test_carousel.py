@@ -229,6 +229,19 @@ def test_what_is_shown_is_recorded_and_no_station_is_in_two_carousels(
     assert not any(name in row for row in rows for name in ("age", "gender", "country", "user_id"))
 
 
+def test_a_user_has_an_exposure_at_each_position_that_explored_of_the_same_station_too(
+    bundle: Bundle, store: EventStore, tmp_path: Path
+) -> None:
+    ledger = ExposureLog(store, SECRET, lambda: NOW)
+    for carousel in (5, 5, 4):
+        made = Made(tmp_path / "rates.json", carousel, budget=0, floor=0).with_rates(rates("Talk-2"))
+        decision = made.explored(bundle)
+        assert decision.slot is not None
+        ledger.record([ledger.slot_exposure("anna", decision, decision.slot)])
+    rows = [(row["carousel"], row["station_id"]) for row in stored(tmp_path, store)]
+    assert rows == [(5, "Talk-2"), (4, "Talk-2")]
+
+
 def test_an_exposure_has_the_number_of_looked_up_listens_that_moved_the_answer(
     bundle: Bundle, store: EventStore, tmp_path: Path
 ) -> None:
