@@ -35,12 +35,12 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
 
 
 def test_the_better_of_two_bundles_is_promoted_and_the_swap_is_not(taught: tuple[Bundle, Bundle]) -> None:
-    people = made_people.examples(900)
+    people = made_people.examples(1200)
     rule, model = taught
     verdict = compare(rule, model, people)
     assert (verdict.decision, verdict.passes) == ("promote", True)
     assert verdict.since == f"{ENDS}Z"
-    assert verdict.users == 900 - 120  # registered a day apart from 2025-01-01 on; the first of May counts
+    assert verdict.users == 1200 - 120  # registered a day apart from 2025-01-01 on; the first of May counts
     swapped = compare(model, rule, people)
     assert swapped.decision == "keep"
     there, back = verdict.requirements[0].difference, swapped.requirements[0].difference
@@ -172,6 +172,24 @@ def test_with_few_differences_the_level_is_exact_enough() -> None:
             error = np.sqrt((differ / n - shift**2) / (n - 1))
             level += poisson.pmf(differ, mean) * binom.pmf(gained, differ, 0.5)[shift > 1.9623 * error].sum()
         assert level <= 0.028
+
+
+@pytest.mark.parametrize("n", [100, 110, 150, 200, 500, 1000, 3000])
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.7, 0.9])
+def test_users_who_only_lose_by_the_margin_seldom_hold(n: int, rate: float) -> None:
+    """The exact probability, for a challenger that loses one hit in twenty and gains none."""
+    hits = round(n * rate)
+    lost = range(hits // 10)
+    holds = [of(*users(hits - many, 0, many, n - hits), 0.05).outcome == "holds" for many in lost]
+    assert binom.pmf(lost, hits, 0.05)[holds].sum() <= 0.027
+    assert holds[0] == (hits * 0.05 >= np.log(40))
+
+
+def test_a_loss_that_skewness_leaves_open_needs_more_users_and_fails_not() -> None:
+    one = of(*users(199, 0, 1, 0), 0.05)  # one loss, where ten are the margin: Student's t is 9
+    two = of(*users(147, 0, 3, 0), 0.05)
+    assert (one.outcome, two.outcome) == ("holds", "open")
+    assert 150 < two.needed < 600
 
 
 def test_so_many_users_as_are_needed_decide_with_a_power_of_80_percent() -> None:
