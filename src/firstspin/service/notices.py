@@ -45,14 +45,8 @@ def notify_of(progress: Progress, outbox: Path, dropped: Callable[[], None]) -> 
 
 def causes_in_answers(facts: WatchFacts) -> Iterator[tuple[Kind, str, str, str]]:
     """The kind, subject, cause and sentence of each notice about complete labels, drift, and the business rule."""
-    for week in facts.weeks:
-        if week.labels_complete <= facts.as_of:
-            yield (
-                "labels.complete",
-                week.week,
-                "",
-                f"The label windows of the week of {week.week} are over: firstspin label.",
-            )
+    for week in facts.labelled_weeks:
+        yield "labels.complete", week, "", f"The label windows of the week of {week} are over: firstspin label."
     for column, since in facts.drifting.items():
         sentence = f"The column {column} differs from training, or from earlier weeks, since the week of {since}."
         yield "data.drift", f"{column}, week of {since}", facts.model, sentence

@@ -29,7 +29,8 @@ class WeekFacts(msgspec.Struct, frozen=True):
 class WatchFacts(msgspec.Struct, frozen=True):
     """The weeks of a bundle, ascending, and of its `columns` those that drift, each with the week since when.
 
-    `is_below_rule`: its model has fewer hits than its business rule with the same labelled users.
+    `is_below_rule`: its model has fewer hits than its business rule with the same labelled users. `labelled_weeks`:
+    weeks of any bundle whose labels are complete, the latest ones.
     """
 
     as_of: datetime
@@ -39,6 +40,7 @@ class WatchFacts(msgspec.Struct, frozen=True):
     columns: int
     drifting: dict[str, str]
     is_below_rule: bool = False
+    labelled_weeks: tuple[str, ...] = ()
 
 
 def write_facts(path: Path, facts: WatchFacts) -> None:

@@ -7,9 +7,9 @@ no count of users.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -18,17 +18,18 @@ from firstspin.events.answer_counts import DayCounts, read_counts
 from firstspin.events.schema import Secret, Unavailable
 from firstspin.events.store import open_database
 from firstspin.models.calibration import MILLION
-from firstspin.records import InputError
+from firstspin.records import InputError, LabelRule
 from firstspin.service.watch_facts import WatchFacts, WeekFacts, write_facts
 from firstspin.serving.bundle import load
 from firstspin.serving.policy import PolicySettings
 from firstspin.watch.drift import BundleDrift, bundle_drift
-from firstspin.watch.quality import ALL_WEEKS, HitRate, Quality, WeekQuality, monday, quality
+from firstspin.watch.quality import ALL_WEEKS, HitRate, Quality, WeekQuality, labels_complete, monday, quality
 
 log = logging.getLogger(__name__)
 
 HEADLINE: Final = "hit@3"
-MAX_WEEKS: Final = 13
+SHOWN_FOR: Final = timedelta(weeks=4)
+"""How long weeks are shown, and give notice, after their labels are complete."""
 Gauge = Callable[..., object]
 
 
@@ -58,11 +59,11 @@ def watch_store(
         reason = problem.bare if isinstance(problem, InputError) else str(problem)
         log.warning("no report about the answers", extra={"reason": reason})
         return
-    own = [_of_model(day, bundle.id) for day in counts]
+    rule, own = bundle.label_rule(), [_of_model(day, bundle.id) for day in counts]
     [drift] = bundle_drift(own, [bundle], now)
-    report = quality([day for day in own if day.answers], [bundle], bundle.label_rule(), now, users, settings=settings)
+    report = quality([day for day in own if day.answers], [bundle], rule, now, users, settings=settings)
     _set_gauges(report, drift, gauge, now)
-    facts = _facts(report, drift, bundle.id, now)
+    facts = _facts(report, drift, bundle.id, _labelled_weeks(counts, rule, now), now)
     write_facts(out, facts)
     tell(facts)
 
@@ -70,6 +71,15 @@ def watch_store(
 def _of_model(day: DayCounts, model: str) -> DayCounts:
     answers = tuple(one for one in day.answers if one.cell.model == model)
     return DayCounts(day.day, answers, tuple(one for one in day.inputs if one.model == model))
+
+
+def _labelled_weeks(counts: Sequence[DayCounts], rule: LabelRule, now: datetime) -> tuple[str, ...]:
+    """The weeks with answers, of any bundle, whose labels have been complete since less than SHOWN_FOR.
+
+    A bundle is often replaced before the labels of its first week are complete.
+    """
+    weeks = {monday(date.fromisoformat(day.day)) for day in counts if day.answers}
+    return tuple(week for week in sorted(weeks) if now - SHOWN_FOR < labels_complete(week, rule) <= now)
 
 
 def _everyone(week: WeekQuality) -> dict[str, HitRate]:
@@ -95,12 +105,14 @@ def _set_gauges(report: Quality, drift: BundleDrift, gauge: Gauge, now: datetime
     gauge("firstspin_watch_timestamp_seconds", int(now.timestamp()))
 
 
-def _facts(report: Quality, drift: BundleDrift, model: str, now: datetime) -> WatchFacts:
+def _facts(
+    report: Quality, drift: BundleDrift, model: str, labelled_weeks: tuple[str, ...], now: datetime
+) -> WatchFacts:
     weeks = []
-    for week in report.weeks[:-1][-MAX_WEEKS:]:
-        if hit := _everyone(week).get(HEADLINE):
+    for week in report.weeks[:-1]:
+        if week.labels_complete > now - SHOWN_FOR and (hit := _everyone(week).get(HEADLINE)):
             differs = any(rate.differs for cohort in week.cohorts for rate in cohort.hits.values())
             weeks.append(WeekFacts(week.week, hit.answers, week.labels_complete, hit.expected, hit.observed, differs))
     drifting = {column.column: column.since for column in drift.columns if column.since}
     below = _is_below_rule(report)
-    return WatchFacts(now, model, tuple(weeks), drift.weeks, len(drift.columns), drifting, below)
+    return WatchFacts(now, model, tuple(weeks), drift.weeks, len(drift.columns), drifting, below, labelled_weeks)

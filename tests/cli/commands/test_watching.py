@@ -16,9 +16,12 @@ from made_bundles import pack
 from made_service import QUICK, serving, until
 
 from firstspin import learn
+from firstspin.events.schema import read_secret
 from firstspin.service.admin.panels import _quality
 from firstspin.service.process.clock import set_clock
-from firstspin.service.watch_facts import WATCH_FILE, read_facts
+from firstspin.service.watch_facts import WATCH_FILE, WatchFacts, read_facts
+from firstspin.service.watch_run import watch_store
+from firstspin.serving.policy import DEFAULTS
 
 MONDAY = datetime(2025, 3, 3, 12, tzinfo=UTC)
 
@@ -133,6 +136,18 @@ def test_metrics_and_operations_show_what_is_expected_and_observed(watched: Watc
     shown = _quality(facts)
     assert "2025-05-09" in shown
     assert f"{week.observed:.3f}" in shown
+
+
+@pytest.mark.parametrize(("days", "weeks"), [(66, ()), (67, ("2025-03-03",)), (94, ("2025-03-03",)), (96, ())])
+def test_complete_labels_are_reported_though_another_bundle_answered(
+    days: int, weeks: tuple[str, ...], watched: Watched, tmp_path: Path
+) -> None:
+    other, out = tmp_path / "other", tmp_path / "facts.json"
+    pack(other)
+    secret = read_secret(Path(watched.store[2]))
+    now, facts = MONDAY + timedelta(days=days), list[WatchFacts]()
+    watch_store(watched.store[0], secret, other, None, DEFAULTS, out, gauge=lambda *_: None, tell=facts.append, now=now)
+    assert [one.labelled_weeks for one in facts] == [weeks]
 
 
 def test_without_labels_it_shows_what_is_expected_and_when_to_label(watched: Watched) -> None:
