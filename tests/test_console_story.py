@@ -213,7 +213,8 @@ def test_listens_by_keyboard(browser: Browser, service: Service) -> None:
 
 def test_listens_of_users_under_age_change_nothing(browser: Browser, service: Service) -> None:
     with visiting(browser, service.port, viewport=WIDE) as visit:
-        page = visit.open("/#age=12&listens=180%3A0%3C%26%3E0&listens=nonsense&listens=skipped%3A")
+        refused = ["nonsense", "skipped:", "0:1", "86401:1", "9" * 400 + ":1", "180:" + "x" * 201]
+        page = visit.open(f"/#age=12&listens=180%3A0%3C%26%3E0&{urlencode([('listens', one) for one in refused])}")
         young = answered(page, service, {"age": 12})
         assert answered(page, service, {"age": 12, "listens": [{"station_id": "0<&>0", "seconds": 180}]}) == young
         expect(page.locator("#heard")).not_to_be_visible()

@@ -8,14 +8,19 @@ function spelt(text, names) {
 }
 
 const MAX_LISTENS = 200; // of a request
+const MAX_SECONDS = 86400; // of a listen
+const MAX_TEXT = 200; // characters of a station's id
 
 /** A listen as a part of the address: "180:STATION" or "skipped:STATION". */
 const written = ({ station_id, seconds }) => `${seconds ?? "skipped"}:${station_id}`;
 
+/** The listen of a part of the address; none where the service would refuse it, and with it every change of the form. */
 function listen(text) {
   const [, heard, station_id] = /^(skipped|\d+(?:\.\d+)?):(.+)$/.exec(text) ?? [];
-  if (!station_id) return [];
-  return [heard === "skipped" ? { station_id, skipped: true } : { station_id, seconds: Number(heard) }];
+  if (!station_id || [...station_id].length > MAX_TEXT) return [];
+  if (heard === "skipped") return [{ station_id, skipped: true }];
+  const seconds = Number(heard);
+  return seconds > 0 && seconds <= MAX_SECONDS ? [{ station_id, seconds }] : [];
 }
 
 export class Form {
