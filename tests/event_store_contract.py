@@ -17,7 +17,15 @@ from made_events import NOON, SECRET, click, clicks, ids, listen, shown
 from made_service import until
 
 from firstspin.events import statements
-from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, read_counts, write_counts
+from firstspin.events.answer_counts import (
+    AnswerCell,
+    AnswerSum,
+    DayCounts,
+    InputCounts,
+    merge_days,
+    read_counts,
+    write_counts,
+)
 from firstspin.events.database import Database, ResultRow, Row, Session, write
 from firstspin.events.erasure import erase, erased_users
 from firstspin.events.export import Exported, export
@@ -90,6 +98,27 @@ class EventStoreContract:
             DayCounts("2026-01-31", (AnswerSum(cell, 106, 3_600_001),)),
         ]
         assert read_counts(database, since="2026-01-31")[0].day == "2026-01-31"
+
+    def test_the_reports_of_a_day_that_is_over_are_merged_into_one_row(
+        self, store: EventStore, database: Database
+    ) -> None:
+        cell = AnswerCell("3f2a9c1b", "model", "model", "3-5", 3, 12)
+        inputs = (InputCounts("3f2a9c1b", {"age": {"18-24": 10}}, 1),)
+        for day in ("2026-01-29", "2026-01-30", "2026-01-30", "2026-01-30", "2026-01-31", "2026-01-31"):
+            store.submit_counts(DayCounts(day, (AnswerSum(cell, 2, 1_200_000),), inputs))
+        store.close()
+        before = read_counts(database)
+        for late in (0, 1):
+            merge_days(database, "2026-01-31")
+            with database.snapshot() as session:
+                rows = session.run("SELECT day, COUNT(*) FROM answer_counts GROUP BY day ORDER BY day")
+            assert [tuple(row) for row in rows] == [("2026-01-29", 1), ("2026-01-30", 1), ("2026-01-31", 2)]
+            assert read_counts(database)[:1] == before[:1]
+            [of_day] = read_counts(database, since="2026-01-30")[:1]
+            assert of_day.answers == (AnswerSum(cell, 6 + 2 * late, 3_600_000 + 1_200_000 * late),)
+            assert of_day.inputs == (InputCounts("3f2a9c1b", {"age": {"18-24": 30}}, 3),)
+            more = DayCounts("2026-01-30", (AnswerSum(cell, 2, 1_200_000),))
+            database.transact(lambda session, more=more: write_counts(session, [("a late worker", more)]))
 
     def test_reports_of_answers_wait_while_the_database_fails(self, store: EventStore, database: Database) -> None:
         cell = AnswerCell("3f2a9c1b", "model", "model", "0", 1, 2)

@@ -2,13 +2,15 @@
 
 A worker adds up its answers and stores the sums every few minutes. Every stored row has an id of its own, so that a
 write that is repeated after a failure counts once. The table is created with its first row, because stores of earlier
-versions lack it.
+versions lack it. The rows of a day that is over are merged into one, so the table grows by a row a day, not by
+hundreds.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -21,6 +23,9 @@ _CREATE: Final = (
 )
 _INSERT: Final = "INSERT INTO answer_counts (counts_id, day, counts, schema) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _SELECT: Final = "SELECT day, counts FROM answer_counts WHERE day >= ? ORDER BY day, counts_id"
+_TO_MERGE: Final = "SELECT day FROM answer_counts WHERE day < ? GROUP BY day HAVING COUNT(*) > 1 ORDER BY day"
+_OF_DAY: Final = "SELECT counts FROM answer_counts WHERE day = ?"
+_DELETE: Final = "DELETE FROM answer_counts WHERE day = ?"
 _SCHEMA: Final = 1
 _CHUNK: Final = 1_000
 
@@ -81,6 +86,27 @@ def read_counts(database: Database, since: str = "") -> list[DayCounts]:
             for day, encoded in rows:
                 days.setdefault(day, _Day()).add(msgspec.json.decode(encoded, type=DayCounts))
     return [of.counts(day) for day, of in sorted(days.items())]
+
+
+def merge_days(database: Database, before: str) -> None:
+    """Merge the rows of each day before this one (ISO 8601) into one, each day in a transaction of its own.
+
+    Workers must not write rows of these days again after a failure: their ids are gone. Raises as `Database` does.
+    """
+    database.transact(lambda session: session.run(_CREATE))
+    with database.snapshot() as session:
+        days = [row[0] for row in session.run(_TO_MERGE, (before,))]
+    for day in days:
+        database.transact(partial(_merge, day=day), deleting=True)
+
+
+def _merge(session: Session, day: str) -> None:
+    merged = _Day()
+    with readable_rows():
+        for (encoded,) in session.run(_OF_DAY, (day,)):
+            merged.add(msgspec.json.decode(encoded, type=DayCounts))
+    session.run(_DELETE, (day,))
+    write_counts(session, [(f"day {day}", merged.counts(day))])
 
 
 class _Day:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from firstspin.data.labels.labelling import read_labels
-from firstspin.events.answer_counts import DayCounts, read_counts
+from firstspin.events.answer_counts import DayCounts, merge_days, read_counts
 from firstspin.events.schema import Secret, Unavailable
 from firstspin.events.store import open_database
 from firstspin.models.calibration import MILLION
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 HEADLINE: Final = "hit@3"
 SHOWN_FOR: Final = timedelta(weeks=4)
 """How long weeks are shown, and give notice, after their labels are complete."""
+UNMERGED: Final = timedelta(days=2)
+"""Longer than a worker repeats a failed write."""
 Gauge = Callable[..., object]
 
 
@@ -47,6 +49,8 @@ def watch_store(
 ) -> None:
     """Write the facts of the last weeks to `out`, set the gauges of the last complete week, and `tell` the facts.
 
+    Before, the stored counts of past days are merged.
+
     `events` is the address of the store, `folder` that of the bundle. Where one of them or the labels can't
     be read, the reason is logged, and the last report stays.
     """
@@ -54,6 +58,7 @@ def watch_store(
         bundle = load(folder)
         users = read_labels(labels, tuple(bundle.manifest.extra)) if labels else None
         with closing(open_database(events, secret, create=False)) as database:
+            merge_days(database, (now - UNMERGED).date().isoformat())
             counts = read_counts(database)
     except (InputError, Unavailable, OSError) as problem:
         reason = problem.bare if isinstance(problem, InputError) else str(problem)
