@@ -68,6 +68,8 @@ def test_subjects_and_commands_have_settings_by_option(folder: Path) -> None:
         ("[experiment.analise]\narm = 1", "no section [experiment.analise]; did you mean [experiment.analyse]?"),
         ("experiment = 5", "experiment = 5 is not a section, which begins with [experiment]"),
         ("[service]\nevens = 'postgresql://me:pw@h/b'", 'evens = "postgresql://me:***@h/b"; did you mean events?'),
+        ("[service]\nevens = 'postgresql://me:p&w/@pw@h/b'", 'evens = "postgresql://me:***@h/b"; did you mean'),
+        ("[service]\nevens = 'postgresql://me:pw'", 'evens = "postgresql://me:***"; did you mean events?'),
         ("[label\n", "is not valid TOML: "),
         (b"\xff\xfe", "is not text in UTF-8"),
     ],

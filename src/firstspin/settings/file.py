@@ -190,4 +190,5 @@ def _unknown(word: str, value: object, valid: Iterable[str], shape: str = "{}") 
 def _shown(value: object) -> str:
     """The value as in the file, without the password of an address."""
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return re.sub(r"(://[^:/@\s]*:|password=)[^@&\s\"]*", r"\1***", text)
+    text = re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text)  # to the last @: a password may have one of its own
+    return re.sub(r"(://[^:/@\s]*:(?!\*)|password=)[^@&\s\"]*", r"\1***", text)
