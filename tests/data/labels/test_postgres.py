@@ -202,3 +202,24 @@ def test_mistakes_are_named_without_the_password(url: str, tmp_path: Path) -> No
     with pytest.raises(InputError, match='relation "none" does not exist'):
         label(data, url, tmp_path / "out.parquet", table="none")
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("rows", [[], BAD[:2], [LISTENS[-2]]])
+def test_tables_without_a_usable_listen_are_refused_as_a_file_is(rows: Any, url: str, tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, "typed")
+    given = pa.table(columns(rows)) if rows else pa.table(columns(LISTENS)).slice(0, 0)
+    pq.write_table(given, data / "listens.parquet")
+    fill(url, "listens", COLUMNS, given)
+    with pytest.raises(InputError) as theirs:
+        label(data, url, tmp_path / "out.parquet")
+    with pytest.raises(InputError) as ours:
+        write_labels(data, tmp_path / "ours.parquet", SKIPPING)
+    assert str(theirs.value) == str(ours.value).replace("listens.parquet", "listens")
+
+
+def test_a_text_of_megabytes_is_read(url: str, tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, "typed")
+    rows = [*LISTENS, ("x" * 3_000_000, LISTENS[0][1], "1", 60.0)]
+    pq.write_table(pa.table(columns(rows)), data / "listens.parquet")
+    fill(url, "listens", COLUMNS, pa.table(columns(rows)))
+    same(data, url)

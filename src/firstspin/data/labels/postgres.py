@@ -60,6 +60,8 @@ _TYPES: Final = {
 }
 _FLOATS: Final = {"float4": "FLOAT", "float8": "DOUBLE"}
 _HUGE: Final = 1.7e308
+_BLOCK: Final = 1 << 24
+"""Bytes of a result that are read at once: a row must fit in."""
 _POSTGRES: Final = {
     "int32": "int4",
     "int64": "int8",
@@ -124,7 +126,7 @@ def _in_our_words() -> Iterator[None]:
     try:
         yield
     except pa.ArrowException as problem:
-        cause = "a text is not UTF-8, or longer than a megabyte"
+        cause = "a text is not UTF-8, or longer than 16 MB"
         raise InputError(f"the listens can't be read in PostgreSQL: {cause}") from problem
     except psycopg.Error as problem:
         cause = problem.diag.message_primary or " ".join(str(problem).split())
@@ -246,7 +248,7 @@ class PostgresListens:
         )
         with _in_our_words(), self.connection.cursor() as cursor, cursor.copy(statement.encode(), values) as copied:
             parse = csv.ParseOptions(newlines_in_values=True)
-            read = csv.ReadOptions(use_threads=False)
+            read = csv.ReadOptions(use_threads=False, block_size=_BLOCK)
             stream = io.BufferedReader(_Stream(iter(copied)))
             for batch in csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert):
                 yield pa.Table.from_batches([batch])
