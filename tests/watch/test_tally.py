@@ -56,13 +56,59 @@ def test_a_report_is_due_after_five_minutes_and_belongs_to_the_day_of_its_answer
     report = tally.due()
     assert report is not None
     assert report.day == "2026-01-31"
-    tally.add([ANSWERED], [decision()])
+    tally.add([ANSWERED] * 10, [decision()] * 10)
     clock.at += timedelta(minutes=5)
     report = tally.due()
     assert report is not None
     assert report.day == "2026-02-01"
     clock.at += timedelta(minutes=5)
     assert tally.due() is None  # nothing was answered
+
+
+def test_fewer_than_ten_answers_of_a_kind_wait_for_the_end_of_the_day() -> None:
+    clock = Hands()
+    clock.at -= timedelta(hours=1)
+    tally = AnswerTally(clock, random.Random(0))
+    reports = []
+    for _ in range(4):
+        tally.add([ANSWERED] * 3, [decision()] * 3)
+        tally.add([ANSWERED] * 10, [decision("popular", by_rule=True)] * 10)
+        clock.at += timedelta(minutes=5)
+        reports.append(tally.due())
+    answers = [{one.cell.source: one.answers for one in report.answers} for report in reports if report]
+    assert answers == [{"popular": 10}, {"popular": 10}, {"popular": 10}, {"model": 12, "popular": 10}]
+    tally.add([ANSWERED], [decision()])
+    clock.at += timedelta(minutes=5)
+    assert tally.due() is None
+    clock.at += timedelta(days=1)
+    report = tally.due()
+    assert report is not None
+    assert (report.day, {one.answers for one in report.answers}) == ("2026-01-31", {1})
+
+
+def test_the_sums_of_few_answers_are_whole_percents_and_right_on_average() -> None:
+    sums = []
+    for seed in range(400):
+        tally = AnswerTally(Hands(), random.Random(seed))
+        tally.add([ANSWERED], [decision(shares=(0.4125, 0.3, 0.2875))])
+        report = tally.due(closing=True)
+        assert report is not None
+        sums.append(report.answers[0].millionths)
+    assert set(sums) == {410_000, 420_000}
+    assert sum(sums) / 400 == pytest.approx(412_500, abs=1_000)
+    tally = AnswerTally(Hands(), random.Random(0))
+    tally.add([ANSWERED] * 10, [decision(shares=(0.4125, 0.3, 0.2875))] * 10)
+    report = tally.due(closing=True)
+    assert report is not None
+    assert report.answers[0].millionths == 4_125_000
+
+
+def test_a_clock_that_is_set_back_delays_no_report() -> None:
+    clock = Hands()
+    tally = AnswerTally(clock, random.Random(0))
+    tally.add([ANSWERED] * 10, [decision()] * 10)
+    clock.at -= timedelta(hours=3)
+    assert tally.due() is not None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 The service cannot know the quality of an answer before its label, two months later. It records what the model
 expects: the probability that the first 1, 3 and 5 genres contain the favourite.
+
+The exact probabilities of one answer, with the bundle, would tell the age and gender they were made from, and the time
+of the report whose they are. So kinds of fewer than 10 answers wait until the end of the day, or the worker's, and
+their sums are then rounded to whole percents at random, so that the expected sums stay right.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from datetime import datetime
 from itertools import product
 from typing import Final
 
-from firstspin.evaluation.cohorts import picks_of
+from firstspin.evaluation.cohorts import MIN_USERS, picks_of
 from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, InputCounts
 from firstspin.models.calibration import MILLION, PLACES, TOPS, place_of
 from firstspin.models.input_reference import InputReference
@@ -22,6 +26,7 @@ from firstspin.serving.policy import Decision
 from firstspin.watch.inputs import MAX_SKETCHED, InputSketch
 
 REPORT_SECONDS: Final = 300.0
+PERCENT: Final = MILLION // 100
 
 Kind = tuple[str, str, str, str]
 """Of an answer: the bundle's id, the source, what ranked, and the band of the number of picks."""
@@ -68,14 +73,17 @@ class AnswerTally:
     def due(self, *, closing: bool = False) -> DayCounts | None:
         """The sums where a report is due, after which counting begins at 0: every 5 minutes, and at a day's end."""
         now, start = self._now(), self._start
-        is_due = closing or now.date() != start.date() or (now - start).total_seconds() >= REPORT_SECONDS
-        if not is_due:
+        is_last = closing or now.date() != start.date()
+        if not is_last and 0 <= (now - start).total_seconds() < REPORT_SECONDS:  # or the clock was set back
             return None
         self._start, self._sketched = now, 0
         kinds, self._kinds = self._kinds, {}
+        if not is_last:
+            self._kinds = {kind: sums for kind, sums in kinds.items() if _is_small(sums)}
+            kinds = {kind: sums for kind, sums in kinds.items() if not _is_small(sums)}
         ends_week = now.isocalendar()[:2] != start.isocalendar()[:2]
         inputs = tuple(self._inputs(rounded=closing or ends_week))
-        return DayCounts(start.date().isoformat(), tuple(_sums(kinds)), inputs) if kinds or inputs else None
+        return DayCounts(start.date().isoformat(), tuple(_sums(kinds, self._rng)), inputs) if kinds or inputs else None
 
     def _sketch(
         self,
@@ -104,11 +112,18 @@ class AnswerTally:
             self._sketches.clear()
 
 
-def _sums(kinds: Mapping[Kind, Sequence[int]]) -> Iterator[AnswerSum]:
+def _is_small(sums: Sequence[int]) -> bool:
+    """Whether a kind has fewer than 10 answers; each is in one place of the first k."""
+    return sum(sums[: 2 * PLACES : 2]) < MIN_USERS
+
+
+def _sums(kinds: Mapping[Kind, Sequence[int]], rng: random.Random) -> Iterator[AnswerSum]:
     for kind, sums in kinds.items():
+        unit = PERCENT if _is_small(sums) else 1
         for i, (top, place) in enumerate(product(TOPS, range(PLACES))):
             if sums[2 * i]:
-                yield AnswerSum(AnswerCell(*kind, top, place), sums[2 * i], sums[2 * i + 1])
+                millionths = (sums[2 * i + 1] + rng.randrange(unit)) // unit * unit
+                yield AnswerSum(AnswerCell(*kind, top, place), sums[2 * i], millionths)
 
 
 def first_genres(probabilities: Sequence[float]) -> tuple[int, ...]:

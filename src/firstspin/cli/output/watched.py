@@ -21,7 +21,9 @@ HITS: Final = ("hit@1", "hit@3", "hit@5")
 def show(report: Quality) -> None:
     """Print the report as tables."""
     if not report.weeks:
-        terminal.out.print("no answers are counted in this store yet; a worker reports its answers every 5 minutes")
+        terminal.out.print(
+            "no answers are counted in this store yet; a worker reports 10 of a kind after 5 minutes, fewer at midnight"
+        )
         return
     calendar = terminal.table("Labels of each week's newcomers (UTC)", "week of", "answers", "labels complete", "state")
     for week in report.weeks[:-1]:
