@@ -62,6 +62,8 @@ def label(
     """
     if listens and engine == "spark":
         raise InputError("--listens is read by its database: leave out --engine spark")
+    if listens and not listens_table:
+        raise InputError("--listens-table is empty: name a table or a view")
     scheme, _, path = listens.partition("://")
     if scheme == "duckdb":
         reading, listens = replace(reading, listens=StoredTable(Path(path), listens_table)), ""

@@ -71,9 +71,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     for address, table, message in (
         (f"duckdb://{tmp_path}/none.db", "listens", "none.db is not a file"),
         (f"duckdb://{tmp_path}/text.db", "listens", "text.db can't be read as a DuckDB database: damaged or cut off"),
+        (f"duckdb://{path}", "", "--listens-table is empty"),
         (f"duckdb://{path}", "none", "plays.duckdb has no table 'none'"),
         (f"duckdb://{path}", "analytics.my plays", "plays.duckdb has no column user_id, seconds (it has u 1, device"),
-        (f"duckdb://{path}", "elsewhere", "plays.duckdb can't be read"),  # the view reads a file, behind the wall
+        (f"duckdb://{path}", "elsewhere", "a view of it reads another file: name a table"),
     ):
         with pytest.raises(InputError) as problem:
             learn.label(data, tmp_path / "l.parquet", listens=address, listens_table=table)

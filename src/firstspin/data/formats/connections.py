@@ -78,6 +78,8 @@ def _reason(problem: Exception) -> str:
             return reason
         case UnicodeError():
             return "not text in the encoding that it begins with, or that --encoding names; save it as UTF-8"
+        case duckdb.PermissionException():
+            return "a view of it reads another file: name a table, or write the view to one"
         case duckdb.ConversionException():
             return "a number or a time is out of range"
         case duckdb.OutOfMemoryException():

@@ -223,9 +223,10 @@ class PostgresListens:
         return as_shown
 
     def _all(self, query: ir.Table) -> pa.Table:
+        """The result of a query, which may have no rows."""
         import pyarrow as pa
 
-        return pa.concat_tables(list(self._parts(query)))
+        return pa.concat_tables([query.schema().to_pyarrow().empty_table(), *self._parts(query)])
 
     def _parts(self, query: ir.Table) -> Iterator[pa.Table]:
         """The result of a query. Raises InputError where PostgreSQL fails."""
