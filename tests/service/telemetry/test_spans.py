@@ -82,6 +82,17 @@ def test_a_caller_with_a_long_header_does_not_lose_the_spans_of_others(worker: W
     assert worker.dropped == 0
 
 
+def test_a_user_under_the_minimum_age_has_no_span(worker: Worker) -> None:
+    """Its source would be in the caller's trace, beside whatever the caller knows of the user."""
+    young = Decision(Ranking((), (), "under-age"), "3f2a9c1b")
+    worker.spans.add([young, ANSWER], [Asked(SAMPLED)] * 2, {}, b"", 0)
+    worker.spans.add([ANSWER] * 203, [Asked()] * 203, {}, b"", 0)
+    worker.spans.add([young] * 2, [Asked()] * 2, {}, b"", 0)  # beyond the max
+    worker.spans.flush("")
+    assert {span.source for span in worker.arrived()} == {"model"}
+    assert worker.dropped == 0
+
+
 def test_a_span_has_no_field_of_a_person() -> None:
     assert set(AnswerSpan.__struct_fields__) == {
         "parent", "start", "end", "route", "model", "source", "experiment", "arm", "propensity", "exposure_id"

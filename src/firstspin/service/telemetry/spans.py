@@ -2,7 +2,8 @@
 
 A worker appends an answer to a list, and sends the list twice a second as one datagram, without waiting: what the
 exporter does not take is dropped and counted. Workers know nothing of OpenTelemetry but its environment variables. A
-span has no age, gender or user id; its exposure id joins it with the exposure in the event store.
+span has no age, gender or user id; its exposure id joins it with the exposure in the event store. Users under the
+minimum age have no span.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class AnswerSpans:
         answered, most = self._answered, self._settings.max_spans
         if len(answered) >= most:  # at full load nearly always
             parents = [one.parent for one in asked] or [parent] * len(decisions)
-            self._too_many += len(parents) - sum(map(self._is_left_out, parents))
+            self._too_many += len(parents) - sum(map(self._is_left_out, parents, decisions))
             return
         end = self._now()
         for place, decision in enumerate(decisions):
@@ -162,15 +163,20 @@ class AnswerSpans:
             if asked:
                 one = asked[place]
                 parent, start, route = one.parent, one.start or one.read, one.route
-            if self._is_left_out(parent):
+            if self._is_left_out(parent, decision):
                 continue
             if len(answered) >= most:
                 self._too_many += 1
                 continue
             answered.append(_Answered(parent, start, end, route, decision, exposure_ids.get(place, b"")))
 
-    def _is_left_out(self, parent: bytes) -> bool:
-        """Whether the caller does not sample, and is followed."""
+    def _is_left_out(self, parent: bytes, decision: Decision) -> bool:
+        """Whether the caller does not sample, and is followed, or the user is under the minimum age.
+
+        The source would tell that in the caller's trace, where the user may be named.
+        """
+        if decision.source == "under-age":
+            return True
         return bool(parent) and self._settings.follows_parent and _NOT_SAMPLED.match(parent) is not None
 
     def flush(self, experiment: str) -> None:
