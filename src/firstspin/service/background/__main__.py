@@ -129,7 +129,9 @@ class Background:
         def is_wanted() -> bool:
             return not out.exists() and any(tallies.models())
 
-        return BackgroundRuns("quality", self.crew, run, is_wanted, every=900.0, pause=300.0, when_idle=True)
+        return BackgroundRuns(
+            "quality", self.crew, run, is_wanted, every=900.0, pause=300.0, max_seconds=3_600.0, when_idle=True
+        )  # an hour: it ranks all labelled users again, where no worker wants the core
 
     def _analysis(self, secret: Secret, pages: Path) -> BackgroundRuns:
         """The analyses: every five minutes, and when a page of an experiment is opened."""
