@@ -122,6 +122,7 @@ def test_a_loss_is_a_gain_where_it_is_lower() -> None:
     assert of(champion, champion + 0.1, metric=LOSS).outcome == "fails"
     assert of(champion, champion * 1.04, 0.05, LOSS).outcome == "holds"
     assert of(champion, champion * 1.06, 0.05, LOSS).outcome == "fails"
+    assert of(champion / 100, champion / 100 * 1.04, 0.05, LOSS).outcome == "holds"  # however small the losses
 
 
 @pytest.mark.parametrize(

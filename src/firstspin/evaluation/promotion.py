@@ -264,7 +264,7 @@ def _min_users(one: Paired, alpha: float) -> float:
     Where losses of the margin are hits, one in 1 / margin of the champion's, none is seen with a probability of
     e^-(margin * hits). It must be at most alpha / 2: the rule of three of a one-sided 95% limit.
     """
-    at_the_margin = one.margin * float(one.champion.sum())
+    at_the_margin = 0.0 if one.metric.lower_is_better else one.margin * float(one.champion.sum())
     return max(MIN_USERS, len(one.champion) * math.log(2 / alpha) / at_the_margin) if at_the_margin else MIN_USERS
 
 

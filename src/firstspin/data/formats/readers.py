@@ -76,7 +76,8 @@ def _files(alike: Sequence[Source]) -> str:
 
 def _by_bytes(column: Column) -> str:
     """SQL: a column of a database, whose texts are equal by their bytes: its own collation may ignore case, say."""
-    return f"{column.sql}::VARCHAR COLLATE C AS {column.sql}" if column.type == "string" else column.sql
+    is_text = shape_of(column.type) is Shape.text
+    return f"{column.sql}::VARCHAR COLLATE C AS {column.sql}" if is_text else column.sql
 
 
 def _rewritten(source: Source, dialect: Dialect) -> str:
