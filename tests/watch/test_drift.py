@@ -174,6 +174,22 @@ def test_first_genres_are_compared_with_earlier_weeks_as_training_has_none() -> 
     assert states([week(0), week(1, first_genre={"Rock": 1_000})])["first genre"] == "2026-W01"
 
 
+def test_other_picks_of_which_a_user_has_several_are_no_drift() -> None:
+    """A third of the users pick two rare genres: their number varies twice as much as that of such users."""
+    rng = np.random.default_rng(4)
+    usual = {"rock": 2_500, "jazz": 1_000, "other": 3_000}
+    known = InputReference({**REFERENCE.columns, "picks": usual})
+    alarms = 0
+    for _ in range(20):
+        weeks = [
+            week(i, picks={"rock": 500, "jazz": 200, "other": 2 * int(rng.binomial(1_000, 0.3))}) for i in range(52)
+        ]
+        alarms += sum(one.since is not None for one in drift(known, weeks))
+    assert alarms == 0
+    all_rare = InputReference({**REFERENCE.columns, "picks": {"other": 3_000}})
+    assert [one.value for one in drift(all_rare, weeks) if one.column == "picks"] == [0.0]
+
+
 def test_the_order_of_categories_does_not_matter() -> None:
     turned = InputReference({name: dict(reversed(of.items())) for name, of in REFERENCE.columns.items()})
     weeks = [week(0), week(1, country={"us": 500, "de": 500})]

@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.evaluation.cohorts import OTHER
 from firstspin.events.answer_counts import DayCounts
 from firstspin.models.input_reference import InputReference
 from firstspin.serving.bundle import Bundle
@@ -45,6 +46,10 @@ Below it a category is not tested, as the normal distribution is not close enoug
 """
 ROUNDING_VARIANCE: Final = 25.0
 """The max variance of a count that is rounded at random to 0 or 10."""
+
+
+_OTHER_PICKS: Final = (PICKS, OTHER)
+"""Not tested: a user can have several, so their number is not binomial. Other first picks are."""
 
 
 class InputWeek(msgspec.Struct, frozen=True):
@@ -169,8 +174,8 @@ def drift(reference: InputReference, weeks: Sequence[InputWeek]) -> list[ColumnD
 
 
 def _column(column: str, reference: InputReference, weeks: Sequence[InputWeek], threshold: float) -> ColumnDrift:
-    names = list(reference.columns[column])
-    if not weeks:
+    names = [name for name in reference.columns[column] if (column, name) != _OTHER_PICKS]
+    if not weeks or not names:
         return ColumnDrift(column, 0.0, threshold)
     counts = np.array([[week.columns.get(column, {}).get(name, 0) for name in names] for week in weeks], dtype=float)
     known = np.array([reference.columns[column][name] for name in names], dtype=float)

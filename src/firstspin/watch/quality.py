@@ -24,14 +24,13 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from firstspin.data.schema import GENRES
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.cohorts import MIN_USERS
 from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts
 from firstspin.experiment.stats.holm import holm_p_values
 from firstspin.models.calibration import MILLION, TOPS, CalibrationBin, bin_of, place_of
 from firstspin.models.task import Progress, silent
-from firstspin.records import Examples, LabelRule
+from firstspin.records import Examples, LabelRule, Registration
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import DEFAULTS, PolicySettings, decide_many
 from firstspin.watch.below_rule import TOP, Hits, RuleComparison, rule_comparisons
@@ -235,13 +234,13 @@ def _rank(users: Examples, bundle: Bundle, week: str, settings: PolicySettings, 
     hits = answered.hits.setdefault(week, Counter())
     beside = answered.beside_rule.setdefault(bundle.id, Counter())
     decisions = decide_many(users.registrations, None, bundle, settings)
-    by_rule = bundle.rule.rank_rows(bundle.rule.encoder.matrix_of(GENRES, users.registrations))
-    for registration, top, decision, (genres, _) in zip(
+    by_rule = bundle.rule.rankings([Registration(genres=one.genres) for one in users.registrations])
+    for registration, top, decision, rule in zip(
         users.registrations, users.tops.tolist(), decisions, by_rule, strict=True
     ):
         favourite = users.genres[top]  # by name: the labels' genres have another order than the bundle's
         if not decision.by_rule:
-            beside[favourite in decision.ranking.genres[:TOP], favourite in genres[:TOP]] += 1
+            beside[favourite in decision.ranking.genres[:TOP], favourite in rule.genres[:TOP]] += 1
         kind = kind_of(registration, decision)
         for k, millionths in zip(TOPS, first_genres(decision.ranking.probabilities), strict=False):
             cell = AnswerCell(*kind, k, place_of(millionths))
