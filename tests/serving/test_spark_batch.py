@@ -70,6 +70,9 @@ def test_what_score_refuses_is_refused(spark_session: Any, tmp_path: Path) -> No
         api.score_on_spark(twice, bundle)
     with pytest.raises(InputError, match=r"have no column user_id \(there are id, age\)"):
         api.score_on_spark(twice.toDF("id", "age"), bundle)
+    for name, lacking in (("Age", "has no column age, but Age"), ("Genres", r"has no column genres \(it has")):
+        with pytest.raises(InputError, match=lacking):
+            api.score_on_spark(twice.toDF("user_id", name), bundle)
     with pytest.raises(InputError, match="age is bool, where whole numbers are needed"):
         api.score_on_spark(twice.selectExpr("user_id", "age > 3 AS age"), bundle)
     with pytest.raises(Exception, match="age '300' is not between 0 and 120"):

@@ -53,8 +53,8 @@ def score_on_spark(path: Path, registrations: DataFrame, top: int, settings: pol
     loaded = bundle.load(path)
     if USER_ID not in registrations.columns:
         raise InputError(f"the registrations have no column {USER_ID} (there are {', '.join(registrations.columns)})")
-    fields = (USER_ID, AGE, GENDER, COUNTRY, GENRES, *loaded.manifest.extra)
-    used = registrations.select(*(f"`{name}`" for name in registrations.columns if name in fields))
+    fields = {_folded(name) for name in (USER_ID, AGE, GENDER, COUNTRY, GENRES, *loaded.manifest.extra)}
+    used = registrations.select(*(f"`{name}`" for name in registrations.columns if _folded(name) in fields))
     with workspace("score") as folder:
         list(_answered(used.limit(0).toArrow(), loaded, settings, top, folder))  # raises where a type is wrong
     _refuse_repeated(used)
@@ -102,6 +102,11 @@ def write_scores(
     return written
 
 
+def _folded(name: str) -> str:
+    """The name of a column in any spelling: one of ours in another, as `Age`, is refused instead of left out."""
+    return name.casefold().strip("_ ")
+
+
 def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
     """Batches in lists of at least ROWS_AT_ONCE rows, but for the last: reading a table costs by the table too."""
     waiting: list[pa.RecordBatch] = []
@@ -122,7 +127,7 @@ def _answered(
     import pyarrow.parquet as pq
 
     extra, path = loaded.manifest.extra, folder / REGISTRATIONS
-    if GENRES not in registrations.column_names:
+    if GENRES not in map(_folded, registrations.column_names):
         registrations = registrations.append_column(GENRES, pa.nulls(len(registrations)))
     pq.write_table(registrations, path)
     received = ingest.read_registrations(path, workspace=folder, extra=extra)
