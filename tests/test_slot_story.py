@@ -75,7 +75,14 @@ class Story:
             ]
             until(partial(acknowledged, service, clicks))
             self.clicks += len(clicks)
-        until(lambda: counted(service, "firstspin_exposures_stored_total") == before + len(users))
+        until(lambda: counted(service, "firstspin_exposures_stored_total") >= before + len(users))
+
+    def explores(self, service: Service) -> bool:
+        """Whether the workers have read the snapshot: a user who came before is explored on each of 12 connections."""
+        before = counted(service, EXPLORED)
+        body = json.dumps({"user_id": "user-0", "age": 45, "genres": ["Rock"]}).encode()
+        answered = [service.ask("POST", "/v1/recommendations", body)[0] for _ in range(12)]
+        return answered == [200] * 12 and counted(service, EXPLORED) == before + 12
 
     def log(self) -> SlotLog:
         with self.database.snapshot() as session:
@@ -125,6 +132,7 @@ def test_users_click_the_rates_move_and_a_restart_restores_them_from_the_store(s
     with story.serving() as service:
         until(lambda: read_rates(story.rates) == story.learned(), 60)
         assert sum(story.learned().shown) == 1600
+        until(lambda: story.explores(service), 60)
         story.users_come(service, range(1600, 1700))
 
     log = story.log()
