@@ -68,6 +68,8 @@ def label(
     if scheme == "duckdb":
         reading, listens = replace(reading, listens=StoredTable(Path(path), listens_table)), ""
     preflight.file(out, data, suffixes=(".parquet",))
+    if reading.listens and reading.listens.path.resolve() == out.resolve():
+        raise InputError(f"{out} is the database of the listens; name another file for the labels")
     with files.written_beside(out) as beside:
         if listens:
             return postgres.write_labels(data, beside, reading, listens, listens_table)

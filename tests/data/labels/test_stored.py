@@ -64,6 +64,15 @@ def test_texts_are_equal_by_their_bytes_whatever_the_collation_of_the_database(t
     assert pq.read_table(out)["user_id"].to_pylist() == [user for user in users if user != "twice"]
 
 
+def test_labels_never_replace_the_database_that_is_read(tmp_path: Path) -> None:
+    data = edge_cases(tmp_path, "typed")
+    path = stored(data).rename(tmp_path / "plays.parquet")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"plays\.parquet is the database of the listens; name another file"):
+        learn.label(data, path, Reading(), listens=f"duckdb://{path}", listens_table="elsewhere")
+    assert path.read_bytes() == before
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     data = edge_cases(tmp_path, "typed")
     path = stored(data)
