@@ -52,6 +52,7 @@ HEALTHY = {
     f'firstspin_listen_lookups_total{{{HERE},outcome="late"}}': "0x240",
     f"firstspin_drift_columns{{{HERE}}}": "0x240",
     f"firstspin_hits_differ{{{HERE}}}": "0x240",
+    f"firstspin_below_rule{{{HERE}}}": "0x240",
     f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x240",
     f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x240",
 }
@@ -79,6 +80,7 @@ CAUSES: dict[str, dict[str, str]] = {
     "FirstspinListenLookupsFail": {f'firstspin_listen_lookups_total{{{HERE},outcome="late"}}': "0+2x240"},
     "FirstspinDrift": {f"firstspin_drift_columns{{{HERE}}}": "0x230 1x9"},
     "FirstspinHitsDiffer": {f"firstspin_hits_differ{{{HERE}}}": "0x230 4x9"},
+    "FirstspinBelowRule": {f"firstspin_below_rule{{{HERE}}}": "0x230 1x9"},
     "FirstspinConnectionsScarce": {f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x230 1x9"},
     "FirstspinLogsDropped": {f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x230 9x9"},
     "FirstspinNotCompiled": {f"firstspin_compiled{{{HERE}}}": "0x240"},
