@@ -164,8 +164,8 @@ def test_a_connection_is_used_again_until_its_server_closes_it(pauses: Pauses) -
 
     with standing_in(FINE, FINE, then_close, FINE) as server:
         calls = caller(server, pauses)
-        for _ in range(4):
-            assert calls.call("GET", "/", {}, seconds=60, is_idempotent=False).body == b"fine"
+        for number in range(4):  # the close may come while the last call is sent, which is sent again then
+            assert calls.call("GET", "/", {}, seconds=60, is_idempotent=number == 3).body == b"fine"
         assert server.connections == 2
         calls.connections.close()
 

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from made_app import NOW
@@ -33,8 +34,9 @@ FOREIGN_HOSTS = (b"evil.example", b"127.0.0.1.evil.example")
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Check]:
-    database = open_database(f"sqlite:///{folder / 'events.sqlite'}", SECRET)
-    database.open()
+    database = partial(open_database, f"sqlite:///{folder / 'events.sqlite'}", SECRET)
+    with closing(database()) as made:
+        made.open()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     threading.Thread(target=_obey, args=(theirs,), daemon=True).start()
     operations = Operations(Recorder(SharedMetrics(2), lambda: 0.0, lambda: NOW), ServiceFacts())
@@ -42,7 +44,7 @@ def opened(folder: Path) -> Iterator[Check]:
         AdminContext(ours, lambda: NOW, lambda: 0.0, hosts("127.0.0.1"), operations, store=(database, SECRET))
     )
     loop = asyncio.new_event_loop()
-    with http.logged() as log, closing(database), closing(ours), closing(loop):
+    with http.logged() as log, closing(ours), closing(loop):
 
         def check(made: Input) -> str:
             request = _request(made)

@@ -204,9 +204,9 @@ class Gateway:
 
     def _with_listens(self, parsed: ParsedBody) -> ParsedBody:
         """A request about one user with the listens of that user, where they may be used and come in time."""
-        one = parsed.registrations[0]
         if not (self.listens and parsed.alone):
             return parsed
+        one = parsed.registrations[0]
         if not may_look_up_listens(one, user_of(one), self.bundle, self.settings_of_users):
             return parsed
         listens, outcome = self.listens.wait(user_of(one))
