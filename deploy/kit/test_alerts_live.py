@@ -20,6 +20,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import made_people
+import msgspec
 import pytest
 from compiled import where_it_compiles
 from in_threads import at_work
@@ -125,6 +126,10 @@ class Troubles:
         set_clock(self._folder / "clock", datetime(2026, 1, 27, tzinfo=UTC))
         running = ("--experiment", str(self._folder / "plan.toml"), "--clock", str(self._folder / "clock"))
         service = self._serve(*NO_STORE, *self._state("the experiment"), *running)
+        for thousand in range(0, 55, 5):  # more exposures than wait for a store
+            users = [{"user_id": str(1000 * thousand + number)} for number in range(5_000)]
+            body = msgspec.json.encode({"instances": users})
+            assert service.ask("POST", "/v1/recommendations", body, content_type="application/json")[0] == 200
         alerts = {"FirstspinEventStoreFails", "FirstspinExposuresLost"}
         return Trouble([service], alerts, lambda: ask_for(service, "anna"))
 
