@@ -43,7 +43,7 @@ IMPORTED_WHERE_NEEDED = {
     ("data.labels.labelling", "ibis"),
     ("data.labels.labelling", "pyarrow"),
     ("data.checks.mismatches", "ibis"),
-    ("data.postgres_address", "psycopg"),
+    ("data.formats.postgres_address", "psycopg"),
     ("data.labels.postgres", "ibis"),
     ("data.labels.postgres", "psycopg"),
     ("data.labels.postgres", "pyarrow"),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from firstspin.data import postgres_address
+from firstspin.data.formats import postgres_address
 from firstspin.events.database import ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.events.statements import INDEX_LISTENS, LISTENS_INDEX, insert, tables

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from firstspin.data import postgres_address, schema
+from firstspin.data import schema
 from firstspin.data.checks.findings import RowRule
 from firstspin.data.checks.mismatches import by_day
 from firstspin.data.checks.row_rules import BROKEN, SHOWN_CHARACTERS, VALUE
 from firstspin.data.dataset import Reading, open_reading
+from firstspin.data.formats import postgres_address
 from firstspin.data.formats.sources import shown_alias
 from firstspin.data.ingest import Tables, listen_rules
 from firstspin.data.labels import labelling
