@@ -8,6 +8,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -91,6 +92,18 @@ def erased_on_the_command_line(stored: Stored, folder: Path) -> None:
         late = [click("late", "u1"), click("in time", "u3")]
         written = database.transact(lambda session: write(session, [shown("u2", KEY, station_id="4")], late))
     assert (written.exposures, written.events) == (("erased",), ("erased", "stored"))
+
+
+def test_only_a_line_feed_or_carriage_return_ends_an_id_in_a_list(tmp_path: Path) -> None:
+    users = ["u\x85", "u\u2028v", "u\x1cw"]  # str.splitlines divides each of them
+    database = Stored(f"sqlite:///{tmp_path / 'events.sqlite'}", tmp_path / "events.secret")
+    database.secret.write_text(bytes(range(32)).hex())
+    with database.opened() as opened:
+        opened.transact(lambda session: write(session, [shown(user, KEY) for user in users], []))
+    listed = tmp_path / "users.txt"
+    listed.write_bytes(BOM_UTF8 + "\r\n".join(users).encode())
+    done = firstspin("events", "erase", "--users", listed, *database.options)
+    assert "3 users are erased; 3 exposures and 0 events were deleted" in done.stdout, done.stderr
 
 
 def test_erased_users_do_not_return_to_sqlite(stored: Stored, tmp_path: Path) -> None:

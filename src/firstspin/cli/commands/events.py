@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+from codecs import BOM_UTF8
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -152,8 +153,9 @@ def _firehose(endpoint_url: str | None) -> Firehose:
 
 
 def _lines(path: Path) -> list[str]:
+    raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    lines = raw.removeprefix(BOM_UTF8).splitlines()  # of bytes: an id may hold U+0085 or U+2028
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+        return [line.decode() for line in lines if line]
     except UnicodeDecodeError as problem:
         raise InputError(f"{path} is not text in UTF-8") from problem
-    return [line for line in text.splitlines() if line]
