@@ -15,7 +15,7 @@ from made_experiments import HALVES
 
 from firstspin.models.predictor import Predictor
 from firstspin.records import Listen, Ranking, Registration
-from firstspin.serving import batch, policy
+from firstspin.serving import batch, ranked_columns
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import PolicySettings, decide_many, top
 from firstspin.serving.refusal import Refusal
@@ -85,7 +85,7 @@ def test_where_the_model_fails_the_rule_answers(bundle: Bundle, caplog: pytest.L
 
 
 def test_a_model_that_fails_for_one_row_answers_the_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "COLUMN_BATCH", 8)
+    monkeypatch.setattr(ranked_columns, "COLUMN_BATCH", 8)
     scores = type(bundle.predictor.scorer).scores
 
     class Picky:

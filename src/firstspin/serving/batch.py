@@ -22,7 +22,8 @@ from firstspin.data.schema import GENRES, LISTENS, PICK_SEPARATOR, PROBABILITIES
 from firstspin.files import written_beside
 from firstspin.records import SOURCES, Ranking
 from firstspin.serving.bundle import Bundle
-from firstspin.serving.policy import PolicySettings, RankedColumns, decide_many, rank_columns, top
+from firstspin.serving.policy import PolicySettings, decide_many, top
+from firstspin.serving.ranked_columns import RankedColumns, rank_columns
 from firstspin.serving.score_stores import Batch
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """The answering policy: what answers a registration, and with which ranking. Nothing else in firstspin decides this.
 
-The service, the terminal, the Lambda and explanations call `decide` or `decide_many`; batch scoring calls
-`rank_columns` for the registrations that the model ranks, and `decide_many` for the others. How an answer is written
-down is the business of `responses`. In this order:
+The service, the terminal, the Lambda and explanations call `decide` or `decide_many`. Batch scoring calls
+`ranked_columns`, which asks this module's questions of columns, and `decide_many` for the rest. How an answer is
+written down is the business of `responses`. In this order:
 
 1. A registration under the minimum age is refused, where the settings say so.
 2. Under the minimum age, age and gender reach no model: the business rule ranks the picks alone (`under-age`).
@@ -27,14 +27,11 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from firstspin.data.coded_registrations import CodedRegistrations
-from firstspin.data.schema import AGE, GENRES
+from firstspin.data.schema import GENRES
 from firstspin.experiment.assign import ArmSplit, Assignment, assign
-from firstspin.models.coded_rows import CodedRows
 from firstspin.models.predictor import BATCH
-from firstspin.records import MAX_AGE, SOURCES, Ranking, Registration, Rows, Source, StoredAnswer
+from firstspin.records import MAX_AGE, Ranking, Registration, Rows, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stations import SlotChoice
@@ -92,10 +89,6 @@ class PolicySettings:
 
 
 DEFAULTS: Final = PolicySettings()
-
-COLUMN_BATCH: Final = 1024
-"""Registrations in columns that are ranked at once: their rows stay in the cache of a core."""
-
 
 _NO_CANDIDATES: Final[Mapping[ArmPolicy, Ranking]] = MappingProxyType({})
 
@@ -210,69 +203,22 @@ def decide_many(
             yield from decisions
 
 
-@dataclass(frozen=True, slots=True)
-class RankedColumns:
-    """What the model ranks of n registrations in columns; the others are for `decide_many`.
-
-    `rows` (m,): their positions, ascending · `known` (m,): whether training saw one of the answers · `places` (m, k):
-    genres of the predictor, best first · `probabilities` (m, k).
-    """
-
-    rows: NDArray[np.int64]
-    known: NDArray[np.bool_]
-    places: NDArray[np.int32]
-    probabilities: NDArray[np.float64]
-
-    @property
-    def sources(self) -> NDArray[np.int8]:
-        """(m,) the source of each, as a position in SOURCES."""
-        popular, model = (SOURCES.index(_model_source(known)) for known in (False, True))
-        return np.where(self.known, np.int8(model), np.int8(popular))
-
-
-def rank_columns(registrations: CodedRegistrations, bundle: Bundle, settings: PolicySettings, k: int) -> RankedColumns:
-    """The first k genres of those registrations without listens that `decide_many` gives to the model, the same bits.
-
-    Of a batch for which the model fails, none is ranked here, and none where the settings name more than an age.
-    """
-    if settings.refuse_under_age or settings.experiment or settings.calibrated_rows:
-        return _joined([], min(k, len(bundle.predictor.genres)))
-    ages = registrations.answers[AGE]
-    under = np.array([_is_under(age, settings) for age in ages.values], dtype=bool)[ages.codes]
-    encoded, parts = CodedRows(bundle.predictor.encoder, registrations), []
-    for start in range(0, len(registrations), COLUMN_BATCH):
-        stop = min(start + COLUMN_BATCH, len(registrations))
-        try:
-            rows, known = encoded.matched(start, stop)
-            asked = _asks_model(known, bundle) & ~under[start:stop]
-            ranked = bundle.predictor.rank_places(rows if asked.all() else rows[asked], k)
-            parts.append(RankedColumns(start + np.flatnonzero(asked), known[asked], *ranked))
-        except Exception:  # `decide_many` finds out for whom the model fails
-            continue
-    return _joined(parts, min(k, len(bundle.predictor.genres)))
-
-
-def _joined(parts: Sequence[RankedColumns], k: int) -> RankedColumns:
-    none = RankedColumns(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros((0, k), np.int32), np.zeros((0, k)))
-    columns = ([getattr(part, name) for part in (none, *parts)] for name in RankedColumns.__slots__)
-    return RankedColumns(*map(np.concatenate, columns))
-
-
 def is_under_age(registration: Registration, settings: PolicySettings) -> bool:
     """Whether the registration gives an age below the minimum. A registration without an age is not under it."""
-    return _is_under(registration.age, settings)
+    return is_below_min(registration.age, settings)
 
 
-def _is_under(age: Any, settings: PolicySettings) -> bool:
+def is_below_min(age: Any, settings: PolicySettings) -> bool:
+    """Whether an age is under the minimum; an age that is not given (None) is not."""
     return age is not None and age < settings.min_age
 
 
-def _asks_model(known: Any, bundle: Bundle) -> Any:
+def asks_model(known: Any, bundle: Bundle) -> Any:
     """Whether the model ranks: of one registration (bool) or many (n,), given whether training saw an answer."""
     return known | bundle.manifest.knows_silence
 
 
-def _model_source(known: bool) -> Source:
+def model_source(known: bool) -> Source:
     """The source of what the model ranks; `known`: of an answer that training saw, or listens that say something."""
     return "model" if known else "popular"
 
@@ -407,11 +353,11 @@ def _by_model(registration: Registration, bundle: Bundle, failure: str = "") -> 
     """What the model ranks, or the rule in its place."""
     try:
         row, answered = bundle.predictor.encoder.encode_matched(registration)
-        if not _asks_model(answered, bundle):
+        if not asks_model(answered, bundle):
             return _without_known_answers(registration, bundle)
         if not failure:
             known, moves = bundle.weighed(registration)
-            ranking = bundle.predictor.rank_row(row, _model_source(answered or moves is not None), moves)
+            ranking = bundle.predictor.rank_row(row, model_source(answered or moves is not None), moves)
             return Decision(ranking, bundle.id, moved=moves is not None, known=known)
     except Exception as problem:  # every newcomer gets an answer; its source says that the model failed
         failure = type(problem).__name__
@@ -426,14 +372,14 @@ def _all_by_model(registrations: Sequence[Registration], bundle: Bundle) -> list
     try:
         rows, answered = predictor.encoder.matrix_matched(registrations)
         evidence = [bundle.weighed(registration) for registration in registrations]
-        ranks = _asks_model(np.array(answered), bundle)
+        ranks = asks_model(np.array(answered), bundle)
         if not ranks.all():
             rows = rows[ranks]
         of_model = [moves for (_, moves), ranked in zip(evidence, ranks.tolist(), strict=True) if ranked]
         ranked_rows = iter(predictor.rank_rows(rows, of_model) if of_model else ())
         return [
             Decision(
-                Ranking(*next(ranked_rows), _model_source(is_answered or moves is not None)),
+                Ranking(*next(ranked_rows), model_source(is_answered or moves is not None)),
                 model,
                 moved=moves is not None,
                 known=known,
