@@ -46,7 +46,7 @@ wheel: setup
 # The half hour of reloads and kills, 10,000 idle connections, the sanitizers and the large counts of fuzzed inputs.
 soak: setup
 	$(BIN)/python -m pytest -m soak --collect-only
-	$(BIN)/python -m pytest -m soak -v
+	$(BIN)/python -m pytest -m soak -v --timeout 0
 
 # As in make fuzz ENTRY=label,score COUNT=1000 SEED=7; INDEX=123 checks one input again (docs/fuzzing.md).
 COUNT ?= 200000

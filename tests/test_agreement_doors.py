@@ -341,7 +341,6 @@ def test_all_doors_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 @pytest.mark.parametrize("model", ["logistic", "lightgbm", "popularity"])
 def test_all_doors_agree_for_100_000(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(tmp_path / "b", model, evidence=FITTED)

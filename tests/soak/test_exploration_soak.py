@@ -17,7 +17,6 @@ RUNS = int(os.environ.get("SLOT_RUNS", "4000"))
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 def test_intervals_have_their_coverage_and_estimates_no_bias() -> None:
     """With floors that give the newest station more than 50 clicks, so that the normal approximation holds."""
     slot = SlotSettings(draws=64, budget=0.2, floor=0.1, new_until=5000)

@@ -27,14 +27,12 @@ def check(entry: str, capsys: pytest.CaptureFixture[str], environment: dict[str,
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 @pytest.mark.parametrize("entry", list(entries.MODULES))
 def test_no_input_breaks_an_entry_point(entry: str, capsys: pytest.CaptureFixture[str]) -> None:
     check(entry, capsys)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 @pytest.mark.skipif(bool(sanitized.missing()), reason=f"no sanitizers: {sanitized.missing()}")
 @pytest.mark.parametrize("entry", entries.SANITIZED)
 def test_nothing_in_c_and_no_crafted_bundle_is_reported_by_the_sanitizers(
