@@ -51,13 +51,11 @@ def examples() -> Examples:
     return Examples(people.user_ids, registrations, people.registered_at, genres, tops, shares)
 
 
-def pack(out: Path) -> bundle.Bundle:
-    """The bundle: 60 genres, of which four are trained on, each with eight stations that bear its name."""
+def pack(out: Path, models: tuple[str, str] = ("logistic", "popularity")) -> bundle.Bundle:
+    """The bundle of a model and a rule: 60 genres, four of them trained on, each with eight stations of its name."""
     known = (*NAMES, *FURTHER_GENRES)
     people = examples()
-    fitted = [
-        registry.fit(name, registry.prepare(people, known, extra=tuple(EXTRA))) for name in ("logistic", "popularity")
-    ]
+    fitted = [registry.fit(name, registry.prepare(people, known, extra=tuple(EXTRA))) for name in models]
     stations = [
         (Station(f"{number}<&>{i}", f"{genre} {i} FM"[-200:], genre), float(i))
         for i in range(8)
@@ -70,6 +68,6 @@ def pack(out: Path) -> bundle.Bundle:
         known_genres=known,
         extra=EXTRA,
         label={"data_ends": "2026-02-14T23:58:47Z"},
-        data={},
+        data={"labels_end": "2026-02-12T10:00:00"},
         scorecard=SCORECARD,
     )

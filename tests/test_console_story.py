@@ -7,8 +7,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
 import made_console
@@ -23,6 +24,8 @@ from playwright.sync_api import Browser, Page, expect
 from firstspin.experiment.plan import freeze
 from firstspin.service.pages.analysis import write_list, write_pages
 from firstspin.serving.bundle import report_path
+
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +351,87 @@ def test_another_model_that_is_loaded_is_shown_beside_it(browser: Browser, tmp_p
             page.get_by_label("Blues", exact=True).check()
             expect(page.locator("#challenger .list li")).to_have_count(3)
             assert visit.violations() == []
+
+
+@pytest.fixture(scope="module")
+def shadowed(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with a challenger, which ranks by the business rule alone."""
+    folder: Path = tmp_path_factory.mktemp("shadowed")
+    made_console.pack(folder / "new", models=("popularity", "popularity"))
+    shadow = ("--shadow", str(folder / "new"), "--shadow-share", "1", "--admin-port", "0")
+    with serving(service.bundle, *shadow, "--drain-delay", "0") as started:
+        yield started
+
+
+def beside(page: Page, service: Service, registration: dict[str, object]) -> None:
+    """The table has both services' own answers to the registration, sooner or later."""
+    body = json.dumps(registration).encode()
+    both = [
+        json.loads(service.ask("POST", path, body, content_type="application/json")[2])
+        for path in ("/invocations", "/challenger")
+    ]
+    expect(page.locator("#beside code")).to_have_text([answer["model"] for answer in both])
+    genres, rows = page.locator("#beside tbody").first, page.locator("#beside tbody").last
+    for column, answer in enumerate(both):
+        first = answer["genres"][:5]
+        cells = genres.locator(f"td:nth-child({column + 2})")
+        expect(cells.locator(".genre")).to_have_text([one["genre"] for one in first])
+        shares = [one["probability"] for one in first]
+        expect(cells.locator(".share")).to_have_text([f"{100 * p:.0f}%" if p >= 0.005 else "<1%" for p in shares])
+        titles = [one["title"] for one in answer["carousels"]]
+        expect(rows.locator(f"td:nth-child({column + 2}) .genre")).to_have_text(titles)
+    same = {one["genre"] for one in both[0]["genres"][:3]} & {one["genre"] for one in both[1]["genres"][:3]}
+    expect(page.locator("#beside .caption")).to_contain_text(f"{len(same)} of the first 3 are the same.")
+
+
+def test_champion_and_challenger_answer_side_by_side(browser: Browser, shadowed: Service) -> None:
+    with visiting(browser, shadowed.port, viewport={"width": 390, "height": 900}) as visit:
+        page = visit.open("/#age=52&genres=Genre+07")
+        page.locator("#pull").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#beside")).to_be_visible(timeout=20_000)  # the process that scores is started
+        beside(page, shadowed, {"age": 52, "genres": ["Genre 07"]})
+        page.get_by_role("link", name="19, no picks").press("Enter")
+        beside(page, shadowed, {"age": 19})
+        page.goto(f"{visit.base}/#{urlencode({'age': 12, 'genres': made_console.ARABIC})}")  # under the minimum age
+        beside(page, shadowed, {"age": 12, "genres": [made_console.ARABIC]})
+        page.goto(f"{visit.base}/#genres={urlencode({'': made_console.LONG})[1:]}")
+        beside(page, shadowed, {"genres": [made_console.LONG]})
+        expect(page.locator("#beside")).not_to_have_attribute("aria-busy", "true")
+        for width, theme in product((390, 768, 1440), THEMES):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=theme)
+            assert visit.violations() == [], (width, theme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            table = page.locator("#beside table")
+            assert table.evaluate("table => table.scrollWidth <= table.parentElement.clientWidth")
+        assert not [url for url in visit.requests if "age" in url or "Genre" in url]
+
+
+def test_operations_have_the_facts_of_both(browser: Browser, shadowed: Service) -> None:
+    port = int(next(line["port"] for line in shadowed.lines() if line["event"] == "admin port"))
+    shadowed.recommend(age=31)
+    models = [json.loads(shadowed.ask("POST", path, b"{}")[2])["model"] for path in ("/invocations", "/challenger")]
+    with visiting(browser, port, viewport={"width": 390, "height": 900}) as visit:
+        page = visit.open("/ops", "[data-panel=status] time")
+        panel = page.locator("[data-panel=shadow]")
+        expect(panel.locator("tbody tr").first).to_contain_text("".join(models), timeout=20_000)
+        expect(panel.locator("tbody tr").nth(1)).to_contain_text("12 Feb 202612 Feb 2026")
+        expect(panel.locator("tbody tr").nth(3)).to_contain_text(".808 ±.018.808 ±.018")
+        for width, theme in product((390, 768, 1440), THEMES):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=theme)
+            assert visit.violations() == [], (width, theme)
+            assert panel.evaluate("panel => panel.scrollWidth <= panel.clientWidth"), width
+
+
+def test_without_a_challenger_its_table_is_not_there(browser: Browser, service: Service) -> None:
+    with visiting(browser, service.port, viewport=WIDE) as visit:
+        page = visit.open("/")
+        answered(page, service, {})
+        expect(page.locator("#rule .list li")).to_have_count(3)
+        expect(page.locator("#beside")).not_to_be_visible()
+        assert not [url for url in visit.requests if url.endswith("/challenger")]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ FIXED: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("post", "/v1/recommendations"): ("200", LINES),
     ("post", "/v1/events"): ("202", JSON),
     ("post", "/v1/explanations"): ("200", JSON),
+    ("post", "/challenger"): ("200", JSON),
     ("get", "/ping"): ("200", []),
     ("get", "/metrics"): ("200", []),
     ("get", "/openapi.json"): ("200", []),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,18 @@ from typing import Any
 import made_people
 import msgspec
 import pytest
+from made_app import ask, code, new_app
 from made_bundles import edit, pack, pack_with_further_fields
 from made_service import QUICK, Service, serving, until, workers
 
 from firstspin.records import Ranking, Registration
 from firstspin.service import shadow
 from firstspin.service.metrics import SharedMetrics
+from firstspin.service.process.worker import load as ready_to_serve
 from firstspin.service.shadow import Shadow, ShadowSampler
 from firstspin.serving.bundle import load
-from firstspin.serving.policy import DEFAULTS, Decision, decide
+from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
+from firstspin.serving.refusal import Refusal
 
 PEOPLE = made_people.examples(300, 5).registrations
 
@@ -93,6 +97,87 @@ async def offer_all(sampler: ShadowSampler, registrations: Sequence[Registration
     await asyncio.sleep(0)
 
 
+def in_service(bundle: Path, body: bytes) -> bytes:
+    """What `/invocations` answers with this bundle in service."""
+    app = new_app()
+    app.serve(ready_to_serve(bundle))
+    return bytes(ask(app, "POST", "/invocations", body).body)
+
+
+ASKED = (
+    b"{}",
+    b'{"age":12,"gender":"female","genres":["Rock"]}',  # under the minimum age
+    b'{"age":31,"country":"US","genres":["Blues","Nothing"]}',
+    b'{"listens":[{"station_id":"1","seconds":180},{"station_id":"2","skipped":true}]}',
+)
+
+
+@pytest.mark.parametrize("body", ASKED)
+def test_the_challenger_answers_as_if_it_were_in_service(folder: Path, other: Path, body: bytes) -> None:
+    for bundle in (folder, other):
+        assert Shadow(load(bundle), DEFAULTS).answer(body) == in_service(bundle, body)
+
+
+def test_the_challenger_ignores_a_field_that_only_the_champion_has(folder: Path) -> None:
+    body = b'{"age":31,"device":"phone","genres":["Rock"]}'
+    assert Shadow(load(folder), DEFAULTS).answer(body) == in_service(folder, b'{"age":31,"genres":["Rock"]}')
+
+
+def test_what_is_refused_to_the_champion_never_reaches_the_challenger(folder: Path) -> None:
+    outbox, inbox = shadow.queue(folder)
+    with outbox, inbox:
+        sampler = ShadowSampler(outbox, 0.0, SharedMetrics(1).row(0))
+        app = new_app(shadow=sampler, policy=PolicySettings(refuse_under_age=True))
+        app.serve(ready_to_serve(folder))
+        for body in (b'{"age":12,"gender":"female"}', b'{"age":121}', b'{"unknown":1}', b"{", b'{"age":"31"}'):
+            reply = ask(app, "POST", "/challenger", body)
+            assert reply.status in (400, 403, 422)
+            assert reply == ask(app, "POST", "/invocations", body)
+        assert code(ask(app, "POST", "/challenger", b'{"instances":[{}]}')) == "invalid"
+        assert ask(app, "POST", "/challenger", b"age\n31", content_type="text/csv").status == 415
+        assert ask(app, "POST", "/challenger", b" " * 20_000).status == 413
+        assert not shadow.is_waiting(inbox)
+
+
+@pytest.mark.parametrize("options", [{}, {"pages": False}])
+def test_without_a_challenger_or_pages_there_is_nothing_to_ask(folder: Path, options: dict[str, object]) -> None:
+    app = new_app(**options)
+    app.serve(ready_to_serve(folder))
+    assert ask(app, "POST", "/challenger", b"{}").status == 404
+    assert b'data-shadowed="no"' in ask(app, "GET", "/").body or options
+
+
+@pytest.mark.parametrize("trouble", ["nobody reads", "the process ends", "many wait", "the queue is full"])
+def test_a_challenger_that_does_not_answer_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    outbox, inbox = shadow.queue(folder)
+    sampler = ShadowSampler(outbox, 0.0, SharedMetrics(1).row(0))
+
+    async def asked() -> None:
+        if trouble == "nobody reads":
+            monkeypatch.setattr(shadow, "ANSWER_SECONDS", 0.01)
+        if trouble == "the queue is full":
+            while True:
+                try:
+                    outbox.send(b"x" * 1_000)
+                except BlockingIOError:
+                    break
+        if trouble == "many wait":
+            monkeypatch.setattr(shadow, "MAX_QUESTIONS", 0)
+        answer = asyncio.ensure_future(sampler.answer(Registration(age=31)))
+        if trouble == "the process ends":
+            await asyncio.sleep(0)
+            _, ends, _, _ = socket.recv_fds(inbox, shadow.MAX_COPY, 1)
+            os.close(ends[0])
+        with pytest.raises(Refusal, match="503 no_challenger"):
+            await answer
+
+    with outbox, inbox:
+        asyncio.run(asked())
+        assert sampler._questions == 0
+
+
 # ------------------------------------------------------------------------------------------- in a service that runs
 
 
@@ -126,12 +211,16 @@ def test_answers_are_the_same_bits_whatever_becomes_of_the_shadow(folder: Path, 
         same = sum(json.loads(one)["genres"][0]["genre"] == first(other, who) for one, who in pairs)
         assert metrics(service)['firstspin_shadow_agreement_total{same="first genre"}'] == same
         process = shadow_process(service, before)
+        for body in ASKED:
+            assert service.ask("POST", "/challenger", body)[::2] == (200, in_service(other, body))
+        assert scored(service) == 30  # what the page asks is no sample of the registrations
         os.kill(process, signal.SIGSTOP)
         batch = msgspec.json.encode({"instances": PEOPLE})
         until(lambda: service.ask("POST", "/invocations", batch)[0] == 200 and scored(service, "dropped"))
         assert answers(service, PEOPLE[:30]) == alone
         os.kill(process, signal.SIGKILL)
         until(lambda: scored(service) > 30)  # by its replacement
+        assert service.ask("POST", "/challenger", b"{}")[::2] == (200, in_service(other, b"{}"))
         assert answers(service, PEOPLE[:30]) == alone
         assert metrics(service)['firstspin_supervisor_errors_total{step="shadow"}'] == 1
         assert service.process.poll() is None

@@ -300,6 +300,8 @@ def _run_admin(
         port=service_port,
         sections=SECTIONS if has_pages(options) else (),
         watch=state / WATCH_FILE if secret else None,
+        state=state,
+        shadow=options.shadow,
     )
     admin_keys = Keys(keys, path=options.keys) if keys is not None else None
     run_admin(line, child.listener, admin_keys, options.events, secret, ours, tallies, tally, service)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from firstspin.records import Listens, StoredAnswer
+from firstspin.records import Listens, Registration, StoredAnswer
 from firstspin.service.answering import Answering, Asking, encoding_of_request, failed, refused
 from firstspin.service.api_keys import Key, Keys
 from firstspin.service.exposures import ExposureLog
@@ -30,12 +30,14 @@ from firstspin.service.served_model import NOTHING, ServedModel
 from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.spans import AnswerSpans
 from firstspin.serving.bodies.encodings import Encoding
+from firstspin.serving.bodies.limits import SHORT
 from firstspin.serving.content import NO_STATIONS
 from firstspin.serving.lookups import UserLookups
 from firstspin.serving.policy import (
     DEFAULTS,
     NO_MODEL,
     PolicySettings,
+    refuse_under_age,
 )
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.slot.carousel import CarouselSlot
@@ -67,7 +69,8 @@ class AppOptions:
     users, `listens` their listens; `slot` explores, for users, and `slot_folder` has its page. An answer about several
     of more than `max_answer_bytes` bytes is refused.
     `policy` decides what answers; its experiment is the one that `ledger` records. `spans` traces answers, `shadow`
-    copies them for a shadow bundle.
+    copies them for a shadow bundle,
+    which the page `/` asks too.
     """
 
     without_model: bool = False
@@ -125,6 +128,7 @@ class App:
             "/v1/recommendations": self._recommendations,
             "/v1/events": self._events,
             "/v1/explanations": self._explanation,
+            "/challenger": self._challenger,
             "/openapi.json": self._openapi,
             "/stations.json": self._stations,
             "/ping": self._ping,
@@ -261,6 +265,24 @@ class App:
         self._admit(request)
         return self._answering.explanation(request, self._now_serving())
 
+    def _challenger(self, request: Request) -> Awaitable[Reply]:
+        """The answer of the shadow bundle, for the page `/`. Raises Refusal where `/invocations` does, too."""
+        self._pages()
+        if self._options.shadow is None:
+            raise Refusal(404, "no_challenger", "this service has no challenger; see --shadow")
+        if encoding_of_request(request) is not Encoding.json:
+            raise Refusal(415, "unsupported_content_type", "a challenger is asked in application/json")
+        if len(request.body) > SHORT:
+            raise Refusal(413, "too_large", f"a challenger is asked in at most {SHORT:,} bytes")
+        parsed = self._now_serving().reader.read(request.body, Encoding.json)
+        if not parsed.alone:
+            raise Refusal(422, "invalid", "a challenger is asked about one registration")
+        refuse_under_age(parsed.registrations, self._options.policy)
+        return self._challenged(self._options.shadow, parsed.registrations[0])
+
+    async def _challenged(self, shadow: ShadowSampler, registration: Registration) -> Reply:
+        return Reply(200, await shadow.answer(registration))
+
     def _now_serving(self) -> ServedModel:
         if self._serving is not None:
             return self._serving
@@ -342,7 +364,7 @@ class App:
 
     def _home(self, request: Request) -> Reply:
         site, options = self._pages(), self._options
-        form = FormPage(options.keys is None, options.many_models, options.policy.min_age)
+        form = FormPage(options.keys is None, options.many_models, options.shadow is not None, options.policy.min_age)
         return self._once(request.path, lambda serving: home(site, serving.bundle, form))
 
     def _pages(self) -> Site:

@@ -155,6 +155,13 @@ ROUTES: Final = (
         label="/v1/explanations",
         keyed=True,
     ),
+    Route(
+        "POST",
+        "/challenger",
+        "The answer of the shadow bundle, for the page to try the service; 404 without --shadow or pages",
+        {JSON: component("Recommendation")},
+        {JSON: component("Registration")},
+    ),
     Route("GET", "/ping", "Readiness; the body is empty", _PLAIN, label="/ping"),
     Route("GET", "/metrics", "Metrics for Prometheus", _PLAIN, label="/metrics"),
     Route("GET", "/openapi.json", "This description"),

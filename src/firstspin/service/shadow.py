@@ -3,7 +3,10 @@
 A worker copies a registration and its answer into a socket once the replies of its turn of the loop are written. The
 socket's buffer bounds the queue: where it is full, the copy is dropped and counted. A niced child of the supervisor
 reads the socket (`process/background_runs.py`), so that a shadow bundle that fails, hangs or crashes costs no answer.
-Only counts leave that process; registrations are nowhere stored.
+Of copies only counts leave that process; registrations are nowhere stored.
+
+The page `/` shows the shadow bundle's own answer. Its registration goes through the same socket, with a socket for the
+answer beside it, so workers need no second model.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import logging
 import select
 import socket
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,6 +31,8 @@ from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.crew import Crew
 from firstspin.serving.bundle import MANIFEST, Bundle, load
 from firstspin.serving.policy import Decision, PolicySettings, decide
+from firstspin.serving.refusal import Refusal
+from firstspin.serving.responses import Responses
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +44,11 @@ MAX_COPY: Final = 65_536
 RUN_SECONDS: Final = 30.0
 """After so long the process ends; the next one loads the bundle that is then in the folder."""
 HUNG_SECONDS: Final = RUN_SECONDS + 30.0
+MAX_QUESTIONS: Final = 8
+"""Max questions of a worker that wait for the shadow bundle's answer."""
+ANSWER_SECONDS: Final = 10.0
+"""How long a worker waits for an answer: the process may have to be started, and to load its bundle."""
+REPLY_SECONDS: Final = 1.0
 TOP: Final = 3
 
 
@@ -64,12 +75,13 @@ def queue(folder: Path) -> tuple[socket.socket, socket.socket]:
 
 
 class ShadowSampler:
-    """A worker's side: copies a `share` of its answers, from 0 to 1, into the queue."""
+    """A worker's side: copies a `share` of its answers, from 0 to 1, into the queue, and asks for single answers."""
 
     def __init__(self, outbox: socket.socket, share: float, tally: ProcessMetrics) -> None:
         self._outbox, self._share, self._tally = outbox, share, tally
         self._credit = 0.0
         self._waiting: list[tuple[Registration, tuple[str, ...], Source]] = []  # as a ShadowCopy
+        self._questions = 0
 
     def offer(self, registrations: Sequence[Registration], decisions: Sequence[Decision]) -> None:
         """Choose the share of these answers; they are copied when the loop has written this turn's replies."""
@@ -96,6 +108,37 @@ class ShadowSampler:
             except Exception:  # the queue is full, or the copy larger than it
                 self._tally.count("firstspin_shadow_answers", "dropped")
 
+    async def answer(self, registration: Registration) -> bytes:
+        """The shadow bundle's answer as JSON; it comes after the copies that wait in the queue.
+
+        Raises Refusal 503 where the queue is full, the model fails, or no answer comes within ANSWER_SECONDS.
+        """
+        unanswered = Refusal(503, "no_challenger", "the challenger does not answer now; try again in a moment")
+        if self._questions >= MAX_QUESTIONS:
+            raise unanswered
+        self._questions += 1
+        try:
+            ours, theirs = socket.socketpair()
+            with ours:
+                ours.setblocking(False)
+                with theirs:
+                    socket.send_fds(self._outbox, [msgspec.json.encode(registration)], [theirs.fileno()])
+                answer = await asyncio.wait_for(_read_to_end(ours), ANSWER_SECONDS)
+        except (OSError, TimeoutError):
+            raise unanswered from None
+        finally:
+            self._questions -= 1
+        if not answer:
+            raise unanswered
+        return answer
+
+
+async def _read_to_end(end: socket.socket) -> bytes:
+    parts = []
+    while part := await asyncio.get_running_loop().sock_recv(end, MAX_COPY):
+        parts.append(part)
+    return b"".join(parts)
+
 
 def is_waiting(inbox: socket.socket) -> bool:
     """Whether copies wait in the queue."""
@@ -118,7 +161,7 @@ def runs(
 def score(
     folder: Path, inbox: socket.socket, tally: ProcessMetrics, settings: PolicySettings, now: Callable[[], float]
 ) -> None:
-    """Score the copies in the queue with the bundle of a folder, for RUN_SECONDS. To be called in its own process.
+    """Score the copies in the queue and answer the questions, for RUN_SECONDS. To be called in its own process.
 
     Ends the process with status 1, after a line in the log, where the bundle can't be loaded.
     """
@@ -133,7 +176,12 @@ def score(
         if not select.select([inbox], [], [], left)[0]:
             continue
         try:
-            same = shadow.agreement(inbox.recv(MAX_COPY))
+            message, ends, _, _ = socket.recv_fds(inbox, MAX_COPY, 1)
+            if ends:
+                with socket.socket(fileno=ends[0]) as asker:
+                    _reply(asker, shadow.answer(message))
+                continue
+            same = shadow.agreement(message)
         except Exception:
             tally.count("firstspin_shadow_answers", "failed")
             if not has_failed:  # once per process: a failure of every answer must not fill the log
@@ -145,11 +193,17 @@ def score(
             tally.count("firstspin_shadow_agreement", what)
 
 
+def _reply(asker: socket.socket, answer: bytes) -> None:
+    asker.settimeout(REPLY_SECONDS)
+    with suppress(OSError):  # the worker waits no longer
+        asker.sendall(answer)
+
+
 class Shadow:
-    """The shadow bundle and its agreement with answers."""
+    """The shadow bundle: its answers, and their agreement with those of the bundle in service."""
 
     def __init__(self, bundle: Bundle, settings: PolicySettings) -> None:
-        self.bundle, self._settings = bundle, settings
+        self.bundle, self._settings, self._responses = bundle, settings, Responses(bundle)
         self._kind = with_further_fields(tuple(bundle.manifest.extra))
         self._fields = frozenset(self._kind.__struct_fields__)
 
@@ -159,8 +213,7 @@ class Shadow:
         Raises RuntimeError where the model fails, DecodeError or ValidationError where the copy is none.
         """
         copy = msgspec.json.decode(encoded, type=ShadowCopy)
-        answers = {name: value for name, value in copy.registration.items() if name in self._fields}
-        decision = decide(msgspec.convert(answers, self._kind), None, self.bundle, None, self._settings)
+        _, decision = self._decided(copy.registration)
         if decision.failure:
             raise RuntimeError(decision.failure)
         genres = decision.ranking.genres[:TOP]
@@ -170,3 +223,16 @@ class Shadow:
             "source": decision.source == copy.source,
         }
         return [what for what, agrees in same.items() if agrees]
+
+    def answer(self, encoded: bytes) -> bytes:
+        """The answer to a registration in JSON, as `/invocations` would give it with this bundle in service.
+
+        Raises DecodeError or ValidationError where it is no registration for this bundle.
+        """
+        return self._responses.json(*self._decided(msgspec.json.decode(encoded, type=dict[str, object])))
+
+    def _decided(self, registration: Mapping[str, object]) -> tuple[Registration, Decision]:
+        """A registration with the fields that this bundle has, and the decision on it."""
+        answers = {name: value for name, value in registration.items() if name in self._fields}
+        converted = msgspec.convert(answers, self._kind)
+        return converted, decide(converted, None, self.bundle, None, self._settings)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,21 +77,47 @@ def test_the_state_is_named_and_what_is_wrong_is_said(state: ServiceState, word:
     assert bool(shown["notices"]) is bool(notice)
 
 
-def test_champion_and_challenger_are_side_by_side() -> None:
+def manifest(folder: Path, labels_end: str, hit: float | None) -> str:
+    """Write the manifest of a bundle, as far as the page needs it; the bundle's id."""
+    score = {"value": hit, "low": hit and hit - 0.02, "high": hit and hit + 0.02}
+    card = {"best": "logistic", "figures": {"logistic": {"hit@3": score, "log_loss": {"value": None}}, "forest": {}}}
+    ends = {"data_ends": "2026-03-01T00:00:00Z"}
+    encoded = json.dumps({"label": ends, "data": {"labels_end": labels_end}, "scorecard": card, "more": [1]}).encode()
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes(encoded)
+    return hashlib.sha256(encoded).hexdigest()[:8]
+
+
+def compared(html: str) -> list[tuple[str, ...]]:
+    return [tuple(re.findall(r"<bdi>(.*?)</bdi>", row)) for row in re.findall(r"<tr>(.*?)</tr>", html)[1:]]
+
+
+def test_champion_and_challenger_are_side_by_side(tmp_path: Path) -> None:
     page = Page()
     page.after(2)
     assert "--shadow" in page.panels()["shadow"]
+    manifest(tmp_path / "0000aaaa", "2026-02-14T23:58:47", 0.7)
+    challenger = manifest(tmp_path / "new", "2026-02-20T01:00:00", 0.75)
+    page = Page(state=tmp_path, shadow=tmp_path / "new")
+    page.after(2)
+    facts = [
+        ("trained until", "14 Feb 2026", "20 Feb 2026"),
+        ("its data end", "1 Mar 2026", "1 Mar 2026"),
+        ("hit@3, hold-out", ".700 ±.020", ".750 ±.020"),
+        ("ndcg@5, hold-out", "–", "–"),
+        ("log loss, hold-out", "–", "–"),
+    ]
+    assert compared(page.panels()["shadow"]) == [("bundle", "0000aaaa", "not loaded"), *facts]
     row = page.metrics.row(2)
-    row.shadows("0000cccc")
+    row.shadows(challenger)
     for outcome, more in {"scored": 1_200, "failed": 3, "dropped": 40}.items():
         row.count("firstspin_shadow_answers", outcome, more=more)
     for what, more in {"first genre": 900, "first three": 600, "source": 1_200}.items():
         row.count("firstspin_shadow_agreement", what, more=more)
     page.after(2)
-    texts = re.findall(r"<dt>(.*?)</dt><dd><bdi>(.*?)</bdi></dd>", page.panels()["shadow"])
-    assert texts == [
-        ("champion", "0000aaaa"),
-        ("challenger", "0000cccc"),
+    shown = page.panels()["shadow"]
+    assert compared(shown) == [("bundle", "0000aaaa", challenger), *facts]
+    assert re.findall(r"<dt>(.*?)</dt><dd><bdi>(.*?)</bdi></dd>", shown) == [
         ("scored", "1,200"),
         ("same first genre", "75.0%"),
         ("same first three", "50.0%"),
@@ -97,6 +125,21 @@ def test_champion_and_challenger_are_side_by_side() -> None:
         ("failed", "3"),
         ("dropped", "40"),
     ]
+    row.shadows("0000cccc")  # a bundle whose folder has another one by now: its facts are not known
+    page.after(2)
+    assert compared(page.panels()["shadow"])[:2] == [
+        ("bundle", "0000aaaa", "0000cccc"),
+        ("trained until", "14 Feb 2026", "not known"),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"label": {}, "data": {"labels_end": 7}}', b"\xff"])
+def test_a_manifest_that_can_not_be_read_leaves_its_facts_open(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "manifest.json").write_bytes(content)
+    page = Page(state=tmp_path, shadow=tmp_path / "new")
+    page.after(2)
+    assert compared(page.panels()["shadow"])[1] == ("trained until", "not known", "not known")
 
 
 def test_before_the_first_answer_of_the_supervisor_and_the_first_request_the_page_says_so() -> None:

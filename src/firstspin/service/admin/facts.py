@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from firstspin.experiment.plan import Plan
 from firstspin.service.admin.recorder import EARLIER, Change, Recorder, Sample, ServiceState, ShadowSample
+from firstspin.service.bundles.facts import BundleFacts, bundle_facts
 from firstspin.service.metrics import AGREEMENTS, BUCKETS, HOPS, SHADOWED
 from firstspin.service.watch_facts import WatchFacts
 
@@ -71,13 +73,19 @@ class ExperimentFacts(msgspec.Struct, frozen=True):
 
 
 class ShadowFacts(msgspec.Struct, frozen=True):
-    """The shadow bundle since the start: scored, failed and dropped answers, and those it agrees with, by what."""
+    """The shadow bundle since the start: scored, failed and dropped answers, and those it agrees with, by what.
+
+    `model` is the bundle that scores, empty before the first answer. `champion` is the bundle in service, `challenger`
+    the one that is in the folder of the shadow bundle now.
+    """
 
     model: str
     scored: int
     failed: int
     dropped: int
     same: dict[str, int]
+    champion: BundleFacts | None = None
+    challenger: BundleFacts | None = None
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -113,8 +121,13 @@ def facts(
     has_event_store: bool,
     needs_model: bool = True,
     watch: WatchFacts | None = None,
+    state: Path | None = None,
+    shadow: Path | None = None,
 ) -> Facts:
-    """The facts now; `watch` is the last report about the answers."""
+    """The facts now; `watch` is the last report about the answers.
+
+    `state` is the folder of the accepted bundles, `shadow` that of the shadow bundle, if there is one.
+    """
     now, before = recorder.latest, recorder.before(WINDOW_SECONDS)
     bins = list(recorder.bins)
     in_window = _requests(before, now)
@@ -136,7 +149,7 @@ def facts(
         has_event_store=has_event_store,
         needs_model=needs_model,
         watch=watch,
-        shadow=_shadow(now.shadow),
+        shadow=_shadow(now.shadow, recorder.state, state, shadow) if shadow else None,
     )
 
 
@@ -203,14 +216,12 @@ def _bin(start: Sample, end: Sample) -> BinFacts:
     return BinFacts(end.date, seconds, requests.total(), _failed(requests), latency.p50, latency.p99)
 
 
-def _shadow(sample: ShadowSample) -> ShadowFacts | None:
-    if not (sample.model or sample.answers):
-        return None
+def _shadow(sample: ShadowSample, service: ServiceState | None, state: Path | None, folder: Path) -> ShadowFacts:
     outcomes = [sample.answers.get((outcome,), 0) for outcome in SHADOWED]
     scored, failed, dropped = outcomes
-    return ShadowFacts(
-        sample.model, scored, failed, dropped, {what: sample.same.get((what,), 0) for what in AGREEMENTS}
-    )
+    same = {what: sample.same.get((what,), 0) for what in AGREEMENTS}
+    champion = bundle_facts(state / service.model) if state and service and service.model else None
+    return ShadowFacts(sample.model, scored, failed, dropped, same, champion, bundle_facts(folder))
 
 
 def _experiment(plan: Plan, now: datetime) -> ExperimentFacts:

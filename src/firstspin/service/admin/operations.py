@@ -42,7 +42,7 @@ class ServiceFacts:
     """What the service is, beside its state: the plan of its experiment, whether it stores events, its own pages.
 
     `needs_model`: whether the service refuses requests without a model. `watch`: the file of the last report about the
-    answers.
+    answers. `state`: the folder of the accepted bundles. `shadow`: the folder of the shadow bundle.
     """
 
     plan: Plan | None = None
@@ -51,6 +51,8 @@ class ServiceFacts:
     port: int = 0
     sections: Sequence[tuple[str, str]] = ()
     watch: Path | None = None
+    state: Path | None = None
+    shadow: Path | None = None
 
 
 class Operations:
@@ -82,6 +84,8 @@ class Operations:
             has_event_store=service.has_event_store,
             needs_model=service.needs_model,
             watch=read_facts(service.watch) if service.watch else None,
+            state=service.state,
+            shadow=service.shadow,
         )
 
     def json(self) -> Reply:

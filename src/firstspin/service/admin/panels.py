@@ -12,6 +12,7 @@ from typing import Final
 
 from firstspin.service.admin.facts import BinFacts, Facts, LatencyFacts
 from firstspin.service.admin.recorder import BIN_SECONDS, BINS, ServiceState
+from firstspin.service.bundles.facts import SCORES
 from firstspin.service.metrics import BUCKETS
 from firstspin.service.pages.charts import timeline
 from firstspin.service.watch_facts import WatchFacts
@@ -164,12 +165,12 @@ def _named(model: str | None) -> str:
 
 def _data_end(service: ServiceState | None, model: str | None, now: datetime) -> str:
     """The end of a model's data and their age in days, which is the age of its answers, the stored ones too."""
-    try:
-        ends = datetime.fromisoformat((service.data_ends.get(model or "") if service else None) or "")
-    except ValueError:
+    text = service.data_ends.get(model or "") if service else None
+    ends = _moment(text)
+    if ends is None:
         return "not known"
-    days = (now - (ends if ends.tzinfo else ends.replace(tzinfo=UTC))).days
-    return f"{ends:%-d %b %Y}, {days:,} {'day' if days == 1 else 'days'} ago" if days >= 0 else f"{ends:%-d %b %Y}"
+    days = (now - ends).days
+    return f"{_date(text)}, {days:,} {'day' if days == 1 else 'days'} ago" if days >= 0 else _date(text)
 
 
 def _reload_words(service: ServiceState | None) -> str:
@@ -344,14 +345,33 @@ def _shadow(facts: Facts) -> str:
     shadow = facts.shadow
     if shadow is None:
         return '<p class="muted">No bundle scores in the shadow of the one in service; see <code>--shadow</code>.</p>'
-    champion = (facts.service.model if facts.service else None) or "none"
-    rows = [("champion", champion), ("challenger", shadow.model or "not loaded"), ("scored", f"{shadow.scored:,}")]
-    rows += [
-        (f"same {what}", f"{count / shadow.scored:.1%}" if shadow.scored else "–")
-        for what, count in shadow.same.items()
+    champion, challenger = shadow.champion, shadow.challenger
+    if challenger and shadow.model not in ("", challenger.model):
+        challenger = None  # the bundle in the folder is a newer one, which scores in at most half a minute
+    both = (champion, challenger)
+    names = [(facts.service.model if facts.service else None) or "none", shadow.model or "not loaded"]
+    rows: list[Sequence[Cell]] = [
+        ("bundle", *names),
+        ("trained until", *(_date(one.labels_end) if one else "not known" for one in both)),
+        ("its data end", *(_date(one.data_ends) if one else "not known" for one in both)),
     ]
-    rows += [("failed", f"{shadow.failed:,}"), ("dropped", f"{shadow.dropped:,}")]
-    return f"<dl>{''.join(f'<dt>{term}</dt><dd><bdi>{escape(text)}</bdi></dd>' for term, text in rows)}</dl>"
+    rows += [
+        (f"{metric.replace('_', ' ')}, hold-out", *(str(one.scores.get(metric, "–")) if one else "–" for one in both))
+        for metric in SCORES
+    ]
+    counts = [
+        ("scored", f"{shadow.scored:,}"),
+        *(
+            (f"same {what}", f"{count / shadow.scored:.1%}" if shadow.scored else "–")
+            for what, count in shadow.same.items()
+        ),
+        ("failed", f"{shadow.failed:,}"),
+        ("dropped", f"{shadow.dropped:,}"),
+    ]
+    table = _table(("", "champion", "challenger"), rows)
+    listed = "".join(f"<dt>{term}</dt><dd><bdi>{escape(text)}</bdi></dd>" for term, text in counts)
+    caption = "Each bundle has a hold-out of its own; <code>firstspin evaluate --champion</code> compares both on one."
+    return f'{table}<dl>{listed}</dl><p class="caption">{caption}</p>'
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
@@ -361,7 +381,9 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], numbers: int 
     """A table whose first column names the row; the last `numbers` columns, or all others, are right-aligned."""
     first = len(columns) - numbers if numbers else 1
     kinds = ["" if place < first else ' class="number"' for place in range(len(columns))]
-    head = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in zip(columns, kinds, strict=True))
+    head = "".join(
+        f'<th scope="col"{kind}>{name}</th>' if name else "<td></td>" for name, kind in zip(columns, kinds, strict=True)
+    )
     body = "".join(f"<tr>{_row(row, kinds)}</tr>" for row in rows)
     return f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
@@ -379,6 +401,19 @@ def _milliseconds(value: float | None) -> str:
     if value >= BUCKETS[-1] / 1_000:
         return f"over {BUCKETS[-1] // 1_000:,} ms"
     return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _date(text: str | None) -> str:
+    moment = _moment(text)
+    return f"{moment:%-d %b %Y}" if moment else "not known"
 
 
 def _at(moment: datetime) -> str:

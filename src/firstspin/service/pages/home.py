@@ -37,11 +37,13 @@ NO_MODEL: Final = (
 class FormPage:
     """What the page depends on beside the bundle.
 
-    `explained`: explanations need no key. `many_models`: other models may be loaded at `/models`. `min_age` in years.
+    `explained`: explanations need no key. `many_models`: other models may be loaded at `/models`. `shadowed`: a second
+    bundle may be asked at `/challenger`. `min_age` in years.
     """
 
     explained: bool
     many_models: bool
+    shadowed: bool
     min_age: int
 
 
@@ -57,6 +59,7 @@ def home(site: Site, bundle: Bundle | None, form: FormPage) -> Reply:
         model=escape(bundle.id),
         explained="yes" if form.explained else "no",
         challengers="yes" if form.many_models else "no",
+        shadowed="yes" if form.shadowed else "no",
         listens="yes" if bundle.evidence.settings.weight else "no",
         search=_SEARCH if len(genres) > SEARCHED else "",
         genres="".join(_chip(genre, shown=genre in first) for genre in genres),

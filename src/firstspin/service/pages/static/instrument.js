@@ -2,7 +2,7 @@
 import { arrange, element, say } from "./motion.js";
 
 const at = (id) => document.getElementById(id);
-const percent = (share) => (share > 0 && share < 0.005 ? "<1%" : `${Math.round(100 * share)}%`);
+export const percent = (share) => (share > 0 && share < 0.005 ? "<1%" : `${Math.round(100 * share)}%`);
 const ABOVE = 3; // genres of another policy's answer that are listed
 const SCALES = [0.25, 0.5, 0.75, 1];
 const SOURCES = {
@@ -84,15 +84,16 @@ function showEffects(line, moved) {
   line.replaceChildren(...parts);
 }
 
-function showMove(cell, place, rulePlace) {
-  const up = rulePlace - place;
+/** Mark the place of a genre with what it is compared to; a place is -1 where the genre is not among the first ones. */
+export function showMove(cell, place, otherPlace, other = "the business rule") {
+  const up = otherPlace - place;
   const [shown, words] =
     place === undefined ? ["", ""]
-    : rulePlace < 0 ? ["new", "not among the business rule's first genres"]
-    : up > 0 ? [`▲ ${up}`, `${up} higher than by the business rule`]
-    : up < 0 ? [`▼ ${-up}`, `${-up} lower than by the business rule`]
-    : ["–", "in the same place as by the business rule"];
-  cell.className = up > 0 || rulePlace < 0 ? "moved up" : "moved";
+    : otherPlace < 0 ? ["new", `not among the first genres by ${other}`]
+    : up > 0 ? [`▲ ${up}`, `${up} higher than by ${other}`]
+    : up < 0 ? [`▼ ${-up}`, `${-up} lower than by ${other}`]
+    : ["–", `in the same place as by ${other}`];
+  cell.className = up > 0 || otherPlace < 0 ? "moved up" : "moved";
   const mark = element("span", "", shown);
   mark.setAttribute("aria-hidden", "true");
   cell.replaceChildren(mark, element("span", "unseen", words));

@@ -1,5 +1,6 @@
 // The page "Try it": every change of the form asks the service again and shows its answer.
 import { ask, catalogue } from "./api.js";
+import { Beside } from "./beside.js";
 import { Form } from "./form.js";
 import { Instrument } from "./instrument.js";
 import { moving } from "./motion.js";
@@ -11,6 +12,7 @@ const at = (id) => document.getElementById(id);
 const explained = page.dataset.explained === "yes";
 const phone = new Phone(at("message"), at("carousels"), page.dataset.listens === "yes" ? hear : null);
 const instrument = new Instrument();
+const beside = page.dataset.shadowed === "yes" ? new Beside(at("beside")) : null;
 const form = new Form(at("form"), changed);
 const RETRY = 2000;
 let number = 0; // of the latest question: an answer to an earlier one is not shown
@@ -47,6 +49,7 @@ async function changed(registration) {
   await painted();
   if (mine !== number) return;
   if (explained) ask("/v1/explanations", registration).then(latest(({ body }) => instrument.explain(body)), latest(() => instrument.explain(null)));
+  beside?.show(registration, last.answer);
   if (at("model").value) compare(registration, latest);
 }
 
