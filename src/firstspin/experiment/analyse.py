@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import numpy as np
 
+from firstspin.experiment.canary import NO_FALLBACKS, decide_canary, harms
 from firstspin.experiment.decide import PRIMARY, decide, warnings
 from firstspin.experiment.outcomes import Outcomes
 from firstspin.experiment.rules import Metric, Rules, checked_rules, treatments
@@ -22,11 +23,14 @@ from firstspin.records import InputError
 _Corrected = dict[tuple[int, str], tuple[float, float | None]]
 
 
-def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) -> Verdict:
+def analyse(
+    outcomes: Outcomes, rules: Rules, *, now: datetime | None = None, fallbacks: Mapping[str, float] = NO_FALLBACKS
+) -> Verdict:
     """The verdict on the experiment; `outcomes` must have the metrics and covariates of the rules.
 
     `now` is compared with the planned end of the experiment (`rules.reads_at`); without it the end has not come where
-    the rules have one. Raises InputError where the arms or columns of the outcomes don't match the rules.
+    the rules have one. `fallbacks` is the share of users by arm whom a fallback answered. Raises
+    InputError where the arms or columns of the outcomes don't match the rules.
     """
     rules = checked_rules(rules, outcomes.arms)
     planned = _planned_days(outcomes, rules)
@@ -40,7 +44,12 @@ def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) ->
     counts = [day.users for day in daily] or [_users(planned, rules)]
     ratio = sample_ratio(counts, rules.weights, final=over)
     metrics = tuple(_metric_result(planned, cut, rules, daily, corrected, i, cap) for i, (_, cap) in enumerate(cuts))
-    decision, winner, sentence = decide(rules, ratio, metrics, daily, over=over)
+    found = harms(cut, rules) if rules.harm_margin is not None else ()
+    decision, winner, sentence = (
+        decide_canary(cut, rules, ratio, found, fallbacks, over=over)
+        if found
+        else decide(rules, ratio, metrics, daily, over=over)
+    )
     return Verdict(
         decision=decision,
         winner=winner,
@@ -54,6 +63,7 @@ def analyse(outcomes: Outcomes, rules: Rules, *, now: datetime | None = None) ->
         clickers=_clickers(planned, rules),
         daily=tuple(daily),
         weekdays=_weekdays(cut, rules),
+        harms=found,
     )
 
 

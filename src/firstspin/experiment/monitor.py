@@ -15,9 +15,10 @@ import msgspec
 
 from firstspin.experiment.analyse import analyse
 from firstspin.experiment.attribution import Attributed, attribute_export, planned_outcomes
+from firstspin.experiment.canary import FALLBACK_ALARM
 from firstspin.experiment.plan import Plan, experiment_key, plan_rules, reads_at
 from firstspin.experiment.stats.sizing import plan_sizing
-from firstspin.experiment.verdict import DailyLift, Decision, MetricResult, Verdict
+from firstspin.experiment.verdict import DailyLift, Decision, Harm, MetricResult, Verdict
 from firstspin.serving.experiment import arm_policy
 from firstspin.serving.policy import lacks_model
 
@@ -30,6 +31,8 @@ Status = Literal[
     "control is better",
     "guardrail not kept",
     "no difference shown",
+    "stop the canary",
+    "promote the challenger",
 ]
 READ: Final[dict[Decision, tuple[Status, str]]] = {
     "winner": ("winner", "Let {winner} answer all users."),
@@ -39,11 +42,10 @@ READ: Final[dict[Decision, tuple[Status, str]]] = {
         "Keep {control}, unless the possible loss is acceptable.",
     ),
     "no difference shown": ("no difference shown", "Keep {control}, or choose by cost: the test does not decide."),
+    "stop the canary": ("stop the canary", "Keep {control}; the next challenger is a new plan."),
+    "promote the challenger": ("promote the challenger", "Let the challenger's bundle answer all users."),
 }
 """The status of each decision that has been made, and what to do."""
-
-FALLBACK_ALARM: Final = 0.05
-"""Share of fallbacks in an arm of the model above which the experiment compares something else than its plan says."""
 
 
 class ArmProgress(msgspec.Struct, frozen=True):
@@ -93,6 +95,7 @@ class Progress(msgspec.Struct, frozen=True):
     is_hidden: bool
     metrics: tuple[MetricResult, ...] = ()
     interims: tuple[DailyLift, ...] = ()
+    harms: tuple[Harm, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -103,8 +106,18 @@ def monitor(log: Path, plan: Plan, now: datetime) -> Progress:
     """
     attributed = attribute_export(log, plan, until=now)
     counts = _counts(attributed, plan)
-    verdict = analyse(planned_outcomes(attributed, plan), plan_rules(plan), now=now) if counts else None
+    verdict = verdict_on(attributed, plan, now) if counts else None
     return _progress(counts, verdict, plan, now, open_windows=attributed.counted.not_yet_due)
+
+
+def verdict_on(attributed: Attributed, plan: Plan, now: datetime) -> Verdict:
+    """The verdict by the plan's metrics, as known at `now`; that on a canary knows whom a fallback answered.
+
+    Raises InputError where the users do not fit the plan.
+    """
+    arms = _arms(_counts(attributed, plan), plan) if plan.harm_margin is not None else ()
+    fallbacks = {arm.arm: arm.fallback_share for arm in arms}
+    return analyse(planned_outcomes(attributed, plan), plan_rules(plan), now=now, fallbacks=fallbacks)
 
 
 def _progress(
@@ -141,6 +154,7 @@ def _progress(
         is_hidden=shown is None,
         metrics=shown.metrics if shown else (),
         interims=shown.daily if shown else (),
+        harms=shown.harms if shown else (),
         warnings=verdict.warnings if verdict else (),
     )
 
@@ -158,6 +172,8 @@ def csv_rows(state: Progress) -> Iterator[tuple[object, ...]]:
     for day in state.daily:
         for name, users in day.users.items():
             yield "exposures", name, day.day, users
+    for harm in state.harms:
+        yield f"{harm.metric}: evidence of harm", "", "", harm.e_value
     for measured in state.metrics:
         for summary in measured.arms:
             yield f"{measured.metric}: mean", summary.arm, "", summary.mean
@@ -230,6 +246,9 @@ def _status(
         return "no users", "The experiment has ended without an exposure.", f"Plan it again. {send}"
     if verdict.decision == "sample ratio mismatch":
         return "unhealthy", verdict.sentence, "Compare the users of each arm with the app's own count, then start anew."
+    if verdict.decision in ("stop the canary", "promote the challenger"):
+        status, following = READ[verdict.decision]
+        return status, verdict.sentence, following.format(control=plan.control)
     failing = [arm for arm in arms if arm.fallback_share > FALLBACK_ALARM]
     if failing:
         shares = ", ".join(f"{arm.fallback_share:.1%} of {arm.arm}" for arm in failing)
@@ -245,6 +264,8 @@ def _status(
 
 
 def _would_change(plan: Plan, end: str) -> str:
+    if plan.harm_margin is not None:
+        return f"Harm, a wrong split of users or a failing challenger stops it at any time. It ends on {end}."
     if plan.peeking == "none":
         return f"Nothing before the end: this plan does not allow looking. It is read on {end}."
     return f"An interval that excludes 0 ends it early, by the rule {plan.peeking}. Otherwise it is read on {end}."

@@ -32,6 +32,7 @@ _LIMITS: Final[dict[str, tuple[float, float]]] = {
     "registrations_a_day": (1, 10**9),
     "coverage": (_TINY, 1),
     "alpha": (_TINY, 0.5),
+    "harm_margin": (1e-6, 0.99),
     "power": (0.01, 0.999999),
     "days": (1, 365),
     "click_within_hours": (1, 24 * 365),
@@ -50,7 +51,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `deviation` its standard deviation (None: binary), and `power` the probability of detecting a relative lift of
     `minimum_effect`. Users exposed within `days` from `starts_on` (UTC) are included; a click counts within
     `click_within_hours` of the message, listening within `listen_within_days`.
-    With `name_arm`, answers name the experiment and the arm: their readers are not blind.
+    With `name_arm`, answers name the experiment and the arm: their readers are not blind. With a `harm_margin` it is a
+    canary: a relative loss above the margin stops it (`canary`).
     """
 
     name: str
@@ -71,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     listen_within_days: int = 7
     covariates: tuple[str, ...] = ()
     name_arm: bool = False
+    harm_margin: float | None = None
 
 
 def plan_hash(plan: Plan) -> str:
@@ -108,6 +111,7 @@ def plan_rules(plan: Plan) -> Rules:
         days=plan.days,
         reads_at=reads_at(plan),
         covariates=plan.covariates,
+        harm_margin=plan.harm_margin,
     )
 
 

@@ -14,6 +14,8 @@ LARGE_LIFT: Final = 0.5
 """Larger lifts are rare: of the tests that are published, most show less than 10%."""
 
 SMALL_LIFT: Final = 0.005
+MAX_CANARY: Final = 0.2
+"""Share of a canary's challenger above which a harm meets many users before it is shown."""
 MIN_OUTCOMES: Final = 10
 """Expected users with the outcome, by arm, below which the intervals are too wide for any use."""
 
@@ -26,6 +28,9 @@ def plan_warnings(plan: Plan, needed: Sizing, *, today: date, unserved: Sequence
         over = plan.starts_on + timedelta(days=plan.days) <= today
         state = "the planned days are over" if over else f"{(today - plan.starts_on).days} of the days are over"
         yield f"starts_on {plan.starts_on} is in the past ({state}): users who came before the test runs are not in it."
+    challenger = 1 - plan.arms[plan.control] / sum(plan.arms.values())
+    if plan.harm_margin is not None and challenger > MAX_CANARY:
+        yield f"The challenger answers {challenger:.0%} of the users: a canary has a small share, such as 5%."
     if plan.days % WEEK:
         yield f"{plan.days} days are not whole weeks: weekdays have unequal weights."
     if unserved:
@@ -56,8 +61,11 @@ def _about_users(plan: Plan, needed: Sizing) -> Iterator[str]:
         what = "users with the outcome" if plan.deviation is None else "users"
         yield f"Too few users: in {plan.days} days the smallest arm has about {outcomes:.1f} {what}."
     if needed.power_at_days < plan.power:
+        aim, other = "a lift", "test for a larger lift"
+        if plan.harm_margin is not None:
+            aim, other = "ruling out a loss", "test with a larger margin"
         yield (
-            f"Too few users: {plan.days} days have a power of {needed.power_at_days:.0%} for a lift of "
-            f"{plan.minimum_effect:.1%}, not {plan.power:.0%}. {needed.days_needed:,} days are needed; or test for a "
-            "larger lift, or with more users a day."
+            f"Too few users: {plan.days} days have a power of {needed.power_at_days:.0%} for {aim} of "
+            f"{plan.minimum_effect:.1%}, not {plan.power:.0%}. {needed.days_needed:,} days are needed; or "
+            f"{other}, or with more users a day."
         )

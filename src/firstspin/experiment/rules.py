@@ -55,7 +55,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     `weights` are the arms' shares in any unit; empty means equal. With `days` (from `starts_on`, or the first exposure)
     users exposed later are excluded. There is no decision before `reads_at`, except under a rule for `peeking` (the
     always-valid one is narrowest at `tuned_for` users). `covariates` are columns known at registration that reduce the
-    variance.
+    variance. With a `harm_margin` the experiment is a canary, which a larger relative loss of its only treatment stops
+    (`canary`).
     """
 
     control: str
@@ -68,6 +69,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     days: int | None = None
     reads_at: datetime | None = None
     covariates: tuple[str, ...] = ()
+    harm_margin: float | None = None
 
 
 def parse_metric(text: str) -> Metric:
@@ -173,6 +175,8 @@ def checked_rules(rules: Rules, arms: Sequence[str]) -> Rules:
         raise InputError(f"invalid alpha {rules.alpha!r}; expected a number between 0 and 0.5")
     if rules.peeking == "obrien-fleming" and not rules.days:
         raise InputError("the O'Brien-Fleming rule needs the planned number of days")
+    if rules.harm_margin is not None and (len(rules.weights or arms) != 2 or rules.peeking != "always-valid"):
+        raise InputError("a canary (harm_margin) has two arms, and its interim analyses are always-valid")
     for metric in rules.metrics:
         checked(metric)
     weights = checked_weights(rules.weights) or dict.fromkeys(arms, 1.0)

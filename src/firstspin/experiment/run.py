@@ -20,9 +20,10 @@ from firstspin.events.database import Database
 from firstspin.events.delivered import export_delivered
 from firstspin.events.export import export
 from firstspin.experiment.analyse import analyse
-from firstspin.experiment.attribution import Attributed, attribute_export, planned_outcomes
+from firstspin.experiment.attribution import Attributed, attribute_export
+from firstspin.experiment.monitor import verdict_on
 from firstspin.experiment.outcomes import Outcomes, read_outcomes, refuse_only_yes
-from firstspin.experiment.plan import Plan, experiment_key, plan_rules
+from firstspin.experiment.plan import Plan, experiment_key
 from firstspin.experiment.reading.counts import read_counts
 from firstspin.experiment.reading.event_log import read_event_log
 from firstspin.experiment.rules import Rules
@@ -52,7 +53,7 @@ def analyse_log(log: Path, plan: Plan, *, now: datetime) -> tuple[Attributed, Ve
     Raises InputError where the log can't be read or does not fit the plan.
     """
     attributed = attribute(log, plan, now=now)
-    return attributed, analyse(planned_outcomes(attributed, plan), plan_rules(plan), now=now)
+    return attributed, verdict_on(attributed, plan, now)
 
 
 def analyse_store(database: Database, plan: Plan, folder: Path, *, now: datetime) -> tuple[Attributed, Verdict]:

@@ -22,6 +22,9 @@ Decision = Literal[
     "guardrail not kept",
     "no decision yet",
     "sample ratio mismatch",
+    "stop the canary",
+    "go on with the canary",
+    "promote the challenger",
 ]
 Role = Literal["primary", "guardrail", "secondary"]
 
@@ -81,8 +84,28 @@ class Weekday(msgspec.Struct, frozen=True):
     means: dict[str, float | None]
 
 
+class Harm(msgspec.Struct, frozen=True):
+    """The evidence that a canary loses more than `margin` of the control's metric: the max over all looks.
+
+    An `e_value` of `stops_at` or more, which is 1 / alpha, stops the canary.
+    """
+
+    metric: str
+    margin: float
+    e_value: float
+    stops_at: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the evidence stops the canary."""
+        return self.e_value >= self.stops_at
+
+
 class Verdict(msgspec.Struct, frozen=True):
-    """The complete result. `metrics` begins with the primary; `clickers` is descriptive, without comparisons."""
+    """The complete result. `metrics` begins with the primary; `clickers` is descriptive, without comparisons.
+
+    `harms` are those that stop a canary; empty of another experiment.
+    """
 
     decision: Decision
     winner: str | None
@@ -96,6 +119,7 @@ class Verdict(msgspec.Struct, frozen=True):
     clickers: tuple[MetricResult, ...]
     daily: tuple[DailyLift, ...]
     weekdays: tuple[Weekday, ...]
+    harms: tuple[Harm, ...] = ()
 
 
 class TextTable(msgspec.Struct, frozen=True):
@@ -108,7 +132,8 @@ class TextTable(msgspec.Struct, frozen=True):
 
 def verdict_lines(verdict: Verdict) -> tuple[TextTable, ...]:
     """The verdict as tables of text, in reading order, without `verdict.sentence` and `verdict.warnings`."""
-    sections = [_sample_ratio(verdict), *(metric_table(metric) for metric in verdict.metrics)]
+    sections = [_sample_ratio(verdict), *([_harms(verdict)] if verdict.harms else [])]
+    sections += map(metric_table, verdict.metrics)
     sections += [_between(metric) for metric in verdict.metrics if metric.between_treatments]
     sections += [_tail(metric) for metric in verdict.metrics if any(arm.quantiles for arm in metric.arms)]
     sections += [_tail(metric) for metric in verdict.clickers]
@@ -197,6 +222,11 @@ def _sample_ratio(verdict: Verdict) -> TextTable:
     return TextTable(
         f"Users by arm: {state} (chi-square {p_words(check.p_value)})", ("arm", "users", "expected"), tuple(rows)
     )
+
+
+def _harms(verdict: Verdict) -> TextTable:
+    rows = [(one.metric, f"{one.margin:.3g}", f"{one.e_value:.2g}", f"{one.stops_at:.3g}") for one in verdict.harms]
+    return TextTable("Harm: evidence to one, at most", ("metric", "margin", "evidence", "stops at"), tuple(rows))
 
 
 def metric_table(measured: MetricResult, *, levels: bool = False) -> TextTable:

@@ -38,8 +38,14 @@ NEXT_STEPS: Final[dict[Decision, str]] = {
     "no difference shown": f"see what a longer test could show: {PLAN_NEXT}",
     "guardrail not kept": f"keep the control; plan the next test: {PLAN_NEXT}",
     "no decision yet": "analyse again when the planned days and the open windows are over",
+    "stop the canary": "keep the control; find the cause, and plan the next canary: a changed challenger is a new one",
+    "go on with the canary": "analyse again at any time: looks are free",
+    "promote the challenger": "firstspin serve --bundle CHALLENGER",
     "sample ratio mismatch": "find out why arms lost users before any figure is read: compare the logs of assignment",
 }
+
+MIN_EFFECT: Final = 0.087
+"""The relative effect to detect where none is given."""
 
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
@@ -114,11 +120,21 @@ class PlanOptions:
     """What a plan fixes beside its name, baseline and registrations: options of `plan`."""
 
     minimum_effect: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Minimum detectable effect, relative, as in 0.087 or 8.7%.", parser=_share, metavar="<float>"
+            help="Minimum detectable effect, relative; 8.7% if not given, of a canary its --harm-margin.",
+            parser=_share,
+            metavar="<float>",
         ),
-    ] = 0.087
+    ] = None
+    harm_margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Makes a canary: a relative loss of its second arm above this, as in 5%, stops it.",
+            parser=_share,
+            metavar="<float>",
+        ),
+    ] = None
     arms: Annotated[
         str, typer.Option(help="Arms and weights; the first is the control.", metavar="<arm=weight,...>")
     ] = "rule=1,model=1"
@@ -126,7 +142,10 @@ class PlanOptions:
     deviation: Annotated[float | None, typer.Option(help="Standard deviation, unless the metric is binary.")] = None
     days: Annotated[int, typer.Option(help="Duration in days; preferably whole weeks.", min=1)] = 14
     starts_on: Annotated[str, typer.Option(help="First day (UTC); tomorrow if not given.")] = ""
-    peeking: Annotated[str, typer.Option(help="Interim analyses: none, obrien-fleming or always-valid.")] = "none"
+    peeking: Annotated[
+        str | None,
+        typer.Option(help="Interim analyses: none (the default), obrien-fleming, or always-valid (of a canary)."),
+    ] = None
     name_arm: Annotated[
         bool, typer.Option("--name-arm", help="Answers name the experiment and the arm, so clients are not blind.")
     ] = False
@@ -141,6 +160,9 @@ class PlanOptions:
             "metrics": [msgspec.to_builtins(parse_metric(m)) for m in self.metric or ["clicked:binary"]],
         }
         del fields["metric"]
+        if self.minimum_effect is None:
+            fields["minimum_effect"] = MIN_EFFECT if self.harm_margin is None else self.harm_margin
+        fields["peeking"] = self.peeking or ("none" if self.harm_margin is None else "always-valid")
         try:
             return checked_plan(msgspec.convert(fields | needed, Plan))
         except msgspec.ValidationError as problem:

@@ -29,19 +29,21 @@ def show(verdict: Verdict) -> None:
 def show_sizing(plan: Plan, needed: Sizing) -> None:
     """Print the users and days that a plan needs, and its power for other durations and lifts."""
     users = ", ".join(f"{number:,} in {arm}" for arm, number in needed.users.items())
-    lift = f"a lift of {plan.minimum_effect:.1%}"
+    is_canary = plan.harm_margin is not None
+    lift = f"{'ruling out a loss' if is_canary else 'a lift'} of {plan.minimum_effect:.1%}"
     weeks = f"{needed.weeks_needed:,} week{'s' if needed.weeks_needed > 1 else ''}"
     rounded = ", rounded up" if needed.days_needed % 7 else ""
     terminal.out.print(f"  users for {lift} with {plan.power:.0%} power: {users}")
     terminal.out.print(f"  days needed: {needed.days_needed:,} days ({weeks}{rounded}); planned: {plan.days} days")
-    if needed.power_at_days < plan.power:
+    if needed.power_at_days < plan.power and not is_canary:
         detectable = needed.detectable_effect
         what = "no lift" if detectable is None else f"a lift of {signed_percent(detectable)}"
         terminal.out.print(f"  in {plan.days} days {what} can be detected with {plan.power:.0%} power")
     by_days = [(f"{point.days} days", f"{point.users:,}", *_power(point)) for point in needed.by_days]
     by_effect = [(f"{point.effect:+.1%}", *_power(point)) for point in needed.by_effect]
     _print_table(f"Power for {lift}", ("after", "users", "power", ""), by_days)
-    _print_table(f"Power after {plan.days} days", ("true lift", "power", ""), by_effect)
+    if not is_canary:
+        _print_table(f"Power after {plan.days} days", ("true lift", "power", ""), by_effect)
 
 
 def _power(point: Point) -> tuple[str, str]:

@@ -116,7 +116,7 @@ def p_value(comparison: Comparison) -> float | None:
         return 2 * float(ndtr(-np.abs(ratio_z(_table(comparison), np.asarray(1.0)))))
     if _untestable_reason(comparison):
         return None
-    return 2 * tail(comparison.treatment, comparison.control, abs(_t(comparison, 1.0)))
+    return 2 * tail(comparison.treatment, comparison.control, abs(ratio_statistic(comparison, 1.0)))
 
 
 def significant(lift: Lift) -> bool:
@@ -139,8 +139,15 @@ def non_inferiority(comparison: Comparison, *, margin: float, alpha: float = 0.0
 def _one_sided_p(comparison: Comparison, ratio: float) -> float:
     """The one-sided p-value under the hypothesis that the treatment's mean is `ratio` times the control's."""
     if isinstance(comparison, ClickRates):
-        return float(ndtr(-ratio_z(_table(comparison), np.asarray(ratio))))
-    return tail(comparison.treatment, comparison.control, _t(comparison, ratio))
+        return float(ndtr(-ratio_statistic(comparison, ratio)))
+    return tail(comparison.treatment, comparison.control, ratio_statistic(comparison, ratio))
+
+
+def ratio_statistic(comparison: Comparison, ratio: float) -> float:
+    """The z or t of the hypothesis that the treatment's mean is `ratio` times the control's; NaN without one."""
+    if isinstance(comparison, ClickRates):
+        return float(ratio_z(_table(comparison), np.asarray(ratio)))
+    return ratio_t(comparison.treatment, comparison.control, ratio, covariance=comparison.covariance)
 
 
 def _lift_of_clicks(rates: ClickRates, alpha: float) -> Lift:
@@ -180,10 +187,6 @@ def _lift_of_means(means: Means, alpha: float) -> Lift:
     relative = Estimate(ratio, ends[0] - 1, ends[1] - 1) if ends else Estimate(ratio, reason=ZERO_CONTROL)
     difference = Estimate(gain, gain - half, gain + half)
     return Lift("welch", alpha, control, treatment, difference, relative, p_value(means))
-
-
-def _t(means: Means, ratio: float) -> float:
-    return ratio_t(means.treatment, means.control, ratio, covariance=means.covariance)
 
 
 def _variance(means: Means) -> float:

@@ -1,8 +1,9 @@
 """Sequential testing: the level of each interim analysis at which the family-wise error stays at `alpha`.
 
-Two rules. O'Brien-Fleming spending (Lan and DeMets, Biometrika 70, 1983) needs a fixed number of days and costs hardly
-any power. The asymptotic confidence sequence (always-valid inference; Waudby-Smith and others, Annals of Statistics 52,
-2024) allows any number of interim analyses without an end, and costs considerable power.
+Two rules for two-sided tests. O'Brien-Fleming spending (Lan and DeMets, Biometrika 70, 1983) needs a fixed number of
+days and costs hardly any power. The asymptotic confidence sequence (always-valid inference; Waudby-Smith and others,
+Annals of Statistics 52, 2024) allows any number of interim analyses without an end, and costs considerable power. For
+one-sided tests there is an e-process (`one_sided_log_e`), which is always valid too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri, roots_legendre
+from scipy.special import log_ndtr, ndtr, ndtri, roots_legendre
 
 Numbers = NDArray[np.float64]
 
@@ -65,9 +66,26 @@ def always_valid_alpha(users: float, alpha: float, *, tuned_for: float) -> float
     The level is that of the asymptotic confidence sequence of Waudby-Smith and others (Annals of Statistics 52, 2024).
     `tuned_for` is the number of users at which the sequence is narrowest, fixed beforehand (their equation 24).
     """
-    rho2 = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / tuned_for
+    rho2 = _mixture_variance(alpha, tuned_for)
     squared_z = 2 * (users * rho2 + 1) / (users * rho2) * math.log(math.sqrt(users * rho2 + 1) / alpha)
     return 2 * float(ndtr(-min(math.sqrt(squared_z), _MAX_Z)))
+
+
+def one_sided_log_e(z: Numbers, users: Numbers, alpha: float, *, tuned_for: float) -> Numbers:
+    """Natural logarithm of the evidence against "the mean of z is at most 0", of looks (m,) at `users` users.
+
+    The half-normal mixture of likelihood ratios (Robbins, Annals of Mathematical Statistics 41, 1970), of sums that are
+    asymptotically normal (Waudby-Smith and others 2024). Under the hypothesis the probability that it ever exceeds
+    log(1 / alpha), over unlimited looks, is at most alpha (Ville's inequality). It grows fastest at `tuned_for` users.
+    """
+    spread = users * _mixture_variance(2 * alpha, tuned_for)
+    shrunk = z * np.sqrt(spread / (1 + spread))
+    return np.asarray(math.log(2) - np.log1p(spread) / 2 + shrunk**2 / 2 + log_ndtr(shrunk))
+
+
+def _mixture_variance(alpha: float, tuned_for: float) -> float:
+    """The variance of the mixture that is narrowest at `tuned_for` users (Waudby-Smith and others, equation 24)."""
+    return (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / tuned_for
 
 
 @dataclass(frozen=True, slots=True)

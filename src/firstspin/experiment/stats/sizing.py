@@ -71,8 +71,13 @@ class Sizing(msgspec.Struct, frozen=True):
 
 
 def plan_sizing(plan: Plan) -> Sizing:
-    """Users and days that the plan needs, and the power of its planned days."""
+    """Users and days that the plan needs, and the power of its planned days.
+
+    Those of a canary rule out a loss of `minimum_effect` where there is none, one-sided and at the planned end.
+    """
     design = Design(plan.baseline, plan.deviation, plan.alpha, plan.power, plan.peeking)
+    if plan.harm_margin is not None:
+        design = replace(design, alpha=2 * plan.alpha, peeking="none")
     a_day = plan.registrations_a_day * plan.coverage
     return sizing(design, plan.minimum_effect, plan.control, plan.arms, users_a_day=a_day, days=plan.days)
 

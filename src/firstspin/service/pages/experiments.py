@@ -135,7 +135,9 @@ def page(
         for arm, share in _shares(plan).items()
     )
     facts = {
-        "Primary metric": f"{plan.metrics[0].name}, to find a lift of {plan.minimum_effect:.1%} or more",
+        "Primary metric": f"{plan.metrics[0].name}, to find a lift of {plan.minimum_effect:.1%} or more"
+        if plan.harm_margin is None
+        else f"{plan.metrics[0].name}; a loss above {plan.harm_margin:.1%} stops the canary",
         "Population": f"users who register in the {plan.days} days from {plan.starts_on}, {plan.coverage:.0%} of them",
         "Control": plan.control,
         "Now": _stage(plan, now),
