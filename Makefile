@@ -31,14 +31,20 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 	    npm ci --silent --no-audit --no-fund --ignore-scripts --engine-strict || \
 	    echo "dynalite is not installed, which takes npm and Node 20: the test of DynamoDB's limits will be skipped"
 
+# Tests of services wait as much as they compute, so two cores have work for three processes. Each keeps to one thread of
+# BLAS: two would only take turns with those of the other processes. Worksteal leaves a module, and what it has made, to
+# one process.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak"
+test quick: export OMP_NUM_THREADS = 1
+
 test: setup $(DYNALITE)/node_modules/.package-lock.json
-	$(BIN)/python -m pytest -n 2 -m "not soak"
+	$(PYTEST)
 
 # The quick tests of what differs between Pythons; .ci/pythons runs them on each further Python.
 QUICK := tests/data/formats tests/models tests/serving tests/service/http tests/cli/test_main.py \
     $(wildcard $(addprefix tests/,events/test_s*.py test_api.py test_docs.py test_docstrings.py test_f[il]*.py))
 quick: setup
-	$(BIN)/python -m pytest -n 2 -m "not soak" $(QUICK)
+	$(PYTEST) $(QUICK)
 
 wheel: setup
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

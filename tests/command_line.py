@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import atexit
+import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from threading import Lock
+
+from command_server import Command
+
+SECONDS = 240
+ONE_AT_A_TIME = Lock()
 
 
 def firstspin(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "firstspin", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    """The command, with the environment and the working directory of this process."""
+    done = run(list(map(str, words)), os.environ, Path.cwd())
     assert "…" not in done.stdout, f"{words} cuts its output"
     return done
+
+
+def run(words: list[str], environment: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command in a process that the command server forks."""
+    os.umask(umask := os.umask(0o077))
+    command = Command(words, dict(environment), str(folder), umask)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, ONE_AT_A_TIME:
+        status = _status(command, out.fileno(), err.fileno())
+        for stream in (out, err):
+            stream.seek(0)
+        return subprocess.CompletedProcess(words, status, out.read(), err.read())
+
+
+def started(*words: object) -> subprocess.CompletedProcess[str]:
+    """The same by a new interpreter, which has a hash seed of its own: sets have another order."""
+    command = [sys.executable, "-m", "firstspin", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def failed(*words: object) -> str:
@@ -23,3 +55,33 @@ def failed(*words: object) -> str:
 
 def sagemaker(*words: object) -> subprocess.CompletedProcess[str]:
     return firstspin("sagemaker", *words)
+
+
+def _status(command: Command, *streams: int) -> int:
+    server = _server()
+    socket.send_fds(server, [json.dumps(command).encode()], streams)
+    child = int(server.recv(100))
+    try:
+        return int(server.recv(100))
+    except TimeoutError:
+        os.kill(child, signal.SIGKILL)
+        server.recv(100)
+        raise subprocess.TimeoutExpired(command.words, SECONDS) from None
+
+
+@cache
+def _server() -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        script = Path(__file__).with_name("command_server.py")
+        words = [sys.executable, str(script), str(theirs.fileno())]
+        alone = os.environ | {"OMP_NUM_THREADS": "1"}  # numpy's threads would not survive a fork
+        process = subprocess.Popen(words, env=alone, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    ours.settimeout(SECONDS)
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours

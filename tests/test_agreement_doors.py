@@ -12,8 +12,6 @@ import io
 import json
 import os
 import random
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ import made_tables
 import msgspec
 import pyarrow as pa
 import pytest
+from command_line import firstspin
 from gateway_events import rest
 from library import Recommender
 from made_bundles import pack
@@ -237,9 +236,8 @@ def scored(packed: Path, people: list[dict[str, Any]], folder: Path) -> dict[str
         for number, told in enumerate(people):
             rows.writerow((f"{number:07}", "2026-01-01T00:00:00Z", *_cells(told)))
     words = ["score", "--bundle", packed, "--registrations", folder / "registrations.csv", "--listens", heard]
-    words += ["--skip-bad-rows"]
-    command = [sys.executable, "-m", "firstspin", *map(str, words), "--out", str(folder / "out.csv")]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    done = firstspin(*words, "--skip-bad-rows", "--out", folder / "out.csv")
+    assert done.returncode == 0, done.stderr
     with (folder / "out.csv").open(encoding="utf-8", newline="") as file:
         return {
             row["user_id"]: (row["genres"].split("|"), row["probabilities"].split("|")) for row in csv.DictReader(file)

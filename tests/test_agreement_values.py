@@ -10,8 +10,6 @@ import csv
 import io
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -23,6 +21,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import firstspin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from library import Recommender
@@ -144,7 +143,8 @@ def written(rows: list[list[object]], header: tuple[str, ...] = ()) -> str:
 def scored(packed: Path, registrations: Path) -> dict[int, Figures]:
     out = registrations.with_suffix(".out.csv")
     words = ["score", "--bundle", packed, "--registrations", registrations, "--skip-bad-rows", "--out", out]
-    subprocess.run([sys.executable, "-m", "firstspin", *map(str, words)], check=True, capture_output=True, timeout=600)
+    done = firstspin(*words)
+    assert done.returncode == 0, done.stderr
     with out.open(encoding="utf-8", newline="") as file:
         return {
             int(r["user_id"]): (r["genres"].split("|"), r["probabilities"].split("|")) for r in csv.DictReader(file)

@@ -7,13 +7,12 @@ is a stand-in that passes calls on to the container, and the Lambda runs in AWS'
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import boto3
 import pytest
+from command_line import firstspin
 from gateway_events import rest
 from stand_in_runtime import endpoint, function, runtime_api
 from stand_in_sagemaker import control_plane, moto_server
@@ -43,8 +42,9 @@ NEWCOMERS = {
 
 def recommend(bundle: Path, *words: str) -> bytes:
     """What the terminal answers."""
-    command = [sys.executable, "-m", "firstspin", "recommend", "--bundle", str(bundle), *words, "--json"]
-    return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.removesuffix(b"\n")
+    done = firstspin("recommend", "--bundle", bundle, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.removesuffix("\n").encode()
 
 
 @pytest.fixture
