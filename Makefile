@@ -4,7 +4,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test quick wheel docs soak fuzz lint bench screenshots synth kit test-airflow test-spark lock clean
+.PHONY: setup demo test quick wheel docs soak fuzz lint bench quality screenshots synth kit test-airflow test-spark lock clean
 
 setup: $(VENV)/ready
 
@@ -123,6 +123,18 @@ test-spark: $(SPARK)/ready
 bench: setup
 	for claim in bench/*.py; do $(BIN)/python $$claim || exit 1; done
 
+# The models of other libraries, PyTorch among them, have an environment of their own: several GB with its default wheel.
+# As in make quality DATA="tables/a tables/b" ARGS="--folds 3"; the simulated service where no data are named.
+RIVALS := bench/rivals
+$(RIVALS)/.venv/ready: $(RIVALS)/requirements.txt pyproject.toml
+	@PYTHON=$(PYTHON) ./.ci/venv $(RIVALS)/.venv
+	$(RIVALS)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(RIVALS)/requirements.txt
+	$(RIVALS)/.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+quality: $(RIVALS)/.venv/ready
+	$(RIVALS)/.venv/bin/python bench/quality.py $(DATA) $(ARGS)
+
 # The pictures of the README and the docs, from the running product in the system's Chromium.
 screenshots: setup
 	$(BIN)/python bench/console.py --screenshots docs/pictures
@@ -136,6 +148,8 @@ lock: setup
 	$(COMPILE) pyproject.toml --group run -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra spark --group run --group test-spark -c requirements/dev.txt -o requirements/spark.txt
 	$(COMPILE) --group docs -c requirements/dev.txt -o requirements/docs.txt
+	$(COMPILE) pyproject.toml --extra sklearn --group run $(RIVALS)/requirements.in -c requirements/dev.txt \
+	    -o $(RIVALS)/requirements.txt
 	$(COMPILE) $(AWS)/requirements.in -o $(AWS)/requirements.txt
 	$(COMPILE) $(AIRFLOW)/requirements.in -o $(AIRFLOW)/requirements.txt
 	$(COMPILE) $(KIT)/requirements.in -o $(KIT)/requirements.txt
@@ -145,4 +159,4 @@ lock: setup
 	    fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
 
 clean:
-	rm -rf $(VENV) .venv-3.* $(SPARK) dist site $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(KIT)/.venv $(KIT)/actionlint/node_modules $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-3.* $(SPARK) dist site $(RIVALS)/.venv $(AWS)/.venv $(AWS)/cdk.out $(AIRFLOW)/.venv $(KIT)/.venv $(KIT)/actionlint/node_modules $(DYNALITE)/node_modules build .mypy_cache .ruff_cache .pytest_cache
