@@ -70,6 +70,36 @@ CHARTS: dict[str, Charts] = {
             ((f"sum by (outcome) (rate(firstspin_kept_answers_total{{{ONE}}}[$__rate_interval]))", "{{outcome}}"),),
         ),
     ),
+    "Quality of the answers": (
+        (
+            "Expected hit@k of the last complete week, hit@3 with its 95% interval",
+            "percentunit",
+            (
+                (f'avg by (k) (firstspin_expected_hit_rate{{{ONE},bound="value"}})', "hit@{{k}}"),
+                (f'avg(firstspin_expected_hit_rate{{{ONE},bound="low",k="3"}})', "hit@3, low"),
+                (f'avg(firstspin_expected_hit_rate{{{ONE},bound="high",k="3"}})', "hit@3, high"),
+            ),
+        ),
+        (
+            "Columns that drift, comparisons that differ, models below the rule",
+            "short",
+            (
+                (f"max(firstspin_drift_columns{{{ONE}}})", "columns that drift"),
+                (f"max(firstspin_hits_differ{{{ONE}}})", "observed hits differ"),
+                (f"max(firstspin_below_rule{{{ONE}}})", "below the business rule"),
+            ),
+        ),
+        (
+            "Age of the report about the answers",
+            "s",
+            ((f"time() - max by (instance) (firstspin_watch_timestamp_seconds{{{ONE}}} > 0)", "{{instance}}"),),
+        ),
+        (
+            "Answers of the shadow bundle a second that agree, by what is the same",
+            "cps",
+            ((f"sum by (same) (rate(firstspin_shadow_agreement_total{{{ONE}}}[$__rate_interval]))", "{{same}}"),),
+        ),
+    ),
     "Processes and events": (
         (
             "Processes ended in an hour",
@@ -95,6 +125,14 @@ CHARTS: dict[str, Charts] = {
             (
                 (f"sum by (step) (increase(firstspin_supervisor_errors_total{{{ONE}}}[1h]))", "supervisor, {{step}}"),
                 (f"sum by (step) (increase(firstspin_worker_errors_total{{{ONE}}}[1h]))", "worker, {{step}}"),
+            ),
+        ),
+        (
+            "Notices and spans in an hour, by outcome",
+            "short",
+            (
+                (f"sum by (outcome) (increase(firstspin_webhooks_total{{{ONE}}}[1h]))", "notices, {{outcome}}"),
+                (f"sum by (outcome) (increase(firstspin_spans_total{{{ONE}}}[1h]))", "spans, {{outcome}}"),
             ),
         ),
     ),

@@ -13,17 +13,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import made_people
 import msgspec
+import numpy as np
 import pytest
 from compiled import where_it_compiles
 from in_threads import at_work
+from made_answers_of_days import answered
 from made_bundles import pack
 from made_experiments import PLAN
 from made_service import Service, ask_for, counted, kill_group, serving, until, workers
@@ -31,20 +33,18 @@ from prometheus_server import scraping
 from scarcity import descriptors, fill_pipe, limited
 
 from firstspin.data.dataset import Reading, write_labels
-from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, InputCounts, write_counts
-from firstspin.events.schema import Secret
-from firstspin.events.store import open_database
+from firstspin.events.answer_counts import InputCounts
 from firstspin.experiment.plan import freeze
 from firstspin.models.calibration import TOPS, CalibrationBin, HoldOutCalibration
 from firstspin.models.compiled import CompiledScorer
 from firstspin.models.input_reference import InputReference
 from firstspin.records import Ranking
 from firstspin.service.process.clock import set_clock
+from firstspin.serving.bundle import Bundle
 from firstspin.serving.score_stores import SqliteScores
 
 SOURCE = Path(__file__).parents[2] / "src" / "firstspin"
 NO_STORE = ("--events", "postgresql://127.0.0.1:1/none")
-KEY = bytes(range(32))
 QUICK = ("--drain-delay", "0.2", "--log-level", "warning")
 
 
@@ -144,22 +144,35 @@ class Troubles:
 
     def answers_that_miss(self) -> Trouble:
         """The labels are far better than the hold-out was, and half of the registrations come from another country."""
-        folder, url = self._folder / "missing", f"sqlite:///{self._folder / 'answers.sqlite'}"
-        folder.mkdir()
         bins = tuple(CalibrationBin("model", "all", top, 0, 1_000, 500_000_000, 10) for top in TOPS)
         reference = InputReference({"registrations": {"all": 1_000}, "country": {"us": 1_000, "other": 0}})
-        made = pack(folder / "one", calibration=HoldOutCalibration(bins), inputs=reference)
-        write_labels(made_people.tables(folder / "tables", 300), folder / "labels.parquet", Reading())
-        (folder / "secret").write_text(KEY.hex() + "\n")
-        inputs = (InputCounts(made.id, {"registrations": {"all": 50}, "country": {"us": 25, "other": 25}}),)
-        with closing(open_database(url, Secret(KEY))) as database:
-            days = [(date(2025, 1, 1) + timedelta(days=i)).isoformat() for i in range(300)]
-            cell = AnswerCell(made.id, "model", "model", "1", 1, 10)
-            counts = [(day, DayCounts(day, (AnswerSum(cell, 50, 25_000_000),), inputs)) for day in days]
-            database.transact(lambda session: write_counts(session, counts))
-        store = ("--events", url, "--events-secret", str(folder / "secret"), *self._state("answers"))
-        service = self._serve(*store, "--labels", str(folder / "labels.parquet"), bundle="missing/one")
-        return Trouble([service], {"FirstspinDrift", "FirstspinHitsDiffer"}, lambda: service.recommend(age=31))
+        made = pack(self._folder / "missing" / "b", calibration=HoldOutCalibration(bins), inputs=reference)
+        inputs = InputCounts(made.id, {"registrations": {"all": 50}, "country": {"us": 25, "other": 25}})
+        return self._labelled("missing", made, {"FirstspinDrift", "FirstspinHitsDiffer"}, (inputs,))
+
+    def model_below_its_rule(self) -> Trouble:
+        """The model learned that everybody prefers the genre after their favourite; the rule goes by their picks."""
+        people = made_people.examples(120)
+        wrong = replace(people, tops=(people.tops + 1) % 4, shares=np.roll(people.shares, 1, axis=1))
+        made = pack(self._folder / "below" / "b", people=wrong)
+        return self._labelled("below", made, {"FirstspinBelowRule"})
+
+    def _labelled(self, name: str, made: Bundle, alerts: set[str], inputs: Sequence[InputCounts] = ()) -> Trouble:
+        """A service whose bundle has answered for 300 days, with the labels of these days."""
+        days = [date(2025, 1, 1) + timedelta(days=i) for i in range(300)]
+        store = answered(self._folder / name, made, days, inputs)
+        labels = self._folder / "labels.parquet"
+        if not labels.exists():
+            write_labels(made_people.tables(self._folder / "tables", 300), labels, Reading())
+        service = self._serve(*store, *self._state(name), "--labels", str(labels), bundle=f"{name}/b")
+        return Trouble([service], alerts, lambda: service.recommend(age=31))
+
+    def dead_collector(self) -> Trouble:
+        """Nothing listens where the spans are sent."""
+        variables = {"OTLP_ENDPOINT": "http://127.0.0.1:1", "OTLP_TIMEOUT": "1"}
+        environment = [f"OTEL_EXPORTER_{name}={value}" for name, value in variables.items()]
+        service = self._serve(through=("env", *environment, "OTEL_BSP_SCHEDULE_DELAY=200"))
+        return Trouble([service], {"FirstspinTelemetryLost"}, lambda: service.recommend(age=31))
 
     def idle_clients(self) -> Trouble:
         service = self._serve("--connections", "4")

@@ -9,10 +9,12 @@ import shutil
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from made_answers_of_days import answered, well_calibrated
 from made_bundles import pack
 from made_service import click, counted, point, send, serving, until, workers
 from prometheus_server import PROMETHEUS, scraping
@@ -53,10 +55,17 @@ HEALTHY = {
     f"firstspin_drift_columns{{{HERE}}}": "0x240",
     f"firstspin_hits_differ{{{HERE}}}": "0x240",
     f"firstspin_below_rule{{{HERE}}}": "0x240",
+    f'firstspin_webhooks_total{{{HERE},outcome="failed"}}': "0+1x240",
+    f'firstspin_webhooks_total{{{HERE},outcome="dropped"}}': "0x240",
+    f'firstspin_spans_total{{{HERE},outcome="exported"}}': "0+100x240",
+    f'firstspin_spans_total{{{HERE},outcome="failed"}}': "0x120 9x119",
+    f'firstspin_spans_total{{{HERE},outcome="dropped"}}': "0+900x240",
+    f'firstspin_metric_exports_total{{{HERE},outcome="failed"}}': "0x240",
     f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x240",
     f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x240",
 }
-"""Two hours at one sample in 30 s: one new bundle, one worker that ended, /ping 503 while draining."""
+"""Two hours at one sample in 30 s: one new bundle, one worker that ended, /ping 503 while draining, one batch of spans
+lost, more answers than spans, and notices that are sent at the second attempt."""
 
 STOPPED = {series: "_x240" for series in HEALTHY if series.startswith("firstspin_")}
 CAUSES: dict[str, dict[str, str]] = {
@@ -81,6 +90,8 @@ CAUSES: dict[str, dict[str, str]] = {
     "FirstspinDrift": {f"firstspin_drift_columns{{{HERE}}}": "0x230 1x9"},
     "FirstspinHitsDiffer": {f"firstspin_hits_differ{{{HERE}}}": "0x230 4x9"},
     "FirstspinBelowRule": {f"firstspin_below_rule{{{HERE}}}": "0x230 1x9"},
+    "FirstspinNoticesLost": {f'firstspin_webhooks_total{{{HERE},outcome="dropped"}}': "0x230 1x9"},
+    "FirstspinTelemetryLost": {f'firstspin_spans_total{{{HERE},outcome="failed"}}': "0x190 0+9x49"},
     "FirstspinConnectionsScarce": {f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x230 1x9"},
     "FirstspinLogsDropped": {f"firstspin_log_lines_dropped_total{{{HERE}}}": "0x230 9x9"},
     "FirstspinNotCompiled": {f"firstspin_compiled{{{HERE}}}": "0x240"},
@@ -134,12 +145,13 @@ def panel_queries() -> list[str]:
 
 def test_a_real_prometheus_sees_a_real_service_and_its_trouble(tmp_path: Path) -> None:
     (tmp_path / "prometheus").mkdir()
-    pack(tmp_path / "good")
+    made = pack(tmp_path / "good", calibration=well_calibrated())
+    store = answered(tmp_path, made, days=[datetime.now(UTC).date() - timedelta(days=ago) for ago in range(14)])
     (tmp_path / "bad").mkdir()
     current = tmp_path / "current"
     current.symlink_to(tmp_path / "good")
     with (
-        serving(current, "--log-level", "warning") as service,
+        serving(current, *store, "--log-level", "warning") as service,
         scraping({"firstspin": [service.port]}, tmp_path / "prometheus") as server,
     ):
 
@@ -149,7 +161,7 @@ def test_a_real_prometheus_sees_a_real_service_and_its_trouble(tmp_path: Path) -
             return all(server.query(rule["expr"].replace("[5m]", "[5s]")) for rule in ALL if "record" in rule)
 
         until(recorded, 60)
-        until(lambda: all(map(server.query, panel_queries())), 60)
+        until(lambda: all(map(server.query, panel_queries())), 120)  # the report runs where the core is idle
         assert server.firing() - {"FirstspinSlow", "FirstspinNotCompiled"} == set()  # a busy machine; no compiler
         point(current, tmp_path / "bad")
         until(lambda: "FirstspinBundleRefused" in server.firing(), 60)
