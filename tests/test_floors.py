@@ -40,6 +40,7 @@ IMPORTED_WHERE_NEEDED = {
     ("data.formats.opening", "pyarrow"),
     ("data.formats.readers", "duckdb"),
     ("data.importers.run", "pyarrow"),
+    ("data.labels.incremental", "ibis"),
     ("data.labels.labelling", "ibis"),
     ("data.labels.labelling", "pyarrow"),
     ("data.checks.mismatches", "ibis"),

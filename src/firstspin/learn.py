@@ -20,7 +20,8 @@ from firstspin import files, preflight
 from firstspin.data import ground_truth
 from firstspin.data.dataset import Dataset, Reading, read_dataset, write_labels
 from firstspin.data.ingest import StoredTable
-from firstspin.data.labels import postgres, spark
+from firstspin.data.labels import incremental, postgres, spark
+from firstspin.data.labels.label_state import LATE_DAYS
 from firstspin.data.overlap import sketch
 from firstspin.data.schema import LISTENS
 from firstspin.evaluation import ablation, cross_validation, promotion, scorecard
@@ -53,13 +54,17 @@ def label(
     engine: str = "duckdb",
     listens: str = "",
     listens_table: str = LISTENS,
+    state: Path | None = None,
+    late_days: int = LATE_DAYS,
 ) -> tuple[Census, dict[str, int]]:
     """Write one row per labelled user; the census of all users, and the counts of what was ignored.
 
     `engine` is "duckdb", or "spark" in a session of its own. `listens` is the address of a database of PostgreSQL or
-    DuckDB that has them in a table. Raises InputError where the engine is not installed, and where the tables can't be
-    read.
+    DuckDB that has them in a table. `state` is the folder of the sums of earlier listens, to which those of `data` are
+    added (`incremental`). Raises InputError where the engine is not installed, and where the tables can't be read.
     """
+    if state and (listens or engine == "spark"):
+        raise InputError("--state has listens of files: leave out --listens and --engine spark")
     if listens and engine == "spark":
         raise InputError("--listens is read by its database: leave out --engine spark")
     if listens and not listens_table:
@@ -70,7 +75,11 @@ def label(
     preflight.file(out, data, suffixes=(".parquet",))
     if reading.listens and reading.listens.path.resolve() == out.resolve():
         raise InputError(f"{out} is the database of the listens; name another file for the labels")
+    if state:
+        preflight.state(state, data, out)
     with files.written_beside(out) as beside:
+        if state:
+            return incremental.write_labels(data, beside, reading, state.resolve(), late_days)
         if listens:
             return postgres.write_labels(data, beside, reading, listens, listens_table)
         return (spark.write_labels if engine == "spark" else write_labels)(data, beside, reading)

@@ -76,6 +76,18 @@ def bundle(out: Path, data: Path) -> None:
     _check_folder_of(out)
 
 
+def state(out: Path, data: Path, labels: Path) -> None:
+    """Check the folder of a state. Raises InputError where it can't be written, or holds the tables or the labels."""
+    place = out.resolve()
+    if data.resolve().is_relative_to(place) or any((data / table).resolve() == place for table in schema.COLUMNS):
+        raise InputError(f"{out} holds the tables; name another folder for the state")
+    if labels.resolve().is_relative_to(place):
+        raise InputError(f"{labels} is inside the state {out}; choose a path outside")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder for the state")
+    folder(out)
+
+
 def folder(out: Path) -> None:
     """Check an output folder, which is created if missing. Raises InputError where no file can be written there."""
     _check_folder_of(out / "file")

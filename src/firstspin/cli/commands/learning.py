@@ -31,6 +31,7 @@ from firstspin.cli.options import (
     utc_now,
 )
 from firstspin.cli.output import scorecard
+from firstspin.data.labels.label_state import LATE_DAYS
 from firstspin.data.schema import LISTENS
 
 if TYPE_CHECKING:
@@ -107,15 +108,33 @@ def label(
     listens_table: Annotated[
         str, typer.Option(help="Table or view of --listens: its name, or schema.name.", metavar="<name>")
     ] = LISTENS,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the sums of earlier listens: the new listens of --data are added, and no others read.",
+            rich_help_panel=LABEL,
+        ),
+    ] = None,
+    late_days: Annotated[
+        int | None,
+        typer.Option(
+            help=f"With --state: days that a listen may come late and still count. Default: {LATE_DAYS}.",
+            min=0,
+            rich_help_panel=LABEL,
+        ),
+    ] = None,
 ) -> None:
     """Label each registration with its top genre in the label window, and count the others by reason."""
+    if late_days is not None and state is None:
+        raise typer.BadParameter("--state says of which listens", param_hint="--late-days")
     from firstspin import learn
 
     with terminal.progress("labels") as progress, erasure.without_erased(tables.reading()) as reading:
         progress("reading the tables", 0.0)
-        census, ignored = learn.label(data, out, reading, engine.value, listens, listens_table)
+        late = LATE_DAYS if late_days is None else late_days
+        census, ignored = learn.label(data, out, reading, engine.value, listens, listens_table, state, late)
     scorecard.print_census(census, ignored)
-    if listens:  # `train` reads listens in files
+    if listens or state:  # `train` reads all listens in files
         terminal.next_step(
             f"firstspin watch STORE --events-secret FILE --bundle bundle {shlex.join(['--labels', str(out)])}"
         )

@@ -80,14 +80,18 @@ _COUNTS = f"""
 _ANSWERS = (AGE, GENDER, COUNTRY, GENRES)
 
 
-def label_tables(tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None) -> tuple[Census, LabelRule]:
+def label_tables(
+    tables: Tables, rule: LabelRule, out: Path, now: datetime | None = None, *, may_be_empty: bool = False
+) -> tuple[Census, LabelRule]:
     """Write the labelled users to a Parquet file, in the order of the registrations.
 
     Returns the census and the rule with `data_ends` filled in. `now` (UTC) is used to detect clocks that are ahead.
-    Raises InputError where no user gets a label, or nearly all values of a column match nothing.
+    Raises InputError where no user gets a label, unless the file may be empty, or nearly all values of a column match
+    nothing.
     """
     census, rule = take_census(tables, rule, now)
-    refuse_unlabelled(census, tables)
+    if not may_be_empty:
+        refuse_unlabelled(census, tables)
     with in_our_words("the labels can't be made"):
         _write_labels(tables.connection, out)
     return census, rule
@@ -302,12 +306,14 @@ def _listed(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
 
 
-def seconds_by_genre(registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule) -> ir.Table:
+def seconds_by_genre(
+    registrations: ir.Table, listens: ir.Table, stations: ir.Table, rule: LabelRule, *, rounded: bool = True
+) -> ir.Table:
     """The `seconds` of each registration (ROW) and genre in the label window; how many listens COUNTED, were COPIES.
 
     A listen that is there twice, with the same user, start, station and seconds, counts once. All listens of
     unregistered users are one row, with null as ROW. Registrations and stations have the integer column ROW: grouping
-    by it costs less than by text.
+    by it costs less than by text. Partial sums, of some of the listens, are not `rounded`: `summed` rounds their sum.
     """
     import ibis
 
@@ -324,11 +330,18 @@ def seconds_by_genre(registrations: ir.Table, listens: ir.Table, stations: ir.Ta
     known = heard[ROW].notnull()
     of_known = {name: known.ifelse(heard[name], ibis.null()) for name in (STATION, "started_at", "seconds", "genre")}
     once = heard.select(ROW, **of_known).group_by(ROW, *of_known).agg(times=ibis._.count())
+    seconds = once.seconds.sum().cast("float64")
     return once.group_by(ROW, "genre").agg(
         once.count().name(COUNTED),
         (once.times - 1).sum().cast("int64").name(COPIES),
-        seconds=_rounded(once.seconds.sum().cast("float64")),
+        seconds=_rounded(seconds) if rounded else seconds,
     )
+
+
+def summed(parts: ir.Table) -> ir.Table:
+    """`seconds_by_genre` of listens in several parts, from the rows of each that are not rounded."""
+    counts = {name: parts[name].sum().cast("int64") for name in (COUNTED, COPIES)}
+    return parts.group_by(ROW, GENRE).agg(**counts, seconds=_rounded(parts.seconds.sum()))
 
 
 def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule, n_codes: int = 0) -> ir.Table:

@@ -1,0 +1,359 @@
+"""Labels from a state and new listens equal those of all listens at once: rows, census and counts."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import made_tables
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command_line import failed, firstspin
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from made_listens import START, columns
+from made_tables import TWO_STATIONS
+from preloaded import preloaded
+from small_disk import BALLAST, fill_up, small_disk
+
+from firstspin.data.dataset import Reading, write_labels
+from firstspin.data.labels import incremental
+from firstspin.data.labels.incremental import GIVEN_TWICE, LATE
+from firstspin.records import Census, InputError, LabelRule
+
+Row = tuple[str | None, datetime | None, str | None, float | None]
+STATIONS = [*TWO_STATIONS, ("3", "", "Blues"), ("4", "", "Rock")]
+RULE = LabelRule(gap_days=3, window_days=5, min_seconds=10)
+
+
+def day(number: float) -> datetime:
+    return START + timedelta(days=number)
+
+
+def folder(
+    place: Path,
+    listens: Sequence[Row],
+    people: Iterable[tuple[str, datetime]],
+    stations: Sequence[Sequence[str]] = STATIONS,
+) -> Path:
+    """The three tables; the listens are in a file of Parquet."""
+    place.mkdir(parents=True)
+    rows = [(user, f"{at.isoformat()}Z", "", "", "", "Rock|Blues") for user, at in people]
+    made_tables.write(place, "registrations", made_tables.REGISTRATIONS, rows)
+    made_tables.write(place, "stations", made_tables.STATIONS, stations)
+    columns_of = columns(list(listens)) if listens else {name: of[:0] for name, of in columns([EXAMPLE]).items()}
+    pq.write_table(pa.table(columns_of), place / "listens.parquet")
+    return place
+
+
+EXAMPLE: Row = ("a", day(4), "1", 50.0)
+PEOPLE = [("a", day(0)), ("b", day(2))]
+
+
+def labels(path: Path) -> list[tuple[Any, ...]]:
+    table = pq.read_table(path, columns=["user_id", "top_genre", "seconds"])
+    return list(zip(*table.to_pydict().values(), strict=True))
+
+
+class Days:
+    """A state that is updated, beside all listens so far."""
+
+    def __init__(self, root: Path, reading: Reading, late_days: int) -> None:
+        self.root, self.reading, self.late_days = root, reading, late_days
+        self.state, self.out, self.all, self.number = root / "state", root / "labels.parquet", [], 0
+
+    def take(self, listens: Sequence[Row], people: Iterable[tuple[str, datetime]], now: datetime | None = None) -> Any:
+        """Add a day; the census and the counts."""
+        self.number += 1
+        self.all += listens
+        people = list(people)
+        place = folder(self.root / f"day {self.number}", listens, people)
+        self.reading, self.people = replaced(self.reading, now), people
+        return incremental.write_labels(place, self.out, self.reading, self.state, self.late_days)
+
+    def at_once(self) -> tuple[Census, dict[str, int]]:
+        """The census and the counts of all listens so far, with labels in `full.parquet`."""
+        place = folder(self.root / f"all {self.number}", self.all, self.people)
+        return write_labels(place, self.root / "full.parquet", self.reading)
+
+    def same(self, taken: Any) -> None:
+        assert taken == self.at_once()
+        assert pq.read_table(self.out).equals(pq.read_table(self.root / "full.parquet"))
+
+
+def replaced(reading: Reading, now: datetime | None) -> Reading:
+    return Reading(reading.extra, reading.skip_bad_rows, reading.rule, reading.erased, now)
+
+
+# ------------------------------------------------------------------------------------------------- equal to all at once
+
+EXAMPLES = 5
+USERS = [f"u{number}" for number in range(9)]
+seconds = st.one_of(st.integers(1, 900).map(float), st.floats(0.01, 900), st.sampled_from([0.1, 0.2, 0.3, 700_000.0]))
+listen = st.tuples(
+    st.integers(0, 11),  # of the users, and three without a registration
+    st.floats(0, 12),  # days after the registration
+    st.integers(0, 3),
+    seconds,
+    st.integers(0, 2),  # days of delay
+    st.integers(0, 2),  # copies, which come within two days too
+)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    st.lists(st.integers(0, 20), min_size=9, max_size=9),
+    st.lists(listen, min_size=12, max_size=80),
+    st.sets(st.integers(1, 30), min_size=1, max_size=3),
+    st.integers(0, 2),
+    st.randoms(use_true_random=False),
+)
+def test_days_give_the_labels_census_and_counts_of_all_at_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    registered: list[int],
+    heard: list[tuple[int, float, int, float, int, int]],
+    cuts: set[int],
+    odd: int,
+    rng: random.Random,
+) -> None:
+    """Late and repeated listens, wrong clocks, bad rows, users who come late or leave; whole and fractional seconds."""
+    arriving: list[tuple[float, Row]] = []
+    for user, after, station, length, delay, copies in heard:
+        name, since = (USERS[user], registered[user]) if user < len(USERS) else (f"stranger{user}", 0)
+        row = (name, day(since + after), STATIONS[station][0], length)
+        arriving += [(since + after + delay * rng.random(), row)] * (1 + copies * (delay > 0))
+        arriving += [(since + after + 2 * rng.random(), row)] * (copies if delay == 0 else 0)
+    arriving += [(rng.uniform(0, 30), ("u1", day(40_000), "1", 60.0)) for _ in range(odd)]  # a clock of 2135
+    arriving += [(rng.uniform(0, 30), (None, day(5), "1", 60.0)) for _ in range(odd)]
+    people = [(name, day(since)) for name, since in zip(USERS, registered, strict=True)]
+    days = Days(tmp_path_factory.mktemp("days"), Reading(skip_bad_rows=True, rule=RULE), late_days=2)
+    gone: set[str] = set()
+    for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), 50], strict=True):
+        rows = [row for at, row in arriving if begin <= at < end]
+        here = [(name, at) for name, at in people if at < day(end) and name not in gone]
+        if not here or not any(user for user, *_ in rows):  # no day of data: its listens come with the next one
+            arriving = [(end if begin <= at < end else at, row) for at, row in arriving]
+            continue
+        taken = days.take(rows, here, now=day(end))
+        if taken[0].labelled and (end > 20 or rng.random() < 0.3):
+            days.same(taken)
+        gone |= set(rng.sample(USERS, 1)) if odd == 2 else set()
+
+
+def test_late_and_repeated_listens_count_as_if_they_had_come_in_time(tmp_path: Path) -> None:
+    days = Days(tmp_path, Reading(rule=RULE), late_days=3)
+    days.take([("a", day(4), "1", 50.0), ("x", day(5), "1", 9.0)], PEOPLE)
+    days.take([("b", day(6), "2", 40.0), ("a", day(4), "1", 50.0)], PEOPLE)  # a copy, two days late
+    taken = days.take([("a", day(6), "2", 50.5), ("b", day(9), "1", 39.0)], PEOPLE)  # Jazz overtakes, three days late
+    days.same(taken)
+    assert labels(days.out) == [("a", "Jazz", 100.5)]
+    assert [mismatch.count for mismatch in taken[0].mismatches] == [1, 1]  # of x; the copy
+
+
+def test_listens_that_come_too_late_are_counted_and_left_out(tmp_path: Path) -> None:
+    days = Days(tmp_path, Reading(rule=RULE), late_days=1)
+    days.take([EXAMPLE, ("b", day(20), "2", 40.0)], PEOPLE)
+    days.take([("b", day(21), "2", 40.0)], PEOPLE)
+    for total in (1, 2):
+        _, ignored = days.take([("a", day(5), "2", 500.0 * total), ("b", day(21.5), "2", 40.0)], PEOPLE)
+        assert ignored == {LATE: total}
+        assert labels(days.out) == [("a", "Rock", 50.0)]
+    old = [("a", day(5) + timedelta(seconds=n), "2", 5.0) for n in range(30)]
+    with pytest.raises(InputError, match=r"30 of 30 listens \(listens.parquet\) start before 2026-02-21, up to which"):
+        days.take(old, PEOPLE)
+    assert days.take([("b", day(22), "2", 40.0)], PEOPLE)[1] == {LATE: 2}
+
+
+def test_no_label_yet_is_a_file_without_rows_and_a_state(tmp_path: Path) -> None:
+    days = Days(tmp_path, Reading(rule=RULE), late_days=1)
+    census, _ = days.take([("a", day(0.5), "1", 50.0)], PEOPLE)
+    assert (census.labelled, census.registered, labels(days.out)) == (0, 2, [])
+    assert days.take([EXAMPLE, ("b", day(9), "1", 50.0)], PEOPLE)[0].labelled == 1
+
+
+def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
+    """A run that is repeated gives the same labels: a scheduler may try it again."""
+    days = Days(tmp_path, Reading(rule=RULE), late_days=9)
+    first = days.take([EXAMPLE, ("b", day(9), "1", 50.0)], PEOPLE)
+    place = days.root / "day 1"
+    again = incremental.write_labels(place, days.out, days.reading, days.state)
+    assert again == (first[0], {GIVEN_TWICE: 1})
+    days.same((again[0], {}))
+
+
+def test_only_the_new_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    """A folder that grows by a file a day; the old ones may be removed, and are not opened."""
+    place = folder(tmp_path / "data", [EXAMPLE], PEOPLE)
+    (place / "listens").mkdir()
+    (place / "listens.parquet").rename(place / "listens" / "1.parquet")
+    out, state, reading = tmp_path / "out.parquet", tmp_path / "state", Reading(rule=RULE)
+    incremental.write_labels(place, out, reading, state)
+    old = place / "listens" / "1.parquet"
+    stat = old.stat()
+    old.write_bytes(bytes(stat.st_size))  # no Parquet any more, but of the same size and time
+    os.utime(old, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    pq.write_table(pa.table(columns([("b", day(9), "2", 60.0)])), place / "listens" / "2.parquet")
+    census, ignored = incremental.write_labels(place, out, reading, state)
+    assert (census.labelled, ignored, labels(out)) == (1, {}, [("a", "Rock", 50.0)])
+    old.unlink()
+    shutil.copyfile(place / "listens" / "2.parquet", place / "listens" / "3.parquet")
+    assert incremental.write_labels(place, out, reading, state) == (census, {GIVEN_TWICE: 1})
+    pq.write_table(pa.table(columns([("b", day(9), "2", 61.0)])), place / "listens" / "2.parquet")
+    with pytest.raises(InputError, match=r"listens/2.parquet has changed since the state has its listens: give new"):
+        incremental.write_labels(place, out, reading, state)
+
+
+def test_erased_users_leave_the_state(tmp_path: Path) -> None:
+    people = [("a", day(0)), ("erased-user", day(1)), ("c", day(2))]
+    days = Days(tmp_path, Reading(rule=RULE), late_days=1)
+    rows: list[Row] = [
+        ("erased-user", day(5), "1", 50.0),
+        ("a", day(5), "1", 50.0),
+        ("erased-user", day(12), "1", 50.0),
+    ]
+    days.take([*rows, ("gone-user", day(5), "2", 70.0)], people)
+    reading = Reading(rule=RULE, erased=lambda users: [user for user in users if user in ("erased-user", "gone-user")])
+    days.reading = reading
+    place = folder(tmp_path / "next", [("c", day(13), "1", 50.0)], people)
+    census, ignored = incremental.write_labels(place, days.out, reading, days.state, 1)
+    assert (census.registered, census.labelled, ignored) == (2, 1, {"users who were erased": 1})
+    assert labels(days.out) == [("a", "Rock", 50.0)]
+    for path in days.state.glob("*.parquet"):
+        assert not {"erased-user", "gone-user"} & set(pq.read_table(path).to_pydict().get("user_id", []))
+
+
+def test_the_state_has_single_listens_of_the_late_days_alone(tmp_path: Path) -> None:
+    """Of other listens it has a row per user and genre of those in windows, however many there are."""
+    days, sizes = Days(tmp_path, Reading(rule=RULE), late_days=2), []
+    for number in range(8):
+        rows = [("a", day(number + n / 200), "1", 1.0) for n in range(200)]
+        days.take(rows, [*PEOPLE, ("c", day(number))])
+        tables = {path.stem: len(pq.read_table(path)) for path in days.state.glob("*.parquet")}
+        sizes.append(tables["recent"])
+    assert sizes == [200, 400, *[600] * 6]
+    assert tables == {"recent": 600, "sums": 1, "users": 3, "strangers": 0, "days": 8, "heard": 1}
+
+
+# -------------------------------------------------------------------------------------------- a state that does not fit
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> Days:
+    """A state that is summed up to the 19th day."""
+    made = Days(tmp_path, Reading(rule=RULE), late_days=1)
+    made.take([EXAMPLE, ("x", day(4), "2", 9.0), ("b", day(20), "2", 40.0)], PEOPLE)
+    made.take([("b", day(20.5), "2", 41.0)], PEOPLE)
+    return made
+
+
+def refused(days: Days, place: Path, reading: Reading | None = None) -> str:
+    """The message, after which the state takes the next day as if nothing had been."""
+    before = {path.name: path.read_bytes() for path in days.state.iterdir()}
+    with pytest.raises(InputError) as problem:
+        incremental.write_labels(place, days.out, reading or days.reading, days.state, 1)
+    assert {path.name: path.read_bytes() for path in days.state.iterdir()} == before
+    return str(problem.value)
+
+
+def test_a_state_of_other_tables_is_refused(days: Days) -> None:
+    rows: list[Row] = [("b", day(21), "1", 40.0)]
+    others = [PEOPLE[0], ("b", day(1)), ("late", day(0))]
+    message = refused(days, folder(days.root / "corrected", rows, others))
+    assert "does not match the tables: 1 registrations are new or have another registered_at" in message
+    assert "(user_id late): remove the folder of the state, and give all listens again" in message
+    assert "(user_id a)" in refused(days, folder(days.root / "moved", rows, [("a", day(1)), PEOPLE[1]]))
+    renamed = [("1", "", "Pop"), *STATIONS[1:]]
+    message = refused(days, folder(days.root / "renamed", rows, PEOPLE, renamed))
+    assert "a station of its sums has another genre now (station_id 1: Rock, Pop)" in message
+    message = refused(days, folder(days.root / "missing", rows, PEOPLE, [STATIONS[0]]))
+    assert "a station of its listens is not in the stations (station_id 2)" in message
+    message = refused(days, folder(days.root / "rule", rows, PEOPLE), Reading(rule=LabelRule(3, 6)))
+    assert "has the sums of --gap-days 3 --window-days 5: give these, or remove the folder" in message
+    late = [*PEOPLE, ("new", day(17))]  # its window opens after all that is summed
+    days.same(days.take([*rows, ("new", day(20.2), "1", 20.0)], late))
+
+
+@pytest.mark.parametrize("name", ["sums.parquet", "manifest.json"])
+def test_a_changed_state_is_refused(days: Days, name: str) -> None:
+    place = folder(days.root / "next", [EXAMPLE], PEOPLE)
+    path = days.state / name
+    content = path.read_bytes()
+    damaged = content.replace(b'"unregistered":', b'"unregistered":1') if name == "manifest.json" else content[:-1]
+    for bad in (damaged, b"", b'{"sha256": "", "state": {"format": 7}}'):
+        path.write_bytes(bad)
+        message = refused(days, place)
+        assert f"{days.state}" in message
+        assert "remove the folder of the state, and give all listens again" in message
+    assert ("format 7" in message) == (name == "manifest.json")
+    path.unlink()
+    assert f"{name}" in refused(days, place)
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+def command(days: Days, place: Path) -> list[str]:
+    rule = ["--gap-days", "3", "--window-days", "5", "--least-seconds", "10", "--late-days", "1"]
+    return ["label", "--data", str(place), "--out", str(days.out), "--state", str(days.state), *rule]
+
+
+def test_the_command_updates_a_state(days: Days) -> None:
+    place = folder(days.root / "next", [("b", day(21), "1", 40.0), ("a", day(5), "2", 90.0)], PEOPLE)
+    shown = firstspin(*command(days, place)).stdout
+    assert "ignored 1: listens that start before those already summed (--late-days)" in " ".join(shown.split())
+    assert labels(days.out) == [("a", "Rock", 50.0)]
+    assert days.state.stat().st_mode & 0o777 == 0o700
+    wrong = firstspin("label", "--data", place, "--out", "x.parquet", "--late-days", "1")
+    assert (wrong.returncode, "--state says of which listens" in wrong.stderr) == (2, True)
+    assert "leave out --listens" in failed(*command(days, place), "--listens", "duckdb://x.db")
+    assert "is not a state" in failed(*command(days, place)[:-8], "--state", str(place.parent / "day 1"))
+    for inside in (place, place / "listens", place.parent):
+        assert "holds the tables" in failed(*command(days, place), "--state", str(inside))
+
+
+def test_a_killed_run_leaves_the_state_before_or_after_it(days: Days) -> None:
+    """Whatever a killed run leaves, the same run then gives the labels."""
+    library = preloaded("dies_at", days.root)
+    place = folder(days.root / "next", [("b", day(25), "1", 40.0)], [*PEOPLE, ("c", day(16))])
+    days.take([], [*PEOPLE, ("c", day(16))])
+    shutil.copytree(days.state, days.root / "earlier")
+    runs = 0
+    while True:
+        runs += 1
+        kill = {"LD_PRELOAD": str(library), "DIES_IN": "rename", "DIES_AT": str(runs)}
+        run = [sys.executable, "-m", "firstspin", *command(days, place)]
+        status = subprocess.run(run, env=os.environ | kill, check=False, capture_output=True).returncode
+        census, _ = incremental.write_labels(place, days.out, days.reading, days.state, 1)
+        assert (census.data_ends, census.registered) == (day(25), 3)
+        shutil.rmtree(days.state)
+        shutil.copytree(days.root / "earlier", days.state)
+        if status == 0:
+            break
+        assert status == -9
+    assert runs > 2
+
+
+def test_a_full_disk_leaves_the_state(days: Days, tmp_path: Path) -> None:
+    place = folder(tmp_path / "next", [("b", day(21), "1", 40.0)], PEOPLE)
+    with small_disk(tmp_path / "disk", 1) as disk:
+        shutil.copytree(days.state, disk / "state")
+        fill_up(disk)
+        run = ["label", "--data", place, "--out", days.out, "--state", disk / "state", *command(days, place)[-8:]]
+        assert f"{disk / 'state'} can't be written: not enough space" in failed(*run)
+        (disk / BALLAST).unlink()
+        assert firstspin(*run).returncode == 0
+        assert {path.name for path in disk.iterdir()} == {"state"}
+
+
+def test_two_runs_at_once_are_refused(days: Days) -> None:
+    place = folder(days.root / "next", [("b", day(21), "1", 40.0)], PEOPLE)
+    with incremental.held(days.state):
+        assert "is in use by another run of `firstspin label`: run it again after that" in refused(days, place)
