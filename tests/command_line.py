@@ -81,6 +81,7 @@ def _server() -> socket.socket:
 
     def end() -> None:
         ours.close()
+        process.kill()
         process.wait()
 
     atexit.register(end)
