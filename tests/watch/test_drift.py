@@ -78,6 +78,22 @@ def test_a_stable_service_has_at_most_one_false_alarm_a_year() -> None:
     assert 0 < false_alarms(20_000, 2_000, 0, 200) < 1
 
 
+def test_repeated_requests_are_drift_unless_each_user_counts_once() -> None:
+    """Users ask three times on average, geometrically distributed; nothing else changes in 100 years."""
+    rng, n = np.random.default_rng(3), 100
+    reference = drawn(COUNTRY, 20_000, (n,), rng, several=False)
+    users = drawn(COUNTRY, 1_000, (n, 52), rng, several=False)
+    requests = users + rng.negative_binomial(np.maximum(users, 1), 1 / 3)
+    alarms = [
+        (
+            statistic(differences(counts, counts.sum(axis=-1), reference, 20_000, np.zeros((n, 52)))).max(axis=1)
+            >= THRESHOLD
+        ).mean()
+        for counts in (requests, users)
+    ]
+    assert alarms == [1, 0.05]  # a column may have 1 / COLUMNS a year
+
+
 @pytest.mark.parametrize(("a_week", "rounded"), [(1_000, 8), (2_000, 16)])
 @pytest.mark.parametrize("known", [0, 20_000])
 def test_rounding_errors_of_a_total_are_no_drift(known: int, a_week: int, rounded: int) -> None:

@@ -54,6 +54,7 @@ from firstspin.serving.experiment import Running, running
 from firstspin.serving.lookups import LOOKUP_SECONDS, UserLookups
 from firstspin.serving.policy import REFUSE, PolicySettings
 from firstspin.serving.slot.carousel import RATES, CarouselSlot
+from firstspin.watch.answered_users import AnsweredUsers
 
 STORE_PATIENCE = 1.4
 """Seconds that a write of the event store waits for other processes: a request is refused before it is overdue."""
@@ -196,12 +197,13 @@ def _worker_runner(
     queue: tuple[socket.socket, socket.socket] | None,
 ) -> Callable[[Slot, Order | None, socket.socket], int]:
     experiment, now = running(plan) if plan else None, _clock(options)
+    answered = AnsweredUsers()
 
     def run_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
         tally = tallies.row(slot.number)
         logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
         try:
-            ledger = _ledger(options, secret, experiment, now) if secret else None
+            ledger = _ledger(options, secret, experiment, now, answered) if secret else None
             app_options = AppOptions(
                 options.allow_no_model or model_cache is not None,
                 Keys(keys, 1 / options.workers, options.keys) if keys is not None else None,
@@ -314,7 +316,11 @@ def _secret_path(options: argparse.Namespace) -> Path:
 
 
 def _ledger(
-    options: argparse.Namespace, secret: Secret, experiment: Running | None, now: Callable[[], datetime]
+    options: argparse.Namespace,
+    secret: Secret,
+    experiment: Running | None,
+    now: Callable[[], datetime],
+    answered: AnsweredUsers,
 ) -> ExposureLog:
     """The event store, opened in the process that uses it."""
     from firstspin.events.store import EventStore, open_database
@@ -322,7 +328,7 @@ def _ledger(
     database = open_database(
         options.events, secret, listens_by_user=options.listens_from_events, patience=STORE_PATIENCE
     )
-    return ExposureLog(EventStore(database), secret, now, experiment)
+    return ExposureLog(EventStore(database), secret, now, experiment, answered)
 
 
 def _recent_listens(url: str, secret: Secret) -> UserLookups[Listens]:

@@ -220,7 +220,7 @@ class Answering:
             if decision.failure:
                 self._log_failure(serving, decision.failure)
         if self._ledger:
-            self._add_up(self._ledger, serving, registrations, decisions)
+            self._add_up(self._ledger, serving, registrations, users, decisions)
         if self._shadow:
             self._offer(self._shadow, registrations, decisions)
         exposure_ids: dict[int, bytes] = {}
@@ -265,11 +265,12 @@ class Answering:
         ledger: ExposureLog,
         serving: ServedModel,
         registrations: Sequence[Registration],
+        users: Sequence[str | None] | None,
         decisions: Sequence[Decision],
     ) -> None:
         """Add the answers to the sums for `firstspin watch`. A failure is counted, and the answers are sent."""
         try:
-            ledger.tally.add(registrations, decisions, serving.bundle)
+            ledger.tally.add(registrations, decisions, serving.bundle, users)
         except Exception:
             self._tally.count("firstspin_worker_errors", "tally")
             log.exception("answers could not be added up")

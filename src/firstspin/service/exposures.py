@@ -23,6 +23,7 @@ from firstspin.serving.experiment import Running
 from firstspin.serving.policy import ArmPolicy, Decision
 from firstspin.serving.refusal import Refusal
 from firstspin.serving.stations import SlotChoice
+from firstspin.watch.answered_users import AnsweredUsers
 from firstspin.watch.tally import AnswerTally
 
 if TYPE_CHECKING:
@@ -34,16 +35,20 @@ KEEP_SECONDS: Final = 1.6
 
 @dataclass(frozen=True, slots=True)
 class ExposureLog:
-    """The exposures and events that `/v1` records; `now` is the time of day. `running` is the experiment, if any."""
+    """The exposures and events that `/v1` records; `now` is the time of day. `running` is the experiment, if any.
+
+    `answered` has the users who count no more in the sums of answers; without it, every answer counts.
+    """
 
     store: EventStore
     secret: Secret
     now: Callable[[], datetime]
     running: Running | None = None
+    answered: AnsweredUsers | None = None
     tally: AnswerTally = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tally", AnswerTally(self.now, random.Random()))
+        object.__setattr__(self, "tally", AnswerTally(self.now, random.Random(), self.answered))
 
     def exposures(
         self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]]

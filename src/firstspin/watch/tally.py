@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import product
+from itertools import product, repeat
 from typing import Final
 
 from firstspin.evaluation.cohorts import MIN_USERS, picks_of
@@ -23,6 +23,7 @@ from firstspin.models.input_reference import InputReference
 from firstspin.records import Registration
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import Decision
+from firstspin.watch.answered_users import AnsweredUsers
 from firstspin.watch.inputs import MAX_SKETCHED, InputSketch
 
 REPORT_SECONDS: Final = 300.0
@@ -35,30 +36,39 @@ Kind = tuple[str, str, str, str]
 class AnswerTally:
     """Sums of answers by day, kind and place of their probability; `now` is the time of day.
 
+    A user counts once, as long as `answered` has them; an answer without a user id always counts.
+
     Each kind has a list with the number of answers and the sum of their millionths for each k and place: an answer
     costs the service a few microseconds.
     """
 
-    def __init__(self, now: Callable[[], datetime], rng: random.Random) -> None:
-        self._now, self._rng = now, rng
+    def __init__(self, now: Callable[[], datetime], rng: random.Random, answered: AnsweredUsers | None = None) -> None:
+        self._now, self._rng, self._answered = now, rng, answered
         self._start = now()
         self._kinds: dict[Kind, list[int]] = {}
         self._sketches: dict[str, InputSketch] = {}
         self._sketched = 0
 
     def add(
-        self, registrations: Sequence[Registration], decisions: Sequence[Decision], bundle: Bundle | None = None
+        self,
+        registrations: Sequence[Registration],
+        decisions: Sequence[Decision],
+        bundle: Bundle | None = None,
+        users: Sequence[str | None] | None = None,
     ) -> None:
-        """Count these answers, and their inputs where the `bundle` has a reference.
+        """Count these answers, and their inputs where the `bundle` has a reference; `users` are their ids, where known.
 
         Not those without genres, nor those under the minimum age, of whom nothing is stored.
         """
-        if bundle and bundle.manifest.inputs and self._sketched < MAX_SKETCHED:
-            self._sketch(registrations, decisions, bundle.id, bundle.manifest.inputs)
-        for registration, decision in zip(registrations, decisions, strict=True):
+        answers = [
+            (registration, decision)
+            for registration, decision, user in zip(registrations, decisions, users or repeat(None), strict=False)
+            if decision.ranking.probabilities and decision.ranking.source != "under-age" and self._is_first(user)
+        ]
+        if answers and bundle and bundle.manifest.inputs and self._sketched < MAX_SKETCHED:
+            self._sketch(answers, bundle.id, bundle.manifest.inputs)
+        for registration, decision in answers:
             probable = first_genres(decision.ranking.probabilities)
-            if not probable or decision.ranking.source == "under-age":
-                continue
             kind = kind_of(registration, decision)
             sums = self._kinds.get(kind)
             if sums is None:
@@ -85,18 +95,15 @@ class AnswerTally:
         inputs = tuple(self._inputs(rounded=closing or ends_week))
         return DayCounts(start.date().isoformat(), tuple(_sums(kinds, self._rng)), inputs) if kinds or inputs else None
 
-    def _sketch(
-        self,
-        registrations: Sequence[Registration],
-        decisions: Sequence[Decision],
-        model: str,
-        reference: InputReference,
-    ) -> None:
+    def _is_first(self, user: str | None) -> bool:
+        return user is None or self._answered is None or self._answered.is_first(user, self._now())
+
+    def _sketch(self, answers: Sequence[tuple[Registration, Decision]], model: str, reference: InputReference) -> None:
         """Count inputs; those of a lookup of a stored answer are left out, as such a request has the user's id only."""
         sketch = self._sketches.get(model)
         if sketch is None:
             sketch = self._sketches[model] = InputSketch(reference, self._rng)
-        for registration, decision in zip(registrations, decisions, strict=True):
+        for registration, decision in answers:
             if decision.ranking.source != "batch":
                 is_model = decision.ranking.source == "model" and not (decision.by_rule or decision.moved)
                 sketch.add(registration, decision.ranking.genres[0] if is_model else None)
