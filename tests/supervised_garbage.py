@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def beat_until_alone(child: Child, line: socket.socket) -> int:
                 return 0
 
 
-def worker(slot: Slot, _: Order | None, line: socket.socket) -> int:
+def worker(slot: Slot, _: Sequence[Order], line: socket.socket) -> int:
     """The first one says all of it, the one that replaces it is as it should be."""
     if slot.starts == 0:
         line.sendall(b"\n".join((*GARBAGE, b"")))

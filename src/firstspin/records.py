@@ -33,7 +33,7 @@ MAX_SEED = 2**31 - 1
 AGE_EDGES = (18, 25, 35, 45, 55)
 """Lower bounds of the age bands that cohorts and the baselines use, from the second band on."""
 
-Source = Literal["model", "popular", "under-age", "rule-arm", "rule", "no-model", "batch"]
+Source = Literal["model", "popular", "under-age", "rule-arm", "rule", "no-model", "batch", "champion"]
 _EXPLAINED: Final[dict[Source, str]] = {
     "popular": "no answers: the same ranking for all new users",
     "under-age": "the business rule, without age and gender",
@@ -41,6 +41,7 @@ _EXPLAINED: Final[dict[Source, str]] = {
     "rule": "the business rule, since the model failed",
     "no-model": "nothing can be recommended yet",
     "batch": "a stored answer",
+    "champion": "the bundle in service, since the challenger failed",
 }
 SOURCES: tuple[Source, ...] = get_args(Source)
 MAX_DAYS = 3650

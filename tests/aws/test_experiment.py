@@ -378,3 +378,13 @@ def test_a_lambda_whose_experiment_is_not_whole_does_not_start(environment: dict
     plan.write_text(plan.read_text().replace("model = 1.0", "model = 9.0"))
     with pytest.raises(InputError, match="was changed after it was sealed"):
         from_environment(environment)
+
+
+def test_a_canary_is_refused_as_the_lambda_can_neither_answer_nor_stop_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    shares = {"model": 19.0, "challenger": 1.0}
+    canary = msgspec.structs.replace(PLAN, control="model", arms=shares, harm_margin=0.05, peeking="always-valid")
+    freeze(canary, tmp_path / "canary.toml")
+    with pytest.raises(InputError, match="FIRSTSPIN_EXPERIMENT is a canary, which only firstspin serve can answer"):
+        from_environment(environment | {"FIRSTSPIN_EXPERIMENT": str(tmp_path / "canary.toml")})

@@ -204,7 +204,7 @@ def _arms(counts: Sequence[_Count], plan: Plan) -> tuple[ArmProgress, ...]:
     users, fallbacks = dict.fromkeys(plan.arms, 0), dict.fromkeys(plan.arms, 0)
     for counted in counts:
         users[counted.arm] += counted.users
-        if arm_policy(counted.arm) == "model" and lacks_model(counted.source):
+        if arm_policy(counted.arm) != "rule" and lacks_model(counted.source):
             fallbacks[counted.arm] += counted.users
     total = sum(plan.arms.values())
     return tuple(

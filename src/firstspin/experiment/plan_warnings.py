@@ -35,8 +35,8 @@ def plan_warnings(plan: Plan, needed: Sizing, *, today: date, unserved: Sequence
         yield f"{plan.days} days are not whole weeks: weekdays have unequal weights."
     if unserved:
         yield (
-            f"{listed(unserved)}: firstspin serves arms named model or rule, or beginning so (model-b); "
-            "for other arms another system must assign the users."
+            f"{listed(unserved)}: firstspin serves arms named model, rule or challenger, or beginning so "
+            "(model-b); for other arms another system must assign the users."
         )
 
 

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -22,8 +22,9 @@ import uvloop
 
 from firstspin.events.arguments import move_passwords_away
 from firstspin.events.schema import Secret
-from firstspin.experiment.plan import Plan, read_plan
+from firstspin.experiment.plan import Plan, experiment_key, read_plan
 from firstspin.files import workspace
+from firstspin.installation.extras import need
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError, Listens, StoredAnswer
 from firstspin.service import shadow
@@ -31,7 +32,9 @@ from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.background.__main__ import ROWS, Background, webhook_receiver
 from firstspin.service.bundles import probe_process
+from firstspin.service.bundles.store import BundleStore
 from firstspin.service.bundles.watch import BundleWatch
+from firstspin.service.canary import stop_file
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.cross_origin import hosts
 from firstspin.service.http.hub import ConnectionLimits
@@ -91,24 +94,19 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     receiver, telemetry = webhook_receiver(options, os.environ), connected(os.environ)
     pages, slot_folder = _experiment_pages(options, state), _slot_folder(options, state)
     # read once: a process that is restarted needs neither file
-    plan = read_plan(options.experiment) if options.experiment else None
+    plan = _plan(options)
+    canary_stop = stop_file(state, experiment_key(plan)) if plan and options.challenger else None
     keys = read_keys(options.keys) if options.keys else None
-    folders = pages, slot_folder
-    run_worker = _worker_runner(options, config, tallies, model_cache, secret, *folders, plan, keys, telemetry, queue)
+    about = pages, slot_folder, canary_stop, plan, keys, telemetry, queue
+    run_worker = _worker_runner(options, config, tallies, model_cache, secret, *about)
     admin_at = None if options.admin_port is None else (options.admin_host, options.admin_port)
     crew = new_crew((options.host, options.port), options.workers, admin_at, tallies, bundle_store.private)
     logs.count_dropped(partial(crew.tally().count, "firstspin_log_lines_dropped"))
     _report_missing_c_code(crew)
     return Supervisor(
-        models=BundleWatch(
-            bundle=options.bundle,
-            store=bundle_store,
-            crew=crew,
-            run_probe=partial(
-                probe_process.outcome, max_bytes=machine_memory() // 2, config=config, seconds=options.trial_seconds
-            ),
-            seconds=options.trial_seconds,
-        ),
+        models=_watch(options, bundle_store, crew, config),
+        challenger=_challenger(options, state, crew, config),
+        canary_stop=canary_stop,
         crew=crew,
         context=SupervisorContext(
             now=time.monotonic,
@@ -133,8 +131,42 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
             receiver=receiver,
             telemetry=telemetry,
             shadowed=queue[1] if queue else None,
+            canary_stop=canary_stop,
         ).runs(),
     ).run()
+
+
+def _watch(
+    options: argparse.Namespace, store: BundleStore, crew: Crew, config: WorkerConfig, *, is_challenger: bool = False
+) -> BundleWatch:
+    return BundleWatch(
+        bundle=options.challenger if is_challenger else options.bundle,
+        store=store,
+        crew=crew,
+        run_probe=partial(
+            probe_process.outcome, max_bytes=machine_memory() // 2, config=config, seconds=options.trial_seconds
+        ),
+        seconds=options.trial_seconds,
+        is_challenger=is_challenger,
+    )
+
+
+def _challenger(options: argparse.Namespace, state: Path, crew: Crew, config: WorkerConfig) -> BundleWatch | None:
+    """The bundle of a canary's challenger, with copies of its own, if there is one."""
+    if not options.challenger:
+        return None
+    return _watch(options, locked_store(state / "challenger", crew.private), crew, config, is_challenger=True)
+
+
+def _plan(options: argparse.Namespace) -> Plan | None:
+    """The plan of the experiment. Raises InputError where it can't be read, or its arms don't fit the bundles."""
+    plan = read_plan(options.experiment) if options.experiment else None
+    is_canary = running(plan).is_canary if plan else False
+    if is_canary and not options.challenger:
+        raise InputError(f"{options.experiment} is a canary: the bundle of its challenger is needed as --challenger")
+    if options.challenger and not is_canary:
+        raise InputError(f"{options.experiment} has no arm named challenger, which --challenger would answer")
+    return plan
 
 
 def _checked_stores(options: argparse.Namespace) -> Secret | None:
@@ -191,15 +223,16 @@ def _worker_runner(
     secret: Secret | None,
     pages: Path | None,
     slot_folder: Path | None,
+    canary_stop: Path | None,
     plan: Plan | None,
     keys: tuple[Key, ...] | None,
     telemetry: Telemetry | None,
     queue: tuple[socket.socket, socket.socket] | None,
-) -> Callable[[Slot, Order | None, socket.socket], int]:
+) -> Callable[[Slot, Sequence[Order], socket.socket], int]:
     experiment, now = running(plan) if plan else None, _clock(options)
     answered = AnsweredUsers()
 
-    def run_worker(slot: Slot, first: Order | None, channel: socket.socket) -> int:
+    def run_worker(slot: Slot, first: Sequence[Order], channel: socket.socket) -> int:
         tally = tallies.row(slot.number)
         logs.count_dropped(partial(tally.count, "firstspin_log_lines_dropped"))
         try:
@@ -222,6 +255,7 @@ def _worker_runner(
                 slot_folder,
                 telemetry.spans(tally, time.perf_counter_ns, time.time_ns) if telemetry else None,
                 ShadowSampler(queue[0], options.shadow_share, tally) if queue else None,
+                canary_stop,
             )
             app = App(tallies, tally, Clock(time.perf_counter_ns, now), app_options)
             left = uvloop.run(Worker(WorkerIO(slot.listener, channel, tally, _date), app, config).run(first))
@@ -240,7 +274,10 @@ def _worker_runner(
 def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
     """The folder of the pages of experiments, where this service has one, running or ended, and can make its pages."""
     folder = state / "experiments"
-    if not (options.experiment or folder.is_dir()) or not (has_pages(options) or options.webhook_url):
+    if options.challenger:
+        need("report", "the analysis of a canary")
+    reads = has_pages(options) or options.webhook_url or options.challenger
+    if not (options.experiment or folder.is_dir()) or not reads:
         return None
     if find_spec("jinja2") is None:
         logging.getLogger(__name__).warning("the experiment has no page of figures: pip install 'firstspin[report]'")

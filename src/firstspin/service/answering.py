@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from asyncio import Lock, sleep
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Final, NamedTuple
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from firstspin.events.schema import Exposure
-from firstspin.records import Listens, Registration, StoredAnswer
+from firstspin.records import Listens, Ranking, Registration, StoredAnswer
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.metrics import ProcessMetrics
@@ -30,16 +31,19 @@ from firstspin.serving.bodies.wire import BodyReader, LongBody, ParsedBody, user
 from firstspin.serving.explanations import MAX_SUBSETS, ModelFailed, explain
 from firstspin.serving.lookups import OTHER_VERSION, UserLookups
 from firstspin.serving.policy import (
+    ArmPolicy,
     Decision,
     PolicySettings,
     decide,
     decide_many,
+    is_by_challenger,
     is_current,
     may_look_up_listens,
     may_use_stored,
     refuse_under_age,
 )
 from firstspin.serving.refusal import Refusal
+from firstspin.serving.responses import Responses
 from firstspin.serving.slot.carousel import CarouselSlot
 
 log = logging.getLogger(__name__)
@@ -95,7 +99,22 @@ class Answering:
         self._ledger, self._max_bytes = ledger, max_bytes
         self._stored, self._listens, self._slot, self._shadow = stored, listens, slot, shadow
         self._failed_models: set[str] = set()  # whose failure is in the log
+        self._challenger: ServedModel | None = None
         self._piece = Lock()  # held by the request that works in this turn
+
+    def challenge(self, challenger: ServedModel) -> None:
+        """Answer the experiment's arms of a challenger with this model."""
+        self._challenger = challenger
+        self._settings = replace(self._settings, challenger=challenger.bundle)
+
+    def end_experiment(self) -> None:
+        """Answer all users as without an experiment."""
+        self._settings = replace(self._settings, experiment=None, challenger=None)
+
+    def _responses(self, serving: ServedModel, decision: Decision) -> Responses:
+        """The content of the bundle that ranked."""
+        by_challenger = self._challenger is not None and is_by_challenger(decision, self._settings)
+        return self._challenger.responses if self._challenger and by_challenger else serving.responses
 
     def begin(
         self, request: Request, serving: ServedModel, *, of_users: bool = False
@@ -194,7 +213,7 @@ class Answering:
     def _decided(self, one: Asking, decision: Decision) -> Reply:
         if self._slot is not None and one.user is not None:
             decision = self._slot.explored(one.registration, one.user, decision, one.serving.bundle)
-        body = one.serving.responses.json(one.registration, decision)
+        body = self._responses(one.serving, decision).json(one.registration, decision)
         self._count(one.serving, (one.registration,), (one.user,), (decision,), (one,))
         self._tally.took("answer", self._now() - one.read)
         return Reply(200, body)
@@ -218,7 +237,7 @@ class Answering:
             if registration.listens and decision.known is not None:
                 self._tally.listens(decision.known, len(registration.listens) - decision.known)
             if decision.failure:
-                self._log_failure(serving, decision.failure)
+                self._log_failure(serving, decision.failure, of_challenger=decision.source == "champion")
         if self._ledger:
             self._add_up(self._ledger, serving, registrations, users, decisions)
         if self._shadow:
@@ -249,7 +268,7 @@ class Answering:
                     exposures.append(ledger.slot_exposure(user, decision, decision.slot))
                     ids[place] = exposures[-1].exposure_id
                     continue
-                stations = serving.responses.stations(registration, decision.candidates)
+                stations = self._stations(serving, registration, decision)
                 for exposure in ledger.exposures(user, decision, stations):
                     exposures.append(exposure)
                     ids[place] = exposure.exposure_id
@@ -259,6 +278,17 @@ class Answering:
         if exposures:
             ledger.record(exposures)
         return ids
+
+    def _stations(
+        self, serving: ServedModel, registration: Registration, decision: Decision
+    ) -> Mapping[ArmPolicy, Sequence[str]]:
+        """The stations that each policy would have shown, from the bundle that ranked."""
+        by_champion, responses = decision.candidates, self._responses(serving, decision)
+        if responses is serving.responses:
+            return responses.stations(registration, by_champion)
+        by_challenger: dict[ArmPolicy, Ranking] = {"challenger": decision.ranking}
+        by_champion = {policy: ranking for policy, ranking in by_champion.items() if policy != "challenger"}
+        return serving.responses.stations(registration, by_champion) | responses.stations(registration, by_challenger)
 
     def _add_up(
         self,
@@ -285,11 +315,13 @@ class Answering:
             self._tally.count("firstspin_worker_errors", "shadow")
             log.exception("answers could not be offered to the shadow bundle")
 
-    def _log_failure(self, serving: ServedModel, failure: str) -> None:
+    def _log_failure(self, serving: ServedModel, failure: str, *, of_challenger: bool = False) -> None:
         """Log the failure of a model, once per model."""
-        if serving.responses.model not in self._failed_models:
-            self._failed_models.add(serving.responses.model)
-            log.error("the model failed; the business rule answers", extra={"problem": failure})
+        failed = "challenger of " * of_challenger + serving.responses.model
+        if failed not in self._failed_models:
+            self._failed_models.add(failed)
+            who = "challenger failed; the bundle in service" if of_challenger else "model failed; the business rule"
+            log.error(f"the {who} answers", extra={"problem": failure})
 
     def _finished(self, one: Asking, reply: Reply) -> Reply:
         took = self._now() - one.start
@@ -313,7 +345,7 @@ class Answering:
                 for registration, user, decision in zip(registrations, users, decisions, strict=True)
             ]
         bodies = [
-            serving.responses.encoded(registration, decision, encoding)
+            self._responses(serving, decision).encoded(registration, decision, encoding)
             for registration, decision in zip(registrations, decisions, strict=True)
         ]
         self._count(serving, registrations, users, decisions, asked, parent, start)

@@ -68,6 +68,7 @@ class AppOptions:
     `experiment_pages`: the folder of pages that analyses write; `stored` looks up the answers of batch scoring, for
     users, `listens` their listens; `slot` explores, for users, and `slot_folder` has its page. An answer about several
     of more than `max_answer_bytes` bytes is refused.
+    Once the file `canary_stop` is there, all users are answered as without an experiment.
     `policy` decides what answers; its experiment is the one that `ledger` records. `spans` traces answers, `shadow`
     copies them for a shadow bundle,
     which the page `/` asks too.
@@ -90,6 +91,7 @@ class AppOptions:
     slot_folder: Path | None = None
     spans: AnswerSpans | None = None
     shadow: ShadowSampler | None = None
+    canary_stop: Path | None = None
 
 
 Further = Callable[["App", Request], Reply | Awaitable[Reply]]
@@ -148,8 +150,14 @@ class App:
         self._serving = serving
         self._tally.serves(serving.bundle.id if serving.bundle else "")
 
+    def challenge(self, challenger: ServedModel) -> None:
+        """Answer the experiment's arms of a challenger with this model from the next request on."""
+        self._answering.challenge(challenger)
+
     def refresh(self) -> None:
         """Refresh keys, counts and the slot's rates, and send spans. To be called about twice a second."""
+        if self._options.canary_stop and self._options.canary_stop.exists():
+            self._answering.end_experiment()
         if self._options.spans:
             running = self._options.ledger.running if self._options.ledger else None
             self._options.spans.flush(running.key if running else "")

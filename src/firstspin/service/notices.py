@@ -30,6 +30,8 @@ def causes(progress: Progress) -> Iterator[tuple[Kind, str, str]]:
         yield "experiment.no_data", f"{last}", f"The experiment has no exposure {since}."
     if not progress.split_sound:
         yield "experiment.sample_ratio", "", "The arms have other shares of the users than planned."
+    if progress.status == "stop the canary":
+        yield "experiment.canary_stopped", "", progress.sentence
     if has_ended and progress.users:
         yield "experiment.horizon_reached", "", f"The planned end is reached. {progress.sentence}"
 

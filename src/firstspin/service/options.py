@@ -109,6 +109,7 @@ PANELS: Final[dict[str, tuple[Option, ...]]] = {
         Option("listens-from-events", yes_or_no, False, "Use the user's listens in --events for recommendations."),
         Option("labels", path, None, "File of `firstspin label`, for observed hits on /metrics and /ops."),
         Option("experiment", path, None, "Sealed plan of the experiment of /v1/recommendations; needs --events."),
+        Option("challenger", path, None, "Bundle of the experiment's arm named challenger; needs --state."),
         Option("explore", whole(1, CAROUSELS), None, "Carousel of /v1/recommendations that explores; needs --events."),
         Option("explore-budget", share, SLOT.budget, "Max share of the slot's clicks that exploring may give up."),
         Option("explore-floor", share, SLOT.floor, "Min probability of a new station; at most the budget."),
@@ -241,6 +242,8 @@ def _check_together(parser: _Parser, options: argparse.Namespace) -> None:
     for name in ("experiment", "listens-from-events", "explore"):
         if getattr(options, name.replace("-", "_")) and not options.events:
             parser.error(f"--{name} needs --events")
+    if options.challenger and not (options.experiment and options.state and options.bundle):
+        parser.error("--challenger needs --bundle, --experiment, and --state, to keep a stop of the canary")
     if options.webhook_url and not options.state:
         parser.error("--webhook-url needs --state, to keep the notices that wait to be sent")
     if options.explore and options.explore_floor > options.explore_budget:

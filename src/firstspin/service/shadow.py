@@ -87,7 +87,8 @@ class ShadowSampler:
         """Choose the share of these answers; they are copied when the loop has written this turn's replies."""
         is_scheduled = bool(self._waiting)
         for registration, decision in zip(registrations, decisions, strict=True):
-            if decision.by_rule and decision.assignment:  # the arm of the rule: no answer of the bundle in service
+            # an arm of the rule or of a challenger: no answer of the bundle in service
+            if decision.assignment and (decision.by_rule or "challenger" in decision.candidates):
                 continue
             self._credit += self._share
             if self._credit < 1:

@@ -17,7 +17,7 @@ from firstspin.experiment.plan import Plan, experiment_key, plan_split
 from firstspin.records import InputError
 from firstspin.serving.policy import ArmPolicy
 
-POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule")
+POLICIES: Final[tuple[ArmPolicy, ...]] = ("model", "rule", "challenger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Running:
     def named(self) -> str:
         """The key, where the plan lets answers name it and the arm; otherwise empty."""
         return self.key if self.plan.name_arm else ""
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether a challenger answers one of the arms."""
+        return "challenger" in self.policies.values()
 
     def exposures(
         self,
@@ -66,14 +71,24 @@ class Running:
                 model=model,
                 station_id=shown[0],
                 listens=listens or None,
-                candidates={arm: stations[policy] for arm, policy in self.policies.items()},
+                candidates={arm: stations.get(policy, ()) for arm, policy in self.policies.items()},
             ),
         )
 
 
 def running(plan: Plan) -> Running:
-    """The plan, ready to be served. Raises InputError for an arm that no policy of the service answers."""
-    return Running(plan, experiment_key(plan), plan_split(plan), {arm: arm_policy(arm) for arm in plan.arms})
+    """The plan, ready to be served.
+
+    Raises InputError for an arm that no policy of the service answers, for a challenger without a rule that stops it,
+    and for such a rule where the control is not the model in service, which answers everyone after a stop.
+    """
+    made = Running(plan, experiment_key(plan), plan_split(plan), {arm: arm_policy(arm) for arm in plan.arms})
+    if made.is_canary != (plan.harm_margin is not None) or (made.is_canary and arm_policy(plan.control) != "model"):
+        raise InputError(
+            "an arm named challenger needs --harm-margin, and --harm-margin the arms model and challenger, as in "
+            "--arms model=95,challenger=5"
+        )
+    return made
 
 
 def is_served(arm: str) -> bool:
@@ -82,7 +97,7 @@ def is_served(arm: str) -> bool:
 
 
 def arm_policy(arm: str) -> ArmPolicy:
-    """What answers an arm: its name is `model` or `rule`, or begins so, as in `model-a` and `model-b` of an A/A test.
+    """What answers an arm: its name is a policy, or begins so, as in `model-a` and `model-b` of an A/A test.
 
     Raises InputError for another name.
 
@@ -91,7 +106,7 @@ def arm_policy(arm: str) -> ArmPolicy:
     """
     policy = _policy(arm)
     if policy is None:
-        raise InputError(f"arm {arm!r}: the service answers {' and '.join(POLICIES)}, and arms named like model-b")
+        raise InputError(f"arm {arm!r}: the service answers {', '.join(POLICIES)}, and arms named like model-b")
     return policy
 
 

@@ -7,7 +7,8 @@ written down is the business of `responses`. In this order:
 1. A registration under the minimum age is refused, where the settings say so.
 2. Under the minimum age, age and gender reach no model: the business rule ranks the picks alone (`under-age`).
 3. A user of the running experiment is answered by the policy of the assigned arm (`rule-arm` is the business rule as
-   planned, not as a fallback), never by a stored answer.
+   planned, not as a fallback), never by a stored answer. Where the challenger of an arm is absent or fails, the bundle
+   in service answers (`champion`).
 4. The stored answer of this user (`batch`) goes first where the settings say so, and otherwise replaces a model that
    fails or is absent. An answer stored by another bundle than the one in service is not used.
 5. The model ranks (`model`). Without a single answer that training has seen, its ranking is what it expects of such
@@ -48,7 +49,7 @@ read_under_age: Final = one_of(ANSWER, REFUSE)
 NO_MODEL: Final = "none"
 """The model that an answer without a bundle names."""
 
-ArmPolicy = Literal["model", "rule"]
+ArmPolicy = Literal["model", "rule", "challenger"]
 
 
 class ArmPolicies(Protocol):
@@ -75,7 +76,8 @@ class PolicySettings:
     """What an operator decides.
 
     `min_age` is in years. `refuse_under_age`: younger users are refused, not answered by the rule. `stored_first`: a
-    stored answer goes before the model's. `experiment`: users in its coverage are answered by the policy of their arm.
+    stored answer goes before the model's. `experiment`: users in its coverage are answered by the policy of their arm;
+    `challenger` is the bundle of the policy of that name, None while there is none.
     `calibrated_rows`: an answer of the model has the number of genres that contain the favourite.
     `listens_from_events`: the listens of users are looked up, and an answer has the number of those that moved it.
     """
@@ -84,6 +86,7 @@ class PolicySettings:
     refuse_under_age: bool = False
     stored_first: bool = False
     experiment: ArmPolicies | None = None
+    challenger: Bundle | None = None
     calibrated_rows: bool = False
     listens_from_events: bool = False
 
@@ -98,10 +101,10 @@ class Decision(msgspec.Struct, frozen=True):
 
     `model` is the id of the bundle that ranked; `by_rule`: the business rule of the bundle ranked; `failure` names the
     error of a model that failed. Of a user of the experiment, `assignment` is the arm and `candidates` the ranking of
-    each policy of its arms; `experiment` is its key, where the answer names it and the arm. `rows` and `listens` (the
-    number of those that moved the ranking) as the settings say. `moved`: listens moved the ranking. `known`: the number
-    of listens to stations that the model knows; None where it was not asked.
-    `slot`: what the exploration slot shows (`carousel_slot`).
+    each policy of its arms, of a challenger only where it answers the arm; `experiment` is its key, where the answer
+    names it and the arm. `rows` and `listens` (the number of those that moved the ranking) as the settings say.
+    `moved`: listens moved the ranking. `known`: the number of listens to stations that the model knows; None where it
+    was not asked. `slot`: what the exploration slot shows (`carousel_slot`).
     """
 
     ranking: Ranking
@@ -151,7 +154,7 @@ def decide(
         refuse_under_age((registration,), settings)
     decision = _decide(registration, user, bundle, stored, settings, failure, in_service)
     if settings.calibrated_rows:
-        decision = _with_rows(decision, bundle)
+        decision = _with_rows(decision, bundle, settings)
     return _with_listens(decision) if settings.listens_from_events else decision
 
 
@@ -170,7 +173,7 @@ def _decide(
         return _under_age(registration, bundle)
     if settings.experiment and (assignment := _assignment(user, settings)):
         [by_rule] = _all_by_rule((registration,), bundle, settings)
-        return _by_arm(_by_model(registration, bundle, failure), by_rule, assignment, settings)
+        return _by_arm(registration, _by_model(registration, bundle, failure), by_rule, assignment, settings)
     if stored is None or user is None or not is_current(stored, bundle, in_service):
         return _by_model(registration, bundle, failure)
     if settings.stored_first or (decision := _by_model(registration, bundle, failure)).is_fallback:
@@ -197,7 +200,7 @@ def decide_many(
         else:
             decisions = _decide_batch(batch, ids, bundle, settings)
             if settings.calibrated_rows:
-                decisions = (_with_rows(one, bundle) for one in decisions)
+                decisions = (_with_rows(one, bundle, settings) for one in decisions)
             if settings.listens_from_events:
                 decisions = map(_with_listens, decisions)
             yield from decisions
@@ -271,7 +274,14 @@ def is_current(stored: StoredAnswer, bundle: Bundle | None, in_service: str = ""
 
 def lacks_model(source: str) -> bool:
     """Whether an answer of this source, decided elsewhere, is the fallback of a model that is absent or failed."""
-    return source in ("rule", "no-model")
+    return source in ("rule", "no-model", "champion")
+
+
+def is_by_challenger(decision: Decision, settings: PolicySettings) -> bool:
+    """Whether the challenger's bundle ranked, whose stations and calibration then hold."""
+    return (
+        settings.challenger is not None and decision.assignment is not None and decision.model == settings.challenger.id
+    )
 
 
 def top(ranking: Ranking, k: int) -> Ranking:
@@ -307,13 +317,15 @@ def _decide_mixed(
         elif assignment is None:
             yield next(by_model)
         else:
-            yield _by_arm(next(by_model), next(by_rule), assignment, settings)
+            yield _by_arm(registration, next(by_model), next(by_rule), assignment, settings)
 
 
-def _with_rows(decision: Decision, bundle: Bundle | None) -> Decision:
+def _with_rows(decision: Decision, bundle: Bundle | None, settings: PolicySettings) -> Decision:
     """The decision with its calibrated rows, where the bundle has them and its model ranked: they hold for no other."""
+    if is_by_challenger(decision, settings):
+        bundle = settings.challenger
     sets = bundle.manifest.rows if bundle else None
-    if sets is None or decision.by_rule or decision.moved or decision.source not in ("model", "popular"):
+    if sets is None or decision.by_rule or decision.moved or decision.source not in ("model", "popular", "champion"):
         return decision
     return msgspec.structs.replace(decision, rows=sets.rows(decision.ranking.probabilities))
 
@@ -405,23 +417,52 @@ def _all_by_rule(
     return [Decision(Ranking(*ranked, "rule-arm"), bundle.id, True) for ranked in bundle.rule.rank_rows(rows)]
 
 
-def _by_arm(by_model: Decision, by_rule: Decision | None, assignment: Assignment, settings: PolicySettings) -> Decision:
+def _by_arm(
+    registration: Registration,
+    by_model: Decision,
+    by_rule: Decision | None,
+    assignment: Assignment,
+    settings: PolicySettings,
+) -> Decision:
     """The decision for a user of the experiment."""
     assert settings.experiment is not None
     policies = settings.experiment.policies
     shown = by_rule if by_rule and policies[assignment.arm] == "rule" else by_model
+    failure, known = by_model.failure, by_model.known
     candidates: dict[ArmPolicy, Ranking] = {
-        policy: by_rule.ranking if by_rule and policy == "rule" else by_model.ranking for policy in policies.values()
+        policy: by_rule.ranking if by_rule and policy == "rule" else by_model.ranking
+        for policy in policies.values()
+        if policy != "challenger"
     }
+    if policies[assignment.arm] == "challenger":
+        shown = _by_challenger(registration, by_model, settings.challenger)
+        failure, known, candidates["challenger"] = shown.failure, shown.known, shown.ranking
     named = settings.experiment.named
     return Decision(
         shown.ranking,
         shown.model,
         shown.by_rule,
-        by_model.failure,
+        failure,
         assignment,
         candidates,
         named,
         moved=shown.moved,
-        known=by_model.known,
+        known=known,
     )
+
+
+def _by_challenger(registration: Registration, by_model: Decision, challenger: Bundle | None) -> Decision:
+    """What the challenger's model ranks; where it is absent or fails, the decision of the bundle in service."""
+    failure = "NoChallenger"
+    if challenger is not None:
+        try:
+            decision = _by_model(registration, challenger)
+            if not decision.failure:
+                return decision
+            failure = decision.failure
+        except Exception as problem:  # its business rule fails too
+            failure = type(problem).__name__
+    if by_model.failure:
+        return by_model
+    ranking = Ranking(by_model.ranking.genres, by_model.ranking.probabilities, "champion")
+    return msgspec.structs.replace(by_model, ranking=ranking, failure=failure)

@@ -106,6 +106,7 @@ class AnswerTally:
         for registration, decision in answers:
             if decision.ranking.source != "batch":
                 is_model = decision.ranking.source == "model" and not (decision.by_rule or decision.moved)
+                is_model = is_model and decision.model == model  # and not that of a challenger
                 sketch.add(registration, decision.ranking.genres[0] if is_model else None)
                 self._sketched += 1
 

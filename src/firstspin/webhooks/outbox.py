@@ -25,6 +25,7 @@ Kind = Literal[
     "experiment.no_data",
     "experiment.sample_ratio",
     "experiment.horizon_reached",
+    "experiment.canary_stopped",
     "labels.complete",
     "model.below_rule",
     "data.drift",

@@ -407,7 +407,7 @@ def through(talk: Callable[[Channel], Awaitable[None]], first: Order | None = No
 
     async def both() -> None:
         channel = Channel()
-        working = asyncio.create_task(channel.worker.run(first))
+        working = asyncio.create_task(channel.worker.run([first] if first else []))
         try:
             await talk(channel)
         finally:

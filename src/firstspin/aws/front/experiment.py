@@ -88,14 +88,20 @@ def from_environment(environment: Mapping[str, str], client: Callable[[], Fireho
     Variables: FIRSTSPIN_EXPERIMENT, the sealed plan's file; FIRSTSPIN_EVENTS_KEY, the content of the event store's
     secret file; FIRSTSPIN_EXPOSURES_STREAM, a delivery stream; and optionally FIRSTSPIN_SCOPE, as `--scope` of
     `firstspin events forward`. Raises InputError, with the variable's name, for one that is missing or can't be read,
-    and for a plan that was changed after it was sealed.
+    for a plan that was changed after it was sealed, and for a canary.
     """
     plan = read(environment, EXPERIMENT, path)
     if plan is None:
         return None
     secret, stream = required(environment, EVENTS_KEY, _secret), required(environment, STREAM, words)
     scope = read(environment, STREAM_SCOPE, words) or SCOPE
-    return ExposureStream(running(read_plan(plan)), secret, FirehoseSink(client(), {"exposures": stream}, scope))
+    experiment = running(read_plan(plan))
+    if experiment.is_canary:
+        raise InputError(
+            f"{EXPERIMENT} is a canary, which only firstspin serve can answer and stop; deploy the challenger with a "
+            "shadow variant instead"
+        )
+    return ExposureStream(experiment, secret, FirehoseSink(client(), {"exposures": stream}, scope))
 
 
 def body_without_users(asked: ParsedBody) -> bytes:

@@ -50,6 +50,9 @@ MIN_EFFECT: Final = 0.087
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
 
+SERVED_CANARY: Final = {"challenger": "challenger", "state": "state"}
+"""What the service of a canary needs beside that."""
+
 SERVED: Final = {"bundle": "bundle", "events": "sqlite:///events.sqlite", "events-secret": "events.secret"}
 """What the service of an experiment needs beside its plan, where the settings file has no other."""
 
@@ -191,12 +194,14 @@ def plan(
     from firstspin.cli.output.verdict import show_sizing
     from firstspin.experiment.plan_warnings import plan_warnings
     from firstspin.experiment.stats.sizing import plan_sizing
-    from firstspin.serving.experiment import is_served
+    from firstspin.serving.experiment import is_served, running
 
     preflight.file(out, suffixes=(".toml",))
     made = options.plan(name=name, baseline=baseline, registrations_a_day=registrations_a_day)
     needed = plan_sizing(made)
     unserved = [arm for arm in made.arms if not is_served(arm)]
+    if not unserved:
+        running(made)
     doubts = list(plan_warnings(made, needed, today=datetime.now(UTC).date(), unserved=unserved))
     freeze(made, out)
     if as_json:
@@ -212,7 +217,8 @@ def plan(
     if unserved:
         terminal.next_step(f"firstspin experiment analyse --plan {shlex.quote(str(out))} --outcomes FILE --day COLUMN")
         return
-    terminal.next_step(next_command(context, "serve", experiment=out, suggested=SERVED))
+    suggested = SERVED if made.harm_margin is None else SERVED | SERVED_CANARY
+    terminal.next_step(next_command(context, "serve", experiment=out, suggested=suggested))
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +318,27 @@ def analyse(
         return
     show(verdict)
     terminal.next_step(NEXT_STEPS[verdict.decision])
+
+
+@command(app, "stop", example="firstspin experiment stop --plan experiment.toml --state state")
+def stop(
+    plan: Annotated[Path, typer.Option(help="Sealed plan of the canary.")],
+    state: Annotated[Path, typer.Option(help="Folder of `firstspin serve --state`; the service may run.")],
+    reason: Annotated[str, typer.Option(help="Why, as /ops and `state` show it.")] = "stopped by an operator",
+) -> None:
+    """Stop a canary for good: the bundle in service answers all users, within a second and after restarts."""
+    from firstspin.service import canary
+    from firstspin.service.bundles.store import CURRENT
+    from firstspin.serving.experiment import running
+
+    if not (state / CURRENT).is_file():
+        raise InputError(f"{state} is not the folder of `firstspin serve --state`: it has no {CURRENT}")
+    experiment = running(read_plan(plan))
+    if not experiment.is_canary:
+        raise InputError(f"{plan} is no canary: no arm is named challenger; start the service without --experiment")
+    stopped = canary.stop(canary.stop_file(state, experiment.key), reason, datetime.now(UTC))
+    terminal.out.print(f"{stopped.experiment} is stopped since {stopped.at:%Y-%m-%d %H:%M} UTC: {stopped.reason}")
+    terminal.next_step("restart the service without --experiment and --challenger when it suits")
 
 
 command(

@@ -28,6 +28,7 @@ SOURCES: Final = {
     "rule": "the rule, as the model failed",
     "no-model": "an empty list, without a model",
     "batch": "a stored answer",
+    "champion": "the model, as the challenger failed",
 }
 HOPS: Final = {"whole": "whole request", "read": "reading the body", "answer": "ranking and writing"}
 STORED: Final = {
@@ -103,6 +104,10 @@ def _notices(facts: Facts) -> str:
         texts.append(f"The supervisor has not answered since {_at(facts.silent_since)}; its facts below are older.")
     if service and service.refusal:
         texts.append(f"The last bundle was refused: {service.refusal}")
+    if service and service.canary_stop:
+        texts.append(f"The canary {service.canary_stop.experiment} is stopped: {service.canary_stop.reason}")
+    elif service and service.challenger and service.challenger.refusal:
+        texts.append(f"The challenger was refused, and the bundle in service answers: {service.challenger.refusal}")
     if service and (late := _late(service)):
         texts.append(f"Without a heartbeat or not answering: worker {', '.join(map(str, late))}.")
     if service and (troubled := [worker for worker in service.workers if worker.event_store]):
@@ -152,6 +157,8 @@ def _model(facts: Facts) -> str:
         rows.append(("its data end", _data_end(service, service.previous, facts.as_of)))
     if service.wanted != service.model:
         rows.insert(1, ("being loaded", _named(service.wanted)))
+    if service.challenger:
+        rows.append(("challenger of the canary", _named(service.challenger.model)))
     if service.trying:
         rows.append(("now", "a bundle is being checked"))
     counts = {"done": "accepted", "refused": "refused", "rollback": "rolled back"}

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from firstspin.records import SOURCES
+from firstspin.service.canary import CanaryStop
 from firstspin.service.metrics import HOPS, SharedMetrics
 
 SAMPLE_SECONDS: Final = 2.0
@@ -50,8 +51,18 @@ class AdminState(msgspec.Struct, frozen=True):
     restarts: int = 0
 
 
+class ChallengerState(msgspec.Struct, frozen=True):
+    """A canary's challenger in the supervisor's answer."""
+
+    model: str | None
+    refusal: str
+
+
 class ServiceState(msgspec.Struct, frozen=True):
-    """The supervisor's answer to the order `state`. `data_ends` by the id of the bundle."""
+    """The supervisor's answer to the order `state`. `data_ends` by the id of the bundle.
+
+    `challenger` and `canary_stop` are those of a canary.
+    """
 
     model: str | None
     wanted: str | None
@@ -64,6 +75,8 @@ class ServiceState(msgspec.Struct, frozen=True):
     workers: tuple[WorkerState, ...]
     compiled: bool
     admin: AdminState = AdminState()
+    challenger: ChallengerState | None = None
+    canary_stop: CanaryStop | None = None
 
 
 class Change(msgspec.Struct, frozen=True):

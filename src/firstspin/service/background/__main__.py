@@ -25,6 +25,7 @@ from firstspin.events.schema import Secret
 from firstspin.experiment.plan import Plan
 from firstspin.service import shadow
 from firstspin.service.bundles.store import BundleStore
+from firstspin.service.canary import stop_as_decided
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.options import has_pages, slot_settings
 from firstspin.service.pages.experiments import WANTED
@@ -35,6 +36,7 @@ from firstspin.service.watch_facts import WATCH_FILE
 from firstspin.serving.policy import PolicySettings
 
 if TYPE_CHECKING:
+    from firstspin.experiment.monitor import Progress
     from firstspin.webhooks.delivery import Receiver
 
 SNAPSHOT_SECONDS: Final = 60.0
@@ -70,7 +72,7 @@ class Background:
     """What the processes outside the workers need; None for a part that this service does not have.
 
     `pages`: the folder of the experiments' pages · `slot_folder`: that of the exploration slot · `shadowed`: the socket
-    with the registrations for the shadow bundle.
+    with the registrations for the shadow bundle · `canary_stop`: the file that stops the canary.
     """
 
     options: argparse.Namespace
@@ -87,6 +89,7 @@ class Background:
     receiver: Receiver | None
     telemetry: Telemetry | None
     shadowed: socket.socket | None
+    canary_stop: Path | None
 
     def runs(self) -> tuple[BackgroundRuns, ...]:
         """Reports about answers, analyses, snapshots of the slot's rates, webhooks, the exporter, shadow scoring."""
@@ -143,7 +146,13 @@ class Background:
             from firstspin.service.pages.analysis import analyse_store
 
             outbox = self._outbox
-            tell = partial(notify_of, outbox=outbox, dropped=dropped) if outbox else lambda _: None
+
+            def tell(progress: Progress) -> None:
+                if self.canary_stop:
+                    stop_as_decided(self.canary_stop, progress)
+                if outbox:
+                    notify_of(progress, outbox, dropped)
+
             database = open_database(self.options.events, secret, create=False)
             analyse_store(database, self.plan, pages, now=self.now(), tell=tell)
 

@@ -27,7 +27,9 @@ from firstspin.serving import bundle
 log = logging.getLogger(__name__)
 
 MAX_BUNDLE_BYTES: Final = 2_000_000_000
-_NAMES, _LOCK, _INCOMING, _BUNDLE = "current.json", "lock", ".incoming", "bundle"
+CURRENT: Final = "current.json"
+"""The file that makes a folder the state folder of a service."""
+_LOCK, _INCOMING, _BUNDLE = "lock", ".incoming", "bundle"
 _ID: Final = re.compile(r"[0-9a-f]{8}")
 
 Content = frozenset[tuple[str, int, int, int]]
@@ -55,12 +57,13 @@ class InUse(InputError):
 class BundleStore:
     """The copies in one state folder. Raises InUse where another service uses it, OSError where it can't be written.
 
-    `private` are the descriptors that a child process must close, or it would hold the lock too.
+    `private` are the descriptors that a child process must close, or it would hold the lock too; several stores can
+    share the set.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, private: set[int] | None = None) -> None:
         self._folder = folder
-        self.private: set[int] = set()
+        self.private: set[int] = set() if private is None else private
         self._ends: dict[str, str | None] = {}
         self._lock = self._locked()
         for incomplete in folder.glob(f"{_INCOMING}*"):
@@ -176,14 +179,14 @@ class BundleStore:
     def _read(self) -> BundleIds:
         """The ids of an earlier run, as far as their folders exist."""
         try:
-            names = msgspec.json.decode((self._folder / _NAMES).read_bytes(), type=BundleIds)
+            names = msgspec.json.decode((self._folder / CURRENT).read_bytes(), type=BundleIds)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return BundleIds()
         named = [name for name in (names.current, names.previous) if name and _ID.fullmatch(name)]
         return BundleIds(*[name for name in named if (self._folder / name).is_dir()])
 
     def _write(self, names: BundleIds) -> None:
-        with written_beside(self._folder / _NAMES, shared=True) as beside:
+        with written_beside(self._folder / CURRENT, shared=True) as beside:
             beside.write_bytes(msgspec.json.encode(names))
         self.names, self._content = names, self._current_content(names)
         in_use = {names.current, names.previous}

@@ -1,7 +1,8 @@
 """The model of a service: a new bundle is detected, probed in a child process, and loaded by the workers.
 
-A refused bundle is probed again with exponential backoff. A bundle that the probe accepts and a worker can't load is
-rolled back to the previous one. Where the service's own copy is damaged or missing, the bundle is copied again.
+A canary's challenger has a watch of its own. A refused bundle is probed again with exponential backoff. A bundle that
+the probe accepts and a worker can't load is rolled back to the previous one. Where the service's own copy is damaged or
+missing, the bundle is copied again.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ class ProbeRun:
 
 @dataclass
 class BundleWatch:
-    """The state of the bundle, its copies, and the copy that the workers serve."""
+    """The state of the bundle, its copies, and the copy that the workers serve, or have as the challenger."""
 
     bundle: Path | None  # None: models are loaded by the multi-model API
     store: BundleStore
     crew: Crew
     run_probe: Callable[[Path, Path], tuple[int, bytes]]
     seconds: float = PROBE_SECONDS
+    is_challenger: bool = False
     probe: ProbeRun | None = None
     accepted: object = None  # signature of the last bundle accepted, also after a rollback
     refused: object = None  # signature of the last bundle refused; `refusals` is how many times
@@ -103,7 +105,15 @@ class BundleWatch:
     def order(self) -> Order | None:
         """The order for a worker to serve the current bundle, if there is one."""
         name = self.store.names.current
-        return Order(os.fsencode(self.store.path(name)), name, self.number) if name else None
+        return Order(os.fsencode(self.store.path(name)), name, self.number, self.is_challenger) if name else None
+
+    def is_settled(self, slot: Slot) -> bool:
+        """Whether a worker has the bundle, or there is none that it could load."""
+        return bool(self._of(slot) or self.last_refusal)
+
+    def _of(self, slot: Slot) -> str:
+        """The bundle that a worker has loaded."""
+        return slot.challenger if self.is_challenger else slot.model
 
     def roll_back(self, to: str | None = None) -> str:
         """Serve the previous bundle; its id. Raises InputError where there is none, or it is another one than `to`."""
@@ -119,7 +129,7 @@ class BundleWatch:
 
     def state(self) -> dict[str, object]:
         """The state, as `/state` shows it: `model` is served by most workers, `wanted` is to be served by all."""
-        names, answering = self.store.names, Counter(slot.model for slot in self.crew.slots if slot.model)
+        names, answering = self.store.names, Counter(filter(None, map(self._of, self.crew.slots)))
         answering[""] = 0  # where no worker has a model
         return {
             "model": names.current if names.current in answering else answering.most_common(1)[0][0] or None,
@@ -176,7 +186,7 @@ class BundleWatch:
             self.restoring = False  # the bundle was rolled back; all workers have the other model in memory
             self.store.discard_incoming()
             log.error("the copy of the model can't be replaced: the bundle is another one", extra={"model": current})
-        elif name in self.given_up and current not in (None, name):
+        elif name in self.given_up and (self.is_challenger or current is not None) and name != current:
             self._refuse(probe.signature, self.last_refusal)
         else:
             self._take(probe, name)
@@ -214,7 +224,11 @@ class BundleWatch:
 
     def worker_loaded(self, slot: Slot, name: str) -> None:
         """Record that a worker serves a model."""
-        slot.model, slot.loading_until, self.loaded, self.deaths = name, 0.0, name, 0
+        slot.loading_until, self.loaded, self.deaths = 0.0, name, 0
+        if self.is_challenger:
+            slot.challenger = name
+        else:
+            slot.model = name
         log.info("a worker serves a model", extra={"worker": slot.number, "model": name})
 
     def worker_refused(self, slot: Slot, number: int, reason: str) -> None:
@@ -226,9 +240,9 @@ class BundleWatch:
 
     def worker_ended(self, slot: Child) -> None:
         """Count a worker that ended while it was loading; after several the model is given up."""
-        if isinstance(slot, Slot) and slot.model != self.store.names.current != self.loaded:
+        if isinstance(slot, Slot) and self._of(slot) != self.store.names.current != self.loaded:
             self.deaths += 1
-            if self.deaths >= MAX_DEATHS and self.store.names.previous:
+            if self.deaths >= MAX_DEATHS and (self.is_challenger or self.store.names.previous):
                 self._doubt(f"{self.deaths} workers ended while they loaded it")
 
     def _doubt(self, reason: str) -> None:
@@ -262,7 +276,7 @@ class BundleWatch:
 
     def _is_waited_for(self, name: str | None) -> bool:
         """Whether a worker has yet to load this model."""
-        return any(slot.pid and slot.model != name for slot in self.crew.slots)
+        return any(slot.pid and self._of(slot) != name for slot in self.crew.slots)
 
     def _send_order(self, *, everyone: bool = False) -> None:
         """Send the order to the workers that do not serve its model yet; to all with `everyone`, for a new copy."""
@@ -274,7 +288,7 @@ class BundleWatch:
             self.ordered, self.since = order.id, self.crew.now
         for slot in self.crew.slots:
             try:
-                if slot.line and (everyone or slot.model != order.id):
+                if slot.line and (everyone or self._of(slot) != order.id):
                     slot.line.send(msgspec.json.encode(order) + b"\n")
                     slot.loading_until = self.crew.now + self.seconds
             except OSError:

@@ -41,7 +41,9 @@ TONES: Final = {
     "guardrail not kept": "bad",
     "control is better": "warn",
     "collecting": "warn",
+    "stop the canary": "bad",
     "winner": "good",
+    "promote the challenger": "good",
     READY: "good",
 }
 

@@ -34,13 +34,14 @@ class Slot(Child):
     uncovered: float = 0.0  # since when no worker accepts the listener's connections
     buffer: bytes = b""  # an incomplete line from the worker
     model: str = ""
+    challenger: str = ""  # the bundle that it has for a canary
     loading_until: float = 0.0
     store_trouble: str = ""  # why its event store is unavailable
 
     def begin(self, pid: int, now: float) -> None:
         """Reset the state for a worker that has just started."""
         super().begin(pid, now)
-        self.buffer, self.model, self.loading_until, self.store_trouble = b"", "", 0.0, ""
+        self.buffer, self.model, self.challenger, self.loading_until, self.store_trouble = b"", "", "", 0.0, ""
 
     def state(self, now: float) -> dict[str, object]:
         """The worker's state, as `/state` shows it."""
@@ -163,7 +164,7 @@ class Crew:
         self.tallies.row(child.number).died()
         if isinstance(child, Slot):
             self.accepts_no_more(child)
-            child.model = ""
+            child.model = child.challenger = ""
         child.hang_up()
         named = _named(child)
         wait = child.ended(self.now)

@@ -38,11 +38,11 @@ def allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
 
 
-def locked_store(state: Path) -> BundleStore:
-    """The bundle store in the state folder. Raises InUse where another service has it."""
+def locked_store(state: Path, private: set[int] | None = None) -> BundleStore:
+    """The bundle store in the state folder, with these `private` descriptors. Raises InUse where another has it."""
     for _ in range(ATTEMPTS):
         try:
-            return BundleStore(state)
+            return BundleStore(state, private)
         except InUse as problem:
             last = problem
             time.sleep(ATTEMPT_SECONDS)

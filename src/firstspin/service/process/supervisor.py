@@ -14,9 +14,10 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,7 @@ import msgspec
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import BundleWatch
+from firstspin.service.canary import read_stop
 from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.containment import Containment
@@ -46,18 +48,20 @@ class SupervisorContext:
 
     now: Callable[[], float]
     signals: int  # a file descriptor: one byte a signal
-    run_worker: Callable[[Slot, Order | None, socket.socket], int]
+    run_worker: Callable[[Slot, Sequence[Order], socket.socket], int]
     run_admin: Callable[[Child, socket.socket], int]
     announce: Callable[[], None]
 
 
 @dataclass
 class Supervisor:
-    """The loop over the processes of a service and the model they serve."""
+    """The loop over the processes of a service and the model they serve, and a canary's challenger if there is one."""
 
     models: BundleWatch
     crew: Crew
     context: SupervisorContext
+    challenger: BundleWatch | None = None
+    canary_stop: Path | None = None
     without_model: bool = False
     background: tuple[BackgroundRuns, ...] = ()
     announced: bool = False
@@ -69,6 +73,10 @@ class Supervisor:
     def __post_init__(self) -> None:
         count = partial(self.crew.tally().count, "firstspin_supervisor_errors")
         self.containment = Containment("supervisor", count, self.context.now)
+
+    @property
+    def _bundles(self) -> tuple[BundleWatch, ...]:
+        return (self.models, self.challenger) if self.challenger else (self.models,)
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit status."""
@@ -88,7 +96,8 @@ class Supervisor:
         crew, now = self.crew, self.crew.now
         if self.stopping is None:
             self._start()
-            self._contained("bundle", self.models.look, now)
+            for bundles in self._bundles:
+                self._contained("bundle", bundles.look, now)
             for runs in self.background:
                 self._contained(runs.step, runs.look, now)
         else:
@@ -97,10 +106,12 @@ class Supervisor:
             self._contained("watch", crew.watch, child)
         for slot in crew.slots:
             self._contained("watch", crew.shut_uncovered, slot)
-        self._contained("bundle", self.models.kill_late, now)
+        for bundles in self._bundles:
+            self._contained("bundle", bundles.kill_late, now)
         for runs in self.background:
             self._contained(runs.step, runs.kill_late, now)
         self._contained("listen", self._listen)
+        self._contained("word", self._announce_once)
         self._contained("reap", self._reap)
 
     def _contained(self, step: str, work: Callable[..., object], *arguments: Any) -> None:
@@ -115,14 +126,16 @@ class Supervisor:
             return
         log.warning("the service was paused", extra={"seconds": round(paused, 1)})
         self.crew.was_paused(paused)
-        self.models.was_paused(paused)
+        for bundles in self._bundles:
+            bundles.was_paused(paused)
         for runs in self.background:
             runs.was_paused(paused)
 
     def _start(self) -> None:
         """Start every process that is due; one that can't be started does not prevent the others."""
         for slot in self.crew.slots:
-            run = partial(self.context.run_worker, slot, self.models.order())
+            orders = [order for bundles in self._bundles if (order := bundles.order())]
+            run = partial(self.context.run_worker, slot, orders)
             self._contained("start", self.crew.start_due, slot, run, socket.SOCK_STREAM)
         if admin := self.crew.admin:
             run = partial(self.context.run_admin, admin)
@@ -136,12 +149,14 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            self._contained("bundle", self.models.ended, pid, status)
+            for bundles in self._bundles:
+                self._contained("bundle", bundles.ended, pid, status)
             for runs in self.background:
                 self._contained(runs.step, runs.ended, pid, status)
             for child in self.crew.running():
                 if child.pid == pid:
-                    self._contained("bundle", self.models.worker_ended, child)
+                    for bundles in self._bundles:
+                        self._contained("bundle", bundles.worker_ended, child)
                     self._contained("reap", self.crew.ended, child, status)
 
     # -------------------------------------------------------------------------------------------- signals and messages
@@ -180,7 +195,11 @@ class Supervisor:
             else:
                 self._stop()
         elif number == signal.SIGHUP:
-            self.models.look_now()
+            self._look_now()
+
+    def _look_now(self) -> None:
+        for bundles in self._bundles:
+            bundles.look_now()
 
     def _read_messages(self, slot: Slot, line: socket.socket) -> None:
         try:
@@ -198,17 +217,24 @@ class Supervisor:
 
     def _handle(self, slot: Slot, line: bytes) -> None:
         message = msgspec.json.decode(line, type=WorkerMessage)
+        bundles = self.challenger if message.challenger and self.challenger else self.models
         if message.what == "loaded":
-            self.models.worker_loaded(slot, message.id)
+            bundles.worker_loaded(slot, message.id)
         elif message.what == "refused":
-            self.models.worker_refused(slot, message.number, message.reason)
+            bundles.worker_refused(slot, message.number, message.reason)
         elif message.what == "up":
             self.crew.is_up(slot)
         elif message.what == "store":
             slot.store_trouble = message.reason
         elif message.what == "closed":
             self.crew.accepts_no_more(slot)
-        if not self.announced and all(slot.up and (slot.model or self.without_model) for slot in self.crew.slots):
+
+    def _announce_once(self) -> None:
+        """Announce the service when all workers are up, with a model, and with the challenger unless it is refused."""
+        is_settled = self.challenger.is_settled if self.challenger else lambda _: True
+        if not self.announced and all(
+            slot.up and (slot.model or self.without_model) and is_settled(slot) for slot in self.crew.slots
+        ):
             self.announced = True
             self.crew.tally().gauge("firstspin_started", 1)
             self.context.announce()
@@ -236,7 +262,7 @@ class Supervisor:
     def _carried_out(self, order: str, expected: str | None = None) -> dict[str, object]:
         try:
             if order == "reload":
-                self.models.look_now()
+                self._look_now()
             elif order == "rollback":
                 return {"ok": True, "model": self.models.roll_back(expected)}
         except InputError as problem:
@@ -250,6 +276,10 @@ class Supervisor:
         crew = self.crew
         state = self.models.state() | {"workers": [slot.state(crew.now) for slot in crew.slots]}
         state["compiled"] = not MISSING
+        if self.challenger:
+            state["challenger"] = self.challenger.state()
+        if self.canary_stop and (stop := read_stop(self.canary_stop)):
+            state["canary_stop"] = stop
         return state | ({"admin": {"restarts": crew.admin.starts - 1}} if crew.admin else {})
 
     # --------------------------------------------------------------------------------------------------------- the end
@@ -274,8 +304,9 @@ class Supervisor:
         """Kill the remaining workers and the bundle probe. The admin process ends by itself, unless it hangs."""
         for slot in self.crew.slots:
             self._contained("stop", slot.kill)
-        if self.models.probe:
-            self._contained("stop", os.kill, self.models.probe.pid, signal.SIGKILL)
+        for bundles in self._bundles:
+            if bundles.probe:
+                self._contained("stop", os.kill, bundles.probe.pid, signal.SIGKILL)
         for runs in self.background:
             self._contained("stop", runs.kill)
         if (admin := self.crew.admin) and admin.silence(self.crew.now) > HUNG_SECONDS:

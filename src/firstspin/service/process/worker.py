@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,25 +47,30 @@ OTHER_ORDER_SECONDS = 5.0
 
 
 class Order(msgspec.Struct, frozen=True):
-    """A message to a worker: serve the bundle in this folder. The name of a folder may be any bytes."""
+    """A message to a worker: serve the bundle in this folder, or have it as `challenger` of a canary.
+
+    The name of a folder may be any bytes.
+    """
 
     folder: bytes
     id: str
     number: int
+    challenger: bool = False
 
 
 class WorkerMessage(msgspec.Struct, frozen=True):
     """A message from a worker, by `what`.
 
     `up`: it accepts connections. `loaded`: it serves the bundle `id`. `refused`: it could not load the bundle of the
-    order `number`. `closed`: it accepts no more connections. `store`: its event store is unavailable, or available
-    again where `reason` is empty.
+    order `number`. Both say whether that is a `challenger`. `closed`: it accepts no more connections. `store`: its
+    event store is unavailable, or available again where `reason` is empty.
     """
 
     what: Literal["up", "loaded", "refused", "closed", "store"]
     id: str = ""
     reason: str = ""
     number: int = -1  # of the order
+    challenger: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,8 @@ class Worker:
         self._model = ""
         self._reported_trouble = ""
 
-    async def run(self, first: Order | None) -> float:
-        """Serve, from the `first` model on, until SIGTERM, then drain; the seconds left until the process must end."""
+    async def run(self, first: Sequence[Order]) -> float:
+        """Serve, from the `first` models on, until SIGTERM, then drain; the seconds left until the process must end."""
         loop = asyncio.get_running_loop()
         count = partial(self._io.tally.count, "firstspin_worker_errors")
         self._contained = Containment("worker", count, loop.time)
@@ -117,8 +122,8 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         self._io.channel.setblocking(False)
         loop.add_reader(self._io.channel, self._read_orders)
-        if first:
-            await self._take_first(first)
+        for order in first:
+            await (self._take(order) if order.challenger else self._take_first(order))
         gc.freeze()  # the model stays, so the garbage collector need not traverse it
         server = await loop.create_server(partial(Connection, hub), sock=self._io.listener, backlog=BACKLOG)
         obeying = loop.create_task(self._obey())
@@ -217,13 +222,13 @@ class Worker:
                 serving = await self._load(order)
             if serving.responses.model != order.id:
                 raise InputError(f"the folder has the model {serving.responses.model}")
-            self._app.serve(serving)
+            (self._app.challenge if order.challenger else self._app.serve)(serving)
         except Exception as problem:
             self._refuse(order, problem)
             return
-        self._model = order.id
+        self._model = self._model if order.challenger else order.id
         self._io.tally.gauge("firstspin_ready", int(self._app.ready))
-        self._send(WorkerMessage("loaded", order.id))
+        self._send(WorkerMessage("loaded", order.id, challenger=order.challenger))
 
     async def _load(self, order: Order) -> ServedModel:
         """Load in a thread, with a timeout of LOAD_SECONDS; a hanging thread does not delay the end of the process."""
@@ -258,7 +263,9 @@ class Worker:
         known = isinstance(problem, (InputError, OSError, MemoryError))
         log.log(logging.WARNING if known else logging.ERROR, "an order failed", exc_info=not known)
         reason = str(problem) or type(problem).__name__
-        self._send(WorkerMessage("refused", reason=readable(reason)[:MAX_REASON], number=order.number if order else -1))
+        number, challenger = (order.number, order.challenger) if order else (-1, False)
+        reason = readable(reason)[:MAX_REASON]
+        self._send(WorkerMessage("refused", reason=reason, number=number, challenger=challenger))
 
     def _send(self, message: WorkerMessage) -> None:
         try:

@@ -13,6 +13,7 @@ const SOURCES = {
   rule: ["to answer, by the business rule", "The model failed, so the business rule answered."],
   "no-model": ["to answer, without a model", "There is no model yet, so nothing can be recommended."],
   batch: ["to look up the stored answer", ""],
+  champion: ["to answer, by the model", "The experiment's challenger failed, so the bundle in service answered."],
 };
 
 export class Instrument {

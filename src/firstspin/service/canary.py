@@ -1,0 +1,58 @@
+"""The stop of a canary: a file in the state folder, after which everyone is answered by the bundle in service.
+
+The service's own analysis writes it, and `firstspin experiment stop`; workers look for it twice a second. It stays
+across restarts: a stopped canary is not started again, and the next one has a plan, and so a key, of its own.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from firstspin.files import written_beside
+
+if TYPE_CHECKING:
+    from firstspin.experiment.monitor import Progress  # which workers do not import
+
+
+class CanaryStop(msgspec.Struct, frozen=True):
+    """Why and when the canary of this key was stopped."""
+
+    experiment: str
+    reason: str
+    at: datetime
+
+
+def stop_file(state: Path, experiment: str) -> Path:
+    """The file of the stop of the canary with this key."""
+    return state / "canary" / f"{experiment}.json"
+
+
+def read_stop(path: Path) -> CanaryStop | None:
+    """The stop in the file; None where there is none. One that can't be read is a stop all the same."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=CanaryStop)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError):
+        return CanaryStop(path.stem, "the file of the stop can't be read", datetime.fromtimestamp(0, UTC))
+
+
+def stop(path: Path, reason: str, at: datetime) -> CanaryStop:
+    """Stop the canary, unless it is stopped; the first stop stands. Raises OSError where the file can't be written."""
+    if earlier := read_stop(path):
+        return earlier
+    stopped = CanaryStop(path.stem, reason, at)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path, shared=True) as beside:
+        beside.write_bytes(msgspec.json.encode(stopped))
+    return stopped
+
+
+def stop_as_decided(path: Path, progress: Progress) -> None:
+    """Stop the canary where its sealed rule says so. Raises OSError as `stop`."""
+    if progress.experiment == path.stem and progress.status == "stop the canary":
+        stop(path, progress.sentence, progress.as_of)
