@@ -45,7 +45,7 @@ def log(
         for arm, of in clickers.items():
             for number in range(rule_users if arm == "rule" else 100):
                 user = f"{arm}-{day}-{number}"
-                answered = source if arm.startswith("model") else "rule"
+                answered = "rule" if arm == "rule" else source
                 shown.append(
                     {
                         "experiment": experiment_key(plan),

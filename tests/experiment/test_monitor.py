@@ -15,7 +15,17 @@ from msgspec import structs
 from firstspin.experiment.monitor import Progress, csv_rows, monitor
 from firstspin.experiment.plan import Plan, reads_at
 from firstspin.experiment.rules import Metric
+from firstspin.experiment.run import analyse_log
+from firstspin.service.notices import causes
 
+CANARY = structs.replace(
+    PLAN,
+    control="model",
+    arms={"model": 1.0, "challenger": 1.0},
+    harm_margin=0.1,
+    peeking="always-valid",
+    registrations_a_day=200,
+)
 LOOKING = structs.replace(PLAN, peeking="obrien-fleming")
 
 
@@ -75,6 +85,29 @@ def test_an_unhealthy_experiment_has_no_result(tmp_path: Path) -> None:
     assert (fallen.status, fallen.metrics) == ("unhealthy", ())
     assert "100.0% of model" in fallen.sentence
     assert [arm.fallback_share for arm in fallen.arms] == [0.0, 1.0]
+
+
+def test_a_canary_says_what_its_rule_says(tmp_path: Path) -> None:
+    found = state(tmp_path, CANARY, 3, clickers={"model": 30, "challenger": 30})
+    assert (found.status, found.is_hidden) == ("collecting", False)
+    assert found.sentence.startswith("Go on with the canary")
+    assert "stops it at any time" in found.next
+    found = state(tmp_path, CANARY, 3, clickers={"model": 30, "challenger": 5})
+    assert (found.status, found.next) == ("stop the canary", "Keep model; the next challenger is a new plan.")
+    assert [kind for kind, _, _ in causes(found)] == ["experiment.canary_stopped"]
+    [evidence] = [value for figure, *_, value in csv_rows(found) if figure == "clicked: evidence of harm"]
+    assert isinstance(evidence, float)
+    assert evidence > 20
+    alike = log(tmp_path, CANARY, 14, clickers={"model": 90, "challenger": 90})
+    assert monitor(alike, CANARY, reads_at(CANARY)).status == "promote the challenger"
+
+
+def test_a_challenger_that_fails_stops_its_canary(tmp_path: Path) -> None:
+    found = state(tmp_path, CANARY, 2, clickers={"model": 30, "challenger": 30}, source="champion")
+    assert found.status == "stop the canary"
+    assert found.sentence == "Stop the canary: a fallback answered 100.0% of the users of challenger; the limit is 5%."
+    _, verdict = analyse_log(tmp_path, CANARY, now=START + timedelta(days=2, hours=12))
+    assert (verdict.decision, verdict.sentence) == ("stop the canary", found.sentence)
 
 
 def test_users_whose_window_is_open_are_counted(tmp_path: Path) -> None:

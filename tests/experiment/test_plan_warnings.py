@@ -35,7 +35,7 @@ def test_a_sound_plan_has_no_warnings() -> None:
         ({"today": date(2026, 1, 28)}, r"starts_on 2026-01-26 is in the past \(2 of the days are over\)"),
         ({"today": date(2026, 11, 28)}, r"in the past \(the planned days are over\)"),
         ({"days": 10}, "10 days are not whole weeks"),
-        ({"unserved": ("blue", "green")}, r"blue and green: firstspin serves arms named model or rule"),
+        ({"unserved": ("blue", "green")}, r"blue and green: firstspin serves arms named model, rule or challenger"),
     ],
 )
 def test_doubts_about_a_plan_are_named(fields: dict[str, object], words: str) -> None:

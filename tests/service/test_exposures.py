@@ -249,7 +249,7 @@ def test_both_arms_of_an_a_a_test_get_the_same_answer(folder: Path, store: Event
 
 
 def test_a_plan_with_an_arm_that_nothing_here_answers_is_not_served() -> None:
-    with pytest.raises(InputError, match="arm 'magic': the service answers model and rule"):
+    with pytest.raises(InputError, match="arm 'magic': the service answers model, rule, challenger"):
         running(msgspec.structs.replace(PLAN, arms={"rule": 1.0, "magic": 1.0}))
 
 

@@ -106,3 +106,24 @@ def test_a_small_plan_names_its_days_in_weeks_and_the_lift_it_detects(tmp_path: 
 
 def test_analyse_without_control_or_plan_is_wrong_usage(outcomes: Path) -> None:
     assert firstspin("experiment", "analyse", "--outcomes", outcomes, "--arm", "arm").returncode == 2
+
+
+def test_a_canary_is_planned_with_a_margin_and_stopped_by_hand(tmp_path: Path) -> None:
+    words = ("experiment", "plan", "--name", "canary", "--baseline", "5%", "--registrations-a-day", 30_000)
+    words = (*words, "--starts-on", "2030-01-07", "--arms", "model=95,challenger=5", "--out", tmp_path / "canary.toml")
+    assert "--harm-margin" in failed(*words)
+    assert "two arms" in failed(*words, "--harm-margin", "10%", "--arms", "model=8,challenger=1,rule=1")
+    printed = firstspin(*words, "--harm-margin", "10%").stdout
+    assert "users for ruling out a loss of 10.0% with 80% power" in printed
+    assert "--challenger challenger --state state" in printed
+    sealed = (tmp_path / "canary.toml").read_text()
+    assert "minimum_effect = 0.1\n" in sealed
+    assert 'peeking = "always-valid"\n' in sealed
+    large = (*words, "--harm-margin", "10%", "--arms", "model=1,challenger=1", "--out", tmp_path / "large.toml")
+    assert "a canary has a small share, such as 5%" in firstspin(*large).stdout
+    stop = ("experiment", "stop", "--plan", tmp_path / "canary.toml", "--state", tmp_path)
+    assert "is not the folder of `firstspin serve --state`" in failed(*stop)
+    (tmp_path / "current.json").write_text("{}")
+    assert "too many complaints" in firstspin(*stop, "--reason", "too many complaints").stdout
+    assert "too many complaints" in firstspin(*stop).stdout  # the first stop stands
+    assert len(list((tmp_path / "canary").iterdir())) == 1
