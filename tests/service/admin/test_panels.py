@@ -16,9 +16,11 @@ from made_console import HTML
 from made_experiments import PLAN
 from msgspec import structs
 
+from firstspin.evaluation.bootstrap import Figure
 from firstspin.service.admin.operations import COMMENT, Operations, ServiceFacts
 from firstspin.service.admin.recorder import Recorder, ServiceState, WorkerState
 from firstspin.service.metrics import SharedMetrics
+from firstspin.service.watch_facts import WatchFacts, WeekFacts, write_facts
 from firstspin.serving.refusal import Refusal
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -75,6 +77,52 @@ def test_the_state_is_named_and_what_is_wrong_is_said(state: ServiceState, word:
     assert f">{word}</p>" in shown["status"]
     assert notice in shown["notices"]
     assert bool(shown["notices"]) is bool(notice)
+
+
+def week(first: str, observed: float | None = None, *, differs: bool = False) -> WeekFacts:
+    return WeekFacts(first, 1_200, START + timedelta(days=60), Figure(0.7, 0.68, 0.72), observed, differs)
+
+
+CALM = WatchFacts(START, "0000aaaa", (week("2026-01-19"), week("2026-01-26")), 1, 8, {})
+WORSE = structs.replace(
+    CALM,
+    weeks=(week("2026-01-19", 0.61, differs=True), week("2026-01-26", 0.69)),
+    drifting={"country": "2026-01-26", "first genre": "2026-01-19"},
+    is_below_rule=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "word", "drift", "rule", "observed"),
+    [
+        (CALM, "healthy", "none, of 8 columns after 1 whole week", "not found to be better", ["–", "–"]),
+        (structs.replace(CALM, columns=0), "healthy", "not known: the bundle has no", "not found", ["–", "–"]),
+        (structs.replace(CALM, weeks=()), "healthy", "none, of 8", "not found", []),
+        (
+            WORSE,
+            "needs attention",
+            "country since 2026-01-26, first genre since 2026-01-19",
+            "has more hits than the model",
+            [".690", ".610 differs"],
+        ),
+    ],
+)
+def test_what_the_report_about_the_answers_finds_is_said(
+    tmp_path: Path, facts: WatchFacts, word: str, drift: str, rule: str, observed: list[str]
+) -> None:
+    write_facts(tmp_path / "watch.json", facts)
+    page = Page(watch=tmp_path / "watch.json")
+    page.after(2)
+    shown = page.panels()
+    listed = dict(re.findall(r"<dt>(.*?)</dt><dd><bdi>(.*?)</bdi></dd>", shown["quality"]))
+    assert listed["drift"].startswith(drift)
+    assert listed["business rule"].startswith(rule)
+    assert listed["report of"] == "31 Jan 2026 12:00 UTC"
+    rows = compared(shown["quality"])
+    assert [row[2] for row in rows] == observed
+    assert [row[1] for row in rows] == [".700 ±.020"] * len(rows)
+    assert f">{word}</p>" in shown["status"]
+    assert shown["notices"].count('class="note"') == (3 if facts is WORSE else 0)
 
 
 def manifest(folder: Path, labels_end: str, hit: float | None) -> str:
@@ -162,7 +210,7 @@ def test_age_is_that_of_the_data_of_a_model() -> None:
     page.metrics.row(0).answer("model")
     page.after(2)
     assert "1 Jan 2026, 30 days ago" in page.panels()["answers"]
-    assert "<dt>its data end</dt><dd>not known</dd>" in page.panels()["model"]
+    assert "<dt>its data end</dt><dd><bdi>not known</bdi></dd>" in page.panels()["model"]
 
 
 def test_the_words_of_a_rollback_name_both_models() -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Final
 
+from firstspin.evaluation.bootstrap import bare
 from firstspin.service.admin.facts import BinFacts, Facts, LatencyFacts
 from firstspin.service.admin.recorder import BIN_SECONDS, BINS, ServiceState
 from firstspin.service.bundles.facts import SCORES
@@ -86,6 +87,8 @@ def _health(facts: Facts) -> tuple[str, str]:
         return "bad", "no model"
     if facts.failed or service.refusal or _late(service) or any(worker.event_store for worker in service.workers):
         return "warn", "needs attention"
+    if _findings(facts.watch):
+        return "warn", "needs attention"
     return "good", "healthy"
 
 
@@ -96,6 +99,18 @@ def _late(service: ServiceState) -> list[int]:
         for worker in service.workers
         if worker.state != "answering" or (worker.heartbeat_age or 0) > HEARTBEAT_SECONDS
     ]
+
+
+def _findings(watch: WatchFacts | None) -> list[str]:
+    """What is wrong by the last report about the answers."""
+    findings = []
+    if watch and watch.is_below_rule:
+        findings.append("The model has fewer hits than its business rule with the same labelled users.")
+    if watch and (weeks := [week.week for week in watch.weeks if week.differs]):
+        findings.append(f"Observed hits are not those that were expected, in the week of {', '.join(weeks)}.")
+    if watch and watch.drifting:
+        findings.append(f"Registrations or answers drift: {', '.join(watch.drifting)}.")
+    return findings
 
 
 def _notices(facts: Facts) -> str:
@@ -114,6 +129,7 @@ def _notices(facts: Facts) -> str:
         texts.append(f"The event store takes no events: {troubled[0].event_store}")
     if service and not service.compiled:
         texts.append("There is no C code: NumPy computes the same answers several times slower.")
+    texts += _findings(facts.watch)
     return "".join(f'<p class="note"><bdi>{escape(text)}</bdi></p>' for text in texts)
 
 
@@ -163,7 +179,7 @@ def _model(facts: Facts) -> str:
         rows.append(("now", "a bundle is being checked"))
     counts = {"done": "accepted", "refused": "refused", "rollback": "rolled back"}
     rows.append(("so far", ", ".join(f"{service.reloads.get(kind, 0)} {word}" for kind, word in counts.items())))
-    return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in rows)}</dl>"
+    return _listed(rows)
 
 
 def _named(model: str | None) -> str:
@@ -306,7 +322,7 @@ def _store(facts: Facts) -> str:
     trouble = sorted({worker.event_store for worker in workers if worker.event_store})
     state = f"takes no events: {'; '.join(trouble)}" if trouble else "takes events"
     rows = [("state", state), *((word, f"{facts.stored[name]:,}") for name, word in STORED.items())]
-    return f"<dl>{''.join(f'<dt>{term}</dt><dd><bdi>{escape(text)}</bdi></dd>' for term, text in rows)}</dl>"
+    return _listed(rows)
 
 
 def _experiment(facts: Facts) -> str:
@@ -321,30 +337,34 @@ def _experiment(facts: Facts) -> str:
         else ("not begun" if running.day < 1 else "takes no more users")
     )
     rows = (("name", running.name), ("stage", day), ("arms", arms))
-    return f"<dl>{''.join(f'<dt>{term}</dt><dd><bdi>{escape(text)}</bdi></dd>' for term, text in rows)}</dl>"
+    return _listed(rows)
 
 
 def _quality(watch: WatchFacts | None) -> str:
     """Expected and observed hits of the last weeks, and the columns that drift."""
     if watch is None:
         return '<p class="muted">No report yet; it needs <code>--events</code> and a bundle of this release.</p>'
-    drift = "no column drifts" if not watch.drifting else f"drift: {', '.join(watch.drifting)}"
-    if watch.is_below_rule:
-        drift = f"the model is worse than the business rule; {drift}"
     weeks = f"{watch.whole_weeks} whole week{'' if watch.whole_weeks == 1 else 's'}"
-    state = f"{drift}, of {watch.columns}, after {weeks} of bundle {watch.model}" if watch.columns else "no reference"
+    since = ", ".join(f"{column} since {week}" for column, week in watch.drifting.items())
+    drift = since or f"none, of {watch.columns} columns after {weeks}"
+    state = [
+        ("bundle", watch.model),
+        ("drift", drift if watch.columns else "not known: the bundle has no counts of its training data"),
+        ("business rule", "has more hits than the model" if watch.is_below_rule else "not found to be better"),
+        ("report of", f"{watch.as_of:%-d %b %Y %H:%M} UTC"),
+    ]
     rows = [
         (
             week.week,
+            str(week.expected or "–"),
+            "–" if week.observed is None else f"{bare(week.observed)}{' differs' if week.differs else ''}",
             week.answers,
-            f"{week.expected.value:.3f} [{week.expected.low:.3f}, {week.expected.high:.3f}]" if week.expected else "–",
-            "–" if week.observed is None else f"{week.observed:.3f}{' differs' if week.differs else ''}",
             f"{week.labels_complete:%Y-%m-%d}",
         )
         for week in reversed(watch.weeks)
     ]
-    table = _table(("week of", "answers", "expected hit@3", "observed", "labels complete"), rows) if rows else ""
-    return f"<p><bdi>{escape(state)}</bdi></p>{table}"
+    table = _table(("week of", "expected hit@3", "observed", "answers", "labels complete"), rows) if rows else ""
+    return f"{_listed(state)}{table}"
 
 
 def _shadow(facts: Facts) -> str:
@@ -376,12 +396,16 @@ def _shadow(facts: Facts) -> str:
         ("dropped", f"{shadow.dropped:,}"),
     ]
     table = _table(("", "champion", "challenger"), rows)
-    listed = "".join(f"<dt>{term}</dt><dd><bdi>{escape(text)}</bdi></dd>" for term, text in counts)
     caption = "Each bundle has a hold-out of its own; <code>firstspin evaluate --champion</code> compares both on one."
-    return f'{table}<dl>{listed}</dl><p class="caption">{caption}</p>'
+    return f'{table}{_listed(counts)}<p class="caption">{caption}</p>'
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def _listed(rows: Iterable[tuple[str, str]]) -> str:
+    """A list of terms, each with its text."""
+    return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd><bdi>{escape(text)}</bdi></dd>' for term, text in rows)}</dl>"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], numbers: int | None = None) -> str:
