@@ -37,6 +37,9 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak"
 test quick: export OMP_NUM_THREADS = 1
 
+# Where an environment forbids byte code, each process that the tests start would compile all of firstspin again.
+test quick test-spark kit: export PYTHONDONTWRITEBYTECODE =
+
 test: setup $(DYNALITE)/node_modules/.package-lock.json
 	$(PYTEST)
 
