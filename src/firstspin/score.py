@@ -17,9 +17,9 @@ from firstspin.data import ingest
 from firstspin.data.checks import mismatches
 from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
-from firstspin.data.labels import labelling
 from firstspin.data.labels.spark import own_session
 from firstspin.data.picks import join_genres
+from firstspin.data.registrations import people_columns
 from firstspin.data.schema import COUNTRY, GENDER
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent
@@ -103,7 +103,7 @@ def score_into(
         join_genres(received.connection, loaded.manifest.known_genres, spelling.pick_separator)
         further = tuple(name for name in extra if name not in received.absent)
         unknown = _unknown(received, loaded, further, registrations.name)
-        users = labelling.people_columns(received.connection, further, batch.ROWS_AT_ONCE, listens=listens is not None)
+        users = people_columns(received.connection, further, batch.ROWS_AT_ONCE, listens=listens is not None)
         rows = max(received.rows, 1)
         written = batch.write(sink, users, loaded, settings, top, lambda n: progress("scored", n / rows))
     return written, received.ignored, unknown

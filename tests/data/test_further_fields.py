@@ -15,7 +15,8 @@ from firstspin.data.dataset import Reading
 from firstspin.data.formats.written_values import Spelling
 from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.data.ingest import open_tables
-from firstspin.data.labels.labelling import label_tables, read_people
+from firstspin.data.labels.labelling import label_tables
+from firstspin.data.registrations import read_people
 from firstspin.records import InputError, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.bodies.encodings import Encoding

@@ -19,6 +19,7 @@ from firstspin.data.further_fields import check_names
 from firstspin.data.labels import labelling
 from firstspin.data.labels.early_listens import EarlyListens, read_early_listens, station_genres
 from firstspin.data.labels.station_rates import expected_listening
+from firstspin.data.registrations import read_people
 from firstspin.data.schema import COLUMNS, TileOrder
 from firstspin.files import workspace
 from firstspin.records import Census, Examples, InputError, LabelRule, Registration, Station
@@ -130,7 +131,7 @@ def read_dataset(data: Path, reading: Reading = Reading(), *, early: bool = Fals
 
 def _registered(tables: ingest.Tables, registered: int) -> tuple[Registration, ...]:
     every = -(-registered // MAX_REGISTERED)
-    batches = labelling.read_people(tables.connection, tuple(tables.extra), every=max(1, every))
+    batches = read_people(tables.connection, tuple(tables.extra), every=max(1, every))
     return tuple(one for _, registrations in batches for one in registrations)
 
 

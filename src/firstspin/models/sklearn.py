@@ -13,7 +13,7 @@ from firstspin.data import ingest
 from firstspin.data.formats.columns import Shape, shape_of
 from firstspin.data.formats.dataframes import DataFrame, received, registrations_file
 from firstspin.data.further_fields import with_further_fields
-from firstspin.data.labels import labelling
+from firstspin.data.registrations import read_people
 from firstspin.data.schema import NUMBER, REGISTERED_AT, REGISTRATION_COLUMNS, TEXT, USER_ID
 from firstspin.files import workspace
 from firstspin.models import registry, scorers
@@ -122,7 +122,7 @@ class GenreClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with workspace("estimator") as folder:
             path = registrations_file(answers, folder, self._extra)
             people = ingest.read_registrations(path, workspace=folder, extra=self._extra)
-            parts = labelling.read_people(people.connection, tuple(self._extra))
+            parts = read_people(people.connection, tuple(self._extra))
             return [registration for _, registrations in parts for registration in registrations]
 
     def __sklearn_tags__(self) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from firstspin.data.coded_registrations import coded
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
-from firstspin.data.labels.labelling import registrations_of
+from firstspin.data.registrations import registrations_of
 from firstspin.data.schema import GENRES, LISTENS, PICK_SEPARATOR, PROBABILITIES, SOURCE, USER_ID
 from firstspin.files import written_beside
 from firstspin.records import SOURCES, Ranking
@@ -100,7 +100,7 @@ def write(
 ) -> int:
     """Score all registrations into a sink, with the first k genres each (None: all). Returns their number.
 
-    `people` are batches of `labelling.people_columns`, with the further columns that they have.
+    `people` are batches of `people_columns`, with the further columns that they have.
     """
     written = failed = 0
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from firstspin.data import ingest
-from firstspin.data.labels import labelling
 from firstspin.data.labels.spark import parquet_on_spark, spark_in_our_words, uri
 from firstspin.data.picks import join_genres
+from firstspin.data.registrations import people_columns
 from firstspin.data.schema import (
     AGE,
     COUNTRY,
@@ -135,7 +135,7 @@ def _answered(
         join_genres(received.connection, loaded.manifest.known_genres, PICK_SEPARATOR)
         further = tuple(name for name in extra if name not in received.absent)
         parts: list[batch.Answers] = []
-        people = labelling.people_columns(received.connection, further, ROWS_AT_ONCE)
+        people = people_columns(received.connection, further, ROWS_AT_ONCE)
         batch.write(parts.extend, people, loaded, settings, top, lambda _: None)
     yield from batch.to_arrow(parts).to_batches()
 

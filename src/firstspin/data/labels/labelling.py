@@ -5,7 +5,8 @@ The label is two Ibis expressions, `seconds_by_genre` and `fates`, which DuckDB 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import errno
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +19,9 @@ from firstspin.data.checks.mismatches import data_ends, listening, mismatches
 from firstspin.data.formats.connections import in_our_words
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
+from firstspin.data.registrations import registration
 from firstspin.data.schema import (
-    AGE,
     COLUMNS,
-    COUNTRY,
-    GENDER,
     GENRE,
     GENRES,
     LISTENS,
@@ -36,7 +35,7 @@ from firstspin.data.schema import (
     USER_ID,
 )
 from firstspin.data.sql import identifier
-from firstspin.records import MAX_LISTENS, Census, Examples, InputError, LabelRule, Listen, Mismatch, Registration
+from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch
 
 if TYPE_CHECKING:
     import duckdb
@@ -67,6 +66,8 @@ MAX_EXACT = 2**53
 ROUNDED = (1e-3, 2.0**33)
 """Sums of seconds that are rounded to microseconds: larger ones have no such digits, smaller ones too few."""
 
+OTHER_ORDER = "the labels can't be made: registrations and labels are in different orders; report this"
+
 ROWS_AT_ONCE = 122_880
 """Registrations that are written at once: one row group."""
 
@@ -76,8 +77,6 @@ _COUNTS = f"""
     FROM (SELECT {identifier(COUNTED)} AS once, {identifier(COPIES)} AS copies, {identifier(ROW)} IS NOT NULL AS known
         FROM {identifier(BY_GENRE)})"""
 """SQL: the listens in label windows that count, their copies, and all listens of unregistered users."""
-
-_ANSWERS = (AGE, GENDER, COUNTRY, GENRES)
 
 
 def label_tables(
@@ -93,7 +92,12 @@ def label_tables(
     if not may_be_empty:
         refuse_unlabelled(census, tables)
     with in_our_words("the labels can't be made"):
-        _write_labels(tables.connection, out)
+        try:
+            _write_labels(tables.connection, out)
+        except OSError as problem:
+            if problem.errno != errno.ENOSPC:
+                raise
+            raise InputError(f"the labels can't be written: no space left for {out.name}") from problem
     return census, rule
 
 
@@ -101,28 +105,21 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     """Write the labelled users, with the seconds by genre as lists.
 
     The lists are slices of one sorted column: DuckDB's `list` allocates each by itself, which costs as much as half of
-    the join of listens and registrations. Registrations and FATES have the same rows in the same order, that of the
-    file, so they are put together by position, without a join and a sort. That they do is checked in the rows written.
+    the join of listens and registrations. Registrations, FATES and BY_GENRE have rows in the order of the file, so they
+    are put together by position, without a join and a sort. That they do is checked in the rows written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    row, n_genres, labelled = identifier(ROW), identifier(PLAYED_GENRES), f"{identifier(DROPPED)} IS NULL"
-    in_order = f"FROM {identifier(BY_GENRE)} WHERE {row} IS NOT NULL ORDER BY {row}, genre"
-    heard = connection.sql(f"SELECT enum_code(genre) AS code, seconds {in_order}").fetchnumpy()
-    fate = f"SELECT {row}, {n_genres} AS n, {labelled} AS labelled FROM {FATES} ORDER BY {row}"
+    row, labelled = identifier(ROW), f"{identifier(DROPPED)} IS NULL"
+    fate = f"SELECT {row}, {identifier(PLAYED_GENRES)} AS n, {labelled} AS labelled FROM {FATES}"
     people = connection.sql(fate).fetchnumpy()
-    names = (
-        connection.sql("SELECT unnest(enum_range(NULL::genres))::VARCHAR").to_arrow_table().column(0).combine_chunks()
-    )
-    used = np.repeat(people["labelled"], people["n"])
-    genre = pa.DictionaryArray.from_arrays(pa.array(heard["code"][used]), names)
-    entries = pa.StructArray.from_arrays([genre, pa.array(heard["seconds"][used])], ["genre", "seconds"])
+    entries = _seconds_of(connection, people[ROW], people["n"], people["labelled"])
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(people["n"][people["labelled"]])])
     expected = people[ROW][people["labelled"]]
     both = f"FROM registrations r POSITIONAL JOIN {FATES} f WHERE"
     top = f"enum_range(NULL::genres)[top_genre + 1] AS {TOP_GENRE}"
-    rows = connection.sql(f"SELECT r.{row}, f.{row}, r.* EXCLUDE ({row}), {top}, f.seconds {both} {labelled}")
+    rows = connection.sql(f"SELECT r.{row}::INT, f.{row}, r.* EXCLUDE ({row}), {top}, f.seconds {both} {labelled}")
     batches = rows.to_arrow_reader(ROWS_AT_ONCE)
     fields = list(batches.schema)[2:]
     distinct = (USER_ID, REGISTERED_AT, SECONDS)  # a dictionary of them costs more than it saves
@@ -133,18 +130,46 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     ]
     schema = pa.schema([*fields, pa.field(PLAYED, pa.list_(entries.type))])
     begin = 0
-    with pq.ParquetWriter(out, schema, store_schema=False, use_dictionary=dictionaries) as file:
+    with pq.ParquetWriter(out, schema, store_schema=False, use_dictionary=dictionaries, write_statistics=False) as file:
         for batch in batches:
-            at = offsets[begin : begin + len(batch) + 1]
-            if any(not np.array_equal(batch.column(of), expected[begin : begin + len(batch)]) for of in (0, 1)):
-                raise InputError(
-                    "the labels can't be made: registrations and labels are in different orders; report this"
-                )
-            played = pa.ListArray.from_arrays(pa.array(at - at[0], pa.int32()), entries.slice(at[0], at[-1] - at[0]))
+            at, ours = offsets[begin : begin + len(batch) + 1], expected[begin : begin + len(batch)]
+            if any(not np.array_equal(_integers(batch.column(of)), ours) for of in (0, 1)):
+                raise InputError(OTHER_ORDER)
+            begins = _column((at - at[0]).astype(np.int32))
+            played = pa.ListArray.from_arrays(begins, entries.slice(at[0], at[-1] - at[0]))
             file.write_batch(batch.select(list(range(2, batch.num_columns))).append_column(PLAYED, played))
             begin += len(batch)
     if begin < len(expected):
         raise InputError("the labels can't be made: some have no registration; report this")
+
+
+def _seconds_of(
+    connection: duckdb.DuckDBPyConnection, rows: NDArray[np.int32], n: NDArray[np.int64], labelled: NDArray[np.bool_]
+) -> pa.StructArray:
+    """Genre and seconds of each row of BY_GENRE of a labelled user; `n` are the numbers of rows of the users `rows`."""
+    import pyarrow as pa
+
+    row = identifier(ROW)
+    query = f"SELECT {row}, enum_code(genre) AS code, seconds FROM {identifier(BY_GENRE)} WHERE {row} IS NOT NULL"
+    heard = connection.sql(query).fetchnumpy()
+    if not np.array_equal(heard[ROW], np.repeat(rows, n)):
+        raise InputError(OTHER_ORDER)
+    names = connection.sql("SELECT unnest(enum_range(NULL::genres))::VARCHAR").to_arrow_table().column(0)
+    used = np.repeat(labelled, n)
+    genre = pa.DictionaryArray.from_arrays(_column(heard["code"][used]), names.combine_chunks())
+    return pa.StructArray.from_arrays([genre, _column(heard["seconds"][used])], ["genre", "seconds"])
+
+
+def _column(values: NDArray[np.generic]) -> pa.Array:
+    """An Arrow array of the memory of a NumPy array; `pa.array` would import pandas where it is installed."""
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
+def _integers(column: pa.Array) -> NDArray[np.int32]:
+    """A column of int32 without nulls, on its own memory; `to_numpy` would import pandas too."""
+    return np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column)]
 
 
 def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) -> tuple[Census, LabelRule]:
@@ -163,10 +188,7 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
     schemas = tuple(_schema(connection, name) for name in COLUMNS)
     with in_our_words("the labels can't be made"):
         _code_genres(connection)
-        nothing = "LIMIT 0" if tables.remote else ""
-        connection.execute(f"CREATE TEMP TABLE {identifier(BY_GENRE)} AS {by_genre_sql(schemas, rule)} {nothing}")
-        for part in tables.remote.seconds_by_genre(rule) if tables.remote else ():
-            _add(connection, part)
+        _sum_by_genre(tables, schemas, rule)
         ((once, copies, unregistered),) = connection.execute(_COUNTS).fetchall()
     others = mismatches(tables, heard, wrong_clocks, unregistered, now)
     with in_our_words("the labels can't be made"):
@@ -176,12 +198,20 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
         return replace(_census(connection, ends, others), absent=tables.absent), rule
 
 
-def _add(connection: duckdb.DuckDBPyConnection, part: pa.Table) -> None:
-    """Add rows of `seconds_by_genre` that another engine has computed."""
-    connection.register("part", part)
-    coded = "SELECT * REPLACE (genre::genres AS genre) FROM part"
-    connection.execute(f"INSERT INTO {identifier(BY_GENRE)} BY NAME {coded}")
-    connection.unregister("part")
+def _sum_by_genre(tables: Tables, schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> None:
+    """The table BY_GENRE in the order of the registrations: sums per user and lists per user then need no other."""
+    connection, by_genre = tables.connection, identifier(BY_GENRE)
+    query, in_order = by_genre_sql(schemas, rule), f"ORDER BY {identifier(ROW)} NULLS LAST, genre"
+    if not tables.remote:
+        connection.execute(f"CREATE TEMP TABLE {by_genre} AS {query} {in_order}")
+        return
+    connection.execute(f"CREATE TEMP TABLE {by_genre} AS {query} LIMIT 0")
+    for part in tables.remote.seconds_by_genre(rule):
+        connection.register("part", part)
+        coded = "SELECT * REPLACE (genre::genres AS genre) FROM part"
+        connection.execute(f"INSERT INTO {by_genre} BY NAME {coded}")
+        connection.unregister("part")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {by_genre} AS FROM {by_genre} {in_order}")
 
 
 def _code_genres(connection: duckdb.DuckDBPyConnection) -> None:
@@ -325,8 +355,8 @@ def seconds_by_genre(
     )
     played = stations.select("station_id", "genre", stations[ROW].cast("int32").name(STATION))
     heard = listens.left_join(people, "user_id")
-    outside = (heard.started_at < heard.opens) | (heard.started_at >= heard.ends)  # the end is no part of the window
-    heard = heard.filter(~outside.fill_null(False)).join(played, "station_id")  # null: of an unregistered user
+    inside = (heard.started_at >= heard.opens) & (heard.started_at < heard.ends)  # the end is no part of the window
+    heard = heard.filter(heard[ROW].isnull() | inside).join(played, "station_id")  # null: of an unregistered user
     known = heard[ROW].notnull()
     of_known = {name: known.ifelse(heard[name], ibis.null()) for name in (STATION, "started_at", "seconds", "genre")}
     once = heard.select(ROW, **of_known).group_by(ROW, *of_known).agg(times=ibis._.count())
@@ -413,71 +443,12 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
     index = {genre: i for i, genre in enumerate(genres)}
     return Examples(
         user_ids=tuple(labelled[USER_ID].to_pylist()),
-        registrations=tuple(_registration(kind, row) for row in answers),
+        registrations=tuple(registration(kind, row) for row in answers),
         registered_at=labelled[REGISTERED_AT].cast(pa.timestamp("s"), safe=False).to_numpy(),
         genres=genres,
         tops=np.array([index[genre] for genre in labelled[TOP_GENRE].to_pylist()], dtype=np.int64),
         shares=_shares(labelled, index),
     )
-
-
-def read_people(
-    connection: duckdb.DuckDBPyConnection,
-    extra: Sequence[str] = (),
-    batch: int = 20_000,
-    *,
-    listens: bool = False,
-    every: int = 1,
-) -> Iterator[tuple[list[str], list[Registration]]]:
-    """User ids and registrations of `people_columns`, in batches; `every`: only one row in so many."""
-    for part in people_columns(connection, extra, batch, listens=listens, every=every):
-        yield part.column(USER_ID).to_pylist(), registrations_of(part, extra)
-
-
-def people_columns(
-    connection: duckdb.DuckDBPyConnection,
-    extra: Sequence[str] = (),
-    batch: int = 20_000,
-    *,
-    listens: bool = False,
-    every: int = 1,
-) -> Iterator[pa.RecordBatch]:
-    """User ids and answers of the table `registrations`, in batches, in the order of the file.
-
-    `listens`: with their last MAX_LISTENS rows of the view `listens`, null for a user without any. `every`: only one
-    row in so many.
-    """
-    row = identifier(ROW)
-    fields = ", ".join([*_ANSWERS, *map(identifier, extra), *(["listens"] * listens)])
-    joined = f"registrations LEFT JOIN ({_last_listens(connection)}) USING ({row})" if listens else "registrations"
-    query = f"SELECT user_id, {fields} FROM {joined} WHERE {row} % {every} = 0 ORDER BY {row}"
-    with in_our_words("the registrations can't be read"):
-        yield from connection.sql(query).to_arrow_reader(batch)
-
-
-def registrations_of(people: pa.RecordBatch, extra: Sequence[str] = ()) -> list[Registration]:
-    """The registrations of a batch of `people_columns`."""
-    kind = with_further_fields(extra)
-    there = [name for name in (*_ANSWERS, *extra, LISTENS) if name in people.schema.names]
-    return [_registration(kind, row) for row in people.select(there).to_pylist()]
-
-
-def _last_listens(connection: duckdb.DuckDBPyConnection) -> str:
-    """SQL: the last listens of each registration, oldest first, without those before it. Exact copies count once."""
-    known = REGISTERED_AT in connection.sql("FROM registrations LIMIT 0").columns
-    since = f"WHERE coalesce(l.started_at >= r.{REGISTERED_AT}, true)" if known else ""
-    one, order = "{'station_id': l.station_id, 'seconds': l.seconds::DOUBLE}", "l.started_at, l.station_id, l.seconds"
-    return (
-        f"SELECT {identifier(ROW)}, list({one} ORDER BY {order})[-{MAX_LISTENS}:] AS listens "
-        f"FROM (SELECT DISTINCT user_id, started_at, station_id, seconds FROM listens) l "
-        f"JOIN registrations r USING (user_id) {since} GROUP BY {identifier(ROW)}"
-    )
-
-
-def _registration(kind: type[Registration], row: dict[str, object]) -> Registration:
-    if "listens" in row:
-        row["listens"] = tuple(Listen(**listen) for listen in row["listens"] or ())  # type: ignore[attr-defined]
-    return kind(**{**row, "genres": tuple(row["genres"] or ())})  # type: ignore[arg-type]
 
 
 def _shares(labelled: pa.Table, index: dict[str, int]) -> NDArray[np.float64]:

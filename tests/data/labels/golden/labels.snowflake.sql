@@ -53,15 +53,15 @@ WITH "t15" AS (
             ON "t3"."user_id" = "t8"."user_id"
         ) AS "t10"
         WHERE
-          NOT (
-            COALESCE(
-              (
-                "t10"."started_at" < "t10"."opens"
-              )
-              OR (
-                "t10"."started_at" >= "t10"."ends"
-              ),
-              FALSE
+          (
+            "t10"."row of the file" IS NULL
+          )
+          OR (
+            (
+              "t10"."started_at" >= "t10"."opens"
+            )
+            AND (
+              "t10"."started_at" < "t10"."ends"
             )
           )
       ) AS "t12"
