@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ import msgspec
 import pytest
 from made_app import NOW, Broken, ask, new_app
 from made_bundles import pack, pack_with_further_fields
-from made_experiments import PLAN, SECRET
+from made_experiments import PLAN, SECRET, START, log
 
 from firstspin.events.store import EventStore, open_store
 from firstspin.experiment.assign import assign
+from firstspin.experiment.plan import experiment_key
 from firstspin.records import InputError
 from firstspin.service.app import App
 from firstspin.service.canary import CanaryStop, read_stop, stop, stop_file
 from firstspin.service.exposures import ExposureLog
+from firstspin.service.notices import causes
+from firstspin.service.pages.analysis import write_pages
 from firstspin.service.process.worker import load
 from firstspin.service.served_model import ServedModel
 from firstspin.serving.bundle import load as load_bundle
@@ -173,6 +176,21 @@ def test_the_first_stop_stands_and_an_unreadable_file_is_a_stop(tmp_path: Path) 
     stopped = read_stop(file)
     assert stopped
     assert (stopped.experiment, "can't be read" in stopped.reason) == (CANARY.key, True)
+
+
+def test_a_canary_that_was_stopped_by_hand_says_so_and_waits_for_no_exposures(tmp_path: Path) -> None:
+    for name in ("log", "experiments"):
+        (tmp_path / name).mkdir()
+    plan = msgspec.structs.replace(CANARY_PLAN, arms={"model": 1.0, "challenger": 1.0})
+    users = log(tmp_path / "log", plan, 1, clickers={"model": 30, "challenger": 30})
+    later = START + timedelta(days=4)
+    pages = tmp_path / "experiments"
+    assert [kind for kind, _, _ in causes(write_pages(users, plan, pages, now=later))] == ["experiment.no_data"]
+    stop(stop_file(tmp_path, experiment_key(plan)), "complaints", later)
+    state = write_pages(users, plan, pages, now=later)
+    assert (state.status, state.sentence) == ("stop the canary", "Stop the canary: complaints.")
+    assert [kind for kind, _, _ in causes(state)] == ["experiment.canary_stopped"]
+    assert "complaints" in (pages / "canary.html").read_text()
 
 
 @pytest.mark.parametrize(

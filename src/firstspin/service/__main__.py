@@ -85,6 +85,7 @@ def main() -> None:
 
 def _supervise(options: argparse.Namespace, state: Path) -> int:
     allow_many_files()
+    plan = _plan(options)
     bundle_store = locked_store(state)
     secret = _checked_stores(options)
     model_cache = _model_cache(options, state)
@@ -94,7 +95,6 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     receiver, telemetry = webhook_receiver(options, os.environ), connected(os.environ)
     pages, slot_folder = _experiment_pages(options, state), _slot_folder(options, state)
     # read once: a process that is restarted needs neither file
-    plan = _plan(options)
     canary_stop = stop_file(state, experiment_key(plan)) if plan and options.challenger else None
     keys = read_keys(options.keys) if options.keys else None
     about = pages, slot_folder, canary_stop, plan, keys, telemetry, queue
@@ -166,6 +166,8 @@ def _plan(options: argparse.Namespace) -> Plan | None:
         raise InputError(f"{options.experiment} is a canary: the bundle of its challenger is needed as --challenger")
     if options.challenger and not is_canary:
         raise InputError(f"{options.experiment} has no arm named challenger, which --challenger would answer")
+    if is_canary:
+        need("report", "the analysis of a canary")
     return plan
 
 
@@ -274,8 +276,6 @@ def _worker_runner(
 def _experiment_pages(options: argparse.Namespace, state: Path) -> Path | None:
     """The folder of the pages of experiments, where this service has one, running or ended, and can make its pages."""
     folder = state / "experiments"
-    if options.challenger:
-        need("report", "the analysis of a canary")
     reads = has_pages(options) or options.webhook_url or options.challenger
     if not (options.experiment or folder.is_dir()) or not reads:
         return None

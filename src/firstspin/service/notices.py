@@ -24,13 +24,14 @@ def causes(progress: Progress) -> Iterator[tuple[Kind, str, str]]:
     """The kind, the cause and the sentence of each notice about an experiment."""
     today, has_ended = progress.as_of.date(), progress.as_of >= progress.reads_at
     last = progress.daily[-1].day if progress.daily else progress.starts_on - timedelta(days=1)
-    is_assigning = today < progress.starts_on + timedelta(days=progress.days)
+    is_stopped = progress.status == "stop the canary"
+    is_assigning = today < progress.starts_on + timedelta(days=progress.days) and not is_stopped
     if (is_assigning and (today - last).days >= SILENT_DAYS) or (has_ended and not progress.users):
         since = f"since {last}" if progress.users else "so far"
         yield "experiment.no_data", f"{last}", f"The experiment has no exposure {since}."
     if not progress.split_sound:
         yield "experiment.sample_ratio", "", "The arms have other shares of the users than planned."
-    if progress.status == "stop the canary":
+    if is_stopped:
         yield "experiment.canary_stopped", "", progress.sentence
     if has_ended and progress.users:
         yield "experiment.horizon_reached", "", f"The planned end is reached. {progress.sentence}"

@@ -23,12 +23,13 @@ import msgspec
 from firstspin.events.database import Database
 from firstspin.events.schema import Unavailable
 from firstspin.experiment import run
-from firstspin.experiment.monitor import Progress, csv_rows, monitor
+from firstspin.experiment.monitor import READ, Progress, csv_rows, monitor
 from firstspin.experiment.plan import Plan, freeze, read_plan
 from firstspin.experiment.rules import Metric
 from firstspin.experiment.verdict import MetricResult, metric_table, signed_percent, true_minus
 from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
+from firstspin.service.canary import read_stop, stop_file
 from firstspin.service.pages import charts
 from firstspin.service.pages.experiments import LIST, READY, Figures, figures_in
 from firstspin.serving.experiment import arm_policy
@@ -124,10 +125,17 @@ def write_list(folder: Path, running: str, *, now: datetime) -> None:
 def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progress:
     """Analyse a log (see `run.read_log`) as known at `now`; write JSON, the page, the memo, CSV and the plan.
 
-    The plan is last, so that each plan in the folder has figures. Raises InputError where the log can't be read, does
-    not fit the plan, or has none of the users of an earlier one.
+    The plan is last, so that each plan in the folder has figures. A stop of the canary in the folder beside it (see
+    `canary`) stands, whatever the figures are. Raises InputError where the log can't be read, does not fit the plan, or
+    has none of the users of an earlier one.
     """
     state = monitor(log, plan, now)
+    if stop := read_stop(stop_file(folder.parent, state.experiment)):
+        status, following = READ["stop the canary"]
+        sentence = stop.reason if stop.reason.startswith("Stop") else f"Stop the canary: {stop.reason}."
+        state = msgspec.structs.replace(
+            state, status=status, sentence=sentence, next=following.format(control=plan.control)
+        )
     earlier = figures_in(folder / f"{plan.name}.json", Listed)
     if not state.users and (earlier.users if earlier else (folder / f"{plan.name}.html").exists()):
         raise InputError(f"the event store has none of the users of {plan.name}")
