@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import index
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, overload
 
@@ -33,6 +34,7 @@ from firstspin.data.formats.dataframes import (
 )
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.labels import spark
+from firstspin.data.labels.label_state import LATE_DAYS
 from firstspin.data.schema import TileOrder
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.scorecard import Scorecard
@@ -111,21 +113,27 @@ def label(
     spelling: Spelling = AS_WRITTEN,
     skip_bad_rows: bool = False,
     session: SparkSession | None = None,
+    state: FilePath | None = None,
+    late_days: int = LATE_DAYS,
 ) -> Labels:
     """Each user's top genre in the label window, and the users without one, counted by reason.
 
     `data` is a folder, or a dict of the tables registrations, listens and stations. `extra` names further columns of
     the registrations to keep, `spelling` how dates are written. With a Spark `session`, whose settings do not change,
-    Spark reads the listens, and the tables may be its DataFrames. Raises InputError where the tables can't be read or
-    give no label.
+    Spark reads the listens, and the tables may be its DataFrames. `state` is the folder of the sums of earlier listens,
+    to which the new ones of `data` are added; they may come `late_days` late. Raises InputError where the tables can't
+    be read, give no label (unless there is a state), or do not match the state.
     """
     import pyarrow.parquet as pq
 
+    if session is not None and state is not None:
+        raise InputError("state has listens of files: leave out session")
     with workspace("label") as folder:
         out = folder / "labels.parquet"
         reading = _reading(rule, extra, columns, spelling, skip_bad_rows)
         if session is None:
-            census, ignored = learn.label(folder_of(data, folder), out, reading)
+            place = None if state is None else Path(state)
+            census, ignored = learn.label(folder_of(data, folder), out, reading, state=place, late_days=late_days)
         else:
             data, listens = spark.collected(data)
             census, ignored = spark.write_labels(folder_of(data, folder), out, reading, session, listens)

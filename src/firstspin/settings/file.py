@@ -27,10 +27,11 @@ SERVICE: Final = (
     "pages report log-level calibrated-rows labels explore explore-budget explore-floor explore-seed shadow "
     "shadow-share listens-from-events webhook-url webhook-secret-file"
 )
+LABEL: Final = "gap-days window-days least-seconds data-ends engine out state late-days"
 DATA: Final = "map dates pick-separator encoding skip-bad-rows erased events-secret"
 SECTIONS: Final[dict[str, dict[str, str]]] = {
     "data": {"folder": "data"} | {key: key for key in DATA.split()},
-    "label": {key: key for key in ("gap-days", "window-days", "least-seconds", "data-ends", "engine", "out")},
+    "label": {key: key for key in LABEL.split()},
     "extras": {"columns": "extra"},
     "model": {"name": "model", "bundle": "bundle out"}
     | {key: key for key in ("tune", "trials", "without", "seed", "tiles", "checkpoints")},

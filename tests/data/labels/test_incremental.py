@@ -24,6 +24,7 @@ from made_tables import TWO_STATIONS
 from preloaded import preloaded
 from small_disk import BALLAST, fill_up, small_disk
 
+from firstspin import api
 from firstspin.data.dataset import Reading, write_labels
 from firstspin.data.labels import incremental
 from firstspin.data.labels.incremental import GIVEN_TWICE, LATE
@@ -297,7 +298,16 @@ def test_a_changed_state_is_refused(days: Days, name: str) -> None:
     assert f"{name}" in refused(days, place)
 
 
-# ------------------------------------------------------------------------------------------------------- the command
+# ----------------------------------------------------------------------------------------------- the command, in Python
+
+
+def test_in_python_tables_in_memory_are_added_to_a_state(days: Days) -> None:
+    place = folder(days.root / "next", [("b", day(5.5), "1", 40.0)], PEOPLE)
+    tables = {"registrations": place / "registrations.csv", "stations": place / "stations.csv"}
+    listens = pq.read_table(place / "listens.parquet").set_column(1, "started_at", pa.array([day(21)]))
+    labelled = api.label(tables | {"listens": listens}, rule=RULE, state=days.state, late_days=1)
+    assert labelled.table["user_id"].to_pylist() == ["a"]
+    assert labelled.census.data_ends == day(21)
 
 
 def command(days: Days, place: Path) -> list[str]:
