@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -52,16 +53,18 @@ _NEW: Final = identifier("is new")
 RECENT, SUMS, USERS, STRANGERS, DAYS, HEARD = "recent", "sums", "users", "strangers", "days", "heard"
 _STORED: Final = {
     RECENT: "user_id VARCHAR, started_at TIMESTAMP, station_id VARCHAR, seconds DOUBLE",
-    SUMS: f"user_id VARCHAR, genre VARCHAR, {_COUNTED} BIGINT, {_COPIES} BIGINT, seconds DOUBLE",
-    USERS: "user_id VARCHAR, registered_at TIMESTAMP, listens BIGINT",
+    SUMS: f"number BIGINT, genre VARCHAR, {_COUNTED} BIGINT, {_COPIES} BIGINT, seconds DOUBLE",
+    USERS: "user_id VARCHAR, number BIGINT, registered_at TIMESTAMP, listens BIGINT",
     STRANGERS: "user_id VARCHAR",
     DAYS: "day DATE, listens BIGINT, last TIMESTAMP, long BIGINT, max_seconds DOUBLE",
     HEARD: "station_id VARCHAR, genre VARCHAR",
 }
-"""The tables of a state, a file each: recent listens; sums; all registered users, with the number of their summed
-listens; the first users without a registration; the days; and the stations of the summed listens."""
+"""The tables of a state, a file each: recent listens; sums; all registered users, with their number in the sums and the
+count of their summed listens; the first users without a registration; the days; the stations of the summed listens."""
 
-_SUMMED, _PARTS, _FRESH = "listens to sum", "parts of the sums", "new listens"
+_SOME, _SUMMED, _PARTS, _FRESH = "some listens", "listens to sum", "parts of the sums", "new listens"
+_PEOPLE, _ADDED = "people", identifier("sums to add")
+_OF_SUMS: Final = f"number, genre, {_COUNTED}, {_COPIES}, seconds"
 
 
 def write_labels(
@@ -140,6 +143,10 @@ class _Update:
             leave_out_erased(self.tables, self.reading.erased, named)
         else:
             run("CREATE TEMP TABLE erased (user_id VARCHAR)")
+        number = f"coalesce(u.number, r.{_ROW} + (SELECT coalesce(max(number) + 1, 0) FROM {USERS}))"
+        known = f"{number} AS number, r.registered_at, u.registered_at AS was_registered_at, u.listens"
+        both = f"registrations r FULL JOIN {USERS} u USING (user_id)"
+        run(f"CREATE TEMP TABLE {_PEOPLE} AS SELECT user_id, r.{_ROW}, {known} FROM {both}")
         if not self.given.files:
             return _Arrived(0, 0, None)
         counts = f"count(*), count(*) FILTER ({late}), quantile_disc(started_at, {_BULK})"
@@ -149,20 +156,16 @@ class _Update:
         """Raises InputError where registrations or stations are not those of the sums, or nearly all listens late."""
         run = self.tables.connection.execute
         gap = f"INTERVAL {int(self.reading.rule.gap_days)} DAY"
-        earlier = "least(r.registered_at, coalesce(u.registered_at, r.registered_at))"
-        ((n, user),) = run(
-            f"SELECT count(*), min(user_id) FROM registrations r LEFT JOIN {USERS} u USING (user_id) "
-            f"WHERE u.registered_at IS DISTINCT FROM r.registered_at AND coalesce(u.listens, 1) > 0 "
-            f"AND {earlier} + {gap} < {_at(self.since)}"
-        ).fetchall()
+        earlier = "least(registered_at, coalesce(was_registered_at, registered_at))"
+        other = "registered_at IS DISTINCT FROM was_registered_at AND coalesce(listens, 1) > 0"
+        changed = f"{_PEOPLE} WHERE {_ROW} IS NOT NULL AND {other} AND {earlier} + {gap} < {_at(self.since)}"
+        ((n, user),) = run(f"SELECT count(*), min(user_id) FROM {changed}").fetchall()
         if n and self.before:
             why = f"{n:,} registrations are new or have another registered_at, after listens in their label windows"
             raise _mismatch(state, f"{why} (before {self.since.date()}) were summed", f"user_id {user}")
-        other = (
-            f"SELECT station_id, h.genre AS was, s.genre AS now FROM {HEARD} h LEFT JOIN stations s USING (station_id)"
-        )
+        both = f"{HEARD} h LEFT JOIN stations s USING (station_id) WHERE s.genre IS DISTINCT FROM h.genre"
         missing = f"SELECT station_id, NULL, NULL FROM {RECENT} ANTI JOIN stations USING (station_id)"
-        rows = f"{other} WHERE s.genre IS DISTINCT FROM h.genre UNION ALL {missing} ORDER BY ALL LIMIT 1"
+        rows = f"SELECT station_id, h.genre, s.genre FROM {both} UNION ALL {missing} ORDER BY ALL LIMIT 1"
         for station, was, now in run(rows).fetchall():
             if now is None:
                 raise _mismatch(state, "a station of its listens is not in the stations", f"station_id {station}")
@@ -183,32 +186,23 @@ class _Update:
         _write(connection, summed, RECENT, f"SELECT {_LISTEN} FROM listens WHERE NOT {until}")
         run(f"CREATE TEMP VIEW {identifier(_SUMMED)} AS SELECT {_LISTEN} FROM listens WHERE {until}")
         old = identifier(_SUMMED)
-        gone = f"FROM {USERS} ANTI JOIN registrations USING (user_id) ANTI JOIN erased USING (user_id)"
+        gone = f"FROM {_PEOPLE} ANTI JOIN erased USING (user_id) WHERE {_ROW} IS NULL"
         others = f"FROM {old} ANTI JOIN registrations USING (user_id)"
         counts = f"SELECT (SELECT coalesce(sum(listens), 0) {gone}) + (SELECT count(*) {others})"
         ((unregistered,),) = run(f"SELECT ({counts})::BIGINT").fetchall()
-        names = f"FROM {STRANGERS} UNION SELECT user_id {others} UNION SELECT user_id {gone} WHERE listens > 0"
+        names = f"FROM {STRANGERS} UNION SELECT user_id {others} UNION SELECT user_id {gone} AND listens > 0"
         unknown = f"SELECT * FROM ({names}) ANTI JOIN registrations USING (user_id) ANTI JOIN erased USING (user_id)"
         _write(connection, summed, STRANGERS, f"{unknown} ORDER BY user_id LIMIT {MAX_STRANGERS}")
         added = f"SELECT user_id, count(*) AS n FROM {old} GROUP BY user_id"
-        people = f"registrations r LEFT JOIN {USERS} u USING (user_id) LEFT JOIN ({added}) USING (user_id)"
-        counted = "coalesce(u.listens, 0) + coalesce(n, 0) AS listens"
-        _write(connection, summed, USERS, f"SELECT user_id, r.registered_at, {counted} FROM {people}")
+        people = f"{_PEOPLE} LEFT JOIN ({added}) USING (user_id) WHERE {_ROW} IS NOT NULL"
+        counted = "coalesce(listens, 0) + coalesce(n, 0) AS listens"
+        _write(connection, summed, USERS, f"SELECT user_id, number, registered_at, {counted} FROM {people}")
         stations = f"SELECT station_id, genre FROM stations SEMI JOIN {old} USING (station_id)"
         _write(connection, summed, HEARD, f"FROM {HEARD} UNION {stations}")
-        _write(connection, summed, SUMS, self._sums())
+        part = f"({_part(_SUMMED, self.reading.rule)})"
+        run(f"CREATE TEMP TABLE {_ADDED} AS SELECT {_OF_SUMS} FROM {part} JOIN {_PEOPLE} USING ({_ROW})")
+        _write(connection, summed, SUMS, _sums())
         return self._after(summed_to, unregistered, arrived.late)
-
-    def _sums(self) -> str:
-        """SQL: the sums of each user and genre, not rounded, of the users who are registered."""
-        columns = f"user_id, genre, {_COUNTED}, {_COPIES}, seconds"
-        stored = f"SELECT {columns} FROM {SUMS} SEMI JOIN registrations USING (user_id)"
-        new = f"SELECT {columns} FROM ({_part(_SUMMED, self.reading.rule)}) JOIN registrations USING ({_ROW})"
-        sums = ", ".join(f"sum({of})::BIGINT AS {of}" for of in (_COUNTED, _COPIES))
-        return (
-            f"SELECT user_id, genre, {sums}, sum(seconds) AS seconds FROM ({stored} UNION ALL {new}) "
-            "GROUP BY user_id, genre"
-        )
 
     def _summed_to(self, bulk: datetime | None) -> datetime:
         """The day up to which the listens are summed from now on: never before, nor ahead because of wrong clocks."""
@@ -263,8 +257,7 @@ class SummedListens:
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
         """The result of `labelling.seconds_by_genre`."""
         columns = f"genre, {_COUNTED}, {_COPIES}, seconds"
-        row = f"{_ROW}::INTEGER AS {_ROW}"
-        stored = f"SELECT {row}, {columns} FROM {_next(SUMS)} JOIN registrations USING (user_id)"
+        stored = f"SELECT {_ROW}::INTEGER AS {_ROW}, {columns} FROM {_next(SUMS)} JOIN {_PEOPLE} USING (number)"
         recent = f"SELECT {_ROW}, {columns} FROM ({_part(f'next {RECENT}', rule)})"
         others = f"SELECT NULL, NULL, {self.unregistered}, 0, NULL"
         self.connection.execute(
@@ -303,10 +296,27 @@ def _days() -> str:
     return f"SELECT day, {sums}, {maxima} FROM (FROM {DAYS} UNION ALL BY NAME {fresh}) GROUP BY day ORDER BY day"
 
 
+def _sums() -> str:
+    """SQL: the next sums of each user and genre: those of users without sums to add remain as they are."""
+    sums = ", ".join(f"sum({of})::BIGINT AS {of}" for of in (_COUNTED, _COPIES))
+    added = f"SELECT {_OF_SUMS} FROM {SUMS} SEMI JOIN {_ADDED} USING (number) UNION ALL FROM {_ADDED}"
+    return (
+        f"SELECT {_OF_SUMS} FROM {SUMS} ANTI JOIN {_ADDED} USING (number) "
+        f"SEMI JOIN (FROM {_PEOPLE} WHERE {_ROW} IS NOT NULL) USING (number) UNION ALL "
+        f"SELECT number, genre, {sums}, sum(seconds) AS seconds FROM ({added}) GROUP BY number, genre"
+    )
+
+
 def _part(listens: str, rule: LabelRule) -> str:
     """SQL: `labelling.seconds_by_genre` of a part of the listens, not rounded."""
+    return _by_genre(rule).replace(identifier(_SOME), identifier(listens))
+
+
+@cache
+def _by_genre(rule: LabelRule) -> str:
+    """`_part` of the table _SOME: Ibis takes longer for it than DuckDB for a day."""
     registrations, stations = (_table(name, COLUMNS[name]) for name in (schema.REGISTRATIONS, schema.STATIONS))
-    return _sql(labelling.seconds_by_genre(registrations, _table(listens, RECEIVED), stations, rule, rounded=False))
+    return _sql(labelling.seconds_by_genre(registrations, _table(_SOME, RECEIVED), stations, rule, rounded=False))
 
 
 def _table(name: str, kinds: Mapping[str, str]) -> ir.Table:
