@@ -173,7 +173,7 @@ class Examples:
     """
 
     user_ids: tuple[str, ...]
-    registrations: tuple[Registration, ...]
+    registrations: Sequence[Registration]
     registered_at: NDArray[np.datetime64]
     genres: tuple[str, ...]
     tops: NDArray[np.int64]
@@ -184,9 +184,10 @@ class Examples:
 
     def take(self, which: NDArray[np.int64]) -> Examples:
         """The examples at positions `which` (m,), in this order, with the same genres."""
+        taken = getattr(self.registrations, "take", None)  # of registrations in columns
         return Examples(
             tuple(self.user_ids[i] for i in which),
-            tuple(self.registrations[i] for i in which),
+            taken(which) if taken else tuple(self.registrations[i] for i in which),
             self.registered_at[which],
             self.genres,
             self.tops[which],

@@ -194,7 +194,7 @@ def _trained_without(
 
     def run(job: _Job) -> _Outcome:
         with job.fold as (task, users, rows):
-            return _outcome(full.predictors[job.number], task, users, rows, job, refit, seed)
+            return _outcome(full.predictors[job.number], task, users, rows[:], job, refit, seed)
 
     outcomes = in_parallel(jobs, run, lambda step, done: progress(f"questions: {step}", done))
     return {without: outcomes[i :: len(left_out)] for i, without in enumerate(left_out)}

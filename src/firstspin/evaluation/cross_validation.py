@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.models import prediction_sets
+from firstspin.models.coded_rows import CodedRows, rows_of
 from firstspin.models.predictor import Predictor, order, probabilities
 from firstspin.models.task import Progress, Task
 from firstspin.records import Examples, InputError, LabelRule
@@ -66,12 +67,24 @@ def stratified_folds(tops: NDArray[np.int64], k: int, seed: int) -> list[Split]:
 
     Raises InputError where k is not from 2 to n.
     """
+    return [_split(part, len(tops)) for part in _dealt(tops, k, seed)]
+
+
+def stratified_split(tops: NDArray[np.int64], k: int, seed: int) -> Split:
+    """The first of `stratified_folds` of `tops` (n,). Raises InputError as that."""
+    return _split(_dealt(tops, k, seed)[0], len(tops))
+
+
+def _dealt(tops: NDArray[np.int64], k: int, seed: int) -> list[NDArray[np.int64]]:
     people = len(tops)
     if not 2 <= k <= people:
         raise InputError(f"{k} folds of {people} labelled users can't be made: 2 to {people} can")
     dealt = np.lexsort((np.random.default_rng(seed).random(people), tops))
-    parts = [np.sort(dealt[i::k]) for i in range(k)]
-    return [Split(np.sort(np.concatenate(parts[:i] + parts[i + 1 :])), parts[i]) for i in range(k)]
+    return [np.sort(dealt[i::k]) for i in range(k)]
+
+
+def _split(hold_out: NDArray[np.int64], people: int) -> Split:
+    return Split(np.delete(np.arange(people), hold_out), hold_out)
 
 
 def by_date(examples: Examples, at: datetime, label_days: int) -> Split:
@@ -206,15 +219,15 @@ class Fold:
     def __init__(self, examples: Examples, split: Split, prepare: Prepare, uses: int) -> None:
         self._examples, self._split, self._prepare, self._left = examples, split, prepare, uses
         self._lock = Lock()
-        self._encoded: tuple[Task, Examples, Array] | None = None
+        self._encoded: tuple[Task, Examples, Array | CodedRows] | None = None
 
-    def __enter__(self) -> tuple[Task, Examples, Array]:
+    def __enter__(self) -> tuple[Task, Examples, Array | CodedRows]:
         """The training task, the held-out users, and their rows (n, c)."""
         with self._lock:
             if self._encoded is None:
                 users = self._examples.take(self._split.hold_out)
                 task = self._prepare(self._examples.take(self._split.train))
-                self._encoded = task, users, task.encoder.matrix(users.registrations)
+                self._encoded = task, users, rows_of(task.encoder, users.registrations)
             return self._encoded
 
     def __exit__(self, *_: object) -> None:
@@ -224,12 +237,12 @@ class Fold:
                 self._encoded = None
 
 
-def answer(predictor: Predictor, users: Examples, rows: Array | None = None) -> HoldOutAnswers:
+def answer(predictor: Predictor, users: Examples, rows: Array | CodedRows | None = None) -> HoldOutAnswers:
     """A trained model's answers for these users; `rows` (n, c) where they are encoded already."""
     parts = []
     for start in range(0, len(users), BATCH):
         part = users.take(np.arange(start, min(start + BATCH, len(users))))
-        encoded = predictor.encoder.matrix(part.registrations) if rows is None else rows[start : start + BATCH]
+        encoded = rows_of(predictor.encoder, part.registrations)[:] if rows is None else rows[start : start + BATCH]
         parts.append(_answer(predictor, part, predictor.scorer.scores(encoded)))
     return joined(parts)
 

@@ -1,43 +1,91 @@
 """Registrations in columns -> rows of numbers, equal to the bit to those of `features`.
 
 Each distinct answer is encoded once, by the writer of its question in `features`; a row is looked up by its codes.
+Training on many users keeps the codes, a tenth of the rows' size, and looks up the rows that it needs at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.coded_registrations import CodedAnswers, CodedPicks, CodedRegistrations, Codes
-from firstspin.models.features import Cells, Encoder, FormColumns, Picks
-from firstspin.records import MAX_PICKS
+from firstspin.data.coded_registrations import CodedAnswers, CodedPicks, CodedRegistrations, Codes, taken_lists
+from firstspin.models.features import MIN_ANSWERS, Cells, Encoder, FormColumns, Picks
+from firstspin.records import MAX_PICKS, Registration
 
 Rows = NDArray[np.float64]
 Known = NDArray[np.bool_]
+
+AT_ONCE: Final = 2**18
+"""Up to so many users, rows are an array in memory, and sums over them are taken at once."""
 
 
 class CodedRows:
     """The rows of registrations in columns, as `encoder` encodes them."""
 
     def __init__(self, encoder: Encoder, registrations: CodedRegistrations) -> None:
-        self._width = len(encoder.columns)
-        self._parts: list[tuple[int, int, _EncodedAnswers | _EncodedPicks]] = []
-        first = 0
-        for question in encoder.form:
-            end = first + len(question.columns())
-            self._parts.append((first, end, _encoded(question, registrations)))
-            first = end
+        self._length, self._width = len(registrations), len(encoder.columns)
+        self._parts = [
+            (question.name, len(question.columns()), _encoded(question, registrations)) for question in encoder.form
+        ]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, which: slice | NDArray[np.int64]) -> Rows:
+        """(m, c) the rows at some positions, as of an array (n, c)."""
+        if isinstance(which, slice):
+            start, stop, step = which.indices(self._length)
+            return self.matched(start, max(start, stop))[0][::step]
+        return self.take(which)[:]
+
+    def take(self, which: NDArray[np.int64]) -> CodedRows:
+        """The rows at positions `which` (m,), still in codes."""
+        rows = copy(self)
+        rows._length, rows._parts = len(which), [(name, width, part.take(which)) for name, width, part in self._parts]
+        return rows
+
+    def without(self, questions: Collection[str]) -> CodedRows:
+        """The rows without the columns of these questions."""
+        rows = copy(self)
+        rows._parts = [part for part in self._parts if part[0] not in questions]
+        rows._width = sum(width for _, width, _ in rows._parts)
+        return rows
 
     def matched(self, start: int, stop: int) -> tuple[Rows, Known]:
         """Registrations [start, stop) as rows (n, c), and whether training saw at least one answer of each (n,)."""
         rows, known = np.zeros((stop - start, self._width)), np.zeros(stop - start, dtype=bool)
-        for first, end, part in self._parts:
-            known |= part.write(rows[:, first:end], start, stop)
+        first = 0
+        for _, width, part in self._parts:
+            known |= part.write(rows[:, first : first + width], start, stop)
+            first += width
         return rows, known
+
+
+def rows_of(encoder: Encoder, registrations: Sequence[Registration]) -> Rows | CodedRows:
+    """The rows (n, c) of registrations: as an array, but of many users in columns as codes."""
+    if not isinstance(registrations, CodedRegistrations):
+        return encoder.matrix(registrations)
+    rows = CodedRows(encoder, registrations)
+    return rows if len(rows) > AT_ONCE else rows[:]
+
+
+def parts(n: int, at_once: int = AT_ONCE) -> list[slice]:
+    """The parts of n rows, in order, of `at_once` each but for the last."""
+    return [slice(start, min(start + at_once, n)) for start in range(0, n, at_once)]
+
+
+def knows_silence(encoder: Encoder, registrations: Sequence[Registration]) -> bool:
+    """Whether enough training users gave no usable answer for a model to answer such registrations."""
+    if isinstance(registrations, CodedRegistrations):
+        rows = CodedRows(encoder, registrations)
+        return sum(int((~rows.matched(of.start, of.stop)[1]).sum()) for of in parts(len(rows))) >= MIN_ANSWERS
+    return sum(not encoder.matches(registration) for registration in registrations) >= MIN_ANSWERS
 
 
 def _encoded(question: FormColumns, registrations: CodedRegistrations) -> _EncodedAnswers | _EncodedPicks:
@@ -63,6 +111,10 @@ class _EncodedAnswers:
     rows: Rows
     known: Known
     codes: Codes
+
+    def take(self, which: Codes) -> _EncodedAnswers:
+        """The answers of the registrations at positions `which` (m,)."""
+        return replace(self, codes=self.codes[which])
 
     def write(self, rows: Rows, start: int, stop: int) -> Known:
         """Write registrations [start, stop) into rows (n, w); of each, whether training saw its answer (n,)."""
@@ -92,6 +144,11 @@ class _EncodedPicks:
         some = [question.genres[:n] for n in range(min(len(index), MAX_PICKS) + 1)]
         by_number, _ = _written(question.writer(0), some, len(question.columns()))
         return _EncodedPicks(len(index), genre_of[picks.codes], picks.offsets, by_number[:, first:])
+
+    def take(self, which: Codes) -> _EncodedPicks:
+        """The picks of the registrations at positions `which` (m,)."""
+        genres, offsets = taken_lists(self.genres, self.offsets, which)
+        return replace(self, genres=genres, offsets=offsets)
 
     def write(self, rows: Rows, start: int, stop: int) -> Known:
         """As of answers: flags and ranks of the genres picked, each once, then the number of them."""

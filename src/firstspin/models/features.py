@@ -16,14 +16,15 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableSequence, Sequence
-from itertools import islice, pairwise
+from collections.abc import Callable, Collection, Mapping, MutableSequence, Sequence
+from itertools import pairwise
 from math import isfinite, nan
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.data.coded_registrations import CodedRegistrations
 from firstspin.data.names import NameIndex
 from firstspin.data.schema import AGE, COUNTRY, GENDER, GENRES
 from firstspin.records import MAX_PICKS, Examples, InputError, Registration, normal
@@ -317,28 +318,33 @@ def selected_questions(extra: Sequence[str], without: Sequence[str]) -> list[str
 def _fit_question(name: str, examples: Examples, known_genres: Sequence[str]) -> FormColumns:
     if name == GENRES:
         return Picks(name, sorted({normal(genre) for genre in known_genres}))
-    given = [a for a in (getattr(registration, name) for registration in examples.registrations) if a is not None]
+    given = _answer_counts(name, examples.registrations)
     if name == AGE or (given and all(isinstance(answer, (int, float)) for answer in given)):
         return Number(name, _knots(given))
     values = _often_enough(given)
     return Category(name, values, has_rare=not {_folded(answer) for answer in given} <= {*values})
 
 
-def _knots(given: Sequence[float]) -> list[float]:
+def _answer_counts(name: str, registrations: Sequence[Registration]) -> Counter[str | float]:
+    """How many registrations gave each answer to a question."""
+    if isinstance(registrations, CodedRegistrations):
+        return registrations.counts(name)
+    answers = (getattr(registration, name) for registration in registrations)
+    return Counter(answer for answer in answers if answer is not None)
+
+
+def _knots(given: Counter[Any]) -> list[float]:
     """Quantiles of the answers, without the extreme 2% at either end."""
     if not given:
         return NO_KNOTS
-    return sorted(set(np.quantile(np.array(given, dtype=np.float64), np.linspace(0.02, 0.98, KNOTS)).round(6).tolist()))
+    answers = np.repeat(np.array(list(given), dtype=np.float64), list(given.values()))
+    return sorted(set(np.quantile(answers, np.linspace(0.02, 0.98, KNOTS)).round(6).tolist()))
 
 
-def knows_silence(encoder: Encoder, users: Examples) -> bool:
-    """Whether enough training users gave no usable answer for a model to answer such registrations."""
-    empty = (registration for registration in users.registrations if not encoder.matches(registration))
-    return len(list(islice(empty, MIN_ANSWERS))) == MIN_ANSWERS
-
-
-def _often_enough(given: Iterable[str | float]) -> list[str]:
-    seen = Counter(_folded(answer) for answer in given)
+def _often_enough(given: Counter[Any]) -> list[str]:
+    seen: Counter[str] = Counter()
+    for answer, n in given.items():
+        seen[_folded(answer)] += n
     often = sorted(((-n, value) for value, n in seen.items() if n >= MIN_ANSWERS))[:MAX_VALUES]
     return sorted(value for _, value in often)
 

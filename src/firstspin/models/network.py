@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from firstspin.models.coded_rows import CodedRows
 from firstspin.models.linear.logistic import COLUMNS
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array
@@ -51,7 +52,7 @@ def network(task: Task) -> Network:
     """
     settings = task.chosen(NetworkSettings) or NetworkSettings()
     columns = task.encoder.of_kind(*COLUMNS)
-    values = task.rows[:, columns].astype(np.float32)
+    encoded = task.rows if isinstance(task.rows, CodedRows) else task.rows[:, columns].astype(np.float32)
     target = task.targets(settings.soft_label_weight).astype(np.float32)
     rng = np.random.default_rng(task.seed)
     layers = first_layers(len(columns), settings.hidden, log_popularity(task), rng)
@@ -60,7 +61,8 @@ def network(task: Task) -> Network:
         adam = Adam(layers)
         for step, batch in enumerate(_batches(len(task), steps, rng)):
             schedule = min(1.0, (step + 1) / WARM_UP) * (1.0 - step / steps)
-            gradient = gradients(layers, values[batch], target[batch], settings.penalty / len(task))
+            values = encoded[batch][:, columns].astype(np.float32) if isinstance(encoded, CodedRows) else encoded[batch]
+            gradient = gradients(layers, values, target[batch], settings.penalty / len(task))
             adam.step(gradient, settings.learning_rate * schedule)
     return Network(columns, *(layer.astype(np.float64) for layer in layers))
 

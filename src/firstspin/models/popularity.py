@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from firstspin.data.schema import AGE, GENDER
+from firstspin.models.coded_rows import AT_ONCE, parts
 from firstspin.models.features import CATEGORY, NUMBER, PICKED
 from firstspin.models.predictor import Array
 from firstspin.models.scorers import Cells, Indexes, RuleScorer
@@ -44,7 +45,8 @@ def age_gender(task: Task) -> Cells:
     k = len(task.genres)
     cells = Cells(age[0] if age else -1, edges, genders, np.zeros((len(edges) + 2, len(genders) + 1, k)))
     counts = np.zeros(cells.table.shape)
-    np.add.at(counts, (*cells.places(task.rows), task.tops), 1.0)
+    for part in parts(len(task)):
+        np.add.at(counts, (*cells.places(task.rows[part]), task.tops[part]), 1.0)
     shrunk = counts + CELL_STRENGTH * np.exp(log_popularity(task))
     return replace(cells, table=np.log(shrunk / shrunk.sum(axis=2, keepdims=True)))
 
@@ -69,7 +71,10 @@ def _with_lift(rule: RuleScorer, task: Task) -> RuleScorer:
     def lifted(lift: float) -> RuleScorer:
         return RuleScorer(rule.log_popularity, rule.columns, lift, rule.only_one)
 
+    some = task.sample(AT_ONCE)
     best = minimize_scalar(
-        lambda lift: mean_log_loss(lifted(lift).scores(task.rows), task.tops), bounds=(0.0, MAX_LIFT), method="bounded"
+        lambda lift: mean_log_loss(lifted(lift).scores(some.rows[:]), some.tops),
+        bounds=(0.0, MAX_LIFT),
+        method="bounded",
     )
     return lifted(float(best.x))

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.models.coded_rows import rows_of
 from firstspin.models.compiled import compiled_ranked, compiled_ranked_into
 from firstspin.models.features import Encoder
 from firstspin.records import Ranking, Registration, Source
@@ -106,7 +107,7 @@ class Predictor:
     def scores(self, registrations: Sequence[Registration]) -> Array:
         """(n, k) scores, the columns in the order of `genres`."""
         parts = [
-            self.scorer.scores(self.encoder.matrix(registrations[start : start + BATCH]))
+            self.scorer.scores(rows_of(self.encoder, registrations[start : start + BATCH])[:])
             for start in range(0, len(registrations), BATCH)
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(self.genres)))

@@ -10,6 +10,7 @@ from typing import Final
 
 from firstspin.installation.extras import need
 from firstspin.models import ensemble, network, popularity
+from firstspin.models.coded_rows import rows_of
 from firstspin.models.features import fit_encoder, selected_questions
 from firstspin.models.linear import logistic
 from firstspin.models.predictor import RULE, Predictor, Scorer, in_words
@@ -81,7 +82,7 @@ def prepare(
     if not len(users):
         raise InputError("there is nobody to learn from: no user has a label")
     encoder = fit_encoder(users, known_genres=known_genres, extra=extra, without=learning.without)
-    rows = encoder.matrix(users.registrations)
+    rows = rows_of(encoder, users.registrations)
     return Task(
         encoder, users.genres, rows, users.tops, users.shares, learning.seed, tuned=learning.tuned, progress=progress
     )
@@ -92,13 +93,15 @@ def fit(name: str, task: Task) -> Predictor:
     check_name(name)
     scorer = task.once(name, MODELS[name])
     parts = [_made_of(scorer)] if name == "auto" else []
+    if name == "auto" and len(task) > ensemble.MAX_USERS:
+        parts.append(f"trained on {ensemble.MAX_USERS:,} random users of {len(task):,}")
     parts += [str(one) for one in task.tuned if name in ("auto", one.name)]
     return Predictor(task.encoder, task.genres, scorer, name, "; ".join(parts))
 
 
 def refit(like: Predictor, task: Task) -> Predictor:
     """The model of a predictor, trained on another task: an ensemble keeps its members and their weights."""
-    scorer = _refit(like.scorer, task) if like.name == "auto" else MODELS[like.name](task)
+    scorer = _refit(like.scorer, task.sample(ensemble.MAX_USERS)) if like.name == "auto" else MODELS[like.name](task)
     return replace(like, encoder=task.encoder, genres=task.genres, scorer=scorer)
 
 

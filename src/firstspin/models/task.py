@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.models.coded_rows import AT_ONCE, CodedRows, parts
 from firstspin.models.features import Encoder
 from firstspin.models.predictor import Array, log_probabilities
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Indexes = NDArray[np.int64]
 Progress = Callable[[str, float], None]
@@ -44,14 +48,14 @@ class Tuned:
 class Task:
     """n users as `rows` (n, c), their top genre `tops` (n,) and listening `shares` (n, k).
 
-    Where settings have no `soft_label_weight`, this is it: 0 trains on the top genre alone, 1 on the listening
-    shares alone. `tuned` holds the settings that tuning chose, each of its model's own type. `progress` receives the
-    name of a step and the fraction done, from 0 to 1.
+    The rows of many users are codes, of which `rows[which]` is an array. Where settings have no `soft_label_weight`,
+    this is it: 0 trains on the top genre alone, 1 on the listening shares alone. `tuned` holds the settings that tuning
+    chose, each of its model's own type. `progress` receives the name of a step and the fraction done, from 0 to 1.
     """
 
     encoder: Encoder
     genres: tuple[str, ...]
-    rows: Array
+    rows: Array | CodedRows
     tops: Indexes
     shares: Array
     seed: int = 0
@@ -65,12 +69,31 @@ class Task:
 
     def take(self, which: Indexes) -> Task:
         """The task of the users at positions `which` (m,)."""
-        return replace(self, rows=self.rows[which], tops=self.tops[which], shares=self.shares[which])
+        rows = self.rows.take(which) if isinstance(self.rows, CodedRows) else self.rows[which]
+        if isinstance(rows, CodedRows) and len(which) <= AT_ONCE:
+            rows = rows[:]
+        return replace(self, rows=rows, tops=self.tops[which], shares=self.shares[which])
+
+    def sample(self, users: int) -> Task:
+        """The task of so many random users, or itself where it has no more. The seed determines who they are."""
+        if len(self) <= users:
+            return self
+        return self.take(np.sort(np.random.default_rng(self.seed).permutation(len(self))[:users]))
 
     def without(self, questions: Collection[str]) -> Task:
         """The task without the answers to these questions: as encoded without them, but only columns are selected."""
-        columns = self.encoder.columns_without(questions)
-        return replace(self, encoder=self.encoder.without(questions), rows=self.rows[:, columns])
+        if isinstance(self.rows, CodedRows):
+            rows: Array | CodedRows = self.rows.without(questions)
+        else:
+            rows = self.rows[:, self.encoder.columns_without(questions)]
+        return replace(self, encoder=self.encoder.without(questions), rows=rows)
+
+    def sparse(self, columns: Indexes) -> csr_matrix:
+        """(n, p) the values of these columns as a sparse matrix: a few of a row's cells are not zero."""
+        from scipy.sparse import csr_matrix, vstack
+
+        blocks = [csr_matrix(self.rows[part][:, columns]) for part in parts(len(self))]
+        return vstack(blocks, format="csr") if len(blocks) > 1 else blocks[0]
 
     def once(self, name: str, train: Callable[[Task], Trained]) -> Trained:
         """What `train` makes of this task, which is trained once under this name: an ensemble shares its members.

@@ -20,7 +20,7 @@ def test_the_log_lift_is_that_of_observed_over_expected_pairs() -> None:
     Expected: 3 x 2 / 4, 3 x 1 / 4 and 2 x 1 / 4 pairs, in all 2 x 2.75, of which 2 x 3 were observed.
     """
     picks = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 0]], dtype=float)
-    lift = log_lift(picks, picks, np.eye(3, dtype=bool))
+    lift = log_lift([(picks, picks)], np.eye(3, dtype=bool))
     scale = 3 / 2.75
     assert lift[0, 1] == lift[1, 0] == pytest.approx(np.log((2 + 5) / (1.5 * scale + 5)))
     assert lift[0, 2] == pytest.approx(np.log((1 + 5) / (0.75 * scale + 5)))
@@ -30,7 +30,7 @@ def test_the_log_lift_is_that_of_observed_over_expected_pairs() -> None:
 
 def test_without_any_pick_no_pair_is_lifted() -> None:
     nothing = np.zeros((3, 2))
-    assert (log_lift(nothing, nothing, np.eye(2, dtype=bool)) == 0).all()
+    assert (log_lift([(nothing, nothing)], np.eye(2, dtype=bool)) == 0).all()
 
 
 @pytest.fixture(scope="module")

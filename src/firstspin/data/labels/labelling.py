@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.data.checks.mismatches import data_ends, listening, mismatches
+from firstspin.data.coded_registrations import ONE_ANSWER, coded, distinct
 from firstspin.data.formats.connections import in_our_words
-from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import Tables
-from firstspin.data.registrations import registration
 from firstspin.data.schema import (
     COLUMNS,
     GENRE,
@@ -434,32 +433,38 @@ def _in_two_steps(by_genre: ir.Table) -> ir.Table:
 
 
 def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
-    """The rows of a file of `label_tables` as examples, in their order."""
+    """The rows of a file of `label_tables` as examples, in their order. Registrations stay in columns."""
     import pyarrow as pa
 
-    kind = with_further_fields(extra)
-    answers = labelled.select(["age", "gender", "country", "genres", *extra]).to_pylist()
-    genres = tuple(sorted(set(labelled[TOP_GENRE].to_pylist())))
-    index = {genre: i for i, genre in enumerate(genres)}
+    answers = {name: labelled[name].combine_chunks() for name in (*ONE_ANSWER, GENRES, *extra)}
+    names, codes = distinct(labelled[TOP_GENRE].combine_chunks())
+    genres = tuple(sorted({names[code] for code in np.unique(codes)}))
     return Examples(
         user_ids=tuple(labelled[USER_ID].to_pylist()),
-        registrations=tuple(registration(kind, row) for row in answers),
+        registrations=coded(pa.record_batch(answers), extra),
         registered_at=labelled[REGISTERED_AT].cast(pa.timestamp("s"), safe=False).to_numpy(),
         genres=genres,
-        tops=np.array([index[genre] for genre in labelled[TOP_GENRE].to_pylist()], dtype=np.int64),
-        shares=_shares(labelled, index),
+        tops=_places(names, genres)[codes],
+        shares=_shares(labelled, genres),
     )
 
 
-def _shares(labelled: pa.Table, index: dict[str, int]) -> NDArray[np.float64]:
+def _places(names: Sequence[str | None], genres: tuple[str, ...]) -> NDArray[np.int64]:
+    """The place of each name among the genres, or -1."""
+    index = {genre: i for i, genre in enumerate(genres)}
+    return np.array([index.get(name or "", -1) for name in names], dtype=np.int64)
+
+
+def _shares(labelled: pa.Table, genres: tuple[str, ...]) -> NDArray[np.float64]:
     """(n, k) shares of each user's seconds by genre, over the genres that are a top genre."""
     played = labelled[PLAYED].combine_chunks()
     lengths = np.diff(played.offsets.to_numpy())
     person = np.repeat(np.arange(len(labelled)), lengths)
     entries = played.flatten()
-    genre = np.array([index.get(name, -1) for name in entries.field("genre").to_pylist()], dtype=np.int64)
+    names, codes = distinct(entries.field("genre"))
+    genre = _places(names, genres)[codes]
     seconds = entries.field("seconds").to_numpy()
-    shares = np.zeros((len(labelled), len(index)))
+    shares = np.zeros((len(labelled), len(genres)))
     is_top = genre >= 0
     shares[person[is_top], genre[is_top]] = seconds[is_top]
     shares /= shares.sum(axis=1, keepdims=True)

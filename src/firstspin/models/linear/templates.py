@@ -6,12 +6,13 @@ shape of these weights and one coefficient: "an own pick counts", "a pick counts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.models.coded_rows import parts
 from firstspin.models.features import PICKED, RANK
 from firstspin.models.popularity import log_popularity
 from firstspin.models.predictor import Array
@@ -55,23 +56,24 @@ def own_cells(task: Task, columns: Indexes, kind: str, name: str) -> Array:
 
 def _lifts(task: Task) -> Iterator[Array]:
     """(p, k) log lifts of genre pairs, a row per pickable genre: of co-picks, then of co-listening."""
-    picks = task.rows[:, task.encoder.of_kind(PICKED)]
-    own = own_cells(task, task.encoder.of_kind(PICKED), PICKED, "picked") > 0
-    of_genres = picks @ own
-    yield log_lift(picks, of_genres, own)
+    columns = task.encoder.of_kind(PICKED)
+    own = own_cells(task, columns, PICKED, "picked") > 0
+    picks = (task.rows[part][:, columns] for part in parts(len(task)))
+    yield log_lift(((of, of @ own) for of in picks), own)
     if task.shares.max(axis=1).mean() < ONE_HOT:
-        heard = (task.shares > MANY_TIMES / len(task.genres)).astype(float)
-        yield log_lift(heard @ own.T, heard, own)
+        heard = ((task.shares[part] > MANY_TIMES / len(task.genres)).astype(float) for part in parts(len(task)))
+        yield log_lift(((of @ own.T, of) for of in heard), own)
 
 
-def log_lift(first: Array, second: Array, own: NDArray[np.bool_]) -> Array:
-    """(p, k) log of observed over expected pairs of `first` (n, p) and `second` (n, k), shrunk; 0 where `own` (p, k).
+def log_lift(blocks: Iterable[tuple[Array, Array]], own: NDArray[np.bool_]) -> Array:
+    """(p, k) log of observed over expected pairs of genres, shrunk; 0 where `own` (p, k).
 
-    The expected numbers are scaled so that all pairs of different genres sum to what was observed: users with many
-    picks make all pairs frequent.
+    `blocks` of m users: the flags (m, p) and (m, k) of the genres that are paired. The expected numbers are scaled so
+    that all pairs of different genres sum to what was observed: users with many picks make all pairs frequent.
     """
-    observed = first.T @ second
-    expected = np.outer(first.sum(axis=0), second.sum(axis=0)) / max(len(first), 1)
+    counts = [(first.T @ second, first.sum(axis=0), second.sum(axis=0), len(first)) for first, second in blocks]
+    observed, of_first, of_second, users = (sum(part) for part in zip(*counts, strict=True))
+    expected = np.outer(of_first, of_second) / max(users, 1)
     scale = observed[~own].sum() / (expected[~own].sum() or 1.0)
     lift: Array = np.log((observed + PSEUDOCOUNT) / (expected * scale + PSEUDOCOUNT))
     return np.where(own, 0.0, lift)

@@ -101,7 +101,7 @@ def tune(
     if not names:
         raise InputError(f"{name} has no settings to tune; auto, {', '.join(SPACES)} have")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sample = task.take(np.sort(np.random.default_rng(task.seed).permutation(len(task))[:MAX_USERS]))
+    sample = task.sample(MAX_USERS)
     fingerprint = _fingerprint(names, sample)
     studies = _studies(names, sample, trials or None, checkpoints, fingerprint)
     budget, max_trials = 60.0 * minutes if minutes else inf, trials or inf
@@ -145,7 +145,7 @@ def _fingerprint(names: Sequence[str], task: Task) -> str:
     """SHA-256 of the task, the seed, the models and their ranges; it reveals nothing about a user."""
     spaces = [(one, SPACES[one].usual(len(task)), SPACES[one].ranges) for one in names]
     digest = hashlib.sha256(repr((task.seed, task.encoder.columns, task.genres, spaces)).encode())
-    for figures in (task.rows, task.tops, task.shares):
+    for figures in (task.rows[:], task.tops, task.shares):
         digest.update(figures.tobytes())
     return digest.hexdigest()
 

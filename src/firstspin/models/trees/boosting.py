@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from firstspin.models.coded_rows import CodedRows, parts
 from firstspin.models.features import CATEGORY, COUNT, NUMBER, RANK
 from firstspin.models.popularity import log_popularity, overall
 from firstspin.models.predictor import Array, Scorer, log_probabilities, probabilities
@@ -21,11 +23,15 @@ from firstspin.models.trees.bitrows import tables
 
 if TYPE_CHECKING:
     import lightgbm
+    from scipy.sparse import csr_matrix
 
-Objective = Callable[[Array, "lightgbm.Dataset"], tuple[Array, Array]]
+Single = NDArray[np.float32]
+Objective = Callable[[Array, "lightgbm.Dataset"], tuple[Array | Single, Array | Single]]
 
 COLUMNS: Final = (NUMBER, CATEGORY, RANK, COUNT)
 MANY_USERS: Final = 20_000
+BLOCK: Final = 2**12
+"""Users whose gradients are computed at a time."""
 MIN_FOR_EARLY_STOPPING: Final = 60
 """Below this number of users there is no hold-out for early stopping."""
 
@@ -67,9 +73,17 @@ def settings_for(people: int) -> BoostingSettings:
 def varied(task: Task) -> Indexes:
     """(m,) the columns for trees that are not constant. LightGBM refuses to train on none."""
     columns = task.encoder.of_kind(*COLUMNS)
-    differ = [len(np.unique(task.rows[:, column])) > 1 for column in columns]
-    varying: Indexes = columns[np.array(differ, dtype=bool)]
+    first, differs = task.rows[:1][:, columns], np.zeros(len(columns), dtype=bool)
+    for part in parts(len(task)):
+        values = task.rows[part][:, columns]
+        differs |= ((values != first) & ~(np.isnan(values) & np.isnan(first))).any(axis=0)
+    varying: Indexes = columns[differs]
     return varying
+
+
+def matrix(task: Task, columns: Indexes) -> Array | csr_matrix:
+    """(n, p) the values of these columns, sparse where the task has no array of them: LightGBM bins both."""
+    return task.sparse(columns) if isinstance(task.rows, CodedRows) else task.rows[:, columns]
 
 
 def parameters(task: Task, objective: Objective, min_data_in_leaf: int) -> dict[str, object]:
@@ -99,12 +113,20 @@ def rooted(columns: Indexes, booster: lightgbm.Booster, base: Array) -> TreeScor
 
 
 def soft_cross_entropy(target: Array) -> Objective:
-    """Gradient and Hessian of the cross entropy to `target` (n, k); the Hessian times k / (k - 1), as in LightGBM."""
-    k = target.shape[1]
+    """Gradient and Hessian of the cross entropy to `target` (n, k); the Hessian times k / (k - 1), as in LightGBM.
 
-    def objective(scores: Array, _: lightgbm.Dataset) -> tuple[Array, Array]:
-        p = probabilities(scores)
-        return p - target, k / (k - 1) * p * (1.0 - p)
+    They are computed in blocks that stay in the cache, and as LightGBM stores them: numpy's passes over all users cost
+    as much as the trees.
+    """
+    n, k = target.shape
+    gradient, hessian = (np.empty((n, k), dtype=np.float32, order="F") for _ in range(2))
+
+    def objective(scores: Array, _: lightgbm.Dataset) -> tuple[Single, Single]:
+        for part in parts(n, BLOCK):
+            p = probabilities(scores[part])
+            gradient[part] = p - target[part]
+            hessian[part] = k / (k - 1) * p * (1.0 - p)
+        return gradient, hessian
 
     return objective
 
@@ -136,7 +158,8 @@ def _grown(
     target = hold_out.targets(settings.soft_label_weight)
 
     def loss(scores: Array, _: lightgbm.Dataset) -> tuple[str, float, bool]:
-        return "cross entropy", -float((target * log_probabilities(scores)).sum(axis=1).mean()), False
+        logs = [(target[part] * log_probabilities(scores[part])).sum(axis=1) for part in parts(len(target), BLOCK)]
+        return "cross entropy", -float(np.concatenate(logs).mean()), False
 
     stop = lightgbm.early_stopping(settings.patience, verbose=False)
     valid_sets = [_dataset(hold_out, columns, base)]
@@ -146,4 +169,4 @@ def _grown(
 def _dataset(task: Task, columns: Indexes, base: Array) -> lightgbm.Dataset:
     import lightgbm
 
-    return lightgbm.Dataset(task.rows[:, columns], task.tops, init_score=np.repeat(base, len(task)))
+    return lightgbm.Dataset(matrix(task, columns), task.tops, init_score=np.repeat(base, len(task)))

@@ -16,7 +16,7 @@ from firstspin.models.popularity import log_popularity, overall
 from firstspin.models.predictor import Array, Scorer
 from firstspin.models.scorers import Forest
 from firstspin.models.task import Task
-from firstspin.models.trees.boosting import Objective, parameters, rooted, varied
+from firstspin.models.trees.boosting import Objective, matrix, parameters, rooted, varied
 
 SAMPLE: Final = 0.632
 """Expected share of distinct users in a bootstrap sample; drawn without replacement it needs no weights."""
@@ -59,7 +59,7 @@ def forest(task: Task) -> Scorer:
         "learning_rate": 1.0 / settings.trees,
         "min_sum_hessian_in_leaf": 0.0,
     } | parameters(task, squared_error(task.targets(settings.soft_label_weight), popularity), settings.min_data_in_leaf)
-    booster = lightgbm.train(chosen, lightgbm.Dataset(task.rows[:, columns], task.tops), settings.trees)
+    booster = lightgbm.train(chosen, lightgbm.Dataset(matrix(task, columns), task.tops), settings.trees)
     return Forest(rooted(columns, booster, popularity), SMOOTHING * popularity)
 
 
