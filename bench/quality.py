@@ -108,7 +108,7 @@ def _lightgbm(rows: Matrix, tops: Indexes, seed: int) -> Any:
         )
         for leaves in (4, 31)
     ]
-    best = min(trials, key=lambda trial: trial.best_score_["valid_0"]["multi_logloss"])
+    best = min(trials, key=lambda trial: [*trial.best_score_["valid_0"].values()])
     return best.set_params(n_estimators=best.best_iteration_).fit(rows, tops)
 
 
@@ -138,7 +138,7 @@ def _catboost(rows: Matrix, tops: Indexes, seed: int) -> Any:
         )
         for depth in (2, 6)
     ]
-    best = min(trials, key=lambda trial: trial.get_best_score()["validation"]["MultiClass"])
+    best = min(trials, key=lambda trial: [*trial.get_best_score()["validation"].values()])
     chosen = {"iterations": best.get_best_iteration() + 1, "depth": best.get_all_params()["depth"]}
     # the default learning rate depends on the number of rounds: that of the trial stays
     return CatBoostClassifier(learning_rate=best.learning_rate_, **chosen, **fixed).fit(rows, tops)
