@@ -1,14 +1,16 @@
 """Claim: labels of 50 million listens cost about twice the CPU time of one hand-written query, in under 1.5 GiB.
 
-Run as `python bench/labels.py [USERS ...] [--runs N] [--tables FOLDER]`; 25 listens per user, by default of 200,000 and
-2,000,000 users. Beside `firstspin label` (checks, labels, shares, census, a file): a scan of the columns, and the top
-genre alone in DuckDB and Polars (where it is installed). The ways take turns; a process each; medians.
+Run as `python bench/labels.py [USERS ...] [--runs N] [--tables FOLDER] [--memory GIB]`; 25 listens per user, by default
+of 200,000 and 2,000,000 users. Beside `firstspin label` (checks, labels, shares, census, a file): a scan of the
+columns, and the top genre alone in DuckDB, Polars and pandas (where they are installed). The ways take turns; a process
+each, of at most so much memory; medians. A way that fails is shown without figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -59,11 +61,23 @@ users = heard.group_by("user_id").agg(pl.col("genre").last(), pl.col("seconds").
 print(users.filter(pl.col("seconds") >= 600).collect(engine="streaming").height)
 """
 
+PANDAS = """import pandas as pd
+people = pd.read_parquet("registrations.parquet", columns=["user_id", "registered_at"])
+stations = pd.read_parquet("stations.parquet", columns=["station_id", "genre"])
+heard = pd.read_parquet("listens.parquet").merge(people, on="user_id")
+after = heard.started_at - heard.registered_at
+heard = heard[(after >= pd.Timedelta(days=30)) & (after < pd.Timedelta(days=60))].merge(stations, on="station_id")
+heard = heard.groupby(["user_id", "genre"]).seconds.sum().reset_index().sort_values(["seconds", "genre"])
+users = heard.groupby("user_id").agg({"genre": "last", "seconds": "sum"})
+print((users.seconds >= 600).sum())
+"""
+
 LABEL = [sys.executable, "-m", "firstspin", "label", "--data", ".", "--out", "labels.parquet"]
 WAYS = {
     "scan of the columns": [sys.executable, "-c", SCAN],
     "hand-written SQL": [sys.executable, "-c", SQL],
     **({"Polars": [sys.executable, "-c", POLARS]} if find_spec("polars") else {}),
+    **({"pandas": [sys.executable, "-c", PANDAS]} if find_spec("pandas") else {}),
     "firstspin label": LABEL,
 }
 
@@ -77,29 +91,35 @@ def make(folder: Path, users: int) -> None:
             duckdb.sql(f"COPY ({made}) TO '{folder / name}.parquet'")
 
 
-def measured(command: list[str], folder: Path) -> tuple[float, float, float]:
-    """CPU seconds, seconds and peak GiB of a command that succeeds."""
+def measured(command: list[str], folder: Path, memory: float) -> tuple[float, float, float] | None:
+    """CPU seconds, seconds and peak GiB of a command that gets `memory` GiB; None where it fails."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = round(memory * 2**30)
+    resource.prlimit(process.pid, resource.RLIMIT_DATA, (limit, limit))
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     if os.waitstatus_to_exitcode(status):
-        raise RuntimeError(f"{command} failed")
+        return None
     return used.ru_utime + used.ru_stime, seconds, used.ru_maxrss / 2**20
 
 
-def compare(folder: Path, users: int, runs: int) -> None:
+def compare(folder: Path, users: int, runs: int, memory: float) -> None:
     """Print a line per way for so many users."""
     make(folder, users)
     rows: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     for _ in range(runs):
         for way, command in WAYS.items():
-            rows[way].append(measured(command, folder))
+            if one := measured(command, folder, memory):
+                rows[way].append(one)
     medians = {way: [statistics.median(column) for column in zip(*of, strict=True)] for way, of in rows.items()}
-    base = medians["hand-written SQL"][0]
-    for way, (cpu, seconds, memory) in medians.items():
-        size = f"{users * LISTENS_PER_USER / 1e6:.0f} million"
-        print(f"| {size} | {way} | {cpu:.1f} | {cpu / base:.2f} | {seconds:.1f} | {memory:.2f} |", flush=True)
+    size, (base, *_) = f"{users * LISTENS_PER_USER / 1e6:.0f} million", medians["hand-written SQL"]
+    for way, of in medians.items():
+        shown = f"fails with {memory:g} GiB | | |"
+        if of:
+            cpu, seconds, peak = of
+            shown = f"{cpu:.1f} | {cpu / base:.2f} | {seconds:.1f} | {peak:.2f}"
+        print(f"| {size} | {way} | {shown} |", flush=True)
 
 
 def main() -> None:
@@ -108,11 +128,12 @@ def main() -> None:
     parser.add_argument("users", type=int, nargs="*", default=[200_000, 2_000_000])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--tables", type=Path)
+    parser.add_argument("--memory", type=float, default=16)
     arguments = parser.parse_args()
     print("| listens | | CPU s | × SQL | s | peak GiB |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         for users in arguments.users:
-            compare((arguments.tables or Path(temporary)) / str(users), users, arguments.runs)
+            compare((arguments.tables or Path(temporary)) / str(users), users, arguments.runs, arguments.memory)
 
 
 if __name__ == "__main__":
