@@ -111,7 +111,7 @@ def test_each_arm_is_answered_by_its_bundle_as_if_that_were_in_service(
         assert candidates["challenger"] or row["arm"] == "model"  # it is not asked for users of the other arm
 
 
-@pytest.mark.parametrize("trouble", ["not loaded", "fails"])
+@pytest.mark.parametrize("trouble", ["not loaded", "fails", "has no content"])
 def test_a_challenger_that_does_not_answer_hurts_nobody(
     folder: Path, challenger: Path, store: EventStore, tmp_path: Path, trouble: str
 ) -> None:
@@ -119,6 +119,8 @@ def test_a_challenger_that_does_not_answer_hurts_nobody(
     if trouble == "fails":
         bundle = load_bundle(challenger)
         app.challenge(ServedModel.of(replace(bundle, predictor=Broken(bundle.predictor.encoder))))  # type: ignore[arg-type]
+    elif trouble == "has no content":
+        app.challenge(replace(load(challenger), responses=None))  # type: ignore[arg-type]
     by_champion = in_service(folder)
     for user, answer in together(app).items():
         assert answer == by_champion | ({"source": "champion"} if ARMS[user] == "challenger" else {})

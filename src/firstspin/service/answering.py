@@ -12,6 +12,7 @@ from asyncio import Lock, sleep
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from math import inf
 from typing import Final, NamedTuple
 
@@ -213,10 +214,24 @@ class Answering:
     def _decided(self, one: Asking, decision: Decision) -> Reply:
         if self._slot is not None and one.user is not None:
             decision = self._slot.explored(one.registration, one.user, decision, one.serving.bundle)
-        body = self._responses(one.serving, decision).json(one.registration, decision)
+        decision, body = self._written(one.serving, one.registration, one.user, decision, Encoding.json)
         self._count(one.serving, (one.registration,), (one.user,), (decision,), (one,))
         self._tally.took("answer", self._now() - one.read)
         return Reply(200, body)
+
+    def _written(
+        self, serving: ServedModel, registration: Registration, user: str | None, decision: Decision, encoding: Encoding
+    ) -> tuple[Decision, bytes]:
+        """The answer as bytes; where the challenger's can't be written, that of the bundle in service."""
+        responses = self._responses(serving, decision)
+        try:
+            return decision, responses.encoded(registration, decision, encoding)
+        except Exception as problem:
+            if responses is serving.responses:
+                raise
+            decision = decide(registration, user, serving.bundle, None, replace(self._settings, challenger=None))
+            decision = msgspec.structs.replace(decision, failure=type(problem).__name__)
+            return decision, serving.responses.encoded(registration, decision, encoding)
 
     def _count(
         self,
@@ -344,10 +359,11 @@ class Answering:
                 self._slot.explored(registration, user, decision, serving.bundle) if user is not None else decision
                 for registration, user, decision in zip(registrations, users, decisions, strict=True)
             ]
-        bodies = [
-            self._responses(serving, decision).encoded(registration, decision, encoding)
-            for registration, decision in zip(registrations, decisions, strict=True)
+        written = [
+            self._written(serving, registration, user, decision, encoding)
+            for registration, user, decision in zip(registrations, users or repeat(None), decisions, strict=False)
         ]
+        decisions, bodies = [decision for decision, _ in written], [body for _, body in written]
         self._count(serving, registrations, users, decisions, asked, parent, start)
         self._tally.took("answer", self._now() - start)
         return bodies
