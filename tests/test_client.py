@@ -56,7 +56,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (folder / "b-report.html").write_text(made_report.html("0badcafe"), encoding="utf-8")
     options = ["--state", str(folder / "state"), "--events", f"sqlite:///{folder / 'events.sqlite'}"]
     options += ["--experiment", str(folder / "experiment.toml"), "--models", str(folder / "models")]
-    options += ["--admin-port", "0", "--drain-delay", "0"]
+    options += ["--admin-port", "0", "--drain-delay", "0", "--shadow", str(folder / "b")]
     with serving(folder / "b", *options) as service:
         yield service
 
@@ -140,7 +140,7 @@ def test_every_operation_of_the_service_has_a_method_that_fits_its_description(
     client.recommend_many([("007", FORM), ("008", {"age": 40, "country": None})])
     client.send_events([CLICK, {**as_dict(CLICK), "event_id": "e2", "type": "listen", "seconds": 30.0}])
     client.explain(FORM)
-    client.invoke(FORM)
+    assert client.challenge(FORM) == client.invoke(FORM)  # the shadow bundle is the same
     client.invoke_many([FORM, {}])
     client.load_model("se", str(models / "se" / "model"))
     client.models(limit=1, after="a")

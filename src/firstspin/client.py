@@ -207,6 +207,10 @@ class ServiceClient(PortClient):
         """How much each answer of the form changed each genre's probability."""
         return self._post("/v1/explanations", _without_none(answers), Explanation, seconds)
 
+    def challenge(self, answers: Answers = NOTHING, *, seconds: float | None = None) -> Recommendation:
+        """The shadow bundle's recommendation for a registration; ErrorAnswer 404 where the service has none."""
+        return self._post("/challenger", _without_none(answers), Recommendation, seconds)
+
     def invoke(
         self, answers: Answers = NOTHING, *, model_name: str | None = None, seconds: float | None = None
     ) -> Recommendation:
