@@ -53,11 +53,14 @@ TAP = """async (taps) => {
 NEWCOMER = "/#age=52&genres=Classical&genres=Jazz"
 ADMIN_PORT = http_stacks.PORT + 1
 TRAFFIC_SECONDS = 150
+LISTENS_TELL = ("--early-loyalty", "0.5")
+"""With them the model learns from listens, so that the page has buttons to play stations."""
 PICTURES = {
     "operations.png": (f"http://127.0.0.1:{ADMIN_PORT}/ops", 1280, "light"),
     "try-light.png": (URL + NEWCOMER, 1280, "light"),
     "try-dark.png": (URL + NEWCOMER, 1280, "dark"),
     "try-phone.png": (URL + NEWCOMER, 360, "light"),
+    "beside.png": (URL + NEWCOMER, 1280, "light"),
     "experiment.png": (f"{URL}/experiments/simulated", 1280, "light"),
     "study.png": (f"{URL}/report", 1280, "light"),
 }
@@ -77,13 +80,14 @@ def study(work: Path) -> None:
 
 
 def simulated_experiment(work: Path) -> list[str]:
-    """The options that serve an experiment of simulated users, which has ended, beside the study of the bundle."""
+    """The options that serve an ended experiment of simulated users, the study of the bundle, and a challenger."""
     study(work)
+    firstspin("train", "--data", work / "world", "--out", work / "challenger", "--model", "logistic")
     out = work / "experiment"
     firstspin("experiment", "simulate", "--users", 20_000, "--seed", 1, "--bundle", work / "bundle", "--out", out)
     store = ["--events", f"sqlite:///{out / 'events.sqlite'}", "--events-secret", str(out / "events.secret")]
     plan = ["--experiment", str(out / "experiment.toml"), "--state", str(work / "state")]
-    return [*store, *plan, "--admin-port", str(ADMIN_PORT), "--workers", "2"]
+    return [*store, *plan, "--shadow", str(work / "challenger"), "--admin-port", str(ADMIN_PORT), "--workers", "2"]
 
 
 def traffic(seconds: float) -> None:
@@ -97,11 +101,11 @@ def traffic(seconds: float) -> None:
 
 
 @contextmanager
-def served(options: Callable[[Path], list[str]] = lambda _: []) -> Iterator[Browser]:
+def served(options: Callable[[Path], list[str]] = lambda _: [], *world_options: str) -> Iterator[Browser]:
     """A browser, and the service of a small model at URL; `options` are made in the folder of its bundle."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         work = Path(folder)
-        http_stacks.small(work)
+        http_stacks.small(work, *world_options)
         command = [*http_stacks.service(work), *options(work)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as service:
             assert service.stdout
@@ -140,7 +144,10 @@ def take_screenshots(browser: Browser, out: Path) -> None:
         page.goto(url, wait_until="load" if url.endswith("/ops") else "networkidle")  # events never end
         shown = page.locator("#reasons li, .experiment, .report").first
         shown.wait_for(state="attached", timeout=120_000)  # the page reloads itself until the analysis has ended
-        page.screenshot(path=out / name)
+        if name == "beside.png":
+            page.locator("#beside").screenshot(path=out / name)  # waits until the challenger has answered
+        else:
+            page.screenshot(path=out / name)
         page.close()
         print(out / name)
 
@@ -150,10 +157,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--screenshots", type=Path, metavar="DIR")
     out = parser.parse_args().screenshots
-    with served(simulated_experiment if out else lambda _: []) as browser:
-        if out:
+    if out:
+        with served(simulated_experiment, *LISTENS_TELL) as browser:
             take_screenshots(browser, out)
-        else:
+    else:
+        with served() as browser:
             measure(browser)
 
 

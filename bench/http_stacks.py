@@ -117,11 +117,11 @@ def large(work: Path) -> tuple[bundle.Bundle, str, list[Registration]]:
     return packed, text, engines.registrations(np.random.default_rng(2), 3_500)
 
 
-def small(work: Path) -> tuple[bundle.Bundle, str, list[Registration]]:
+def small(work: Path, *world_options: str) -> tuple[bundle.Bundle, str, list[Registration]]:
     """The small model, as the command line trains it: bundle, LightGBM text, and registrations to send."""
     world, folder = work / "world", work / "bundle"
     for arguments in (
-        ["world", str(world), "--users", str(TRAINED_ON), "--seed", "1"],
+        ["world", str(world), "--users", str(TRAINED_ON), "--seed", "1", *world_options],
         ["train", "--data", str(world), "--out", str(folder), "--model", "lightgbm"],
     ):
         subprocess.run([sys.executable, "-m", "firstspin", *arguments], check=True, stdout=subprocess.DEVNULL)
