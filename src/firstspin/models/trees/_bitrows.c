@@ -18,12 +18,10 @@
 #define INLINE static inline __attribute__((always_inline))
 #define LOWEST_32(mask) __builtin_ctz(mask)
 #define LOWEST_64(mask) __builtin_ctzll(mask)
-#define BITS_32(mask) __builtin_popcount(mask)
 #else
 #define INLINE static inline
 #define LOWEST_32(mask) lowest(mask)
 #define LOWEST_64(mask) lowest(mask)
-#define BITS_32(mask) lowest((uint64_t)(mask) + 1)   /* of masks without a gap */
 
 static int lowest(uint64_t mask)
 {
@@ -124,58 +122,107 @@ INLINE void add_leaves(const Scorer *self, const uint32_t *open, Py_ssize_t from
     }
 }
 
-/* The same of masks of 32 bits, where the machine counts the bits of many at once: those below the lowest, its place. */
-INLINE void add_counted_leaves(const Scorer *self, const uint32_t *open, Py_ssize_t from, Py_ssize_t n, double *scores)
-{
-    const Py_ssize_t k = self->n_scores;
-    const uint32_t step = self->n_leaves, guard = (uint32_t)1 << (step - 1);
-    const double *leaves = (const double *)self->leaves.buf + from * step;
-    uint32_t at[TILE];
-
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t mask = open[i] | guard;
-        at[i] = i * step + BITS_32((mask & -mask) - 1);
-    }
-    for (Py_ssize_t first = 0, j = from % k; first < n && first < k; first++, j++) {
-        double *score = scores + (j < k ? j : j - k), sum = *score;
-        for (Py_ssize_t i = first; i < n; i += k)
-            sum += leaves[at[i]];
-        *score = sum;
-    }
-}
-
 /* Add the exit leaves of the trees [from, from + n) to the scores of one row; n is at most TILE. */
-INLINE void add_tile(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores,
-                     int counts)
+INLINE void add_tile(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
 {
     const Py_ssize_t words = self->masks.itemsize / sizeof(uint32_t);
     uint32_t open[2 * TILE];
 
     and_rows((const uint32_t *)self->masks.buf + words * from, words * self->n_trees, picked, words * n, open);
-    if (counts && words == 1)
-        add_counted_leaves(self, open, from, n, scores);
-    else
-        add_leaves(self, open, from, n, scores);
+    add_leaves(self, open, from, n, scores);
 }
 
 typedef void (*AddTile)(const Scorer *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t, double *);
 
 static void add_tile_plain(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
 {
-    add_tile(self, picked, from, n, scores, 0);
+    add_tile(self, picked, from, n, scores);
 }
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#include <immintrin.h>
+
 __attribute__((target("avx2,bmi")))
 static void add_tile_avx2(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
 {
-    add_tile(self, picked, from, n, scores, 0);
+    add_tile(self, picked, from, n, scores);
 }
 
-__attribute__((target("avx512f,avx512vl,avx512vpopcntdq")))
-static void add_tile_avx512(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n, double *scores)
+#define AVX512 __attribute__((target("avx512f,avx512vl,avx512vpopcntdq")))
+
+/* Where the exit leaves of 16 trees lie, the first of them tree `i` of the tile, of masks with the guard bit set. */
+AVX512 INLINE __m512i places_avx512(__m512i mask, int32_t i, int32_t step)
 {
-    add_tile(self, picked, from, n, scores, 1);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i below = _mm512_andnot_si512(mask, _mm512_add_epi32(mask, _mm512_set1_epi32(-1)));
+    __m512i trees = _mm512_add_epi32(lanes, _mm512_set1_epi32(i));
+
+    return _mm512_add_epi32(_mm512_mullo_epi32(trees, _mm512_set1_epi32(step)), _mm512_popcnt_epi32(below));
+}
+
+/* Add leaves[at[i]] of n trees, the first of which is of score `score`, each score in the order of its trees. */
+INLINE void add_places(const double *leaves, const int32_t *at, Py_ssize_t n, Py_ssize_t score, Py_ssize_t k,
+                       double *scores)
+{
+    Py_ssize_t first = 0;
+
+    if (score == 0 && n % k == 0)   /* whole rounds: four sums at once, which wait for each other's loads no longer */
+        for (; first + 3 < k; first += 4) {
+            double a = scores[first], b = scores[first + 1], c = scores[first + 2], d = scores[first + 3];
+            for (Py_ssize_t i = first; i < n; i += k) {
+                a += leaves[at[i]];
+                b += leaves[at[i + 1]];
+                c += leaves[at[i + 2]];
+                d += leaves[at[i + 3]];
+            }
+            scores[first] = a, scores[first + 1] = b, scores[first + 2] = c, scores[first + 3] = d;
+        }
+    for (; first < n && first < k; first++) {
+        Py_ssize_t j = score + first < k ? score + first : score + first - k;
+        double sum = scores[j];
+        for (Py_ssize_t i = first; i < n; i += k)
+            sum += leaves[at[i]];
+        scores[j] = sum;
+    }
+}
+
+/* The same as add_tile: masks of 32 bits stay in registers from the AND to the place of the lowest bit. */
+AVX512 static void add_tile_avx512(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t from, Py_ssize_t n,
+                                   double *scores)
+{
+    const Py_ssize_t k = self->n_scores, t = self->n_trees;
+    const int32_t step = (int32_t)self->n_leaves;
+    const uint32_t *masks = (const uint32_t *)self->masks.buf + from;
+    const __m512i guard = _mm512_set1_epi32((int32_t)((uint32_t)1 << (step - 1)));
+    int32_t at[TILE];
+    Py_ssize_t i = 0;
+
+    if (self->masks.itemsize != sizeof *masks) {
+        add_tile(self, picked, from, n, scores);
+        return;
+    }
+    for (; i + 63 < n; i += 64) {
+        __m512i a = _mm512_set1_epi32(-1), b = a, c = a, d = a;
+        for (Py_ssize_t r = 1; r <= picked[0]; r++) {
+            const uint32_t *row = masks + t * picked[r] + i;
+            a = _mm512_and_si512(a, _mm512_loadu_si512(row));
+            b = _mm512_and_si512(b, _mm512_loadu_si512(row + 16));
+            c = _mm512_and_si512(c, _mm512_loadu_si512(row + 32));
+            d = _mm512_and_si512(d, _mm512_loadu_si512(row + 48));
+        }
+        _mm512_storeu_si512(at + i, places_avx512(_mm512_or_si512(a, guard), (int32_t)i, step));
+        _mm512_storeu_si512(at + i + 16, places_avx512(_mm512_or_si512(b, guard), (int32_t)i + 16, step));
+        _mm512_storeu_si512(at + i + 32, places_avx512(_mm512_or_si512(c, guard), (int32_t)i + 32, step));
+        _mm512_storeu_si512(at + i + 48, places_avx512(_mm512_or_si512(d, guard), (int32_t)i + 48, step));
+    }
+    for (; i < n; i += 16) {
+        const __mmask16 there = n - i < 16 ? (__mmask16)((1 << (n - i)) - 1) : 0xffff;
+        __m512i a = _mm512_set1_epi32(-1);
+        for (Py_ssize_t r = 1; r <= picked[0]; r++)
+            a = _mm512_and_si512(a, _mm512_maskz_loadu_epi32(there, masks + t * picked[r] + i));
+        _mm512_mask_storeu_epi32(at + i, there, places_avx512(_mm512_or_si512(a, guard), (int32_t)i, step));
+    }
+    add_places((const double *)self->leaves.buf + from * step, at, n, from % k, k, scores);
 }
 
 static AddTile fastest(void)
@@ -198,7 +245,8 @@ static AddTile add_tile_here = add_tile_plain;   /* chosen once, when the module
 /* Scores (n, k) of rows (n, c); `picked` has room for CHUNK rows, c + 1 places each. */
 static void score(const Scorer *self, const double *values, Py_ssize_t n, double *scores, Py_ssize_t *picked)
 {
-    const Py_ssize_t c = self->n_columns, k = self->n_scores, tile = n > ALONE ? SHARED : TILE;
+    const Py_ssize_t c = self->n_columns, k = self->n_scores, most = n > ALONE ? SHARED : TILE;
+    const Py_ssize_t tile = k < most ? most - most % k : most;   /* whole rounds where they fit */
 
     memset(scores, 0, sizeof(double) * n * k);
     for (Py_ssize_t first = 0; first < n; first += CHUNK) {
