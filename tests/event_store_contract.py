@@ -31,7 +31,7 @@ from firstspin.events.erasure import erase, erased_users
 from firstspin.events.export import Exported, export
 from firstspin.events.firehose import FirehoseReply, FirehoseSink, ForwardTally, Record, send
 from firstspin.events.recent_listens import RecentListens, recent_listens
-from firstspin.events.schema import Event, Exposure, Secret, Unavailable
+from firstspin.events.schema import Event, Exposure, Secret, Unavailable, candidates_json
 from firstspin.events.slot_log import GREEDY, SLOT, read_slot_log
 from firstspin.events.store import EventStore, QueueLimits, Statuses, open_database, open_store
 from firstspin.records import InputError, Listen
@@ -271,7 +271,9 @@ class EventStoreContract:
         def seen(user: str, station: str, minutes: float, greedy: str | None = "17", carousel: int = 5) -> Exposure:
             made = shown(user, SLOT, station_id=station, arm=SLOT, minutes=minutes)
             best = [greedy] if greedy else []
-            return msgspec.structs.replace(made, candidates={GREEDY: best}, carousel=carousel, relevance=0.37)
+            return msgspec.structs.replace(
+                made, candidates=candidates_json({GREEDY: best}), carousel=carousel, relevance=0.37
+            )
 
         put(database, [seen("anna", "17", 0), seen("bert", "4", 1, None), seen("cleo", "17", 2)], [])
         put(database, [seen("anna", "4", 9), seen("dora", "17", 9, carousel=3), shown("emil")], [])

@@ -15,7 +15,7 @@ from stand_in_firehose import Firehose, firehose
 from firstspin.events.database import Database
 from firstspin.events.erasure import erase
 from firstspin.events.firehose import FirehoseSink, ForwardTally, forward, send
-from firstspin.events.schema import Exposure, scoped
+from firstspin.events.schema import Exposure, candidates_json, scoped
 from firstspin.events.store import open_database
 
 boto3 = pytest.importorskip("boto3", reason="needs the extra 'aws'")
@@ -192,7 +192,7 @@ def wide(user_id: str, turn: int) -> Exposure:
     exposure = shown(user_id, f"experiment {turn}")
     return type(exposure)(
         **{name: getattr(exposure, name) for name in exposure.__struct_fields__ if name != "candidates"},
-        candidates={"model": ["x" * 200] * 100, "rule": ["y" * 200] * 100},
+        candidates=candidates_json({"model": ["x" * 200] * 100, "rule": ["y" * 200] * 100}),
     )
 
 

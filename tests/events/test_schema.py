@@ -235,7 +235,7 @@ def test_a_request_sent_again_is_the_same_exposure() -> None:
 
 
 def test_an_exposure_keeps_both_arms_candidates_up_to_a_hundred() -> None:
-    assert shown().candidates == {"model": ["17", "4"], "rule": [str(i) for i in range(100)]}
+    assert json.loads(shown().candidates) == {"model": ["17", "4"], "rule": [str(i) for i in range(100)]}
 
 
 def test_an_event_and_an_exposure_of_one_user_join() -> None:

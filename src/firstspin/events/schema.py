@@ -41,6 +41,7 @@ Flag = Literal["", "late", "future"]
 Status = Literal["stored", "duplicate", "erased"]
 
 _DIGEST_BYTES: Final = 16
+_encode: Final = msgspec.json.Encoder().encode
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -48,10 +49,11 @@ class Unavailable(Exception):
     """The event store is temporarily unavailable; the message is the reason. Nothing submitted was acknowledged."""
 
 
-class Exposure(msgspec.Struct, frozen=True, kw_only=True):
+class Exposure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The exposure of a user to a message of an experiment, or to the station of the exploration slot.
 
     Every field is a column of the table `exposures`. `carousel` and `relevance` belong to the slot: None for a message.
+    No field is a container, so that those that wait to be stored cost the garbage collector nothing.
     """
 
     exposure_id: bytes
@@ -63,7 +65,7 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     source: str  # of the ranking: "model", or a named fallback
     model: str  # the bundle's version
     station_id: str  # the station of the message, or of the slot
-    candidates: Mapping[str, Sequence[str]]  # arm -> its candidate stations, best first
+    candidates: str  # JSON: arm -> its candidate stations, best first
     carousel: int | None = None  # the position of the slot among the carousels, from 1
     relevance: float | None = None  # of the station to the user, in (0, 1]
     listens: int | None = None  # that moved the answer, where they are looked up; None where none did
@@ -184,6 +186,11 @@ def microseconds(at: datetime) -> int:
     return (at - EPOCH) // _MICROSECOND
 
 
+def candidates_json(candidates: Mapping[str, Sequence[str]]) -> str:
+    """The first 100 candidate stations of each arm, as an exposure has them."""
+    return _encode({arm: stations[:MAX_CANDIDATES] for arm, stations in candidates.items()}).decode()
+
+
 def exposure(
     secret: Secret,
     *,
@@ -219,7 +226,7 @@ def exposure(
         source=source,
         model=model,
         station_id=station_id,
-        candidates={name: stations[:MAX_CANDIDATES] for name, stations in candidates.items()},
+        candidates=candidates_json(candidates),
         carousel=carousel,
         relevance=relevance,
         listens=listens,

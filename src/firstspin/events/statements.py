@@ -9,8 +9,6 @@ import msgspec
 
 from firstspin.events.schema import Event, Exposure
 
-_encode = msgspec.json.Encoder().encode
-
 VERSION: Final = 2  # of the tables; the column `schema` has the version of a row's fields
 
 EXPOSURES: Final = "exposures"
@@ -18,7 +16,6 @@ EVENTS: Final = "events"
 ERASED: Final = "erased"
 ABOUT: Final = "about"
 EXPOSURE_COLUMNS: Final = Exposure.__struct_fields__
-_CANDIDATES: Final = EXPOSURE_COLUMNS.index("candidates")
 EVENT_COLUMNS: Final = Event.__struct_fields__
 TABLES: Final = {EXPOSURES, EVENTS, ERASED, ABOUT}
 COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
@@ -107,9 +104,8 @@ def unsent(table: str) -> str:
 
 
 def exposure_row(exposure: Exposure) -> tuple[str | int | float | bytes | None, ...]:
-    """The exposure as a row of its table, with the candidates as JSON."""
-    row = msgspec.structs.astuple(exposure)
-    return (*row[:_CANDIDATES], _encode(exposure.candidates).decode(), *row[_CANDIDATES + 1 :])
+    """The exposure as a row of its table."""
+    return msgspec.structs.astuple(exposure)
 
 
 def event_row(event: Event) -> tuple[str | int | float | bytes | None, ...]:

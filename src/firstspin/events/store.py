@@ -41,7 +41,7 @@ class QueueLimits:
 
     rows: int = 200  # so many waiting rows are written without delay
     linger: float = 0.002  # seconds that fewer rows wait after the previous commit ...
-    exposures_linger: float = 0.02  # ... or, where all are exposures, which have no waiting sender
+    exposures_linger: float = 0.2  # ... or, where all are exposures, which have no waiting sender
     group: int = 1_000  # max rows of a commit, apart from the rest of a request's events
     waiting_events: int = 10_000  # more are refused: the sender has them and retries
     waiting_exposures: int = 50_000  # more are dropped and counted: a recommendation never waits

@@ -92,6 +92,11 @@ def place_of(millionths: int) -> int:
     return min(millionths * PLACES // MILLION, PLACES - 1)
 
 
+def places_of(millionths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The `place_of` each probability of (n,) or (n, k), in millionths."""
+    return np.minimum(millionths * PLACES // MILLION, PLACES - 1)
+
+
 def hold_out_bins(
     predicted: Predicted,
     picks: Sequence[str],
@@ -114,7 +119,7 @@ def hold_out_bins(
 
 def _merged(millionths: NDArray[np.int64], hits: NDArray[np.bool_]) -> Iterable[tuple[int, int, int, int]]:
     """First place, users, sum of millionths and hits of each bin of at least MIN_BIN users, or of the only one."""
-    places = np.minimum(millionths * PLACES // MILLION, PLACES - 1)
+    places = places_of(millionths)
     bins: list[tuple[int, int, int, int]] = []
     first, users, total, right = 0, 0, 0, 0
     for place in range(PLACES):

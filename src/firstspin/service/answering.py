@@ -147,7 +147,9 @@ class Answering:
     ) -> Asking | Awaitable[Reply]:
         """A request about one registration: answered in the turn's batch, or after lookups of what is stored."""
         one = Asking(serving, registration, user_of(registration) if of_users else None, self._now(), parent)
-        stored = self._stored if may_use_stored(registration, one.user, self._settings) else None
+        stored = self._stored  # asked for first: the policy hashes the user to an arm
+        if stored and not may_use_stored(registration, one.user, self._settings):
+            stored = None
         if stored or (self._listens and may_look_up_listens(registration, one.user, serving.bundle, self._settings)):
             return self._after_lookups(one, stored)
         return one
@@ -273,6 +275,7 @@ class Answering:
 
         One that fails is dropped and counted, without the others.
         """
+        at = ledger.now()
         exposures: list[Exposure] = []
         ids: dict[int, bytes] = {}
         for place, (registration, user, decision) in enumerate(answered):
@@ -280,11 +283,11 @@ class Answering:
                 continue
             try:
                 if decision.slot:
-                    exposures.append(ledger.slot_exposure(user, decision, decision.slot))
+                    exposures.append(ledger.slot_exposure(user, decision, decision.slot, at))
                     ids[place] = exposures[-1].exposure_id
                     continue
                 stations = self._stations(serving, registration, decision)
-                for exposure in ledger.exposures(user, decision, stations):
+                for exposure in ledger.exposures(user, decision, stations, at):
                     exposures.append(exposure)
                     ids[place] = exposure.exposure_id
             except Exception:

@@ -51,9 +51,9 @@ class ExposureLog:
         object.__setattr__(self, "tally", AnswerTally(self.now, random.Random(), self.answered))
 
     def exposures(
-        self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]]
+        self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]], at: datetime
     ) -> tuple[Exposure, ...]:
-        """The exposure of a user of the experiment; none without a message.
+        """The exposure, at this time, of a user of the experiment; none without a message.
 
         `stations` are those that each policy would have shown, the message's first.
         """
@@ -66,19 +66,19 @@ class ExposureLog:
             stations,
             source=decision.source,
             model=decision.model,
-            at=self.now(),
+            at=at,
             listens=decision.listens,
         )
 
-    def slot_exposure(self, user_id: str, decision: Decision, choice: SlotChoice) -> Exposure:
-        """The exposure of a user to the station of the exploration slot."""
+    def slot_exposure(self, user_id: str, decision: Decision, choice: SlotChoice, at: datetime) -> Exposure:
+        """The exposure, at this time, of a user to the station of the exploration slot."""
         return exposure(
             self.secret,
             experiment=SLOT,
             user_id=user_id,
             arm=SLOT,
             propensity=choice.propensity,
-            decided_at=self.now(),
+            decided_at=at,
             source=decision.source,
             model=decision.model,
             station_id=choice.station.station_id,

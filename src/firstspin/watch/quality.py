@@ -233,16 +233,17 @@ def _rank(users: Examples, bundle: Bundle, week: str, settings: PolicySettings, 
     sums = answered.sums.setdefault(week, {})
     hits = answered.hits.setdefault(week, Counter())
     beside = answered.beside_rule.setdefault(bundle.id, Counter())
-    decisions = decide_many(users.registrations, None, bundle, settings)
+    decisions = list(decide_many(users.registrations, None, bundle, settings))
+    probable = first_genres([decision.ranking.probabilities for decision in decisions]).tolist()
     by_rule = bundle.rule.rankings([Registration(genres=one.genres) for one in users.registrations])
-    for registration, top, decision, rule in zip(
-        users.registrations, users.tops.tolist(), decisions, by_rule, strict=True
+    for registration, top, decision, millionths_of, rule in zip(
+        users.registrations, users.tops.tolist(), decisions, probable, by_rule, strict=True
     ):
         favourite = users.genres[top]  # by name: the labels' genres have another order than the bundle's
         if not decision.by_rule:
             beside[favourite in decision.ranking.genres[:TOP], favourite in rule.genres[:TOP]] += 1
         kind = kind_of(registration, decision)
-        for k, millionths in zip(TOPS, first_genres(decision.ranking.probabilities), strict=False):
+        for k, millionths in zip(TOPS, millionths_of, strict=True):
             cell = AnswerCell(*kind, k, place_of(millionths))
             before = sums.get(cell)
             n, total = (before.answers, before.millionths) if before else (0, 0)

@@ -16,9 +16,12 @@ from datetime import datetime
 from itertools import product, repeat
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from firstspin.evaluation.cohorts import MIN_USERS, picks_of
 from firstspin.events.answer_counts import AnswerCell, AnswerSum, DayCounts, InputCounts
-from firstspin.models.calibration import MILLION, PLACES, TOPS, place_of
+from firstspin.models.calibration import MILLION, PLACES, TOPS, places_of
 from firstspin.models.input_reference import InputReference
 from firstspin.records import Registration
 from firstspin.serving.bundle import Bundle
@@ -28,24 +31,57 @@ from firstspin.watch.inputs import MAX_SKETCHED, InputSketch
 
 REPORT_SECONDS: Final = 300.0
 PERCENT: Final = MILLION // 100
+SUMMED_AT_ONCE: Final = 256
+"""Answers of a kind that wait to be added up together: one by one, that costs three times as much."""
 
 Kind = tuple[str, str, str, str]
 """Of an answer: the bundle's id, the source, what ranked, and the band of the number of picks."""
+
+
+class KindSums:
+    """The sums of a kind: (k, place) `answers`, and `millionths` of their probabilities; `add` is cheap."""
+
+    def __init__(self) -> None:
+        self._answers = np.zeros(len(TOPS) * PLACES, dtype=np.int64)
+        self._millionths = np.zeros(len(TOPS) * PLACES, dtype=np.int64)
+        self._waiting: list[tuple[float, ...]] = []
+
+    def add(self, probabilities: tuple[float, ...]) -> None:
+        """Count an answer with these probabilities, best first."""
+        self._waiting.append(probabilities[: TOPS[-1]])
+        if len(self._waiting) == SUMMED_AT_ONCE:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            millionths = first_genres(waiting)
+            cells = (places_of(millionths) + np.arange(len(TOPS)) * PLACES).ravel()
+            self._answers += np.bincount(cells, minlength=len(self._answers))
+            np.add.at(self._millionths, cells, millionths.ravel())
+
+    def rows(self) -> Iterator[tuple[int, int, int, int]]:
+        """The k, the place, the number of answers and the sum of their millionths, where there are answers."""
+        self._add_up()
+        cells = zip(product(TOPS, range(PLACES)), self._answers.tolist(), self._millionths.tolist(), strict=True)
+        return ((top, place, answers, millionths) for (top, place), answers, millionths in cells if answers)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether these are fewer than 10 answers; each is in one place of the first k."""
+        return len(self._waiting) + int(self._answers[:PLACES].sum()) < MIN_USERS
 
 
 class AnswerTally:
     """Sums of answers by day, kind and place of their probability; `now` is the time of day.
 
     A user counts once, as long as `answered` has them; an answer without a user id always counts.
-
-    Each kind has a list with the number of answers and the sum of their millionths for each k and place: an answer
-    costs the service a few microseconds.
     """
 
     def __init__(self, now: Callable[[], datetime], rng: random.Random, answered: AnsweredUsers | None = None) -> None:
         self._now, self._rng, self._answered = now, rng, answered
         self._start = now()
-        self._kinds: dict[Kind, list[int]] = {}
+        self._kinds: dict[Kind, KindSums] = {}
         self._sketches: dict[str, InputSketch] = {}
         self._sketched = 0
 
@@ -68,17 +104,11 @@ class AnswerTally:
         if answers and bundle and bundle.manifest.inputs and self._sketched < MAX_SKETCHED:
             self._sketch(answers, bundle.id, bundle.manifest.inputs)
         for registration, decision in answers:
-            probable = first_genres(decision.ranking.probabilities)
             kind = kind_of(registration, decision)
             sums = self._kinds.get(kind)
             if sums is None:
-                sums = self._kinds[kind] = [0] * (2 * PLACES * len(TOPS))
-            offset = 0
-            for millionths in probable:
-                at = offset + 2 * place_of(millionths)
-                sums[at] += 1
-                sums[at + 1] += millionths
-                offset += 2 * PLACES
+                sums = self._kinds[kind] = KindSums()
+            sums.add(decision.ranking.probabilities)
 
     def due(self, *, closing: bool = False) -> DayCounts | None:
         """The sums where a report is due, after which counting begins at 0: every 5 minutes, and at a day's end."""
@@ -89,8 +119,8 @@ class AnswerTally:
         self._start, self._sketched = now, 0
         kinds, self._kinds = self._kinds, {}
         if not is_last:
-            self._kinds = {kind: sums for kind, sums in kinds.items() if _is_small(sums)}
-            kinds = {kind: sums for kind, sums in kinds.items() if not _is_small(sums)}
+            self._kinds = {kind: sums for kind, sums in kinds.items() if sums.is_small}
+            kinds = {kind: sums for kind, sums in kinds.items() if not sums.is_small}
         ends_week = now.isocalendar()[:2] != start.isocalendar()[:2]
         inputs = tuple(self._inputs(rounded=closing or ends_week))
         return DayCounts(start.date().isoformat(), tuple(_sums(kinds, self._rng)), inputs) if kinds or inputs else None
@@ -120,27 +150,25 @@ class AnswerTally:
             self._sketches.clear()
 
 
-def _is_small(sums: Sequence[int]) -> bool:
-    """Whether a kind has fewer than 10 answers; each is in one place of the first k."""
-    return sum(sums[: 2 * PLACES : 2]) < MIN_USERS
-
-
-def _sums(kinds: Mapping[Kind, Sequence[int]], rng: random.Random) -> Iterator[AnswerSum]:
+def _sums(kinds: Mapping[Kind, KindSums], rng: random.Random) -> Iterator[AnswerSum]:
     for kind, sums in kinds.items():
-        unit = PERCENT if _is_small(sums) else 1
-        for i, (top, place) in enumerate(product(TOPS, range(PLACES))):
-            if sums[2 * i]:
-                millionths = (sums[2 * i + 1] + rng.randrange(unit)) // unit * unit
-                yield AnswerSum(AnswerCell(*kind, top, place), sums[2 * i], millionths)
+        unit = PERCENT if sums.is_small else 1
+        for top, place, answers, millionths in sums.rows():
+            rounded = (millionths + rng.randrange(unit)) // unit * unit
+            yield AnswerSum(AnswerCell(*kind, top, place), answers, rounded)
 
 
-def first_genres(probabilities: Sequence[float]) -> tuple[int, ...]:
-    """The probability of the first 1, 3 and 5 genres in millionths, best first; empty without genres.
+def first_genres(rankings: Sequence[Sequence[float]]) -> NDArray[np.int64]:
+    """(n, 3) probability of the first 1, 3 and 5 genres in millionths, of n rankings' probabilities, best first.
 
-    >>> first_genres((0.41, 0.2, 0.11, 0.08, 0.05, 0.15)), first_genres((0.7, 0.3)), first_genres(())
-    ((410000, 720000, 850000), (700000, 1000000, 1000000), ())
+    >>> first_genres([(0.41, 0.2, 0.11, 0.08, 0.05, 0.15), (0.7, 0.3)]).tolist()
+    [[410000, 720000, 850000], [700000, 1000000, 1000000]]
     """
-    return tuple([min(round(sum(probabilities[:top]) * MILLION), MILLION) for top in TOPS]) if probabilities else ()
+    last = TOPS[-1]
+    first = np.array([(*row[:last], *[0.0] * (last - len(row))) for row in rankings])
+    sums = np.add.accumulate(first, axis=1)[:, np.array(TOPS) - 1]
+    millionths: NDArray[np.int64] = np.rint(sums * MILLION).astype(np.int64)
+    return np.minimum(millionths, MILLION)
 
 
 def kind_of(registration: Registration, decision: Decision) -> Kind:

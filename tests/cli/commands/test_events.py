@@ -32,6 +32,7 @@ from firstspin.data import erasure, ingest
 from firstspin.data.dataset import Reading
 from firstspin.events.database import Database, write
 from firstspin.events.erasure import erase, erased_users
+from firstspin.events.schema import candidates_json
 from firstspin.events.slot_log import GREEDY, SLOT
 from firstspin.events.store import open_database
 from firstspin.experiment.plan import experiment_key, freeze
@@ -151,7 +152,7 @@ def connect_tables(data: Path, workspace: Path) -> Iterator[ingest.Tables]:
 
 def test_the_exploration_slot_is_exported_by_its_name(stored: Stored, tmp_path: Path) -> None:
     made = shown("bert", SLOT, station_id="4", arm=SLOT)
-    slot = msgspec.structs.replace(made, candidates={GREEDY: ["17"]}, carousel=5, relevance=0.37)
+    slot = msgspec.structs.replace(made, candidates=candidates_json({GREEDY: ["17"]}), carousel=5, relevance=0.37)
     with stored.opened() as database:
         database.transact(lambda session: write(session, [slot], []))
     done = firstspin("events", "export", "--out", tmp_path / "log", "--slot", *stored.options)

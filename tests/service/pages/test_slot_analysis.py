@@ -14,7 +14,7 @@ from made_app import NOW, ask, new_app
 from made_events import SECRET, click, shown
 from scipy import stats
 
-from firstspin.events.schema import Exposure
+from firstspin.events.schema import Exposure, candidates_json
 from firstspin.events.slot_log import GREEDY, SLOT, SlotLog
 from firstspin.events.store import open_database
 from firstspin.service.pages.slot_analysis import about, analyse_slot, cost, learned
@@ -97,7 +97,7 @@ def test_the_estimate_of_the_greedy_policy_is_unbiased_and_covers_its_truth() ->
 
 def exposure_of(i: int, station: str) -> Exposure:
     made = shown(f"user-{i}", SLOT, station_id=station, arm=SLOT)
-    return msgspec.structs.replace(made, candidates={GREEDY: ["17"]}, carousel=5, relevance=0.5)
+    return msgspec.structs.replace(made, candidates=candidates_json({GREEDY: ["17"]}), carousel=5, relevance=0.5)
 
 
 def test_the_page_is_written_with_the_snapshot_and_the_worker_serves_it(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ BEAT_SECONDS = 0.5
 MAX_REASON = 1_000
 LOAD_SECONDS = 30.0
 RETRY_SECONDS = 1.0
+GARBAGE = 20_000
+"""New objects between two runs of the garbage collector: those of an answer have no cycles, and need none."""
 OTHER_ORDER_SECONDS = 5.0
 """How long a worker without a model waits for another order before it listens and answers 503."""
 
@@ -125,6 +127,7 @@ class Worker:
         for order in first:
             await (self._take(order) if order.challenger else self._take_first(order))
         gc.freeze()  # the model stays, so the garbage collector need not traverse it
+        gc.set_threshold(GARBAGE)
         server = await loop.create_server(partial(Connection, hub), sock=self._io.listener, backlog=BACKLOG)
         obeying = loop.create_task(self._obey())
         self._send(WorkerMessage("up"))
