@@ -86,6 +86,13 @@ def curve_of(*sizes: int) -> LearningCurve:
     return LearningCurve("auto", 240, points, sizes[1] if len(sizes) > 1 else None, doubled, "0badcafe")
 
 
+@cache
+def plain() -> str:
+    """The page about the made people, which takes seconds to draw."""
+    return page.page(material(), silent)
+
+
+@cache
 def html(bundle: str) -> str:
     """The page about a bundle of this id."""
     made = material()

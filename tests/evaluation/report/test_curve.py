@@ -8,7 +8,7 @@ from pathlib import Path
 
 import made_people
 import pytest
-from made_report import curve_of, material, silent
+from made_report import curve_of, material, plain, silent
 
 from firstspin import learn
 from firstspin.evaluation.cross_validation import Protocol
@@ -42,7 +42,7 @@ def test_a_single_point_has_neither_a_trend_nor_a_first_point() -> None:
 
 
 def test_only_a_page_with_a_curve_has_the_section() -> None:
-    assert 'id="curve"' not in page.page(material(), silent)
+    assert 'id="curve"' not in plain()
     html = page.page(replace(material(), curve=curve_of(100, 200)), silent)
     assert html.index('id="questions"') < html.index('id="curve"') < html.index('id="labels"')
 

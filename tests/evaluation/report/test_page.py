@@ -14,7 +14,7 @@ import made_people
 import msgspec
 import numpy as np
 import pytest
-from made_report import fit, material, silent
+from made_report import fit, material, plain, silent
 
 from firstspin import learn
 from firstspin.evaluation import scorecard
@@ -49,7 +49,7 @@ class Reader(HTMLParser):
 
 @cache
 def read() -> tuple[str, Reader]:
-    html = page.page(material(), silent)
+    html = plain()
     reader = Reader()
     reader.feed(html)
     return html, reader
