@@ -25,7 +25,7 @@ SERVICE: Final = (
     "experiment scores scores-first scores-seconds clock admin-port admin-host admin-names in-flight connections "
     "largest-body largest-answer most-newcomers head-seconds body-seconds idle-seconds drain-delay trial-seconds "
     "pages report log-level calibrated-rows labels explore explore-budget explore-floor explore-seed shadow "
-    "shadow-share listens-from-events webhook-url webhook-secret-file"
+    "shadow-share challenger listens-from-events webhook-url webhook-secret-file"
 )
 LABEL: Final = "gap-days window-days least-seconds data-ends engine out state late-days"
 DATA: Final = "map dates pick-separator encoding skip-bad-rows erased events-secret"
@@ -43,7 +43,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
 COMMANDS: Final = (
     *("world", "check", "import", "train", "evaluate", "report", "recommend", "score", "watch", "demo"),
     *(f"events.{command}" for command in ("erase", "export", "forward")),
-    *(f"experiment.{command}" for command in ("plan", "analyse", "look-back", "explore", "simulate")),
+    *(f"experiment.{command}" for command in ("plan", "analyse", "stop", "look-back", "explore", "simulate")),
     *(
         f"sagemaker.{command}"
         for command in ("check", "load-test", "package", "deploy", "promote", "shadow", "rollback", "fetch", "prune")
