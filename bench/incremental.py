@@ -1,4 +1,4 @@
-"""Claim: a day of new listens costs a fraction of the CPU time of labels from all listens, and gives the same labels.
+"""Claim: a day of new listens costs less CPU time than labels from all listens, and gives the same file.
 
 Run as `python bench/incremental.py [--world USERS] [--tables USERS] [--runs N] [--folder FOLDER]`: the simulated
 service with 200,000 users, then the tables of `bench/labels.py` with 2,000,000. The state has all listens before the
