@@ -6,7 +6,7 @@ Training on many users keeps the codes, a tenth of the rows' size, and looks up 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
@@ -57,6 +57,13 @@ class CodedRows:
         rows._width = sum(width for _, width, _ in rows._parts)
         return rows
 
+    def answers(self) -> Iterator[tuple[int, EncodedAnswers | EncodedPicks]]:
+        """Of each question its first column in a row, and the answers."""
+        first = 0
+        for _, width, part in self._parts:
+            yield first, part
+            first += width
+
     def matched(self, start: int, stop: int) -> tuple[Rows, Known]:
         """Registrations [start, stop) as rows (n, c), and whether training saw at least one answer of each (n,)."""
         rows, known = np.zeros((stop - start, self._width)), np.zeros(stop - start, dtype=bool)
@@ -88,13 +95,13 @@ def knows_silence(encoder: Encoder, registrations: Sequence[Registration]) -> bo
     return sum(not encoder.matches(registration) for registration in registrations) >= MIN_ANSWERS
 
 
-def _encoded(question: FormColumns, registrations: CodedRegistrations) -> _EncodedAnswers | _EncodedPicks:
+def _encoded(question: FormColumns, registrations: CodedRegistrations) -> EncodedAnswers | EncodedPicks:
     if isinstance(question, Picks):
-        return _EncodedPicks.of(question, registrations.picks)
+        return EncodedPicks.of(question, registrations.picks)
     absent = CodedAnswers([None], np.zeros(len(registrations), dtype=np.int64))
     answers = registrations.answers.get(question.name, absent)
     rows, known = _written(question.writer(0), list(answers.values), len(question.columns()))
-    return _EncodedAnswers(rows, known, answers.codes)
+    return EncodedAnswers(rows, known, answers.codes)
 
 
 def _written(write: Callable[[Cells, Any], bool], answers: list[Any], width: int) -> tuple[Rows, Known]:
@@ -105,14 +112,27 @@ def _written(write: Callable[[Cells, Any], bool], answers: list[Any], width: int
 
 
 @dataclass(frozen=True, slots=True)
-class _EncodedAnswers:
+class PickedCells:
+    """The p genres that n registrations picked, each once and in order.
+
+    `people`, `genres` (p,): whose pick, and of which genre · `ranks` (p,): from 0 · `numbers` (n,): how many of each.
+    """
+
+    people: NDArray[np.int64]
+    genres: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAnswers:
     """The rows (v, w) of the distinct answers to a question, whether training saw each (v,), and the codes (n,)."""
 
     rows: Rows
     known: Known
     codes: Codes
 
-    def take(self, which: Codes) -> _EncodedAnswers:
+    def take(self, which: Codes) -> EncodedAnswers:
         """The answers of the registrations at positions `which` (m,)."""
         return replace(self, codes=self.codes[which])
 
@@ -124,7 +144,7 @@ class _EncodedAnswers:
 
 
 @dataclass(frozen=True, slots=True)
-class _EncodedPicks:
+class EncodedPicks:
     """Picks as positions among the g genres, -1 for none of them: `genres` (p,), those of row i from `offsets`[i] on.
 
     `counts` (MAX_PICKS + 1, w - 2g): the columns of the number of picks, for each number.
@@ -136,22 +156,22 @@ class _EncodedPicks:
     counts: Rows
 
     @staticmethod
-    def of(question: Picks, picks: CodedPicks) -> _EncodedPicks:
+    def of(question: Picks, picks: CodedPicks) -> EncodedPicks:
         """The picks of registrations, by the genres of a question."""
         index = {genre: i for i, genre in enumerate(question.genres)}
         genre_of = np.array([index.get(question.names.find(pick) or "", -1) for pick in picks.values], dtype=np.int32)
         first = 2 * len(index)
         some = [question.genres[:n] for n in range(min(len(index), MAX_PICKS) + 1)]
         by_number, _ = _written(question.writer(0), some, len(question.columns()))
-        return _EncodedPicks(len(index), genre_of[picks.codes], picks.offsets, by_number[:, first:])
+        return EncodedPicks(len(index), genre_of[picks.codes], picks.offsets, by_number[:, first:])
 
-    def take(self, which: Codes) -> _EncodedPicks:
+    def take(self, which: Codes) -> EncodedPicks:
         """The picks of the registrations at positions `which` (m,)."""
         genres, offsets = taken_lists(self.genres, self.offsets, which)
         return replace(self, genres=genres, offsets=offsets)
 
-    def write(self, rows: Rows, start: int, stop: int) -> Known:
-        """As of answers: flags and ranks of the genres picked, each once, then the number of them."""
+    def cells(self, start: int, stop: int) -> PickedCells:
+        """The picks of registrations [start, stop) that are genres."""
         offsets, n_genres = self.offsets[start : stop + 1], self.n_genres
         genres = self.genres[offsets[0] : offsets[-1]]
         people = np.repeat(np.arange(stop - start), np.diff(offsets))
@@ -163,7 +183,16 @@ class _EncodedPicks:
         people, genres = np.divmod(cells, max(n_genres, 1))
         numbers = np.bincount(people, minlength=stop - start)
         before = np.cumsum(numbers) - numbers
+        return PickedCells(people, genres, np.arange(len(people)) - before[people], numbers)
+
+    def write(self, rows: Rows, start: int, stop: int) -> Known:
+        """As of answers, into rows (n, w): flags and ranks of the genres picked, each once, then the number of them."""
+        cells = self.cells(start, stop)
+        self.write_picks(rows, cells.people, cells.genres, cells.ranks)
+        rows[:, 2 * self.n_genres :] = self.counts[cells.numbers]
+        return cells.numbers > 0
+
+    def write_picks(self, rows: Rows, people: Codes, genres: Codes, ranks: Codes) -> None:
+        """Write flag and rank of picks (p,) into the rows (n, w) of their people."""
         rows[people, genres] = 1.0
-        rows[people, n_genres + genres] = 1.0 / (np.arange(len(people)) - before[people] + 1)
-        rows[:, 2 * n_genres :] = self.counts[numbers]
-        return numbers > 0
+        rows[people, self.n_genres + genres] = 1.0 / (ranks + 1)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from firstspin.data.coded_registrations import CodedRegistrations
 from firstspin.data.schema import AGE
 from firstspin.models.coded_rows import CodedRows
+from firstspin.models.coded_trees import CodedTrees, coded_trees
+from firstspin.models.predictor import ranked_places
 from firstspin.records import SOURCES
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import PolicySettings, asks_model, is_below_min, model_source
@@ -52,7 +54,13 @@ def rank_columns(registrations: CodedRegistrations, bundle: Bundle, settings: Po
         return _joined([], min(k, len(bundle.predictor.genres)))
     ages = registrations.answers[AGE]
     under = np.array([is_below_min(age, settings) for age in ages.values], dtype=bool)[ages.codes]
-    encoded, parts = CodedRows(bundle.predictor.encoder, registrations), []
+    encoded = CodedRows(bundle.predictor.encoder, registrations)
+    try:
+        if trees := coded_trees(bundle.predictor.scorer, encoded):
+            return _ranked_by_trees(trees, bundle, under, k)
+    except Exception:  # as below, where it concerns those of a batch
+        pass
+    parts = []
     for start in range(0, len(registrations), COLUMN_BATCH):
         stop = min(start + COLUMN_BATCH, len(registrations))
         try:
@@ -63,6 +71,19 @@ def rank_columns(registrations: CodedRegistrations, bundle: Bundle, settings: Po
         except Exception:  # `decide_many` finds out for whom the model fails
             continue
     return _joined(parts, min(k, len(bundle.predictor.genres)))
+
+
+def _ranked_by_trees(trees: CodedTrees, bundle: Bundle, under: NDArray[np.bool_], k: int) -> RankedColumns:
+    """`rank_columns` of a model of trees; `under` (n,): who is under the minimum age, and reaches no model."""
+    asked = asks_model(trees.known, bundle) & ~under
+    if not asked.all():
+        trees = trees.take(asked)
+    k, rows, parts = min(k, len(bundle.predictor.genres)), np.flatnonzero(asked), []
+    for start in range(0, len(rows), COLUMN_BATCH):
+        stop = min(start + COLUMN_BATCH, len(rows))
+        ranked = ranked_places(trees.scores(start, stop), k)
+        parts.append(RankedColumns(rows[start:stop], trees.known[start:stop], *ranked))
+    return _joined(parts, k)
 
 
 def _joined(parts: Sequence[RankedColumns], k: int) -> RankedColumns:

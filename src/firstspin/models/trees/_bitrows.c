@@ -242,22 +242,53 @@ static AddTile fastest(void)
 
 static AddTile add_tile_here = add_tile_plain;   /* chosen once, when the module is loaded */
 
+/* Trees in a tile for n rows: whole rounds, where they fit. */
+static Py_ssize_t tile_for(const Scorer *self, Py_ssize_t n)
+{
+    const Py_ssize_t most = n > ALONE ? SHARED : TILE, k = self->n_scores;
+
+    return k < most ? most - most % k : most;
+}
+
+/* Add all trees to the scores (n, k) of n rows, at most CHUNK; what row i has picked begins at picked[i * width]. */
+static void add_trees(const Scorer *self, const Py_ssize_t *picked, Py_ssize_t width, Py_ssize_t n, Py_ssize_t tile,
+                      double *scores)
+{
+    for (Py_ssize_t from = 0; from < self->n_trees; from += tile) {
+        Py_ssize_t trees = self->n_trees - from < tile ? self->n_trees - from : tile;
+        for (Py_ssize_t i = 0; i < n; i++)
+            add_tile_here(self, picked + i * width, from, trees, scores + i * self->n_scores);
+    }
+}
+
 /* Scores (n, k) of rows (n, c); `picked` has room for CHUNK rows, c + 1 places each. */
 static void score(const Scorer *self, const double *values, Py_ssize_t n, double *scores, Py_ssize_t *picked)
 {
-    const Py_ssize_t c = self->n_columns, k = self->n_scores, most = n > ALONE ? SHARED : TILE;
-    const Py_ssize_t tile = k < most ? most - most % k : most;   /* whole rounds where they fit */
+    const Py_ssize_t c = self->n_columns, k = self->n_scores, tile = tile_for(self, n);
 
     memset(scores, 0, sizeof(double) * n * k);
     for (Py_ssize_t first = 0; first < n; first += CHUNK) {
-        Py_ssize_t end = n - first < CHUNK ? n : first + CHUNK;
-        for (Py_ssize_t i = first; i < end; i++)
-            pick(self, values + i * c, picked + (i - first) * (c + 1));
-        for (Py_ssize_t from = 0; from < self->n_trees; from += tile) {
-            Py_ssize_t trees = self->n_trees - from < tile ? self->n_trees - from : tile;
-            for (Py_ssize_t i = first; i < end; i++)
-                add_tile_here(self, picked + (i - first) * (c + 1), from, trees, scores + i * k);
+        Py_ssize_t rows = n - first < CHUNK ? n - first : CHUNK;
+        for (Py_ssize_t i = 0; i < rows; i++)
+            pick(self, values + (first + i) * c, picked + i * (c + 1));
+        add_trees(self, picked, c + 1, rows, tile, scores + first * k);
+    }
+}
+
+/* The same where the rows of masks are named: of row i, those from `named[offsets[i]]` on; at most `width` - 1. */
+static void score_named(const Scorer *self, const int64_t *offsets, const int32_t *named, Py_ssize_t n, double *scores,
+                        Py_ssize_t *picked, Py_ssize_t width)
+{
+    memset(scores, 0, sizeof(double) * n * self->n_scores);
+    for (Py_ssize_t first = 0; first < n; first += CHUNK) {
+        Py_ssize_t rows = n - first < CHUNK ? n - first : CHUNK;
+        for (Py_ssize_t i = 0; i < rows; i++) {
+            const int64_t begin = offsets[first + i], number = offsets[first + i + 1] - begin;
+            picked[i * width] = number;
+            for (int64_t j = 0; j < number; j++)
+                picked[i * width + 1 + j] = named[begin + j];
         }
+        add_trees(self, picked, width, rows, tile_for(self, n), scores + first * self->n_scores);
     }
 }
 
@@ -408,11 +439,80 @@ static PyObject *scorer_scores(Scorer *self, PyObject *const *args, Py_ssize_t n
     Py_RETURN_NONE;
 }
 
+/* The largest number of rows of masks of a row; -1 with an exception where an index leads out of `named` or `masks`. */
+static Py_ssize_t check_named(const Py_buffer *masks, const Py_buffer *offsets, const Py_buffer *named)
+{
+    const int64_t *at = offsets->buf;
+    const int32_t *rows = named->buf;
+    const Py_ssize_t n = offsets->shape[0] - 1;
+    Py_ssize_t most = 0;
+
+    if (n < 0 || at[0] < 0 || at[n] > named->shape[0])
+        return refuse("offsets", "must lie in named");
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (at[i + 1] < at[i])
+            return refuse("offsets", "must not fall");
+        most = at[i + 1] - at[i] > most ? at[i + 1] - at[i] : most;
+    }
+    for (int64_t i = at[0]; i < at[n]; i++)
+        if (rows[i] < 0 || rows[i] >= masks->shape[0])
+            return refuse("named", "names a row that masks does not have");
+    return most;
+}
+
+static int score_named_buffers(const Scorer *self, const Py_buffer *masks, const Py_buffer *offsets,
+                               const Py_buffer *named, const Py_buffer *out)
+{
+    const Py_ssize_t n = offsets->shape[0] - 1, most = check_named(masks, offsets, named);
+    Scorer other = *self;   /* the same trees with other rows of masks */
+    Py_ssize_t *picked;
+
+    if (most < 0)
+        return -1;
+    if (masks->itemsize != self->masks.itemsize || masks->shape[1] != self->n_trees)
+        return refuse("masks", "must have a column a tree, of the model's type");
+    if (out->shape[0] != n || out->shape[1] != self->n_scores)
+        return refuse("out", "must have a row a row and a column a score");
+    picked = PyMem_RawMalloc(sizeof *picked * CHUNK * (most + 1));
+    if (!picked) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    other.masks = *masks;
+    Py_BEGIN_ALLOW_THREADS
+    score_named(&other, offsets->buf, named->buf, n, out->buf, picked, most + 1);
+    Py_END_ALLOW_THREADS
+    PyMem_RawFree(picked);
+    return 0;
+}
+
+static PyObject *scorer_scores_of(Scorer *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    Py_buffer views[4] = {{0}};
+    int status = -1;
+
+    if (n_args != 4)
+        return PyErr_Format(PyExc_TypeError, "scores_of takes masks, offsets, named and out");
+    if (hold(args[0], &views[0], "masks", 2, "ILQ", 4, 8, 0) == 0 &&
+        hold(args[1], &views[1], "offsets", 1, "lq", 8, 8, 0) == 0 &&
+        hold(args[2], &views[2], "named", 1, "il", 4, 4, 0) == 0 &&
+        hold(args[3], &views[3], "out", 2, "d", 8, 8, PyBUF_WRITABLE) == 0)
+        status = score_named_buffers(self, &views[0], &views[1], &views[2], &views[3]);
+    for (int i = 0; i < 4; i++)
+        PyBuffer_Release(&views[i]);   /* what is not held is left alone */
+    if (status < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef scorer_methods[] = {
     {"scores", (PyCFunction)(void (*)(void))scorer_scores, METH_FASTCALL,
      "scores(rows, out): write the raw scores (n, k) of rows (n, c), both float64 and C-contiguous, into out."},
+    {"scores_of", (PyCFunction)(void (*)(void))scorer_scores_of, METH_FASTCALL,
+     "scores_of(masks, offsets, named, out): the same of n rows that are named rows of other masks (r, t): those of row i "
+     "are named[offsets[i]:offsets[i + 1]]."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -11,3 +11,11 @@ class Scorer:
         leaves: NDArray[np.float64],
     ) -> Scorer: ...
     def scores(self, rows: NDArray[np.float64], out: NDArray[np.float64], /) -> None: ...
+    def scores_of(
+        self,
+        masks: NDArray[np.unsignedinteger],
+        offsets: NDArray[np.int64],
+        named: NDArray[np.int32],
+        out: NDArray[np.float64],
+        /,
+    ) -> None: ...

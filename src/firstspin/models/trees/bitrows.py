@@ -157,7 +157,7 @@ class BitRows:
     """
 
     def __init__(self, tables: Mapping[str, NDArray[np.generic]], engine: Engine = "auto") -> None:
-        arrays = _checked(tables)
+        self._arrays = arrays = _checked(tables)
         if engine == "c" and CompiledScorer is None:
             raise InputError("bit rows: engine 'c' was not compiled at install; 'numpy' needs no compiler")
         self.engine: Engine = "numpy" if CompiledScorer is None or engine == "numpy" else "c"
@@ -172,6 +172,26 @@ class BitRows:
         rows = np.ascontiguousarray(rows, np.float64)
         out = np.empty((len(rows), self._n_scores))
         self._scorer.scores(rows, out)
+        return out
+
+    def masks_of(self, columns: NDArray[np.int64], values: NDArray[np.float64]) -> Masks:
+        """What values (v, m) of these columns (m,) mask in all trees: the AND (v, t) of the rows that they select."""
+        masks, rows, cuts, starts, _ = self._arrays.values()
+        merged = np.full((len(values), masks.shape[1]), ~masks.dtype.type(0))
+        for column, of_column in zip(columns.tolist(), values.T, strict=True):
+            start, end = starts[column], starts[column + 1]
+            below = np.searchsorted(cuts[start:end], of_column)
+            selected = rows[start + 2 * column + np.where(np.isnan(of_column), end - start + 1, below)]
+            merged[selected >= 0] &= masks[selected[selected >= 0]]
+        return merged
+
+    def scores_of(self, masks: Masks, offsets: NDArray[np.int64], named: NDArray[np.int32]) -> NDArray[np.float64]:
+        """`scores` (n, k) of n rows that are rows of masks (r, t), as `masks_of` gives them.
+
+        `named` (p,) has their positions in `masks`: those of row i are named[offsets[i]:offsets[i + 1]].
+        """
+        out = np.empty((len(offsets) - 1, self._n_scores))
+        self._scorer.scores_of(masks, offsets, named, out)
         return out
 
 
@@ -235,10 +255,21 @@ class NumpyScorer:
         for row, scores in zip(rows, out, strict=True):
             self._score(row, scores)
 
+    def scores_of(
+        self, masks: Masks, offsets: NDArray[np.int64], named: NDArray[np.int32], out: NDArray[np.float64]
+    ) -> None:
+        """Write the raw scores (n, k) of n rows, which are named rows of masks (r, t), into `out`."""
+        for start, end, scores in zip(offsets[:-1].tolist(), offsets[1:].tolist(), out, strict=True):
+            self._add(masks.take(named[start:end], axis=0), scores)
+
     def _score(self, row: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
         n_at_or_above = np.add.reduceat(row[self._column_of_cut] <= self._cuts, self._starts, dtype=np.int64)
         picked = self._rows[self._of_nan - n_at_or_above]
-        open_leaves = np.bitwise_and.reduce(self._masks.take(picked[picked >= 0], axis=0), axis=0) | self._guard
+        self._add(self._masks.take(picked[picked >= 0], axis=0), scores)
+
+    def _add(self, masks: Masks, scores: NDArray[np.float64]) -> None:
+        """Write the scores (k,) of a row that selects these rows of masks (r, t)."""
+        open_leaves = np.bitwise_and.reduce(masks, axis=0) | self._guard
         lowest = np.bitwise_count(open_leaves ^ (open_leaves - self._one))  # counted from 1
         rounds = self._leaves.take(self._before + lowest).reshape(-1, len(scores))
         if len(scores) > 1:
