@@ -31,7 +31,7 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 	    npm ci --silent --no-audit --no-fund --ignore-scripts --engine-strict || \
 	    echo "dynalite is not installed, which takes npm and Node 20: the test of DynamoDB's limits will be skipped"
 
-# Tests of services wait as much as they compute, so two cores have work for three processes. Each keeps to one thread of
+# Tests of services also wait, so two cores have work for three processes. Each keeps to one thread of
 # BLAS: two would only take turns with those of the other processes. Worksteal leaves a module, and what it has made, to
 # one process.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak"
