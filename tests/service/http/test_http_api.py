@@ -45,5 +45,5 @@ def test_every_example_is_answered_as_shown(service: Service, sent: str, shown: 
 def test_every_path_of_the_page_is_described_for_programs(service: Service) -> None:
     described = service.ask("GET", "/openapi.json")[2].decode()
     listed = re.findall(r"^\| `(?:GET|POST) (/\S*)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(listed) == 13
+    assert len(listed) == 14
     assert all(f'"{path}":' in described for path in listed)
