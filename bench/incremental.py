@@ -27,6 +27,18 @@ PARTS = {
 }
 
 
+MEMORY = 8.0
+"""GiB that a command gets."""
+
+
+def measured(command: list[str], folder: Path) -> tuple[float, float, float]:
+    """CPU seconds, seconds and peak GiB of a command that succeeds."""
+    used = labels.measured(command, folder, MEMORY)
+    if used is None:
+        raise RuntimeError(f"{command} failed")
+    return used
+
+
 def split(tables: Path, folder: Path) -> dict[str, int]:
     """Write a folder of tables for each part of the listens; the number of listens of each."""
     listens = f"'{tables / 'listens.parquet'}'"
@@ -47,18 +59,18 @@ def compare(what: str, tables: Path, folder: Path, runs: int) -> None:
     """Print a line per way."""
     numbers = split(tables, folder)
     for part in ("history", "day before"):
-        begun = labels.measured([*LABEL, part, "--state", "state"], folder)
+        begun = measured([*LABEL, part, "--state", "state"], folder)
         if part == "history":
             show(what, "the state begun", numbers[part], begun, float("nan"))
     kept = folder / "state kept"
     shutil.copytree(folder / "state", kept)
     rows: dict[str, list[tuple[float, float, float]]] = {"all": [], "day": []}
     for _ in range(runs):
-        rows["all"].append(labels.measured([*LABEL, "all"], folder))
+        rows["all"].append(measured([*LABEL, "all"], folder))
         full = (folder / "labels.parquet").read_bytes()
         shutil.rmtree(folder / "state")
         shutil.copytree(kept, folder / "state")
-        rows["day"].append(labels.measured([*LABEL, "day", "--state", "state"], folder))
+        rows["day"].append(measured([*LABEL, "day", "--state", "state"], folder))
         if (folder / "labels.parquet").read_bytes() != full:
             raise RuntimeError("the labels differ")
     medians = {part: [statistics.median(column) for column in zip(*of, strict=True)] for part, of in rows.items()}
@@ -87,7 +99,7 @@ def main() -> None:
         if arguments.world:
             world = folder / f"world {arguments.world}"
             if not world.exists():
-                labels.measured(
+                measured(
                     [sys.executable, "-m", "firstspin", "world", str(world), "--users", str(arguments.world)], folder
                 )
             compare(f"{arguments.world:,} (simulated)", world, Path(temporary) / "world", arguments.runs)
