@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -235,7 +235,8 @@ def end_until_it_waits(service: Service, number: int) -> None:
 
     def kill() -> bool:
         if (pid := pids(service).get(number)) and not waits():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the one killed before may still be in the state
+                os.kill(pid, signal.SIGKILL)
         return waits()
 
     until(kill, 60)
