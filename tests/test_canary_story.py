@@ -16,7 +16,7 @@ from made_experiments import PLAN
 from made_service import Service, admin, counted, serving, until
 
 from firstspin.experiment.assign import assign
-from firstspin.experiment.plan import Plan, freeze, plan_split
+from firstspin.experiment.plan import Plan, experiment_key, freeze, plan_split
 from firstspin.service.process.clock import set_clock
 
 START = datetime(2026, 1, 26, 12, tzinfo=UTC)
@@ -116,6 +116,22 @@ def test_a_challenger_is_loaded_anew_and_a_damaged_one_changes_no_answer_of_the_
         (story / "challenger" / "manifest.json").touch()
         until(lambda: "SHA-256" in admin(service, "GET", "/state")[1]["challenger"]["refusal"], seconds=60)  # type: ignore[index]
         assert answers(service, USERS[:40]) == now
+
+
+def test_the_challenger_of_an_earlier_canary_answers_nobody_where_the_next_one_can_not_be_loaded(story: Path) -> None:
+    second = msgspec.structs.replace(CANARY, name="second")
+    of_arm = arms(second, USERS[:40])
+    with serving(story / "champion", *options(story)):
+        [first] = (story / "state" / "challenger").iterdir()
+        assert (first / "current.json").is_file()
+    DAMAGE["SHA-256 differs"](story / "challenger")
+    (story / "canary.toml").unlink()
+    freeze(second, story / "canary.toml")
+    with serving(story / "champion", *options(story)) as service:
+        found = answers(service, USERS[:40])
+        assert len({answer["model"] for answer in found.values()}) == 1
+        assert {of_arm[user] for user, answer in found.items() if answer["source"] == "champion"} == {"challenger"}
+        assert [path.name for path in (story / "state" / "challenger").iterdir()] == [experiment_key(second)]
 
 
 def test_a_challenger_that_can_not_be_loaded_leaves_its_users_to_the_champion(story: Path) -> None:

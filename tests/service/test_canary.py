@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -167,6 +167,47 @@ def test_after_a_stop_the_bundle_in_service_answers_everyone_and_no_exposure_is_
     app.challenge(load(challenger))  # a later reload of the challenger changes nothing
     assert list(together(app).values()) == [in_service(folder)] * len(ARMS)
     assert len(exposures(store, tmp_path)) == len(ARMS)
+
+
+class StopsMeanwhile:
+    """Listens that come after the canary is stopped."""
+
+    def __init__(self) -> None:
+        self.stop: Callable[[], object] = object
+
+    async def get(self, _: str) -> tuple[None, str]:
+        self.stop()
+        return None, "none"
+
+
+def test_an_answer_that_waits_while_the_canary_is_stopped_is_that_of_the_bundle_in_service(
+    folder: Path, challenger: Path, store: EventStore, tmp_path: Path
+) -> None:
+    file, listens = stop_file(tmp_path, CANARY.key), StopsMeanwhile()
+    policy = PolicySettings(listens_from_events=True)
+    user = next(user for user, arm in ARMS.items() if arm == "challenger")
+    app = canary(folder, store, canary_stop=file, listens=listens, policy=policy)
+    app.challenge(load(challenger))
+    listens.stop = lambda: (stop(file, "harm", NOW), app.refresh())
+    asked = json.dumps({"user_id": user, **AGED_45}).encode()
+    answer = json.loads(ask(app, "POST", "/v1/recommendations", asked).body)
+    assert file.is_file()
+    assert {name: answer[name] for name in ("model", "stations")} == {
+        name: in_service(folder)[name] for name in ("model", "stations")
+    }
+    assert exposures(store, tmp_path) == []
+
+
+def test_where_the_folder_of_the_stop_is_none_the_canary_is_stopped_in_the_file_and_in_the_workers(
+    folder: Path, challenger: Path, store: EventStore, tmp_path: Path
+) -> None:
+    file = stop_file(tmp_path, CANARY.key)
+    file.parent.write_text("a file where a folder should be")
+    assert read_stop(file)
+    app = canary(folder, store, canary_stop=file)
+    app.challenge(load(challenger))
+    app.refresh()
+    assert {answer["model"] for answer in together(app).values()} == {in_service(folder)["model"]}
 
 
 def test_the_first_stop_stands_and_an_unreadable_file_is_a_stop(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import socket
 import sys
 import time
@@ -34,7 +35,7 @@ from firstspin.service.background.__main__ import ROWS, Background, webhook_rece
 from firstspin.service.bundles import probe_process
 from firstspin.service.bundles.store import BundleStore
 from firstspin.service.bundles.watch import BundleWatch
-from firstspin.service.canary import stop_file
+from firstspin.service.canary import challenger_copies, stop_file
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.cross_origin import hosts
 from firstspin.service.http.hub import ConnectionLimits
@@ -105,7 +106,7 @@ def _supervise(options: argparse.Namespace, state: Path) -> int:
     _report_missing_c_code(crew)
     return Supervisor(
         models=_watch(options, bundle_store, crew, config),
-        challenger=_challenger(options, state, crew, config),
+        challenger=_challenger(options, challenger_copies(state, experiment_key(plan)), crew, config) if plan else None,
         canary_stop=canary_stop,
         crew=crew,
         context=SupervisorContext(
@@ -151,11 +152,13 @@ def _watch(
     )
 
 
-def _challenger(options: argparse.Namespace, state: Path, crew: Crew, config: WorkerConfig) -> BundleWatch | None:
-    """The bundle of a canary's challenger, with copies of its own, if there is one."""
+def _challenger(options: argparse.Namespace, copies: Path, crew: Crew, config: WorkerConfig) -> BundleWatch | None:
+    """The bundle of a canary's challenger, with `copies` of its own, if there is one; those of others are removed."""
     if not options.challenger:
         return None
-    return _watch(options, locked_store(state / "challenger", crew.private), crew, config, is_challenger=True)
+    for earlier in set(copies.parent.glob("*")) - {copies}:
+        shutil.rmtree(earlier, ignore_errors=True)
+    return _watch(options, locked_store(copies, crew.private), crew, config, is_challenger=True)
 
 
 def _plan(options: argparse.Namespace) -> Plan | None:

@@ -156,14 +156,15 @@ class Answering:
 
     async def _after_lookups(self, one: Asking, stored: UserLookups[StoredAnswer] | None) -> Reply:
         """Look up the stored answer where it has precedence, or where the decision without it is a fallback."""
-        bundle, settings = one.serving.bundle, self._settings
-        answer = await self._looked_up(one, stored) if stored and settings.stored_first else None
+        bundle, stored_first = one.serving.bundle, self._settings.stored_first
+        answer = await self._looked_up(one, stored) if stored and stored_first else None
         if answer is None or not is_current(answer, bundle):
             one = await self._with_listens(one)
-        decision = decide(one.registration, one.user, bundle, answer, settings)
-        if stored and not settings.stored_first and decision.is_fallback:
+        # the settings after each lookup: a canary may have been stopped, or its challenger replaced, meanwhile
+        decision = decide(one.registration, one.user, bundle, answer, self._settings)
+        if stored and not stored_first and decision.is_fallback:
             answer = await self._looked_up(one, stored)
-            decision = decide(one.registration, one.user, bundle, answer, settings, failure=decision.failure)
+            decision = decide(one.registration, one.user, bundle, answer, self._settings, failure=decision.failure)
         return self._decided(one, decision)
 
     async def _with_listens(self, one: Asking) -> Asking:

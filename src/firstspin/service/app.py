@@ -17,6 +17,7 @@ import msgspec
 from firstspin.records import Listens, Registration, StoredAnswer
 from firstspin.service.answering import Answering, Asking, encoding_of_request, failed, refused
 from firstspin.service.api_keys import Key, Keys
+from firstspin.service.canary import is_stopped
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request, StreamedReply, Work
 from firstspin.service.http.openapi import schema
@@ -156,7 +157,7 @@ class App:
 
     def refresh(self) -> None:
         """Refresh keys, counts and the slot's rates, and send spans. To be called about twice a second."""
-        if self._options.canary_stop and self._options.canary_stop.exists():
+        if self._options.canary_stop and is_stopped(self._options.canary_stop):
             self._answering.end_experiment()
         if self._options.spans:
             running = self._options.ledger.running if self._options.ledger else None

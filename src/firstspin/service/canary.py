@@ -31,12 +31,31 @@ def stop_file(state: Path, experiment: str) -> Path:
     return state / "canary" / f"{experiment}.json"
 
 
+def challenger_copies(state: Path, experiment: str) -> Path:
+    """The folder with the service's copies of the challenger of the canary with this key, and of no other canary."""
+    return state / "challenger" / experiment
+
+
+def is_stopped(path: Path) -> bool:
+    """Whether the file of the stop is there, or may be: where its folder can't be searched, the canary is stopped.
+
+    No file is opened: a process that has too many open files must not stop the canary.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def read_stop(path: Path) -> CanaryStop | None:
     """The stop in the file; None where there is none. One that can't be read is a stop all the same."""
+    if not is_stopped(path):
+        return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=CanaryStop)
-    except FileNotFoundError:
-        return None
     except (OSError, msgspec.MsgspecError):
         return CanaryStop(path.stem, "the file of the stop can't be read", datetime.fromtimestamp(0, UTC))
 

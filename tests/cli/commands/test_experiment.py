@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import failed, firstspin
 
+from firstspin.experiment.plan import experiment_key, read_plan
+
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -124,6 +126,8 @@ def test_a_canary_is_planned_with_a_margin_and_stopped_by_hand(tmp_path: Path) -
     stop = ("experiment", "stop", "--plan", tmp_path / "canary.toml", "--state", tmp_path)
     assert "is not the folder of `firstspin serve --state`" in failed(*stop)
     (tmp_path / "current.json").write_text("{}")
+    assert f"the service of {tmp_path} has not begun canary@" in failed(*stop)  # it would go on after "is stopped"
+    (tmp_path / "challenger" / experiment_key(read_plan(tmp_path / "canary.toml"))).mkdir(parents=True)
     assert "too many complaints" in firstspin(*stop, "--reason", "too many complaints").stdout
     assert "too many complaints" in firstspin(*stop).stdout  # the first stop stands
     assert len(list((tmp_path / "canary").iterdir())) == 1

@@ -336,6 +336,8 @@ def stop(
     experiment = running(read_plan(plan))
     if not experiment.is_canary:
         raise InputError(f"{plan} is no canary: no arm is named challenger; start the service without --experiment")
+    if not canary.challenger_copies(state, experiment.key).is_dir():
+        raise InputError(f"the service of {state} has not begun {experiment.key}: start it with --experiment {plan}")
     stopped = canary.stop(canary.stop_file(state, experiment.key), reason, datetime.now(UTC))
     terminal.out.print(f"{stopped.experiment} is stopped since {stopped.at:%Y-%m-%d %H:%M} UTC: {stopped.reason}")
     terminal.next_step("restart the service without --experiment and --challenger when it suits")
