@@ -108,8 +108,9 @@ def test_a_model_without_a_shown_lift_over_the_rule_comes_with_advice(
     assert "popularity" not in repr(card) + card._repr_html_()
 
 
-def test_a_trained_ensemble_that_is_the_rule_is_named() -> None:
-    card = Scorecard({"protocol": "test", "made_of": "business rule"}, {}, 100, "auto", {}, {})
+@pytest.mark.parametrize("made_of", ["business rule", "business rule; trained on 524,288 random users of 1,000,000"])
+def test_a_trained_ensemble_that_is_the_rule_is_named(made_of: str) -> None:
+    card = Scorecard({"protocol": "test", "made_of": made_of}, {}, 100, "auto", {}, {})
     assert card.advice().startswith("auto is the business rule, because no ensemble has a lower log loss")
 
 

@@ -116,7 +116,10 @@ def test_auto_is_trained_on_a_sample_and_says_so(in_columns: Examples, monkeypat
     assert np.array_equal(*(of.scorer.scores(everyone.rows[:]) for of in (sampled, rule)))
     again = registry.refit(sampled, everyone)
     assert np.array_equal(*(of.scorer.scores(everyone.rows[:]) for of in (sampled, again)))
-    assert registry.fit("auto", everyone.take(np.arange(15))).made_of == "business rule"
+    assert again.made_of == sampled.made_of
+    measured = registry.fit("auto", everyone.take(np.arange(15)))
+    assert measured.made_of == "business rule"
+    assert registry.refit(measured, everyone).made_of == sampled.made_of  # only the hold-out made the sample needless
 
 
 def test_the_hold_out_of_many_users_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from firstspin.evaluation.row_coverage import RowCoverage, row_coverage
 from firstspin.files import written_beside
 from firstspin.models.evidence.scoring import EvidenceSettings
 from firstspin.models.prediction_sets import PredictionSets
-from firstspin.models.predictor import RULE, in_words
+from firstspin.models.predictor import RULE, in_words, members_of
 from firstspin.records import Examples, InputError
 
 Array = NDArray[np.float64]
@@ -132,7 +132,7 @@ class Scorecard:
 
     def advice(self) -> str:
         """That the best model is the business rule, or not shown to beat it; empty where it is, or is not compared."""
-        if self.protocol.get("made_of") == in_words(RULE):
+        if members_of(str(self.protocol.get("made_of", ""))) == in_words(RULE):
             return (
                 f"{self.best} is the business rule, because no ensemble has a lower log loss on held-out users. "
                 "More labelled users can change this: firstspin evaluate --curve shows the trend."

@@ -40,6 +40,15 @@ def in_words(model: str) -> str:
     return "business rule" if model == RULE else model
 
 
+def members_of(made_of: str) -> str:
+    """The members of an ensemble, without its sample of users and tuned settings, which follow a semicolon.
+
+    >>> members_of("0.40 logistic + 0.60 lightgbm; trained on 524,288 random users of 1,000,000")
+    '0.40 logistic + 0.60 lightgbm'
+    """
+    return made_of.partition(";")[0]
+
+
 class Scorer(Protocol):
     """A trained model at serving time: numpy only, small, and stored as arrays and text."""
 

@@ -92,17 +92,14 @@ def fit(name: str, task: Task) -> Predictor:
     """The model of this name, trained on a task. Raises InputError for an unknown name."""
     check_name(name)
     scorer = task.once(name, MODELS[name])
-    parts = [_made_of(scorer)] if name == "auto" else []
-    if name == "auto" and len(task) > ensemble.MAX_USERS:
-        parts.append(f"trained on {ensemble.MAX_USERS:,} random users of {len(task):,}")
-    parts += [str(one) for one in task.tuned if name in ("auto", one.name)]
-    return Predictor(task.encoder, task.genres, scorer, name, "; ".join(parts))
+    return Predictor(task.encoder, task.genres, scorer, name, _described(name, scorer, task))
 
 
 def refit(like: Predictor, task: Task) -> Predictor:
     """The model of a predictor, trained on another task: an ensemble keeps its members and their weights."""
     scorer = _refit(like.scorer, task.sample(ensemble.MAX_USERS)) if like.name == "auto" else MODELS[like.name](task)
-    return replace(like, encoder=task.encoder, genres=task.genres, scorer=scorer)
+    made_of = _described(like.name, scorer, task)
+    return replace(like, encoder=task.encoder, genres=task.genres, scorer=scorer, made_of=made_of)
 
 
 def tune(name: str, task: Task, learning: Learning) -> tuple[Tuned, ...]:
@@ -152,6 +149,15 @@ def _refit(scorer: Scorer, task: Task) -> Scorer:
         task = task if target is None else replace(task, soft_label_weight=target)
         return replace(scorer, members=tuple(_refit(member, task) for member in scorer.members))
     return MODELS[NAMES.get(scorer.kind, scorer.kind)](task)
+
+
+def _described(name: str, scorer: Scorer, task: Task) -> str:
+    """What a model trained on a task is made of: members and weights of `auto`, its sample, and tuned settings."""
+    parts = [_made_of(scorer)] if name == "auto" else []
+    if name == "auto" and len(task) > ensemble.MAX_USERS:
+        parts.append(f"trained on {ensemble.MAX_USERS:,} random users of {len(task):,}")
+    parts += [str(one) for one in task.tuned if name in ("auto", one.name)]
+    return "; ".join(parts)
 
 
 def _made_of(scorer: Scorer) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from firstspin.data.schema import AGE, COUNTRY, GENRES
 from firstspin.models.features import NO_KNOTS
-from firstspin.models.predictor import RULE, in_words
+from firstspin.models.predictor import RULE, in_words, members_of
 from firstspin.records import MAX_AGE, Registration
 from firstspin.service.http.messages import Reply
 from firstspin.service.pages.site import Site, template
@@ -164,9 +164,10 @@ def _figure(figure: Mapping[str, float | None] | None, label: str, *, sign: str)
 def _facts(bundle: Bundle) -> str:
     """The model in the bar: its id, its kind, and the end of its data."""
     part = bundle.manifest.predictor
-    members = [in_words(name) for name in re.findall(r"[0-9.]+ (business rule|\w+)", part.made_of)]
+    made_of = members_of(part.made_of)
+    members = [in_words(name) for name in re.findall(r"[0-9.]+ (business rule|\w+)", made_of)]
     several = len(members) > 1
-    kind = " and ".join([", ".join(members[:-1]), members[-1]]) if several else part.made_of or in_words(part.model)
+    kind = " and ".join([", ".join(members[:-1]), members[-1]]) if several else made_of or in_words(part.model)
     ends = bundle.manifest.label.get("data_ends")
     try:
         date = f" · data to {datetime.fromisoformat(str(ends)):%-d %b %Y}"
