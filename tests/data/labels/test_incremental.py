@@ -239,6 +239,35 @@ def test_erased_users_leave_the_state(tmp_path: Path) -> None:
         assert not {"erased-user", "gone-user"} & set(pq.read_table(path).to_pydict().get("user_id", []))
 
 
+def test_listens_of_users_who_register_leave_or_return_later_count_as_all_at_once(tmp_path: Path) -> None:
+    """Listens before a registration are those of a stranger until it comes; a registration without any may be late."""
+    days = Days(tmp_path, Reading(rule=RULE), late_days=1)
+    strangers: list[Row] = [("later", day(1), "1", 50.0), ("x", day(1), "1", 50.0)]
+    days.take([EXAMPLE, *strangers, ("b", day(6), "2", 50.0), ("a", day(20), "1", 50.0)], PEOPLE)
+    taken = days.take([("b", day(21), "2", 50.0)], PEOPLE)
+    days.same(taken)
+    assert [mismatch.example for mismatch in taken[0].mismatches] == ["user_id later"]
+    here = [*PEOPLE, ("later", day(18)), ("silent", day(3))]  # silent: its window opened before all that is summed
+    days.same(days.take([("later", day(22), "2", 50.0)], here))
+    taken = days.take([("b", day(24), "2", 50.0)], [PEOPLE[1], *here[2:]])
+    days.same(taken)
+    assert (taken[0].registered, [mismatch.count for mismatch in taken[0].mismatches]) == (3, [3])  # x; a has left
+    gone = {"x", "silent"}
+    days.reading = Reading(rule=RULE, erased=lambda users: [user for user in users if user in gone])
+    taken = days.take([("later", day(25), "1", 5.0)], [PEOPLE[1], *here[2:]])
+    assert (taken[0].registered, [mismatch.count for mismatch in taken[0].mismatches]) == (2, [2])
+    message = refused(days, folder(days.root / "returned", [("b", day(26), "2", 50.0)], PEOPLE))
+    assert "1 registrations are new or have another registered_at" in message
+    assert "(user_id a)" in message
+
+
+def test_days_without_listens_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    days = Days(tmp_path, Reading(rule=RULE), late_days=1)
+    days.take([EXAMPLE, ("b", day(9), "1", 50.0)], PEOPLE)
+    for _ in range(2):
+        days.same(days.take([], PEOPLE))
+
+
 def test_the_state_has_single_listens_of_the_late_days_alone(tmp_path: Path) -> None:
     """Of other listens it has a row per user and genre of those in windows, however many there are."""
     days, sizes = Days(tmp_path, Reading(rule=RULE), late_days=2), []
@@ -248,7 +277,7 @@ def test_the_state_has_single_listens_of_the_late_days_alone(tmp_path: Path) -> 
         tables = {path.stem: len(pq.read_table(path)) for path in days.state.glob("*.parquet")}
         sizes.append(tables["recent"])
     assert sizes == [200, 400, *[600] * 5]
-    assert tables == {"recent": 600, "sums": 1, "users": 3, "strangers": 0, "days": 7, "heard": 1}
+    assert tables == {"recent": 600, "sums": 1, "users": 3, "days": 7, "heard": 1}
 
 
 # -------------------------------------------------------------------------------------------- a state that does not fit
@@ -274,10 +303,10 @@ def refused(days: Days, place: Path, reading: Reading | None = None) -> str:
 
 def test_a_state_of_other_tables_is_refused(days: Days) -> None:
     rows: list[Row] = [("b", day(21), "1", 40.0)]
-    others = [PEOPLE[0], ("b", day(1)), ("late", day(0))]
+    others = [PEOPLE[0], ("b", day(1)), ("x", day(0))]
     message = refused(days, folder(days.root / "corrected", rows, others))
     assert "does not match the tables: 1 registrations are new or have another registered_at" in message
-    assert "(user_id late): remove the folder of the state, and give all listens again" in message
+    assert "(user_id x): remove the folder of the state, and give all listens again" in message
     assert "(user_id a)" in refused(days, folder(days.root / "moved", rows, [("a", day(1)), PEOPLE[1]]))
     renamed = [("1", "", "Pop"), *STATIONS[1:]]
     message = refused(days, folder(days.root / "renamed", rows, PEOPLE, renamed))
@@ -295,7 +324,7 @@ def test_a_changed_state_is_refused(days: Days, name: str) -> None:
     place = folder(days.root / "next", [EXAMPLE], PEOPLE)
     path = days.state / name
     content = path.read_bytes()
-    damaged = content.replace(b'"unregistered":', b'"unregistered":1') if name == "manifest.json" else content[:-1]
+    damaged = content.replace(b'"late":', b'"late":1') if name == "manifest.json" else content[:-1]
     for bad in (damaged, b"", b'{"sha256": "", "state": {"format": 7}}'):
         path.write_bytes(bad)
         message = refused(days, place)
@@ -329,6 +358,7 @@ def test_the_command_updates_a_state(days: Days) -> None:
     assert "ignored 1: listens that start before those already summed (--late-days)" in " ".join(shown.split())
     assert labels(days.out) == [("a", "Rock", 50.0)]
     assert days.state.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in days.state.iterdir()} == {0o600}
     wrong = firstspin("label", "--data", place, "--out", "x.parquet", "--late-days", "1")
     assert (wrong.returncode, "--state says of which listens" in wrong.stderr) == (2, True)
 

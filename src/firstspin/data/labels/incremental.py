@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from firstspin.data import parsing, schema
 from firstspin.data.checks.data_end import FEW
 from firstspin.data.checks.findings import NEARLY_ALL
-from firstspin.data.checks.mismatches import MAX_STRANGERS, by_day, data_ends, listening
+from firstspin.data.checks.mismatches import by_day, data_ends, listening
 from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.erasure import leave_out_erased
 from firstspin.data.formats.connections import in_our_words
@@ -50,17 +50,17 @@ _ROW, _COUNTED, _COPIES = identifier(ROW), identifier(COUNTED), identifier(COPIE
 _LISTEN: Final = ", ".join(RECEIVED)
 _NEW: Final = identifier("is new")
 
-RECENT, SUMS, USERS, STRANGERS, DAYS, HEARD = "recent", "sums", "users", "strangers", "days", "heard"
+RECENT, SUMS, USERS, DAYS, HEARD = "recent", "sums", "users", "days", "heard"
 _STORED: Final = {
     RECENT: "user_id VARCHAR, started_at TIMESTAMP, station_id VARCHAR, seconds DOUBLE",
     SUMS: f"number BIGINT, genre VARCHAR, {_COUNTED} BIGINT, {_COPIES} BIGINT, seconds DOUBLE",
     USERS: "user_id VARCHAR, number BIGINT, registered_at TIMESTAMP, listens BIGINT",
-    STRANGERS: "user_id VARCHAR",
     DAYS: "day DATE, listens BIGINT, last TIMESTAMP, long BIGINT, max_seconds DOUBLE",
     HEARD: "station_id VARCHAR, genre VARCHAR",
 }
-"""The tables of a state, a file each: recent listens; sums; all registered users, with their number in the sums and the
-count of their summed listens; the first users without a registration; the days; the stations of the summed listens."""
+"""The tables of a state, a file each: recent listens; sums; all users, with their number in the sums and the count of
+their summed listens, without `registered_at` where they have no registration; the days; the stations of those listens.
+"""
 
 _SOME, _SUMMED, _PARTS, _FRESH = "some listens", "listens to sum", "parts of the sums", "new listens"
 _PEOPLE, _ADDED = "people", identifier("sums to add")
@@ -89,8 +89,7 @@ def write_labels(
             update.refuse_other_tables(state, arrived)
         with in_our_words("the listens can't be summed"):
             after = update.sum_up(summed, arrived)
-        listens = SummedListens(tables.connection, after.unregistered)
-        ours = replace(tables, remote=listens)
+        ours = replace(tables, remote=SummedListens(tables.connection))
         census, _ = labelling.label_tables(ours, reading.rule, out, reading.now, may_be_empty=True)
         with in_our_words(f"the state {state} can't be written"):
             save(after, {f"{name}.parquet": summed / f"{name}.parquet" for name in _STORED}, new)
@@ -139,13 +138,13 @@ class _Update:
         new += "" if self.given.files else " AND false"
         run(f"CREATE VIEW listens AS SELECT {_LISTEN}, false AS {_NEW} FROM {RECENT} UNION ALL {new}")
         if self.reading.erased:
-            named = (schema.REGISTRATIONS, schema.LISTENS, USERS, STRANGERS)
-            leave_out_erased(self.tables, self.reading.erased, named)
+            leave_out_erased(self.tables, self.reading.erased, (schema.REGISTRATIONS, schema.LISTENS, USERS))
         else:
             run("CREATE TEMP TABLE erased (user_id VARCHAR)")
         number = f"coalesce(u.number, r.{_ROW} + (SELECT coalesce(max(number) + 1, 0) FROM {USERS}))"
-        known = f"{number} AS number, r.registered_at, u.registered_at AS was_registered_at, u.listens"
-        both = f"registrations r FULL JOIN {USERS} u USING (user_id)"
+        listens = "coalesce(u.listens, 0) AS listens"
+        known = f"{number} AS number, r.registered_at, u.registered_at AS was_registered_at, {listens}"
+        both = f"registrations r FULL JOIN (FROM {USERS} ANTI JOIN erased USING (user_id)) u USING (user_id)"
         run(f"CREATE TEMP TABLE {_PEOPLE} AS SELECT user_id, r.{_ROW}, {known} FROM {both}")
         if not self.given.files:
             return _Arrived(0, 0, None)
@@ -157,7 +156,7 @@ class _Update:
         run = self.tables.connection.execute
         gap = f"INTERVAL {int(self.reading.rule.gap_days)} DAY"
         earlier = "least(registered_at, coalesce(was_registered_at, registered_at))"
-        other = "registered_at IS DISTINCT FROM was_registered_at AND coalesce(listens, 1) > 0"
+        other = "registered_at IS DISTINCT FROM was_registered_at AND listens > 0"
         changed = f"{_PEOPLE} WHERE {_ROW} IS NOT NULL AND {other} AND {earlier} + {gap} < {_at(self.since)}"
         ((n, user),) = run(f"SELECT count(*), min(user_id) FROM {changed}").fetchall()
         if n and self.before:
@@ -186,44 +185,36 @@ class _Update:
         _write(connection, summed, RECENT, f"SELECT {_LISTEN} FROM listens WHERE NOT {until}")
         run(f"CREATE TEMP VIEW {identifier(_SUMMED)} AS SELECT {_LISTEN} FROM listens WHERE {until}")
         old = identifier(_SUMMED)
-        gone = f"FROM {_PEOPLE} ANTI JOIN erased USING (user_id) WHERE {_ROW} IS NULL"
-        others = f"FROM {old} ANTI JOIN registrations USING (user_id)"
-        counts = f"SELECT (SELECT coalesce(sum(listens), 0) {gone}) + (SELECT count(*) {others})"
-        ((unregistered,),) = run(f"SELECT ({counts})::BIGINT").fetchall()
-        names = f"FROM {STRANGERS} UNION SELECT user_id {others} UNION SELECT user_id {gone} AND listens > 0"
-        unknown = f"SELECT * FROM ({names}) ANTI JOIN registrations USING (user_id) ANTI JOIN erased USING (user_id)"
-        _write(connection, summed, STRANGERS, f"{unknown} ORDER BY user_id LIMIT {MAX_STRANGERS}")
         added = f"SELECT user_id, count(*) AS n FROM {old} GROUP BY user_id"
-        people = f"{_PEOPLE} LEFT JOIN ({added}) USING (user_id) WHERE {_ROW} IS NOT NULL"
-        counted = "coalesce(listens, 0) + coalesce(n, 0) AS listens"
-        _write(connection, summed, USERS, f"SELECT user_id, number, registered_at, {counted} FROM {people}")
+        counted = "coalesce(listens, 0) + coalesce(n, 0)"
+        people = f"{_PEOPLE} FULL JOIN ({added}) USING (user_id) WHERE {_ROW} IS NOT NULL OR {counted} > 0"
+        _write(connection, summed, USERS, f"SELECT user_id, number, registered_at, {counted} AS listens FROM {people}")
         stations = f"SELECT station_id, genre FROM stations SEMI JOIN {old} USING (station_id)"
         _write(connection, summed, HEARD, f"FROM {HEARD} UNION {stations}")
         part = f"({_part(_SUMMED, self.reading.rule)})"
         run(f"CREATE TEMP TABLE {_ADDED} AS SELECT {_OF_SUMS} FROM {part} JOIN {_PEOPLE} USING ({_ROW})")
         _write(connection, summed, SUMS, _sums())
-        return self._after(summed_to, unregistered, arrived.late)
+        return self._after(summed_to, arrived)
 
     def _summed_to(self, bulk: datetime | None) -> datetime:
         """The day up to which the listens are summed from now on: never before, nor ahead because of wrong clocks."""
-        heard = listening(replace(self.tables, remote=SummedListens(self.tables.connection, 0)))
+        heard = listening(replace(self.tables, remote=SummedListens(self.tables.connection)))
         if bulk is None or not heard.days:
             return self.since
         ends, _ = data_ends(heard, self.reading.rule, self.reading.now)
         last = min(ends, bulk, self.reading.now or ends)
         return max(self.since, datetime.combine(last, time.min) - timedelta(days=self.late_days))
 
-    def _after(self, summed_to: datetime, unregistered: int, late: int) -> LabelState:
+    def _after(self, summed_to: datetime, arrived: _Arrived) -> LabelState:
         before, rule = self.before or LabelState(0, 0, self.since), self.reading.rule
         skipped = self._skipped() if self.given.files else {}
         return LabelState(
             rule.gap_days,
             rule.window_days,
             summed_to,
-            before.unregistered + unregistered,
-            before.late + late,
+            before.late + arrived.late,
             {why: before.rejected.get(why, 0) + skipped.get(why, 0) for why in {**before.rejected, **skipped}},
-            before.taken | self.given.files,
+            before.taken | (self.given.files if arrived.listens or skipped else {}),
         )
 
     def _skipped(self) -> dict[str, int]:
@@ -242,13 +233,9 @@ class _Update:
 
 @dataclass(frozen=True, slots=True)
 class SummedListens:
-    """The listens of a state after its update, as those of another engine (`ingest.RemoteListens`).
-
-    `unregistered` is the number of summed listens of users without a registration.
-    """
+    """The listens of a state after its update, as those of another engine (`ingest.RemoteListens`)."""
 
     connection: duckdb.DuckDBPyConnection
-    unregistered: int
 
     def by_day(self) -> pa.Table:
         """The result of `mismatches.by_day`."""
@@ -259,7 +246,8 @@ class SummedListens:
         columns = f"genre, {_COUNTED}, {_COPIES}, seconds"
         stored = f"SELECT {_ROW}::INTEGER AS {_ROW}, {columns} FROM {_next(SUMS)} JOIN {_PEOPLE} USING (number)"
         recent = f"SELECT {_ROW}, {columns} FROM ({_part(f'next {RECENT}', rule)})"
-        others = f"SELECT NULL, NULL, {self.unregistered}, 0, NULL"
+        count = "coalesce(sum(listens), 0)::BIGINT"
+        others = f"SELECT NULL, NULL, {count}, 0, NULL FROM {_next(USERS)} WHERE registered_at IS NULL"
         self.connection.execute(
             f"CREATE TEMP VIEW {identifier(_PARTS)} AS {stored} UNION ALL {recent} UNION ALL {others}"
         )
@@ -268,12 +256,11 @@ class SummedListens:
 
     def users(self, strangers: int) -> pa.Table:
         """The distinct users of the listens: all registered ones, and so many others, the first by their id."""
-        staying = f"SELECT user_id FROM {_next(RECENT)}"
-        heard = f"SELECT user_id FROM {_next(USERS)} WHERE listens > 0"
-        known = f"{heard} UNION {staying} SEMI JOIN registrations USING (user_id)"
-        others = f"FROM {_next(STRANGERS)} UNION {staying} ANTI JOIN registrations USING (user_id)"
-        first = f"SELECT user_id FROM ({others}) ORDER BY user_id LIMIT {int(strangers)}"
-        return self.connection.sql(f"SELECT user_id FROM ({known}) UNION ALL ({first})").to_arrow_table()
+        summed = f"SELECT user_id FROM {_next(USERS)} WHERE listens > 0"
+        everyone = f"FROM ({summed} UNION SELECT user_id FROM {_next(RECENT)})"
+        known = f"{everyone} SEMI JOIN registrations USING (user_id)"
+        first = f"{everyone} ANTI JOIN registrations USING (user_id) ORDER BY user_id LIMIT {int(strangers)}"
+        return self.connection.sql(f"({known}) UNION ALL ({first})").to_arrow_table()
 
 
 def _next(name: str) -> str:

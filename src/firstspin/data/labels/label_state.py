@@ -19,7 +19,7 @@ import msgspec
 from firstspin import files
 from firstspin.records import InputError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 LATE_DAYS: Final = 7
 """Days, before the last listens, whose listens are stored one by one, by default."""
@@ -38,16 +38,14 @@ class TakenFile(msgspec.Struct, frozen=True):
 class LabelState(msgspec.Struct, frozen=True):
     """What the manifest records of a state.
 
-    Listens before `summed_to` (UTC) are in sums; later ones are there one by one. `unregistered`: the listens before it
-    of users without a registration. `late`: the listens that came after those of their day were summed. `rejected`: the
-    bad rows that were skipped, by reason. `taken`: the files of listens, by SHA-256; `tables`: the SHA-256 of each file
-    of the state.
+    Listens before `summed_to` (UTC) are in sums; later ones are there one by one. `late`: the listens that came after
+    those of their day were summed. `rejected`: the bad rows that were skipped, by reason. `taken`: the files of
+    listens, by SHA-256; `tables`: the SHA-256 of each file of the state.
     """
 
     gap_days: int
     window_days: int
     summed_to: datetime
-    unregistered: int = 0
     late: int = 0
     rejected: dict[str, int] = {}
     taken: dict[str, TakenFile] = {}
@@ -105,7 +103,7 @@ def load(folder: Path, workspace: Path) -> LabelState | None:
 
 
 def save(state: LabelState, tables: Mapping[str, Path], folder: Path) -> None:
-    """Write a new folder: the files of the tables, by their names there, and the manifest."""
+    """Write a new folder for the owner alone: the files of the tables, by their names there, and the manifest."""
     folder.mkdir(0o700)
     for name, path in tables.items():
         _link(path, folder / name)
@@ -113,6 +111,8 @@ def save(state: LabelState, tables: Mapping[str, Path], folder: Path) -> None:
     content = msgspec.json.encode(msgspec.structs.replace(state, tables=digests))
     sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content))
     (folder / MANIFEST).write_bytes(msgspec.json.encode(sealed))
+    for path in folder.iterdir():
+        path.chmod(files.PRIVATE)
 
 
 def sha256(path: Path) -> str:
