@@ -23,7 +23,7 @@ import http_stacks
 import numpy as np
 import pyarrow.parquet as pq
 
-from firstspin.data.coded_registrations import coded
+from firstspin.data.registrations.coded import coded
 from firstspin.models.coded_rows import CodedRows
 
 SLOW_ROWS = 20_000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_columns import columns
 
-from firstspin.data.coded_registrations import coded
+from firstspin.data.registrations.coded import coded
 from firstspin.models import scorers
 from firstspin.models.coded_rows import CodedRows
 from firstspin.models.features import Encoder

@@ -35,7 +35,7 @@ from firstspin import api
 from firstspin.cli.main import app
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import open_tables, read_registrations
-from firstspin.data.registrations import read_people
+from firstspin.data.registrations.reading import read_people
 from firstspin.events.schema import EPOCH, Secret, read_batch
 from firstspin.records import InputError
 from firstspin.serving import bundle

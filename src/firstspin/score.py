@@ -19,7 +19,7 @@ from firstspin.data.column_map import OWN_NAMES, ColumnMap
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.labels.spark import own_session
 from firstspin.data.picks import join_genres
-from firstspin.data.registrations import people_columns
+from firstspin.data.registrations.reading import people_columns
 from firstspin.data.schema import COUNTRY, GENDER
 from firstspin.files import workspace
 from firstspin.models.task import Progress, silent

@@ -16,7 +16,7 @@ from firstspin.data.formats.written_values import Spelling
 from firstspin.data.further_fields import check_names, with_further_fields
 from firstspin.data.ingest import open_tables
 from firstspin.data.labels.labelling import label_tables
-from firstspin.data.registrations import read_people
+from firstspin.data.registrations.reading import read_people
 from firstspin.records import InputError, LabelRule
 from firstspin.serving import bundle
 from firstspin.serving.bodies.encodings import Encoding

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_columns import TYPES, columns
 
-from firstspin.data.coded_registrations import coded
-from firstspin.data.registrations import registrations_of
+from firstspin.data.registrations.coded import coded
+from firstspin.data.registrations.reading import registrations_of
 from firstspin.models.coded_rows import CodedRows
 from firstspin.models.features import Category, Encoder, Number, Picks
 from firstspin.records import MAX_PICKS, Registration

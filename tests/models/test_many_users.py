@@ -10,8 +10,8 @@ import pytest
 from made_columns import columns
 
 from firstspin import learn
-from firstspin.data.coded_registrations import coded
 from firstspin.data.further_fields import with_further_fields
+from firstspin.data.registrations.coded import coded
 from firstspin.evaluation.cross_validation import stratified_folds, stratified_split
 from firstspin.models import coded_rows, ensemble, registry, task
 from firstspin.models.coded_rows import CodedRows, knows_silence

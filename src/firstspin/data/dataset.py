@@ -19,7 +19,7 @@ from firstspin.data.further_fields import check_names
 from firstspin.data.labels import labelling
 from firstspin.data.labels.early_listens import EarlyListens, read_early_listens, station_genres
 from firstspin.data.labels.station_rates import expected_listening
-from firstspin.data.registrations import read_people
+from firstspin.data.registrations.reading import read_people
 from firstspin.data.schema import COLUMNS, TileOrder
 from firstspin.files import workspace
 from firstspin.records import Census, Examples, InputError, LabelRule, Registration, Station

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.coded_registrations import CodedAnswers, CodedPicks, CodedRegistrations, Codes, taken_lists
+from firstspin.data.registrations.coded import CodedAnswers, CodedPicks, CodedRegistrations, Codes, taken_lists
 from firstspin.models.features import MIN_ANSWERS, Cells, Encoder, FormColumns, Picks
 from firstspin.records import MAX_PICKS, Registration
 

@@ -24,8 +24,8 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.coded_registrations import CodedRegistrations
 from firstspin.data.names import NameIndex
+from firstspin.data.registrations.coded import CodedRegistrations
 from firstspin.data.schema import AGE, COUNTRY, GENDER, GENRES
 from firstspin.records import MAX_PICKS, Examples, InputError, Registration, normal
 

@@ -13,7 +13,7 @@ from firstspin.data import ingest
 from firstspin.data.formats.columns import Shape, shape_of
 from firstspin.data.formats.dataframes import DataFrame, received, registrations_file
 from firstspin.data.further_fields import with_further_fields
-from firstspin.data.registrations import read_people
+from firstspin.data.registrations.reading import read_people
 from firstspin.data.schema import NUMBER, REGISTERED_AT, REGISTRATION_COLUMNS, TEXT, USER_ID
 from firstspin.files import workspace
 from firstspin.models import registry, scorers

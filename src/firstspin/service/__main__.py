@@ -28,14 +28,15 @@ from firstspin.files import workspace
 from firstspin.installation.extras import need
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError, Listens, StoredAnswer
-from firstspin.service import shadow
 from firstspin.service.api_keys import Key, Keys, read_keys
 from firstspin.service.app import App, AppOptions, Clock
 from firstspin.service.background.__main__ import ROWS, Background, webhook_receiver
 from firstspin.service.bundles import probe_process
 from firstspin.service.bundles.store import BundleStore
 from firstspin.service.bundles.watch import BundleWatch
-from firstspin.service.canary import challenger_copies, stop_file
+from firstspin.service.challenger import shadow
+from firstspin.service.challenger.canary import challenger_copies, stop_file
+from firstspin.service.challenger.shadow import ShadowSampler
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.cross_origin import hosts
 from firstspin.service.http.hub import ConnectionLimits
@@ -51,7 +52,6 @@ from firstspin.service.process.crew import Crew, Slot
 from firstspin.service.process.resources import allow_many_files, locked_store, machine_memory, new_crew
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
-from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.link import Telemetry, connected
 from firstspin.service.watch_facts import WATCH_FILE
 from firstspin.serving.experiment import Running, running

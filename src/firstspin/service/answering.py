@@ -20,11 +20,11 @@ import msgspec
 
 from firstspin.events.schema import Exposure
 from firstspin.records import Listens, Ranking, Registration, StoredAnswer
+from firstspin.service.challenger.shadow import ShadowSampler
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import RETRY, Reply, Request, StreamedReply, Work
 from firstspin.service.metrics import ProcessMetrics
 from firstspin.service.served_model import ServedModel
-from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.spans import TRACEPARENT, AnswerSpans
 from firstspin.serving.bodies.encodings import SPELLINGS, Encoding, around, check_accept, encoding_of
 from firstspin.serving.bodies.limits import SHORT, Body

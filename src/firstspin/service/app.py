@@ -17,7 +17,8 @@ import msgspec
 from firstspin.records import Listens, Registration, StoredAnswer
 from firstspin.service.answering import Answering, Asking, encoding_of_request, failed, refused
 from firstspin.service.api_keys import Key, Keys
-from firstspin.service.canary import is_stopped
+from firstspin.service.challenger.canary import is_stopped
+from firstspin.service.challenger.shadow import ShadowSampler
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request, StreamedReply, Work
 from firstspin.service.http.openapi import schema
@@ -28,7 +29,6 @@ from firstspin.service.pages.site import IMMUTABLE, REVALIDATED, SECTIONS, STATI
 from firstspin.service.pages.study import StudyPage
 from firstspin.service.routes import OTHER, PAGE, ROUTES, dispatch, not_taken
 from firstspin.service.served_model import NOTHING, ServedModel
-from firstspin.service.shadow import ShadowSampler
 from firstspin.service.telemetry.spans import AnswerSpans
 from firstspin.serving.bodies.encodings import Encoding
 from firstspin.serving.bodies.limits import SHORT

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.coded_registrations import coded
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
-from firstspin.data.registrations import registrations_of
+from firstspin.data.registrations.coded import coded
+from firstspin.data.registrations.reading import registrations_of
 from firstspin.data.schema import GENRES, LISTENS, PICK_SEPARATOR, PROBABILITIES, SOURCE, USER_ID
 from firstspin.files import written_beside
 from firstspin.records import SOURCES, Ranking

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.coded_registrations import CodedRegistrations
+from firstspin.data.registrations.coded import CodedRegistrations
 from firstspin.data.schema import AGE
 from firstspin.models.coded_rows import CodedRows
-from firstspin.models.coded_trees import CodedTrees, coded_trees
 from firstspin.models.predictor import ranked_places
+from firstspin.models.trees.coded_trees import CodedTrees, coded_trees
 from firstspin.records import SOURCES
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import PolicySettings, asks_model, is_below_min, model_source

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from firstspin.data import ingest
 from firstspin.data.labels.spark import parquet_on_spark, spark_in_our_words, uri
 from firstspin.data.picks import join_genres
-from firstspin.data.registrations import people_columns
+from firstspin.data.registrations.reading import people_columns
 from firstspin.data.schema import (
     AGE,
     COUNTRY,

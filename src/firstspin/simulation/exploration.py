@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.experiment.off_policy import Log, look_back
+from firstspin.experiment.look_back.off_policy import Log, look_back
 from firstspin.models.task import Progress, silent
 from firstspin.serving.slot.exploration import (
     MIN_PROPENSITY,

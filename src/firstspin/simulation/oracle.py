@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from firstspin.experiment.off_policy import Lookback, evaluate_policy, first_candidates
+from firstspin.experiment.look_back.off_policy import Lookback, evaluate_policy, first_candidates
 from firstspin.simulation.world import Newcomers, click_probabilities
 
 Genres = NDArray[np.int64]

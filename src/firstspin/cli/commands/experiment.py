@@ -327,8 +327,8 @@ def stop(
     reason: Annotated[str, typer.Option(help="Why, as /ops and `state` show it.")] = "stopped by an operator",
 ) -> None:
     """Stop a canary for good: the bundle in service answers all users, within a second and after restarts."""
-    from firstspin.service import canary
     from firstspin.service.bundles.store import CURRENT
+    from firstspin.service.challenger import canary
     from firstspin.serving.experiment import running
 
     if not (state / CURRENT).is_file():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from firstspin.data.formats.written_values import Spelling
-    from firstspin.experiment.off_policy import PolicyReport
+    from firstspin.experiment.look_back.off_policy import PolicyReport
 
 
 def look_back(
@@ -52,8 +52,8 @@ def look_back(
     Gives the clicks per user by inverse propensity, self-normalised and doubly robust estimates, with 95% intervals,
     for the users to whom some arm would have shown the policy's choice.
     """
-    from firstspin.experiment.choices import read_genres
-    from firstspin.experiment.off_policy import PolicyReport, evaluate_policy
+    from firstspin.experiment.look_back.choices import read_genres
+    from firstspin.experiment.look_back.off_policy import PolicyReport, evaluate_policy
 
     spelling = new_spelling(encoding=encoding)
     _check_one_policy(policy, station, arm)
@@ -96,8 +96,8 @@ def _policy(
     spelling: Spelling,
 ) -> tuple[str, list[str]]:
     """The policy's name, and the station that it would have shown to each user."""
-    from firstspin.experiment.choices import read_choices
-    from firstspin.experiment.off_policy import first_candidates
+    from firstspin.experiment.look_back.choices import read_choices
+    from firstspin.experiment.look_back.off_policy import first_candidates
 
     if policy:
         return f"policy of {policy.name}", read_choices(policy, attributed, experiment_key(plan), secret, spelling)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.data.checks.mismatches import data_ends, listening, mismatches
-from firstspin.data.coded_registrations import ONE_ANSWER, coded, distinct
 from firstspin.data.formats.connections import in_our_words
 from firstspin.data.ingest import Tables
+from firstspin.data.registrations.coded import ONE_ANSWER, coded, distinct
 from firstspin.data.schema import (
     COLUMNS,
     GENRE,

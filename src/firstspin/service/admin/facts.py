@@ -13,7 +13,7 @@ import msgspec
 
 from firstspin.experiment.plan import Plan
 from firstspin.service.admin.recorder import EARLIER, Change, Recorder, Sample, ServiceState, ShadowSample
-from firstspin.service.bundles.facts import BundleFacts, bundle_facts
+from firstspin.service.bundles.facts import ServedBundle, bundle_facts
 from firstspin.service.metrics import AGREEMENTS, BUCKETS, HOPS, SHADOWED
 from firstspin.service.watch_facts import WatchFacts
 
@@ -84,8 +84,8 @@ class ShadowFacts(msgspec.Struct, frozen=True):
     failed: int
     dropped: int
     same: dict[str, int]
-    champion: BundleFacts | None = None
-    challenger: BundleFacts | None = None
+    champion: ServedBundle | None = None
+    challenger: ServedBundle | None = None
 
 
 class Facts(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from firstspin.records import SOURCES
-from firstspin.service.canary import CanaryStop
+from firstspin.service.challenger.canary import CanaryStop
 from firstspin.service.metrics import HOPS, SharedMetrics
 
 SAMPLE_SECONDS: Final = 2.0

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.events.schema import Secret
 from firstspin.experiment.plan import Plan
-from firstspin.service import shadow
 from firstspin.service.bundles.store import BundleStore
-from firstspin.service.canary import stop_as_decided
+from firstspin.service.challenger import shadow
+from firstspin.service.challenger.canary import stop_as_decided
 from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 from firstspin.service.options import has_pages, slot_settings
 from firstspin.service.pages.experiments import WANTED

@@ -18,7 +18,7 @@ SCORES: Final = ("hit@3", "ndcg@5", "log_loss")
 """The metrics of the promotion gate."""
 
 
-class BundleFacts(msgspec.Struct, frozen=True):
+class ServedBundle(msgspec.Struct, frozen=True):
     """A bundle: when its data end and its last label window ends, and the scores on its own hold-out, by metric."""
 
     model: str
@@ -43,7 +43,7 @@ class _Summary(msgspec.Struct, frozen=True):
     scorecard: object = None
 
 
-def bundle_facts(folder: Path) -> BundleFacts | None:
+def bundle_facts(folder: Path) -> ServedBundle | None:
     """The facts of the bundle in a folder; None where there is none, or its manifest can't be read."""
     path = folder / MANIFEST
     try:
@@ -54,7 +54,7 @@ def bundle_facts(folder: Path) -> BundleFacts | None:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, inode: int, changed: int, size: int) -> BundleFacts | None:  # noqa: ARG001
+def _read(path: Path, inode: int, changed: int, size: int) -> ServedBundle | None:  # noqa: ARG001
     """The facts of a manifest, which is read once per version."""
     if size > MAX_MANIFEST_BYTES:
         return None
@@ -64,7 +64,7 @@ def _read(path: Path, inode: int, changed: int, size: int) -> BundleFacts | None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     model = hashlib.sha256(encoded).hexdigest()[:8]
-    return BundleFacts(model, summary.label.data_ends, summary.data.labels_end, _scores(summary.scorecard))
+    return ServedBundle(model, summary.label.data_ends, summary.data.labels_end, _scores(summary.scorecard))
 
 
 def _scores(scorecard: object) -> dict[str, Figure]:

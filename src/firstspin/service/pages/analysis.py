@@ -29,7 +29,7 @@ from firstspin.experiment.rules import Metric
 from firstspin.experiment.verdict import MetricResult, metric_table, signed_percent, true_minus
 from firstspin.files import workspace, written_beside
 from firstspin.records import InputError
-from firstspin.service.canary import read_stop, stop_file
+from firstspin.service.challenger.canary import read_stop, stop_file
 from firstspin.service.pages import charts
 from firstspin.service.pages.experiments import LIST, READY, Figures, figures_in
 from firstspin.serving.experiment import arm_policy

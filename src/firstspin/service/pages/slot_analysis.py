@@ -15,7 +15,7 @@ from scipy.special import gammaincinv
 
 from firstspin.events.database import Database
 from firstspin.events.slot_log import CLICK_HOURS, SlotLog, read_slot_log
-from firstspin.experiment.off_policy import Log, Lookback, look_back
+from firstspin.experiment.look_back.off_policy import Log, Lookback, look_back
 from firstspin.experiment.stats.lift import Estimate
 from firstspin.experiment.verdict import true_minus
 from firstspin.service.pages.analysis import rendered, write_page

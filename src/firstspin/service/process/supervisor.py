@@ -25,7 +25,7 @@ import msgspec
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import BundleWatch
-from firstspin.service.canary import read_stop
+from firstspin.service.challenger.canary import read_stop
 from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.containment import Containment

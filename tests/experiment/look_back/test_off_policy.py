@@ -8,7 +8,14 @@ import pyarrow as pa
 import pytest
 
 from firstspin.cli.output.verdict import estimate_text
-from firstspin.experiment.off_policy import Log, Lookback, crossfit_rewards, look_back, propensity_of, read_log
+from firstspin.experiment.look_back.off_policy import (
+    Log,
+    Lookback,
+    crossfit_rewards,
+    look_back,
+    propensity_of,
+    read_log,
+)
 from firstspin.records import InputError
 
 SHARES = np.array([0.7, 0.3])

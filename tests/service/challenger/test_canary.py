@@ -22,7 +22,7 @@ from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import experiment_key
 from firstspin.records import InputError
 from firstspin.service.app import App
-from firstspin.service.canary import CanaryStop, read_stop, stop, stop_file
+from firstspin.service.challenger.canary import CanaryStop, read_stop, stop, stop_file
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.notices import causes
 from firstspin.service.pages.analysis import write_pages

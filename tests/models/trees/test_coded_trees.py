@@ -13,12 +13,12 @@ from compiled import where_it_compiles
 from made_columns import TYPES
 from random_trees import random_model
 
-from firstspin.data.coded_registrations import coded
+from firstspin.data.registrations.coded import coded
 from firstspin.models.coded_rows import CodedRows
-from firstspin.models.coded_trees import MAX_DISTINCT, coded_trees
 from firstspin.models.features import Category, Encoder, Number, Picks
 from firstspin.models.scorers import RuleScorer, TreeScorer
 from firstspin.models.trees.bitrows import BitRows, CompiledScorer, Engine, tables
+from firstspin.models.trees.coded_trees import MAX_DISTINCT, coded_trees
 
 ENGINES = ["numpy", pytest.param("c", marks=where_it_compiles(CompiledScorer))]
 GENRES = ("Folk, World", "Hip Hop", "Jazz", "R&B", "Rock", "rock")

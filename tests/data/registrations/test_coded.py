@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from made_columns import columns
 
-from firstspin.data.coded_registrations import coded
 from firstspin.data.further_fields import with_further_fields
-from firstspin.data.registrations import registrations_of
+from firstspin.data.registrations.coded import coded
+from firstspin.data.registrations.reading import registrations_of
 from firstspin.records import Examples, Registration
 
 EXTRA = ("device", "visits")

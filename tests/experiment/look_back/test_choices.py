@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firstspin.data.formats.written_values import Spelling
-from firstspin.experiment.choices import read_genres
+from firstspin.experiment.look_back.choices import read_genres
 from firstspin.records import InputError
 
 

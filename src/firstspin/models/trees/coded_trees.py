@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.coded_registrations import Codes
+from firstspin.data.registrations.coded import Codes
 from firstspin.models.coded_rows import CodedRows, EncodedPicks, Known, PickedCells, Rows
 from firstspin.models.predictor import Array, Scorer
 from firstspin.models.scorers import Indexes, TreeScorer

@@ -19,10 +19,10 @@ from made_bundles import edit, pack, pack_with_further_fields
 from made_service import QUICK, Service, serving, until, workers
 
 from firstspin.records import Ranking, Registration
-from firstspin.service import shadow
+from firstspin.service.challenger import shadow
+from firstspin.service.challenger.shadow import Shadow, ShadowSampler
 from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load as ready_to_serve
-from firstspin.service.shadow import Shadow, ShadowSampler
 from firstspin.serving.bundle import load
 from firstspin.serving.policy import DEFAULTS, Decision, PolicySettings, decide
 from firstspin.serving.refusal import Refusal
