@@ -73,7 +73,7 @@ def bundle(out: Path, data: Path) -> None:
     check_place(out)
     if data.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} holds the tables; name another folder for the bundle")
-    _check_folder_of(out)
+    replaced_folder(out)
 
 
 def state(out: Path, data: Path, labels: Path) -> None:
@@ -86,11 +86,19 @@ def state(out: Path, data: Path, labels: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder for the state")
     folder(out)
+    replaced_folder(place)
 
 
 def folder(out: Path) -> None:
     """Check an output folder, which is created if missing. Raises InputError where no file can be written there."""
     _check_folder_of(out / "file")
+
+
+def replaced_folder(out: Path) -> None:
+    """Check an output folder that is put in place by a rename. Raises InputError where it can't be."""
+    if out.is_mount():
+        raise InputError(f"{out} is a mount point, which no rename can replace; name a folder in it")
+    _check_folder_of(out)
 
 
 def new_folder(out: Path) -> None:

@@ -25,7 +25,7 @@ from made_tables import TWO_STATIONS
 from preloaded import preloaded
 from small_disk import BALLAST, fill_up, small_disk
 
-from firstspin import api, learn
+from firstspin import api, learn, preflight
 from firstspin.data.dataset import Reading, write_labels
 from firstspin.data.labels import incremental
 from firstspin.data.labels.incremental import GIVEN_TWICE, LATE
@@ -410,5 +410,24 @@ def test_a_full_disk_leaves_the_state(days: Days, tmp_path: Path) -> None:
 
 def test_two_runs_at_once_are_refused(days: Days) -> None:
     place = folder(days.root / "next", [("b", day(21), "1", 40.0)], PEOPLE)
-    with incremental.held(days.state):
-        assert "is in use by another run of `firstspin label`: run it again after that" in refused(days, place)
+    for state in (days.state, days.root / "first"):
+        days.state = state
+        with incremental.held(state):
+            for _ in range(2):  # the first refused run leaves the folder of a first run, and its lock, in place
+                assert "is in use by another run of `firstspin label`: run it again after that" in refused(days, place)
+
+
+@pytest.mark.parametrize("late_days", [-1, 3651, 10**10])
+def test_other_late_days_are_refused(days: Days, late_days: int) -> None:
+    """A negative number would sum up days that are not there yet."""
+    with pytest.raises(InputError, match="listens may be late by 0 to 3650 days"):
+        learn.label(days.root / "day 1", days.out, days.reading, state=days.state, late_days=late_days)
+
+
+def test_a_mount_point_is_refused_before_any_work(days: Days, tmp_path: Path) -> None:
+    place = folder(tmp_path / "next", [("b", day(21), "1", 40.0)], PEOPLE)
+    with small_disk(tmp_path / "disk", 1) as disk:
+        with pytest.raises(InputError, match=r"disk is a mount point, which no rename can replace; name a folder in"):
+            learn.label(place, days.out, days.reading, state=disk)
+        with pytest.raises(InputError, match=r"disk is a mount point"):
+            preflight.bundle(disk, place)

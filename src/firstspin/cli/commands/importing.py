@@ -46,6 +46,7 @@ def import_(
         raise typer.BadParameter("an import needs NAME, PATH and --out; --list shows the names", param_hint="import")
     layout = layout_of(name)
     preflight.new_folder(out)
+    preflight.replaced_folder(out)
     with terminal.progress("import") as progress:
         skipped = import_archive(layout, path, out, genres, progress)
         checked = check_tables(out, Reading(now=utc_now()), progress)

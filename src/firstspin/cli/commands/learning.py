@@ -33,6 +33,7 @@ from firstspin.cli.options import (
 from firstspin.cli.output import scorecard
 from firstspin.data.labels.label_state import LATE_DAYS
 from firstspin.data.schema import LISTENS
+from firstspin.records import MAX_DAYS
 
 if TYPE_CHECKING:
     from firstspin.data.dataset import Dataset, Reading
@@ -120,6 +121,7 @@ def label(
         typer.Option(
             help=f"With --state: days that a listen may come late and still count. Default: {LATE_DAYS}.",
             min=0,
+            max=MAX_DAYS,
             rich_help_panel=LABEL,
         ),
     ] = None,

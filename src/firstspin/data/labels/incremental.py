@@ -34,7 +34,7 @@ from firstspin.data.labels.remote import COLUMNS, RECEIVED
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
 from firstspin.files import beside, put_in_place, workspace
-from firstspin.records import Census, InputError, LabelRule
+from firstspin.records import MAX_DAYS, Census, InputError, LabelRule
 
 if TYPE_CHECKING:
     import duckdb
@@ -73,8 +73,11 @@ def write_labels(
     """`dataset.write_labels` of the listens of a state and the new ones of `data`, which the state has afterwards.
 
     The file of labels is written where no user has a label yet, without rows. Raises InputError as there, and where the
-    state is in use, damaged, or not of this label rule and these tables; the state is then as before.
+    state is in use, damaged, or not of this label rule and these tables, or for other late days than 0 to MAX_DAYS; the
+    state is then as before.
     """
+    if late_days not in range(MAX_DAYS + 1):
+        raise InputError(f"listens may be late by 0 to {MAX_DAYS} days, whole ones (late_days is {late_days!r})")
     with held(state), workspace("label") as folder, beside(state) as new:
         stored, summed = folder / "stored", folder / "summed"
         stored.mkdir()

@@ -68,11 +68,13 @@ def held(folder: Path) -> Iterator[None]:
     try:
         if files.locked(opened) is False or not os.path.samestat(os.fstat(opened), folder.stat()):
             raise InputError(f"{folder} is in use by another run of `firstspin label`: run it again after that")
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a first run that failed leaves no folder; one with files is never removed
+                folder.rmdir()
     finally:
         os.close(opened)
-        with suppress(OSError):  # a first run that failed leaves no folder; one with files is never removed
-            folder.rmdir()
 
 
 def load(folder: Path, workspace: Path) -> LabelState | None:
