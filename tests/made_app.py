@@ -17,8 +17,8 @@ from firstspin.service.metrics import SharedMetrics
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def new_app(**options: Any) -> App:
-    tallies = SharedMetrics(1)
+def new_app(tallies: SharedMetrics | None = None, **options: Any) -> App:
+    tallies = tallies or SharedMetrics(1)
     tallies.row(0).gauge("firstspin_started", 1)
     return App(tallies, tallies.row(0), Clock(count(0, 1000).__next__, lambda: NOW), AppOptions(**options))
 

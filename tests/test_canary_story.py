@@ -14,6 +14,7 @@ import pytest
 from made_bundles import DAMAGE, pack
 from made_experiments import PLAN
 from made_service import Service, admin, counted, serving, until
+from small_disk import fill_up, small_disk
 
 from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import Plan, experiment_key, freeze, plan_split
@@ -71,29 +72,50 @@ def story(folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_worse_challenger_is_stopped_for_good(story: Path) -> None:
+def answered_and_clicked(service: Service, story: Path) -> dict[str, str]:
+    """The model of each arm, after its users were answered and clicked, and the windows of all clicks are closed."""
     of_arm = arms(CANARY, USERS)
+    first = answers(service, USERS)
+    models = {of_arm[user]: answer["model"] for user, answer in first.items()}
+    assert {(of_arm[user], answer["model"]) for user, answer in first.items()} == set(models.items())
+    assert len(set(models.values())) == 2
+    until(lambda: counted(service, "firstspin_exposures_stored_total") == len(USERS))
+    set_clock(story / "clock", START + timedelta(hours=1))
+    for arm, of in CLICKERS.items():
+        users = [user for user in USERS if of_arm[user] == arm]
+        click(service, users[: len(users) * of // 100], START + timedelta(minutes=30))
+    set_clock(story / "clock", START + timedelta(days=2))
+    return models
+
+
+def test_a_worse_challenger_is_stopped_for_good(story: Path) -> None:
     with serving(story / "champion", *options(story)) as service:
-        first = answers(service, USERS)
-        models = {of_arm[user]: answer["model"] for user, answer in first.items()}
-        assert {(of_arm[user], answer["model"]) for user, answer in first.items()} == set(models.items())
-        assert len(set(models.values())) == 2
-        until(lambda: counted(service, "firstspin_exposures_stored_total") == len(USERS))
-        set_clock(story / "clock", START + timedelta(hours=1))
-        for arm, of in CLICKERS.items():
-            users = [user for user in USERS if of_arm[user] == arm]
-            click(service, users[: len(users) * of // 100], START + timedelta(minutes=30))
-        set_clock(story / "clock", START + timedelta(days=2))  # the windows of all clicks are closed
+        models = answered_and_clicked(service, story)
         service.ask("GET", "/experiments/canary")  # its figures are wanted
         until(lambda: "canary_stop" in admin(service, "GET", "/state")[1], seconds=120)
         stop = admin(service, "GET", "/state")[1]["canary_stop"]
         assert "challenger loses more than 0.1 of model's clicked" in stop["reason"]  # type: ignore[index]
         until(lambda: {one["model"] for one in answers(service, USERS[:40]).values()} == {models["model"]})
-        assert "stop the canary" in service.ask("GET", "/experiments/canary")[2].decode()
+        until(lambda: b"stop the canary" in service.ask("GET", "/experiments/canary")[2])
     with serving(story / "champion", *options(story)) as service:
         again = answers(service, USERS)
         assert {(one["model"], one["source"]) for one in again.values()} == {(models["model"], "model")}
         assert admin(service, "GET", "/state")[1]["canary_stop"] == stop
+
+
+def test_a_worse_challenger_is_stopped_though_the_state_folder_is_full(story: Path) -> None:
+    with (
+        small_disk(story / "state", 8) as disk,
+        serving(story / "champion", *options(story)) as service,
+    ):
+        models = answered_and_clicked(service, story)
+        service.ask("GET", "/experiments/canary")
+        fill_up(disk)
+        until(lambda: counted(service, "firstspin_canary_stopped") == 2, seconds=120)  # analysis and worker
+        assert {one["model"] for one in answers(service, USERS[:40]).values()} == {models["model"]}
+        assert counted(service, "firstspin_exposures_stored_total") == len(USERS)
+        assert "file is missing" in admin(service, "GET", "/state")[1]["canary_stop"]["reason"]  # type: ignore[index]
+        assert "canary can't be written" in service.log.read_text()
 
 
 def test_a_challenger_is_loaded_anew_and_a_damaged_one_changes_no_answer_of_the_arm(story: Path) -> None:

@@ -34,11 +34,12 @@ from scarcity import descriptors, fill_pipe, limited
 
 from firstspin.data.dataset import Reading, write_labels
 from firstspin.events.answer_counts import InputCounts
-from firstspin.experiment.plan import freeze
+from firstspin.experiment.plan import experiment_key, freeze
 from firstspin.models.calibration import TOPS, CalibrationBin, HoldOutCalibration
 from firstspin.models.compiled import CompiledScorer
 from firstspin.models.input_reference import InputReference
 from firstspin.records import Ranking
+from firstspin.service.challenger.canary import stop, stop_file
 from firstspin.service.process.clock import set_clock
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.score_stores import SqliteScores
@@ -156,6 +157,18 @@ class Troubles:
         wrong = replace(people, tops=(people.tops + 1) % 4, shares=np.roll(people.shares, 1, axis=1))
         made = pack(self._folder / "below" / "b", people=wrong)
         return self._labelled("below", made, {"FirstspinBelowRule"})
+
+    def canary_stopped_by_hand(self) -> Trouble:
+        shares = {"model": 19.0, "challenger": 1.0}
+        plan = msgspec.structs.replace(
+            PLAN, control="model", arms=shares, harm_margin=0.05, peeking="always-valid", name="canary"
+        )
+        freeze(plan, self._folder / "canary.toml")
+        running = ("--experiment", str(self._folder / "canary.toml"), "--challenger", str(self._folder / "two"))
+        store = ("--events", f"sqlite:///{self._folder / 'canary.sqlite'}")
+        service = self._serve(*store, *self._state("canary"), *running)
+        stop(stop_file(self._folder / "state of canary", experiment_key(plan)), "by hand", datetime.now(UTC))
+        return Trouble([service], {"FirstspinCanaryStopped"}, lambda: ask_for(service, "anna"))
 
     def _labelled(self, name: str, made: Bundle, alerts: set[str], inputs: Sequence[InputCounts] = ()) -> Trouble:
         """A service whose bundle has answered for 300 days, with the labels of these days."""

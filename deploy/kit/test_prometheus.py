@@ -90,6 +90,7 @@ CAUSES: dict[str, dict[str, str]] = {
     "FirstspinDrift": {f"firstspin_drift_columns{{{HERE}}}": "0x230 1x9"},
     "FirstspinHitsDiffer": {f"firstspin_hits_differ{{{HERE}}}": "0x230 4x9"},
     "FirstspinBelowRule": {f"firstspin_below_rule{{{HERE}}}": "0x230 1x9"},
+    "FirstspinCanaryStopped": {f"firstspin_canary_stopped{{{HERE}}}": "0x230 2x9"},
     "FirstspinNoticesLost": {f'firstspin_webhooks_total{{{HERE},outcome="dropped"}}': "0x230 1x9"},
     "FirstspinTelemetryLost": {f'firstspin_spans_total{{{HERE},outcome="failed"}}': "0x190 0+9x49"},
     "FirstspinConnectionsScarce": {f"firstspin_connections_closed_for_others_total{{{HERE}}}": "0x230 1x9"},

@@ -17,7 +17,7 @@ import msgspec
 from firstspin.records import Listens, Registration, StoredAnswer
 from firstspin.service.answering import Answering, Asking, encoding_of_request, failed, refused
 from firstspin.service.api_keys import Key, Keys
-from firstspin.service.challenger.canary import is_stopped
+from firstspin.service.challenger.canary import STOPPED, is_stopped
 from firstspin.service.challenger.shadow import ShadowSampler
 from firstspin.service.exposures import ExposureLog
 from firstspin.service.http.messages import Reply, Request, StreamedReply, Work
@@ -157,8 +157,9 @@ class App:
 
     def refresh(self) -> None:
         """Refresh keys, counts and the slot's rates, and send spans. To be called about twice a second."""
-        if self._options.canary_stop and is_stopped(self._options.canary_stop):
+        if (canary := self._options.canary_stop) and (self._tallies.total(STOPPED) or is_stopped(canary)):
             self._answering.end_experiment()
+            self._tally.gauge(STOPPED, 1)
         if self._options.spans:
             running = self._options.ledger.running if self._options.ledger else None
             self._options.spans.flush(running.key if running else "")

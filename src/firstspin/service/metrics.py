@@ -84,6 +84,7 @@ _GAUGES: Final = (
     ),
     ("firstspin_started", "1 once all workers have been ready"),
     ("firstspin_drift_columns", "Columns of registrations and answers that drift"),
+    ("firstspin_canary_stopped", "Above 0 once the canary is stopped"),
     ("firstspin_below_rule", "1 where the model has fewer hits than the business rule with the same labelled users"),
     ("firstspin_hits_differ", "Comparisons of observed and expected hits that chance does not explain"),
     (

@@ -16,14 +16,17 @@ import pytest
 from made_app import NOW, Broken, ask, new_app
 from made_bundles import pack, pack_with_further_fields
 from made_experiments import PLAN, SECRET, START, log
+from small_disk import BALLAST, fill_up, small_disk
 
 from firstspin.events.store import EventStore, open_store
 from firstspin.experiment.assign import assign
+from firstspin.experiment.monitor import monitor
 from firstspin.experiment.plan import experiment_key
 from firstspin.records import InputError
 from firstspin.service.app import App
-from firstspin.service.challenger.canary import CanaryStop, read_stop, stop, stop_file
+from firstspin.service.challenger.canary import CanaryStop, read_stop, stop, stop_as_decided, stop_file
 from firstspin.service.exposures import ExposureLog
+from firstspin.service.metrics import SharedMetrics
 from firstspin.service.notices import causes
 from firstspin.service.pages.analysis import write_pages
 from firstspin.service.process.worker import load
@@ -219,6 +222,34 @@ def test_the_first_stop_stands_and_an_unreadable_file_is_a_stop(tmp_path: Path) 
     stopped = read_stop(file)
     assert stopped
     assert (stopped.experiment, "can't be read" in stopped.reason) == (CANARY.key, True)
+
+
+def test_a_stop_that_can_not_be_written_stops_the_workers_and_is_written_later(
+    folder: Path, challenger: Path, store: EventStore, tmp_path: Path
+) -> None:
+    (tmp_path / "log").mkdir()
+    harmful = msgspec.structs.replace(CANARY_PLAN, arms={"model": 1.0, "challenger": 1.0})
+    users = log(tmp_path / "log", harmful, 3, clickers={"model": 60, "challenger": 10})
+    progress = monitor(users, harmful, START + timedelta(days=5))
+    assert progress.status == "stop the canary"
+    tallies = SharedMetrics(2)
+    of_analysis = tallies.row(1)
+    with small_disk(tmp_path / "disk", 1) as disk:
+        file = stop_file(disk, progress.experiment)
+        app = canary(folder, store, canary_stop=file, tallies=tallies)
+        app.challenge(load(challenger))
+        fill_up(disk)
+        stop_as_decided(stop_file(disk, "other@00000000"), progress, of_analysis)
+        app.refresh()
+        assert len({answer["model"] for answer in together(app).values()}) == 2
+        stop_as_decided(file, progress, of_analysis)
+        assert not file.exists()
+        app.refresh()
+        assert {answer["model"] for answer in together(app).values()} == {in_service(folder)["model"]}
+        assert b"firstspin_canary_stopped 2.0" in ask(app, "GET", "/metrics").body
+        (disk / BALLAST).unlink()
+        stop_as_decided(file, progress, of_analysis)
+        assert read_stop(file) == CanaryStop(progress.experiment, progress.sentence, progress.as_of)
 
 
 def test_a_canary_that_was_stopped_by_hand_says_so_and_waits_for_no_exposures(tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ class Background:
 
     def _analysis(self, secret: Secret, pages: Path) -> BackgroundRuns:
         """The analyses: every five minutes, and when a page of an experiment is opened."""
-        dropped = partial(self._tally(MetricsRow.ANALYSIS).count, "firstspin_webhooks", "dropped")
+        tally = self._tally(MetricsRow.ANALYSIS)
+        dropped = partial(tally.count, "firstspin_webhooks", "dropped")
 
         def run() -> None:
             from firstspin.events.store import open_database
@@ -149,7 +150,7 @@ class Background:
 
             def tell(progress: Progress) -> None:
                 if self.canary_stop:
-                    stop_as_decided(self.canary_stop, progress)
+                    stop_as_decided(self.canary_stop, progress, tally)
                 if outbox:
                     notify_of(progress, outbox, dropped)
 

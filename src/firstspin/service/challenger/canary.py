@@ -1,21 +1,30 @@
 """The stop of a canary: a file in the state folder, after which everyone is answered by the bundle in service.
 
 The service's own analysis writes it, and `firstspin experiment stop`; workers look for it twice a second. It stays
-across restarts: a stopped canary is not started again, and the next one has a plan, and so a key, of its own.
+across restarts: a stopped canary is not started again, and the next one has a plan, and so a key, of its own. The
+analysis also sets a metric, which stops the workers where the disk is full or read-only.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from firstspin.files import written_beside
+from firstspin.service.metrics import ProcessMetrics, SharedMetrics
 
 if TYPE_CHECKING:
     from firstspin.experiment.monitor import Progress  # which workers do not import
+
+log = logging.getLogger(__name__)
+
+STOPPED: Final = "firstspin_canary_stopped"
+"""The metric that stops the workers."""
+_UNKNOWN: Final = datetime.fromtimestamp(0, UTC)  # when it was stopped
 
 
 class CanaryStop(msgspec.Struct, frozen=True):
@@ -57,7 +66,15 @@ def read_stop(path: Path) -> CanaryStop | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=CanaryStop)
     except (OSError, msgspec.MsgspecError):
-        return CanaryStop(path.stem, "the file of the stop can't be read", datetime.fromtimestamp(0, UTC))
+        return CanaryStop(path.stem, "the file of the stop can't be read", _UNKNOWN)
+
+
+def stop_in_force(path: Path, tallies: SharedMetrics) -> CanaryStop | None:
+    """The stop in the file, or the one that the workers were given without a file."""
+    stopped = read_stop(path)
+    if stopped is None and tallies.total(STOPPED):
+        return CanaryStop(path.stem, "its file is missing; the stop ends with the service", _UNKNOWN)
+    return stopped
 
 
 def stop(path: Path, reason: str, at: datetime) -> CanaryStop:
@@ -71,7 +88,16 @@ def stop(path: Path, reason: str, at: datetime) -> CanaryStop:
     return stopped
 
 
-def stop_as_decided(path: Path, progress: Progress) -> None:
-    """Stop the canary where its sealed rule says so. Raises OSError as `stop`."""
-    if progress.experiment == path.stem and progress.status == "stop the canary":
+def stop_as_decided(path: Path, progress: Progress, tally: ProcessMetrics) -> None:
+    """Stop the canary where its sealed rule says so.
+
+    The metric stops it in all workers. Where the file can't be written, that is logged, and the next analysis tries
+    again.
+    """
+    if progress.experiment != path.stem or progress.status != "stop the canary":
+        return
+    try:
         stop(path, progress.sentence, progress.as_of)
+    except OSError as problem:
+        log.error("the stop of the canary can't be written, and ends with the service", extra={"reason": str(problem)})
+    tally.gauge(STOPPED, 1)

@@ -80,7 +80,7 @@ def analyse_store(
     running = plan.name if plan else ""
     try:
         if plan:
-            tell(_analyse_one(database, plan, folder, now))
+            _analyse_one(database, plan, folder, tell, now)
     finally:
         for path in sorted(folder.glob("*.toml")):
             if path.stem != running:
@@ -95,7 +95,7 @@ def _analyse_ended(
     try:
         figures = figures_in(path.with_suffix(".json"), Listed)
         if figures is None or figures.is_unread(now):
-            tell(_analyse_one(database, read_plan(path), folder, now))
+            _analyse_one(database, read_plan(path), folder, tell, now)
     except (InputError, Unavailable) as problem:
         reason = problem.bare if isinstance(problem, InputError) else str(problem)
         log.warning("an ended experiment can't be analysed", extra={"plan": path.stem, "reason": reason})
@@ -104,9 +104,11 @@ def _analyse_ended(
         log.error("the analysis of an ended experiment failed", extra=about, exc_info=True)
 
 
-def _analyse_one(database: Database, plan: Plan, folder: Path, now: datetime) -> Progress:
+def _analyse_one(
+    database: Database, plan: Plan, folder: Path, tell: Callable[[Progress], object], now: datetime
+) -> None:
     with workspace("pages") as work:
-        return write_pages(run.read_log(database, plan, work), plan, folder, now=now)
+        write_pages(run.read_log(database, plan, work), plan, folder, now=now, tell=tell)
 
 
 def write_list(folder: Path, running: str, *, now: datetime) -> None:
@@ -122,10 +124,13 @@ def write_list(folder: Path, running: str, *, now: datetime) -> None:
     write_page(folder / LIST, rendered("experiment_list.html.jinja", {"experiments": rows}))
 
 
-def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progress:
+def write_pages(
+    log: Path, plan: Plan, folder: Path, *, now: datetime, tell: Callable[[Progress], object] = lambda _: None
+) -> Progress:
     """Analyse a log (see `run.read_log`) as known at `now`; write JSON, the page, the memo, CSV and the plan.
 
-    The plan is last, so that each plan in the folder has figures. A stop of the canary in the folder beside it (see
+    The plan is last, so that each plan in the folder has figures. `tell` is called with the state before anything is
+    written: a full disk must not delay a stop. A stop of the canary in the folder beside it (see
     `canary`) stands, whatever the figures are. Raises InputError where the log can't be read, does not fit the plan, or
     has none of the users of an earlier one.
     """
@@ -139,6 +144,7 @@ def write_pages(log: Path, plan: Plan, folder: Path, *, now: datetime) -> Progre
     earlier = figures_in(folder / f"{plan.name}.json", Listed)
     if not state.users and (earlier.users if earlier else (folder / f"{plan.name}.html").exists()):
         raise InputError(f"the event store has none of the users of {plan.name}")
+    tell(state)
     about = _about(state, plan)
     figures = StringIO()
     csv.writer(figures).writerows(csv_rows(state))

@@ -25,7 +25,7 @@ import msgspec
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError
 from firstspin.service.bundles.watch import BundleWatch
-from firstspin.service.challenger.canary import read_stop
+from firstspin.service.challenger.canary import stop_in_force
 from firstspin.service.process.background_runs import BackgroundRuns
 from firstspin.service.process.children import Child
 from firstspin.service.process.containment import Containment
@@ -278,7 +278,7 @@ class Supervisor:
         state["compiled"] = not MISSING
         if self.challenger:
             state["challenger"] = self.challenger.state()
-        if self.canary_stop and (stop := read_stop(self.canary_stop)):
+        if self.canary_stop and (stop := stop_in_force(self.canary_stop, crew.tallies)):
             state["canary_stop"] = stop
         return state | ({"admin": {"restarts": crew.admin.starts - 1}} if crew.admin else {})
 
