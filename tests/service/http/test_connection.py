@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import select
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -112,3 +114,31 @@ def test_a_client_that_leaves_just_before_its_last_answer_is_no_failure(
         ours, _ = server.accept()
         runner.run(served(ours, theirs))
     assert failures == []
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_lost_connection_and_its_half_of_a_body_do_not_wait_for_the_garbage_collector(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    class Referenced(Connection):
+        """A connection that may have weak references."""
+
+    async def lost(ours: socket.socket, theirs: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        hub = Hub(lambda _: [], ConnectionLimits(), loop, lambda _: None)
+        await loop.connect_accepted_socket(lambda: Referenced(hub), ours)
+        [of_client] = map(weakref.ref, hub.connections)
+        theirs.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2000000\r\n\r\n" + bytes(1_000_000))
+        theirs.close()
+        async with asyncio.timeout(30):
+            while of_client() is not None:
+                await asyncio.sleep(0.01)
+
+    gc.disable()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server, asyncio.Runner(loop_factory=new_loop) as runner:
+            theirs = socket.create_connection(server.getsockname())
+            ours, _ = server.accept()
+            runner.run(lost(ours, theirs))
+    finally:
+        gc.enable()

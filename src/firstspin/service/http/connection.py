@@ -170,9 +170,11 @@ class Connection(asyncio.Protocol):
             self._answer_queue()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Cancel the work for a client that has left."""
+        """Cancel the work for a client that has left, and free the body that has begun."""
         self._ending = True
         self._queue.clear()
+        self._body = b""
+        del self._parser  # the two refer to each other, and would be left to the garbage collector
         self._hub.gone(self)
         if self._task:
             self._task.cancel()
