@@ -79,7 +79,8 @@ def bundle(out: Path, data: Path) -> None:
 def state(out: Path, data: Path, labels: Path) -> None:
     """Check the folder of a state. Raises InputError where it can't be written, or holds the tables or the labels."""
     place = out.resolve()
-    if data.resolve().is_relative_to(place) or any((data / table).resolve() == place for table in schema.COLUMNS):
+    tables = [(data / table).resolve() for table in schema.COLUMNS]
+    if data.resolve().is_relative_to(place) or any(place.is_relative_to(table) for table in tables):
         raise InputError(f"{out} holds the tables; name another folder for the state")
     if labels.resolve().is_relative_to(place):
         raise InputError(f"{labels} is inside the state {out}; choose a path outside")

@@ -369,7 +369,7 @@ def test_what_a_state_can_not_be_is_refused_before_any_work(days: Days) -> None:
         learn.label(place, days.out, days.reading, listens="duckdb://x.db", state=days.state)
     with pytest.raises(InputError, match=r"is not a state of `firstspin label`: it has no manifest.json; name another"):
         learn.label(place, days.out, days.reading, state=days.root / "day 1")
-    for inside in (place, place / "listens", place.parent):
+    for inside in (place, place / "listens", place / "listens" / "state", place.parent):
         with pytest.raises(InputError, match=r"holds the tables; name another folder for the state"):
             learn.label(place, days.out, days.reading, state=inside)
     with pytest.raises(InputError, match=r"inside.parquet is inside the state"):
@@ -394,6 +394,15 @@ def test_a_killed_run_leaves_the_state_before_or_after_it(days: Days) -> None:
         assert (census.data_ends, census.registered) == (day(25), 3)
         shutil.rmtree(days.state)
         shutil.copytree(days.root / "earlier", days.state)
+
+
+def test_a_state_that_a_killed_run_had_moved_aside_comes_back(days: Days) -> None:
+    """File systems without an exchange take two renames: between them there is no folder of the state."""
+    aside = days.root / ".state.0.partial"
+    aside.mkdir()
+    days.state.rename(aside / "replaced")
+    days.same(days.take([("b", day(21), "1", 40.0)], PEOPLE))
+    assert not aside.exists()
 
 
 def test_a_full_disk_leaves_the_state(days: Days, tmp_path: Path) -> None:

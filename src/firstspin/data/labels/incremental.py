@@ -33,7 +33,7 @@ from firstspin.data.labels.new_listens import GIVEN_TWICE, NewListens, new_liste
 from firstspin.data.labels.remote import COLUMNS, RECEIVED
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
-from firstspin.files import beside, put_in_place, workspace
+from firstspin.files import beside, make_private_folder, put_in_place, workspace
 from firstspin.records import MAX_DAYS, Census, InputError, LabelRule
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def write_labels(
     """
     if late_days not in range(MAX_DAYS + 1):
         raise InputError(f"listens may be late by 0 to {MAX_DAYS} days, whole ones (late_days is {late_days!r})")
-    with held(state), workspace("label") as folder, beside(state) as new:
+    make_private_folder(state.parent)
+    with beside(state) as new, held(state), workspace("label") as folder:  # first, a state moved aside comes back
         stored, summed = folder / "stored", folder / "summed"
         stored.mkdir()
         summed.mkdir()
