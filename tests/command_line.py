@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -58,31 +59,39 @@ def sagemaker(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def _status(command: Command, *streams: int) -> int:
-    server = _server()
-    socket.send_fds(server, [json.dumps(command).encode()], streams)
-    child = int(server.recv(100))
+    server, _ = _server()
     try:
+        socket.send_fds(server, [json.dumps(command).encode()], streams)
         return int(server.recv(100))
-    except TimeoutError:
-        os.kill(child, signal.SIGKILL)
-        server.recv(100)
-        raise subprocess.TimeoutExpired(command.words, SECONDS) from None
+    except BaseException as problem:  # a test's timeout too: else the next command would read this one's status
+        _end()
+        if isinstance(problem, TimeoutError):
+            raise subprocess.TimeoutExpired(command.words, SECONDS) from None
+        raise
 
 
 @cache
-def _server() -> socket.socket:
+def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         script = Path(__file__).with_name("command_server.py")
         words = [sys.executable, str(script), str(theirs.fileno())]
         alone = os.environ | {"OMP_NUM_THREADS": "1"}  # numpy's threads would not survive a fork
-        process = subprocess.Popen(words, env=alone, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        fds, null = [theirs.fileno()], subprocess.DEVNULL
+        process = subprocess.Popen(words, env=alone, pass_fds=fds, stdin=null, process_group=0)
     ours.settimeout(SECONDS)
+    return ours, process
 
-    def end() -> None:
-        ours.close()
-        process.kill()
+
+def _end() -> None:
+    """End the server with the command that it runs; the next command starts another."""
+    if _server.cache_info().currsize:
+        server, process = _server()
+        _server.cache_clear()
+        server.close()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    atexit.register(end)
-    return ours
+
+atexit.register(_end)

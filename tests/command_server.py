@@ -1,7 +1,7 @@
 """Forks a process for each command of the tests, and has imported the libraries: imports are most of a short command.
 
-Its Unix socket receives commands with their standard output and error, and sends process ids and exit statuses. Nothing
-of firstspin is imported before the fork: each command reads its own environment, and imports what it needs.
+Its Unix socket receives commands with their standard output and error, and sends exit statuses. Nothing of firstspin is
+imported before the fork: each command reads its own environment, and imports what it needs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ def main() -> None:
             child.start()
             for stream in streams:
                 os.close(stream)
-            tests.send(b"%d" % child.pid)
             child.join()
             tests.send(b"%d" % child.exitcode)
 
