@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -59,9 +59,14 @@ def opened(folder: Path) -> Iterator[Check]:  # noqa: ARG001
         for _ in range(2):
             rows, out = _rows(made, whole), _out(made, whole)
             made.note("rows and out", (rows, out))
-            scored = scorer is not None and _scored(scorer, rows, out)
+            scored = scorer is not None and _taken(scorer.scores, rows, out)
             if scored and damaged is whole and not _equal(out, _expected(whole, rows)):
                 raise Broken("other scores than in numpy")
+            of_masks, out = _of_masks(made, whole), _out(made, whole)
+            made.note("masks, offsets, named and out", (*of_masks, out))
+            scored = scorer is not None and _taken(scorer.scores_of, *of_masks, out)
+            if scored and damaged is whole and not _equal(out, _expected_of(whole, *of_masks)):
+                raise Broken("other scores of masks than in numpy")
         return "refused" if scorer is None else "whole" if damaged is whole else "taken"
 
     yield check
@@ -97,9 +102,9 @@ def _made(arrays: dict[str, Any]) -> Any:
     return scorer
 
 
-def _scored(scorer: Any, rows: object, out: object) -> bool:
+def _taken(call: Callable[..., None], *arrays: object) -> bool:
     try:
-        scorer.scores(rows, out)
+        call(*arrays)
     except (ValueError, TypeError, BufferError):
         return False
     return True
@@ -108,6 +113,12 @@ def _scored(scorer: Any, rows: object, out: object) -> bool:
 def _expected(whole: dict[str, NDArray[Any]], rows: Any) -> NDArray[np.float64]:
     out = np.empty((len(rows), whole["leaves"].shape[1]))
     NumpyScorer(**whole).scores(np.asarray(rows), out)
+    return out
+
+
+def _expected_of(whole: dict[str, NDArray[Any]], masks: Any, offsets: Any, named: Any) -> NDArray[np.float64]:
+    out = np.empty((len(offsets) - 1, whole["leaves"].shape[1]))
+    NumpyScorer(**whole).scores_of(np.asarray(masks), np.asarray(offsets), np.asarray(named), out)
     return out
 
 
@@ -217,6 +228,22 @@ def _rows(made: Input, whole: dict[str, NDArray[Any]]) -> Any:
     rng = np.random.default_rng(made.number(0, 2**32))
     rows = rows_near(rng, whole["cuts"], n, len(whole["starts"]) - 1)
     return changed(made, rows) if made.chance(0.15) else rows
+
+
+def _of_masks(made: Input, whole: dict[str, NDArray[Any]]) -> tuple[Any, Any, Any]:
+    """Masks, offsets and names of rows of them, as `scores_of` takes them, or one of them changed."""
+    rng = np.random.default_rng(made.number(0, 2**32))
+    masks, t = whole["masks"], whole["masks"].shape[1]
+    masks = rng.integers(np.iinfo(masks.dtype).max, size=(made.number(1, 9), t), dtype=masks.dtype, endpoint=True)
+    lengths = rng.integers(0, 12, size=made.pick((0, 1, 1, 2, 8, 9, 31, 33, 70)))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    arrays = [masks, offsets, rng.integers(len(masks), size=offsets[-1], dtype=np.int32)]
+    if made.chance(0.3):
+        at = made.number(0, 2)
+        arrays[at] = changed(made, arrays[at])
+    if made.chance(0.03):
+        arrays[made.number(0, 2)] = odd(made)  # type: ignore[call-overload]
+    return arrays[0], arrays[1], arrays[2]
 
 
 def _out(made: Input, whole: dict[str, NDArray[Any]]) -> Any:
