@@ -67,7 +67,9 @@ def _some(canary: Canary, canaries: int, rng: np.random.Generator) -> Stops:
     )
     n1, users = n1.cumsum(axis=1), users.cumsum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):  # before there are users
-        z = -ratio_z(table(clicked1, n1, clicked0, users - n1), np.full(users.shape, 1 - canary.margin))
+        z = -ratio_z(
+            table(clicked1, n1, clicked0, users - n1), np.full(users.shape, 1 - canary.margin), spread_as_observed=True
+        )
         planned = canary.users_a_day * canary.days
         evidence = one_sided_log_e(z, users.astype(np.float64), ALPHA, tuned_for=planned * TUNED_AT)
     shown = (np.minimum(n1, users - n1) >= MIN_USERS) & (evidence >= math.log(1 / ALPHA))

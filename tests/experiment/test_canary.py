@@ -14,9 +14,10 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from firstspin.experiment.analyse import analyse
-from firstspin.experiment.canary import harms
+from firstspin.experiment.canary import TUNED_AT, harms
 from firstspin.experiment.outcomes import LeftOut, Outcomes
 from firstspin.experiment.rules import Metric, Rules, checked_rules
+from firstspin.experiment.stats.proportions import ratio_z, table
 from firstspin.experiment.stats.sequential import one_sided_log_e
 from firstspin.experiment.verdict import Verdict, verdict_lines
 from firstspin.records import InputError
@@ -166,11 +167,27 @@ def test_a_canary_has_two_arms(fields: dict[str, object]) -> None:
         checked_rules(rules(**fields), ())
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.1])
-def test_looks_at_sparse_clicks_stop_at_most_one_canary_in_twenty(loss: float) -> None:
-    """2,000 canaries of 2,000 users a day, read every hour; a loss of 10% is the margin and the worst case."""
-    stops = simulate(Canary(0.05, 0.1, loss, users_a_day=2_000), 2_000, np.random.default_rng(5))
+@pytest.mark.parametrize(("rate", "margin", "loss"), [(0.05, 0.1, 0.0), (0.05, 0.1, 0.1), (0.999, 0.001, 0.001)])
+def test_looks_at_sparse_clicks_stop_at_most_one_canary_in_twenty(rate: float, margin: float, loss: float) -> None:
+    """2,000 canaries of 2,000 users a day, read every hour; a loss of the margin is the worst case.
+
+    Of a rate of 99.9%, 8% would be stopped with the spread of the hypothesis: 2 of 100 users without a click have a z
+    of 4 where 0.2 are expected.
+    """
+    stops = simulate(Canary(rate, margin, loss, users_a_day=2_000), 2_000, np.random.default_rng(5))
     assert stops.share <= 0.05
+
+
+def test_the_simulated_evidence_is_that_of_the_analysis() -> None:
+    """300 of 5,700 users of the control have no click, 30 of 300 of the challenger."""
+    clicked = clicks(6_000, 95, 90)
+    [harm] = harms(outcomes(every_twentieth(6_000), clicked, days=1), checked_rules(rules(harm_margin=0.02), ARMS))
+    challenger = every_twentieth(6_000)
+    counts = clicked[challenger].sum(), 300, clicked[~challenger].sum(), 5_700
+    z = -ratio_z(table(*counts), np.asarray(0.98), spread_as_observed=True)
+    log_e = one_sided_log_e(z, np.asarray(6_000.0), 0.05, tuned_for=28_000 * TUNED_AT)
+    assert harm.e_value == pytest.approx(math.exp(float(log_e)))
+    assert z < -ratio_z(table(*counts), np.asarray(0.98))
 
 
 def test_a_large_harm_is_shown_within_two_days() -> None:
@@ -201,9 +218,9 @@ def test_skewed_seconds_stop_no_equal_canary() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_false_stops_stay_below_alpha_in_many_canaries() -> None:
-    for rate in (0.02, 0.05, 0.3, 0.8):
-        for loss in (0.0, 0.1):
-            stops = simulate(Canary(rate, 0.1, loss, users_a_day=2_000), 20_000, np.random.default_rng(7))
+    for rate, margin in ((0.02, 0.1), (0.05, 0.1), (0.3, 0.1), (0.8, 0.1), (0.99, 0.005), (0.999, 0.001)):
+        for loss in (0.0, margin):
+            stops = simulate(Canary(rate, margin, loss, users_a_day=2_000), 20_000, np.random.default_rng(7))
             assert stops.share <= 0.05, (rate, loss)
     assert stopped_by_seconds(0.0, 2_000) <= 0.05
     assert stopped_by_seconds(0.1, 2_000) <= 0.05

@@ -68,7 +68,8 @@ def _evidence(pair: Comparison, margin: float, level: float, rules: Rules) -> fl
     ratio, arms = 1 - margin, (pair.control, pair.treatment)
     if min(arm.n for arm in arms) < MIN_USERS:
         return 0.0
-    statistic = ratio_statistic(_spread_as_control(pair, ratio) if isinstance(pair, Means) else pair, ratio)
+    spread = _spread_as_control(pair, ratio) if isinstance(pair, Means) else pair
+    statistic = ratio_statistic(spread, ratio, spread_as_observed=True)
     if math.isnan(statistic):  # no spread: without a difference between users, there is no test
         return 0.0
     users = np.asarray(float(sum(arm.n for arm in arms)))

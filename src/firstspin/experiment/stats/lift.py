@@ -143,10 +143,13 @@ def _one_sided_p(comparison: Comparison, ratio: float) -> float:
     return tail(comparison.treatment, comparison.control, ratio_statistic(comparison, ratio))
 
 
-def ratio_statistic(comparison: Comparison, ratio: float) -> float:
-    """The z or t of the hypothesis that the treatment's mean is `ratio` times the control's; NaN without one."""
+def ratio_statistic(comparison: Comparison, ratio: float, *, spread_as_observed: bool = False) -> float:
+    """The z or t of the hypothesis that the treatment's mean is `ratio` times the control's; NaN without one.
+
+    `spread_as_observed` is that of `ratio_z`, for clicks; a t has the observed spread anyway.
+    """
     if isinstance(comparison, ClickRates):
-        return float(ratio_z(_table(comparison), np.asarray(ratio)))
+        return float(ratio_z(_table(comparison), np.asarray(ratio), spread_as_observed=spread_as_observed))
     return ratio_t(comparison.treatment, comparison.control, ratio, covariance=comparison.covariance)
 
 

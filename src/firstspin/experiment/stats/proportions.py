@@ -37,11 +37,12 @@ def table(clicked: object, n: object, clicked_control: object, n_control: object
     )
 
 
-def ratio_z(table: TwoByTwo, ratio: Numbers) -> Numbers:
+def ratio_z(table: TwoByTwo, ratio: Numbers, *, spread_as_observed: bool = False) -> Numbers:
     """Score statistic of the hypothesis rate = ratio x control's rate (Miettinen and Nurminen 1985).
 
     Standard normal under the hypothesis; falls as `ratio` (m,) grows; 0 without evidence. Table and result have the
-    shape of `ratio`.
+    shape of `ratio`. `spread_as_observed`: the treatment's users vary at least as its observed rate says, so that its
+    first few users without a click, of an expected fraction of one, are no large z.
     """
     clicked1, n1, clicked0, n0 = table
     clicked, n = clicked1 + clicked0, n1 + n0
@@ -50,7 +51,10 @@ def ratio_z(table: TwoByTwo, ratio: Numbers) -> Numbers:
     root = np.sqrt((up - down) ** 2 + 4 * ratio * (n1 - clicked1) * (n0 - clicked0))
     rate0 = 2 * clicked / (up + down + root)
     rate1 = np.minimum(rate0 * ratio, 1)
-    variance = rate1 * (1 - rate1) / n1 + ratio**2 * rate0 * (1 - rate0) / n0
+    spread1 = rate1 * (1 - rate1)
+    if spread_as_observed:
+        spread1 = np.maximum(spread1, clicked1 / n1 * (1 - clicked1 / n1))
+    variance = spread1 / n1 + ratio**2 * rate0 * (1 - rate0) / n0
     return _standardised(clicked1 / n1 - ratio * clicked0 / n0, variance, n)
 
 
