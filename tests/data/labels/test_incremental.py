@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -415,6 +416,15 @@ def test_a_full_disk_leaves_the_state(days: Days, tmp_path: Path) -> None:
         (disk / BALLAST).unlink()
         assert firstspin(*run).returncode == 0
         assert {path.name for path in disk.iterdir()} == {"state"}
+
+
+def test_a_full_temporary_folder_is_named(days: Days, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another disk than the state, which is copied there."""
+    place = folder(tmp_path / "next", [("b", day(21), "1", 40.0)], PEOPLE)
+    with small_disk(tmp_path / "disk", 1) as disk:
+        fill_up(disk)
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        assert "state can't be read: not enough space; TMPDIR names the folder" in refused(days, place)
 
 
 def test_two_runs_at_once_are_refused(days: Days) -> None:

@@ -83,7 +83,8 @@ def write_labels(
         stored, summed = folder / "stored", folder / "summed"
         stored.mkdir()
         summed.mkdir()
-        before = load(state, stored)
+        with in_our_words(f"the state {state} can't be read"):
+            before = load(state, stored)
         _refuse_other_rule(before, reading.rule, state)
         given = new_listens(data, folder, before)
         tables = open_reading(given.folder, folder, replace(reading, erased=None))
