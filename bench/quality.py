@@ -236,7 +236,7 @@ def measured(
     dataset: Dataset, models: Sequence[str], folds: Sequence[Split], seed: int, cache: Path
 ) -> dict[str, Trained]:
     """The outcomes of each model for the users of all folds, in their order, and the median CPU seconds of a fold."""
-    of_users = hashlib.sha256(msgspec.json.encode([dataset.examples.user_ids, dataset.examples.registrations]))
+    of_users = hashlib.sha256(msgspec.json.encode([dataset.examples.user_ids, list(dataset.examples.registrations)]))
     parts: dict[str, list[Trained]] = {name: [] for name in models}
     for number, split in enumerate(folds, 1):
         for name in models:

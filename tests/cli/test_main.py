@@ -405,7 +405,7 @@ def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
     ("line", "completions"),
     [
         ("firstspin e", ["evaluate", "events", "experiment"]),
-        ("firstspin experiment ", ["plan", "analyse", "look-back", "explore", "simulate"]),
+        ("firstspin experiment ", ["plan", "analyse", "stop", "look-back", "explore", "simulate"]),
         ("firstspin label --eng", ["--engine"]),
         ("firstspin label --engine s", ["spark"]),
         ("firstspin serve --work", ["--workers"]),
