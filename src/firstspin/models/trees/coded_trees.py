@@ -88,12 +88,14 @@ def _masks(scorer: TreeScorer, first: int, rows: Rows) -> Masks:
 
 
 def _of_picks(scorer: TreeScorer, first: int, part: EncodedPicks, cells: PickedCells) -> OfPicks | None:
-    """What each pick masks, by genre and rank; None where a genre that is not picked masks something too."""
+    """What each pick masks, by genre and rank; None of too many, or where a genre that is not picked masks too."""
     places, codes = np.unique(cells.genres * MAX_PICKS + cells.ranks, return_inverse=True)
+    if len(places) > MAX_DISTINCT:
+        return None
     rows = np.zeros((len(places) + 1, 2 * part.n_genres))  # and that of no pick
     part.write_picks(rows, np.arange(len(places)), *np.divmod(places, MAX_PICKS))
     masks = _masks(scorer, first, rows)
-    if len(places) > MAX_DISTINCT or (~masks[-1]).any():
+    if (~masks[-1]).any():
         return None
     return masks, codes, cells
 
