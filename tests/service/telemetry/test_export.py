@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -172,6 +174,13 @@ def test_with_a_dead_collector_answers_go_on_and_the_loss_is_counted(
     assert [line for line in service.lines() if line["level"] == "error"] == []
 
 
+def takes_sigterm(pid: int) -> bool:
+    """Whether the process is ready to end in order: SIGTERM is blocked until then."""
+    blocked = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert blocked
+    return not int(blocked[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
 def test_spans_that_wait_are_exported_at_the_end_of_the_service(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +188,7 @@ def test_spans_that_wait_are_exported_at_the_end_of_the_service(
     with collecting(out) as port:
         with traced(folder, monkeypatch, port, OTEL_BSP_SCHEDULE_DELAY="60000") as service:
             service.recommend(age=31)
+            until(lambda: len(workers(service)) == 2 and all(map(takes_sigterm, workers(service))))
             service.process.terminate()
             assert service.process.wait(20) == 0
         assert len(spans(out)) == 1
