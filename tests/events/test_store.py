@@ -156,3 +156,25 @@ def test_a_store_out_of_reach_at_the_start_is_found_when_it_comes(tmp_path: Path
     while not store.health().ready:
         time.sleep(0.01)
     assert store.close().exposures == {"stored": 1}
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["in time", "never"])
+def test_a_write_that_fails_at_the_end_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ended: bool
+) -> None:
+    path = tmp_path / "events.sqlite"
+    database = SqliteDatabase(path, SECRET.fingerprint, patience=0.01)
+    store = EventStore(database, QueueLimits(exposures_linger=30, retry=0.01))
+    assert store.submit([click("before")]).result(30) == ("stored",)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert store.submit_exposures([shown()]) == 1
+
+        def end() -> None:
+            if ended and store.health().failures > 1 and other.in_transaction:
+                other.execute("ROLLBACK")
+
+        store.close(20 if ended else 1, end)
+        health = store.close()  # and the writer has ended
+    assert (health.exposures.get("stored", 0), health.dropped_exposures) == (int(ended), int(not ended))
+    assert ("1 exposures are dropped" in caplog.text) is not ended

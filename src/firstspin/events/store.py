@@ -96,6 +96,7 @@ class EventStore:
         self._is_open = False
         self._writing = False
         self._closing = False
+        self._retries = True
         self._reason = ""
         self._statuses: dict[str, Counter[Status]] = {"events": Counter(), "exposures": Counter()}
         self._dropped = 0
@@ -166,10 +167,11 @@ class EventStore:
     def close(self, timeout: float = 20.0, beat: Callable[[], None] = lambda: None) -> Health:
         """Refuse new rows, write the queue, and return the final health; `beat` is called twice a second meanwhile.
 
-        A write that has not ended after `timeout` seconds is abandoned with its thread, and the queue is dropped.
+        A write that fails is tried again, but not where the store was unavailable before. One that has not ended after
+        `timeout` seconds is abandoned with its thread, and the queue is dropped.
         """
         with self._wake:
-            self._closing = True
+            self._closing, self._retries = True, not self._reason
             self._wake.notify()
         for _ in range(round(timeout / BEAT_SECONDS)):
             beat()
@@ -275,14 +277,18 @@ class EventStore:
         _fail([*group.submissions, *waiting], reason)
         with self._wake:
             wait = min(self._limits.max_retry, self._limits.retry * 2.0 ** min(self._failures_in_a_row - 1, 20))
-            closing = self._wake.wait_for(lambda: self._closing, wait)
-        if closing:
+            ends = self._wake.wait_for(lambda: self._closing and not self._retries, wait)
+        if ends:
             self._give_up(reason)
 
     def _give_up(self, reason: str) -> None:
         """Fail the queued submissions and drop the queued exposures: closing with an unavailable database."""
         with self._wake:
+            self._retries = False
+            self._wake.notify()
             waiting = self._withdrawn()
+            if self._exposures:
+                log.error("%d exposures are dropped: %s", len(self._exposures), reason)
             self._dropped += len(self._exposures)
             self._exposures.clear()
             self._counts.clear()
