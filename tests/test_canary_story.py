@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from made_bundles import DAMAGE, pack
 from made_experiments import PLAN
 from made_service import Service, admin, counted, serving, until
-from small_disk import fill_up, small_disk
+from small_disk import small_disk
 
 from firstspin.experiment.assign import assign
 from firstspin.experiment.plan import Plan, experiment_key, freeze, plan_split
@@ -103,14 +105,16 @@ def test_a_worse_challenger_is_stopped_for_good(story: Path) -> None:
         assert admin(service, "GET", "/state")[1]["canary_stop"] == stop
 
 
-def test_a_worse_challenger_is_stopped_though_the_state_folder_is_full(story: Path) -> None:
+def test_a_worse_challenger_is_stopped_though_the_state_folder_is_read_only(story: Path) -> None:
     with (
         small_disk(story / "state", 8) as disk,
         serving(story / "champion", *options(story)) as service,
     ):
         models = answered_and_clicked(service, story)
-        service.ask("GET", "/experiments/canary")
-        fill_up(disk)
+        service.process.send_signal(signal.SIGSTOP)
+        service.ask("GET", "/experiments/canary")  # a worker writes that its figures are wanted
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        service.process.send_signal(signal.SIGCONT)
         until(lambda: counted(service, "firstspin_canary_stopped") == 2, seconds=120)  # analysis and worker
         assert {one["model"] for one in answers(service, USERS[:40]).values()} == {models["model"]}
         assert counted(service, "firstspin_exposures_stored_total") == len(USERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -130,4 +131,9 @@ def test_a_canary_is_planned_with_a_margin_and_stopped_by_hand(tmp_path: Path) -
     (tmp_path / "challenger" / experiment_key(read_plan(tmp_path / "canary.toml"))).mkdir(parents=True)
     assert "too many complaints" in firstspin(*stop, "--reason", "too many complaints").stdout
     assert "too many complaints" in firstspin(*stop).stdout  # the first stop stands
-    assert len(list((tmp_path / "canary").iterdir())) == 1
+    [file] = (tmp_path / "canary").iterdir()
+    file.write_text("{")
+    assert "is stopped: the file of the stop can't be read" in firstspin(*stop).stdout
+    for reason, shown in (("", "stopped by an operator"), (os.fsdecode(b"caf\xe9"), "caf")):
+        file.unlink()
+        assert f"UTC: {shown}" in firstspin(*stop, "--reason", reason).stdout

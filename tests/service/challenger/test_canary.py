@@ -260,9 +260,9 @@ def test_a_canary_that_was_stopped_by_hand_says_so_and_waits_for_no_exposures(tm
     later = START + timedelta(days=4)
     pages = tmp_path / "experiments"
     assert [kind for kind, _, _ in causes(write_pages(users, plan, pages, now=later))] == ["experiment.no_data"]
-    stop(stop_file(tmp_path, experiment_key(plan)), "complaints", later)
+    stop(stop_file(tmp_path, experiment_key(plan)), "Stop: complaints.", later)
     state = write_pages(users, plan, pages, now=later)
-    assert (state.status, state.sentence) == ("stop the canary", "Stop the canary: complaints.")
+    assert (state.status, state.sentence) == ("stop the canary", "Stop the canary: Stop: complaints.")
     assert [kind for kind, _, _ in causes(state)] == ["experiment.canary_stopped"]
     assert "complaints" in (pages / "canary.html").read_text()
 

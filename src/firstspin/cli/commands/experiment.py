@@ -25,7 +25,7 @@ from firstspin.data.formats.written_values import DayOrder, Mark
 from firstspin.experiment.plan import Plan, checked_plan, experiment_key, freeze, plan_rules, read_plan
 from firstspin.experiment.rules import Rules, parse_metric, parse_weights
 from firstspin.files import workspace
-from firstspin.records import MAX_SEED, InputError
+from firstspin.records import MAX_SEED, InputError, readable
 
 if TYPE_CHECKING:
     from firstspin.experiment.run import Layout
@@ -49,6 +49,8 @@ MIN_EFFECT: Final = 0.087
 
 LEARNED_FROM: Final = 40_000
 """Simulated people a model learns from where none is given."""
+
+BY_HAND: Final = "stopped by an operator"
 
 SERVED_CANARY: Final = {"challenger": "challenger", "state": "state"}
 """What the service of a canary needs beside that."""
@@ -324,7 +326,7 @@ def analyse(
 def stop(
     plan: Annotated[Path, typer.Option(help="Sealed plan of the canary.")],
     state: Annotated[Path, typer.Option(help="Folder of `firstspin serve --state`; the service may run.")],
-    reason: Annotated[str, typer.Option(help="Why, as /ops and `state` show it.")] = "stopped by an operator",
+    reason: Annotated[str, typer.Option(help="Why, as /ops and `state` show it.")] = BY_HAND,
 ) -> None:
     """Stop a canary for good: the bundle in service answers all users, within a second and after restarts."""
     from firstspin.service.bundles.store import CURRENT
@@ -338,8 +340,11 @@ def stop(
         raise InputError(f"{plan} is no canary: no arm is named challenger; start the service without --experiment")
     if not canary.challenger_copies(state, experiment.key).is_dir():
         raise InputError(f"the service of {state} has not begun {experiment.key}: start it with --experiment {plan}")
-    stopped = canary.stop(canary.stop_file(state, experiment.key), reason, datetime.now(UTC))
-    terminal.out.print(f"{stopped.experiment} is stopped since {stopped.at:%Y-%m-%d %H:%M} UTC: {stopped.reason}")
+    stopped = canary.stop(
+        canary.stop_file(state, experiment.key), readable(reason).strip() or BY_HAND, datetime.now(UTC)
+    )
+    since = f" since {stopped.at:%Y-%m-%d %H:%M} UTC" if stopped.at else ""
+    terminal.out.print(f"{stopped.experiment} is stopped{since}: {stopped.reason}")
     terminal.next_step("restart the service without --experiment and --challenger when it suits")
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -158,7 +159,11 @@ class Background:
             analyse_store(database, self.plan, pages, now=self.now(), tell=tell)
 
         wanted = pages / WANTED
-        begin = partial(wanted.unlink, missing_ok=True)
+
+        def begin() -> None:
+            with suppress(OSError):  # a canary is analysed where the disk is read-only
+                wanted.unlink(missing_ok=True)
+
         return BackgroundRuns("analysis", self.crew, run, wanted.exists, begin, every=300.0, when_idle=True)
 
     def _snapshots(self, secret: Secret, folder: Path) -> BackgroundRuns:

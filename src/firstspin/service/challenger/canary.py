@@ -8,7 +8,7 @@ analysis also sets a metric, which stops the workers where the disk is full or r
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,15 +24,14 @@ log = logging.getLogger(__name__)
 
 STOPPED: Final = "firstspin_canary_stopped"
 """The metric that stops the workers."""
-_UNKNOWN: Final = datetime.fromtimestamp(0, UTC)  # when it was stopped
 
 
 class CanaryStop(msgspec.Struct, frozen=True):
-    """Why and when the canary of this key was stopped."""
+    """Why and when the canary of this key was stopped; `at` is None where the file does not say."""
 
     experiment: str
     reason: str
-    at: datetime
+    at: datetime | None
 
 
 def stop_file(state: Path, experiment: str) -> Path:
@@ -66,14 +65,14 @@ def read_stop(path: Path) -> CanaryStop | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=CanaryStop)
     except (OSError, msgspec.MsgspecError):
-        return CanaryStop(path.stem, "the file of the stop can't be read", _UNKNOWN)
+        return CanaryStop(path.stem, "the file of the stop can't be read", None)
 
 
 def stop_in_force(path: Path, tallies: SharedMetrics) -> CanaryStop | None:
     """The stop in the file, or the one that the workers were given without a file."""
     stopped = read_stop(path)
     if stopped is None and tallies.total(STOPPED):
-        return CanaryStop(path.stem, "its file is missing; the stop ends with the service", _UNKNOWN)
+        return CanaryStop(path.stem, "its file is missing; the stop ends with the service", None)
     return stopped
 
 

@@ -137,7 +137,8 @@ def write_pages(
     state = monitor(log, plan, now)
     if stop := read_stop(stop_file(folder.parent, state.experiment)):
         status, following = READ["stop the canary"]
-        sentence = stop.reason if stop.reason.startswith("Stop") else f"Stop the canary: {stop.reason}."
+        by_rule = stop.reason.startswith("Stop the canary: ")
+        sentence = stop.reason if by_rule else f"Stop the canary: {stop.reason.removesuffix('.')}."
         state = msgspec.structs.replace(
             state, status=status, sentence=sentence, next=following.format(control=plan.control)
         )
