@@ -43,6 +43,7 @@ IMPORTED_WHERE_NEEDED = {
     ("data.labels.incremental", "ibis"),
     ("data.labels.labelling", "ibis"),
     ("data.labels.labelling", "pyarrow"),
+    ("data.labels.new_listens", "pyarrow"),
     ("data.checks.mismatches", "ibis"),
     ("data.formats.postgres_address", "psycopg"),
     ("data.labels.postgres", "ibis"),

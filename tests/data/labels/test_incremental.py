@@ -216,6 +216,9 @@ def test_only_the_new_files_of_a_folder_are_read(tmp_path: Path) -> None:
     old.unlink()
     shutil.copyfile(place / "listens" / "2.parquet", place / "listens" / "3.parquet")
     assert incremental.write_labels(place, out, reading, state) == (census, {GIVEN_TWICE: 1})
+    for part in ("4", "5"):  # as Spark writes them
+        pq.write_table(pa.table(columns([EXAMPLE])).slice(1), place / "listens" / f"{part}.parquet")
+    assert incremental.write_labels(place, out, reading, state) == (census, {GIVEN_TWICE: 1})  # 3.parquet
     pq.write_table(pa.table(columns([("b", day(9), "2", 61.0)])), place / "listens" / "2.parquet")
     with pytest.raises(InputError, match=r"listens/2.parquet has changed since the state has its listens: give new"):
         incremental.write_labels(place, out, reading, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,9 +53,10 @@ def new_listens(data: Path, workspace: Path, before: LabelState | None) -> NewLi
                 f"{listens.name}/{name} has changed since the state has its listens: give new listens in a file of "
                 f"their own, or {REBUILD}"
             )
-        twice += digest in taken or digest in new
-        if digest not in taken:
-            new.setdefault(digest, one)
+        if digest in taken or digest in new:
+            twice += _has_rows(path)
+        else:
+            new[digest] = one
     given = workspace / "given"
     given.mkdir()
     for table in (schema.REGISTRATIONS, schema.STATIONS):
@@ -66,3 +68,13 @@ def new_listens(data: Path, workspace: Path, before: LabelState | None) -> NewLi
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to((listens / name if of_folder else listens).resolve())
     return NewListens(given, new, twice)
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a copy of a file may have listens: Spark writes files of Parquet without rows, which are all the same."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with suppress(pa.ArrowException):  # another format
+        return bool(pq.read_metadata(path).num_rows)
+    return True
