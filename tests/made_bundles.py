@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,12 @@ def pack(
 EXTRA = {"device": "text", "visits": "number"}
 
 
-def pack_with_further_fields(out: Path) -> None:
+def pack_with_further_fields(out: Path, devices: Sequence[str] = ("phone", "car")) -> None:
     """A bundle of a model that was told a device and a number of visits too."""
     people = made_people.examples(120)
     asked = with_further_fields(tuple(EXTRA))
     registrations = tuple(
-        msgspec.convert(msgspec.to_builtins(told) | {"device": ("phone", "car")[i % 2], "visits": i % 7}, asked)
+        msgspec.convert(msgspec.to_builtins(told) | {"device": devices[i % len(devices)], "visits": i % 7}, asked)
         for i, told in enumerate(people.registrations)
     )
     told = Examples(people.user_ids, registrations, people.registered_at, people.genres, people.tops, people.shares)

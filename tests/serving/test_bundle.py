@@ -132,6 +132,12 @@ def test_a_bundle_that_asks_more_answers_who_is_not_asked(tmp_path: Path) -> Non
     assert loaded.predictor.rank(Registration(age=31)).genres
 
 
+@pytest.mark.parametrize("devices", [[""], [f"code {i}" for i in range(120)]], ids=["empty", "rare"])
+def test_a_bundle_is_packed_where_no_answer_to_a_further_field_is_frequent(devices: list[str], tmp_path: Path) -> None:
+    pack_with_further_fields(tmp_path / "bundle", devices)
+    assert bundle.load(tmp_path / "bundle").manifest.extra == EXTRA
+
+
 def test_golden_answers_of_a_bundle_that_asks_more_are_of_those_who_told_everything(tmp_path: Path) -> None:
     pack_with_further_fields(tmp_path / "b")
     golden = bundle.load(tmp_path / "b").manifest.golden_further

@@ -236,7 +236,7 @@ def _further_registrations(predictor: Predictor, extra: Mapping[str, str]) -> li
         answers: dict[str, object] = {"age": 31, "genres": predictor.genres[:1]}
         for name, kind in extra.items():
             values = questions.get(name, {}).get("knots") or questions.get(name, {}).get("values")
-            answers[name] = values[i] if values else 0.0 if kind == NUMBER else ""
+            answers[name] = values[i] if values else 0.0 if kind == NUMBER else "rare"  # empty is no answer
         registrations.append(msgspec.convert(answers, with_further_fields(tuple(extra))))
     return registrations
 
