@@ -31,6 +31,7 @@ from made_experiments import PLAN
 from made_service import Service, ask_for, counted, kill_group, serving, until, workers
 from prometheus_server import scraping
 from scarcity import descriptors, fill_pipe, limited
+from stand_in_server import answer, standing_in
 
 from firstspin.data.dataset import Reading, write_labels
 from firstspin.events.answer_counts import InputCounts
@@ -123,10 +124,7 @@ class Troubles:
         return Trouble([service], alerts, lambda: ask_for(service, "anna"))
 
     def experiment_without_its_store(self) -> Trouble:
-        freeze(PLAN, self._folder / "plan.toml")
-        set_clock(self._folder / "clock", datetime(2026, 1, 27, tzinfo=UTC))
-        running = ("--experiment", str(self._folder / "plan.toml"), "--clock", str(self._folder / "clock"))
-        service = self._serve(*NO_STORE, *self._state("the experiment"), *running)
+        service = self._serve(*NO_STORE, *self._state("the experiment"), *self._experiment())
         for thousand in range(0, 55, 5):  # more exposures than wait for a store
             users = [{"user_id": str(1000 * thousand + number)} for number in range(5_000)]
             body = msgspec.json.encode({"instances": users})
@@ -186,6 +184,37 @@ class Troubles:
         environment = [f"OTEL_EXPORTER_{name}={value}" for name, value in variables.items()]
         service = self._serve(through=("env", *environment, "OTEL_BSP_SCHEDULE_DELAY=200"))
         return Trouble([service], {"FirstspinTelemetryLost"}, lambda: service.recommend(age=31))
+
+    def a_receiver_that_is_gone(self) -> Trouble:
+        """The notice of an experiment without exposures is answered 410 once Prometheus has seen the service."""
+        scraped = threading.Event()
+
+        def gone(connection: socket.socket) -> None:
+            scraped.wait(60)  # an attempt that takes longer than 10 s is made again
+            connection.sendall(answer(410))
+
+        server = self._stack.enter_context(standing_in(gone))
+        secret = self._folder / "webhook.secret"
+        secret.write_text("whsec_" + "A" * 40)
+        hook = ("--webhook-url", f"http://127.0.0.1:{server.port}", "--webhook-secret-file", str(secret))
+        store = ("--events", f"sqlite:///{self._folder / 'gone.sqlite'}")
+        service = self._serve(*store, *self._state("a receiver"), *self._experiment(), *hook)
+        assert service.ask("GET", "/experiments/first")[0] == 200  # wanted: it is analysed now
+        until(lambda: server.received)
+
+        def use() -> None:
+            scraped.set()
+            service.recommend(age=31)
+
+        return Trouble([service], {"FirstspinNoticesLost"}, use)
+
+    def _experiment(self) -> tuple[str, ...]:
+        """The options of a running experiment."""
+        plan, clock = self._folder / "plan.toml", self._folder / "clock"
+        if not plan.exists():
+            freeze(PLAN, plan)
+            set_clock(clock, datetime(2026, 1, 27, tzinfo=UTC))
+        return "--experiment", str(plan), "--clock", str(clock)
 
     def idle_clients(self) -> Trouble:
         service = self._serve("--connections", "4")
