@@ -85,7 +85,7 @@ def gateway(endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest
 def hasty(endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Gateway:
     """For those who wait in vain."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
-    return from_environment(environment | {"FIRSTSPIN_BUDGET": "0.6"})
+    return from_environment(environment | {"FIRSTSPIN_BUDGET": "2.4"})
 
 
 def answer_of(genres: str) -> bytes:

@@ -178,6 +178,7 @@ class EventStore:
             self._writer.join(BEAT_SECONDS)
         if self._writer.is_alive():
             self._give_up("the event store was closed during a write")
+            self._writer.join(BEAT_SECONDS)  # one that waited to try again ends now
         return self.health()
 
     def _write_on(self) -> None:
