@@ -18,6 +18,7 @@ from firstspin.evaluation.learning_curve import read_curve
 from firstspin.evaluation.listens_curve import read_listens_curve
 from firstspin.evaluation.report import page
 from firstspin.evaluation.report.experiment import read_test_result
+from firstspin.evaluation.scorecard import Scorecard
 from firstspin.models import registry
 from firstspin.models.registry import Learning
 from firstspin.models.task import Progress, silent, stage
@@ -67,17 +68,7 @@ def report(
         _check_tables(dataset, curve, by_users and by_users.fingerprint)
         _check_tables(dataset, listens, by_listens and by_listens.fingerprint)
     if card is None:
-        own, protocol = loaded.predictor.name, Protocol(folds=REPORT_FOLDS)
-        names = (*(name for name in LADDER if name != own), own)
-        card, dataset = learn.evaluate_models(
-            data,
-            names,
-            protocol=protocol,
-            reading=reading,
-            about=own,
-            with_ablation=True,
-            progress=stage(progress, 0.0, 0.9),
-        )
+        card, dataset = _evaluate(data, loaded.predictor.name, reading, stage(progress, 0.0, 0.9))
     plain = registry.fit("logistic", learn.prepare(dataset, Learning(), dataset.examples))
     name = name or data.resolve().name
     material = page.material(dataset.examples, dataset.rule, card, plain, loaded, name=name, written=written)
@@ -85,6 +76,15 @@ def report(
     html = page.page(material, stage(progress, 0.9, 1.0))
     with files.written_beside(out, shared=True) as beside:
         beside.write_text(html, encoding="utf-8")
+
+
+def _evaluate(data: Path, own: str, reading: Reading, progress: Progress) -> tuple[Scorecard, Dataset]:
+    """The bundle's `own` model beside the models of the ladder, and the users they are measured on."""
+    names = (*(name for name in LADDER if name != own), own)
+    protocol = Protocol(folds=REPORT_FOLDS)
+    return learn.evaluate_models(
+        data, names, protocol=protocol, reading=reading, about=own, with_ablation=True, progress=progress
+    )
 
 
 def _check_tables(dataset: Dataset, path: Path | None, fingerprint: object) -> None:
