@@ -1,4 +1,4 @@
-"""An experiment of two halves, the secret of its ids, and logs of it."""
+"""An experiment of two halves, a canary, the secret of its ids, and logs of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import replace
 
 from firstspin.events.schema import Secret
 from firstspin.experiment.plan import Plan, experiment_key
@@ -25,6 +26,15 @@ PLAN = Plan(
     minimum_effect=0.1,
 )
 HALVES = running(PLAN)
+CANARY = replace(
+    PLAN,
+    name="canary",
+    control="model",
+    arms={"model": 1.0, "challenger": 1.0},
+    harm_margin=0.1,
+    peeking="always-valid",
+    registrations_a_day=200,
+)
 START = datetime(2026, 1, 26, tzinfo=UTC)
 CLICKERS = {"rule": 5, "model": 40}  # of a hundred users a day
 

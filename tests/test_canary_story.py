@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from made_bundles import DAMAGE, pack
-from made_experiments import PLAN
+from made_experiments import CANARY
 from made_service import Service, admin, counted, serving, until
 from small_disk import small_disk
 
@@ -23,15 +26,6 @@ from firstspin.experiment.plan import Plan, experiment_key, freeze, plan_split
 from firstspin.service.process.clock import set_clock
 
 START = datetime(2026, 1, 26, 12, tzinfo=UTC)
-CANARY = msgspec.structs.replace(
-    PLAN,
-    name="canary",
-    control="model",
-    arms={"model": 4.0, "challenger": 1.0},
-    harm_margin=0.1,
-    peeking="always-valid",
-    baseline=0.3,
-)
 USERS = [f"user-{number}" for number in range(1_500)]
 CLICKERS = {"model": 30, "challenger": 4}
 """Of a hundred users of each arm."""
@@ -90,11 +84,31 @@ def answered_and_clicked(service: Service, story: Path) -> dict[str, str]:
     return models
 
 
-def test_a_worse_challenger_is_stopped_for_good(story: Path) -> None:
+@contextmanager
+def busy_core(service: Service) -> Iterator[None]:
+    """Beside the analyses that start meanwhile, on the one core that they may use, a process that never waits."""
+    allowed = os.sched_getaffinity(service.process.pid)
+    core = {min(allowed)}
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, core)
+        os.nice(5)  # an analysis with the policy SCHED_IDLE would get 1% of the core
+
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=prepare) as busy:
+        os.sched_setaffinity(service.process.pid, core)  # of the supervisor, which forks the analyses
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(service.process.pid, allowed)
+            busy.kill()
+
+
+def test_a_worse_challenger_is_stopped_for_good_and_while_the_host_is_busy(story: Path) -> None:
     with serving(story / "champion", *options(story)) as service:
         models = answered_and_clicked(service, story)
-        service.ask("GET", "/experiments/canary")  # its figures are wanted
-        until(lambda: "canary_stop" in admin(service, "GET", "/state")[1], seconds=120)
+        with busy_core(service):
+            service.ask("GET", "/experiments/canary")  # its figures are wanted
+            until(lambda: "canary_stop" in admin(service, "GET", "/state")[1], seconds=120)
         stop = admin(service, "GET", "/state")[1]["canary_stop"]
         assert "challenger loses more than 0.1 of model's clicked" in stop["reason"]  # type: ignore[index]
         until(lambda: {one["model"] for one in answers(service, USERS[:40]).values()} == {models["model"]})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_experiments import PLAN, START, log
+from made_experiments import CANARY, PLAN, START, log
 from msgspec import structs
 
 from firstspin.experiment.monitor import Progress, csv_rows, monitor
@@ -18,14 +18,6 @@ from firstspin.experiment.rules import Metric
 from firstspin.experiment.run import analyse_log
 from firstspin.service.notices import causes
 
-CANARY = structs.replace(
-    PLAN,
-    control="model",
-    arms={"model": 1.0, "challenger": 1.0},
-    harm_margin=0.1,
-    peeking="always-valid",
-    registrations_a_day=200,
-)
 LOOKING = structs.replace(PLAN, peeking="obrien-fleming")
 
 

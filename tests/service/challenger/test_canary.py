@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from made_app import NOW, Broken, ask, new_app
 from made_bundles import pack, pack_with_further_fields
-from made_experiments import PLAN, SECRET, START, log
+from made_experiments import CANARY, SECRET, START, log
 from small_disk import BALLAST, fill_up, small_disk
 
 from firstspin.events.store import EventStore, open_store
@@ -35,16 +35,8 @@ from firstspin.serving.bundle import load as load_bundle
 from firstspin.serving.experiment import running
 from firstspin.serving.policy import DEFAULTS, PolicySettings
 
-CANARY_PLAN = msgspec.structs.replace(
-    PLAN,
-    name="canary",
-    control="model",
-    arms={"model": 3.0, "challenger": 1.0},
-    harm_margin=0.1,
-    peeking="always-valid",
-)
-CANARY = running(CANARY_PLAN)
-ARMS = {user: arm.arm for user in map(str, range(40)) if (arm := assign(CANARY.split, user))}
+RUNNING = running(CANARY)
+ARMS = {user: arm.arm for user in map(str, range(40)) if (arm := assign(RUNNING.split, user))}
 AGED_45 = {"age": 45, "country": "US", "genres": ["Rock"]}
 
 
@@ -63,7 +55,7 @@ def store(tmp_path: Path) -> Iterator[EventStore]:
 
 
 def canary(folder: Path, store: EventStore, **options: Any) -> App:
-    app = new_app(ledger=ExposureLog(store, SECRET, lambda: NOW, CANARY), **options)
+    app = new_app(ledger=ExposureLog(store, SECRET, lambda: NOW, RUNNING), **options)
     app.serve(load(folder))
     return app
 
@@ -129,7 +121,9 @@ def test_a_challenger_that_does_not_answer_hurts_nobody(
         assert answer == by_champion | ({"source": "champion"} if ARMS[user] == "challenger" else {})
     in_arm = {(row["arm"], row["source"], row["model"]) for row in exposures(store, tmp_path)}
     assert in_arm == {("model", "model", by_champion["model"]), ("challenger", "champion", by_champion["model"])}
-    assert b'firstspin_answers_total{source="champion"} 1' in ask(app, "GET", "/metrics").body
+    asked = [*ARMS.values(), *list(ARMS.values())[:8]]  # by `together`
+    by_source = f'firstspin_answers_total{{source="champion"}} {asked.count("challenger")}.0\n'
+    assert by_source.encode() in ask(app, "GET", "/metrics").body
 
 
 def test_further_fields_that_the_bundle_in_service_does_not_read_are_not_given_to_the_challenger(
@@ -157,7 +151,7 @@ def test_under_the_minimum_age_nobody_takes_part(
 def test_after_a_stop_the_bundle_in_service_answers_everyone_and_no_exposure_is_kept(
     folder: Path, challenger: Path, store: EventStore, tmp_path: Path
 ) -> None:
-    file = stop_file(tmp_path, CANARY.key)
+    file = stop_file(tmp_path, RUNNING.key)
     app = canary(folder, store, canary_stop=file)
     app.challenge(load(challenger))
     app.refresh()
@@ -186,7 +180,7 @@ class StopsMeanwhile:
 def test_an_answer_that_waits_while_the_canary_is_stopped_is_that_of_the_bundle_in_service(
     folder: Path, challenger: Path, store: EventStore, tmp_path: Path
 ) -> None:
-    file, listens = stop_file(tmp_path, CANARY.key), StopsMeanwhile()
+    file, listens = stop_file(tmp_path, RUNNING.key), StopsMeanwhile()
     policy = PolicySettings(listens_from_events=True)
     user = next(user for user, arm in ARMS.items() if arm == "challenger")
     app = canary(folder, store, canary_stop=file, listens=listens, policy=policy)
@@ -204,7 +198,7 @@ def test_an_answer_that_waits_while_the_canary_is_stopped_is_that_of_the_bundle_
 def test_where_the_folder_of_the_stop_is_none_the_canary_is_stopped_in_the_file_and_in_the_workers(
     folder: Path, challenger: Path, store: EventStore, tmp_path: Path
 ) -> None:
-    file = stop_file(tmp_path, CANARY.key)
+    file = stop_file(tmp_path, RUNNING.key)
     file.parent.write_text("a file where a folder should be")
     assert read_stop(file)
     app = canary(folder, store, canary_stop=file)
@@ -214,23 +208,22 @@ def test_where_the_folder_of_the_stop_is_none_the_canary_is_stopped_in_the_file_
 
 
 def test_the_first_stop_stands_and_an_unreadable_file_is_a_stop(tmp_path: Path) -> None:
-    file = stop_file(tmp_path, CANARY.key)
+    file = stop_file(tmp_path, RUNNING.key)
     assert read_stop(file) is None
     at = datetime(2026, 2, 1, tzinfo=UTC)
-    assert stop(file, "harm", at) == stop(file, "again", NOW) == read_stop(file) == CanaryStop(CANARY.key, "harm", at)
+    assert stop(file, "harm", at) == stop(file, "again", NOW) == read_stop(file) == CanaryStop(RUNNING.key, "harm", at)
     file.write_text("{")
     stopped = read_stop(file)
     assert stopped
-    assert (stopped.experiment, "can't be read" in stopped.reason) == (CANARY.key, True)
+    assert (stopped.experiment, "can't be read" in stopped.reason) == (RUNNING.key, True)
 
 
 def test_a_stop_that_can_not_be_written_stops_the_workers_and_is_written_later(
     folder: Path, challenger: Path, store: EventStore, tmp_path: Path
 ) -> None:
     (tmp_path / "log").mkdir()
-    harmful = msgspec.structs.replace(CANARY_PLAN, arms={"model": 1.0, "challenger": 1.0})
-    users = log(tmp_path / "log", harmful, 3, clickers={"model": 60, "challenger": 10})
-    progress = monitor(users, harmful, START + timedelta(days=5))
+    users = log(tmp_path / "log", CANARY, 3, clickers={"model": 60, "challenger": 10})
+    progress = monitor(users, CANARY, START + timedelta(days=5))
     assert progress.status == "stop the canary"
     tallies = SharedMetrics(2)
     of_analysis = tallies.row(1)
@@ -255,13 +248,12 @@ def test_a_stop_that_can_not_be_written_stops_the_workers_and_is_written_later(
 def test_a_canary_that_was_stopped_by_hand_says_so_and_waits_for_no_exposures(tmp_path: Path) -> None:
     for name in ("log", "experiments"):
         (tmp_path / name).mkdir()
-    plan = msgspec.structs.replace(CANARY_PLAN, arms={"model": 1.0, "challenger": 1.0})
-    users = log(tmp_path / "log", plan, 1, clickers={"model": 30, "challenger": 30})
+    users = log(tmp_path / "log", CANARY, 1, clickers={"model": 30, "challenger": 30})
     later = START + timedelta(days=4)
     pages = tmp_path / "experiments"
-    assert [kind for kind, _, _ in causes(write_pages(users, plan, pages, now=later))] == ["experiment.no_data"]
-    stop(stop_file(tmp_path, experiment_key(plan)), "Stop: complaints.", later)
-    state = write_pages(users, plan, pages, now=later)
+    assert [kind for kind, _, _ in causes(write_pages(users, CANARY, pages, now=later))] == ["experiment.no_data"]
+    stop(stop_file(tmp_path, experiment_key(CANARY)), "Stop: complaints.", later)
+    state = write_pages(users, CANARY, pages, now=later)
     assert (state.status, state.sentence) == ("stop the canary", "Stop the canary: Stop: complaints.")
     assert [kind for kind, _, _ in causes(state)] == ["experiment.canary_stopped"]
     assert "complaints" in (pages / "canary.html").read_text()
@@ -278,4 +270,4 @@ def test_a_canary_that_was_stopped_by_hand_says_so_and_waits_for_no_exposures(tm
 )
 def test_a_challenger_is_served_beside_the_model_with_a_margin_only(fields: dict[str, object]) -> None:
     with pytest.raises(InputError, match="--arms model=95,challenger=5"):
-        running(msgspec.structs.replace(CANARY_PLAN, **fields))  # type: ignore[arg-type]
+        running(msgspec.structs.replace(CANARY, **fields))  # type: ignore[arg-type]

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from firstspin.experiment.monitor import Progress
     from firstspin.webhooks.delivery import Receiver
 
+CANARY_NICENESS: Final = 10
+"""A worse challenger is stopped while the workers are busy: a tenth of a core's time between one of them and this."""
 SNAPSHOT_SECONDS: Final = 60.0
 """From one snapshot of the exploration slot to the next; opening its page makes one sooner."""
 
@@ -164,7 +166,8 @@ class Background:
             with suppress(OSError):  # a canary is analysed where the disk is read-only
                 wanted.unlink(missing_ok=True)
 
-        return BackgroundRuns("analysis", self.crew, run, wanted.exists, begin, every=300.0, when_idle=True)
+        look = partial(BackgroundRuns, "analysis", self.crew, run, wanted.exists, begin, every=300.0)
+        return look(niceness=CANARY_NICENESS) if self.canary_stop else look(when_idle=True)
 
     def _snapshots(self, secret: Secret, folder: Path) -> BackgroundRuns:
         """The snapshots of the slot's rates and its page: at the start, every minute, and when the page is opened."""

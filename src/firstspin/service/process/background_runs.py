@@ -19,7 +19,8 @@ from firstspin.service.process.crew import Crew
 
 log = logging.getLogger(__name__)
 
-NICENESS: Final = 19
+MAX_NICENESS: Final = 19
+"""For work that may wait while the workers are busy."""
 
 
 @dataclass
@@ -40,7 +41,8 @@ class BackgroundRuns:
     pause: float = 10.0
     max_seconds: float = 240.0
     linger: float = 0.0
-    when_idle: bool = False  # only where no worker wants the core
+    niceness: int = MAX_NICENESS
+    when_idle: bool = False  # only where no worker wants the core: on a host that is always busy, never
     pid: int = 0
     due: float = 0.0
     free: float = 0.0  # from when on a run may start
@@ -57,7 +59,7 @@ class BackgroundRuns:
         self.pid = self.crew.fork(self._niced)
 
     def _niced(self) -> int:
-        os.nice(NICENESS)
+        os.nice(self.niceness)
         if self.when_idle and sys.platform == "linux":
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         os.setpgid(0, 0)  # Ctrl-C goes to the supervisor only
