@@ -263,7 +263,7 @@ class EventStoreContract:
         put(database, [shown(), slot], [])
         with database.snapshot() as session:
             rows = session.run("SELECT carousel, relevance, listens, schema FROM exposures ORDER BY seq")
-            assert session.run("SELECT value FROM about WHERE name = 'version'") == [("2",)]
+            assert session.run("SELECT value FROM about WHERE name = 'version'") == [("3",)]
         assert rows == [(None, None, None, 1), (5, 0.37, 3, 2)]
         assert kept(database) == [click("e").event_id]
 

@@ -178,8 +178,8 @@ def test_a_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite"
     open_store(f"sqlite:///{path}", SECRET).close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE about SET value = '3' WHERE name = 'version'")
-    with pytest.raises(InputError, match="version 3; this release of firstspin supports 2"):
+        connection.execute("UPDATE about SET value = '4' WHERE name = 'version'")
+    with pytest.raises(InputError, match="version 4; this release of firstspin supports 3"):
         open_store(f"sqlite:///{path}", SECRET)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from firstspin.events import statements
@@ -27,7 +28,13 @@ class Session(Protocol):
         """Run the statement once per row of values; returns the number of table rows that each run changed."""
 
     def insert(self, table: str, rows: Sequence[Row]) -> list[bool]:
-        """Insert rows of a table's `statements.COLUMNS`, except those whose key exists; returns which were inserted."""
+        """Insert rows of a table's `statements.COLUMNS`, except those whose key exists; returns which were inserted.
+
+        Many exposures may be stored as a batch, and are deduplicated later.
+        """
+
+    def delete(self, table: str, users: Sequence[bytes]) -> tuple[int, int]:
+        """Delete all rows of these users (at most MAX_VALUES); returns their number, and how many had been sent."""
 
     def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         """The result rows of a query, in chunks of at most `chunk`."""
@@ -53,6 +60,12 @@ class Database(Protocol):
 
     def reading(self) -> AbstractContextManager[Session]:
         """A session for queries, each on a snapshot of its own."""
+
+    def settle(self) -> None:
+        """Make rows of some exposures that are stored as batches, if there are any; a session's queries see rows only.
+
+        In a `snapshot` all exposures are rows.
+        """
 
     def compact(self) -> bool:
         """Rewrite the files without deleted rows; False where free space or other processes prevent it for now."""
@@ -126,12 +139,10 @@ def readable_rows() -> Iterator[None]:
 
 def write(session: Session, exposures: Sequence[Exposure], events: Sequence[Event]) -> Written:
     """Insert new rows; duplicates are left as they are, and rows of erased users are refused."""
-    shown = [(exposure.user_hash, statements.exposure_row(exposure)) for exposure in exposures]
-    done = [(event.user_hash, statements.event_row(event)) for event in events]
-    erased = erased_among(session, {user_hash for user_hash, _ in (*shown, *done)})
+    erased = erased_among(session, (one.user_hash for one in chain[Exposure | Event](exposures, events)))
     return Written(
-        _insert(session, statements.EXPOSURES, shown, erased),
-        _insert(session, statements.EVENTS, done, erased),
+        _insert(session, statements.EXPOSURES, exposures, erased),
+        _insert(session, statements.EVENTS, events, erased),
     )
 
 
@@ -152,19 +163,21 @@ def delete_users(session: Session, user_hashes: Iterable[bytes], at: int) -> Del
     for users in _portions(user_hashes):
         session.each(statements.BURY, [(tombstone(user), at) for user in users])
         for table in (statements.EXPOSURES, statements.EVENTS):
-            ((n, sent),) = session.run(statements.count(table, len(users)), users)
-            session.run(statements.delete(table, len(users)), users)
+            n, sent = session.delete(table, users)
             rows.update({table: n, "sent": sent})
     return Deleted(rows[statements.EXPOSURES], rows[statements.EVENTS], rows["sent"])
 
 
 def _portions(user_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
     """The users in portions of at most the number of values that one statement can have."""
-    users = tuple(user_hashes)
+    users = tuple(dict.fromkeys(user_hashes))
     for start in range(0, len(users), statements.MAX_VALUES):
         yield users[start : start + statements.MAX_VALUES]
 
 
-def _insert(session: Session, table: str, rows: Sequence[tuple[bytes, Row]], erased: set[bytes]) -> tuple[Status, ...]:
-    new = iter(session.insert(table, [row for user_hash, row in rows if user_hash not in erased]))
-    return tuple("erased" if user_hash in erased else "stored" if next(new) else "duplicate" for user_hash, _ in rows)
+def _insert(
+    session: Session, table: str, written: Sequence[Exposure | Event], erased: set[bytes]
+) -> tuple[Status, ...]:
+    rows = [statements.row(one) for one in written if one.user_hash not in erased]
+    new: Iterator[Status] = iter(["stored" if is_new else "duplicate" for is_new in session.insert(table, rows)])
+    return tuple(["erased" if one.user_hash in erased else next(new) for one in written]) if erased else tuple(new)

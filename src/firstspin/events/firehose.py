@@ -115,7 +115,9 @@ def send(database: Database, sink: FirehoseSink, table: str) -> ForwardTally:
 
     Raises Unavailable where the database can't serve, InputError where it has rows of another program.
     """
-    with database.snapshot() as session:
+    if table == statements.EXPOSURES:
+        database.settle()
+    with database.reading() as session:
         rows = session.run(statements.unsent(table), (WINDOW,))
     if not rows:
         return ForwardTally()
@@ -130,7 +132,7 @@ def send(database: Database, sink: FirehoseSink, table: str) -> ForwardTally:
 
 def put_exposures(sink: FirehoseSink, exposures: Sequence[Exposure]) -> ForwardTally:
     """Send exposures without a store, as the rows that `forward` sends; refused records are retried once."""
-    waiting: list[ResultRow] = [(seq, *statements.exposure_row(one)) for seq, one in enumerate(exposures)]
+    waiting: list[ResultRow] = [(seq, *statements.row(one)) for seq, one in enumerate(exposures)]
     total = ForwardTally()
     while waiting and (parcels := pack("exposures", waiting, sink.scope)):
         packed = {seq for parcel in parcels for seq in parcel.seqs}

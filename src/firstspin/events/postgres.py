@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from firstspin.data.formats import postgres_address
 from firstspin.events.database import ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
-from firstspin.events.statements import INDEX_LISTENS, LISTENS_INDEX, insert, tables
+from firstspin.events.statements import INDEX_LISTENS, LISTENS_INDEX, delete, insert, rows_of, tables
 from firstspin.records import InputError
 
 if TYPE_CHECKING:
@@ -99,6 +99,9 @@ class PostgresDatabase:
         """See `Database`."""
         with self._translated():
             yield _Session(self._connect())
+
+    def settle(self) -> None:
+        """See `Database`: all exposures are rows."""
 
     def compact(self) -> bool:
         """See `Database`."""
@@ -217,6 +220,11 @@ class _Session:
 
     def insert(self, table: str, rows: Sequence[Row]) -> list[bool]:
         return [changed > 0 for changed in self.each(insert(table, 1), rows)]
+
+    def delete(self, table: str, users: Sequence[bytes]) -> tuple[int, int]:
+        rows = self.run(rows_of(table, len(users)), tuple(users))
+        self.run(delete(table, len(users)), tuple(users))
+        return len(rows), sum(sent for _, sent in rows)
 
     def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         with self._connection.cursor(name="stream") as cursor:

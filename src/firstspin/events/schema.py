@@ -49,11 +49,12 @@ class Unavailable(Exception):
     """The event store is temporarily unavailable; the message is the reason. Nothing submitted was acknowledged."""
 
 
-class Exposure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Exposure(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """The exposure of a user to a message of an experiment, or to the station of the exploration slot.
 
     Every field is a column of the table `exposures`. `carousel` and `relevance` belong to the slot: None for a message.
-    No field is a container, so that those that wait to be stored cost the garbage collector nothing.
+    No field is a container, so that those that wait to be stored cost the garbage collector nothing. A new field goes
+    to the end, with a default: batches (`batches`) of an earlier version lack it.
     """
 
     exposure_id: bytes

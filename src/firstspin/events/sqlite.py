@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from firstspin.data.formats import sqlite_file
 from firstspin.data.sql import literal
-from firstspin.events import statements
+from firstspin.events import batches, statements
 from firstspin.events.database import ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.files import private
@@ -103,9 +103,11 @@ class SqliteDatabase:
         """See `Database`."""
         with self._translated():
             connection = self._connect()
+            session = _Session(connection)
             connection.execute("BEGIN")
             try:
-                yield _Session(connection)
+                batches.show(session)
+                yield session
             finally:
                 connection.execute("ROLLBACK")
 
@@ -114,6 +116,13 @@ class SqliteDatabase:
         """See `Database`."""
         with self._translated():
             yield _Session(self._connect())
+
+    def settle(self) -> None:
+        """See `Database`."""
+        with self._translated():
+            connection = self._connect()
+            if batches.are_waiting(_Session(connection)):
+                _in_transaction(connection, batches.settle)
 
     def compact(self) -> bool:
         """See `Database`."""
@@ -194,6 +203,7 @@ class SqliteDatabase:
         ((is_new,),) = session.run(_IS_NEW)
         made = statements.tables(seq="INTEGER PRIMARY KEY", digest="BLOB") if is_new else ()
         prepare(session, self._fingerprint, made)
+        session.run(batches.TABLE)
         if self._listens_by_user:
             session.run(statements.INDEX_LISTENS)
 
@@ -283,9 +293,12 @@ class _Session:
         return [self._connection.execute(statement, row).rowcount for row in rows]
 
     def insert(self, table: str, rows: Sequence[Row]) -> list[bool]:
+        if rows and table == statements.EXPOSURES and batches.pack(self, rows):
+            return [True] * len(rows)
+        return self.insert_rows(table, rows) if rows else []
+
+    def insert_rows(self, table: str, rows: Sequence[Row]) -> list[bool]:
         """Several rows a statement: after each statement another thread may hold the interpreter lock."""
-        if not rows:
-            return []
         ((last,),) = self.run(_LAST.format(table=table))
         inserted = start = 0
         for size in _statement_sizes(len(rows)):
@@ -297,6 +310,13 @@ class _Session:
         ((keys,),) = self.run(_SINCE.format(table=table, key=statements.COLUMNS[table][0]), (last,))
         new = {bytes.fromhex(key) for key in keys.split()} if keys else set()
         return [_take(new, row[0]) for row in rows]
+
+    def delete(self, table: str, users: Sequence[bytes]) -> tuple[int, int]:
+        values = tuple(users)
+        keys = batches.delete(self, values) if table == statements.EXPOSURES else set()
+        rows = self.run(statements.rows_of(table, len(values)), values)
+        self.run(statements.delete(table, len(values)), values)
+        return len(keys.union(key for key, _ in rows)), sum(sent for _, sent in rows)
 
     def stream(self, query: str, values: Row, chunk: int) -> Iterator[list[ResultRow]]:
         cursor = self._connection.execute(query, values)
@@ -321,7 +341,7 @@ def _take(keys: set[bytes], key: object) -> bool:
     return is_new
 
 
-def _in_transaction(connection: sqlite3.Connection, work: Callable[[Session], Outcome]) -> Outcome:
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[_Session], Outcome]) -> Outcome:
     connection.execute("BEGIN IMMEDIATE")
     try:
         outcome = work(_Session(connection))

@@ -9,7 +9,7 @@ import msgspec
 
 from firstspin.events.schema import Event, Exposure
 
-VERSION: Final = 2  # of the tables; the column `schema` has the version of a row's fields
+VERSION: Final = 3  # of the tables; the column `schema` has the version of a row's fields
 
 EXPOSURES: Final = "exposures"
 EVENTS: Final = "events"
@@ -43,15 +43,20 @@ def tables(*, seq: str, digest: str) -> tuple[str, ...]:
     return tuple(table.format(seq=seq, digest=digest) for table in _TABLES)
 
 
+_IS_CURRENT: Final = f"UPDATE about SET value = '{VERSION}' WHERE name = 'version'"
 MIGRATIONS: Final = {
     "1": (
         "ALTER TABLE exposures ADD COLUMN carousel INTEGER",
         "ALTER TABLE exposures ADD COLUMN relevance DOUBLE PRECISION",
         "ALTER TABLE exposures ADD COLUMN listens INTEGER",
-        "UPDATE about SET value = '2' WHERE name = 'version'",
-    )
+        _IS_CURRENT,
+    ),
+    "2": (_IS_CURRENT,),
 }
-"""By the version of an older store, the statements that make it one of the next version. Rows stay as they are."""
+"""By the version of an older store, the statements that make it one of this version. Rows stay as they are.
+
+Version 3 has batches of exposures in SQLite, which an earlier release would not see.
+"""
 
 
 LISTENS_INDEX: Final = "events_listens"
@@ -88,9 +93,9 @@ def erased(n: int) -> str:
     return f"SELECT tombstone FROM erased WHERE tombstone IN {_list(n)}"
 
 
-def count(table: str, n: int) -> str:
-    """The query of the numbers of rows and of sent rows that n users have."""
-    return f"SELECT COUNT(*), COALESCE(SUM(sent), 0) FROM {table} WHERE user_hash IN {_list(n)}"
+def rows_of(table: str, n: int) -> str:
+    """The query of the key of each row of n users, and whether it has been sent."""
+    return f"SELECT {COLUMNS[table][0]}, sent FROM {table} WHERE user_hash IN {_list(n)}"
 
 
 def delete(table: str, n: int) -> str:
@@ -103,14 +108,9 @@ def unsent(table: str) -> str:
     return f"SELECT seq, {', '.join(COLUMNS[table])} FROM {table} WHERE sent = 0 ORDER BY seq LIMIT ?"
 
 
-def exposure_row(exposure: Exposure) -> tuple[str | int | float | bytes | None, ...]:
-    """The exposure as a row of its table."""
-    return msgspec.structs.astuple(exposure)
-
-
-def event_row(event: Event) -> tuple[str | int | float | bytes | None, ...]:
-    """The event as a row of its table."""
-    return msgspec.structs.astuple(event)
+def row(stored: Exposure | Event) -> tuple[str | int | float | bytes | None, ...]:
+    """The exposure or event as a row of its table."""
+    return msgspec.structs.astuple(stored)
 
 
 def _list(n: int) -> str:

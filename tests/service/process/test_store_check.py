@@ -199,14 +199,14 @@ def test_a_store_of_another_version_costs_no_recommendation(folder: Path, secret
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("UPDATE about SET value = ? WHERE name = 'version'", [version])
 
-    become("3")
+    become("4")
     with answering_without_store(folder, "--events", f"sqlite:///{path}", "--events-secret", secret) as service:
         until(
-            lambda: all("version 3; this release of firstspin supports 2" in trouble for trouble in troubles(service))
+            lambda: all("version 4; this release of firstspin supports 3" in trouble for trouble in troubles(service))
         )
         until(lambda: len(workers(service)) == 3)  # and the admin process
         assert sum("events can't be stored" in line["event"] for line in service.lines()) == 2  # once a worker
-        become("2")
+        become("3")
 
 
 def test_a_store_that_is_locked_at_the_start_is_taken_up_later(folder: Path, secret: Path, tmp_path: Path) -> None:
