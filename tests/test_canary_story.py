@@ -7,9 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -84,31 +82,17 @@ def answered_and_clicked(service: Service, story: Path) -> dict[str, str]:
     return models
 
 
-@contextmanager
-def busy_core(service: Service) -> Iterator[None]:
-    """Beside the analyses that start meanwhile, on the one core that they may use, a process that never waits."""
-    allowed = os.sched_getaffinity(service.process.pid)
-    core = {min(allowed)}
-
-    def prepare() -> None:
-        os.sched_setaffinity(0, core)
-        os.nice(5)  # an analysis with the policy SCHED_IDLE would get 1% of the core
-
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=prepare) as busy:
-        os.sched_setaffinity(service.process.pid, core)  # of the supervisor, which forks the analyses
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(service.process.pid, allowed)
-            busy.kill()
+CORE = min(os.sched_getaffinity(0))
+BUSY = f'(taskset -c {CORE} nice -n 5 sh -c "while :; do :; done" &); exec "$0" "$@"'
+"""Beside the service, in its session, whose processes share their time by nice values (man 7 sched: autogroups)."""
 
 
 def test_a_worse_challenger_is_stopped_for_good_and_while_the_host_is_busy(story: Path) -> None:
-    with serving(story / "champion", *options(story)) as service:
+    with serving(story / "champion", *options(story), through=("sh", "-c", BUSY)) as service:
         models = answered_and_clicked(service, story)
-        with busy_core(service):
-            service.ask("GET", "/experiments/canary")  # its figures are wanted
-            until(lambda: "canary_stop" in admin(service, "GET", "/state")[1], seconds=120)
+        os.sched_setaffinity(service.process.pid, {CORE})  # of the supervisor, which forks the analysis
+        service.ask("GET", "/experiments/canary")  # its figures are wanted
+        until(lambda: "canary_stop" in admin(service, "GET", "/state")[1], seconds=120)
         stop = admin(service, "GET", "/state")[1]["canary_stop"]
         assert "challenger loses more than 0.1 of model's clicked" in stop["reason"]  # type: ignore[index]
         until(lambda: {one["model"] for one in answers(service, USERS[:40]).values()} == {models["model"]})
