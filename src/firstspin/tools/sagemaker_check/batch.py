@@ -19,14 +19,13 @@ VARIABLES = {
 }
 
 
-def answers_as_in_hosting(server: Server) -> Finding:
-    """Fact 23.1: starts and answers with the variables of batch transform set."""
+def _answers_as_in_hosting(server: Server) -> Finding:
     answer = server.client.invoke(server.payload)
     return judged(answer.fine, f"status {answer.status}")
 
 
-def answers_a_line_a_record(server: Server) -> Finding:
-    """Fact 23.2: one response line per record, counted as the difference of one more record (headers cancel out)."""
+def _answers_a_line_a_record(server: Server) -> Finding:
+    """Counted as the difference of one more record: headers cancel out."""
     for payload in filter(None, (server.payloads.of(JSON_LINES), server.payloads.of(CSV))):
         answer, longer = server.client.invoke(payload), bodies.one_more(payload)
         if answer.fine and longer is not None:
@@ -54,7 +53,7 @@ def answers_a_full_body(server: Server) -> Finding:
 
 
 CHECKS: Mapping[str, Check] = {
-    "23.1": answers_as_in_hosting,
-    "23.2": answers_a_line_a_record,
+    "23.1": _answers_as_in_hosting,
+    "23.2": _answers_a_line_a_record,
     "23.3": answers_a_full_body,
 }

@@ -1,4 +1,7 @@
-"""SageMaker's container contract as numbered facts, with their sources and severity."""
+"""SageMaker's container contract as numbered facts, with their sources and severity.
+
+The tables `CHECKS` of the other modules have the function that tests each of them.
+"""
 
 from __future__ import annotations
 

@@ -57,20 +57,17 @@ class Server:
 Check = Callable[[Server], Finding]
 
 
-def ping_answers_200(server: Server) -> Finding:
-    """Fact 6.1: GET /ping answers 200."""
+def _ping_answers_200(server: Server) -> Finding:
     status = server.client.ping().status
     return judged(status == 200, f"status {status}")
 
 
-def ping_has_no_body(server: Server) -> Finding:
-    """Fact 6.2: the body of that answer is empty."""
+def _ping_has_no_body(server: Server) -> Finding:
     body = server.client.ping().body
     return judged(not body, repr(body[:20]) if body else "")
 
 
-def ping_is_quick(server: Server) -> Finding:
-    """Fact 6.3: each ping is answered within 2 s."""
+def _ping_is_quick(server: Server) -> Finding:
     return passed(f"slowest of {PINGS}: {_slowest_ping(server) * 1000:.0f} ms")
 
 
@@ -105,14 +102,12 @@ def accepts_quickly(server: Server) -> Finding:
     return judged(slowest <= limit, f"slowest of {len(connections)}: {slowest * 1000:.1f} ms")
 
 
-def answers_invocations(server: Server) -> Finding:
-    """Fact 7.2: POST /invocations answers 2xx within 60 s."""
+def _answers_invocations(server: Server) -> Finding:
     answer = server.client.invoke(server.payload)
     return judged(answer.fine, f"status {answer.status} in {answer.seconds * 1000:.0f} ms")
 
 
-def keeps_the_connection(server: Server) -> Finding:
-    """Fact 7.3: a connection serves more than one request."""
+def _keeps_the_connection(server: Server) -> Finding:
     connection = server.client.connect(server.client.limits.answer)
     try:
         first = _on(connection, server)
@@ -126,8 +121,7 @@ def keeps_the_connection(server: Server) -> Finding:
     return judged(first.fine and second.fine, f"status {first.status}, then {second.status}")
 
 
-def reads_chunks(server: Server) -> Finding:
-    """Fact 7.4: a chunked body is read."""
+def _reads_chunks(server: Server) -> Finding:
     payload, started = server.payload, time.monotonic()
     half = len(payload.body) // 2
     connection = server.client.connect(server.client.limits.answer)
@@ -148,8 +142,7 @@ def reads_chunks(server: Server) -> Finding:
     return _same(server, answer)
 
 
-def ignores_unknown_headers(server: Server) -> Finding:
-    """Fact 8.1: unknown headers change nothing."""
+def _ignores_unknown_headers(server: Server) -> Finding:
     return _same(server, server.client.invoke(server.payload, UNKNOWN_HEADERS))
 
 
@@ -184,21 +177,18 @@ def sends_no_more_than_is_handed_on(server: Server) -> Finding:
     return untestable("neither CSV nor JSON Lines is answered")
 
 
-def refuses_a_broken_body(server: Server) -> Finding:
-    """Fact 10.1: a broken body of each type is answered with an error status."""
+def _refuses_a_broken_body(server: Server) -> Finding:
     statuses = _statuses_of_broken_bodies(server)
     return judged(min(statuses.values()) >= 400, _listed(statuses)) if statuses else untestable(ANY_BYTES)
 
 
-def blames_the_caller(server: Server) -> Finding:
-    """Fact 10.2: that status is 4xx: the caller's fault, not ours."""
+def _blames_the_caller(server: Server) -> Finding:
     statuses = _statuses_of_broken_bodies(server)
     ours = [status for status in statuses.values() if not 400 <= status < 500]
     return judged(not ours, _listed(statuses)) if statuses else untestable(ANY_BYTES)
 
 
-def survives_bad_callers(server: Server) -> Finding:
-    """Fact 10.3: broken bodies and cut connections do not stop the server."""
+def _survives_bad_callers(server: Server) -> Finding:
     for payload in server.payloads.examples:
         with suppress(Unanswered):
             server.client.invoke(bodies.broken(payload))
@@ -208,18 +198,15 @@ def survives_bad_callers(server: Server) -> Finding:
     return judged(ping.status == 200 and answer.fine, f"then ping {ping.status}, invocation {answer.status}")
 
 
-def answers_json(server: Server) -> Finding:
-    """Fact 12.1: application/json is answered."""
+def _answers_json(server: Server) -> Finding:
     return _answers(server, server.payloads.of(JSON), "JSON", lambda body: decoded(body) is not None)
 
 
-def answers_csv(server: Server) -> Finding:
-    """Fact 12.2: text/csv is answered."""
+def _answers_csv(server: Server) -> Finding:
     return _answers(server, server.payloads.of(CSV), "CSV", lambda body: bodies.records(body) > 0)
 
 
-def answers_json_lines(server: Server) -> Finding:
-    """Fact 12.3: JSON Lines is answered."""
+def _answers_json_lines(server: Server) -> Finding:
 
     def lines(body: bytes) -> bool:
         return bool(body.strip()) and all(decoded(line) is not None for line in body.splitlines())
@@ -227,8 +214,7 @@ def answers_json_lines(server: Server) -> Finding:
     return _answers(server, server.payloads.of(JSON_LINES), "JSON Lines", lines)
 
 
-def understands_a_parameter(server: Server) -> Finding:
-    """Fact 12.4: a content type with a parameter (; charset=utf-8) is the same type."""
+def _understands_a_parameter(server: Server) -> Finding:
     payload = next(
         (p for p in server.payloads.examples if p.media_type in JSON | CSV and ";" not in p.content_type), None
     )
@@ -238,8 +224,7 @@ def understands_a_parameter(server: Server) -> Finding:
     return judged(answer.fine, f"status {answer.status} to {payload.content_type}; charset=utf-8")
 
 
-def refuses_unknown_types(server: Server) -> Finding:
-    """Fact 12.5: an unknown content type is answered 415."""
+def _refuses_unknown_types(server: Server) -> Finding:
     status = server.client.invoke(Payload(UNKNOWN_TYPE, server.payload.body)).status
     return judged(status == 415, f"status {status}")
 
@@ -256,8 +241,7 @@ def answers_in_kind(server: Server) -> Finding:
     return judged(not wrong, ", ".join(wrong or [sent for sent, _ in pairs]))
 
 
-def shows_metrics(server: Server) -> Finding:
-    """Fact 14.1: GET /metrics is a Prometheus page."""
+def _shows_metrics(server: Server) -> Finding:
     page = server.client.get("/metrics")
     if page.status != 200:
         return missed(f"status {page.status}")
@@ -266,8 +250,7 @@ def shows_metrics(server: Server) -> Finding:
     return judged(bool(samples) and not odd, f"not a sample: {odd[0][:60]!r}" if odd else f"{len(samples)} samples")
 
 
-def names_its_limits(server: Server) -> Finding:
-    """Fact 24.1: GET /execution-parameters names its limits."""
+def _names_its_limits(server: Server) -> Finding:
     answer = server.client.get("/execution-parameters")
     if answer.status != 200:
         return missed(f"status {answer.status}")
@@ -294,28 +277,28 @@ def limits(server: Server) -> Mapping[str, object]:
 
 
 CHECKS: Mapping[str, Check] = {
-    "6.1": ping_answers_200,
-    "6.2": ping_has_no_body,
-    "6.3": ping_is_quick,
+    "6.1": _ping_answers_200,
+    "6.2": _ping_has_no_body,
+    "6.3": _ping_is_quick,
     "6.5": ping_is_quick_while_busy,
     "7.1": accepts_quickly,
-    "7.2": answers_invocations,
-    "7.3": keeps_the_connection,
-    "7.4": reads_chunks,
-    "8.1": ignores_unknown_headers,
+    "7.2": _answers_invocations,
+    "7.3": _keeps_the_connection,
+    "7.4": _reads_chunks,
+    "8.1": _ignores_unknown_headers,
     "8.2": tolerates_forwarded_headers,
     "9.1": takes_the_largest_body,
-    "10.1": refuses_a_broken_body,
-    "10.2": blames_the_caller,
-    "10.3": survives_bad_callers,
-    "12.1": answers_json,
-    "12.2": answers_csv,
-    "12.3": answers_json_lines,
-    "12.4": understands_a_parameter,
-    "12.5": refuses_unknown_types,
-    "14.1": shows_metrics,
+    "10.1": _refuses_a_broken_body,
+    "10.2": _blames_the_caller,
+    "10.3": _survives_bad_callers,
+    "12.1": _answers_json,
+    "12.2": _answers_csv,
+    "12.3": _answers_json_lines,
+    "12.4": _understands_a_parameter,
+    "12.5": _refuses_unknown_types,
+    "14.1": _shows_metrics,
     "15.1": answers_in_kind,
-    "24.1": names_its_limits,
+    "24.1": _names_its_limits,
     "9.2": sends_no_more_than_is_handed_on,  # last: it keeps some servers busy for a while
 }
 

@@ -49,8 +49,8 @@ def read(path: Path) -> Image:
     return image
 
 
-def hears_signals(image: Image) -> Finding:
-    """Fact 1.2: no shell form (`sh -c`), in which the shell gets the signal and the program does not."""
+def _hears_signals(image: Image) -> Finding:
+    """No shell form (`sh -c`), in which the shell gets the signal and the program does not."""
     words = image.config.entrypoint or ()
     if not words:
         return passed("none: the program `serve` is started by itself")
@@ -72,8 +72,7 @@ def _name(program: str) -> str:
     return PurePosixPath(program).name
 
 
-def leaves_root(image: Image) -> Finding:
-    """Facts 3.1 and 3.2."""
+def _leaves_root(image: Image) -> Finding:
     user = image.config.user or "root"
     return judged(user.partition(":")[0] in ("root", "0"), f"USER {user}")
 
@@ -93,17 +92,16 @@ def _labelled(capability: str) -> Callable[[Image], Finding]:
     return check
 
 
-def is_small_enough(image: Image) -> Finding:
-    """Fact 27.2: serverless: the image has at most 10 GB."""
+def _is_small_enough(image: Image) -> Finding:
     return (passed if image.size <= SERVERLESS_BYTES else missed)(f"{image.size / 1e9:.2f} GB")
 
 
 CHECKS: Mapping[str, Callable[[Image], Finding]] = {
-    "1.2": hears_signals,
-    "3.1": leaves_root,
-    "3.2": leaves_root,
+    "1.2": _hears_signals,
+    "3.1": _leaves_root,
+    "3.2": _leaves_root,
     "5.3": _labelled("accept-bind-to-port"),
     "19.7": keeps_off_the_mount,
     "26.9": _labelled("multi-models"),
-    "27.2": is_small_enough,
+    "27.2": _is_small_enough,
 }

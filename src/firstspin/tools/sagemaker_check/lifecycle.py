@@ -91,12 +91,11 @@ def starts(start: Start) -> Finding:
     return judged(start.client is not None, "" if start.client else start.failure)
 
 
-def is_ready_in_time(start: Start) -> Finding:
-    """Fact 6.4: the first 200 comes within 4 minutes of the start."""
+def _is_ready_in_time(start: Start) -> Finding:
     return judged(start.client is not None, f"{start.seconds:.1f} s" if start.client else start.failure)
 
 
-START_CHECKS: Mapping[str, Callable[[Start], Finding]] = {"1.1": starts, "6.4": is_ready_in_time}
+START_CHECKS: Mapping[str, Callable[[Start], Finding]] = {"1.1": starts, "6.4": _is_ready_in_time}
 
 
 def runs_as_root(start: Start) -> Finding:
@@ -106,20 +105,18 @@ def runs_as_root(start: Start) -> Finding:
     return passed("") if os.geteuid() == 0 else untestable("the check does not run as root itself")
 
 
-def obeys_the_port(start: Start) -> Finding:
-    """Fact 5.2: listens on the port in SAGEMAKER_BIND_TO_PORT instead."""
+def _obeys_the_port(start: Start) -> Finding:
     port = start.client.port if start.client else None
     return judged(port == start.asked_port, f"asked for {start.asked_port}, listens on {port}")
 
 
-def is_ready_for_serverless(start: Start) -> Finding:
-    """Fact 27.1: serverless: the first 200 comes within 3 minutes of the start."""
+def _is_ready_for_serverless(start: Start) -> Finding:
     return judged(start.seconds <= SERVERLESS_READY, f"{start.seconds:.1f} s")
 
 
 READY_CHECKS: Mapping[str, Callable[[Start], Finding]] = {
-    "5.2": obeys_the_port,
-    "27.1": is_ready_for_serverless,
+    "5.2": _obeys_the_port,
+    "27.1": _is_ready_for_serverless,
 }
 
 
@@ -196,42 +193,37 @@ def stop(start: Start, client: ContainerClient, payload: Payload) -> Stop:
     return Stop(status, seconds, sent, rest.result(), changed)
 
 
-def ends_in_time(stop: Stop) -> Finding:
-    """Fact 2.1: ends by itself within 30 s of SIGTERM."""
+def _ends_in_time(stop: Stop) -> Finding:
     return judged(stop.status is not None, f"{stop.seconds:.1f} s" if stop.status is not None else "had to be killed")
 
 
-def ends_well(stop: Stop) -> Finding:
-    """Fact 2.2: ends with exit status 0 after SIGTERM."""
+def _ends_well(stop: Stop) -> Finding:
     if stop.status is None:
         return untestable("it had to be killed")
     return judged(stop.status == 0, f"status {stop.status}")
 
 
-def answers_what_was_sent(stop: Stop) -> Finding:
-    """Fact 2.3: answers the requests begun before SIGTERM."""
+def _answers_what_was_sent(stop: Stop) -> Finding:
     lost = [fate for fate in stop.sent if fate]
     return judged(
         not lost, f"{len(lost)} of {len(stop.sent)} lost ({lost[0]})" if lost else f"{len(stop.sent)} answered"
     )
 
 
-def answers_what_was_half_sent(stop: Stop) -> Finding:
-    """Fact 2.4: answers a request that was half received at SIGTERM."""
+def _answers_what_was_half_sent(stop: Stop) -> Finding:
     return judged(not stop.half_sent, stop.half_sent)
 
 
-def leaves_the_model_alone(stop: Stop) -> Finding:
-    """Fact 4.2: leaves /opt/ml/model as it was."""
+def _leaves_the_model_alone(stop: Stop) -> Finding:
     return judged(not stop.model_changed, stop.model_changed and f"changed: {stop.model_changed}")
 
 
 STOP_CHECKS: Mapping[str, Callable[[Stop], Finding]] = {
-    "2.1": ends_in_time,
-    "2.2": ends_well,
-    "2.3": answers_what_was_sent,
-    "2.4": answers_what_was_half_sent,
-    "4.2": leaves_the_model_alone,
+    "2.1": _ends_in_time,
+    "2.2": _ends_well,
+    "2.3": _answers_what_was_sent,
+    "2.4": _answers_what_was_half_sent,
+    "4.2": _leaves_the_model_alone,
 }
 
 

@@ -47,20 +47,17 @@ def unpacked(place: PrivateRoot, model: Path) -> str:
     return f"{place.inside}/models/{NAME}/model"
 
 
-def loads(one: OneOfMany) -> Finding:
-    """Fact 26.1: POST /models loads a model."""
+def _loads(one: OneOfMany) -> Finding:
     status = one.load().status
     return judged(status == 200, f"status {status}")
 
 
-def refuses_to_load_twice(one: OneOfMany) -> Finding:
-    """Fact 26.2: loading it twice is answered 409."""
+def _refuses_to_load_twice(one: OneOfMany) -> Finding:
     status = one.load().status
     return judged(status == 409, f"status {status}")
 
 
-def lists(one: OneOfMany) -> Finding:
-    """Fact 26.3: GET /models lists it."""
+def _lists(one: OneOfMany) -> Finding:
     answer = one.client.get("/models")
     value = decoded(answer.body)
     listed = value.get("models") if isinstance(value, dict) else None
@@ -72,8 +69,7 @@ def lists(one: OneOfMany) -> Finding:
     return judged(answer.status == 200 and is_listed, detail)
 
 
-def shows(one: OneOfMany) -> Finding:
-    """Fact 26.4: GET /models/NAME shows it."""
+def _shows(one: OneOfMany) -> Finding:
     answer = one.client.get(f"/models/{NAME}")
     value = decoded(answer.body)
     right = isinstance(value, dict) and value.get("modelName") == NAME and value.get("modelUrl") == one.url
@@ -82,14 +78,12 @@ def shows(one: OneOfMany) -> Finding:
     )
 
 
-def invokes(one: OneOfMany) -> Finding:
-    """Fact 26.5: POST /models/NAME/invoke answers."""
+def _invokes(one: OneOfMany) -> Finding:
     answer = one.invoke(NAME)
     return judged(answer.fine, f"status {answer.status}")
 
 
-def knows_what_it_lacks(one: OneOfMany) -> Finding:
-    """Fact 26.6: an unknown model is answered 404 by each verb."""
+def _knows_what_it_lacks(one: OneOfMany) -> Finding:
     got = {
         "GET": one.client.get(f"/models/{UNKNOWN}").status,
         "DELETE": one.forget(UNKNOWN).status,
@@ -101,19 +95,18 @@ def knows_what_it_lacks(one: OneOfMany) -> Finding:
     return judged(set(got.values()) == {404} and listed == 200, detail)
 
 
-def unloads(one: OneOfMany) -> Finding:
-    """Fact 26.7: DELETE /models/NAME unloads it."""
+def _unloads(one: OneOfMany) -> Finding:
     deleted = one.forget(NAME).status
     after = one.client.get(f"/models/{NAME}").status
     return judged(deleted == 200 and after == 404, f"status {deleted}, then GET {after}")
 
 
 CHECKS: Mapping[str, Callable[[OneOfMany], Finding]] = {
-    "26.1": loads,
-    "26.2": refuses_to_load_twice,
-    "26.3": lists,
-    "26.4": shows,
-    "26.5": invokes,
-    "26.6": knows_what_it_lacks,
-    "26.7": unloads,
+    "26.1": _loads,
+    "26.2": _refuses_to_load_twice,
+    "26.3": _lists,
+    "26.4": _shows,
+    "26.5": _invokes,
+    "26.6": _knows_what_it_lacks,
+    "26.7": _unloads,
 }

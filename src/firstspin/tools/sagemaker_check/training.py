@@ -80,101 +80,88 @@ def run(target: Target, folder: Path, channels: Mapping[str, Path | None], *, st
     )
 
 
-def ends_well(whole: Job) -> Finding:
-    """Fact 16.1: a job runs with the argument `train` and ends with exit status 0."""
+def _ends_well(whole: Job) -> Finding:
     return judged(whole.status == 0, whole.how)
 
 
-def understands_strings(whole: Job) -> Finding:
-    """Fact 17.1: hyperparameters are understood although every value is a string."""
+def _understands_strings(whole: Job) -> Finding:
     given = ", ".join(f"{name}={value!r}" for name, value in whole.target.hyperparameters.items())
     return (
         judged(whole.status == 0, given if whole.status == 0 else whole.how) if given else untestable("none were given")
     )
 
 
-def runs_beside_the_configuration(whole: Job) -> Finding:
-    """Fact 17.2: runs beside inputdataconfig.json and resourceconfig.json as SageMaker writes them."""
+def _runs_beside_the_configuration(whole: Job) -> Finding:
     return judged(whole.status == 0, "" if whole.status == 0 else whole.how)
 
 
-def leaves_its_input_alone(whole: Job) -> Finding:
-    """Fact 18.2: leaves /opt/ml/input as it was."""
+def _leaves_its_input_alone(whole: Job) -> Finding:
     return judged(not whole.input_changed, whole.input_changed and f"changed: {whole.input_changed}")
 
 
-def leaves_a_model(whole: Job) -> Finding:
-    """Fact 19.1: leaves its model in /opt/ml/model."""
+def _leaves_a_model(whole: Job) -> Finding:
     names = sorted(str(path.relative_to(whole.model)) for path in whole.model.rglob("*") if path.is_file())
     return judged(bool(names), ", ".join(names[:4]) if names else "the folder is empty")
 
 
-def writes_nowhere_else(whole: Job) -> Finding:
-    """Fact 19.2: writes nowhere else below /opt/ml than model, output and checkpoints."""
+def _writes_nowhere_else(whole: Job) -> Finding:
     return judged(not whole.strewn, whole.strewn and f"written: {whole.strewn}")
 
 
-def runs_with_the_environment(whole: Job) -> Finding:
-    """Fact 20.1: runs with TRAINING_JOB_NAME, TRAINING_JOB_ARN and 100 variables set."""
+def _runs_with_the_environment(whole: Job) -> Finding:
     return judged(whole.status == 0, f"{len(_variables())} variables" if whole.status == 0 else whole.how)
 
 
-def prints_metrics(whole: Job) -> Finding:
-    """Fact 22.1: prints metrics as `name=number;` for tuning to read."""
+def _prints_metrics(whole: Job) -> Finding:
     metrics = [match.group() for match in METRIC.finditer(whole.log)]
     return judged(bool(metrics), " ".join(metrics[:3]) if metrics else "no line of its log has one")
 
 
 WHOLE_CHECKS: Mapping[str, Callable[[Job], Finding]] = {
-    "16.1": ends_well,
-    "17.1": understands_strings,
-    "17.2": runs_beside_the_configuration,
-    "18.2": leaves_its_input_alone,
-    "19.1": leaves_a_model,
-    "19.2": writes_nowhere_else,
-    "20.1": runs_with_the_environment,
-    "22.1": prints_metrics,
+    "16.1": _ends_well,
+    "17.1": _understands_strings,
+    "17.2": _runs_beside_the_configuration,
+    "18.2": _leaves_its_input_alone,
+    "19.1": _leaves_a_model,
+    "19.2": _writes_nowhere_else,
+    "20.1": _runs_with_the_environment,
+    "22.1": _prints_metrics,
 }
 
 
-def needs_its_channel(without: Job) -> Finding:
-    """Fact 18.1: reads its channels in /opt/ml/input/data: without data the job fails."""
+def _needs_its_channel(without: Job) -> Finding:
     ignored = without.status == 0 and without.left_a_model
     return judged(not ignored, "it made a model from empty channels" if ignored else f"status {without.status}")
 
 
-def fails_with_a_status(without: Job) -> Finding:
-    """Fact 19.3: a job that fails ends with another exit status than 0."""
+def _fails_with_a_status(without: Job) -> Finding:
     if without.status == 0 and without.left_a_model and without.failure is None:
         return untestable("the job without data did not fail")
     return judged(without.status not in (0, None), f"status {without.status}")
 
 
-def says_why(without: Job) -> Finding:
-    """Fact 19.4: a job that fails says why in /opt/ml/output/failure."""
+def _says_why(without: Job) -> Finding:
     if without.status == 0 and without.left_a_model and without.failure is None:
         return untestable("the job without data did not fail")
     words = (without.failure or "").strip()
     return judged(bool(words), words.splitlines()[0][:100] if words else "no failure file, or an empty one")
 
 
-def says_it_briefly(without: Job) -> Finding:
-    """Fact 19.5: that text is at most 1024 characters, as the rest is cut."""
+def _says_it_briefly(without: Job) -> Finding:
     if not without.failure:
         return untestable("there is no failure file to read")
     return judged(len(without.failure) <= FAILURE_CHARACTERS, f"{len(without.failure)} characters")
 
 
 WITHOUT_DATA_CHECKS: Mapping[str, Callable[[Job], Finding]] = {
-    "18.1": needs_its_channel,
-    "19.3": fails_with_a_status,
-    "19.4": says_why,
-    "19.5": says_it_briefly,
+    "18.1": _needs_its_channel,
+    "19.3": _fails_with_a_status,
+    "19.4": _says_why,
+    "19.5": _says_it_briefly,
 }
 
 
-def ends_when_told(stopped: Job) -> Finding:
-    """Fact 21.1: ends by itself within 120 s of SIGTERM."""
+def _ends_when_told(stopped: Job) -> Finding:
     if stopped.stopped is None:
         return untestable("the job was over before it could be stopped")
     if stopped.status is None:
@@ -182,14 +169,13 @@ def ends_when_told(stopped: Job) -> Finding:
     return judged(True, f"{stopped.stopped:.1f} s, status {stopped.status}")
 
 
-def saves_what_it_has(stopped: Job) -> Finding:
-    """Fact 21.2: leaves a model when it is stopped."""
+def _saves_what_it_has(stopped: Job) -> Finding:
     if stopped.stopped is None:
         return untestable("the job was over before it could be stopped")
     return judged(stopped.left_a_model, "" if stopped.left_a_model else "the model folder is empty")
 
 
-STOPPED_CHECKS: Mapping[str, Callable[[Job], Finding]] = {"21.1": ends_when_told, "21.2": saves_what_it_has}
+STOPPED_CHECKS: Mapping[str, Callable[[Job], Finding]] = {"21.1": _ends_when_told, "21.2": _saves_what_it_has}
 
 
 def _text(failure: Path, place: PrivateRoot) -> str:
