@@ -27,6 +27,8 @@ _NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _RENAME_EXCHANGE: Final = 2
 _AT_FDCWD: Final = -100
 
+_workspaces: dict[tuple[Path, str], Path] = {}
+
 
 @contextmanager
 def written_beside(out: Path, *, shared: bool = False) -> Iterator[Path]:
@@ -84,10 +86,14 @@ def is_partial(path: Path) -> bool:
 def workspace(command: str) -> Iterator[Path]:
     """A temporary folder for this process alone, removed at the end.
 
+    The next one of the process has the same path, if it is free: databases are open for it (`formats.connections`).
     Temporary folders left behind by this user's killed processes, of any command, are removed too.
     """
     temporary = Path(tempfile.gettempdir())
-    with _owned_folder(temporary, f"firstspin-{command}-", ".tmp", abandoned=r"firstspin-[a-z-]+-") as folder:
+    of = (temporary, command)
+    prefix, abandoned = f"firstspin-{command}-", r"firstspin-[a-z-]+-"
+    with _owned_folder(temporary, prefix, ".tmp", abandoned=abandoned, again=_workspaces.get(of)) as folder:
+        _workspaces[of] = folder
         yield folder
 
 
@@ -158,16 +164,22 @@ def printable(text: str) -> str:
 
 @contextmanager
 def _owned_folder(
-    parent: Path, prefix: str, suffix: str, *, abandoned: str = "", recover: Path | None = None
+    parent: Path,
+    prefix: str,
+    suffix: str,
+    *,
+    abandoned: str = "",
+    recover: Path | None = None,
+    again: Path | None = None,
 ) -> Iterator[Path]:
-    """A new folder, locked by this process and removed at the end. First, abandoned folders are removed.
+    """A new folder, at the path `again` if that is free, locked by this process and removed at the end.
 
-    Abandoned folders are unlocked and have the prefix and suffix of this one, or a prefix that matches `abandoned`. The
-    folder that one of them had replaced is restored to `recover` where nothing is there.
+    First, abandoned folders are removed: they are unlocked and have the prefix and suffix of this one, or a prefix that
+    matches `abandoned`. The folder that one of them had replaced is restored to `recover` where nothing is there.
     """
     names = re.compile((abandoned or re.escape(prefix)) + "[a-z0-9_]+" + re.escape(suffix))
     _clear_up(parent, names, recover)
-    folder, lock = _locked_folder(parent, prefix, suffix)
+    folder, lock = _locked_folder(parent, prefix, suffix, again)
     try:
         yield folder
     finally:
@@ -175,15 +187,24 @@ def _owned_folder(
         os.close(lock)
 
 
-def _locked_folder(parent: Path, prefix: str, suffix: str) -> tuple[Path, int]:
+def _locked_folder(parent: Path, prefix: str, suffix: str, again: Path | None) -> tuple[Path, int]:
     """A new folder, and the descriptor of its lock."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+        folder = _made(again) or Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
         with suppress(FileNotFoundError):  # another process removed it at the same moment
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             if locked(lock) is not False and folder.exists():
                 return folder, lock
             os.close(lock)
+
+
+def _made(folder: Path | None) -> Path | None:
+    """The folder, where it could be created."""
+    with suppress(OSError):
+        if folder:
+            folder.mkdir(0o700)
+            return folder
+    return None
 
 
 def _clear_up(parent: Path, names: re.Pattern[str], recover: Path | None) -> None:

@@ -310,10 +310,12 @@ def test_no_statement_gets_beyond_the_files_of_its_connection(attack: str, tmp_p
     path = write(tmp_path / "in", PLAIN, "table.csv")
     source = open_table(path, "table", NEEDED, workspace=tmp_path / "w")
     before = sorted(tmp_path.rglob("*"))
-    with connect(tmp_path / "w", [source]) as connection:
-        with pytest.raises(duckdb.Error):
-            connection.execute(OUTSIDE[attack](tmp_path)).fetchall()
-        assert connection.execute(f"SELECT count(*) FROM read_csv({literal(source.link)})").fetchall() == [(2,)]
+    for _ in ("a new instance of DuckDB", "the same one"):
+        with connect(tmp_path / "w", [source]) as connection:
+            with pytest.raises(duckdb.Error):
+                connection.execute(OUTSIDE[attack](tmp_path)).fetchall()
+            assert connection.execute(f"SELECT count(*) FROM read_csv({literal(source.link)})").fetchall() == [(2,)]
+    (tmp_path / "w" / "spill").rmdir()
     assert sorted(tmp_path.rglob("*")) == before
     assert path.read_bytes() == PLAIN
     assert python_variable.num_rows == 1

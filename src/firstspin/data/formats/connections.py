@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
+import weakref
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +22,27 @@ if TYPE_CHECKING:
     import duckdb
 
 MEMORY_LIMIT: Final = "1300MB"
+MAX_INSTANCES: Final = 8
+"""Instances of DuckDB that stay open; each has its functions in memory (5 MB), and threads that sleep."""
+
+_SPILL: Final = "spill"
 _NO_SPACE: Final = f"not enough space; TMPDIR names the folder for what is more than {MEMORY_LIMIT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """What an instance of DuckDB can use: a folder, files by their links in it, and a number of threads.
+
+    DuckDB follows the links when the files are allowed, so links to other files need another instance.
+    """
+
+    workspace: Path
+    files: tuple[tuple[Path, Path], ...]
+    threads: int | None = None
+
+
+_instances: dict[Wall, duckdb.DuckDBPyConnection] = {}
+_numbers = count()
 
 
 def connect(
@@ -25,30 +50,84 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB, in UTC, that keeps rows in order and spills to the workspace above MEMORY_LIMIT.
 
-    It can read and write the workspace, read the sources, and no other file, whatever the statement.
-    Its settings are locked. Raises InputError where the path of the workspace is a glob pattern to DuckDB.
+    It can read and write the workspace, read the sources, and no other file, whatever the statement. Its settings are
+    locked, and its tables end with it. A new instance of DuckDB costs more CPU than all statements about a small table,
+    so the last ones stay open for the next command with the same paths. Raises InputError where the path of the
+    workspace is a glob pattern to DuckDB.
     """
     import duckdb
 
     if strange := set("*?[]{}") & set(str(workspace)):
         raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
-    for database in {source.link for source in sources if source.table}:
-        connection.execute(f"ATTACH {literal(database)} AS {identifier(DATABASE)} (READ_ONLY)")
-    paths = [part.link for source in sources for part in source.parts or (source,)]
+    links = sorted(part.link for source in sources for part in source.parts or (source,))
+    wall = Wall(workspace, tuple((link, link.resolve()) for link in links), threads)
+    if databases := {source.link for source in sources if source.table}:
+        return _opened(wall, databases)
+    try:
+        return _private(_instance(wall))
+    except duckdb.Error:  # an internal error of DuckDB ends an instance
+        _instances.pop(wall, None)
+        return _private(_instance(wall))
+
+
+def _instance(wall: Wall) -> duckdb.DuckDBPyConnection:
+    """The open instance behind a wall, or a new one; the least recently used one of too many is closed."""
+    if instance := _instances.pop(wall, None):
+        (wall.workspace / _SPILL).mkdir(parents=True, exist_ok=True)  # an instance makes it only once
+    _instances[wall] = instance = instance or _opened(wall)
+    for old in list(_instances)[:-MAX_INSTANCES]:
+        _instances.pop(old, None)
+    return instance
+
+
+def _private(instance: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """A connection with a catalog of its own, which is dropped with it."""
+    catalog = identifier(f"of connection {next(_numbers)}")
+    connection = instance.cursor()
+    connection.execute(f"ATTACH ':memory:' AS {catalog}; USE {catalog}")
+    weakref.finalize(connection, _detach, instance, catalog).atexit = False
+    return connection
+
+
+def _detach(instance: duckdb.DuckDBPyConnection, catalog: str) -> None:
+    import duckdb
+
+    with suppress(duckdb.Error):
+        instance.execute(f"DETACH {catalog}")
+
+
+def _leave_to_parent() -> None:
+    """Never close the instances of the parent process after a fork: their threads, which closing waits for, are there.
+
+    DuckDB would close them at the exit of the process too, but for the reference more.
+    """
+    for instance in _instances.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
+    _instances.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _opened(wall: Wall, databases: Collection[Path] = ()) -> duckdb.DuckDBPyConnection:
+    """A new instance of DuckDB behind a wall, with the databases attached."""
+    import duckdb
+
+    instance = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    for database in databases:
+        instance.execute(f"ATTACH {literal(database)} AS {identifier(DATABASE)} (READ_ONLY)")
     settings = {
         "TimeZone": literal("UTC"),
         "memory_limit": literal(MEMORY_LIMIT),
-        "temp_directory": literal(workspace / "spill"),
-        "allowed_directories": f"[{literal(workspace)}]",
-        "allowed_paths": f"[{', '.join(map(literal, paths))}]",
+        "temp_directory": literal(wall.workspace / _SPILL),
+        "allowed_directories": f"[{literal(wall.workspace)}]",
+        "allowed_paths": f"[{', '.join(literal(link) for link, _ in wall.files)}]",
         "enable_external_access": "false",
-        **({"threads": str(threads)} if threads else {}),
+        **({"threads": str(wall.threads)} if wall.threads else {}),
         "lock_configuration": "true",  # last: no setting can follow
     }
-    for name, value in settings.items():
-        connection.execute(f"SET {name} = {value}")
-    return connection
+    instance.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
+    return instance
 
 
 @contextmanager

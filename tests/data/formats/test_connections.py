@@ -1,0 +1,127 @@
+"""Connections of one workspace share an instance of DuckDB, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from firstspin.data.formats import connections
+from firstspin.data.formats.connections import MAX_INSTANCES, Wall, connect
+from firstspin.data.formats.opening import open_table
+from firstspin.data.sql import literal
+from firstspin.files import workspace
+
+NUMBERED = "CREATE TABLE numbered AS SELECT i, md5(i::VARCHAR) AS text FROM range(1_500_000) AS t(i)"
+
+
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The workspaces for which an instance was opened."""
+    seen: list[Path] = []
+    real = connections._opened
+
+    def recorded(wall: Wall) -> duckdb.DuckDBPyConnection:
+        seen.append(wall.workspace)
+        return real(wall)
+
+    monkeypatch.setattr(connections, "_opened", recorded)
+    return seen
+
+
+def test_the_next_connection_has_the_instance_but_not_the_tables(tmp_path: Path, opened: list[Path]) -> None:
+    for number in range(3):
+        with connect(tmp_path) as connection:
+            connection.execute(f"CREATE TABLE numbers AS SELECT {number} AS number")
+            connection.execute(f"CREATE TYPE genres AS ENUM ('{number}')")
+            assert connection.execute("SELECT number, enum_range(NULL::genres) FROM numbers").fetchall() == [
+                (number, [str(number)])
+            ]
+    assert opened == [tmp_path]
+
+
+def test_a_link_to_another_file_needs_another_instance(tmp_path: Path, opened: list[Path]) -> None:
+    folder = tmp_path / "w"
+    folder.mkdir()
+    for name in ("a", "b", "a"):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(f"key\n{name}\n")
+        source = open_table(path, "table", ["key"], workspace=folder)
+        with connect(folder, [source]) as connection:
+            assert connection.execute(f"FROM read_csv({literal(source.link)})").fetchall() == [(name,)]
+    assert opened == [folder, folder]
+
+
+def test_two_connections_at_once_see_their_own_tables(tmp_path: Path) -> None:
+    with connect(tmp_path) as one, connect(tmp_path) as other:
+        one.execute("CREATE TABLE numbers AS SELECT 1 AS number")
+        other.execute("CREATE TABLE numbers AS SELECT 2 AS number")
+        assert [c.execute("FROM numbers").fetchall() for c in (one, other)] == [[(1,)], [(2,)]]
+
+
+def test_tables_end_with_their_connection(tmp_path: Path) -> None:
+    connection = connect(tmp_path)
+    connection.execute("CREATE TABLE numbers AS SELECT 1 AS number")
+    del connection
+    with connect(tmp_path) as after:
+        shown = "SELECT database_name FROM duckdb_databases() WHERE NOT internal AND database_name <> 'memory'"
+        assert len(after.execute(shown).fetchall()) == 1
+        assert after.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]
+
+
+def test_an_instance_spills_to_a_workspace_that_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MEMORY_LIMIT", "40MB")
+    folder = tmp_path / "w"
+    for _ in range(2):
+        folder.mkdir()
+        with connect(folder) as connection:
+            connection.execute(NUMBERED)
+            assert any((folder / "spill").iterdir())
+            assert connection.execute("SELECT count(DISTINCT text) FROM numbered").fetchall() == [(1_500_000,)]
+        shutil.rmtree(folder)
+
+
+def test_an_instance_that_ended_is_replaced(tmp_path: Path, opened: list[Path]) -> None:
+    connect(tmp_path).close()
+    connections._instances[Wall(tmp_path, ())].close()
+    with connect(tmp_path) as connection:
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+    assert opened == [tmp_path, tmp_path]
+
+
+def test_few_instances_stay_open(tmp_path: Path, opened: list[Path]) -> None:
+    folders = [tmp_path / str(number) for number in range(MAX_INSTANCES + 1)]
+    first = connect(folders[0])
+    for folder in folders[1:]:
+        folder.mkdir()
+        connect(folder).close()
+    assert list(connections._instances) == [Wall(folder, ()) for folder in folders[1:]]
+    assert first.execute("SELECT 1").fetchall() == [(1,)]
+    connect(folders[-1]).close()
+    assert opened == folders
+
+
+def test_a_forked_process_opens_its_own_instance_and_ends(tmp_path: Path) -> None:
+    with connect(tmp_path) as connection:
+        connection.execute("SELECT count(*) FROM range(1_000_000)").fetchall()
+    code = (
+        "import os, sys; from pathlib import Path; from firstspin.data.formats.connections import connect\n"
+        "count = lambda: connect(Path(sys.argv[1])).execute('SELECT count(*) FROM range(1_000_000)').fetchall()\n"
+        "count()\n"
+        "child = os.fork()\n"
+        "sys.exit(count() != [(1_000_000,)] if child == 0 else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code, str(tmp_path)]) == 0
+
+
+def test_the_next_workspace_of_a_command_has_the_same_path_unless_it_is_taken() -> None:
+    with workspace("label") as first, workspace("label") as beside, workspace("score") as other:
+        assert len({first, beside, other}) == 3
+    with workspace("label") as again:
+        assert again in (first, beside)
+        assert again.is_dir()
+    assert not again.exists()
