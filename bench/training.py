@@ -41,6 +41,8 @@ from firstspin.simulation.world import BEGIN, World, make_world, newcomers
 
 SEED = 1
 BLOCK = 100_000
+COMMANDS = {"train": "auto", "train lightgbm": "lightgbm"}
+"""The ways that are whole commands, and the model of each."""
 JUDGES = 100_000
 """Newcomers that judge a model."""
 
@@ -128,19 +130,26 @@ def lightgbm_trained(task: Task, rounds: int) -> Predictor:
 
 
 def bare(task: Task, rounds: int, final: int) -> lightgbm.Booster:
-    """The same by `lgb.train` alone: the same matrix, parameters and rounds, its objective and metric of one class."""
+    """The same by `lgb.train` alone: the same matrix, parameters and hold-out, its objective and metric of one class.
+
+    It has the rounds of the product: its own early stopping would end at others.
+    """
     settings, columns = boosting.settings_for(len(task)), boosting.varied(task)
     parameters = {
         **boosting.parameters(task, lambda *_: None, settings.min_data_in_leaf),
         **{name: getattr(settings, name) for name in ("num_leaves", "learning_rate", "lambda_l2", "feature_fraction")},
         **{"objective": "multiclass", "metric": "multi_logloss"},
     }
-    rest, part = next(folds(len(task), 5, task.seed))
+    held_out = boosting.hold_out_parts(len(task))
+    is_final = held_out > boosting.HOLD_OUT_PART
+    stopped = min(rounds or settings.rounds, round(final / (1.0 if is_final else 1.1)) + settings.patience)
+    rest, part = next(folds(len(task), held_out, task.seed))
     train, valid = (
         lightgbm.Dataset(boosting.matrix(of, columns), of.tops) for of in (task.take(rest), task.take(part))
     )
-    stop = lightgbm.early_stopping(settings.patience, verbose=False)
-    lightgbm.train(parameters, train, rounds or settings.rounds, valid_sets=[valid], callbacks=[stop])
+    booster = lightgbm.train(parameters, train, stopped, valid_sets=[valid])
+    if is_final:
+        return booster
     return lightgbm.train(parameters, lightgbm.Dataset(boosting.matrix(task, columns), task.tops), final)
 
 
@@ -152,6 +161,11 @@ def judged(predictor: Predictor) -> dict[str, float]:
     hits, optimum = (np.take_along_axis(people.p, of, axis=1).sum() for of in (chosen, best))
     regret = (people.p * (np.log(np.maximum(people.p, 1e-300)) - logs)).sum(axis=1).mean()
     return {"share": float(hits / optimum), "regret": float(regret)}
+
+
+def rounds_of(predictor: Predictor) -> int:
+    """The rounds of trees of `lightgbm`; 0 of another model."""
+    return getattr(predictor.scorer, "text", "").count("\nTree=") // len(predictor.genres)
 
 
 def peak() -> float:
@@ -168,9 +182,7 @@ def in_a_process(work: Callable[[], object]) -> Measured:
         made = work()
         taken = Measured(time.process_time() - cpu, time.perf_counter() - start, peak())
         if isinstance(made, Predictor):
-            text = getattr(made.scorer, "text", "")
-            rounds = text.count("\nTree=") // len(made.genres)
-            taken = replace(taken, model=made.in_words(), rounds=rounds, **judged(made))
+            taken = replace(taken, model=made.in_words(), rounds=rounds_of(made), **judged(made))
         inside.send(taken)
 
     process = multiprocessing.get_context("fork").Process(target=run)
@@ -180,17 +192,18 @@ def in_a_process(work: Callable[[], object]) -> Measured:
     return taken
 
 
-def commanded(folder: Path) -> Measured:
-    """`firstspin train` of `auto`, from the tables to the bundle."""
+def commanded(folder: Path, model: str) -> Measured:
+    """`firstspin train`, from the tables to the bundle."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "firstspin", "train", "--data", folder, "--out", folder / "bundle"]
+    out = folder / f"bundle-{model}"
+    command = [sys.executable, "-m", "firstspin", "train", "--data", folder, "--model", model, "--out", out]
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit("firstspin train failed")
-    seconds, predictor = time.perf_counter() - start, bundle.load(folder / "bundle").predictor
-    made_of = predictor.in_words()
-    return Measured(used.ru_utime + used.ru_stime, seconds, used.ru_maxrss / 2**20, made_of, **judged(predictor))
+    seconds, predictor = time.perf_counter() - start, bundle.load(out).predictor
+    taken = Measured(used.ru_utime + used.ru_stime, seconds, used.ru_maxrss / 2**20)
+    return replace(taken, model=predictor.in_words(), rounds=rounds_of(predictor), **judged(predictor))
 
 
 def show(users: int, way: str, taken: Measured, beside: float = math.nan) -> None:
@@ -204,9 +217,11 @@ def show(users: int, way: str, taken: Measured, beside: float = math.nan) -> Non
 def compare(folder: Path, users: int, ways: list[str], rounds: int) -> None:
     """Print the lines of so many users."""
     make(folder, users)
-    if "firstspin train" in ways:
-        show(users, "firstspin train", commanded(folder))
-    if ways == ["firstspin train"]:
+    for way, model in COMMANDS.items():
+        if way in ways:
+            taken = commanded(folder, model)
+            show(users, f"{way}{f', {taken.rounds} rounds' if taken.rounds else ''}:", taken)
+    if COMMANDS.keys() >= set(ways):
         return
     cpu, start = time.process_time(), time.perf_counter()
     dataset = read_dataset(folder)
@@ -227,7 +242,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("users", type=int, nargs="*", default=[200_000, 1_000_000, 5_000_000])
-    parser.add_argument("--ways", default="firstspin train,auto,logistic,lightgbm")
+    parser.add_argument("--ways", default=f"{','.join(COMMANDS)},auto,logistic,lightgbm")
     parser.add_argument("--rounds", type=int, default=0, help="the trees' maximum of rounds, for a shorter run")
     parser.add_argument("--tables", type=Path)
     arguments = parser.parse_args()

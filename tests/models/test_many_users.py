@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import lightgbm
 import made_people
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from firstspin.models import coded_rows, ensemble, registry, task
 from firstspin.models.coded_rows import CodedRows, knows_silence
 from firstspin.models.features import fit_encoder
 from firstspin.models.linear import logistic, templates
-from firstspin.models.predictor import probabilities
+from firstspin.models.predictor import log_probabilities, probabilities
 from firstspin.models.trees import boosting
 from firstspin.records import Examples
 
@@ -120,6 +122,32 @@ def test_auto_is_trained_on_a_sample_and_says_so(in_columns: Examples, monkeypat
     measured = registry.fit("auto", everyone.take(np.arange(15)))
     assert measured.made_of == "business rule"
     assert registry.refit(measured, everyone).made_of == sampled.made_of  # only the hold-out made the sample needless
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_the_trees_of_many_users_are_those_that_stopped_early(
+    in_columns: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boosting, "MAX_HELD_OUT", 30)
+    train, trained = lightgbm.train, list[lightgbm.Booster]()
+
+    def recorded(*positional: Any, **named: Any) -> lightgbm.Booster:
+        trained.append(train(*positional, **named))
+        return trained[-1]
+
+    monkeypatch.setattr(lightgbm, "train", recorded)
+    everyone = registry.prepare(in_columns, made_people.GENRES)
+    scorer = boosting.boosting(everyone)
+    _, part = next(task.folds(USERS, 14, everyone.seed))
+    assert len(part) == 29
+    held_out = everyone.take(part)
+    losses = -(held_out.targets() * log_probabilities(scorer.scores(held_out.rows[:]))).sum(axis=1)
+    assert [booster.best_score["valid_0"]["cross entropy"] for booster in trained] == [pytest.approx(losses.mean())]
+
+
+def test_the_trees_of_few_users_are_trained_again_with_their_hold_out() -> None:
+    most = 10 * boosting.MAX_HELD_OUT
+    assert [boosting.hold_out_parts(users) for users in (60, most, most + 1)] == [5, 5, 11]
 
 
 def test_the_hold_out_of_many_users_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

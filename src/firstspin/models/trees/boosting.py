@@ -7,7 +7,7 @@ labels: any distribution of listening over the genres.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -34,6 +34,10 @@ BLOCK: Final = 2**12
 """Users whose gradients are computed at a time."""
 MIN_FOR_EARLY_STOPPING: Final = 60
 """Below this number of users there is no hold-out for early stopping."""
+HOLD_OUT_PART: Final = 5
+"""One part in so many is held out for early stopping, then the model is trained again with it."""
+MAX_HELD_OUT: Final = 2**16
+"""Of more than ten times as many users only so many are held out, and the model is not trained again with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,34 @@ class BoostingSettings:
 
 
 def boosting(task: Task) -> Scorer:
-    """Boosted trees: early stopping on a hold-out of one fifth sets the number of rounds, then all users are used."""
+    """Boosted trees: early stopping on a hold-out of one fifth sets the number of rounds, then all users are used.
+
+    Of more than ten times `MAX_HELD_OUT` users the model that stopped early is the result.
+    """
     columns = varied(task)
     if len(task.genres) < 2 or not len(columns):
         return overall(task)
     settings = task.chosen(BoostingSettings) or settings_for(len(task))
-    rounds = _rounds(task, columns, settings)
-    return rooted(columns, _grown(task, columns, settings, rounds), log_popularity(task))
+    rounds = min(20, settings.rounds)
+    if len(task) >= MIN_FOR_EARLY_STOPPING:
+        held_out = hold_out_parts(len(task))
+        rest, part = next(folds(len(task), held_out, task.seed))
+        train, hold_out = (_softened(task.take(which), settings) for which in (rest, part))
+        stopped = _grown(train, columns, settings, settings.rounds, hold_out)
+        if held_out > HOLD_OUT_PART:
+            return rooted(columns, stopped, log_popularity(train))
+        rounds = max(1, round(int(stopped.best_iteration) * 1.1))  # the final model trains on a quarter more users
+        del train, hold_out, stopped
+    return rooted(columns, _grown(_softened(task, settings), columns, settings, rounds), log_popularity(task))
+
+
+def hold_out_parts(users: int) -> int:
+    """One part in so many of n users is held out for early stopping.
+
+    >>> hold_out_parts(500_000), hold_out_parts(5_000_000)
+    (5, 77)
+    """
+    return HOLD_OUT_PART if users <= 10 * MAX_HELD_OUT else -(-users // MAX_HELD_OUT)
 
 
 def settings_for(people: int) -> BoostingSettings:
@@ -121,7 +146,8 @@ def soft_cross_entropy(target: Array) -> Objective:
     n, k = target.shape
     gradient, hessian = (np.empty((n, k), dtype=np.float32, order="F") for _ in range(2))
 
-    def objective(scores: Array, _: lightgbm.Dataset) -> tuple[Single, Single]:
+    def objective(scores: Array, train_set: lightgbm.Dataset) -> tuple[Single, Single]:
+        train_set.init_score = None  # LightGBM has its own copy; this one takes n k doubles
         for part in parts(n, BLOCK):
             p = probabilities(scores[part])
             gradient[part] = p - target[part]
@@ -131,18 +157,18 @@ def soft_cross_entropy(target: Array) -> Objective:
     return objective
 
 
-def _rounds(task: Task, columns: Indexes, settings: BoostingSettings) -> int:
-    if len(task) < MIN_FOR_EARLY_STOPPING:
-        return min(20, settings.rounds)
-    rest, part = next(folds(len(task), 5, task.seed))
-    booster = _grown(task.take(rest), columns, settings, settings.rounds, hold_out=task.take(part))
-    return max(1, round(int(booster.best_iteration) * 1.1))  # the final model trains on a quarter more users
+def _softened(task: Task, settings: BoostingSettings) -> Task:
+    """The task with its soft labels in place of the shares, so that many users' are in memory once."""
+    return replace(task, shares=task.targets(settings.soft_label_weight))
 
 
 def _grown(
     task: Task, columns: Indexes, settings: BoostingSettings, rounds: int, hold_out: Task | None = None
 ) -> lightgbm.Booster:
-    """`rounds` rounds of trees, starting from overall popularity; fewer by early stopping on `hold_out`."""
+    """`rounds` rounds of trees, starting from overall popularity; fewer by early stopping on `hold_out`.
+
+    The shares of these tasks are their soft labels.
+    """
     import lightgbm
 
     base = log_popularity(task)
@@ -151,11 +177,11 @@ def _grown(
         "learning_rate": settings.learning_rate,
         "lambda_l2": settings.lambda_l2,
         "feature_fraction": settings.feature_fraction,
-    } | parameters(task, soft_cross_entropy(task.targets(settings.soft_label_weight)), settings.min_data_in_leaf)
+    } | parameters(task, soft_cross_entropy(task.shares), settings.min_data_in_leaf)
     train_set = _dataset(task, columns, base)
     if hold_out is None:
         return lightgbm.train(chosen, train_set, rounds)
-    target = hold_out.targets(settings.soft_label_weight)
+    target = hold_out.shares
 
     def loss(scores: Array, _: lightgbm.Dataset) -> tuple[str, float, bool]:
         logs = [(target[part] * log_probabilities(scores[part])).sum(axis=1) for part in parts(len(target), BLOCK)]
