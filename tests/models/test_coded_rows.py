@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import made_people
 import numpy as np
@@ -14,7 +15,7 @@ from made_columns import TYPES, columns
 
 from firstspin.data.registrations.coded import coded
 from firstspin.data.registrations.reading import registrations_of
-from firstspin.models.coded_rows import CodedRows
+from firstspin.models.coded_rows import MAX_CELLS, CodedRows, EncodedPicks
 from firstspin.models.features import Category, Encoder, Number, Picks
 from firstspin.records import MAX_PICKS, Registration
 
@@ -72,6 +73,23 @@ def test_picks_count_once_and_in_their_order() -> None:
     both = {"picked=Rock": 1.0, "rank=Rock": 1.0, "picked=Jazz": 1.0, "rank=Jazz": 0.5}
     assert shown == [{**both, "picks": 2.0, "picks~2": 1.0}, {"picks~0": 1.0}]
     assert known.tolist() == [True, False]
+
+
+def test_memory_for_picks_does_not_grow_with_people_times_genres() -> None:
+    genres = [f"genre {i}" for i in range(1_000)]
+    picked = [Registration(genres=(genres[i % 1_000], genres[7 * i % 1_000], genres[i % 1_000])) for i in range(9_000)]
+    rows = CodedRows(Encoder([Picks("genres", genres)]), coded(columns(picked)))
+    [(_, picks)] = rows.answers()
+    assert isinstance(picks, EncodedPicks)
+    tracemalloc.start()
+    cells = picks.cells(500, 9_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * 8 * MAX_CELLS < 8_500 * 1_000 * 8
+    wanted = [tuple(dict.fromkeys(one.genres)) for one in picked[500:]]
+    assert [genres[genre] for genre in cells.genres.tolist()] == [genre for of in wanted for genre in of]
+    assert cells.numbers.tolist() == list(map(len, wanted))
+    assert cells.people.tolist() == [i for i, of in enumerate(wanted) for _ in of]
 
 
 def test_as_many_picks_as_there_may_be() -> None:

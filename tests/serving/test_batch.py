@@ -103,6 +103,23 @@ def test_a_model_that_fails_for_one_row_answers_the_others(bundle: Bundle, monke
     assert [ranking.source for ranking in rankings].count("rule") == 1
 
 
+def test_that_columns_fail_is_logged_once_and_the_answers_stay(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("female, 31")
+
+    ranked_columns._log_slower.cache_clear()
+    monkeypatch.setattr(ranked_columns, "coded_trees", fail)
+    monkeypatch.setattr(ranked_columns.CodedRows, "matched", fail)
+    for _ in range(2):
+        assert answered(PEOPLE, bundle, PolicySettings(), 3) == expected(PEOPLE, bundle, PolicySettings(), 3)
+    assert [record.message.partition(": ")[2] for record in caplog.records] == [
+        "registrations can't be ranked by trees: MemoryError",
+        "registrations can't be ranked by columns: MemoryError",
+    ]
+
+
 def test_what_columns_do_not_know_is_left_to_the_policy(bundle: Bundle) -> None:
     calibrated = PolicySettings(calibrated_rows=True)
     assert answered(PEOPLE, bundle, calibrated, 3) == expected(PEOPLE, bundle, calibrated, 3)

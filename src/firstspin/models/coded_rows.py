@@ -25,6 +25,10 @@ AT_ONCE: Final = 2**18
 """Up to so many users, rows are an array in memory, and sums over them are taken at once."""
 
 
+MAX_CELLS: Final = 2**21
+"""Cells of a table of people and genres that are in memory at once: 16 MB."""
+
+
 class CodedRows:
     """The rows of registrations in columns, as `encoder` encodes them."""
 
@@ -172,18 +176,27 @@ class EncodedPicks:
 
     def cells(self, start: int, stop: int) -> PickedCells:
         """The picks of registrations [start, stop) that are genres."""
-        offsets, n_genres = self.offsets[start : stop + 1], self.n_genres
-        genres = self.genres[offsets[0] : offsets[-1]]
-        people = np.repeat(np.arange(stop - start), np.diff(offsets))
-        known = genres >= 0
-        cells = people[known] * n_genres + genres[known]
-        turn, first = np.arange(len(cells)), np.empty((stop - start) * n_genres, dtype=np.int64)
-        first[cells[::-1]] = turn[::-1]  # of equal cells the last one written remains: the first pick of the genre
-        cells = cells[first[cells] == turn]
-        people, genres = np.divmod(cells, max(n_genres, 1))
+        at_once = max(1, MAX_CELLS // max(self.n_genres, 1))
+        parts = [
+            self._first_picks(at, min(at + at_once, stop)) + (at - start) * self.n_genres
+            for at in range(start, stop, at_once)
+        ]
+        people, genres = np.divmod(np.concatenate([np.empty(0, np.int64), *parts]), max(self.n_genres, 1))
         numbers = np.bincount(people, minlength=stop - start)
         before = np.cumsum(numbers) - numbers
         return PickedCells(people, genres, np.arange(len(people)) - before[people], numbers)
+
+    def _first_picks(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Of the table (stop - start, g) of people and genres the cells of the picks, each once, in their order."""
+        offsets = self.offsets[start : stop + 1]
+        genres = self.genres[offsets[0] : offsets[-1]]
+        people = np.repeat(np.arange(stop - start), np.diff(offsets))
+        known = genres >= 0
+        cells = people[known] * self.n_genres + genres[known]
+        turn, first = np.arange(len(cells)), np.empty((stop - start) * self.n_genres, dtype=np.int64)
+        first[cells[::-1]] = turn[::-1]  # of equal cells the last one written remains: the first pick of the genre
+        picks: NDArray[np.int64] = cells[first[cells] == turn]
+        return picks
 
     def write(self, rows: Rows, start: int, stop: int) -> Known:
         """As of answers, into rows (n, w): flags and ranks of the genres picked, each once, then the number of them."""

@@ -5,8 +5,10 @@ What the model does not rank is left to `policy.decide_many`, which gives the sa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -20,6 +22,8 @@ from firstspin.models.trees.coded_trees import CodedTrees, coded_trees
 from firstspin.records import SOURCES
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.policy import PolicySettings, asks_model, is_below_min, model_source
+
+log = logging.getLogger(__name__)
 
 COLUMN_BATCH: Final = 1024
 """Registrations in columns that are ranked at once: their rows stay in the cache of a core."""
@@ -58,8 +62,8 @@ def rank_columns(registrations: CodedRegistrations, bundle: Bundle, settings: Po
     try:
         if trees := coded_trees(bundle.predictor.scorer, encoded):
             return _ranked_by_trees(trees, bundle, under, k)
-    except Exception:  # as below, where it concerns those of a batch
-        pass
+    except Exception as problem:  # as below, where it concerns those of a batch
+        _log_slower(bundle.id, "trees", type(problem).__name__)
     parts = []
     for start in range(0, len(registrations), COLUMN_BATCH):
         stop = min(start + COLUMN_BATCH, len(registrations))
@@ -68,9 +72,15 @@ def rank_columns(registrations: CodedRegistrations, bundle: Bundle, settings: Po
             asked = asks_model(known, bundle) & ~under[start:stop]
             ranked = bundle.predictor.rank_places(rows if asked.all() else rows[asked], k)
             parts.append(RankedColumns(start + np.flatnonzero(asked), known[asked], *ranked))
-        except Exception:  # `decide_many` finds out for whom the model fails
-            continue
+        except Exception as problem:  # `decide_many` finds out for whom the model fails
+            _log_slower(bundle.id, "columns", type(problem).__name__)
     return _joined(parts, min(k, len(bundle.predictor.genres)))
+
+
+@lru_cache(maxsize=64)
+def _log_slower(bundle: str, what: str, problem: str) -> None:
+    """Log, once per bundle, step and kind of problem, that registrations are ranked in a slower way."""
+    log.warning("bundle %s ranks more slowly: registrations can't be ranked by %s: %s", bundle, what, problem)
 
 
 def _ranked_by_trees(trees: CodedTrees, bundle: Bundle, under: NDArray[np.bool_], k: int) -> RankedColumns:

@@ -155,7 +155,7 @@ def test_the_counts_of_all_but_the_last_models_are_summed_and_none_is_counted_ag
             {"wanted": None, "reloads": {"done": 1, "refused": 1}, "refusal": "it hangs"},
             [
                 ("refused", "A bundle was refused: it hangs"),
-                ("rollback", "no model was put in place of 0000aaaa, which a worker could not load"),
+                ("rollback", "A worker could not load 0000aaaa: 0000aaaa was taken out of service"),
             ],
         ),
         (
@@ -170,6 +170,11 @@ def test_the_counts_of_all_but_the_last_models_are_summed_and_none_is_counted_ag
 def test_a_change_is_told_by_its_outcome_and_reason(new: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     assert changes(STATE, structs.replace(STATE, **new)) == expected
     assert changes(None, STATE) == []
+
+
+def test_the_first_model_takes_no_place_of_another() -> None:
+    without = structs.replace(STATE, wanted=None)
+    assert changes(without, structs.replace(STATE, reloads={"done": 2})) == [("done", "0000aaaa was put in service")]
 
 
 def test_a_refusal_that_repeats_is_one_change_with_its_count() -> None:

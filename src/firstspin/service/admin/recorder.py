@@ -195,18 +195,25 @@ class Recorder:
         self.changes.append(Change(number, self._date(), kind, text, times))
 
 
+def _in_place(old: str | None, new: str | None) -> str:
+    """How a model followed another; None stands for no model."""
+    if old is None:
+        return f"{new} was put in service"
+    return f"{old} was taken out of service" if new is None else f"{new} was put in place of {old}"
+
+
 def changes(old: ServiceState | None, new: ServiceState) -> list[tuple[str, str]]:
     """What changed between two answers of the supervisor: kind and text, of models first."""
     if old is None:
         return []
     found = []
-    in_place = f"{new.wanted or 'no model'} was put in place of {old.wanted or 'no model'}"
+    in_place = _in_place(old.wanted, new.wanted)
     outcomes = {kind: count - old.reloads.get(kind, 0) for kind, count in new.reloads.items()}
     moved = new.wanted != old.wanted
     if outcomes.get("refused"):
         found.append(("refused", f"A bundle was refused: {new.refusal or 'the reason is in the log'}"))
         if moved and not (outcomes.get("done") or outcomes.get("rollback")):
-            found.append(("rollback", f"{in_place}, which a worker could not load"))
+            found.append(("rollback", f"A worker could not load {old.wanted}: {in_place}"))
     if outcomes.get("rollback"):
         found.append(("rollback", f"Rolled back: {in_place}"))
     if outcomes.get("done"):
