@@ -33,6 +33,7 @@ from firstspin.service.metrics import SharedMetrics
 from firstspin.service.process.worker import load
 from firstspin.service.telemetry.spans import AnswerSpans
 from firstspin.serving.experiment import running
+from firstspin.watch.answered_users import AnsweredUsers
 
 TURNS, REQUESTS, TOGETHER = 15, 6_400, 64
 
@@ -85,11 +86,8 @@ class Service:
     def __init__(self, folder: Path, experiment: bool, spans: AnswerSpans | None = None) -> None:
         secret = Secret(bytes(32))
         self.store = open_store(f"sqlite:///{folder / 'events.sqlite'}", secret) if experiment else None
-        log = (
-            ExposureLog(self.store, secret, lambda: datetime.now(UTC), running(read_plan(folder / "plan.toml")))
-            if self.store
-            else None
-        )
+        plan = running(read_plan(folder / "plan.toml")) if experiment else None
+        log = ExposureLog(self.store, secret, lambda: datetime.now(UTC), plan, AnsweredUsers()) if self.store else None
         metrics = SharedMetrics(1)
         clock = Clock(time.perf_counter_ns, lambda: datetime.now(UTC))
         app = App(metrics, metrics.row(0), clock, AppOptions(ledger=log, spans=spans))

@@ -7,9 +7,9 @@ stacks take turns; each figure is the median over the turns. The ratio that coun
 (user and system, from the process accounts, summed over the processes of the stack): requests per second depend on
 what else the machine does.
 
-Two rows show where the time goes: `/v1/recommendations` with a running experiment, every request from another user
-and its exposure written to SQLite; and the same engine as a bare ASGI application behind uvicorn, without the limits,
-the batching and the metrics of our HTTP layer. The floor is a C program that answers with fixed bytes.
+Three rows show where the time goes: `/v1/recommendations`, every request from another user; the same with a running
+experiment, each exposure written to SQLite; and the same engine as a bare ASGI application behind uvicorn, without the
+limits, the batching and the metrics of our HTTP layer. The floor is a C program that answers with fixed bytes.
 
     python bench/http_stacks.py [small|large] [part of a row's name ...]
 
@@ -57,7 +57,8 @@ PORT, CONNECTIONS, SECONDS, TURNS = 18_080, 64, 3, 3
 SERVER_CORE, CLIENT_CORE = "0", "1"
 TRAINED_ON = 40_000  # simulated users
 TICKS = os.sysconf("SC_CLK_TCK")
-OURS, USERS, BARE = "firstspin /invocations", "firstspin /v1 with an experiment", "our engine, bare ASGI on uvicorn"
+OURS, BARE = "firstspin /invocations", "our engine, bare ASGI on uvicorn"
+USERS, ARMS = "firstspin /v1 without an experiment", "firstspin /v1 with an experiment"
 FASTAPI = "FastAPI + pydantic + lgb.predict"
 
 
@@ -214,7 +215,7 @@ def uvicorn(app: str) -> list[str]:
 
 
 def own_stacks(work: Path) -> dict[str, Stack]:
-    """The service with an experiment, and its engine without its HTTP layer."""
+    """The service for users, without and with an experiment, and its engine without its HTTP layer."""
     plan = work / "plan.toml"
     freeze(
         Plan(
@@ -233,7 +234,8 @@ def own_stacks(work: Path) -> dict[str, Stack]:
     store = ["--events", f"sqlite:///{work / 'events.sqlite'}", "--events-secret", str(work / "secret")]
     bare = Stack(uvicorn("asgi_app:app"), {"BUNDLE": str(work / "bundle")})
     return {
-        USERS: Stack([*service(work), *store, "--experiment", str(plan)], {}, "/v1/recommendations"),
+        USERS: Stack(service(work), {}, "/v1/recommendations"),
+        ARMS: Stack([*service(work), *store, "--experiment", str(plan)], {}, "/v1/recommendations"),
         BARE: bare,
     }
 
@@ -272,7 +274,7 @@ def classic_stack(work: Path) -> dict[str, Stack]:
 GROUPS = (
     (("C floor",), floor),
     ((OURS, FASTAPI), python_stacks),
-    ((USERS, BARE), own_stacks),
+    ((USERS, ARMS, BARE), own_stacks),
     (("nginx + gunicorn + flask + lgb.predict",), classic_stack),
     (("MLServer + lgb.predict", "BentoML + lgb.predict"), serving_frameworks),
 )

@@ -57,7 +57,7 @@ def shown(
         user_id=user_id,
         arm=arm,
         propensity=0.5,
-        decided_at=NOON + timedelta(minutes=minutes),
+        decided_at=microseconds(NOON + timedelta(minutes=minutes)),
         source="model" if arm == "model" else "rule",
         model="3f2a9c1b",
         station_id=station_id,

@@ -220,7 +220,7 @@ def shown(user_id: str = "0042", station_id: str = "17", experiment: str = "spri
         user_id=user_id,
         arm="model",
         propensity=0.5,
-        decided_at=NOW,
+        decided_at=microseconds(NOW),
         source="model",
         model="3f2a9c1b",
         station_id=station_id,

@@ -141,12 +141,14 @@ def test_a_registration_is_encoded_alike_alone_and_among_others(registrations: l
 
 
 @given(st.lists(st.sampled_from(every_kind_of_newcomer()), max_size=12))
-def test_rows_of_one_question_are_those_of_registrations_that_answer_no_other(
-    registrations: list[Registration],
-) -> None:
-    alone = [Registration(genres=registration.genres) for registration in registrations]
+def test_the_columns_of_the_picks_are_the_flags_that_are_set_in_their_order(registrations: list[Registration]) -> None:
     encoder = fitted()
-    assert encoder.matrix_of("genres", registrations).tobytes() == encoder.matrix(alone).tobytes()
+    flags = encoder.of_kind("picked")
+    picked = encoder.picked_columns(registrations)
+    for columns, row in zip(picked, encoder.matrix(registrations), strict=True):
+        assert sorted(columns) == flags[row[flags] == 1].tolist()
+        assert [row[column + len(flags)] for column in columns] == [1 / (i + 1) for i in range(len(columns))]
+    assert encoder.without(["genres"]).picked_columns(registrations) == [[] for _ in registrations]
 
 
 def test_saved_as_json_the_encoder_comes_back_the_same() -> None:

@@ -7,6 +7,7 @@ import pytest
 from predictor_contract import KNOWN, PredictorContract, checkerboard, people
 
 from firstspin.models.registry import fit, prepare
+from firstspin.models.scorers import RuleScorer
 from firstspin.records import Registration
 
 
@@ -61,6 +62,18 @@ def test_picks_come_first_even_where_they_never_come_true() -> None:
     nobody_plays_the_pick = people([Registration(genres=("Folk",))] * 9, ["Pop"] * 5 + ["Rock"] * 3 + ["Jazz"])
     rule = fit("popularity", prepare(nobody_plays_the_pick, KNOWN))
     assert rule.rank(Registration(genres=("Folk",))).genres == ("Folk", "Pop", "Rock", "Jazz")
+
+
+@pytest.mark.parametrize("name", ["popularity", "single_pick", "overall"])
+def test_scores_of_picks_alone_are_those_of_their_rows_to_the_last_bit(name: str) -> None:
+    rule = fit(name, prepare(checkerboard(), KNOWN))
+    words = (*KNOWN, "rock", "JAZZ", "no genre")
+    picks = [picked for n in range(4) for picked in permutations(words, n)] + [words, (*words, *words)]
+    registrations = [Registration(genres=picked) for picked in picks]
+    assert isinstance(rule.scorer, RuleScorer)
+    for some in (registrations, registrations[-1:], []):
+        scores = rule.scorer.scores_of_picks(rule.encoder.picked_columns(some))
+        assert scores.tobytes() == rule.scorer.scores(rule.encoder.matrix(some)).tobytes()
 
 
 def test_with_one_pick_only_the_most_popular_pick_counts() -> None:

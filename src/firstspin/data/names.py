@@ -44,6 +44,11 @@ class NameIndex:
         name = normal(text)
         return name if name in self._names else self._folded.get(name.casefold())
 
+    def find_all(self, texts: Iterable[str]) -> set[str]:
+        """The names that these texts spell, and "" where one spells none."""
+        distinct = set(texts)
+        return distinct if distinct <= self._names else {self.find(text) or "" for text in distinct}
+
     def separated(self, text: str, separator: str) -> list[str]:
         """The parts of a list as people type it, trimmed; a name that contains the separator stays one part.
 

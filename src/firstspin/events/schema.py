@@ -189,7 +189,9 @@ def microseconds(at: datetime) -> int:
 
 def candidates_json(candidates: Mapping[str, Sequence[str]]) -> str:
     """The first 100 candidate stations of each arm, as an exposure has them."""
-    return _encode({arm: stations[:MAX_CANDIDATES] for arm, stations in candidates.items()}).decode()
+    if max(map(len, candidates.values()), default=0) > MAX_CANDIDATES:
+        candidates = {arm: stations[:MAX_CANDIDATES] for arm, stations in candidates.items()}
+    return _encode(candidates).decode()
 
 
 def exposure(
@@ -199,7 +201,7 @@ def exposure(
     user_id: str,
     arm: str,
     propensity: float,
-    decided_at: datetime,
+    decided_at: int,
     source: str,
     model: str,
     station_id: str,
@@ -208,7 +210,7 @@ def exposure(
     relevance: float | None = None,
     listens: int | None = None,
 ) -> Exposure:
-    """The exposure of this user to this station, with the first 100 candidates of each arm.
+    """The exposure of this user to this station, with the first 100 candidates of each arm; the time as `microseconds`.
 
     Its id is a hash of (experiment, user, station), so that a repeated request is one exposure. The position of the
     slot is a part of it: else the first exposure of a user at another position would be a row only where it has another
@@ -223,7 +225,7 @@ def exposure(
         user_hash=user_hash,
         arm=arm,
         propensity=propensity,
-        decided_at=microseconds(decided_at),
+        decided_at=decided_at,
         source=source,
         model=model,
         station_id=station_id,

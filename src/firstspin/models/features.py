@@ -16,7 +16,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableSequence, Sequence
 from itertools import pairwise
 from math import isfinite, nan
 from typing import Any, Final, Protocol, cast
@@ -191,6 +191,18 @@ class Picks:
 
         return write
 
+    def flags(self, first: int, answers: Iterable[tuple[str, ...]]) -> list[list[int]]:
+        """Of each answer the flags that `writer` sets, in the order picked."""
+        index = {genre: first + i for i, genre in enumerate(self.genres)}
+        flags = []
+        for answer in answers:
+            try:
+                of_answer = [index[pick] for pick in answer]
+            except KeyError:  # another spelling, or a genre that is unknown
+                of_answer = [index[name] for pick in answer if (name := self.names.find(pick)) is not None]
+            flags.append(of_answer if len(set(of_answer)) == len(of_answer) else list(dict.fromkeys(of_answer)))
+        return flags
+
     def state(self) -> dict[str, Any]:
         """The name and the genres."""
         return {"name": self.name, "genres": list(self.genres)}
@@ -241,22 +253,14 @@ class Encoder:
                 matched[n] |= write(row, getattr(registration, name, None))
         return rows, matched
 
-    def matrix_of(self, question: str, registrations: Sequence[Registration]) -> NDArray[np.float64]:
-        """Many registrations as rows (n, c), of which only this question is read: all others count as not answered."""
-        base, writers = self._empty[:], []
-        for name, write in self._writers:
-            if name == question:
-                writers.append(write)
-            else:
-                write(base, None)
-        width = len(base)
-        rows = np.empty((len(registrations), width))
-        rows[:] = np.frombuffer(base)
-        cells = cast("MutableSequence[float]", memoryview(rows.reshape(-1).data))
-        for n, registration in enumerate(registrations):
-            for write in writers:
-                write(cells[n * width : (n + 1) * width], getattr(registration, question, None))
-        return rows
+    def picked_columns(self, registrations: Sequence[Registration]) -> list[list[int]]:
+        """Of each registration the columns of the genres picked, in the order picked; no other answer is read."""
+        first = 0
+        for question in self.form:
+            if isinstance(question, Picks):
+                return question.flags(first, (registration.genres for registration in registrations))
+            first += len(question.columns())
+        return [[] for _ in registrations]
 
     def categories(self) -> dict[str, Category]:
         """The questions with categories, by name."""

@@ -276,7 +276,7 @@ class Answering:
 
         One that fails is dropped and counted, without the others.
         """
-        at = ledger.now()
+        at = ledger.moment()
         exposures: list[Exposure] = []
         ids: dict[int, bytes] = {}
         for place, (registration, user, decision) in enumerate(answered):

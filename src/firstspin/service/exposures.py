@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from firstspin.events.schema import Exposure, Secret, Unavailable, exposure, read_batch, results
+from firstspin.events.schema import Exposure, Secret, Unavailable, exposure, microseconds, read_batch, results
 from firstspin.events.slot_log import GREEDY, SLOT
 from firstspin.records import InputError
 from firstspin.serving.experiment import Running
@@ -50,10 +50,14 @@ class ExposureLog:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tally", AnswerTally(self.now, random.Random(), self.answered))
 
+    def moment(self) -> int:
+        """The time of day, as exposures have it."""
+        return microseconds(self.now())
+
     def exposures(
-        self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]], at: datetime
+        self, user_id: str, decision: Decision, stations: Mapping[ArmPolicy, Sequence[str]], at: int
     ) -> tuple[Exposure, ...]:
-        """The exposure, at this time, of a user of the experiment; none without a message.
+        """The exposure, at this `moment`, of a user of the experiment; none without a message.
 
         `stations` are those that each policy would have shown, the message's first.
         """
@@ -70,8 +74,8 @@ class ExposureLog:
             listens=decision.listens,
         )
 
-    def slot_exposure(self, user_id: str, decision: Decision, choice: SlotChoice, at: datetime) -> Exposure:
-        """The exposure, at this time, of a user to the station of the exploration slot."""
+    def slot_exposure(self, user_id: str, decision: Decision, choice: SlotChoice, at: int) -> Exposure:
+        """The exposure, at this `moment`, of a user to the station of the exploration slot."""
         return exposure(
             self.secret,
             experiment=SLOT,

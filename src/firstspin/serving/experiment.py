@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from firstspin.events.schema import Exposure, Secret, exposure
@@ -48,13 +47,13 @@ class Running:
         *,
         source: str,
         model: str,
-        at: datetime,
+        at: int,
         listens: int = 0,
     ) -> tuple[Exposure, ...]:
         """The exposure of a user of the experiment; none without a message.
 
         `stations` are those that each policy would have shown, the message's first, empty where that is not known;
-        `source`, `model` and `listens` are those of the answer.
+        `source`, `model` and `listens` are those of the answer, which was decided `at` so many microseconds since 1970.
         """
         shown = stations[self.policies[assignment.arm]]
         if not shown:

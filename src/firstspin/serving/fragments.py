@@ -90,7 +90,10 @@ class CatalogueFragments:
     def station_ids(self, genres: Sequence[str]) -> list[str]:
         """The ids of the stations in `content`, the message's first."""
         ids = self._station_ids
-        best = [ids[genre] for genre in genres[:SHOWN_GENRES] if genre in ids]
+        try:
+            best = [ids[genre] for genre in genres[:SHOWN_GENRES]]
+        except KeyError:  # a genre without stations
+            best = [ids[genre] for genre in genres[:SHOWN_GENRES] if genre in ids]
         if len(best) < SHOWN_STATIONS:
             best += [station_id for station_id, _, _ in self._popular if station_id not in best]
         return best[:SHOWN_STATIONS]

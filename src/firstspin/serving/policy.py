@@ -29,9 +29,9 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 import numpy as np
 
-from firstspin.data.schema import GENRES
 from firstspin.experiment.assign import ArmSplit, Assignment, assign
-from firstspin.models.predictor import BATCH
+from firstspin.models.predictor import BATCH, ranked
+from firstspin.models.scorers import RuleScorer
 from firstspin.records import MAX_AGE, Ranking, Registration, Rows, Source, StoredAnswer
 from firstspin.serving.bundle import Bundle
 from firstspin.serving.refusal import Refusal
@@ -292,7 +292,7 @@ def top(ranking: Ranking, k: int) -> Ranking:
 def _decide_batch(
     registrations: Sequence[Registration], users: Sequence[str | None], bundle: Bundle, settings: PolicySettings
 ) -> Iterable[Decision]:
-    under = [is_under_age(registration, settings) for registration in registrations]
+    under = [is_below_min(registration.age, settings) for registration in registrations]
     if settings.experiment is None and not any(under):
         return _all_by_model(registrations, bundle)
     return _decide_mixed(registrations, users, under, bundle, settings)
@@ -308,7 +308,11 @@ def _decide_mixed(
     """Some under the minimum age, or users of an experiment among them."""
     others = [one for one, young in zip(registrations, under, strict=True) if not young]
     by_model = iter(_all_by_model(others, bundle))
-    assignments = [None if young else _assignment(user, settings) for user, young in zip(users, under, strict=True)]
+    split = settings.experiment.split if settings.experiment else None
+    assignments = [
+        None if young or user is None or split is None else assign(split, user)
+        for user, young in zip(users, under, strict=True)
+    ]
     in_experiment = [one for one, assignment in zip(registrations, assignments, strict=True) if assignment]
     by_rule = iter(_all_by_rule(in_experiment, bundle, settings))
     for registration, assignment, young in zip(registrations, assignments, under, strict=True):
@@ -408,46 +412,50 @@ def _all_by_model(registrations: Sequence[Registration], bundle: Bundle) -> list
 
 def _all_by_rule(
     registrations: Sequence[Registration], bundle: Bundle, settings: PolicySettings
-) -> Sequence[Decision | None]:
-    """What the business rule ranks for users of the experiment; None for each where it answers no arm."""
+) -> Sequence[Ranking | None]:
+    """The rankings by the business rule for users of the experiment; None for each where it answers no arm."""
     assert settings.experiment is not None or not registrations
     if not registrations or "rule" not in settings.experiment.policies.values():  # type: ignore[union-attr]
         return [None] * len(registrations)
-    rows = bundle.rule.encoder.matrix_of(GENRES, registrations)
-    return [Decision(Ranking(*ranked, "rule-arm"), bundle.id, True) for ranked in bundle.rule.rank_rows(rows)]
+    rule = bundle.rule
+    if isinstance(rule.scorer, RuleScorer):
+        by_rule = ranked(rule.scorer.scores_of_picks(rule.encoder.picked_columns(registrations)), rule.genres)
+    else:
+        by_rule = rule.rank_rows(rule.encoder.matrix([Registration(genres=one.genres) for one in registrations]))
+    return [Ranking(genres, values, "rule-arm") for genres, values in by_rule]
 
 
 def _by_arm(
     registration: Registration,
     by_model: Decision,
-    by_rule: Decision | None,
+    by_rule: Ranking | None,
     assignment: Assignment,
     settings: PolicySettings,
 ) -> Decision:
     """The decision for a user of the experiment."""
     assert settings.experiment is not None
-    policies = settings.experiment.policies
-    shown = by_rule if by_rule and policies[assignment.arm] == "rule" else by_model
-    failure, known = by_model.failure, by_model.known
-    candidates: dict[ArmPolicy, Ranking] = {
-        policy: by_rule.ranking if by_rule and policy == "rule" else by_model.ranking
-        for policy in policies.values()
-        if policy != "challenger"
-    }
-    if policies[assignment.arm] == "challenger":
+    policies, named = settings.experiment.policies, settings.experiment.named
+    policy = policies[assignment.arm]
+    candidates: dict[ArmPolicy, Ranking] = {"model": by_model.ranking} if "model" in policies.values() else {}
+    if by_rule:
+        candidates["rule"] = by_rule
+        if policy == "rule":
+            known, failure = by_model.known, by_model.failure
+            return Decision(by_rule, by_model.model, True, failure, assignment, candidates, named, known=known)
+    shown = by_model
+    if policy == "challenger":
         shown = _by_challenger(registration, by_model, settings.challenger)
-        failure, known, candidates["challenger"] = shown.failure, shown.known, shown.ranking
-    named = settings.experiment.named
+        candidates["challenger"] = shown.ranking
     return Decision(
         shown.ranking,
         shown.model,
         shown.by_rule,
-        failure,
+        shown.failure,
         assignment,
         candidates,
         named,
         moved=shown.moved,
-        known=known,
+        known=shown.known,
     )
 
 

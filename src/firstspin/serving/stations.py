@@ -18,8 +18,8 @@ The rules, in order:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 import msgspec
@@ -112,16 +112,15 @@ class Catalogue(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
 
     def market_of(self, country: str | None) -> str | None:
         """The market of a country, or None."""
-        return None if country is None or not self.markets else self._market_names.find(country)
+        return None if country is None or not self.markets else self._find_market(country)
 
     def picked(self, picks: Iterable[str]) -> set[str]:
         """The picks by the genre names of the stations; "" stands for every pick that is none of them."""
-        names = self._genre_names
-        return {names.find(pick) or "" for pick in picks}
+        return self._genre_names.find_all(picks)
 
     @cached_property
-    def _market_names(self) -> NameIndex:
-        return NameIndex(self.markets)
+    def _find_market(self) -> Callable[[str], str | None]:
+        return lru_cache(maxsize=1_024)(NameIndex(self.markets).find)
 
     @cached_property
     def _genre_names(self) -> NameIndex:

@@ -44,18 +44,20 @@ class KindSums:
     def __init__(self) -> None:
         self._answers = np.zeros(len(TOPS) * PLACES, dtype=np.int64)
         self._millionths = np.zeros(len(TOPS) * PLACES, dtype=np.int64)
-        self._waiting: list[tuple[float, ...]] = []
+        self._waiting: list[float] = []
 
     def add(self, probabilities: tuple[float, ...]) -> None:
         """Count an answer with these probabilities, best first."""
-        self._waiting.append(probabilities[: TOPS[-1]])
-        if len(self._waiting) == SUMMED_AT_ONCE:
+        self._waiting += probabilities[: TOPS[-1]]
+        if len(probabilities) < TOPS[-1]:
+            self._waiting += [0.0] * (TOPS[-1] - len(probabilities))
+        if len(self._waiting) >= SUMMED_AT_ONCE * TOPS[-1]:
             self._add_up()
 
     def _add_up(self) -> None:
         waiting, self._waiting = self._waiting, []
         if waiting:
-            millionths = first_genres(waiting)
+            millionths = _first_genres(np.array(waiting).reshape(-1, TOPS[-1]))
             cells = (places_of(millionths) + np.arange(len(TOPS)) * PLACES).ravel()
             self._answers += np.bincount(cells, minlength=len(self._answers))
             np.add.at(self._millionths, cells, millionths.ravel())
@@ -69,7 +71,7 @@ class KindSums:
     @property
     def is_small(self) -> bool:
         """Whether these are fewer than 10 answers; each is in one place of the first k."""
-        return len(self._waiting) + int(self._answers[:PLACES].sum()) < MIN_USERS
+        return len(self._waiting) // TOPS[-1] + int(self._answers[:PLACES].sum()) < MIN_USERS
 
 
 class AnswerTally:
@@ -96,10 +98,11 @@ class AnswerTally:
 
         Not those without genres, nor those under the minimum age, of whom nothing is stored.
         """
+        now = self._now()
         answers = [
             (registration, decision)
             for registration, decision, user in zip(registrations, decisions, users or repeat(None), strict=False)
-            if decision.ranking.probabilities and decision.ranking.source != "under-age" and self._is_first(user)
+            if decision.ranking.probabilities and decision.ranking.source != "under-age" and self._is_first(user, now)
         ]
         if answers and bundle and bundle.manifest.inputs and self._sketched < MAX_SKETCHED:
             self._sketch(answers, bundle.id, bundle.manifest.inputs)
@@ -125,8 +128,8 @@ class AnswerTally:
         inputs = tuple(self._inputs(rounded=closing or ends_week))
         return DayCounts(start.date().isoformat(), tuple(_sums(kinds, self._rng)), inputs) if kinds or inputs else None
 
-    def _is_first(self, user: str | None) -> bool:
-        return user is None or self._answered is None or self._answered.is_first(user, self._now())
+    def _is_first(self, user: str | None, now: datetime) -> bool:
+        return user is None or self._answered is None or self._answered.is_first(user, now)
 
     def _sketch(self, answers: Sequence[tuple[Registration, Decision]], model: str, reference: InputReference) -> None:
         """Count inputs; those of a lookup of a stored answer are left out, as such a request has the user's id only."""
@@ -165,7 +168,11 @@ def first_genres(rankings: Sequence[Sequence[float]]) -> NDArray[np.int64]:
     [[410000, 720000, 850000], [700000, 1000000, 1000000]]
     """
     last = TOPS[-1]
-    first = np.array([(*row[:last], *[0.0] * (last - len(row))) for row in rankings])
+    return _first_genres(np.array([(*row[:last], *[0.0] * (last - len(row))) for row in rankings]))
+
+
+def _first_genres(first: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`first_genres` of the first 5 probabilities (n, 5)."""
     sums = np.add.accumulate(first, axis=1)[:, np.array(TOPS) - 1]
     millionths: NDArray[np.int64] = np.rint(sums * MILLION).astype(np.int64)
     return np.minimum(millionths, MILLION)

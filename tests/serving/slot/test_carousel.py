@@ -18,6 +18,7 @@ from made_app import NOW, ask, new_app
 from made_experiments import HALVES, SECRET
 from made_slot import STATIONS, pack_for_slot
 
+from firstspin.events.schema import microseconds
 from firstspin.events.slot_log import SLOT
 from firstspin.events.store import EventStore, open_store
 from firstspin.experiment.assign import assign
@@ -237,7 +238,7 @@ def test_a_user_has_an_exposure_at_each_position_that_explored_of_the_same_stati
         made = Made(tmp_path / "rates.json", carousel, budget=0, floor=0).with_rates(rates("Talk-2"))
         decision = made.explored(bundle)
         assert decision.slot is not None
-        ledger.record([ledger.slot_exposure("anna", decision, decision.slot, NOW)])
+        ledger.record([ledger.slot_exposure("anna", decision, decision.slot, microseconds(NOW))])
     rows = [(row["carousel"], row["station_id"]) for row in stored(tmp_path, store)]
     assert rows == [(5, "Talk-2"), (4, "Talk-2")]
 
@@ -254,7 +255,7 @@ def test_an_exposure_has_the_number_of_looked_up_listens_that_moved_the_answer(
             registration, "anna", decide(registration, "anna", bundle, None, settings), bundle
         )
         assert decision.slot is not None
-        assert ledger.slot_exposure("anna", decision, decision.slot, NOW).listens == expected
+        assert ledger.slot_exposure("anna", decision, decision.slot, microseconds(NOW)).listens == expected
 
 
 def test_children_users_of_the_experiment_and_invocations_are_answered_as_without_a_slot(

@@ -16,7 +16,7 @@ import msgspec
 
 from firstspin.data.schema import INSTANCES, USER_ID
 from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
-from firstspin.events.schema import KEY_BYTES, Exposure, Secret, scoped
+from firstspin.events.schema import KEY_BYTES, Exposure, Secret, microseconds, scoped
 from firstspin.experiment.assign import Assignment
 from firstspin.experiment.plan import read_plan
 from firstspin.records import InputError, Registration
@@ -77,7 +77,7 @@ class ExposureStream:
             stations,
             source=answer.source,
             model=answer.model,
-            at=self.now(),
+            at=microseconds(self.now()),
             listens=listens,
         )
 
