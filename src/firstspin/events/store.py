@@ -42,7 +42,8 @@ class QueueLimits:
     rows: int = 200  # so many waiting rows are written without delay
     linger: float = 0.002  # seconds that fewer rows wait after the previous commit ...
     exposures_linger: float = 0.2  # ... or, where all are exposures, which have no waiting sender
-    group: int = 1_000  # max rows of a commit, apart from the rest of a request's events
+    group: int = 1_000  # max events of a commit, apart from the rest of a request's
+    exposures: int = 5_000  # max exposures of a commit
     waiting_events: int = 10_000  # more are refused: the sender has them and retries
     waiting_exposures: int = 50_000  # more are dropped and counted: a recommendation never waits
     waiting_counts: int = 1_000  # reports of a worker's answers, one every five minutes; then the oldest is dropped
@@ -95,6 +96,7 @@ class EventStore:
         self._waiting_events = 0
         self._is_open = False
         self._writing = False
+        self._idle = False  # the writer waits without a timeout
         self._closing = False
         self._retries = True
         self._reason = ""
@@ -123,7 +125,10 @@ class EventStore:
                 raise Unavailable("the queue of the event store is full")
             self._submissions.append((tuple(events), future))
             self._waiting_events += len(events)
-            self._wake_writer(len(events), is_first=self._waiting_events == len(events))
+            before = self._waiting_events - len(events)
+            limits = (1, self._limits.rows, self._limits.group)
+            if any(before < limit <= self._waiting_events for limit in limits):
+                self._wake.notify()
         return future
 
     def submit_exposures(self, exposures: Sequence[Exposure]) -> int:
@@ -134,7 +139,9 @@ class EventStore:
             self._dropped += len(exposures) - len(accepted)
             if accepted:
                 self._exposures.extend(accepted)
-                self._wake_writer(len(accepted))
+                waiting = len(self._exposures)
+                if self._idle or waiting - len(accepted) < self._limits.exposures <= waiting:
+                    self._wake.notify()  # a writer that lingers would only wait on
         return len(accepted)
 
     def submit_counts(self, counts: DayCounts) -> None:
@@ -203,16 +210,6 @@ class EventStore:
             self._is_open = True
         return self._database.transact(lambda session: _write(session, group))
 
-    def _wake_writer(self, rows: int, *, is_first: bool = False) -> None:
-        """Notify the writer of the first waiting row or event, and of the row that completes a group."""
-        waiting = self._waiting_rows()
-        is_first = is_first or waiting == rows
-        if is_first or any(waiting - rows < limit <= waiting for limit in (self._limits.rows, self._limits.group)):
-            self._wake.notify()
-
-    def _waiting_rows(self) -> int:
-        return self._waiting_events + len(self._exposures)
-
     def _next_group(self) -> _Group | None:
         """Wait for the next group to write; None when closing with an empty queue.
 
@@ -222,7 +219,9 @@ class EventStore:
             if self._commits:
                 self._wake.wait_for(self._is_due, self._limits.linger)
                 self._wake.wait_for(self._is_urgent, self._limits.exposures_linger - self._limits.linger)
+            self._idle = True
             self._wake.wait_for(self._has_work)
+            self._idle = False
             if self._closing and not (self._submissions or self._exposures or self._counts):
                 return None
             self._writing = True
@@ -234,9 +233,8 @@ class EventStore:
                 if future.set_running_or_notify_cancel():
                     group.submissions.append((events, future))
                     rows += len(events)
-            while self._exposures and rows < self._limits.group:
-                group.exposures.append(self._exposures.popleft())
-                rows += 1
+            exposures = min(len(self._exposures), self._limits.exposures)
+            group.exposures.extend([self._exposures.popleft() for _ in range(exposures)])
             group.counts.extend(self._counts)
             self._counts.clear()
             return group
@@ -247,10 +245,12 @@ class EventStore:
 
     def _is_urgent(self) -> bool:
         """Whether anything but exposures waits, or exposures enough for a commit."""
-        return bool(self._submissions or self._reason or self._closing or len(self._exposures) >= self._limits.group)
+        return bool(
+            self._submissions or self._reason or self._closing or len(self._exposures) >= self._limits.exposures
+        )
 
     def _is_due(self) -> bool:
-        return self._closing or self._waiting_rows() >= self._limits.rows
+        return self._closing or self._waiting_events >= self._limits.rows
 
     def _acknowledge(self, group: _Group, written: Written) -> None:
         with self._wake:
