@@ -5,8 +5,9 @@ so many late days, within which a late listen counts and a copy is detected. Of 
 
     state + new listens -> sums and recent listens -> labels, census; the next state
 
-The labels are those of all listens at once, as sums of parts are put together before they are rounded. Registrations
-and stations are read anew, as without a state. Times are UTC.
+The labels are those of all listens at once, as sums of parts are put together before they are rounded. A user whose
+label window ended before `summed_to` is closed: the sums are final, and stay in files that are not written again.
+Registrations and stations are read anew, as without a state. Times are UTC.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from datetime import datetime, time, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
 
 from firstspin.data import parsing, schema
 from firstspin.data.checks.data_end import FEW
@@ -47,24 +50,37 @@ _BULK: Final = 0.9
 """The share of new listens that must start before a moment for the state to sum up to it: a few clocks are wrong."""
 
 _ROW, _COUNTED, _COPIES = identifier(ROW), identifier(COUNTED), identifier(COPIES)
+_GENRES: Final = identifier(labelling.PLAYED_GENRES)
 _LISTEN: Final = ", ".join(RECEIVED)
 _NEW: Final = identifier("is new")
 
 RECENT, SUMS, USERS, DAYS, HEARD = "recent", "sums", "users", "days", "heard"
+CLOSED, CLOSED_GENRES, LISTENERS, STRANGERS = "closed", "closed_genres", "listeners", "strangers"
+_OF_USER: Final = "user_id VARCHAR, registered_at TIMESTAMP"
 _STORED: Final = {
     RECENT: "user_id VARCHAR, started_at TIMESTAMP, station_id VARCHAR, seconds DOUBLE",
-    SUMS: f"number BIGINT, genre VARCHAR, {_COUNTED} BIGINT, {_COPIES} BIGINT, seconds DOUBLE",
-    USERS: "user_id VARCHAR, number BIGINT, registered_at TIMESTAMP, listens BIGINT",
+    SUMS: f"user_id VARCHAR, genre VARCHAR, {_COUNTED} BIGINT, {_COPIES} BIGINT, seconds DOUBLE",
+    USERS: _OF_USER,
     DAYS: "day DATE, listens BIGINT, last TIMESTAMP, long BIGINT, max_seconds DOUBLE",
     HEARD: "station_id VARCHAR, genre VARCHAR",
+    CLOSED: f"{_OF_USER}, top_genre VARCHAR, seconds DOUBLE, {_GENRES} BIGINT, {_COUNTED} BIGINT, {_COPIES} BIGINT",
+    CLOSED_GENRES: "genre VARCHAR, seconds DOUBLE",
+    LISTENERS: "user_id VARCHAR, listens BIGINT",
+    STRANGERS: "user_id VARCHAR, listens BIGINT",
 }
-"""The tables of a state, a file each: recent listens; sums; all users, with their number in the sums and the count of
-their summed listens, without `registered_at` where they have no registration; the days; the stations of those listens.
+"""The tables of a state: recent listens; the registrations that are not closed, and their sums, not rounded; the days;
+the stations of summed listens. In parts: closed users, and their seconds by genre, by user in the same order; the count
+of summed listens of users, with a registration at that time and without.
 """
 
-_SOME, _SUMMED, _PARTS, _FRESH = "some listens", "listens to sum", "parts of the sums", "new listens"
-_PEOPLE, _ADDED = "people", identifier("sums to add")
-_OF_SUMS: Final = f"number, genre, {_COUNTED}, {_COPIES}, seconds"
+_PARTS: Final = (CLOSED, CLOSED_GENRES, LISTENERS, STRANGERS)
+_MAX_PARTS: Final = 64
+"""Tables with a file per run, which stays; with so many they are written anew as one: each is opened in every run."""
+
+_SOME, _SUMMED, _SUMS_AND_RECENT, _FRESH = "some listens", "listens to sum", "parts of the sums", "new listens"
+_PEOPLE, _OPEN, _KNOWN, _ADDED = "people", identifier("open users"), "known users", identifier("listens added")
+_OPEN_SUMS: Final = identifier("sums of open users")
+_OF_SUMS: Final = f"genre, {_COUNTED}, {_COPIES}, seconds"
 
 
 def write_labels(
@@ -88,16 +104,17 @@ def write_labels(
         _refuse_other_rule(before, reading.rule, state)
         given = new_listens(data, folder, before)
         tables = open_reading(given.folder, folder, replace(reading, erased=None))
-        update = _Update(tables, before, given, reading, late_days)
+        update = _Update(tables, before, given, reading, late_days, summed)
         with in_our_words(f"the state {state} can't be read"):
             arrived = update.combine(stored)
             update.refuse_other_tables(state, arrived)
         with in_our_words("the listens can't be summed"):
-            after = update.sum_up(summed, arrived)
+            after = update.sum_up(arrived)
         ours = replace(tables, remote=SummedListens(tables.connection))
         census, _ = labelling.label_tables(ours, reading.rule, out, reading.now, may_be_empty=True)
         with in_our_words(f"the state {state} can't be written"):
-            save(after, {f"{name}.parquet": summed / f"{name}.parquet" for name in _STORED}, new)
+            update.close(after, arrived)
+            save(after, summed, state, new)
             put_in_place(new, state)
     return census, update.ignored(after)
 
@@ -109,11 +126,15 @@ def _refuse_other_rule(before: LabelState | None, rule: LabelRule, state: Path) 
 
 
 class _Arrived(NamedTuple):
-    """The number of given listens, of the late ones among them, and the moment before which their bulk starts."""
+    """The number of given listens, of the late ones among them, and the moment before which their bulk starts.
+
+    `anew`: whether tables in parts are written again, as users of the state are gone or changed, or the parts many.
+    """
 
     listens: int
     late: int
     bulk: datetime | None
+    anew: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +146,12 @@ class _Update:
     given: NewListens
     reading: Reading
     late_days: int
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        """The number of this run."""
+        return self.before.runs + 1 if self.before else 1
 
     @property
     def since(self) -> datetime:
@@ -135,36 +162,58 @@ class _Update:
         """Create views of the stored tables, and `listens` of recent and new listens, without erased users."""
         run = self.tables.connection.execute
         for name, columns in _STORED.items():
-            rows = f"read_parquet({literal(stored / f'{name}.parquet')})"
-            run(f"CREATE TEMP VIEW {name} AS FROM {rows}" if self.before else f"CREATE TEMP TABLE {name} ({columns})")
+            files = [literal(stored / file) for file in self._files if _table_of(file) == name]
+            rows = f"read_parquet([{', '.join(files)}])"
+            run(f"CREATE TEMP VIEW {name} AS FROM {rows}" if files else f"CREATE TEMP TABLE {name} ({columns})")
         run("ALTER VIEW listens RENAME TO given")
         late = f"started_at < {_at(self.since)}"
         new = f"SELECT user_id, started_at, station_id, seconds::DOUBLE, true FROM given WHERE NOT {late}"
         new += "" if self.given.files else " AND false"
         run(f"CREATE VIEW listens AS SELECT {_LISTEN}, false AS {_NEW} FROM {RECENT} UNION ALL {new}")
         if self.reading.erased:
-            leave_out_erased(self.tables, self.reading.erased, (schema.REGISTRATIONS, schema.LISTENS, USERS))
+            known = " UNION ALL ".join(f"SELECT user_id FROM {of}" for of in (USERS, CLOSED, LISTENERS, STRANGERS))
+            run(f"CREATE TEMP VIEW {identifier(_KNOWN)} AS {known}")
+            leave_out_erased(self.tables, self.reading.erased, (schema.REGISTRATIONS, schema.LISTENS, _KNOWN))
         else:
             run("CREATE TEMP TABLE erased (user_id VARCHAR)")
-        number = f"coalesce(u.number, r.{_ROW} + (SELECT coalesce(max(number) + 1, 0) FROM {USERS}))"
-        listens = "coalesce(u.listens, 0) AS listens"
-        known = f"{number} AS number, r.registered_at, u.registered_at AS was_registered_at, {listens}"
-        both = f"registrations r FULL JOIN (FROM {USERS} ANTI JOIN erased USING (user_id)) u USING (user_id)"
-        run(f"CREATE TEMP TABLE {_PEOPLE} AS SELECT user_id, r.{_ROW}, {known} FROM {both}")
-        if not self.given.files:
-            return _Arrived(0, 0, None)
+        closed = f"(SELECT *, row_number() OVER () - 1 AS position FROM {CLOSED}) c USING (user_id, registered_at)"
+        both = f"r.{_ROW}, r.user_id, r.registered_at, c.* EXCLUDE (user_id, registered_at) FROM registrations r"
+        run(f"CREATE TEMP TABLE {_PEOPLE} AS SELECT {both} LEFT JOIN {closed}")
+        run(f"CREATE TEMP VIEW {_OPEN} AS SELECT {_ROW}, user_id, registered_at FROM {_PEOPLE} WHERE position IS NULL")
         counts = f"count(*), count(*) FILTER ({late}), quantile_disc(started_at, {_BULK})"
-        return _Arrived(*run(f"SELECT {counts} FROM given").fetchall()[0])
+        counted = run(f"SELECT {counts} FROM given").fetchall() if self.given.files else [(0, 0, None)]
+        ((listens, n_late, bulk),) = counted
+        return _Arrived(listens, n_late, bulk, self._others() or len(self._earlier) >= _MAX_PARTS * len(_PARTS))
+
+    @property
+    def _files(self) -> dict[str, str]:
+        return self.before.tables if self.before else {}
+
+    @property
+    def _earlier(self) -> dict[str, str]:
+        """The earlier files of the tables in parts, with their SHA-256."""
+        return {file: digest for file, digest in self._files.items() if _table_of(file) in _PARTS}
+
+    def _others(self) -> bool:
+        """Whether users of the state are erased, or not registered any more, or at another time."""
+        others = [
+            f"(SELECT count(*) FROM {CLOSED}) > (SELECT count(position) FROM {_PEOPLE})",
+            f"EXISTS (FROM {USERS} ANTI JOIN {_OPEN} USING (user_id, registered_at))",
+            *([f"EXISTS (FROM {identifier(_KNOWN)} SEMI JOIN erased USING (user_id))"] if self.reading.erased else []),
+        ]
+        return any(self.tables.connection.execute(f"SELECT {other}").fetchall()[0][0] for other in others)
 
     def refuse_other_tables(self, state: Path, arrived: _Arrived) -> None:
         """Raises InputError where registrations or stations are not those of the sums, or nearly all listens late."""
         run = self.tables.connection.execute
         gap = f"INTERVAL {int(self.reading.rule.gap_days)} DAY"
-        earlier = "least(registered_at, coalesce(was_registered_at, registered_at))"
-        other = "registered_at IS DISTINCT FROM was_registered_at AND listens > 0"
-        changed = f"{_PEOPLE} WHERE {_ROW} IS NOT NULL AND {other} AND {earlier} + {gap} < {_at(self.since)}"
-        ((n, user),) = run(f"SELECT count(*), min(user_id) FROM {changed}").fetchall()
-        if n and self.before:
+        was = f"FROM {USERS} UNION ALL SELECT user_id, registered_at FROM {CLOSED} WHERE {arrived.anew}"
+        new = f"(FROM {_OPEN} ANTI JOIN {USERS} USING (user_id, registered_at)) n LEFT JOIN ({was}) w USING (user_id)"
+        opened = f"least(n.registered_at, coalesce(w.registered_at, n.registered_at)) + {gap} < {_at(self.since)}"
+        listened = f"SEMI JOIN (FROM {LISTENERS} UNION ALL FROM {STRANGERS}) USING (user_id)"
+        changed = f"FROM (SELECT user_id FROM {new} WHERE {opened}) {listened}"
+        ((n, user),) = run(f"SELECT count(*), min(user_id) {changed}").fetchall()
+        if n:
             why = f"{n:,} registrations are new or have another registered_at, after listens in their label windows"
             raise _mismatch(state, f"{why} (before {self.since.date()}) were summed", f"user_id {user}")
         both = f"{HEARD} h LEFT JOIN stations s USING (station_id) WHERE s.genre IS DISTINCT FROM h.genre"
@@ -180,26 +229,67 @@ class _Update:
             advice = f"give new listens alone, or {REBUILD}, with more --late-days"
             raise InputError(f"{late}, up to which {state} is summed: {advice}")
 
-    def sum_up(self, summed: Path, arrived: _Arrived) -> LabelState:
-        """Sum the listens that are too old to stay, and write the tables of the next state."""
-        connection, run = self.tables.connection, self.tables.connection.execute
+    def sum_up(self, arrived: _Arrived) -> LabelState:
+        """Sum the listens that are too old to stay, and write the tables of the next state, but for closed users."""
+        run = self.tables.connection.execute
         run(f"CREATE TEMP VIEW {identifier(_FRESH)} AS SELECT started_at, seconds FROM listens WHERE {_NEW}")
-        _write(connection, summed, DAYS, _days())
-        summed_to = self._summed_to(arrived.bulk)
-        until = f"started_at < {_at(summed_to)}"
-        _write(connection, summed, RECENT, f"SELECT {_LISTEN} FROM listens WHERE NOT {until}")
+        self._write(DAYS, _days())
+        after = self._after(self._summed_to(arrived.bulk), arrived)
+        until = f"started_at < {_at(after.summed_to)}"
+        self._write(RECENT, f"SELECT {_LISTEN} FROM listens WHERE NOT {until}")
         run(f"CREATE TEMP VIEW {identifier(_SUMMED)} AS SELECT {_LISTEN} FROM listens WHERE {until}")
         old = identifier(_SUMMED)
-        added = f"SELECT user_id, count(*) AS n FROM {old} GROUP BY user_id"
-        counted = "coalesce(listens, 0) + coalesce(n, 0)"
-        people = f"{_PEOPLE} FULL JOIN ({added}) USING (user_id) WHERE {_ROW} IS NOT NULL OR {counted} > 0"
-        _write(connection, summed, USERS, f"SELECT user_id, number, registered_at, {counted} AS listens FROM {people}")
         stations = f"SELECT station_id, genre FROM stations SEMI JOIN {old} USING (station_id)"
-        _write(connection, summed, HEARD, f"FROM {HEARD} UNION {stations}")
-        part = f"({_part(_SUMMED, self.reading.rule)})"
-        run(f"CREATE TEMP TABLE {_ADDED} AS SELECT {_OF_SUMS} FROM {part} JOIN {_PEOPLE} USING ({_ROW})")
-        _write(connection, summed, SUMS, _sums())
-        return self._after(summed_to, arrived)
+        self._write(HEARD, f"FROM {HEARD} UNION {stations}")
+        self._count_listens(f"SELECT user_id, count(*) AS listens FROM {old} GROUP BY user_id", anew=arrived.anew)
+        stored = f"SELECT {_ROW}, {_OF_SUMS} FROM {SUMS} JOIN {_OPEN} USING (user_id)"
+        added = f"SELECT {_ROW}, {_OF_SUMS} FROM ({_part(_SUMMED, self.reading.rule)}) WHERE {_ROW} IS NOT NULL"
+        sums = ", ".join(f"sum({of}) AS {of}" for of in (_COUNTED, _COPIES, "seconds"))
+        sums = f"SELECT {_ROW}, genre, {sums} FROM ({stored} UNION ALL {added}) GROUP BY {_ROW}, genre"
+        run(f"CREATE TEMP TABLE {_OPEN_SUMS} AS {sums}")
+        remain = f"{_OPEN} WHERE NOT {self._closes(after)}"
+        self._write(SUMS, f"SELECT user_id, {_OF_SUMS} FROM {_OPEN_SUMS} JOIN (FROM {remain}) USING ({_ROW})")
+        self._write(USERS, f"SELECT user_id, registered_at FROM {remain}")
+        return after
+
+    def _count_listens(self, added: str, *, anew: bool) -> None:
+        """Write the count of summed listens of each user; users without a registration apart."""
+        if anew:
+            earlier = f"FROM (FROM {LISTENERS} UNION ALL FROM {STRANGERS}) ANTI JOIN erased USING (user_id)"
+            added = f"SELECT user_id, sum(listens) AS listens FROM ({added} UNION ALL {earlier}) GROUP BY user_id"
+        self.tables.connection.execute(f"CREATE TEMP TABLE {_ADDED} AS {added}")
+        for name, join in ((LISTENERS, "SEMI"), (STRANGERS, "ANTI")):
+            of = f"SELECT user_id, listens::BIGINT AS listens FROM {_ADDED} {join} JOIN registrations USING (user_id)"
+            self._write(name, of, anew=anew)
+
+    def _closes(self, after: LabelState) -> str:
+        """SQL: whether the label window of a user is over, and all its listens are summed."""
+        return f"registered_at + INTERVAL {after.gap_days + after.window_days} DAY <= {_at(after.summed_to)}"
+
+    def close(self, after: LabelState, arrived: _Arrived) -> None:
+        """Write the users whose sums are final from now on, as labelled: `labelling.label_tables` was called."""
+        which = "true" if arrived.anew else "position IS NULL"
+        closing = f"(SELECT {_ROW}, user_id, registered_at FROM {_PEOPLE} WHERE {which} AND {self._closes(after)})"
+        semi = f"SEMI JOIN {closing} USING ({_ROW})"
+        counts = f"SELECT {_ROW}, sum(once) AS once, sum(copies) AS copies FROM ({labelling.COUNTS_BY_ROW}) {semi}"
+        name = "enum_range(NULL::genres)[{} + 1]::VARCHAR".format
+        self._write(
+            CLOSED,
+            f"SELECT user_id, registered_at, {name('top_genre')} AS top_genre, seconds, {_GENRES}, "
+            f"coalesce(once, 0)::BIGINT AS {_COUNTED}, coalesce(copies, 0)::BIGINT AS {_COPIES} "
+            f"FROM {closing} JOIN {labelling.FATES} USING ({_ROW}) LEFT JOIN ({counts} GROUP BY {_ROW}) USING ({_ROW}) "
+            f"ORDER BY {_ROW}",
+            anew=arrived.anew,
+        )
+        rows = f"FROM ({labelling.SECONDS_BY_ROW}) {semi} ORDER BY {_ROW}, code"
+        self._write(CLOSED_GENRES, f"SELECT {name('code')} AS genre, seconds {rows}", anew=arrived.anew)
+
+    def _write(self, name: str, rows: str, *, anew: bool = True) -> None:
+        """Write a table of the next state to its file, and create its view; not `anew`: beside the earlier files."""
+        run, path = self.tables.connection.execute, literal(self.folder / f"{name}.{self.number}.parquet")
+        run(f"COPY ({rows}) TO {path} (FORMAT parquet, COMPRESSION zstd)")
+        earlier = "" if anew else f" UNION ALL FROM {name}"
+        run(f"CREATE TEMP VIEW {_next(name)} AS FROM read_parquet({path}){earlier}")
 
     def _summed_to(self, bulk: datetime | None) -> datetime:
         """The day up to which the listens are summed from now on: never before, nor ahead because of wrong clocks."""
@@ -220,6 +310,8 @@ class _Update:
             before.late + arrived.late,
             {why: before.rejected.get(why, 0) + skipped.get(why, 0) for why in {**before.rejected, **skipped}},
             before.taken | (self.given.files if arrived.listens or skipped else {}),
+            {} if arrived.anew else self._earlier,
+            self.number,
         )
 
     def _skipped(self) -> dict[str, int]:
@@ -248,21 +340,36 @@ class SummedListens:
 
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
         """The result of `labelling.seconds_by_genre`."""
-        columns = f"genre, {_COUNTED}, {_COPIES}, seconds"
-        stored = f"SELECT {_ROW}::INTEGER AS {_ROW}, {columns} FROM {_next(SUMS)} JOIN {_PEOPLE} USING (number)"
-        recent = f"SELECT {_ROW}, {columns} FROM ({_part(f'next {RECENT}', rule)})"
-        count = "coalesce(sum(listens), 0)::BIGINT"
-        others = f"SELECT NULL, NULL, {count}, 0, NULL FROM {_next(USERS)} WHERE registered_at IS NULL"
-        self.connection.execute(
-            f"CREATE TEMP VIEW {identifier(_PARTS)} AS {stored} UNION ALL {recent} UNION ALL {others}"
-        )
+        self._show_final()
+        stored = f"SELECT {_ROW}::INTEGER AS {_ROW}, {_OF_SUMS} FROM {_OPEN_SUMS}"
+        recent = f"SELECT {_ROW}, {_OF_SUMS} FROM ({_part(f'next {RECENT}', rule)})"
+        unregistered = f"FROM {_next(STRANGERS)} ANTI JOIN registrations USING (user_id)"
+        others = f"SELECT NULL, NULL, coalesce(sum(listens), 0)::BIGINT, 0, NULL {unregistered}"
+        parts = f"{stored} UNION ALL {recent} UNION ALL {others}"
+        self.connection.execute(f"CREATE TEMP VIEW {identifier(_SUMS_AND_RECENT)} AS {parts}")
         kinds = {ROW: "int32", schema.GENRE: "string", COUNTED: "int64", COPIES: "int64", schema.SECONDS: "float64"}
-        yield self.connection.sql(_sql(labelling.summed(_table(_PARTS, kinds)))).to_arrow_table()
+        yield self.connection.sql(_sql(labelling.summed(_table(_SUMS_AND_RECENT, kinds)))).to_arrow_table()
+
+    def _show_final(self) -> None:
+        """Create the views `labelling.FINAL` and FINAL_BY_GENRE of closed users; `genres` is a type by now."""
+        query = self.connection.sql
+        top = "enum_code(top_genre::genres)::BIGINT AS top_genre"
+        closed = f"SELECT {_ROW}, {_GENRES}, seconds, {top}, {_COUNTED}, {_COPIES} FROM {_PEOPLE}"
+        view = f"CREATE TEMP VIEW {identifier(labelling.FINAL)} AS {closed} WHERE position IS NOT NULL"
+        self.connection.execute(view)
+        lengths = query(f"SELECT {_GENRES} AS n FROM {CLOSED}").fetchnumpy()["n"]
+        people = query(f"SELECT position, {_ROW} FROM {_PEOPLE} WHERE position IS NOT NULL").fetchnumpy()
+        rows = np.full(len(lengths), -1, dtype=np.int32)  # of users who are not registered any more
+        rows[people["position"]] = people[ROW]
+        rows = np.repeat(rows, lengths)
+        heard = query(f"SELECT enum_code(genre::genres) AS code, seconds FROM {CLOSED_GENRES}").fetchnumpy()
+        final = labelling.arrow_table({name: column[rows >= 0] for name, column in {ROW: rows, **heard}.items()})
+        self.connection.register(labelling.FINAL_BY_GENRE, final)
 
     def users(self, strangers: int) -> pa.Table:
         """The distinct users of the listens: all registered ones, and so many others, the first by their id."""
-        summed = f"SELECT user_id FROM {_next(USERS)} WHERE listens > 0"
-        everyone = f"FROM ({summed} UNION SELECT user_id FROM {_next(RECENT)})"
+        users = " UNION ".join(f"SELECT user_id FROM {_next(name)}" for name in (LISTENERS, STRANGERS, RECENT))
+        everyone = f"FROM ({users})"
         known = f"{everyone} SEMI JOIN registrations USING (user_id)"
         first = f"{everyone} ANTI JOIN registrations USING (user_id) ORDER BY user_id LIMIT {int(strangers)}"
         return self.connection.sql(f"({known}) UNION ALL ({first})").to_arrow_table()
@@ -273,11 +380,9 @@ def _next(name: str) -> str:
     return identifier(f"next {name}")
 
 
-def _write(connection: duckdb.DuckDBPyConnection, folder: Path, name: str, rows: str) -> None:
-    """Write a table of the next state to its file, and create the view of the file."""
-    path = literal(folder / f"{name}.parquet")
-    connection.execute(f"COPY ({rows}) TO {path} (FORMAT parquet, COMPRESSION zstd)")
-    connection.execute(f"CREATE TEMP VIEW {_next(name)} AS FROM read_parquet({path})")
+def _table_of(file: str) -> str:
+    """The table that a file of a state belongs to."""
+    return file.partition(".")[0]
 
 
 def _days() -> str:
@@ -286,17 +391,6 @@ def _days() -> str:
     sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("listens", "long"))
     maxima = ", ".join(f"max({name}) AS {name}" for name in ("last", "max_seconds"))
     return f"SELECT day, {sums}, {maxima} FROM (FROM {DAYS} UNION ALL BY NAME {fresh}) GROUP BY day ORDER BY day"
-
-
-def _sums() -> str:
-    """SQL: the next sums of each user and genre: those of users without sums to add remain as they are."""
-    sums = ", ".join(f"sum({of})::BIGINT AS {of}" for of in (_COUNTED, _COPIES))
-    added = f"SELECT {_OF_SUMS} FROM {SUMS} SEMI JOIN {_ADDED} USING (number) UNION ALL FROM {_ADDED}"
-    return (
-        f"SELECT {_OF_SUMS} FROM {SUMS} ANTI JOIN {_ADDED} USING (number) "
-        f"SEMI JOIN (FROM {_PEOPLE} WHERE {_ROW} IS NOT NULL) USING (number) UNION ALL "
-        f"SELECT number, genre, {sums}, sum(seconds) AS seconds FROM ({added}) GROUP BY number, genre"
-    )
 
 
 def _part(listens: str, rule: LabelRule) -> str:

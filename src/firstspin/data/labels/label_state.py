@@ -1,6 +1,7 @@
 """The state of incremental labels: a folder of Parquet files, and a manifest with the SHA-256 of each.
 
-DuckDB reads and writes its workspace alone, so the files are linked there before an update, and from there after it.
+DuckDB reads and writes its workspace alone, so the files are linked there before an update, and new ones from there
+after it. Files that remain as they are get hard links in the new folder.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ import msgspec
 from firstspin import files
 from firstspin.records import InputError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MANIFEST: Final = "manifest.json"
 LATE_DAYS: Final = 7
 """Days, before the last listens, whose listens are stored one by one, by default."""
@@ -40,7 +41,8 @@ class LabelState(msgspec.Struct, frozen=True):
 
     Listens before `summed_to` (UTC) are in sums; later ones are there one by one. `late`: the listens that came after
     those of their day were summed. `rejected`: the bad rows that were skipped, by reason. `taken`: the files of
-    listens, by SHA-256; `tables`: the SHA-256 of each file of the state.
+    listens, by SHA-256; `tables`: the SHA-256 of each file of the state, in the order of its table. `runs`: how many
+    there were.
     """
 
     gap_days: int
@@ -50,6 +52,7 @@ class LabelState(msgspec.Struct, frozen=True):
     rejected: dict[str, int] = {}
     taken: dict[str, TakenFile] = {}
     tables: dict[str, str] = {}
+    runs: int = 0
     format: int = FORMAT
 
 
@@ -104,13 +107,16 @@ def load(folder: Path, workspace: Path) -> LabelState | None:
     return state
 
 
-def save(state: LabelState, tables: Mapping[str, Path], folder: Path) -> None:
-    """Write a new folder for the owner alone: the files of the tables, by their names there, and the manifest."""
+def save(state: LabelState, new: Path, earlier: Path, folder: Path) -> None:
+    """Write a new folder for the owner alone: `state.tables` of the `earlier` folder, `new` files, and the manifest."""
     folder.mkdir(0o700)
-    for name, path in tables.items():
-        _link(path, folder / name)
-    digests = {name: sha256(path) for name, path in tables.items()}
-    content = msgspec.json.encode(msgspec.structs.replace(state, tables=digests))
+    for name in state.tables:
+        _link(earlier / name, folder / name)
+    tables = dict(state.tables)
+    for path in sorted(new.iterdir()):
+        _link(path, folder / path.name)
+        tables[path.name] = sha256(path)
+    content = msgspec.json.encode(msgspec.structs.replace(state, tables=tables))
     sealed = _Sealed(hashlib.sha256(content).hexdigest(), msgspec.Raw(content))
     (folder / MANIFEST).write_bytes(msgspec.json.encode(sealed))
     for path in folder.iterdir():

@@ -6,7 +6,7 @@ The label is two Ibis expressions, `seconds_by_genre` and `fates`, which DuckDB 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +52,8 @@ BY_GENRE = "seconds by genre"
 CODED_BY_GENRE = "seconds by code of the genre"
 MAX_SECONDS = "seconds of the top genre"
 FATES = "fates"
+FINAL = "final sums by user"
+FINAL_BY_GENRE = "final seconds by code of the genre"
 CODED_STATIONS = "stations with coded genres"
 
 NOT_OVER = "window not over yet"
@@ -70,11 +72,29 @@ OTHER_ORDER = "the labels can't be made: registrations and labels are in differe
 ROWS_AT_ONCE = 122_880
 """Registrations that are written at once: one row group."""
 
+_ROW, _BY_GENRE, _FINAL, _FINAL_BY_GENRE = map(identifier, (ROW, BY_GENRE, FINAL, FINAL_BY_GENRE))
+NO_FINAL = f"""
+    CREATE TEMP TABLE IF NOT EXISTS {_FINAL} ({_ROW} INT, {identifier(PLAYED_GENRES)} BIGINT, seconds DOUBLE,
+        top_genre BIGINT, {identifier(COUNTED)} BIGINT, {identifier(COPIES)} BIGINT);
+    CREATE TEMP TABLE IF NOT EXISTS {_FINAL_BY_GENRE} ({_ROW} INT, code UTINYINT, seconds DOUBLE)"""
+"""SQL: the sums of users that are not computed any more, by user and by genre: a state of labels may have some."""
+
+COUNTS_BY_ROW = " UNION ALL ".join(
+    f"SELECT {_ROW}, {identifier(COUNTED)} AS once, {identifier(COPIES)} AS copies FROM {of}"
+    for of in (_BY_GENRE, _FINAL)
+)
+"""SQL: the listens that count, and their copies, of parts of each user's listens; null as row: unregistered users."""
+
+SECONDS_BY_ROW = (
+    f"SELECT {_ROW}, enum_code(genre) AS code, seconds FROM {_BY_GENRE} WHERE {_ROW} IS NOT NULL "
+    f"UNION ALL FROM {_FINAL_BY_GENRE}"
+)
+"""SQL: the seconds of registered users by code of the genre."""
+
 _COUNTS = f"""
     SELECT coalesce(sum(once) FILTER (known), 0)::BIGINT, coalesce(sum(copies) FILTER (known), 0)::BIGINT,
         coalesce(sum(once + copies) FILTER (NOT known), 0)::BIGINT
-    FROM (SELECT {identifier(COUNTED)} AS once, {identifier(COPIES)} AS copies, {identifier(ROW)} IS NOT NULL AS known
-        FROM {identifier(BY_GENRE)})"""
+    FROM (SELECT once, copies, {_ROW} IS NOT NULL AS known FROM ({COUNTS_BY_ROW}))"""
 """SQL: the listens in label windows that count, their copies, and all listens of unregistered users."""
 
 
@@ -148,15 +168,24 @@ def _seconds_of(
     """Genre and seconds of each row of BY_GENRE of a labelled user; `n` are the numbers of rows of the users `rows`."""
     import pyarrow as pa
 
-    row = identifier(ROW)
-    query = f"SELECT {row}, enum_code(genre) AS code, seconds FROM {identifier(BY_GENRE)} WHERE {row} IS NOT NULL"
-    heard = connection.sql(query).fetchnumpy()
-    if not np.array_equal(heard[ROW], np.repeat(rows, n)):
+    heard = connection.sql(SECONDS_BY_ROW).fetchnumpy()
+    expected = np.repeat(rows, n)
+    if not np.array_equal(heard[ROW], expected):
+        order = np.argsort(heard[ROW], kind="stable")  # each user's genres remain in order
+        heard = {name: column[order] for name, column in heard.items()}
+    if not np.array_equal(heard[ROW], expected):
         raise InputError(OTHER_ORDER)
     names = connection.sql("SELECT unnest(enum_range(NULL::genres))::VARCHAR").to_arrow_table().column(0)
     used = np.repeat(labelled, n)
     genre = pa.DictionaryArray.from_arrays(_column(heard["code"][used]), names.combine_chunks())
     return pa.StructArray.from_arrays([genre, _column(heard["seconds"][used])], ["genre", "seconds"])
+
+
+def arrow_table(columns: Mapping[str, NDArray[np.generic]]) -> pa.Table:
+    """An Arrow table of the memory of NumPy arrays (n,)."""
+    import pyarrow as pa
+
+    return pa.table({name: _column(of) for name, of in columns.items()})
 
 
 def _column(values: NDArray[np.generic]) -> pa.Array:
@@ -199,10 +228,10 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
 
 def _sum_by_genre(tables: Tables, schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> None:
     """The table BY_GENRE in the order of the registrations: sums per user and lists per user then need no other."""
-    connection, by_genre = tables.connection, identifier(BY_GENRE)
+    connection, by_genre = tables.connection, _BY_GENRE
     query, in_order = by_genre_sql(schemas, rule), f"ORDER BY {identifier(ROW)} NULLS LAST, genre"
     if not tables.remote:
-        connection.execute(f"CREATE TEMP TABLE {by_genre} AS {query} {in_order}")
+        connection.execute(f"CREATE TEMP TABLE {by_genre} AS {query} {in_order};{NO_FINAL}")
         return
     connection.execute(f"CREATE TEMP TABLE {by_genre} AS {query} LIMIT 0")
     for part in tables.remote.seconds_by_genre(rule):
@@ -210,7 +239,7 @@ def _sum_by_genre(tables: Tables, schemas: tuple[ibis.Schema, ...], rule: LabelR
         coded = "SELECT * REPLACE (genre::genres AS genre) FROM part"
         connection.execute(f"INSERT INTO {by_genre} BY NAME {coded}")
         connection.unregister("part")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {by_genre} AS FROM {by_genre} {in_order}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {by_genre} AS FROM {by_genre} {in_order};{NO_FINAL}")
 
 
 def _code_genres(connection: duckdb.DuckDBPyConnection) -> None:
@@ -274,7 +303,9 @@ def fates_sql(registrations: ibis.Schema, rule: LabelRule, n_codes: int) -> str:
     import ibis
 
     by_genre = ibis.table({ROW: "int64", GENRE: "int64", SECONDS: "float64"}, CODED_BY_GENRE)
-    everyone = fates(ibis.table(registrations, REGISTRATIONS), by_genre, rule, n_codes)
+    numbers = dict.fromkeys((ROW, PLAYED_GENRES, "top_genre", COUNTED, COPIES), "int64")
+    final = ibis.table({**numbers, SECONDS: "float64"}, FINAL)
+    everyone = fates(ibis.table(registrations, REGISTRATIONS), by_genre, rule, n_codes, final)
     return str(ibis.to_sql(everyone, dialect="duckdb"))
 
 
@@ -311,8 +342,8 @@ def _copies(connection: duckdb.DuckDBPyConnection, once: int, copies: int) -> li
     """The listens in label windows that are copies, if there are any, beside those that count `once`."""
     if not copies:
         return []
-    copied = f"FROM {identifier(BY_GENRE)} WHERE {identifier(COPIES)} > 0"
-    example = f"SELECT min(user_id) FROM registrations SEMI JOIN ({copied}) USING ({identifier(ROW)})"
+    copied = f"SELECT {_ROW} FROM ({COUNTS_BY_ROW}) WHERE copies > 0"
+    example = f"SELECT min(user_id) FROM registrations SEMI JOIN ({copied}) USING ({_ROW})"
     ((user,),) = connection.execute(example).fetchall()
     what = "listens in label windows are exact copies of others: each counts once"
     return [Mismatch(copies, once + copies, what, f"one of user_id {user}")]
@@ -373,16 +404,19 @@ def summed(parts: ir.Table) -> ir.Table:
     return parts.group_by(ROW, GENRE).agg(**counts, seconds=_rounded(parts.seconds.sum()))
 
 
-def fates(registrations: ir.Table, by_genre: ir.Table, rule: LabelRule, n_codes: int = 0) -> ir.Table:
+def fates(
+    registrations: ir.Table, by_genre: ir.Table, rule: LabelRule, n_codes: int = 0, final: ir.Table | None = None
+) -> ir.Table:
     """One row per registration, by ROW, with its label or the reason why it has none, from `seconds_by_genre`.
 
     The columns: ROW; DROPPED, the reason or null; `top_genre`; `seconds`; the number of PLAYED_GENRES. `rule.data_ends`
     must be set. `n_codes`: the genres are the codes from 0 to n_codes - 1, in the order of their names, and the seconds
-    are whole numbers, so that one maximum gives the top genre.
+    are whole numbers, so that one maximum gives the top genre. `final`: the rows of further users, summed earlier.
     """
     import ibis
 
     by_person = _packed(by_genre, n_codes) if n_codes else _in_two_steps(by_genre)
+    by_person = by_person.union(final[by_person.columns]) if final is not None else by_person
     people = registrations.select(registrations[ROW].cast("int32").name(ROW), "registered_at")
     everyone = people.left_join(by_person, ROW).drop(f"{ROW}_right")
     window = ibis.interval(days=rule.gap_days + rule.window_days)
