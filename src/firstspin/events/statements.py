@@ -24,10 +24,9 @@ COLUMNS: Final = {EXPOSURES: EXPOSURE_COLUMNS, EVENTS: EVENT_COLUMNS}
 # by `INDEX_LISTENS`: it would cost the writer 40% of its throughput, and erasure and export scan the tables anyway.
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS exposures (seq {seq}, exposure_id {digest} NOT NULL UNIQUE, experiment TEXT NOT NULL, "
-    "user_hash {digest} NOT NULL, arm TEXT NOT NULL, propensity DOUBLE PRECISION NOT NULL, decided_at BIGINT NOT NULL, "
-    "source TEXT NOT NULL, model TEXT NOT NULL, station_id TEXT NOT NULL, candidates TEXT NOT NULL, "
-    "carousel INTEGER, relevance DOUBLE PRECISION, listens INTEGER, "
-    "schema INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0)",
+    "user_hash {digest} NOT NULL, arm TEXT NOT NULL, propensity DOUBLE PRECISION NOT NULL, decided_at BIGINT NOT "
+    "NULL, source TEXT NOT NULL, model TEXT NOT NULL, station_id TEXT NOT NULL, candidates TEXT NOT NULL, carousel "
+    "INTEGER, relevance DOUBLE PRECISION, listens INTEGER, schema INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE IF NOT EXISTS events (seq {seq}, event_id {digest} NOT NULL UNIQUE, type TEXT NOT NULL, "
     "user_hash {digest} NOT NULL, station_id TEXT NOT NULL, at BIGINT NOT NULL, received_at BIGINT NOT NULL, "
     "seconds DOUBLE PRECISION, flag TEXT NOT NULL, schema INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0)",

@@ -132,9 +132,8 @@ def _show(report: PolicyReport) -> None:
 
     estimates = report.estimates
     terminal.out.print(
-        f"{report.experiment}, {report.policy}\n"
-        f"{estimates.support:.0%} of {estimates.users:,} users have support in the log; "
-        f"{estimates.matched:,} were shown the policy's choice",
+        f"{report.experiment}, {report.policy}\n{estimates.support:.0%} of {estimates.users:,} users have support in "
+        f"the log; {estimates.matched:,} were shown the policy's choice",
     )
     table = terminal.table("clicks per user, ± half-width of the 95% CI", "estimate", "policy", "difference to shown")
     rows = {

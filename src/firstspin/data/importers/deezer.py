@@ -20,8 +20,7 @@ DEEZER: Final = ArchiveLayout(
     ),
     derived=(
         "listens: one of the user's liked genres, chosen by a hash, is held back and heard for one hour; users with "
-        "one "
-        "genre only are left out",
+        "one genre only are left out",
         f"genres (the picks): up to {MAX_PICKS} of the other liked genres, in the order of a hash",
         "registered_at and started_at are placeholders: users are spread evenly over the year 2017, and listen 59 days "
         "later. The lists have no times, so a split by date says nothing",
@@ -30,10 +29,9 @@ DEEZER: Final = ArchiveLayout(
     ),
     files={"lists": GenreLists("_genres.json")},
     prepare=(
-        "CREATE TABLE liked AS SELECT country || user_id AS user_id, country, genre, row_number() OVER "
-        "(PARTITION BY country, user_id ORDER BY md5(country || user_id || ':' || genre)) AS nth FROM "
-        "(SELECT country, user_id, unnest(list_distinct(genres)) AS genre FROM lists WHERE len(list_distinct(genres)) "
-        "> 1)",
+        "CREATE TABLE liked AS SELECT country || user_id AS user_id, country, genre, row_number() OVER (PARTITION BY "
+        "country, user_id ORDER BY md5(country || user_id || ':' || genre)) AS nth FROM (SELECT country, user_id, "
+        "unnest(list_distinct(genres)) AS genre FROM lists WHERE len(list_distinct(genres)) > 1)",
         "CREATE TABLE people AS SELECT user_id, country, TIMESTAMP '2017-01-01' + to_seconds(CAST(floor(31536000.0 * "
         "(row_number() OVER (ORDER BY md5(user_id)) - 1) / count(*) OVER ()) AS BIGINT)) AS registered_at FROM liked "
         "WHERE nth = 1",
@@ -42,9 +40,8 @@ DEEZER: Final = ArchiveLayout(
     ),
     registrations=(
         f"SELECT user_id, registered_at, any_value(country) AS country, list(genre ORDER BY nth)[1:{MAX_PICKS}] AS "
-        "genres "
-        "FROM people JOIN (SELECT user_id, genre, nth FROM liked WHERE nth > 1) USING (user_id) "
-        "GROUP BY user_id, registered_at ORDER BY registered_at, user_id"
+        "genres FROM people JOIN (SELECT user_id, genre, nth FROM liked WHERE nth > 1) USING (user_id) GROUP BY "
+        "user_id, registered_at ORDER BY registered_at, user_id"
     ),
     listens=(
         "SELECT user_id, registered_at + INTERVAL 59 DAY AS started_at, station_id, 3600 AS seconds FROM liked "

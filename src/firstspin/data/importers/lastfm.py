@@ -47,19 +47,16 @@ LASTFM_1K: Final = ArchiveLayout(
     licence="distributed with permission of Last.fm for non-commercial use",
     citation=(
         "O. Celma. Music Recommendation and Discovery: The Long Tail, Long Fail, and Long Play in the Digital Music "
-        "Space. "
-        "Springer, 2010"
+        "Space. Springer, 2010"
     ),
     derived=(
         "registered_at: the date of the profile, midnight UTC; where there is none, the day of the first play",
         f"genres (the picks): the {MAX_PICKS} most played genres of the user's first 30 days, which end before the "
-        "label "
-        "window; the archive has no picks",
+        "label window; the archive has no picks",
         f"seconds: {SECONDS_OF_A_PLAY} a play; the archive has no lengths",
         "genre of an artist: from --genres FILE, a CSV or Parquet table with the columns name and genre, such as the "
         f"stations of lastfm-2k; without it, the {TOP_ARTISTS} artists with the most listeners are each a genre of "
-        "their "
-        "own, named after the artist. Plays of other artists are left out",
+        "their own, named after the artist. Plays of other artists are left out",
     ),
     files={
         "profiles": TextFile("userid-profile.tsv", ("user_id", "gender", "age", "country", "signup")),
@@ -78,19 +75,16 @@ LASTFM_1K: Final = ArchiveLayout(
         "JOIN artist_genres ON lower(artist) = lower(trim(name)) "
         "QUALIFY row_number() OVER (PARTITION BY artist ORDER BY genre) = 1",
         "CREATE TABLE people AS SELECT user_id, gender, age, country, coalesce(try_strptime(signup, '%b %d, %Y'), "
-        "date_trunc('day', first)) AS registered_at FROM profiles LEFT JOIN (SELECT user_id, min(moment) AS first FROM "
-        "heard "
-        "GROUP BY user_id) USING (user_id) WHERE NOT starts_with(user_id, '#')",
-        "CREATE TABLE picks AS SELECT user_id, "
-        f"list(genre ORDER BY n DESC, genre)[1:{MAX_PICKS}] AS genres FROM (SELECT user_id, genre, count(*) AS n "
-        "FROM heard JOIN artists USING (artist) JOIN people USING (user_id) WHERE moment >= registered_at "
-        "AND moment < registered_at + INTERVAL 30 DAY GROUP BY ALL) GROUP BY user_id",
+        "date_trunc('day', first)) AS registered_at FROM profiles LEFT JOIN (SELECT user_id, min(moment) AS first "
+        "FROM heard GROUP BY user_id) USING (user_id) WHERE NOT starts_with(user_id, '#')",
+        f"CREATE TABLE picks AS SELECT user_id, list(genre ORDER BY n DESC, genre)[1:{MAX_PICKS}] AS genres FROM "
+        "(SELECT user_id, genre, count(*) AS n FROM heard JOIN artists USING (artist) JOIN people USING (user_id) "
+        "WHERE moment >= registered_at AND moment < registered_at + INTERVAL 30 DAY GROUP BY ALL) GROUP BY user_id",
     ),
     registrations=(
         "SELECT user_id, registered_at, CASE WHEN TRY_CAST(age AS INTEGER) BETWEEN 0 AND 120 THEN age::INTEGER END AS "
-        "age, "
-        "gender, country, coalesce(genres, []) AS genres FROM people LEFT JOIN picks USING (user_id) "
-        "WHERE registered_at IS NOT NULL ORDER BY user_id"
+        "age, gender, country, coalesce(genres, []) AS genres FROM people LEFT JOIN picks USING (user_id) WHERE "
+        "registered_at IS NOT NULL ORDER BY user_id"
     ),
     listens=(
         f"SELECT user_id, moment AS started_at, artist AS station_id, {SECONDS_OF_A_PLAY} AS seconds FROM heard "
@@ -109,16 +103,14 @@ LASTFM_2K: Final = ArchiveLayout(
     licence="non-commercial use; the terms of Last.fm apply",
     citation=(
         "I. Cantador, P. Brusilovsky and T. Kuflik. 2nd Workshop on Information Heterogeneity and Fusion in "
-        "Recommender "
-        "Systems (HetRec 2011). Proceedings of the 5th ACM Conference on Recommender Systems (RecSys 2011)"
+        "Recommender Systems (HetRec 2011). Proceedings of the 5th ACM Conference on Recommender Systems (RecSys 2011)"
     ),
     derived=(
         "registered_at: the time of the user's first tag; users without tags are left out",
         f"genres (the picks): the {MAX_PICKS} genres that the user's tags name most often, by a list of tags",
-        "listens: plays of artists that the user never tagged, so that no tag predicts itself; "
-        f"{SECONDS_OF_A_PLAY} seconds a play. started_at is a placeholder, registered_at + 59 days: the archive has "
-        "play "
-        "counts without times, so a split by date says nothing",
+        f"listens: plays of artists that the user never tagged, so that no tag predicts itself; {SECONDS_OF_A_PLAY} "
+        "seconds a play. started_at is a placeholder, registered_at + 59 days: the archive has play counts without "
+        "times, so a split by date says nothing",
         "genre of an artist: the genre that most users' tags name; artists without one are left out",
     ),
     files={
@@ -137,8 +129,7 @@ LASTFM_2K: Final = ArchiveLayout(
         "CREATE TABLE people AS SELECT user_id, min(moment) AS registered_at FROM (SELECT user_id, "
         "make_timestamp(TRY_CAST(millisecond AS BIGINT) * 1000) AS moment FROM tagged) "
         "WHERE moment BETWEEN TIMESTAMP '2002-01-01' AND TIMESTAMP '2012-01-01' GROUP BY user_id",
-        "CREATE TABLE picks AS SELECT user_id, "
-        f"list(genre ORDER BY n DESC, genre)[1:{MAX_PICKS}] AS genres FROM "
+        f"CREATE TABLE picks AS SELECT user_id, list(genre ORDER BY n DESC, genre)[1:{MAX_PICKS}] AS genres FROM "
         "(SELECT user_id, genre, count(*) AS n FROM named GROUP BY ALL) GROUP BY user_id",
     ),
     registrations=(
@@ -147,10 +138,9 @@ LASTFM_2K: Final = ArchiveLayout(
     ),
     listens=(
         "SELECT user_id, registered_at + INTERVAL 59 DAY AS started_at, artist_id AS station_id, TRY_CAST(plays AS "
-        "BIGINT) "
-        f"* {SECONDS_OF_A_PLAY} AS seconds FROM plays SEMI JOIN genres USING (artist_id) ANTI JOIN tagged "
-        "USING (user_id, artist_id) JOIN people USING (user_id) WHERE TRY_CAST(plays AS BIGINT) > 0 "
-        "ORDER BY user_id, artist_id"
+        f"BIGINT) * {SECONDS_OF_A_PLAY} AS seconds FROM plays SEMI JOIN genres USING (artist_id) ANTI JOIN tagged "
+        "USING (user_id, artist_id) JOIN people USING (user_id) WHERE TRY_CAST(plays AS BIGINT) > 0 ORDER BY user_id, "
+        "artist_id"
     ),
     stations=(
         "SELECT artist_id AS station_id, name, genre FROM genres JOIN artists USING (artist_id) ORDER BY artist_id"

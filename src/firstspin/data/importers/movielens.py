@@ -26,8 +26,7 @@ _DERIVED: Final = (
     f"first half of fewer than {2 * FIRST_RATINGS}), most frequent first, at most {MAX_PICKS}",
     f"listens: the later ratings of {LIKED} or more, {SECONDS_OF_A_FILM} seconds each. started_at is the time of the "
     "rating plus 30 days: most users rate in one session, which so falls into the default label window. The label is "
-    "the "
-    "same as with the real times and --gap-days 0",
+    "the same as with the real times and --gap-days 0",
     "genre of a film: of its genres, the one that the fewest films have; films without a genre are left out",
 )
 _GENRES: Final = (
@@ -48,13 +47,11 @@ _PREPARE: Final = (
     "CREATE TABLE genre_sizes AS SELECT genre, count(*) AS films FROM (SELECT unnest(genres) AS genre FROM items) "
     "GROUP BY genre",
     "CREATE TABLE films AS SELECT item_id, title, genre FROM (SELECT item_id, title, unnest(genres) AS genre FROM "
-    "items) "
-    "JOIN genre_sizes USING (genre) QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY films, genre) = 1",
-    f"CREATE TABLE rated AS SELECT user_id, item_id, rating::DOUBLE >= {LIKED} AS liked, moment, "
-    "row_number() OVER (PARTITION BY user_id ORDER BY moment, item_id) AS nth, "
-    f"nth <= least({FIRST_RATINGS}, count(*) OVER (PARTITION BY user_id) // 2) AS is_first "
-    "FROM (SELECT *, make_timestamp(TRY_CAST(second AS BIGINT) * 1000000) AS moment FROM ratings) SEMI JOIN films "
-    "USING (item_id) WHERE moment IS NOT NULL AND TRY_CAST(rating AS DOUBLE) IS NOT NULL",
+    "items) JOIN genre_sizes USING (genre) QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY films, genre) = 1",
+    f"CREATE TABLE rated AS SELECT user_id, item_id, rating::DOUBLE >= {LIKED} AS liked, moment, row_number() OVER "
+    f"(PARTITION BY user_id ORDER BY moment, item_id) AS nth, nth <= least({FIRST_RATINGS}, count(*) OVER (PARTITION "
+    "BY user_id) // 2) AS is_first FROM (SELECT *, make_timestamp(TRY_CAST(second AS BIGINT) * 1000000) AS moment "
+    "FROM ratings) SEMI JOIN films USING (item_id) WHERE moment IS NOT NULL AND TRY_CAST(rating AS DOUBLE) IS NOT NULL",
     "CREATE TABLE picks AS SELECT user_id, list(genre ORDER BY n DESC, genre)"
     f"[1:{MAX_PICKS}] AS genres FROM (SELECT user_id, genre, count(*) AS n FROM rated JOIN films USING (item_id) "
     "WHERE liked AND is_first GROUP BY ALL) GROUP BY user_id",
