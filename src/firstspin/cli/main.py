@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import typer
@@ -17,57 +16,29 @@ from firstspin.installation.version import versions
 from firstspin.settings.helptext import section
 
 
-def _learning() -> typer.Typer:
-    from firstspin.cli.commands.learning import app
-
-    return app
-
-
-def _check() -> typer.Typer:
-    from firstspin.cli.commands.check import app
-
-    return app
-
-
-def _import() -> typer.Typer:
-    from firstspin.cli.commands.importing import app
-
-    return app
-
-
-def _answers() -> typer.Typer:
-    from firstspin.cli.commands.answers import app
-
-    return app
-
-
-def _demo() -> typer.Typer:
-    from firstspin.cli.commands.demo import app
-
-    return app
-
-
-def _events() -> typer.Typer:
-    from firstspin.cli.commands.events import app
-
-    return app
-
-
-def _experiment() -> typer.Typer:
-    from firstspin.cli.commands.experiment import app
-
-    return app
-
-
-def _watch() -> typer.Typer:
-    from firstspin.cli.commands.watching import app
-
-    return app
-
-
-def _sagemaker() -> typer.Typer:
-    from firstspin.cli.commands.aws.sagemaker import app
-
+def _app(command: str) -> typer.Typer:
+    """The app that has the command, whose module is imported here."""
+    match command:
+        case "check":
+            from firstspin.cli.commands.check import app
+        case "import":
+            from firstspin.cli.commands.importing import app
+        case "recommend" | "score":
+            from firstspin.cli.commands.answers import app
+        case "demo":
+            from firstspin.cli.commands.demo import app
+        case "serve":
+            return _serve()
+        case "events":
+            from firstspin.cli.commands.events import app
+        case "experiment":
+            from firstspin.cli.commands.experiment import app
+        case "watch":
+            from firstspin.cli.commands.watching import app
+        case "sagemaker":
+            from firstspin.cli.commands.aws.sagemaker import app
+        case _:
+            from firstspin.cli.commands.learning import app
     return app
 
 
@@ -95,24 +66,24 @@ def _serve() -> typer.Typer:
     return app
 
 
-COMMANDS: Final[dict[str, tuple[Callable[[], typer.Typer], str]]] = {
-    "world": (_learning, "Write the tables of a simulated service, and its ground truth."),
-    "check": (_check, "Print what is understood of your tables, and what to fix."),
-    "import": (_import, "Import an archive (Last.fm, MovieLens, Deezer) as tables."),
-    "label": (_learning, "Label each registration with its top genre in the label window."),
-    "train": (_learning, "Train a model and pack a bundle."),
-    "evaluate": (_learning, "Evaluate models on held-out users, with confidence intervals."),
-    "report": (_learning, "Write the evaluation as one HTML page."),
-    "recommend": (_answers, "Recommend for one registration in the terminal."),
-    "score": (_answers, "Score a table of registrations (batch scoring)."),
-    "demo": (_demo, "The complete workflow on a simulated service, then the live page."),
-    "serve": (_serve, "Serve recommendations over HTTP."),
-    "events": (_events, "Event store: erase users, export an experiment, forward rows."),
-    "experiment": (_experiment, "Plan an A/B test, analyse it, or simulate one."),
-    "watch": (_watch, "Expected quality of the service's answers, before and beside their labels, and drift."),
-    "sagemaker": (_sagemaker, "Check a container against SageMaker's contract; deploy a bundle."),
+COMMANDS: Final = {
+    "world": "Write the tables of a simulated service, and its ground truth.",
+    "check": "Print what is understood of your tables, and what to fix.",
+    "import": "Import an archive (Last.fm, MovieLens, Deezer) as tables.",
+    "label": "Label each registration with its top genre in the label window.",
+    "train": "Train a model and pack a bundle.",
+    "evaluate": "Evaluate models on held-out users, with confidence intervals.",
+    "report": "Write the evaluation as one HTML page.",
+    "recommend": "Recommend for one registration in the terminal.",
+    "score": "Score a table of registrations (batch scoring).",
+    "demo": "The complete workflow on a simulated service, then the live page.",
+    "serve": "Serve recommendations over HTTP.",
+    "events": "Event store: erase users, export an experiment, forward rows.",
+    "experiment": "Plan an A/B test, analyse it, or simulate one.",
+    "watch": "Expected quality of the service's answers, before and beside their labels, and drift.",
+    "sagemaker": "Check a container against SageMaker's contract; deploy a bundle.",
 }
-"""Each command: the Typer app that has it, and its line in `firstspin --help`."""
+"""Each command, and its line in `firstspin --help`."""
 
 
 class LazyGroup(TyperGroup):
@@ -130,19 +101,18 @@ class LazyGroup(TyperGroup):
         """The command of this name; None where there is none."""
         if cmd_name not in COMMANDS:
             return None
-        command = typer.main.get_command(COMMANDS[cmd_name][0]())
+        command = typer.main.get_command(_app(cmd_name))
         return getattr(command, "commands", {}).get(cmd_name, command)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """The table in the help text; no command is imported for it."""
-        rows = [(name, line) for name, (_, line) in COMMANDS.items()]
-        formatter.write("\n" + section("Commands", rows, formatter.width))
+        formatter.write("\n" + section("Commands", list(COMMANDS.items()), formatter.width))
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
         """The commands that begin so; none is imported for it."""
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
-        return [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
 
 
 app = typer.Typer(
