@@ -26,10 +26,6 @@ FLOORS = (
 IMPORTED_WHERE_NEEDED = {
     ("aws.clients", "boto3"),
     ("aws.clients", "botocore"),
-    ("aws.front.gateway", "boto3"),
-    ("aws.front.gateway", "botocore"),
-    ("cli.commands.events", "boto3"),
-    ("cli.commands.events", "botocore"),
     ("api", "pyarrow"),
     ("cli.terminal", "rich"),
     ("data.formats.columns", "pyarrow"),

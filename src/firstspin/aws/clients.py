@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from firstspin.installation.extras import need
@@ -50,26 +50,23 @@ def open_account() -> Account:
     return Account(*(open_client(service, TIMEOUTS) for service in services))
 
 
-def open_runtime(timeout: float, connections: int) -> AwsClient:
-    """A client of SageMaker's runtime for many threads, without retries; `timeout` in seconds.
-
-    Raises InputError as `open_account` does.
-    """
+def open_without_retries(service: str, timeout: float, connections: int = 10) -> Any:
+    """A client whose calls end after `timeout` seconds, for so many threads. Raises InputError as `open_account`."""
     limits = {"connect_timeout": timeout, "read_timeout": timeout, "retries": {"total_max_attempts": 1}}
-    return open_client("sagemaker-runtime", limits | {"max_pool_connections": connections})
+    return open_client(service, limits | {"max_pool_connections": connections})
 
 
-def open_client(service: str, settings: Mapping[str, object]) -> AwsClient:
-    """A client with settings of botocore. Raises InputError as `open_account` does."""
+def open_client(service: str, settings: Mapping[str, object], url: str | None = None) -> Any:
+    """A client with settings of botocore, at `url` or else that of the region. Raises InputError as `open_account`."""
     need("aws", service)
     import boto3
     from botocore.config import Config
 
     try:
         with clear("AWS"):
-            client = boto3.client(service, config=Config(**settings))
+            client = boto3.client(service, config=Config(**settings), endpoint_url=url)
             _ = urlsplit(client.meta.endpoint_url).port  # botocore would check it at the first call only
-            return cast(AwsClient, client)
+            return client
     except ValueError as problem:
         raise InputError(f"AWS: a setting such as AWS_ENDPOINT_URL can't be used: {problem}") from problem
 

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from firstspin.aws.clients import open_without_retries
 from firstspin.aws.front import experiment
 from firstspin.aws.front.endpoint_answer import answer_parts, answer_source, check_answer, user_answer
 from firstspin.aws.front.experiment import EXPOSURES_DROPPED, ExposureStream, UserAnswer, body_without_users
@@ -423,14 +424,14 @@ def from_environment(environment: Mapping[str, str]) -> Gateway:
     loaded, budget = bundle.load(folder), budget - for_listens
     share = budget / SHARES
     return Gateway(
-        runtime=_client("sagemaker-runtime", share),
+        runtime=open_without_retries("sagemaker-runtime", share),
         endpoint=endpoint,
         bundle=loaded,
         reader=BodyReader(loaded.manifest.extra),
         settings=_settings(environment),
         stored=_stored_answers(table, share) if table else None,
         listens=_recent_listens(listens, for_listens) if listens else None,
-        exposures=experiment.from_environment(environment, lambda: _client("firehose", share)),
+        exposures=experiment.from_environment(environment, lambda: open_without_retries("firehose", share)),
         budget=budget,
     )
 
@@ -442,19 +443,10 @@ def _settings(environment: Mapping[str, str]) -> PolicySettings:
 
 
 def _stored_answers(table: str, seconds: float) -> UserLookups[StoredAnswer]:
-    scores = DynamoScores(table, _client("dynamodb", seconds))
+    scores = DynamoScores(table, open_without_retries("dynamodb", seconds))
     return UserLookups(lambda: scores, time.monotonic_ns, budget=seconds)
 
 
 def _recent_listens(table: str, seconds: float) -> UserLookups[Listens]:
-    recent = DynamoListens(table, _client("dynamodb", max(seconds, CONNECT_SECONDS)))
+    recent = DynamoListens(table, open_without_retries("dynamodb", max(seconds, CONNECT_SECONDS)))
     return UserLookups(lambda: recent, time.monotonic_ns, budget=seconds)
-
-
-def _client(service: str, seconds: float) -> Any:
-    """A client of AWS that gives up by itself: trying again is ours, inside the budget."""
-    import boto3
-    from botocore.config import Config
-
-    config = Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
-    return boto3.client(service, config=config)

@@ -15,15 +15,15 @@ import numpy as np
 import typer
 
 from firstspin import preflight
+from firstspin.aws.clients import open_client
 from firstspin.cli import terminal
 from firstspin.cli.apps import command, new_app
 from firstspin.cli.stored import Delivered, Events, EventsSecret, opened_store
 from firstspin.events.erasure import erase as erase_users
-from firstspin.events.firehose import SCOPE, Firehose, FirehoseSink
+from firstspin.events.firehose import SCOPE, FirehoseSink
 from firstspin.events.firehose import forward as forward_rows
 from firstspin.events.slot_log import GREEDY, SLOT
 from firstspin.experiment.plan import experiment_key, read_plan
-from firstspin.installation.extras import need
 from firstspin.records import InputError
 
 TIMEOUTS: Final = {"connect_timeout": 2, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
@@ -126,7 +126,7 @@ def forward(
     streams = {table: stream for table, stream in given.items() if stream}
     if not streams:
         raise typer.BadParameter("give --exposures-stream, --events-stream or both")
-    sink = FirehoseSink(_firehose(endpoint_url), streams, scope)
+    sink = FirehoseSink(open_client("firehose", TIMEOUTS, endpoint_url), streams, scope)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -137,19 +137,6 @@ def forward(
     if once and done.failed:
         raise InputError(f"{done.failed:,} rows could not be sent; they wait in the store for the next time")
     terminal.next_step("firstspin events export --delivered DIR --plan PLAN --out DIR, once Firehose has written them")
-
-
-def _firehose(endpoint_url: str | None) -> Firehose:
-    need("aws", "Firehose")
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        client: Firehose = boto3.client("firehose", config=Config(**TIMEOUTS), endpoint_url=endpoint_url)
-    except (BotoCoreError, ValueError) as problem:
-        raise InputError(f"Firehose: {problem}") from problem
-    return client
 
 
 def _lines(path: Path) -> list[str]:

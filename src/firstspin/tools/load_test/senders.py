@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException
 import msgspec
 import numpy as np
 
-from firstspin.aws.clients import clear, open_runtime
+from firstspin.aws.clients import clear, open_without_retries
 from firstspin.records import InputError, Registration
 from firstspin.simulation.taste import COUNTRIES, GENDERS, GENRES
 from firstspin.tools.load_test.run import THREADS, Send
@@ -84,7 +84,7 @@ def through_aws(endpoint: str, patience: float) -> Iterator[Send]:
 
     Raises InputError where boto3 is not installed, or no region is configured.
     """
-    runtime = open_runtime(patience, THREADS)
+    runtime = open_without_retries("sagemaker-runtime", patience, THREADS)
 
     def send(payload: Payload) -> str:
         try:
