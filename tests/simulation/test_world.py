@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count, pairwise
@@ -21,16 +22,26 @@ from preloaded import preloaded
 from scipy.optimize import minimize
 from scipy.stats import chi2
 
-from firstspin.records import InputError, Registration
+from firstspin.records import InputError, Registration, normal
 from firstspin.simulation.people import People, register
 from firstspin.simulation.stations import CITIES
-from firstspin.simulation.taste import COUNTRIES, GENDERS, GENRES, NOT_GIVEN, TWISTS, FormAnswers, Twist, encode
+from firstspin.simulation.taste import (
+    COUNTRIES,
+    GENDERS,
+    GENRES,
+    MAX_PICKS,
+    NOT_GIVEN,
+    TWISTS,
+    FormAnswers,
+    Twist,
+    probabilities,
+)
 from firstspin.simulation.world import (
+    World,
     click_probabilities,
     clicks,
     make_world,
     newcomers,
-    true_probabilities,
     write_world,
 )
 
@@ -39,6 +50,28 @@ MUTED = ("Kids & Family", "Mix & Variety", "R&B")
 SURE = 4.0  # standard errors: one in 30,000 by chance
 
 Mask = NDArray[np.bool_]
+
+
+def encode(registrations: Sequence[Registration], genres: tuple[str, ...]) -> FormAnswers:
+    """Registrations as codes. Unknown picks and answers count as not given."""
+    at = {genre: i for i, genre in enumerate(genres)}
+    countries = {country: i for i, country in enumerate(COUNTRIES)}
+    genders = {gender: i for i, gender in enumerate(GENDERS)}
+    picks = np.full((len(registrations), MAX_PICKS), NOT_GIVEN, np.int16)
+    for row, registration in enumerate(registrations):
+        known = dict.fromkeys(at[pick] for pick in map(normal, registration.genres) if pick in at)
+        picks[row, : len(known)] = tuple(known)[:MAX_PICKS]
+    return FormAnswers(
+        age=np.array([NOT_GIVEN if r.age is None else r.age for r in registrations], np.int16),
+        gender=np.array([genders.get(r.gender or "", NOT_GIVEN) for r in registrations], np.int16),
+        country=np.array([countries.get(r.country or "", NOT_GIVEN) for r in registrations], np.int16),
+        picks=picks,
+    )
+
+
+def true_probabilities(world: World, registrations: Sequence[Registration]) -> NDArray[np.float64]:
+    """(n, k): P(top genre of days 30 to 60 | registration) of labelled users; columns as `world.genres`."""
+    return probabilities(world.taste, encode(registrations, world.genres))
 
 
 # ------------------------------------------------------------------- what a data scientist finds in the tables

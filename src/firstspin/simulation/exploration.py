@@ -236,14 +236,6 @@ def look_back_all(month: SlotMonth, audience: SlotAudience, run: SlotRun) -> tup
     return tuple(estimates)
 
 
-def _slot(explorer: Explorer, relevant: Array) -> Array:
-    return explorer.propensities(relevant)
-
-
-def _thompson(explorer: Explorer, relevant: Array) -> Array:
-    return explorer.sampled(relevant)
-
-
 def _greedy(explorer: Explorer, relevant: Array) -> Array:
     propensities = np.zeros_like(relevant)
     propensities[np.arange(len(relevant)), explorer.values(relevant).argmax(axis=1)] = 1.0
@@ -256,7 +248,12 @@ def _epsilon_greedy(explorer: Explorer, relevant: Array) -> Array:
 
 
 POLICIES: Final[Mapping[str, Policy]] = MappingProxyType(
-    {SLOT: _slot, "Thompson, no budget": _thompson, "epsilon-greedy": _epsilon_greedy, GREEDY: _greedy}
+    {
+        SLOT: Explorer.propensities,
+        "Thompson, no budget": Explorer.sampled,
+        "epsilon-greedy": _epsilon_greedy,
+        GREEDY: _greedy,
+    }
 )
 
 

@@ -112,6 +112,7 @@ def simulate(
     progress("analysis", 1.0)
     attributed, verdict = _analysed(paths, secret, plan)
     people = drawn.people.take(_rows(drawn, attributed, secret, plan))
+    about = people, attributed.table, ARMS, _genres(world), world.genres, popular, rng
     return Simulated(
         experiment=experiment_key(plan),
         users=setting.users,
@@ -122,7 +123,7 @@ def simulate(
         counted=attributed.counted,
         verdict=verdict,
         truth=_truth(people, attributed, plan, world),
-        never_shown=() if setting.alike else _off_policy(people, attributed, world, popular, rng),
+        never_shown=() if setting.alike else never_shown(*about),
     )
 
 
@@ -204,12 +205,6 @@ def _truth(people: Newcomers, attributed: Attributed, plan: Plan, world: World) 
         for arm in plan.arms
     }
     return true_rates(people, *shown.values())
-
-
-def _off_policy(
-    people: Newcomers, attributed: Attributed, world: World, popular: str, rng: np.random.Generator
-) -> tuple[NeverShown, ...]:
-    return never_shown(people, attributed.table, ARMS, _genres(world), world.genres, popular, rng)
 
 
 def _served(lived: Lived, setting: Setting) -> Served:

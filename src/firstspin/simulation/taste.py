@@ -12,8 +12,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.records import Registration, normal
-
 
 class Genre(NamedTuple):
     """The popularity of a genre among the picks, and the weights of becoming a user's top genre."""
@@ -171,23 +169,6 @@ def bent_taste(rng: np.random.Generator) -> Taste:
 
 def _rows(weights: Sequence[Mapping[str, float]], genres: tuple[str, ...]) -> NDArray[np.float64]:
     return np.array([[row.get(genre, 0.0) for genre in genres] for row in weights])
-
-
-def encode(registrations: Sequence[Registration], genres: tuple[str, ...]) -> FormAnswers:
-    """Registrations as codes. Unknown picks and answers count as not given."""
-    at = {genre: i for i, genre in enumerate(genres)}
-    countries = {country: i for i, country in enumerate(COUNTRIES)}
-    genders = {gender: i for i, gender in enumerate(GENDERS)}
-    picks = np.full((len(registrations), MAX_PICKS), NOT_GIVEN, np.int16)
-    for row, registration in enumerate(registrations):
-        known = dict.fromkeys(at[pick] for pick in map(normal, registration.genres) if pick in at)
-        picks[row, : len(known)] = tuple(known)[:MAX_PICKS]
-    return FormAnswers(
-        age=np.array([NOT_GIVEN if r.age is None else r.age for r in registrations], np.int16),
-        gender=np.array([genders.get(r.gender or "", NOT_GIVEN) for r in registrations], np.int16),
-        country=np.array([countries.get(r.country or "", NOT_GIVEN) for r in registrations], np.int16),
-        picks=picks,
-    )
 
 
 def probabilities(taste: Taste, answers: FormAnswers) -> NDArray[np.float64]:

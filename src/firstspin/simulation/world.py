@@ -8,7 +8,7 @@ its numbers are in taste.py, people.py and stations.py.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,8 +46,6 @@ from firstspin.simulation.taste import (
     FormAnswers,
     Taste,
     bent_taste,
-    encode,
-    probabilities,
 )
 
 BEGIN: Final = np.datetime64("2025-01-01T00:00:00", "us")
@@ -126,14 +124,6 @@ def make_world(seed: int, early_loyalty: float = 0.0) -> World:
     taste = bent_taste(rng)
     fame = np.array([GENRES[genre].played for genre in taste.genres])
     return World(seed, taste.genres, taste, build_dial(taste.genres, fame / fame.sum(), rng), early_loyalty)
-
-
-def true_probabilities(world: World, registrations: Sequence[Registration]) -> NDArray[np.float64]:
-    """(n, k): P(top genre of days 30 to 60 | registration) of labelled users; columns as `world.genres`.
-
-    Exact for the default label rule: whether a user has a label depends on the registration and chance, not on taste.
-    """
-    return probabilities(world.taste, encode(registrations, world.genres))
 
 
 # ------------------------------------------------------------------------------- the simulated experiment
