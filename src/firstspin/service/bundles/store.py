@@ -22,6 +22,7 @@ import msgspec
 
 from firstspin.files import put_in_place, written_beside
 from firstspin.records import InputError, readable
+from firstspin.service.bundles.facts import bundle_facts
 from firstspin.serving import bundle
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,6 @@ class BundleIds(msgspec.Struct, frozen=True):
     previous: str | None = None
 
 
-class _Label(msgspec.Struct, frozen=True):
-    data_ends: str | None = None
-
-
-class _Dated(msgspec.Struct, frozen=True):
-    label: _Label
-
-
 class InUse(InputError):
     """Another service uses the state folder."""
 
@@ -64,7 +57,6 @@ class BundleStore:
     def __init__(self, folder: Path, private: set[int] | None = None) -> None:
         self._folder = folder
         self.private: set[int] = set() if private is None else private
-        self._ends: dict[str, str | None] = {}
         self._lock = self._locked()
         for incomplete in folder.glob(f"{_INCOMING}*"):
             shutil.rmtree(incomplete, ignore_errors=True)
@@ -88,12 +80,8 @@ class BundleStore:
 
     def data_ends(self, name: str) -> str | None:
         """When the data of an accepted bundle end, as its manifest has it; None where it can't be read."""
-        if name not in self._ends:
-            self._ends[name] = None
-            with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-                manifest = msgspec.json.decode((self.path(name) / "manifest.json").read_bytes(), type=_Dated)
-                self._ends[name] = manifest.label.data_ends
-        return self._ends[name]
+        facts = bundle_facts(self.path(name))
+        return facts.data_ends if facts else None
 
     def accept(self, incoming: Path, name: str) -> None:
         """Make a checked copy the current bundle, in place of an existing copy of the same bundle."""
