@@ -20,12 +20,10 @@ async def asked(handler: Handler, requests: list[bytes], connections: int = 3) -
     hub = Hub(lambda turn: [handler(request) for request in turn], ConnectionLimits(), loop, lambda _: None)
     server = await loop.create_server(lambda: Connection(hub), "127.0.0.1", 0)
     client = LoadClient("127.0.0.1", server.sockets[0].getsockname()[1], connections, time.perf_counter_ns)
-    await client.open()
     try:
         replies = await client.ask(requests)
         assert all(reply.nanoseconds > 0 for reply in replies)
         return [(reply.status, reply.body) for reply in replies]
     finally:
-        await client.close()
         server.close()
         await asyncio.sleep(0.02)  # until the server has seen it

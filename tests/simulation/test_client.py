@@ -41,9 +41,7 @@ def test_a_request_that_is_cut_off_has_no_answer_and_the_others_go_on() -> None:
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         client = LoadClient("127.0.0.1", server.sockets[0].getsockname()[1], 2, time.perf_counter_ns)
-        await client.open()
         statuses = [reply.status for reply in await client.ask([post("/", b"%d!" % n) for n in range(8)])]
-        await client.close()
         server.close()
         await asyncio.sleep(0.02)
         return statuses
@@ -62,7 +60,6 @@ def test_a_service_that_is_gone_leaves_the_rest_without_an_answer() -> None:
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         client = LoadClient("127.0.0.1", server.sockets[0].getsockname()[1], 1, time.perf_counter_ns)
-        await client.open()
         statuses = [reply.status for reply in await client.ask([post("/", b"%d!" % n) for n in range(5)])]
         await asyncio.sleep(0.02)
         return statuses
@@ -72,7 +69,7 @@ def test_a_service_that_is_gone_leaves_the_rest_without_an_answer() -> None:
 
 def test_a_port_without_a_server_is_an_error() -> None:
     async def alone() -> None:
-        await LoadClient("127.0.0.1", 1, 1, time.perf_counter_ns).open()
+        await LoadClient("127.0.0.1", 1, 1, time.perf_counter_ns).check()
 
     with pytest.raises(OSError, match="Connect"):
         asyncio.run(alone())

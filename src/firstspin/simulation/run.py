@@ -160,11 +160,8 @@ async def _live(
     paths: SimulationPaths,
     progress: Progress,
 ) -> Lived:
-    await client.open()
-    try:
-        return await Days(client, plan, drawn, genre_of, lambda moment: set_clock(paths.clock, moment)).live(progress)
-    finally:
-        await client.close()
+    await client.check()
+    return await Days(client, plan, drawn, genre_of, lambda moment: set_clock(paths.clock, moment)).live(progress)
 
 
 def _check_bundle(path: Path, world: World) -> str:
