@@ -282,7 +282,6 @@ def compare_bundles(
     reading: Reading = Reading(),
     metric: RankingMetric = RankingMetric.HIT_3,
     margin: float = MARGIN,
-    alpha: float = promotion.ALPHA,
     progress: Progress = silent,
 ) -> tuple[promotion.PromotionVerdict, Dataset]:
     """The promotion gate: whether a bundle may replace another one, on users of some tables who are new to both.
@@ -299,7 +298,7 @@ def compare_bundles(
     progress("reading the tables", 0.1)
     dataset = read_dataset(data, _reading_for([old, new], reading))
     progress("comparing", 0.8)
-    return promotion.compare(old, new, dataset.examples, metric=metric, margin=margin, alpha=alpha), dataset
+    return promotion.compare(old, new, dataset.examples, metric=metric, margin=margin), dataset
 
 
 def prepare(dataset: Dataset, learning: Learning, users: Examples, progress: Progress = silent) -> Task:

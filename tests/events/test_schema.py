@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from firstspin.events.schema import (
     EPOCH,
+    FUTURE,
+    LATE,
     MAX_EVENTS,
     Batch,
     Event,
     Exposure,
-    Punctuality,
     Secret,
     exposure,
     microseconds,
@@ -191,12 +192,11 @@ def test_an_event_far_from_its_receipt_is_stored_and_flagged() -> None:
         (event,) = read(CLICK | {"at": at.isoformat()}).events
         return event.flag
 
-    rule = Punctuality()
-    assert flag(NOW - rule.late) == ""
-    assert flag(NOW - rule.late - timedelta(microseconds=1)) == "late"
+    assert flag(NOW - LATE) == ""
+    assert flag(NOW - LATE - timedelta(microseconds=1)) == "late"
     assert flag(NOW - timedelta(days=60)) == "late"
-    assert flag(NOW + rule.future) == ""
-    assert flag(NOW + rule.future + timedelta(microseconds=1)) == "future"
+    assert flag(NOW + FUTURE) == ""
+    assert flag(NOW + FUTURE + timedelta(microseconds=1)) == "future"
 
 
 def test_our_clock_an_hour_back_flags_what_is_right_but_keeps_it() -> None:

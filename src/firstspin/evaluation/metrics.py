@@ -30,6 +30,8 @@ class RankingMetric(StrEnum):
         return self is RankingMetric.LOG_LOSS
 
 
+BINS: Final = 10
+"""Of a reliability diagram."""
 MARGIN: Final = 0.05
 """Default non-inferiority margin of the promotion gate: a loss of up to so much of the champion's value is accepted."""
 
@@ -72,14 +74,14 @@ def log_loss(p: Array) -> Array:
     return -np.log(np.maximum(p, MIN_PROBABILITY))
 
 
-def calibration(p: Array, hits: Array, bins: int = 10) -> list[dict[str, float]]:
+def calibration(p: Array, hits: Array) -> list[dict[str, float]]:
     """Reliability diagram: users in bins of equal size by their probability `p` (n,).
 
     Per bin: the mean probability (`chance`), the share of hits with its 95% Wilson interval, and the count. Perfectly
     calibrated probabilities have both means equal.
     """
     diagram = []
-    for part in _equal_parts(p, bins):
+    for part in _equal_parts(p):
         low, high = wilson(float(hits[part].sum()), len(part))
         diagram.append(
             {
@@ -93,20 +95,20 @@ def calibration(p: Array, hits: Array, bins: int = 10) -> list[dict[str, float]]
     return diagram
 
 
-def expected_calibration_error(p: Array, hits: Array, bins: int = 10) -> float:
+def expected_calibration_error(p: Array, hits: Array) -> float:
     """Mean distance between probability `p` (n,) and share of `hits` (n,), over bins of equal size.
 
     Naeini, Cooper and Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015.
     """
-    return sum(abs(float((p[part] - hits[part]).sum())) for part in _equal_parts(p, bins)) / len(p)
+    return sum(abs(float((p[part] - hits[part]).sum())) for part in _equal_parts(p)) / len(p)
 
 
-def calibration_noise(p: Array, rng: np.random.Generator, bins: int = 10, draws: int = 200) -> tuple[float, float]:
+def calibration_noise(p: Array, rng: np.random.Generator, draws: int = 200) -> tuple[float, float]:
     """The 95% range of `expected_calibration_error` under perfect calibration, simulated for probabilities `p` (n,).
 
     The error is never negative, so any sample shows some; an error inside this range is sampling noise.
     """
-    parts = _equal_parts(p, bins)
+    parts = _equal_parts(p)
     errors = np.zeros(draws)
     for i in range(draws):
         excess = p - (rng.random(len(p)) < p)
@@ -126,10 +128,10 @@ def wilson(hits: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _equal_parts(p: Array, bins: int) -> list[NDArray[np.int64]]:
+def _equal_parts(p: Array) -> list[NDArray[np.int64]]:
     """Positions, ascending by probability, in bins of equal size."""
     ascending = np.argsort(p, kind="stable")
-    return [part for part in np.array_split(ascending, bins) if len(part)]
+    return [part for part in np.array_split(ascending, BINS) if len(part)]
 
 
 def paired_bootstrap(values: Array, resamples: int, rng: np.random.Generator, at_once: int = AT_ONCE) -> Array:

@@ -234,7 +234,6 @@ def score(
     *,
     seed: int,
     truth: GroundTruth | None = None,
-    baselines: Sequence[str] = BASELINES,
     about: str = "",
     sets: PredictionSets | None = None,
 ) -> Scorecard:
@@ -244,7 +243,7 @@ def score(
     rows where it is a bundle that has any.
     """
     rng = np.random.default_rng(seed)
-    against = [name for name in baselines if name in answers]
+    against = [name for name in BASELINES if name in answers]
     figures, lifts = _figures_and_lifts(answers, against, rng)
     best = about or _best(figures, against)
     return Scorecard(

@@ -29,6 +29,7 @@ RECORD_BYTES: Final = 1_000_000
 WINDOW: Final = 4_000  # rows considered for one call
 PUTS: Final = 2  # attempts per record outside a store; Firehose refuses single records while it scales
 SCOPE: Final = "lake"
+MAX_WAIT: Final = 60.0
 
 _TIMES: Final = frozenset({"at", "received_at", "decided_at"})
 
@@ -89,11 +90,10 @@ def forward(
     rng: np.random.Generator,
     pause: Callable[[float], bool],
     idle: float = 1.0,
-    max_wait: float = 60.0,
 ) -> ForwardTally:
     """Send unsent and new rows until `pause(seconds)` returns True (pass the `wait` of a `threading.Event`).
 
-    After a complete or partial failure it backs off exponentially with full jitter, from 0.2 s up to `max_wait`
+    After a complete or partial failure it backs off exponentially with full jitter, from 0.2 s up to MAX_WAIT
     seconds; without rows it waits `idle` seconds. Raises InputError where the store has rows of another program.
     """
     total, failures = ForwardTally(), 0
@@ -105,7 +105,7 @@ def forward(
             round_ = ForwardTally(failed=1)
         total += round_
         failures = failures + 1 if round_.failed else 0
-        wait = rng.uniform(0, min(max_wait, 0.1 * 2.0**failures)) if failures else 0.0 if round_.sent else idle
+        wait = rng.uniform(0, min(MAX_WAIT, 0.1 * 2.0**failures)) if failures else 0.0 if round_.sent else idle
         if pause(wait):
             return total
 

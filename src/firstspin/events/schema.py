@@ -103,12 +103,12 @@ class Batch:
     items: tuple[str | EventResult, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Punctuality:
-    """The max distance between an event's time and its receipt without a flag. Flagged events are stored too."""
+LATE: Final = timedelta(days=7)
+FUTURE: Final = timedelta(minutes=5)
+"""The max distance between an event's time and its receipt without a flag, the latter for fast client clocks.
 
-    late: timedelta = timedelta(days=7)
-    future: timedelta = timedelta(minutes=5)  # tolerance for fast client clocks
+Flagged events are stored too.
+"""
 
 
 class Secret:
@@ -276,9 +276,7 @@ _wires: Final = msgspec.json.Decoder(SentEvent)
 _names: Final = msgspec.json.Decoder(_Named)
 
 
-def read_batch(
-    body: bytes, secret: Secret, *, received_at: datetime, punctuality: Punctuality = Punctuality()
-) -> Batch:
+def read_batch(body: bytes, secret: Secret, *, received_at: datetime) -> Batch:
     """Validate a request's events one by one: an invalid one is refused with the violated rule, the others are stored.
 
     No refusal repeats a value, except valid event ids. Raises InputError where the body is not JSON of the expected
@@ -294,7 +292,7 @@ def read_batch(
         raise _too_many()
     checked = [_check(item) for item in raw]
     received = microseconds(received_at)
-    late, future = punctuality.late // _MICROSECOND, punctuality.future // _MICROSECOND
+    late, future = LATE // _MICROSECOND, FUTURE // _MICROSECOND
     return Batch(
         tuple(_event(*sent, secret, received, late, future) for sent in checked if isinstance(sent, tuple)),
         tuple(sent[0].event_id if isinstance(sent, tuple) else sent for sent in checked),

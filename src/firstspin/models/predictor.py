@@ -107,11 +107,11 @@ class Predictor:
         """The first k genres of each encoded row (n, c), as positions in `genres`, and their probabilities."""
         return ranked_places(self.scorer.scores(rows), min(k, len(self.genres)))
 
-    def rankings(self, registrations: Sequence[Registration], source: Source = "model") -> Iterator[Ranking]:
+    def rankings(self, registrations: Sequence[Registration]) -> Iterator[Ranking]:
         """`rank` for many registrations, in order, in batches."""
         for start in range(0, len(registrations), BATCH):
             for genres, values in self.rank_rows(self.encoder.matrix(registrations[start : start + BATCH])):
-                yield Ranking(genres, values, source)
+                yield Ranking(genres, values, "model")
 
     def scores(self, registrations: Sequence[Registration]) -> Array:
         """(n, k) scores, the columns in the order of `genres`."""

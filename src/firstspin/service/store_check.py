@@ -73,20 +73,20 @@ def refuse_unusable(what: str, opening: Callable[[], None]) -> None:
         log.error("a store can't be used yet", extra={"store": what, "reason": state.unavailable})
 
 
-def try_to_open(opening: Callable[[], None], seconds: float = TRY_SECONDS) -> StoreState:
-    """Open a store in a child process, with a timeout in seconds."""
+def try_to_open(opening: Callable[[], None]) -> StoreState:
+    """Open a store in a child process, with a timeout."""
     reading, writing = os.pipe()
     pid = children.fork(partial(_try, opening, writing))
     os.close(writing)
     with os.fdopen(reading, "rb", buffering=0) as pipe:
-        ready, _, _ = select.select([pipe], [], [], seconds)
+        ready, _, _ = select.select([pipe], [], [], TRY_SECONDS)
         output = pipe.read(MAX_ANSWER) if ready else b""
     if not ready:
         os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0 if ready else os.WNOHANG)  # a child that hangs in the kernel survives SIGKILL
     if output:
         return msgspec.json.decode(output, type=StoreState)
-    return StoreState(unavailable="opening it crashed" if ready else f"no answer within {seconds:g} s")
+    return StoreState(unavailable="opening it crashed" if ready else f"no answer within {TRY_SECONDS:g} s")
 
 
 def _try(opening: Callable[[], None], pipe: int) -> int:

@@ -70,13 +70,8 @@ class ModelFailed(InputError):
         self.failure = failure
 
 
-def explain(
-    registration: Registration,
-    bundle: Bundle | None,
-    settings: PolicySettings = DEFAULTS,
-    shown: int = SHOWN_GENRES,
-) -> Explanation:
-    """The explanation of a registration's ranking, for the first `shown` genres.
+def explain(registration: Registration, bundle: Bundle | None, settings: PolicySettings = DEFAULTS) -> Explanation:
+    """The explanation of a registration's ranking, for the genres of an answer.
 
     For each genre, `without_answers` plus the sum of `moved` is its `probability` (each to six decimals). An answer
     that the policy does not use, as an age under the minimum, has no effect and is not named. Listens that moved the
@@ -99,7 +94,7 @@ def explain(
         scores = np.concatenate([scores, scores + moves])
     subsets = probabilities(scores)
     moved = shapley_values(subsets)
-    first = order(subsets[-1:])[0][:shown]
+    first = order(subsets[-1:])[0][:SHOWN_GENRES]
     names = [FURTHER if len(names) > 1 else names[0] for names in answers]
     by_rule = bundle.rule.rank(Registration(genres=registration.genres), "rule")
     of_rule = dict(zip(by_rule.genres, by_rule.probabilities, strict=True))

@@ -146,16 +146,16 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     return convert
 
 
-def seconds(low: float = 0.0, *, or_equal: bool = False) -> Callable[[str], float]:
-    """A parser of a finite number of seconds above `low`; it raises InputError where the text is none."""
+def seconds(*, or_equal: bool = False) -> Callable[[str], float]:
+    """A parser of a finite number of seconds above 0; it raises InputError where the text is none."""
 
     def convert(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = inf
-        if not isfinite(number) or number < low or (number == low and not or_equal):
-            raise InputError(f"{text!r} is not a number of seconds {'from' if or_equal else 'above'} {low:g}")
+        if not isfinite(number) or number < 0 or (number == 0 and not or_equal):
+            raise InputError(f"{text!r} is not a number of seconds {'from' if or_equal else 'above'} 0")
         return number
 
     return convert

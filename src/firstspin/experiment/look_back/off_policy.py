@@ -38,6 +38,7 @@ ASSUMPTIONS: Final = (
 NOT_ENOUGH: Final = "fewer than two users were shown the policy's choice"
 NO_SPREAD: Final = "all users who were shown the policy's choice had the same reward, as none clicked: no interval"
 _CERTAIN: Final = 1e-12
+FOLDS, STRENGTH = 5, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,32 +177,30 @@ def read_log(
     return log, wanted, supported
 
 
-def crossfit_rewards(
-    log: Log, chosen: Items, segments: Items, rng: np.random.Generator, *, folds: int = 5, strength: float = 20.0
-) -> Numbers:
+def crossfit_rewards(log: Log, chosen: Items, segments: Items, rng: np.random.Generator) -> Numbers:
     """Cross-fitted expected reward (n,) of the chosen items (n,), by segment and item, learned from other folds only.
 
-    The rate of a segment and item is shrunk towards the item's rate with the weight of `strength` users, and the item's
+    The rate of a segment and item is shrunk towards the item's rate with the weight of STRENGTH users, and the item's
     rate likewise towards the overall rate. `segments` (n,) are numbers from 0 of what was known before the exposure.
     """
-    fold = rng.permutation(len(log.reward)) % folds
+    fold = rng.permutation(len(log.reward)) % FOLDS
     items = int(max(log.shown.max(initial=0), chosen.max(initial=0))) + 1
     cells = items * (int(segments.max(initial=0)) + 1)
     expected = np.empty_like(log.reward)
-    for out in range(folds):
+    for out in range(FOLDS):
         train, held_out = fold != out, fold == out
         shown, reward = log.shown[train], log.reward[train]
         overall = float(reward.mean()) if len(reward) else 0.0
-        by_item = _rates(shown, reward, np.full(items, overall), strength)
-        by_cell = _rates(segments[train] * items + shown, reward, np.tile(by_item, cells // items), strength)
+        by_item = _rates(shown, reward, np.full(items, overall))
+        by_cell = _rates(segments[train] * items + shown, reward, np.tile(by_item, cells // items))
         expected[held_out] = by_cell[segments[held_out] * items + chosen[held_out]]
     return expected
 
 
-def _rates(codes: Items, rewards: Numbers, towards: Numbers, strength: float) -> Numbers:
+def _rates(codes: Items, rewards: Numbers, towards: Numbers) -> Numbers:
     counts = np.bincount(codes, minlength=len(towards))
     sums = np.bincount(codes, rewards, minlength=len(towards))
-    return np.asarray((sums + strength * towards) / (counts + strength))
+    return np.asarray((sums + STRENGTH * towards) / (counts + STRENGTH))
 
 
 def _self_normalised(weight: Numbers, reward: Numbers) -> Numbers:

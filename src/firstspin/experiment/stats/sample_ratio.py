@@ -34,11 +34,11 @@ class SampleRatio(msgspec.Struct, frozen=True):
 
 
 def sample_ratio(
-    interims: Sequence[Mapping[str, int]], weights: Mapping[str, float], *, final: bool = True, alpha: float = ALPHA
+    interims: Sequence[Mapping[str, int]], weights: Mapping[str, float], *, final: bool = True
 ) -> SampleRatio:
     """Test the arms' counts against their weights; each interim analysis maps an arm to its users so far.
 
-    The sequential e-value tests every interim analysis. Chi-square at `alpha` tests the last one, only where it is
+    The sequential e-value tests every interim analysis. Chi-square at ALPHA tests the last one, only where it is
     `final`: a fixed-sample test produces false alarms when read every day.
     """
     total_weight = math.fsum(weights.values())
@@ -51,9 +51,9 @@ def sample_ratio(
     fixed = chisquare(list(users.values()), list(expected.values()))
     evidence = max(log_e_value([counts.get(arm, 0) for arm in shares], list(shares.values())) for counts in interims)
     p, log10_e = float(fixed.pvalue), evidence / math.log(10)
-    uneven = final and p < alpha
+    uneven = final and p < ALPHA
     sound = not uneven and log10_e < math.log10(ALARM_AT)
-    reason = "" if sound else _mismatch(uneven, p, alpha, log10_e)
+    reason = "" if sound else _mismatch(uneven, p, log10_e)
     return SampleRatio(users, expected, float(fixed.statistic), p, log10_e, sound, reason)
 
 
@@ -68,7 +68,7 @@ def log_e_value(counts: Sequence[int], shares: Sequence[float]) -> float:
     return float(mixture - (c * np.log(shares)).sum())
 
 
-def _mismatch(uneven: bool, p: float, alpha: float, log10_e: float) -> str:
+def _mismatch(uneven: bool, p: float, log10_e: float) -> str:
     if uneven:
-        return f"the chi-square test of the split has p = {p:.2g}, below {alpha:g}"
+        return f"the chi-square test of the split has p = {p:.2g}, below {ALPHA:g}"
     return f"the evidence against the planned split reached 10^{log10_e:.1f} to one at an interim analysis"
