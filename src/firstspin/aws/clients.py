@@ -95,6 +95,12 @@ def describe(ask: Callable[..., Mapping[str, Any]], doing: str, **words: object)
             raise
 
 
+def pages(client: AwsClient, operation: str, what: str, **words: object) -> Iterator[Mapping[str, Any]]:
+    """What an operation lists, from all of its pages."""
+    for page in client.get_paginator(operation).paginate(**words):
+        yield from page[what]
+
+
 def carried(client: AwsClient, verb: str, described: Mapping[str, Any]) -> dict[str, Any]:
     """All that an operation takes of what was described: also what AWS added after this was written."""
     sdk: Any = client.meta

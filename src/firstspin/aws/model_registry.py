@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from firstspin.aws.clients import Account, clear, describe
+from firstspin.aws.clients import Account, clear, describe, pages
 from firstspin.aws.package import Packed
 
 FORMATS: Final = ["application/json", "text/csv"]
@@ -16,16 +16,9 @@ def is_registered(account: Account, group: str, packed: Packed) -> bool:
     found = describe(account.sagemaker.describe_model_package_group, group, ModelPackageGroupName=group)
     if found is None:
         return False
-    pages: dict[str, Any] = {"ModelPackageGroupName": group}
+    versions = pages(account.sagemaker, "list_model_packages", "ModelPackageSummaryList", ModelPackageGroupName=group)
     with clear(f"model package group {group}"):
-        while True:
-            page = account.sagemaker.list_model_packages(**pages)
-            versions = page["ModelPackageSummaryList"]
-            if any(one.get("ModelPackageDescription") == _description(packed) for one in versions):
-                return True
-            if not page.get("NextToken"):
-                return False
-            pages["NextToken"] = page["NextToken"]
+        return any(one.get("ModelPackageDescription") == _description(packed) for one in versions)
 
 
 def register(account: Account, group: str, packed: Packed, image: str, url: str, tags: list[dict[str, str]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from firstspin.aws.clients import Account, clear, describe, error_code
+from firstspin.aws.clients import Account, clear, describe, error_code, pages
 from firstspin.aws.endpoint import EndpointState, pending
 from firstspin.aws.rollout import BUNDLE, MAX_STEM, is_named, way_back
 from firstspin.records import InputError
@@ -78,7 +78,7 @@ def delete(account: Account, releases: Sequence[OldRelease], tell: Callable[[str
 
 def _needed(account: Account, now: EndpointState) -> set[str]:
     """The configurations of all endpoints, and the one to go back to."""
-    listed = _pages(account.sagemaker.list_endpoints, "Endpoints")
+    listed = pages(account.sagemaker, "list_endpoints", "Endpoints")
     others = (_readable(account.sagemaker.describe_endpoint, EndpointName=one["EndpointName"]) for one in listed)
     names = {now.tags.get(way_back(now.endpoint["EndpointName"]), "")}
     for endpoint in (now.endpoint, *others):
@@ -89,7 +89,7 @@ def _needed(account: Account, now: EndpointState) -> set[str]:
 def _configurations(account: Account) -> Iterator[Mapping[str, Any]]:
     """All configurations of the account, newest first."""
     order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
-    return _pages(account.sagemaker.list_endpoint_configs, "EndpointConfigs", **order)
+    return pages(account.sagemaker, "list_endpoint_configs", "EndpointConfigs", **order)
 
 
 def _is_ours(account: Account, endpoint: str, configuration: Mapping[str, Any]) -> bool:
@@ -125,9 +125,9 @@ def _unused(by_release: Mapping[str, Sequence[str]], used: Set[str]) -> dict[str
 def _used_archives(account: Account, deleted: Set[str]) -> set[str]:
     """The archives of all models but those deleted, and of all model packages."""
     sagemaker = account.sagemaker
-    models = (one["ModelName"] for one in _pages(sagemaker.list_models, "Models"))
+    models = (one["ModelName"] for one in pages(sagemaker, "list_models", "Models"))
     archives = {url for model in models if model not in deleted for url in _archives(account, model)}
-    for one in _pages(sagemaker.list_model_packages, "ModelPackageSummaryList", ModelPackageType="Both"):
+    for one in pages(sagemaker, "list_model_packages", "ModelPackageSummaryList", ModelPackageType="Both"):
         package = _readable(sagemaker.describe_model_package, ModelPackageName=one["ModelPackageArn"])
         archives |= set(_urls(package.get("InferenceSpecification", {}).get("Containers", [])))
     return archives
@@ -141,15 +141,6 @@ def _archives(account: Account, model: str) -> list[str]:
 def _urls(containers: Sequence[Mapping[str, Any]]) -> list[str]:
     sources = [one.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri") for one in containers]
     return [url for url in (*(one.get("ModelDataUrl") for one in containers), *sources) if url]
-
-
-def _pages(listing: Callable[..., Any], what: str, **words: object) -> Iterator[Mapping[str, Any]]:
-    while True:
-        page = listing(**words)
-        yield from page[what]
-        if not page.get("NextToken"):
-            return
-        words["NextToken"] = page["NextToken"]
 
 
 def _readable(ask: Callable[..., Mapping[str, Any]], **words: str) -> Mapping[str, Any]:
