@@ -148,6 +148,7 @@ def test_the_trees_of_many_users_are_those_that_stopped_early(
 def test_the_trees_of_few_users_are_trained_again_with_their_hold_out() -> None:
     most = 10 * boosting.MAX_HELD_OUT
     assert [boosting.hold_out_parts(users) for users in (60, most, most + 1)] == [5, 5, 11]
+    assert [boosting.settings_for(users).num_leaves for users in (60, most, most + 1)] == [4, 4, 8]
 
 
 def test_the_hold_out_of_many_users_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
