@@ -68,8 +68,8 @@ class RemoteListens(Protocol):
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
         """The result of `labelling.seconds_by_genre`, in parts."""
 
-    def users(self, strangers: int) -> pa.Table:
-        """Distinct users: all registered ones, and so many others, the first by their id."""
+    def users(self, strangers: int, *, registered: bool) -> pa.Table:
+        """Distinct users: the `registered` ones, if asked for, and so many others, the first by their id."""
 
 
 @dataclass(frozen=True, slots=True)

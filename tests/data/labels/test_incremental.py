@@ -293,12 +293,13 @@ def test_the_state_has_single_listens_of_the_late_days_alone(tmp_path: Path) -> 
     days, sizes = Days(tmp_path, Reading(rule=RULE), late_days=2), []
     for number in range(7):
         rows = [("a", day(number + n / 200), "1", 1.0) for n in range(200)]
-        days.take(rows, [*PEOPLE, ("c", day(number))])
+        days.take(rows, [*PEOPLE, ("c", day(6))])
         tables = {path.name: len(pq.read_table(path)) for path in days.state.glob("*.parquet")}
-        sizes.append(tables[f"recent.{number + 1}.parquet"])
-    assert sizes == [200, 400, *[600] * 5]
+        sizes.append(sum(n for name, n in tables.items() if name.startswith("recent")))
+    assert sizes == [200, 400, 600, 800, 1000, 600, 800]  # the file of a day stays until half of them are summed
     assert {name: n for name, n in tables.items() if not name.startswith(("closed", "listeners", "strangers"))} == {
-        "recent.7.parquet": 600,
+        "recent.6.parquet": 600,
+        "recent.7.parquet": 200,
         "sums.7.parquet": 1,
         "users.7.parquet": 3,
         "days.7.parquet": 7,

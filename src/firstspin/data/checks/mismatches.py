@@ -140,10 +140,11 @@ def _unregistered(tables: Tables, count: int, listens: int) -> Mismatch:
     what = f"listens are of unregistered users ({tables.files[LISTENS]})"
     if not count:
         return Mismatch(0, listens, what, "")
+    nearly_all = count >= NEARLY_ALL * listens
     if tables.remote:
         tables.connection.execute("DROP VIEW listens")
-        tables.connection.register(LISTENS, tables.remote.users(MAX_STRANGERS))
-    if count >= NEARLY_ALL * listens:
+        tables.connection.register(LISTENS, tables.remote.users(MAX_STRANGERS, registered=nearly_all))
+    if nearly_all:
         _refuse_other_ids(tables)
     strangers = f"SELECT user_id FROM listens ANTI JOIN registrations USING (user_id) LIMIT {MAX_COMPARED}"
     ((user,),) = tables.connection.execute(f"SELECT min(user_id) FROM ({strangers})").fetchall()

@@ -68,14 +68,14 @@ _STORED: Final = {
     LISTENERS: "user_id VARCHAR, listens BIGINT",
     STRANGERS: "user_id VARCHAR, listens BIGINT",
 }
-"""The tables of a state: recent listens; the registrations that are not closed, and their sums, not rounded; the days;
-the stations of summed listens. In parts: closed users, and their seconds by genre, by user in the same order; the count
-of summed listens of users, with a registration at that time and without.
+"""The tables of a state: the registrations that are not closed, and their sums, not rounded; the days; the stations of
+summed listens. With a file per run: recent listens; closed users, and their seconds by genre, by user in the same
+order; the count of summed listens of users, with a registration at that time and without.
 """
 
-_PARTS: Final = (CLOSED, CLOSED_GENRES, LISTENERS, STRANGERS)
+_STAY: Final = (CLOSED, CLOSED_GENRES, LISTENERS, STRANGERS)
 _MAX_PARTS: Final = 64
-"""Tables with a file per run, which stays; with so many they are written anew as one: each is opened in every run."""
+"""Tables whose files stay; with so many they are written anew as one, since each is opened in every run."""
 
 _SOME, _SUMMED, _SUMS_AND_RECENT, _FRESH = "some listens", "listens to sum", "parts of the sums", "new listens"
 _PEOPLE, _OPEN, _KNOWN, _ADDED = "people", identifier("open users"), "known users", identifier("listens added")
@@ -169,9 +169,10 @@ class _Update:
         late = f"started_at < {_at(self.since)}"
         new = f"SELECT user_id, started_at, station_id, seconds::DOUBLE, true FROM given WHERE NOT {late}"
         new += "" if self.given.files else " AND false"
-        run(f"CREATE VIEW listens AS SELECT {_LISTEN}, false AS {_NEW} FROM {RECENT} UNION ALL {new}")
+        run(f"CREATE VIEW listens AS SELECT {_LISTEN}, false AS {_NEW} FROM {RECENT} WHERE NOT {late} UNION ALL {new}")
         if self.reading.erased:
-            known = " UNION ALL ".join(f"SELECT user_id FROM {of}" for of in (USERS, CLOSED, LISTENERS, STRANGERS))
+            names = (RECENT, USERS, CLOSED, LISTENERS, STRANGERS)
+            known = " UNION ALL ".join(f"SELECT user_id FROM {name}" for name in names)
             run(f"CREATE TEMP VIEW {identifier(_KNOWN)} AS {known}")
             leave_out_erased(self.tables, self.reading.erased, (schema.REGISTRATIONS, schema.LISTENS, _KNOWN))
         else:
@@ -183,16 +184,19 @@ class _Update:
         counts = f"count(*), count(*) FILTER ({late}), quantile_disc(started_at, {_BULK})"
         counted = run(f"SELECT {counts} FROM given").fetchall() if self.given.files else [(0, 0, None)]
         ((listens, n_late, bulk),) = counted
-        return _Arrived(listens, n_late, bulk, self._others() or len(self._earlier) >= _MAX_PARTS * len(_PARTS))
+        return _Arrived(listens, n_late, bulk, self._others() or len(self._files) >= _MAX_PARTS * len(_STAY))
 
     @property
     def _files(self) -> dict[str, str]:
         return self.before.tables if self.before else {}
 
-    @property
-    def _earlier(self) -> dict[str, str]:
-        """The earlier files of the tables in parts, with their SHA-256."""
-        return {file: digest for file, digest in self._files.items() if _table_of(file) in _PARTS}
+    def _staying(self, summed_to: datetime, arrived: _Arrived) -> set[str]:
+        """The tables whose files stay: recent listens until more than half of those are summed."""
+        if arrived.anew:
+            return set()
+        recent = f"SELECT count(*), count(*) FILTER (started_at >= {_at(summed_to)}) FROM {RECENT}"
+        ((stored, remain),) = self.tables.connection.execute(recent).fetchall()
+        return {*_STAY, *([RECENT] if stored <= 2 * remain else [])}
 
     def _others(self) -> bool:
         """Whether users of the state are erased, or not registered any more, or at another time."""
@@ -236,7 +240,11 @@ class _Update:
         self._write(DAYS, _days())
         after = self._after(self._summed_to(arrived.bulk), arrived)
         until = f"started_at < {_at(after.summed_to)}"
-        self._write(RECENT, f"SELECT {_LISTEN} FROM listens WHERE NOT {until}")
+        remain = f"SELECT {_LISTEN} FROM {{}} WHERE NOT {until}".format
+        if RECENT in map(_table_of, after.tables):
+            self._write(RECENT, f"{remain('listens')} AND {_NEW}", remain(RECENT))
+        else:
+            self._write(RECENT, remain("listens"))
         run(f"CREATE TEMP VIEW {identifier(_SUMMED)} AS SELECT {_LISTEN} FROM listens WHERE {until}")
         old = identifier(_SUMMED)
         stations = f"SELECT station_id, genre FROM stations SEMI JOIN {old} USING (station_id)"
@@ -247,9 +255,9 @@ class _Update:
         sums = ", ".join(f"sum({of}) AS {of}" for of in (_COUNTED, _COPIES, "seconds"))
         sums = f"SELECT {_ROW}, genre, {sums} FROM ({stored} UNION ALL {added}) GROUP BY {_ROW}, genre"
         run(f"CREATE TEMP TABLE {_OPEN_SUMS} AS {sums}")
-        remain = f"{_OPEN} WHERE NOT {self._closes(after)}"
-        self._write(SUMS, f"SELECT user_id, {_OF_SUMS} FROM {_OPEN_SUMS} JOIN (FROM {remain}) USING ({_ROW})")
-        self._write(USERS, f"SELECT user_id, registered_at FROM {remain}")
+        open_still = f"{_OPEN} WHERE NOT {self._closes(after)}"
+        self._write(SUMS, f"SELECT user_id, {_OF_SUMS} FROM {_OPEN_SUMS} JOIN (FROM {open_still}) USING ({_ROW})")
+        self._write(USERS, f"SELECT user_id, registered_at FROM {open_still}")
         return after
 
     def _count_listens(self, added: str, *, anew: bool) -> None:
@@ -260,7 +268,7 @@ class _Update:
         self.tables.connection.execute(f"CREATE TEMP TABLE {_ADDED} AS {added}")
         for name, join in ((LISTENERS, "SEMI"), (STRANGERS, "ANTI")):
             of = f"SELECT user_id, listens::BIGINT AS listens FROM {_ADDED} {join} JOIN registrations USING (user_id)"
-            self._write(name, of, anew=anew)
+            self._write(name, of, "" if anew else f"FROM {name}")
 
     def _closes(self, after: LabelState) -> str:
         """SQL: whether the label window of a user is over, and all its listens are summed."""
@@ -279,17 +287,15 @@ class _Update:
             f"coalesce(once, 0)::BIGINT AS {_COUNTED}, coalesce(copies, 0)::BIGINT AS {_COPIES} "
             f"FROM {closing} JOIN {labelling.FATES} USING ({_ROW}) LEFT JOIN ({counts} GROUP BY {_ROW}) USING ({_ROW}) "
             f"ORDER BY {_ROW}",
-            anew=arrived.anew,
         )
         rows = f"FROM ({labelling.SECONDS_BY_ROW}) {semi} ORDER BY {_ROW}, code"
-        self._write(CLOSED_GENRES, f"SELECT {name('code')} AS genre, seconds {rows}", anew=arrived.anew)
+        self._write(CLOSED_GENRES, f"SELECT {name('code')} AS genre, seconds {rows}")
 
-    def _write(self, name: str, rows: str, *, anew: bool = True) -> None:
-        """Write a table of the next state to its file, and create its view; not `anew`: beside the earlier files."""
+    def _write(self, name: str, rows: str, stay: str = "") -> None:
+        """Write rows of a table of the next state to a file, and create its view: with those that `stay` in others."""
         run, path = self.tables.connection.execute, literal(self.folder / f"{name}.{self.number}.parquet")
         run(f"COPY ({rows}) TO {path} (FORMAT parquet, COMPRESSION zstd)")
-        earlier = "" if anew else f" UNION ALL FROM {name}"
-        run(f"CREATE TEMP VIEW {_next(name)} AS FROM read_parquet({path}){earlier}")
+        run(f"CREATE TEMP VIEW {_next(name)} AS FROM read_parquet({path}) {stay and f'UNION ALL {stay}'}")
 
     def _summed_to(self, bulk: datetime | None) -> datetime:
         """The day up to which the listens are summed from now on: never before, nor ahead because of wrong clocks."""
@@ -303,6 +309,7 @@ class _Update:
     def _after(self, summed_to: datetime, arrived: _Arrived) -> LabelState:
         before, rule = self.before or LabelState(0, 0, self.since), self.reading.rule
         skipped = self._skipped() if self.given.files else {}
+        stay = self._staying(summed_to, arrived)
         return LabelState(
             rule.gap_days,
             rule.window_days,
@@ -310,7 +317,7 @@ class _Update:
             before.late + arrived.late,
             {why: before.rejected.get(why, 0) + skipped.get(why, 0) for why in {**before.rejected, **skipped}},
             before.taken | (self.given.files if arrived.listens or skipped else {}),
-            {} if arrived.anew else self._earlier,
+            {file: sha for file, sha in self._files.items() if _table_of(file) in stay},
             self.number,
         )
 
@@ -366,12 +373,14 @@ class SummedListens:
         final = labelling.arrow_table({name: column[rows >= 0] for name, column in {ROW: rows, **heard}.items()})
         self.connection.register(labelling.FINAL_BY_GENRE, final)
 
-    def users(self, strangers: int) -> pa.Table:
-        """The distinct users of the listens: all registered ones, and so many others, the first by their id."""
-        users = " UNION ".join(f"SELECT user_id FROM {_next(name)}" for name in (LISTENERS, STRANGERS, RECENT))
-        everyone = f"FROM ({users})"
-        known = f"{everyone} SEMI JOIN registrations USING (user_id)"
-        first = f"{everyone} ANTI JOIN registrations USING (user_id) ORDER BY user_id LIMIT {int(strangers)}"
+    def users(self, strangers: int, *, registered: bool) -> pa.Table:
+        """Distinct users of the listens: the `registered` ones, if asked for, and so many others, the first by id."""
+        others, users = (
+            " UNION ".join(f"SELECT user_id FROM {_next(name)}" for name in names)
+            for names in ((STRANGERS, RECENT), (LISTENERS, STRANGERS, RECENT))
+        )
+        known = f"FROM ({users}) SEMI JOIN registrations USING (user_id) WHERE {registered}"
+        first = f"FROM ({others}) ANTI JOIN registrations USING (user_id) ORDER BY user_id LIMIT {int(strangers)}"
         return self.connection.sql(f"({known}) UNION ALL ({first})").to_arrow_table()
 
 

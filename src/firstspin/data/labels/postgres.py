@@ -202,9 +202,9 @@ class PostgresListens:
         registrations, stations = _TABLES.table(schema.REGISTRATIONS), _TABLES.table(schema.STATIONS)
         yield from self._parts(labelling.seconds_by_genre(registrations, _TABLES.valid, stations, rule))
 
-    def users(self, strangers: int) -> pa.Table:
-        """The distinct users of the listens: all registered ones, and the first of the others by their id."""
-        return self._all(_TABLES.users(strangers))
+    def users(self, strangers: int, *, registered: bool) -> pa.Table:
+        """Distinct users of the listens, see `EngineTables.users`."""
+        return self._all(_TABLES.users(strangers, registered=registered))
 
     def broken(self) -> pa.Table:
         """How many listens break each rule, see `EngineTables.broken`."""

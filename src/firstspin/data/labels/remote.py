@@ -52,11 +52,11 @@ class EngineTables:
         listens = self.table(schema.LISTENS)
         return listens.filter(listens[BROKEN].isnull())
 
-    def users(self, strangers: int) -> ir.Table:
-        """The distinct users of the listens: all registered ones, and so many others, the first by their id."""
+    def users(self, strangers: int, *, registered: bool) -> ir.Table:
+        """Distinct users of the listens: the `registered` ones, if asked for, and so many others, the first by id."""
         users, known = self.valid.select(schema.USER_ID).distinct(), self.table(schema.REGISTRATIONS)
         others = users.anti_join(known, schema.USER_ID).order_by(schema.USER_ID).limit(strangers)
-        return users.semi_join(known, schema.USER_ID).union(others)
+        return users.semi_join(known, schema.USER_ID).union(others) if registered else others
 
     def broken(self) -> ir.Table:
         """How many listens (`n`) break each rule first; BROKEN is null for those that break none."""

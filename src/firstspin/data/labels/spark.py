@@ -261,9 +261,9 @@ class SparkListens:
         finally:
             result.unpersist()
 
-    def users(self, strangers: int) -> pa.Table:
-        """The distinct users of the listens: all registered ones, and the first of the others by their id."""
-        return self._run(self._names.users(strangers)).toArrow()
+    def users(self, strangers: int, *, registered: bool) -> pa.Table:
+        """Distinct users of the listens, see `EngineTables.users`."""
+        return self._run(self._names.users(strangers, registered=registered)).toArrow()
 
     def complain(self) -> None:
         """Hand over the bad rows. Raises BadRows, without the numbers of rows, unless they are to be skipped."""
