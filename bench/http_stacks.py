@@ -42,7 +42,7 @@ import pyarrow.parquet
 
 from firstspin.experiment.plan import Plan, freeze
 from firstspin.experiment.rules import Metric
-from firstspin.models.features import PICKED
+from firstspin.models.features import PICKED, QUESTIONS
 from firstspin.models.predictor import Predictor
 from firstspin.models.scorers import RuleScorer, TreeScorer
 from firstspin.models.trees.bitrows import tables
@@ -169,7 +169,10 @@ def make_classic(folder: Path, packed: bundle.Bundle, text: str, registrations: 
 
 def write_script(folder: Path, path: str, registrations: list[Registration]) -> Path:
     """A wrk script that posts the registrations to `path`, with another user id each time where it is under /v1."""
-    bodies = [msgspec.json.encode(registration)[1:].decode() for registration in registrations]
+    answers = [
+        {name: getattr(one, name) for name in QUESTIONS} for one in registrations
+    ]  # other stacks know no listens
+    bodies = [msgspec.json.encode(of_one)[1:].decode() for of_one in answers]
     user = '\'{"user_id":"user-\' .. string.format("%08d", n) .. \'",\'' if path.startswith("/v1") else '"{"'
     script = folder / f"{path.strip('/').replace('/', '-')}.lua"
     script.write_text(f"""

@@ -158,6 +158,7 @@ class Picks:
         self.name = name
         self.genres = tuple(genres)
         self.names = NameIndex(self.genres)
+        self._places = {genre: i for i, genre in enumerate(self.genres)}
 
     def columns(self) -> list[tuple[str, str]]:
         """Flags of the genres, ranks of the genres, the count and its hats."""
@@ -193,13 +194,12 @@ class Picks:
 
     def flags(self, first: int, answers: Iterable[tuple[str, ...]]) -> list[list[int]]:
         """Of each answer the flags that `writer` sets, in the order picked."""
-        index = {genre: first + i for i, genre in enumerate(self.genres)}
-        flags = []
+        places, flags = self._places, []
         for answer in answers:
             try:
-                of_answer = [index[pick] for pick in answer]
+                of_answer = [first + places[pick] for pick in answer]
             except KeyError:  # another spelling, or a genre that is unknown
-                of_answer = [index[name] for pick in answer if (name := self.names.find(pick)) is not None]
+                of_answer = [first + places[name] for pick in answer if (name := self.names.find(pick)) is not None]
             flags.append(of_answer if len(set(of_answer)) == len(of_answer) else list(dict.fromkeys(of_answer)))
         return flags
 

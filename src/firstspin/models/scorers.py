@@ -36,6 +36,9 @@ class RuleScorer:
     columns: Indexes
     lift: float
     only_one: bool = False  # lift only the most popular pick
+    _sorted: tuple[list[int], list[float], dict[int, int]] | None = field(
+        init=False, repr=False, compare=False, default=None
+    )
     kind: ClassVar[str] = "rule"
 
     def scores(self, rows: Array) -> Array:
@@ -55,11 +58,7 @@ class RuleScorer:
 
         In numbers of Python: for a few picks the calls into numpy take longer than the computation.
         """
-        popularity: list[float] = self.log_popularity.tolist()
-        places = sorted(range(len(popularity)), key=popularity.__getitem__, reverse=True)
-        columns = self.columns.tolist()
-        ranks = {columns[place]: rank for rank, place in enumerate(places) if columns[place] >= 0}
-        best_first = [popularity[place] for place in places]
+        places, best_first, ranks = self._sorted or self._sort()
         scores = np.empty((len(picked), len(places)))
         scores[:] = self.log_popularity
         cells = cast("MutableSequence[float]", memoryview(scores.reshape(-1).data))
@@ -77,6 +76,15 @@ class RuleScorer:
             for rank in own:
                 cells[start + places[rank]] = best_first[rank] + lift
         return scores
+
+    def _sort(self) -> tuple[list[int], list[float], dict[int, int]]:
+        """The places of the genres by popularity, the logs of it, and the rank of each column; sorted once."""
+        popularity, columns = self.log_popularity.tolist(), self.columns.tolist()
+        places = sorted(range(len(popularity)), key=popularity.__getitem__, reverse=True)
+        ranks = {columns[place]: rank for rank, place in enumerate(places)}
+        made = places, [popularity[place] for place in places], ranks
+        object.__setattr__(self, "_sorted", made)
+        return made
 
     def state(self) -> dict[str, NDArray[np.generic] | str]:
         """The fields by name: arrays (k,), and scalars as arrays of no dimension."""
