@@ -75,6 +75,9 @@ COMMA_NUMBER: Final = rf"{_COMMA}|\({_COMMA}\)"
 """A number as people write it, with a decimal point (1,234.5) or comma (1.234,5): thousands separators, a currency, a
 percent sign, parentheses for a negative one. A text may match both, with two values: 1,234."""
 
+PLAIN_NUMBER: Final = r"[+-]?([0-9]+(\.([0-9]{1,2}|[0-9]{4,}))?|0\.[0-9]+)"
+"""A number that reads the same whatever the others of its column are: no separators, and not 1.234."""
+
 GROUPED: Final = r"[1-9][0-9]{0,2}([.,   '’][0-9]{3})+"
 """A whole number with any thousands separator."""
 

@@ -20,12 +20,11 @@ from firstspin.experiment.reading.outcome_columns import (
     YES_OR_NO,
     OutcomeTable,
     covariate,
-    days,
     fits,
     opened_table,
     value,
 )
-from firstspin.experiment.reading.spelling import amount, day_order
+from firstspin.experiment.reading.spelling import amount, day_kind
 from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_ends, drop_without_arm
 from firstspin.experiment.rules import Metric
 from firstspin.records import InputError
@@ -222,7 +221,7 @@ def _columns(
         *(_metric_column(f"v{i}", table, m, m.column, spelling) for i, m in enumerate(metrics)),
         *(_metric_column(f"p{i}", table, m, m.per, spelling) for i, m in enumerate(metrics) if m.per),
         *(_Column(f"c{i}", covariate(table, c, amount(table, c, spelling))) for i, c in enumerate(covariates)),
-        *([_Column("day", value(table, day, days(day_order(table, day, spelling))))] if day else []),
+        *([_Column("day", value(table, day, day_kind(table, day, spelling)))] if day else []),
     ]
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from spellings import REFUSED, WRITTEN, WRITTEN_DAYS
 
+from firstspin.data import parsing
 from firstspin.data.formats.written_values import Spelling
 from firstspin.experiment.outcomes import Outcomes, read_outcomes, refuse_only_yes
 from firstspin.experiment.reading.event_log import read_event_log
@@ -81,6 +82,18 @@ def test_a_column_decides_what_one_of_its_values_leaves_open() -> None:
 def test_what_a_column_leaves_open_is_an_error_with_the_option(cells: tuple[str, ...], words: str) -> None:
     with pytest.raises(InputError, match=words):
         column(*cells)
+
+
+def test_a_plain_number_reads_as_among_others() -> None:
+    plain = ("0", "7", "-12", "+12", "007", "12.5", "12.50", "0.125", "-0.5", "1234.5", "1.2345", "00.12")
+    for text in plain:
+        assert re.fullmatch(parsing.PLAIN_NUMBER, text)
+        assert not ("." in text and re.fullmatch(parsing.COMMA_NUMBER, text)), text
+        alone, among_others = column(text, "", "nan").values[0], column(text, "", "1,234.56").values[0]
+        assert np.isnan(alone).sum() == 2
+        assert np.nanmin(alone) in among_others, text
+    for text in ("1.234", "12.345", "-1.234", "12.", ".5", "1e3", "5%", "1,5", "12.345.678", "", "nan", "inf"):
+        assert not re.fullmatch(parsing.PLAIN_NUMBER, text), text
 
 
 def test_a_percentage_of_zero_needs_no_sign() -> None:

@@ -171,10 +171,19 @@ def written_time(order: DayOrder) -> Callable[[str, Shape], str]:
         zoned = _time(column, shape)
         if shape is not Shape.text:
             return zoned
-        local = f"WHEN {_is_local(column)} THEN TRY_CAST(upper({column}) AS TIMESTAMP)"
-        return f"coalesce({zoned}, CASE {local} ELSE {written_values.time(column, order)} END)"
+        return f"coalesce({zoned}, CASE {_local_time(column)} ELSE {written_values.time(column, order)} END)"
 
     return time
+
+
+def _local_time(column: str) -> str:
+    return f"WHEN {_is_local(column)} THEN TRY_CAST(upper({column}) AS TIMESTAMP)"
+
+
+def iso_time(column: str, shape: Shape) -> str:
+    """SQL of dates and times in ISO 8601, in UTC unless they have a zone."""
+    zoned = _time(column, shape)
+    return f"coalesce({zoned}, CASE {_local_time(column)} END)" if shape is Shape.text else zoned
 
 
 def _time_problems(cell: Cell) -> list[Problem]:

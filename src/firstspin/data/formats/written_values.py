@@ -73,6 +73,11 @@ def number(column: str, mark: Mark) -> str:
     return f"CASE WHEN {plain} ELSE {written} END"
 
 
+def plain_number(column: str) -> str:
+    """SQL of a number without separators; null where the text is none."""
+    return f"CASE WHEN {_matches(column, parsing.PLAIN_NUMBER)} THEN TRY_CAST({column} AS DOUBLE) END"
+
+
 def whole_number(column: str) -> str:
     """SQL of a number that should be whole: 1,234 and 1.234 are 1234, but 9,8 is 9.8; null where it is no number."""
     grouped = (

@@ -16,8 +16,8 @@ from firstspin.data.formats.columns import Shape
 from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.sql import literal
 from firstspin.experiment.outcomes import LeftOut, Outcomes
-from firstspin.experiment.reading.outcome_columns import AMOUNT, ROW, OutcomeTable, days, opened_table, value
-from firstspin.experiment.reading.spelling import amount, day_order
+from firstspin.experiment.reading.outcome_columns import AMOUNT, ROW, OutcomeTable, opened_table, value
+from firstspin.experiment.reading.spelling import amount, day_kind
 from firstspin.experiment.reading.tidying import arm_name, drop_rows_at_ends
 from firstspin.experiment.rules import Metric
 from firstspin.records import InputError
@@ -65,7 +65,7 @@ def read_counts(
     with opened_table(source, spelling, [arm, users, *outcomes, *([day] if day else [])]) as table:
         drop_rows_at_ends(table, [arm], known_arms)
         columns = [f"({_count(table, c, spelling)}) AS n{i}" for i, c in enumerate([users, *outcomes])]
-        dated = value(table, day, days(day_order(table, day, spelling))) if day else "NULL"
+        dated = value(table, day, day_kind(table, day, spelling)) if day else "NULL"
         name = arm_name(table, arm, known_arms)
         cells = f"{ROW} AS position, {name} AS arm, {dated} AS day, {', '.join(columns)}"
         table.connection.execute(f"CREATE TABLE counted AS SELECT {cells} FROM {table.rows(table.types)}")

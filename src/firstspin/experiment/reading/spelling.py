@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from firstspin.data.formats import written_values
 from firstspin.data.formats.columns import Kind, Shape
 from firstspin.data.formats.written_values import DayOrder, Spelling
-from firstspin.experiment.reading.outcome_columns import AMOUNT, ROW, SHOWN_CHARACTERS, OutcomeTable, amounts
+from firstspin.experiment.reading.outcome_columns import (
+    AMOUNT,
+    ISO_DAY,
+    PLAIN_AMOUNT,
+    ROW,
+    SHOWN_CHARACTERS,
+    OutcomeTable,
+    amounts,
+    days,
+    fits,
+)
 from firstspin.records import InputError
 
 
@@ -22,6 +32,8 @@ def amount(table: OutcomeTable, column: str, spelling: Spelling) -> Kind:
     """
     if table.shape(column) is not Shape.text:
         return AMOUNT
+    if not spelling.decimal and fits(table, column, PLAIN_AMOUNT):
+        return PLAIN_AMOUNT
     text = table.trimmed(column)
     point, comma = (written_values.is_number(text, mark) for mark in ("point", "comma"))
     separated, percent = written_values.separated(text), written_values.is_percent(text)
@@ -53,6 +65,13 @@ def amount(table: OutcomeTable, column: str, spelling: Spelling) -> Kind:
         shown = _shown(table, column, rows["dotted"])
         table.notes.append(f"{column} {shown} is read with a decimal point; with --decimal comma it is in thousands.")
     return AMOUNT
+
+
+def day_kind(table: OutcomeTable, column: str, spelling: Spelling) -> Kind:
+    """The kind that reads the days of a column. Raises InputError as `day_order`."""
+    if table.shape(column) is Shape.text and fits(table, column, ISO_DAY):
+        return ISO_DAY
+    return days(day_order(table, column, spelling))
 
 
 def day_order(table: OutcomeTable, column: str, spelling: Spelling) -> DayOrder:

@@ -47,15 +47,15 @@ def drop_rows_at_ends(table: OutcomeTable, names: Sequence[str], known: Collecti
     if len(texts) < len(table.types):
         return
     real = {arm.casefold() for arm in known}
-    filled = " OR ".join(f"coalesce({table.trimmed(column)}, '') <> ''" for column in texts)
-    cells = ", ".join(f"coalesce({table.trimmed(column)}, '')" for column in texts)
-    at = f"SELECT {ROW}, {cells} FROM {table.rows(texts)} WHERE {filled} ORDER BY {ROW}"
+    cells = ", ".join(f"{table.raw(column)}::VARCHAR" for column in texts)
+    filled = f"trim(concat({cells}), {literal(parsing.SPACE)}) <> ''"
+    at = f"SELECT {ROW}, {cells} FROM {table.table} WHERE {filled} ORDER BY {ROW}"
     place = "last"
     while rows := table.query(f"{at} DESC LIMIT 2" if place == "last" else f"{at} LIMIT 1"):
         row, *found = rows[0]
         if place == "last":
             table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} > {row}")
-        written = dict(zip(texts, map(str, found), strict=True))
+        written = {column: str(cell or "").strip() for column, cell in zip(texts, found, strict=True)}
         there = [text for text in written.values() if text]
         alone = len(there) == 1 < len(texts) and len(rows) > 1 and int(str(row)) - int(str(rows[1][0])) > 1
         if any(_is_total(table, name, written[name], real) for name in names):
@@ -89,8 +89,8 @@ def _repeated(table: OutcomeTable, column: str, text: str) -> int:
 def drop_without_arm(table: OutcomeTable, arm: str, name: str) -> int:
     """Delete the rows without an arm (`name`, its SQL), whose other cells need no valid value; returns their number."""
     bare = f"SELECT {ROW} FROM {table.rows([arm])} WHERE {name} IS NULL"
-    rows = len(table.query(bare))
-    table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} IN ({bare})")
+    if rows := len(table.query(bare)):
+        table.connection.execute(f"DELETE FROM {table.table} WHERE {ROW} IN ({bare})")
     return rows
 
 
