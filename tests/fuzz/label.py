@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from unittest.mock import patch
 
 import pyarrow.parquet as pq
 
-from firstspin.data.labels import labelling
 from fuzz import commands, files, values
 from fuzz.files import Form, Table
 from fuzz.inputs import Broken, Check, Input
@@ -58,10 +55,7 @@ DROPPED = re.compile(r"^ *dropped ([\d,]+):", re.MULTILINE)
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Check]:  # noqa: ARG001
-    """SQL is compiled once for the same columns, times and rule, which most inputs have in common."""
-    compiled = {name: lru_cache(10_000)(getattr(labelling, name)) for name in ("by_genre_sql", "fates_sql")}
-    with patch.multiple(labelling, **compiled):
-        yield check
+    yield check
 
 
 def check(made: Input) -> str:

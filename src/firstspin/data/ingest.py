@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -370,24 +370,31 @@ def _load(
         if of in source.columns or of in _ABSENT
     )
     key = fields[0]
-    rules = [*row_rules.rules_of(fields), key.rule("false", findings.REPEATED)]
-    every = complaints.collected is not None
-    verdict = [BROKEN_SQL, VALUE_SQL, *([OTHERS_SQL] if every else [])]
-    validated = row_rules.validated("received", fields, rules, every=every)
-    connection.execute(f"CREATE TABLE {name} AS SELECT {_ROW}, {all_columns}, {', '.join(verdict)} FROM ({validated})")
+    rules = [*row_rules.rules_of(fields), replace(key.rule("false", findings.REPEATED), value=key.cell.value)]
+    verdict = [BROKEN_SQL, *([OTHERS_SQL] if complaints.collected is not None else [])]
+    judged = row_rules.judged("received", fields, rules, every=complaints.collected is not None)
+    connection.execute(f"CREATE TABLE {name} AS SELECT {_ROW}, {all_columns}, {', '.join(verdict)} FROM ({judged})")
+    valid = f"FILTER ({BROKEN_SQL} IS NULL)"
+    counts = f"SELECT count(*), count(*) {valid}, count(DISTINCT {key.cell.value}) {valid} FROM {name}"
+    ((rows, good, distinct),) = connection.execute(counts).fetchall()
+    if distinct < good:
+        _mark_repeated(connection, name, key.cell.value, len(rules) - 1)
+    if distinct < rows:
+        shown = f"(SELECT t.*, {row_rules.bad_value(rules)} AS {VALUE_SQL} FROM {name} t JOIN received USING ({_ROW}))"
+        _complain(connection, shown, source, rules, complaints)
+        connection.execute(f"DELETE FROM {name} WHERE {BROKEN_SQL} IS NOT NULL")
     connection.execute("DROP TABLE received")
-    repeated = (
-        f"SELECT {_ROW} AS repeated FROM {name} WHERE {BROKEN_SQL} IS NULL "
-        f"QUALIFY row_number() OVER (PARTITION BY {key.cell.value} ORDER BY {_ROW}) > 1"
-    )
-    connection.execute(
-        f"UPDATE {name} SET {BROKEN_SQL} = {len(rules) - 1}, {VALUE_SQL} = {key.cell.value} "
-        f"FROM ({repeated}) WHERE {_ROW} = repeated"
-    )
-    _complain(connection, name, source, rules, complaints)
-    connection.execute(f"DELETE FROM {name} WHERE {BROKEN_SQL} IS NOT NULL")
     for column in verdict:
         connection.execute(f"ALTER TABLE {name} DROP COLUMN {column}")
+
+
+def _mark_repeated(connection: duckdb.DuckDBPyConnection, name: str, key: str, rule: int) -> None:
+    """All valid rows of a key but the first break the rule."""
+    repeated = (
+        f"SELECT {_ROW} AS repeated FROM {name} WHERE {BROKEN_SQL} IS NULL "
+        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {_ROW}) > 1"
+    )
+    connection.execute(f"UPDATE {name} SET {BROKEN_SQL} = {rule} FROM ({repeated}) WHERE {_ROW} = repeated")
 
 
 # ------------------------------------------------------------------------------------------------------------- listens

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import islice, product
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
@@ -74,16 +75,18 @@ class Listening:
 
 def listening(tables: Tables) -> Listening:
     """Days and lengths of the listens, in one scan."""
-    import ibis
-
-    if tables.remote:
-        counts = tables.remote.by_day()
-    else:
-        listens = ibis.table({STARTED_AT: "timestamp", SECONDS: "float64"}, LISTENS)
-        counts = tables.connection.sql(str(ibis.to_sql(by_day(listens), dialect="duckdb"))).to_arrow_table()
+    counts = tables.remote.by_day() if tables.remote else tables.connection.sql(_by_day_sql()).to_arrow_table()
     rows = sorted(counts.to_pylist(), key=itemgetter("day"))  # Arrow's own sort imports its compute functions
     days = tuple(DayOfListens(row["day"], row["listens"], row["last"]) for row in rows)
     return Listening(days, sum(row["long"] for row in rows), max((row["max_seconds"] for row in rows), default=0.0))
+
+
+@cache
+def _by_day_sql() -> str:
+    import ibis
+
+    listens = ibis.table({STARTED_AT: "timestamp", SECONDS: "float64"}, LISTENS)
+    return str(ibis.to_sql(by_day(listens), dialect="duckdb"))
 
 
 def by_day(listens: ir.Table) -> ir.Table:

@@ -68,16 +68,25 @@ def rules_of(fields: Sequence[Field]) -> list[RowRule]:
 
 
 def validated(rows: str, fields: Sequence[Field], rules: Sequence[RowRule], *, every: bool) -> str:
-    """SQL: the rows with the validated values, the number of the first rule that each breaks, and the bad value.
+    """SQL: the rows as `judged`, with the value that broke the rule."""
+    return f"SELECT *, {bad_value(rules)} AS {VALUE_SQL} FROM ({judged(rows, fields, rules, every=every)})"
+
+
+def judged(rows: str, fields: Sequence[Field], rules: Sequence[RowRule], *, every: bool) -> str:
+    """SQL: the rows with the validated values, and the number of the first rule that each breaks.
 
     `every`: also a list of the first rules, with their values, that the other columns of the row break.
     """
     broken = " ".join(f"WHEN {rule.broken} THEN {number}" for number, rule in enumerate(rules))
-    bad_values = " ".join(f"WHEN {number} THEN {rule.value}" for number, rule in enumerate(rules))
-    others = f", CASE WHEN {BROKEN_SQL} > 0 THEN {_others(rules)} END AS {OTHERS_SQL}" if every else ""
-    value = f"CASE WHEN {BROKEN_SQL} IS NOT NULL THEN CASE {BROKEN_SQL} {bad_values} END END AS {VALUE_SQL}"
     first = f"SELECT *, CASE {broken} END AS {BROKEN_SQL} FROM ({valued(rows, fields)})"
-    return f"SELECT *, {value}{others} FROM ({first})"
+    others = f"CASE WHEN {BROKEN_SQL} > 0 THEN {_others(rules)} END AS {OTHERS_SQL}"
+    return f"SELECT *, {others} FROM ({first})" if every else first
+
+
+def bad_value(rules: Sequence[RowRule]) -> str:
+    """SQL: the value of a received row that broke the rule of this number."""
+    values = " ".join(f"WHEN {number} THEN {rule.value}" for number, rule in enumerate(rules))
+    return f"CASE WHEN {BROKEN_SQL} IS NOT NULL THEN CASE {BROKEN_SQL} {values} END END"
 
 
 def broken_columns(rules: Sequence[RowRule]) -> list[str]:

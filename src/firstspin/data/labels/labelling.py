@@ -9,6 +9,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,6 @@ from firstspin.data.formats.connections import in_our_words
 from firstspin.data.ingest import Tables
 from firstspin.data.registrations.coded import ONE_ANSWER, coded, distinct
 from firstspin.data.schema import (
-    COLUMNS,
     GENRE,
     GENRES,
     LISTENS,
@@ -30,6 +30,8 @@ from firstspin.data.schema import (
     REGISTRATIONS,
     ROW,
     SECONDS,
+    STARTED_AT,
+    STATION_ID,
     TOP_GENRE,
     USER_ID,
 )
@@ -38,7 +40,6 @@ from firstspin.records import Census, Examples, InputError, LabelRule, Mismatch
 
 if TYPE_CHECKING:
     import duckdb
-    import ibis
     import ibis.expr.types as ir
     import pyarrow as pa
 
@@ -66,6 +67,9 @@ MAX_EXACT = 2**53
 
 ROUNDED = (1e-3, 2.0**33)
 """Sums of seconds that are rounded to microseconds: larger ones have no such digits, smaller ones too few."""
+
+MAX_COMPILED = 1_000
+"""Compiled statements, a few KB each. Ibis takes longer to compile one than DuckDB to run it on a small table."""
 
 OTHER_ORDER = "the labels can't be made: registrations and labels are in different orders; report this"
 
@@ -213,23 +217,22 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
         raise InputError(f"no training data: {why}")
     ends, wrong_clocks = data_ends(heard, rule, now)
     rule = replace(rule, data_ends=ends)
-    schemas = tuple(_schema(connection, name) for name in COLUMNS)
     with in_our_words("the labels can't be made"):
         _code_genres(connection)
-        _sum_by_genre(tables, schemas, rule)
+        _sum_by_genre(tables, rule)
         ((once, copies, unregistered),) = connection.execute(_COUNTS).fetchall()
     others = mismatches(tables, heard, wrong_clocks, unregistered, now)
     with in_our_words("the labels can't be made"):
-        everyone = fates_sql(schemas[0], rule, _packed_codes(connection, len(tables.genres)))
+        everyone = fates_sql(rule, _packed_codes(connection, len(tables.genres)))
         connection.execute(f"CREATE TEMP TABLE {FATES} AS {everyone}")
         others += _copies(connection, once, copies)
         return replace(_census(connection, ends, others), absent=tables.absent), rule
 
 
-def _sum_by_genre(tables: Tables, schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> None:
+def _sum_by_genre(tables: Tables, rule: LabelRule) -> None:
     """The table BY_GENRE in the order of the registrations: sums per user and lists per user then need no other."""
     connection, by_genre = tables.connection, _BY_GENRE
-    query, in_order = by_genre_sql(schemas, rule), f"ORDER BY {identifier(ROW)} NULLS LAST, genre"
+    query, in_order = by_genre_sql(replace(rule, data_ends=None)), f"ORDER BY {identifier(ROW)} NULLS LAST, genre"
     if not tables.remote:
         connection.execute(f"CREATE TEMP TABLE {by_genre} AS {query} {in_order};{NO_FINAL}")
         return
@@ -269,13 +272,6 @@ def _dropped(tables: Tables, *, whole: bool) -> str:
     return "; ".join(filter(None, shown))
 
 
-def _schema(connection: duckdb.DuckDBPyConnection, name: str) -> ibis.Schema:
-    """The Ibis schema of a table of the connection."""
-    import ibis
-
-    return ibis.Schema.from_pyarrow(connection.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema)
-
-
 def _packed_codes(connection: duckdb.DuckDBPyConnection, n_genres: int) -> int:
     """Create the view CODED_BY_GENRE; the number of genres, or 0 where doubles can't have seconds and code exactly."""
     by_genre = identifier(BY_GENRE)
@@ -286,27 +282,31 @@ def _packed_codes(connection: duckdb.DuckDBPyConnection, n_genres: int) -> int:
     return n_genres if can_pack else 0
 
 
-def by_genre_sql(schemas: tuple[ibis.Schema, ...], rule: LabelRule) -> str:
-    """`seconds_by_genre` as SQL for DuckDB, of tables with these schemas.
+@lru_cache(MAX_COMPILED)
+def by_genre_sql(rule: LabelRule) -> str:
+    """`seconds_by_genre` as SQL for DuckDB, by the columns of the tables that it needs.
 
     Ibis only generates SQL: the settings of the connection are locked.
     """
     import ibis
 
-    names = (REGISTRATIONS, LISTENS, CODED_STATIONS)
-    registrations, listens, stations = (ibis.table(of, name) for of, name in zip(schemas, names, strict=True))
-    return str(ibis.to_sql(seconds_by_genre(registrations, listens, stations, rule), dialect="duckdb"))
+    registrations = ibis.table({ROW: "int64", USER_ID: "string", REGISTERED_AT: "timestamp"}, REGISTRATIONS)
+    heard = {USER_ID: "string", STARTED_AT: "timestamp", STATION_ID: "string", SECONDS: "float64"}
+    stations = ibis.table({ROW: "int64", STATION_ID: "string", GENRE: "string"}, CODED_STATIONS)
+    by_genre = seconds_by_genre(registrations, ibis.table(heard, LISTENS), stations, rule)
+    return str(ibis.to_sql(by_genre, dialect="duckdb"))
 
 
-def fates_sql(registrations: ibis.Schema, rule: LabelRule, n_codes: int) -> str:
+@lru_cache(MAX_COMPILED)
+def fates_sql(rule: LabelRule, n_codes: int) -> str:
     """`fates` of the view CODED_BY_GENRE as SQL for DuckDB."""
     import ibis
 
+    registrations = ibis.table({ROW: "int64", REGISTERED_AT: "timestamp"}, REGISTRATIONS)
     by_genre = ibis.table({ROW: "int64", GENRE: "int64", SECONDS: "float64"}, CODED_BY_GENRE)
     numbers = dict.fromkeys((ROW, PLAYED_GENRES, "top_genre", COUNTED, COPIES), "int64")
     final = ibis.table({**numbers, SECONDS: "float64"}, FINAL)
-    everyone = fates(ibis.table(registrations, REGISTRATIONS), by_genre, rule, n_codes, final)
-    return str(ibis.to_sql(everyone, dialect="duckdb"))
+    return str(ibis.to_sql(fates(registrations, by_genre, rule, n_codes, final), dialect="duckdb"))
 
 
 def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
