@@ -199,6 +199,28 @@ def test_a_bad_parquet_row_is_named_too(tmp_path: Path) -> None:
         open_tables(data, workspace=tmp_path)
 
 
+def test_bad_listens_of_many_row_groups_have_their_row_numbers(tmp_path: Path) -> None:
+    data = made_tables.tables(tmp_path / "data", [("u", "2026-01-01T00:00:00Z", "", "", "", "")], [])
+    bad = {7: "yesterday", 20: "noon", 33: "1e2"}
+    n = 40
+    (data / "listens.csv").unlink()
+    listens = {
+        "user_id": ["u"] * n,
+        "started_at": [bad.get(row, "2026-02-05T00:00:00Z") for row in range(1, n + 1)],
+        "station_id": ["1"] * n,
+        "seconds": ["60"] * n,
+    }
+    pq.write_table(pa.table(listens), data / "listens.parquet", row_group_size=1)
+    for time in range(8):  # threads finish in another order each time
+        folder = tmp_path / str(time)
+        folder.mkdir()
+        with pytest.raises(InputError) as problem:
+            open_tables(data, workspace=folder)
+        shown = [line for line in str(problem.value).splitlines() if "started_at" in line]
+        assert [line.split(": ")[0] for line in shown] == [f"listens.parquet row {row}" for row in bad]
+        assert all(value in line for line, value in zip(shown, bad.values(), strict=True))
+
+
 def test_further_columns_are_numbers_where_every_value_is_one(tmp_path: Path) -> None:
     data = made_tables.tables(tmp_path / "data", [], [LISTEN])
     header = (*made_tables.REGISTRATIONS, "device", "visits")

@@ -381,7 +381,7 @@ def _load(
         _mark_repeated(connection, name, key.cell.value, len(rules) - 1)
     if distinct < rows:
         shown = f"(SELECT t.*, {row_rules.bad_value(rules)} AS {VALUE_SQL} FROM {name} t JOIN received USING ({_ROW}))"
-        _complain(connection, shown, source, rules, complaints)
+        _complain(connection, shown, name, source, rules, complaints)
         connection.execute(f"DELETE FROM {name} WHERE {BROKEN_SQL} IS NOT NULL")
     connection.execute("DROP TABLE received")
     for column in verdict:
@@ -441,19 +441,23 @@ def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
     every = complaints.collected is not None
 
     def load(rows: str) -> None:
+        judged = row_rules.validated(f"(SELECT *, {_NUMBER} FROM {rows})", fields, rules, every=every)
         if parsed:
             connection.execute(f"COPY ({of_listens.validated(rows, every=every)}) TO {literal(copy)} (FORMAT parquet)")
-            typed = f"read_parquet({literal(copy)}, file_row_number = true)"
-            numbered = validated = f"(SELECT *, file_row_number AS {_ROW} FROM {typed})"
-            values = f"SELECT {ours} FROM {typed}"
-            bad = [f"{typed} WHERE {BROKEN_SQL} IS NOT NULL"]
+            validated = f"read_parquet({literal(copy)})"
+            values = f"SELECT {ours} FROM {validated}"
+            bad = [f"{validated} WHERE {BROKEN_SQL} IS NOT NULL"]
+            if not complaints.show_rows:
+                judged = f"SELECT *, 0 AS {_ROW} FROM {validated}"
         else:
             validated = f"({row_rules.validated(rows, fields, rules, every=every)})"
-            numbered = f"({row_rules.validated(f'(SELECT *, {_NUMBER} FROM {rows})', fields, rules, every=every)})"
             values = f"SELECT {ours} FROM ({row_rules.valued(rows, fields)})"
             bad = [f"({row_rules.valued(rows, fields)}) WHERE {broken}" for broken in row_rules.broken_columns(rules)]
         if any(connection.execute(f"SELECT 1 FROM {some} LIMIT 1").fetchall() for some in bad):
-            _complain(connection, numbered, source, rules, complaints)
+            # numbered before stations are looked up: a join in DuckDB may change the order of rows
+            all_bad = f"SELECT * FROM ({judged}) WHERE {BROKEN_SQL} IS NOT NULL"
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE bad_listens AS {all_bad}")
+            _complain(connection, "bad_listens", validated, source, rules, complaints)
             values = f"SELECT {ours} FROM {validated} WHERE {BROKEN_SQL} IS NULL"
         connection.execute(f"CREATE OR REPLACE VIEW listens AS {values}")
 
@@ -461,14 +465,18 @@ def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
 
 
 def _complain(
-    connection: duckdb.DuckDBPyConnection, validated: str, source: Source, rules: Sequence[RowRule], to: Complaints
+    connection: duckdb.DuckDBPyConnection,
+    validated: str,
+    all_rows: str,
+    source: Source,
+    rules: Sequence[RowRule],
+    to: Complaints,
 ) -> None:
-    """Hand over the bad rows of a table. Raises BadRows, with the first of them, where that is what happens to them."""
+    """Hand over the bad rows among `all_rows`. Raises BadRows, with the first of them, where that happens to them."""
     verdict = f"{_ROW} AS row, {BROKEN_SQL} AS rule, {VALUE_SQL} AS value"
     bad = f"SELECT {verdict} FROM {validated} WHERE {BROKEN_SQL} IS NOT NULL"
-    ((rows, of),) = connection.execute(f"SELECT count({BROKEN_SQL}), count(*) FROM {validated}").fetchall()
-    if not rows:
-        return
+    ((rows,),) = connection.execute(f"SELECT count({BROKEN_SQL}) FROM {validated}").fetchall()
+    ((of,),) = connection.execute(f"SELECT count(*) FROM {all_rows}").fetchall()
     first = f"ORDER BY row LIMIT {findings.SHOWN}"
     if to.collected is not None:
         others = f"SELECT {_ROW}, unnest({OTHERS_SQL}) AS other FROM {validated} WHERE {BROKEN_SQL} IS NOT NULL"
