@@ -83,16 +83,12 @@ NO_FINAL = f"""
     CREATE TEMP TABLE IF NOT EXISTS {_FINAL_BY_GENRE} ({_ROW} INT, code UTINYINT, seconds DOUBLE)"""
 """SQL: the sums of users that are not computed any more, by user and by genre: a state of labels may have some."""
 
-COUNTS_BY_ROW = " UNION ALL ".join(
-    f"SELECT {_ROW}, {identifier(COUNTED)} AS once, {identifier(COPIES)} AS copies FROM {of}"
-    for of in (_BY_GENRE, _FINAL)
-)
+_NUMBERS = f"{_ROW}, {identifier(COUNTED)} AS once, {identifier(COPIES)} AS copies"
+COUNTS_BY_ROW = f"SELECT {_NUMBERS} FROM {_BY_GENRE} UNION ALL SELECT {_NUMBERS} FROM {_FINAL}"
 """SQL: the listens that count, and their copies, of parts of each user's listens; null as row: unregistered users."""
 
-SECONDS_BY_ROW = (
-    f"SELECT {_ROW}, enum_code(genre) AS code, seconds FROM {_BY_GENRE} WHERE {_ROW} IS NOT NULL "
-    f"UNION ALL FROM {_FINAL_BY_GENRE}"
-)
+_CODED = f"SELECT {_ROW}, enum_code(genre) AS code, seconds FROM {_BY_GENRE} WHERE {_ROW} IS NOT NULL"
+SECONDS_BY_ROW = f"{_CODED} UNION ALL FROM {_FINAL_BY_GENRE}"
 """SQL: the seconds of registered users by code of the genre."""
 
 _COUNTS = f"""
@@ -256,7 +252,8 @@ def refuse_unlabelled(census: Census, tables: Tables) -> None:
     """Raises InputError where no user has a label."""
     if not census.labelled:
         dropped = f"; {why}" if (why := _dropped(tables, whole=False)) else ""
-        raise InputError(f"no user gets a label: of {census.registered}, {_listed(census.dropped)}{dropped}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in census.dropped.items() if count)
+        raise InputError(f"no user gets a label: of {census.registered}, {reasons}{dropped}")
 
 
 def _dropped(tables: Tables, *, whole: bool) -> str:
@@ -360,10 +357,6 @@ def _census(connection: duckdb.DuckDBPyConnection, ends: datetime, mismatches: l
         data_ends=ends,
         mismatches=tuple(mismatches),
     )
-
-
-def _listed(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
 
 
 def seconds_by_genre(
