@@ -178,12 +178,13 @@ def _open_all(
 
 def _load_small(tables: Tables, source: Source, name: str, extra: Sequence[str]) -> None:
     """Load stations or registrations, with the kinds of their further columns."""
-    _receive(tables.connection, source)
-    kinds = {
-        column: further_kind(tables.connection, source.columns[column]) for column in extra if column in source.columns
-    }
-    further = {column: columns.FURTHER[kind] for column, kind in kinds.items()}
-    _load(tables.connection, source, name, {**columns.kinds(name, source.spelling), **further}, tables.complaints)
+    with in_our_words(f"{source.path.name} can't be read"):
+        rows = _receive(tables.connection, source)
+        there = {column: source.columns[column] for column in extra if column in source.columns}
+        kinds = {name: further_kind(tables.connection, rows, column) for name, column in there.items()}
+        further = {column: columns.FURTHER[kind] for column, kind in kinds.items()}
+        kinds_of_all = {**columns.kinds(name, source.spelling), **further}
+        _load(tables.connection, source, rows, name, kinds_of_all, tables.complaints)
     if name == schema.STATIONS:
         _normalise_genres(tables.connection)
     elif schema.STATIONS in tables.sources:
@@ -231,10 +232,10 @@ def read_registrations(
     complaints = Complaints(skip_bad_rows)
     for one in heard:
         _load_listens(Tables(connection, {}, {}, complaints), one, workspace)
-    _receive(connection, source)
     kinds = {**columns.kinds(schema.REGISTRATIONS, spelling), **further}
     absent = _absent(source, schema.REGISTRATIONS, tuple(further))
-    _load(connection, source, schema.REGISTRATIONS, kinds, complaints)
+    with in_our_words(f"{path.name} can't be read"):
+        _load(connection, source, _receive(connection, source), schema.REGISTRATIONS, kinds, complaints)
     ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
     return ReceivedRegistrations(connection, rows, complaints.skipped, absent)
 
@@ -332,11 +333,11 @@ def _absent(source: Source, table: str, further: tuple[str, ...]) -> tuple[str, 
     return tuple(of for of in (*standard, *further) if of not in source.columns)
 
 
-def further_kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
-    """The kind of a further column of the table `received`: text where every value is a number counts as numbers."""
+def further_kind(connection: duckdb.DuckDBPyConnection, rows: str, column: Column) -> str:
+    """The kind of a further column of `rows` (SQL): text where every value is a number counts as numbers."""
     shape = shape_of(column.type)
     if shape is Shape.text:
-        every = f"SELECT coalesce(bool_and({columns.is_number(column.sql)}), false) FROM received"
+        every = f"SELECT coalesce(bool_and({columns.is_number(column.sql)}), false) FROM {rows}"
         ((numbers,),) = connection.execute(every).fetchall()
         return schema.NUMBER if numbers else schema.TEXT
     return schema.NUMBER if shape in (Shape.whole, Shape.decimal, Shape.floating) else schema.TEXT
@@ -345,23 +346,31 @@ def further_kind(connection: duckdb.DuckDBPyConnection, column: Column) -> str:
 # -------------------------------------------------------------------------------------------------------- small tables
 
 
-def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
-    """Read a small table as the table `received`, in the order of the file."""
-    create = f"CREATE OR REPLACE TEMP TABLE received AS SELECT *, {_NUMBER}"
-    read(source, lambda rows: connection.execute(f"{create} FROM {rows}"))
+def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> str:
+    """SQL: the numbered rows of a small table, in the order of the file; CSV is stored, as the table `received`."""
+
+    def numbered(rows: str) -> str:
+        return f"(SELECT *, {_NUMBER} FROM {rows})"
+
+    def stored(rows: str) -> str:
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE received AS FROM {numbered(rows)}")
+        return "received"
+
+    return read(source, stored if source.dialect else numbered)
 
 
 def _load(
     connection: duckdb.DuckDBPyConnection,
     source: Source,
+    received: str,
     name: str,
     kinds: Mapping[str, Kind],
     complaints: Complaints,
 ) -> None:
-    """Create the table `name` from the valid rows of the table `received`; its first column is a unique key."""
+    """Create the table `name` from the valid rows of `received` (SQL); its first column is a unique key."""
     picks = source.columns.get(schema.GENRES)
     if picks and shape_of(picks.type) is Shape.texts:
-        ((tidy,),) = connection.execute(columns.all_tidy("received", picks.sql)).fetchall()
+        ((tidy,),) = connection.execute(columns.all_tidy(received, picks.sql)).fetchall()
         kinds = {**kinds, schema.GENRES: columns.TIDY_PICKS} if tidy else kinds
     fields = row_rules.fields_of(source, kinds)
     all_columns = ", ".join(
@@ -372,7 +381,7 @@ def _load(
     key = fields[0]
     rules = [*row_rules.rules_of(fields), replace(key.rule("false", findings.REPEATED), value=key.cell.value)]
     verdict = [BROKEN_SQL, *([OTHERS_SQL] if complaints.collected is not None else [])]
-    judged = row_rules.judged("received", fields, rules, every=complaints.collected is not None)
+    judged = row_rules.judged(received, fields, rules, every=complaints.collected is not None)
     connection.execute(f"CREATE TABLE {name} AS SELECT {_ROW}, {all_columns}, {', '.join(verdict)} FROM ({judged})")
     valid = f"FILTER ({BROKEN_SQL} IS NULL)"
     counts = f"SELECT count(*), count(*) {valid}, count(DISTINCT {key.cell.value}) {valid} FROM {name}"
@@ -380,10 +389,11 @@ def _load(
     if distinct < good:
         _mark_repeated(connection, name, key.cell.value, len(rules) - 1)
     if distinct < rows:
-        shown = f"(SELECT t.*, {row_rules.bad_value(rules)} AS {VALUE_SQL} FROM {name} t JOIN received USING ({_ROW}))"
+        both = f"JOIN {received} USING ({_ROW})"
+        shown = f"(SELECT t.*, {row_rules.bad_value(rules)} AS {VALUE_SQL} FROM {name} t {both})"
         _complain(connection, shown, name, source, rules, complaints)
         connection.execute(f"DELETE FROM {name} WHERE {BROKEN_SQL} IS NOT NULL")
-    connection.execute("DROP TABLE received")
+    connection.execute("DROP TABLE IF EXISTS received")
     for column in verdict:
         connection.execute(f"ALTER TABLE {name} DROP COLUMN {column}")
 

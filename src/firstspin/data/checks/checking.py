@@ -167,7 +167,7 @@ def _further_columns(tables: Tables, folder: Path) -> tuple[FurtherColumn, ...]:
     if usable := {name: column for name, column in others.items() if shape_of(column.type) in shapes}:
         copied = "CREATE OR REPLACE TEMP TABLE received AS FROM"
         read(source, lambda rows: tables.connection.execute(f"{copied} {rows}"))
-        kinds |= {name: further_kind(tables.connection, column) for name, column in usable.items()}
+        kinds |= {name: further_kind(tables.connection, "received", column) for name, column in usable.items()}
     return tuple(_further(name, kinds.get(name, "")) for name in (*tables.extra, *others))
 
 

@@ -4,7 +4,7 @@ A single such row is not an error: a listen of another user, a pick of a genre t
 that lost leading zeros, milliseconds instead of seconds, or picks in JSON look the same, and give labels that are
 silently wrong or missing. So each kind is counted and reported, and is an error where it is nearly all of a column.
 
-Listens are scanned once for their days and lengths; those of unregistered users are counted while labels are made.
+Listens are scanned once for their days; those of unregistered users are counted while labels are made.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SEPARATORS: Final = (",", ";", "/", "|", "+", "&", "\t")
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """The days of the listens, in order, the number of listens longer than a week, and the longest (seconds)."""
+    """The days of the listens, in order, the number of listens longer than a week, and the longest such (seconds)."""
 
     days: tuple[DayOfListens, ...]
     long: int
@@ -74,11 +74,17 @@ class Listening:
 
 
 def listening(tables: Tables) -> Listening:
-    """Days and lengths of the listens, in one scan."""
-    counts = tables.remote.by_day() if tables.remote else tables.connection.sql(_by_day_sql()).to_arrow_table()
+    """Days and lengths of the listens, in one scan of the times: Parquet's statistics often exclude long listens."""
+    if tables.remote:
+        counts = tables.remote.by_day()
+        lengths = [(row["long"], row["max_seconds"]) for row in counts.to_pylist()]
+    else:
+        counts = tables.connection.sql(_by_day_sql()).to_arrow_table()
+        longer = f"SELECT count(*), max(seconds) FROM listens WHERE seconds > {WEEK_SECONDS}"
+        lengths = tables.connection.execute(longer).fetchall()
     rows = sorted(counts.to_pylist(), key=itemgetter("day"))  # Arrow's own sort imports its compute functions
-    days = tuple(DayOfListens(row["day"], row["listens"], row["last"]) for row in rows)
-    return Listening(days, sum(row["long"] for row in rows), max((row["max_seconds"] for row in rows), default=0.0))
+    of_days = tuple(DayOfListens(row["day"], row["listens"], row["last"]) for row in rows)
+    return Listening(of_days, sum(long for long, _ in lengths), max((of or 0.0 for _, of in lengths), default=0.0))
 
 
 @cache
@@ -86,7 +92,7 @@ def _by_day_sql() -> str:
     import ibis
 
     listens = ibis.table({STARTED_AT: "timestamp", SECONDS: "float64"}, LISTENS)
-    return str(ibis.to_sql(by_day(listens), dialect="duckdb"))
+    return str(ibis.to_sql(by_day(listens)["day", "listens", "last"], dialect="duckdb"))
 
 
 def by_day(listens: ir.Table) -> ir.Table:
