@@ -220,7 +220,7 @@ class Callers:
             if status == 200:
                 self.answers[json.loads(body)["model"]] += 1
             elif status:
-                self.failures.append(str(status))
+                self.failures.append(f"{status} {json.loads(body)['error']['code']}")
             sent += 1
             if headers.get("connection") == "close" or sent % self._requests_a_connection == 0:
                 connection.close()

@@ -150,7 +150,8 @@ def test_a_model_that_the_probe_takes_and_a_worker_can_not_load_is_taken_back(
             assert state(service)["refusal"]
             accepted = service.log.read_text().count("a bundle was accepted")
             time.sleep(3)  # it is not tried again by itself
-        assert set(callers.failures) <= {"ConnectionResetError"}  # of connections closed to make room
+        # Of idle connections closed to make room, and of new ones while no other was idle.
+        assert set(callers.failures) <= {"ConnectionResetError", "503 too_many_connections"}
         assert service.log.read_text().count("a bundle was accepted") == accepted
         assert service.recommend(age=31)["model"] == first
         resource.prlimit(short, resource.RLIMIT_NOFILE, limits)

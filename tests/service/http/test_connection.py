@@ -142,3 +142,30 @@ def test_a_lost_connection_and_its_half_of_a_body_do_not_wait_for_the_garbage_co
             runner.run(lost(ours, theirs))
     finally:
         gc.enable()
+
+
+def test_while_no_connection_is_idle_a_new_one_above_the_max_is_refused() -> None:
+    async def refused() -> tuple[bytes, bytes]:
+        loop = asyncio.get_running_loop()
+        hub = Hub(lambda turn: [Reply(200, b"") for _ in turn], ConnectionLimits(connections=1), loop, lambda _: None)
+        server = await loop.create_server(lambda: Connection(hub), "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        whole = get("/")
+        writer.write(whole + whole[:10])
+        await reader.readuntil(b"\r\n\r\n")  # and the second request has begun
+        other, of_other = await asyncio.open_connection(*address)
+        refusal = await other.read()
+        writer.write(whole[10:])
+        answered = await reader.readuntil(b"\r\n\r\n")
+        for one in (writer, of_other):
+            one.close()
+        server.close()
+        await asyncio.sleep(0.02)
+        return refusal, answered
+
+    refusal, answered = asyncio.run(refused())
+    assert refusal.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1\r\n" in refusal
+    assert b"too_many_connections" in refusal
+    assert answered.startswith(b"HTTP/1.1 200 ")
