@@ -48,20 +48,20 @@ def bundle_facts(folder: Path) -> ServedBundle | None:
     path = folder / MANIFEST
     try:
         stat = path.stat()
+        return _read(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
     except OSError:
         return None
-    return _read(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=8)
 def _read(path: Path, inode: int, changed: int, size: int) -> ServedBundle | None:  # noqa: ARG001
-    """The facts of a manifest, which is read once per version."""
+    """The facts of a manifest, which is read once per version; an OSError, perhaps temporary, is not cached."""
     if size > MAX_MANIFEST_BYTES:
         return None
+    encoded = path.read_bytes()
     try:
-        encoded = path.read_bytes()
         summary = msgspec.json.decode(encoded, type=_Summary)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     model = hashlib.sha256(encoded).hexdigest()[:8]
     return ServedBundle(model, summary.label.data_ends, summary.data.labels_end, _scores(summary.scorecard))
