@@ -67,6 +67,19 @@ def test_a_service_that_is_gone_leaves_the_rest_without_an_answer() -> None:
     assert asyncio.run(leaving()) == [200, NO_ANSWER, NO_ANSWER, NO_ANSWER, NO_ANSWER]
 
 
+def test_a_connection_that_can_not_be_opened_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, refused = asyncio.open_connection, [OSError("refused")]
+
+    async def open_connection(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if refused:
+            raise refused.pop()
+        return await connect(host, port)
+
+    monkeypatch.setattr(asyncio, "open_connection", open_connection)
+    found = asyncio.run(asked(lambda request: Reply(200, request.body), [post("/", b"%d" % n) for n in range(3)], 2))
+    assert found == [(200, b"0"), (200, b"1"), (200, b"2")]
+
+
 def test_a_port_without_a_server_is_an_error() -> None:
     async def alone() -> None:
         await LoadClient("127.0.0.1", 1, 1, time.perf_counter_ns).check()

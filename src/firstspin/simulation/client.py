@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 NO_ANSWER: Final = 0
@@ -52,20 +53,22 @@ class LoadClient:
     async def ask(self, requests: Sequence[bytes]) -> list[TimedReply]:
         """The replies, in the order of the requests; `NO_ANSWER` where the connection ended first."""
         replies = [TimedReply(NO_ANSWER, b"", 0)] * len(requests)
-        waiting = iter(enumerate(requests))
+        waiting = deque(enumerate(requests))
         lines = min(self._connections, len(requests))
         await asyncio.gather(*(self._send(waiting, replies) for _ in range(lines)))
         return replies
 
-    async def _send(self, waiting: Iterator[tuple[int, bytes]], replies: list[TimedReply]) -> None:
+    async def _send(self, waiting: deque[tuple[int, bytes]], replies: list[TimedReply]) -> None:
         """Send requests that wait, one after the other, on a connection that is replaced where it ends."""
         writer: asyncio.StreamWriter | None = None
-        for number, request in waiting:
+        while waiting:
             if writer is None:
                 try:
                     reader, writer = await asyncio.open_connection(*self._address)
-                except OSError:  # the other connections answer the rest, if there is any
+                except OSError:  # the other connections answer what waits, if there is any
                     return
+                continue  # perhaps nothing waits any more
+            number, request = waiting.popleft()
             began = self.now()
             writer.write(request)
             try:
