@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from event_store_contract import kept, put
 from made_events import NOON, SECRET, click, shown
+from small_disk import fill_up, small_disk
 
-from firstspin.events.batches import AT_ONCE, MIN_BATCH
+from firstspin.events.batches import AT_ONCE, MAX_BATCH, MIN_BATCH
 from firstspin.events.database import ResultRow
 from firstspin.events.erasure import erase
 from firstspin.events.export import export
 from firstspin.events.firehose import FirehoseReply, FirehoseSink, Record, send
-from firstspin.events.schema import Exposure
+from firstspin.events.schema import Exposure, Unavailable
 from firstspin.events.sqlite import SqliteDatabase
 from firstspin.events.store import open_store
-from firstspin.records import InputError
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_rows_are_made_of_batches_in_the_order_of_their_arrival(database: Sqlite
     for batch in batches:
         put(database, batch, [])
     put(database, several(1, "first"), [])  # the oldest batch becomes rows, and this one waits behind the others
-    assert stored(database) == (AT_ONCE, 3)
+    assert stored(database) == (AT_ONCE, 2 * AT_ONCE // MAX_BATCH + 1)
     put(database, several(1, "second"), [])
-    assert stored(database) == (2 * AT_ONCE, 3)
+    assert stored(database) == (2 * AT_ONCE, AT_ONCE // MAX_BATCH + 2)
     put(database, several(1, "third"), [])
     assert stored(database) == (3 * AT_ONCE, 3)
     put(database, several(1, "fourth"), [])
@@ -134,19 +134,95 @@ def test_exposures_of_batches_go_to_a_sink_once(database: SqliteDatabase) -> Non
     assert stored(database) == (3 * AT_ONCE, 0)
 
 
-@pytest.mark.parametrize("packed", [b"", b"\x91\x01", b"nonsense", "text"])
-def test_a_batch_of_another_program_is_told_to_readers_and_stops_no_writer(
+def damage(database: SqliteDatabase, batch: int, at: int) -> None:
+    """Flip one bit of a batch, at this place."""
+    with closing(sqlite3.connect(database.path)) as connection, connection:
+        query = "SELECT exposures FROM exposure_batches WHERE batch = ?"
+        packed = bytearray(connection.execute(query, (batch,)).fetchone()[0])
+        packed[at] ^= 4
+        connection.execute("UPDATE exposure_batches SET exposures = ? WHERE batch = ?", (bytes(packed), batch))
+
+
+def set_aside(database: SqliteDatabase) -> int:
+    with database.reading() as session:
+        return int(session.run("SELECT COUNT(*) FROM damaged_batches")[0][0])
+
+
+@pytest.mark.parametrize("at", [0, 40, -1_000, -1])  # of the header, an id, a text or number, the checksum
+def test_a_flipped_bit_costs_the_exposures_of_its_batch_alone_and_readers_log_it(
+    at: int, database: SqliteDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("first", "second", "third"):
+        put(database, several(MIN_BATCH, name), [])
+    damage(database, 2, at)
+    rest = exposure_ids([*several(MIN_BATCH, "first"), *several(MIN_BATCH, "third")])
+    for _ in range(2):  # before and after a writer has set the batch aside
+        assert kept(database, "exposures") == rest
+        assert "1 batches of up to 500 exposures are damaged and left out" in caplog.text
+        assert export(database, tmp_path / "out", "spring").exposures == len(rest)
+        caplog.clear()
+        database.settle()
+    assert (stored(database), set_aside(database)) == ((2 * MIN_BATCH, 0), 1)
+    assert put(database, several(1), []) == (("stored",), ())
+    assert stored(database) == (2 * MIN_BATCH + 1, 0)
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_an_erasure_deletes_damaged_batches_because_the_user_may_be_in_them(
+    is_settled: bool, database: SqliteDatabase
+) -> None:
+    put(database, [*several(MIN_BATCH, "lost"), shown("anna")], [])
+    put(database, [*several(MIN_BATCH), shown("anna", "autumn")], [])
+    damage(database, 1, -1)
+    if is_settled:
+        database.settle()
+    erasure = erase(database, SECRET, ["anna"], now=NOON)
+    assert (erasure.deleted.exposures, erasure.compacted) == (1, True)
+    database.close()
+    assert SECRET.user_hash("anna") not in database.path.read_bytes()
+    assert SECRET.user_hash("lost 3") not in database.path.read_bytes()
+    assert set_aside(database) == 0
+    assert kept(database, "exposures") == exposure_ids(several(MIN_BATCH))
+
+
+@pytest.mark.parametrize("packed", [b"", b"\x91\x01", b"nonsense", "text", "\xff"])
+def test_a_batch_of_another_program_is_left_out_and_stops_no_writer(
     packed: bytes | str, database: SqliteDatabase
 ) -> None:
     put(database, several(1, "row"), [])
     insert = "INSERT INTO exposure_batches (exposures) VALUES (?)"
+    if packed == "\xff":
+        insert = insert.replace("?", "CAST(x'ff' || ? AS TEXT)")  # not UTF-8
     database.transact(lambda session: session.run(insert, (packed,)))
-    for _ in range(2):
-        assert put(database, several(1, "later"), [])[0] == ("stored",)
-        with pytest.raises(InputError, match="rows that firstspin did not write"), database.snapshot():
-            pass
-    database.transact(lambda session: session.run("DELETE FROM exposure_batches WHERE batch = 1"))
-    assert len(kept(database, "exposures")) == 2
+    assert len(kept(database, "exposures")) == 1
+    assert put(database, several(1, "later"), [])[0] == ("stored",)
+    assert (stored(database), set_aside(database)) == ((2, 0), 1)
+
+
+def test_on_a_full_disk_a_user_of_many_busy_commits_can_be_erased(tmp_path: Path) -> None:
+    others = several(5_000)
+    with (
+        small_disk(tmp_path / "small", megabytes=30) as disk,
+        closing(SqliteDatabase(disk / "events.sqlite", SECRET.fingerprint, reserve_bytes=4 << 20)) as database,
+    ):
+        database.open()
+        for i in range(8):  # 6 MB
+            put(database, [shown("anna", f"test {i}"), *others], [])
+        assert database.compact()  # the log of writes is empty
+        fill_up(disk)
+        assert erase(database, SECRET, ["anna"], now=NOON).deleted.exposures == 8
+        assert len(kept(database, "exposures")) == 5_000
+
+
+def test_a_reader_without_space_for_the_exposures_of_batches_says_so(database: SqliteDatabase) -> None:
+    put(database, several(2_000), [])
+    with database.reading() as session:
+        session.run("PRAGMA temp.max_page_count = 20")
+    with pytest.raises(Unavailable, match="full"), database.snapshot():
+        pass
+    with database.reading() as session:
+        session.run("PRAGMA temp.max_page_count = 1000000")
+    assert len(kept(database, "exposures")) == 2_000
 
 
 def test_exposures_that_wait_in_the_queue_are_all_stored_when_the_store_is_closed(database: SqliteDatabase) -> None:

@@ -18,6 +18,7 @@ from made_events import NOON, SECRET, clicks, ids, listen, shown
 
 from firstspin.events.database import Session
 from firstspin.events.erasure import erase
+from firstspin.events.export import export
 from firstspin.events.schema import Secret, Unavailable, scoped
 from firstspin.events.sqlite import SqliteDatabase
 from firstspin.events.store import open_database, open_store
@@ -267,3 +268,20 @@ def _traces(user: str) -> list[bytes]:
 def _found(folder: Path, needles: list[bytes]) -> set[bytes]:
     files = b"".join(path.read_bytes() for path in folder.iterdir())
     return {needle for needle in needles if needle in files}
+
+
+def test_a_text_that_is_not_utf_8_is_a_foreign_row_to_readers_and_the_message_does_not_repeat_it(
+    tmp_path: Path,
+) -> None:
+    with closing(SqliteDatabase(tmp_path / "events.sqlite", SECRET.fingerprint)) as database:
+        put(database, [shown("anna"), shown("bert")], [])
+        broken = "UPDATE exposures SET station_id = CAST(x'ff' || 'secret' AS TEXT) WHERE user_hash = ?"
+        database.transact(lambda session: session.run(broken, (SECRET.user_hash("anna"),)))
+        with pytest.raises(InputError, match="rows that firstspin did not write") as refused:
+            export(database, tmp_path / "out", "spring")
+        with pytest.raises(InputError, match="rows that firstspin did not write"):
+            database.transact(lambda session: session.run("SELECT station_id FROM exposures"), deleting=True)
+        assert "secret" not in str(refused.value)
+        database.close()  # with the query of the failed export
+        assert erase(database, SECRET, ["anna"], now=NOON).deleted.exposures == 1
+        assert export(database, tmp_path / "out", "spring").exposures == 1

@@ -27,7 +27,6 @@ _TO_MERGE: Final = "SELECT day FROM answer_counts WHERE day < ? GROUP BY day HAV
 _OF_DAY: Final = "SELECT counts FROM answer_counts WHERE day = ?"
 _DELETE: Final = "DELETE FROM answer_counts WHERE day = ?"
 _SCHEMA: Final = 1
-_CHUNK: Final = 1_000
 
 
 class AnswerCell(msgspec.Struct, frozen=True, array_like=True):
@@ -81,10 +80,9 @@ def read_counts(database: Database, since: str = "") -> list[DayCounts]:
     """The sums of each day from `since` (ISO 8601) on, ascending. Raises as `Database` does."""
     database.transact(lambda session: session.run(_CREATE))
     days: dict[str, _Day] = {}
-    with database.snapshot() as session, readable_rows():
-        for rows in session.stream(_SELECT, (since,), _CHUNK):
-            for day, encoded in rows:
-                days.setdefault(day, _Day()).add(msgspec.json.decode(encoded, type=DayCounts))
+    with database.reading() as session, readable_rows():
+        for day, encoded in session.run(_SELECT, (since,)):
+            days.setdefault(day, _Day()).add(msgspec.json.decode(encoded, type=DayCounts))
     return [of.counts(day) for day, of in sorted(days.items())]
 
 
@@ -94,7 +92,7 @@ def merge_days(database: Database, before: str) -> None:
     Workers must not write rows of these days again after a failure: their ids are gone. Raises as `Database` does.
     """
     database.transact(lambda session: session.run(_CREATE))
-    with database.snapshot() as session:
+    with database.reading() as session:
         days = [row[0] for row in session.run(_TO_MERGE, (before,))]
     for day in days:
         database.transact(partial(_merge, day=day), deleting=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from firstspin.events import statements
 from firstspin.events.schema import Event, Exposure, Status, tombstone
@@ -128,13 +128,16 @@ def check(session: Session, fingerprint: str) -> str:
     return version
 
 
+FOREIGN_ROWS: Final = "the event store has rows that firstspin did not write; they can't be exported"
+
+
 @contextmanager
 def readable_rows() -> Iterator[None]:
     """Raises InputError where rows have types or values that `write` never stores (SQLite accepts any)."""
     try:
         yield
     except (TypeError, AttributeError, ValueError, OverflowError) as problem:  # msgspec's and Arrow's are among them
-        raise InputError("the event store has rows that firstspin did not write; they can't be exported") from problem
+        raise InputError(FOREIGN_ROWS) from problem
 
 
 def write(session: Session, exposures: Sequence[Exposure], events: Sequence[Event]) -> Written:

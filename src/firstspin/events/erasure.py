@@ -38,5 +38,5 @@ def erase(database: Database, secret: Secret, user_ids: Collection[str], *, now:
 def erased_users(database: Database, secret: Secret, user_ids: Collection[str]) -> frozenset[str]:
     """The erased users among `user_ids`, which training must exclude. Raises as `Database` does."""
     users = {secret.user_hash(user_id): user_id for user_id in user_ids}
-    with database.snapshot() as session:
+    with database.reading() as session:
         return frozenset(users[user_hash] for user_hash in erased_among(session, users))

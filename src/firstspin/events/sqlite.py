@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from firstspin.data.formats import sqlite_file
 from firstspin.data.sql import literal
 from firstspin.events import batches, statements
-from firstspin.events.database import ResultRow, Row, Session, check, prepare
+from firstspin.events.database import FOREIGN_ROWS, ResultRow, Row, Session, check, prepare
 from firstspin.events.schema import Unavailable
 from firstspin.files import private
 from firstspin.records import InputError
@@ -86,7 +86,7 @@ class SqliteDatabase:
             try:
                 return self._committed(work)
             except sqlite3.OperationalError as error:
-                if not deleting or error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                if not deleting or _code(error) in (sqlite3.SQLITE_BUSY, None):
                     raise  # every other code may mean a full disk
             with self._reserve_released():
                 return self._committed(work)
@@ -109,7 +109,7 @@ class SqliteDatabase:
                 batches.show(session)
                 yield session
             finally:
-                connection.execute("ROLLBACK")
+                _roll_back(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -132,7 +132,7 @@ class SqliteDatabase:
             try:
                 self._connect().execute("VACUUM")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode not in _PASSING:
+                if _code(error) not in _PASSING:
                     raise
                 return False
             return self._checkpoint()
@@ -203,7 +203,8 @@ class SqliteDatabase:
         ((is_new,),) = session.run(_IS_NEW)
         made = statements.tables(seq="INTEGER PRIMARY KEY", digest="BLOB") if is_new else ()
         prepare(session, self._fingerprint, made)
-        session.run(batches.TABLE)
+        for table in batches.TABLES:
+            session.run(table)
         if self._listens_by_user:
             session.run(statements.INDEX_LISTENS)
 
@@ -235,7 +236,9 @@ class SqliteDatabase:
         except sqlite3.DatabaseError as error:
             if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 raise  # a violated constraint is a programming error
-            code = getattr(error, "sqlite_errorcode", None)
+            code = _code(error)
+            if code is None:  # Python's: a text is not UTF-8; the message repeats it
+                raise InputError(FOREIGN_ROWS) from None
             if code == sqlite3.SQLITE_NOTADB:
                 raise InputError(f"{self.path.name} is not an event store") from error
             if code == sqlite3.SQLITE_ERROR:  # no such table or column
@@ -347,7 +350,15 @@ def _in_transaction(connection: sqlite3.Connection, work: Callable[[_Session], O
         outcome = work(_Session(connection))
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite has rolled back itself where the disk is full
-            connection.execute("ROLLBACK")
+        _roll_back(connection)
         raise
     return outcome
+
+
+def _code(error: sqlite3.DatabaseError) -> int | None:
+    return getattr(error, "sqlite_errorcode", None)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:  # SQLite has rolled back itself where the disk is full
+        connection.execute("ROLLBACK")
