@@ -14,12 +14,14 @@ from command_line import firstspin
 
 from firstspin import learn
 from firstspin.cli import container
-from firstspin.models import registry
+from firstspin.models import ensemble, registry
 from firstspin.models.features import fit_encoder
 from firstspin.models.linear import logistic
 from firstspin.models.registry import Learning
+from firstspin.models.search import tuning
 from firstspin.models.search.tuning import SPACES, tune
 from firstspin.models.task import Task, Tuned, best_loss
+from firstspin.models.trees import boosting
 from firstspin.records import InputError
 from firstspin.serving import bundle
 
@@ -43,6 +45,21 @@ def test_the_usual_settings_are_tried_first(task: Task) -> None:
     for name, space in SPACES.items():
         (found,) = tune(name, task, None, 1)
         assert found == Tuned(name, replace(space.usual(len(task)), soft_label_weight=task.soft_label_weight), 1)
+
+
+@pytest.mark.parametrize(("name", "most", "leaves"), [("lightgbm", 0, 8), ("auto", 150, 8), ("auto", 100, 4)])
+def test_where_the_usual_settings_are_the_best_those_for_all_users_are_kept(
+    task: Task, monkeypatch: pytest.MonkeyPatch, name: str, most: int, leaves: int
+) -> None:
+    for module, constant, users in ((tuning, "MAX_USERS", 90), (ensemble, "MAX_USERS", most)):
+        monkeypatch.setattr(module, constant, users)
+    for constant, users in {"MANY_USERS": 80, "MAX_HELD_OUT": 14}.items():  # 8 leaves of more than 140
+        monkeypatch.setattr(boosting, constant, users)
+    (found,) = (one.settings for one in tune(name, task, None, 1) if one.name == "lightgbm")
+    assert found == replace(
+        boosting.settings_for(150 if leaves == 8 else 100), soft_label_weight=found.soft_label_weight
+    )
+    assert found.num_leaves == leaves
 
 
 def test_every_setting_that_is_sought_is_one_of_the_model(task: Task) -> None:

@@ -117,9 +117,8 @@ def tune(
         losses = ", ".join(f"{one} {study.best_value:.4f}" for one, study in studies.items())
         done = min(1.0, max(len(rounds) / max_trials, sum(rounds) / budget))
         task.progress(f"tuning, {len(rounds)} tried, log loss {losses}", done)
-    return tuple(
-        Tuned(one, _settings(SPACES[one], study.best_params, len(sample)), finished) for one, study in studies.items()
-    )
+    users = min(len(task), ensemble.MAX_USERS) if name == "auto" else len(task)
+    return tuple(Tuned(one, _best(SPACES[one], study, len(sample), users), finished) for one, study in studies.items())
 
 
 def _studies(
@@ -191,6 +190,13 @@ def _settings(space: Space, params: Mapping[str, int | float], people: int) -> o
     """The settings of a trial, rounded to four digits."""
     rounded = {name: value if isinstance(value, int) else float(f"{value:.4g}") for name, value in params.items()}
     return replace(space.usual(people), **rounded)
+
+
+def _best(space: Space, study: optuna.Study, tried: int, users: int) -> object:
+    """The settings of the best trial, on `tried` users; where it has the defaults, those for all `users` instead."""
+    if study.best_trial.number:
+        return _settings(space, study.best_params, tried)
+    return _settings(space, {"soft_label_weight": study.best_params["soft_label_weight"]}, users)
 
 
 def _trials(study: optuna.Study) -> list[FrozenTrial]:
