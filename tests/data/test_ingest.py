@@ -101,7 +101,8 @@ def test_ten_bad_rows_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
 
 def test_bad_rows_can_be_skipped_and_are_counted_by_reason(tmp_path: Path) -> None:
     registrations = [GOOD, ("8", GOOD[1], "200", *GOOD[3:]), GOOD]
-    listens = [LISTEN, ("007", LISTEN[1], "1", "-3"), ("007", LISTEN[1], "9", "60")]
+    long = [("007", LISTEN[1], "1", seconds) for seconds in ("long", "longer", "1e999")]  # two rules, one reason
+    listens = [LISTEN, ("007", LISTEN[1], "1", "-3"), ("007", LISTEN[1], "9", "60"), *long]
     data = made_tables.tables(tmp_path / "data", registrations, listens)
     found = open_tables(data, workspace=tmp_path, skip_bad_rows=True)
     assert found.connection.sql("SELECT user_id FROM registrations").fetchall() == [("007",)]
@@ -110,6 +111,7 @@ def test_bad_rows_can_be_skipped_and_are_counted_by_reason(tmp_path: Path) -> No
         "registrations.csv: age is not between 0 and 120": 1,
         "registrations.csv: user_id appears a second time": 1,
         "listens.csv: station_id is not in the stations": 1,
+        "listens.csv: seconds is not a number": 3,
         "listens.csv: seconds is not more than 0": 1,
     }
 

@@ -6,6 +6,7 @@ left out, and a table that can't be read is left out of the comparisons.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -164,8 +165,10 @@ class Complaints:
             self.collected.extend(_finding(file, rules[at], bad, at) for at in bad.counts)
         elif not self.skip_bad_rows:
             raise _bad_rows(file, rules, bad)
-        for at, count in bad.counts.items():
-            self.skipped[f"{file}: {rules[at].named}"] = count
+        reasons = Counter[str]()
+        for at, count in bad.counts.items():  # several rules of a column may have one reason
+            reasons[f"{file}: {rules[at].named}"] += count
+        self.skipped.update(reasons)
         self.bad_rows[file], self.valid[file] = bad.rows, bad.of - bad.rows
 
 
