@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from itertools import count
 from pathlib import Path
 
@@ -182,3 +183,23 @@ def test_a_lock_that_another_program_holds_on_the_folder_does_not_block(tmp_path
         beside.write_text("done")
     os.close(held)
     assert (tmp_path / "out").read_text() == "done"
+
+
+def test_a_workspace_that_another_thread_made_anew_is_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening of the folder and its lock, the other thread clears it up and makes its own at this path."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with files.workspace("label") as first:
+        pass
+    real = files.locked
+
+    def locked_late(opened: int) -> bool | None:
+        monkeypatch.setattr(files, "locked", real)
+        first.rmdir()
+        first.mkdir()
+        return real(opened)
+
+    monkeypatch.setattr(files, "locked", locked_late)
+    with files.workspace("label") as second:
+        assert second != first

@@ -119,6 +119,11 @@ def locked(opened: int) -> bool | None:
     return True
 
 
+def holds(opened: int, folder: Path) -> bool:
+    """Whether an opened folder has the lock of this process, and is still the one at its path, not made anew since."""
+    return locked(opened) is not False and folder.exists() and os.path.samestat(os.fstat(opened), folder.stat())
+
+
 def put_in_place(new: Path, out: Path) -> None:
     """Move the folder `new`, made by `beside(out)`, to `out` in one step. Synced before and after.
 
@@ -191,9 +196,9 @@ def _locked_folder(parent: Path, prefix: str, suffix: str, again: Path | None) -
     """A new folder, and the descriptor of its lock."""
     while True:
         folder = _made(again) or Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
-        with suppress(FileNotFoundError):  # another process removed it at the same moment
+        with suppress(FileNotFoundError):  # another process or thread removed it at the same moment
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            if locked(lock) is not False and folder.exists():
+            if holds(lock, folder):
                 return folder, lock
             os.close(lock)
 

@@ -69,7 +69,7 @@ def held(folder: Path) -> Iterator[None]:
     files.make_private_folder(folder)
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if files.locked(opened) is False or not os.path.samestat(os.fstat(opened), folder.stat()):
+        if not files.holds(opened, folder):
             raise InputError(f"{folder} is in use by another run of `firstspin label`: run it again after that")
         try:
             yield
