@@ -68,7 +68,8 @@ def open_client(service: str, settings: Mapping[str, object], url: str | None = 
             _ = urlsplit(client.meta.endpoint_url).port  # botocore would check it at the first call only
             return client
     except ValueError as problem:
-        raise InputError(f"AWS: a setting such as AWS_ENDPOINT_URL can't be used: {problem}") from problem
+        what = "a setting such as AWS_ENDPOINT_URL" if url is None else f"the URL {url!r}"
+        raise InputError(f"AWS: {what} can't be used: {problem}") from problem
 
 
 @contextmanager
