@@ -44,7 +44,7 @@ test: setup $(DYNALITE)/node_modules/.package-lock.json
 
 # The quick tests of what differs between Pythons; .ci/pythons runs them on each further Python.
 QUICK := tests/data/formats tests/models tests/serving tests/service/http tests/cli/test_main.py \
-    $(wildcard $(addprefix tests/,events/test_s*.py test_api.py test_docs.py test_docstrings.py test_f[il]*.py))
+    $(wildcard $(addprefix tests/,events/test_s*.py events/databases/test_sqlite.py test_api.py test_docs.py test_docstrings.py test_f[il]*.py))
 quick: setup
 	$(PYTEST) $(QUICK)
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from firstspin.events.database import write
+from firstspin.events.databases.sqlite import SqliteDatabase
 from firstspin.events.erasure import erase
 from firstspin.events.schema import Event, Exposure, Secret, exposure, read_batch
-from firstspin.events.sqlite import SqliteDatabase
 from firstspin.events.store import EventStore, QueueLimits, Statuses
 
 SECRET = Secret(bytes(32))

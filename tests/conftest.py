@@ -12,7 +12,7 @@ from hypothesis import settings
 from made_bundles import pack
 from made_spark import local_spark
 
-from firstspin.events.sqlite import ABANDONED
+from firstspin.events.databases.sqlite import ABANDONED
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -55,7 +55,7 @@ IMPORTED_WHERE_NEEDED = {
     ("evaluation.report.charts", "altair"),
     ("evaluation.report.charts", "vl_convert"),
     ("evaluation.report.page", "jinja2"),
-    ("events.postgres", "psycopg"),
+    ("events.databases.postgres", "psycopg"),
     ("models.search.checkpoint", "optuna"),
     ("evaluation.listens_curve", "scipy"),
     ("models.ensemble", "scipy"),

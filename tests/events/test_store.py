@@ -18,9 +18,9 @@ from made_events import NOON, SECRET, click, clicks, ids, shown
 from preloaded import preloaded
 from small_disk import BALLAST, fill_up, small_disk
 
+from firstspin.events.databases.sqlite import SqliteDatabase
 from firstspin.events.erasure import erase
 from firstspin.events.schema import Unavailable
-from firstspin.events.sqlite import SqliteDatabase
 from firstspin.events.store import EventStore, QueueLimits, open_store
 
 WRITER = Path(__file__).parent.parent / "event_writer.py"

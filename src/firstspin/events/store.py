@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from firstspin.events import sqlite, statements
+from firstspin.events import statements
 from firstspin.events.answer_counts import DayCounts, write_counts
 from firstspin.events.database import Database, Session, Written, write
-from firstspin.events.postgres import PostgresDatabase
+from firstspin.events.databases import sqlite
+from firstspin.events.databases.postgres import PostgresDatabase
+from firstspin.events.databases.sqlite import SqliteDatabase
 from firstspin.events.schema import Event, Exposure, Secret, Status, Unavailable
-from firstspin.events.sqlite import SqliteDatabase
 from firstspin.installation.extras import need
 from firstspin.records import InputError
 

@@ -62,7 +62,7 @@ _decode: Final = msgspec.msgpack.Decoder(list[Exposure]).decode
 log = logging.getLogger(__name__)
 
 
-class Rows(Protocol):
+class RowSession(Protocol):
     """The statements of a transaction, and the insertion of rows as such."""
 
     def run(self, statement: str, values: Row = ()) -> list[ResultRow]:
@@ -75,7 +75,7 @@ class Rows(Protocol):
         """Insert rows, except those whose key exists."""
 
 
-def pack(session: Rows, rows: Sequence[Row]) -> bool:
+def pack(session: RowSession, rows: Sequence[Row]) -> bool:
     """Store rows of `exposures` as batches: many, or few where earlier ones are in batches still. False if not."""
     is_small = len(rows) < MIN_BATCH
     if is_small:
@@ -87,12 +87,12 @@ def pack(session: Rows, rows: Sequence[Row]) -> bool:
     return True
 
 
-def are_waiting(session: Rows) -> bool:
+def are_waiting(session: RowSession) -> bool:
     """Whether there are batches."""
     return bool(session.run(_ANY))
 
 
-def settle(session: Rows) -> None:
+def settle(session: RowSession) -> None:
     """Make rows of the oldest batches, and set damaged ones aside."""
     settled = 0
     for batch, exposures in _batches(session):
@@ -107,7 +107,7 @@ def settle(session: Rows) -> None:
             return
 
 
-def show(session: Rows) -> None:
+def show(session: RowSession) -> None:
     """Show the exposures of batches as rows of `exposures`, until the transaction is rolled back.
 
     Damaged batches are left out, and their number is logged.
@@ -121,7 +121,7 @@ def show(session: Rows) -> None:
         )
 
 
-def _show(session: Rows) -> int:
+def _show(session: RowSession) -> int:
     """Show the exposures of all batches that are not damaged; returns the number of the others."""
     ((last,),) = session.run(_LAST)
     session.run(_UNPACKED)
@@ -134,7 +134,7 @@ def _show(session: Rows) -> int:
     return damaged
 
 
-def delete(session: Rows, users: Collection[bytes]) -> set[bytes]:
+def delete(session: RowSession, users: Collection[bytes]) -> set[bytes]:
     """Delete the exposures of these users from all batches, and damaged batches; returns the ids of the exposures."""
     ids: set[bytes] = set()
     erased = set(users)
@@ -151,7 +151,7 @@ def delete(session: Rows, users: Collection[bytes]) -> set[bytes]:
     return ids
 
 
-def _batches(session: Rows) -> Iterator[tuple[int, list[Exposure] | None]]:
+def _batches(session: RowSession) -> Iterator[tuple[int, list[Exposure] | None]]:
     """The batches, the oldest first, and their exposures; None where the batch is damaged."""
     batch = 0
     while found := session.run(_AFTER, (batch,)):

@@ -17,10 +17,10 @@ from event_store_contract import EventStoreContract, kept, put
 from made_events import NOON, SECRET, clicks, ids, listen, shown
 
 from firstspin.events.database import Session
+from firstspin.events.databases.sqlite import SqliteDatabase
 from firstspin.events.erasure import erase
 from firstspin.events.export import export
 from firstspin.events.schema import Secret, Unavailable, scoped
-from firstspin.events.sqlite import SqliteDatabase
 from firstspin.events.store import open_database, open_store
 from firstspin.records import InputError
 

@@ -14,13 +14,13 @@ from event_store_contract import kept, put
 from made_events import NOON, SECRET, click, shown
 from small_disk import fill_up, small_disk
 
-from firstspin.events.batches import AT_ONCE, MAX_BATCH, MIN_BATCH
 from firstspin.events.database import ResultRow
+from firstspin.events.databases.batches import AT_ONCE, MAX_BATCH, MIN_BATCH
+from firstspin.events.databases.sqlite import SqliteDatabase
 from firstspin.events.erasure import erase
 from firstspin.events.export import export
 from firstspin.events.firehose import FirehoseReply, FirehoseSink, Record, send
 from firstspin.events.schema import Exposure, Unavailable
-from firstspin.events.sqlite import SqliteDatabase
 from firstspin.events.store import open_store
 
 

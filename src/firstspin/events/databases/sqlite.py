@@ -16,8 +16,9 @@ from typing import Final, TypeVar
 
 from firstspin.data.formats import sqlite_file
 from firstspin.data.sql import literal
-from firstspin.events import batches, statements
+from firstspin.events import statements
 from firstspin.events.database import FOREIGN_ROWS, ResultRow, Row, Session, check, prepare
+from firstspin.events.databases import batches
 from firstspin.events.schema import Unavailable
 from firstspin.files import private
 from firstspin.records import InputError

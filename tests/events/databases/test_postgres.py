@@ -90,7 +90,7 @@ def test_a_server_that_crashes_keeps_what_was_acknowledged_and_the_store_goes_on
 
 
 def test_kill_9_of_the_writer_loses_no_acknowledged_event(url: str) -> None:
-    command = [sys.executable, str(Path(__file__).parent.parent / "event_writer.py"), url, "0"]
+    command = [sys.executable, str(Path(__file__).parents[2] / "event_writer.py"), url, "0"]
     writer = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert writer.stdout is not None
     acknowledged = [writer.stdout.readline() for _ in range(200)]
