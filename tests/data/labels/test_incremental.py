@@ -398,6 +398,15 @@ def test_a_changed_state_is_refused(days: Days, name: str) -> None:
     assert f"{name}" in refused(days, place)
 
 
+def test_files_of_a_state_may_be_links_to_a_store(days: Days) -> None:
+    """Tools that version data move files to a store, and link them."""
+    for path in days.state.glob("*.parquet"):
+        path.rename(days.root / path.name)
+        path.symlink_to(days.root / path.name)
+    days.same(days.take([("b", day(21), "1", 40.0)], PEOPLE))
+    assert not any(path.is_symlink() for path in days.state.iterdir())
+
+
 # ----------------------------------------------------------------------------------------------- the command, in Python
 
 

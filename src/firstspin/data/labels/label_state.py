@@ -130,8 +130,8 @@ def sha256(path: Path) -> str:
 
 
 def _link(path: Path, link: Path) -> None:
-    """A hard link to a file, or a copy on another file system."""
+    """A hard link to a file, or a copy on another file system; a symbolic link is followed, as DuckDB would not."""
     try:
-        link.hardlink_to(path)
+        link.hardlink_to(path.resolve())
     except OSError:
         shutil.copyfile(path, link)
