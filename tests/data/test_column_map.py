@@ -9,8 +9,9 @@ import made_tables
 import pytest
 
 from firstspin.data.column_map import column_map
-from firstspin.data.ingest import open_tables, read_registrations, station_popularity
+from firstspin.data.ingest import open_tables, read_registrations
 from firstspin.data.names import assigned
+from firstspin.data.stations import station_popularity
 from firstspin.records import InputError
 
 LISTENS = [("007", "2025-02-05T10:00:00Z", "1", "900")]

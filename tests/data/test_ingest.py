@@ -13,8 +13,9 @@ import pytest
 from firstspin.data import schema
 from firstspin.data.checks.mismatches import unknown_picks
 from firstspin.data.column_map import column_map
-from firstspin.data.ingest import open_tables, read_registrations, station_markets, station_popularity
+from firstspin.data.ingest import open_tables, read_registrations
 from firstspin.data.sql import identifier
+from firstspin.data.stations import station_markets, station_popularity
 from firstspin.records import InputError, Station
 
 ROW = identifier(schema.ROW)

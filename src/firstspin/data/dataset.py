@@ -21,6 +21,7 @@ from firstspin.data.labels.early_listens import EarlyListens, read_early_listens
 from firstspin.data.labels.station_rates import expected_listening
 from firstspin.data.registrations.reading import read_people
 from firstspin.data.schema import COLUMNS, TileOrder
+from firstspin.data.stations import station_colours, station_markets, station_popularity
 from firstspin.files import workspace
 from firstspin.records import Census, Examples, InputError, LabelRule, Registration, Station
 
@@ -113,15 +114,15 @@ def read_dataset(data: Path, reading: Reading = Reading(), *, early: bool = Fals
         tables = open_reading(data, folder, reading)
         labelled = folder / "labelled.parquet"
         census, rule = labelling.label_tables(tables, reading.rule, labelled, reading.now)
-        stations, by_rate = ingest.station_popularity(tables), reading.tiles == "listening"
+        stations, by_rate = station_popularity(tables), reading.tiles == "listening"
         examples = labelling.read_examples(labelled, tuple(tables.extra))
         return Dataset(
             examples=examples,
             genres=tables.genres,
             extra=tables.extra,
             stations=expected_listening(tables, stations, census.data_ends) if by_rate else stations,
-            markets=ingest.station_markets(tables),
-            colours=ingest.station_colours(tables),
+            markets=station_markets(tables),
+            colours=station_colours(tables),
             census=census,
             rule=rule,
             ignored=tables.ignored,

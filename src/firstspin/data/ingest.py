@@ -32,7 +32,7 @@ from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier, literal
 from firstspin.data.table_files import find_table
 from firstspin.files import printable
-from firstspin.records import InputError, LabelRule, Station, normal
+from firstspin.records import InputError, LabelRule, normal
 
 if TYPE_CHECKING:
     import duckdb
@@ -138,7 +138,8 @@ def open_tables(
     opened = _open_all(
         data, workspace, mapping, spelling, extra, complaints, extra_optional=extra_optional, listens=listens
     )
-    connection = connect(workspace, list(opened.values()), threads=threads)
+    in_memory = [source for name, source in opened.items() if name != schema.LISTENS]
+    connection = connect(workspace, list(opened.values()), in_memory=in_memory, threads=threads)
     tables = Tables(connection, {}, {}, complaints, tuple(extra))
     for name, source in opened.items():
         with complaints.of(source.path.name):
@@ -228,7 +229,7 @@ def read_registrations(
     source = _open(path, schema.REGISTRATIONS, workspace, mapping, spelling, further, (*_NOT_SCORED, *further))
     heard = [_open(listens, schema.LISTENS, workspace, mapping, spelling)] if listens else []
     mapping.require_used([source, *heard])
-    connection = connect(workspace, [source, *heard])
+    connection = connect(workspace, [source, *heard], in_memory=[source])
     complaints = Complaints(skip_bad_rows)
     for one in heard:
         _load_listens(Tables(connection, {}, {}, complaints), one, workspace)
@@ -238,48 +239,6 @@ def read_registrations(
         _load(connection, source, _receive(connection, source), schema.REGISTRATIONS, kinds, complaints)
     ((rows,),) = connection.execute("SELECT count(*) FROM registrations").fetchall()
     return ReceivedRegistrations(connection, rows, complaints.skipped, absent)
-
-
-@in_our_words("the stations can't be read")
-def station_popularity(tables: Tables) -> list[tuple[Station, float]]:
-    """Each available station with its popularity: the column of that name, or else its seconds of listening.
-
-    The seconds are rounded to microseconds, so that no order of the listens changes the sum.
-    """
-    columns_there = _columns_of_stations(tables)
-    available = f"coalesce({schema.AVAILABLE}, true)" if schema.AVAILABLE in columns_there else "true"
-    popularity = (
-        f"coalesce({schema.POPULARITY}, 0)"
-        if schema.POPULARITY in columns_there
-        else "coalesce((SELECT round(sum(seconds), 6) FROM listens WHERE listens.station_id = stations.station_id), 0)"
-    )
-    name = "coalesce(nullif(name, ''), station_id)"
-    query = f"SELECT station_id, {name}, genre, {popularity} FROM stations WHERE {available} ORDER BY {_ROW}"
-    rows = tables.connection.execute(query).fetchall()
-    return [(Station(station_id, name, genre), float(popularity)) for station_id, name, genre, popularity in rows]
-
-
-def station_markets(tables: Tables) -> dict[str, tuple[str, ...]]:
-    """The countries of each station that lists any."""
-    if schema.MARKET not in _columns_of_stations(tables):
-        return {}
-    query = f"SELECT station_id, {schema.MARKET} FROM stations WHERE len({schema.MARKET}) > 0 ORDER BY {_ROW}"
-    return {station_id: tuple(markets) for station_id, markets in tables.connection.execute(query).fetchall()}
-
-
-def station_colours(tables: Tables) -> dict[str, str]:
-    """The colour of each station that has one written as #rrggbb, in lower case; other values are ignored."""
-    if schema.COLOUR not in _columns_of_stations(tables):
-        return {}
-    colour = f"lower({schema.COLOUR})"
-    query = (
-        f"SELECT station_id, {colour} FROM stations WHERE regexp_full_match({colour}, '#[0-9a-f]{{6}}') ORDER BY {_ROW}"
-    )
-    return dict(tables.connection.execute(query).fetchall())
-
-
-def _columns_of_stations(tables: Tables) -> set[str]:
-    return {str(name) for name, *_ in tables.connection.execute("DESCRIBE stations").fetchall()}
 
 
 # ------------------------------------------------------------------------------------------------------- opening files

@@ -26,6 +26,7 @@ from firstspin.events.schema import Secret
 from firstspin.experiment.plan import Plan, experiment_key, read_plan
 from firstspin.files import workspace
 from firstspin.installation.extras import need
+from firstspin.installation.machine import machine_memory
 from firstspin.models.compiled import MISSING
 from firstspin.records import InputError, Listens, StoredAnswer
 from firstspin.service.api_keys import Key, Keys, read_keys
@@ -49,7 +50,7 @@ from firstspin.service.process import logs, signals
 from firstspin.service.process.children import Child
 from firstspin.service.process.clock import read_clock
 from firstspin.service.process.crew import Crew, Slot
-from firstspin.service.process.resources import allow_many_files, locked_store, machine_memory, new_crew
+from firstspin.service.process.resources import allow_many_files, locked_store, new_crew
 from firstspin.service.process.supervisor import Supervisor, SupervisorContext
 from firstspin.service.process.worker import Order, Worker, WorkerConfig, WorkerIO
 from firstspin.service.telemetry.link import Telemetry, connected

@@ -30,6 +30,7 @@ from stand_in_firehose import firehose
 from firstspin import learn
 from firstspin.data import erasure, ingest
 from firstspin.data.dataset import Reading
+from firstspin.data.stations import station_popularity
 from firstspin.events.database import Database, write
 from firstspin.events.erasure import erase, erased_users
 from firstspin.events.schema import candidates_json
@@ -138,9 +139,9 @@ def test_training_and_labels_leave_out_the_erased_and_say_so(stored: Stored, tmp
 def test_listens_of_the_erased_make_no_station_popular(tmp_path: Path) -> None:
     data = made_people.tables(tmp_path / "data", 60)
     with connect_tables(data, tmp_path) as found:
-        everybody = sum(seconds for _, seconds in ingest.station_popularity(found))
+        everybody = sum(seconds for _, seconds in station_popularity(found))
         erasure.leave_out_erased(found, lambda _: ("u0", "nobody"))
-        assert everybody - sum(seconds for _, seconds in ingest.station_popularity(found)) == 900 + 1
+        assert everybody - sum(seconds for _, seconds in station_popularity(found)) == 900 + 1
 
 
 @contextmanager

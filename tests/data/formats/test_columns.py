@@ -15,15 +15,9 @@ import pytest
 
 from firstspin.data import parsing, schema
 from firstspin.data.formats.columns import KINDS, Shape, shape_of
-from firstspin.data.ingest import (
-    Tables,
-    open_tables,
-    read_registrations,
-    station_colours,
-    station_markets,
-    station_popularity,
-)
+from firstspin.data.ingest import Tables, open_tables, read_registrations
 from firstspin.data.sql import identifier
+from firstspin.data.stations import station_colours, station_markets, station_popularity
 from firstspin.records import MAX_TEXT, InputError
 
 AT = datetime(2026, 2, 5, 10, tzinfo=UTC)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from firstspin.data.formats import connections
@@ -15,6 +17,7 @@ from firstspin.data.formats.connections import MAX_INSTANCES, Wall, connect
 from firstspin.data.formats.opening import open_table
 from firstspin.data.sql import literal
 from firstspin.files import workspace
+from firstspin.installation.machine import machine_memory
 
 NUMBERED = "CREATE TABLE numbered AS SELECT i, md5(i::VARCHAR) AS text FROM range(1_500_000) AS t(i)"
 
@@ -74,7 +77,7 @@ def test_tables_end_with_their_connection(tmp_path: Path) -> None:
 
 
 def test_an_instance_spills_to_a_workspace_that_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MEMORY_LIMIT", "40MB")
+    monkeypatch.setattr(connections, "MEMORY_LIMIT", 40)
     folder = tmp_path / "w"
     for _ in range(2):
         folder.mkdir()
@@ -83,6 +86,25 @@ def test_an_instance_spills_to_a_workspace_that_is_made_again(tmp_path: Path, mo
             assert any((folder / "spill").iterdir())
             assert connection.execute("SELECT count(DISTINCT text) FROM numbered").fetchall() == [(1_500_000,)]
         shutil.rmtree(folder)
+
+
+def test_the_memory_limit_grows_with_the_tables_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SMALL_TABLE", 1_000)
+    monkeypatch.setattr(connections, "BYTES_OF_ROW", 10**6)
+    for name, rows in (("few", 1_000), ("more", 1_100), ("many", 900_000)):
+        pq.write_table(pa.table({"user_id": [*map(str, range(rows))]}), tmp_path / name)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    row = "u1234567,2026-01-01T00:00:00Z,24,US,Rock\n"
+    for name in ("a.csv", "b.csv"):
+        (folder / name).write_text("user_id,registered_at,age,country,genres\n" + 600 * row)
+    limits = []
+    for name in ("few", "more", "folder", "many"):
+        source = open_table(tmp_path / name, name, ["user_id"], workspace=tmp_path)
+        with connect(tmp_path, [source], in_memory=[source]) as connection:
+            limits += connection.execute("SELECT parse_formatted_bytes(current_setting('memory_limit'))").fetchone()
+    assert limits[:3] == pytest.approx([1300e6, 1400e6, 1532e6], rel=0.05)
+    assert limits[3] == pytest.approx(machine_memory() / 2, rel=0.02)
 
 
 def test_an_instance_that_ended_is_replaced(tmp_path: Path, opened: list[Path]) -> None:

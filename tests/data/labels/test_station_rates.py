@@ -9,8 +9,9 @@ import made_tables
 import pytest
 from command_line import firstspin
 
-from firstspin.data.ingest import open_tables, station_popularity
+from firstspin.data.ingest import open_tables
 from firstspin.data.labels.station_rates import expected_listening
+from firstspin.data.stations import station_popularity
 from firstspin.serving import bundle
 
 STATIONS = [

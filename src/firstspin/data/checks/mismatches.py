@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from firstspin.data.checks.data_end import AHEAD, DayOfListens, days_of_data, is_future
 from firstspin.data.checks.findings import NEARLY_ALL
 from firstspin.data.formats.columns import is_number
-from firstspin.data.ingest import Tables, station_markets
+from firstspin.data.ingest import Tables
 from firstspin.data.names import NameIndex
 from firstspin.data.schema import (
     GENRES,
@@ -37,6 +37,7 @@ from firstspin.data.schema import (
     USER_ID,
 )
 from firstspin.data.sql import identifier
+from firstspin.data.stations import station_markets
 from firstspin.records import InputError, LabelRule, Mismatch, listed, normal
 
 if TYPE_CHECKING:

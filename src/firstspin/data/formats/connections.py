@@ -16,22 +16,30 @@ from typing import TYPE_CHECKING, Final
 
 from firstspin.data.formats.sources import DATABASE, Source
 from firstspin.data.sql import identifier, literal
+from firstspin.installation.machine import machine_memory
 from firstspin.records import InputError
 
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY_LIMIT: Final = "1300MB"
+MEMORY_LIMIT: Final = 1300
+"""MB that DuckDB gets, with small tables."""
+BYTES_OF_ROW: Final = 150
+"""Of a row of a table in memory, and of the hash table that joins it with listens."""
+SMALL_TABLE: Final = 2_000_000
+"""Rows that are within the MEMORY_LIMIT."""
 MAX_INSTANCES: Final = 8
 """Instances of DuckDB that stay open; each has its functions in memory (5 MB), and threads that sleep."""
 
 _SPILL: Final = "spill"
-_NO_SPACE: Final = f"not enough space; TMPDIR names the folder for what is more than {MEMORY_LIMIT}"
+_BYTES_OF_LINE: Final = 40
+"""In CSV: an id, a time and some answers."""
+_NO_SPACE: Final = "not enough space; TMPDIR names the folder for what does not fit in memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Wall:
-    """What an instance of DuckDB can use: a folder, files by their links in it, and a number of threads.
+    """What an instance of DuckDB can use: a folder, files by their links in it, a number of threads, and memory in MB.
 
     DuckDB follows the links when the files are allowed, so links to other files need another instance.
     """
@@ -39,6 +47,7 @@ class Wall:
     workspace: Path
     files: tuple[tuple[Path, Path], ...]
     threads: int | None = None
+    memory: int = MEMORY_LIMIT
 
 
 _instances: dict[Wall, duckdb.DuckDBPyConnection] = {}
@@ -46,21 +55,22 @@ _numbers = count()
 
 
 def connect(
-    workspace: Path, sources: Sequence[Source] = (), *, threads: int | None = None
+    workspace: Path, sources: Sequence[Source] = (), *, in_memory: Sequence[Source] = (), threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB, in UTC, that keeps rows in order and spills to the workspace above MEMORY_LIMIT.
+    """An in-memory DuckDB, in UTC, that keeps rows in order and spills to the workspace above its memory limit.
 
-    It can read and write the workspace, read the sources, and no other file, whatever the statement. Its settings are
-    locked, and its tables end with it. A new instance of DuckDB costs more CPU than all statements about a small table,
-    so the last ones stay open for the next command with the same paths. Raises InputError where the path of the
-    workspace is a glob pattern to DuckDB.
+    The limit grows with the sources that become tables `in_memory`, up to half of the machine's memory: a join spills
+    all listens where its hash table of the registrations does not fit. The instance can read and write the workspace,
+    read the sources, and no other file, whatever the statement. Its settings are locked, and its tables end with it. A
+    new instance of DuckDB costs more CPU than all statements about a small table, so the last ones stay open for the
+    next command with the same paths. Raises InputError where the path of the workspace is a glob pattern to DuckDB.
     """
     import duckdb
 
     if strange := set("*?[]{}") & set(str(workspace)):
         raise InputError(f"the temporary folder {workspace} has {min(strange)} in its name: set TMPDIR to another")
     links = sorted(part.link for source in sources for part in source.parts or (source,))
-    wall = Wall(workspace, tuple((link, link.resolve()) for link in links), threads)
+    wall = Wall(workspace, tuple((link, link.resolve()) for link in links), threads, _memory_for(in_memory))
     if databases := {source.link for source in sources if source.table}:
         return _opened(wall, databases)
     try:
@@ -68,6 +78,21 @@ def connect(
     except duckdb.Error:  # an internal error of DuckDB ends an instance
         _instances.pop(wall, None)
         return _private(_instance(wall))
+
+
+def _memory_for(tables: Sequence[Source]) -> int:
+    """MB for tables in memory."""
+    further = sum(max(_rows(table) - SMALL_TABLE, 0) for table in tables)
+    return max(MEMORY_LIMIT, min(MEMORY_LIMIT + further * BYTES_OF_ROW // 10**6, machine_memory() // 2 // 10**6))
+
+
+def _rows(source: Source) -> int:
+    """The number of rows: of Parquet as written in the file, of CSV estimated by its size."""
+    import pyarrow.parquet as pq
+
+    if source.parts:
+        return sum(map(_rows, source.parts))
+    return source.link.stat().st_size // _BYTES_OF_LINE if source.dialect else pq.read_metadata(source.link).num_rows
 
 
 def _instance(wall: Wall) -> duckdb.DuckDBPyConnection:
@@ -118,7 +143,7 @@ def _opened(wall: Wall, databases: Collection[Path] = ()) -> duckdb.DuckDBPyConn
         instance.execute(f"ATTACH {literal(database)} AS {identifier(DATABASE)} (READ_ONLY)")
     settings = {
         "TimeZone": literal("UTC"),
-        "memory_limit": literal(MEMORY_LIMIT),
+        "memory_limit": literal(f"{wall.memory}MB"),
         "temp_directory": literal(wall.workspace / _SPILL),
         "allowed_directories": f"[{literal(wall.workspace)}]",
         "allowed_paths": f"[{', '.join(literal(link) for link, _ in wall.files)}]",

@@ -5,7 +5,6 @@ A supervisor that was killed may hold lock and port for a moment longer: both ar
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
 import time
@@ -20,15 +19,6 @@ from firstspin.service.process.crew import Crew, Slot
 
 ATTEMPTS: Final = 20
 ATTEMPT_SECONDS: Final = 0.1
-
-
-def machine_memory() -> int:
-    """The memory limit of the container, or else the memory of the machine, in bytes."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no cgroup limit
-        return physical
 
 
 def allow_many_files() -> None:
