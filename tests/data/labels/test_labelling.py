@@ -151,6 +151,13 @@ def test_a_tie_is_seen_to_the_microsecond_at_any_seconds(seconds: float, tmp_pat
     assert label[0] == "Rock"
 
 
+def test_sums_that_no_double_has_give_shares(tmp_path: Path) -> None:
+    """A share that is NaN, of one user, would end the training of the trees after a few rounds."""
+    huge = [(timedelta(days=31, seconds=n), str(1 + n % 2), 1e308) for n in range(4)]
+    assert labelled_one(tmp_path, huge) == ("Jazz", np.inf)
+    assert read_examples(tmp_path / "labels.parquet").shares.tolist() == [[1.0]]  # of the genres that are a top genre
+
+
 def test_fractions_add_up_in_any_order(tmp_path: Path) -> None:
     """In doubles 0.1 + 0.2 + 0.3 is 0.6 or 0.6000000000000001, by the order, and 0.7 + 0.2 + 0.1 is below 1."""
     for order in permutations([0.1, 0.2, 0.3]):

@@ -490,7 +490,7 @@ def _shares(labelled: pa.Table, genres: tuple[str, ...]) -> NDArray[np.float64]:
     entries = played.flatten()
     names, codes = distinct(entries.field("genre"))
     genre = _places(names, genres)[codes]
-    seconds = entries.field("seconds").to_numpy()
+    seconds = np.minimum(entries.field("seconds").to_numpy(), 1e300)  # an infinite sum has no share
     shares = np.zeros((len(labelled), len(genres)))
     is_top = genre >= 0
     shares[person[is_top], genre[is_top]] = seconds[is_top]
