@@ -22,7 +22,7 @@ NEEDING = [
     (
         "aws",
         ("events", "forward", *STREAM, "--events", "sqlite:///e", "--events-secret", "secret"),
-        "Firehose needs boto3",
+        "firehose needs boto3",
     ),
     ("aws", ("sagemaker", "rollback", "--endpoint", "e"), "sagemaker needs boto3"),
     ("aws", ("sagemaker", "fetch", "--endpoint", "e", "--out", "new"), "sagemaker needs boto3"),

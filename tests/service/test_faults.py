@@ -28,6 +28,7 @@ from made_service import Callers, Service, admin, ask_for, click, request, resid
 from small_disk import BALLAST, fill_up, small_disk
 
 from firstspin.events.schema import read_secret
+from firstspin.events.store import open_database
 from firstspin.experiment.plan import freeze
 
 APP, OPS, SLOW = "key-of-app", "key-of-ops", "key-of-slow"
@@ -134,7 +135,9 @@ def test_case_20_what_was_decided_before_sigterm_is_kept(current: Path, tmp_path
             assert ask_for(service, f"user {number}")[0] == 200
         service.process.terminate()
         assert service.process.wait(28) == 0
-    assert len(rows(tmp_path / "events.sqlite", table="exposures", columns="exposure_id")) == 200
+    url, secret = f"sqlite:///{tmp_path / 'events.sqlite'}", read_secret(tmp_path / "state" / "events.secret")
+    with closing(open_database(url, secret)) as database, database.snapshot() as session:  # many wait in batches
+        assert session.run("SELECT count(*) FROM exposures") == [(200,)]
 
 
 @pytest.fixture

@@ -306,7 +306,7 @@ def further_kind(connection: duckdb.DuckDBPyConnection, rows: str, column: Colum
 
 
 def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> str:
-    """SQL: the numbered rows of a small table, in the order of the file; CSV is stored, as the table `received`."""
+    """SQL: the numbered rows of a small table, in the order of the file; CSV and fractions are stored in `received`."""
 
     def numbered(rows: str) -> str:
         return f"(SELECT *, {_NUMBER} FROM {rows})"
@@ -315,7 +315,9 @@ def _receive(connection: duckdb.DuckDBPyConnection, source: Source) -> str:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE received AS FROM {numbered(rows)}")
         return "received"
 
-    return read(source, stored if source.dialect else numbered)
+    # DuckDB takes a NaN in Parquet for a number, by the file's min and max, where a rule asks for it in the same query
+    floating = any(shape_of(column.type) is Shape.floating for column in source.columns.values())
+    return read(source, stored if source.dialect or floating else numbered)
 
 
 def _load(
@@ -396,7 +398,7 @@ def listen_rules(tables: Tables, source: Source) -> ListenRules:
 
 def checked_listens(workspace: Path) -> Path:
     """The file of the listens whose text was parsed: our columns, BROKEN and VALUE."""
-    return workspace / "listens.parquet"
+    return workspace / "checked.listens.parquet"
 
 
 def _load_listens(tables: Tables, source: Source, workspace: Path) -> None:
