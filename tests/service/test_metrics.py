@@ -35,7 +35,7 @@ def test_the_documented_metrics_are_the_real_ones() -> None:
 def test_no_page_and_no_deployment_names_a_metric_that_is_not_there() -> None:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(ROOT / "deploy").glob("*/[!.]*.*")]
     real = real_names() | NO_METRICS | {"firstspin_latency_seconds_bucket"}
-    for page in pages:
+    for page in (page for page in pages if page.is_file()):  # `make synth` leaves a folder cdk.out
         assert names(page.read_text(encoding="utf-8")) <= real, page
 
 
