@@ -208,7 +208,8 @@ class TestPeople:
         called = {"iam:PassRole", "s3:ListBucket"}
         for name in ("rollout", "endpoint", "autoscaling", "alarms", "pruning", "model_registry"):
             source = (ROOT / "src" / "firstspin" / "aws" / f"{name}.py").read_text(encoding="utf-8")
-            for client, verb in re.findall(r"\b(sagemaker|s3|scaling|cloudwatch)\.([a-z]+_[a-z_]+)\b", source):
+            direct_or_paged = r"\b(sagemaker|s3|scaling|cloudwatch)(?:\.|, \")([a-z]+_[a-z_]+)\b"
+            for client, verb in re.findall(direct_or_paged, source):
                 action = verb.title().replace("_", "").replace("Head", "Get")
                 called.add(f"{prefixes[client]}:{action}")
         allowed = {action for one in self.rights(usual, "Releaser") for action in listed(one["Action"])}
