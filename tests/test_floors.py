@@ -37,6 +37,8 @@ IMPORTED_WHERE_NEEDED = {
     ("data.formats.readers", "duckdb"),
     ("data.importers.run", "pyarrow"),
     ("data.labels.incremental", "ibis"),
+    ("data.labels.expressions", "ibis"),
+    ("data.labels.label_file", "pyarrow"),
     ("data.labels.labelling", "ibis"),
     ("data.labels.labelling", "pyarrow"),
     ("data.labels.new_listens", "pyarrow"),

@@ -18,6 +18,7 @@ from firstspin.data.formats.written_values import AS_WRITTEN, Spelling
 from firstspin.data.further_fields import check_names
 from firstspin.data.labels import labelling
 from firstspin.data.labels.early_listens import EarlyListens, read_early_listens, station_genres
+from firstspin.data.labels.label_file import read_examples
 from firstspin.data.labels.station_rates import expected_listening
 from firstspin.data.registrations.reading import read_people
 from firstspin.data.schema import COLUMNS, TileOrder
@@ -115,7 +116,7 @@ def read_dataset(data: Path, reading: Reading = Reading(), *, early: bool = Fals
         labelled = folder / "labelled.parquet"
         census, rule = labelling.label_tables(tables, reading.rule, labelled, reading.now)
         stations, by_rate = station_popularity(tables), reading.tiles == "listening"
-        examples = labelling.read_examples(labelled, tuple(tables.extra))
+        examples = read_examples(labelled, tuple(tables.extra))
         return Dataset(
             examples=examples,
             genres=tables.genres,

@@ -66,7 +66,7 @@ class RemoteListens(Protocol):
         """The result of `mismatches.by_day`."""
 
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
-        """The result of `labelling.seconds_by_genre`, in parts."""
+        """The result of `expressions.seconds_by_genre`, in parts."""
 
     def users(self, strangers: int, *, registered: bool) -> pa.Table:
         """Distinct users: the `registered` ones, if asked for, and so many others, the first by their id."""

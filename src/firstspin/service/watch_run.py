@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from firstspin.data.labels.labelling import read_labels
+from firstspin.data.labels.label_file import read_labels
 from firstspin.events.answer_counts import DayCounts, merge_days, read_counts
 from firstspin.events.schema import Secret, Unavailable
 from firstspin.events.store import open_database

@@ -13,7 +13,7 @@ import duckdb
 import ibis
 import pytest
 
-from firstspin.data.labels.labelling import DROPPED, fates, seconds_by_genre
+from firstspin.data.labels.expressions import DROPPED, fates, seconds_by_genre, sums_by_user
 from firstspin.data.schema import ROW
 from firstspin.records import LabelRule
 
@@ -33,7 +33,7 @@ def labels_sql(dialect: str) -> str:
     listened = {"user_id": "string", "started_at": time, "station_id": "string", "seconds": "float64"}
     rule = LabelRule(data_ends=ends)
     by_genre = seconds_by_genre(registrations, ibis.table(listened, "listens"), ibis.table(STATIONS, "stations"), rule)
-    return f"{ibis.to_sql(fates(registrations, by_genre, rule), dialect=dialect)}\n"
+    return f"{ibis.to_sql(fates(registrations, sums_by_user(by_genre), rule), dialect=dialect)}\n"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

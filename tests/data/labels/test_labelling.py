@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from firstspin.data.ingest import open_tables
 from firstspin.data.labels import labelling
-from firstspin.data.labels.labelling import NO_LISTEN, NOT_OVER, TOO_LITTLE, label_tables, read_examples
+from firstspin.data.labels.expressions import NO_LISTEN, NOT_OVER, TOO_LITTLE
+from firstspin.data.labels.label_file import read_examples
+from firstspin.data.labels.labelling import label_tables
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
 from firstspin.records import InputError, LabelRule

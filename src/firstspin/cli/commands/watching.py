@@ -86,7 +86,7 @@ def watch(
 
 def _labels(path: Path, bundles: Sequence[Bundle]) -> Examples:
     """The labelled users, with a warning for each bundle that was trained on some of them."""
-    from firstspin.data.labels.labelling import read_labels
+    from firstspin.data.labels.label_file import read_labels
 
     extra = dict.fromkeys(name for one in bundles for name in one.manifest.extra)
     users = read_labels(path, tuple(extra))

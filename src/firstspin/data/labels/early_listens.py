@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.data.formats.connections import in_our_words
-from firstspin.data.labels.labelling import DROPPED, FATES
+from firstspin.data.labels.expressions import DROPPED
+from firstspin.data.labels.labelling import FATES
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
 from firstspin.records import MAX_LISTENS, LabelRule

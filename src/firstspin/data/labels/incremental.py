@@ -29,9 +29,9 @@ from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.erasure import leave_out_erased
 from firstspin.data.formats.connections import in_our_words
 from firstspin.data.ingest import Tables
-from firstspin.data.labels import labelling
+from firstspin.data.labels import expressions, labelling
+from firstspin.data.labels.expressions import COPIES, COUNTED
 from firstspin.data.labels.label_state import LATE_DAYS, REBUILD, LabelState, held, load, save
-from firstspin.data.labels.labelling import COPIES, COUNTED
 from firstspin.data.labels.new_listens import GIVEN_TWICE, NewListens, new_listens
 from firstspin.data.labels.remote import COLUMNS, RECEIVED
 from firstspin.data.schema import ROW
@@ -50,7 +50,7 @@ _BULK: Final = 0.9
 """The share of new listens that must start before a moment for the state to sum up to it: a few clocks are wrong."""
 
 _ROW, _COUNTED, _COPIES = identifier(ROW), identifier(COUNTED), identifier(COPIES)
-_GENRES: Final = identifier(labelling.PLAYED_GENRES)
+_GENRES: Final = identifier(expressions.PLAYED_GENRES)
 _LISTEN: Final = ", ".join(RECEIVED)
 _NEW: Final = identifier("is new")
 
@@ -346,7 +346,7 @@ class SummedListens:
         return self.connection.sql(f"FROM {_next(DAYS)}").to_arrow_table()
 
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
-        """The result of `labelling.seconds_by_genre`."""
+        """The result of `expressions.seconds_by_genre`."""
         self._show_final()
         stored = f"SELECT {_ROW}::INTEGER AS {_ROW}, {_OF_SUMS} FROM {_OPEN_SUMS}"
         recent = f"SELECT {_ROW}, {_OF_SUMS} FROM ({_part(f'next {RECENT}', rule)})"
@@ -355,7 +355,7 @@ class SummedListens:
         parts = f"{stored} UNION ALL {recent} UNION ALL {others}"
         self.connection.execute(f"CREATE TEMP VIEW {identifier(_SUMS_AND_RECENT)} AS {parts}")
         kinds = {ROW: "int32", schema.GENRE: "string", COUNTED: "int64", COPIES: "int64", schema.SECONDS: "float64"}
-        yield self.connection.sql(_sql(labelling.summed(_table(_SUMS_AND_RECENT, kinds)))).to_arrow_table()
+        yield self.connection.sql(_sql(expressions.summed(_table(_SUMS_AND_RECENT, kinds)))).to_arrow_table()
 
     def _show_final(self) -> None:
         """Create the views `labelling.FINAL` and FINAL_BY_GENRE of closed users; `genres` is a type by now."""
@@ -403,7 +403,7 @@ def _days() -> str:
 
 
 def _part(listens: str, rule: LabelRule) -> str:
-    """SQL: `labelling.seconds_by_genre` of a part of the listens, not rounded."""
+    """SQL: `expressions.seconds_by_genre` of a part of the listens, not rounded."""
     return _by_genre(rule).replace(identifier(_SOME), identifier(listens))
 
 
@@ -411,7 +411,7 @@ def _part(listens: str, rule: LabelRule) -> str:
 def _by_genre(rule: LabelRule) -> str:
     """`_part` of the table _SOME: Ibis takes longer for it than DuckDB for a day."""
     registrations, stations = (_table(name, COLUMNS[name]) for name in (schema.REGISTRATIONS, schema.STATIONS))
-    return _sql(labelling.seconds_by_genre(registrations, _table(_SOME, RECEIVED), stations, rule, rounded=False))
+    return _sql(expressions.seconds_by_genre(registrations, _table(_SOME, RECEIVED), stations, rule, rounded=False))
 
 
 def _table(name: str, kinds: Mapping[str, str]) -> ir.Table:

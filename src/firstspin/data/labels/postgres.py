@@ -22,7 +22,7 @@ from firstspin.data.dataset import Reading, open_reading
 from firstspin.data.formats import postgres_address
 from firstspin.data.formats.sources import shown_alias
 from firstspin.data.ingest import Tables, listen_rules
-from firstspin.data.labels import labelling
+from firstspin.data.labels import expressions, labelling
 from firstspin.data.labels.remote import RECEIVED, EngineTables, broken_rule, complain, without_listens
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
@@ -198,9 +198,9 @@ class PostgresListens:
         return self._all(by_day(_TABLES.valid))
 
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
-        """The result of `labelling.seconds_by_genre`, in parts."""
+        """The result of `expressions.seconds_by_genre`, in parts."""
         registrations, stations = _TABLES.table(schema.REGISTRATIONS), _TABLES.table(schema.STATIONS)
-        yield from self._parts(labelling.seconds_by_genre(registrations, _TABLES.valid, stations, rule))
+        yield from self._parts(expressions.seconds_by_genre(registrations, _TABLES.valid, stations, rule))
 
     def users(self, strangers: int, *, registered: bool) -> pa.Table:
         """Distinct users of the listens, see `EngineTables.users`."""

@@ -28,7 +28,7 @@ from firstspin.data.formats.dataframes import TableSet
 from firstspin.data.formats.opening import open_table
 from firstspin.data.formats.sources import PROBLEM, name_at
 from firstspin.data.ingest import Tables, checked_listens, listen_rules
-from firstspin.data.labels import labelling
+from firstspin.data.labels import expressions, labelling
 from firstspin.data.labels.remote import EngineTables, complain, without_listens
 from firstspin.data.schema import ROW
 from firstspin.data.sql import identifier
@@ -245,12 +245,12 @@ class SparkListens:
         return self._run(by_day(self._names.valid)).toArrow()
 
     def seconds_by_genre(self, rule: LabelRule) -> Iterator[pa.Table]:
-        """The result of `labelling.seconds_by_genre` in parts: of so many registrations, and at first of all others."""
+        """The result of `expressions.seconds_by_genre`, in parts of so many registrations, at first of all others."""
         from pyspark import StorageLevel
 
         names = self._names
         registrations, stations = names.table(schema.REGISTRATIONS), names.table(schema.STATIONS)
-        by_genre = labelling.seconds_by_genre(registrations, names.valid, stations, rule)
+        by_genre = expressions.seconds_by_genre(registrations, names.valid, stations, rule)
         result = self._run(by_genre).persist(StorageLevel.DISK_ONLY)
         try:
             yield result.filter(f"`{ROW}` IS NULL").toArrow()

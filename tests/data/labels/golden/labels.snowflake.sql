@@ -39,15 +39,13 @@ WITH "t15" AS (
             "t3"."seconds",
             "t8"."row of the file",
             "t8"."user_id" AS "user_id_right",
-            "t8"."opens",
-            "t8"."ends"
+            "t8"."opens"
           FROM "listens" AS "t3"
           LEFT OUTER JOIN (
             SELECT
               CAST("t0"."row of the file" AS INT) AS "row of the file",
               "t0"."user_id",
-              DATEADD(DAY, '30', "t0"."registered_at") AS "opens",
-              DATEADD(DAY, '60', "t0"."registered_at") AS "ends"
+              DATEADD(DAY, '30', "t0"."registered_at") AS "opens"
             FROM "registrations" AS "t0"
           ) AS "t8"
             ON "t3"."user_id" = "t8"."user_id"
@@ -61,7 +59,7 @@ WITH "t15" AS (
               "t10"."started_at" >= "t10"."opens"
             )
             AND (
-              "t10"."started_at" < "t10"."ends"
+              "t10"."started_at" < DATEADD(DAY, '30', "t10"."opens")
             )
           )
       ) AS "t12"

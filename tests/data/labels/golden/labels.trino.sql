@@ -39,15 +39,13 @@ WITH "t15" AS (
             "t3"."seconds",
             "t8"."row of the file",
             "t8"."user_id" AS "user_id_right",
-            "t8"."opens",
-            "t8"."ends"
+            "t8"."opens"
           FROM "listens" AS "t3"
           LEFT OUTER JOIN (
             SELECT
               CAST("t0"."row of the file" AS INTEGER) AS "row of the file",
               "t0"."user_id",
-              "t0"."registered_at" + INTERVAL '30' DAY AS "opens",
-              "t0"."registered_at" + INTERVAL '60' DAY AS "ends"
+              "t0"."registered_at" + INTERVAL '30' DAY AS "opens"
             FROM "registrations" AS "t0"
           ) AS "t8"
             ON "t3"."user_id" = "t8"."user_id"
@@ -61,7 +59,9 @@ WITH "t15" AS (
               "t10"."started_at" >= "t10"."opens"
             )
             AND (
-              "t10"."started_at" < "t10"."ends"
+              "t10"."started_at" < (
+                "t10"."opens" + INTERVAL '30' DAY
+              )
             )
           )
       ) AS "t12"
