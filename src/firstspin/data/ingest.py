@@ -344,9 +344,8 @@ def _load(
     verdict = [BROKEN_SQL, *([OTHERS_SQL] if complaints.collected is not None else [])]
     judged = row_rules.judged(received, fields, rules, every=complaints.collected is not None)
     connection.execute(f"CREATE TABLE {name} AS SELECT {_ROW}, {all_columns}, {', '.join(verdict)} FROM ({judged})")
-    valid = f"FILTER ({BROKEN_SQL} IS NULL)"
-    counts = f"SELECT count(*), count(*) {valid}, count(DISTINCT {key.cell.value}) {valid} FROM {name}"
-    ((rows, good, distinct),) = connection.execute(counts).fetchall()
+    ((rows, good),) = connection.execute(f"SELECT count(*), count(*) - count({BROKEN_SQL}) FROM {name}").fetchall()
+    distinct = _distinct(connection, name, key.cell.value)
     if distinct < good:
         _mark_repeated(connection, name, key.cell.value, len(rules) - 1)
     if distinct < rows:
@@ -357,6 +356,17 @@ def _load(
     connection.execute("DROP TABLE IF EXISTS received")
     for column in verdict:
         connection.execute(f"ALTER TABLE {name} DROP COLUMN {column}")
+
+
+def _distinct(connection: duckdb.DuckDBPyConnection, name: str, key: str) -> int:
+    """The number of distinct keys of the valid rows: that of their hashes, unless some are equal."""
+    valid = f"FROM {name} WHERE {BROKEN_SQL} IS NULL"
+    hashes = connection.execute(f"SELECT hash({key}) AS hash {valid}").fetchnumpy()["hash"]
+    hashes.sort()  # a quarter of the time of DuckDB's count of distinct texts
+    if (hashes[1:] != hashes[:-1]).all():
+        return len(hashes)
+    ((distinct,),) = connection.execute(f"SELECT count(DISTINCT {key}) {valid}").fetchall()
+    return int(distinct)
 
 
 def _mark_repeated(connection: duckdb.DuckDBPyConnection, name: str, key: str, rule: int) -> None:

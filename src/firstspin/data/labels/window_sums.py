@@ -25,7 +25,7 @@ _BITS: Final = 64
 _MIXERS: Final = tuple(map(np.uint64, (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)))
 """Odd constants of xxHash: their products spread over all bits."""
 
-_BLOCK: Final = 500_000
+_BLOCK: Final = 100_000
 """Listens that are summed at once: for larger arrays the system clears new memory each time."""
 
 
@@ -104,8 +104,9 @@ def collect(batches: Iterable[pa.RecordBatch], groups: Groups) -> WindowListens:
     unregistered = 0
     for batch in batches:
         row = values(batch.column(0), np.int32)
-        known = row >= 0
-        unregistered += len(row) - int(np.count_nonzero(known))
+        registered = row >= 0
+        unregistered += len(row) - int(np.count_nonzero(registered))
+        known = registered if not registered.all() else slice(None)  # which copies nothing
         stations.append(values(batch.column(1), np.uint32)[known])
         started.append(values(batch.column(2), np.int64)[known])
         seconds.append(values(batch.column(3), np.float64)[known] + 0.0)  # -0.0 equals 0.0
