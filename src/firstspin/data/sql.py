@@ -1,7 +1,8 @@
-"""Quoting of SQL identifiers and literals. No other module quotes for SQL."""
+"""Quoting of SQL identifiers and literals, which no other module does, and the SQL that is compiled beforehand."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from firstspin.records import InputError
@@ -27,6 +28,15 @@ def literal(value: str | Path) -> str:
     "'it''s'"
     """
     return "'" + _unicode(str(value)).replace("'", "''") + "'"
+
+
+@cache
+def compiled(name: str) -> str:
+    """An Ibis expression as SQL for DuckDB, with names in braces for numbers.
+
+    Importing Ibis and compiling takes longer than labelling a small table. A test compiles the expressions anew.
+    """
+    return (Path(__file__).parent / "compiled" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def _unicode(text: str) -> str:

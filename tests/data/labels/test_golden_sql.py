@@ -1,4 +1,4 @@
-"""The label expressions compile for warehouses to the SQL of the golden files; DuckDB runs the same query.
+"""The expressions compile for warehouses to the SQL of the golden files, for DuckDB to that of the package.
 
 After an intended change, `python tests/data/labels/test_golden_sql.py` writes the files again: read the
 difference, then commit it.
@@ -13,14 +13,47 @@ import duckdb
 import ibis
 import pytest
 
-from firstspin.data.labels.expressions import DROPPED, fates, seconds_by_genre, sums_by_user
-from firstspin.data.schema import ROW
+import firstspin.data.sql
+from firstspin.data.checks.mismatches import by_day
+from firstspin.data.labels.expressions import (
+    COPIES,
+    COUNTED,
+    DAY,
+    DROPPED,
+    PLAYED_GENRES,
+    STATION,
+    fates,
+    in_windows,
+    seconds_by_genre,
+    sums_by_user,
+)
+from firstspin.data.labels.labelling import BY_USER, FINAL, TIMED
+from firstspin.data.schema import (
+    LISTENS,
+    REGISTERED_AT,
+    REGISTRATIONS,
+    ROW,
+    SECONDS,
+    STARTED_AT,
+    STATION_ID,
+    TOP_GENRE,
+    USER_ID,
+)
+from firstspin.data.sql import compiled
 from firstspin.records import LabelRule
 
 GOLDEN = Path(__file__).parent / "golden"
 DIALECTS = ("bigquery", "databricks", "snowflake", "trino")
 STATIONS = {ROW: "int64", "station_id": "string", "genre": "string"}
 ENDS = datetime(2025, 6, 1)
+PLACES = {
+    str(1777 * DAY): "{gap}",
+    str(1888 * DAY): "{window}",
+    str(1777 + 1888): "{days}",
+    "MAKE_TIMESTAMP(2345, 6, 7, 0, 0, 0.0)": "TIMESTAMP '{data_ends}'",
+    "12345.25": "{min_seconds}",
+}
+"""The numbers of a rule, and what they are in the SQL of the package."""
 
 
 def labels_sql(dialect: str) -> str:
@@ -64,6 +97,33 @@ def test_the_same_query_gives_the_labels_in_duckdb() -> None:
     ]
 
 
+def compiled_for_duckdb() -> dict[str, str]:
+    """The SQL of the package by name: of the expressions that this machine's DuckDB runs."""
+    number, text, time = "int64", "string", "timestamp"
+    timed = ibis.table({ROW: number, USER_ID: text, REGISTERED_AT: number}, TIMED[REGISTRATIONS])
+    listened = {USER_ID: text, STARTED_AT: number, STATION_ID: text, SECONDS: "float64"}
+    rule = LabelRule(gap_days=1777, window_days=1888, min_seconds=12345.25, data_ends=datetime(2345, 6, 7))
+    heard = in_windows(timed, ibis.table(listened, TIMED[LISTENS]), ibis.table(STATIONS, "stations"), rule)
+    read = heard.select(heard[ROW].fill_null(-1).name(ROW), STATION, STARTED_AT, SECONDS)
+    sums = {ROW: number, PLAYED_GENRES: number, SECONDS: "float64", TOP_GENRE: number}
+    final = ibis.table({**sums, COUNTED: number, COPIES: number}, FINAL).select(*sums)
+    by_user = ibis.table(sums, BY_USER).select(*sums).union(final)
+    judged = fates(ibis.table({ROW: number, REGISTERED_AT: time}, REGISTRATIONS), by_user, rule)
+    days = by_day(ibis.table({STARTED_AT: time, SECONDS: "float64"}, LISTENS))["day", "listens", "last"]
+    found = {}
+    for name, expression in {"in_windows": read, "fates": judged, "by_day": days}.items():
+        found[name] = f"{ibis.to_sql(expression, dialect='duckdb')}\n"
+        for value, place in PLACES.items():
+            found[name] = found[name].replace(value, place)
+    return found
+
+
+def test_the_sql_of_the_package_is_that_of_the_expressions() -> None:
+    assert {name: compiled(name) for name in compiled_for_duckdb()} == compiled_for_duckdb()
+
+
 if __name__ == "__main__":
+    for name, sql in compiled_for_duckdb().items():
+        (Path(firstspin.data.sql.__file__).parent / "compiled" / f"{name}.sql").write_text(sql)
     for dialect in DIALECTS:
         (GOLDEN / f"labels.{dialect}.sql").write_text(labels_sql(dialect))

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from itertools import islice, product
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
@@ -31,12 +30,11 @@ from firstspin.data.schema import (
     PICK_SEPARATOR,
     REGISTRATIONS,
     SECONDS,
-    STARTED_AT,
     STATIONS,
     TEXT,
     USER_ID,
 )
-from firstspin.data.sql import identifier
+from firstspin.data.sql import compiled, identifier
 from firstspin.data.stations import station_markets
 from firstspin.records import InputError, LabelRule, Mismatch, listed, normal
 
@@ -80,20 +78,12 @@ def listening(tables: Tables) -> Listening:
         counts = tables.remote.by_day()
         lengths = [(row["long"], row["max_seconds"]) for row in counts.to_pylist()]
     else:
-        counts = tables.connection.sql(_by_day_sql()).to_arrow_table()
+        counts = tables.connection.sql(compiled("by_day")).to_arrow_table()
         longer = f"SELECT count(*), max(seconds) FROM listens WHERE seconds > {WEEK_SECONDS}"
         lengths = tables.connection.execute(longer).fetchall()
     rows = sorted(counts.to_pylist(), key=itemgetter("day"))  # Arrow's own sort imports its compute functions
     of_days = tuple(DayOfListens(row["day"], row["listens"], row["last"]) for row in rows)
     return Listening(of_days, sum(long for long, _ in lengths), max((of or 0.0 for _, of in lengths), default=0.0))
-
-
-@cache
-def _by_day_sql() -> str:
-    import ibis
-
-    listens = ibis.table({STARTED_AT: "timestamp", SECONDS: "float64"}, LISTENS)
-    return str(ibis.to_sql(by_day(listens)["day", "listens", "last"], dialect="duckdb"))
 
 
 def by_day(listens: ir.Table) -> ir.Table:

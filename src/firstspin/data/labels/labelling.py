@@ -9,7 +9,6 @@ import errno
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +21,13 @@ from firstspin.data.ingest import RemoteListens, Tables
 from firstspin.data.labels.expressions import (
     COPIES,
     COUNTED,
+    DAY,
     DROPPED,
     PLAYED_GENRES,
     REASONS,
-    STATION,
-    fates,
-    in_windows,
 )
 from firstspin.data.labels.window_sums import GenreSums, Groups, collect, sums_by_genre, sums_by_user, values
 from firstspin.data.schema import (
-    GENRE,
     GENRES,
     LISTENS,
     PLAYED,
@@ -40,12 +36,10 @@ from firstspin.data.schema import (
     ROW,
     SECONDS,
     STARTED_AT,
-    STATION_ID,
-    STATIONS,
     TOP_GENRE,
     USER_ID,
 )
-from firstspin.data.sql import identifier
+from firstspin.data.sql import compiled, identifier
 from firstspin.records import Census, InputError, LabelRule, Mismatch
 
 if TYPE_CHECKING:
@@ -58,9 +52,6 @@ FATES = "fates"
 FINAL = "final sums by user"
 FINAL_BY_GENRE = "final seconds by code of the genre"
 TIMED = {REGISTRATIONS: "registrations in microseconds", LISTENS: "listens in microseconds"}
-
-MAX_COMPILED = 1_000
-"""Compiled statements, a few KB each. Ibis takes longer to compile one than DuckDB to run it on a small table."""
 
 OTHER_ORDER = "the labels can't be made: registrations and labels are in different orders; report this"
 
@@ -200,7 +191,7 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
         ((once, copies),) = connection.execute(counts).fetchall()
     others = mismatches(tables, heard, wrong_clocks, unregistered, now)
     with in_our_words("the labels can't be made"):
-        connection.execute(f"CREATE TEMP TABLE {FATES} AS {_fates_sql(rule)}")
+        connection.execute(f"CREATE TEMP TABLE {FATES} AS {_fates_sql(rule, ends)}")
         others += _copies(connection, once, copies)
         return replace(_census(connection, ends, others), absent=tables.absent), rule
 
@@ -276,32 +267,15 @@ def _dropped(tables: Tables, *, whole: bool) -> str:
     return "; ".join(filter(None, shown))
 
 
-@lru_cache(MAX_COMPILED)
 def _in_windows_sql(rule: LabelRule) -> str:
-    """The columns of `in_windows` that `collect` reads, as SQL for DuckDB.
-
-    Ibis only generates SQL: the settings of the connection are locked.
-    """
-    import ibis
-
-    registrations = ibis.table({ROW: "int64", USER_ID: "string", REGISTERED_AT: "int64"}, TIMED[REGISTRATIONS])
-    listened = {USER_ID: "string", STARTED_AT: "int64", STATION_ID: "string", SECONDS: "float64"}
-    stations = ibis.table({ROW: "int64", STATION_ID: "string", GENRE: "string"}, STATIONS)
-    heard = in_windows(registrations, ibis.table(listened, TIMED[LISTENS]), stations, rule)
-    row = heard[ROW].fill_null(-1).name(ROW)
-    return str(ibis.to_sql(heard.select(row, STATION, STARTED_AT, SECONDS), dialect="duckdb"))
+    """`expressions.in_windows` as SQL for DuckDB: the columns that `collect` reads, of the views TIMED."""
+    return compiled("in_windows").format(gap=int(rule.gap_days) * DAY, window=int(rule.window_days) * DAY)
 
 
-@lru_cache(MAX_COMPILED)
-def _fates_sql(rule: LabelRule) -> str:
-    """`fates` of the tables BY_USER and FINAL as SQL for DuckDB."""
-    import ibis
-
-    registrations = ibis.table({ROW: "int64", REGISTERED_AT: "timestamp"}, REGISTRATIONS)
-    sums = {ROW: "int64", PLAYED_GENRES: "int64", SECONDS: "float64", TOP_GENRE: "int64"}
-    final = ibis.table({**sums, COUNTED: "int64", COPIES: "int64"}, FINAL).select(*sums)
-    by_user = ibis.table(sums, BY_USER).select(*sums).union(final)
-    return str(ibis.to_sql(fates(registrations, by_user, rule), dialect="duckdb"))
+def _fates_sql(rule: LabelRule, ends: datetime) -> str:
+    """`expressions.fates` of the tables BY_USER and FINAL as SQL for DuckDB."""
+    days, least = int(rule.gap_days) + int(rule.window_days), float(rule.min_seconds)
+    return compiled("fates").format(days=days, min_seconds=repr(least), data_ends=ends.isoformat(" "))
 
 
 def _copies(connection: duckdb.DuckDBPyConnection, once: int, copies: int) -> list[Mismatch]:
