@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,22 @@ from firstspin.models.calibration import HoldOutCalibration
 from firstspin.models.evidence.scoring import EvidenceSettings, default_evidence
 from firstspin.models.input_reference import InputReference
 from firstspin.models.prediction_sets import PredictionSets
+from firstspin.models.predictor import Predictor
 from firstspin.records import Examples, Station
 from firstspin.serving import bundle
 from firstspin.serving.stations import Catalogue
+
+
+def _fitted(people: Examples, model: str) -> tuple[Predictor, Predictor]:
+    """The model and the rule."""
+    one, rule = (registry.fit(name, registry.prepare(people, made_people.GENRES)) for name in (model, "popularity"))
+    return one, rule
+
+
+@cache
+def _learned(model: str, seed: int) -> tuple[Predictor, Predictor]:
+    """The same of 120 users, trained once: no bundle changes them."""
+    return _fitted(made_people.examples(120, seed), model)
 
 
 def pack(
@@ -40,8 +54,7 @@ def pack(
     calibration: HoldOutCalibration | None = None,
     inputs: InputReference | None = None,
 ) -> bundle.Bundle:
-    examples = people or made_people.examples(120, seed)
-    fitted = [registry.fit(name, registry.prepare(examples, made_people.GENRES)) for name in (model, "popularity")]
+    fitted = _fitted(people, model) if people else _learned(model, seed)
     stations = [(Station(str(i), f"S{i}", made_people.GENRES[i % 4]), float(i)) for i in range(12)]
     of_listens = default_evidence(fitted[0].genres, (0.4, 0.3, 0.2, 0.1), {str(i): i % 4 for i in range(12)})
     return bundle.save(

@@ -72,6 +72,7 @@ class ControlPlane(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: ControlPlane
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's delayed acknowledgement
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
