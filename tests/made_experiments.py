@@ -49,7 +49,7 @@ def log(
     source: str = "model",
 ) -> Path:
     """The log of so many days: a hundred users a day in each arm, exposed at 6:00, of whom some click an hour later."""
-    shown, clicked = [], []
+    shown, clicked, key = [], [], experiment_key(plan)
     for day in range(days):
         at = START + timedelta(days=day, hours=6)
         for arm, of in clickers.items():
@@ -58,7 +58,7 @@ def log(
                 answered = "rule" if arm == "rule" else source
                 shown.append(
                     {
-                        "experiment": experiment_key(plan),
+                        "experiment": key,
                         "user_key": user,
                         "arm": arm,
                         "decided_at": at,
