@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,16 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-network
 
 settings.register_profile("ours", deadline=None)  # no test asserts a time
 settings.load_profile("ours")
+
+
+def pytest_collection_finish() -> None:
+    """The modules and thousands of collected tests stay, so the garbage collector need not traverse them."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Else libraries would report what stays as leaks."""
+    gc.unfreeze()
 
 
 class Watched(sqlite3.Connection):

@@ -70,11 +70,12 @@ def test_the_store_says_of_each_user_what_assignment_model_and_true_taste_say(
     recommender = Recommender(bundle.load(trained))
     rule = recommender.bundle.rule
     told = {row["user_key"]: row for row in pq.read_table(folder / "outcomes.parquet").to_pylist()}
+    key, split = experiment_key(plan), plan_split(plan)
     shown, would = [], {"rule": [], "model": []}
     for number, registration in enumerate(people.registrations):
         user = f"simulated-{SEED}-{number:07d}"
-        row = told[scoped(secret.user_hash(user), experiment_key(plan))]
-        given = assign(plan_split(plan), user)
+        row = told[scoped(secret.user_hash(user), key)]
+        given = assign(split, user)
         assert given is not None
         assert (row["arm"], row["propensity"]) == (given.arm, given.propensity)
         by_model = recommender.recommend(registration)
@@ -86,7 +87,7 @@ def test_the_store_says_of_each_user_what_assignment_model_and_true_taste_say(
         assert row["station_id"] == row[f"candidates_{given.arm}"][0]
     clicked = clicks(people, np.array(shown))
     users = [f"simulated-{SEED}-{number:07d}" for number in range(1_000)]
-    rows = [told[scoped(secret.user_hash(user), experiment_key(plan))] for user in users]
+    rows = [told[scoped(secret.user_hash(user), key)] for user in users]
     assert [row["clicked"] for row in rows] == clicked.astype(int).tolist()
     assert [row["seconds"] for row in rows] == np.where(clicked, people.seconds, 0).tolist()
     chances = [click_probabilities(people, np.array(would[arm])).mean() for arm in ("rule", "model")]

@@ -30,7 +30,7 @@ def until(holds: Callable[[], object]) -> None:
     end = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < end
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def test_a_busy_port_is_noticed_before_the_work_and_a_free_one_is_named(busy: int, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_demo_that_is_stopped_leaves_no_process_and_no_temporary_folder(number
     words = ["demo", "--users", "300", "--no-serve", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "firstspin", *words],
-        env={"TMPDIR": str(temporary)},
+        env={"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
