@@ -39,7 +39,7 @@ from firstspin.serving.bodies import wire
 from firstspin.serving.bodies.encodings import encoding_of
 from firstspin.serving.bodies.wire import BodyReader
 
-USERS = 1_200
+USERS = 600
 CLICKS = {"rule-arm": 0.2, "rule": 0.2, "model": 0.4}
 """The truth: the share of an arm's users who click."""
 
