@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from firstspin.data.formats import connections
-from firstspin.data.formats.connections import MAX_INSTANCES, Wall, connect
+from firstspin.data.formats.connections import MAX_INSTANCES, Wall, connect, in_our_words
 from firstspin.data.formats.opening import open_table
 from firstspin.data.sql import literal
 from firstspin.files import workspace
 from firstspin.installation.machine import machine_memory
+from firstspin.records import InputError
 
 NUMBERED = "CREATE TABLE numbered AS SELECT i, md5(i::VARCHAR) AS text FROM range(1_500_000) AS t(i)"
 
@@ -105,6 +106,15 @@ def test_the_memory_limit_grows_with_the_tables_in_memory(tmp_path: Path, monkey
             limits += connection.execute("SELECT parse_formatted_bytes(current_setting('memory_limit'))").fetchone()
     assert limits[:3] == pytest.approx([1300e6, 1400e6, 1532e6], rel=0.05)
     assert limits[3] == pytest.approx(machine_memory() / 2, rel=0.02)
+
+
+def test_a_lack_of_space_is_named_while_arrow_reads_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MEMORY_LIMIT", 20)
+    first, long = "SELECT i FROM range(400_000) t(i)", "SELECT len(list(md5(i::VARCHAR))) FROM range(1_000_000) t(i)"
+    with connect(tmp_path, threads=2) as connection:
+        rows = connection.sql(f"{first} UNION ALL {long}")
+        with pytest.raises(InputError, match="can't be read: not enough space"), in_our_words("they can't be read"):
+            list(rows.to_arrow_reader(1000))
 
 
 def test_an_instance_that_ended_is_replaced(tmp_path: Path, opened: list[Path]) -> None:

@@ -35,6 +35,8 @@ _SPILL: Final = "spill"
 _BYTES_OF_LINE: Final = 40
 """In CSV: an id, a time and some answers."""
 _NO_SPACE: Final = "not enough space; TMPDIR names the folder for what does not fit in memory"
+_OUT_OF_SPACE: Final = ("Out of Memory Error", "No space left")
+"""In the text of DuckDB's errors, which is all that remains of them where Arrow reads its rows: an OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,10 @@ def in_our_words(failed: str) -> Iterator[None]:
         raise InputError(f"{failed}: {_reason(problem)}") from problem
 
 
+def _is_out_of_space(problem: Exception) -> bool:
+    return any(words in str(problem) for words in _OUT_OF_SPACE)
+
+
 def _reason(problem: Exception) -> str:
     import duckdb
 
@@ -186,9 +192,7 @@ def _reason(problem: Exception) -> str:
             return "a view of it reads another file: name a table, or write the view to one"
         case duckdb.ConversionException():
             return "a number or a time is out of range"
-        case duckdb.OutOfMemoryException():
-            return _NO_SPACE
-        case duckdb.IOException() if "No space left" in str(problem):
+        case duckdb.OutOfMemoryException() | duckdb.IOException() | OSError() if _is_out_of_space(problem):
             return _NO_SPACE
         case duckdb.IOException() if "set lock" in str(problem):
             return "another process has it open for writing"
