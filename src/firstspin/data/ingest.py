@@ -1,7 +1,7 @@
 """Ingestion: input files -> validated tables, or an error that names file, row, field and value.
 
 Registrations and stations become DuckDB tables. Listens stay on disk: Parquet is read in place, CSV is rewritten once
-as typed Parquet in the workspace, so that they never have to fit in memory.
+as typed Parquet in the workspace, so that those outside label windows never have to fit in memory.
 """
 
 from __future__ import annotations
