@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -115,6 +116,11 @@ def test_a_lack_of_space_is_named_while_arrow_reads_the_rows(tmp_path: Path, mon
         rows = connection.sql(f"{first} UNION ALL {long}")
         with pytest.raises(InputError, match="can't be read: not enough space"), in_our_words("they can't be read"):
             list(rows.to_arrow_reader(1000))
+
+
+def test_a_lack_of_memory_is_named() -> None:
+    with pytest.raises(InputError, match="can't be read: not enough memory"), in_our_words("they can't be read"):
+        np.zeros(1 << 60, dtype=np.uint8)
 
 
 def test_an_instance_that_ended_is_replaced(tmp_path: Path, opened: list[Path]) -> None:

@@ -34,6 +34,7 @@ MAX_INSTANCES: Final = 8
 _SPILL: Final = "spill"
 _BYTES_OF_LINE: Final = 40
 """In CSV: an id, a time and some answers."""
+_OF_SYSTEM: Final = (OSError, EOFError, MemoryError, RuntimeError, UnicodeError, zlib.error)
 _NO_SPACE: Final = "not enough space; TMPDIR names the folder for what does not fit in memory"
 _OUT_OF_SPACE: Final = ("Out of Memory Error", "No space left")
 """In the text of DuckDB's errors, which is all that remains of them where Arrow reads its rows: an OSError."""
@@ -168,7 +169,7 @@ def in_our_words(failed: str) -> Iterator[None]:
 
     try:
         yield
-    except (duckdb.Error, pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError, RuntimeError) as problem:
+    except (*_OF_SYSTEM, duckdb.Error, pa.ArrowException) as problem:
         if type(problem) is RuntimeError and "interrupted" in str(problem):  # Ctrl-C
             raise KeyboardInterrupt from problem
         raise InputError(f"{failed}: {_reason(problem)}") from problem
@@ -182,6 +183,8 @@ def _reason(problem: Exception) -> str:
     import duckdb
 
     match problem:
+        case MemoryError():
+            return "not enough memory on this machine"
         case OSError(errno=errno.ENOSPC):
             return _NO_SPACE
         case OSError(strerror=str() as reason) if reason:
