@@ -17,6 +17,7 @@ from firstspin.serving import bundle
 
 DIES_IN_TURN = """
 import os, signal, sys
+import duckdb, pyarrow.parquet, scipy.optimize  # once, and not in each child
 from pathlib import Path
 from unittest import mock
 from firstspin import learn
