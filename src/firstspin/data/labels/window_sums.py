@@ -97,10 +97,10 @@ class UserSums:
 
 def collect(batches: Iterable[pa.RecordBatch], groups: Groups) -> WindowListens:
     """The listens of batches with the columns row (-1: of an unregistered user), station, start and seconds."""
-    keys: list[NDArray[np.uint64]] = []
-    stations: list[NDArray[np.uint32]] = []
-    started: list[NDArray[np.int64]] = []
-    seconds: list[NDArray[np.float64]] = []
+    keys = [np.zeros(0, np.uint64)]
+    stations = [np.zeros(0, np.uint32)]
+    started = [np.zeros(0, np.int64)]
+    seconds = [np.zeros(0)]
     unregistered = 0
     for batch in batches:
         row = values(batch.column(0), np.int32)
@@ -111,8 +111,7 @@ def collect(batches: Iterable[pa.RecordBatch], groups: Groups) -> WindowListens:
         started.append(values(batch.column(2), np.int64)[known])
         seconds.append(values(batch.column(3), np.float64)[known] + 0.0)  # -0.0 equals 0.0
         keys.append(_keys(groups, row[known], stations[-1], started[-1], seconds[-1]))
-    columns = _joined(keys, np.uint64), _joined(stations, np.uint32), _joined(started, np.int64)
-    return WindowListens(groups, *columns, _joined(seconds, np.float64), unregistered)
+    return WindowListens(groups, _joined(keys), _joined(stations), _joined(started), _joined(seconds), unregistered)
 
 
 def _keys(
@@ -139,18 +138,23 @@ def values(column: pa.Array, kind: type[Number]) -> NDArray[Number]:
     return of[column.offset : column.offset + len(column)]
 
 
-def _joined(parts: list[NDArray[Number]], kind: type[Number]) -> NDArray[Number]:
+def _joined(parts: list[NDArray[Number]]) -> NDArray[Number]:
     """One array of the parts, which it empties: all columns twice would be the peak of the memory."""
-    whole = np.concatenate([np.zeros(0, kind), *parts])
+    whole = np.concatenate(parts)
     parts.clear()
     return whole
 
 
 def sums_by_genre(heard: WindowListens) -> GenreSums:
-    """The result of `expressions.seconds_by_genre` for registered users: each listen counts once."""
-    blocks = [_of_block(heard, order, keys) for order, keys in _blocks(heard)]
-    rows, codes, seconds, counted, copies = map(np.concatenate, zip(*blocks, strict=True))
-    return GenreSums(rows, codes, seconds, counted, copies)
+    """The result of `expressions.seconds_by_genre` for registered users: each listen counts once.
+
+    The keys of the listens are overwritten.
+    """
+    columns: tuple[list[NDArray[Any]], ...] = ([], [], [], [], [])
+    for order, keys in _blocks(heard):
+        for parts, part in zip(columns, _of_block(heard, order, keys), strict=True):
+            parts.append(part)
+    return GenreSums(*map(_joined, columns))
 
 
 def _blocks(heard: WindowListens) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
@@ -158,14 +162,17 @@ def _blocks(heard: WindowListens) -> Iterator[tuple[NDArray[np.int64], NDArray[n
 
     NumPy sorts integers five times as fast as it finds their order. So places replace the lowest bits, of the hash.
     """
-    of_places = np.uint64(len(heard.keys).bit_length())
+    keys, of_places = heard.keys, np.uint64(len(heard.keys).bit_length())
     if heard.groups.bits + int(of_places) > _BITS:
-        order = np.argsort(heard.keys)
-        yield order, heard.keys[order]
+        order = np.argsort(keys)
+        yield order, keys[order]
         return
-    keys, mask = heard.keys >> of_places, (np.uint64(1) << of_places) - np.uint64(1)
-    keys <<= of_places
-    keys |= np.arange(len(keys), dtype=np.uint64)
+    mask = (np.uint64(1) << of_places) - np.uint64(1)
+    for begin in range(0, len(keys), _BLOCK):
+        part = keys[begin : begin + _BLOCK]
+        part >>= of_places
+        part <<= of_places
+        part |= np.arange(begin, begin + len(part), dtype=np.uint64)
     keys.sort()
     of_row = np.uint64(_BITS - heard.groups.row_bits)
     next_rows = (keys[_BLOCK::_BLOCK] >> of_row) + np.uint64(1)
