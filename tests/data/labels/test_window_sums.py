@@ -77,9 +77,12 @@ def rows(sums: object) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.parametrize("listens", [0, 1, 2, 5, 40, 400])
-@pytest.mark.parametrize("block", [1, 7, 1000])
-def test_the_sums_are_those_of_the_expressions(block: int, listens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("block", "users"), [(1, 1), (7, 4), (1000, 1000)])
+def test_the_sums_are_those_of_the_expressions(
+    block: int, users: int, listens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(window_sums, "_BLOCK", block)
+    monkeypatch.setattr(window_sums, "_RANGE", users)
     heard = made(listens + block, listens)
     by_genre, by_user = by_duckdb(heard)
     sums = summed(heard)
@@ -131,4 +134,4 @@ def test_listens_of_unregistered_users_are_only_counted() -> None:
     heard = collect([whole.slice(0, 2), whole.slice(2, 2)], groups)
     assert heard.unregistered == 2
     assert rows(sums_by_genre(heard)) == [(0, 0, 4.0, 1, 0), (3, 0, 1.0, 1, 0)]
-    assert collect([], groups).keys.dtype == np.uint64
+    assert rows(sums_by_genre(collect([], groups))) == []

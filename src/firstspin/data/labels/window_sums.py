@@ -7,7 +7,7 @@ are listens; one sort of integers costs a third of that, and gives the groups in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -24,6 +24,9 @@ Number = TypeVar("Number", bound=np.generic)
 _BITS: Final = 64
 _MIXERS: Final = tuple(map(np.uint64, (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)))
 """Odd constants of xxHash: their products spread over all bits."""
+
+_RANGE: Final = 2_000_000
+"""Rows of users whose listens are sorted together."""
 
 _BLOCK: Final = 100_000
 """Listens that are summed at once: for larger arrays the system clears new memory each time."""
@@ -54,7 +57,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class WindowListens:
-    """l listens of registered users in their label windows, and the number of listens of unregistered users.
+    """l listens of registered users in their label windows.
 
     Arrays (l,): `keys`, with the group in the highest bits and below it a hash of the rest, so that exact copies have
     equal keys; numbers of the `stations`; starts (`started`, microseconds); `seconds`.
@@ -65,6 +68,29 @@ class WindowListens:
     stations: NDArray[np.uint32]
     started: NDArray[np.int64]
     seconds: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The columns of WindowListens, in parts."""
+
+    keys: list[NDArray[np.uint64]] = field(default_factory=lambda: [np.zeros(0, np.uint64)])
+    stations: list[NDArray[np.uint32]] = field(default_factory=lambda: [np.zeros(0, np.uint32)])
+    started: list[NDArray[np.int64]] = field(default_factory=lambda: [np.zeros(0, np.int64)])
+    seconds: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros(0)])
+
+    def whole(self, groups: Groups) -> WindowListens:
+        """The listens of the parts, which are empty afterwards."""
+        keys, stations = _joined(self.keys), _joined(self.stations)
+        return WindowListens(groups, keys, stations, _joined(self.started), _joined(self.seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedListens:
+    """Listens of registered users in parts by ranges of rows, and the number of listens of unregistered users."""
+
+    groups: Groups
+    ranges: list[_Parts]
     unregistered: int
 
 
@@ -95,23 +121,20 @@ class UserSums:
     tops: NDArray[np.int32]
 
 
-def collect(batches: Iterable[pa.RecordBatch], groups: Groups) -> WindowListens:
+def collect(batches: Iterable[pa.RecordBatch], groups: Groups) -> CollectedListens:
     """The listens of batches with the columns row (-1: of an unregistered user), station, start and seconds."""
-    keys = [np.zeros(0, np.uint64)]
-    stations = [np.zeros(0, np.uint32)]
-    started = [np.zeros(0, np.int64)]
-    seconds = [np.zeros(0)]
+    ranges = [_Parts() for _ in range(groups.max_row // _RANGE + 1)]
     unregistered = 0
     for batch in batches:
         row = values(batch.column(0), np.int32)
-        registered = row >= 0
-        unregistered += len(row) - int(np.count_nonzero(registered))
-        known = registered if not registered.all() else slice(None)  # which copies nothing
-        stations.append(values(batch.column(1), np.uint32)[known])
-        started.append(values(batch.column(2), np.int64)[known])
-        seconds.append(values(batch.column(3), np.float64)[known] + 0.0)  # -0.0 equals 0.0
-        keys.append(_keys(groups, row[known], stations[-1], started[-1], seconds[-1]))
-    return WindowListens(groups, _joined(keys), _joined(stations), _joined(started), _joined(seconds), unregistered)
+        for number, parts in enumerate(ranges):
+            ours = (row >= number * _RANGE) & (row < (number + 1) * _RANGE)
+            parts.stations.append(values(batch.column(1), np.uint32)[ours])
+            parts.started.append(values(batch.column(2), np.int64)[ours])
+            parts.seconds.append(values(batch.column(3), np.float64)[ours] + 0.0)  # -0.0 equals 0.0
+            parts.keys.append(_keys(groups, row[ours], parts.stations[-1], parts.started[-1], parts.seconds[-1]))
+        unregistered += int(np.count_nonzero(row < 0))
+    return CollectedListens(groups, ranges, unregistered)
 
 
 def _keys(
@@ -145,20 +168,24 @@ def _joined(parts: list[NDArray[Number]]) -> NDArray[Number]:
     return whole
 
 
-def sums_by_genre(heard: WindowListens) -> GenreSums:
+def sums_by_genre(heard: CollectedListens) -> GenreSums:
     """The result of `expressions.seconds_by_genre` for registered users: each listen counts once.
 
-    The keys of the listens are overwritten.
+    The listens are taken out range by range, so that their memory goes as that of the sums comes.
     """
     columns: tuple[list[NDArray[Any]], ...] = ([], [], [], [], [])
-    for order, keys in _blocks(heard):
-        for parts, part in zip(columns, _of_block(heard, order, keys), strict=True):
-            parts.append(part)
+    while heard.ranges:
+        listens = heard.ranges.pop(0).whole(heard.groups)
+        for order, keys in _blocks(listens):
+            for parts, part in zip(columns, _of_block(listens, order, keys), strict=True):
+                parts.append(part)
     return GenreSums(*map(_joined, columns))
 
 
 def _blocks(heard: WindowListens) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
     """The places of the listens in the order of their keys, and their keys, in blocks of whole users; at least one.
+
+    The keys of the listens are overwritten.
 
     NumPy sorts integers five times as fast as it finds their order. So places replace the lowest bits, of the hash.
     """
