@@ -1,4 +1,4 @@
-"""Claim: labels of 50 million listens cost 1.7 times the CPU time of one hand-written query, in under 1 GiB.
+"""Claim: labels of 50 million listens cost 1.5 times the CPU time of one hand-written query, in under 1 GiB.
 
 Run as `python bench/labels.py [USERS ...] [--runs N] [--tables FOLDER] [--memory GIB]`; 25 listens per user, by default
 of 200,000 and 2,000,000 users. Beside `firstspin label` (checks, labels, shares, census, a file): a scan of the
