@@ -222,7 +222,6 @@ def _sums(connection: duckdb.DuckDBPyConnection, rule: LabelRule) -> tuple[Genre
     code_of_station = np.zeros(stations[ROW].max() + 1, dtype=np.uint64)
     code_of_station[stations[ROW]] = stations["code"]
     groups = Groups(code_of_station, max_row)
-    # the reader ends with this statement: as long as it lives, DuckDB keeps the hash table of the join
     heard = collect(connection.sql(_in_windows_sql(rule)).to_arrow_reader(ROWS_AT_ONCE), groups)
     return sums_by_genre(heard), heard.unregistered
 
