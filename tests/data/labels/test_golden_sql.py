@@ -16,18 +16,17 @@ import pytest
 import firstspin.data.sql
 from firstspin.data.checks.mismatches import by_day
 from firstspin.data.labels.expressions import (
-    COPIES,
-    COUNTED,
     DAY,
     DROPPED,
     PLAYED_GENRES,
     STATION,
     fates,
     in_windows,
+    judged,
     seconds_by_genre,
     sums_by_user,
 )
-from firstspin.data.labels.labelling import BY_USER, FINAL, TIMED
+from firstspin.data.labels.labelling import EVERYONE, TIMED
 from firstspin.data.schema import (
     LISTENS,
     REGISTERED_AT,
@@ -105,13 +104,11 @@ def compiled_for_duckdb() -> dict[str, str]:
     rule = LabelRule(gap_days=1777, window_days=1888, min_seconds=12345.25, data_ends=datetime(2345, 6, 7))
     heard = in_windows(timed, ibis.table(listened, TIMED[LISTENS]), ibis.table(STATIONS, "stations"), rule)
     read = heard.select(heard[ROW].fill_null(-1).name(ROW), STATION, STARTED_AT, SECONDS)
-    sums = {ROW: number, PLAYED_GENRES: number, SECONDS: "float64", TOP_GENRE: number}
-    final = ibis.table({**sums, COUNTED: number, COPIES: number}, FINAL).select(*sums)
-    by_user = ibis.table(sums, BY_USER).select(*sums).union(final)
-    judged = fates(ibis.table({ROW: number, REGISTERED_AT: time}, REGISTRATIONS), by_user, rule)
+    sums = {PLAYED_GENRES: number, SECONDS: "float64", TOP_GENRE: number}
+    everyone = ibis.table({ROW: "int32", REGISTERED_AT: time, **sums}, EVERYONE)
     days = by_day(ibis.table({STARTED_AT: time, SECONDS: "float64"}, LISTENS))["day", "listens", "last"]
     found = {}
-    for name, expression in {"in_windows": read, "fates": judged, "by_day": days}.items():
+    for name, expression in {"in_windows": read, "judged": judged(everyone, rule), "by_day": days}.items():
         found[name] = f"{ibis.to_sql(expression, dialect='duckdb')}\n"
         for value, place in PLACES.items():
             found[name] = found[name].replace(value, place)

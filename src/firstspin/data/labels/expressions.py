@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstspin.data.schema import GENRE, ROW, SECONDS, STARTED_AT, STATION_ID, TOP_GENRE, USER_ID
+from firstspin.data.schema import GENRE, REGISTERED_AT, ROW, SECONDS, STARTED_AT, STATION_ID, TOP_GENRE, USER_ID
 from firstspin.records import LabelRule
 
 if TYPE_CHECKING:
@@ -95,15 +95,19 @@ def sums_by_user(by_genre: ir.Table) -> ir.Table:
 
 
 def fates(registrations: ir.Table, by_user: ir.Table, rule: LabelRule) -> ir.Table:
-    """One row per registration, by ROW, with its label or the reason why it has none, from `sums_by_user`.
+    """One row per registration, by ROW, with its label or the reason why it has none, from `sums_by_user`."""
+    people = registrations.select(registrations[ROW].cast("int32").name(ROW), REGISTERED_AT)
+    return judged(people.left_join(by_user, ROW).drop(f"{ROW}_right"), rule).order_by(ROW)
+
+
+def judged(everyone: ir.Table, rule: LabelRule) -> ir.Table:
+    """The label of each registration, or the reason why it has none, from its sums, which are null without a listen.
 
     The columns: ROW; DROPPED, the reason or null; `top_genre`; `seconds`; the number of PLAYED_GENRES. `rule.data_ends`
     must be set.
     """
     import ibis
 
-    people = registrations.select(registrations[ROW].cast("int32").name(ROW), "registered_at")
-    everyone = people.left_join(by_user, ROW).drop(f"{ROW}_right")
     window = ibis.interval(days=rule.gap_days + rule.window_days)
     over = everyone.registered_at + window <= ibis.timestamp(rule.data_ends)
     reason = ibis.cases(
@@ -113,7 +117,7 @@ def fates(registrations: ir.Table, by_user: ir.Table, rule: LabelRule) -> ir.Tab
         else_=ibis.null("string"),
     )
     n_genres = everyone[PLAYED_GENRES].fill_null(0).name(PLAYED_GENRES)
-    return everyone.select(ROW, reason.name(DROPPED), TOP_GENRE, SECONDS, n_genres).order_by(ROW)
+    return everyone.select(ROW, reason.name(DROPPED), TOP_GENRE, SECONDS, n_genres)
 
 
 def _days(number: int, time: ir.Value) -> ir.Value | int:

@@ -26,7 +26,7 @@ from firstspin.data.labels.expressions import (
     PLAYED_GENRES,
     REASONS,
 )
-from firstspin.data.labels.window_sums import GenreSums, Groups, collect, sums_by_genre, sums_by_user, values
+from firstspin.data.labels.window_sums import GenreSums, Groups, UserSums, collect, sums_by_genre, sums_by_user, values
 from firstspin.data.schema import (
     GENRES,
     LISTENS,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 BY_GENRE = "sums by genre"
 BY_USER = "sums by user"
+EVERYONE = "registrations with their sums"
 FATES = "fates"
 FINAL = "final sums by user"
 FINAL_BY_GENRE = "final seconds by code of the genre"
@@ -197,18 +198,39 @@ def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) ->
 
 
 def _sum_up(tables: Tables, rule: LabelRule) -> int:
-    """Create the tables BY_GENRE and BY_USER, in the order of the registrations; the listens of unregistered users."""
+    """Create BY_GENRE and EVERYONE, in the order of the registrations; the number of listens of unregistered users."""
     connection, rule = tables.connection, replace(rule, data_ends=None)
     by_genre: dict[str, NDArray[Any]]
-    by_user: dict[str, NDArray[Any]]
     sums, unregistered = _sums_elsewhere(connection, tables.remote, rule) if tables.remote else _sums(connection, rule)
-    users = sums_by_user(sums)
     by_genre = {ROW: sums.rows, "code": sums.codes, SECONDS: sums.seconds, COUNTED: sums.counted, COPIES: sums.copies}
-    by_user = {ROW: users.rows, PLAYED_GENRES: users.genres, SECONDS: users.seconds, TOP_GENRE: users.tops}
     connection.register(BY_GENRE, arrow_table(by_genre))
-    connection.register(BY_USER, arrow_table(by_user))
     connection.execute(NO_FINAL)
+    connection.register(BY_USER, arrow_table(_of_everyone(connection, sums_by_user(sums))))
+    n_genres, known = identifier(PLAYED_GENRES), f"CASE WHEN {identifier(PLAYED_GENRES)} > 0 THEN {{0}} END AS {{0}}"
+    connection.execute(
+        f"CREATE TEMP VIEW {identifier(EVERYONE)} AS "
+        f"SELECT {_ROW}::INT AS {_ROW}, registered_at, {n_genres}, {known.format(SECONDS)}, {known.format(TOP_GENRE)} "
+        f"FROM registrations POSITIONAL JOIN {identifier(BY_USER)}"
+    )
     return unregistered
+
+
+def _of_everyone(connection: duckdb.DuckDBPyConnection, users: UserSums) -> dict[str, NDArray[Any]]:
+    """The sums of each registration, in the order of the registrations: zeros without a listen.
+
+    Put in their places, they need no join and no sort in DuckDB.
+    """
+    rows = connection.sql(f"SELECT {_ROW}::INT AS {_ROW} FROM registrations").fetchnumpy()[ROW]
+    place = np.zeros(rows.max() + 1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    final = connection.sql(f"FROM {_FINAL} WHERE {identifier(PLAYED_GENRES)} > 0").fetchnumpy()
+    computed: dict[str, NDArray[Any]] = {PLAYED_GENRES: users.genres, SECONDS: users.seconds, TOP_GENRE: users.tops}
+    columns: dict[str, NDArray[Any]] = {}
+    for name, sums in computed.items():
+        columns[name] = np.zeros(len(rows), dtype=sums.dtype)
+        columns[name][place[users.rows]] = sums
+        columns[name][place[final[ROW]]] = final[name]
+    return columns
 
 
 def _sums(connection: duckdb.DuckDBPyConnection, rule: LabelRule) -> tuple[GenreSums, int]:
@@ -273,9 +295,9 @@ def _in_windows_sql(rule: LabelRule) -> str:
 
 
 def _fates_sql(rule: LabelRule, ends: datetime) -> str:
-    """`expressions.fates` of the tables BY_USER and FINAL as SQL for DuckDB."""
+    """`expressions.judged` of the view EVERYONE as SQL for DuckDB."""
     days, least = int(rule.gap_days) + int(rule.window_days), float(rule.min_seconds)
-    return compiled("fates").format(days=days, min_seconds=repr(least), data_ends=ends.isoformat(" "))
+    return compiled("judged").format(days=days, min_seconds=repr(least), data_ends=ends.isoformat(" "))
 
 
 def _copies(connection: duckdb.DuckDBPyConnection, once: int, copies: int) -> list[Mismatch]:
