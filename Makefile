@@ -4,7 +4,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test quick wheel docs soak fuzz lint bench quality screenshots synth kit test-airflow test-spark lock clean
+.PHONY: setup demo test quick wheel docs soak fuzz lint bench quality screenshots synth kit test-airflow test-spark test-wheel lock clean
 
 setup: $(VENV)/ready
 
@@ -31,13 +31,13 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 	    npm ci --silent --no-audit --no-fund --ignore-scripts --engine-strict || \
 	    echo "dynalite is not installed, which takes npm and Node 20: the test of DynamoDB's limits will be skipped"
 
-# Two processes: with a third on two cores, tests of short deadlines fail. Each keeps to one thread of BLAS: two would
-# only take turns with those of the other process. Worksteal leaves a module, and what it has made, to one process.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
+# Three processes, since many tests wait for a service. Each keeps to one thread of BLAS: two would only take turns with
+# those of the other processes. Worksteal leaves a module, and what it has made, to one process.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak and not wheel"
 test quick: export OMP_NUM_THREADS = 1
 
 # Where an environment forbids byte code, each process that the tests start would compile all of firstspin again.
-test quick test-spark kit: export PYTHONDONTWRITEBYTECODE =
+test quick test-spark test-wheel kit: export PYTHONDONTWRITEBYTECODE =
 
 test: setup $(DYNALITE)/node_modules/.package-lock.json
 	$(PYTEST)
@@ -50,6 +50,10 @@ quick: setup
 
 wheel: setup
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+# The wheel, installed into an environment for each extra that holds nothing else.
+test-wheel: setup
+	$(BIN)/python -m pytest tests/test_wheel.py
 
 # The half hour of reloads and kills, 10,000 idle connections, the sanitizers and the large counts of fuzzed inputs.
 soak: setup

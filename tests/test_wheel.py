@@ -1,4 +1,7 @@
-"""The wheel in environments that hold only what it requires: every command works, or names the extra that it needs."""
+"""The wheel in environments that hold only what it requires: every command works, or names the extra that it needs.
+
+`make test-wheel` runs these tests: building and installing take as long as the rest of them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from bare_environments import ROOT, build, environment, files_of
+
+pytestmark = pytest.mark.wheel
 
 POSTGRES = ("--events", "postgresql://127.0.0.1:1/none", "--events-secret", "secret")
 STREAM = ("--exposures-stream", "s", "--scope", "test")

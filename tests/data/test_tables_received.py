@@ -98,21 +98,23 @@ def in_parquet(table: str, **changed: pa.Array) -> pa.Table:
     return pa.table({name: [row[name] for row in rows] for name in rows[0]} | changed)
 
 
+def with_first_column(rows: pa.Table, name: str) -> pa.Table:
+    return pa.table({name: pa.array([2] * len(rows))} | {of: rows[of] for of in rows.column_names})
+
+
 OUR_NAMES = (
     *("row", "broken", "bad", "dropped", "received", "problem", "row of the file", "column 0", "user_id received"),
     *("number of the rule broken", "top_genre", "played", "file_row_number", "filename"),
 )
 
 
-@pytest.mark.parametrize("table", CLEAN)
 @pytest.mark.parametrize("name", [*OUR_NAMES, *HOSTILE[:6]], ids=lambda name: name[:20])
-def test_a_further_column_changes_nothing_whatever_it_is_called(name: str, table: str, tmp_path: Path) -> None:
+def test_a_further_column_changes_nothing_whatever_it_is_called(name: str, tmp_path: Path) -> None:
     (tmp_path / "csv").mkdir()
     (tmp_path / "parquet").mkdir()
-    assert labels(tmp_path / "csv", **{table: with_column(table, name, "2")}) == LABELS
-    rows = in_parquet(table)
-    columns = {name.replace("\0", "0"): pa.array([2] * len(rows))} | {of: rows[of] for of in rows.column_names}
-    assert labels(tmp_path / "parquet", **{table: pa.table(columns)}) == LABELS
+    assert labels(tmp_path / "csv", **{table: with_column(table, name, "2") for table in CLEAN}) == LABELS
+    first = {table: with_first_column(in_parquet(table), name.replace("\0", "0")) for table in CLEAN}
+    assert labels(tmp_path / "parquet", **first) == LABELS
 
 
 def test_further_columns_named_like_internal_ones_are_separate(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ def trained_on_registrations(n_rounds: int, n_leaves: int = 31, n_a_mask: int = 
 # ---- the same bits as LightGBM ----
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("seed", range(40))
-def test_any_tree_any_value_scores_to_the_last_bit_as_lightgbm(seed: int, engine: bitrows.Engine):
+@cache
+def random_case(seed: int) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:
+    """A model's text, rows near its thresholds, and the scores that LightGBM gives them."""
     rng = np.random.default_rng(seed)
     shape = {
         "n_scores": int(rng.choice([1, 2, 3, 7, 25])),
@@ -74,8 +75,14 @@ def test_any_tree_any_value_scores_to_the_last_bit_as_lightgbm(seed: int, engine
     text = random_model(rng, **shape, missing=[[0], [1], [2], [0, 1, 2]][seed % 4])
     trees = read_trees(text)
     rows = rows_near(rng, trees.thresholds[trees.nodes], 150, trees.n_columns)
+    return text, rows, lightgbm_scores(text, rows)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_any_tree_any_value_scores_to_the_last_bit_as_lightgbm(seed: int, engine: bitrows.Engine):
+    text, rows, want = random_case(seed)
     scorer = BitRows(tables(text), engine)
-    want = lightgbm_scores(text, rows)
     assert_same_bits(scorer.scores(rows), want)
     assert_same_bits(np.concatenate([scorer.scores(rows[i : i + 1]) for i in range(len(rows))]), want)
 
