@@ -68,7 +68,7 @@ def test_a_wrong_function_in_c_is_reported(wrong: Path, call: str, report: str) 
 
 
 def test_an_index_past_the_end_of_our_own_code_is_found_by_the_fuzzed_inputs(tmp_path: Path) -> None:
-    source = (sanitized.SOURCES / "_ranking.c").read_text()
+    source = (sanitized.SOURCES / "models/_ranking.c").read_text()
     assert source.count("k > FEW ? PyMem_Malloc") == 2
     (tmp_path / "_ranking.c").write_text(source.replace("k > FEW ? PyMem_Malloc", "k > FEW + 1 ? PyMem_Malloc"))
     sanitized.compile_all([tmp_path / "_ranking.c"], tmp_path)
@@ -76,7 +76,29 @@ def test_an_index_past_the_end_of_our_own_code_is_found_by_the_fuzzed_inputs(tmp
     assert any("stack-buffer-overflow" in failure.said for failure in found.failures)
 
 
-def test_fuzzed_tables_and_scores_break_nothing_in_c(tmp_path: Path) -> None:
-    sanitized.build(tmp_path)
-    found = runs.run(["scorer", "ranking"], range(300), seed=0, environment=sanitized.environment(tmp_path))
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    sanitized.build(folder)
+    return folder
+
+
+def test_a_worker_loads_the_sanitized_build_of_every_extension(built: Path) -> None:
+    modules = [
+        ".".join(("firstspin", *source.relative_to(sanitized.SOURCES).with_suffix("").parts))
+        for source in sanitized.SOURCES.rglob("*.c")
+    ]
+    code = f"""
+from importlib import import_module
+from fuzz import sanitized
+sanitized.take_extensions()
+print(*(import_module(name).__file__ for name in {modules}))
+"""
+    environment = os.environ | sanitized.environment(built) | {"PYTHONPATH": str(runs.TESTS)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert {Path(file).parent for file in done.stdout.split()} == {built}
+
+
+def test_fuzzed_tables_and_scores_break_nothing_in_c(built: Path) -> None:
+    found = runs.run(["scorer", "ranking"], range(300), seed=0, environment=sanitized.environment(built))
     assert not found.failures, found.failures[0]

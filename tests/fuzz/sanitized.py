@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from firstspin import models
+import firstspin
 
-SOURCES = Path(models.__file__).parent
+SOURCES = Path(firstspin.__file__).parent
 FLAGS = (
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
     *("-g", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra"),
@@ -63,7 +64,9 @@ def environment(folder: Path) -> dict[str, str]:
 def take_extensions() -> None:
     """In a worker: load the extensions of the environment's folder in place of those that were installed."""
     if folder := os.environ.get(FOLDER):
-        models.__path__.insert(0, folder)
+        for source in SOURCES.rglob("*.c"):
+            package = ".".join(("firstspin", *source.relative_to(SOURCES).parent.parts))
+            import_module(package).__path__.insert(0, folder)
 
 
 def _library() -> Path:
