@@ -20,7 +20,7 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY src src
 RUN pip install --no-deps --no-build-isolation .
 # setup.py goes on where nothing compiles; an image should not
-RUN python -c "import firstspin.models.trees._bitrows, firstspin.models._ranking, firstspin.models.evidence._moves, firstspin.service.__main__, lightgbm"
+RUN python -c "import firstspin.models.trees._bitrows, firstspin.models._ranking, firstspin.models.evidence._moves, firstspin.data.labels._windows, firstspin.service.__main__, lightgbm"
 COPY .ci/sbom.py ./
 RUN python sbom.py > /opt/firstspin/sbom.cdx.json
 

@@ -1,4 +1,4 @@
-"""Only what pyproject.toml can't say: the answer's steps in C, left out without complaint where nothing compiles."""
+"""Only what pyproject.toml can't say: what is in C, left out without complaint where nothing compiles."""
 
 from setuptools import Extension, setup
 
@@ -11,6 +11,6 @@ setup(
             extra_compile_args=["-O3", "-ffp-contract=off"],
             optional=True,
         )
-        for name in ("models._ranking", "models.evidence._moves", "models.trees._bitrows")
+        for name in ("data.labels._windows", "models._ranking", "models.evidence._moves", "models.trees._bitrows")
     ]
 )

@@ -51,6 +51,7 @@ IMPORTED_WHERE_NEEDED = {
     ("data.labels.spark", "py4j"),
     ("data.labels.spark", "pyarrow"),
     ("data.labels.spark", "pyspark"),
+    ("data.labels.windows", "pyarrow"),
     ("evaluation.promotion", "scipy"),
     ("evaluation.report.charts", "altair"),
     ("evaluation.report.charts", "vl_convert"),

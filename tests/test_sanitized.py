@@ -99,6 +99,17 @@ print(*(import_module(name).__file__ for name in {modules}))
     assert {Path(file).parent for file in done.stdout.split()} == {built}
 
 
-def test_fuzzed_tables_and_scores_break_nothing_in_c(built: Path) -> None:
-    found = runs.run(["scorer", "ranking"], range(300), seed=0, environment=sanitized.environment(built))
+def test_fuzzed_tables_scores_and_listens_break_nothing_in_c(built: Path) -> None:
+    entries = ["scorer", "ranking", "windows"]
+    found = runs.run(entries, range(300), seed=0, environment=sanitized.environment(built))
     assert not found.failures, found.failures[0]
+    assert {*found.outcomes["windows"]} == {"whole", "taken", "refused"}
+
+
+def test_a_text_read_past_its_end_is_found_by_the_fuzzed_inputs(tmp_path: Path) -> None:
+    source = (sanitized.SOURCES / "data/labels/_windows.c").read_text()
+    assert source.count("id->n + before < SHORT") == 1
+    (tmp_path / "_windows.c").write_text(source.replace("id->n + before < SHORT", "id->n + before + 1 < SHORT"))
+    sanitized.compile_all([tmp_path / "_windows.c"], tmp_path)
+    found = runs.run(["windows"], range(200), seed=0, environment=sanitized.environment(tmp_path))
+    assert any("heap-buffer-overflow" in failure.said for failure in found.failures)

@@ -28,11 +28,12 @@ MODULES: Final = {
     "bundle": "bundle",
     "scorer": "scorer",
     "ranking": "ranking",
+    "windows": "windows",
 }
 HARNESS: Final = {"wrong": "wrong"}
 """What the harness is tested with."""
 
-SANITIZED: Final = ("scorer", "ranking", "bundle")
+SANITIZED: Final = ("scorer", "ranking", "windows", "bundle")
 """What runs under sanitizers: all of the C code, and the loading and asking of bundles."""
 
 

@@ -26,7 +26,8 @@ from firstspin.data.labels.expressions import (
     seconds_by_genre,
     sums_by_user,
 )
-from firstspin.data.labels.labelling import EVERYONE, TIMED
+from firstspin.data.labels.labelling import EVERYONE
+from firstspin.data.labels.windows import TIMED
 from firstspin.data.schema import (
     LISTENS,
     REGISTERED_AT,

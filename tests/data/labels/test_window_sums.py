@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from firstspin.data.labels import window_sums
 from firstspin.data.labels.expressions import COPIES, COUNTED, PLAYED_GENRES, seconds_by_genre
 from firstspin.data.labels.expressions import sums_by_user as users_of
-from firstspin.data.labels.window_sums import GenreSums, Groups, collect, sums_by_genre, sums_by_user
+from firstspin.data.labels.window_sums import GenreSums, Groups, HeardListens, collect, sums_by_genre, sums_by_user
 from firstspin.data.schema import ROW
 from firstspin.records import LabelRule
 
@@ -38,10 +38,11 @@ def made(seed: int, listens: int, lengths: tuple[float, ...] = SECONDS) -> dict[
 
 
 def summed(listens: dict[str, NDArray[Any]], codes: NDArray[np.uint64] = GENRE_OF_STATION) -> GenreSums:
-    """The sums of listens that come in two batches."""
-    whole, half = pa.record_batch(listens), len(listens["row"]) // 2
+    """The sums of listens that come in two parts."""
+    half = len(listens["row"]) // 2
     groups = Groups(codes, int(listens["row"].max(initial=0)))
-    return sums_by_genre(collect([whole.slice(0, half), whole.slice(half)], groups))
+    halves = [[column[:half] for column in listens.values()], [column[half:] for column in listens.values()]]
+    return sums_by_genre(collect([HeardListens(*columns) for columns in halves], groups))
 
 
 def by_duckdb(listens: dict[str, NDArray[Any]]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
@@ -128,10 +129,10 @@ def test_a_sum_beyond_all_doubles_is_infinite() -> None:
 
 
 def test_listens_of_unregistered_users_are_only_counted() -> None:
-    listens = {"row": np.array([3, -1, -1, 0], np.int32), "station": np.array([1, 2, 0, 4], np.int32)}
-    whole = pa.record_batch({**listens, "at": np.arange(4), "seconds": np.arange(1.0, 5.0)})
+    rows_of, stations = np.array([3, -1, -1, 0], np.int32), np.array([1, 2, 0, 4], np.int32)
+    whole = HeardListens(rows_of, stations, np.arange(4), np.arange(1.0, 5.0))
     groups = Groups(GENRE_OF_STATION, 3)
-    heard = collect([whole.slice(0, 2), whole.slice(2, 2)], groups)
+    heard = collect([whole], groups)
     assert heard.unregistered == 2
     assert rows(sums_by_genre(heard)) == [(0, 0, 4.0, 1, 0), (3, 0, 1.0, 1, 0)]
     assert rows(sums_by_genre(collect([], groups))) == []

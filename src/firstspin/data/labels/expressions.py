@@ -2,7 +2,8 @@
 
     registrations + listens + stations -> in_windows -> seconds_by_genre -> sums_by_user -> fates
 
-Every engine can run all of them. DuckDB on this machine runs the first and the last one; `window_sums` has the sums.
+Every engine can run all of them. On this machine `windows` finds the listens, `window_sums` adds them up, and DuckDB
+runs the last one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Labelling: registrations + listens -> the file of labels (each user's top genre in the label window), and a census.
 
-DuckDB runs the `expressions` that find the listens in the label windows and judge the sums; `window_sums` adds them up.
+`windows` finds the listens in the label windows, and `window_sums` adds them up; DuckDB judges the sums.
 """
 
 from __future__ import annotations
@@ -21,21 +21,19 @@ from firstspin.data.ingest import RemoteListens, Tables
 from firstspin.data.labels.expressions import (
     COPIES,
     COUNTED,
-    DAY,
     DROPPED,
     PLAYED_GENRES,
     REASONS,
 )
-from firstspin.data.labels.window_sums import GenreSums, Groups, UserSums, collect, sums_by_genre, sums_by_user, values
+from firstspin.data.labels.window_sums import GenreSums, Groups, UserSums, collect, sums_by_genre, sums_by_user
+from firstspin.data.labels.windows import ROWS_AT_ONCE, in_windows, values
 from firstspin.data.schema import (
     GENRES,
     LISTENS,
     PLAYED,
     REGISTERED_AT,
-    REGISTRATIONS,
     ROW,
     SECONDS,
-    STARTED_AT,
     TOP_GENRE,
     USER_ID,
 )
@@ -52,12 +50,8 @@ EVERYONE = "registrations with their sums"
 FATES = "fates"
 FINAL = "final sums by user"
 FINAL_BY_GENRE = "final seconds by code of the genre"
-TIMED = {REGISTRATIONS: "registrations in microseconds", LISTENS: "listens in microseconds"}
 
 OTHER_ORDER = "the labels can't be made: registrations and labels are in different orders; report this"
-
-ROWS_AT_ONCE = 122_880
-"""Rows that are read or written at once: one row group."""
 
 _ROW, _BY_GENRE, _FINAL, _FINAL_BY_GENRE = map(identifier, (ROW, BY_GENRE, FINAL, FINAL_BY_GENRE))
 _COUNTED, _COPIES = identifier(COUNTED), identifier(COPIES)
@@ -235,16 +229,12 @@ def _of_everyone(connection: duckdb.DuckDBPyConnection, users: UserSums) -> dict
 
 def _sums(connection: duckdb.DuckDBPyConnection, rule: LabelRule) -> tuple[GenreSums, int]:
     """The sums of the table `listens`, and the number of listens of unregistered users."""
-    timed = {REGISTRATIONS: f"{_ROW}, user_id, {{}}", LISTENS: "user_id, {}, station_id, seconds::DOUBLE AS seconds"}
-    for name, time in ((REGISTRATIONS, REGISTERED_AT), (LISTENS, STARTED_AT)):
-        rows = f"SELECT {timed[name].format(f'epoch_us({time}) AS {time}')} FROM {name}"
-        connection.execute(f"CREATE TEMP VIEW {identifier(TIMED[name])} AS {rows}")
     ((max_row,),) = connection.execute(f"SELECT max({_ROW}) FROM registrations").fetchall()
     stations = connection.sql(f"SELECT {_ROW}, enum_code(genre::genres) AS code FROM stations").fetchnumpy()
     code_of_station = np.zeros(stations[ROW].max() + 1, dtype=np.uint64)
     code_of_station[stations[ROW]] = stations["code"]
     groups = Groups(code_of_station, max_row)
-    heard = collect(connection.sql(_in_windows_sql(rule)).to_arrow_reader(ROWS_AT_ONCE), groups)
+    heard = collect(in_windows(connection, rule), groups)
     return sums_by_genre(heard), heard.unregistered
 
 
@@ -287,11 +277,6 @@ def _dropped(tables: Tables, *, whole: bool) -> str:
         if not (whole and remaining):
             shown.append(tables.complaints.dropped(file, remaining))
     return "; ".join(filter(None, shown))
-
-
-def _in_windows_sql(rule: LabelRule) -> str:
-    """`expressions.in_windows` as SQL for DuckDB: the columns that `collect` reads, of the views TIMED."""
-    return compiled("in_windows").format(gap=int(rule.gap_days) * DAY, window=int(rule.window_days) * DAY)
 
 
 def _fates_sql(rule: LabelRule, ends: datetime) -> str:

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.data.labels.expressions import ROUNDED
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -30,6 +27,19 @@ _RANGE: Final = 2_000_000
 
 _BLOCK: Final = 100_000
 """Listens that are summed at once: for larger arrays the system clears new memory each time."""
+
+
+class HeardListens(NamedTuple):
+    """n listens of `expressions.in_windows`; arrays (n,).
+
+    `rows` of the registrations, -1 for an unregistered user; numbers of the `stations`; starts (`started`,
+    microseconds); `seconds`.
+    """
+
+    rows: NDArray[np.int32]
+    stations: NDArray[np.int32]
+    started: NDArray[np.int64]
+    seconds: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +131,20 @@ class UserSums:
     tops: NDArray[np.int32]
 
 
-def collect(batches: Iterable[pa.RecordBatch], groups: Groups) -> CollectedListens:
-    """The listens of batches with the columns row (-1: of an unregistered user), station, start and seconds."""
+def collect(parts: Iterable[HeardListens], groups: Groups) -> CollectedListens:
+    """The listens of all parts."""
     ranges = [_Parts() for _ in range(groups.max_row // _RANGE + 1)]
     unregistered = 0
-    for batch in batches:
-        row = values(batch.column(0), np.int32)
-        for number, parts in enumerate(ranges):
-            ours = (row >= number * _RANGE) & (row < (number + 1) * _RANGE)
-            parts.stations.append(values(batch.column(1), np.uint32)[ours])
-            parts.started.append(values(batch.column(2), np.int64)[ours])
-            parts.seconds.append(values(batch.column(3), np.float64)[ours] + 0.0)  # -0.0 equals 0.0
-            parts.keys.append(_keys(groups, row[ours], parts.stations[-1], parts.started[-1], parts.seconds[-1]))
-        unregistered += int(np.count_nonzero(row < 0))
+    for heard in parts:
+        stations = heard.stations.view(np.uint32)
+        for number, of_range in enumerate(ranges):
+            ours = (heard.rows >= number * _RANGE) & (heard.rows < (number + 1) * _RANGE)
+            of_range.stations.append(stations[ours])
+            of_range.started.append(heard.started[ours])
+            of_range.seconds.append(heard.seconds[ours] + 0.0)  # -0.0 equals 0.0
+            columns = (of_range.stations[-1], of_range.started[-1], of_range.seconds[-1])
+            of_range.keys.append(_keys(groups, heard.rows[ours], *columns))
+        unregistered += int(np.count_nonzero(heard.rows < 0))
     return CollectedListens(groups, ranges, unregistered)
 
 
@@ -153,12 +164,6 @@ def _keys(
     group = (rows.astype(np.uint64) << np.uint64(groups.genre_bits)) | groups.code_of_station[stations]
     keys |= group << np.uint64(_BITS - groups.bits)
     return keys
-
-
-def values(column: pa.Array, kind: type[Number]) -> NDArray[Number]:
-    """A column without nulls as an array (n,) of its own memory; `to_numpy` imports pandas, where it is installed."""
-    of: NDArray[Number] = np.frombuffer(column.buffers()[1], kind)
-    return of[column.offset : column.offset + len(column)]
 
 
 def _joined(parts: list[NDArray[Number]]) -> NDArray[Number]:
