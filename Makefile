@@ -31,9 +31,10 @@ $(DYNALITE)/node_modules/.package-lock.json: $(DYNALITE)/package-lock.json
 	    npm ci --silent --no-audit --no-fund --ignore-scripts --engine-strict || \
 	    echo "dynalite is not installed, which takes npm and Node 20: the test of DynamoDB's limits will be skipped"
 
-# Three processes, since many tests wait for a service. Each keeps to one thread of BLAS: two would only take turns with
-# those of the other processes. Worksteal leaves a module, and what it has made, to one process.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak and not wheel"
+# Two processes: a third on two cores saves a tenth of the time, and tests of short deadlines may fail. Each keeps to one
+# thread of BLAS: two would only take turns with those of the other process. Worksteal leaves a module, and what it has
+# made, to one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak and not wheel"
 test quick: export OMP_NUM_THREADS = 1
 
 # Where an environment forbids byte code, each process that the tests start would compile all of firstspin again.
