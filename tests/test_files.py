@@ -203,3 +203,27 @@ def test_a_workspace_that_another_thread_made_anew_is_not_shared(
     monkeypatch.setattr(files, "locked", locked_late)
     with files.workspace("label") as second:
         assert second != first
+
+
+def test_a_workspace_that_is_made_anew_while_another_process_clears_up_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening of the old folder and its lock, its process ends with it and makes the next at this path."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / "firstspin-analyse-other.tmp"
+    folder.mkdir()
+    real, held = files.locked, []
+
+    def locked_late(opened: int) -> bool | None:
+        monkeypatch.setattr(files, "locked", real)
+        folder.rename(tmp_path / "removed")  # the old inode lives on, as it does while it is open
+        folder.mkdir()
+        (folder / "outcomes").write_text("of the other process")
+        held.append(os.open(folder, os.O_RDONLY))
+        assert real(held[0])
+        return real(opened)
+
+    monkeypatch.setattr(files, "locked", locked_late)
+    with files.workspace("label"):
+        assert (folder / "outcomes").read_text() == "of the other process"
+    os.close(held[0])

@@ -217,7 +217,8 @@ def _clear_up(parent: Path, names: re.Pattern[str], recover: Path | None) -> Non
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if os.fstat(lock).st_uid == os.geteuid() and locked(lock):
+                # its process may have removed the folder meanwhile, and made its next one at this path
+                if os.fstat(lock).st_uid == os.geteuid() and locked(lock) and holds(lock, folder):
                     if recover:
                         _recover(folder / _REPLACED, recover)
                     shutil.rmtree(folder, ignore_errors=True)
