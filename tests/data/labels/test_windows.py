@@ -261,6 +261,17 @@ def test_small_parts_are_put_together_in_their_order(listens: int, monkeypatch: 
         assert [at for part in parts for at in part[column].tolist()] == of.tolist()
 
 
+def test_an_id_that_is_longer_than_all_registered_ones_is_not_copied_for_each_listen() -> None:
+    with tables({"ab": (3, 0)}, ["s"], [("ab", 0, "s", 1), ("--", 0, "s", 2), ("---", 0, "s", 3)]) as connection:
+        name, long = windows.TIMED["listens"], "repeat('x', 20000)"  # 122,880 of them are more than Arrow takes
+        of_user, of_station = f"{long}, 0, 's', 1", f"'ab', 0, {long}, 1"
+        for listen in (of_user, of_station):
+            connection.execute(f'INSERT INTO "{name}" SELECT {listen} FROM range(130000)')
+        listens = heard(joined_in_c, connection, 0, 1)
+    assert listens[:130002] == [(-1, 0, 0, 1)] * 130_000 + [(-1, 0, 0, 2), (-1, 0, 0, 3)]
+    assert listens[130002:] == [(3, 0, 0, 1)]
+
+
 @pytest.mark.parametrize("way", [joined_in_c, joined_by_duckdb])
 def test_an_opening_after_all_times_is_an_error(way: Way) -> None:
     with (

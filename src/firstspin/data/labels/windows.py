@@ -64,10 +64,11 @@ def joined_by_duckdb(connection: duckdb.DuckDBPyConnection, gap: int, window: in
 
 def joined_in_c(connection: duckdb.DuckDBPyConnection, gap: int, window: int) -> Iterator[HeardListens]:
     """The same listens, in the order of the table."""
-    opens = f"SELECT user_id, {_ROW}::INT, registered_at + {gap} FROM {identifier(TIMED[REGISTRATIONS])}"
-    people = _table(connection, opens)
+    registrations = identifier(TIMED[REGISTRATIONS])
+    people = _table(connection, f"SELECT user_id, {_ROW}::INT, registered_at + {gap} FROM {registrations}")
     stations = _table(connection, f"SELECT station_id, {_ROW}::INT, 0::BIGINT FROM {STATIONS}")
-    heard = f"SELECT user_id, started_at, station_id, seconds FROM {identifier(TIMED[LISTENS])}"
+    user, station_id = _cut(connection, "user_id", registrations), _cut(connection, "station_id", STATIONS)
+    heard = f"SELECT {user}, started_at, {station_id}, seconds FROM {identifier(TIMED[LISTENS])}"
     for batch in _batches(connection, heard):
         started = values(batch.column(1), np.int64)
         places, rows = np.empty(len(batch), np.int32), np.empty(len(batch), np.int32)
@@ -90,6 +91,16 @@ def gathered(parts: Iterable[HeardListens]) -> Iterator[HeardListens]:
             waiting.clear()
     if waiting:
         yield HeardListens(*map(np.concatenate, zip(*waiting, strict=True)))
+
+
+def _cut(connection: duckdb.DuckDBPyConnection, column: str, table: str) -> str:
+    """SQL: an id of a listen, or, in place of one that is longer than all of the table, a text that is too.
+
+    So a batch is never much larger than its ids in the table, whatever the listens have: a few bytes of Parquet can
+    be a text of gigabytes, which Arrow would refuse.
+    """
+    ((longest,),) = connection.execute(f"SELECT coalesce(max(strlen({column})), 0) FROM {table}").fetchall()
+    return f"CASE WHEN strlen({column}) > {longest} THEN '{'-' * (longest + 1)}' ELSE {column} END"
 
 
 def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> CompiledWindows:
