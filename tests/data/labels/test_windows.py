@@ -272,6 +272,15 @@ def test_an_id_that_is_longer_than_all_registered_ones_is_not_copied_for_each_li
     assert listens[130002:] == [(3, 0, 0, 1)]
 
 
+def test_long_ids_of_stations_are_read_in_smaller_batches() -> None:
+    with tables({"a": (3, 0)}, ["s", "x" * 20_000], []) as connection:
+        name = windows.TIMED["listens"]
+        connection.execute(f"INSERT INTO \"{name}\" SELECT 'a', 0, repeat('x', 20000), 1 FROM range(130000)")
+        parts = list(joined_in_c(connection, 0, 1))
+    assert len(parts) > 10
+    assert sum(int(np.count_nonzero((part.rows == 3) & (part.stations == 1))) for part in parts) == 130_000
+
+
 @pytest.mark.parametrize("way", [joined_in_c, joined_by_duckdb])
 def test_an_opening_after_all_times_is_an_error(way: Way) -> None:
     with (

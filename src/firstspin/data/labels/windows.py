@@ -35,6 +35,9 @@ ROWS_AT_ONCE: Final = 122_880
 
 NULLS: Final = "the labels can't be made: a registration, listen or station lacks a value; report this"
 
+_BYTES_AT_ONCE: Final = 2**27
+"""Bytes of the texts of a column that are read at once; ids of 200 characters are fewer."""
+
 _KEY_BYTES: Final = 32
 _ROW: Final = identifier(ROW)
 
@@ -67,9 +70,10 @@ def joined_in_c(connection: duckdb.DuckDBPyConnection, gap: int, window: int) ->
     registrations = identifier(TIMED[REGISTRATIONS])
     people = _table(connection, f"SELECT user_id, {_ROW}::INT, registered_at + {gap} FROM {registrations}")
     stations = _table(connection, f"SELECT station_id, {_ROW}::INT, 0::BIGINT FROM {STATIONS}")
-    user, station_id = _cut(connection, "user_id", registrations), _cut(connection, "station_id", STATIONS)
+    longest = _longest(connection, "user_id", registrations), _longest(connection, "station_id", STATIONS)
+    user, station_id = map(_cut, ("user_id", "station_id"), longest)
     heard = f"SELECT {user}, started_at, {station_id}, seconds FROM {identifier(TIMED[LISTENS])}"
-    for batch in _batches(connection, heard):
+    for batch in _batches(connection, heard, max(1, min(ROWS_AT_ONCE, _BYTES_AT_ONCE // (max(longest) + 1)))):
         started = values(batch.column(1), np.int64)
         places, rows = np.empty(len(batch), np.int32), np.empty(len(batch), np.int32)
         n = people.inside(*_texts(batch.column(0)), started, window, places, rows)
@@ -93,13 +97,18 @@ def gathered(parts: Iterable[HeardListens]) -> Iterator[HeardListens]:
         yield HeardListens(*map(np.concatenate, zip(*waiting, strict=True)))
 
 
-def _cut(connection: duckdb.DuckDBPyConnection, column: str, table: str) -> str:
+def _longest(connection: duckdb.DuckDBPyConnection, column: str, table: str) -> int:
+    """The bytes of the longest id of a table."""
+    ((longest,),) = connection.execute(f"SELECT coalesce(max(strlen({column})), 0) FROM {table}").fetchall()
+    return int(longest)
+
+
+def _cut(column: str, longest: int) -> str:
     """SQL: an id of a listen, or, in place of one that is longer than all of the table, a text that is too.
 
     So a batch is never much larger than its ids in the table, whatever the listens have: a few bytes of Parquet can
     be a text of gigabytes, which Arrow would refuse.
     """
-    ((longest,),) = connection.execute(f"SELECT coalesce(max(strlen({column})), 0) FROM {table}").fetchall()
     return f"CASE WHEN strlen({column}) > {longest} THEN '{'-' * (longest + 1)}' ELSE {column} END"
 
 
@@ -112,9 +121,9 @@ def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> CompiledWindows:
     return CompiledWindows(os.urandom(_KEY_BYTES), tuple(parts))
 
 
-def _batches(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.RecordBatch]:
-    """The rows of a query in batches of at least one. Raises InputError where a value is null."""
-    for batch in connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE):
+def _batches(connection: duckdb.DuckDBPyConnection, sql: str, rows: int = ROWS_AT_ONCE) -> Iterator[pa.RecordBatch]:
+    """The rows of a query in batches of at least one, and about `rows`. Raises InputError where a value is null."""
+    for batch in connection.sql(sql).to_arrow_reader(rows):
         if any(column.null_count for column in batch.columns):
             raise InputError(NULLS)
         if len(batch):
