@@ -17,7 +17,7 @@
 #define MAX_REACH 4096      /* entries from an id's own one to that where it is; with a random key about a hundred */
 #define PER_LINE 2          /* entries per line of the cache */
 #define PAGE 4096
-#define HUGE (1 << 22)      /* bytes of a table for which large pages are asked */
+#define LARGE (1 << 22)     /* bytes of a table for which large pages are asked */
 #define MAX_BYTES INT32_MAX     /* of an id: fewer */
 #define N_KEYS 4
 #define ABSENT -1
@@ -428,7 +428,7 @@ static int64_t allocate(Windows *self, const Part *parts, Py_ssize_t n_parts)
     }
     self->entries = (Entry *)(((uintptr_t)self->memory + PAGE - 1) / PAGE * PAGE);
 #if defined(MADV_HUGEPAGE)
-    if (room >= HUGE)
+    if (room >= LARGE)
         madvise(self->entries, room / PAGE * PAGE, MADV_HUGEPAGE);  /* refused or not: lookups find pages sooner */
 #endif
     return (int64_t)size;

@@ -104,10 +104,9 @@ def _longest(connection: duckdb.DuckDBPyConnection, column: str, table: str) -> 
 
 
 def _cut(column: str, longest: int) -> str:
-    """SQL: an id of a listen, or, in place of one that is longer than all of the table, a text that is too.
+    """SQL: an id of a listen; one of more bytes than the `longest` id of the table becomes a constant that is too long.
 
-    So a batch is never much larger than its ids in the table, whatever the listens have: a few bytes of Parquet can
-    be a text of gigabytes, which Arrow would refuse.
+    It matches nothing either way. A few bytes of Parquet can be a text of gigabytes, which Arrow refuses.
     """
     return f"CASE WHEN strlen({column}) > {longest} THEN '{'-' * (longest + 1)}' ELSE {column} END"
 
