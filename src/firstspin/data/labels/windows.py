@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from firstspin.data.labels.expressions import DAY
 from firstspin.data.labels.window_sums import HeardListens, Number
 from firstspin.data.schema import LISTENS, REGISTERED_AT, REGISTRATIONS, ROW, STARTED_AT, STATIONS
-from firstspin.data.sql import compiled, identifier
+from firstspin.data.sql import compiled, identifier, literal
 from firstspin.records import InputError, LabelRule
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _cut(column: str, longest: int) -> str:
 
     It matches nothing either way. A few bytes of Parquet can be a text of gigabytes, which Arrow refuses.
     """
-    return f"CASE WHEN strlen({column}) > {longest} THEN '{'-' * (longest + 1)}' ELSE {column} END"
+    return f"CASE WHEN strlen({column}) > {longest} THEN {literal('-' * (longest + 1))} ELSE {column} END"
 
 
 def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> CompiledWindows:
