@@ -123,6 +123,19 @@ def test_a_lack_of_memory_is_named() -> None:
         np.zeros(1 << 60, dtype=np.uint8)
 
 
+def test_a_file_that_was_removed_meanwhile_is_not_called_damaged(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    with connect(tmp_path) as connection:
+        connection.execute(f"CREATE VIEW a AS FROM read_parquet({literal(tmp_path / 'a.parquet')})")
+        (tmp_path / "a.parquet").unlink()
+        for read in (lambda: connection.execute("FROM a"), lambda: pq.read_table(tmp_path / "a.parquet")):
+            with (
+                pytest.raises(InputError, match="a file of it, or one in TMPDIR, was removed"),
+                in_our_words("a can't be read"),
+            ):
+                read()
+
+
 def test_an_instance_that_ended_is_replaced(tmp_path: Path, opened: list[Path]) -> None:
     connect(tmp_path).close()
     connections._instances[Wall(tmp_path, ())].close()

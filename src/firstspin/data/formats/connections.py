@@ -36,6 +36,7 @@ _BYTES_OF_LINE: Final = 40
 """In CSV: an id, a time and some answers."""
 _OF_SYSTEM: Final = (OSError, EOFError, MemoryError, RuntimeError, UnicodeError, zlib.error)
 _NO_SPACE: Final = "not enough space; TMPDIR names the folder for what does not fit in memory"
+_GONE: Final = "a file of it, or one in TMPDIR, was removed meanwhile; run the command again"
 _OUT_OF_SPACE: Final = ("Out of Memory Error", "No space left")
 """In the text of DuckDB's errors, which is all that remains of them where Arrow reads its rows: an OSError."""
 
@@ -197,6 +198,10 @@ def _reason(problem: Exception) -> str:
             return "a number or a time is out of range"
         case duckdb.OutOfMemoryException() | duckdb.IOException() | OSError() if _is_out_of_space(problem):
             return _NO_SPACE
+        case FileNotFoundError():
+            return _GONE
+        case duckdb.IOException() if "No files found" in str(problem):
+            return _GONE
         case duckdb.IOException() if "set lock" in str(problem):
             return "another process has it open for writing"
         case _:
