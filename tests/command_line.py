@@ -31,8 +31,7 @@ def firstspin(*words: object) -> subprocess.CompletedProcess[str]:
 
 def run(words: list[str], environment: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A command in a process that the command server forks."""
-    os.umask(umask := os.umask(0o077))
-    command = Command(words, dict(environment), str(folder), umask)
+    command = Command.here(words, environment, folder)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, ONE_AT_A_TIME:
         status = _status(command, out.fileno(), err.fileno())
         for stream in (out, err):

@@ -14,7 +14,10 @@ import os
 import runpy
 import socket
 import sys
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 LIBRARIES = (
@@ -33,6 +36,12 @@ class Command(NamedTuple):
     folder: str
     umask: int
 
+    @classmethod
+    def here(cls, words: Sequence[object], environment: Mapping[str, str], folder: Path) -> Command:
+        """With the umask of this process."""
+        os.umask(umask := os.umask(0o077))
+        return cls(list(map(str, words)), dict(environment), str(folder), umask)
+
 
 def main() -> None:
     """Serve until the tests end."""
@@ -44,7 +53,7 @@ def main() -> None:
             content, streams, _, _ = socket.recv_fds(tests, MAX_BYTES, 2)
             if not content:
                 return
-            child = FORKED.Process(target=run, args=(Command(*json.loads(content)), streams))
+            child = FORKED.Process(target=run, args=("firstspin", Command(*json.loads(content)), streams))
             child.start()
             for stream in streams:
                 os.close(stream)
@@ -52,18 +61,20 @@ def main() -> None:
             tests.send(b"%d" % child.exitcode)
 
 
-def run(command: Command, streams: list[int]) -> None:
-    """Become the command."""
+def run(module: str, command: Command, streams: list[int]) -> None:
+    """Become the program, with no other open file."""
     for target, stream in enumerate(streams, 1):
         os.dup2(stream, target)
-        os.close(stream)
+    os.closerange(3, 1024)
     os.chdir(command.folder)
     os.environ.clear()
     os.environ.update(command.environment)
     os.umask(command.umask)
     time.tzset()
+    tempfile.tempdir = None
     sys.argv[1:], sys.path[0] = command.words, command.folder
-    runpy.run_module("firstspin", run_name="__main__", alter_sys=True)
+    sys.orig_argv[1:] = ["-m", module, *command.words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

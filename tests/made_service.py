@@ -18,14 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forked_service import ForkedService
 from in_threads import at_work
+
+Process = subprocess.Popen[str] | ForkedService
 
 
 @dataclass
 class Service:
     """The process and where it answers."""
 
-    process: subprocess.Popen[str]
+    process: Process
     port: int
     log: Path
     bundle: Path
@@ -63,13 +66,22 @@ def serving(
 ) -> Iterator[Service]:
     """`firstspin serve` on a free port; killed at the end with all its children if it has not ended.
 
-    `through` is a command that executes its arguments; `process_options` go to `Popen`.
+    `through` is a command that executes its arguments; `process_options` go to `Popen`. Without them it is forked.
     """
     log = bundle.parent / f"serve-{time.monotonic_ns()}.log"
-    command = [*through, sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", "0", *options]
+    words = ["--bundle", str(bundle), "--port", "0", *options]
     with log.open("w") as stderr:
-        start: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True, "start_new_session": True}
-        process = subprocess.Popen(command, env=dict(os.environ), **start | process_options)
+        if through or process_options or "LD_PRELOAD" in os.environ:
+            command = [*through, sys.executable, "-m", "firstspin.service", *words]
+            start: dict[str, Any] = {
+                "stdout": subprocess.PIPE,
+                "stderr": stderr,
+                "text": True,
+                "start_new_session": True,
+            }
+            process: Process = subprocess.Popen(command, **start | process_options)
+        else:
+            process = ForkedService(words, stderr)
     try:
         assert process.stdout is not None
         ready_to_read, _, _ = select.select([process.stdout], [], [], 60)
@@ -88,7 +100,7 @@ def serving(
             process.communicate()
 
 
-def end(process: subprocess.Popen[str], seconds: float = 10) -> None:
+def end(process: Process, seconds: float = 10) -> None:
     """End a service at once, by a further SIGTERM: two that arrive together are one, after which it drains first."""
     until = time.monotonic() + seconds
     while process.poll() is None:
