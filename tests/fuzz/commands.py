@@ -23,7 +23,7 @@ MOST_LINES, LONGEST = 40, 8_000
 
 FOREIGN = re.compile(
     r"Traceback|(?<!')duckdb\b(?!')(?! only)|binder|pyarrow|\barrow\b|ibis|sqlglot|msgspec|numpy|errno|codec can't"
-    r"|object at 0x|<class|invalid input|conversion error|parser error|catalog error|out of range error"
+    r"|object at 0x|<class '|invalid input|conversion error|parser error|catalog error|out of range error"
     r"|\b[a-z]+ ?error:(?! )|\b[A-Za-z]*[a-z](Error|Exception|Warning|Interrupt)\b",
     re.IGNORECASE,
 )
