@@ -88,9 +88,7 @@ def ratio_interval(table: TwoByTwo, alpha: float) -> tuple[Numbers, Numbers]:
     def z(log_ratio: Numbers, table: TwoByTwo) -> Numbers:
         return ratio_z(table, np.exp(log_ratio))
 
-    edge = np.full_like(observed, _MAX_LOG_RATIO)
-    low = np.exp(_where_z_is(-float(ndtri(alpha / 2)), z, -edge, observed, table))
-    high = np.exp(_where_z_is(float(ndtri(alpha / 2)), z, observed, edge, table))
+    low, high = np.exp(_not_rejected(z, table, observed, _MAX_LOG_RATIO, alpha))
     return np.where(clicked1 == 0, 0.0, low), np.where(clicked0 == 0, np.inf, high)
 
 
@@ -105,9 +103,7 @@ def difference_interval(table: TwoByTwo, alpha: float) -> tuple[Numbers, Numbers
     def z(difference: Numbers, table: TwoByTwo) -> Numbers:
         return difference_z(table, difference)
 
-    edge = np.full_like(observed, 1 - _EDGE)
-    low = _where_z_is(-float(ndtri(alpha / 2)), z, -edge, observed, table)
-    high = _where_z_is(float(ndtri(alpha / 2)), z, observed, edge, table)
+    low, high = _not_rejected(z, table, observed, 1 - _EDGE, alpha)
     return np.where(observed == -1, -1.0, low), np.where(observed == 1, 1.0, high)
 
 
@@ -137,13 +133,20 @@ def _standardised(distance: Numbers, variance: Numbers, n: Numbers) -> Numbers:
     return np.divide(distance, error, out=certain, where=error > 0)
 
 
-def _where_z_is(
-    level: float, z: Callable[[Numbers, TwoByTwo], Numbers], start: Numbers, end: Numbers, table: TwoByTwo
+def _not_rejected(
+    z: Callable[[Numbers, TwoByTwo], Numbers], table: TwoByTwo, observed: Numbers, edge: float, alpha: float
 ) -> Numbers:
-    """The root of z = level between start and end; meaningless where none exists (the callers replace those)."""
+    """Both ends (2, m) of what z does not reject at `alpha`: its roots between -edge, the observed value and edge.
 
-    def beyond(x: Numbers, *counts: Numbers) -> Numbers:
+    An end that does not exist is meaningless; the callers replace it.
+    """
+    edges, quantile = np.full_like(observed, edge), float(ndtri(alpha / 2))
+    levels = np.reshape([-quantile, quantile], (2, *(1 for _ in np.shape(observed))))
+
+    def beyond(x: Numbers, level: Numbers, *counts: Numbers) -> Numbers:
         return np.clip(z(x, TwoByTwo(*counts)), -1e9, 1e9) - level
 
-    root = elementwise.find_root(beyond, (start, end), args=table, tolerances={"xrtol": 1e-12, "xatol": 1e-15})
+    brackets = np.stack([-edges, observed]), np.stack([observed, edges])
+    # one search for both: a single table's search is all overhead
+    root = elementwise.find_root(beyond, brackets, args=(levels, *table), tolerances={"xrtol": 1e-12, "xatol": 1e-15})
     return np.asarray(root.x, dtype=np.float64)
