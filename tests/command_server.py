@@ -1,7 +1,7 @@
-"""Forks a process for each command of the tests, and has imported the libraries: imports are most of a short command.
+"""Forks a process for each command of the tests, and has imported the commands: imports are most of a short one.
 
-Its Unix socket receives commands with their standard output and error, and sends exit statuses. Nothing of firstspin is
-imported before the fork: each command reads its own environment, and imports what it needs.
+Its Unix socket receives commands with their standard output and error, and sends exit statuses. The environment is that
+of the command: no module reads it when it is imported.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import importlib
 import json
 import multiprocessing
 import os
+import pkgutil
 import runpy
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ LIBRARIES = (
     *("rich.table", "scipy.optimize", "scipy.stats", "threadpoolctl", "typer"),
 )
 MAX_BYTES = 1 << 18
+PACKAGES = ("cli", "data", "evaluation", "events", "experiment", "models", "serving", "simulation")
+"""Of firstspin, with all their modules."""
 FORKED = multiprocessing.get_context("fork")  # its processes end without the clean-up of all modules, which takes 0.4 s
 
 
@@ -45,8 +48,8 @@ class Command(NamedTuple):
 
 def main() -> None:
     """Serve until the tests end."""
-    for library in LIBRARIES:
-        importlib.import_module(library)
+    for name in (*LIBRARIES, *modules()):
+        importlib.import_module(name)
     gc.freeze()  # a collection in a child copies none of their pages
     with socket.socket(fileno=int(sys.argv[1])) as tests:
         while True:
@@ -59,6 +62,15 @@ def main() -> None:
                 os.close(stream)
             child.join()
             tests.send(b"%d" % child.exitcode)
+
+
+def modules() -> Iterator[str]:
+    """The modules of the packages, without programs."""
+    for package in PACKAGES:
+        found = importlib.import_module(f"firstspin.{package}")
+        for module in pkgutil.walk_packages(found.__path__, f"{found.__name__}."):
+            if not module.name.endswith("__main__"):
+                yield module.name
 
 
 def run(module: str, command: Command, streams: list[int]) -> None:
@@ -74,6 +86,7 @@ def run(module: str, command: Command, streams: list[int]) -> None:
     tempfile.tempdir = None
     sys.argv[1:], sys.path[0] = command.words, command.folder
     sys.orig_argv[1:] = ["-m", module, *command.words]
+    sys.modules.pop(f"{module}.__main__", None)  # of which runpy would warn
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

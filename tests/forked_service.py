@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -23,7 +24,10 @@ from typing import IO
 
 from command_server import FORKED, MAX_BYTES, Command, run
 
-MODULES = ("firstspin.service.__main__", "firstspin.service.admin.__main__")
+MODULES = (
+    *("firstspin.service.__main__", "firstspin.service.admin.__main__", "firstspin.service.pages.analysis"),
+    *("firstspin.service.watch_run", "firstspin.events.databases.postgres", "importlib.metadata"),
+)
 
 
 class ForkedService:
@@ -73,6 +77,15 @@ class ForkedService:
             said = self.stdout.read()
         self.wait()
         return said, None
+
+
+def ended(words: Sequence[object], seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """A service that ends by itself."""
+    with tempfile.TemporaryFile("w+") as stderr:
+        service = ForkedService(list(map(str, words)), stderr)
+        status, (out, _) = service.wait(seconds), service.communicate()
+        stderr.seek(0)
+        return subprocess.CompletedProcess(service.args, status, out, stderr.read())
 
 
 @cache

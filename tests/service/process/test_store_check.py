@@ -7,13 +7,13 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from forked_service import ended
 from made_events import SECRET
 from made_service import Callers, Service, admin, ask_for, click, send, serving, until, workers
 from private_postgres import Cluster, cluster, missing
@@ -42,8 +42,7 @@ def refused(folder: Path, *options: object) -> str:
     """The one line of a service that does not start; nobody ever listened on its port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "firstspin.service", "--bundle", folder, "--port", port, *options]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    done = ended(["--bundle", folder, "--port", port, *options])
     assert (done.returncode, done.stdout) == (1, ""), done
     assert done.stderr.startswith("firstspin serve: ")
     assert done.stderr.count("\n") == 1, done.stderr
