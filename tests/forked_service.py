@@ -90,12 +90,13 @@ def ended(words: Sequence[object], seconds: float = 60) -> subprocess.CompletedP
 
 @cache
 def _server() -> socket.socket:
-    """The connection to the server, which ends with it."""
+    """The connection to the server."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         words = [sys.executable, __file__, str(theirs.fileno())]
         server = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0)
-    atexit.register(lambda: (ours.close(), server.wait()))
+    # with its children, which would wait for a service
+    atexit.register(lambda: (os.killpg(server.pid, signal.SIGKILL), server.wait()))
     return ours
 
 
