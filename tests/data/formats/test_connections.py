@@ -26,7 +26,8 @@ NUMBERED = "CREATE TABLE numbered AS SELECT i, md5(i::VARCHAR) AS text FROM rang
 
 @pytest.fixture(autouse=True)
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The workspaces for which an instance was opened."""
+    """The workspaces for which an instance was opened; none is open from an earlier test."""
+    monkeypatch.setattr(connections, "_instances", {})
     seen: list[Path] = []
     real = connections._opened
 
