@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -263,9 +264,9 @@ quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_sc
 @quick
 @given(table=st.sampled_from(sorted(CLEAN)), file=ANY_FILE, skip=st.booleans())
 def test_label_of_any_file_ends_well_or_in_one_message(
-    tmp_path_factory: pytest.TempPathFactory, table: str, file: tuple[str, bytes], skip: bool
+    emptied: Callable[[], Path], table: str, file: tuple[str, bytes], skip: bool
 ) -> None:
-    folder = tmp_path_factory.mktemp("label")
+    folder = emptied()
     data = written(folder)
     (data / f"{table}.csv").unlink()
     (data / f"{table}.{file[0]}").write_bytes(file[1])
@@ -276,9 +277,9 @@ def test_label_of_any_file_ends_well_or_in_one_message(
 @quick
 @given(file=ANY_FILE, skip=st.booleans())
 def test_score_of_any_file_ends_well_or_in_one_message(
-    tmp_path_factory: pytest.TempPathFactory, bundle: Path, file: tuple[str, bytes], skip: bool
+    emptied: Callable[[], Path], bundle: Path, file: tuple[str, bytes], skip: bool
 ) -> None:
-    folder = tmp_path_factory.mktemp("score")
+    folder = emptied()
     (folder / f"in.{file[0]}").write_bytes(file[1])
     words = ("score", "--bundle", bundle, "--registrations", folder / f"in.{file[0]}", "--out", folder / "o.csv")
     check(*ran(*words, *["--skip-bad-rows"] * skip))

@@ -260,11 +260,11 @@ TABLES = st.integers(2, 4).flatmap(
 
 @given(TABLES)
 def test_duckdb_reads_a_well_formed_file_as_python_does(
-    tmp_path_factory: pytest.TempPathFactory, table: tuple[list[str], list[list[str]], str, bool]
+    emptied: Callable[[], Path], table: tuple[list[str], list[list[str]], str, bool]
 ) -> None:
     names, rows, line_end, ended = table
     text = line_end.join(",".join(row) for row in [["key", *names], *rows]) + line_end * ended
-    folder = tmp_path_factory.mktemp("csv")
+    folder = emptied()
     source = open_table(write(folder, text.encode()), "table", ["key"], optional=None, workspace=folder)
     with connect(folder, [source]) as connection:
         found = read(source, lambda rows: connection.execute(f"SELECT {_wanted(source)} FROM {rows}").fetchall())

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -49,7 +49,8 @@ def folder(
     stations: Sequence[Sequence[str]] = STATIONS,
 ) -> Path:
     """The three tables; the listens are in a file of Parquet."""
-    place.mkdir(parents=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     rows = [(user, f"{at.isoformat()}Z", "", "", "", "Rock|Blues") for user, at in people]
     made_tables.write(place, "registrations", made_tables.REGISTRATIONS, rows)
     made_tables.write(place, "stations", made_tables.STATIONS, stations)
@@ -72,20 +73,19 @@ class Days:
 
     def __init__(self, root: Path, reading: Reading, late_days: int) -> None:
         self.root, self.reading, self.late_days = root, reading, late_days
-        self.state, self.out, self.all, self.number = root / "state", root / "labels.parquet", [], 0
+        self.state, self.out, self.all = root / "state", root / "labels.parquet", []
 
     def take(self, listens: Sequence[Row], people: Iterable[tuple[str, datetime]], now: datetime | None = None) -> Any:
         """Add a day; the census and the counts."""
-        self.number += 1
         self.all += listens
         people = list(people)
-        place = folder(self.root / f"day {self.number}", listens, people)
+        place = folder(self.root / "day", listens, people)
         self.reading, self.people = replace(self.reading, now=now), people
         return incremental.write_labels(place, self.out, self.reading, self.state, self.late_days)
 
     def at_once(self) -> tuple[Census, dict[str, int]]:
         """The census and the counts of all listens so far, with labels in `full.parquet`."""
-        place = folder(self.root / f"all {self.number}", self.all, self.people)
+        place = folder(self.root / "all", self.all, self.people)
         return write_labels(place, self.root / "full.parquet", self.reading)
 
     def same(self, taken: Any) -> None:
@@ -117,7 +117,7 @@ listen = st.tuples(
     st.randoms(use_true_random=False),
 )
 def test_days_give_the_labels_census_and_counts_of_all_at_once(
-    tmp_path_factory: pytest.TempPathFactory,
+    emptied: Callable[[], Path],
     registered: list[int],
     heard: list[tuple[int, float, int, float, int, int]],
     cuts: set[int],
@@ -136,7 +136,7 @@ def test_days_give_the_labels_census_and_counts_of_all_at_once(
     arriving += [(rng.uniform(0, 30), ("u1", day(40_000), "1", 60.0)) for _ in range(odd)]  # a clock of 2135
     arriving += [(rng.uniform(0, 30), (None, day(5), "1", 60.0)) for _ in range(odd)]
     people = [(name, day(since)) for name, since in zip(USERS, registered, strict=True)]
-    days = Days(tmp_path_factory.mktemp("days"), Reading(skip_bad_rows=True, rule=RULE), late_days=2)
+    days = Days(emptied(), Reading(skip_bad_rows=True, rule=RULE), late_days=2)
     gone: set[str] = set()
     moved: dict[str, float] = {}
 
@@ -209,7 +209,7 @@ def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
     """A run that is repeated gives the same labels: a scheduler may try it again."""
     days = Days(tmp_path, Reading(rule=RULE), late_days=9)
     first = days.take([EXAMPLE, ("b", day(9), "1", 50.0)], PEOPLE)
-    place = days.root / "day 1"
+    place = days.root / "day"
     again = incremental.write_labels(place, days.out, days.reading, days.state)
     assert again == (first[0], {GIVEN_TWICE: 1})
     days.same((again[0], {}))
@@ -346,13 +346,22 @@ def test_closed_users_stay_in_files_that_are_not_written_again(tmp_path: Path, m
 # -------------------------------------------------------------------------------------------- a state that does not fit
 
 
-@pytest.fixture
-def days(tmp_path: Path) -> Days:
-    """A state that is summed up to the 19th day."""
-    made = Days(tmp_path, Reading(rule=RULE), late_days=1)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Days:
+    """A state that is summed up to the 19th day, and that nobody changes."""
+    made = Days(tmp_path_factory.mktemp("made"), Reading(rule=RULE), late_days=1)
     made.take([EXAMPLE, ("x", day(4), "2", 9.0), ("b", day(20), "2", 40.0)], PEOPLE)
     made.take([("b", day(20.5), "2", 41.0)], PEOPLE)
     return made
+
+
+@pytest.fixture
+def days(made: Days, tmp_path: Path) -> Days:
+    """A copy of it."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    copy = Days(tmp_path, made.reading, made.late_days)
+    copy.all += made.all
+    return copy
 
 
 def refused(days: Days, place: Path, reading: Reading | None = None) -> str:
@@ -440,7 +449,7 @@ def test_what_a_state_can_not_be_is_refused_before_any_work(days: Days) -> None:
     with pytest.raises(InputError, match="leave out --listens and --engine spark"):
         learn.label(place, days.out, days.reading, listens="duckdb://x.db", state=days.state)
     with pytest.raises(InputError, match=r"is not a state of `firstspin label`: it has no manifest.json; name another"):
-        learn.label(place, days.out, days.reading, state=days.root / "day 1")
+        learn.label(place, days.out, days.reading, state=days.root / "day")
     for inside in (place, place / "listens", place / "listens" / "state", place.parent):
         with pytest.raises(InputError, match=r"holds the tables; name another folder for the state"):
             learn.label(place, days.out, days.reading, state=inside)
@@ -511,7 +520,7 @@ def test_two_runs_at_once_are_refused(days: Days) -> None:
 def test_other_late_days_are_refused(days: Days, late_days: int) -> None:
     """A negative number would sum up days that are not there yet."""
     with pytest.raises(InputError, match="listens may be late by 0 to 3650 days"):
-        learn.label(days.root / "day 1", days.out, days.reading, state=days.state, late_days=late_days)
+        learn.label(days.root / "day", days.out, days.reading, state=days.state, late_days=late_days)
 
 
 def test_a_mount_point_is_refused_before_any_work(days: Days, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
@@ -112,14 +112,14 @@ moments = st.one_of(
     ),
 )
 def test_labels_match_the_slow_version(
-    tmp_path_factory: pytest.TempPathFactory, starts: list[int], heard: list[tuple[int, timedelta, str, float]]
+    emptied: Callable[[], Path], starts: list[int], heard: list[tuple[int, timedelta, str, float]]
 ) -> None:
     registered = {f"u{i}": START + timedelta(hours=hours) for i, hours in enumerate(starts)}
     listens = [
         (f"u{who}", registered.get(f"u{who}", START) + after, station, seconds)
         for who, after, station, seconds in heard
     ]
-    check(tmp_path_factory.mktemp("made"), registered, listens, LabelRule())
+    check(emptied(), registered, listens, LabelRule())
 
 
 def labelled_one(tmp_path: Path, listens: Sequence[tuple[timedelta, str, float]], **rule: object) -> object:
