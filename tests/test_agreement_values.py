@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import made_tables
 import msgspec
@@ -37,6 +36,7 @@ from firstspin.data.further_fields import with_further_fields
 from firstspin.data.ingest import open_tables, read_registrations
 from firstspin.data.registrations.reading import read_people
 from firstspin.events.schema import EPOCH, Secret, read_batch
+from firstspin.files import workspace
 from firstspin.records import InputError
 from firstspin.serving import bundle
 from firstspin.serving.bodies.encodings import Encoding
@@ -290,29 +290,38 @@ def gap(number: float | None) -> float | None:
 
 def people(registrations: Path) -> dict[str, dict[str, object]]:
     """What `score` makes of a file, bad rows left out."""
-    with TemporaryDirectory() as workspace:
-        received = read_registrations(registrations, workspace=Path(workspace), extra=EXTRA, skip_bad_rows=True)
+    with workspace("people") as folder:
+        received = read_registrations(registrations, workspace=folder, extra=EXTRA, skip_bad_rows=True)
         pairs = [pair for part in read_people(received.connection, tuple(EXTRA)) for pair in zip(*part, strict=True)]
         return {user: asdict(told) for user, told in pairs}
+
+
+@pytest.fixture(scope="module")
+def in_python(open_doors: Doors) -> api.Recommender:
+    return api.Recommender(open_doors.bundle)
 
 
 @pytest.mark.filterwarnings("ignore:.* is not a genre of this bundle")
 @pytest.mark.filterwarnings("ignore:.* is no value that the model knows")
 @pytest.mark.parametrize(("field", "text", "value"), CELLS)
 def test_recommend_takes_its_answers_as_cells(
-    open_doors: Doors, answer: Callable[[str, object], bytes], field: str, text: str, value: object
+    open_doors: Doors,
+    answer: Callable[[str, object], bytes],
+    in_python: api.Recommender,
+    field: str,
+    text: str,
+    value: object,
 ) -> None:
-    in_python = api.Recommender(open_doors.bundle).recommend
     value = ("Rock", "Jazz") if text == "Rock,Jazz" else value  # people may separate picks by commas, tables may not
     option = f"--answer={field}={text}" if field in EXTRA else f"--{field}={text}"
     result = CliRunner().invoke(app, ["recommend", "--bundle", str(open_doors.bundle), option, "--json"])
     if value is REFUSED:
         assert isinstance(result.exception, InputError)
         with pytest.raises(InputError):
-            in_python({field: text})
+            in_python.recommend({field: text})
     else:
         assert result.stdout.encode() == answer(field, value) + b"\n"
-        assert msgspec.json.encode(in_python({field: text})) == answer(field, value)
+        assert msgspec.json.encode(in_python.recommend({field: text})) == answer(field, value)
 
 
 def test_a_time_has_one_verdict_in_tables_and_events(tmp_path: Path) -> None:
@@ -344,8 +353,8 @@ def test_a_time_has_one_verdict_in_tables_and_events(tmp_path: Path) -> None:
 
 def times(data: Path, column: str, table: str) -> dict[str, datetime]:
     """The times of a table as its reader understands them, bad rows left out."""
-    with TemporaryDirectory() as workspace:
-        read = open_tables(data, workspace=Path(workspace), skip_bad_rows=True)
+    with workspace("times") as folder:
+        read = open_tables(data, workspace=folder, skip_bad_rows=True)
         rows = read.connection.sql(f"SELECT user_id, {column} FROM {table}").fetchall()
     return {user: at.replace(tzinfo=UTC) for user, at in rows}
 
@@ -375,9 +384,9 @@ def test_tables_and_requests_never_differ(rows: list[tuple[str, ...]]) -> None:
         with suppress(Refusal):
             (asked,) = reader.read(written([one], TABLE).encode(), Encoding.csv).registrations
             expected[one[0]] = asdict(asked)
-    with TemporaryDirectory() as folder:
-        (Path(folder) / "t.csv").write_text(written(cells, TABLE), encoding="utf-8", newline="")
-        assert people(Path(folder) / "t.csv") == expected
+    with workspace("table") as folder:
+        (folder / "t.csv").write_text(written(cells, TABLE), encoding="utf-8", newline="")
+        assert people(folder / "t.csv") == expected
         columns = {name: pa.array([one[i] for one in cells], pa.string()) for i, name in enumerate(TABLE)}
-        pq.write_table(pa.table(columns), Path(folder) / "t.parquet")
-        assert people(Path(folder) / "t.parquet") == expected
+        pq.write_table(pa.table(columns), folder / "t.parquet")
+        assert people(folder / "t.parquet") == expected
