@@ -20,6 +20,8 @@ from fuzz.worker import OPENING, Failure, Job, Progress, Tally
 TESTS = Path(__file__).parent.parent
 SECONDS = 30.0
 """An input that takes longer is counted as a hang. The usual ones take milliseconds."""
+MOST_ENDS = 20
+"""Processes that inputs may end; what comes after is not looked at."""
 
 
 @dataclass
@@ -47,6 +49,7 @@ def run(
     processes: int = 1,
     seconds: float = SECONDS,
     environment: Mapping[str, str] | None = None,
+    most_ends: int = MOST_ENDS,
 ) -> Found:
     """Check inputs of some entries. `environment` is added to that of the processes."""
     found = Found()
@@ -56,6 +59,7 @@ def run(
             _Part(
                 Job(tuple(entries), seed, indexes.start + p, indexes.stop, processes, f"{folder}/{p}", seconds),
                 dict(os.environ) | {"PYTHONPATH": str(TESTS), **(environment or {})},
+                most_ends,
             )
             for p in range(min(processes, max(len(indexes), 1)))
         ]
@@ -75,8 +79,8 @@ def run(
 class _Part:
     """A share of the inputs: a process, started again after the input that ended it."""
 
-    def __init__(self, job: Job, environment: dict[str, str]) -> None:
-        self._job, self._environment = job, environment
+    def __init__(self, job: Job, environment: dict[str, str], most_ends: int) -> None:
+        self._job, self._environment, self._most_ends = job, environment, most_ends
         self._folder = Path(job.folder)
         self._folder.mkdir()
         self._killed: list[Failure] = []
@@ -109,7 +113,7 @@ class _Part:
             raise RuntimeError(f"{self._job.entries[entry]} can't be opened or closed: {said}")
         how = "hangs" if status == -signal.SIGALRM else f"ends the process with status {status}"
         self._killed.append(Failure(self._job.entries[entry], index, f"{how}\n{said}"))
-        if len(self._killed) > 20:
+        if len(self._killed) == self._most_ends:
             return True
         self._start(msgspec.structs.replace(self._job, entry=entry, resumed=index + self._job.step))
         return False
