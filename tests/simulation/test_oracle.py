@@ -11,7 +11,7 @@ import pytest
 from firstspin.simulation.oracle import NeverShown, never_shown, true_rates
 from firstspin.simulation.world import Newcomers, World, clicks, make_world, newcomers
 
-RUNS, USERS = 40, 6_000
+RUNS = 40
 
 
 def looked_back(world: World, people: Newcomers, rng: np.random.Generator) -> tuple[NeverShown, ...]:
@@ -34,10 +34,10 @@ def looked_back(world: World, people: Newcomers, rng: np.random.Generator) -> tu
     return never_shown(people, log, shares, genres, world.genres, "Top 40 & Pop", rng)
 
 
-@pytest.fixture(scope="module")
-def found() -> list[tuple[NeverShown, ...]]:
+@pytest.fixture(scope="module", params=[1_500, pytest.param(6_000, marks=pytest.mark.soak)])
+def found(request: pytest.FixtureRequest) -> list[tuple[NeverShown, ...]]:
     world, rng = make_world(0), np.random.default_rng(0)
-    return [looked_back(world, newcomers(world, USERS, rng), rng) for _ in range(RUNS)]
+    return [looked_back(world, newcomers(world, request.param, rng), rng) for _ in range(RUNS)]
 
 
 @pytest.mark.parametrize("policy", [0, 1])

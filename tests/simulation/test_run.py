@@ -28,7 +28,7 @@ from firstspin.simulation.run import NEWCOMERS, Setting, Simulated, simulate, si
 from firstspin.simulation.world import click_probabilities, clicks, make_world, newcomers, write_world
 
 SEED = 3
-SETTING = Setting(users=1_000, days=2, seed=SEED)
+SETTING = Setting(users=400, days=2, seed=SEED)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def simulated(trained: Path, setting: Setting, folder: Path) -> Simulated:
 def test_every_user_and_event_arrives_once_and_nothing_fails(run: tuple[Simulated, Path]) -> None:
     found, _ = run
     assert found.served.errors == 0
-    assert found.served.recommendations == found.counted.exposures == found.counted.users == 1_000
+    assert found.served.recommendations == found.counted.exposures == found.counted.users == SETTING.users
     assert found.served.events == found.counted.events == 2 * found.counted.clicks_in_time > 0
     assert found.counted.orphan_events == found.counted.clicks_early == found.counted.clicks_late == 0
     assert found.counted.not_yet_due == 0
@@ -66,7 +66,7 @@ def test_the_store_says_of_each_user_what_assignment_model_and_true_taste_say(
     found, folder = run
     plan, world = simulated_plan(SETTING), make_world(SEED)
     rng = np.random.default_rng([SEED, NEWCOMERS])
-    secret, people = Secret(rng.bytes(KEY_BYTES)), newcomers(world, 1_000, rng)
+    secret, people = Secret(rng.bytes(KEY_BYTES)), newcomers(world, SETTING.users, rng)
     recommender = Recommender(bundle.load(trained))
     rule = recommender.bundle.rule
     told = {row["user_key"]: row for row in pq.read_table(folder / "outcomes.parquet").to_pylist()}
@@ -86,7 +86,7 @@ def test_the_store_says_of_each_user_what_assignment_model_and_true_taste_say(
         shown.append(would[given.arm][-1])
         assert row["station_id"] == row[f"candidates_{given.arm}"][0]
     clicked = clicks(people, np.array(shown))
-    users = [f"simulated-{SEED}-{number:07d}" for number in range(1_000)]
+    users = [f"simulated-{SEED}-{number:07d}" for number in range(SETTING.users)]
     rows = [told[scoped(secret.user_hash(user), key)] for user in users]
     assert [row["clicked"] for row in rows] == clicked.astype(int).tolist()
     assert [row["seconds"] for row in rows] == np.where(clicked, people.seconds, 0).tolist()
@@ -150,7 +150,7 @@ def test_the_demos_ledger_sets_the_articles_test_beside_a_simulated_one(run: tup
     assert clicks.here.startswith(f"{signed_percent(lift.value)} (")
     assert truth.here == signed_percent(run[0].truth.lift)
     assert (clicks.article, listening.article, errors.here) == ("+8.7%", "as strong", "0")
-    assert clicks.command == "firstspin experiment simulate --users 1000 --days 2 --seed 3 --bundle bundle"
+    assert clicks.command == "firstspin experiment simulate --users 400 --days 2 --seed 3 --bundle bundle"
 
 
 def test_a_clock_is_what_it_was_set_to(tmp_path: Path) -> None:
