@@ -15,7 +15,7 @@ def random_model(
     rng: np.random.Generator, *, n_scores: int, n_rounds: int, n_columns: int, max_leaves: int, missing: Sequence[int]
 ) -> str:
     """A model whose every node splits anywhere, with any default side and any of these kinds of missing values."""
-    pools = [_pool(rng) for _ in range(n_columns)]
+    pools = np.array([_pool(rng) for _ in range(n_columns)])
     trees = [
         _tree(rng, pools, n_leaves=int(rng.integers(1, max_leaves + 1)), missing=missing)
         for _ in range(n_rounds * n_scores)
@@ -57,14 +57,13 @@ def _pool(rng: np.random.Generator) -> list[float]:
 
 
 def _tree(
-    rng: np.random.Generator, pools: list[list[float]], *, n_leaves: int, missing: Sequence[int]
+    rng: np.random.Generator, pools: NDArray[np.float64], *, n_leaves: int, missing: Sequence[int]
 ) -> dict[str, Sequence[object]]:
     """Grown as LightGBM grows: each split turns a leaf into the next node, its right child into the next leaf."""
-    columns = rng.integers(0, len(pools), n_leaves - 1).tolist()
+    columns, places = (rng.integers(0, n, n_leaves - 1) for n in pools.shape)
     left, right = [0] * (n_leaves - 1), [0] * (n_leaves - 1)
     parent: dict[int, tuple[list[int], int]] = {}
-    for node in range(n_leaves - 1):
-        leaf = int(rng.integers(0, node + 1))
+    for node, leaf in enumerate(rng.integers(0, np.arange(1, n_leaves)).tolist()):
         if leaf in parent:
             links, at = parent[leaf]
             links[at] = node
@@ -73,8 +72,8 @@ def _tree(
     decisions = 4 * rng.choice(missing, n_leaves - 1) + 2 * rng.integers(0, 2, n_leaves - 1)
     magnitudes = 10.0 ** rng.choice([-300, -8, 0, 0, 0, 0, 3], n_leaves)
     return {
-        "split_feature": columns,
-        "threshold": [float(rng.choice(pools[column])) for column in columns],
+        "split_feature": columns.tolist(),
+        "threshold": pools[columns, places].tolist(),
         "decision_type": decisions.tolist(),
         "left_child": left,
         "right_child": right,

@@ -18,7 +18,6 @@ from random_trees import random_model, rows_near, text_of
 
 from firstspin.models.trees import bitrows
 from firstspin.models.trees.bitrows import BitRows, CompiledScorer, NumpyScorer, tables
-from firstspin.models.trees.lightgbm_text import read_trees
 from firstspin.records import InputError
 
 compiled = where_it_compiles(CompiledScorer)
@@ -63,8 +62,8 @@ def trained_on_registrations(n_rounds: int, n_leaves: int = 31, n_a_mask: int = 
 
 
 @cache
-def random_case(seed: int) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:
-    """A model's text, rows near its thresholds, and the scores that LightGBM gives them."""
+def random_case(seed: int) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64], NDArray[np.float64]]:
+    """A model's tables, rows near its thresholds, and the scores that LightGBM gives them."""
     rng = np.random.default_rng(seed)
     shape = {
         "n_scores": int(rng.choice([1, 2, 3, 7, 25])),
@@ -73,16 +72,16 @@ def random_case(seed: int) -> tuple[str, NDArray[np.float64], NDArray[np.float64
         "max_leaves": int(rng.choice([1, 2, 5, 31, 32, 33, 64])),
     }
     text = random_model(rng, **shape, missing=[[0], [1], [2], [0, 1, 2]][seed % 4])
-    trees = read_trees(text)
-    rows = rows_near(rng, trees.thresholds[trees.nodes], 150, trees.n_columns)
-    return text, rows, lightgbm_scores(text, rows)
+    found = tables(text)
+    rows = rows_near(rng, found["cuts"], 150, shape["n_columns"])
+    return found, rows, lightgbm_scores(text, rows)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(16), *(pytest.param(more, marks=pytest.mark.soak) for more in range(16, 40))])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_any_tree_any_value_scores_to_the_last_bit_as_lightgbm(seed: int, engine: bitrows.Engine):
-    text, rows, want = random_case(seed)
-    scorer = BitRows(tables(text), engine)
+    found, rows, want = random_case(seed)
+    scorer = BitRows(found, engine)
     assert_same_bits(scorer.scores(rows), want)
     assert_same_bits(np.concatenate([scorer.scores(rows[i : i + 1]) for i in range(len(rows))]), want)
 
@@ -95,11 +94,12 @@ def test_more_scores_trees_and_rows_than_a_tile_has(n_scores: int, n_rounds: int
     text = random_model(
         rng, n_scores=n_scores, n_rounds=n_rounds, n_columns=12, max_leaves=max_leaves, missing=[0, 1, 2]
     )
-    trees = read_trees(text)
-    rows = rows_near(rng, trees.thresholds[trees.nodes], 600, trees.n_columns)
-    got = BitRows(tables(text), "c").scores(rows)
+    found = tables(text)
+    rows = rows_near(rng, found["cuts"], 600, 12)
+    scorer = BitRows(found, "c")
+    got = scorer.scores(rows)
     assert_same_bits(got, lightgbm_scores(text, rows))
-    assert_same_bits(got[-3:], BitRows(tables(text), "c").scores(rows[-3:]))
+    assert_same_bits(got[-3:], scorer.scores(rows[-3:]))
 
 
 TRAINED = {
