@@ -7,21 +7,19 @@ alarm, and what was made is described in full. Everything else goes on to moto.
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 from in_threads import served
+from moto.moto_api._internal.models import moto_api_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.test import create_environ, run_wsgi_app
 
 LOOKS = 2
 
@@ -61,12 +59,26 @@ class Fate:
         return [verb for verb, _ in self.asked if verb.startswith(("Create", "Update"))]
 
 
+class Moto(DomainDispatcherApplication):
+    """The application of moto's server, without a search of its folders at each request."""
+
+    get_backend_for_host = cache(DomainDispatcherApplication.get_backend_for_host)
+
+
 class ControlPlane(ThreadingHTTPServer):
+    """The address of all services of an account."""
+
     daemon_threads = True
 
-    def __init__(self, moto: int) -> None:
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.moto, self.fate = moto, Fate()
+        self.moto, self.fate = Moto(create_backend_app), Fate()
+        self.reset()
+
+    def reset(self) -> None:
+        """Make the account empty."""
+        moto_api_backend.reset()
+        self.fate = Fate()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -79,7 +91,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        verb = self.headers.get("x-amz-target", "").partition(".")[2]
+        service, _, verb = self.headers.get("x-amz-target", "").partition(".")
+        if service != "SageMaker":
+            return self.say(*self.ask(body))
         told = json.loads(body or b"{}")
         self.server.fate.asked.append((verb, told))
         answer = {
@@ -92,21 +106,28 @@ class Handler(BaseHTTPRequestHandler):
             "DescribeEndpoint": self.describe,
         }
         status, said = answer[verb](told) if verb in answer else self.forward(verb, told)
-        encoded = json.dumps(said).encode()
+        return self.say(status, {"content-type": "application/x-amz-json-1.1"}, json.dumps(said).encode())
+
+    do_DELETE = do_GET = do_HEAD = do_PUT = do_POST
+
+    def say(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/x-amz-json-1.1")
-        self.send_header("content-length", str(len(encoded)))
+        for name, value in ({"content-length": str(len(body))} | headers).items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(encoded)
+        self.wfile.write(body)
+
+    def ask(self, body: bytes, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """moto's answer to this request, with another body and further headers."""
+        told = dict(self.headers.items()) | headers
+        environ = create_environ(self.path, method=self.command, headers=told, input_stream=BytesIO(body))
+        said, status, answered = run_wsgi_app(self.server.moto, environ, buffered=True)
+        return int(status.split()[0]), {name.lower(): value for name, value in answered}, b"".join(said)
 
     def forward(self, verb: str, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.moto, timeout=20)
-        kept = {name: value for name, value in self.headers.items() if name.lower() not in ("content-length", "host")}
-        connection.request("POST", "/", json.dumps(told), kept | {"X-Amz-Target": f"SageMaker.{verb}"})
-        answer = connection.getresponse()
-        said = answer.read()
-        connection.close()
-        return answer.status, json.loads(said or b"{}")
+        body = json.dumps(told).encode()
+        status, _, said = self.ask(body, **{"x-amz-target": f"SageMaker.{verb}", "content-length": str(len(body))})
+        return status, json.loads(said or b"{}")
 
     def make(self, what: str, told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         status, said = self.forward(f"Create{what}", told)
@@ -188,29 +209,5 @@ def live(life: Life, fate: Fate) -> None:
     life.status, life.pending = "InService", None
 
 
-def control_plane(moto: int) -> AbstractContextManager[ControlPlane]:
-    return served(ControlPlane(moto))
-
-
-@contextmanager
-def moto_server(log: Path) -> Iterator[int]:
-    """moto's real server, on a port of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
-        try:
-            until = time.monotonic() + 60
-            while not _up(port):
-                assert time.monotonic() < until, log.read_text()
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _up(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
+def control_plane() -> AbstractContextManager[ControlPlane]:
+    return served(ControlPlane())

@@ -7,7 +7,7 @@ is a stand-in that passes calls on to the container, and the Lambda runs in AWS'
 from __future__ import annotations
 
 import os
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -15,7 +15,7 @@ import pytest
 from command_line import firstspin
 from gateway_events import rest
 from stand_in_runtime import endpoint, function, runtime_api
-from stand_in_sagemaker import control_plane, moto_server
+from stand_in_sagemaker import control_plane
 from training_job import ENTRYPOINT, start
 
 from firstspin.aws import rollout
@@ -48,21 +48,19 @@ def recommend(bundle: Path, *words: str) -> bytes:
 
 
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An account with a bucket."""
-    with moto_server(tmp_path / "moto.log") as moto, control_plane(moto) as server:
+    with control_plane() as server:
         told = {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{moto}",
-            "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{server.server_port}",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
             "AWS_ACCESS_KEY_ID": "none",
             "AWS_SECRET_ACCESS_KEY": "none",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         for name, value in told.items():
             monkeypatch.setenv(name, value)
-        urllib.request.urlopen(f"http://127.0.0.1:{moto}/moto-api/reset", data=b"", timeout=20).close()
         boto3.client("s3").create_bucket(Bucket="firstspin-models")
-        yield server
+        yield
 
 
 @pytest.mark.usefixtures("aws")

@@ -1,14 +1,13 @@
-"""Shipping a bundle: against moto's real server, with the life of an endpoint that moto leaves out stood in for."""
+"""Shipping a bundle: against moto's server, with the life of an endpoint that moto leaves out stood in for."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from botocore.stub import Stubber
 from botocore.validate import ParamValidator
 from made_bundles import pack, pack_with_further_fields
-from stand_in_sagemaker import ControlPlane, control_plane, moto_server
+from stand_in_sagemaker import ControlPlane, control_plane
 from typer.testing import CliRunner, Result
 
 from firstspin.aws import autoscaling, endpoint, model_registry, rollout
@@ -27,7 +26,7 @@ from firstspin.aws.clients import Account, open_account
 from firstspin.aws.deployment import BACK, Rollout
 from firstspin.aws.endpoint import EndpointState
 from firstspin.aws.hosting import Hosting
-from firstspin.aws.package import package, read_manifest
+from firstspin.aws.package import Packed, package, read_manifest
 from firstspin.aws.rollout import ReleasePlan
 from firstspin.cli.commands.aws.sagemaker import app
 from firstspin.records import InputError
@@ -58,46 +57,44 @@ SCALED = {
 
 
 @pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with moto_server(tmp_path_factory.mktemp("moto") / "log") as port:
-        yield port
-
-
-@pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three bundles, `good`, `better` and `worse`, and `data` with 1,300 users, most of them new to all three."""
+    """Bundles, and `data` with 1,300 users, most of them new to `good`, `better` and `worse`."""
     folder = tmp_path_factory.mktemp("bundles")
     for name, model in {"good": "popularity", "better": "logistic", "worse": "popularity"}.items():
         people = made_people.examples(400, len(name))
         pack(folder / name, model, people=people, data={"labels_end": "2025-01-06T00:00:00"})
     made_people.tables(folder / "data", 1300, hours=2)
+    pack_with_further_fields(folder / "more")
+    for seed in range(10, 16):
+        pack(folder / str(seed), seed=seed)
     return folder
 
 
-@pytest.fixture
-def aws(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
-    urllib.request.urlopen(f"http://127.0.0.1:{moto}/moto-api/reset", data=b"", timeout=20).close()
-    with control_plane(moto) as server:
-        told = {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{moto}",
-            "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING": f"http://127.0.0.1:{moto}",
-            "AWS_ENDPOINT_URL_CLOUDWATCH": f"http://127.0.0.1:{moto}",
-            "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{server.server_port}",
-            "AWS_ACCESS_KEY_ID": "none",
-            "AWS_SECRET_ACCESS_KEY": "none",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        for name, value in told.items():
-            monkeypatch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket=PLACE[0])
-        for alarm in ("slow", "too-many-5xx"):
-            boto3.client("cloudwatch").put_metric_alarm(AlarmName=alarm, **WATCHED)
-        yield server
+@pytest.fixture(scope="module")
+def opened() -> Iterator[tuple[ControlPlane, Account]]:
+    with control_plane() as server, pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "none")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield server, open_account()
 
 
 @pytest.fixture
-def account(aws: ControlPlane) -> Account:  # noqa: ARG001
-    return open_account()
+def account(opened: tuple[ControlPlane, Account]) -> Account:
+    """With a bucket and two alarms."""
+    server, account = opened
+    server.reset()
+    account.s3.create_bucket(Bucket=PLACE[0])
+    for alarm in ("slow", "too-many-5xx"):
+        account.cloudwatch.put_metric_alarm(AlarmName=alarm, **WATCHED)
+    return account
+
+
+@pytest.fixture
+def aws(opened: tuple[ControlPlane, Account], account: Account) -> ControlPlane:  # noqa: ARG001
+    """The server of the account."""
+    return opened[0]
 
 
 def ship(account: Account, plan: ReleasePlan, deadline: float = 100) -> list[str]:
@@ -112,14 +109,18 @@ def ship(account: Account, plan: ReleasePlan, deadline: float = 100) -> list[str
     return said
 
 
+@cache
+def archived(bundle: Path) -> Packed:
+    """The archive of a bundle that nobody changes."""
+    return package(bundle, bundle.with_suffix(".tar.gz"))
+
+
 def deploy(account: Account, bundle: Path, told: Rollout = PLAIN, hosting: Hosting = HOSTING) -> list[str]:
-    packed = package(bundle, bundle.parent / "model.tar.gz")
-    return ship(account, rollout.plan_deploy(account, "newcomers", packed, PLACE, hosting, told))
+    return ship(account, rollout.plan_deploy(account, "newcomers", archived(bundle), PLACE, hosting, told))
 
 
 def promote(account: Account, bundle: Path, told: Rollout = PLAIN, forced: str = "") -> list[str]:
-    packed = package(bundle, bundle.parent / "model.tar.gz")
-    return ship(account, rollout.plan_promote(account, now(account), packed, told, forced))
+    return ship(account, rollout.plan_promote(account, now(account), archived(bundle), told, forced))
 
 
 def now(account: Account) -> EndpointState:
@@ -139,7 +140,7 @@ class TestDeploying:
         assert [line.split()[0] for line in said[:4]] == ["archive", "model", "configuration", "endpoint"]
         assert said[4:] == ["   10 s  endpoint newcomers is Creating", "   30 s  endpoint newcomers is InService"]
         manifest = read_manifest(endpoint.served_archive(account, now(account)), "it")
-        assert manifest == read_manifest((bundles / "model.tar.gz").read_bytes(), "it")
+        assert manifest == read_manifest(archived(bundles / "good").path.read_bytes(), "it")
         variant = now(account).configuration["ProductionVariants"][0]
         assert (variant["InitialInstanceCount"], variant["InstanceType"]) == (2, "ml.c5.large")
 
@@ -151,7 +152,7 @@ class TestDeploying:
         assert aws.fate.names() == before
 
     def test_that_was_cut_off_goes_on_where_it_was(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
-        packed = package(bundles / "good", bundles / "model.tar.gz")
+        packed = archived(bundles / "good")
         plan = rollout.plan_deploy(account, "newcomers", packed, PLACE, HOSTING, Rollout())
         for step in plan.steps[:2]:
             step.do()
@@ -279,7 +280,7 @@ class TestRightsAndTags:
         self, without_listing: tuple[Account, Stubber], bundles: Path
     ) -> None:
         account, stubber = without_listing
-        packed = package(bundles / "good", bundles / "model.tar.gz")
+        packed = archived(bundles / "good")
         stubber.add_client_error("head_object", "403", "Forbidden", 403)
         plan = rollout.plan_deploy(account, "newcomers", packed, PLACE, HOSTING, PLAIN)
         assert next(step.what for step in plan.steps if not step.there) == "archive"
@@ -329,14 +330,13 @@ class TestFields:
         return out
 
     @pytest.fixture
-    def promoted(self, account: Account, bundles: Path, tmp_path: Path) -> Callable[..., Result]:
+    def promoted(self, account: Account, bundles: Path) -> Callable[..., Result]:
         """Promotes, by the command, a bundle that knows a device and a number of visits."""
         deploy(account, bundles / "good")
-        pack_with_further_fields(tmp_path / "more")
 
         def run(*words: object) -> Result:
             usual = ("--endpoint", "newcomers", "--no-alarm", "--force", "a test", "--poll", "0.01")
-            return CliRunner().invoke(app, ["promote", "--bundle", str(tmp_path / "more"), *usual, *map(str, words)])
+            return CliRunner().invoke(app, ["promote", "--bundle", str(bundles / "more"), *usual, *map(str, words)])
 
         return run
 
@@ -355,17 +355,17 @@ class TestFields:
     ) -> None:
         old = self.zipped(bundles / "good", tmp_path / "old.zip")
         assert f"those of {old} none" in str(promoted("--zip", old).exception)
-        new = self.zipped(tmp_path / "more", tmp_path / "new.zip")
+        new = self.zipped(bundles / "more", tmp_path / "new.zip")
         assert promoted("--zip", new).exit_code == 0
-        assert served(account) == load(tmp_path / "more").id
+        assert served(account) == load(bundles / "more").id
 
-    def test_can_be_overridden(self, account: Account, promoted: Callable[..., Result], tmp_path: Path) -> None:
+    def test_can_be_overridden(self, account: Account, promoted: Callable[..., Result], bundles: Path) -> None:
         assert promoted("--other-fields").exit_code == 0
-        assert served(account) == load(tmp_path / "more").id
+        assert served(account) == load(bundles / "more").id
 
     @pytest.mark.parametrize("content", [b"no archive", None])
     def test_an_archive_in_service_that_is_unreadable_or_gone_names_the_options(
-        self, account: Account, promoted: Callable[..., Result], tmp_path: Path, content: bytes | None
+        self, account: Account, promoted: Callable[..., Result], bundles: Path, tmp_path: Path, content: bytes | None
     ) -> None:
         bucket, _, key = now(account).archive.removeprefix("s3://").partition("/")
         account.s3.delete_object(Bucket=bucket, Key=key)
@@ -376,7 +376,7 @@ class TestFields:
         said = str(promoted("--other-fields", "--force", "", "--data", tmp_path).exception)
         assert "--force REASON promotes without the gate" in said
         assert promoted("--other-fields").exit_code == 0
-        assert served(account) == load(tmp_path / "more").id
+        assert served(account) == load(bundles / "more").id
 
     @pytest.mark.parametrize("content", [b"no zip", None])
     def test_a_zip_that_is_none_is_named(
@@ -475,7 +475,7 @@ class TestShadow:
 
     def test_a_rollback_ends_it(self, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
-        packed = package(bundles / "better", bundles / "model.tar.gz")
+        packed = archived(bundles / "better")
         ship(account, rollout.plan_shadow(account, now(account), packed, PLAIN, 100, 2))
         ship(account, rollout.plan_rollback(account, now(account)))
         assert "ShadowProductionVariants" not in now(account).configuration
@@ -488,7 +488,7 @@ class TestShadow:
             release(account, bundles / bundle)
             configurations.append(str(now(account).endpoint["EndpointConfigName"]))
         for percent in (10, 20):  # the second replaces the first
-            packed = package(bundles / "better", bundles / "model.tar.gz")
+            packed = archived(bundles / "better")
             ship(account, rollout.plan_shadow(account, now(account), packed, PLAIN, percent, 1))
         return configurations
 
@@ -516,7 +516,7 @@ class TestShadow:
 
     def test_serverless_has_none(self, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good", hosting=TestKindsOfHosting.SERVERLESS)
-        packed = package(bundles / "better", bundles / "model.tar.gz")
+        packed = archived(bundles / "better")
         with pytest.raises(InputError, match="is serverless, which has no shadow variants"):
             rollout.plan_shadow(account, now(account), packed, PLAIN, 100, 1)
 
@@ -524,7 +524,7 @@ class TestShadow:
 class TestModelPackages:
     def test_a_promoted_bundle_is_a_version_of_its_group_and_only_once(self, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
-        packed = package(bundles / "better", bundles / "model.tar.gz")
+        packed = archived(bundles / "better")
         for _ in range(2):
             plan = rollout.plan_promote(account, now(account), packed, PLAIN, group="newcomers")
             ship(account, plan)
@@ -537,7 +537,7 @@ class TestModelPackages:
 
     def test_a_bundle_that_alarms_take_back_is_none(self, aws: ControlPlane, account: Account, bundles: Path) -> None:
         deploy(account, bundles / "good")
-        packed = package(bundles / "better", bundles / "model.tar.gz")
+        packed = archived(bundles / "better")
         aws.fate.ringing.add("slow-release")
         plan = rollout.plan_promote(account, now(account), packed, Rollout(("slow",)), group="newcomers")
         with pytest.raises(InputError, match="went back"):
@@ -552,7 +552,7 @@ class TestModelPackages:
         words = ["promote", "--bundle", str(bundles / "good"), "--endpoint", "newcomers", "--no-alarm", "--json"]
         done = CliRunner().invoke(app, [*words, "--poll", "0.01", "--package-group", "newcomers"])
         assert done.exit_code == 0, done.exception
-        packed = package(bundles / "good", bundles / "model.tar.gz")
+        packed = archived(bundles / "good")
         assert json.loads(done.stdout)["changes"] == [f"package newcomers: {packed.id}"]
         assert model_registry.is_registered(account, "newcomers", packed)
         assert [verb for verb in aws.fate.names()[len(before) :] if "Package" not in verb] == []
@@ -560,12 +560,11 @@ class TestModelPackages:
 
 class TestPruning:
     @pytest.fixture
-    def history(self, aws: ControlPlane, account: Account, tmp_path: Path) -> list[str]:
+    def history(self, aws: ControlPlane, account: Account, bundles: Path) -> list[str]:
         """Five releases, the oldest first; their configurations. The last two are to go back to and in service."""
         names = []
-        for seed in range(5):
-            pack(tmp_path / str(seed), seed=10 + seed)
-            (deploy if seed == 0 else promote)(account, tmp_path / str(seed))
+        for seed in range(10, 15):
+            (promote if names else deploy)(account, bundles / str(seed))
             names.append(now(account).endpoint["EndpointConfigName"])
         aws.fate.asked.clear()
         return names
@@ -619,14 +618,11 @@ class TestPruning:
         assert len(self.left(account)[0]) == 7
 
     def test_leaves_another_endpoint_whose_name_begins_with_this_ones(
-        self, account: Account, history: list[str], tmp_path: Path
+        self, account: Account, history: list[str], bundles: Path
     ) -> None:
         assert len(history) == 5
-        for seed in (0, 5):  # the archive of the first is newcomers' too
-            bundle = tmp_path / str(seed)
-            if not bundle.exists():
-                pack(bundle, seed=20)
-            packed = package(bundle, tmp_path / "model.tar.gz")
+        for seed in (10, 15):  # the archive of the first is newcomers' too
+            packed = archived(bundles / str(seed))
             ship(account, rollout.plan_deploy(account, "newcomers-staging", packed, PLACE, HOSTING, PLAIN))
         assert self.prune("--keep", "0").exit_code == 0
         configurations, models, archives = self.left(account)
@@ -910,7 +906,7 @@ class TestAutoscaling:
         self, aws: ControlPlane, account: Account, bundles: Path
     ) -> None:
         deploy(account, bundles / "good")
-        packed = package(bundles / "better", bundles / "model.tar.gz")
+        packed = archived(bundles / "better")
         plan = rollout.plan_promote(account, now(account), packed, PLAIN)
         aws.fate.lives["newcomers"].scale()
         waits = {"clock": lambda: 0.0, "sleep": lambda _: None, "deadline": 1.0, "every": 1.0}
@@ -956,7 +952,7 @@ class TestWhatGoesWrong:
         self, account: Account, bundles: Path, settings: Rollout, seconds: float
     ) -> None:
         deploy(account, bundles / "good")
-        packed = package(bundles / "better", bundles / "model.tar.gz")
+        packed = archived(bundles / "better")
         assert rollout.plan_promote(account, now(account), packed, settings).seconds == seconds + 1800
         promote(account, bundles / "better", settings)
         assert rollout.plan_rollback(account, now(account), settings).seconds == seconds + 1800
@@ -1025,7 +1021,7 @@ class TestWhatGoesWrong:
             Rollout(tuple(map(str, range(11))))
 
     def test_no_such_bucket(self, account: Account, bundles: Path) -> None:
-        packed = package(bundles / "good", bundles / "model.tar.gz")
+        packed = archived(bundles / "good")
         plan = rollout.plan_deploy(account, "newcomers", packed, ("nowhere-at-all", "x"), HOSTING, Rollout())
         with pytest.raises(InputError, match=r"archive s3://nowhere-at-all/x/.*: NoSuchBucket"):
             ship(account, plan)
