@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -34,11 +35,33 @@ def app(tmp_path: Path) -> App:
     return new_app(experiment_pages=tmp_path / "pages")
 
 
-def test_the_page_memo_and_figures_are_served_and_ask_for_the_next_analysis(app: App, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def three_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The log of the first experiment after three days."""
+    return log(tmp_path_factory.mktemp("log"), PLAN, 3)
+
+
+@pytest.fixture(scope="module")
+def analysed(three_days: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages of the first experiment after three days."""
+    folder: Path = tmp_path_factory.mktemp("analysed")
+    write_pages(three_days, PLAN, folder, now=START + timedelta(days=3))
+    return folder
+
+
+@pytest.fixture
+def pages(analysed: Path, tmp_path: Path) -> Path:
+    """A copy of these pages."""
+    return shutil.copytree(analysed, tmp_path / "pages")
+
+
+def test_the_page_memo_and_figures_are_served_and_ask_for_the_next_analysis(
+    app: App, three_days: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "pages"
     assert ask(app, "GET", "/experiments/first").status == 404
     assert ask(app, "GET", "/experiments").status == 200
-    found = write_pages(log(tmp_path, PLAN, 3), PLAN, folder, now=START + timedelta(days=3, hours=12))
+    found = write_pages(three_days, PLAN, folder, now=START + timedelta(days=3, hours=12))
     page = ask(app, "GET", "/experiments/first").body.decode()
     assert found.sentence in page
     assert "Hidden until 16 February 2026" in page
@@ -55,26 +78,30 @@ def test_the_page_memo_and_figures_are_served_and_ask_for_the_next_analysis(app:
 @pytest.mark.parametrize(
     "path", ["/experiments/..", "/experiments/first.html", "/experiments/%2e%2e", "/experiments/.json"]
 )
-def test_nothing_else_of_the_folder_is_served(app: App, tmp_path: Path, path: str) -> None:
-    write_pages(log(tmp_path, PLAN, 1), PLAN, tmp_path / "pages", now=START + timedelta(days=1))
+@pytest.mark.usefixtures("pages")
+def test_nothing_else_of_the_folder_is_served(app: App, path: str) -> None:
     assert ask(app, "GET", path).status == 404
 
 
-def test_the_running_experiment_has_a_page_before_its_first_figures_and_old_ones_are_called_old(tmp_path: Path) -> None:
+def test_the_running_experiment_has_a_page_before_its_first_figures_and_old_ones_are_called_old(
+    three_days: Path, tmp_path: Path
+) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'events.sqlite'}", SECRET)
     app = new_app(experiment_pages=tmp_path, ledger=ExposureLog(store, SECRET, lambda: NOW, HALVES))
     for path, status in (("first", 200), ("first.json", 503), ("other", 404)):
         assert ask(app, "GET", f"/experiments/{path}").status == status
     assert b"refresh: 2" in ask(app, "GET", "/experiments/first").headers
     for minutes, old in ((14, False), (16, True)):
-        write_pages(log(tmp_path, PLAN, 3), PLAN, tmp_path, now=NOW - timedelta(minutes=minutes))
+        write_pages(three_days, PLAN, tmp_path, now=NOW - timedelta(minutes=minutes))
         assert (b"These figures are old" in ask(app, "GET", "/experiments/first").body) is old
     store.close()
 
 
-def test_an_ended_experiment_stays_in_the_list_behind_the_running_one(app: App, tmp_path: Path) -> None:
+def test_an_ended_experiment_stays_in_the_list_behind_the_running_one(
+    app: App, three_days: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "pages"
-    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=reads_at(PLAN))
+    write_pages(three_days, PLAN, folder, now=reads_at(PLAN))
     second = structs.replace(PLAN, name="second")
     write_pages(log(tmp_path, second, 1), second, folder, now=START + timedelta(days=1))
     write_list(folder, "second", now=START + timedelta(days=1))
@@ -92,14 +119,10 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield opened
 
 
-def test_an_experiment_that_ended_without_being_read_is_called_ready(
-    app: App, tmp_path: Path, database: Database
-) -> None:
-    folder = tmp_path / "pages"
-    write_pages(log(tmp_path, PLAN, 3), PLAN, folder, now=START + timedelta(days=3))
-    analyse_store(database, None, folder, now=reads_at(PLAN) - timedelta(seconds=1))
+def test_an_experiment_that_ended_without_being_read_is_called_ready(app: App, pages: Path, database: Database) -> None:
+    analyse_store(database, None, pages, now=reads_at(PLAN) - timedelta(seconds=1))
     assert "collecting" in ask(app, "GET", "/experiments").body.decode()
-    analyse_store(database, None, folder, now=reads_at(PLAN))  # the store has none of its users: the figures stay
+    analyse_store(database, None, pages, now=reads_at(PLAN))  # the store has none of its users: the figures stay
     page = ask(app, "GET", "/experiments").body.decode()
     assert "ready to read" in page
     assert "600 of" in page
@@ -107,22 +130,18 @@ def test_an_experiment_that_ended_without_being_read_is_called_ready(
 
 
 @pytest.fixture
-def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def second(three_days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """A second experiment, which runs at the end of the first; the store has the users of both."""
-    plans = (PLAN, structs.replace(PLAN, name="second"))
-    for plan in plans:
-        (tmp_path / plan.name).mkdir()
-        log(tmp_path / plan.name, plan, 14)
-    monkeypatch.setattr("firstspin.experiment.run.read_log", lambda _, plan, __: tmp_path / plan.name)
-    return plans[1]
+    plan = structs.replace(PLAN, name="second")
+    logs = {"first": three_days, "second": log(tmp_path, plan, 3)}
+    monkeypatch.setattr("firstspin.experiment.run.read_log", lambda _, plan, __: logs[plan.name])
+    return plan
 
 
 def test_an_experiment_that_ended_while_another_ran_is_analysed_at_its_end(
-    app: App, tmp_path: Path, database: Database, second: Plan
+    app: App, pages: Path, database: Database, second: Plan
 ) -> None:
-    folder = tmp_path / "pages"
-    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
-    analyse_store(database, second, folder, now=reads_at(PLAN))
+    analyse_store(database, second, pages, now=reads_at(PLAN))
     page = ask(app, "GET", "/experiments").body.decode()
     assert page.index("/experiments/second") < page.index("/experiments/first")
     assert page.count('badge good">winner') == 2
@@ -130,66 +149,63 @@ def test_an_experiment_that_ended_while_another_ran_is_analysed_at_its_end(
     assert "older" not in ask(app, "GET", "/experiments/first").body.decode()
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("a.toml", None),  # a plan without figures, which is no plan
-        ("a.toml", b"\xff"),
-        ("a.json", b'{"experiment": "a'),
-        ("a.json", b"{}"),
-        ("first.json", b""),
-        ("first.json", None),
-    ],
-)
-def test_a_bad_file_stops_neither_the_list_nor_other_experiments(
-    app: App, tmp_path: Path, database: Database, second: Plan, file: str, content: bytes | None
+def test_bad_files_stop_neither_the_list_nor_other_experiments(
+    app: App, pages: Path, database: Database, second: Plan
 ) -> None:
-    folder = tmp_path / "pages"
-    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
-    (folder / file).unlink(missing_ok=True)
-    if content is None and file != "first.json":
-        (folder / file).mkdir()
-    elif content is not None:
-        (folder / file).write_bytes(content)
-    if file == "first.json":
-        assert experiments.UNDATED in ask(app, "GET", "/experiments/first").body.decode()
-    analyse_store(database, second, folder, now=reads_at(PLAN))
+    (pages / "a.toml").mkdir()  # a plan without figures, which is no plan
+    (pages / "b.toml").write_bytes(b"\xff")
+    (pages / "c.json").write_bytes(b'{"experiment": "c')
+    (pages / "d.json").write_bytes(b"{}")
+    assert_both_are_winners(app, pages, database, second)
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_bad_file_of_figures_is_made_again(
+    app: App, pages: Path, database: Database, second: Plan, content: bytes | None
+) -> None:
+    (pages / "first.json").unlink()
+    if content is not None:
+        (pages / "first.json").write_bytes(content)
+    assert experiments.UNDATED in ask(app, "GET", "/experiments/first").body.decode()
+    assert_both_are_winners(app, pages, database, second)
+
+
+def assert_both_are_winners(app: App, pages: Path, database: Database, second: Plan) -> None:
+    """After the analysis at the end of the first experiment."""
+    analyse_store(database, second, pages, now=reads_at(PLAN))
     page = ask(app, "GET", "/experiments").body.decode()
     assert page.count('badge good">winner') == 2
     assert 'role="alert"' not in ask(app, "GET", "/experiments/first").body.decode()
 
 
 def test_a_running_experiment_that_cant_be_analysed_stops_neither_the_list_nor_ended_ones(
-    app: App, tmp_path: Path, database: Database, second: Plan
+    app: App, pages: Path, database: Database, second: Plan, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "pages"
-    write_pages(log(tmp_path, PLAN, 14), PLAN, folder, now=START + timedelta(days=14))
-    (tmp_path / "second" / "exposures.parquet").write_bytes(b"cut")
+    (tmp_path / "exposures.parquet").write_bytes(b"cut")
     with pytest.raises(InputError):
-        analyse_store(database, second, folder, now=reads_at(PLAN))
+        analyse_store(database, second, pages, now=reads_at(PLAN))
     assert 'badge good">winner' in ask(app, "GET", "/experiments").body.decode()
 
 
 def test_the_plan_is_written_last_and_a_page_that_fails_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    three_days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> str:
         raise RuntimeError
 
     monkeypatch.setattr(analysis, "rendered", fail)
     with pytest.raises(RuntimeError):
-        write_pages(log(tmp_path, PLAN, 1), PLAN, tmp_path / "pages", now=START + timedelta(days=1))
+        write_pages(three_days, PLAN, tmp_path / "pages", now=START + timedelta(days=1))
     assert not list((tmp_path / "pages").glob("*"))
 
 
 def test_figures_of_users_are_not_replaced_by_those_of_an_empty_store_though_their_file_is_damaged(
-    tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture
+    pages: Path, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_pages(log(tmp_path, PLAN, 3), PLAN, tmp_path / "pages", now=START + timedelta(days=3))
-    page = (tmp_path / "pages" / "first.html").read_bytes()
-    (tmp_path / "pages" / "first.json").write_text("cut")
-    analyse_store(database, None, tmp_path / "pages", now=reads_at(PLAN))
-    assert (tmp_path / "pages" / "first.html").read_bytes() == page
+    page = (pages / "first.html").read_bytes()
+    (pages / "first.json").write_text("cut")
+    analyse_store(database, None, pages, now=reads_at(PLAN))
+    assert (pages / "first.html").read_bytes() == page
     assert caplog.messages == [
         "an ended experiment can't be analysed",
         "the figures of an experiment can't be read",
@@ -197,14 +213,13 @@ def test_figures_of_users_are_not_replaced_by_those_of_an_empty_store_though_the
 
 
 def test_the_log_of_an_ended_experiment_has_no_value_of_a_table(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pages: Path, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise InputError("user 'anna' has the arm 'x'", bare="a user has another arm")
 
-    write_pages(log(tmp_path, PLAN, 3), PLAN, tmp_path / "pages", now=START + timedelta(days=3))
     monkeypatch.setattr("firstspin.experiment.run.read_log", fail)
-    analyse_store(database, None, tmp_path / "pages", now=reads_at(PLAN))
+    analyse_store(database, None, pages, now=reads_at(PLAN))
     assert [vars(record)["reason"] for record in caplog.records] == ["a user has another arm"]
 
 
@@ -222,9 +237,10 @@ def test_each_metric_has_its_role_whatever_its_kind_and_also_where_two_share_a_c
     per_click, guarded = Metric("seconds", "ratio", per="clicked"), Metric("clicked", "binary", margin=0.05)
     plan = structs.replace(PLAN, metrics=(*PLAN.metrics, per_click, guarded))
     folder, roles = tmp_path / "pages", ("decides", "secondary", "guardrail, margin 5%")
-    write_pages(log(tmp_path, plan, 14), plan, folder, now=reads_at(plan) - timedelta(seconds=1))
+    made = log(tmp_path, plan, 3)
+    write_pages(made, plan, folder, now=reads_at(plan) - timedelta(seconds=1))
     hidden = ask(app, "GET", "/experiments/first").body.decode()
-    write_pages(log(tmp_path, plan, 14), plan, folder, now=reads_at(plan))
+    write_pages(made, plan, folder, now=reads_at(plan))
     shown = ask(app, "GET", "/experiments/first").body.decode()
     for name, role in zip(("clicked", "seconds / clicked", "clicked"), roles, strict=True):
         assert hidden.count(f"<li><span>{name}</span><span>{role}</span></li>") == 1

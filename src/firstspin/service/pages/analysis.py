@@ -12,11 +12,11 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from io import StringIO
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -33,6 +33,9 @@ from firstspin.service.challenger.canary import read_stop, stop_file
 from firstspin.service.pages import charts
 from firstspin.service.pages.experiments import LIST, READY, Figures, figures_in
 from firstspin.serving.experiment import arm_policy
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 log = logging.getLogger(__name__)
 
@@ -169,11 +172,16 @@ def write_page(path: Path, text: str) -> None:
 
 def rendered(template: str, values: Mapping[str, Any]) -> str:
     """A template of this folder with these values, which are escaped."""
+    return _templates().get_template(template).render(values)
+
+
+@cache
+def _templates() -> Environment:
+    """The templates of this folder, each compiled once."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
-    return environment.get_template(template).render(values)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
 
 
 def _shown(value: object) -> object:
