@@ -106,7 +106,7 @@ def end(process: Process, seconds: float = 10) -> None:
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
+            process.wait(0.02)
         assert time.monotonic() < until, "it never ended"
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from forked_service import ended
 from made_app import ask, new_app
 from made_bundles import NO_ANSWERS, edit, pack
 from made_service import QUICK, Callers, Service, admin, point, serving, until
@@ -71,9 +72,10 @@ def test_what_can_not_answer_is_refused_and_the_model_that_answers_is_the_one_th
         first = service.recommend(age=31)["model"]
         for number, (reason, harm) in enumerate(HOSTILE.items()):
             bad = tmp_path / str(number)
-            pack(bad, seed=3)
+            shutil.copytree(bundles[1], bad)
             harm(bad)
             point(current, bad)
+            service.process.send_signal(signal.SIGHUP)  # it is looked at now
             words = reason.replace("\\", "")
             until(lambda words=words: words in str(state(service)["refusal"]))  # others are tried again meanwhile
             assert state(service)["model"] == first
@@ -126,8 +128,8 @@ probe_process.outcome(Path(sys.argv[1]), Path("copy"), 10**9, WorkerConfig(), 0.
 
 def test_a_probe_that_hangs_ends_by_itself_where_nobody_is_left_to_end_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endless")
-    ended = subprocess.run([sys.executable, "-c", HANGING, tmp_path / "endless"], check=False, timeout=60)
-    assert ended.returncode == -signal.SIGALRM
+    hung = subprocess.run([sys.executable, "-c", HANGING, tmp_path / "endless"], check=False, timeout=60)
+    assert hung.returncode == -signal.SIGALRM
 
 
 # -------------------------------------------------------------------------------------------------- refused by a worker
@@ -175,11 +177,19 @@ def harms(copy: Path) -> dict[str, Callable[[], object]]:
     }
 
 
+@pytest.fixture(scope="module")
+def kept(bundles: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of a service that has served the first bundle."""
+    folder: Path = tmp_path_factory.mktemp("kept") / "state"
+    with serving(bundles[0], "--state", str(folder), *QUICK):
+        return folder
+
+
 @pytest.mark.parametrize("harm", harms(Path()))
-def test_a_damaged_copy_in_the_state_folder_is_replaced_at_the_start(current: Path, tmp_path: Path, harm: str) -> None:
-    folder = tmp_path / "state"
-    with serving(current, "--state", str(folder), *QUICK) as service:
-        first = service.recommend(age=31)["model"]
+def test_a_damaged_copy_in_the_state_folder_is_replaced_at_the_start(
+    current: Path, kept: Path, tmp_path: Path, harm: str
+) -> None:
+    folder, first = shutil.copytree(kept, tmp_path / "state"), bundle.load(current).id
     harms(folder / first)[harm]()
     with serving(current, "--state", str(folder), "--workers", "2", *QUICK) as service:
         assert service.recommend(age=31)["model"] == first
@@ -316,8 +326,7 @@ def test_a_model_is_given_up_though_the_disk_is_full(bundles: tuple[Path, Path],
 
 
 def second_service(bundle: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "firstspin.service", "--bundle", bundle, "--port", "0", "--state", folder]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return ended(["--bundle", bundle, "--port", "0", "--state", folder])
 
 
 def test_a_state_folder_is_used_by_one_service_and_given_back_by_a_killed_one(
