@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -38,11 +38,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def serving_many(root: Path, folder: Path) -> Iterator[Service]:
+    pack(folder / "b", seed=5)
+    options = ("--models", str(root), "--workers", "2", "--drain-delay", "0", "--state", str(folder / "state"))
+    with serving(folder / "b", *options) as running:
+        yield running
+
+
 @pytest.fixture
 def service(root: Path, tmp_path: Path) -> Iterator[Service]:
-    pack(tmp_path / "b", seed=5)
-    options = ("--models", str(root), "--workers", "2", "--drain-delay", "0", "--state", str(tmp_path / "state"))
-    with serving(tmp_path / "b", *options) as running:
+    with serving_many(root, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def empty(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service into which no model is loaded."""
+    with serving_many(root, tmp_path_factory.mktemp("empty")) as running:
         yield running
 
 
@@ -98,7 +111,7 @@ def test_models_outlive_the_worker_that_loaded_them(service: Service, root: Path
 
 
 def test_the_list_comes_in_pages(service: Service, root: Path) -> None:
-    for name in "dbeac":
+    for name in "bca":
         assert load(service, name, root / "se" / "model") == 200
     names, token = [], ""
     while True:
@@ -108,16 +121,16 @@ def test_the_list_comes_in_pages(service: Service, root: Path) -> None:
         names.append([model["modelName"] for model in page["models"]])
         if not (token := page.get("nextPageToken", "")):
             break
-    assert names == [["a", "b"], ["c", "d"], ["e"]]
+    assert names == [["a", "b"], ["c"]]
     for limit in ("0", "101", "-1", "two", "9" * 5_000):
         assert service.ask("GET", f"/models?limit={limit}")[0] == 400
 
 
-def test_a_model_that_would_be_accepted_and_not_answer_is_refused(service: Service, root: Path) -> None:
+def test_a_model_that_would_be_accepted_and_not_answer_is_refused(empty: Service, root: Path) -> None:
     bad = root / "bad" / "model"
     pack(bad)
     edit(bad, lambda manifest: manifest.update(extra={"a b": "text"}, golden_rule=None, golden_further=None))
-    assert load(service, "m", bad) == 400
+    assert load(empty, "m", bad) == 400
     shutil.rmtree(bad.parent)
 
 
@@ -148,30 +161,30 @@ def tmp_copies(service: Service) -> list[Path]:
 
 
 @pytest.mark.parametrize("broken", ["cut", "none", "not there"])
-def test_what_is_no_bundle_is_refused_and_leaves_nothing(service: Service, root: Path, broken: str) -> None:
-    assert load(service, "m", root / broken / "model") == 400
-    assert json.loads(service.ask("GET", "/models")[2]) == {"models": []}
-    assert service.recommend(age=31)
+def test_what_is_no_bundle_is_refused_and_leaves_nothing(empty: Service, root: Path, broken: str) -> None:
+    assert load(empty, "m", root / broken / "model") == 400
+    assert json.loads(empty.ask("GET", "/models")[2]) == {"models": []}
+    assert empty.recommend(age=31)
 
 
-def test_only_the_folder_of_models_is_loaded_from(service: Service, root: Path, tmp_path: Path) -> None:
-    assert load(service, "m", service.bundle) == 400
-    assert load(service, "m", root / ".." / ".." / service.bundle.name) == 400
+def test_only_the_folder_of_models_is_loaded_from(empty: Service, root: Path, tmp_path: Path) -> None:
+    assert load(empty, "m", empty.bundle) == 400
+    assert load(empty, "m", root / ".." / ".." / empty.bundle.name) == 400
     (root / "link").unlink(missing_ok=True)
     (root / "link").symlink_to(tmp_path)
-    assert load(service, "m", root / "link" / "b") == 400
+    assert load(empty, "m", root / "link" / "b") == 400
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b'{"model_name": "", "url": "x"}', b'{"model_name": 1, "url": "x"}', b"\xff"]
 )
-def test_what_asks_for_no_model_is_refused(service: Service, body: bytes) -> None:
-    assert service.ask("POST", "/models", body)[0] == 400
+def test_what_asks_for_no_model_is_refused(empty: Service, body: bytes) -> None:
+    assert empty.ask("POST", "/models", body)[0] == 400
 
 
 def test_no_more_is_loaded_than_memory_was_given_for(root: Path, tmp_path: Path) -> None:
     pack(tmp_path / "b", seed=5)
-    with serving(tmp_path / "b", "--models", str(root), "--models-memory", "8", "--drain-delay", "0") as service:
+    with serving(tmp_path / "b", "--models", str(root), "--models-memory", "5", "--drain-delay", "0") as service:
         loaded = []
         for number in range(64):
             status = load(service, f"m{number}", root / "se" / "model")
@@ -185,12 +198,12 @@ def test_no_more_is_loaded_than_memory_was_given_for(root: Path, tmp_path: Path)
         assert {invoke(service, name)[0] for name in loaded[2:]} == {200}
 
 
-def test_a_verb_that_is_none_is_told_so(service: Service) -> None:
-    status, headers, _ = service.ask("PUT", "/models")
+def test_a_verb_that_is_none_is_told_so(empty: Service) -> None:
+    status, headers, _ = empty.ask("PUT", "/models")
     assert (status, headers["allow"]) == (405, "GET, HEAD, POST")
-    assert service.ask("POST", "/models/m")[0] == 405
-    assert service.ask("POST", "/models/m/explain", BODY)[0] == 404
-    assert service.ask("GET", "/modelsx")[0] == 404
+    assert empty.ask("POST", "/models/m")[0] == 405
+    assert empty.ask("POST", "/models/m/explain", BODY)[0] == 404
+    assert empty.ask("GET", "/modelsx")[0] == 404
 
 
 def test_without_the_option_there_are_no_such_verbs_but_the_limits_of_batch_are_told(tmp_path: Path) -> None:
@@ -203,9 +216,9 @@ def test_without_the_option_there_are_no_such_verbs_but_the_limits_of_batch_are_
         assert service.ask("POST", "/execution-parameters")[0] == 405
 
 
-def test_what_is_no_path_is_refused(service: Service) -> None:
+def test_what_is_no_path_is_refused(empty: Service) -> None:
     for url in ("\0", "/" + "a/" * 500, "x" * 1_000, "/proc/self/environ"):
-        assert service.ask("POST", "/models", json.dumps({"model_name": "m", "url": url}).encode())[0] == 400
+        assert empty.ask("POST", "/models", json.dumps({"model_name": "m", "url": url}).encode())[0] == 400
 
 
 def loading(service: Service) -> int:
@@ -255,9 +268,9 @@ def test_sixty_loads_at_once_take_one_process_and_what_is_too_many_is_told_to_co
         {"sec_fetch_site": "cross-site"},
     ],
 )
-def test_no_web_page_loads_or_unloads_a_model(service: Service, root: Path, headers: dict[str, str]) -> None:
+def test_no_web_page_loads_or_unloads_a_model(empty: Service, root: Path, headers: dict[str, str]) -> None:
     body = json.dumps({"model_name": "m", "url": str(root / "se" / "model")}).encode()
-    assert service.ask("POST", "/models", body, **headers)[0] == (415 if "content_type" in headers else 403)
+    assert empty.ask("POST", "/models", body, **headers)[0] == (415 if "content_type" in headers else 403)
     if "content_type" not in headers:
-        assert service.ask("DELETE", "/models/m", **headers)[0] == 403
-    assert json.loads(service.ask("GET", "/models")[2]) == {"models": []}
+        assert empty.ask("DELETE", "/models/m", **headers)[0] == 403
+    assert json.loads(empty.ask("GET", "/models")[2]) == {"models": []}
