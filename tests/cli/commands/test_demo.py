@@ -65,7 +65,7 @@ def test_every_command_reproduces_the_figures_beside_it(
     (out / "data").mkdir(parents=True)
     (out / demo.MARK).touch()
     (out / "data" / "old.csv").touch()  # of an earlier demo
-    text = output(capsys, "demo", "--users", "1500", "--seed", "3", "--no-serve", "--out", str(out))
+    text = output(capsys, "demo", "--users", "500", "--seed", "3", "--no-serve", "--out", str(out))
     assert {path.name for path in out.iterdir()} == {demo.MARK, "data", "bundle", "experiment"}
     assert not (out / "data" / "old.csv").exists()
     assert f"All files are in {out}" in text
@@ -88,7 +88,7 @@ def test_every_command_reproduces_the_figures_beside_it(
 def test_a_demo_that_is_stopped_leaves_no_process_and_no_temporary_folder(number: int, tmp_path: Path) -> None:
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
-    words = ["demo", "--users", "300", "--no-serve", "--out", str(out)]
+    words = ["demo", "--users", "100", "--no-serve", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "firstspin", *words],
         env={"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
