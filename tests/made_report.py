@@ -92,8 +92,6 @@ def plain() -> str:
     return page.page(material(), silent)
 
 
-@cache
 def html(bundle: str) -> str:
-    """The page about a bundle of this id."""
-    made = material()
-    return page.page(replace(made, manifest=replace(made.manifest, bundle=bundle)), silent)
+    """The same page about a bundle of this id."""
+    return plain().replace(material().manifest.bundle, bundle)
