@@ -137,8 +137,11 @@ def _step(walk: _Walk, users: float, bound: float, drift: float = 0.0) -> _Walk:
 def _arrivals(walk: _Walk, at: Numbers, spread: float) -> Numbers:
     """The mass that reaches each score of a block, from the scores near enough to count."""
     low, high = np.searchsorted(walk.at, (at[0] - _MAX_SPREAD * spread, at[-1] + _MAX_SPREAD * spread))
-    distance = (at[:, None] - walk.at[low:high]) / spread
-    return np.asarray(np.exp(-(distance**2) / 2) @ walk.mass[low:high])
+    near = at[:, None] - walk.at[low:high]  # in place from here: the distance, then the density without its factor
+    near /= spread
+    near *= near
+    near *= -0.5
+    return np.asarray(np.exp(near, out=near) @ walk.mass[low:high])
 
 
 @lru_cache(maxsize=4)

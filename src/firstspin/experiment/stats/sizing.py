@@ -133,9 +133,12 @@ def users_needed(design: Design, effect: float, *, ratio: float = 1.0, days: int
     """
     gap, null, alternative = _spread(design, effect, ratio)
     once = -float(ndtri(design.alpha / 2)) * math.sqrt(null) + float(ndtri(design.power)) * math.sqrt(alternative)
-    return (once / gap) ** 2 * _sequential_inflation(design, days)
+    return (once / gap) ** 2 * _sequential_inflation(
+        design.peeking, design.alpha, design.power, min(days, MAX_ANALYSES)
+    )
 
 
+@lru_cache(maxsize=256)  # the points of a plan's curves, which a monitored experiment shows again and again
 def power(design: Design, effect: float, users: float, *, ratio: float = 1.0, days: int = 1) -> float:
     """Probability of detecting a relative lift of `effect` with `users` users in the control after `days` days.
 
@@ -157,15 +160,16 @@ def _spread(design: Design, effect: float, ratio: float) -> tuple[float, float, 
     return after - before, pooled * (1 - pooled) * (1 + 1 / ratio), before * (1 - before) + after * (1 - after) / ratio
 
 
-def _sequential_inflation(design: Design, days: int) -> float:
+@lru_cache(maxsize=64)
+def _sequential_inflation(peeking: Peeking, alpha: float, power: float, days: int) -> float:
     """Inflation factor of the sample size under daily interim analyses, at the same power."""
-    if design.peeking == "none":
+    if peeking == "none":
         return 1.0
-    at, bounds = _interims(design.peeking, design.alpha, days)
-    once = float(ndtri(design.power) - ndtri(design.alpha / 2))
+    at, bounds = _interims(peeking, alpha, days)
+    once = float(ndtri(power) - ndtri(alpha / 2))
 
     def missing(drift: float) -> float:
-        return crossing_probability(bounds, at, drift=drift) - design.power
+        return crossing_probability(bounds, at, drift=drift) - power
 
     return (float(brentq(missing, 0.9 * once, 3 * once, xtol=1e-6)) / once) ** 2
 
