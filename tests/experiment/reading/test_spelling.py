@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from firstspin.data import parsing
 from firstspin.data.formats.written_values import Spelling
 from firstspin.experiment.outcomes import Outcomes, read_outcomes, refuse_only_yes
 from firstspin.experiment.reading.event_log import read_event_log
+from firstspin.experiment.reading.outcome_columns import opened_table, value
+from firstspin.experiment.reading.spelling import amount, day_kind
 from firstspin.experiment.rules import parse_metric
 from firstspin.records import InputError
 
@@ -31,29 +34,45 @@ def values(*cells: str, **options: object) -> list[float]:
     return sorted(column(*cells, **options).values[0].tolist())
 
 
+def columns(cells: Sequence[Sequence[str]], **options: object) -> list[list[float]]:
+    """The values of columns, each of which is read by itself; the first cell is of arm a, the others are of b."""
+    table = {"arm": ["a", *"b" * (len(cells[0]) - 1)]} | {f"x{i}": list(of) for i, of in enumerate(cells)}
+    metrics = [parse_metric(f"x{i}:continuous") for i in range(len(cells))]
+    return [found.tolist() for found in read_outcomes(pa.table(table), arm="arm", metrics=metrics, **options).values]
+
+
 @pytest.mark.parametrize("mark", ["point", "comma"])
 def test_each_written_number_has_one_value_with_each_decimal_mark(mark: str) -> None:
     expected = {text: pair[mark == "comma"] for text, pair in WRITTEN.items()}
-    for text, wanted in expected.items():
-        if wanted is REFUSED:
-            with pytest.raises(InputError, match=r"x .* is not a finite number"):
-                column(text, "", spelling=Spelling(decimal=mark))
-        else:
-            [one, blank] = column(text, "", spelling=Spelling(decimal=mark)).values[0]
-            assert np.isnan(blank), text
-            assert (None if np.isnan(one) else one) == (wanted if wanted is None else pytest.approx(wanted)), text
+    numbers = {text: wanted for text, wanted in expected.items() if wanted is not REFUSED}
+    found = columns([(text, "") for text in numbers], spelling=Spelling(decimal=mark))
+    for (text, wanted), (one, blank) in zip(numbers.items(), found, strict=True):
+        assert np.isnan(blank), text
+        assert (None if np.isnan(one) else one) == (wanted if wanted is None else pytest.approx(wanted)), text
+    refused, spelling = expected.keys() - numbers.keys(), Spelling(decimal=mark)
+    with opened_table(pa.table({text: [text, ""] for text in refused}), spelling, list(refused)) as table:
+        for text in refused:
+            with pytest.raises(InputError, match=rf"row 1: {re.escape(f'{text} {text!r}')} is not a finite number"):
+                value(table, text, amount(table, text, spelling))
 
 
 @pytest.mark.parametrize("order", ["day-first", "month-first"])
 def test_each_written_date_has_one_day_with_each_order(order: str) -> None:
-    for text, pair in WRITTEN_DAYS.items():
-        table, spelling = pa.table({"arm": ["a"], "x": [1], "on": [text]}), Spelling(dates=order)
-        if (wanted := pair[order == "month-first"]) is REFUSED:
-            with pytest.raises(InputError, match=r"outcomes row 1: on .* is (not a date with a year|missing)"):
-                read_outcomes(table, arm="arm", metrics=[parse_metric("x")], day="on", spelling=spelling)
-        else:
-            found = read_outcomes(table, arm="arm", metrics=[parse_metric("x")], day="on", spelling=spelling)
-            assert found.day.tolist() == [date.fromisoformat(f"2026-{wanted}")], text
+    def days(*texts: str) -> list[date]:
+        table = pa.table({"arm": ["a"] * len(texts), "x": list(range(len(texts))), "on": list(texts)})
+        metrics, spelling = [parse_metric("x:continuous")], Spelling(dates=order)
+        return read_outcomes(table, arm="arm", metrics=metrics, day="on", spelling=spelling).day.tolist()
+
+    expected = {text: pair[order == "month-first"] for text, pair in WRITTEN_DAYS.items()}
+    dates = {text: date.fromisoformat(f"2026-{on}") for text, on in expected.items() if on is not REFUSED}
+    assert days(*dates) == list(dates.values())
+    in_iso = [text for text in dates if re.match("2026-02-05", text)]  # which are read in another way by themselves
+    assert days(*in_iso) == [dates[text] for text in in_iso]
+    refused, spelling = expected.keys() - dates.keys(), Spelling(dates=order)
+    with opened_table(pa.table({text: [text] for text in refused}), spelling, list(refused)) as table:
+        for text in refused:
+            with pytest.raises(InputError, match=r"outcomes row 1: .* is (not a date with a year|missing)"):
+                value(table, text, day_kind(table, text, spelling))
 
 
 def test_a_column_decides_what_one_of_its_values_leaves_open() -> None:
@@ -89,9 +108,10 @@ def test_a_plain_number_reads_as_among_others() -> None:
     for text in plain:
         assert re.fullmatch(parsing.PLAIN_NUMBER, text)
         assert not ("." in text and re.fullmatch(parsing.COMMA_NUMBER, text)), text
-        alone, among_others = column(text, "", "nan").values[0], column(text, "", "1,234.56").values[0]
-        assert np.isnan(alone).sum() == 2
-        assert np.nanmin(alone) in among_others, text
+    alone, among_others = (columns([(text, "", other) for text in plain]) for other in ("nan", "1,234.56"))
+    for text, one, many in zip(plain, alone, among_others, strict=True):
+        assert np.isnan(one).tolist() == [False, True, True], text
+        assert one[0] == many[0], text
     for text in ("1.234", "12.345", "-1.234", "12.", ".5", "1e3", "5%", "1,5", "12.345.678", "", "nan", "inf"):
         assert not re.fullmatch(parsing.PLAIN_NUMBER, text), text
 
