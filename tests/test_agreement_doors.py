@@ -331,7 +331,7 @@ def test_all_doors_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     pack(tmp_path / "b", evidence=FITTED)
     rng = random.Random(7)
     with doors(tmp_path / "b", tmp_path, monkeypatch) as open_doors:
-        agree(open_doors, [told_by(rng) for _ in range(2_000)], tmp_path)
+        agree(open_doors, [told_by(rng) for _ in range(1_000)], tmp_path)
         for broken in (*BROKEN, *({"listens": listens} for listens in BROKEN_LISTENS)):
             refused_alike(open_doors, broken)
         for body in UNREADABLE:

@@ -375,9 +375,12 @@ NEAR = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=1
 ROWS = st.lists(st.tuples(*([NEAR] * len(FIELDS))), min_size=1, max_size=20)
 
 
-@settings(deadline=None, max_examples=30)
-@given(ROWS)
-def test_tables_and_requests_never_differ(rows: list[tuple[str, ...]]) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.soak)])
+def test_tables_and_requests_never_differ(examples: int) -> None:
+    settings(max_examples=examples)(given(ROWS)(alike_in_tables_and_requests))()
+
+
+def alike_in_tables_and_requests(rows: list[tuple[str, ...]]) -> None:
     cells = [[f"{number:04}", "2026-01-01T00:00:00Z", *told] for number, told in enumerate(rows)]
     reader, expected = BodyReader(EXTRA), {}
     for one in cells:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+from collections.abc import Iterator
 
 import duckdb
 import pytest
@@ -16,19 +17,23 @@ from firstspin.data.sql import identifier, literal
 from firstspin.records import InputError
 
 
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_text_is_a_name_and_a_value_and_nothing_else(text: str) -> None:
-    with duckdb.connect() as connection:
-        found = connection.execute(f"SELECT {literal(text)} AS {identifier(text)}")
-        assert [name for name, *_ in found.description] == [text]
-        assert found.fetchall() == [(text,)]
+def test_hostile_text_is_a_name_and_a_value_and_nothing_else(connection: duckdb.DuckDBPyConnection, text: str) -> None:
+    found = connection.execute(f"SELECT {literal(text)} AS {identifier(text)}")
+    assert [name for name, *_ in found.description] == [text]
+    assert found.fetchall() == [(text,)]
 
 
-@given(st.text(min_size=1))
-def test_any_text_comes_back_as_it_was(text: str) -> None:
-    with duckdb.connect() as connection:
-        found = connection.execute(f"SELECT {literal(text)} AS {identifier(text)}")
-        assert ([name for name, *_ in found.description], found.fetchall()) == ([text], [(text,)])
+@given(text=st.text(min_size=1))
+def test_any_text_comes_back_as_it_was(connection: duckdb.DuckDBPyConnection, text: str) -> None:
+    found = connection.execute(f"SELECT {literal(text)} AS {identifier(text)}")
+    assert ([name for name, *_ in found.description], found.fetchall()) == ([text], [(text,)])
 
 
 def test_what_no_database_can_name_is_refused() -> None:

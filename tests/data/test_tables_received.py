@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hostile_texts import HOSTILE
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_bundles import pack_with_further_fields
 
@@ -258,28 +258,34 @@ def check(status: int, said: str) -> None:
 
 
 ANY_FILE = st.tuples(st.just("csv"), CSV) | st.tuples(st.just("parquet"), parquet())
-quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few_or_many = pytest.mark.parametrize("examples", [25, pytest.param(600, marks=pytest.mark.soak)])
 
 
-@quick
-@given(table=st.sampled_from(sorted(CLEAN)), file=ANY_FILE, skip=st.booleans())
-def test_label_of_any_file_ends_well_or_in_one_message(
-    emptied: Callable[[], Path], table: str, file: tuple[str, bytes], skip: bool
-) -> None:
-    folder = emptied()
-    data = written(folder)
-    (data / f"{table}.csv").unlink()
-    (data / f"{table}.{file[0]}").write_bytes(file[1])
-    check(*ran("label", "--data", data, "--out", folder / "o.parquet", *["--skip-bad-rows"] * skip))
-    assert {path.name for path in folder.iterdir()} <= {"data", "o.parquet"}
+@few_or_many
+def test_label_of_any_file_ends_well_or_in_one_message(emptied: Callable[[], Path], examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(st.sampled_from(sorted(CLEAN)), ANY_FILE, st.booleans())
+    def ends_well(table: str, file: tuple[str, bytes], skip: bool) -> None:
+        folder = emptied()
+        data = written(folder)
+        (data / f"{table}.csv").unlink()
+        (data / f"{table}.{file[0]}").write_bytes(file[1])
+        check(*ran("label", "--data", data, "--out", folder / "o.parquet", *["--skip-bad-rows"] * skip))
+        assert {path.name for path in folder.iterdir()} <= {"data", "o.parquet"}
+
+    ends_well()
 
 
-@quick
-@given(file=ANY_FILE, skip=st.booleans())
+@few_or_many
 def test_score_of_any_file_ends_well_or_in_one_message(
-    emptied: Callable[[], Path], bundle: Path, file: tuple[str, bytes], skip: bool
+    emptied: Callable[[], Path], bundle: Path, examples: int
 ) -> None:
-    folder = emptied()
-    (folder / f"in.{file[0]}").write_bytes(file[1])
-    words = ("score", "--bundle", bundle, "--registrations", folder / f"in.{file[0]}", "--out", folder / "o.csv")
-    check(*ran(*words, *["--skip-bad-rows"] * skip))
+    @settings(max_examples=examples)
+    @given(ANY_FILE, st.booleans())
+    def ends_well(file: tuple[str, bytes], skip: bool) -> None:
+        folder = emptied()
+        (folder / f"in.{file[0]}").write_bytes(file[1])
+        words = ("score", "--bundle", bundle, "--registrations", folder / f"in.{file[0]}", "--out", folder / "o.csv")
+        check(*ran(*words, *["--skip-bad-rows"] * skip))
+
+    ends_well()

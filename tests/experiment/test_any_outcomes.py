@@ -37,29 +37,41 @@ def verdict_or_sentence(source: Path | pa.Table, options: dict[str, Any]) -> Non
         json.loads(msgspec.json.encode(verdict), parse_constant=pytest.fail)
 
 
-USUAL = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+few_or_many = pytest.mark.parametrize("examples", [40, pytest.param(1_000, marks=pytest.mark.soak)])
 
 
-@USUAL
-@given(made_outcomes.FILES, made_outcomes.OPTIONS)
-def test_any_bytes_give_a_verdict_or_a_sentence(tmp_path: Path, content: bytes, options: dict[str, Any]) -> None:
+def usual(examples: int) -> settings:
+    return settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
+
+
+@few_or_many
+def test_any_bytes_give_a_verdict_or_a_sentence(tmp_path: Path, examples: int) -> None:
     path = tmp_path / "outcomes.csv"
-    path.write_bytes(content)
-    verdict_or_sentence(path, options)
+
+    @usual(examples)
+    @given(made_outcomes.FILES, made_outcomes.OPTIONS)
+    def ends_well(content: bytes, options: dict[str, Any]) -> None:
+        path.write_bytes(content)
+        verdict_or_sentence(path, options)
+
+    ends_well()
 
 
-@USUAL
-@given(made_outcomes.tables(), made_outcomes.OPTIONS)
-def test_columns_of_any_type_give_a_verdict_or_a_sentence(
-    tmp_path: Path, table: pa.Table, options: dict[str, Any]
-) -> None:
+@few_or_many
+def test_columns_of_any_type_give_a_verdict_or_a_sentence(tmp_path: Path, examples: int) -> None:
     path = tmp_path / "outcomes.parquet"
-    try:
-        pq.write_table(table, path)
-    except pa.ArrowException:  # Parquet has no such type
-        verdict_or_sentence(table, options)
-        return
-    verdict_or_sentence(path, options)
+
+    @usual(examples)
+    @given(made_outcomes.tables(), made_outcomes.OPTIONS)
+    def ends_well(table: pa.Table, options: dict[str, Any]) -> None:
+        try:
+            pq.write_table(table, path)
+        except pa.ArrowException:  # Parquet has no such type
+            verdict_or_sentence(table, options)
+            return
+        verdict_or_sentence(path, options)
+
+    ends_well()
 
 
 def test_the_good_file_among_them_has_a_verdict(tmp_path: Path) -> None:

@@ -100,26 +100,26 @@ moments = st.one_of(
 )
 
 
-@settings(max_examples=40)
-@given(
-    starts=st.lists(st.integers(0, 40 * 24), min_size=1, max_size=6),
-    heard=st.lists(
-        st.tuples(
-            st.integers(0, 6), moments, st.sampled_from(sorted(GENRES)), st.sampled_from([1, 299, 300, 300.5, 600, 601])
-        ),
-        min_size=1,
-        max_size=40,
-    ),
-)
-def test_labels_match_the_slow_version(
-    emptied: Callable[[], Path], starts: list[int], heard: list[tuple[int, timedelta, str, float]]
-) -> None:
-    registered = {f"u{i}": START + timedelta(hours=hours) for i, hours in enumerate(starts)}
-    listens = [
-        (f"u{who}", registered.get(f"u{who}", START) + after, station, seconds)
-        for who, after, station, seconds in heard
-    ]
-    check(emptied(), registered, listens, LabelRule())
+seconds_heard = st.sampled_from([1, 299, 300, 300.5, 600, 601])
+listens_of_anyone = st.tuples(st.integers(0, 6), moments, st.sampled_from(sorted(GENRES)), seconds_heard)
+
+
+@pytest.mark.parametrize("examples", [15, pytest.param(400, marks=pytest.mark.soak)])
+def test_labels_match_the_slow_version(emptied: Callable[[], Path], examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(
+        st.lists(st.integers(0, 40 * 24), min_size=1, max_size=6),
+        st.lists(listens_of_anyone, min_size=1, max_size=40),
+    )
+    def match(starts: list[int], heard: list[tuple[int, timedelta, str, float]]) -> None:
+        registered = {f"u{i}": START + timedelta(hours=hours) for i, hours in enumerate(starts)}
+        listens = [
+            (f"u{who}", registered.get(f"u{who}", START) + after, station, seconds)
+            for who, after, station, seconds in heard
+        ]
+        check(emptied(), registered, listens, LabelRule())
+
+    match()
 
 
 def labelled_one(tmp_path: Path, listens: Sequence[tuple[timedelta, str, float]], **rule: object) -> object:

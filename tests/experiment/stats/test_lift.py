@@ -103,12 +103,16 @@ def test_tea_tasting_gives_its_rows_of_the_reference_table() -> None:
     assert_printed({"-0.112%": default.rel_effect_size_ci_lower, "18.289%": default.rel_effect_size_ci_upper})
 
 
-@settings(max_examples=200)
-@given(
-    n=st.tuples(st.integers(20, 50_000), st.integers(20, 50_000)),
-    share=st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)),
-)
-def test_any_table_agrees_with_statsmodels_and_scipy(n: tuple[int, int], share: tuple[float, float]) -> None:
+SIZES = st.tuples(st.integers(20, 50_000), st.integers(20, 50_000))
+SHARES = st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+
+
+@pytest.mark.parametrize("examples", [50, pytest.param(2_000, marks=pytest.mark.soak)])
+def test_any_table_agrees_with_statsmodels_and_scipy(examples: int) -> None:
+    settings(max_examples=examples)(given(SIZES, SHARES)(agrees_with_statsmodels_and_scipy))()
+
+
+def agrees_with_statsmodels_and_scipy(n: tuple[int, int], share: tuple[float, float]) -> None:
     control, model = (round(size * part) for size, part in zip(n, share, strict=True))
     ours = lift(ClickRates(Clicks(n[0], control), Clicks(n[1], model)))
     theirs = proportion.test_proportions_2indep(model, n[1], control, n[0], method="score", compare="ratio")
