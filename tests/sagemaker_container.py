@@ -24,7 +24,7 @@ JSON, CSV, LINES = "application/json", "text/csv", "application/jsonlines"
 PARAMETERS = {"MaxConcurrentTransforms": 2, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
 METRICS = '# TYPE answers counter\nanswers_total{source="model"} 1.0\nlatency_bucket{le="+Inf"} 3\n'
 OTHERS = {"takes pictures": "image/jpeg", "takes bytes": "application/octet-stream"}
-SMALL = 400_000
+SMALL = 50_000
 SECONDS_AN_ANSWER = {"busy": 0.05, "drops": 0.3, "slow": 1.0}
 
 

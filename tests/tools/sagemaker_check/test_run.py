@@ -49,6 +49,7 @@ EXAMPLES = Payloads(
 BODY = sagemaker_container.SMALL * 5 // 4
 PATIENT = ReadLimits(ready=20, ping=2, answer=20, drain=20, training=20, training_stop=20, body=BODY)
 HURRIED = ReadLimits(ready=20, ping=0.5, answer=2, drain=6, training=20, training_stop=1, body=BODY)
+NEVER_DRAINED = replace(HURRIED, drain=1)
 LIVE = {**hosting.CHECKS, **batch.CHECKS}
 
 
@@ -61,7 +62,7 @@ def target(
 ) -> Target:
     port = player.free_port()
     return Target(
-        command=(sys.executable, sagemaker_container.__file__, "--port", str(port), "--fault", fault),
+        command=(sys.executable, "-S", sagemaker_container.__file__, "--port", str(port), "--fault", fault),
         environment=dict(os.environ),
         channels={"training": training} if training else {},
         hyperparameters=hyperparameters or {},
@@ -108,7 +109,8 @@ class TestTheWholeCheck:
         (tmp_path / "inspect.json").write_text(json.dumps(told))
         with up() as server:
             url = f"http://127.0.0.1:{server.server_port}"
-            found = run.check(Target(url=url, inspected=tmp_path / "inspect.json"), payloads=EXAMPLES)
+            running = Target(url=url, limits=PATIENT, inspected=tmp_path / "inspect.json")
+            found = run.check(running, payloads=EXAMPLES)
             dead = (sys.executable, "-c", "")
             never = Target(command=dead, limits=HURRIED, inspected=tmp_path / "inspect.json")
             without = run.check(never, payloads=EXAMPLES)
@@ -117,7 +119,8 @@ class TestTheWholeCheck:
 
     def test_a_running_server_is_checked_as_far_as_possible(self) -> None:
         with up("ping body") as server:
-            found = run.check(Target(url=f"http://127.0.0.1:{server.server_port}"), payloads=EXAMPLES)
+            running = Target(url=f"http://127.0.0.1:{server.server_port}", limits=PATIENT)
+            found = run.check(running, payloads=EXAMPLES)
         assert [r.fact.number for r in found.of(FactOutcome.MISS)] == ["6.2"]
         assert {r.fact.number for r in found.of(FactOutcome.PASS)} == hosting.CHECKS.keys() - {"6.2"}
         assert report.exit_status(found) == 1
@@ -155,7 +158,8 @@ class TestTheWholeCheck:
 
     def test_of_the_folder_nothing_is_left(self) -> None:
         with up() as server:
-            assert run.check(Target(url=f"http://127.0.0.1:{server.server_port}"), payloads=EXAMPLES).left == ""
+            running = Target(url=f"http://127.0.0.1:{server.server_port}", limits=PATIENT)
+            assert run.check(running, payloads=EXAMPLES).left == ""
 
     def test_a_model_that_cannot_be_read_is_reported_and_not_served(self, data: Path) -> None:
         # A link into nothing is unreadable for root too.
@@ -258,7 +262,7 @@ class TestServersThatBreakOneFact:
 
     def test_too_many_records_to_answer_in_time_say_nothing_of_the_answers_length(self) -> None:
         with up("slow records") as server:
-            client = ContainerClient("127.0.0.1", server.server_port, ReadLimits(answer=0.5, body=10_000))
+            client = ContainerClient("127.0.0.1", server.server_port, ReadLimits(answer=0.5, body=3_000))
             found = hosting.sends_no_more_than_is_handed_on(hosting.Server(client, EXAMPLES))
         assert found.outcome == FactOutcome.UNTESTABLE
 
@@ -385,7 +389,7 @@ class TestContainersThatStartOrStopBadly:
         ],
     )
     def test_are_caught_at_that_fact(self, fault: str, broken: set[str], model: Path, tmp_path: Path) -> None:
-        checked = target(fault, limits=HURRIED)
+        checked = target(fault, limits=NEVER_DRAINED if fault == "deaf" else HURRIED)
         with lifecycle.serving(checked, tmp_path / "run", model, lifecycle.variables()) as start:
             assert start.client is not None
             found = dict(run.each({**lifecycle.START_CHECKS, **lifecycle.READY_CHECKS}, start))
@@ -441,7 +445,10 @@ class TestContainersThatStartOrStopBadly:
         checked = target("odd port", limits=ReadLimits(ready=1.5))
         assert lifecycle.listens_on_its_own_port(checked, tmp_path / "run", model).outcome == FactOutcome.MISS
 
-    def test_a_port_that_somebody_has_is_no_fault_of_the_container(self, tmp_path: Path) -> None:
+    def test_a_port_that_somebody_has_is_no_fault_of_the_container(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lifecycle, "PORT_RELEASE", 0.1)
         with up() as other:
             taken = Target(command=("unused",), port=other.server_port)
             found = lifecycle.listens_on_its_own_port(taken, tmp_path / "run", None)
@@ -457,8 +464,11 @@ class TestContainersThatStartOrStopBadly:
             client.ping()
 
     @pytest.mark.parametrize("stopped", [True, False])
-    def test_a_deaf_container_of_an_engine_is_removed_by_its_name(self, stopped: bool, tmp_path: Path) -> None:
-        deaf = target("deaf", limits=HURRIED)
+    def test_a_deaf_container_of_an_engine_is_removed_by_its_name(
+        self, stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(player, "LAST_WORDS", 0.5)
+        deaf = target("deaf", limits=NEVER_DRAINED)
         engine = (sys.executable, container_engine.__file__, "--context", str(tmp_path))
         checked = replace(deaf, command=(*engine, "run", "--name", "{name}", "{root}", *deaf.command))
         with lifecycle.serving(checked, tmp_path / "run", None, {}) as start:
