@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from command_server import FORKED, MAX_BYTES, Command, run
 
@@ -36,14 +37,15 @@ class ForkedService:
     stdout: IO[str]
     returncode: int | None
 
-    def __init__(self, words: Sequence[str], stderr: IO[str]) -> None:
+    def __init__(self, words: Sequence[str], stderr: IO[Any] | int) -> None:
         command = Command.here(words, os.environ, Path.cwd())
         reading, writing = os.pipe()
         self.stdout, self.returncode = os.fdopen(reading), None
         self.args = [sys.executable, "-m", "firstspin.service", *words]
         self._keeper, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        errors = stderr if isinstance(stderr, int) else stderr.fileno()
         with theirs:
-            socket.send_fds(_server(), [json.dumps(command).encode()], [writing, stderr.fileno(), theirs.fileno()])
+            socket.send_fds(_server(), [json.dumps(command).encode()], [writing, errors, theirs.fileno()])
         os.close(writing)
         self.pid = int(self._keeper.recv(100))
 
@@ -64,7 +66,8 @@ class ForkedService:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -95,8 +98,7 @@ def _server() -> socket.socket:
     with theirs:
         words = [sys.executable, __file__, str(theirs.fileno())]
         server = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0)
-    # with its children, which would wait for a service
-    atexit.register(lambda: (os.killpg(server.pid, signal.SIGKILL), server.wait()))
+    atexit.register(lambda: (server.kill(), server.wait()))
     return ours
 
 
@@ -105,28 +107,37 @@ def main() -> None:
     for module in MODULES:
         importlib.import_module(module)
     gc.freeze()  # a collection in a service copies none of their pages
+    running: dict[int, Kept] = {}  # by the descriptor of the process
     with socket.socket(fileno=int(sys.argv[1])) as tests:
         while True:
-            content, streams, _, _ = socket.recv_fds(tests, MAX_BYTES, 3)
-            if not content:
-                return
-            FORKED.Process(target=keep, args=(Command(*json.loads(content)), streams)).start()
-            for stream in streams:
-                os.close(stream)
+            ready, _, _ = select.select([tests.fileno(), *running], [], [])
+            for over in running.keys() & set(ready):
+                running.pop(over).report()
+                os.close(over)
+            if tests.fileno() in ready:
+                content, streams, _, _ = socket.recv_fds(tests, MAX_BYTES, 3)
+                if not content:
+                    return
+                kept = Kept(Command(*json.loads(content)), *streams)
+                running[os.pidfd_open(kept.pid)] = kept
 
 
-def keep(command: Command, streams: list[int]) -> None:
-    """Start a service, and say how it ends."""
-    *streams, keeper = streams
-    service = FORKED.Process(target=serve, args=(command, streams))
-    service.start()
-    for stream in streams:
-        os.close(stream)
-    with socket.socket(fileno=keeper) as asked:
-        asked.send(b"%d" % service.pid)
-        service.join()
-        with suppress(BrokenPipeError):  # nobody waits
-            asked.send(b"%d" % service.exitcode)
+class Kept:
+    """A service of the server, and the socket of its test."""
+
+    def __init__(self, command: Command, out: int, err: int, asked: int) -> None:
+        self._service = FORKED.Process(target=serve, args=(command, [out, err]))
+        self._service.start()
+        for stream in (out, err):
+            os.close(stream)
+        self._asked, self.pid = socket.socket(fileno=asked), self._service.pid or 0
+        self._asked.send(b"%d" % self.pid)
+
+    def report(self) -> None:
+        """Say how it ended."""
+        self._service.join()
+        with self._asked, suppress(BrokenPipeError):  # nobody waits
+            self._asked.send(b"%d" % self._service.exitcode)
 
 
 def serve(command: Command, streams: list[int]) -> None:

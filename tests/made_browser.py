@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,13 @@ from playwright.sync_api import Browser, Page, expect
 AXE = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js")
 WIDE = {"width": 1280, "height": 980}
 PHONE = {"width": 360, "height": 740}
+Look = tuple[int, Literal["light", "dark"]]
+
+
+def looks(*widths: int) -> list[Any]:
+    """Each width of a window in one of the themes, in turn; in the soak each in both."""
+    some: list[Look] = list(zip(widths, cycle(("dark", "light")), strict=False))
+    return [some, pytest.param(list(product(widths, ("light", "dark"))), marks=pytest.mark.soak)]
 
 
 def violations(page: Page) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from forked_service import ForkedService
 from in_threads import at_work
@@ -62,26 +62,33 @@ class Service:
 
 @contextmanager
 def serving(
-    bundle: Path, *options: str, ready: bool = True, through: Sequence[str] = (), **process_options: Any
+    bundle: Path,
+    *options: str,
+    ready: bool = True,
+    through: Sequence[str] = (),
+    stderr: IO[Any] | int | None = None,
+    **process_options: Any,
 ) -> Iterator[Service]:
     """`firstspin serve` on a free port; killed at the end with all its children if it has not ended.
 
-    `through` is a command that executes its arguments; `process_options` go to `Popen`. Without them it is forked.
+    `stderr` is a file in place of the log. `through` is a command that executes its arguments; `process_options` go to
+    `Popen`. Without these two it is forked.
     """
     log = bundle.parent / f"serve-{time.monotonic_ns()}.log"
     words = ["--bundle", str(bundle), "--port", "0", *options]
-    with log.open("w") as stderr:
+    with log.open("w") as written:
+        to = written if stderr is None else stderr
         if through or process_options or "LD_PRELOAD" in os.environ:
             command = [*through, sys.executable, "-m", "firstspin.service", *words]
             start: dict[str, Any] = {
                 "stdout": subprocess.PIPE,
-                "stderr": stderr,
+                "stderr": to,
                 "text": True,
                 "start_new_session": True,
             }
             process: Process = subprocess.Popen(command, **start | process_options)
         else:
-            process = ForkedService(words, stderr)
+            process = ForkedService(words, to)
     try:
         assert process.stdout is not None
         ready_to_read, _, _ = select.select([process.stdout], [], [], 60)

@@ -7,15 +7,14 @@ import re
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import made_console
 import made_report
 import pytest
-from made_browser import PHONE, WIDE, visiting
+from made_browser import PHONE, WIDE, Look, looks, visiting
 from made_experiments import PLAN, START, log
 from made_service import Service, serving
 from msgspec import structs
@@ -24,8 +23,6 @@ from playwright.sync_api import Browser, Page, expect
 from firstspin.experiment.plan import freeze
 from firstspin.service.pages.analysis import write_list, write_pages
 from firstspin.serving.bundle import report_path
-
-THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +381,8 @@ def beside(page: Page, service: Service, registration: dict[str, object]) -> Non
     expect(page.locator("#beside .caption")).to_contain_text(f"{len(same)} of the first 3 are the same.")
 
 
-def test_champion_and_challenger_answer_side_by_side(browser: Browser, shadowed: Service) -> None:
+@pytest.mark.parametrize("looks", looks(390, 768, 1440), ids=["some", "all"])
+def test_champion_and_challenger_answer_side_by_side(browser: Browser, shadowed: Service, looks: list[Look]) -> None:
     with visiting(browser, shadowed.port, viewport={"width": 390, "height": 900}) as visit:
         page = visit.open("/#age=52&genres=Genre+07")
         page.locator("#pull").focus()
@@ -398,7 +396,7 @@ def test_champion_and_challenger_answer_side_by_side(browser: Browser, shadowed:
         page.goto(f"{visit.base}/#genres={urlencode({'': made_console.LONG})[1:]}")
         beside(page, shadowed, {"genres": [made_console.LONG]})
         expect(page.locator("#beside")).not_to_have_attribute("aria-busy", "true")
-        for width, theme in product((390, 768, 1440), THEMES):
+        for width, theme in looks:
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)
             assert visit.violations() == [], (width, theme)
@@ -408,7 +406,8 @@ def test_champion_and_challenger_answer_side_by_side(browser: Browser, shadowed:
         assert not [url for url in visit.requests if "age" in url or "Genre" in url]
 
 
-def test_operations_have_the_facts_of_both(browser: Browser, shadowed: Service) -> None:
+@pytest.mark.parametrize("looks", looks(390, 768, 1440), ids=["some", "all"])
+def test_operations_have_the_facts_of_both(browser: Browser, shadowed: Service, looks: list[Look]) -> None:
     port = int(next(line["port"] for line in shadowed.lines() if line["event"] == "admin port"))
     shadowed.recommend(age=31)
     models = [json.loads(shadowed.ask("POST", path, b"{}")[2])["model"] for path in ("/invocations", "/challenger")]
@@ -418,7 +417,7 @@ def test_operations_have_the_facts_of_both(browser: Browser, shadowed: Service) 
         expect(panel.locator("tbody tr").first).to_contain_text("".join(models), timeout=20_000)
         expect(panel.locator("tbody tr").nth(1)).to_contain_text("12 Feb 202612 Feb 2026")
         expect(panel.locator("tbody tr").nth(3)).to_contain_text(".808 ±.018.808 ±.018")
-        for width, theme in product((390, 768, 1440), THEMES):
+        for width, theme in looks:
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)
             assert visit.violations() == [], (width, theme)

@@ -8,14 +8,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
-from typing import Literal
 
 import made_bundles
 import made_console
 import pytest
-from made_browser import WIDE, Visit, visiting
+from made_browser import WIDE, Look, Visit, looks, visiting
 from made_experiments import PLAN
 from made_service import Service, admin, point, serving, until
 from msgspec import structs
@@ -26,7 +24,6 @@ from firstspin.experiment.plan import freeze
 HOSTILE = f"{made_console.HTML} {made_console.ARABIC} 👩‍👩‍👧 {'Ü' * 60}"
 """The name of a folder, which a refusal repeats."""
 
-THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 ARM = f"model-{made_console.HTML} {'x' * 150}"
 
 
@@ -65,7 +62,10 @@ def live(visit: Visit) -> Page:
     return page
 
 
-def test_the_page_is_read_at_each_width_in_both_themes_whatever_the_names(browser: Browser, service: Service) -> None:
+@pytest.mark.parametrize("looks", looks(360, 768, 1440), ids=["some", "all"])
+def test_the_page_is_read_at_each_width_in_both_themes_whatever_the_names(
+    browser: Browser, service: Service, looks: list[Look]
+) -> None:
     service.recommend(age=31, genres=["Rock"])
     with visiting(browser, port(service), viewport=WIDE) as visit:
         page = live(visit)
@@ -76,7 +76,7 @@ def test_the_page_is_read_at_each_width_in_both_themes_whatever_the_names(browse
         page.get_by_text("The charts as a table").click()
         assert page.locator("#ops img").count() == 0
         assert page.title() == "Operations · firstspin"
-        for width, theme in product((360, 768, 1440), THEMES):
+        for width, theme in looks:
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width

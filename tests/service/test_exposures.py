@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from forked_service import ended
 from made_app import NOW, ask, code, new_app
 from made_experiments import HALVES, PLAN, SECRET
 
@@ -257,11 +256,8 @@ def test_a_plan_changed_after_sealing_is_refused_in_one_line(folder: Path, tmp_p
     sealed = tmp_path / "experiment.toml"
     freeze(PLAN, sealed)
     sealed.write_text(sealed.read_text().replace("rule = 1.0", "rule = 9.0"))
-    command = [sys.executable, "-m", "firstspin.service", "--bundle", str(folder), "--port", "0"]
-    kept = ["--events", f"sqlite:///{tmp_path / 'events.sqlite'}", "--state", str(tmp_path / "state")]
-    told = subprocess.run(
-        [*command, *kept, "--experiment", str(sealed)], capture_output=True, text=True, timeout=30, check=False
-    )
+    kept = ("--events", f"sqlite:///{tmp_path / 'events.sqlite'}", "--state", tmp_path / "state")
+    told = ended(["--bundle", folder, "--port", "0", *kept, "--experiment", sealed])
     assert told.returncode == 1
     assert told.stderr == (
         "firstspin serve: experiment.toml was changed after it was sealed; a changed plan is a new experiment\n"

@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from forked_service import ForkedService, ended
 from made_bundles import DAMAGE, pack
 from made_service import (
     QUICK,
@@ -22,6 +21,7 @@ from made_service import (
     Service,
     admin,
     exchange,
+    kill_group,
     point,
     request,
     serving,
@@ -57,6 +57,7 @@ def test_cases_26_and_27_a_corrupt_bundle_is_refused_with_the_reason_and_the_old
             harm(bad)
             before = service.log.read_text().count("a bundle was refused")
             point(current, bad)
+            service.process.send_signal(signal.SIGHUP)  # it is looked at now
             service.wait_for("a bundle was refused", times=before + 1)
             assert service.recommend(age=31)["model"] == first
         point(current, bundles[1])
@@ -198,8 +199,7 @@ def test_case_30_a_service_without_a_model_waits_for_one(bundles: tuple[Path, Pa
 
 def test_a_port_in_use_is_told_in_one_line(current: Path) -> None:
     with serving(current, *QUICK) as service:
-        command = [*service.process.args[:4], str(current), "--port", str(service.port)]  # type: ignore[index]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        told = ended(["--bundle", current, "--port", service.port])
     assert told.returncode == 1
     assert "Address already in use" in told.stderr
     assert len(told.stderr.splitlines()) == 1
@@ -223,7 +223,7 @@ def test_case_31_rollback_is_one_call_and_needs_no_restart(current: Path, bundle
         assert (status, told["model"], told["previous"]) == (200, first, second)
         service.wait_for("a worker serves a model", times=6)
         assert {service.recommend(age=31)["model"] for _ in range(10)} == {first}
-        time.sleep(2.5)  # what lies in the folder is not taken up again by itself
+        time.sleep(1.5)  # what lies in the folder is not taken up again by itself
         assert service.recommend(age=31)["model"] == first
         assert admin(service, "POST", "/reload")[0] == 200
         service.wait_for("a worker serves a model", times=8)
@@ -310,14 +310,17 @@ def test_case_26_a_service_stops_in_time_though_a_bundle_hangs(current: Path, tm
         until(lambda: not Path(f"/proc/{hanging}").exists(), 5)
 
 
-def test_case_27_a_valid_file_that_answers_otherwise_is_refused(current: Path, tmp_path: Path) -> None:
+def test_case_27_a_valid_file_that_answers_otherwise_is_refused(
+    current: Path, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
     with serving(current, "--drain-delay", "0") as service:
         first = service.recommend(age=31)["model"]
         for number, reason in enumerate(("golden answers", "does not fit", "bundle format 99")):
             bad = tmp_path / str(number)
-            pack(bad, seed=3)
+            shutil.copytree(bundles[1], bad)
             DAMAGE[reason](bad)
             point(current, bad)
+            service.process.send_signal(signal.SIGHUP)
             service.wait_for(reason)
             assert service.recommend(age=31)["model"] == first
 
@@ -330,13 +333,9 @@ def test_cases_30_and_50_a_service_that_waits_for_its_first_model_says_so(
     link = tmp_path / "later"
     log = tmp_path / "log"
     command = ["--bundle", str(link), "--port", str(port), "--drain-delay", "0"]
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "firstspin.service", *command], stdout=subprocess.PIPE, stderr=stderr, text=True
-        ) as process,
-    ):
-        service = Service(process, port, log, link)
+    with log.open("w") as stderr:
+        service = Service(process := ForkedService(command, stderr), port, log, link)
+    try:
         service.wait_for("a bundle was refused")
         assert service.ask("GET", "/ping")[0] == 503
         status, headers, _ = service.ask("POST", "/invocations", b"{}")
@@ -346,3 +345,6 @@ def test_cases_30_and_50_a_service_that_waits_for_its_first_model_says_so(
         assert service.recommend(age=31)["source"] == "model"
         process.terminate()
         assert process.wait(20) == 0
+    finally:
+        kill_group(process.pid)
+        process.communicate()

@@ -6,8 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_service import ended
 from made_bundles import pack
 from made_experiments import PLAN
 from made_service import (
@@ -258,8 +257,7 @@ def test_while_no_worker_can_run_connections_are_refused_and_the_port_is_kept(bu
         until(lambda: refused(service))
         assert closes(waiting)
         waiting.close()
-        command = [sys.executable, "-m", "firstspin.service", "--bundle", str(bundle), "--port", str(service.port)]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        second = ended(["--bundle", bundle, "--port", service.port])
         assert (second.returncode, len(second.stderr.splitlines())) == (1, 1)
         assert "Address already in use" in second.stderr
         wait_until_ready(service)
