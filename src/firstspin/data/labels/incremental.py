@@ -354,8 +354,7 @@ class SummedListens:
         others = f"SELECT NULL, NULL, coalesce(sum(listens), 0)::BIGINT, 0, NULL {unregistered}"
         parts = f"{stored} UNION ALL {recent} UNION ALL {others}"
         self.connection.execute(f"CREATE TEMP VIEW {identifier(_SUMS_AND_RECENT)} AS {parts}")
-        kinds = {ROW: "int32", schema.GENRE: "string", COUNTED: "int64", COPIES: "int64", schema.SECONDS: "float64"}
-        yield self.connection.sql(_sql(expressions.summed(_table(_SUMS_AND_RECENT, kinds)))).to_arrow_table()
+        yield self.connection.sql(_summed()).to_arrow_table()
 
     def _show_final(self) -> None:
         """Create the views `labelling.FINAL` and FINAL_BY_GENRE of closed users; `genres` is a type by now."""
@@ -394,6 +393,7 @@ def _table_of(file: str) -> str:
     return file.partition(".")[0]
 
 
+@cache
 def _days() -> str:
     """SQL: `mismatches.by_day` of the listens of the next state, from the stored days and the fresh listens."""
     fresh = _sql(by_day(_table(_FRESH, {schema.STARTED_AT: "timestamp", schema.SECONDS: "float64"})))
@@ -412,6 +412,13 @@ def _by_genre(rule: LabelRule) -> str:
     """`_part` of the table _SOME: Ibis takes longer for it than DuckDB for a day."""
     registrations, stations = (_table(name, COLUMNS[name]) for name in (schema.REGISTRATIONS, schema.STATIONS))
     return _sql(expressions.seconds_by_genre(registrations, _table(_SOME, RECEIVED), stations, rule, rounded=False))
+
+
+@cache
+def _summed() -> str:
+    """SQL: `expressions.summed` of the parts of the sums."""
+    kinds = {ROW: "int32", schema.GENRE: "string", COUNTED: "int64", COPIES: "int64", schema.SECONDS: "float64"}
+    return _sql(expressions.summed(_table(_SUMS_AND_RECENT, kinds)))
 
 
 def _table(name: str, kinds: Mapping[str, str]) -> ir.Table:
