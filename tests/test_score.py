@@ -22,15 +22,21 @@ from firstspin.serving.score_stores import read_scores
 USERS = 300
 DIES_AFTER_A_BATCH = """
 import os, signal, sys
+import duckdb, pandas, pyarrow.parquet  # once, and not in each child
 from datetime import UTC, datetime
 from pathlib import Path
 from firstspin.score import score
 from firstspin.serving import batch
 
 batch.ROWS_AT_ONCE = 100
-bundle, registrations, out = sys.argv[1:]
+bundle, registrations, *outs = sys.argv[1:]
 progress = lambda name, share: os.kill(os.getpid(), signal.SIGKILL)
-score(Path(bundle), Path(registrations), out, 2, now=datetime.now(UTC), progress=progress)
+for out in outs:
+    child = os.fork()
+    if not child:
+        score(Path(bundle), Path(registrations), out, 2, now=datetime.now(UTC), progress=progress)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, out
 """
 
 
@@ -47,24 +53,17 @@ def left(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not is_partial(path)}
 
 
-@pytest.mark.parametrize("name", ["answers.parquet", "answers.csv"])
-def test_a_killed_run_leaves_the_file_of_the_run_before(folder: Path, people: Path, name: str, tmp_path: Path) -> None:
-    for before in (False, True):
-        if before:
-            score(folder, people, str(tmp_path / name), 1, now=datetime.now(UTC))
-        earlier = left(tmp_path)
-        command = [sys.executable, "-c", DIES_AFTER_A_BATCH, folder, people, tmp_path / name]
-        assert subprocess.run(command, check=False).returncode == -9
-        assert left(tmp_path) == earlier
-        assert list(earlier) == [name] * before
-
-
-def test_a_killed_run_leaves_the_answers_of_the_store(folder: Path, people: Path, tmp_path: Path) -> None:
-    store = f"sqlite:{tmp_path / 'scores.db'}"
-    score(folder, people, store, 1, now=datetime.now(UTC))
-    assert (
-        subprocess.run([sys.executable, "-c", DIES_AFTER_A_BATCH, folder, people, store], check=False).returncode == -9
-    )
+def test_a_killed_run_leaves_the_answers_of_the_run_before(folder: Path, people: Path, tmp_path: Path) -> None:
+    first, later, store = tmp_path / "first", tmp_path / "later", f"sqlite:{tmp_path / 'scores.db'}"
+    first.mkdir()
+    later.mkdir()
+    files = [place / name for place in (first, later) for name in ("answers.parquet", "answers.csv")]
+    for out in (*files[2:], store):
+        score(folder, people, str(out), 1, now=datetime.now(UTC))
+    earlier = left(later)
+    subprocess.run([sys.executable, "-c", DIES_AFTER_A_BATCH, folder, people, *files, store], check=True)
+    assert (left(first), left(later)) == ({}, earlier)
+    assert sorted(earlier) == ["answers.csv", "answers.parquet"]
     reader = read_scores(store)
     answers = [reader.get(f"u{number}") for number in range(USERS)]
     reader.close()

@@ -459,22 +459,42 @@ def test_what_a_state_can_not_be_is_refused_before_any_work(days: Days) -> None:
         learn.label(place, days.root / "x.parquet", days.reading, state=days.out)
 
 
+DIES_AT_EACH_RENAME = """
+import os, signal, sys
+import duckdb, ibis.backends.duckdb, pyarrow.parquet  # once, and not in each child
+from pathlib import Path
+from firstspin import learn
+from firstspin.data.dataset import Reading
+from firstspin.records import LabelRule
+
+data, *roots = map(Path, sys.argv[1:])
+for step, root in enumerate(roots, 1):
+    child = os.fork()
+    if not child:
+        os.environ["DIES_AT"] = str(step)
+        reading, state = Reading(rule=LabelRule(3, 5, 10)), root / "state"
+        learn.label(data, root / "labels.parquet", reading, state=state, late_days=1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, step
+"""
+
+
 def test_a_killed_run_leaves_the_state_before_or_after_it(days: Days) -> None:
     """Whatever a killed run leaves, the same run then gives the labels."""
     library = preloaded("dies_at", days.root)
     place = folder(days.root / "next", [("b", day(25), "1", 40.0)], [*PEOPLE, ("c", day(16))])
     days.take([], [*PEOPLE, ("c", day(16))])
-    shutil.copytree(days.state, days.root / "earlier")
-    run = [sys.executable, "-m", "firstspin", *command(days, place)]
-    for step in ("1", "2"):  # before the state is renamed, and before the labels are
-        kill = {"LD_PRELOAD": str(library), "DIES_IN": "rename", "DIES_AT": step}
-        assert subprocess.run(run, env=os.environ | kill, check=False, capture_output=True).returncode == -9
-        left = {path.name: path.read_bytes() for path in days.state.iterdir()}
-        assert (left["manifest.json"] == (days.root / "earlier" / "manifest.json").read_bytes()) == (step == "1")
-        census, _ = incremental.write_labels(place, days.out, days.reading, days.state, 1)
+    roots = [days.root / "before the state is renamed", days.root / "before the labels are"]
+    for root in roots:
+        shutil.copytree(days.state, root / "state")
+    kill = {"LD_PRELOAD": str(library), "DIES_IN": "rename"}
+    subprocess.run([sys.executable, "-c", DIES_AT_EACH_RENAME, place, *roots], env=os.environ | kill, check=True)
+    earlier = (days.state / "manifest.json").read_bytes()
+    assert [(root / "state" / "manifest.json").read_bytes() == earlier for root in roots] == [True, False]
+    for root in roots:
+        assert not (root / "labels.parquet").exists()
+        census, _ = incremental.write_labels(place, root / "labels.parquet", days.reading, root / "state", 1)
         assert (census.data_ends, census.registered) == (day(25), 3)
-        shutil.rmtree(days.state)
-        shutil.copytree(days.root / "earlier", days.state)
 
 
 def test_a_state_that_a_killed_run_had_moved_aside_comes_back(days: Days) -> None:
