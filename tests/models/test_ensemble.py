@@ -7,17 +7,28 @@ from dataclasses import replace
 import made_people
 import numpy as np
 import pytest
-from predictor_contract import KNOWN, PredictorContract, checkerboard
+from predictor_contract import PredictorContract, checkerboard
 
 from firstspin.models import registry
 from firstspin.models.ensemble import LARGE, chosen_weights, with_target
-from firstspin.models.predictor import probabilities
+from firstspin.models.predictor import Predictor, probabilities
 from firstspin.models.scorers import Blend, RuleScorer
+from firstspin.models.task import Task
 from firstspin.records import Examples
 
 
 class TestAuto(PredictorContract):
     name = "auto"
+
+    def test_where_the_picks_say_all_the_rule_is_not_left_behind(self, predictor: Predictor) -> None:
+        for registration in checkerboard().registrations:
+            assert predictor.rank(registration).genres[0] == registration.genres[0]
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Task, Predictor]:
+    task = registry.prepare(made_people.examples(400), made_people.GENRES)
+    return task, registry.fit("auto", task)
 
 
 def shuffled(examples: Examples) -> Examples:
@@ -33,8 +44,8 @@ def shuffled(examples: Examples) -> Examples:
     )
 
 
-def test_with_a_pattern_in_the_data_an_ensemble_is_shipped() -> None:
-    predictor = registry.fit("auto", registry.prepare(made_people.examples(400), made_people.GENRES))
+def test_with_a_pattern_in_the_data_an_ensemble_is_shipped(trained: tuple[Task, Predictor]) -> None:
+    _, predictor = trained
     assert isinstance(predictor.scorer, Blend)
     shares = [float(member.split()[0]) for member in predictor.made_of.split(" + ")]
     assert sum(shares) == pytest.approx(1)
@@ -48,13 +59,6 @@ def test_the_members_of_an_ensemble_are_named_as_in_tables() -> None:
     named = registry._made_of(Blend((rule, linear, linear), (0.4, 0.4, 0.4)))
     assert named == "0.34 business rule + 0.33 logistic + 0.33 logistic"
     assert registry._made_of(rule) == "business rule"
-
-
-def test_where_the_picks_say_all_the_rule_is_not_left_behind() -> None:
-    examples = checkerboard()
-    predictor = registry.fit("auto", registry.prepare(examples, KNOWN))
-    for registration in examples.registrations:
-        assert predictor.rank(registration).genres[0] == registration.genres[0]
 
 
 def test_with_too_few_users_the_rule_is_shipped() -> None:
@@ -108,7 +112,8 @@ class TestWeights:
         for seed in range(20):
             rng = np.random.default_rng(seed)
             truth = rng.normal(size=(400, 8))
-            tops = np.array([rng.choice(8, p=chances) for chances in probabilities(truth)])
+            below = probabilities(truth).cumsum(axis=1)
+            tops = (rng.random((400, 1)) >= below / below[:, -1:]).sum(axis=1)
             noisy = {name: truth + rng.normal(size=truth.shape) for name in LARGE}
             shipped += bool(chosen_weights(noisy | {"popularity": truth}, tops))
         assert shipped <= 2
@@ -118,9 +123,8 @@ class TestWeights:
         assert chosen_weights(seen, self.tops) == {}
 
 
-def test_trained_again_an_ensemble_keeps_its_members_and_weights() -> None:
-    task = registry.prepare(made_people.examples(400), made_people.GENRES)
-    predictor = registry.fit("auto", task)
+def test_trained_again_an_ensemble_keeps_its_members_and_weights(trained: tuple[Task, Predictor]) -> None:
+    task, predictor = trained
     assert isinstance(predictor.scorer, Blend)
     again, bare = registry.refit(predictor, task), registry.refit(predictor, task.without(("genres",)))
     people = made_people.examples(30, seed=2).registrations
