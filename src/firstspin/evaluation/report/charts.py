@@ -56,11 +56,11 @@ def svg(chart: alt.TopLevelMixin, name: str) -> str:
     """The chart as SVG for embedding in a page: without URLs, and with ids that begin with `name`.
 
     The renderer numbers its ids through the life of the process; here they are numbered anew, so that the same chart
-    is the same text.
+    is the same text. It is not validated again: its parts were when they were made.
     """
     import vl_convert
 
-    drawn = vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
+    drawn = vl_convert.vegalite_to_svg(chart.to_dict(validate=False), allowed_base_urls=[])
     drawn = re.sub(r'\s(xmlns(:xlink)?|version|class|role|aria-[a-z]+)="[^"]*"', "", drawn)
     ids = {old: f"{name}-{i}" for i, old in enumerate(dict.fromkeys(re.findall(r'\sid="([^"]*)"', drawn)))}
     drawn = re.sub(r'(\sid="|url\(#|href="#)([^")]*)', lambda m: m[1] + ids.get(m[2], m[2]), drawn)
@@ -329,14 +329,20 @@ def _finished(layers: list[alt.Chart], width: int, height: int | alt.Step) -> al
 
     font = "Helvetica Neue, Helvetica, Arial, sans-serif"
     text: dict[str, Any] = {"labelFontSize": MEASURED, "titleFontSize": MEASURED, "titleFontWeight": "normal"}
-    chart: alt.LayerChart = (
-        alt.LayerChart(layer=layers)
-        .properties(width=width, height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
-        .configure(font=font, background="transparent", padding=6)
-        .configure_view(stroke=None)
-        .configure_axis(
-            **text, labelColor=INK, titleColor=INK, gridColor=PALE, domainColor=BASELINE, tickColor=BASELINE
-        )
-        .configure_legend(**text)
+    chart: alt.LayerChart = alt.LayerChart(  # at once: each change of a chart of layers would copy all of it
+        layer=layers,
+        width=width,
+        height=height,
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        config=alt.Config(
+            font=font,
+            background="transparent",
+            padding=6,
+            view=alt.ViewConfig(stroke=None),
+            axis=alt.AxisConfig(
+                **text, labelColor=INK, titleColor=INK, gridColor=PALE, domainColor=BASELINE, tickColor=BASELINE
+            ),
+            legend=alt.LegendConfig(**text),
+        ),
     )
     return chart
