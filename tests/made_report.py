@@ -13,6 +13,7 @@ from firstspin.data.ground_truth import GroundTruth
 from firstspin.evaluation import ablation, cross_validation, scorecard
 from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.learning_curve import CurvePoint, LearningCurve
+from firstspin.evaluation.listens_curve import METRICS, STRATEGIES, ListensCurve, ListensGroup, ListensPoint
 from firstspin.evaluation.report import page, patterns
 from firstspin.evaluation.report.parts import BundleFacts, Material
 from firstspin.evaluation.scorecard import BASELINES
@@ -84,6 +85,24 @@ def curve_of(*sizes: int) -> LearningCurve:
     )
     doubled = {"hit@3": at(0.01, 0.002), "log_loss": at(-0.05, 0.01)} if len(sizes) > 1 else {}
     return LearningCurve("auto", 240, points, sizes[1] if len(sizes) > 1 else None, doubled, "0badcafe")
+
+
+def listens_curve_of(*numbers: int, optimum: bool = True) -> ListensCurve:
+    """hit@3 of evidence rises by .02 a point from .6; the parents stay at .6 and .5; the optimum is at .9."""
+
+    def at(value: float) -> Figure:
+        return Figure(round(value, 6), round(value - 0.03, 6), round(value + 0.03, 6))
+
+    def point(i: int, number: int) -> ListensPoint:
+        values = dict(zip(STRATEGIES, (0.6 + 0.02 * i, 0.6, 0.5, 0.5), strict=True))
+        figures = {name: {metric: at(value) for metric in METRICS} for name, value in values.items()}
+        best = (at(0.9), at(0.7)) if optimum else (None, None)
+        return ListensPoint(number, 100 - number, figures, {metric: at(0.02 * i) for metric in METRICS}, *best)
+
+    points = tuple(point(i, number) for i, number in enumerate(numbers))
+    named = (("gender", "female"), ("picks", "3-5"), ("month", "2025-01"))
+    groups = tuple(ListensGroup(*name, 40, points) for name in named)
+    return ListensCurve("auto", 100, points, groups, 84, (), "0badcafe")
 
 
 @cache

@@ -65,7 +65,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=[(390, "light"), (390, "dark"), (820, "light"), (1280, "dark")], ids=str)
+@pytest.fixture
 def opened(request: pytest.FixtureRequest, browser: Browser, written: Path) -> Iterator[Page]:
     """The page at a width in a colour scheme; anything it requests, prints or runs fails the test."""
     width, scheme = request.param
@@ -81,6 +81,10 @@ def opened(request: pytest.FixtureRequest, browser: Browser, written: Path) -> I
     assert trouble == []
 
 
+SCREENS = [(390, "light"), (390, "dark"), (820, "light"), (1280, "dark")]
+
+
+@pytest.mark.parametrize("opened", SCREENS, ids=str, indirect=True)
 def test_nothing_is_cut_and_nothing_runs(opened: Page) -> None:
     assert opened.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert opened.evaluate(CUT) == []
@@ -91,6 +95,10 @@ def test_nothing_is_cut_and_nothing_runs(opened: Page) -> None:
     assert opened.locator("script, img, iframe").count() == 0
 
 
+MORE = [pytest.param(screen, marks=pytest.mark.soak) for screen in SCREENS[1:3]]
+
+
+@pytest.mark.parametrize("opened", [SCREENS[0], SCREENS[3], *MORE], ids=str, indirect=True)
 def test_it_is_accessible(opened: Page) -> None:
     assert violations(opened) == []
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import made_people
 import pytest
-from made_report import curve_of, material, plain, silent
+from made_report import curve_of
 
 from firstspin import learn
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.learning_curve import read_curve, write_curve
-from firstspin.evaluation.report import charts, curve, page, story
+from firstspin.evaluation.report import charts, curve, story
 from firstspin.evaluation.report.parts import Note, Picture
 from firstspin.records import InputError
 
@@ -39,12 +38,6 @@ def test_a_single_point_has_neither_a_trend_nor_a_first_point() -> None:
     assert hits.title == "auto has a hit@3 of 50.0% with 100 training users"
     assert loss.title == "No significant difference in log loss to the business rule with 100 training users"
     assert "NaN" not in charts.svg(hits.draw(charts.WIDE), "x")
-
-
-def test_only_a_page_with_a_curve_has_the_section() -> None:
-    assert 'id="curve"' not in plain()
-    html = page.page(replace(material(), curve=curve_of(100, 200)), silent)
-    assert html.index('id="questions"') < html.index('id="curve"') < html.index('id="labels"')
 
 
 def test_a_report_takes_the_curve_of_its_tables_only(tmp_path: Path) -> None:

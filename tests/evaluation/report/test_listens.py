@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
-from made_report import material, plain, silent
+from made_report import listens_curve_of
 
 from firstspin import learn
-from firstspin.evaluation.bootstrap import Figure
 from firstspin.evaluation.cross_validation import Protocol
 from firstspin.evaluation.learning_curve import write_curve
-from firstspin.evaluation.listens_curve import METRICS, STRATEGIES, ListensCurve, ListensGroup, ListensPoint
-from firstspin.evaluation.report import charts, listens, page, story
+from firstspin.evaluation.report import charts, listens, story
 from firstspin.evaluation.report.parts import Note, Picture
 from firstspin.records import InputError
 from firstspin.simulation.world import write_world
 
 
-def curve_of(*numbers: int, optimum: bool = True) -> ListensCurve:
-    """hit@3 of evidence rises by .02 a point from .6; the parents stay at .6 and .5; the optimum is at .9."""
-
-    def at(value: float) -> Figure:
-        return Figure(round(value, 6), round(value - 0.03, 6), round(value + 0.03, 6))
-
-    def point(i: int, number: int) -> ListensPoint:
-        values = dict(zip(STRATEGIES, (0.6 + 0.02 * i, 0.6, 0.5, 0.5), strict=True))
-        figures = {name: {metric: at(value) for metric in METRICS} for name, value in values.items()}
-        best = (at(0.9), at(0.7)) if optimum else (None, None)
-        return ListensPoint(number, 100 - number, figures, {metric: at(0.02 * i) for metric in METRICS}, *best)
-
-    points = tuple(point(i, number) for i, number in enumerate(numbers))
-    named = (("gender", "female"), ("picks", "3-5"), ("month", "2025-01"))
-    groups = tuple(ListensGroup(*name, 40, points) for name in named)
-    return ListensCurve("auto", 100, points, groups, 84, (), "0badcafe")
-
-
 def test_both_metrics_are_drawn_by_the_number_of_listens_beside_the_optimum() -> None:
-    hits, loss, verdict, groups = listens.section(curve_of(0, 1, 5, 20)).parts
+    hits, loss, verdict, groups = listens.section(listens_curve_of(0, 1, 5, 20)).parts
     assert isinstance(hits, Picture)
     assert isinstance(loss, Picture)
     assert hits.title == "auto with evidence has a hit@3 of 66.0% after 20 listens, 60.0% without"
@@ -62,20 +41,14 @@ def test_both_metrics_are_drawn_by_the_number_of_listens_beside_the_optimum() ->
         assert all(f">{number}</text>" in drawn for number in ("0", "1", "5", "20"))
         assert "stroke-dasharray" in drawn
         assert "NaN" not in drawn
-    assert "dashed" not in listens.section(curve_of(0, 1, optimum=False)).parts[0].text  # type: ignore[union-attr]
+    assert "dashed" not in listens.section(listens_curve_of(0, 1, optimum=False)).parts[0].text  # type: ignore[union-attr]
 
 
 def test_a_single_number_of_listens_is_drawn_too() -> None:
     for number in (0, 1):
-        hits = listens.section(curve_of(number)).parts[0]
+        hits = listens.section(listens_curve_of(number)).parts[0]
         assert isinstance(hits, Picture)
         assert "NaN" not in charts.svg(hits.draw(charts.WIDE), "x")
-
-
-def test_only_a_page_with_the_curve_has_the_section() -> None:
-    assert 'id="listens"' not in plain()
-    html = page.page(replace(material(), listens=curve_of(0, 5)), silent)
-    assert html.index('id="questions"') < html.index('id="listens"') < html.index('id="labels"')
 
 
 def test_a_report_takes_the_curve_of_its_tables_only(tmp_path: Path) -> None:
