@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -103,21 +104,26 @@ def floor(module: str) -> int:
     return names[max(covering, key=len)]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Our own modules that a file imports."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             base = node.module.removeprefix("firstspin").lstrip(".")
             found |= {f"{base}.{name.name}".lstrip(".") for name in node.names} | {base}
     return found & MODULES.keys()
 
 
+@cache
 def imports_inside_functions(path: Path) -> set[str]:
     """The libraries, and our modules by their full name, that a file imports inside its functions."""
-    functions = [
-        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
+    functions = [n for n in ast.walk(parsed(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     found = set()
     for node in (node for function in functions for node in ast.walk(function)):
         names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
