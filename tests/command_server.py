@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 LIBRARIES = (
-    *("duckdb", "ibis.backends.duckdb", "numpy", "pandas", "pyarrow.parquet", "pydantic", "rich.progress"),
-    *("rich.table", "scipy.optimize", "scipy.stats", "threadpoolctl", "typer"),
+    *("duckdb", "ibis.backends.duckdb", "numpy", "pandas", "pyarrow.dataset", "pyarrow.parquet", "rich.progress"),
+    *("pydantic.fields", "rich.table", "scipy.optimize", "scipy.stats", "threadpoolctl", "typer"),
 )
 MAX_BYTES = 1 << 18
 PACKAGES = ("cli", "data", "evaluation", "events", "experiment", "models", "serving", "simulation")
@@ -50,6 +50,7 @@ def main() -> None:
     """Serve until the tests end."""
     for name in (*LIBRARIES, *modules()):
         importlib.import_module(name)
+    importlib.import_module("pydantic").TypeAdapter(int)  # the first one looks for plugins of pydantic in all packages
     gc.freeze()  # a collection in a child copies none of their pages
     with socket.socket(fileno=int(sys.argv[1])) as tests:
         while True:
