@@ -11,7 +11,7 @@ import made_tables
 import pytest
 from command_line import failed, firstspin
 from made_bundles import pack
-from training_job import failure, start
+from training_job import failure, trained
 
 from firstspin import learn, preflight
 from firstspin.evaluation.cross_validation import Protocol
@@ -216,11 +216,11 @@ def test_what_can_be_tuned_is_what_tuning_knows() -> None:
 
 
 def test_a_training_job_looks_first_too(tmp_path: Path) -> None:
-    assert start(tmp_path / "a", {"model": '"lgbm"'}).wait(60) == 1
+    assert trained(tmp_path / "a", {"model": '"lgbm"'}) == 1
     assert (failure(tmp_path / "a") or "").startswith("no model is called 'lgbm'")
-    assert start(tmp_path / "b", {"trials": "3", "model": "popularity"}).wait(60) == 1
+    assert trained(tmp_path / "b", {"trials": "3", "model": "popularity"}) == 1
     assert (failure(tmp_path / "b") or "").startswith("popularity has no settings to tune")
-    assert start(tmp_path / "c", {"model": "popularity"}).wait(60) == 1
+    assert trained(tmp_path / "c", {"model": "popularity"}) == 1
     assert "training has neither " in (failure(tmp_path / "c") or "")
 
 

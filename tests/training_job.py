@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from firstspin.cli.container import train
+
 ENTRYPOINT = (sys.executable, "-c", "from firstspin.cli.entrypoint import main; main()")
 
 
@@ -24,13 +26,15 @@ def failure(base: Path) -> str | None:
     return path.read_text() if path.exists() else None
 
 
-def start(
-    base: Path, hyperparameters: dict[str, str] | None = None, *, model_folder: bool = True
-) -> subprocess.Popen[bytes]:
-    """A training job on whatever lies in its channel; SageMaker makes the folder `model`, other engines may not."""
+def trained(base: Path, told: dict[str, str]) -> int:
+    """The exit status of a job, in this process."""
+    prepared(base, json.dumps(told).encode())
+    return train(base)
+
+
+def start(base: Path, hyperparameters: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """A training job on whatever lies in its channel."""
     prepared(base, json.dumps(hyperparameters or {}).encode())
-    if not model_folder:
-        (base / "model").rmdir()
     environment = os.environ | {"SAGEMAKER_BASE_DIR": str(base)}  # and as many threads as in the image
     words = [*ENTRYPOINT, "train"]
     with (base / "log").open("wb") as log:
