@@ -21,7 +21,7 @@ from firstspin.files import workspace
 from firstspin.installation.machine import machine_memory
 from firstspin.records import InputError
 
-NUMBERED = "CREATE TABLE numbered AS SELECT i, md5(i::VARCHAR) AS text FROM range(1_500_000) AS t(i)"
+NUMBERED = "CREATE TABLE numbered AS SELECT i, md5(i::VARCHAR) AS text FROM range(600_000) AS t(i)"
 
 
 @pytest.fixture(autouse=True)
@@ -80,14 +80,14 @@ def test_tables_end_with_their_connection(tmp_path: Path) -> None:
 
 
 def test_an_instance_spills_to_a_workspace_that_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MEMORY_LIMIT", 40)
+    monkeypatch.setattr(connections, "MEMORY_LIMIT", 20)
     folder = tmp_path / "w"
     for _ in range(2):
         folder.mkdir()
         with connect(folder) as connection:
             connection.execute(NUMBERED)
             assert any((folder / "spill").iterdir())
-            assert connection.execute("SELECT count(DISTINCT text) FROM numbered").fetchall() == [(1_500_000,)]
+            assert connection.execute("SELECT count(DISTINCT text) FROM numbered").fetchall() == [(600_000,)]
         shutil.rmtree(folder)
 
 

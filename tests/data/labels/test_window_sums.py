@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -45,19 +46,15 @@ def summed(listens: dict[str, NDArray[Any]], codes: NDArray[np.uint64] = GENRE_O
     return sums_by_genre(collect([HeardListens(*columns) for columns in halves], groups))
 
 
-def by_duckdb(listens: dict[str, NDArray[Any]]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
-    """The rows of `seconds_by_genre` and `sums_by_user` in order."""
-    connection = duckdb.connect()
-    stations = pa.table({ROW: np.arange(len(GENRE_OF_STATION)), "genre": GENRE_OF_STATION.astype(np.int64)})
-    connection.register("made", pa.table(listens))
-    connection.register("genres", stations)
-    connection.execute(f"""
-        CREATE TABLE registrations AS
-            SELECT i::INT AS "{ROW}", 'u' || i AS user_id, TIMESTAMP '2025-01-01' AS registered_at FROM range(6) t(i);
-        CREATE TABLE stations AS SELECT "{ROW}", 's' || "{ROW}" AS station_id, genre FROM genres;
-        CREATE TABLE listens AS
-            SELECT 'u' || row AS user_id, make_timestamp("at") AS started_at, 's' || station AS station_id, seconds
-            FROM made""")
+@cache
+def instance() -> duckdb.DuckDBPyConnection:
+    """One for all tests."""
+    return duckdb.connect()
+
+
+@cache
+def queries() -> list[str]:
+    """SQL of `seconds_by_genre` and `sums_by_user`, in order."""
     kinds = {
         "registrations": {ROW: "int32", "user_id": "string", "registered_at": "timestamp"},
         "stations": {ROW: "int32", "station_id": "string", "genre": "int64"},
@@ -68,9 +65,25 @@ def by_duckdb(listens: dict[str, NDArray[Any]]) -> tuple[list[tuple[float, ...]]
     by_genre = seconds_by_genre(tables["registrations"], tables["listens"], tables["stations"], rule)
     columns = (ROW, "genre", "seconds", COUNTED, COPIES)
     of_users = (ROW, PLAYED_GENRES, "seconds", "top_genre")
-    queries = by_genre.select(*columns).order_by(ROW, "genre"), users_of(by_genre).select(*of_users).order_by(ROW)
-    one, other = (connection.sql(str(ibis.to_sql(of, dialect="duckdb"))).fetchall() for of in queries)
-    return one, other
+    both = by_genre.select(*columns).order_by(ROW, "genre"), users_of(by_genre).select(*of_users).order_by(ROW)
+    return [str(ibis.to_sql(of, dialect="duckdb")) for of in both]
+
+
+def by_duckdb(listens: dict[str, NDArray[Any]]) -> list[list[tuple[float, ...]]]:
+    """The rows of both queries."""
+    connection = instance()
+    stations = pa.table({ROW: np.arange(len(GENRE_OF_STATION)), "genre": GENRE_OF_STATION.astype(np.int64)})
+    connection.register("made", pa.table(listens))
+    connection.register("genres", stations)
+    connection.execute(f"""
+        CREATE OR REPLACE TABLE registrations AS
+            SELECT i::INT AS "{ROW}", 'u' || i AS user_id, TIMESTAMP '2025-01-01' AS registered_at FROM range(6) t(i);
+        CREATE OR REPLACE TABLE stations AS
+            SELECT "{ROW}", 's' || "{ROW}" AS station_id, genre FROM genres;
+        CREATE OR REPLACE TABLE listens AS
+            SELECT 'u' || row AS user_id, make_timestamp("at") AS started_at, 's' || station AS station_id, seconds
+            FROM made""")
+    return [connection.sql(query).fetchall() for query in queries()]
 
 
 def rows(sums: object) -> list[tuple[float, ...]]:
