@@ -19,7 +19,7 @@ import pyarrow.csv as pa_csv
 import pytest
 
 from firstspin import learn
-from firstspin.api import InputError, LabelRule, Recommender, evaluate, label, train
+from firstspin.api import InputError, LabelRule, Labels, Recommender, evaluate, label, train
 from firstspin.records import Registration
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:polars")
@@ -37,6 +37,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arrow(data: Path) -> dict[str, pa.Table]:
     ids = pa_csv.ConvertOptions(column_types={"user_id": pa.string(), "station_id": pa.string(), "age": pa.int64()})
     return {name: pa_csv.read_csv(data / f"{name}.csv", convert_options=ids) for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def expected(data: Path) -> Labels:
+    return label(data)
 
 
 def with_lists(table: pd.DataFrame) -> pd.DataFrame:
@@ -71,30 +76,30 @@ def _runs(column: pa.ChunkedArray) -> pa.Array:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_tables_of_any_library_give_the_labels_of_the_folder(
-    data: Path, arrow: dict[str, pa.Table], library: str
+    expected: Labels, arrow: dict[str, pa.Table], library: str
 ) -> None:
-    expected, labels = label(data), label({name: LIBRARIES[library](table) for name, table in arrow.items()})
+    labels = label({name: LIBRARIES[library](table) for name, table in arrow.items()})
     assert labels.table.equals(expected.table)
     assert labels.dropped == expected.dropped
     assert len(labels) == labels.census.labelled == LABELLED
 
 
-def test_lists_of_text_are_picks_whatever_holds_them(data: Path, arrow: dict[str, pa.Table]) -> None:
+def test_lists_of_text_are_picks_whatever_holds_them(expected: Labels, arrow: dict[str, pa.Table]) -> None:
     frame = with_lists(arrow["registrations"].to_pandas())
-    expected = label(data).table["genres"]
     polars = pl.DataFrame(frame).with_columns(pl.col("genres").cast(pl.List(pl.Categorical)))
     arrays = frame.assign(genres=[np.array(picks, dtype=object) for picks in frame["genres"]])
     tuples = frame.assign(genres=[tuple(picks) for picks in frame["genres"]])
     for registrations in (frame, polars, arrays, tuples):
-        assert label({**arrow, "registrations": registrations}).table["genres"] == expected
+        assert label({**arrow, "registrations": registrations}).table["genres"] == expected.table["genres"]
 
 
-def test_times_are_utc_with_a_zone_or_without(data: Path, arrow: dict[str, pa.Table]) -> None:
-    frame, expected = arrow["registrations"].to_pandas(), label(data).table["registered_at"]
+def test_times_are_utc_with_a_zone_or_without(expected: Labels, arrow: dict[str, pa.Table]) -> None:
+    frame = arrow["registrations"].to_pandas()
     aware = pd.to_datetime(frame["registered_at"], utc=True)
     for times in (aware, aware.dt.tz_convert("Asia/Tokyo"), aware.dt.tz_localize(None), aware.astype(object)):
         registrations = frame.assign(registered_at=times)
-        assert label({**arrow, "registrations": registrations}).table["registered_at"] == expected
+        labels = label({**arrow, "registrations": registrations})
+        assert labels.table["registered_at"] == expected.table["registered_at"]
 
 
 def test_a_table_may_stay_a_file_beside_others_in_memory(data: Path, arrow: dict[str, pa.Table]) -> None:
@@ -106,8 +111,8 @@ def test_a_table_may_stay_a_file_beside_others_in_memory(data: Path, arrow: dict
     assert label(mixed).table.equals(label(str(data)).table)
 
 
-def test_labels_are_a_table_for_other_libraries_and_tell_who_has_none(data: Path) -> None:
-    labels = label(data)
+def test_labels_are_a_table_for_other_libraries_and_tell_who_has_none(expected: Labels) -> None:
+    labels = expected
     assert pl.DataFrame(labels)["top_genre"].to_list() == pd.DataFrame.from_arrow(labels)["top_genre"].tolist()
     assert repr(labels).splitlines()[:3] == [
         "105 of 120 registrations have a label",
@@ -193,7 +198,7 @@ def test_a_scorecard_has_intervals_and_reads_well(data: Path) -> None:
 def test_users_are_split_at_a_time_of_any_type(data: Path) -> None:
     at = datetime(2025, 3, 15, tzinfo=UTC)
     cards = [
-        evaluate(data, ["logistic"], split_at=moment)
+        evaluate(data, ["popularity"], split_at=moment)
         for moment in ("2025-03-15", at, pd.Timestamp("2025-03-15T09:00+09:00"), at.replace(tzinfo=None))
     ]
     assert {card.protocol["protocol"] for card in cards} == {"split at 2025-03-15T00:00:00Z"}
@@ -208,10 +213,16 @@ def test_the_end_of_the_data_may_have_a_zone(data: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def recommender(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    out = tmp_path_factory.mktemp("bundle") / "b"
+def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a bundle."""
+    out: Path = tmp_path_factory.mktemp("bundle") / "b"
     train(data, out, "logistic")
-    return Recommender(str(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def recommender(folder: Path) -> Recommender:
+    return Recommender(str(folder))
 
 
 def test_one_registration_is_keyword_arguments_or_a_dict(recommender: Recommender) -> None:
@@ -363,9 +374,8 @@ def test_each_kind_of_a_column_of_picks_gives_the_same_answers(recommender: Reco
         recommender.recommend(objects)
 
 
-def test_labels_as_pandas(data: Path) -> None:
-    labels = label(data)
-    pd.testing.assert_frame_equal(labels.to_pandas(), labels.table.to_pandas())
+def test_labels_as_pandas(expected: Labels) -> None:
+    pd.testing.assert_frame_equal(expected.to_pandas(), expected.table.to_pandas())
 
 
 def test_a_table_with_misspelt_picks_is_an_error_and_other_absent_columns_a_warning(
@@ -448,14 +458,14 @@ def test_a_row_of_a_pandas_table_is_a_registration(recommender: Recommender, arr
 
 
 def test_an_empty_column_of_text_may_have_the_type_of_floats(
-    data: Path, arrow: dict[str, pa.Table], tmp_path: Path
+    expected: Labels, arrow: dict[str, pa.Table], tmp_path: Path
 ) -> None:
     frames = {name: table.to_pandas() for name, table in arrow.items()}
     frames["registrations"] = frames["registrations"].assign(gender=np.nan)
     for name, frame in frames.items():
         frame.to_parquet(tmp_path / f"{name}.parquet")
-    assert label(frames).table.equals(label(data).table)
-    assert label(tmp_path).table.equals(label(data).table)
+    assert label(frames).table.equals(expected.table)
+    assert label(tmp_path).table.equals(expected.table)
     frames["registrations"].assign(gender=1.5).to_parquet(tmp_path / "registrations.parquet")
     with pytest.raises(InputError, match="gender is double, where text is needed"):
         label(tmp_path)
@@ -467,10 +477,10 @@ def test_a_minimum_age_out_of_range_is_an_error(recommender: Recommender, years:
         Recommender(recommender.bundle, min_age=years)
 
 
-def test_columns_of_other_names_are_mapped(data: Path, arrow: dict[str, pa.Table]) -> None:
+def test_columns_of_other_names_are_mapped(expected: Labels, arrow: dict[str, pa.Table]) -> None:
     renamed = arrow["registrations"].rename_columns({"user_id": "uid", "age": "years"})
     columns = {"registrations.user_id": "uid", "age": "years"}
-    assert label({**arrow, "registrations": renamed}, columns=columns).table.equals(label(data).table)
+    assert label({**arrow, "registrations": renamed}, columns=columns).table.equals(expected.table)
 
 
 def test_a_rule_with_half_days_or_text_is_an_error() -> None:
@@ -479,12 +489,11 @@ def test_a_rule_with_half_days_or_text_is_an_error() -> None:
             LabelRule(gap_days=days)
 
 
-def test_a_recommender_imports_no_table_library(tmp_path: Path, data: Path) -> None:
-    train(data, tmp_path / "b", "logistic")
+def test_a_recommender_imports_no_table_library(folder: Path) -> None:
     heavy = ("pandas", "polars", "ibis", "duckdb", "pyarrow", "sklearn", "lightgbm", "scipy")
     code = (
         "import sys; from firstspin.api import Recommender;"
-        f"print(Recommender({str(tmp_path / 'b')!r}).recommend(age=31, genres=['Rock']).source);"
+        f"print(Recommender({str(folder)!r}).recommend(age=31, genres=['Rock']).source);"
         f"print([module for module in {heavy} if module in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
