@@ -69,17 +69,20 @@ def _status(command: Command, *streams: int) -> int:
         raise
 
 
-@cache
-def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def start_server(*words: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start a command server, with `bare` one that has imported nothing."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         script = Path(__file__).with_name("command_server.py")
-        words = [sys.executable, str(script), str(theirs.fileno())]
+        command = [sys.executable, str(script), str(theirs.fileno()), *words]
         alone = os.environ | {"OMP_NUM_THREADS": "1"}  # numpy's threads would not survive a fork
         fds, null = [theirs.fileno()], subprocess.DEVNULL
-        process = subprocess.Popen(words, env=alone, pass_fds=fds, stdin=null, process_group=0)
+        process = subprocess.Popen(command, env=alone, pass_fds=fds, stdin=null, process_group=0)
     ours.settimeout(SECONDS)
     return ours, process
+
+
+_server = cache(start_server)
 
 
 def _end() -> None:

@@ -48,7 +48,7 @@ class Command(NamedTuple):
 
 def main() -> None:
     """Serve until the tests end."""
-    for name in (*LIBRARIES, *modules()):
+    for name in () if "bare" in sys.argv else (*LIBRARIES, *modules()):
         importlib.import_module(name)
     importlib.import_module("pydantic").TypeAdapter(int)  # the first one looks for plugins of pydantic in all packages
     gc.freeze()  # a collection in a child copies none of their pages

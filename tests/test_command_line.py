@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 
+import command_line
 import pytest
 from command_line import firstspin
+
+
+@pytest.fixture
+def bare_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server of this test's own, which starts in no time: the one that has imported the commands lives on."""
+    monkeypatch.setattr(command_line, "_server", cache(partial(command_line.start_server, "bare")))
+    yield
+    command_line._end()
 
 
 class Interrupted(Exception):
     """What a test's timeout raises."""
 
 
+@pytest.mark.usefixtures("bare_server")
 def test_an_interrupted_command_ends_and_the_next_one_has_its_own_status(tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         raise Interrupted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,7 @@ def fields(value: ast.expr, around: ast.AST, tree: ast.Module) -> set[str]:
     return {str(key.value) for key in value.keys if isinstance(key, ast.Constant)}
 
 
+@cache
 def emitted() -> dict[str, str]:
     """Each field of a log line of the package, with a module that emits it."""
     found = {}

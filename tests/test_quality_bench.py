@@ -22,7 +22,7 @@ GENRES = ("Jazz", "Pop", "Rock")
 def test_every_model_gets_the_same_folds_and_a_second_run_trains_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["world", "--world-users", "200", "--folds", "2", "--models", "popularity,logistic,lightgbm default"]
+    command = ["world", "--world-users", "100", "--folds", "2", "--models", "popularity,logistic,lightgbm default"]
     main([*command, "--cache", str(tmp_path)])
     once, stored = (
         capsys.readouterr().out.split("\n\n")[1],
