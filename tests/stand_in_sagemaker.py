@@ -75,6 +75,10 @@ class ControlPlane(ThreadingHTTPServer):
         self.moto, self.fate = Moto(create_backend_app), Fate()
         self.reset()
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
     def reset(self) -> None:
         """Make the account empty."""
         moto_api_backend.reset()

@@ -23,9 +23,9 @@ from gateway_events import rest
 from library import Recommender
 from made_app import ask, new_app
 from made_experiments import HALVES, PLAN
-from moto.server import ThreadedMotoServer
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
+from stand_in_sagemaker import control_plane
 
 from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.events.schema import Secret
@@ -39,7 +39,7 @@ from firstspin.serving.bodies import wire
 from firstspin.serving.bodies.encodings import encoding_of
 from firstspin.serving.bodies.wire import BodyReader
 
-USERS = 600
+USERS = 400
 CLICKS = {"rule-arm": 0.2, "rule": 0.2, "model": 0.4}
 """The truth: the share of an arm's users who click."""
 
@@ -53,24 +53,26 @@ START = datetime.combine(PLAN.starts_on, time(8), UTC)
 
 
 @pytest.fixture
-def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Firehose and S3, with the bucket and the streams of the ground stack."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    for service in ("FIREHOSE", "S3"):
-        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"http://{host}:{port}")
-    boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    for kind, stream in STREAMS.items():
-        destination = {"BucketARN": f"arn:aws:s3:::{BUCKET}", "RoleARN": "arn:aws:iam::1:role/d", "Prefix": f"{kind}/"}
-        boto3.client("firehose").create_delivery_stream(
-            DeliveryStreamName=stream, ExtendedS3DestinationConfiguration=destination
-        )
-    yield f"http://{host}:{port}"
-    moto.stop()
+    with control_plane() as server:
+        for service in ("FIREHOSE", "S3"):
+            monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", server.url)
+        region = {"LocationConstraint": "eu-central-1"}
+        boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=region)
+        for kind, stream in STREAMS.items():
+            to_bucket = {
+                "BucketARN": f"arn:aws:s3:::{BUCKET}",
+                "RoleARN": "arn:aws:iam::1:role/d",
+                "Prefix": f"{kind}/",
+            }
+            boto3.client("firehose").create_delivery_stream(
+                DeliveryStreamName=stream, ExtendedS3DestinationConfiguration=to_bucket
+            )
+        yield
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def endpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint
 
 
 @pytest.fixture
-def gateway(endpoint: Endpoint, amazon: str, folder: Path, tmp_path: Path) -> Gateway:  # noqa: ARG001
+def gateway(endpoint: Endpoint, amazon: None, folder: Path, tmp_path: Path) -> Gateway:  # noqa: ARG001
     freeze(PLAN, tmp_path / "experiment.toml")
     return from_environment(
         {

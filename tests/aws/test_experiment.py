@@ -133,14 +133,15 @@ def people(n: int, start: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def test_ten_thousand_users_get_the_services_arms_answers_and_exposures(
-    gateway: Gateway, lake: Firehose, folder: Path, tmp_path: Path
+@pytest.mark.parametrize(("users", "shown"), [(1_500, 1_200), pytest.param(10_000, 7_575, marks=pytest.mark.soak)])
+def test_users_get_the_services_arms_answers_and_exposures(
+    gateway: Gateway, lake: Firehose, folder: Path, tmp_path: Path, users: int, shown: int
 ) -> None:
     address = f"sqlite:///{tmp_path / 'events.sqlite'}"
     store = open_store(address, SECRET)
     app = new_app(ledger=ExposureLog(store, SECRET, lambda: NOW, HALVES))
     app.serve(load(folder))
-    for start in range(0, 10_000, 500):
+    for start in range(0, users, 500):
         body = json.dumps({"instances": people(500, start)})
         by_service = ask(app, "POST", "/v1/recommendations", body.encode())
         assert answered(gateway(of(body))) == json.loads(by_service.body)
@@ -155,9 +156,9 @@ def test_ten_thousand_users_get_the_services_arms_answers_and_exposures(
     forward(database, sink, rng=np.random.default_rng(1), pause=lambda wait: wait > 0)
     database.close()
     assert {row["exposure_id"]: row for row in lake.lines[STREAM]} == by_lambda
-    assert len(by_lambda) == 7_575  # a quarter are under age
+    assert len(by_lambda) == shown  # a quarter are under age
     arms = {row["user_key"]: row["arm"] for row in by_lambda.values()}
-    for user in (person["user_id"] for person in people(10_000) if person["age"] != 12):
+    for user in (person["user_id"] for person in people(users) if person["age"] != 12):
         given = assign(HALVES.split, user)
         assert given is not None
         assert arms[scoped(SECRET.user_hash(user), SCOPE)] == given.arm

@@ -19,9 +19,9 @@ from gateway_events import BODY, balancer, http_api, of_user, rest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from library import Recommender
-from moto.server import ThreadedMotoServer
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
+from stand_in_sagemaker import control_plane
 
 from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.records import InputError, Ranking, Registration
@@ -85,7 +85,7 @@ def gateway(endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest
 def hasty(endpoint: Endpoint, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Gateway:
     """For those who wait in vain."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
-    return from_environment(environment | {"FIRSTSPIN_BUDGET": "2.4"})
+    return from_environment(environment | {"FIRSTSPIN_BUDGET": "1.8"})
 
 
 def answer_of(genres: str) -> bytes:
@@ -164,13 +164,14 @@ def test_accepts_are_joined(gateway: Gateway, accepts: list[str]) -> None:
     ],
 )
 def test_an_endpoint_that_does_not_answer_is_covered_by_the_rule(
-    hasty: Gateway, endpoint: Endpoint, mood: str, calls: int
+    gateway: Gateway, hasty: Gateway, endpoint: Endpoint, mood: str, calls: int
 ) -> None:
     endpoint.moods = [mood]
-    answer = answered(hasty(rest()))
+    asked = hasty if mood in ("silent", "trickling") else gateway
+    answer = answered(asked(rest()))
     assert answer["source"] == "rule"
     assert answer["genres"][0]["genre"] == "Rock"
-    assert answer["model"] == hasty.bundle.id
+    assert answer["model"] == asked.bundle.id
     assert len(endpoint.asked) == calls
 
 
@@ -418,10 +419,13 @@ class Repeating:
         raise ConnectionError(words["Body"])
 
 
-def test_whatever_the_event_it_is_answered_and_not_repeated(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("examples", [150, pytest.param(1500, marks=pytest.mark.soak)])
+def test_whatever_the_event_it_is_answered_and_not_repeated(
+    folder: Path, caplog: pytest.LogCaptureFixture, examples: int
+) -> None:
     gateway = Gateway(Repeating(), "newcomers", bundle.load(folder), BodyReader())
 
-    @settings(max_examples=500, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
     @given(EVENTS)
     def answered(event: object) -> None:
         caplog.clear()
@@ -444,10 +448,11 @@ class Answering:
         return {"Body": io.BytesIO(self.answer)}
 
 
-def test_whatever_the_endpoint_answers_the_newcomer_gets_genres(folder: Path) -> None:
+@pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.soak)])
+def test_whatever_the_endpoint_answers_the_newcomer_gets_genres(folder: Path, examples: int) -> None:
     loaded = bundle.load(folder)
 
-    @settings(max_examples=200, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
     @given(st.binary() | st.text(alphabet='ab,|"\n\r 01.5').map(str.encode), st.sampled_from(list(Encoding)))
     def answered(answer: bytes, encoding: Encoding) -> None:
         body = "31,female,US,Jazz\n" if encoding is Encoding.csv else BODY
@@ -483,12 +488,14 @@ def test_an_answer_longer_than_lambda_lets_through_is_refused_in_words(gateway: 
     assert (reply["statusCode"], json.loads(reply["body"])["error"]["code"]) == (413, "answer_too_large")
 
 
-def test_no_answer_of_a_person_is_logged(hasty: Gateway, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_answer_of_a_person_is_logged(
+    gateway: Gateway, hasty: Gateway, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
     event = rest('{"age": 31, "gender": "some-gender", "genres": ["Rock"]}') | of_user("user-4711")
     with caplog.at_level(logging.DEBUG, logger="firstspin"):
         for mood in ("missing", "refused 422", "model failed", "silent", "nonsense"):
             endpoint.moods = [mood]
-            hasty(event)
+            (hasty if mood == "silent" else gateway)(event)
     logged = "\n".join(caplog.messages)
     assert "ValidationError" in logged
     assert logged.count("fell_back") == 4
@@ -511,13 +518,10 @@ class TestWithStoredAnswers:
 
     @pytest.fixture
     def table(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-        moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        moto.start()
-        host, port = moto.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://{host}:{port}")
-        boto3.client("dynamodb").create_table(TableName=tmp_path.name, **TABLE_WORDS)  # moto forgets nothing
-        yield tmp_path.name
-        moto.stop()
+        with control_plane() as server:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", server.url)
+            boto3.client("dynamodb").create_table(TableName=tmp_path.name, **TABLE_WORDS)
+            yield tmp_path.name
 
     @pytest.fixture
     def gateway(

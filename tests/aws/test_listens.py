@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from gateway_events import rest
 from made_experiments import HALVES, PLAN
-from moto.server import ThreadedMotoServer
 from stand_in_firehose import firehose
 from stand_in_runtime import Endpoint
 from stand_in_runtime import endpoint as running_endpoint
+from stand_in_sagemaker import control_plane
 
 from firstspin.aws.front.gateway import Gateway, from_environment
 from firstspin.experiment.assign import assign
@@ -44,11 +44,8 @@ TABLE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def dynamodb() -> Iterator[str]:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
+    with control_plane() as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def opened() -> Iterator[tuple[ControlPlane, Account]]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "none")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        environment.setenv("AWS_ENDPOINT_URL", server.url)
         yield server, open_account()
 
 

@@ -20,7 +20,7 @@ import boto3
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
+from stand_in_sagemaker import control_plane
 
 from firstspin.records import InputError, Ranking, StoredAnswer
 from firstspin.serving.score_stores import (
@@ -433,12 +433,9 @@ class TestDynamoDBInTrouble:
 
     @pytest.fixture
     def moto(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        yield
-        server.stop()
+        with control_plane() as server:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+            yield
 
     @pytest.mark.usefixtures("moto")
     def test_a_table_that_is_not_there(self) -> None:
