@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import failed, firstspin
 from made_bundles import pack_with_further_fields
-from training_job import start
+from training_job import trained
 
 from firstspin import learn
 from firstspin.data.checks import mismatches
@@ -388,16 +387,15 @@ def test_commands_refuse_what_matches_nothing_in_one_line(tmp_path: Path, monkey
     assert bare == "no listen belongs to a registered user; they differ in zeros, case or space only"
 
 
-def test_a_training_jobs_log_tells_it_without_a_value(tmp_path: Path) -> None:
+def test_a_training_jobs_log_tells_it_without_a_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     strangers(tmp_path / "made")
     (tmp_path / "input" / "data").mkdir(parents=True)
     (tmp_path / "made" / "data").rename(tmp_path / "input" / "data" / "training")
-    job: subprocess.Popen[bytes] = start(tmp_path, {"model": "popularity"})
-    assert job.wait(120) == 0
-    log = (tmp_path / "log").read_text()
-    assert "data_ends 2025-" in log
-    assert "mismatch: 3 of 63 " in log
-    assert "alien" not in log
+    assert trained(tmp_path, {"model": "popularity"}) == 0
+    log = capsys.readouterr()
+    assert "data_ends 2025-" in log.out + log.err
+    assert "mismatch: 3 of 63 " in log.out + log.err
+    assert "alien" not in log.out + log.err
 
 
 def test_score_counts_picks_of_no_genre_that_the_bundle_knows(tmp_path: Path) -> None:
