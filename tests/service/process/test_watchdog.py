@@ -124,7 +124,7 @@ def test_a_service_that_stood_still_as_a_whole_goes_on_with_the_same_workers(bun
         before, desk = pids(service), admin_pids(service)
         os.killpg(service.process.pid, signal.SIGSTOP)
         os.kill(desk[0], signal.SIGSTOP)  # in a group of its own
-        time.sleep(6)  # longer than a heartbeat may be late
+        time.sleep(4.5)  # longer than a heartbeat may be late, which is 3.5 s
         os.kill(desk[0], signal.SIGCONT)
         os.killpg(service.process.pid, signal.SIGCONT)
         service.wait_for("the service was paused")
