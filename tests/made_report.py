@@ -111,6 +111,11 @@ def plain() -> str:
     return page.page(material(), silent)
 
 
+def least(content: str = "") -> str:
+    """The least that the service takes for a report, which takes no time to draw."""
+    return f"""<meta name="bundle" content="0badcafe"> style-src 'sha256-A=' <style></style><main>{content}</main>"""
+
+
 def html(bundle: str) -> str:
     """The same page about a bundle of this id."""
     return plain().replace(material().manifest.bundle, bundle)

@@ -53,7 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     pack(folder / "b")
     pack(folder / "models" / "se" / "model")
     freeze(PLAN, folder / "experiment.toml")
-    (folder / "b-report.html").write_text(made_report.html("0badcafe"), encoding="utf-8")
+    (folder / "b-report.html").write_text(made_report.least(), encoding="utf-8")
     options = ["--state", str(folder / "state"), "--events", f"sqlite:///{folder / 'events.sqlite'}"]
     options += ["--experiment", str(folder / "experiment.toml"), "--models", str(folder / "models")]
     options += ["--admin-port", "0", "--drain-delay", "0", "--shadow", str(folder / "b")]
