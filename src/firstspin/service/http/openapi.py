@@ -49,7 +49,19 @@ ERRORS: Final = {
     503: "Not now: no model yet, overloaded, or events can't be kept. See Retry-After.",
 }
 
-_ANSWERS: Final = (Explanation, StationList, SentEvent, EventResult, ModelPage, ListedModel, BatchLimits)
+_REFERENCE: Final = "#/components/schemas/{name}"
+_ANSWERS: Final = (
+    Recommendation,
+    Explanation,
+    StationList,
+    SentEvent,
+    EventResult,
+    ModelPage,
+    ListedModel,
+    BatchLimits,
+)
+_, _OF_ANSWERS = msgspec.json.schema_components(_ANSWERS, ref_template=_REFERENCE)
+"""The same for every model, so the processes that the supervisor forks have them."""
 
 _PLAYED_OR_SKIPPED: Final[list[Schema]] = [
     {"required": ["seconds"], "properties": {"seconds": {"type": "number"}}},
@@ -60,9 +72,9 @@ _PLAYED_OR_SKIPPED: Final[list[Schema]] = [
 
 def schema(extra: Mapping[str, str], most: int | None = MAX_INSTANCES) -> bytes:
     """The description, as JSON, of a service with `extra` fields that takes up to `most` registrations a request."""
-    types = [with_further_fields(tuple(extra), extra), Recommendation, *_ANSWERS]
-    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    schemas = {name.removeprefix("firstspin.records."): part for name, part in components.items()}
+    kind = with_further_fields(tuple(extra), extra)
+    _, components = msgspec.json.schema_components([kind], ref_template=_REFERENCE)
+    schemas = {name.removeprefix("firstspin.records."): part for name, part in (components | _OF_ANSWERS).items()}
     schemas["Listen"] |= {"anyOf": _PLAYED_OR_SKIPPED}
     registration = schemas["Registration"]
     user = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}}
