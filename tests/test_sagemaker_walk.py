@@ -17,7 +17,7 @@ from botocore import xform_name
 from botocore.validate import ParamValidator
 
 ROOT = Path(__file__).parent.parent
-STAND_IN = """#!{python}
+STAND_IN = """#!{python} -S
 import json, sys
 from pathlib import Path
 with Path({log!r}).open("a") as log:
@@ -35,7 +35,8 @@ command_not_found_handle() {{ echo "no command $1" >&2; exit 127; }}
 firstspin() {{
     case "$1 ${{2-}}" in
         "world tables") command firstspin world tables --users 300 ;;
-        "sagemaker package" | "train --data") command firstspin "$@" ;;
+        "train --data") command firstspin "$@" --model popularity ;;
+        "sagemaker package") command firstspin "$@" ;;
         *) firstspin-with-an-account "$@" ;;
     esac
 }}
