@@ -174,11 +174,12 @@ def test_a_loss_in_one_group_is_named() -> None:
     assert "first gender female, 5 listens: log_loss +" in curve.sentence()
 
 
-def test_noise_is_called_a_loss_in_at_most_one_of_twenty_curves() -> None:
+@pytest.mark.parametrize("curves", [100, pytest.param(300, marks=pytest.mark.soak)])
+def test_noise_is_called_a_loss_in_at_most_one_of_twenty_curves(curves: int) -> None:
     groups = {("", ""): np.arange(60)} | {("picks", str(i)): np.arange(12 * i, 12 * i + 12) for i in range(5)}
     rng = np.random.default_rng(1)
-    alarms = sum(bool(_worse(values_of(rng, 60, (1, 5)), groups, (1, 5))[1]) for _ in range(300))
-    assert alarms <= 300 * 0.05 + 3 * (300 * 0.05 * 0.95) ** 0.5
+    alarms = sum(bool(_worse(values_of(rng, 60, (1, 5)), groups, (1, 5))[1]) for _ in range(curves))
+    assert alarms <= curves * 0.05 + 3 * (curves * 0.05 * 0.95) ** 0.5
 
 
 def test_a_written_curve_is_read_again_and_another_file_is_refused(tmp_path: Path) -> None:
