@@ -29,6 +29,7 @@ IMPORTED_WHERE_NEEDED = {
     ("aws.clients", "botocore"),
     ("api", "pyarrow"),
     ("cli.terminal", "rich"),
+    ("data.formats.arrays", "pyarrow"),
     ("data.formats.columns", "pyarrow"),
     ("data.formats.dataframes", "pyarrow"),
     ("data.formats.connections", "duckdb"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.data.formats.arrays import arrow_array, arrow_texts, numbers_of
 from firstspin.data.formats.csv_cells import csv_line, is_guarded
 from firstspin.data.registrations.coded import coded
 from firstspin.data.registrations.reading import registrations_of
@@ -54,9 +55,10 @@ class Answers:
         """`user_id`, the genres best first (as a dictionary), their probabilities, and what answered (`source`)."""
         import pyarrow as pa
 
-        genres = pa.DictionaryArray.from_arrays(pa.array(self.places), pa.array(self.genres, pa.string()))
-        lists = [pa.ListArray.from_arrays(pa.array(self.offsets), of) for of in (genres, pa.array(self.probabilities))]
-        sources = pa.array(SOURCES).take(pa.array(self.sources))
+        genres = pa.DictionaryArray.from_arrays(arrow_array(self.places), arrow_texts(self.genres))
+        offsets, probabilities = arrow_array(self.offsets), arrow_array(self.probabilities)
+        lists = [pa.ListArray.from_arrays(offsets, of) for of in (genres, probabilities)]
+        sources = arrow_texts(SOURCES).take(arrow_array(self.sources))
         return pa.record_batch([self.users, *lists, sources], names=[USER_ID, GENRES, PROBABILITIES, SOURCE])
 
     def rankings(self) -> Batch:
@@ -124,11 +126,11 @@ def _answers(people: pa.RecordBatch, bundle: Bundle, settings: PolicySettings, k
     extra = [name for name in bundle.manifest.extra if name in people.schema.names]
     silent = np.arange(len(people))
     if LISTENS in people.schema.names:
-        silent = np.flatnonzero(people.column(LISTENS).is_null().to_numpy(zero_copy_only=False))
-    by_model = rank_columns(coded(people.take(silent), extra), bundle, settings, k)
+        silent = np.flatnonzero(numbers_of(people.column(LISTENS).is_null()))
+    by_model = rank_columns(coded(people.take(arrow_array(silent)), extra), bundle, settings, k)
     by_model = replace(by_model, rows=silent[by_model.rows])
     others = np.setdiff1d(np.arange(len(people)), by_model.rows, assume_unique=True)
-    decisions = list(decide_many(registrations_of(people.take(others), extra), None, bundle, settings))
+    decisions = list(decide_many(registrations_of(people.take(arrow_array(others)), extra), None, bundle, settings))
     genres = tuple(dict.fromkeys((*bundle.predictor.genres, *bundle.rule.genres)))
     rankings = [top(decision.ranking, k) for decision in decisions]
     answers = _joined(people.column(USER_ID), genres, by_model, others, rankings)

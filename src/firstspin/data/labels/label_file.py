@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.data.formats.arrays import numbers_of, numpy_array
 from firstspin.data.registrations.coded import ONE_ANSWER, coded, distinct
 from firstspin.data.schema import GENRES, PLAYED, REGISTERED_AT, REGISTRATION_COLUMNS, TOP_GENRE, USER_ID
 from firstspin.records import Examples, InputError
@@ -21,7 +22,8 @@ def read_examples(path: Path, extra: Sequence[str] = ()) -> Examples:
     """The labelled users of a file written by `label_tables`."""
     import pyarrow.parquet as pq
 
-    return to_examples(pq.read_table(path), tuple(extra))
+    with pq.ParquetFile(path) as file:
+        return to_examples(file.read(), tuple(extra))
 
 
 def read_labels(path: Path, extra: Sequence[str] = ()) -> Examples:
@@ -33,8 +35,8 @@ def read_labels(path: Path, extra: Sequence[str] = ()) -> Examples:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file:
-            labelled = pq.read_table(file)
+        with path.open("rb") as file, pq.ParquetFile(file) as labels:
+            labelled = labels.read()
         if missing := {*REGISTRATION_COLUMNS, TOP_GENRE, PLAYED} - set(labelled.column_names):
             raise InputError(f"{path} is not a file of `firstspin label`: it has no column {min(missing)}")
         if not len(labelled):
@@ -53,10 +55,11 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
     answers = {name: labelled[name].combine_chunks() for name in (*ONE_ANSWER, GENRES, *extra)}
     names, codes = distinct(labelled[TOP_GENRE].combine_chunks())
     genres = tuple(sorted({names[code] for code in np.unique(codes)}))
+    registered_at = labelled[REGISTERED_AT].combine_chunks().cast(pa.timestamp("s"), safe=False)
     return Examples(
         user_ids=tuple(labelled[USER_ID].to_pylist()),
         registrations=coded(pa.record_batch(answers), extra),
-        registered_at=labelled[REGISTERED_AT].cast(pa.timestamp("s"), safe=False).to_numpy(),
+        registered_at=numbers_of(registered_at).view("M8[s]"),
         genres=genres,
         tops=_places(names, genres)[codes],
         shares=_shares(labelled, genres),
@@ -72,12 +75,14 @@ def _places(names: Sequence[str | None], genres: tuple[str, ...]) -> NDArray[np.
 def _shares(labelled: pa.Table, genres: tuple[str, ...]) -> NDArray[np.float64]:
     """(n, k) shares of each user's seconds by genre, over the genres that are a top genre."""
     played = labelled[PLAYED].combine_chunks()
-    lengths = np.diff(played.offsets.to_numpy())
+    lengths = np.diff(numbers_of(played.offsets))
     person = np.repeat(np.arange(len(labelled)), lengths)
     entries = played.flatten()
     names, codes = distinct(entries.field("genre"))
     genre = _places(names, genres)[codes]
-    seconds = np.minimum(entries.field("seconds").to_numpy(), 1e300)  # an infinite sum has no share
+    seconds = np.minimum(
+        numpy_array(entries.field("seconds").cast("float64"), np.float64), 1e300
+    )  # an infinite sum has no share
     shares = np.zeros((len(labelled), len(genres)))
     is_top = genre >= 0
     shares[person[is_top], genre[is_top]] = seconds[is_top]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstspin.data.checks.mismatches import data_ends, listening, mismatches
+from firstspin.data.formats.arrays import arrow_array, numpy_array
 from firstspin.data.formats.connections import in_our_words
 from firstspin.data.ingest import RemoteListens, Tables
 from firstspin.data.labels.expressions import (
@@ -26,7 +27,7 @@ from firstspin.data.labels.expressions import (
     REASONS,
 )
 from firstspin.data.labels.window_sums import GenreSums, Groups, UserSums, collect, sums_by_genre, sums_by_user
-from firstspin.data.labels.windows import ROWS_AT_ONCE, in_windows, values
+from firstspin.data.labels.windows import ROWS_AT_ONCE, in_windows
 from firstspin.data.schema import (
     GENRES,
     LISTENS,
@@ -123,9 +124,9 @@ def _write_labels(connection: duckdb.DuckDBPyConnection, out: Path) -> None:
     with pq.ParquetWriter(out, schema, store_schema=False, use_dictionary=dictionaries, write_statistics=False) as file:
         for batch in batches:
             at, ours = offsets[begin : begin + len(batch) + 1], expected[begin : begin + len(batch)]
-            if any(not np.array_equal(values(batch.column(of), np.int32), ours) for of in (0, 1)):
+            if any(not np.array_equal(numpy_array(batch.column(of), np.int32), ours) for of in (0, 1)):
                 raise InputError(OTHER_ORDER)
-            begins = _column((at - at[0]).astype(np.int32))
+            begins = arrow_array((at - at[0]).astype(np.int32))
             played = pa.ListArray.from_arrays(begins, entries.slice(at[0], at[-1] - at[0]))
             file.write_batch(batch.select(list(range(2, batch.num_columns))).append_column(PLAYED, played))
             begin += len(batch)
@@ -148,22 +149,15 @@ def _seconds_of(
         raise InputError(OTHER_ORDER)
     names = connection.sql("SELECT unnest(enum_range(NULL::genres))::VARCHAR").to_arrow_table().column(0)
     used = np.repeat(labelled, n)
-    genre = pa.DictionaryArray.from_arrays(_column(heard["code"][used]), names.combine_chunks())
-    return pa.StructArray.from_arrays([genre, _column(heard["seconds"][used])], ["genre", "seconds"])
+    genre = pa.DictionaryArray.from_arrays(arrow_array(heard["code"][used]), names.combine_chunks())
+    return pa.StructArray.from_arrays([genre, arrow_array(heard["seconds"][used])], ["genre", "seconds"])
 
 
 def arrow_table(columns: Mapping[str, NDArray[Any]]) -> pa.Table:
     """An Arrow table of the memory of NumPy arrays (n,)."""
     import pyarrow as pa
 
-    return pa.table({name: _column(of) for name, of in columns.items()})
-
-
-def _column(values: NDArray[np.generic]) -> pa.Array:
-    """An Arrow array of the memory of a NumPy array; `pa.array` would import pandas where it is installed."""
-    import pyarrow as pa
-
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+    return pa.table({name: arrow_array(of) for name, of in columns.items()})
 
 
 def take_census(tables: Tables, rule: LabelRule, now: datetime | None = None) -> tuple[Census, LabelRule]:

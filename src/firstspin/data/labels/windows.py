@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.data.formats.arrays import numpy_array
 from firstspin.data.labels.expressions import DAY
-from firstspin.data.labels.window_sums import HeardListens, Number
+from firstspin.data.labels.window_sums import HeardListens
 from firstspin.data.schema import LISTENS, REGISTERED_AT, REGISTRATIONS, ROW, STARTED_AT, STATIONS
 from firstspin.data.sql import compiled, identifier, literal
 from firstspin.records import InputError, LabelRule
@@ -61,8 +62,8 @@ def joined_by_duckdb(connection: duckdb.DuckDBPyConnection, gap: int, window: in
     """The listens of the views TIMED; gap and window are in microseconds."""
     for batch in _batches(connection, compiled("in_windows").format(gap=gap, window=window)):
         row, station, started, seconds = batch.columns
-        whole = values(row, np.int32), values(station, np.int32), values(started, np.int64)
-        yield HeardListens(*whole, values(seconds, np.float64))
+        whole = numpy_array(row, np.int32), numpy_array(station, np.int32), numpy_array(started, np.int64)
+        yield HeardListens(*whole, numpy_array(seconds, np.float64))
 
 
 def joined_in_c(connection: duckdb.DuckDBPyConnection, gap: int, window: int) -> Iterator[HeardListens]:
@@ -74,7 +75,7 @@ def joined_in_c(connection: duckdb.DuckDBPyConnection, gap: int, window: int) ->
     user, station_id = map(_cut, ("user_id", "station_id"), longest)
     heard = f"SELECT {user}, started_at, {station_id}, seconds FROM {identifier(TIMED[LISTENS])}"
     for batch in _batches(connection, heard, max(1, min(ROWS_AT_ONCE, _BYTES_AT_ONCE // (max(longest) + 1)))):
-        started = values(batch.column(1), np.int64)
+        started = numpy_array(batch.column(1), np.int64)
         places, rows = np.empty(len(batch), np.int32), np.empty(len(batch), np.int32)
         n = people.inside(*_texts(batch.column(0)), started, window, places, rows)
         places, rows, station = places[:n], rows[:n].copy(), np.empty(n, np.int32)
@@ -82,7 +83,7 @@ def joined_in_c(connection: duckdb.DuckDBPyConnection, gap: int, window: int) ->
         if (station < 0).any():  # as by an inner join
             known = station >= 0
             places, rows, station = places[known], rows[known], station[known]
-        yield HeardListens(rows, station, started[places], values(batch.column(3), np.float64)[places])
+        yield HeardListens(rows, station, started[places], numpy_array(batch.column(3), np.float64)[places])
 
 
 def gathered(parts: Iterable[HeardListens]) -> Iterator[HeardListens]:
@@ -114,7 +115,7 @@ def _cut(column: str, longest: int) -> str:
 def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> CompiledWindows:
     """The table of the columns id, row and opening. Its key is random, so ids can't be chosen to have equal hashes."""
     parts = [
-        (*_texts(batch.column(0)), values(batch.column(1), np.int32), values(batch.column(2), np.int64))
+        (*_texts(batch.column(0)), numpy_array(batch.column(1), np.int32), numpy_array(batch.column(2), np.int64))
         for batch in _batches(connection, sql)
     ]
     return CompiledWindows(os.urandom(_KEY_BYTES), tuple(parts))
@@ -138,9 +139,3 @@ def _texts(column: pa.Array) -> tuple[NDArray[np.signedinteger[Any]], pa.Buffer]
         column, kind = column.cast(pa.large_string()), np.int64
     _, offsets, text = column.buffers()
     return np.frombuffer(offsets, kind)[column.offset : column.offset + len(column) + 1], text or pa.py_buffer(b"")
-
-
-def values(column: pa.Array, kind: type[Number]) -> NDArray[Number]:
-    """A column without nulls as an array (n,) of its own memory; `to_numpy` imports pandas, where it is installed."""
-    of: NDArray[Number] = np.frombuffer(column.buffers()[1], kind)
-    return of[column.offset : column.offset + len(column)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from firstspin.data.formats.arrays import numbers_of
 from firstspin.data.further_fields import with_further_fields
 from firstspin.data.schema import AGE, COUNTRY, GENDER, GENRES
 from firstspin.records import Registration
@@ -135,7 +136,7 @@ def _answers(column: pa.Array, name: str, kind: type[Registration]) -> CodedAnsw
 
 def _picks(lists: pa.Array) -> CodedPicks:
     values, codes = distinct(lists.flatten())
-    offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))])
+    offsets = np.concatenate([[0], np.cumsum(numbers_of(lists.value_lengths(), none=0))])
     return CodedPicks(["".join(Registration(genres=(value,)).genres) for value in values], codes, offsets)
 
 
@@ -144,4 +145,4 @@ def distinct(column: pa.Array) -> tuple[list[Any], Codes]:
     is_float = str(column.type) == "double"
     encoded = (column.view("int64") if is_float else column).dictionary_encode()
     values = encoded.dictionary.view("double") if is_float else encoded.dictionary
-    return [*values.to_pylist(), None], encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+    return [*values.to_pylist(), None], numbers_of(encoded.indices, none=len(values))
