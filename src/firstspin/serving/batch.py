@@ -126,7 +126,7 @@ def _answers(people: pa.RecordBatch, bundle: Bundle, settings: PolicySettings, k
     extra = [name for name in bundle.manifest.extra if name in people.schema.names]
     silent = np.arange(len(people))
     if LISTENS in people.schema.names:
-        silent = np.flatnonzero(numbers_of(people.column(LISTENS).is_null()))
+        silent = np.flatnonzero(numbers_of(people.column(LISTENS).is_null(), np.int8))
     by_model = rank_columns(coded(people.take(arrow_array(silent)), extra), bundle, settings, k)
     by_model = replace(by_model, rows=silent[by_model.rows])
     others = np.setdiff1d(np.arange(len(people)), by_model.rows, assume_unique=True)

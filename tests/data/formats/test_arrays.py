@@ -47,11 +47,11 @@ def test_nulls_and_other_types_are_refused(column: Any, why: str) -> None:
 
 
 def test_whole_numbers_times_and_truth_values() -> None:
-    assert numbers_of(pa.array([3, None, -1], pa.int8()), none=7).tolist() == [3, 7, -1]
-    assert numbers_of(pa.array([True, False])).tolist() == [1, 0]
-    assert numbers_of(pa.array([2, None], pa.timestamp("s")).slice(0, 1)).tolist() == [2]
+    assert numbers_of(pa.array([3, None, -1], pa.int8()), np.int64, none=7).tolist() == [3, 7, -1]
+    assert numbers_of(pa.array([True, False]), np.int8).tolist() == [1, 0]
+    assert numbers_of(pa.array([2, None], pa.timestamp("s")).slice(0, 1), np.int64).tolist() == [2]
     with pytest.raises(ValueError, match="int64 with 1 nulls"):
-        numbers_of(pa.array([2, None]))
+        numbers_of(pa.array([2, None]), np.int64)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["Rock", "", "Schlager für alle", "音楽"]])

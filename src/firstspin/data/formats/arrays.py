@@ -43,12 +43,14 @@ def numpy_array(column: pa.Array, kind: type[Value]) -> NDArray[Value]:
     return of[column.offset : column.offset + len(column)]
 
 
-def numbers_of(column: pa.Array, none: int | None = None) -> NDArray[np.int64]:
-    """The whole numbers, times or truth values (n,) of a column; `none` stands for a null.
+def numbers_of(column: pa.Array, kind: type[Value], none: int | None = None) -> NDArray[Value]:
+    """The numbers, times or truth values (n,) of a column as numbers of this kind; `none` stands for a null.
 
-    Raises ValueError where it has nulls, and `none` is None.
+    Raises ValueError where it has nulls, and `none` is None, and ArrowException where a value is no such number.
     """
-    column = column.cast("int64")
+    import pyarrow as pa
+
+    column = column.cast(pa.from_numpy_dtype(kind))
     if none is not None:
-        column = column.fill_null(arrow_array(np.array([none]))[0])
-    return numpy_array(column, np.int64)
+        column = column.fill_null(arrow_array(np.array([none], kind))[0])
+    return numpy_array(column, kind)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from firstspin.data.formats.arrays import numbers_of, numpy_array
+from firstspin.data.formats.arrays import numbers_of
 from firstspin.data.registrations.coded import ONE_ANSWER, coded, distinct
 from firstspin.data.schema import GENRES, PLAYED, REGISTERED_AT, REGISTRATION_COLUMNS, TOP_GENRE, USER_ID
 from firstspin.records import Examples, InputError
@@ -59,7 +59,7 @@ def to_examples(labelled: pa.Table, extra: tuple[str, ...] = ()) -> Examples:
     return Examples(
         user_ids=tuple(labelled[USER_ID].to_pylist()),
         registrations=coded(pa.record_batch(answers), extra),
-        registered_at=numbers_of(registered_at).view("M8[s]"),
+        registered_at=numbers_of(registered_at, np.int64).view("M8[s]"),
         genres=genres,
         tops=_places(names, genres)[codes],
         shares=_shares(labelled, genres),
@@ -75,14 +75,12 @@ def _places(names: Sequence[str | None], genres: tuple[str, ...]) -> NDArray[np.
 def _shares(labelled: pa.Table, genres: tuple[str, ...]) -> NDArray[np.float64]:
     """(n, k) shares of each user's seconds by genre, over the genres that are a top genre."""
     played = labelled[PLAYED].combine_chunks()
-    lengths = np.diff(numbers_of(played.offsets))
+    lengths = np.diff(numbers_of(played.offsets, np.int64))
     person = np.repeat(np.arange(len(labelled)), lengths)
     entries = played.flatten()
     names, codes = distinct(entries.field("genre"))
     genre = _places(names, genres)[codes]
-    seconds = np.minimum(
-        numpy_array(entries.field("seconds").cast("float64"), np.float64), 1e300
-    )  # an infinite sum has no share
+    seconds = np.minimum(numbers_of(entries.field("seconds"), np.float64), 1e300)  # an infinite sum has no share
     shares = np.zeros((len(labelled), len(genres)))
     is_top = genre >= 0
     shares[person[is_top], genre[is_top]] = seconds[is_top]

@@ -136,7 +136,7 @@ def _answers(column: pa.Array, name: str, kind: type[Registration]) -> CodedAnsw
 
 def _picks(lists: pa.Array) -> CodedPicks:
     values, codes = distinct(lists.flatten())
-    offsets = np.concatenate([[0], np.cumsum(numbers_of(lists.value_lengths(), none=0))])
+    offsets = np.concatenate([[0], np.cumsum(numbers_of(lists.value_lengths(), np.int64, none=0))])
     return CodedPicks(["".join(Registration(genres=(value,)).genres) for value in values], codes, offsets)
 
 
@@ -145,4 +145,4 @@ def distinct(column: pa.Array) -> tuple[list[Any], Codes]:
     is_float = str(column.type) == "double"
     encoded = (column.view("int64") if is_float else column).dictionary_encode()
     values = encoded.dictionary.view("double") if is_float else encoded.dictionary
-    return [*values.to_pylist(), None], numbers_of(encoded.indices, none=len(values))
+    return [*values.to_pylist(), None], numbers_of(encoded.indices, np.int32, none=len(values))
