@@ -35,8 +35,10 @@ def arrow_texts(values: Sequence[str]) -> pa.Array:
 
 
 def numpy_array(column: pa.Array, kind: type[Value]) -> NDArray[Value]:
-    """The numbers (n,) of a column of this kind. Raises ValueError where it has nulls, or values of another size."""
-    if column.null_count or column.type.bit_width != 8 * np.dtype(kind).itemsize:
+    """The numbers (n,) of a column of this kind. Raises ValueError where it has nulls, or another type."""
+    import pyarrow as pa
+
+    if column.null_count or column.type != pa.from_numpy_dtype(kind):
         raise ValueError(f"{column.type} with {column.null_count} nulls is no array of {np.dtype(kind)}")
     buffer = column.buffers()[1]
     of = np.frombuffer(buffer, kind) if buffer else np.empty(0, kind)
@@ -44,9 +46,9 @@ def numpy_array(column: pa.Array, kind: type[Value]) -> NDArray[Value]:
 
 
 def numbers_of(column: pa.Array, kind: type[Value], none: int | None = None) -> NDArray[Value]:
-    """The numbers, times or truth values (n,) of a column as numbers of this kind; `none` stands for a null.
+    """The numbers, times or booleans (n,) of a column, cast to this kind; nulls become `none`.
 
-    Raises ValueError where it has nulls, and `none` is None, and ArrowException where a value is no such number.
+    Raises ValueError where there are nulls and `none` is None, and ArrowException where a value can't be cast.
     """
     import pyarrow as pa
 

@@ -61,7 +61,7 @@ _ANSWERS: Final = (
     BatchLimits,
 )
 _, _OF_ANSWERS = msgspec.json.schema_components(_ANSWERS, ref_template=_REFERENCE)
-"""The same for every model, so the processes that the supervisor forks have them."""
+"""The schemas of answers: the same for every model, so they are made once, before the supervisor forks."""
 
 _PLAYED_OR_SKIPPED: Final[list[Schema]] = [
     {"required": ["seconds"], "properties": {"seconds": {"type": "number"}}},
