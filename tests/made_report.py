@@ -112,7 +112,7 @@ def plain() -> str:
 
 
 def least(content: str = "") -> str:
-    """The least that the service takes for a report, which takes no time to draw."""
+    """The smallest page that the service accepts as a report; nothing is drawn for it."""
     return f"""<meta name="bundle" content="0badcafe"> style-src 'sha256-A=' <style></style><main>{content}</main>"""
 
 

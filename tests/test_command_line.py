@@ -15,7 +15,7 @@ from command_line import firstspin
 
 @pytest.fixture
 def bare_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server of this test's own, which starts in no time: the one that has imported the commands lives on."""
+    """A server of this test's own, without imports: the one that has imported the commands goes on."""
     monkeypatch.setattr(command_line, "_server", cache(partial(command_line.start_server, "bare")))
     yield
     command_line._end()

@@ -19,7 +19,7 @@ FOLDED = [normal(genre).casefold() for genre in (*GENRES, "Straße", "ᾳ", "İ"
 BOTH = [*KNOWN, "rock", "ROCK", "Straße", *FOLDED]
 CHARACTERS = [chr(i) for i in range(sys.maxunicode + 1) if not 0xD800 <= i <= 0xDFFF]
 ASSIGNED = [of for of in CHARACTERS if unicodedata.category(of) not in ("Cn", "Co")]
-"""The others, unassigned or of private use, decompose and fold into themselves: Unicode has nothing of them."""
+"""The others are unassigned or of private use: each decomposes and folds into itself."""
 
 spelled = st.lists(st.sampled_from([*GENRES, *FOLDED]), max_size=2).map("".join) | st.text(max_size=8)
 

@@ -56,7 +56,7 @@ def svg(chart: alt.TopLevelMixin, name: str) -> str:
     """The chart as SVG for embedding in a page: without URLs, and with ids that begin with `name`.
 
     The renderer numbers its ids through the life of the process; here they are numbered anew, so that the same chart
-    is the same text. It is not validated again: its parts were when they were made.
+    is the same text. The chart is not validated again: its parts were validated when they were made.
     """
     import vl_convert
 
