@@ -94,6 +94,12 @@ MEANT_THE_SAME = {
     "other columns twice": b"user_id,x,genres,x\n007,1,Rock|Jazz,2\n008,1,,2\n",
     "other columns twice but for case": b"user_id,x,genres,X\n007,1,Rock|Jazz,2\n008,1,,2\n",
     "our names in another case": b"USER_ID,user_id,genres,Genres\nx,007,Rock|Jazz,y\nx,008,,y\n",
+    "a first name with a comma, after a mark": codecs.BOM_UTF8 + b'"a,",user_id,genres\n1,007,Rock|Jazz\n1,008,\n',
+    "a first name with a comma, after a space": b' "a," b",user_id,genres\n1,1,007,Rock|Jazz\n1,1,008,\n',
+    "sep=, in quotes after a mark": codecs.BOM_UTF8 + b'"sep=,"\n' + PLAIN,
+    "sep=, before an empty line": b'"sep=,"\n\n' + PLAIN,
+    "sep=, with another line end": b"sep=,\r\n" + PLAIN,
+    "an empty line in quotes": codecs.BOM_UTF8 + b'""\n' + PLAIN,
     "a name with a line end": b'user_id,"a\nb",genres\r\n007,x,Rock|Jazz\r\n008,x,\r\n',
     "a name of 10,000 characters": b"user_id," + b"x" * 10_000 + b",genres\n007,1,Rock|Jazz\n008,1,\n",
     "NUL in another column": b"user_id,\0,genres\n007,\0,Rock|Jazz\n008,\0,\n",
@@ -248,9 +254,12 @@ CELLS = st.sampled_from(
         "\0",
     ]
 )
+NAMES = st.sampled_from(["a", '"c"', '"d\ne"', "e f", "", "é", '"f,g"', '"h,"', ' "i," j"', '"j""k"', '""",l"'])
+FIRST_LINES = st.sampled_from(["", "", "", "\n", '""\n', "sep=,\n", "sep=,\r\n", '"sep=,"\n', "sep=,\n\n"])
 TABLES = st.integers(2, 4).flatmap(
     lambda width: st.tuples(
-        st.lists(st.sampled_from(["a", '"c"', '"d\ne"', "e f", "", "é"]), min_size=width - 1, max_size=width - 1),
+        st.tuples(st.sampled_from(["", "\ufeff"]), FIRST_LINES).map("".join),
+        st.lists(NAMES, min_size=width - 1, max_size=width - 1).flatmap(lambda names: st.permutations(["key", *names])),
         st.lists(st.lists(CELLS, min_size=1, max_size=5) | st.lists(CELLS, min_size=width, max_size=width), max_size=5),
         st.sampled_from(["\n", "\r\n", "\r"]),
         st.booleans(),
@@ -260,10 +269,10 @@ TABLES = st.integers(2, 4).flatmap(
 
 @given(TABLES)
 def test_duckdb_reads_a_well_formed_file_as_python_does(
-    emptied: Callable[[], Path], table: tuple[list[str], list[list[str]], str, bool]
+    emptied: Callable[[], Path], table: tuple[str, list[str], list[list[str]], str, bool]
 ) -> None:
-    names, rows, line_end, ended = table
-    text = line_end.join(",".join(row) for row in [["key", *names], *rows]) + line_end * ended
+    begin, names, rows, line_end, ended = table
+    text = begin + line_end.join(",".join(row) for row in [names, *rows]) + line_end * ended
     folder = emptied()
     source = open_table(write(folder, text.encode()), "table", ["key"], optional=None, workspace=folder)
     with connect(folder, [source]) as connection:

@@ -86,8 +86,8 @@ def open_table(
             header = _header(path, dialect)
             if not _fit(header, wanted)[0]:
                 _refuse_title(path, encoding, wanted)
-            if any("\n" in name or "\r" in name for name in header):
-                dialect = replace(dialect, plain=False)  # DuckDB may find no rows at all below such a header
+            if any(set(name) & {'"', "\n", "\r", dialect.delimiter} for name in header):
+                dialect = replace(dialect, plain=False)  # DuckDB may end such a header late, and lose rows silently
             schema = pa.schema([(column, pa.string()) for column in header])
         link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())
@@ -224,11 +224,11 @@ def _dialect(path: Path, encoding: str, needed: Sequence[Sequence[str]]) -> Dial
     """The dialect of a CSV file. The delimiter is the one that gives the needed columns, or else the most columns."""
     with csv_rewriting.open_text(path, Dialect(encoding)) as file:
         first = file.readline(1000)
-    plain = encoding == UTF_8 and bool(first.strip())
     if hint := re.fullmatch(r'"?sep=(.)"?[,;\s]*', first, re.IGNORECASE):  # Excel writes and reads this line
         if hint[1] not in _DELIMITERS:
             raise InputError(f"{path.name}: the first line, {first.strip()!r}, names no comma, semicolon or tab")
-        return Dialect(encoding, hint[1], skip=1, plain=plain)
+        return Dialect(encoding, hint[1], skip=1, plain=False)  # DuckDB may skip another line, or all
+    plain = encoding == UTF_8 and bool(first.replace('"', "").strip())  # DuckDB skips no blank line
     dialects = [Dialect(encoding, delimiter, plain=plain) for delimiter in _DELIMITERS]
     return max(dialects, key=lambda dialect: _fit(_first_record(path, dialect), needed))
 

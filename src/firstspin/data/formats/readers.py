@@ -68,8 +68,7 @@ def _files(alike: Sequence[Source]) -> str:
         rows = source.stored if source.table else f"read_parquet({paths}, hive_partitioning = false)"
         file = f"{rows} AS {by_position}"
     else:
-        header = f"header = true, skip = {source.dialect.skip}"
-        file = _read_csv(paths, names, source.dialect.delimiter, header)
+        file = _read_csv(paths, names, source.dialect.delimiter, "header = true")
     columns = ", ".join(_by_bytes(column) if source.table else column.sql for column in source.columns.values())
     return f"(SELECT {columns}, NULL::VARCHAR AS {identifier(PROBLEM)} FROM {file})"
 
