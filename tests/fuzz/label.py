@@ -80,7 +80,7 @@ def check(made: Input) -> str:
 
 
 def _labels(out: Path) -> list[tuple[str, str]]:
-    table = pq.read_table(out)
+    table = pq.ParquetFile(out).read(use_threads=False)
     return list(zip(table["user_id"].to_pylist(), table["top_genre"].to_pylist(), strict=True))
 
 

@@ -64,7 +64,7 @@ def _rows(out: Path) -> list[tuple[str, ...]]:
     if out.suffix == ".csv":
         with out.open(encoding="utf-8", newline="") as file:
             return [tuple(row) for row in csv.reader(file, strict=True)][1:]
-    rows = pq.read_table(out).to_pylist()
+    rows = pq.ParquetFile(out).read(use_threads=False).to_pylist()
     return [(r["user_id"], "|".join(r["genres"]), "|".join(map(repr, r["probabilities"]))) for r in rows]
 
 
