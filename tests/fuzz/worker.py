@@ -107,7 +107,7 @@ def main() -> None:
             progress.at(number, OPENING)
             with opened(name)(folder / "work") as check:
                 gc.freeze()  # or else modules are looked through every few inputs
-                gc.set_threshold(20_000)  # and an input makes a few thousand objects
+                gc.set_threshold(20_000)  # an input makes thousands of objects
                 first = job.first if job.resumed is None or number != job.entry else job.resumed
                 for one in _checked(name, number, check, job, first, progress):
                     found.write(msgspec.json.encode(one) + b"\n")

@@ -87,7 +87,7 @@ def open_table(
             if not _fit(header, wanted)[0]:
                 _refuse_title(path, encoding, wanted)
             if any(set(name) & {'"', "\n", "\r", dialect.delimiter} for name in header):
-                dialect = replace(dialect, plain=False)  # DuckDB may end such a header late, and lose rows silently
+                dialect = replace(dialect, plain=False)  # DuckDB may parse rows as part of such a header
             schema = pa.schema([(column, pa.string()) for column in header])
         link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())
@@ -227,8 +227,8 @@ def _dialect(path: Path, encoding: str, needed: Sequence[Sequence[str]]) -> Dial
     if hint := re.fullmatch(r'"?sep=(.)"?[,;\s]*', first, re.IGNORECASE):  # Excel writes and reads this line
         if hint[1] not in _DELIMITERS:
             raise InputError(f"{path.name}: the first line, {first.strip()!r}, names no comma, semicolon or tab")
-        return Dialect(encoding, hint[1], skip=1, plain=False)  # DuckDB may skip another line, or all
-    plain = encoding == UTF_8 and bool(first.replace('"', "").strip())  # DuckDB skips no blank line
+        return Dialect(encoding, hint[1], skip=1, plain=False)  # DuckDB may skip further lines
+    plain = encoding == UTF_8 and bool(first.replace('"', "").strip())  # DuckDB takes a blank line for the header
     dialects = [Dialect(encoding, delimiter, plain=plain) for delimiter in _DELIMITERS]
     return max(dialects, key=lambda dialect: _fit(_first_record(path, dialect), needed))
 
